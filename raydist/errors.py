@@ -1,0 +1,47 @@
+"""The exceptions that raydist raises for mistakes that a user can mend.
+
+::
+
+    RaydistError
+    ├── ConfigError     a field of a configuration: unknown, out of bounds, contradictory
+    ├── DataError       an input file or record: missing, malformed, inconsistent
+    ├── ArtifactError   something raydist wrote: incomplete, corrupted, newer, or of another config
+    └── JobError        work that could not be done: a split that keeps failing, missing resources
+
+Every message names the field or file, the value, and what is allowed or how to go on. The command
+line prints it without a traceback and exits with `exit_code`. Our own mistakes are assertions.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ArtifactError", "ConfigError", "DataError", "JobError", "RaydistError"]
+
+
+class RaydistError(Exception):
+    """Base of all errors that a user can mend."""
+
+    exit_code = 2
+
+
+class ConfigError(RaydistError, ValueError):
+    """A configuration field is unknown, out of bounds or contradicts another."""
+
+
+class DataError(RaydistError, ValueError):
+    """An input file or record is missing, malformed or inconsistent."""
+
+    @classmethod
+    def at(cls, path: object, line: int, excerpt: str, expected: str) -> DataError:
+        """Returns the error for a bad line: file, line number (1-based), excerpt, expectation."""
+        shown = excerpt if len(excerpt) <= 80 else excerpt[:77] + "..."
+        return cls(f"{path}, line {line}: {shown!r}: expected {expected}")
+
+
+class ArtifactError(RaydistError):
+    """An output of raydist is incomplete, corrupted, of a newer version or of another config."""
+
+
+class JobError(RaydistError):
+    """Work could not be done: a split keeps failing, or resources are missing."""
+
+    exit_code = 1

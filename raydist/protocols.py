@@ -1,0 +1,72 @@
+"""The behaviours that rooms expect of each other; nobody inherits from them.
+
+Shapes: n texts, d dimensions of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from raydist.records import Query, Run
+
+__all__ = ["Encoder", "Listener", "Processor", "Reranker", "Retriever"]
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Turns queries into a ranking."""
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` documents of each query; row order is the ranking."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns texts into vectors."""
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns float32 embeddings [n, d]."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns float32 embeddings [n, d]."""
+        ...
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Scores documents for queries: the only primitive of reranking."""
+
+    def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Returns one score per document, larger is better; lists may be ragged or empty."""
+        ...
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """Watches a training run: search + measure, called from inside the loop."""
+
+    def after_step(self, step: int, model: Any) -> bool:
+        """Returns whether this listener wants training to stop."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a JSON-serialisable state."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        ...
+
+
+class Processor(Protocol):
+    """Rewrites texts; same length and order, which the caller checks."""
+
+    def __call__(self, texts: Sequence[str]) -> Sequence[str]:
+        """Returns one text for each of `texts`."""
+        ...
