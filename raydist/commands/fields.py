@@ -1,0 +1,43 @@
+"""Prints the reference of a verb, made from its configuration models: `raydist fields VERB`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from raydist.cli import VERBS
+from raydist.config.base import Block
+from raydist.config.schema import reference
+from raydist.errors import ConfigError
+
+__all__ = ["run_words", "show"]
+
+
+def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
+    """Prints the keys of the verbs that are named, or of all."""
+    for verb in words or VERBS:
+        if verb not in VERBS:
+            raise ConfigError(f"{verb}: unknown verb; the verbs are {', '.join(VERBS)}")
+        module = importlib.import_module(f"raydist.commands.{verb}")
+        if hasattr(module, "Config"):
+            print(f"raydist {verb}: {VERBS[verb]}\n")
+            show(module.Config)
+            print()
+        elif words:
+            print(f"raydist {verb}: {VERBS[verb]}\n\n{(module.__doc__ or '').strip()}")
+    return 0
+
+
+def show(model: type[Block]) -> None:
+    """Prints one row per key: name, type, default, help."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("key", "type", "default", "help"):
+        table.add_column(column, overflow="fold")
+    for row in reference(model):
+        table.add_row(row.key, row.type, row.default, row.help)
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    console.print(table, width=None if console.is_terminal else 140)

@@ -1,0 +1,277 @@
+"""From files and `a.b=value` arguments to a validated configuration.
+
+Precedence: defaults, YAML files from left to right, arguments. Mappings merge deeply, lists
+replace, and a changed `kind` replaces its block. All mistakes are reported together, one line each,
+with the nearest legal key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from raydist.config.base import Block
+from raydist.config.schema import Shape, child, keys
+from raydist.errors import ConfigError
+
+__all__ = ["load", "merge", "parse_arguments"]
+
+B = TypeVar("B", bound=Block)
+
+
+def load(model: type[B], files: Sequence[str] = (), arguments: Sequence[str] = ()) -> B:
+    """Returns the configuration of `model` from YAML files and `key=value` arguments.
+
+    Raises:
+        ConfigError: with one line per mistake.
+    """
+    root = Shape(model)
+    merged: dict[str, Any] = {}
+    problems: list[str] = []
+    for file in files:
+        merged = merge(merged, _lift(_read_yaml(file), root), root)
+    layer = parse_arguments(model, arguments, problems)
+    merged = merge(merged, layer, root)
+    merged = _fill_kinds(merged, root)
+    try:
+        config = model.model_validate(merged)
+    except ValidationError as error:
+        problems += _explain(error, root)
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return config
+
+
+def parse_arguments(
+    model: type[Block], arguments: Iterable[str], problems: list[str]
+) -> dict[str, Any]:
+    """Returns the mapping that `a.b=value` arguments spell, reading values by the fields' types.
+
+    Only the first `=` separates. A scalar for a block becomes its primary field, in any order with
+    dotted keys. What cannot be read is appended to `problems`.
+    """
+    root = Shape(model)
+    tree: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            problems.append(f"{argument}: expected key=value or a YAML file")
+            continue
+        path = key.split(".")
+        shapes = [root]
+        for i, name in enumerate(path):
+            below = child(shapes[-1], name)
+            if below is None:
+                problems.append(_unknown(path[: i + 1], keys(shapes[-1])))
+                break
+            shapes.append(below)
+        else:
+            try:
+                value = _read(shapes[-1], text)
+            except (ValueError, yaml.YAMLError) as error:
+                problems.append(f"{key} = {text!r}: {error}")
+                continue
+            tree = merge(tree, _nest(path, value), root, replace_kinds=False)
+    return tree
+
+
+def merge(
+    base: Mapping[str, Any], over: Mapping[str, Any], shape: Shape, replace_kinds: bool = True
+) -> dict[str, Any]:
+    """Returns `base` overlaid with `over`: deep for mappings, replacing for everything else."""
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        below = child(shape, str(name))
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            changed = "kind" in value and "kind" in old and value["kind"] != old["kind"]
+            if not (changed and replace_kinds):
+                value = merge(old, value, below or Shape(object), replace_kinds)
+        merged[name] = value
+    return merged
+
+
+def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for name in reversed(path):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    path = Path(file)
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not YAML: {str(error).replace(chr(10), ' ')}") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
+    return data
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `2e-5` is a number, only true/false are booleans, and keys are unique."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in pairs if not tag.endswith((":bool", ":float", ":int"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _lift(value: Any, shape: Shape) -> Any:
+    """Turns scalars that a YAML file gives to a block into the block's primary field."""
+    if isinstance(value, dict):
+        return {
+            name: _lift(item, below) if (below := child(shape, str(name))) else item
+            for name, item in value.items()
+        }
+    if isinstance(value, list) or value is None or not shape.is_block:
+        return value
+    return shape.from_scalar(value)
+
+
+def _read(shape: Shape, text: str) -> Any:
+    """Reads an argument's text by the type of the field that it is given to."""
+    stripped = text.strip()
+    if shape.is_block:
+        if stripped.startswith("{"):
+            return _lift(_flow(stripped), shape)
+        if shape.optional and stripped in {"null", "none"}:
+            return None
+        return shape.from_scalar(text)
+    if shape.takes_text:
+        return text
+    if shape.optional and stripped in {"null", "none", ""}:
+        return None
+    if shape.item is not None:
+        if stripped.startswith("[") and stripped.endswith("]"):
+            stripped = stripped[1:-1]
+        return [_read(shape.item, part.strip()) for part in _split(stripped)]
+    if shape.mapping is not None:
+        return _lift(_flow(stripped), shape)
+    return stripped
+
+
+def _flow(text: str) -> Any:
+    value = yaml.load(text, Loader=_Loader)
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping such as {a: 1, b: 2}")
+    return value
+
+
+def _split(text: str) -> list[str]:
+    """Splits at commas that are not within brackets."""
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        depth += (c in "([{") - (c in ")]}")
+        if c == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+    return [part for part in (*parts, text[start:]) if part.strip()]
+
+
+def _fill_kinds(value: Any, shape: Shape) -> Any:
+    """Adds the default's `kind` where only other fields of a union of blocks are given."""
+    if not isinstance(value, dict):
+        return value
+    filled = {}
+    for name, item in value.items():
+        below = child(shape, str(name), value.get("kind"))
+        if below is None:
+            filled[name] = item
+            continue
+        if isinstance(item, dict) and len(below.blocks) > 1 and "kind" not in item:
+            default = below.default
+            if isinstance(default, Block):
+                item = {"kind": default.kind, **item}  # type: ignore[attr-defined]
+        filled[name] = _fill_kinds(item, below)
+    return filled
+
+
+def _unknown(path: Sequence[str], legal: Sequence[str]) -> str:
+    near = difflib.get_close_matches(path[-1], legal, 1, 0.5)
+    where = ".".join(path)
+    if near:
+        return f"{where}: unknown key; did you mean {'.'.join([*path[:-1], near[0]])}?"
+    return f"{where}: unknown key; allowed here: {', '.join(legal)}"
+
+
+def _explain(error: ValidationError, root: Shape) -> list[str]:
+    """Returns a line per pydantic error: the key as users write it, the value, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        shape: Shape | None = root
+        path: list[str] = []
+        for part in item["loc"]:
+            if isinstance(part, int):
+                path.append(str(part + 1))
+                shape = shape.item if shape else None
+                continue
+            below = child(shape, part) if shape else None
+            if below is None and shape is not None and part in (*shape.tags, "[key]"):
+                continue  # the tag of a union, which a user does not write
+            path.append(part)
+            if below is not None:
+                shape = below
+        where = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            parent = root
+            for part in path[:-1]:
+                parent = child(parent, part) or parent
+            lines.append(_unknown(path, keys(parent)))
+        elif item["type"] == "missing":
+            lines.append(f"{where}: required{_help(shape)}")
+        elif item["type"].startswith("union_tag"):
+            tags = ", ".join(shape.tags) if shape else ""
+            given = item.get("ctx", {}).get("tag")
+            lines.append(
+                f"{where}.kind = {given!r}: expected one of {tags}"
+                if given
+                else f"{where}.kind: required, one of {tags}"
+            )
+        else:
+            message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+            message = message[:1].lower() + message[1:]
+            value = item["input"]
+            shown = f" = {value!r}" if isinstance(value, str | int | float | bool) else ""
+            lines.append(f"{where}{shown}: {message}" if where else message)
+    return lines
+
+
+def _help(shape: Shape | None) -> str:
+    return f": {shape.help}" if shape and shape.help else ""

@@ -1,0 +1,218 @@
+"""Reading the models themselves: which keys a block has, which type a field takes, its help.
+
+Used to read arguments by type, to explain mistakes, and to print the reference of a verb.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from raydist.config.base import Block, FromScalar
+
+__all__ = ["Row", "Shape", "child", "keys", "reference", "shape_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The type of a field, seen through optional, annotated and union types."""
+
+    annotation: Any
+    field: FieldInfo | None = None
+
+    @property
+    def _members(self) -> list[tuple[Any, tuple[Any, ...]]]:
+        return list(_flatten(self.annotation, ()))
+
+    @property
+    def optional(self) -> bool:
+        """Whether None is allowed."""
+        return any(member is type(None) for member, _ in self._members)
+
+    @property
+    def blocks(self) -> list[type[Block]]:
+        """The block types that the field takes."""
+        return [m for m, _ in self._members if isinstance(m, type) and issubclass(m, Block)]
+
+    @property
+    def is_block(self) -> bool:
+        """Whether the field takes a block."""
+        return bool(self.blocks)
+
+    @property
+    def tags(self) -> list[str]:
+        """The kinds of a union of blocks, and the models' names as pydantic reports them."""
+        found = []
+        for block in self.blocks:
+            kind = block.model_fields.get("kind")
+            if kind is not None:
+                found += [str(value) for value in get_args(kind.annotation)]
+        return found
+
+    @property
+    def item(self) -> Shape | None:
+        """The type of a list's items."""
+        for member, _ in self._members:
+            if get_origin(member) in (list, tuple, set, frozenset):
+                return Shape(get_args(member)[0])
+        return None
+
+    @property
+    def mapping(self) -> Shape | None:
+        """The type of a mapping's values."""
+        for member, _ in self._members:
+            if get_origin(member) is dict:
+                return Shape(get_args(member)[1])
+        return None
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether text is taken verbatim."""
+        for member, _ in self._members:
+            if get_origin(member) is Literal and all(isinstance(v, str) for v in get_args(member)):
+                return not self.optional
+            if isinstance(member, type) and (
+                issubclass(member, str) or member.__name__ in {"Path", "PurePath"}
+            ):
+                return self.item is None or not self.optional
+        return False
+
+    @property
+    def default(self) -> Any:
+        """The field's default, or None if it is required."""
+        if self.field is None:
+            return None
+        value = self.field.get_default(call_default_factory=True, validated_data={})
+        return None if value is PydanticUndefined else value
+
+    @property
+    def help(self) -> str:
+        """The docstring under the field."""
+        return " ".join((self.field.description or "").split()) if self.field else ""
+
+    def from_scalar(self, value: Any) -> Any:
+        """Returns the mapping that a scalar given to this block stands for."""
+        metadata = list(self.field.metadata) if self.field else []
+        for _, extra in self._members:
+            metadata += extra
+        for entry in metadata:
+            if isinstance(entry, FromScalar):
+                return entry.read(str(value))
+        blocks = self.blocks
+        if len(blocks) > 1:
+            return {"kind": value}
+        return value if blocks[0].primary is None else {blocks[0].primary: value}
+
+
+def shape_of(block: type[Block], name: str) -> Shape | None:
+    """Returns the shape of a block's field by its name or alias."""
+    for key, field in block.model_fields.items():
+        if name in (field.alias, key):
+            return Shape(field.annotation, field)
+    return None
+
+
+def child(shape: Shape, name: str, kind: Any = None) -> Shape | None:
+    """Returns the shape below `shape` under the key `name`, or None if there is no such key."""
+    found = None
+    for block in shape.blocks:
+        below = shape_of(block, name)
+        if below is not None:
+            tag = block.model_fields.get("kind")
+            if kind is None or tag is None or kind in get_args(tag.annotation):
+                return below
+            found = found or below
+    return found or shape.mapping
+
+
+def keys(shape: Shape) -> list[str]:
+    """Returns the keys that are legal below `shape`."""
+    names = [f.alias or n for block in shape.blocks for n, f in block.model_fields.items()]
+    return list(dict.fromkeys(names))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a verb's reference."""
+
+    key: str
+    type: str
+    default: str
+    help: str
+
+
+def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
+    """Yields one row per key of `model`, in the order of the fields."""
+    for name, field in model.model_fields.items():
+        shape = Shape(field.annotation, field)
+        key = f"{prefix}{field.alias or name}"
+        if shape.mapping is not None and shape.mapping.is_block:
+            yield Row(key, "mapping of blocks", _shown(shape.default), shape.help)
+            yield from _blocks(shape.mapping, f"{key}.ID.")
+        elif shape.is_block:
+            yield Row(key, "block", _shown(shape.default), shape.help)
+            yield from _blocks(shape, f"{key}.")
+        else:
+            default = "required" if field.is_required() else _shown(shape.default)
+            yield Row(key, _type_name(field.annotation), default, shape.help)
+
+
+def _blocks(shape: Shape, prefix: str) -> Iterator[Row]:
+    seen: set[tuple[str, str]] = set()
+    several = len(shape.blocks) > 1
+    for block in shape.blocks:
+        for row in reference(block, prefix):
+            if (row.key, row.help) in seen:
+                continue
+            seen.add((row.key, row.help))
+            kind = block.model_fields.get("kind")
+            of = f"[{'|'.join(map(str, get_args(kind.annotation)))}] " if several and kind else ""
+            yield Row(row.key, row.type, row.default, f"{of}{row.help}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Block):
+        kind = getattr(value, "kind", None)
+        return str(kind) if kind is not None else ""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin is Literal:
+        return " | ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return " | ".join(_type_name(a) for a in args if a is not type(None))
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {_type_name(args[0])}"
+    if origin is dict:
+        return f"mapping to {_type_name(args[1])}"
+    names = {"str": "text", "int": "integer", "float": "number", "bool": "true | false"}
+    name = getattr(annotation, "__name__", str(annotation))
+    return names.get(name, name)
+
+
+def _flatten(annotation: Any, extra: tuple[Any, ...]) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    origin = get_origin(annotation)
+    if origin is typing.Annotated:
+        base, *more = get_args(annotation)
+        yield from _flatten(base, (*extra, *more))
+    elif origin in (Union, types.UnionType):
+        for arg in get_args(annotation):
+            yield from _flatten(arg, extra)
+    else:
+        yield annotation, extra
