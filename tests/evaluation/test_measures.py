@@ -1,0 +1,137 @@
+"""Measures: ir-measures and scipy are the oracles."""
+
+from __future__ import annotations
+
+import ir_measures
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.errors import ConfigError, DataError
+from raydist.evaluation.measures import better, direction, evaluate, interval, parse
+from raydist.records import Run
+
+NAMES = ["nDCG@10", "AP", "R@1000", "P@30", "RR@10", "AP(rel=2)@100", "Judged@10", "NumRelRet"]
+
+
+@st.composite
+def tasks(draw):
+    docs = [f"d{i}" for i in range(8)]
+    queries = [f"q{i}" for i in range(draw(st.integers(1, 4)))]
+    qrels = {
+        q: {d: draw(st.integers(0, 3)) for d in draw(st.sets(st.sampled_from(docs), min_size=1))}
+        for q in queries
+    }
+    rankings = []
+    for q in [*queries, "unjudged"]:
+        if draw(st.booleans()):
+            found = draw(st.lists(st.sampled_from(docs), unique=True, min_size=1))
+            scores = sorted((draw(st.integers(-3, 3)) / 2 for _ in found), reverse=True)
+            rankings.append((q, found, scores))
+    return Run.from_lists(rankings), qrels
+
+
+@settings(max_examples=60, deadline=None)
+@given(tasks())
+def test_values_and_means_are_those_of_ir_measures(task):
+    run, qrels = task
+    measures = [ir_measures.parse_measure(name) for name in NAMES]
+    expected = ir_measures.calc(measures, qrels, run.as_dict())
+    got = evaluate(run, qrels, NAMES)
+    for name, measure in zip(NAMES, measures):
+        assert got.means[name] == pytest.approx(expected.aggregated[measure], abs=1e-12)
+    for metric in expected.per_query:
+        if metric.query_id in qrels:
+            column = got.query_ids.index(metric.query_id)
+            assert got.of(NAMES[measures.index(metric.measure)])[column] == metric.value
+
+
+def test_a_judged_query_without_results_counts_zero_and_an_unjudged_one_not_at_all():
+    run = Run.from_lists([("q1", ["d1"], [1.0]), ("other", ["d1"], [1.0])])
+    got = evaluate(run, {"q1": {"d1": 1}, "q2": {"d1": 1}}, ["AP"])
+    assert got.means == {"AP": 0.5}
+    assert dict(zip(got.query_ids, got.of("AP"))) == {"q1": 1.0, "q2": 0.0}
+    assert evaluate(Run.from_lists([]), {"q1": {"d1": 1}}, ["AP"]).means == {"AP": 0.0}
+
+
+def test_equal_scores_go_by_document_id_as_in_trec_eval_or_by_the_rows():
+    run = Run.from_lists([("q", ["a", "b"], [1.0, 1.0])])
+    qrels = {"q": {"a": 1}}
+    assert evaluate(run, qrels, ["RR"]).means["RR"] == 0.5  # trec_eval puts b first
+    assert evaluate(run, qrels, ["RR"], ties="rank").means["RR"] == 1.0
+
+
+def test_names_of_trec_eval_and_short_forms_are_read():
+    got = {name: str(measure) for name, measure in parse(["map", "P_30", "P100", "Rprec"]).items()}
+    assert got == {"map": "AP", "P_30": "P@30", "P100": "P@100", "Rprec": "Rprec"}
+    several = parse(["success"])
+    assert list(several) == ["Success@1", "Success@5", "Success@10"]
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["ndcg@10"], "did you mean nDCG@10"),
+        (["gm_map"], "trec_eval has it"),
+        (["nDCG@10", "nDCG@10"], "given twice"),
+        ([], "none given"),
+        (["nDCG@ten"], "nDCG@ten"),
+        (["quality"], "not a measure"),
+        (["nDCG(depth=3)"], "depth"),
+    ],
+)
+def test_a_wrong_name_says_what_is_allowed(names, text):
+    with pytest.raises(ConfigError, match=text.replace("(", r"\(").replace(")", r"\)")):
+        parse(names)
+
+
+def test_empty_qrels_are_refused():
+    with pytest.raises(DataError, match="no judged query"):
+        evaluate(Run.from_lists([]), {}, ["AP"])
+
+
+def test_counts_of_the_qrels_have_no_direction():
+    assert [direction(n) for n in ("nDCG@10", "map", "NumRelRet")] == [1, 1, 1]
+    assert [direction(n) for n in ("NumQ", "NumRel", "NumRet")] == [0, 0, 0]
+
+
+def test_better_is_strict_and_never_true_of_nan():
+    assert better(0.5, 0.4) and not better(0.5, 0.5) and better(0.4, 0.5, -1)
+    assert not better(0.5, 0.45, min_delta=0.05 + 1e-9)
+    assert not better(float("nan"), 0.1) and not better(float("nan"), 0.1, -1)
+
+
+def test_the_t_interval_is_scipys():
+    values = np.random.default_rng(1).random(37)
+    got = interval(values, method="t", level=0.9)
+    low, high = scipy.stats.t.interval(0.9, 36, values.mean(), scipy.stats.sem(values))
+    assert (got.low, got.high) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_the_bootstrap_interval_is_scipys_up_to_its_randomness_and_repeats():
+    values = np.random.default_rng(2).random(50)
+    got = interval(values)
+    theirs = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=3
+    ).confidence_interval
+    assert (got.low, got.high) == pytest.approx((theirs.low, theirs.high), abs=4e-3)
+    assert got == interval(values)
+    assert np.isnan(interval(values[:1]).low)
+
+
+@pytest.mark.collections
+def test_the_published_anserini_figures_of_cacm_come_out(collections):
+    qrels: dict[str, dict[str, int]] = {}
+    for line in (collections / "cacm/qrels.anserini-unpadded.txt").read_text().splitlines():
+        query, _, doc, relevance = line.split()
+        qrels.setdefault(query, {})[doc] = int(relevance)
+    rows: dict[str, list[tuple[str, float]]] = {}
+    for line in (collections / "cacm/runs/anserini-bm25-fixture.run").read_text().splitlines():
+        query, _, doc, _, score, _ = line.split()
+        rows.setdefault(query, []).append((doc, float(score)))
+    run = Run.from_lists([(q, [d for d, _ in r], [s for _, s in r]) for q, r in rows.items()])
+    got = evaluate(run, qrels, ["P30", "nDCG@10"]).means
+    assert round(got["P30"], 4) == 0.1942
+    assert round(got["nDCG@10"], 4) == 0.4543
