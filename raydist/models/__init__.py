@@ -1,0 +1,1 @@
+"""Bi-encoders and cross-encoders over transformers, and their folders."""

@@ -1,0 +1,259 @@
+"""The pretrained part of a model: found, loaded and prepared.
+
+Weights come from safetensors only, and code never from a checkpoint (`trust_remote_code` is off
+and cannot be switched on).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from raydist.errors import ArtifactError, ConfigError, DataError
+
+__all__ = [
+    "DTYPES",
+    "has_head",
+    "load_backbone",
+    "load_config",
+    "load_tokenizer",
+    "max_positions",
+    "position_limit",
+    "quiet",
+    "resolve_folder",
+]
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+FINISHED = "checkpoint-final"
+UNLIMITED = 1 << 20
+_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "hidden_dropout",
+    "dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
+    "seq_classif_dropout",
+    "classifier_dropout",
+    "pooler_dropout",
+    "activation_dropout",
+)
+
+
+def resolve_folder(path_or_name: str | Path) -> Path:
+    """Returns the local folder of a model: a folder, a finished training run, or a hub name.
+
+    A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if need be.
+    Raises DataError if there is no such thing.
+    """
+    path = Path(path_or_name)
+    if path.is_dir():
+        if (path / FINISHED).is_dir() and not (path / "config.json").is_file():
+            path = path / FINISHED
+        if not any((path / name).is_file() for name in ("config.json", "modules.json")):
+            raise DataError(f"model {path}: no config.json in this folder, so no model")
+        return path
+    name = str(path_or_name)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise DataError(f"model {name}: no such folder")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_WANTED))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"model {name}: neither a folder nor a model that could be fetched ({reason})"
+        ) from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' bars and load reports off the terminal; errors still raise."""
+    level = transformers.logging.get_verbosity()
+    bar = transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if bar:
+            transformers.logging.enable_progress_bar()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Returns the folder's tokenizer, with a padding token (a decoder's end token if need be)."""
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def load_config(folder: Path) -> Any:
+    """Returns the folder's Hugging Face configuration."""
+    return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+
+
+def has_head(config: Any) -> bool:
+    """Returns whether the weights of a configuration include a classification head."""
+    return any(n.endswith("ForSequenceClassification") for n in (config.architectures or []))
+
+
+def position_limit(config: Any) -> int:
+    """Returns the most tokens that a model's position table takes."""
+    positions = int(getattr(config, "max_position_embeddings", 0) or UNLIMITED)
+    if config.model_type in _OFFSET_POSITIONS:
+        positions -= int(config.pad_token_id or 0) + 1
+    return positions
+
+
+def max_positions(config: Any, tokenizer: Any) -> int:
+    """Returns the most tokens a model takes: by its position table and its tokenizer."""
+    return min(position_limit(config), int(min(tokenizer.model_max_length, UNLIMITED)))
+
+
+# These number positions from the padding id on, so their table holds fewer than it is long.
+_OFFSET_POSITIONS = frozenset(
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "camembert",
+        "mpnet",
+        "longformer",
+        "data2vec-text",
+    }
+)
+
+
+def load_backbone(
+    folder: Path,
+    *,
+    head: bool = False,
+    fresh_head: bool = False,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    gradient_checkpointing: bool = False,
+    lora: Mapping[str, Any] | None = None,
+    dropout: float | None = None,
+    pad_token_id: int | None = None,
+    seed: int = 0,
+) -> Any:
+    """Returns the folder's transformer, in evaluation mode.
+
+    Args:
+        folder: a Hugging Face folder with safetensors weights.
+        head: whether a one-output classification head belongs on top.
+        fresh_head: whether a missing head may be drawn at random, from `seed`.
+        dtype: the dtype of the weights: float32, bfloat16, float16 or float64.
+        attention: sdpa, eager or another implementation that transformers knows.
+        gradient_checkpointing: recompute activations in the backward pass.
+        lora: keyword arguments of `peft.LoraConfig` (r, lora_alpha, lora_dropout,
+            target_modules), None = train all weights.
+        dropout: replaces every dropout probability of the model.
+        pad_token_id: set where the model's configuration has none.
+        seed: of the fresh head and the LoRA matrices.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"model.dtype: {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if not any(folder.glob("*.safetensors")):
+        raise ArtifactError(
+            f"model {folder}: no *.safetensors; weights in other formats are not read, "
+            "convert them with transformers' save_pretrained"
+        )
+    config = load_config(folder)
+    if config.is_encoder_decoder:
+        raise ConfigError(
+            f"model {folder}: {config.model_type} is an encoder-decoder; expected an encoder or a "
+            "decoder"
+        )
+    if dropout is not None:
+        for name in _DROPOUTS:
+            if isinstance(getattr(config, name, None), float | int):
+                setattr(config, name, float(dropout))
+    if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
+        config.pad_token_id = pad_token_id
+    config.use_cache = False
+    if head:
+        _check_head(config, folder, fresh_head)
+        config.num_labels = 1
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        model = _from_pretrained(folder, config, head, dtype, attention)
+        if lora is not None:
+            model = _with_lora(model, lora, head)
+    if not head and isinstance(getattr(model, "pooler", None), nn.Module):
+        # Carried along for those who start from the checkpoint, but no gradient reaches it.
+        model.pooler.requires_grad_(False)
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if lora is not None:
+            model.enable_input_require_grads()
+    return model.eval()
+
+
+def _check_head(config: Any, folder: Path, fresh_head: bool) -> None:
+    if has_head(config) and config.num_labels != 1:
+        raise ConfigError(
+            f"model {folder}: its head gives {config.num_labels} numbers, a reranker's gives 1"
+        )
+    if not has_head(config) and not fresh_head:
+        raise ArtifactError(
+            f"model {folder}: {(config.architectures or ['?'])[0]} has no scoring head; train one "
+            "(`raydist distill`), or pass fresh_head=True to start from a random one"
+        )
+
+
+def _from_pretrained(folder: Path, config: Any, head: bool, dtype: str, attention: str) -> Any:
+    auto = AutoModelForSequenceClassification if head else AutoModel
+    try:
+        return auto.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (ImportError, ValueError) as error:
+        if "attention" not in str(error) and "attn" not in str(error):
+            raise
+        raise ConfigError(
+            f"model.attention={attention}: {config.model_type} does not take it here "
+            f"({str(error).splitlines()[0]}); try model.attention=eager"
+        ) from None
+
+
+def _with_lora(model: Any, lora: Mapping[str, Any], head: bool) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    settings: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", **lora}
+    if settings["target_modules"] == "all-linear":
+        settings["exclude_modules"] = r".*(pooler|classifier|score).*"
+    task = TaskType.SEQ_CLS if head else TaskType.FEATURE_EXTRACTION
+    try:
+        return get_peft_model(model, LoraConfig(task_type=task, **settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.lora: {error}") from None

@@ -1,0 +1,397 @@
+"""The bi-encoder: one or two transformers that turn texts into vectors.
+
+Shapes: B texts, T tokens, D dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.models.backbone import (
+    DTYPES,
+    load_backbone,
+    load_config,
+    load_tokenizer,
+    max_positions,
+    position_limit,
+    quiet,
+    resolve_folder,
+)
+from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.pooling import POOLINGS, Pooling, pool
+from raydist.models.st_folder import read_st_folder, write_st_folder
+from raydist.models.tokens import TextTokenizer, pad_ids
+
+__all__ = ["ROLES", "BiEncoder", "Role"]
+
+Role = Literal["query", "document", "answer"]
+ROLES: tuple[Role, ...] = ("query", "document", "answer")
+_DEFAULT_MAX_LENGTH = 512
+# Of these, another wish than a sentence-transformers folder's is a choice, not a contradiction.
+_FREE_IN_ST = frozenset(
+    {"query_max_length", "document_max_length", "answer_instruction", "dimensions", "towers"}
+)
+_ALL = frozenset(Contract.__dataclass_fields__)
+
+
+class BiEncoder(nn.Module):
+    """A transformer with pooling as a module; make one with `BiEncoder.load`.
+
+    Attributes:
+        contract: the frozen text preparation; see `raydist.models.contract.Contract`.
+        towers: one transformer, or the query's (answers too) and the document's.
+        tokenizer: the Hugging Face tokenizer, shared by the towers.
+        truncate: output dimensions kept (a Matryoshka prefix), 0 = all.
+        autocast: dtype of the matrix products where weights stay float32, or None.
+        source: the folder it was loaded from.
+    """
+
+    def __init__(
+        self,
+        towers: Sequence[nn.Module],
+        tokenizer: Any,
+        contract: Contract,
+        *,
+        truncate: int = 0,
+        autocast: torch.dtype | None = None,
+        source: str = "",
+    ) -> None:
+        super().__init__()
+        self.towers = nn.ModuleList(towers)
+        self.tokenizer = tokenizer
+        self.contract = contract
+        self.truncate = truncate
+        self.autocast = autocast
+        self.source = source
+        self._tokenizers = {role: self._role_tokenizer(role) for role in ROLES}
+        left = contract.padding_side == "left"
+        self._give_positions = left and not any(
+            hasattr(m, "create_position_ids_from_input_ids") for m in self.modules()
+        )
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        query_instruction: str | None = None,
+        document_instruction: str | None = None,
+        answer_instruction: str | None = None,
+        query_max_length: int | None = None,
+        document_max_length: int | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        towers: int | None = None,
+        dimensions: Sequence[int] | None = None,
+        truncate: int = 0,
+        dtype: str = "float32",
+        autocast: str | None = None,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        lora: Mapping[str, Any] | None = None,
+        dropout: float | None = None,
+        replace_contract: bool = False,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> BiEncoder:
+        """Returns the model of a raydist, sentence-transformers or plain Hugging Face folder.
+
+        None leaves a value to the folder: its `raydist.json`, else its `modules.json`, else cls
+        pooling (last_token with left padding for a decoder), no normalisation, no instructions and
+        512 tokens or the model's limit.
+
+        Args:
+            path_or_name: folder, finished training run, or hub name.
+            pooling: cls, mean or last_token.
+            normalize: scale vectors to unit length.
+            query_instruction: text before each query.
+            document_instruction: text before each document.
+            answer_instruction: text before each answer.
+            query_max_length: tokens kept of a query, all included.
+            document_max_length: tokens kept of a document or an answer.
+            padding_side: left or right.
+            towers: 1, or 2 for separate weights of queries and documents (a single-tower folder is
+                copied).
+            dimensions: nested dimensions to train for (Matryoshka).
+            truncate: output dimensions to keep, 0 = all.
+            dtype: of the weights; pooling and output are float32 at least.
+            autocast: bfloat16 or float16 for the matrix products of float32 weights.
+            attention: sdpa, eager, or flash_attention_2 where that is installed.
+            gradient_checkpointing: trade a second forward for memory.
+            lora: arguments of `peft.LoraConfig`; `save` writes merged weights.
+            dropout: replaces all dropout probabilities.
+            replace_contract: let the values given here win over the folder's.
+            seed: of the LoRA matrices.
+            device: where to put it; None = an accelerator if there is one.
+
+        Raises:
+            ConfigError: a value contradicts the folder, or is out of bounds.
+            ArtifactError: the folder is no bi-encoder that raydist can read.
+            DataError: there is no such folder or name.
+        """
+        folder = resolve_folder(path_or_name)
+        asked: dict[str, Any] = {
+            "pooling": pooling,
+            "normalize": normalize,
+            "query_instruction": query_instruction,
+            "document_instruction": document_instruction,
+            "answer_instruction": answer_instruction,
+            "query_max_length": query_max_length,
+            "document_max_length": document_max_length,
+            "padding_side": padding_side,
+            "towers": towers,
+            "dimensions": None if dimensions is None else tuple(dimensions),
+        }
+        places, contract, tokenizer = _read(folder, asked, replace_contract)
+        loaded = [
+            load_backbone(
+                place,
+                dtype=dtype,
+                attention=attention,
+                gradient_checkpointing=gradient_checkpointing,
+                lora=lora,
+                dropout=dropout,
+                pad_token_id=tokenizer.pad_token_id,
+                seed=seed,
+            )
+            for place in places
+        ]
+        _check(contract, loaded[0].config, truncate)
+        model = cls(
+            loaded,
+            tokenizer,
+            contract,
+            truncate=truncate,
+            autocast=DTYPES[autocast] if autocast else None,
+            source=str(folder),
+        )
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(device).eval()
+
+    @property
+    def hidden(self) -> int:
+        """The width of the backbone's token vectors."""
+        return int(self.towers[0].config.hidden_size)  # type: ignore[union-attr, arg-type]
+
+    @property
+    def dimension(self) -> int:
+        """The length of an output vector."""
+        return self.truncate or self.hidden
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def _role_tokenizer(self, role: Role) -> TextTokenizer:
+        return TextTokenizer(
+            self.tokenizer,
+            max_length=self.contract.max_length(role),
+            instruction=self.contract.instruction(role),
+        )
+
+    def role_tokenizer(self, role: Role) -> TextTokenizer:
+        """Returns the tokenizer of a role: picklable, without weights, for data workers."""
+        return self._tokenizers[role]
+
+    def tokenize(
+        self, texts: Sequence[str], role: Role, instruction: str | None = None
+    ) -> list[list[int]]:
+        """Returns each text's token ids: instruction and special tokens in, truncated, unpadded.
+
+        `instruction` replaces the frozen one (a data set's own prompt).
+        """
+        return self._tokenizers[role](texts, instruction)
+
+    def pad(self, token_ids: Sequence[Sequence[int]], multiple: int = 1) -> dict[str, Tensor]:
+        """Returns `input_ids` and `attention_mask` [B, T] on the CPU, padded on the frozen side."""
+        return pad_ids(
+            token_ids,
+            filler=self.tokenizer.pad_token_id,
+            side=self.contract.padding_side,
+            multiple=multiple,
+        )
+
+    def tower(self, role: Role) -> nn.Module:
+        """Returns the transformer that encodes texts of a role."""
+        return self.towers[-1 if role == "document" else 0]
+
+    def forward(self, inputs: Mapping[str, Tensor], role: Role = "query") -> Tensor:
+        """Returns the vectors [B, D] in float32 (float64 for float64 weights).
+
+        Args:
+            inputs: `input_ids` [B, T] and `attention_mask` [B, T]; the mask may be left out where
+                nothing is padded, which is faster.
+            role: which tower encodes, where there are two.
+        """
+        mask_BT = inputs.get("attention_mask")
+        extra: dict[str, Tensor] = {}
+        if mask_BT is not None and self._give_positions:
+            extra["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+        input_ids = inputs["input_ids"]
+        with torch.autocast(
+            input_ids.device.type, self.autocast, enabled=self.autocast is not None
+        ):
+            hidden_BTD = self.tower(role)(
+                input_ids=input_ids, attention_mask=mask_BT, **extra
+            ).last_hidden_state
+        vectors_BD = pool(hidden_BTD, mask_BT, self.contract.pooling)
+        if self.truncate:
+            vectors_BD = vectors_BD[:, : self.truncate]
+        return F.normalize(vectors_BD, dim=-1) if self.contract.normalize else vectors_BD
+
+    def encode_queries(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
+        from raydist.models.encode import encode
+
+        return encode(self, texts, "query", **options)
+
+    def encode_documents(self, texts: Sequence[str], **options: Any) -> np.ndarray:
+        """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
+        from raydist.models.encode import encode
+
+        return encode(self, texts, "document", **options)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **provenance: Any,
+    ) -> None:
+        """Writes a folder that raydist and sentence-transformers load with equal vectors.
+
+        LoRA matrices are merged into the written weights; the model itself is left as it is.
+
+        Args:
+            folder: made if need be.
+            state_dict: weights to write instead of the module's own, under the same names (ZeRO 3
+                gathers them elsewhere).
+            provenance: further JSON values for `raydist.json`, such as `settings`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        contract = replace(self.contract, towers=len(self.towers))
+        places = write_st_folder(folder, contract, self.hidden)
+        for i, (tower, place) in enumerate(zip(self.towers, places)):
+            prefix = f"towers.{i}."
+            own = {
+                name.removeprefix(prefix): tensor
+                for name, tensor in (state_dict or {}).items()
+                if name.startswith(prefix)
+            }
+            save_transformer(tower, place, own if state_dict is not None else None)
+            self.tokenizer.padding_side = contract.padding_side
+            lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
+            own_length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
+            save_tokenizer(self.tokenizer, place, own_length)
+        contract.write(folder, dimension=self.hidden, **provenance)
+
+
+def save_transformer(
+    tower: nn.Module, place: Path, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
+    """Writes a transformer's config and safetensors; LoRA matrices go in merged."""
+    model: Any = tower
+    if hasattr(model, "merge_and_unload"):
+        device = next(model.parameters()).device
+        model = copy.deepcopy(model.cpu())
+        tower.to(device)
+        if state_dict is not None:
+            model.load_state_dict(dict(state_dict))
+            state_dict = None
+        model = model.merge_and_unload()
+    with quiet():
+        model.save_pretrained(str(place), state_dict=state_dict)
+
+
+def save_tokenizer(tokenizer: Any, place: Path, max_length: int) -> None:
+    """Writes a tokenizer whose own limit is `max_length`."""
+    before = tokenizer.model_max_length
+    tokenizer.model_max_length = max_length
+    try:
+        tokenizer.save_pretrained(str(place))
+    finally:
+        tokenizer.model_max_length = before
+
+
+def _read(
+    folder: Path, asked: dict[str, Any], replace_contract: bool
+) -> tuple[list[Path], Contract, Any]:
+    """Returns the towers' folders, the contract and the tokenizer."""
+    frozen = read_contract(folder)
+    found = read_st_folder(folder)
+    if frozen is not None and frozen.kind != "biencoder":
+        raise ArtifactError(f"model {folder}: holds a {frozen.kind}, expected a bi-encoder")
+    places = list(found.towers) if found else [folder]
+    tokenizer = load_tokenizer(places[0])
+    may_differ = _ALL if replace_contract else frozenset[str]()
+    if frozen is None:
+        config = load_config(places[0])
+        limit = max_positions(config, tokenizer)
+        default = min(limit, _DEFAULT_MAX_LENGTH)
+        if found:
+            frozen = Contract(
+                pooling=found.pooling,
+                normalize=found.normalize,
+                padding_side=tokenizer.padding_side,
+                towers=len(places),
+                query_instruction=found.prompts[0] or "",
+                document_instruction=found.prompts[1] or "",
+                query_max_length=min(found.max_length[0] or limit, limit),
+                document_max_length=min(found.max_length[1] or limit, limit),
+            )
+            free = {"query_instruction"} if not found.prompts[0] else set()
+            free |= {"document_instruction"} if not found.prompts[1] else set()
+            may_differ |= _FREE_IN_ST | free
+        else:
+            causal = any(n.endswith("ForCausalLM") for n in (config.architectures or []))
+            frozen = Contract(
+                pooling="last_token" if causal else "cls",
+                padding_side="left" if causal else tokenizer.padding_side,
+                query_max_length=default,
+                document_max_length=default,
+            )
+            may_differ = _ALL
+    if asked["towers"] == 2 and frozen.towers == 1:
+        may_differ |= {"towers"}
+    contract = reconcile(frozen, asked, folder, may_differ=may_differ)
+    if contract.towers not in (1, 2) or contract.towers < len(places):
+        raise ConfigError(
+            f"model.towers={contract.towers}: expected 1 or 2, and {folder} has {len(places)}"
+        )
+    return (places * 2)[: contract.towers], contract, tokenizer
+
+
+def _check(contract: Contract, config: Any, truncate: int) -> None:
+    if contract.pooling not in POOLINGS:
+        raise ConfigError(
+            f"model.pooling={contract.pooling!r}: expected one of {', '.join(POOLINGS)}"
+        )
+    limit = position_limit(config)
+    for role in ("query", "document"):
+        length = contract.max_length(role)
+        if not 2 <= length <= limit:
+            raise ConfigError(f"model.{role}_max_length={length}: expected 2 to {limit}")
+    hidden = int(config.hidden_size)
+    for name, sizes in (
+        ("truncate", [truncate] if truncate else []),
+        ("dimensions", contract.dimensions),
+    ):
+        for size in sizes:
+            if not 1 <= size <= hidden:
+                raise ConfigError(f"model.{name}={size}: expected 1 to {hidden}")
+    if list(contract.dimensions) != sorted(set(contract.dimensions)):
+        raise ConfigError(f"model.dimensions={contract.dimensions}: expected ascending numbers")

@@ -1,0 +1,151 @@
+"""The tokenisation contract: how texts become vectors or scores, frozen into a checkpoint folder.
+
+A model is only as good as the way its texts are prepared: the same weights with another prefix,
+length, pooling or padding side are another model, and nothing fails when they differ. So each
+saved folder carries `raydist.json`, and loading it with an explicit other value is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.models.pooling import Pooling
+
+__all__ = ["CONTRACT_FILE", "Contract", "read_contract", "reconcile", "tokenizer_fingerprint"]
+
+CONTRACT_FILE = "raydist.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Everything beside the weights that decides a model's output.
+
+    Attributes:
+        kind: `biencoder` or `crossencoder`.
+        pooling: how token vectors become one; unused by a cross-encoder.
+        normalize: whether vectors have unit length.
+        padding_side: the side that short texts are padded on.
+        towers: 1 (shared weights) or 2 (queries, documents).
+        query_instruction: put before each query, as it stands (mind the trailing blank).
+        document_instruction: put before each document.
+        answer_instruction: put before each answer (role `answer`, which uses the query tower).
+        query_max_length: tokens kept of a query, instruction and special tokens included. For a
+            cross-encoder: tokens kept of the query's own text, 0 = cut the longer of the two.
+        document_max_length: tokens kept of a document; for a cross-encoder, of the pair.
+        dimensions: the nested (Matryoshka) dimensions trained for, ascending; empty if none.
+        activation: what a cross-encoder's consumers apply to its logits: `identity` or `sigmoid`.
+    """
+
+    kind: Literal["biencoder", "crossencoder"] = "biencoder"
+    pooling: Pooling = "cls"
+    normalize: bool = False
+    padding_side: Literal["left", "right"] = "right"
+    towers: int = 1
+    query_instruction: str = ""
+    document_instruction: str = ""
+    answer_instruction: str = ""
+    query_max_length: int = 512
+    document_max_length: int = 512
+    dimensions: tuple[int, ...] = ()
+    activation: Literal["identity", "sigmoid"] = "identity"
+
+    def instruction(self, role: str) -> str:
+        """Returns the text put before a text of `role` (query, document or answer)."""
+        return str(getattr(self, f"{role}_instruction"))
+
+    def max_length(self, role: str) -> int:
+        """Returns the tokens kept of a text of `role`; an answer is as long as a document."""
+        return self.query_max_length if role == "query" else self.document_max_length
+
+    def write(self, folder: Path, **provenance: Any) -> None:
+        """Writes `raydist.json` into a folder that already holds its tokenizer."""
+        record = {
+            "format": FORMAT,
+            **asdict(self),
+            "tokenizer": tokenizer_fingerprint(folder),
+            **provenance,
+        }
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Returns a digest of a folder's tokenizer.json, whatever padding and truncation it carries.
+
+    Returns the empty string where the folder (of two towers) has its tokenizers further down.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return ""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
+
+
+def read_contract(folder: Path) -> Contract | None:
+    """Returns the contract frozen into a folder, None where it has none.
+
+    Raises ArtifactError for a newer format, an unreadable file, or a tokenizer that was exchanged.
+    """
+    path = folder / CONTRACT_FILE
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(
+            f"{path}: not readable as JSON ({error}); save the model again"
+        ) from None
+    if record.get("format", 0) > FORMAT:
+        raise ArtifactError(
+            f"{path}: format {record['format']} is newer than {FORMAT}, the newest read here"
+        )
+    frozen = record.get("tokenizer", "")
+    if frozen and frozen != tokenizer_fingerprint(folder):
+        raise ArtifactError(
+            f"{folder}: tokenizer.json is not the one the model was saved with "
+            f"(fingerprint {tokenizer_fingerprint(folder)}, frozen {frozen})"
+        )
+    names = {f.name for f in fields(Contract)}
+    known = {name: value for name, value in record.items() if name in names}
+    known["dimensions"] = tuple(known.get("dimensions", ()))
+    return Contract(**known)
+
+
+def reconcile(
+    frozen: Contract, asked: Mapping[str, Any], folder: Path, *, may_differ: frozenset[str]
+) -> Contract:
+    """Returns the contract to use: the frozen one, with the asked values that may differ.
+
+    Args:
+        frozen: what the folder says.
+        asked: explicit wishes by field name; None = not said.
+        folder: named in the error.
+        may_differ: fields in which a wish wins over the folder.
+
+    Raises:
+        ConfigError: naming every other field in which wish and folder differ.
+    """
+    said = {name: value for name, value in asked.items() if value is not None}
+    clash = [
+        f"model.{name}={value!r} but {getattr(frozen, name)!r} in the checkpoint"
+        for name, value in said.items()
+        if name not in may_differ and value != getattr(frozen, name)
+    ]
+    if clash:
+        raise ConfigError(
+            f"{folder} was made with another text preparation: {'; '.join(clash)}. "
+            "Leave the fields out to use the checkpoint's, or set model.replace_contract=true to "
+            "train it into another model"
+        )
+    return replace(frozen, **said)

@@ -1,0 +1,263 @@
+"""The cross-encoder: a transformer that reads query and document together and gives one score.
+
+Shapes: B pairs, T tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.models.backbone import (
+    DTYPES,
+    has_head,
+    load_backbone,
+    load_config,
+    load_tokenizer,
+    max_positions,
+    position_limit,
+    resolve_folder,
+)
+from raydist.models.biencoder import save_tokenizer, save_transformer
+from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
+
+__all__ = ["CrossEncoderModel"]
+
+_ACTIVATIONS = {
+    "identity": "torch.nn.modules.linear.Identity",
+    "sigmoid": "torch.nn.modules.activation.Sigmoid",
+}
+
+
+class CrossEncoderModel(nn.Module):
+    """A sequence classifier with one output; make one with `CrossEncoderModel.load`.
+
+    Attributes:
+        contract: lengths, padding side and activation, frozen into the folder.
+        transformer: the Hugging Face model with its head.
+        tokenizer: the Hugging Face tokenizer.
+        source: the folder it was loaded from.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        tokenizer: Any,
+        contract: Contract,
+        *,
+        autocast: torch.dtype | None = None,
+        source: str = "",
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.tokenizer = tokenizer
+        self.contract = contract
+        self.autocast = autocast
+        self.source = source
+        self._tokenize = PairTokenizer(
+            tokenizer,
+            max_length=contract.document_max_length,
+            query_max_length=contract.query_max_length,
+        )
+        config: Any = transformer.config
+        self._types = int(getattr(config, "type_vocab_size", 0) or 0) > 1
+
+    @classmethod
+    def load(
+        cls,
+        path_or_name: str | Path,
+        *,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        padding_side: Literal["left", "right"] | None = None,
+        activation: Literal["identity", "sigmoid"] | None = None,
+        fresh_head: bool = False,
+        dtype: str = "float32",
+        autocast: str | None = None,
+        attention: str = "sdpa",
+        gradient_checkpointing: bool = False,
+        lora: Mapping[str, Any] | None = None,
+        dropout: float | None = None,
+        replace_contract: bool = False,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+    ) -> CrossEncoderModel:
+        """Returns the reranker of a raydist, sentence-transformers or plain Hugging Face folder.
+
+        Args:
+            path_or_name: folder, finished training run, or hub name.
+            max_length: tokens kept of a pair, special tokens included; None = the folder's.
+            query_max_length: tokens kept of the query, after which only the document is cut;
+                0 cuts the longer of the two, as sentence-transformers does.
+            padding_side: left or right.
+            activation: what consumers apply to the logits for a score (`forward` gives logits).
+            fresh_head: start from a random head where the folder has none (to train it).
+            dtype: of the weights; logits are float32 at least.
+            autocast: bfloat16 or float16 for the matrix products of float32 weights.
+            attention: sdpa, eager, or flash_attention_2 where that is installed.
+            gradient_checkpointing: trade a second forward for memory.
+            lora: arguments of `peft.LoraConfig`; `save` writes merged weights.
+            dropout: replaces all dropout probabilities.
+            replace_contract: let the values given here win over a raydist folder's.
+            seed: of the fresh head and the LoRA matrices.
+            device: where to put it; None = an accelerator if there is one.
+
+        Raises:
+            ConfigError: a value contradicts the folder, or is out of bounds.
+            ArtifactError: the folder has no head (and none may be made), or no safetensors.
+            DataError: there is no such folder or name.
+        """
+        folder = resolve_folder(path_or_name)
+        tokenizer = load_tokenizer(folder)
+        untouched = load_config(folder)
+        transformer = load_backbone(
+            folder,
+            head=True,
+            fresh_head=fresh_head,
+            dtype=dtype,
+            attention=attention,
+            gradient_checkpointing=gradient_checkpointing,
+            lora=lora,
+            dropout=dropout,
+            pad_token_id=tokenizer.pad_token_id,
+            seed=seed,
+        )
+        limit = max_positions(transformer.config, tokenizer)
+        frozen = read_contract(folder)
+        free = replace_contract or frozen is None or frozen.kind != "crossencoder"
+        if frozen is None or frozen.kind != "crossencoder":
+            frozen = Contract(
+                kind="crossencoder",
+                padding_side=tokenizer.padding_side,
+                query_max_length=0,
+                document_max_length=min(limit, 8192),
+                activation=_activation(folder, untouched),
+            )
+        asked = {
+            "document_max_length": max_length,
+            "query_max_length": query_max_length,
+            "padding_side": padding_side,
+            "activation": activation,
+        }
+        may_differ = frozenset(asked) if free else frozenset[str]()
+        contract = reconcile(frozen, asked, folder, may_differ=may_differ)
+        _check(contract, transformer.config)
+        model = cls(
+            transformer,
+            tokenizer,
+            contract,
+            autocast=DTYPES[autocast] if autocast else None,
+            source=str(folder),
+        )
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(device).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def pair_tokenizer(self) -> PairTokenizer:
+        """The tokenizer of pairs: picklable, without weights, for data workers."""
+        return self._tokenize
+
+    def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
+        """Returns each pair's token ids with its segment boundary, truncated, unpadded."""
+        return self._tokenize(queries, documents)
+
+    def pad(self, pairs: Sequence[Pair], multiple: int = 1) -> dict[str, Tensor]:
+        """Returns `input_ids`, `attention_mask` (and `token_type_ids`) [B, T] on the CPU."""
+        return pad_pairs(
+            pairs,
+            filler=self.tokenizer.pad_token_id,
+            side=self.contract.padding_side,
+            types=self._types,
+            multiple=multiple,
+        )
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the logits [B] in float32 (float64 for float64 weights).
+
+        The attention mask may be left out where nothing is padded, which is faster.
+        """
+        device = inputs["input_ids"].device.type
+        with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
+            logits_B1: Tensor = self.transformer(**inputs).logits
+        exact = torch.promote_types(logits_B1.dtype, torch.float32)
+        return logits_B1.squeeze(-1).to(exact)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        **provenance: Any,
+    ) -> None:
+        """Writes a folder that raydist and sentence-transformers' CrossEncoder score alike with.
+
+        Args:
+            folder: made if need be.
+            state_dict: weights to write instead of the module's own, under the same names.
+            provenance: further JSON values for `raydist.json`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        own = None
+        if state_dict is not None:
+            own = {name.removeprefix("transformer."): t for name, t in state_dict.items()}
+        save_transformer(self.transformer, folder, own)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["sentence_transformers"] = {
+            "activation_fn": _ACTIVATIONS[self.contract.activation],
+            "version": "5.0.0",
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        self.tokenizer.padding_side = self.contract.padding_side
+        save_tokenizer(self.tokenizer, folder, self.contract.document_max_length)
+        replace(self.contract, kind="crossencoder").write(folder, **provenance)
+
+
+def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
+    """Returns what the folder says, or sentence-transformers' default: sigmoid for one output.
+
+    A head that is still to be trained gives its logits as they are.
+    """
+    if not has_head(config):
+        return "identity"
+    own = getattr(config, "sentence_transformers", None) or {}
+    saved = folder / "config_sentence_transformers.json"
+    if "activation_fn" not in own and saved.is_file():
+        own = json.loads(saved.read_text(encoding="utf-8"))
+    name = own.get("activation_fn") or getattr(
+        config, "sbert_ce_default_activation_function", "Sigmoid"
+    )
+    match str(name).rsplit(".", 1)[-1]:
+        case "Identity":
+            return "identity"
+        case "Sigmoid":
+            return "sigmoid"
+        case other:
+            raise ArtifactError(f"model {folder}: activation {other} is not supported")
+
+
+def _check(contract: Contract, config: Any) -> None:
+    positions = position_limit(config)
+    if not 5 <= contract.document_max_length <= positions:
+        raise ConfigError(
+            f"model.max_length={contract.document_max_length}: expected 5 to {positions}"
+        )
+    if not 0 <= contract.query_max_length <= contract.document_max_length - 4:
+        raise ConfigError(
+            f"model.query_max_length={contract.query_max_length}: expected 0 (no cap) to "
+            f"{contract.document_max_length - 4} (model.max_length less room for the document)"
+        )

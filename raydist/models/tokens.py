@@ -1,0 +1,143 @@
+"""From texts to token ids and from token ids to padded tensors.
+
+Tokenizers here are frozen clones of the checkpoint's fast tokenizer, one per role, so that no
+thread ever sees another's truncation. They carry no weights: data workers may hold them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from raydist.errors import ArtifactError
+
+__all__ = ["Pair", "PairTokenizer", "TextTokenizer", "pad_ids", "pad_pairs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A tokenised (query, document): the ids, and where segment 1 begins (`len(ids)`: never)."""
+
+    ids: list[int]
+    boundary: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def _clone(tokenizer: Any) -> Tokenizer:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ArtifactError(
+            f"{tokenizer.name_or_path}: no fast tokenizer (tokenizer.json) and none can be made"
+        )
+    clone = Tokenizer.from_str(backend.to_str())
+    clone.no_padding()
+    clone.no_truncation()
+    return clone
+
+
+class TextTokenizer:
+    """Tokenises texts of one role: instruction before, special tokens in, truncated, unpadded."""
+
+    def __init__(self, tokenizer: Any, *, max_length: int, instruction: str = "") -> None:
+        self.max_length = max_length
+        self.instruction = instruction
+        self._tokenizer = _clone(tokenizer)
+        self._tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        # A decoder's tokenizer may give nothing for an empty text; a row needs one token.
+        self._filler = tokenizer.eos_token_id or tokenizer.pad_token_id or 0
+
+    def __call__(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
+        """Returns the token ids of each text; `instruction` replaces the frozen one."""
+        before = self.instruction if instruction is None else instruction
+        prepared = [before + text for text in texts] if before else list(texts)
+        encodings = self._tokenizer.encode_batch_fast(prepared)
+        return [encoding.ids or [self._filler] for encoding in encodings]
+
+
+class PairTokenizer:
+    """Tokenises (query, document) pairs for a cross-encoder."""
+
+    def __init__(self, tokenizer: Any, *, max_length: int, query_max_length: int = 0) -> None:
+        self.max_length = max_length
+        self.query_max_length = query_max_length
+        self._tokenizer = _clone(tokenizer)
+        strategy = "only_second" if query_max_length else "longest_first"
+        self._tokenizer.enable_truncation(max_length, strategy=strategy)
+        self._query = None
+        if query_max_length:
+            self._query = _clone(tokenizer)
+            self._query.enable_truncation(query_max_length)
+
+    def __call__(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
+        """Returns a `Pair` for each (query, document)."""
+        if len(queries) != len(documents):
+            raise ValueError(f"{len(queries)} queries for {len(documents)} documents")
+        if self._query is not None:
+            queries = self._capped(queries)
+        encodings = self._tokenizer.encode_batch_fast(list(zip(queries, documents)))
+        pairs = []
+        for encoding in encodings:
+            types = encoding.type_ids
+            pairs.append(Pair(encoding.ids, types.index(1) if 1 in types else len(types)))
+        return pairs
+
+    def _capped(self, queries: Sequence[str]) -> list[str]:
+        assert self._query is not None
+        # Offsets are needed here, so not encode_batch_fast; each distinct query once.
+        distinct = list(dict.fromkeys(queries))
+        encodings = self._query.encode_batch(distinct, add_special_tokens=False)
+        cut = {
+            text: text[: encoding.offsets[-1][1]] if encoding.overflowing else text
+            for text, encoding in zip(distinct, encodings)
+        }
+        return [cut[query] for query in queries]
+
+
+def _grid(rows: Sequence[Sequence[int]], filler: int, left: bool, multiple: int) -> tuple[Any, Any]:
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    width = int(lengths.max(initial=1))
+    width = -(-width // multiple) * multiple
+    columns = np.arange(width)
+    if left:
+        mask_BT = columns >= (width - lengths)[:, None]
+    else:
+        mask_BT = columns < lengths[:, None]
+    ids_BT = np.full((len(rows), width), filler, np.int64)
+    flat = np.fromiter((i for row in rows for i in row), np.int64, int(lengths.sum()))
+    ids_BT[mask_BT] = flat
+    return ids_BT, mask_BT
+
+
+def pad_ids(
+    rows: Sequence[Sequence[int]], *, filler: int, side: str = "right", multiple: int = 1
+) -> dict[str, torch.Tensor]:
+    """Returns `input_ids` and `attention_mask` [B, T], T the longest row up to a `multiple`."""
+    ids_BT, mask_BT = _grid(rows, filler, side == "left", multiple)
+    return {
+        "input_ids": torch.from_numpy(ids_BT),
+        "attention_mask": torch.from_numpy(mask_BT.astype(np.int64)),
+    }
+
+
+def pad_pairs(
+    rows: Sequence[Pair], *, filler: int, side: str = "right", types: bool, multiple: int = 1
+) -> dict[str, torch.Tensor]:
+    """Returns `input_ids`, `attention_mask` and, if the model has them, `token_type_ids` [B, T]."""
+    ids_BT, mask_BT = _grid([row.ids for row in rows], filler, side == "left", multiple)
+    padded: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT.astype(np.int64)}
+    if types:
+        lengths = mask_BT.sum(axis=1)
+        start = (ids_BT.shape[1] - lengths) if side == "left" else np.zeros_like(lengths)
+        first = start + np.fromiter((row.boundary for row in rows), np.int64, len(rows))
+        padded["token_type_ids"] = (
+            (np.arange(ids_BT.shape[1]) >= first[:, None]) & mask_BT
+        ).astype(np.int64)
+    tensors: Mapping[str, torch.Tensor] = {k: torch.from_numpy(v) for k, v in padded.items()}
+    return dict(tensors)
