@@ -5,6 +5,7 @@ In bulk they are Arrow tables with the schemas below; field names are those of i
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,9 @@ __all__ = [
     "Sample",
 ]
 
-DOCUMENTS = pa.schema([("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())])
+DOCUMENTS = pa.schema(
+    [("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())]
+)
 QUERIES = pa.schema([("query_id", pa.string()), ("text", pa.string())])
 RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])
 
@@ -151,7 +154,7 @@ class Run:
         scores = self.table["score"].to_numpy()
         starts = [*_group_starts(queries).tolist(), len(self)]
         docs = self.table["doc_id"]
-        for a, b in zip(starts, starts[1:]):
+        for a, b in itertools.pairwise(starts):
             yield queries[a].as_py(), docs.slice(a, b - a).to_pylist(), scores[a:b]
 
     @property
@@ -177,7 +180,7 @@ class Run:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes TREC run lines, each score as the shortest decimal that gives the float32 back."""
-        starts = _group_starts(self.table["query_id"].combine_chunks()) if len(self) else []
+        starts = _group_starts(self.table["query_id"].combine_chunks())
         sizes = np.diff(np.append(starts, len(self))).astype(np.int64)
         rank = np.arange(len(self)) - np.repeat(np.asarray(starts, np.int64), sizes) + 1
         lines = pc.binary_join_element_wise(
@@ -232,9 +235,13 @@ def _check(table: pa.Table) -> None:
             f"run row {row + 1}: query {queries[row].as_py()!r}: score {scores[row]} is above the "
             f"score {scores[row - 1]} before it; sort a query's documents by score, descending"
         )
-    pairs = table.select(["query_id", "doc_id"]).group_by(["query_id", "doc_id"]).aggregate(
-        [([], "count_all")]
+    pairs = (
+        table.select(["query_id", "doc_id"])
+        .group_by(["query_id", "doc_id"])
+        .aggregate([([], "count_all")])
     )
     if pairs.num_rows != table.num_rows:
         twice = pairs.filter(pc.greater(pairs["count_all"], 1)).slice(0, 1).to_pylist()[0]
-        raise DataError(f"run: query {twice['query_id']!r} ranks document {twice['doc_id']!r} twice")
+        raise DataError(
+            f"run: query {twice['query_id']!r} ranks document {twice['doc_id']!r} twice"
+        )

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field
+
+from raydist.config.base import Block, Bytes, execution
+from raydist.config.load import load
+from raydist.config.schema import reference
+from raydist.errors import ConfigError
+
+
+class Source(Block):
+    primary = "path"
+    path: str
+    """Where it lies."""
+    ids: str | None = None
+
+
+class Plain(Block):
+    kind: Literal["infonce"] = "infonce"
+    temperature: float = Field(0.02, gt=0)
+
+
+class Reinforced(Block):
+    kind: Literal["biir"] = "biir"
+    temperature: float = 0.02
+    normalize: bool = True
+
+
+class Listener(Block):
+    metrics: dict[str, bool] = {"map": True}
+    listeners: list[str] = []
+
+
+class Example(Block):
+    corpus: Source
+    """The corpus."""
+    out: str
+    loss: Annotated[Plain | Reinforced, Field(discriminator="kind")] = Plain()
+    validation: dict[str, Listener] = {}
+    workers: int = execution(0, ge=0)
+    memory: Bytes = 1 << 30
+    measures: list[str] = ["AP"]
+    text: str = ""
+    limit: int | None = None
+
+
+def read(*arguments: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
+    return load(Example, files, ("corpus=c.jsonl", "out=o", *arguments)).resolved()
+
+
+def test_values_are_read_by_the_type_of_their_field() -> None:
+    config = read(
+        "loss.temperature=2e-5", "memory=512MiB", "measures=AP(rel=2,x)@3,R@10", "limit=7"
+    )
+    assert config["loss"]["temperature"] == 2e-5
+    assert config["memory"] == 512 << 20
+    assert config["measures"] == ["AP(rel=2,x)@3", "R@10"]
+    assert config["limit"] == 7
+    assert read("limit=null")["limit"] is None
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=["Cs"])))
+def test_text_is_taken_verbatim(text: str) -> None:
+    assert read(f"text={text}")["text"] == text
+
+
+def test_a_scalar_sets_the_primary_field_and_combines_with_dotted_keys_in_any_order() -> None:
+    for arguments in (("corpus=f", "corpus.ids=g"), ("corpus.ids=g", "corpus=f")):
+        assert load(Example, (), (*arguments, "out=o")).corpus == Source(path="f", ids="g")
+
+
+def test_a_mapping_is_read_as_yaml_and_keeps_its_order() -> None:
+    config = read("validation.dev.metrics={nDCG@10: true, R@100: false}")
+    assert config["validation"]["dev"]["metrics"] == {"nDCG@10": True, "R@100": False}
+    assert read("validation.a.listeners=[x, y]")["validation"]["a"]["listeners"] == ["x", "y"]
+
+
+def test_files_merge_from_left_to_right_and_arguments_win(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    a.write_text("corpus: f\nmeasures: [A, B]\ntext: no\nloss: {temperature: 1e-3}\n")
+    b.write_text("measures: [C]\nworkers: 2\n")
+    config = load(Example, (str(a), str(b)), ("workers=3", "out=o"))
+    assert (config.measures, config.workers, config.text) == (["C"], 3, "no")
+    assert config.loss == Plain(temperature=1e-3)
+
+
+def test_a_changed_kind_replaces_the_block(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("loss: {kind: biir, temperature: 0.5}\n")
+    assert read("loss.kind=infonce", files=(str(file),))["loss"] == {
+        "kind": "infonce",
+        "temperature": 0.02,
+    }
+    assert read("loss.normalize=false", files=(str(file),))["loss"]["temperature"] == 0.5
+
+
+def test_all_mistakes_are_reported_one_line_each_with_the_nearest_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("loss.temprature=1", "workers=-1", "memory=much", "validation.dev.metric=1", "los=1")
+    lines = str(caught.value).splitlines()
+    assert any("loss.temprature: unknown key; did you mean loss.temperature?" in x for x in lines)
+    assert any("validation.dev.metric: unknown key" in x and "metrics" in x for x in lines)
+    assert any(x.startswith("workers = '-1'") for x in lines)
+    assert any(x.startswith("memory = 'much'") for x in lines)
+    assert len(lines) == 5
+
+
+def test_a_missing_field_says_what_it_is() -> None:
+    with pytest.raises(ConfigError, match=r"corpus: required: The corpus\."):
+        load(Example, (), ("out=o",))
+
+
+def test_a_wrong_kind_lists_the_kinds() -> None:
+    with pytest.raises(ConfigError, match=r"loss.kind = 'bir': expected one of infonce, biir"):
+        read("loss=bir")
+
+
+def test_a_key_that_stands_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("text: a\ntext: b\n")
+    with pytest.raises(ConfigError, match="stands twice"):
+        read(files=(str(file),))
+
+
+def test_how_to_run_is_not_part_of_the_identity() -> None:
+    one = load(Example, (), ("corpus=c", "out=o", "workers=1")).identity()
+    two = load(Example, (), ("corpus=c", "out=p", "workers=2")).identity()
+    assert one == two
+    assert one != load(Example, (), ("corpus=c", "out=o", "text=x")).identity()
+
+
+def test_the_resolved_configuration_repeats_itself(tmp_path: Path) -> None:
+    import json
+
+    config = load(Example, (), ("corpus=c", "out=o", "loss=biir", "validation.d.listeners=a,b"))
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(config.resolved()))
+    assert load(Example, (str(file),)) == config
+
+
+def test_the_reference_lists_every_key_with_type_and_default() -> None:
+    rows = {row.key: row for row in reference(Example)}
+    assert rows["loss.temperature"].default == "0.02"
+    assert rows["corpus.path"].help == "Where it lies."
+    assert rows["validation.ID.metrics"].type == "mapping to true | false"
+    assert rows["out"].default == "required"

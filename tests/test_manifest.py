@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.manifest import Output, read_manifest
+
+
+def begin(folder: Path, **config: object) -> Output:
+    return Output.open(folder, kind="thing", config=config, inputs={"corpus": "abc"})
+
+
+def test_a_folder_is_complete_once_it_has_a_manifest(tmp_path: Path) -> None:
+    out = begin(tmp_path / "a/b", k1=0.9)
+    assert not out.complete and not out.resumed
+    with pytest.raises(ArtifactError, match="interrupted"):
+        read_manifest(out.folder)
+    assert begin(tmp_path / "a/b", k1=0.9).resumed
+    out.finish(documents=3)
+    manifest = read_manifest(out.folder, ["thing"])
+    assert manifest["documents"] == 3 and manifest["config"] == {"k1": 0.9}
+    assert begin(tmp_path / "a/b", k1=0.9).complete
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_another_configuration_is_refused_and_the_difference_shown(
+    tmp_path: Path, finished: bool
+) -> None:
+    out = begin(tmp_path / "a", k1=0.9, deep={"b": 1})
+    if finished:
+        out.finish()
+    with pytest.raises(ArtifactError, match=r"(?s)deep.b: 1 -> 2.*k1: 0.9 -> 1.2"):
+        begin(tmp_path / "a", k1=1.2, deep={"b": 2})
+    with pytest.raises(ArtifactError, match='content of corpus: "abc" -> "xyz"'):
+        Output.open(
+            tmp_path / "a",
+            kind="thing",
+            config={"k1": 0.9, "deep": {"b": 1}},
+            inputs={"corpus": "xyz"},
+        )
+
+
+def test_foreign_folders_and_files_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="is a file"):
+        begin(tmp_path / "file/below")
+    with pytest.raises(ArtifactError, match="other files"):
+        begin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "corrupted"),
+        ("[]", "corrupted"),
+        (json.dumps({"format": 99, "kind": "thing"}), "newer"),
+        (json.dumps({"format": 1, "kind": "other"}), "expected thing"),
+    ],
+)
+def test_a_manifest_that_cannot_be_trusted_is_an_error(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ArtifactError, match=message):
+        read_manifest(tmp_path, ["thing"])
+
+
+def test_what_is_no_output_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not a folder"):
+        read_manifest(tmp_path / "none")
+    with pytest.raises(ArtifactError, match=r"no manifest.json"):
+        read_manifest(tmp_path)
