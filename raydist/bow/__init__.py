@@ -1,0 +1,1 @@
+"""Bag of words: building, merging and searching an index whose rankings are Lucene's."""

@@ -1,0 +1,1 @@
+"""Readers, text formats, id lists, processors, the document store and training samples."""

@@ -1,0 +1,1 @@
+"""Embedding a corpus and searching vectors, exactly or approximately; fusion of runs."""

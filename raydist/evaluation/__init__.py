@@ -1,0 +1,1 @@
+"""Measures, significance, figures and the tracking of runs."""

@@ -1,0 +1,1 @@
+"""Analysis: from a text to its index terms, as Lucene does it."""

@@ -1,0 +1,1 @@
+"""Samplers, collation, the training loop, engines and validation listeners."""

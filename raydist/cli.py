@@ -1,0 +1,135 @@
+"""The command line: `raydist VERB FILE... [key=value...] [--print] [--dry-run]`.
+
+Each verb is one module of `raydist.commands` with `Config`, its configuration, and `run`. Nothing
+heavy is imported before the arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from raydist.errors import ConfigError, RaydistError
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "index": "build a bag-of-words index of a corpus",
+    "analyze": "show the tokens of a text",
+    "search": "search one index or several, fused",
+    "evaluate": "measure runs against relevance judgements",
+    "embed": "turn a corpus into vectors",
+    "mine": "write hard negatives for training",
+    "train": "train a bi-encoder",
+    "distill": "train a reranker or bi-encoder from a teacher's rankings",
+    "score": "score a run's documents with a teacher",
+    "rerank": "reorder a run",
+    "export": "write a Hugging Face folder with its model card",
+    "convert": "convert runs, samples and indexes",
+    "serve": "serve reranking, embeddings and search over HTTP",
+    "load": "measure a running service under load",
+    "submit": "run a verb on a cluster as a Ray job",
+    "doctor": "say what this machine or cluster can run",
+    "tracking": "send a mirrored run to MLflow",
+    "quickstart": "index, search and measure a small corpus that needs no download",
+    "fields": "print the reference of a verb",
+    "completion": "print a shell's completion script",
+}
+_FLAGS = {
+    "--print": "show the resolved configuration and stop",
+    "--dry-run": "check the configuration and the inputs, say what would be written, start nothing",
+    "--resume": "continue an interrupted run of the same configuration",
+    "--append": "add to an existing output",
+    "--help": "show this help, or with a verb its keys",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code: 0, 1 for failed work, 2 for mistakes."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except RaydistError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}" if not line.startswith("  ") else line, file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    flags = [word for word in words if word.startswith("--")]
+    rest = [word for word in words if not word.startswith("--")]
+    for flag in flags:
+        if flag == "--version":
+            from raydist import __version__
+
+            print(f"raydist {__version__}")
+            return 0
+        if flag not in _FLAGS:
+            legal = ", ".join(_FLAGS)
+            raise ConfigError(f"{flag}: unknown flag; the flags are {legal}, all else is key=value")
+    if not rest:
+        print(_overview())
+        return 0 if "--help" in flags or not words else 2
+    verb, rest = rest[0], rest[1:]
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise ConfigError(f"{verb}: unknown verb; {hint}")
+    if verb in ("fields", "completion", "submit", "tracking"):  # these take words, not only keys
+        return _word_verb(verb, rest, flags)
+    return _config_verb(verb, rest, flags)
+
+
+def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
+    module = importlib.import_module(f"raydist.commands.{verb}")
+    if "--help" in flags:
+        from raydist.commands.fields import show
+
+        print(f"raydist {verb}: {VERBS[verb]}\n\n{(module.__doc__ or '').strip()}\n")
+        show(module.Config)
+        return 0
+    from raydist.config.base import Flags
+    from raydist.config.load import load
+
+    files = [word for word in rest if "=" not in word]
+    config = load(module.Config, files, [word for word in rest if "=" in word])
+    if "--print" in flags:
+        import yaml
+
+        print(yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    result: Any = module.run(
+        config,
+        Flags(dry_run="--dry-run" in flags, resume="--resume" in flags, append="--append" in flags),
+    )
+    return int(result or 0)
+
+
+def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:
+    module = importlib.import_module(f"raydist.commands.{verb}")
+    if "--help" in flags:
+        print((module.__doc__ or "").strip())
+        return 0
+    return int(module.run_words(rest, flags) or 0)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
+    shown = "\n".join(f"  {flag:<{width}}  {what}" for flag, what in _FLAGS.items())
+    return (
+        "raydist: training and indexing for information retrieval, on a laptop or a Ray cluster\n\n"
+        "usage: raydist VERB [FILE.yaml ...] [key=value ...] [flags]\n\n"
+        f"verbs\n{verbs}\n\nflags\n{shown}\n\n"
+        "raydist VERB --help lists a verb's keys; raydist quickstart shows it at work."
+    )

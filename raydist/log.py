@@ -1,0 +1,139 @@
+"""What a user sees while raydist works: messages, progress and summary tables, all on stderr.
+
+Results go to stdout or to files, so that a verb can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+__all__ = ["Progress", "duration", "say", "size", "table", "warn"]
+
+_EVERY_S = 10.0  # seconds between progress lines where stderr is not a terminal
+
+
+def say(message: str) -> None:
+    """Prints a message for the user."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Prints a message that the user should not overlook."""
+    say(f"warning: {message}")
+
+
+def size(nbytes: float) -> str:
+    """Returns bytes as text with a decimal unit, e.g. `408 MB`."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(nbytes) < 1000 or unit == "TB":
+            return (
+                f"{nbytes:.0f} {unit}" if nbytes >= 100 or unit == "B" else f"{nbytes:.1f} {unit}"
+            )
+        nbytes /= 1000
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as text, e.g. `1 h 02 min`, `3 min 05 s` or `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Prints a table to stderr; numbers stand to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        number = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        shown.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*(_cell(value) for value in row))
+    console = Console(file=sys.stderr, highlight=False)
+    console.print(shown, width=None if console.is_terminal else 120)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+class Progress:
+    """Progress of one stage: done, rate, time left.
+
+    A live line on a terminal, otherwise a plain line every ten seconds. Use it as a context manager
+    and call `advance`. What is done is counted in `unit`; where `total` is not known beforehand,
+    `share_total` (any additive weight, such as bytes) gives the share that is done.
+    """
+
+    def __init__(
+        self, label: str, total: int | None = None, unit: str = "docs", share_total: float = 0.0
+    ) -> None:
+        self.label = label
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.nbytes = 0
+        self.note = ""
+        self._share_total = share_total
+        self._share = 0.0
+        self._started = self._shown = time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._show(last=True)
+        elif self._live:
+            print(file=sys.stderr)
+
+    def advance(self, n: int = 1, nbytes: int = 0, share: float = 0.0, note: str = "") -> None:
+        """Counts `n` more units (and bytes, and share of `share_total`) as done."""
+        self.done += n
+        self.nbytes += nbytes
+        self._share += share
+        self.note = note or self.note
+        now = time.monotonic()
+        if now - self._shown >= (0.2 if self._live else _EVERY_S):
+            self._shown = now
+            self._show()
+
+    def _show(self, last: bool = False) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        parts = [f"{self.label}: {self.done:,}"]
+        if self.total is not None:
+            parts[0] += f" of {self.total:,}"
+        parts[0] += f" {self.unit}"
+        parts.append(
+            f"{self.done / elapsed:,.{0 if self.done / elapsed >= 10 else 1}f} {self.unit}/s"
+        )
+        if self.nbytes:
+            parts.append(f"{self.nbytes / elapsed / 1e6:.1f} MB/s")
+        share = self.done / self.total if self.total else self._share / (self._share_total or 1.0)
+        if last:
+            parts.append(duration(elapsed))
+        elif share > 0:
+            parts.append(f"{duration(elapsed / share - elapsed)} left")
+        if self.note:
+            parts.append(self.note)
+        line = ", ".join(parts)
+        if self._live:
+            print(f"\r\x1b[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+        else:
+            say(line)

@@ -1,0 +1,227 @@
+"""One folder per command, complete once it has a manifest.
+
+`Output.open` says whether a folder is new, can be gone on with, or is complete; `finish` writes
+`manifest.json` last and atomically. While a folder is being written, `.job.json` holds what it will
+be, so that a restart with another configuration is refused instead of mixing two results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import raydist
+from raydist.errors import ArtifactError, ConfigError, JobError
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "Output",
+    "differences",
+    "disk_errors",
+    "fingerprint",
+    "read_manifest",
+    "write_json",
+]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_JOB = ".job.json"
+_PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyarrow", "numba", "numpy")
+
+
+def fingerprint(value: Any) -> str:
+    """Returns a 16-digit hash of a JSON-serialisable value, independent of key order."""
+    data = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
+    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically: readers see the old file or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(partial, "w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1, ensure_ascii=False, default=str)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, path)
+
+
+def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns a complete folder's manifest.
+
+    Args:
+        folder: what a verb wrote as `out=`.
+        kinds: the kinds that are accepted; any if empty.
+
+    Raises:
+        ArtifactError: no folder, incomplete, corrupted, of a newer version or of another kind.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        if (Path(folder) / _JOB).exists():
+            raise ArtifactError(
+                f"{folder} is not complete: the command that writes it was interrupted; "
+                f"run the same command again to finish it"
+            ) from None
+        what = "has no manifest.json" if Path(folder).is_dir() else "is not a folder"
+        raise ArtifactError(f"{folder} {what}: expected what a raydist verb wrote") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path} is corrupted: {error}; build {folder} again") from None
+    if not isinstance(data, dict) or not {"format", "kind"} <= data.keys():
+        raise ArtifactError(f"{path} is corrupted: no format and kind; build {folder} again")
+    if not isinstance(data["format"], int) or data["format"] > FORMAT:
+        raise ArtifactError(
+            f"{path} has format {data['format']!r}, this raydist reads up to {FORMAT}: "
+            f"use a newer raydist"
+        )
+    if kinds and data["kind"] not in kinds:
+        raise ArtifactError(f"{folder} is a {data['kind']}, expected {' or '.join(kinds)}")
+    return data
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns one line per field that differs, `a.b: OLD -> NEW`."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(
+                f"{prefix}{key}: {json.dumps(a, default=str)} -> {json.dumps(b, default=str)}"
+            )
+    return lines
+
+
+@contextlib.contextmanager
+def disk_errors(what: object) -> Iterator[None]:
+    """Turns a full or read-only disk into a JobError that names `what` was being written."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full",
+            errno.EDQUOT: "the disk quota is used up",
+            errno.EROFS: "the file system is read-only",
+            errno.EACCES: "permission denied",
+        }
+        if error.errno not in reasons:
+            raise
+        raise JobError(
+            f"writing {error.filename or what}: {reasons[error.errno]}; "
+            f"make room or choose another out=, then run the same command again"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A folder that a command writes.
+
+    Attributes:
+        folder: where it is.
+        complete: whether it was already built by the same configuration from the same inputs.
+        resumed: whether an interrupted run of the same command is being continued.
+        job: kind, config, inputs and versions, as they go into the manifest.
+    """
+
+    folder: Path
+    complete: bool
+    resumed: bool
+    job: dict[str, Any]
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        kind: str,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        resolved: Mapping[str, Any] | None = None,
+    ) -> Output:
+        """Prepares a folder for writing.
+
+        Args:
+            folder: the `out=` of a command.
+            kind: what is written, e.g. `bow-index`.
+            config: what decides the result (`Block.identity()`), compared with an earlier run's.
+            inputs: fingerprints of the inputs by name.
+            resolved: the whole configuration, saved as `config.json`, if given.
+
+        Raises:
+            ConfigError: `folder` cannot be a folder.
+            ArtifactError: it holds something else, or the result of another configuration.
+        """
+        path = Path(folder)
+        for part in (path, *path.parents):
+            if part.exists() and not part.is_dir():
+                raise ConfigError(f"out = {folder!s}: {part} is a file, expected a folder")
+        config, inputs = json.loads(json.dumps([config, inputs], default=str))
+        job = {
+            "format": FORMAT,
+            "kind": kind,
+            "config_hash": fingerprint(config),
+            "config": config,
+            "inputs": dict(inputs),
+            "versions": _versions(),
+        }
+        if (path / MANIFEST).exists():
+            _same(path, read_manifest(path), job)
+            return cls(path, True, True, job)
+        if (path / _JOB).exists():
+            _same(path, json.loads((path / _JOB).read_text(encoding="utf-8")), job)
+            return cls(path, False, True, job)
+        if path.is_dir() and any(path.iterdir()):
+            raise ArtifactError(
+                f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
+            )
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if resolved is not None:
+                write_json(path / "config.json", resolved)
+            write_json(path / _JOB, job)
+        return cls(path, False, False, job)
+
+    def finish(self, **facts: Any) -> None:
+        """Writes the manifest: from now on the folder is complete."""
+        with disk_errors(self.folder):
+            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            write_json(self.folder / MANIFEST, {**self.job, "created": created, **facts})
+            (self.folder / _JOB).unlink(missing_ok=True)
+
+
+def _same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    if old.get("kind") != new["kind"]:
+        raise ArtifactError(
+            f"out = {path}: the folder holds a {old.get('kind')}, this command writes a "
+            f"{new['kind']}; choose another out="
+        )
+    changed = differences(old.get("config", {}), new["config"])
+    changed += differences(old.get("inputs", {}), new["inputs"], "content of ")
+    if changed:
+        shown = "\n  ".join(changed)
+        raise ArtifactError(
+            f"out = {path}: the folder was made with another configuration; choose another out= "
+            f"or delete it. What differs (there -> now):\n  {shown}"
+        )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"raydist": raydist.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
