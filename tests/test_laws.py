@@ -1,0 +1,123 @@
+"""The laws of the house, read off the source."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "raydist"
+FILES = sorted(PACKAGE.rglob("*.py"))
+EDGE = ("cli.py", "build.py", "commands/", "config/", "serving/app.py")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def users(module: str) -> set[str]:
+    return {
+        name(f) for f in FILES if any(i == module or i.startswith(module + ".") for i in imports(f))
+    }
+
+
+def test_each_outside_system_has_one_room() -> None:
+    assert {f.split("/")[0] for f in users("ray.data")} <= {"shards.py", "data"}
+    assert len(users("ray.train")) <= 1 and all(
+        f.startswith("training/") for f in users("ray.train")
+    )
+    assert all(f.startswith("serving/") for f in users("ray.serve"))
+    assert users("deepspeed") <= {"training/deepspeed.py"}
+    assert users("mlflow") <= {"evaluation/tracking.py"}
+    assert {f.split("/")[0] for f in users("faiss")} <= {"dense"}
+
+
+def test_configuration_is_known_only_at_the_edge() -> None:
+    inside = {f for f in users("raydist.config") if not f.startswith(EDGE)}
+    assert inside == set()
+
+
+def test_rooms_of_plain_data_know_neither_torch_nor_transformers() -> None:
+    plain = (
+        "data/",
+        "bow/",
+        "text/",
+        "evaluation/",
+        "config/",
+        "rerank/bm25.py",
+        "rerank/apply.py",
+    )
+    heavy = users("torch") | users("transformers")
+    top = {f for f in heavy if "/" not in f} - {"build.py"}
+    assert {f for f in heavy if f.startswith(plain)} | top == set()
+
+
+def test_every_module_says_what_it_is_and_what_it_offers() -> None:
+    for path in FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), f"{name(path)} has no docstring"
+        if path.name not in ("__init__.py", "__main__.py"):
+            text = path.read_text(encoding="utf-8")
+            assert "__all__" in text, f"{name(path)} has no __all__"
+
+
+def test_files_stay_readable() -> None:
+    long = {
+        name(f): n for f in FILES if (n := len(f.read_text(encoding="utf-8").splitlines())) > 320
+    }
+    assert long == {}
+
+
+def test_nobody_inherits_from_abstract_classes_or_swallows_every_error() -> None:
+    swallowing = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Name) and node.id in ("ABC", "ABCMeta")), name(path)
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None
+                or (
+                    isinstance(node.type, ast.Name)
+                    and node.type.id in ("Exception", "BaseException")
+                )
+            ):
+                swallowing.append(name(path))
+    assert set(swallowing) <= {"evaluation/tracking.py"} and len(swallowing) <= 1
+
+
+@pytest.mark.parametrize("words", [["-c", "import raydist"], ["-m", "raydist", "--help"]])
+def test_starting_loads_neither_torch_nor_ray(words: list[str]) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"words = {words!r}\n"
+        "sys.argv = ['raydist', *words[2:]]\n"
+        "try:\n"
+        "    if words[0] == '-c':\n"
+        "        exec(words[1])\n"
+        "    else:\n"
+        "        runpy.run_module('raydist', run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'ray', 'pyarrow', 'numba', 'mlflow', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+def test_every_verb_has_its_module() -> None:
+    from raydist.cli import VERBS
+
+    modules = {p.stem for p in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
+    assert modules == set(VERBS)
