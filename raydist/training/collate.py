@@ -75,8 +75,8 @@ class Batch:
         query_hashes_B: int64 hashes of the queries' texts.
         passage_hashes_P: int64 hashes of the documents' texts: equal text, equal hash.
         mask_BD: true where a sample has a document: `targets` and `labels` are padded to D.
-        targets_BD: float32 teacher targets per document (already turned by `target`), 0 where
-            padded; None where the data set has no teacher.
+        targets_BD: float32 teacher scores per document as the data has them (the objective turns
+            them into targets), 0 where padded; None where the data set has no teacher.
         labels_BD: float32 graded relevance per document, 1 for positives where it is not graded.
         answers: bi-encoder: inputs of the B·A answers, sample after sample, the answer first and
             its negatives after it; None where the data set has no answers. A missing answer is a
@@ -188,7 +188,7 @@ def collate_texts(
     targets: bool = False,
     answers: int = 0,
     answer_targets: bool = False,
-    answer_role: str = "query",
+    answer_role: str = "answer",
     no_in_batch: bool = False,
     symmetric: bool = False,
     global_samples: int | None = None,
@@ -200,7 +200,7 @@ def collate_texts(
         model: tokenises and pads.
         dataset: the data set's name.
         rows: the samples' rows in the data set.
-        targets: the samples carry teacher targets.
+        targets: the samples carry teacher scores.
         answers: A, the answers of each sample (1 and its negatives); 0 for none.
         answer_targets: the samples carry teacher scores of their answers.
         answer_role: the role that answers are encoded in.
@@ -267,7 +267,7 @@ def collate_pairs(
         model: tokenises and pads pairs.
         dataset: the data set's name.
         rows: the samples' rows in the data set.
-        targets: the samples carry teacher targets.
+        targets: the samples carry teacher scores.
         global_samples: samples over all ranks; the given ones if None.
     """
     texts = [text for sample in samples for text in sample.documents]

@@ -1,0 +1,303 @@
+"""Which samples a step reads, and which documents of each: pure functions of (seed, epoch, step).
+
+Nothing here depends on workers, ranks or time, so that a run's order can be had again from two
+integers, the epoch and the step. Every data set is an endless stream of passes, each pass a
+permutation of its rows; an epoch takes the next stretch of each stream in batches of one data set,
+and mixes the batches of all sets. A visit is a row's how-manieth turn; what is drawn for a row
+depends on (seed, data set, row, visit) alone.
+
+Named here: `DistillationListwiseSampler`, `DistillationNegativesSampler` and the contrastive
+`GroupSampler`. A sampler is called with (sample, visit) and returns the drawn sample, or None to
+skip the query.
+
+Shapes: n rows of a step, G documents of a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from raydist.records import Sample
+
+__all__ = [
+    "DistillationListwiseSampler",
+    "DistillationNegativesSampler",
+    "GroupSampler",
+    "Order",
+    "Stream",
+    "Visit",
+    "key",
+    "permuted",
+    "share",
+    "shuffled",
+]
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = 8
+
+
+def key(*parts: int) -> int:
+    """Returns a 64-bit key of integers (splitmix64 folded over them)."""
+    state = _GOLDEN
+    for part in parts:
+        state = (state ^ (part & _MASK)) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state + _GOLDEN) & _MASK
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & _MASK
+        state ^= state >> 31
+    return state
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Returns splitmix64's finaliser of uint64 values."""
+    values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = values ^ values >> np.uint64(31)
+    return mixed
+
+
+def shuffled(n: int, seed: int) -> np.ndarray:
+    """Returns a permutation of range(n), int64 [n], in O(n log n)."""
+    numbers = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(seed & _MASK)
+    return np.argsort(_mix(numbers), kind="stable")
+
+
+def permuted(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Returns where a permutation of range(n) puts positions, in O(1) memory whatever n is.
+
+    A Feistel network over the next power of four, walked until it lands below n.
+    """
+    half = max(2, ((n - 1).bit_length() + 1) // 2)
+    low, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    keys = [np.uint64(key(seed, r)) for r in range(_ROUNDS)]
+    values = positions.astype(np.uint64)
+    todo = np.arange(len(values))
+    while len(todo):
+        left, right = values[todo] >> shift, values[todo] & low
+        for k in keys:
+            left, right = right, (left ^ _mix(right * np.uint64(_GOLDEN) + k)) & low
+        values[todo] = left << shift | right
+        todo = todo[values[todo] >= n]
+    return values.astype(np.int64)
+
+
+def share(n: int, rank: int, world_size: int) -> slice:
+    """Returns a rank's contiguous share of n rows; shares differ by one row at most."""
+    return slice(rank * n // world_size, (rank + 1) * n // world_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What the order needs to know of a data set.
+
+    Attributes:
+        rows: its samples.
+        batch_size: its samples in a step, over all ranks.
+        weight: how often an epoch passes over it (2 = twice, 0.5 = half of it).
+    """
+
+    rows: int
+    batch_size: int
+    weight: float = 1.0
+
+    @property
+    def batches(self) -> int:
+        """Its steps in an epoch, at least one."""
+        return max(1, round(self.weight * self.rows / self.batch_size))
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A row's turn: `key` is of (seed, data set, row), `number` counts the passes from 0."""
+
+    key: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The global order of a run."""
+
+    streams: tuple[Stream, ...]
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, over all data sets."""
+        return sum(stream.batches for stream in self.streams)
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Returns (epoch, step within it) of the run's step, both counted from 0."""
+        return divmod(step, self.steps_per_epoch)
+
+    def at(self, epoch: int, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Returns a step's data set and its rows and their visit numbers, int64 [n] each."""
+        which, batch = _slot(tuple(s.batches for s in self.streams), key(self.seed, epoch), step)
+        stream = self.streams[which]
+        first = (epoch * stream.batches + batch) * stream.batch_size
+        places = np.arange(first, first + stream.batch_size, dtype=np.int64)
+        passes = places // stream.rows
+        rows = np.empty_like(places)
+        for number in np.unique(passes):
+            at = passes == number
+            seed = key(self.seed, which, int(number), 1)
+            rows[at] = permuted(places[at] % stream.rows, stream.rows, seed)
+        return which, rows, passes
+
+    def visit(self, which: int, row: int, number: int) -> Visit:
+        """Returns the visit of a row of a data set."""
+        return Visit(key(self.seed, which, row, 2), number)
+
+
+@lru_cache(maxsize=4)
+def _epoch(batches: tuple[int, ...], seed: int) -> np.ndarray:
+    """Returns the data set of each step of an epoch."""
+    sets = np.repeat(np.arange(len(batches)), batches)
+    mixed: np.ndarray = sets[shuffled(len(sets), seed)]
+    return mixed
+
+
+def _slot(batches: tuple[int, ...], seed: int, step: int) -> tuple[int, int]:
+    """Returns a step's data set and the number of its batch within the epoch."""
+    if len(batches) == 1:
+        return 0, step
+    sets = _epoch(batches, seed)
+    which = int(sets[step])
+    return which, int((sets[:step] == which).sum())
+
+
+def _cycle(n: int, take: int, visit: Visit, salt: int) -> np.ndarray:
+    """Returns `take` of n items for a visit: without replacement while there are enough.
+
+    Successive visits go through all items before a new permutation begins; the last visit of a
+    cycle is filled up from the cycle's beginning, and fewer items than wanted are repeated.
+    """
+    visits = -(-n // take)
+    cycle, turn = divmod(visit.number, visits)
+    order = shuffled(n, key(visit.key, salt, cycle))
+    chosen: np.ndarray = order[(turn * take + np.arange(take)) % n]
+    return chosen
+
+
+def _pick(sample: Sample, chosen: Sequence[int], positives: int) -> Sample:
+    """Returns the sample with some of its documents, in the order given."""
+    return replace(
+        sample,
+        documents=tuple(sample.documents[i] for i in chosen),
+        positives=positives,
+        labels=None if sample.labels is None else tuple(sample.labels[i] for i in chosen),
+        scores=None if sample.scores is None else tuple(sample.scores[i] for i in chosen),
+        doc_ids=None if sample.doc_ids is None else tuple(sample.doc_ids[i] for i in chosen),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSampler:
+    """A positive and G − 1 negatives, for contrastive training.
+
+    Attributes:
+        size: G. One positive per visit; negatives go without replacement through all of them.
+        answers: A, the answer and A − 1 negative answers; 0 or 1 leaves the negatives out.
+    """
+
+    size: int
+    answers: int = 0
+
+    def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
+        """Returns the drawn group; negatives by teacher score, descending, where there is one."""
+        count = len(sample.documents) - sample.positives
+        if sample.positives < 1 or (self.size > 1 and count < 1):
+            return None
+        positive = int(_cycle(sample.positives, 1, visit, 1)[0])
+        negatives: list[int] = []
+        if self.size > 1:
+            drawn = _cycle(count, self.size - 1, visit, 2) + sample.positives
+            negatives = drawn.tolist()
+        if sample.scores is not None:
+            scores = sample.scores
+            negatives.sort(key=lambda i: -scores[i])
+        group = _pick(sample, [positive, *negatives], 1)
+        return self._answers(group, visit)
+
+    def _answers(self, sample: Sample, visit: Visit) -> Sample:
+        count = len(sample.negative_answers)
+        if not count:
+            return sample
+        drawn: list[int] = []
+        if self.answers > 1:
+            drawn = _cycle(count, self.answers - 1, visit, 3).tolist()
+        scores = sample.answer_scores
+        if scores is not None:
+            drawn.sort(key=lambda i: -scores[i + 1])
+        return replace(
+            sample,
+            negative_answers=tuple(sample.negative_answers[i] for i in drawn),
+            answer_scores=None if scores is None else (scores[0], *(scores[i + 1] for i in drawn)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationListwiseSampler:
+    """The teacher's best documents of a query, for listwise distillation.
+
+    Attributes:
+        top_k: how many of the teacher's list are kept; 0 keeps all.
+        size: draws so many of the kept, going through all of them over the visits; 0 takes all.
+    """
+
+    top_k: int = 0
+    size: int = 0
+
+    def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
+        """Returns the sample with the drawn documents, in the teacher's order."""
+        n = len(sample.documents)
+        order = list(range(n))
+        if sample.scores is not None:
+            scores = sample.scores
+            order.sort(key=lambda i: -scores[i])
+        if self.top_k:
+            order = order[: self.top_k]
+        if self.size and self.size < len(order):
+            order = [order[i] for i in sorted(_cycle(len(order), self.size, visit, 2).tolist())]
+        if not order:
+            return None
+        return _pick(sample, order, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DistillationNegativesSampler:
+    """Judged and retrieved documents against other retrieved ones, scored by the teacher.
+
+    The sample's first `positives` documents are those retrieved and judged relevant, the others
+    every other retrieved document.
+
+    Attributes:
+        passages_per_query: documents of a query in a step, at least 2.
+        positives: `first` takes the teacher's best, `random` one per visit, `all` every one (and
+            negatives for the rest of the places, at least one).
+    """
+
+    passages_per_query: int = 8
+    positives: Literal["first", "random", "all"] = "first"
+
+    def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
+        """Returns the drawn sample; None for a query without a positive or a negative."""
+        count = len(sample.documents) - sample.positives
+        if sample.positives < 1 or count < 1:
+            return None
+        if self.positives == "all":
+            chosen = list(range(sample.positives))[: self.passages_per_query - 1]
+        elif self.positives == "random":
+            chosen = _cycle(sample.positives, 1, visit, 1).tolist()
+        else:
+            scores = sample.scores or tuple(-float(i) for i in range(sample.positives))
+            chosen = [max(range(sample.positives), key=lambda i: (scores[i], -i))]
+        wanted = self.passages_per_query - len(chosen)
+        drawn = _cycle(count, wanted, visit, 2) + sample.positives
+        return _pick(sample, [*chosen, *drawn.tolist()], len(chosen))
