@@ -149,7 +149,7 @@ class CrossEncoderModel(nn.Module):
         }
         may_differ = frozenset(asked) if free else frozenset[str]()
         contract = reconcile(frozen, asked, folder, may_differ=may_differ)
-        _check(contract, transformer.config)
+        _check(contract, transformer)
         model = cls(
             transformer,
             tokenizer,
@@ -250,8 +250,13 @@ def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
             raise ArtifactError(f"model {folder}: activation {other} is not supported")
 
 
-def _check(contract: Contract, config: Any) -> None:
-    positions = position_limit(config)
+def _check(contract: Contract, transformer: Any) -> None:
+    positions = position_limit(transformer.config)
+    if contract.padding_side == "left" and "score" not in dict(transformer.named_modules()):
+        # An encoder's head reads the first place, which must not be padding.
+        raise ConfigError(
+            f"model.padding_side=left: expected right for {transformer.config.model_type}"
+        )
     if not 5 <= contract.document_max_length <= positions:
         raise ConfigError(
             f"model.max_length={contract.document_max_length}: expected 5 to {positions}"

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from tokenizers import BertWordPieceTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer, WhitespaceSplit
+from tokenizers.trainers import WordPieceTrainer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from raydist.errors import ConfigError
+from raydist.models.backbone import quiet
 
 __all__ = ["create"]
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ALPHABET = 1000
 
 
 def create(
@@ -35,7 +44,7 @@ def create(
         layers: transformer layers.
         hidden: width; a multiple of `heads`. The inner layer is four times as wide.
         heads: attention heads.
-        vocab: most WordPiece entries, the five special ones included.
+        vocab: most WordPiece entries, the five special ones included; never fewer than characters.
         max_length: positions the model has.
         seed: of the weights.
     """
@@ -43,12 +52,11 @@ def create(
         raise ConfigError(f"model.scratch.hidden={hidden}: not a multiple of heads={heads}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = BertWordPieceTokenizer(lowercase=True)
-    trainer.train_from_iterator(texts, vocab_size=vocab, min_frequency=2, show_progress=False)
     tokenizer = BertTokenizerFast(
-        vocab=trainer.get_vocab(), do_lower_case=True, model_max_length=max_length
+        vocab=_vocabulary(texts, vocab), do_lower_case=True, model_max_length=max_length
     )
-    tokenizer.save_pretrained(str(folder))
+    with quiet():
+        tokenizer.save_pretrained(str(folder))
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
@@ -61,5 +69,38 @@ def create(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertModel(config)
-    model.save_pretrained(str(folder))
+    with quiet():
+        model.save_pretrained(str(folder))
     return folder
+
+
+def _vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
+    """Returns a trained WordPiece vocabulary.
+
+    The trainer numbers word-inner characters in the order of a randomly seeded hash map, and later
+    ties follow the numbers. Here they are numbered beforehand, as if they were special tokens, so
+    that the same words always give the same vocabulary.
+    """
+    normalize = BertNormalizer(lowercase=True).normalize_str
+    split = BertPreTokenizer().pre_tokenize_str
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in split(normalize(text)))
+    frequency: Counter[str] = Counter()
+    for word, count in words.items():
+        for character in word:
+            frequency[character] += count
+    alphabet = {c for c, _ in sorted(frequency.items(), key=lambda kv: (-kv[1], kv[0]))[:_ALPHABET]}
+    kept = sorted(word for word in words if alphabet.issuperset(word))
+    inner = {character for word in kept for character in word[1:]}
+    numbered = [*_SPECIAL, *sorted(alphabet), *(f"##{c}" for c in sorted(inner))]
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    trainer = WordPieceTrainer(
+        vocab_size=max(size, len(numbered)),
+        min_frequency=2,
+        special_tokens=numbered,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((f"{word} " * words[word] for word in kept), trainer)
+    return dict(sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1]))
