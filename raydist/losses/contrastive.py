@@ -1,0 +1,295 @@
+"""InfoNCE in three scopes, and the scores that every contrastive loss is made of.
+
+A query's columns are its own documents and the foreign ones, which the scope chooses: none
+(`no_in_batch`), the other documents of this rank (`in_batch`), or of all ranks (`cross_device`).
+`scope_scores` computes the own scores as they are and the foreign ones only as their log-sum-exp,
+streamed over blocks of columns, so a full row of logits never exists. All losses of a scope are
+short formulas on these two.
+
+InfoNCE: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748.
+
+Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
+longest list (G where all are equally long), C columns of the scope, d the embedding's width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from raydist.errors import DataError
+from raydist.losses.gather import SumCount, gather_rows, layout, logits_dtype
+
+__all__ = [
+    "Columns",
+    "Scope",
+    "ScopeScores",
+    "allowed_own",
+    "columns_of",
+    "group_sizes",
+    "info_nce",
+    "scope_scores",
+]
+
+Scope = Literal["no_in_batch", "in_batch", "cross_device"]
+
+BLOCK_LOGITS = 1 << 24
+"""Logits that exist at a time when no block size is asked for (64 MiB in float32)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The documents that queries are scored against, and where each query's own ones lie.
+
+    Attributes:
+        documents_Cd: embeddings of the scope's columns, this rank's among them.
+        starts_B: first own column of each query of this rank.
+        sizes_B: number of own columns of each query.
+        own_documents_Pd: this rank's documents.
+        mask_BD: true where a query has a document.
+        hashes_C: text hashes of the columns, or None.
+        valid_C: false where a column is no document, or None.
+        hashes_P: text hashes of this rank's documents, or None.
+        foreign: whether there are columns beyond the queries' own.
+    """
+
+    documents_Cd: Tensor
+    starts_B: Tensor
+    sizes_B: Tensor
+    own_documents_Pd: Tensor
+    mask_BD: Tensor
+    hashes_C: Tensor | None
+    valid_C: Tensor | None
+    hashes_P: Tensor | None
+    foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeScores:
+    """What contrastive losses need of a query's row.
+
+    Attributes:
+        own_BD: scores of the query's own documents, 0 where padded.
+        mask_BD: true where a query has a document.
+        foreign_B: log-sum-exp over the other columns of the scope, −inf where there are none.
+    """
+
+    own_BD: Tensor
+    mask_BD: Tensor
+    foreign_B: Tensor
+
+
+def group_sizes(queries: int, passages: int) -> Tensor:
+    """Returns the group size G of each query (int64 [B]) where all groups are equally large.
+
+    Raises:
+        DataError: the passages cannot be divided among the queries.
+    """
+    if queries < 1 or passages < queries or passages % queries:
+        raise DataError(
+            f"{passages} passages for {queries} queries: every query needs the same number of them"
+        )
+    return torch.full((queries,), passages // queries, dtype=torch.int64)
+
+
+def columns_of(
+    documents_Pd: Tensor,
+    sizes_B: Tensor,
+    *,
+    scope: Scope,
+    hashes_P: Tensor | None = None,
+    valid_P: Tensor | None = None,
+) -> Columns:
+    """Returns the columns of a scope; `cross_device` gathers them (the same call on every rank).
+
+    Args:
+        documents_Pd: embeddings, sample after sample, positive first.
+        sizes_B: documents of each query; their sum is P.
+        scope: which documents are columns.
+        hashes_P: int64 hashes of the documents' texts.
+        valid_P: false for rows that stand for no document.
+    """
+    assert int(sizes_B.sum()) == documents_Pd.shape[0], (sizes_B, documents_Pd.shape)
+    documents_Pd = documents_Pd.to(logits_dtype(documents_Pd))
+    longest = int(sizes_B.max()) if len(sizes_B) else 0
+    mask_BD = torch.arange(longest, device=sizes_B.device) < sizes_B[:, None]
+    starts_B = sizes_B.cumsum(0) - sizes_B
+    documents_Cd, hashes_C, valid_C = documents_Pd, hashes_P, valid_P
+    if scope == "cross_device":
+        where = layout(documents_Pd.shape[0], documents_Pd.device)
+        documents_Cd = gather_rows(documents_Pd, where)
+        hashes_C = None if hashes_P is None else gather_rows(hashes_P, where)
+        valid_C = None if valid_P is None else gather_rows(valid_P.to(torch.uint8), where).bool()
+        starts_B = starts_B + where.start
+    return Columns(
+        documents_Cd=documents_Cd,
+        starts_B=starts_B,
+        sizes_B=sizes_B,
+        own_documents_Pd=documents_Pd,
+        mask_BD=mask_BD,
+        hashes_C=hashes_C,
+        valid_C=valid_C,
+        hashes_P=hashes_P,
+        foreign=scope != "no_in_batch",
+    )
+
+
+def scope_scores(
+    queries_Bd: Tensor, columns: Columns, *, temperature: float, column_block: int = 0
+) -> ScopeScores:
+    """Returns own scores ⟨x, y⟩ / temperature and the log-sum-exp of the foreign ones.
+
+    A foreign column whose text hash equals that of the query's positive is left out.
+
+    Args:
+        queries_Bd: embeddings of this rank's queries.
+        columns: the documents, from `columns_of`.
+        temperature: divides every score.
+        column_block: columns whose logits exist at a time; 0 chooses by memory.
+    """
+    queries_Bd = queries_Bd.to(columns.documents_Cd.dtype)
+    with torch.autocast(queries_Bd.device.type, enabled=False):
+        own_BD = _own_scores(queries_Bd, columns) / temperature
+    if not columns.foreign:
+        return ScopeScores(own_BD, columns.mask_BD, own_BD.new_full(own_BD.shape[:1], -torch.inf))
+    positives_B = None
+    if columns.hashes_P is not None and len(columns.sizes_B):
+        positives_B = columns.hashes_P[columns.sizes_B.cumsum(0) - columns.sizes_B]
+    block = column_block or max(1, BLOCK_LOGITS // max(1, queries_Bd.shape[0]))
+    foreign_B: Tensor = _ForeignLogSumExp.apply(  # type: ignore[no-untyped-call]
+        queries_Bd, columns.documents_Cd, columns, positives_B, 1.0 / temperature, block
+    )
+    return ScopeScores(own_BD, columns.mask_BD, foreign_B)
+
+
+def allowed_own(
+    mask_BD: Tensor,
+    *,
+    hashes_P: Tensor | None = None,
+    teacher_BD: Tensor | None = None,
+    margin: float | None = None,
+) -> Tensor:
+    """Returns which own documents may stand in the softmax (bool [B, D]), the positive always.
+
+    Left out are negatives with the positive's text and, given a margin, negatives that a teacher
+    or guide scores above the positive's score − margin.
+
+    Args:
+        mask_BD: true where a query has a document.
+        hashes_P: text hashes of the documents, one for each true place of a list that is full in
+            front (or for each place).
+        teacher_BD: scores of a teacher or a guide.
+        margin: how far below the positive a negative must lie.
+    """
+    allowed_BD = mask_BD.clone()
+    if hashes_P is not None:
+        if hashes_P.numel() == mask_BD.numel():
+            hashes_BD = hashes_P.reshape(mask_BD.shape)
+        else:
+            hashes_BD = hashes_P.new_zeros(mask_BD.shape).masked_scatter(mask_BD, hashes_P)
+        allowed_BD &= hashes_BD != hashes_BD[:, :1]
+    if teacher_BD is not None and margin is not None:
+        allowed_BD &= teacher_BD <= teacher_BD[:, :1] - margin
+    allowed_BD[:, :1] = mask_BD[:, :1]
+    return allowed_BD
+
+
+def info_nce(
+    scores: ScopeScores, *, allowed_BD: Tensor | None = None, rows_B: Tensor | None = None
+) -> SumCount:
+    """Returns Σ_i (lse(S_i) − S_i,positive) and the number of queries.
+
+    Args:
+        scores: from `scope_scores`; the first own document is the positive.
+        allowed_BD: own documents that may stand in the softmax; all by default.
+        rows_B: queries that count; all by default.
+    """
+    allowed_BD = scores.mask_BD if allowed_BD is None else allowed_BD
+    rows_B = scores.mask_BD[:, 0] if rows_B is None else rows_B & scores.mask_BD[:, 0]
+    # Rows that do not count may hold nothing at all; a finite row keeps their gradient zero.
+    allowed_BD = allowed_BD | ~rows_B[:, None]
+    own_B = scores.own_BD.masked_fill(~allowed_BD, -torch.inf).logsumexp(1)
+    losses_B = torch.logaddexp(own_B, scores.foreign_B) - scores.own_BD[:, 0]
+    return losses_B.masked_fill(~rows_B, 0.0).sum(), rows_B.sum().to(losses_B.dtype)
+
+
+def _own_scores(queries_Bd: Tensor, columns: Columns) -> Tensor:
+    """Returns ⟨x, y⟩ of the queries' own documents [B, D], 0 where padded."""
+    rows_Pd, mask_BD = columns.own_documents_Pd, columns.mask_BD
+    if rows_Pd.shape[0] == mask_BD.numel():
+        lists_BDd = rows_Pd.reshape(*mask_BD.shape, rows_Pd.shape[-1])
+    else:
+        starts_B = columns.sizes_B.cumsum(0) - columns.sizes_B
+        index_BD = starts_B[:, None] + torch.arange(mask_BD.shape[1], device=mask_BD.device)
+        lists_BDd = rows_Pd[index_BD.clamp(max=rows_Pd.shape[0] - 1)]
+    own_BD = torch.einsum("bd,bgd->bg", queries_Bd, lists_BDd)
+    return own_BD.masked_fill(~mask_BD, 0.0)
+
+
+class _ForeignLogSumExp(torch.autograd.Function):
+    """Log-sum-exp over foreign columns, block by block; backward computes the logits again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries_Bd: Tensor,
+        documents_Cd: Tensor,
+        columns: Columns,
+        positives_B: Tensor | None,
+        scale: float,
+        block: int,
+    ) -> Tensor:
+        lse_B = queries_Bd.new_full(queries_Bd.shape[:1], -torch.inf)
+        with torch.autocast(queries_Bd.device.type, enabled=False):
+            for start in range(0, documents_Cd.shape[0], block):
+                part = slice(start, start + block)
+                logits = _foreign_logits(
+                    queries_Bd, documents_Cd, columns, positives_B, scale, part
+                )
+                lse_B = torch.logaddexp(lse_B, logits.logsumexp(1))
+        ctx.save_for_backward(queries_Bd, documents_Cd, lse_B)
+        ctx.rest = (columns, positives_B, scale, block)
+        return lse_B
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        queries_Bd, documents_Cd, lse_B = ctx.saved_tensors
+        columns, positives_B, scale, block = ctx.rest
+        # A row without any column has −inf − (−inf): any finite number serves, its weight is 0.
+        finite_B = lse_B.masked_fill(lse_B == -torch.inf, 0.0)
+        weight_B = gradients[0] * scale
+        queries_gradient = torch.zeros_like(queries_Bd)
+        documents_gradient = torch.zeros_like(documents_Cd)
+        with torch.autocast(queries_Bd.device.type, enabled=False):
+            for start in range(0, documents_Cd.shape[0], block):
+                part = slice(start, start + block)
+                logits = _foreign_logits(
+                    queries_Bd, documents_Cd, columns, positives_B, scale, part
+                )
+                share = logits.sub_(finite_B[:, None]).exp_().mul_(weight_B[:, None])
+                queries_gradient += share @ documents_Cd[part]
+                documents_gradient[part] = share.T @ queries_Bd
+        return queries_gradient, documents_gradient, None, None, None, None
+
+
+def _foreign_logits(
+    queries_Bd: Tensor,
+    documents_Cd: Tensor,
+    columns: Columns,
+    positives_B: Tensor | None,
+    scale: float,
+    part: slice,
+) -> Tensor:
+    """Returns logits [B, block] with −inf where a column is own, a duplicate or no document."""
+    logits = (queries_Bd @ documents_Cd[part].T).mul_(scale)
+    index = torch.arange(part.start, part.start + logits.shape[1], device=logits.device)
+    starts_B = columns.starts_B[:, None]
+    out = (index >= starts_B) & (index < starts_B + columns.sizes_B[:, None])
+    if positives_B is not None and columns.hashes_C is not None:
+        out |= columns.hashes_C[part] == positives_B[:, None]
+    if columns.valid_C is not None:
+        out |= ~columns.valid_C[part]
+    return logits.masked_fill_(out, -torch.inf)

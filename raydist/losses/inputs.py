@@ -1,0 +1,169 @@
+"""What a loss reads: the model's output and the targets that came with the batch.
+
+`Forward` holds both for one batch and computes what several losses share (the gathered columns, a
+scope's scores) once. Every rank must ask for the same things in the same order.
+
+Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
+longest list, A answers of each query, d the embedding's width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from raydist.errors import ConfigError
+from raydist.losses.contrastive import Columns, Scope, ScopeScores, columns_of, scope_scores
+from raydist.losses.gather import logits_dtype
+
+__all__ = ["Embeddings", "Forward", "Scores", "Targets"]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What does not depend on the model.
+
+    Attributes:
+        sizes_B: int64, documents of each query.
+        mask_BD: true where a query has a document.
+        targets_BD: teacher targets, 0 where padded, or None without a teacher.
+        labels_BD: relevance grades, or None.
+        hashes_P: int64 text hashes of the documents, or None.
+        answer_mask_BA: true where there is an answer, or None without answers.
+        answer_hashes: int64 [B·A] text hashes of the answers, or None.
+        answer_targets_BA: teacher scores of the answers, or None.
+        no_in_batch: only a query's own documents are its negatives, whatever the scope.
+    """
+
+    sizes_B: Tensor
+    mask_BD: Tensor
+    targets_BD: Tensor | None = None
+    labels_BD: Tensor | None = None
+    hashes_P: Tensor | None = None
+    answer_mask_BA: Tensor | None = None
+    answer_hashes: Tensor | None = None
+    answer_targets_BA: Tensor | None = None
+    no_in_batch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """A bi-encoder's output: embeddings of queries [B, d], documents [P, d], answers [B·A, d]."""
+
+    queries_Bd: Tensor
+    passages_Pd: Tensor
+    answers: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A cross-encoder's output: one logit per document, sample after sample."""
+
+    logits_P: Tensor
+
+
+@dataclass(slots=True)
+class Forward:
+    """One batch's output and targets, and what is computed of them once."""
+
+    output: Embeddings | Scores
+    targets: Targets
+    _columns: dict[tuple[Scope, bool], Columns] = field(default_factory=dict)
+    _scores: dict[tuple[float, Scope, bool], ScopeScores] = field(default_factory=dict)
+
+    def without_output(self) -> Forward:
+        """Returns this batch with an output of zeros one wide and no foreign columns.
+
+        Counts depend on the targets alone, so the losses of it have the counts of the real one,
+        for next to no work and without any collective.
+        """
+        targets = replace(self.targets, no_in_batch=True)
+        sizes_B = targets.sizes_B
+        zeros_P = torch.zeros(int(sizes_B.sum()), device=sizes_B.device)
+        if isinstance(self.output, Scores):
+            return Forward(Scores(zeros_P), targets)
+        mask_BA = targets.answer_mask_BA
+        answers = None if mask_BA is None else torch.zeros_like(mask_BA.flatten()[:, None]).float()
+        queries_B1 = torch.zeros(len(sizes_B), 1, device=sizes_B.device)
+        return Forward(Embeddings(queries_B1, zeros_P[:, None], answers), targets)
+
+    def scope(self, scope: Scope) -> Scope:
+        """Returns the scope that holds for this batch: `no_in_batch` goes before all."""
+        return "no_in_batch" if self.targets.no_in_batch else scope
+
+    def embeddings(self, kind: str) -> Embeddings:
+        """Returns the embeddings.
+
+        Raises:
+            ConfigError: the model is no bi-encoder.
+        """
+        if not isinstance(self.output, Embeddings):
+            raise ConfigError(f"loss.kind={kind} needs a bi-encoder; this model scores pairs")
+        return self.output
+
+    def columns(self, scope: Scope, *, mask_duplicates: bool = True) -> Columns:
+        """Returns the documents as columns of a scope."""
+        key = (self.scope(scope), mask_duplicates)
+        if key not in self._columns:
+            self._columns[key] = columns_of(
+                self.embeddings("infonce").passages_Pd,
+                self.targets.sizes_B,
+                scope=key[0],
+                hashes_P=self.targets.hashes_P if mask_duplicates else None,
+            )
+        return self._columns[key]
+
+    def scores(
+        self,
+        *,
+        temperature: float,
+        scope: Scope = "no_in_batch",
+        mask_duplicates: bool = True,
+        column_block: int = 0,
+    ) -> ScopeScores:
+        """Returns the queries' scores in a scope; a cross-encoder's have no foreign columns."""
+        key = (temperature, self.scope(scope), mask_duplicates)
+        if key in self._scores:
+            return self._scores[key]
+        if isinstance(self.output, Scores):
+            own_BD = _as_lists(self.output.logits_P, self.targets.mask_BD) / temperature
+            nothing_B = own_BD.new_full(own_BD.shape[:1], -torch.inf)
+            scores = ScopeScores(own_BD, self.targets.mask_BD, nothing_B)
+        else:
+            scores = scope_scores(
+                self.output.queries_Bd,
+                self.columns(scope, mask_duplicates=mask_duplicates),
+                temperature=temperature,
+                column_block=column_block,
+            )
+        self._scores[key] = scores
+        return scores
+
+    def teacher(self, kind: str) -> Tensor:
+        """Returns the teacher's targets [B, D].
+
+        Raises:
+            ConfigError: the data has none.
+        """
+        if self.targets.targets_BD is None:
+            raise ConfigError(
+                f"{kind} needs teacher scores, and the data has none (pos_scores and neg_scores "
+                "in FlagEmbedding lines, scores of candidates in list files)"
+            )
+        return self.targets.targets_BD
+
+    def grades(self, kind: str) -> Tensor:
+        """Returns what lists are ordered by: the teacher's targets, or else the labels [B, D]."""
+        if self.targets.targets_BD is None and self.targets.labels_BD is not None:
+            return self.targets.labels_BD
+        return self.teacher(kind)
+
+
+def _as_lists(logits_P: Tensor, mask_BD: Tensor) -> Tensor:
+    """Returns flat logits as lists, 0 where padded."""
+    exact_P = logits_P.to(logits_dtype(logits_P))
+    if bool(mask_BD.all()):
+        return exact_P.reshape(mask_BD.shape)
+    return exact_P.new_zeros(mask_BD.shape).masked_scatter(mask_BD, exact_P)

@@ -1,0 +1,163 @@
+"""The parts that objectives are made of: contrastive with distillation, and losses on lists.
+
+Legend: B queries, D documents of the longest list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from raydist.losses import distillation, pairwise
+from raydist.losses.contrastive import Scope, ScopeScores, allowed_own, info_nce
+from raydist.losses.gather import SumCount
+from raydist.losses.inputs import Forward
+from raydist.losses.objective import Part, Terms
+
+__all__ = ["Distill", "DistillKind", "ListLoss", "contrastive", "distilled", "listwise"]
+
+DistillKind = Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl"]
+
+WITHOUT_HARD = ("m3_kd", "list_mle")
+"""Kinds that stand in the place of the contrastive loss where there is a teacher."""
+
+
+class ListLoss(Protocol):
+    """A loss on lists, its options already given."""
+
+    def __call__(self, scores_BD: Tensor, targets_BD: Tensor, mask_BD: Tensor, /) -> SumCount:
+        """Returns (sum, count)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Distill:
+    """Distillation beside a contrastive loss, on where the data has teacher scores.
+
+    Attributes:
+        kind: which loss.
+        weight: of the distillation's term.
+        temperature: of the teacher's softmax.
+        student_temperature: divides the student's scores; the contrastive loss's own if None.
+        hard: whether the contrastive loss stays beside it; by default it does, but with m3_kd and
+            list_mle, which hold all of the scope's columns themselves.
+    """
+
+    kind: DistillKind = "kl_div"
+    weight: float = 1.0
+    temperature: float = 1.0
+    student_temperature: float | None = None
+    hard: bool | None = None
+
+    @property
+    def keeps_hard(self) -> bool:
+        """Whether the contrastive loss stays where there is a teacher."""
+        return self.kind not in WITHOUT_HARD if self.hard is None else self.hard
+
+
+def contrastive(
+    name: str = "infonce",
+    *,
+    temperature: float = 0.02,
+    scope: Scope = "in_batch",
+    weight: float = 1.0,
+    distill: Distill | None = None,
+    mask_duplicates: bool = True,
+    teacher_margin: float | None = None,
+    column_block: int = 0,
+    distill_name: str | None = None,
+) -> Part:
+    """Returns InfoNCE over a scope, and its distillation where the data has a teacher.
+
+    A cross-encoder's columns are the query's own list, whatever the scope.
+
+    Args:
+        name: of the contrastive term.
+        temperature: τ, divides the scores.
+        scope: which documents are negatives.
+        weight: of the whole part.
+        distill: distillation beside it.
+        mask_duplicates: leave out columns with the text of the query's positive.
+        teacher_margin: leave out own negatives that the teacher scores above positive − margin.
+        column_block: columns whose logits exist at a time; 0 chooses by memory.
+        distill_name: of the distillation's term; its kind if None.
+    """
+    weights = {name: weight}
+    extra = ""
+    if distill is not None:
+        extra = distill_name or distill.kind
+        weights[extra] = weight * distill.weight
+    scores_of = partial(
+        Forward.scores, scope=scope, mask_duplicates=mask_duplicates, column_block=column_block
+    )
+
+    def compute(batch: Forward) -> Terms:
+        teacher_BD = batch.targets.targets_BD
+        scores = scores_of(batch, temperature=temperature)
+        terms: Terms = {}
+        if distill is None or teacher_BD is None or distill.keeps_hard:
+            allowed_BD = allowed_own(
+                scores.mask_BD,
+                hashes_P=batch.targets.hashes_P if mask_duplicates else None,
+                teacher_BD=teacher_BD,
+                margin=teacher_margin,
+            )
+            terms[name] = info_nce(scores, allowed_BD=allowed_BD)
+        if distill is not None and teacher_BD is not None:
+            student = scores_of(batch, temperature=distill.student_temperature or temperature)
+            terms[extra] = distilled(student, teacher_BD, distill)
+        return terms
+
+    return Part(weights, compute)
+
+
+def distilled(
+    scores: ScopeScores, teacher_BD: Tensor, distill: Distill, *, rows_B: Tensor | None = None
+) -> SumCount:
+    """Returns the distillation's own term (without the hard loss beside it)."""
+    match distill.kind:
+        case "m3_kd":
+            return distillation.m3_kd(
+                scores, teacher_BD, temperature=distill.temperature, rows_B=rows_B
+            )
+        case "list_mle":
+            return distillation.list_mle(scores, rows_B=rows_B)
+        case "margin_mse":
+            return pairwise.margin_mse(scores.own_BD, teacher_BD, scores.mask_BD, rows_B=rows_B)
+    losses = {
+        "kl_div": distillation.kl_div,
+        "true_kl": distillation.true_kl,
+        "pairwise_kl": pairwise.pairwise_kl,
+    }
+    return losses[distill.kind](
+        scores.own_BD, teacher_BD, scores.mask_BD, temperature=distill.temperature, rows_B=rows_B
+    )
+
+
+def listwise(
+    name: str,
+    loss: ListLoss,
+    *,
+    weight: float = 1.0,
+    temperature: float = 1.0,
+    needs_teacher: bool = False,
+) -> Part:
+    """Returns a loss on each query's own list, for cross-encoders and bi-encoders alike.
+
+    Args:
+        name: of the term.
+        loss: takes (scores, targets, mask), its options already given.
+        weight: of the term.
+        temperature: divides the scores.
+        needs_teacher: labels do not serve as targets.
+    """
+
+    def compute(batch: Forward) -> Terms:
+        scores = batch.scores(temperature=temperature)
+        wanted_BD = batch.teacher(name) if needs_teacher else batch.grades(name)
+        return {name: loss(scores.own_BD, wanted_BD, scores.mask_BD)}
+
+    return Part({name: weight}, compute)

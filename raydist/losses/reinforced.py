@@ -1,0 +1,219 @@
+"""BiIR: the Reinforced-IR bi-encoder's objective on queries, LLM answers and passages.
+
+Total = R + Lqp + Lqa + 0.25 Lap: queries against passages; queries against answers, with a
+temperature and an optional teacher of their own; answers as queries against passages; and a soft
+penalty R that draws the answers' norms to 1. A record without an answer adds no answer term. Of a
+group of answers (the answer first, then negative answers) only the first stands in Lap and R.
+Reinforced-IR: Li et al. 2025, https://arxiv.org/abs/2502.11562.
+
+Legend: B queries of this rank, A answers of each, d the embedding's width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raydist.losses.contrastive import (
+    Columns,
+    Scope,
+    ScopeScores,
+    allowed_own,
+    columns_of,
+    info_nce,
+    scope_scores,
+)
+from raydist.losses.gather import SumCount, logits_dtype
+from raydist.losses.inputs import Forward
+from raydist.losses.objective import Part, Terms
+from raydist.losses.parts import Distill, contrastive, distilled
+
+__all__ = [
+    "ANSWER_PASSAGE_WEIGHT",
+    "TrainingType",
+    "answer_columns",
+    "answer_norms",
+    "answer_passage",
+    "biir",
+    "query_answer_scores",
+]
+
+TrainingType = Literal["retrieval", "retrieval_answer", "retrieval_answer_passage"]
+
+ANSWER_PASSAGE_WEIGHT = 0.25
+
+
+def answer_columns(
+    answers_BAd: Tensor, answer_mask_BA: Tensor, *, scope: Scope, hashes: Tensor | None = None
+) -> Columns:
+    """Returns the answers as columns; places without an answer are no columns.
+
+    Args:
+        answers_BAd: embeddings, any finite rows where there is no answer.
+        answer_mask_BA: true where there is an answer.
+        scope: as for passages.
+        hashes: int64 [B·A], hashes of the answers' texts.
+    """
+    count, width = answer_mask_BA.shape
+    sizes_B = torch.full((count,), width, dtype=torch.int64, device=answer_mask_BA.device)
+    return columns_of(
+        answers_BAd.flatten(0, 1),
+        sizes_B,
+        scope=scope,
+        hashes_P=hashes,
+        valid_P=answer_mask_BA.flatten(),
+    )
+
+
+def query_answer_scores(
+    queries_Bd: Tensor,
+    columns: Columns,
+    answer_mask_BA: Tensor,
+    *,
+    temperature: float,
+    column_block: int = 0,
+) -> ScopeScores:
+    """Returns the queries' scores against answers, for Lqa; the mask is the answers'."""
+    scores = scope_scores(queries_Bd, columns, temperature=temperature, column_block=column_block)
+    return ScopeScores(scores.own_BD, answer_mask_BA, scores.foreign_B)
+
+
+def answer_passage(
+    answers_BAd: Tensor,
+    answer_mask_BA: Tensor,
+    passages: Columns,
+    *,
+    temperature: float,
+    allowed_BD: Tensor | None = None,
+    column_block: int = 0,
+) -> SumCount:
+    """Returns Lap: the first answer of each group as a query against its record's passages.
+
+    Args:
+        answers_BAd: embeddings of the answers.
+        answer_mask_BA: true where there is an answer.
+        passages: the passages' columns.
+        temperature: the one of Lqp.
+        allowed_BD: own passages that may stand in the softmax.
+        column_block: columns whose logits exist at a time; 0 chooses by memory.
+    """
+    scores = scope_scores(
+        answers_BAd[:, 0], passages, temperature=temperature, column_block=column_block
+    )
+    return info_nce(scores, allowed_BD=allowed_BD, rows_B=answer_mask_BA[:, 0])
+
+
+def answer_norms(answers_BAd: Tensor, answer_mask_BA: Tensor) -> SumCount:
+    """Returns Σ (‖a‖₂ − 1)² over the first answers, and their number."""
+    first_Bd = answers_BAd[:, 0].to(logits_dtype(answers_BAd))
+    there_B = answer_mask_BA[:, 0]
+    # The norm has no gradient at 0, where an absent answer may lie.
+    safe_Bd = first_Bd.masked_fill(~there_B[:, None], 1.0)
+    squares_B = (safe_Bd.norm(dim=1) - 1.0).square().masked_fill(~there_B, 0.0)
+    return squares_B.sum(), there_B.sum().to(first_Bd.dtype)
+
+
+def biir(
+    name: str = "",
+    *,
+    training_type: TrainingType = "retrieval_answer",
+    temperature: float = 0.02,
+    answer_temperature: float | None = None,
+    normalize_answer: bool = True,
+    scope: Scope = "in_batch",
+    weight: float = 1.0,
+    distill: Distill | None = None,
+    mask_duplicates: bool = True,
+    teacher_margin: float | None = None,
+    column_block: int = 0,
+) -> Part:
+    """Returns the Reinforced-IR objective: terms qp, qa, ap, answer_norm and distillation.
+
+    Args:
+        name: prefix of the terms' names where there are several losses.
+        training_type: `retrieval` has qp alone, `retrieval_answer` adds qa, and
+            `retrieval_answer_passage` ap as well.
+        temperature: τ of qp and ap.
+        answer_temperature: of qa; 0.05 if None.
+        normalize_answer: the soft penalty on the answers' norms; `retrieval` has no answers.
+        scope: which documents and answers are negatives.
+        weight: of the whole part.
+        distill: distillation of passages, and of answers where these have teacher scores.
+        mask_duplicates: leave out columns with the text of the row's positive.
+        teacher_margin: leave out own negatives that the teacher scores above positive − margin.
+        column_block: columns whose logits exist at a time; 0 chooses by memory.
+    """
+    prefix = f"{name}_" if name else ""
+    first = contrastive(
+        prefix + "qp",
+        temperature=temperature,
+        scope=scope,
+        weight=weight,
+        distill=distill,
+        mask_duplicates=mask_duplicates,
+        teacher_margin=teacher_margin,
+        column_block=column_block,
+        distill_name=prefix + distill.kind if distill else None,
+    )
+    weights = dict(first.weights)
+    with_answers = training_type != "retrieval"
+    with_passages = training_type == "retrieval_answer_passage"
+    if with_answers:
+        weights[prefix + "qa"] = weight
+        if distill is not None:
+            weights[prefix + distill.kind + "_answers"] = weight * distill.weight
+        if normalize_answer:
+            weights[prefix + "answer_norm"] = weight
+    if with_passages:
+        weights[prefix + "ap"] = weight * ANSWER_PASSAGE_WEIGHT
+
+    def compute(batch: Forward) -> Terms:
+        output = batch.embeddings("biir")
+        terms = first.compute(batch)
+        targets = batch.targets
+        mask_BA = targets.answer_mask_BA
+        if not with_answers or mask_BA is None or output.answers is None:
+            return terms
+        answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
+        columns = answer_columns(
+            answers_BAd,
+            mask_BA,
+            scope=batch.scope(scope),
+            hashes=targets.answer_hashes if mask_duplicates else None,
+        )
+        answered_B = mask_BA[:, 0]
+        scores = query_answer_scores(
+            output.queries_Bd,
+            columns,
+            mask_BA,
+            temperature=0.05 if answer_temperature is None else answer_temperature,
+            column_block=column_block,
+        )
+        teacher_BA = targets.answer_targets_BA
+        if distill is None or teacher_BA is None or distill.keeps_hard:
+            allowed_BA = allowed_own(
+                mask_BA, hashes_P=columns.hashes_P, teacher_BD=teacher_BA, margin=teacher_margin
+            )
+            terms[prefix + "qa"] = info_nce(scores, allowed_BD=allowed_BA, rows_B=answered_B)
+        if distill is not None and teacher_BA is not None:
+            terms[prefix + distill.kind + "_answers"] = distilled(
+                scores, teacher_BA, distill, rows_B=answered_B
+            )
+        if normalize_answer:
+            terms[prefix + "answer_norm"] = answer_norms(answers_BAd, mask_BA)
+        if with_passages:
+            passages = batch.columns(scope, mask_duplicates=mask_duplicates)
+            allowed_BD = allowed_own(targets.mask_BD, hashes_P=passages.hashes_P)
+            terms[prefix + "ap"] = answer_passage(
+                answers_BAd,
+                mask_BA,
+                passages,
+                temperature=temperature,
+                allowed_BD=allowed_BD,
+                column_block=column_block,
+            )
+        return terms
+
+    return Part(weights, compute)

@@ -1,0 +1,86 @@
+"""How a teacher's scores become the targets of a loss.
+
+Legend: B queries, D documents of the longest list; larger is better everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from raydist.errors import ConfigError
+
+__all__ = ["Target", "make_targets", "ranks", "repair_positive"]
+
+Target = Literal["score", "rank", "minmax", "binary"]
+
+
+def make_targets(
+    teacher_BD: Tensor, mask_BD: Tensor, *, target: Target = "score", threshold: float | None = None
+) -> Tensor:
+    """Returns the targets of lists, 0 where padded.
+
+    Args:
+        teacher_BD: teacher scores.
+        mask_BD: true where there is a document.
+        target: `score` as it is; `rank`, the list's length − rank + 1, ties sharing their mean;
+            `minmax`, scaled to [0, 1] within the list, 0 where all are tied (nothing is better than
+            anything); `binary`, 1 from `threshold` on.
+        threshold: for `binary`.
+
+    Raises:
+        ConfigError: `binary` without a threshold, or an unknown target.
+    """
+    if target == "score":
+        values = teacher_BD
+    elif target == "rank":
+        lengths_B1 = mask_BD.sum(1, keepdim=True)
+        values = lengths_B1 - ranks(teacher_BD, mask_BD) + 1
+    elif target == "minmax":
+        low = teacher_BD.masked_fill(~mask_BD, torch.inf).amin(1, keepdim=True)
+        high = teacher_BD.masked_fill(~mask_BD, -torch.inf).amax(1, keepdim=True)
+        width = high - low
+        values = torch.where(width > 0, (teacher_BD - low) / width, 0.0)
+    elif target == "binary":
+        if threshold is None:
+            raise ConfigError("target=binary needs target_threshold, the lowest positive score")
+        values = (teacher_BD >= threshold).to(teacher_BD.dtype)
+    else:
+        raise ConfigError(f"target {target!r}: allowed are score, rank, minmax, binary")
+    return values.masked_fill(~mask_BD, 0.0)
+
+
+def ranks(
+    scores_BD: Tensor, mask_BD: Tensor, *, ties: Literal["average", "ordinal"] = "average"
+) -> Tensor:
+    """Returns each document's rank in its list, 1 for the largest score; 1 where padded.
+
+    Args:
+        scores_BD: scores.
+        mask_BD: true where there is a document.
+        ties: equal scores share the mean of their ranks, or rank in the order given.
+    """
+    there = mask_BD[:, None, :]
+    larger = (scores_BD[:, None, :] > scores_BD[:, :, None]) & there
+    equal = (scores_BD[:, None, :] == scores_BD[:, :, None]) & there
+    if ties == "ordinal":
+        places = torch.arange(scores_BD.shape[1], device=scores_BD.device)
+        earlier = places[None, :] < places[:, None]
+        result = 1.0 + larger.sum(2) + (equal & earlier).sum(2)
+    else:
+        result = larger.sum(2) + (equal.sum(2) + 1.0) / 2.0
+    return result.to(scores_BD.dtype).masked_fill(~mask_BD, 1.0)
+
+
+def repair_positive(teacher_BD: Tensor, mask_BD: Tensor) -> Tensor:
+    """Returns scores with a positive that is not the highest pulled up to 0.8·s + 0.2·max.
+
+    This changes what the teacher said; it reproduces the Reinforced-IR recipe where asked for.
+    """
+    highest_B = teacher_BD.masked_fill(~mask_BD, -torch.inf).amax(1)
+    first_B = teacher_BD[:, 0]
+    repaired = teacher_BD.clone()
+    repaired[:, 0] = torch.where(first_B < highest_B, 0.8 * first_B + 0.2 * highest_B, first_B)
+    return repaired

@@ -1,0 +1,298 @@
+"""The plain engine: one torch module, AdamW, one gradient reduction per step, any number of ranks.
+
+An `Engine` back-propagates, adds gradients over ranks once per step, clips, steps and saves. The
+losses divide (see `raydist.losses.gather`), so gradients are summed over ranks, never averaged.
+`raydist.training.deepspeed` has the same interface for ZeRO 0 to 3.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raydist.errors import ArtifactError
+from raydist.losses.gather import world_size
+
+__all__ = [
+    "Engine",
+    "Schedule",
+    "TorchEngine",
+    "load_random_state",
+    "parameter_groups",
+    "save_random_state",
+    "seed_step",
+]
+
+Schedule = Callable[[int], float]
+"""Number of optimizer steps made → factor of the base learning rate for the next one."""
+
+BUCKET = 1 << 23
+"""Gradient values that travel in one all-reduce."""
+
+
+class Engine(Protocol):
+    """What a training step needs of an engine.
+
+    Attributes:
+        module: the model.
+        device: where it is.
+        rank, world_size: of this process.
+        steps: optimizer steps made.
+        agrees_on_chunks: every rank must make the same number of forward passes (ZeRO 3).
+    """
+
+    module: nn.Module
+    device: torch.device
+    rank: int
+    world_size: int
+    steps: int
+    agrees_on_chunks: bool
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Runs the module's forward."""
+        ...
+
+    def one_reduction(self, backwards: int) -> AbstractContextManager[None]:
+        """Returns the context of one step's `backwards` calls of `backward` (0: unknown, many)."""
+        ...
+
+    def backward(self, share: Tensor) -> None:
+        """Back-propagates this rank's share of the loss; gradients of all shares are summed."""
+        ...
+
+    def step(self) -> float:
+        """Makes one optimizer step; returns the global gradient norm before clipping."""
+        ...
+
+    def whole_parameters(self) -> AbstractContextManager[None]:
+        """Returns a context in which every rank has all parameters, to read or export them."""
+        ...
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the next step uses (of the first parameter group)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of the full state; every rank calls it."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote; every rank calls it."""
+        ...
+
+
+def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Returns AdamW's groups: matrices decay, biases and norms do not."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [{**group, "lr": lr, "base_lr": lr} for group in groups if group["params"]]
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seeds dropout for one step of one rank, whatever ran before."""
+    torch.manual_seed(random.Random(f"{seed}/{step}/{rank}").getrandbits(63))
+
+
+class TorchEngine:
+    """A module trained by AdamW; works with one process and with a process group."""
+
+    agrees_on_chunks = False
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        lr: float,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        max_grad_norm: float = 1.0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        """Makes the optimizer; ranks start from rank 0's weights.
+
+        Args:
+            module: the model, on its device.
+            lr: base learning rate.
+            weight_decay: of matrices.
+            betas: AdamW's.
+            eps: AdamW's.
+            max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
+            schedule: factor of `lr` after a number of steps; always 1 if None.
+        """
+        self.module = module
+        self.world_size = world_size()
+        self.rank = dist.get_rank() if self.world_size > 1 else 0
+        self.steps = 0
+        self.reductions = 0
+        """How often gradients travelled between ranks, for the tests."""
+        self._max_grad_norm = max_grad_norm
+        self._schedule = schedule or _constant
+        self._trained = [p for p in module.parameters() if p.requires_grad]
+        self.device = next(module.parameters()).device
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(module, lr=lr, weight_decay=weight_decay),
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            fused=True,
+        )
+        if self.world_size > 1:
+            for tensor in [*module.parameters(), *module.buffers()]:
+                dist.broadcast(tensor.detach(), 0)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Runs the module's forward."""
+        return self.module(*args, **options)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate that the next step uses (of the first parameter group)."""
+        group = self.optimizer.param_groups[0]
+        return float(group["base_lr"] * self._schedule(self.steps))
+
+    @contextmanager
+    def one_reduction(self, backwards: int) -> Iterator[None]:
+        """Marks one step's backward passes; gradients stay on their rank until `step`."""
+        del backwards
+        yield
+
+    def backward(self, share: Tensor) -> None:
+        """Back-propagates this rank's share of the loss."""
+        share.backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> float:
+        """Adds gradients over ranks, clips, steps; returns the norm before clipping.
+
+        A norm that is not finite is returned without a step.
+        """
+        self._add_gradients()
+        gradients = [p.grad for p in self._trained if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        if np.isfinite(norm):
+            if self._max_grad_norm and norm > self._max_grad_norm:
+                torch._foreach_mul_(gradients, self._max_grad_norm / (norm + 1e-6))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * self._schedule(self.steps)
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        return norm
+
+    def whole_parameters(self) -> AbstractContextManager[None]:
+        """Returns a context that does nothing: every rank has all parameters."""
+        return nullcontext()
+
+    def save(self, folder: Path) -> None:
+        """Writes model, optimizer and steps (rank 0) and this rank's random state."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_random_state(folder, self.rank)
+        if self.rank:
+            return
+        state = {
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+        }
+        torch.save(state, folder / "engine.pt")
+        about = {"engine": "torch", "world_size": self.world_size, "steps": self.steps}
+        (folder / "engine.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote, at any world size.
+
+        Raises:
+            ArtifactError: the folder holds no state of this engine.
+        """
+        if not (folder / "engine.pt").exists():
+            raise ArtifactError(
+                f"{folder}: no engine.pt; this checkpoint was not written by the plain engine "
+                "(resume with the deepspeed settings that it was trained with)"
+            )
+        state = torch.load(folder / "engine.pt", map_location=self.device, weights_only=True)
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        load_random_state(folder, self.rank)
+
+    def _add_gradients(self) -> None:
+        """Sums gradients over ranks; a parameter that no rank used stays without one."""
+        if self.world_size == 1:
+            return
+        self.reductions += 1
+        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
+        used = used.to(self.device)
+        dist.all_reduce(used, op=dist.ReduceOp.MAX)
+        there = [p for p, flag in zip(self._trained, used.tolist()) if flag]
+        for parameter in there:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets(there):
+            flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
+            dist.all_reduce(flat)
+            start = 0
+            for parameter in bucket:
+                assert parameter.grad is not None
+                size = parameter.numel()
+                parameter.grad.copy_(flat[start : start + size].view_as(parameter))
+                start += size
+
+
+def save_random_state(folder: Path, rank: int) -> None:
+    """Writes this process's random state (Python, NumPy, torch, CUDA) as `rng-RANK.pt`."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    state = {
+        "python": random.getstate(),
+        "numpy": [name, torch.tensor(np.asarray(keys, np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+    }
+    torch.save(state, folder / f"rng-{rank:05d}.pt")
+
+
+def load_random_state(folder: Path, rank: int) -> None:
+    """Restores `rng-RANK.pt`; a rank that did not exist then keeps the state it has."""
+    file = folder / f"rng-{rank:05d}.pt"
+    if not file.exists():
+        return
+    state = torch.load(file, weights_only=True)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Yields neighbouring parameters of one type, up to `BUCKET` values together."""
+    bucket: list[nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        full = size + parameter.numel() > BUCKET
+        if bucket and (full or parameter.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += parameter.numel()
+    if bucket:
+        yield bucket
+
+
+def _constant(step: int) -> float:
+    del step
+    return 1.0

@@ -1,0 +1,167 @@
+"""Gradient caching: batches as large as wanted at the memory of one chunk, exactly.
+
+The five steps (Gao et al. 2021, https://arxiv.org/abs/2101.06983):
+
+1. `split` the rows into chunks,
+2. `represent` them without a graph, keeping each chunk's random state,
+3. the loss on the detached representations gives their gradient (the caller's objective),
+4. `surrogates` replays each chunk with a graph and its random state; the dot product of the
+   representations with their gradient has the true gradient of the parameters,
+5. the caller back-propagates each surrogate, and gradients travel between ranks once.
+
+Without caching the same path runs with one chunk whose graph is kept, so there is one way from the
+loss to the parameters. Legend: n rows, d width of a representation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raydist.training.collate import Inputs, take
+
+__all__ = ["Represented", "represent", "split", "surrogates"]
+
+Forward = Callable[[Inputs], Tensor]
+"""Padded inputs of some rows → their representations [rows, ...]."""
+
+
+@dataclass(slots=True)
+class Represented:
+    """Representations of all rows, detached from the graph, and the way back to the parameters.
+
+    Attributes:
+        rows: a leaf tensor [n, ...] that collects the loss's gradient.
+        forward: what made them.
+        inputs: of all rows.
+        chunks: row indices of each chunk.
+        graph: the representations with their graph, where nothing is cached.
+        states: random state before each chunk, where something is.
+    """
+
+    rows: Tensor
+    forward: Forward
+    inputs: Inputs
+    chunks: list[Tensor]
+    graph: Tensor | None
+    states: list[list[Tensor]]
+
+
+def split(inputs: Inputs, chunk_size: int, *, chunks: int = 0) -> list[Tensor]:
+    """Returns row indices of chunks, rows sorted by length (longest first) to save padding.
+
+    Args:
+        inputs: padded inputs of n rows.
+        chunk_size: rows in a chunk; 0 takes all rows in one.
+        chunks: how many chunks to make instead, where ranks must agree; an index that is drawn
+            twice only keeps step with the others and carries no gradient (see `surrogates`).
+    """
+    rows = inputs["input_ids"].shape[0]
+    count = chunks or (-(-rows // chunk_size) if chunk_size else 1)
+    if count == 1:
+        return [torch.arange(rows)]
+    mask = inputs.get("attention_mask")
+    order = torch.arange(rows)
+    if mask is not None:
+        order = mask.sum(1).cpu().argsort(descending=True, stable=True)
+    size = chunk_size if not chunks else -(-rows // count)
+    parts = [order[start : start + size] for start in range(0, rows, size)]
+    return parts + [order[-1:]] * (count - len(parts))
+
+
+def represent(
+    forward: Forward, inputs: Inputs, *, device: torch.device, chunk_size: int = 0, chunks: int = 0
+) -> Represented:
+    """Returns the representations of all rows; a graph is kept only where nothing is cached.
+
+    Args:
+        forward: the model.
+        inputs: padded inputs of n rows, on any device.
+        device: where the model is.
+        chunk_size: rows in a chunk; 0 does not cache.
+        chunks: number of chunks, where ranks must agree (see `split`).
+    """
+    pieces = split(inputs, chunk_size, chunks=chunks)
+    if not chunk_size:
+        graph = forward(_moved(inputs, device))
+        rows = graph.detach().requires_grad_()
+        return Represented(rows, forward, inputs, pieces, graph, [])
+    states: list[list[Tensor]] = []
+    outputs: list[Tensor] = []
+    with torch.no_grad():
+        for piece in pieces:
+            states.append(_random_state(device))
+            outputs.append(forward(_moved(take(inputs, piece), device)))
+    rows = _in_order(outputs, pieces).requires_grad_()
+    return Represented(rows, forward, inputs, pieces, None, states)
+
+
+def surrogates(represented: Sequence[Represented], device: torch.device) -> Iterator[Tensor]:
+    """Yields scalars whose back-propagation, one after the other, gives the loss's gradient.
+
+    Uncached representations share one scalar. The random state is afterwards what it was before.
+
+    Args:
+        represented: what the loss read; its gradient lies in `rows.grad`.
+        device: where the model is.
+    """
+    kept = [_dot(item.graph, _gradient(item)) for item in represented if item.graph is not None]
+    if kept:
+        yield torch.stack(kept).sum()
+    after = _random_state(device)
+    for item in represented:
+        if item.graph is not None:
+            continue
+        gradient = _gradient(item)
+        seen = 0
+        for piece, state in zip(item.chunks, item.states):
+            _set_random_state(state, device)
+            output = item.forward(_moved(take(item.inputs, piece), device))
+            part = gradient[piece.to(gradient.device)]
+            # Chunks beyond the last row only keep step with other ranks.
+            yield _dot(output, part if seen < len(gradient) else torch.zeros_like(part))
+            seen += len(piece)
+    _set_random_state(after, device)
+
+
+def _gradient(item: Represented) -> Tensor:
+    return torch.zeros_like(item.rows) if item.rows.grad is None else item.rows.grad
+
+
+def _dot(output: Tensor, gradient: Tensor) -> Tensor:
+    return (output.to(gradient.dtype) * gradient).sum()
+
+
+def _in_order(outputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> Tensor:
+    """Returns the chunks' outputs in the order of the rows, each row once."""
+    order = torch.cat(list(pieces))
+    count = int(order.max()) + 1
+    joined = torch.cat(list(outputs))[:count]
+    rows = torch.empty_like(joined)
+    rows[order[:count].to(rows.device)] = joined
+    return rows
+
+
+def _moved(inputs: Inputs, device: torch.device) -> Inputs:
+    """Returns inputs on the device, without a mask that hides nothing (which is faster)."""
+    mask = inputs.get("attention_mask")
+    kept = dict(inputs)
+    if mask is not None and mask.device.type == "cpu" and bool(mask.all()):
+        del kept["attention_mask"]
+    return {name: value.to(device, non_blocking=True) for name, value in kept.items()}
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    state = [torch.get_rng_state()]
+    if device.type == "cuda":
+        state.append(torch.cuda.get_rng_state(device))
+    return state
+
+
+def _set_random_state(state: Sequence[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state[1], device)
