@@ -1,0 +1,343 @@
+"""jsonl documents and records: pyarrow's parser in blocks, line by line where a line is odd.
+
+What a line means is decided by that line alone (`parse_line`, and pyarrow's verdict on it), so the
+fast path over a block and the slow path over its lines give the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json
+
+from raydist.data.rejects import BadLines, utf8_problem
+from raydist.data.sources import head, read_blocks
+from raydist.errors import DataError
+from raydist.records import DOCUMENTS
+
+__all__ = [
+    "ID_NAMES",
+    "TEXT_NAMES",
+    "TITLE_NAMES",
+    "Columns",
+    "is_utf8",
+    "parse_block",
+    "parse_line",
+    "read",
+    "sniff",
+]
+
+ID_NAMES = ("_id", "id", "doc_id", "docid", "docno", "pid", "query_id", "qid")
+TITLE_NAMES = ("title",)
+TEXT_NAMES = ("text", "contents", "content", "body", "passage", "query", "question")
+
+_BOM = b"\xef\xbb\xbf"
+_LEAF = 32
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names under which a file keeps id, title and text.
+
+    Attributes:
+        id: name of the id.
+        title: name of the title; a record may lack it.
+        text: name of the text.
+        numeric_ids: whether ids are mostly numbers; only speed depends on it.
+    """
+
+    id: str
+    title: str | None
+    text: str
+    numeric_ids: bool = False
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object in order, repeated names included."""
+
+
+class _Number(str):
+    """A JSON number as it was written."""
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
+
+
+def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
+    """Returns a file's column names: those of `fields`, the rest by the first readable record.
+
+    Args:
+        path: the file, compressed or not.
+        fields: own names, `{"id": "docno", "text": "body"}`; missing ones are looked for.
+
+    Raises:
+        DataError: no record among the first 64 KiB has an id and a text.
+    """
+    fields = fields or {}
+    data = head(path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: this is UTF-16; convert it to UTF-8")
+    lines = data.removeprefix(_BOM).split(b"\n")
+    seen: list[str] = []
+    whole = lines if len(lines) == 1 else lines[:-1] if len(data) >= 64 << 10 else lines
+    for line in whole:
+        try:
+            record = _DECODER.decode(line.decode("utf-8", "replace").strip())
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(record, _Pairs):
+            continue
+        names = dict(record)
+        seen = seen or list(names)
+        id_name = fields.get("id") or next((n for n in ID_NAMES if n in names), None)
+        text = fields.get("text") or next((n for n in TEXT_NAMES if n in names), None)
+        if id_name in names and text in names:
+            assert id_name is not None and text is not None
+            numeric = isinstance(names[id_name], _Number)
+            return Columns(id_name, _title(fields, id_name, text), text, numeric)
+    if fields.get("id") and fields.get("text") and len(data) >= 64 << 10:
+        id_name, text = fields["id"], fields["text"]
+        return Columns(id_name, _title(fields, id_name, text), text)
+    if not data.strip():
+        return Columns("id", "title", "text")
+    wanted_id = fields.get("id", " or ".join(ID_NAMES[:3]))
+    wanted_text = fields.get("text", " or ".join(TEXT_NAMES[:2]))
+    if data.lstrip().startswith(b"["):
+        raise DataError(f"{path}: this is one JSON array; expected one object per line (jsonl)")
+    if not seen:
+        line = whole[0]
+        problem = utf8_problem(line, 0) or "a JSON object per line"
+        raise DataError.at(path, 1, line.decode("utf-8", "backslashreplace"), problem)
+    raise DataError(
+        f"{path}: no record with an id ({wanted_id}) and a text ({wanted_text}); "
+        f"the first one has {', '.join(seen[:12])}: name them, fields.id=... fields.text=..."
+    )
+
+
+def _title(fields: Mapping[str, str], *others: str) -> str | None:
+    """Returns the title's name; none where a default would be taken twice."""
+    name = fields.get("title", TITLE_NAMES[0])
+    return None if name in others else name
+
+
+def read(
+    path: str,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    compression: str | None,
+    columns: Columns,
+    bad: BadLines,
+    replace: bool = False,
+    parse: Callable[..., list[pa.Table]] | None = None,
+) -> Iterator[pa.Table]:
+    """Yields the documents of a byte range as tables of the schema DOCUMENTS.
+
+    Args:
+        path: the file.
+        start: byte offset of a line's first byte.
+        stop: byte offset after a line's end; None is the end of the file.
+        compression: as `sources.compression_of` says.
+        columns: as `sniff` says.
+        bad: where bad lines are reported.
+        replace: broken UTF-8 and lone surrogates become U+FFFD instead of bad lines.
+        parse: the block parser, `parse_block` if None.
+    """
+    for offset, data in read_blocks(path, start, stop, compression=compression):
+        for table in (parse or parse_block)(data, offset, columns, bad, replace):
+            if table.num_rows:
+                yield table
+        bad.passed(data)
+
+
+def parse_block(
+    data: bytes, offset: int, columns: Columns, bad: BadLines, replace: bool
+) -> list[pa.Table]:
+    """Returns the documents of a block of whole lines.
+
+    Args:
+        data: the block.
+        offset: its byte offset in the file; a byte order mark at 0 is skipped.
+        columns: the file's names.
+        bad: where bad lines are reported.
+        replace: as for `read`.
+    """
+    original = data
+    if offset == 0:
+        data = data.removeprefix(_BOM)
+    if not is_utf8(data):
+        if not replace:
+            return _lines(original, offset, columns, bad, replace)
+        data = data.decode("utf-8", "replace").encode()
+    table = _fast(data, columns)
+    if table is None:
+        # Blank lines, carriage returns and blanks at line ends are no reason to go slowly.
+        lines = [line.strip(b" \t\r") for line in data.split(b"\n")]
+        table = _fast(b"\n".join(filter(None, lines)), columns)
+    return [table] if table is not None else _lines(original, offset, columns, bad, replace)
+
+
+def _lines(
+    data: bytes, offset: int, columns: Columns, bad: BadLines, replace: bool
+) -> list[pa.Table]:
+    """Parses a block in which some line is odd: halves it until the odd lines stand alone."""
+    lines: list[tuple[int, int, bytes]] = []
+    at = offset
+    for row, line in enumerate(data.split(b"\n")):
+        bare = line.removeprefix(_BOM) if at == 0 else line
+        if bare.strip(b" \t\r"):
+            lines.append((row, at + len(line) - len(bare), bare))
+        at += len(line) + 1
+    return list(_halves(lines, offset, columns, bad, replace))
+
+
+def _halves(
+    lines: list[tuple[int, int, bytes]], offset: int, columns: Columns, bad: BadLines, replace: bool
+) -> Iterator[pa.Table]:
+    if len(lines) <= _LEAF:
+        rows: list[tuple[str, str, str]] = []
+        for row, at, line in lines:
+            parsed = parse_line(line, at, columns, replace)
+            if isinstance(parsed, str):
+                bad.report(offset, row, line, parsed)
+            else:
+                rows.append(parsed)
+        if rows:
+            yield pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)], DOCUMENTS)
+        return
+    data = b"\n".join(line.strip(b" \t\r") for _, _, line in lines)
+    table = _fast(data, columns) if is_utf8(data) else None
+    if table is not None:
+        yield table
+        return
+    middle = len(lines) // 2
+    yield from _halves(lines[:middle], offset, columns, bad, replace)
+    yield from _halves(lines[middle:], offset, columns, bad, replace)
+
+
+def parse_line(
+    line: bytes, offset: int, columns: Columns, replace: bool = False
+) -> tuple[str, str, str] | str:
+    """Returns a line's `(doc_id, title, text)`, or what was expected of it if it is bad.
+
+    A line is good if either parser accepts it: Python's (which also takes numbers as ids in a file
+    of strings) or pyarrow's (which also takes depths and numbers that Python refuses).
+    """
+    problem = utf8_problem(line, offset)
+    if problem and not replace:
+        return problem
+    text = line.decode("utf-8", "replace").strip(" \t\r")
+    parsed = _by_python(text, columns, replace)
+    if isinstance(parsed, str):
+        table = _fast(text.encode(), columns)
+        if table is not None:
+            doc_id, title, contents = (column[0].as_py() for column in table.columns)
+            return doc_id, title, contents
+    return parsed
+
+
+def _by_python(line: str, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
+    try:
+        record = _DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        return f"a JSON object on one line; {error.msg} at column {error.colno}"
+    except RecursionError:
+        return "a JSON object on one line; this one is nested too deeply"
+    if not isinstance(record, _Pairs):
+        return "a JSON object on one line"
+    found: dict[str, str] = {}
+    for name, value in record:
+        if name not in (columns.id, columns.title, columns.text):
+            continue
+        if name in found:
+            return f"the name {name!r} once; it stands here twice"
+        if name == columns.id and isinstance(value, _Number) and re.fullmatch(r"-?\d+", value):
+            value = "0" if value == "-0" else str(value)
+        if value is None:
+            value = "" if name == columns.title else None
+        if not isinstance(value, str) or isinstance(value, _Number):
+            kind = "a string or a whole number" if name == columns.id else "a string"
+            return f"{kind} as {name!r}, not {_shown(value)}"
+        if _SURROGATES.search(value):
+            if not replace:
+                return f"text; {name!r} holds half a surrogate pair (\\ud800 to \\udfff alone)"
+            value = _SURROGATES.sub("\ufffd", value)
+        found[name] = value
+    for name in (columns.id, columns.text):
+        if name not in found:
+            return f"the field {name!r}; this record has {', '.join(n for n, _ in record[:8])}"
+    if not found[columns.id]:
+        return f"an id that is not empty as {columns.id!r}"
+    title = found.get(columns.title, "") if columns.title is not None else ""
+    return found[columns.id], title, found[columns.text]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    return "an object" if isinstance(value, _Pairs) else repr(value)[:40]
+
+
+def is_utf8(data: bytes) -> bool:
+    """Returns whether bytes are UTF-8, by Arrow's validator (several times Python's speed)."""
+    if not data:
+        return True
+    offsets = pa.py_buffer(np.array([0, len(data)], np.int64))
+    whole = pa.Array.from_buffers(pa.large_string(), 1, [None, offsets, pa.py_buffer(data)])
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _fast(data: bytes, columns: Columns) -> pa.Table | None:
+    """Returns the documents of lines without blank ones, or None if any of them is odd.
+
+    pyarrow's parser does not know lines, takes a missing member for null, and must not meet a bare
+    `null`. So each line has to begin with `{` and end with `}` and there must be as many records as
+    lines: a line end that is followed by `{` and preceded by `}` can only stand between records.
+    """
+    data = data.removesuffix(b"\n")
+    if not data:
+        return DOCUMENTS.empty_table()
+    codes = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(codes == ord("\n"))
+    if codes[0] != ord("{") or codes[-1] != ord("}"):
+        return None
+    if not ((codes[ends - 1] == ord("}")).all() and (codes[ends + 1] == ord("{")).all()):
+        return None
+    wanted = [(columns.id, pa.int64() if columns.numeric_ids else pa.string())]
+    wanted += [(columns.text, pa.large_string())]
+    wanted += [(columns.title, pa.string())] if columns.title is not None else []
+    schema = pa.schema(wanted)
+    try:
+        table = pyarrow.json.read_json(
+            pa.BufferReader(data),
+            read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=schema, unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    ids, texts = table[columns.id].combine_chunks(), table[columns.text].combine_chunks()
+    if table.num_rows != len(ends) + 1 or ids.null_count or texts.null_count:
+        return None
+    if columns.numeric_ids:
+        ids = ids.cast(pa.string())
+    elif pc.any(pc.equal(pc.binary_length(ids), 0)).as_py():
+        return None
+    if columns.title is None:
+        titles = pa.repeat("", len(ids))
+    else:
+        titles = table[columns.title].combine_chunks().fill_null("")
+    return pa.table([ids, titles, texts], schema=DOCUMENTS)

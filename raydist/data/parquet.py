@@ -1,0 +1,181 @@
+"""Parquet documents and queries: row groups are splits, columns are chosen by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raydist.data.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES
+from raydist.data.rejects import BadLines
+from raydist.data.sources import open_input
+from raydist.errors import DataError
+from raydist.records import DOCUMENTS
+
+__all__ = ["columns_of", "read", "read_table", "row_groups"]
+
+_BATCH_ROWS = 16384
+
+
+def row_groups(path: str) -> list[int]:
+    """Returns the number of rows of each row group.
+
+    Raises:
+        DataError: not a Parquet file, or a damaged one.
+    """
+    with _opened(path) as file:
+        meta = file.metadata
+        return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+
+
+def columns_of(
+    path: str, schema: pa.Schema, fields: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Returns `{"id": name, "title": name, "text": name}`; a file without titles lacks that key.
+
+    Args:
+        path: the file, for messages.
+        schema: its schema.
+        fields: own names.
+
+    Raises:
+        DataError: a column is missing or neither text nor, for ids, whole numbers.
+    """
+    fields = fields or {}
+    names = set(schema.names)
+    found: dict[str, str] = {}
+    known = {"id": ID_NAMES, "title": TITLE_NAMES, "text": TEXT_NAMES}
+    for role, candidates in known.items():
+        name = fields.get(role) or next((c for c in candidates if c in names), None)
+        if name is None and role == "title":
+            continue
+        if name is None or name not in names:
+            wanted = name or " or ".join(candidates[:3])
+            raise DataError(
+                f"{path}: no column for {role} ({wanted}); it has {', '.join(schema.names[:12])}: "
+                f"name it, fields.{role}=..."
+            )
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        texts = kind in (pa.string(), pa.large_string(), pa.string_view())
+        if not (texts or (role == "id" and pa.types.is_integer(kind))):
+            raise DataError(f"{path}: column {name!r} ({role}) is {kind}; expected strings")
+        found[role] = name
+    return found
+
+
+def read(
+    path: str,
+    group: int | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
+    bad: BadLines,
+    replace: bool = False,
+) -> Iterator[pa.Table]:
+    """Yields the documents of one row group, or of all, as tables of the schema DOCUMENTS.
+
+    A row whose id or text is null is a bad line; its number is its 1-based row in the file.
+    """
+    with _opened(path) as file:
+        columns = columns_of(path, file.schema_arrow, fields)
+        meta = file.metadata
+        groups = range(meta.num_row_groups) if group is None else [group]
+        for each in groups:
+            row = sum(meta.row_group(i).num_rows for i in range(each))
+            batches = file.iter_batches(
+                _BATCH_ROWS,
+                row_groups=[each],
+                columns=sorted(set(columns.values())),
+                use_threads=False,
+            )
+            try:
+                for batch in batches:
+                    yield _documents(batch, columns, row, bad, replace)
+                    row += batch.num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"{path}: row group {each} is damaged: {error}") from error
+
+
+def read_table(path: str, names: list[str]) -> pa.Table:
+    """Returns named columns of a whole file.
+
+    Raises:
+        DataError: damaged, or a column is missing.
+    """
+    with _opened(path) as file:
+        missing = [name for name in names if name not in file.schema_arrow.names]
+        if missing:
+            present = ", ".join(file.schema_arrow.names[:12])
+            raise DataError(f"{path}: no column {missing[0]!r}; it has {present}")
+        try:
+            table = file.read(names, use_threads=False)
+            table.validate(full=True)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: this Parquet file is damaged: {error}") from error
+        return table
+
+
+def _opened(path: str) -> pq.ParquetFile:
+    source = open_input(path)
+    try:
+        return pq.ParquetFile(source)
+    except (pa.ArrowException, OSError) as error:
+        source.close()
+        raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from error
+
+
+def _documents(
+    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, bad: BadLines, replace: bool
+) -> pa.Table:
+    arrays = {}
+    good = np.ones(batch.num_rows, bool)
+    reasons: dict[int, str] = {}
+    for role, name in columns.items():
+        array = batch[name]
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if not pa.types.is_integer(array.type):
+            array = _text(array, reasons, replace)
+        arrays[role] = array.cast(pa.large_string() if role == "text" else pa.string())
+    empty = pc.equal(pc.binary_length(arrays["id"]), 0).fill_null(False)
+    wrong = [
+        (pc.is_null(arrays["id"]), f"an id in column {columns['id']!r}, not null"),
+        (pc.is_null(arrays["text"]), f"a text in column {columns['text']!r}, not null"),
+        (empty, f"an id that is not empty in column {columns['id']!r}"),
+    ]
+    for mask, reason in wrong:
+        for index in np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist():
+            reasons.setdefault(index, reason)
+    for index, reason in sorted(reasons.items()):
+        good[index] = False
+        bad.report_number(row + index + 1, str(arrays["id"][index].as_py()), reason)
+    titles = arrays.get("title")
+    titles = pa.repeat("", batch.num_rows) if titles is None else titles.fill_null("")
+    table = pa.table([arrays["id"], titles, arrays["text"]], DOCUMENTS.names)
+    return (table.filter(pa.array(good)) if reasons else table).cast(DOCUMENTS)
+
+
+def _text(array: pa.Array, reasons: dict[int, str], replace: bool) -> pa.Array:
+    """Returns an array that is UTF-8 throughout; broken values are replaced or noted as bad."""
+    array = array.cast(pa.large_string()) if array.type == pa.string_view() else array
+    try:
+        array.validate(full=True)
+        return array
+    except pa.ArrowInvalid:
+        pass
+    large = pa.types.is_large_string(array.type)
+    values = array.view(pa.large_binary() if large else pa.binary()).to_pylist()
+    for index, value in enumerate(values):
+        try:
+            values[index] = None if value is None else value.decode()
+        except UnicodeDecodeError as error:
+            values[index] = value.decode("utf-8", "replace")
+            if not replace:
+                reasons[index] = (
+                    f"UTF-8; byte offset {error.start} of the value (0x{value[error.start]:02x}) "
+                    "is not; encoding_errors=replace reads it with replacement characters"
+                )
+    return pa.array(values, pa.large_string())

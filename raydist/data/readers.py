@@ -1,0 +1,343 @@
+"""Reading documents, queries, qrels and runs in any of their formats: the room's front door.
+
+A corpus is cut into splits by its bytes alone, and each split is read by itself:
+
+    for split in plan_splits("corpus.jsonl"):
+        for table in read_split(split):      # columns doc_id, title, text
+            ...
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raydist.data import irds, jsonl, parquet, trec, tsv
+from raydist.data.formats import SUFFIXES, detect
+from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
+from raydist.data.judgements import parse_qrels, parse_run
+from raydist.data.rejects import BadLines, Rejects
+from raydist.data.sources import (
+    InputFile,
+    PathLike,
+    Paths,
+    compression_of,
+    expand,
+    fingerprint,
+    open_input,
+)
+from raydist.errors import DataError
+from raydist.records import Qrels, Query, Run
+
+__all__ = [
+    "OnBad",
+    "fingerprint",
+    "plan_splits",
+    "read_documents",
+    "read_qrels",
+    "read_queries",
+    "read_run",
+    "read_split",
+]
+
+OnBad = Literal["error", "skip"]
+Ids = IdList | PathLike | Iterable[str]
+
+_CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+_QUERIES_NAMES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
+_QRELS_NAMES = ("qrels.txt", "qrels/test.tsv", "qrels.tsv")
+
+
+def plan_splits(
+    path: Paths, *, format: str | None = None, split_bytes: int = 64 << 20
+) -> list[dict[str, Any]]:
+    """Returns the splits of a corpus in order: JSON-able, fixed by the data alone.
+
+    A plain text file is cut at the first record end at or after each multiple of `split_bytes`, a
+    Parquet file at row groups, a compressed file not at all.
+
+    Args:
+        path: a path, glob, directory, URI or `irds:` id, or several.
+        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
+        split_bytes: size of a split.
+
+    Raises:
+        DataError: nothing there, an unknown format, or no data at all.
+    """
+    if irds.is_dataset(path):
+        return irds.splits(str(path))
+    files = expand(path, () if format else SUFFIXES, _CORPUS_NAMES)
+    splits = [split for file in files for split in _plan_file(file, format, split_bytes)]
+    if not splits:
+        raise DataError(f"{_shown(path)}: no documents: {len(files)} empty file(s)")
+    return splits
+
+
+def _plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[dict[str, Any]]:
+    if not file.size:
+        return []
+    compression = compression_of(file.path)
+    kind = detect(file.path, format)
+    base: dict[str, Any] = {"path": file.path, "format": kind}
+    if kind == "parquet":
+        rows = parquet.row_groups(file.path)
+        return [{**base, "group": group} for group, count in enumerate(rows) if count]
+    if compression:
+        return [{**base, "start": 0, "stop": None, "compression": compression}]
+    end = trec.end_of_record(file.path) if kind == "trec" else b"\n"
+    cuts = [0, *_cuts(file, end, split_bytes), file.size]
+    return [
+        {**base, "start": start, "stop": stop, "compression": None}
+        for start, stop in itertools.pairwise(cuts)
+        if stop > start
+    ]
+
+
+def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
+    """Yields, for each multiple of the split size, the first record end at or after it."""
+    window = 64 << 10
+    last = 0
+    with open_input(file.path) as source:
+        for target in range(split_bytes, file.size, split_bytes):
+            if target <= last:
+                continue
+            at, data = target - len(end), b""
+            source.seek(at)
+            while (found := data.find(end)) < 0 and (more := source.read(window)):
+                keep = data[len(data) - len(end) + 1 :] if len(data) >= len(end) else data
+                at += len(data) - len(keep)
+                data = keep + more
+            if found < 0:
+                return
+            last = at + found + len(end)
+            yield last
+
+
+def read_split(
+    split: Mapping[str, Any],
+    *,
+    fields: Mapping[str, str] | None = None,
+    on_bad: OnBad = "error",
+    rejects: Rejects | PathLike | None = None,
+    encoding_errors: Literal["strict", "replace"] = "strict",
+    max_rows: int = 0,
+) -> Iterator[pa.Table]:
+    """Yields a split's documents as tables of the schema DOCUMENTS, a few MB each.
+
+    Args:
+        split: one of `plan_splits`.
+        fields: own names of id, title and text; the usual ones are found by themselves.
+        on_bad: `error` stops at a bad line, `skip` counts it and goes on.
+        rejects: where skipped lines are counted and written: a `Rejects` or a jsonl file's path.
+        encoding_errors: `replace` reads broken UTF-8 and lone surrogates as U+FFFD.
+        max_rows: stop after so many documents; 0 reads all.
+
+    Raises:
+        DataError: a bad line, with file, line number, excerpt and what was expected.
+    """
+    path, kind = str(split["path"]), split["format"]
+    if rejects is not None and not isinstance(rejects, Rejects):
+        rejects = Rejects(rejects)
+    skipped = (rejects or Rejects()) if on_bad == "skip" else None
+    compression = split.get("compression")
+    bad = BadLines(path, skipped, compression=compression)
+    replace = encoding_errors == "replace"
+    start, stop = split.get("start", 0), split.get("stop")
+    tables: Iterator[pa.Table]
+    if kind == "irds":
+        tables = irds.documents(path, start, stop)
+    elif kind == "parquet":
+        tables = parquet.read(path, split.get("group"), fields=fields, bad=bad, replace=replace)
+    elif kind == "trec":
+        tables = trec.read(path, start, stop, compression=compression, bad=bad, replace=replace)
+    elif kind == "tsv":
+        layout = tsv.sniff(path, fields)
+        tables = tsv.read(
+            path, start, stop, compression=compression, layout=layout, bad=bad, replace=replace
+        )
+    else:
+        columns = jsonl.sniff(path, fields)
+        tables = jsonl.read(
+            path, start, stop, compression=compression, columns=columns, bad=bad, replace=replace
+        )
+    yield from _first(tables, max_rows)
+
+
+def _first(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Yields tables up to a number of rows, 0 for all."""
+    left = rows
+    for table in tables:
+        if rows and table.num_rows >= left:
+            yield table.slice(0, left)
+            return
+        left -= table.num_rows
+        yield table
+
+
+def read_documents(
+    path: Paths,
+    *,
+    format: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    ids: Ids | None = None,
+    exclude_ids: Ids | None = None,
+    missing: Missing = "error",
+    order: Order = "source",
+    max_docs: int = 0,
+    on_bad: OnBad = "error",
+    rejects: Rejects | PathLike | None = None,
+    encoding_errors: Literal["strict", "replace"] = "strict",
+) -> Iterator[pa.Table]:
+    """Yields a corpus's documents as tables of the schema DOCUMENTS, in input order.
+
+    Args:
+        path: a path, glob, directory, URI or `irds:` id, or several.
+        format: as for `plan_splits`.
+        fields: as for `read_split`.
+        ids: keep only these: an `IdList`, a file of ids, or ids.
+        exclude_ids: leave these out.
+        missing: what to do about `ids` that do not occur: `error`, `warn` or `ignore`.
+        order: `source`, or `list` for the order of `ids`.
+        max_docs: stop after so many documents; 0 reads all.
+        on_bad: as for `read_split`.
+        rejects: as for `read_split`.
+        encoding_errors: as for `read_split`.
+
+    Raises:
+        DataError: as for `plan_splits` and `read_split`, or ids are missing.
+    """
+    if on_bad == "skip" and not isinstance(rejects, Rejects):
+        rejects = Rejects(rejects)
+    keep = None if ids is None else IdList.of(ids)
+    drop = None if exclude_ids is None else IdList.of(exclude_ids)
+    tables = (
+        table
+        for split in plan_splits(path, format=format)
+        for table in read_split(
+            split, fields=fields, on_bad=on_bad, rejects=rejects, encoding_errors=encoding_errors
+        )
+    )
+    if keep is not None or drop is not None:
+        tables = filter_documents(tables, keep, drop, missing=missing, order=order)  # type: ignore[assignment]
+    yield from _first(tables, max_docs)
+
+
+def read_queries(
+    path: Paths,
+    *,
+    format: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    ids: Ids | None = None,
+    exclude_ids: Ids | None = None,
+    missing: Missing = "error",
+    order: Order = "source",
+    on_bad: OnBad = "error",
+    rejects: Rejects | PathLike | None = None,
+    encoding_errors: Literal["strict", "replace"] = "strict",
+) -> list[Query]:
+    """Returns queries in order: jsonl (BEIR, id/text), TSV, Parquet or TREC topics.
+
+    Args:
+        path: a path, glob, directory (its `queries.jsonl`), URI or `irds:` id, or several.
+        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
+        fields: own names of id and text; for TREC topics `text` is one or several of `title`,
+            `desc` and `narr`, joined by `+`.
+        ids: as for `read_documents`.
+        exclude_ids: as for `read_documents`.
+        missing: as for `read_documents`.
+        order: as for `read_documents`.
+        on_bad: as for `read_split`.
+        rejects: as for `read_split`.
+        encoding_errors: as for `read_split`.
+
+    Raises:
+        DataError: a bad line, no query at all, or a query id twice.
+    """
+    if irds.is_dataset(path):
+        found = irds.queries(str(path))
+    else:
+        found = []
+        for file in expand(path, () if format else SUFFIXES, _QUERIES_NAMES):
+            kind = detect(file.path, format)
+            if kind == "trec":
+                parts = tuple((fields or {}).get("text", "title").split("+"))
+                found.extend(trec.parse_topics(file.path, parts, encoding_errors))
+                continue
+            for split in _plan_file(file, kind, 1 << 62):
+                for table in read_split(
+                    split,
+                    fields=fields,
+                    on_bad=on_bad,
+                    rejects=rejects,
+                    encoding_errors=encoding_errors,
+                ):
+                    found.extend(map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist()))
+    if not found:
+        raise DataError(f"{_shown(path)}: no queries")
+    seen: set[str] = set()
+    for query in found:
+        if query.query_id in seen:
+            raise DataError(f"{_shown(path)}: query id {query.query_id!r} stands here twice")
+        seen.add(query.query_id)
+    keep = None if ids is None else IdList.of(ids)
+    drop = None if exclude_ids is None else IdList.of(exclude_ids)
+    return filter_queries(found, keep, drop, missing=missing, order=order)
+
+
+def read_qrels(
+    path: Paths,
+    *,
+    ids: Ids | None = None,
+    exclude_ids: Ids | None = None,
+    missing: Missing = "error",
+) -> Qrels:
+    """Returns judgements `{query_id: {doc_id: relevance}}`: TREC, BEIR's TSV or plain TSV.
+
+    Args:
+        path: a path, glob, directory (its `qrels.txt` or `qrels/test.tsv`), URI or `irds:` id.
+        ids: keep the judgements of these queries.
+        exclude_ids: leave out those of these queries.
+        missing: what to do about `ids` without judgements.
+
+    Raises:
+        DataError: a bad line, contradicting judgements, or none at all.
+    """
+    found: dict[str, dict[str, int]] = {}
+    if irds.is_dataset(path):
+        found = irds.qrels(str(path))
+    else:
+        for file in expand(path, (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES):
+            for query, judged in parse_qrels(file.path).items():
+                for document, relevance in judged.items():
+                    if found.setdefault(query, {}).setdefault(document, relevance) != relevance:
+                        raise DataError(
+                            f"{file.path}: {query!r} and {document!r} are judged {relevance} here "
+                            f"and {found[query][document]} in another file"
+                        )
+    if not found:
+        raise DataError(f"{_shown(path)}: no judgements")
+    keep = None if ids is None else IdList.of(ids)
+    drop = None if exclude_ids is None else IdList.of(exclude_ids)
+    return filter_qrels(found, keep, drop, missing=missing)
+
+
+def read_run(path: PathLike, *, sort: bool = False) -> Run:
+    """Returns a run: TREC's six columns, or Parquet with `query_id, doc_id, score`.
+
+    Args:
+        path: the file; `.gz` and `.zst` are read as well.
+        sort: order each query's documents by score where the file does not do so.
+
+    Raises:
+        DataError: a bad line, or rows that are no ranking (unless `sort`).
+    """
+    return parse_run(path, sort=sort)
+
+
+def _shown(path: Paths) -> str:
+    several = [path] if isinstance(path, str | os.PathLike) else path
+    return ", ".join(os.fspath(each) for each in several)
