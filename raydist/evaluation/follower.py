@@ -1,0 +1,272 @@
+"""Follows a run's record and hands what is new to a store; never loses a line, never blocks.
+
+Knows nothing of MLflow: a store takes values, parameters, tags, files, tables and checkpoints. What
+was taken is remembered in `tracking.json` beside the record, so sending goes on after an outage or
+in another process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from raydist.errors import ArtifactError
+from raydist.evaluation.mirror import EVENTS, METRICS, read_lines
+from raydist.evaluation.names import metric_name
+from raydist.log import say, warn
+
+__all__ = ["STATE", "Follower", "Refused", "Store", "Value", "read_state"]
+
+STATE = "tracking.json"
+_CHUNK = 500  # values of one request
+
+
+class Value(NamedTuple):
+    """One value of one metric under the name that the store takes."""
+
+    name: str
+    value: float
+    step: int
+    time_ms: int
+
+
+class Refused(Exception):
+    """A store will never take this: no use in trying again."""
+
+
+class Store(Protocol):
+    """What takes a record: MLflow, or a test's. All of it may be sent twice."""
+
+    def values(self, values: Sequence[Value]) -> None:
+        """Takes values of metrics."""
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Takes parameters; one that changed since must not be an error."""
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Takes tags, replacing those of the same name."""
+
+    def artifact(self, path: str, folder: str) -> None:
+        """Takes a copy of a file or folder."""
+
+    def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
+        """Takes a table, replacing one of the same file name."""
+
+    def model(self, record: Mapping[str, Any], superseded: Sequence[str]) -> str:
+        """Takes a kept checkpoint and returns its id; `superseded` are earlier ones' ids."""
+        ...
+
+    def end(self, status: str, time_ms: int) -> None:
+        """Ends the run."""
+
+
+class Follower:
+    """Sends a record to a store, in a thread or when told to.
+
+    Attributes:
+        state: what `tracking.json` holds: `sent` offsets, `models`, and the owner's own entries.
+        skipped: values that were NaN or infinite.
+        refused: events that the store refused.
+        down: whether the store failed the last time.
+    """
+
+    def __init__(self, folder: Path, store: Store, state: dict[str, Any], poll_s: float) -> None:
+        self.folder = folder
+        self.state = state
+        for name, empty in (("sent", {}), ("models", {}), ("names", {}), ("skipped", 0)):
+            self.state.setdefault(name, empty)
+        self.state.setdefault("refused", 0)
+        self.down = False
+        self._store = store
+        self._poll_s = poll_s
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.save()
+
+    @property
+    def skipped(self) -> int:
+        """NaN and infinite values that were left out."""
+        return int(self.state["skipped"])
+
+    @property
+    def refused(self) -> int:
+        """Events that the store refused for good."""
+        return int(self.state["refused"])
+
+    def start(self) -> None:
+        """Begins to follow in a thread."""
+        self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Sends the rest; returns whether all was sent within the time."""
+        if self._thread is None:
+            return self.flush()
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive() and not self.down
+
+    def flush(self) -> bool:
+        """Sends what is new; returns whether the store took it."""
+        with self._lock:
+            try:
+                while self._send_some():
+                    pass
+            except Exception as error:  # noqa: BLE001  an outage must not stop a training run
+                if not self.down:
+                    warn(
+                        f"tracking: the tracker does not take what is logged ({_short(error)}); "
+                        f"the run goes on and is recorded in {self.folder}"
+                    )
+                self.down = True
+                return False
+            if self.down:
+                say("tracking: the tracker answers again, all was sent")
+            self.down = False
+            return True
+
+    def save(self) -> None:
+        """Writes `tracking.json`."""
+        partial = self.folder / f".{STATE}.part"
+        partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
+        os.replace(partial, self.folder / STATE)
+
+    def _follow(self) -> None:
+        wait = self._poll_s
+        while True:
+            last = self._closing.is_set()
+            done = self.flush()
+            if last:
+                return
+            wait = self._poll_s if done else min(max(wait * 2, 5.0), 60.0)
+            self._wake.wait(wait)
+            self._wake.clear()
+
+    def _send_some(self) -> bool:
+        """Sends one chunk; False when nothing is left. Events go first, an end goes last."""
+        end = None
+        for record, after in read_lines(self.folder / EVENTS, self._offset(EVENTS)):
+            if record["event"] == "end":
+                end = record, after
+                break
+            self._event(record)
+            self._sent(EVENTS, after)
+        values: list[Value] = []
+        offset = 0
+        for record, after in read_lines(self.folder / METRICS, self._offset(METRICS)):
+            found = {k: v for k, v in record.items() if k not in ("step", "time")}
+            values += self._values(found, record["step"], record["time"])
+            offset = after
+            if len(values) >= _CHUNK:
+                break
+        if offset:
+            self._send(self._store.values, values)
+            self._sent(METRICS, offset)
+            return True
+        if end is not None:
+            if self.skipped:
+                self._store.tags({"raydist.values_skipped": str(self.skipped)})
+            self._store.end(end[0]["status"], end[0]["time"])
+            self._sent(EVENTS, end[1])
+            return True  # a record that was continued has more behind its end
+        return False
+
+    def _event(self, record: dict[str, Any]) -> None:
+        match record["event"]:
+            case "metrics":
+                values = self._values(record["values"], record["step"], record["time"])
+                self._send(self._store.values, values)
+            case "params":
+                self._send(self._store.params, record["values"])
+            case "tags":
+                self._send(self._store.tags, record["values"])
+            case "artifact":
+                self._send(self._store.artifact, record["path"], record["folder"])
+            case "table":
+                self._send(self._store.table, record["columns"], record["file"])
+            case "model":
+                self._model(record)
+
+    def _model(self, record: dict[str, Any]) -> None:
+        """One entry per kept checkpoint; the earlier ones of the same name are superseded."""
+        known = self.state["models"].setdefault(record["name"], {})
+        if str(record["step"]) in known:
+            return
+        metrics = {metric_name(k): v for k, v in record["metrics"].items()}
+        try:
+            model_id = self._store.model({**record, "metrics": metrics}, list(known.values()))
+        except Refused as error:
+            self._refuse(str(error))
+        else:
+            known[str(record["step"])] = model_id
+
+    def _values(self, values: Mapping[str, Any], step: int, time_ms: int) -> list[Value]:
+        found, renamed = [], {}
+        names: dict[str, str] = self.state["names"]
+        for name, value in values.items():
+            if value in ("NaN", "Infinity", "-Infinity"):
+                self.state["skipped"] += 1
+                continue
+            if not isinstance(value, int | float):
+                continue
+            short = metric_name(name)
+            owner = names.get(short)
+            if owner is None:
+                names[short] = name
+                if short != name:
+                    renamed[f"metric.{short}"] = name
+            elif owner != name:
+                self._refuse(f"{name!r} would be logged as {short!r}, like {owner!r}")
+                continue
+            found.append(Value(short, float(value), int(step), int(time_ms)))
+        if renamed:
+            self._send(self._store.tags, renamed)
+        return found
+
+    def _send(self, send: Any, *args: Any) -> None:
+        try:
+            send(*args)
+        except Refused as error:
+            self._refuse(str(error))
+
+    def _refuse(self, why: str) -> None:
+        if self.refused < 5:
+            warn(f"tracking: left out: {why}")
+        self.state["refused"] += 1
+
+    def _offset(self, name: str) -> int:
+        """Where to go on; 0 for a file that was rewritten: a resumed run cuts its record."""
+        sent = self.state["sent"].get(name)
+        path = self.folder / name
+        if not sent or not path.exists():
+            return 0
+        found = path.stat()
+        same = sent["file"] == found.st_ino and sent["offset"] <= found.st_size
+        return int(sent["offset"]) if same else 0
+
+    def _sent(self, name: str, offset: int) -> None:
+        file = (self.folder / name).stat().st_ino
+        self.state["sent"][name] = {"file": file, "offset": offset}
+        self.save()
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """Returns what `tracking.json` holds, None where there is none."""
+    try:
+        return json.loads((folder / STATE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ArtifactError(f"{folder / STATE} is corrupted: {error}; delete it") from None
+
+
+def _short(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,70 @@
+"""The local record of a run."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from raydist.errors import ConfigError
+from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, flatten, read_lines
+from raydist.evaluation.names import metric_name, metric_names
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_step_is_one_flat_line_and_numbers_that_json_lacks_are_words(tmp_path):
+    Mirror(tmp_path).step(3, {"loss": np.float32(0.5), "lr": math.inf, "x": math.nan})
+    (line,) = lines(tmp_path / METRICS)
+    assert line.pop("time") > 1_600_000_000_000
+    assert line == {"step": 3, "loss": 0.5, "lr": "Infinity", "x": "NaN"}
+
+
+def test_resuming_drops_what_comes_after_the_checkpoint_and_half_written_lines(tmp_path):
+    mirror = Mirror(tmp_path)
+    for step in (1, 2, 3):
+        mirror.step(step, {"loss": 1.0})
+        mirror.metrics(step, {"map": 0.1})
+    mirror.params({"a": {"b": 1}})
+    mirror.end()
+    with open(tmp_path / METRICS, "a") as out:
+        out.write('{"step": 4, "lo')
+    mirror = Mirror(tmp_path, resume_step=2)
+    mirror.step(3, {"loss": 2.0})
+    assert [(r["step"], r["loss"]) for r in lines(tmp_path / METRICS)] == [(1, 1), (2, 1), (3, 2)]
+    assert [r["event"] for r in lines(tmp_path / EVENTS)] == ["metrics", "metrics", "params"]
+
+
+def test_reading_stops_before_a_line_that_is_being_written(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b'{"a": 1}\n{"a": 2')
+    assert [record for record, _ in read_lines(path)] == [{"a": 1}]
+    assert list(read_lines(path, 9)) == [] and list(read_lines(tmp_path / "none")) == []
+
+
+def test_nested_values_get_dotted_names():
+    assert flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}}) == {"a.b.c": 1, "a.d": [1], "e": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("nDCG@10", "nDCG_at_10"),
+        ("AP(rel=2)@100", "AP_rel_2_at_100"),
+        ("map", "map"),
+        ("dev/IPrec@0.1", "dev/IPrec_at_0.1"),
+        ("loss/kl", "loss/kl"),
+    ],
+)
+def test_names_that_mlflow_refuses_are_spelled_out(name, short):
+    assert metric_name(name) == short
+
+
+def test_names_that_would_collide_are_refused():
+    assert metric_names(["P@5", "AP"]) == {"P@5": "P_at_5", "AP": "AP"}
+    with pytest.raises(ConfigError, match=r"'P@5' and 'P_at_5' would both"):
+        metric_names(["P@5", "P_at_5"])

@@ -1,0 +1,191 @@
+"""MLflow, on a real SQLite store: what is sent, what survives an outage, who becomes champion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from raydist.errors import ArtifactError, JobError
+from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.tracking import Tracker, promote, replay, resolve_uri
+
+
+def client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def history(uri, run_id, name):
+    return [(m.step, m.value) for m in client(uri).get_metric_history(run_id, name)]
+
+
+def test_everything_that_is_recorded_arrives_under_names_that_mlflow_takes(
+    database, tmp_path, monkeypatch
+):
+    tracker = Tracker.start(tmp_path / "run", uri=database, name="first", tags={"corpus": "c1"})
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"optim": {"lr": 2e-5}, "long": "x" * 9000, "listed": [1, 2]})
+    for step in range(1, 4):
+        mirror.step(step, {"loss": 1 / step, "loss/kl": 0.5, "bad": float("nan")})
+    mirror.metrics(3, {"dev/nDCG@10": 0.25, "dev/AP(rel=2)@100": 0.5})
+    (tmp_path / "figure.txt").write_text("a figure")
+    mirror.artifact(tmp_path / "figure.txt", "figures")
+    mirror.table({"query_id": ["q1", "q2"], "map": [0.5, 1.0]}, "per_query.json")
+    assert tracker.close()
+    run = client(database).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == "first"
+    assert run.data.params["optim.lr"] == "2e-05" and run.data.params["listed"] == "[1, 2]"
+    assert len(run.data.params["long"]) == 6000
+    assert run.data.metrics["dev/nDCG_at_10"] == 0.25
+    assert run.data.metrics["dev/AP_rel_2_at_100"] == 0.5
+    assert run.data.tags["metric.dev/nDCG_at_10"] == "dev/nDCG@10"
+    assert run.data.tags["corpus"] == "c1" and "raydist.version" in run.data.tags
+    assert "bad" not in run.data.metrics and tracker.follower.skipped == 3
+    assert run.data.tags["raydist.values_skipped"] == "3"
+    assert history(database, tracker.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # load_table searches by the global URI
+    table = client(database).load_table(tracker.experiment_id, "per_query.json", [tracker.run_id])
+    assert table["map"].tolist() == [0.5, 1.0]
+    assert [a.path for a in client(database).list_artifacts(tracker.run_id, "figures")]
+
+
+def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
+    database, tmp_path, capsys
+):
+    folder = tmp_path / "run"
+    tracker = Tracker.start(folder, uri=database, poll_s=0.02)
+    mirror = Mirror(folder)
+    mirror.step(1, {"loss": 1.0})
+    assert tracker.flush()
+    path = tmp_path / "store" / "mlflow.db"
+    shutil.move(path, tmp_path / "kept.db")
+    path.mkdir()  # the database is gone; connections of the pool do not help
+    (path / "x").touch()
+    tracker.follower._store._client._tracking_client.store.engine.dispose()
+    for step in (2, 3):
+        mirror.step(step, {"loss": 1.0 / step})
+    mirror.metrics(3, {"dev/map": 0.5})
+    assert not tracker.flush()
+    assert not tracker.close(timeout_s=10)
+    said = capsys.readouterr().err
+    assert "the run goes on" in said and f"raydist tracking replay {folder}" in said
+    with pytest.raises(JobError, match="MLflow"):
+        replay(folder)
+    shutil.rmtree(path)
+    shutil.move(tmp_path / "kept.db", path)
+    again = replay(folder)
+    assert again.run_id == tracker.run_id
+    assert history(database, again.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    run = client(database).get_run(again.run_id)
+    assert run.info.status == "FINISHED" and run.data.metrics["dev/map"] == 0.5
+    replay(folder)  # a second time changes nothing
+    assert len(history(database, again.run_id, "loss")) == 3
+
+
+def test_a_tracker_that_cannot_start_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for uri in (f"sqlite:///{tmp_path}/file/mlflow.db", str(tmp_path / "files"), "http://[::1]:9"):
+        with pytest.raises(JobError, match="tracking=none"):
+            Tracker.start(tmp_path / "run", uri=uri)
+
+
+def test_a_record_goes_whole_to_another_store(database, tmp_path):
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"lr": 1})
+    mirror.step(1, {"loss": 2.0})
+    first = replay(tmp_path / "run", uri=database)
+    run = client(database).get_run(first.run_id)
+    assert run.info.status == "KILLED" and run.data.metrics == {"loss": 2.0}
+    with pytest.raises(ArtifactError, match="nothing to send"):
+        replay(tmp_path / "other", uri=database)
+
+
+def test_a_resumed_run_goes_on_and_changed_parameters_become_tags(database, tmp_path):
+    folder = tmp_path / "run"
+    first = Tracker.start(folder, uri=database, follow=False)
+    mirror = Mirror(folder)
+    mirror.params({"workers": 1, "lr": 0.1})
+    for step in (1, 2):
+        mirror.step(step, {"loss": float(step)})
+    first.close("FAILED")
+    second = Tracker.start(folder, uri=database, resume=True, follow=False)
+    assert second.run_id == first.run_id
+    assert client(database).get_run(first.run_id).info.status == "RUNNING"
+    mirror = Mirror(folder, resume_step=1)
+    mirror.params({"workers": 2, "lr": 0.1})
+    mirror.step(2, {"loss": 2.0})
+    mirror.step(3, {"loss": 3.0})
+    second.close()
+    run = client(database).get_run(first.run_id)
+    assert run.data.params["workers"] == "1" and run.data.tags["param.workers"] == "2"
+    assert "param.lr" not in run.data.tags and run.info.status == "FINISHED"
+    assert sorted(set(history(database, first.run_id, "loss"))) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+def test_each_kept_checkpoint_is_a_logged_model_with_its_values_and_the_last_is_the_kept_one(
+    database, tmp_path
+):
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    tracker = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    mirror = Mirror(tmp_path / "run")
+    for step, value in ((50, 0.3), (100, 0.4)):
+        mirror.model("dev/nDCG@10", step, tmp_path / "best", {"nDCG@10": value}, {"lr": 1})
+    assert tracker.close()
+    models = client(database).search_logged_models([tracker.experiment_id])
+    found = {m.name: m for m in models}
+    assert set(found) == {"dev-nDCG_at_10-step-50", "dev-nDCG_at_10-step-100"}
+    newest = found["dev-nDCG_at_10-step-100"]
+    assert newest.tags["kept"] == "true" and newest.tags["path"] == str(tmp_path / "best")
+    assert found["dev-nDCG_at_10-step-50"].tags["kept"] == "false"
+    assert [(m.key, m.value, m.step) for m in newest.metrics] == [("nDCG_at_10", 0.4, 100)]
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    assert newest.source_run_id == tracker.run_id and newest.params == {"lr": "1"}
+
+
+def test_child_runs_know_their_parent(database, tmp_path):
+    parent = Tracker.start(tmp_path / "all", uri=database, follow=False)
+    child = parent.child(tmp_path / "train", "train", follow=False)
+    assert client(database).get_parent_run(child.run_id).info.run_id == parent.run_id
+
+
+def test_a_file_that_is_gone_is_left_out_and_counted_not_waited_for(database, tmp_path):
+    tracker = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    mirror = Mirror(tmp_path / "run")
+    mirror.artifact(tmp_path / "gone.png")
+    mirror.step(1, {"P@5": 1.0, "P_at_5": 2.0})
+    assert tracker.close() and tracker.follower.refused == 2
+    assert client(database).get_run(tracker.run_id).data.metrics == {"P_at_5": 1.0}
+
+
+def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp_path):
+    values = {f"q{i}": 0.3 + 0.01 * (i % 7) for i in range(40)}
+    better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
+    noisy = {q: v + (0.2 if i % 2 else -0.199) for i, (q, v) in enumerate(better.items())}
+    moved = []
+    for n, found in enumerate((values, better, noisy, values)):
+        folder = tmp_path / f"model{n}"
+        folder.mkdir()
+        promotion = promote(database, "retriever", folder, metric="nDCG@10", values=found)
+        moved.append(promotion.moved)
+        assert promotion.version == n + 1
+    assert moved == [True, True, False, False]
+    assert "does not beat version 2" in promotion.reason and "paired t(39)" in promotion.reason
+    holder = client(database).get_model_version_by_alias("retriever", "champion")
+    assert holder.version in (2, "2")
+    assert json.loads((tmp_path / "model1/per_query.json").read_text())["values"] == better
+
+
+def test_what_tracking_uri_means(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert resolve_uri("none") is None
+    assert resolve_uri("auto", tmp_path / "s") == f"sqlite:///{tmp_path}/s/mlflow.db"
+    assert resolve_uri("sqlite:///x.db") == f"sqlite:///{tmp_path}/x.db"
+    assert resolve_uri("sqlite:////a/x.db") == "sqlite:////a/x.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    assert resolve_uri("auto") == "http://tracker:5000"
+    assert resolve_uri("sqlite") == f"sqlite:///{tmp_path}/mlflow.db"
