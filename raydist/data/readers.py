@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from raydist.data import irds, jsonl, parquet, trec, tsv
+from raydist.data import docstrings, irds, jsonl, parquet, sources, trec, tsv
 from raydist.data.formats import SUFFIXES, detect
 from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
 from raydist.data.judgements import parse_qrels, parse_run
@@ -27,7 +27,6 @@ from raydist.data.sources import (
     Paths,
     compression_of,
     expand,
-    fingerprint,
     open_input,
 )
 from raydist.errors import DataError
@@ -68,12 +67,15 @@ def plan_splits(
     Raises:
         DataError: nothing there, an unknown format, or no data at all.
     """
-    if irds.is_dataset(path):
-        return irds.splits(str(path))
-    files = expand(path, () if format else SUFFIXES, _CORPUS_NAMES)
-    splits = [split for file in files for split in _plan_file(file, format, split_bytes)]
+    splits: list[dict[str, Any]] = []
+    for each in _several(path):
+        if irds.is_dataset(each):
+            splits.extend(irds.splits(each))
+            continue
+        for file in expand(_made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES):
+            splits.extend(_plan_file(file, format, split_bytes))
     if not splits:
-        raise DataError(f"{_shown(path)}: no documents: {len(files)} empty file(s)")
+        raise DataError(f"{_shown(path)}: no documents: nothing but empty files")
     return splits
 
 
@@ -257,11 +259,12 @@ def read_queries(
     Raises:
         DataError: a bad line, no query at all, or a query id twice.
     """
-    if irds.is_dataset(path):
-        found = irds.queries(str(path))
-    else:
-        found = []
-        for file in expand(path, () if format else SUFFIXES, _QUERIES_NAMES):
+    found: list[Query] = []
+    for each in _several(path):
+        if irds.is_dataset(each):
+            found.extend(irds.queries(each))
+            continue
+        for file in expand(_made(each, "queries"), () if format else SUFFIXES, _QUERIES_NAMES):
             kind = detect(file.path, format)
             if kind == "trec":
                 parts = tuple((fields or {}).get("text", "title").split("+"))
@@ -307,16 +310,19 @@ def read_qrels(
         DataError: a bad line, contradicting judgements, or none at all.
     """
     found: dict[str, dict[str, int]] = {}
-    if irds.is_dataset(path):
-        found = irds.qrels(str(path))
-    else:
-        for file in expand(path, (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES):
-            for query, judged in parse_qrels(file.path).items():
+    for each in _several(path):
+        if irds.is_dataset(each):
+            parts = {each: irds.qrels(each)}
+        else:
+            files = expand(_made(each, "qrels"), (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES)
+            parts = {file.path: parse_qrels(file.path) for file in files}
+        for name, part in parts.items():
+            for query, judged in part.items():
                 for document, relevance in judged.items():
                     if found.setdefault(query, {}).setdefault(document, relevance) != relevance:
                         raise DataError(
-                            f"{file.path}: {query!r} and {document!r} are judged {relevance} here "
-                            f"and {found[query][document]} in another file"
+                            f"{name}: {query!r} and {document!r} are judged {relevance} here "
+                            f"and {found[query][document]} elsewhere"
                         )
     if not found:
         raise DataError(f"{_shown(path)}: no judgements")
@@ -338,6 +344,25 @@ def read_run(path: PathLike, *, sort: bool = False) -> Run:
     return parse_run(path, sort=sort)
 
 
+def fingerprint(path: Paths) -> str:
+    """Returns 32 hex digits that tell inputs apart by content; see `sources.fingerprint`."""
+    return sources.fingerprint([_made(each, "corpus") for each in _several(path)])
+
+
 def _shown(path: Paths) -> str:
-    several = [path] if isinstance(path, str | os.PathLike) else path
-    return ", ".join(os.fspath(each) for each in several)
+    return ", ".join(_several(path))
+
+
+def _several(path: Paths) -> list[str]:
+    return [os.fspath(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
+
+
+def _made(path: str, part: str) -> str:
+    """Returns a path itself, or the part of the docstring collection that it stands for."""
+    if not path.startswith(docstrings.PREFIX):
+        return path
+    packages = path.removeprefix(docstrings.PREFIX).split("+")
+    folder = docstrings.cached([name for name in packages if name])
+    return str(
+        folder / {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.txt"}[part]
+    )

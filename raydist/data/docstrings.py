@@ -1,0 +1,251 @@
+"""A real collection that every machine with Python has: the documentation inside its source code.
+
+A document is the words of a public name and its docstring without the first sentence, the first
+sentence is a query, and the pair is the judgement. Sources are parsed, never imported, so nothing
+runs; the same Python gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import sys
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from raydist.data.sources import PathLike
+from raydist.errors import DataError
+
+__all__ = ["PREFIX", "Entry", "cached", "collect", "extract", "modules", "write"]
+
+PREFIX = "docstrings:"
+"""Begins the pseudo path of the collection: `docstrings:`, or `docstrings:numpy+scipy` with more."""
+
+_VERSION = 1
+_SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
+_SKIPPED |= {"ensurepip", "__pycache__", "pydoc_data"}
+_LEAST_SUMMARY_WORDS = 4
+_LEAST_REST_WORDS = 15
+_NO_SUMMARY = re.compile(r"(?i)(args|arguments|parameters|returns|notes?|examples?|usage)\b\W*$")
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])(?=\s)|\n\s*\n")
+_NEGATIVES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A public name's documentation: dotted name, first sentence, and the rest."""
+
+    name: str
+    summary: str
+    rest: str
+
+    @property
+    def text(self) -> str:
+        """The document: the words of the name, then the rest of the docstring."""
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[._]+", " ", self.name)
+        return f"{words}\n{self.rest}"
+
+
+def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Returns `(dotted name, source file)` of public modules, sorted by name.
+
+    Args:
+        packages: installed packages to take beside the standard library; missing ones are left out.
+    """
+    roots = [("", Path(sysconfig.get_paths()["stdlib"]))]
+    for package in packages:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            roots.append((package, Path(next(iter(spec.submodule_search_locations)))))
+    found: dict[str, str] = {}
+    for prefix, root in roots:
+        for folder, inner, files in os.walk(root):
+            inner[:] = sorted(
+                d for d in inner if d not in _SKIPPED and not d.startswith(("_", "."))
+            )
+            relative = Path(folder).relative_to(root).parts
+            if prefix == "" and relative and "__init__.py" not in files:
+                inner[:] = []
+                continue
+            for file in files:
+                stem = file.removesuffix(".py")
+                if not file.endswith(".py") or (stem.startswith("_") and stem != "__init__"):
+                    continue
+                parts = [
+                    *filter(None, [prefix]),
+                    *relative,
+                    *([] if stem == "__init__" else [stem]),
+                ]
+                if parts:
+                    found[".".join(parts)] = os.path.join(folder, file)
+    return sorted(found.items())
+
+
+def extract(module: tuple[str, str]) -> list[Entry]:
+    """Returns the documented public names of a module, in source order."""
+    name, path = module
+    try:
+        source = Path(path).read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return []
+    entries = []
+    for dotted, docstring in _docstrings(tree, name):
+        summary, rest = _take_apart(docstring)
+        if len(summary.split()) < _LEAST_SUMMARY_WORDS or _NO_SUMMARY.match(summary):
+            continue
+        if len(rest.split()) >= _LEAST_REST_WORDS:
+            entries.append(Entry(dotted, summary, rest))
+    return entries
+
+
+def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
+    assert isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    docstring = ast.get_docstring(node)
+    if docstring:
+        yield name, docstring
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+            not child.name.startswith("_")
+        ):
+            yield from _docstrings(child, f"{name}.{child.name}")
+
+
+def _take_apart(docstring: str) -> tuple[str, str]:
+    """Returns the first sentence on one line and the rest, without half surrogates."""
+    clean = docstring.encode("utf-8", "replace").decode().strip()
+    end = _END_OF_SENTENCE.search(clean)
+    cut = len(clean) if end is None else end.start()
+    return " ".join(clean[:cut].split()), clean[cut:].strip()
+
+
+def collect(
+    packages: Iterable[str] = (),
+    run: Callable[
+        [Callable[[tuple[str, str]], list[Entry]], Sequence[tuple[str, str]]],
+        Iterable[list[Entry]],
+    ] = map,
+) -> list[Entry]:
+    """Returns the collection's entries sorted by name; summaries and rests occur once.
+
+    Args:
+        packages: installed packages to take beside the standard library.
+        run: maps `extract` over the modules, in any order; `map` does it here.
+    """
+    entries = [entry for some in run(extract, modules(packages)) for entry in some]
+    kept: list[Entry] = []
+    names: set[str] = set()
+    seen: set[str] = set()
+    for entry in sorted(entries, key=lambda e: (e.name, e.summary, e.rest)):
+        keys = {entry.summary.lower(), entry.rest}
+        if entry.name in names or keys & seen:
+            continue
+        names.add(entry.name)
+        seen |= keys
+        kept.append(entry)
+    return kept
+
+
+def write(folder: PathLike, entries: Sequence[Entry] | None = None) -> Path:
+    """Writes the collection in BEIR's form and returns its folder.
+
+    Files: `corpus.jsonl`, `queries.jsonl`, `qrels.txt` (all pairs); `train/` and `test/` with
+    `queries.jsonl` and `qrels.txt` each (80 % and 20 % by a hash of the id); `train.jsonl`, the
+    training pairs with 7 negatives in FlagEmbedding's form.
+
+    Args:
+        folder: where to write; made if missing.
+        entries: what `collect` returned; the standard library if None.
+
+    Raises:
+        DataError: there is no documentation (a Python without sources).
+    """
+    entries = collect() if entries is None else entries
+    if not entries:
+        raise DataError(f"no docstrings: Python at {sys.prefix} has no source files")
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    documents = [{"_id": e.name, "title": "", "text": e.text} for e in entries]
+    _write_lines(target / "corpus.jsonl", map(_json, documents))
+    train = [e for e in entries if _hash(e.name) % 5]
+    parts = {"": entries, "train": train, "test": [e for e in entries if not _hash(e.name) % 5]}
+    for part, chosen in parts.items():
+        (target / part).mkdir(exist_ok=True)
+        rows = [{"_id": f"q:{e.name}", "text": e.summary} for e in chosen]
+        _write_lines(target / part / "queries.jsonl", map(_json, rows))
+        _write_lines(target / part / "qrels.txt", (f"q:{e.name} 0 {e.name} 1" for e in chosen))
+    _write_lines(target / "train.jsonl", map(partial(_sample, entries), train))
+    return target
+
+
+def cached(packages: Sequence[str] = ()) -> Path:
+    """Returns the folder of a collection, made once for each state of the sources.
+
+    Args:
+        packages: as for `collect`.
+
+    Raises:
+        DataError: the cache (`RAYDIST_CACHE`, by default `~/.cache/raydist`) cannot be written.
+    """
+    sources = modules(packages)
+    state = [(name, os.path.getsize(path)) for name, path in sources]
+    name = f"docstrings-{_hash(json.dumps([_VERSION, state])):014x}"
+    root = os.environ.get("RAYDIST_CACHE") or os.path.join(
+        os.path.expanduser("~"), ".cache/raydist"
+    )
+    folder = Path(root) / name
+    if (folder / "train.jsonl").exists():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial_folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
+    except OSError as error:
+        raise DataError(
+            f"{root}: the cache cannot be written ({error}); set RAYDIST_CACHE to a folder"
+        ) from error
+    write(partial_folder, collect(packages))
+    try:
+        os.rename(partial_folder, folder)
+    except OSError:
+        if not (folder / "train.jsonl").exists():  # else another process was faster
+            raise
+    return folder
+
+
+def _sample(entries: Sequence[Entry], entry: Entry) -> str:
+    """Returns a training line: the pair and negatives that stand elsewhere in the collection."""
+    start = _hash(f"negatives of {entry.name}")
+    chosen: list[str] = []
+    for i in range(len(entries)):
+        other = entries[(start + i * 7919) % len(entries)]
+        if len(chosen) == _NEGATIVES:
+            break
+        if other.name != entry.name and other.text not in chosen:
+            chosen.append(other.text)
+    return _json({"query": entry.summary, "pos": [entry.text], "neg": chosen})
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "big")
+
+
+def _json(row: object) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with open(path, "w", encoding="utf-8", newline="\n") as out:
+        out.writelines(f"{line}\n" for line in lines)
