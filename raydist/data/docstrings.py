@@ -28,7 +28,7 @@ from raydist.errors import DataError
 __all__ = ["PREFIX", "Entry", "cached", "collect", "extract", "modules", "write"]
 
 PREFIX = "docstrings:"
-"""Begins the pseudo path of the collection: `docstrings:`, or `docstrings:numpy+scipy` with more."""
+"""Begins the pseudo path `docstrings:`; `docstrings:numpy+scipy` takes packages as well."""
 
 _VERSION = 1
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
