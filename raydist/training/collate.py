@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -33,6 +33,8 @@ __all__ = [
     "text_hashes",
 ]
 
+Role = Literal["query", "document", "answer"]
+
 Inputs = dict[str, torch.Tensor]
 """Padded model inputs: `input_ids` and `attention_mask` [n, L], `token_type_ids` where used."""
 
@@ -41,7 +43,7 @@ class TextModel(Protocol):
     """What collation needs of a bi-encoder."""
 
     def tokenize(
-        self, texts: Sequence[str], role: str, instruction: str | None = None
+        self, texts: Sequence[str], role: Role, instruction: str | None = None
     ) -> list[list[int]]:
         """Returns the unpadded token ids of texts; None takes the role's own instruction."""
         ...
@@ -54,12 +56,12 @@ class TextModel(Protocol):
 class PairModel(Protocol):
     """What collation needs of a cross-encoder."""
 
-    def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[list[int]]:
-        """Returns the unpadded token ids of each pair."""
+    def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[Any]:
+        """Returns each pair tokenised, unpadded; `len` counts its tokens."""
         ...
 
-    def pad(self, token_ids: Sequence[Sequence[int]]) -> Inputs:
-        """Returns the rows padded to the longest."""
+    def pad(self, pairs: list[Any]) -> Inputs:
+        """Returns the pairs padded to the longest."""
         ...
 
 
@@ -75,8 +77,8 @@ class Batch:
         query_hashes_B: int64 hashes of the queries' texts.
         passage_hashes_P: int64 hashes of the documents' texts: equal text, equal hash.
         mask_BD: true where a sample has a document: `targets` and `labels` are padded to D.
-        targets_BD: float32 teacher scores per document as the data has them (the objective turns
-            them into targets), 0 where padded; None where the data set has no teacher.
+        targets_BD: float32 teacher targets per document (already turned by `target`), 0 where
+            padded; None where the data set has no teacher.
         labels_BD: float32 graded relevance per document, 1 for positives where it is not graded.
         answers: bi-encoder: inputs of the B·A answers, sample after sample, the answer first and
             its negatives after it; None where the data set has no answers. A missing answer is a
@@ -188,7 +190,7 @@ def collate_texts(
     targets: bool = False,
     answers: int = 0,
     answer_targets: bool = False,
-    answer_role: str = "answer",
+    answer_role: Role = "answer",
     no_in_batch: bool = False,
     symmetric: bool = False,
     global_samples: int | None = None,
@@ -286,13 +288,13 @@ def collate_pairs(
         dataset=dataset,
         rows_B=None if rows is None else torch.tensor(list(rows), dtype=torch.int64),
         global_samples=len(samples) if global_samples is None else global_samples,
-        tokens=int(pairs["attention_mask"].sum()),
+        tokens=sum(len(pair) for pair in ids),
         padded_tokens=pairs["input_ids"].numel(),
     )
 
 
 def _tokens(
-    model: TextModel, texts: Sequence[str], role: str, prompts: Sequence[str | None]
+    model: TextModel, texts: Sequence[str], role: Role, prompts: Sequence[str | None]
 ) -> list[list[int]]:
     """Tokenises texts, each with its own prompt if it has one: a call for each distinct prompt."""
     distinct = set(prompts)

@@ -13,7 +13,7 @@ Kind = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A learning rate over a run.
+    """The learning rates of a run.
 
     Attributes:
         lr: the highest rate.

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydist.errors import JobError
+from raydist.losses.objective import Objective
+from raydist.losses.parts import Distill, contrastive
+from raydist.training import loop
+from raydist.training.checkpoint import LocalCheckpoints
+from raydist.training.collate import Batch, collate_texts
+from raydist.training.engine import TorchEngine
+from raydist.training.samplers import GroupSampler, Order, Stream
+from raydist.training.schedule import Schedule
+from raydist.training.source import BatchSource, Part, ahead
+from raydist.training.step import biencoder_step
+from tests.training.small import checkpoint, encoder, samples
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("model"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Counter:
+    """A listener that remembers the steps it saw, and stops or breaks off at one."""
+
+    def __init__(self, stop: int = -1, break_at: int = -1) -> None:
+        self.seen: list[int] = []
+        self.stop, self.break_at = stop, break_at
+
+    def after_step(self, step: int, model: Any) -> bool:
+        self.seen.append(step)
+        if step == self.break_at:
+            raise Interrupted
+        return step == self.stop
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.seen = list(state["seen"])
+
+
+def train(
+    folder: Path,
+    out: Path,
+    *,
+    steps: int = 8,
+    every: int = 0,
+    accumulation: int = 1,
+    listener: Counter | None = None,
+    prefetch: int = 2,
+    temperature: float = 0.05,
+    dropout: float = 0.1,
+    **options: Any,
+) -> tuple[loop.Outcome, list[dict[str, float]], dict[str, torch.Tensor]]:
+    model = encoder(folder, dropout=dropout)
+    engine = TorchEngine(model, lr=1e-3)
+    objective = Objective((contrastive(temperature=temperature, distill=Distill()),))
+    rows = samples(scores=True)
+    part = Part(
+        "small",
+        rows,
+        GroupSampler(3),
+        lambda drawn, numbers, total: collate_texts(
+            drawn, model, rows=numbers, targets=True, global_samples=total
+        ),
+    )
+    source = BatchSource(Order((Stream(len(rows), 6),), 5), (part,), accumulation=accumulation)
+    logged: list[dict[str, float]] = []
+    outcome = loop.run(
+        engine,
+        lambda batches: biencoder_step(engine, batches, objective),
+        objective.total,
+        source,
+        loop.Plan(
+            steps,
+            Schedule(1e-3, steps, 0.25),
+            log_every=1,
+            checkpoint_every=every,
+            prefetch=prefetch,
+            progress=False,
+            folder=out / "bad",
+        ),
+        log=lambda step, values: logged.append({"step": step, **values}),
+        checkpoints=LocalCheckpoints(out),
+        listeners={"count": listener} if listener else None,
+        **options,
+    )
+    return outcome, logged, {k: v.clone() for k, v in model.state_dict().items()}
+
+
+TIMES = ("samples_per_s", "tokens_per_s", "gpu_memory_mb")
+
+
+def timeless(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    folder: Path, tmp_path: Path
+) -> None:
+    _, whole, weights = train(folder, tmp_path / "a", every=3)
+    with pytest.raises(Interrupted):
+        train(folder, tmp_path / "b", every=3, listener=Counter(break_at=5))
+    outcome, rest, again = train(folder, tmp_path / "b", every=3)
+    assert outcome.resumed_at == 3 and outcome.step == 8
+    assert timeless(rest) == timeless(whole)[3:]
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, again[name]), name
+    assert whole[0]["loss"] > whole[-1]["loss"] > 0
+
+
+def test_dropout_follows_the_step_and_not_what_ran_before(folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    _, first, _ = train(folder, tmp_path / "a", steps=2)
+    torch.manual_seed(2)
+    torch.rand(17)
+    _, second, _ = train(folder, tmp_path / "b", steps=2, prefetch=0)
+    _, none, _ = train(folder, tmp_path / "c", steps=2, dropout=0.0)
+    assert timeless(first) == timeless(second)
+    assert first[0]["loss"] != none[0]["loss"]
+
+
+def test_a_line_names_every_term_rate_and_norm(folder: Path, tmp_path: Path) -> None:
+    outcome, lines, _ = train(folder, tmp_path, dropout=0.0)
+    line = lines[0]
+    assert {"loss", "loss/infonce", "lr", "grad_norm", "samples_per_s", "padding_waste"} <= set(
+        line
+    )
+    terms = [v for k, v in line.items() if k.startswith("loss/")]
+    assert len(terms) == 2 and sum(terms) == pytest.approx(line["loss"], rel=1e-6)
+    assert [entry["lr"] for entry in lines[:3]] == [5e-4, 1e-3, 1e-3]  # a rise of two steps
+    assert lines[-1]["lr"] == pytest.approx(1e-3 / 6)
+    assert line["epoch"] == 0.25 and 0 < outcome.padding_waste < 1 and outcome.samples == 48
+
+
+def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -> None:
+    """With the query's own negatives only, cutting a step into parts changes nothing."""
+    model = encoder(folder)
+    rows = samples(scores=True)
+    norms = []
+    for accumulation in (1, 2, 3):
+        model = encoder(folder)
+        engine = TorchEngine(model, lr=1e-3)
+        objective = Objective((contrastive(scope="no_in_batch", distill=Distill()),))
+        part = Part(
+            "small",
+            rows,
+            GroupSampler(3),
+            lambda drawn, numbers, total, model=model: collate_texts(
+                drawn, model, targets=True, global_samples=total
+            ),
+        )
+        source = BatchSource(Order((Stream(24, 7),), 5), (part,), accumulation=accumulation)
+        batches = source(0)
+        assert len(batches) == accumulation and sum(b.size for b in batches) == 7
+        terms = biencoder_step(engine, batches, objective)
+        norms.append((objective.total(terms), engine.step()))
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+    assert norms[2] == pytest.approx(norms[0], rel=1e-5)
+
+
+def test_ranks_share_the_global_batch_in_order(folder: Path) -> None:
+    def collate(drawn: Any, numbers: Any, total: int) -> Any:
+        return list(numbers), total
+
+    part = Part("small", samples(), GroupSampler(3), collate)
+    order = Order((Stream(24, 7),), 5)
+    (whole,) = BatchSource(order, (part,))(2)
+    for world in (2, 3):
+        shares = [BatchSource(order, (part,), rank, world)(2)[0] for rank in range(world)]
+        assert [row for rows, _ in shares for row in rows] == whole[0]
+        assert {total for _, total in shares} == {7}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
+    folder: Path, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def broken(terms: loop.Terms) -> float:
+        nonlocal calls
+        calls += 1
+        return math.nan if calls == 3 else 1.0
+
+    original, loop_run = Objective.total, loop.run
+    del loop_run
+    try:
+        Objective.total = lambda self, terms: broken(terms)  # type: ignore[assignment,method-assign]
+        with pytest.raises(JobError, match=r"step 3: loss nan .*samples are in .*rank-0\.jsonl"):
+            train(folder, tmp_path)
+    finally:
+        Objective.total = original  # type: ignore[method-assign]
+    saved = (tmp_path / "bad" / "step-00000003-rank-0.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in saved]
+    assert len(records) == 6 and {len(r["documents"]) for r in records} == {3}
+    assert all(r["dataset"] == "small" and r["query"] for r in records)
+
+
+def test_listeners_see_step_zero_and_may_stop_and_a_stopped_run_stays_stopped(
+    folder: Path, tmp_path: Path
+) -> None:
+    listener = Counter(stop=4)
+    outcome, lines, _ = train(folder, tmp_path, listener=listener)
+    assert outcome.stopped and outcome.step == 4 == len(lines)
+    assert listener.seen == [0, 1, 2, 3, 4]
+    again = Counter()
+    outcome, lines, _ = train(folder, tmp_path, listener=again)
+    assert outcome.stopped and outcome.step == 4 and lines == [] and again.seen == [0, 1, 2, 3, 4]
+
+
+def test_a_checkpoint_is_complete_or_not_there(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path, steps=6, every=1)
+    found = sorted(f.name for f in tmp_path.iterdir() if f.is_dir())
+    assert found == ["step-00000005", "step-00000006"]
+    store = LocalCheckpoints(tmp_path)
+
+    def fails(target: Path) -> None:
+        (target / "half").write_text("x")
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        store.save(7, fails, {})
+    latest = store.latest()
+    assert latest is not None and latest.name == "step-00000006"
+    (tmp_path / "step-00000009").mkdir()  # without its state
+    latest = store.latest()
+    assert latest is not None and latest.name == "step-00000006"
+
+
+def test_batches_come_in_order_and_errors_come_through() -> None:
+    def source(step: int) -> list[Batch]:
+        if step == 7:
+            raise ValueError("row 7")
+        return [step]  # type: ignore[list-item]
+
+    for depth in (0, 1, 3):
+        seen: list[Any] = []
+        with pytest.raises(ValueError, match="row 7"), ahead(source, 2, 9, depth) as batches:
+            for batch in batches:
+                seen += batch
+        assert seen == [2, 3, 4, 5, 6]
+    with ahead(source, 3, 6) as batches:
+        assert [b[0] for b in batches] == [3, 4, 5]
+
+
+def test_rates_rise_then_fall() -> None:
+    linear = Schedule(2.0, 10, 4)
+    assert [linear.at(s) for s in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert linear.at(4) == 2.0 and linear.at(7) == 1.0 and linear.at(10) == 0.0
+    cosine = Schedule(2.0, 10, 0, "cosine")
+    assert cosine.at(0) == 2.0 and cosine.at(5) == pytest.approx(1.0) and cosine.at(10) < 1e-9
+    assert Schedule(2.0, 10, 0, "constant").at(9) == 2.0
+    assert Schedule(2.0, 10, 0.2).warmup_steps == 2
+    assert Schedule(2.0, 10, 0, "linear", floor=0.3).at(9) == pytest.approx(0.6)
