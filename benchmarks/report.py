@@ -1,0 +1,135 @@
+"""What all benchmarks share: their arguments, the machine's description, the table, the record.
+
+A benchmark ends with `write_results("bow", figures, goals)`, which prints every figure beside its
+goal and writes `benchmarks/results/bow.json`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RESULTS", "WORK", "arguments", "goal", "machine", "print_table", "write_results"]
+
+RESULTS = Path(__file__).parent / "results"
+"""Where the records lie, one JSON file per benchmark."""
+
+WORK = Path(__file__).parent / ".work"
+"""Downloads, corpora and peers' environments; ignored by git."""
+
+_HOLDS = {
+    "<=": lambda a, b: a <= b,
+    "<": lambda a, b: a < b,
+    ">=": lambda a, b: a >= b,
+    ">": lambda a, b: a > b,
+    "==": lambda a, b: a == b,
+}
+
+
+def arguments(defaults: Mapping[str, Any], argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns `key=value` arguments over the defaults, each read as its default's type."""
+    values = dict(defaults)
+    for word in sys.argv[1:] if argv is None else argv:
+        key, equals, value = word.partition("=")
+        if not equals or key not in values:
+            raise SystemExit(f"{word!r}: expected key=value with a key of {', '.join(values)}")
+        kind = type(values[key])
+        values[key] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+    return values
+
+
+def machine() -> dict[str, Any]:
+    """Returns a description of this machine: processor, cores, memory, system, accelerators."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(x.split(":", 1)[1].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    about: dict[str, Any] = {
+        "cpu": name,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        about["gpu"] = torch.cuda.get_device_name(0)
+    return about
+
+
+def goal(op: str, value: float) -> dict[str, Any]:
+    """Returns a goal as it is recorded, such as `{"op": "<=", "value": 0.6}`."""
+    assert op in _HOLDS, op
+    return {"op": op, "value": value}
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Prints a table with aligned columns; numbers to four digits, None as a dash."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    print(f"\n{title}")
+    for row in [list(columns), ["-" * width for width in widths], *cells]:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        )
+        print("  ".join([first, *rest]).rstrip())
+    sys.stdout.flush()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def write_results(
+    name: str,
+    figures: Mapping[str, float],
+    goals: Mapping[str, Mapping[str, Any]],
+    *,
+    notes: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Path:
+    """Prints the figures beside their goals and writes `results/NAME.json`; returns its path.
+
+    Args:
+        name: the benchmark's name.
+        figures: what was measured; a figure that could not be measured is left out.
+        goals: `{key: goal("<=", 0.6)}`.
+        notes: settings and remarks to be kept beside the figures.
+        folder: where to write, `benchmarks/results` if None.
+    """
+    rows = []
+    for key in dict.fromkeys([*figures, *goals]):
+        aim, value = goals.get(key), figures.get(key)
+        held = "" if aim is None else "not measured"
+        if aim is not None and value is not None:
+            held = "holds" if _HOLDS[aim["op"]](value, aim["value"]) else "MISSED"
+        rows.append([key, value, "" if aim is None else f"{aim['op']} {aim['value']}", held])
+    print_table(f"benchmark {name}", ["figure", "value", "goal", ""], rows)
+    record: dict[str, Any] = {
+        "name": name,
+        "figures": dict(figures),
+        "goals": {key: dict(aim) for key, aim in goals.items()},
+        "machine": machine(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if notes:
+        record["notes"] = dict(notes)
+    target = (folder or RESULTS) / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, target)
+    return target
