@@ -25,8 +25,8 @@ from raydist.models.backbone import (
     position_limit,
     resolve_folder,
 )
-from raydist.models.biencoder import save_tokenizer, save_transformer
 from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.saving import save_tokenizer, save_transformer
 from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
 
 __all__ = ["CrossEncoderModel"]
@@ -68,7 +68,9 @@ class CrossEncoderModel(nn.Module):
             query_max_length=contract.query_max_length,
         )
         config: Any = transformer.config
-        self._types = int(getattr(config, "type_vocab_size", 0) or 0) > 1
+        # As transformers does: a tokenizer that declares no token types leaves them all 0.
+        declared = "token_type_ids" in tokenizer.model_input_names
+        self._types = declared and int(getattr(config, "type_vocab_size", 0) or 0) > 1
 
     @classmethod
     def load(

@@ -1,0 +1,166 @@
+"""`rerank`: a Run reordered by a reranker; written once for all rerankers.
+
+The candidates of all queries are flattened into batches for `Reranker.score`, the scores scattered
+back, and each query's list sorted stably: equal scores keep the run's order. The result is a
+permutation of what was scored, and the input is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from raydist.errors import DataError
+from raydist.protocols import Reranker
+from raydist.records import Document, Query, Run
+
+__all__ = ["Missing", "Texts", "rerank"]
+
+Missing = Literal["error", "drop", "keep"]
+
+
+class Texts(Protocol):
+    """A document store: texts by id."""
+
+    def get(self, doc_ids: Sequence[str], /) -> Sequence[Document | None]:
+        """Returns a document for each id, None where there is none."""
+        ...
+
+
+def rerank(
+    run: Run,
+    reranker: Reranker,
+    store: Texts | Mapping[str, str],
+    queries: Sequence[Query] | Mapping[str, str],
+    *,
+    depth: int = 0,
+    missing: Missing = "error",
+    batch_queries: int = 64,
+    tag: str = "raydist",
+) -> Run:
+    """Returns `run` with each query's documents in the order of the reranker's scores.
+
+    Args:
+        run: the candidates; row order is their ranking.
+        reranker: anything with `score`.
+        store: document texts by id (title and text joined), as a store or a plain mapping.
+        queries: query texts by id.
+        depth: how many candidates of a query are reranked and kept; 0 = all.
+        missing: what becomes of a candidate without text. `error` refuses, `drop` leaves it out,
+            `keep` puts it below the scored ones, in the old order, each a little lower.
+        batch_queries: how many queries are scored in one call.
+        tag: the new run's tag.
+
+    Raises:
+        TypeError: an argument has the wrong type; the message says which.
+        DataError: a query or (with `missing="error"`) a document has no text, or a score is NaN.
+    """
+    _check_types(run, reranker, store, queries, depth)
+    texts = (
+        {query.query_id: query.text for query in queries}
+        if not isinstance(queries, Mapping)
+        else queries
+    )
+    rankings: list[tuple[str, list[str], Any]] = []
+    for batch in _batches(run.top(depth) if depth else run, batch_queries):
+        prepared = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
+        scored = reranker.score([(asked, found) for asked, found, _ in prepared])
+        if len(scored) != len(prepared):
+            raise DataError(f"the reranker gave {len(scored)} lists for {len(prepared)} queries")
+        for (query_id, doc_ids), (_, found, has_text), scores in zip(batch, prepared, scored):
+            if len(scores) != len(found):
+                raise DataError(
+                    f"query {query_id!r}: the reranker gave {len(scores)} scores for "
+                    f"{len(found)} documents"
+                )
+            ranking = _sort(query_id, doc_ids, has_text, scores, keep=missing == "keep")
+            rankings.append((query_id, *ranking))
+    return Run.from_lists(rankings, tag)
+
+
+def _check_types(run: object, reranker: object, store: object, queries: object, depth: int) -> None:
+    if not isinstance(run, Run):
+        raise TypeError(f"run: expected a raydist Run, got {type(run).__name__}")
+    if isinstance(reranker, type) or not isinstance(reranker, Reranker):
+        raise TypeError(
+            f"reranker: expected an object with score(batch), got {type(reranker).__name__}"
+        )
+    if not isinstance(store, Mapping) and not callable(getattr(store, "get", None)):
+        raise TypeError(
+            f"store: expected a document store or a mapping of texts, got {type(store).__name__}"
+        )
+    plain = isinstance(queries, Mapping) or (
+        isinstance(queries, Sequence)
+        and not isinstance(queries, str)
+        and all(isinstance(query, Query) for query in queries)
+    )
+    if not plain:
+        raise TypeError(
+            f"queries: expected Query records or a mapping of texts, got {type(queries).__name__}"
+        )
+    if not isinstance(depth, int) or isinstance(depth, bool) or depth < 0:
+        raise TypeError(f"depth: expected a whole number from 0, got {depth!r}")
+
+
+def _batches(run: Run, size: int) -> Iterator[list[tuple[str, list[str]]]]:
+    batch: list[tuple[str, list[str]]] = []
+    for query_id, doc_ids, _ in run:
+        batch.append((query_id, doc_ids))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _texts(
+    query_id: str,
+    doc_ids: Sequence[str],
+    store: Texts | Mapping[str, str],
+    queries: Mapping[str, str],
+    missing: Missing,
+) -> tuple[str, list[str], np.ndarray]:
+    """Returns the query's text, the texts that were found, and for each id whether it was."""
+    if query_id not in queries:
+        raise DataError(f"query {query_id!r} is in the run, but has no text in queries")
+    found: Sequence[str | None]
+    if isinstance(store, Mapping):
+        found = [store.get(doc_id) for doc_id in doc_ids]
+    else:
+        found = [d if d is None else d.contents for d in store.get(doc_ids)]
+    has_text = np.array([text is not None for text in found], bool)
+    if missing == "error" and not has_text.all():
+        absent = doc_ids[int(np.flatnonzero(~has_text)[0])]
+        raise DataError(
+            f"query {query_id!r}: document {absent!r} has no text in the corpus "
+            f"({int((~has_text).sum())} of {len(doc_ids)}); use missing=drop to leave such "
+            "documents out, or missing=keep to put them below the scored ones"
+        )
+    return queries[query_id], [text for text in found if text is not None], has_text
+
+
+def _sort(
+    query_id: str, doc_ids: Sequence[str], has_text: np.ndarray, scores: Sequence[float], keep: bool
+) -> tuple[list[str], np.ndarray]:
+    """Returns ids and float32 scores, best first; equal scores in the given order."""
+    values = np.asarray(scores, np.float64)
+    if not np.isfinite(values).all():
+        raise DataError(f"query {query_id!r}: the reranker gave a score that is not finite")
+    order = np.argsort(-values, kind="stable")
+    places = np.flatnonzero(has_text).tolist()
+    ids = [doc_ids[places[i]] for i in order.tolist()]
+    ranked = values[order].astype(np.float32)
+    if keep and not has_text.all():
+        rest = np.flatnonzero(~has_text).tolist()
+        ids += [doc_ids[i] for i in rest]
+        lowest = ranked[-1] if len(ranked) else np.float32(0)
+        ranked = np.concatenate((ranked, _below(lowest, len(rest))))
+    return ids, ranked
+
+
+def _below(score: np.float32, count: int) -> np.ndarray:
+    """Returns `count` float32 numbers, each lower than the one before, all below `score`."""
+    step = max(1e-3, abs(float(score)) * 1e-5)
+    return (float(score) - step * np.arange(1, count + 1)).astype(np.float32)

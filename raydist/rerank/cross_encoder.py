@@ -1,0 +1,199 @@
+"""CrossEncoder: rerank with a sequence-classification model that reads query and document together.
+
+Loads raydist, sentence-transformers and plain Hugging Face folders; scores are those of
+sentence-transformers' CrossEncoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from raydist.errors import ConfigError
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.tokens import Pair
+from raydist.rerank.engine import Engine
+from raydist.rerank.packed import can_pack, packed_logits, use_packed_attention
+from raydist.rerank.rows import Encoded, Options, Row, fit
+
+__all__ = ["CrossEncoder", "CrossEncoderScorer", "batch_tokens_for", "pick_device", "pick_dtype"]
+
+
+def pick_device(device: str = "") -> torch.device:
+    """Returns the device of that name, or the accelerator that is there, else the CPU."""
+    if device:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype(dtype: str, device: torch.device) -> str:
+    """Returns `dtype`, or what suits the device: bfloat16 on an accelerator, else float32."""
+    return dtype or ("float32" if device.type == "cpu" else "bfloat16")
+
+
+def batch_tokens_for(device: torch.device) -> int:
+    """Returns a token budget that suits the device: caches on a CPU, parallelism elsewhere."""
+    return 2048 if device.type == "cpu" else 65536
+
+
+class CrossEncoderScorer:
+    """A cross-encoder behind the scorer engine.
+
+    Args:
+        model: the cross-encoder; in evaluation mode while it scores.
+        packed: run without padding; the model can then be used by this scorer alone.
+        name: how answers name the model.
+    """
+
+    def __init__(self, model: CrossEncoderModel, *, packed: bool = False, name: str = "") -> None:
+        self.model = model
+        self.name = name or model.source
+        self.sigmoid = model.contract.activation == "sigmoid"
+        self.packed = packed and can_pack(model.transformer)
+        if self.packed:
+            use_packed_attention(model.transformer)
+        backend = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
+        backend.no_padding()
+        backend.no_truncation()
+        self._tokenizer = backend
+        self._before, self._between, self._after, self._segment = _template(backend)
+        if "token_type_ids" not in model.tokenizer.model_input_names:
+            self._segment = None  # as in transformers: all tokens are of type 0
+        special = len(self._before) + len(self._between) + len(self._after)
+        self.room = model.contract.document_max_length - special
+        self.query_cap = model.contract.query_max_length
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        """Returns the rows of (query, document): the query and each document tokenised once."""
+        if options.instruction:
+            raise ConfigError(
+                f"instruction={options.instruction!r}: {self.name} takes no instruction"
+            )
+        encodings = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
+        asked = encodings[0].ids
+        if self.query_cap:
+            asked = asked[: self.query_cap]
+        rows: list[list[Row]] = []
+        truncated: list[bool] = []
+        for index, encoding in enumerate(encodings[1:]):
+            ids = encoding.ids
+            question = self._question(asked, len(ids), options)
+            pieces, lost = fit(ids, self.room - len(question), index, options)
+            rows.append([self._row(question, piece) for piece in pieces])
+            truncated.append(lost)
+        return Encoded(rows, truncated, sum(map(len, chain.from_iterable(rows))))
+
+    def forward(self, rows: Sequence[Row]) -> np.ndarray:
+        """Returns the rows' logits, float32 [n]."""
+        with torch.inference_mode():
+            if self.packed:
+                with torch.autocast(
+                    self.model.device.type,
+                    self.model.autocast,
+                    enabled=self.model.autocast is not None,
+                ):
+                    logits = packed_logits(self.model.transformer, rows)[:, 0]
+                return logits.float().cpu().numpy()
+            inputs = self.model.pad([Pair(list(row.tokens), row.segment) for row in rows])
+            if len(rows[0]) == len(rows[-1]) == max(map(len, rows)):
+                del inputs["attention_mask"]
+            device = self.model.device
+            moved = {name: tensor.to(device) for name, tensor in inputs.items()}
+            return self.model(moved).float().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _question(self, asked: list[int], document: int, options: Options) -> list[int]:
+        """Returns the query's tokens that fit: the longer of the two is cut, as the field does.
+
+        A query of at most half the room is never cut; where pieces of a document are scored, the
+        query gets at most half.
+        """
+        half = self.room // 2
+        if self.query_cap or len(asked) <= half:
+            return asked[: self.room - 1]
+        if options.truncation == "chunk_max":
+            return asked[:half]
+        document = min(document, options.max_tokens_per_document or document)
+        if len(asked) <= document:
+            return asked[:half]
+        return asked[: max(self.room - half, self.room - document)]
+
+    def _row(self, question: Sequence[int], document: Sequence[int]) -> Row:
+        tokens = [*self._before, *question, *self._between, *document, *self._after]
+        segment = len(tokens)
+        if self._segment is not None:
+            segment = len(self._before) + len(question) + self._segment
+        return Row(tokens, segment)
+
+
+class CrossEncoder:
+    """Reranks with a cross-encoder; satisfies the `Reranker` protocol.
+
+    Args:
+        path_or_name: folder, finished training run, or hub name.
+        max_length: tokens of a pair, special tokens included; 0 = the model's own.
+        query_max_length: tokens kept of a query; 0 = the longer of query and document is cut.
+        device: "cpu", "cuda:0", ...; empty = what is there.
+        dtype: float32, bfloat16 or float16; empty = what suits the device.
+        batch_tokens: the engine's budget; 0 = what suits the device.
+        packed: run without padding where architecture and device allow it.
+        threads: how many threads tokenise.
+        options: truncation and caps of every request.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        *,
+        max_length: int = 0,
+        query_max_length: int = 0,
+        device: str = "",
+        dtype: str = "",
+        batch_tokens: int = 0,
+        packed: bool = True,
+        threads: int = 2,
+        options: Options = Options(),  # noqa: B008  frozen
+    ) -> None:
+        where = pick_device(device)
+        model = CrossEncoderModel.load(
+            path_or_name,
+            max_length=max_length or None,
+            query_max_length=query_max_length or None,
+            replace_contract=bool(max_length or query_max_length),
+            dtype=pick_dtype(dtype, where),
+            device=where,
+        )
+        self.options = options
+        self.scorer = CrossEncoderScorer(
+            model, packed=packed and where.type == "cpu", name=str(path_or_name)
+        )
+        self.engine = Engine(
+            self.scorer, batch_tokens=batch_tokens or batch_tokens_for(where), threads=threads
+        )
+
+    def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Returns one score per document, larger is better; lists may be ragged or empty."""
+        return self.engine.score(batch, self.options)
+
+
+def _template(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], int | None]:
+    """Returns the special tokens before, between and after a pair, and where segment 1 begins.
+
+    The last is counted from the end of the query, and None if all tokens are of segment 0.
+    """
+    probe: Any = tokenizer.encode("a", "b")
+    owners = probe.sequence_ids
+    first = owners.index(0)
+    last = len(owners) - 1 - owners[::-1].index(1)
+    query = [place for place, owner in enumerate(owners) if owner == 0]
+    document = [place for place, owner in enumerate(owners) if owner == 1]
+    between = probe.ids[query[-1] + 1 : document[0]]
+    segment = None
+    if 1 in probe.type_ids:
+        segment = probe.type_ids.index(1) - query[-1] - 1
+    return probe.ids[:first], between, probe.ids[last + 1 :], segment

@@ -1,0 +1,318 @@
+"""The scorer engine: many requests, one model, micro-batches under a token budget.
+
+A request is tokenised in threads, its equal documents once; its rows wait in a pool sorted by
+length. One thread forms micro-batches: the request that got the fewest tokens so far gives the
+seed (its longest row), and rows of nearly that length, of any request, fill the batch up to the
+token budget. So a small request is not kept waiting by a large one, and little is padded.
+Start-time fair queueing: a new request starts at the smallest service of those waiting.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+
+from raydist.rerank.pool import Pool, Unit
+from raydist.rerank.rows import Encoded, Options, Scorer, sigmoid
+
+__all__ = ["DeadlinePassed", "Engine", "Scored", "Stats"]
+
+
+class DeadlinePassed(TimeoutError):
+    """The request's deadline came before its last batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to one request of n documents.
+
+    Attributes:
+        scores: float64 [n], larger is better.
+        logits: float32 [n], the model's own numbers.
+        truncated: for each document whether a part of it was not read.
+        chunks: in how many pieces each document was read.
+        tokens: prompt tokens, shared prefixes counted once per row.
+        cached_prefix_tokens: how many of them were not computed again.
+        queue_s: seconds from tokenised to the first batch.
+        tokenize_s: seconds of tokenising.
+        infer_s: seconds from the first batch to the end.
+    """
+
+    scores: np.ndarray
+    logits: np.ndarray
+    truncated: list[bool]
+    chunks: list[int]
+    tokens: int = 0
+    cached_prefix_tokens: int = 0
+    queue_s: float = 0.0
+    tokenize_s: float = 0.0
+    infer_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters since the engine began; `padded_tokens` includes `tokens`."""
+
+    requests: int = 0
+    documents: int = 0
+    rows: int = 0
+    batches: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    tokenize_s: float = 0.0
+    infer_s: float = 0.0
+
+    @property
+    def padding_waste(self) -> float:
+        """The share of computed tokens that was padding."""
+        return 1.0 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+
+@dataclass(eq=False)
+class _Request:
+    query: str
+    documents: list[str]
+    """Distinct texts; the original's i-th is `documents[place[i]]`."""
+    place: list[int]
+    options: Options
+    deadline: float
+    future: Future[Scored]
+    born: float
+    encoded: Encoded = field(default_factory=lambda: Encoded([], []))
+    logits: list[float] = field(default_factory=list)
+    waiting: int = 0
+    ready: float = 0.0
+    started: float = 0.0
+    tokenize_s: float = 0.0
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline < time.monotonic()
+
+
+_Batch: TypeAlias = tuple[list[Unit[_Request]], "Future[np.ndarray]"]
+
+
+class Engine:
+    """Scores requests with one model; `submit` from any thread, `score` for a batch at once.
+
+    Args:
+        scorer: the model.
+        batch_tokens: the most tokens of a micro-batch, padding included (a single longer row goes
+            alone).
+        threads: how many threads tokenise.
+        window: how many documents `score` has under way at once; more are sorted together.
+    """
+
+    def __init__(
+        self, scorer: Scorer, *, batch_tokens: int = 16384, threads: int = 2, window: int = 4096
+    ) -> None:
+        assert batch_tokens > 0 and threads > 0 and window > 0
+        self.scorer = scorer
+        self.batch_tokens = batch_tokens
+        self.window = window
+        self.stats = Stats()
+        self._tokenisers = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._pool: Pool[_Request] = Pool()
+        self._changed = threading.Condition()
+        self._tokenising = 0
+        self._closed = False
+        self._driver: threading.Thread | None = None
+
+    @property
+    def queued_tokens(self) -> int:
+        """Tokens of tokenised rows that wait for a batch."""
+        return self._pool.tokens
+
+    def submit(
+        self,
+        query: str,
+        documents: Sequence[str],
+        options: Options = Options(),  # noqa: B008  frozen
+        *,
+        deadline: float = float("inf"),
+    ) -> Future[Scored]:
+        """Begins to score `documents`; cancel the future to drop what was not computed yet.
+
+        Args:
+            query: the query's text.
+            documents: any number of texts, equal ones allowed.
+            options: truncation and instruction.
+            deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
+
+        Raises:
+            TooLong: (from the future) a document does not fit and truncation is "error".
+        """
+        assert not self._closed, "the engine is closed"
+        where: dict[str, int] = {}
+        place = [where.setdefault(text, len(where)) for text in documents]
+        request = _Request(query, list(where), place, options, deadline, Future(), time.monotonic())
+        if not documents:
+            request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))
+            return request.future
+        self._start()
+        with self._changed:
+            self._tokenising += 1
+        self._tokenisers.submit(self._tokenise, request).add_done_callback(
+            lambda done: self._tokenised(request, done)
+        )
+        return request.future
+
+    def score(
+        self,
+        batch: Sequence[tuple[str, Sequence[str]]],
+        options: Options = Options(),  # noqa: B008  frozen
+    ) -> list[list[float]]:
+        """Returns one score per document, larger is better; lists may be ragged or empty."""
+        results: list[list[float]] = []
+        open_: list[Future[Scored]] = []
+        size = 0
+        for query, documents in batch:
+            while open_ and size + len(documents) > self.window:
+                first = open_.pop(0).result()
+                size -= len(first.scores)
+                results.append(first.scores.tolist())
+            open_.append(self.submit(query, documents, options))
+            size += len(documents)
+        return results + [future.result().scores.tolist() for future in open_]
+
+    def close(self) -> None:
+        """Ends the threads after the requests under way are answered."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._tokenisers.shutdown(wait=True)
+        if self._driver is not None:
+            self._driver.join()
+        self._device.shutdown(wait=True)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._driver is None:
+                self._driver = threading.Thread(target=self._drive, name="engine", daemon=True)
+                self._driver.start()
+
+    def _tokenise(self, request: _Request) -> None:
+        if request.future.cancelled():
+            return
+        begun = time.monotonic()
+        request.encoded = self.scorer.encode(request.query, request.documents, request.options)
+        request.ready = time.monotonic()
+        request.tokenize_s = request.ready - begun
+        units = [
+            Unit(len(row), row, request, number)
+            for number, row in enumerate(row for rows in request.encoded.rows for row in rows)
+        ]
+        request.waiting = len(units)
+        request.logits = [0.0] * len(units)
+        with self._changed:
+            self.stats.requests += 1
+            self.stats.documents += len(request.place)
+            self.stats.tokenize_s += request.tokenize_s
+            self._pool.add(request, units)
+            self._changed.notify_all()
+
+    def _tokenised(self, request: _Request, task: Future[None]) -> None:
+        error = task.exception()
+        if error is not None and request.future.set_running_or_notify_cancel():
+            request.future.set_exception(error)
+        with self._changed:
+            self._tokenising -= 1
+            self._changed.notify_all()
+
+    def _drive(self) -> None:
+        """Forms micro-batches and runs them until the engine is closed and nothing waits.
+
+        The next batch is formed while the present one is computed.
+        """
+        running: _Batch | None = None
+        while True:
+            units: list[Unit[_Request]] = []
+            with self._changed:
+                while running is None and not self._pool:
+                    if self._closed and not self._tokenising:
+                        return
+                    self._changed.wait()
+                for owner in self._pool.owners():
+                    if owner.future.done() or owner.expired:
+                        self._pool.drop(owner)
+                        _expire(owner)
+                units = self._pool.take(self.batch_tokens, packed=self.scorer.packed)
+            started = self._launch(units) if units else None
+            if running is not None:
+                self._settle(*running)
+            running = started
+
+    def _launch(self, units: list[Unit[_Request]]) -> _Batch:
+        now = time.monotonic()
+        for unit in units:
+            unit.owner.started = unit.owner.started or now
+        self.stats.batches += 1
+        self.stats.rows += len(units)
+        lengths = [unit.length for unit in units]
+        self.stats.tokens += sum(lengths)
+        self.stats.padded_tokens += (
+            sum(lengths) if self.scorer.packed else max(lengths) * len(lengths)
+        )
+        return units, self._device.submit(self.scorer.forward, [unit.row for unit in units])
+
+    def _settle(self, units: list[Unit[_Request]], batch: Future[np.ndarray]) -> None:
+        begun = time.monotonic()
+        error = batch.exception()
+        self.stats.infer_s += time.monotonic() - begun
+        if error is not None:
+            for owner in {id(unit.owner): unit.owner for unit in units}.values():
+                if not owner.future.done() and owner.future.set_running_or_notify_cancel():
+                    owner.future.set_exception(error)
+            return
+        for unit, logit in zip(units, batch.result().tolist()):
+            owner = unit.owner
+            owner.logits[unit.number] = logit
+            owner.waiting -= 1
+            if not owner.waiting and not owner.future.done():
+                _finish(owner, self.scorer.sigmoid)
+
+
+def _expire(request: _Request) -> None:
+    if request.expired and request.future.set_running_or_notify_cancel():
+        request.future.set_exception(DeadlinePassed("the deadline passed before all was scored"))
+
+
+def _finish(request: _Request, probabilities: bool) -> None:
+    done = time.monotonic()
+    encoded = request.encoded
+    best = np.empty(len(request.documents), np.float32)
+    first = shared = 0
+    for number, rows in enumerate(encoded.rows):
+        best[number] = max(request.logits[first : first + len(rows)])
+        first += len(rows)
+        shared += sum(len(row.prefix) for row in rows)
+    logits = best[request.place]
+    if not request.future.set_running_or_notify_cancel():
+        return
+    request.future.set_result(
+        Scored(
+            scores=sigmoid(logits) if probabilities else logits.astype(np.float64),
+            logits=logits,
+            truncated=[encoded.truncated[p] for p in request.place],
+            chunks=[len(encoded.rows[p]) for p in request.place],
+            tokens=encoded.tokens,
+            cached_prefix_tokens=shared - len(encoded.rows[0][0].prefix),
+            queue_s=request.started - request.ready,
+            tokenize_s=request.tokenize_s,
+            infer_s=done - request.started,
+        )
+    )

@@ -1,0 +1,126 @@
+"""Keys and values of shared prompt prefixes: computed once, kept in a small LRU, read by rows.
+
+Shapes: n rows, P prefix tokens, T tail tokens, H key heads, D dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+__all__ = ["PrefixCache"]
+
+_Layers = list[tuple[Tensor, Tensor]]
+
+
+class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's prefix: new keys and values are joined for the caller, but not kept.
+
+    So that of all layers only the one at work holds the joined tensors.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = keys, values
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Returns prefix and new states, [n, H, P + T, D]."""
+        rows = key_states.shape[0]
+        keys, values = self.keys, self.values
+        if keys.shape[0] != rows:
+            keys = keys.expand(rows, -1, -1, -1)
+            values = values.expand(rows, -1, -1, -1)
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+
+class PrefixCache:
+    """Computes prefixes with a decoder and keeps the `size` most recently used.
+
+    Attributes:
+        hits: prefixes that were there.
+        misses: prefixes that were computed.
+    """
+
+    def __init__(self, decoder: Any, *, size: int = 16) -> None:
+        assert size > 0
+        self.decoder = decoder
+        self.size = size
+        self.hits = 0
+        self.misses = 0
+        self._kept: OrderedDict[tuple[int, ...], _Layers] = OrderedDict()
+
+    def inputs(self, prefixes: Sequence[tuple[int, ...]], tail: int) -> dict[str, Any]:
+        """Returns the decoder's arguments for rows that continue `prefixes`.
+
+        Args:
+            prefixes: each row's prefix; all empty where nothing is shared.
+            tail: T, the longest row's tokens after the prefix.
+
+        Returns:
+            `past_key_values`, `position_ids` [n, T], and `attention_mask` [n, P + T] where
+            prefixes differ in length: shorter ones are padded on the left.
+        """
+        if not any(prefixes):
+            return {"use_cache": False}
+        device = self.decoder.device
+        distinct = list(dict.fromkeys(prefixes))
+        layers = [self._layers(prefix) for prefix in distinct]
+        sizes = torch.tensor([len(prefix) for prefix in prefixes])
+        position_ids = sizes[:, None] + torch.arange(tail)
+        if len(distinct) == 1:
+            cache = Cache(layers=[_ReadOnlyLayer(k, v) for k, v in layers[0]])
+            return {
+                "past_key_values": cache,
+                "position_ids": position_ids[:1].to(device),
+                "use_cache": True,
+            }
+        longest = int(sizes.max())
+        which = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=device)
+        joined = [
+            _ReadOnlyLayer(
+                _left_padded([keys for keys, _ in layer], longest)[which],
+                _left_padded([values for _, values in layer], longest)[which],
+            )
+            for layer in zip(*layers)
+        ]
+        mask = torch.arange(longest + tail) >= (longest - sizes)[:, None]
+        return {
+            "past_key_values": Cache(layers=joined),
+            "position_ids": position_ids.to(device),
+            "attention_mask": mask.long().to(device),
+            "use_cache": True,
+        }
+
+    def _layers(self, prefix: tuple[int, ...]) -> _Layers:
+        kept = self._kept.get(prefix)
+        if kept is not None:
+            self._kept.move_to_end(prefix)
+            self.hits += 1
+            return kept
+        self.misses += 1
+        cache = DynamicCache(config=self.decoder.config)
+        ids = torch.tensor([prefix], device=self.decoder.device)
+        self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
+        layers = [(layer.keys, layer.values) for layer in cache.layers]
+        self._kept[prefix] = layers
+        while len(self._kept) > self.size:
+            self._kept.popitem(last=False)
+        return layers
+
+
+def _left_padded(tensors: Sequence[Tensor], length: int) -> Tensor:
+    """Returns [1, H, P, D] tensors as one [len, H, length, D], zeros before the shorter ones."""
+    _, heads, _, width = tensors[0].shape
+    out = tensors[0].new_zeros(len(tensors), heads, length, width)
+    for place, tensor in enumerate(tensors):
+        out[place, :, length - tensor.shape[2] :] = tensor[0]
+    return out

@@ -1,0 +1,138 @@
+"""What the scorer engine passes around: options, rows of token ids, encoded requests, scorers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from raydist.errors import DataError
+
+__all__ = [
+    "Encoded",
+    "Options",
+    "Row",
+    "Scorer",
+    "TooLong",
+    "Truncation",
+    "fit",
+    "sigmoid",
+]
+
+Truncation = Literal["truncate", "chunk_max", "error"]
+
+
+class TooLong(DataError):
+    """A document does not fit and `truncation="error"` was asked; `index` is its position."""
+
+    def __init__(self, index: int, tokens: int, room: int) -> None:
+        super().__init__(
+            f"documents[{index}] has {tokens} tokens and there is room for {room}; shorten it, or "
+            "use truncation=truncate (cut the end) or truncation=chunk_max (score its pieces)"
+        )
+        self.index = index
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one request is scored.
+
+    Attributes:
+        truncation: a document that does not fit is cut (`truncate`), cut into pieces of which the
+            best counts (`chunk_max`), or refused (`error`).
+        max_tokens_per_document: documents are cut to this many tokens first; 0 means no such cap.
+        instruction: the task told to a reranker that follows instructions; its own if None.
+    """
+
+    truncation: Truncation = "truncate"
+    max_tokens_per_document: int = 0
+    instruction: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence to score.
+
+    Attributes:
+        tokens: token ids without padding; those after `prefix` if there is one.
+        segment: where the second segment (token type 1) begins in `tokens`.
+        prefix: token ids that come first and are shared by rows of a query.
+    """
+
+    tokens: Sequence[int]
+    segment: int = 0
+    prefix: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The rows of some documents.
+
+    Attributes:
+        rows: for each document its rows: one, or several where it was chunked.
+        truncated: for each document whether a part of it is in no row.
+        tokens: prompt tokens of all rows, a shared prefix counted once per row.
+    """
+
+    rows: list[list[Row]]
+    truncated: list[bool]
+    tokens: int = field(default=0)
+
+
+class Scorer(Protocol):
+    """A model behind the engine: texts to rows, rows to logits."""
+
+    name: str
+    sigmoid: bool
+    """Whether a score is the sigmoid of the logit."""
+    packed: bool
+    """Whether a batch costs the sum of its rows (True) or its longest row times their number."""
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        """Tokenises `documents` for `query`; called from several threads."""
+        ...
+
+    def forward(self, rows: Sequence[Row]) -> np.ndarray:
+        """Returns the rows' logits, float32 [n]; called from one thread at a time."""
+        ...
+
+
+def fit(
+    tokens: Sequence[int], room: int, index: int, options: Options
+) -> tuple[list[Sequence[int]], bool]:
+    """Returns the pieces of a document of which each has at most `room` tokens.
+
+    Args:
+        tokens: the document's token ids.
+        room: how many of them a row can hold.
+        index: the document's position, for the error.
+        options: the request's options; `max_tokens_per_document` cuts first.
+
+    Returns:
+        The pieces (one, but for `chunk_max`), and whether tokens were lost.
+
+    Raises:
+        TooLong: the document does not fit and `options.truncation` is "error".
+    """
+    cap = options.max_tokens_per_document
+    lost = 0 < cap < len(tokens)
+    kept = tokens[:cap] if lost else tokens
+    if len(kept) <= room:
+        return [kept], lost
+    if options.truncation == "error":
+        raise TooLong(index, len(kept), room)
+    if options.truncation == "chunk_max":
+        return [kept[a : a + room] for a in range(0, len(kept), room)], lost
+    return [kept[:room]], True
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Returns 1 / (1 + exp(-x)) in float64, without overflow."""
+    x = np.asarray(logits, np.float64)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0 / (1.0 + small), small / (1.0 + small))

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rank_bm25 import BM25Okapi
+
+from raydist.protocols import Reranker
+from raydist.rerank.bm25 import BM25Reranker
+
+texts = st.text(alphabet="ab c", max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(query=texts, documents=st.lists(texts, min_size=1, max_size=6))
+def test_scores_are_those_of_rank_bm25_split_on_a_single_space(
+    query: str, documents: list[str]
+) -> None:
+    oracle = BM25Okapi([text.split(" ") for text in documents]).get_scores(query.split(" "))
+    got = BM25Reranker().score([(query, documents)])[0]
+    np.testing.assert_array_equal(got, oracle)
+
+
+def test_each_querys_candidates_are_a_collection_of_their_own() -> None:
+    one, two = ("a", ["a b", "c", "a a"]), ("c", ["c", "d e"])
+    reranker = BM25Reranker()
+    assert reranker.score([one, two]) == [*reranker.score([one]), *reranker.score([two])]
+
+
+def test_an_empty_list_stays_empty_and_wordless_documents_score_zero() -> None:
+    assert BM25Reranker().score([("a", [])]) == [[]]
+    assert BM25Reranker(tokens=str.split).score([("a", ["", "  "])]) == [[0.0, 0.0]]
+
+
+def test_it_is_a_reranker() -> None:
+    assert isinstance(BM25Reranker(), Reranker)
+
+
+@dataclass
+class Corpus:
+    documents: int = 10
+    average_length: float = 2.0
+
+    def document_frequency(self, term: str) -> int:
+        return {"heart": 3, "lung": 1}.get(term, 0)
+
+
+def test_with_collection_statistics_the_score_is_lucenes_formula() -> None:
+    reranker = BM25Reranker(tokens=str.split, k1=0.9, b=0.4, statistics=Corpus())
+    got = reranker.score([("heart lung lung unknown", ["heart heart x y", "lung", "z"])])[0]
+    idf_heart, idf_lung = np.log(1 + 7.5 / 3.5), np.log(1 + 9.5 / 1.5)
+    long, short = 0.9 * (0.6 + 0.4 * 4 / 2), 0.9 * (0.6 + 0.4 * 1 / 2)
+    assert got == pytest.approx([idf_heart * 2 / (2 + long), 2 * idf_lung / (1 + short), 0.0])
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, raydist.rerank.bm25; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

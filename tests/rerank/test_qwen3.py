@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.rerank.prompt import PREFIX, SUFFIX, TASK, Prompt, render
+from raydist.rerank.qwen3 import RELEASED, Qwen3Reranker, check_name
+from raydist.rerank.rows import Options, TooLong
+from tests.rerank import small_qwen3
+
+GOLDEN = (
+    b"<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
+    b'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    b"<|im_start|>user\n"
+    b"<Instruct>: Given a search query, retrieve relevant concepts that match the query.\n"
+    b"<Query>: heart\n"
+    b"<Document>: lung<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_qwen3.write(tmp_path_factory.mktemp("qwen3"))
+
+
+def pairs(seed: int, queries: int, low: int, high: int) -> list[tuple[str, list[str]]]:
+    draw = random.Random(seed)
+
+    def text(words: int) -> str:
+        return " ".join(draw.choices(small_qwen3.WORDS, k=words))
+
+    return [
+        (text(draw.randint(1, 12)), [text(draw.randint(low, high)) for _ in range(3 + 2 * i)])
+        for i in range(queries)
+    ]
+
+
+def naive(
+    folder: Path, batch: list[tuple[str, list[str]]], max_length: int = 8192
+) -> list[list[float]]:
+    """One left-padded batch, full logits, two-way log-softmax: how the model's card does it."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prefix = tokenizer.encode(PREFIX, add_special_tokens=False)
+    suffix = tokenizer.encode(SUFFIX, add_special_tokens=False)
+    bodies = [
+        f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
+        for query, documents in batch
+        for document in documents
+    ]
+    room = max_length - len(prefix) - len(suffix)
+    rows = tokenizer(bodies, truncation=True, max_length=room, add_special_tokens=False)
+    ids = [prefix + row + suffix for row in rows["input_ids"]]
+    inputs = tokenizer.pad({"input_ids": ids}, padding=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
+    with torch.no_grad():
+        last = model(**inputs).logits[:, -1, :]
+    flat = torch.log_softmax(torch.stack([last[:, no], last[:, yes]], 1), 1)[:, 1].exp().tolist()
+    scores = []
+    for _, documents in batch:
+        scores.append(flat[: len(documents)])
+        flat = flat[len(documents) :]
+    return scores
+
+
+def assert_close(got: list[list[float]], wanted: list[list[float]]) -> None:
+    assert [len(row) for row in got] == [len(row) for row in wanted]
+    for a, b in zip(got, wanted):
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+
+
+def test_the_prompt_is_byte_for_byte_the_released_one() -> None:
+    assert render("heart", "lung").encode() == GOLDEN
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+@pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
+def test_scores_equal_a_naive_full_logits_reference(
+    folder: Path, share_prefix: bool, batch_tokens: int
+) -> None:
+    batch = pairs(1, 3, 1, 60)
+    fast = Qwen3Reranker(folder, share_prefix=share_prefix, batch_tokens=batch_tokens, device="cpu")
+    wanted = naive(folder, batch)
+    assert_close(fast.score(batch), wanted)
+    assert max(map(max, wanted)) - min(map(min, wanted)) > 1e-3  # the documents are told apart
+
+
+def test_small_requests_with_different_prefixes_share_a_batch(folder: Path) -> None:
+    batch = pairs(2, 2, 5, 20)
+    fast = Qwen3Reranker(folder, batch_tokens=100_000, device="cpu")
+    rows = [
+        row
+        for query, documents in batch
+        for rows in fast.scorer.encode(query, documents, Options()).rows
+        for row in rows
+    ]
+    assert len({len(row.prefix) for row in rows}) == 2  # of different lengths, too
+    logits = fast.scorer.forward(rows)
+    flat = [score for scores in naive(folder, batch) for score in scores]
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), flat, atol=1e-5)
+
+
+def test_a_prefix_is_computed_once_per_query(folder: Path) -> None:
+    fast = Qwen3Reranker(folder, batch_tokens=60, device="cpu")
+    batch = pairs(3, 2, 5, 20)
+    fast.score(batch)
+    assert fast.scorer.prefixes.misses == 2
+    assert fast.scorer.prefixes.hits > 0
+
+
+def test_room_for_prefix_and_suffix_is_reserved_before_truncation(folder: Path) -> None:
+    batch = [("heart disease", ["lung " * 400, "kidney", "cancer " * 90])]
+    fast = Qwen3Reranker(folder, max_length=256, device="cpu")
+    assert_close(fast.score(batch), naive(folder, batch, max_length=256))
+    encoded = fast.scorer.encode(*batch[0], Options())
+    lengths = [len(row) + len(row.prefix) for rows in encoded.rows for row in rows]
+    assert lengths[0] == 256 and max(lengths) == 256
+    assert encoded.truncated[:2] == [True, False]
+
+
+def test_chunk_max_takes_the_best_piece(folder: Path) -> None:
+    fast = Qwen3Reranker(
+        folder, max_length=256, device="cpu", options=Options(truncation="chunk_max")
+    )
+    text = "lung " * 400
+    scorer = fast.scorer
+    encoded = scorer.encode("heart", [text], fast.options)
+    assert len(encoded.rows[0]) > 1
+    logits = scorer.forward(encoded.rows[0])
+    best = 1 / (1 + np.exp(-float(logits.max())))
+    assert fast.score([("heart", [text])])[0][0] == pytest.approx(best, abs=1e-6)
+    scored = fast.engine.submit("heart", [text], fast.options).result()
+    assert scored.chunks == [len(encoded.rows[0])]
+
+
+def test_truncation_error_names_the_document(folder: Path) -> None:
+    fast = Qwen3Reranker(folder, max_length=256, device="cpu", options=Options(truncation="error"))
+    with pytest.raises(TooLong, match=r"documents\[1\] has 4\d\d tokens"):
+        fast.score([("heart", ["short", "lung " * 400])])
+
+
+def test_a_very_long_query_leaves_half_of_the_room_to_documents(folder: Path) -> None:
+    fast = Qwen3Reranker(folder, max_length=256, device="cpu")
+    prompt = fast.scorer.prompt
+    head = prompt.head("heart " * 1000)
+    assert len(head) == len(prompt.prefix_ids) + prompt.room // 2
+    assert len(fast.score([("heart " * 1000, ["lung " * 1000])])[0]) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(query=st.text(max_size=30), document=st.text(max_size=60))
+def test_prefix_and_tail_have_the_ids_of_the_whole_prompt(query: str, document: str) -> None:
+    backend = TOKENIZER.backend_tokenizer
+    prompt = Prompt(backend)
+    row = prompt.encode(query, [document], Options()).rows[0][0]
+    whole = backend.encode(
+        f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}", add_special_tokens=False
+    ).ids
+    assert [*row.prefix, *row.tokens] == [*prompt.prefix_ids, *whole, *prompt.suffix_ids]
+
+
+TOKENIZER = small_qwen3.tokenizer()
+
+
+def test_yes_and_no_must_be_single_tokens(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    small_qwen3.tokenizer(yes_no=False).save_pretrained(other)
+    with pytest.raises(ArtifactError, match="'yes' into 3 tokens"):
+        Qwen3Reranker(other, device="cpu")
+
+
+def test_another_qwen_name_is_an_error_that_lists_the_three() -> None:
+    with pytest.raises(ConfigError) as error:
+        check_name("Qwen/Qwen3-Reranker-7B")
+    assert all(name in str(error.value) for name in RELEASED)
+
+
+def test_empty_lists_stay_empty(folder: Path) -> None:
+    fast = Qwen3Reranker(folder, device="cpu")
+    assert fast.score([]) == []
+    got = fast.score([("heart", []), ("lung", ["a"]), ("liver", [])])
+    assert [len(scores) for scores in got] == [0, 1, 0]
+
+
+def test_a_request_may_bring_its_own_instruction(folder: Path) -> None:
+    fast = Qwen3Reranker(folder, device="cpu")
+    plain, told = (
+        fast.engine.submit("heart", ["lung"], Options(instruction=text)).result().scores[0]
+        for text in (None, "Find organs.")
+    )
+    assert plain != told
+    assert Qwen3Reranker(folder, device="cpu", task="Find organs.").score([("heart", ["lung"])])[
+        0
+    ] == [pytest.approx(told, abs=1e-6)]
