@@ -24,6 +24,7 @@ from raydist.protocols import Listener
 from raydist.training.checkpoint import CheckpointStore, read_state
 from raydist.training.collate import Batch, padding_waste
 from raydist.training.engine import Engine
+from raydist.training.progress import note
 from raydist.training.samplers import key
 from raydist.training.schedule import Schedule
 from raydist.training.source import BatchSource, ahead
@@ -106,7 +107,8 @@ def run(
     *,
     log: Callable[[int, Mapping[str, float]], None],
     checkpoints: CheckpointStore,
-    listeners: Mapping[str, Listener] | None = None,
+    listener: Listener | None = None,
+    due: Callable[[int], bool] = lambda step: True,
     agree: Callable[[bool], bool] = bool,
 ) -> Outcome:
     """Trains until `plan.steps` or until the listeners want to stop.
@@ -119,18 +121,19 @@ def run(
         plan: how long, how fast, what to write.
         log: takes (step, values); called by rank 0 only.
         checkpoints: keeps checkpoints, and may hold one to go on from.
-        listeners: called after step 0 (the baseline) and after every step.
+        listener: called after step 0 (the baseline) and after the steps that are due; it sees the
+            whole model, wherever its parts are.
+        due: at which steps the listener may have something to do.
         agree: turns rank 0's decision into every rank's.
 
     Raises:
         JobError: the loss or the gradient is not finite; the batch is saved.
     """
-    watching = dict(listeners or {})
-    outcome = _restore(engine, checkpoints, watching)
+    outcome = _restore(engine, checkpoints, listener)
     if outcome.stopped:
         return outcome
-    if outcome.step == 0 and watching:
-        _listen(watching, engine, 0, agree)
+    if outcome.step == 0 and listener is not None and due(0):
+        _listen(listener, engine, 0, agree)
     engine.module.train()
     began, window = time.perf_counter(), _Window()
     tokens = cells = 0
@@ -163,32 +166,32 @@ def run(
                     log(done, _line(done, source, loss, terms, lr, norm, window))
                 window = _Window()
             if progress is not None:
-                progress.advance(1, note=_note(loss, lr, outcome, began, batches))
-            if watching and _listen(watching, engine, done, agree):
+                rate = outcome.samples / max(time.perf_counter() - began, 1e-9)
+                progress.advance(1, note=note(loss, lr, rate, padding_waste(batches)))
+            paused = time.perf_counter()
+            if listener is not None and due(done) and _listen(listener, engine, done, agree):
                 outcome.stopped = done < plan.steps
                 break
             if plan.checkpoint_every and done % plan.checkpoint_every == 0:
-                _checkpoint(engine, checkpoints, source, watching, outcome)
+                _checkpoint(engine, checkpoints, source, listener, outcome)
                 saved = done
+            window.started += time.perf_counter() - paused  # rates are those of training alone
     outcome.seconds = time.perf_counter() - began
     outcome.padding_waste = 1.0 - tokens / cells if cells else 0.0
     if saved != outcome.step:
-        _checkpoint(engine, checkpoints, source, watching, outcome)
+        _checkpoint(engine, checkpoints, source, listener, outcome)
     return outcome
 
 
-def _restore(
-    engine: Engine, checkpoints: CheckpointStore, listeners: Mapping[str, Listener]
-) -> Outcome:
+def _restore(engine: Engine, checkpoints: CheckpointStore, listener: Listener | None) -> Outcome:
     """Loads the newest checkpoint, if there is one, and returns where the run stands."""
     folder = checkpoints.latest()
     if folder is None:
         return Outcome()
     state = read_state(folder)
     engine.load(folder)
-    for name, listener in listeners.items():
-        if name in state["listeners"]:
-            listener.load_state_dict(state["listeners"][name])
+    if listener is not None and state["listeners"] is not None:
+        listener.load_state_dict(state["listeners"])
     if engine.rank == 0:
         say(f"resume at step {state['step']:,}")
     step = int(state["step"])
@@ -199,7 +202,7 @@ def _checkpoint(
     engine: Engine,
     checkpoints: CheckpointStore,
     source: BatchSource,
-    listeners: Mapping[str, Listener],
+    listener: Listener | None,
     outcome: Outcome,
 ) -> None:
     done = outcome.step
@@ -209,20 +212,19 @@ def _checkpoint(
         "stopped": outcome.stopped,
         "sampler": {"epoch": epoch, "step": within},
         "world_size": engine.world_size,
-        "listeners": {name: listener.state_dict() for name, listener in listeners.items()},
+        "listeners": None if listener is None else listener.state_dict(),
     }
     checkpoints.save(done, engine.save, state)
 
 
-def _listen(
-    listeners: Mapping[str, Listener], engine: Engine, done: int, agree: Callable[[bool], bool]
-) -> bool:
-    """Lets every listener see the model; all that vote must want to stop."""
+def _listen(listener: Listener, engine: Engine, done: int, agree: Callable[[bool], bool]) -> bool:
+    """Lets the listener see the model; returns whether training is to stop."""
     model = engine.module
     training = model.training
-    votes = [listener.after_step(done, model) for listener in listeners.values()]
+    with engine.whole_parameters():
+        wants = listener.after_step(done, model)
     model.train(training)
-    return agree(bool(votes) and any(votes))
+    return agree(wants)
 
 
 def _line(
@@ -244,12 +246,6 @@ def _line(
     if torch.cuda.is_available():
         line["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
     return line
-
-
-def _note(loss: float, lr: float, outcome: Outcome, began: float, batches: Sequence[Batch]) -> str:
-    rate = outcome.samples / max(time.perf_counter() - began, 1e-9)
-    waste = padding_waste(batches)
-    return f"loss {loss:.4f}, lr {lr:.2e}, {rate:,.1f} samples/s, {waste:.0%} padding"
 
 
 class _Silent:

@@ -95,7 +95,7 @@ def train(
         ),
         log=lambda step, values: logged.append({"step": step, **values}),
         checkpoints=LocalCheckpoints(out),
-        listeners={"count": listener} if listener else None,
+        listener=listener,
         **options,
     )
     return outcome, logged, {k: v.clone() for k, v in model.state_dict().items()}

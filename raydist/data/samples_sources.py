@@ -1,0 +1,330 @@
+"""Where samples come from when a file does not hold them: runs, judgements, BEIR, ir_datasets.
+
+Such sources are written once as lines of ids (formats `ids` and `lists` of
+`raydist.data.samples_formats`), with the texts in a document store beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
+from raydist.data.sources import expand, fingerprint, head
+from raydist.data.store import DocumentStore
+from raydist.errors import DataError
+from raydist.manifest import fingerprint as hash_of
+from raydist.records import DOCUMENTS, Qrels, Run
+
+__all__ = ["Input", "Source", "find_source", "input_key", "samples_of"]
+
+_SUFFIXES = (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec")
+
+
+Input = str | os.PathLike[str] | Mapping[str, Any]
+"""A path, or the keyword arguments of the reader."""
+
+
+def arguments(given: Input) -> dict[str, Any]:
+    """Returns the keyword arguments of a reader."""
+    return dict(given) if isinstance(given, Mapping) else {"path": os.fspath(given)}
+
+
+def input_key(given: Input) -> str:
+    """Returns a fingerprint of an input's content and of how it is read."""
+    how = arguments(given)
+    paths = how.pop("path")
+    several = [paths] if isinstance(paths, str) else list(paths)
+    content = [path if ":" in path else fingerprint(path) for path in several]
+    return hash_of([content, how])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Files of lines, and the stores that their ids refer to.
+
+    Attributes:
+        files: the files, in order.
+        format: of their lines, None if it is to be found out.
+        documents: folder of the document store.
+        queries: folder of the query store.
+        checked: the ids are known to be in the stores.
+        notes: what the user should know.
+    """
+
+    files: tuple[str, ...]
+    format: str | None = None
+    documents: Path | None = None
+    queries: Path | None = None
+    checked: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def find_source(
+    paths: Sequence[str],
+    folder: Path,
+    *,
+    format: str | None,
+    corpus: Input | None,
+    queries: Input | None,
+    qrels: Input | None,
+    run: Input | None,
+    positives: str,
+    relevance: int,
+    split: str,
+) -> Source:
+    """Returns the lines behind paths, writing them into `folder` where they must be made.
+
+    Args: see `raydist.data.samples_prepare.prepare`.
+
+    Raises:
+        DataError: something is missing or contradictory.
+    """
+    single = paths[0] if len(paths) == 1 else None
+    if single and single.startswith("irds:"):
+        return _irds(single.removeprefix("irds:"), folder, relevance)
+    if single and _is_beir(single):
+        corpus = corpus or os.path.join(single, "corpus.jsonl")
+        queries = queries or os.path.join(single, "queries.jsonl")
+        qrels = qrels or _beir_qrels(single, split)
+        judged: Input | None = qrels
+        files: tuple[str, ...] = ()
+        kind: str | None = "qrels"
+    else:
+        files = tuple(file.path for path in paths for file in expand(path, _SUFFIXES))
+        kind = format or _kind(files[0])
+        judged = files[0] if kind == "qrels" else qrels
+    documents = _store(corpus, folder.parent) if corpus else None
+    if kind not in ("run", "qrels"):
+        asked = _query_store(queries, folder.parent) if queries else None
+        return _relabelled(
+            Source(files, format, documents, asked), folder, qrels, relevance, positives
+        )
+    if not corpus or documents is None:
+        raise DataError(f"{paths[0]}: holds ids only; corpus=PATH says where their texts are")
+    if not queries:
+        raise DataError(f"{paths[0]}: holds ids only; queries=PATH says where the queries are")
+    ranked: Input | None = files[0] if kind == "run" else run
+    if len(files) > 1:
+        raise DataError(f"{', '.join(paths)}: give several runs or judgements as data sets of own")
+    lines, notes = samples_of(
+        {query.query_id: query.text for query in read_queries(**arguments(queries))},
+        qrels=read_qrels(**arguments(judged)) if judged else None,
+        run=read_run(**arguments(ranked)) if ranked else None,
+        known=DocumentStore.open(documents),
+        positives=positives,
+        relevance=relevance,
+    )
+    return Source(
+        (_write(folder, lines),), "ids" if judged else "lists", documents, None, True, notes
+    )
+
+
+def samples_of(
+    queries: Mapping[str, str],
+    *,
+    qrels: Qrels | None,
+    run: Run | None,
+    known: DocumentStore,
+    positives: str = "judged",
+    relevance: int = 1,
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Returns samples as ids, and notes on what was left out.
+
+    Args:
+        queries: texts by id.
+        qrels: judgements that make positives; without them the run is a teacher's list.
+        run: ranking whose documents that are not relevant become negatives.
+        known: the documents that have a text; others are dropped and counted.
+        positives: `judged` or `retrieved` (also relevant in the run; keeps the run's scores).
+        relevance: least grade of a positive.
+    """
+    ranking = {query: (docs, scores.tolist()) for query, docs, scores in run} if run else {}
+    wanted = list(ranking) if qrels is None or run is not None else list(qrels)
+    lines: list[dict[str, Any]] = []
+    no_text = no_query = no_positive = 0
+    for query_id in wanted:
+        if query_id not in queries:
+            no_query += 1
+            continue
+        grades = dict((qrels or {}).get(query_id, {}))
+        docs, scores = ranking.get(query_id, ([], []))
+        relevant = [doc for doc, grade in grades.items() if grade >= relevance]
+        ids = [*docs, *(doc for doc in relevant if positives == "judged")]
+        have = {doc for doc, found in zip(ids, known.get(ids)) if found is not None}
+        no_text += len(set(ids) - have)
+        score_of = {doc: score for doc, score in zip(docs, scores) if doc in have}
+        about = {"query_id": query_id, "query": queries[query_id]}
+        if qrels is None:
+            if score_of:
+                found = [{"id": doc, "score": score} for doc, score in score_of.items()]
+                lines.append({**about, "candidates": found})
+            continue
+        is_relevant = set(relevant)
+        if positives == "judged":
+            pos = [doc for doc in relevant if doc in have]
+        else:
+            pos = [doc for doc in score_of if doc in is_relevant]
+        if not pos:
+            no_positive += 1
+            continue
+        neg = [doc for doc in score_of if doc not in is_relevant]
+        line = {**about, "pos": pos, "neg": neg}
+        if positives == "retrieved":
+            line["pos_scores"] = [score_of[doc] for doc in pos]
+            line["neg_scores"] = [score_of[doc] for doc in neg]
+        lines.append({**line, "labels": [grades.get(doc, 0) for doc in (*pos, *neg)]})
+    notes = []
+    if no_text:
+        notes.append(f"{no_text} documents without a text in the corpus dropped")
+    if no_query:
+        notes.append(f"{no_query} queries without a text skipped")
+    if no_positive:
+        of = "retrieved positive" if positives == "retrieved" else "positive"
+        notes.append(f"{no_positive} queries without a {of} skipped")
+    return lines, tuple(notes)
+
+
+def _relabelled(
+    source: Source, folder: Path, qrels: Input | None, relevance: int, positives: str
+) -> Source:
+    """Turns a teacher's lists into judged samples where judgements are given."""
+    if qrels is None:
+        return source
+    if positives != "retrieved":
+        raise DataError(
+            f"qrels = {arguments(qrels)['path']}: {source.files[0]} holds samples, which need no "
+            "judgements; they go with a run, or with sampler.kind=negatives"
+        )
+    judged = read_qrels(**arguments(qrels))
+    skipped = 0
+    lines = []
+    for file in source.files:
+        with open(file, encoding="utf-8") as opened:
+            for text in opened:
+                record = json.loads(text) if text.strip() else {}
+                if not isinstance(record, dict) or "candidates" not in record:
+                    raise DataError(
+                        f"{file}: sampler.kind=negatives needs a run or lists of candidates "
+                        "({query_id, candidates: [{id, score}]})"
+                    )
+                grades = judged.get(str(record["query_id"]), {})
+                ranked = sorted(record["candidates"], key=lambda c: -float(c["score"]))
+                pos = [c for c in ranked if grades.get(str(c["id"]), 0) >= relevance]
+                neg = [c for c in ranked if grades.get(str(c["id"]), 0) < relevance]
+                if not pos or not neg:
+                    skipped += 1
+                    continue
+                lines.append(
+                    {
+                        **{k: record[k] for k in ("query_id", "query") if k in record},
+                        "pos": [c["id"] for c in pos],
+                        "neg": [c["id"] for c in neg],
+                        "pos_scores": [c["score"] for c in pos],
+                        "neg_scores": [c["score"] for c in neg],
+                        "labels": [grades.get(str(c["id"]), 0) for c in (*pos, *neg)],
+                    }
+                )
+    notes = (f"{skipped} queries without a retrieved positive skipped",) if skipped else ()
+    return Source((_write(folder, lines),), "ids", source.documents, source.queries, False, notes)
+
+
+def _write(folder: Path, lines: Iterable[Mapping[str, Any]]) -> str:
+    path = folder / "samples.jsonl"
+    partial = path.with_name(".samples.jsonl.part")
+    with open(partial, "w", encoding="utf-8") as out:
+        for line in lines:
+            out.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(partial, path)
+    return str(path)
+
+
+def _kind(file: str) -> str | None:
+    """Returns `run` or `qrels` where a file's first line looks like one, else None."""
+    first = head(file).lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8", "replace")
+    if first.lstrip().startswith("{"):
+        return None
+    cells = first.split()
+    if len(cells) == 6 and cells[1].upper() == "Q0" and _is_int(cells[3]):
+        return "run"
+    if len(cells) == 4 and _is_int(cells[3]) and cells[1] in ("0", "Q0"):
+        return "qrels"
+    if len(cells) == 3 and [c.lower() for c in cells] == ["query-id", "corpus-id", "score"]:
+        return "qrels"
+    return None
+
+
+def _is_int(text: str) -> bool:
+    return text.lstrip("-").isdigit()
+
+
+def _is_beir(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "corpus.jsonl")) and os.path.isfile(
+        os.path.join(path, "queries.jsonl")
+    )
+
+
+def _beir_qrels(path: str, split: str) -> str:
+    for name in (f"qrels/{split}.tsv", f"{split}/qrels.txt", "qrels.tsv", "qrels.txt"):
+        if os.path.isfile(os.path.join(path, name)):
+            return os.path.join(path, name)
+    raise DataError(f"{path}: no qrels/{split}.tsv; split= names another, qrels= another file")
+
+
+def _store(corpus: Input, parent: Path) -> Path:
+    """Returns the store of a corpus; data sets of a run with the same corpus share it."""
+    folder = parent / f"documents-{input_key(corpus)}"
+    if not (folder / "store.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        DocumentStore.create(read_documents(**arguments(corpus)), folder).close()
+    return folder
+
+
+def _query_store(queries: Input, parent: Path) -> Path:
+    folder = parent / f"queries-{input_key(queries)}"
+    if not (folder / "store.json").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        found = read_queries(**arguments(queries))
+        ids, texts = [q.query_id for q in found], [q.text for q in found]
+        table = pa.table([ids, [""] * len(ids), texts], schema=DOCUMENTS)
+        DocumentStore.create([table], folder).close()
+    return folder
+
+
+def _irds(name: str, folder: Path, relevance: int) -> Source:
+    """Samples of an ir_datasets id: its triples if it has them, else its judgements."""
+    try:
+        import ir_datasets
+    except ImportError:
+        raise DataError(f"irds:{name}: the package ir_datasets is not installed") from None
+    dataset = ir_datasets.load(name)
+    documents = _store(f"irds:{name}", folder.parent)
+    texts = {query.query_id: query.default_text() for query in dataset.queries_iter()}
+    if dataset.has_docpairs():
+        lines: Iterator[dict[str, Any]] | list[dict[str, Any]] = (
+            {
+                "query_id": pair.query_id,
+                "query": texts[pair.query_id],
+                "pos": [pair.doc_id_a],
+                "neg": [pair.doc_id_b],
+            }
+            for pair in dataset.docpairs_iter()
+        )
+        return Source((_write(folder, lines),), "ids", documents, None, True)
+    if not dataset.has_qrels():
+        raise DataError(f"irds:{name}: has neither docpairs nor qrels to train from")
+    lines, notes = samples_of(
+        texts,
+        qrels=dataset.qrels_dict(),
+        run=None,
+        known=DocumentStore.open(documents),
+        relevance=relevance,
+    )
+    return Source((_write(folder, lines),), "ids", documents, None, True, notes)

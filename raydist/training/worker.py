@@ -1,0 +1,178 @@
+"""Where training runs: in this process, or on Ray Train's workers, restarted when one dies.
+
+The only file that imports `ray.train`. Work is a picklable function of a `Place`; what it needs it
+finds in the run's folder, which every worker must see. State lives in the run's own checkpoints
+(`raydist.training.checkpoint`): a restarted group of workers goes on from the newest complete one,
+and a Ray run's name is never used twice, so that nothing is continued by accident.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raydist import cluster, errors
+from raydist.errors import JobError, RaydistError
+from raydist.manifest import write_json
+
+__all__ = ["Place", "Work", "fit"]
+
+_ERROR = ".error.json"
+_RESULT = ".result.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process stands among those that train together."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    def barrier(self) -> None:
+        """Waits for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def agree(self, decision: bool) -> bool:
+        """Returns rank 0's decision on every rank."""
+        if self.world_size == 1:
+            return decision
+        told = torch.tensor([int(decision)], device=self.device)
+        dist.broadcast(told, 0)
+        return bool(told.item())
+
+
+Work = Callable[[Place], dict[str, Any]]
+"""What every worker does; rank 0's JSON-able result is the run's."""
+
+
+def fit(
+    work: Work,
+    folder: Path,
+    *,
+    workers: int = 0,
+    cpus_per_worker: float = 1.0,
+    gpus_per_worker: float = 0.0,
+    max_failures: int = 3,
+    timeout_s: int = 1800,
+    threads: int = 0,
+) -> dict[str, Any]:
+    """Does the work and returns rank 0's result.
+
+    Args:
+        work: picklable, if there are workers.
+        folder: the run's folder; on a cluster every worker must see it.
+        workers: Ray Train workers; 0 works in this process, without Ray.
+        cpus_per_worker: CPUs of a worker, and its torch threads.
+        gpus_per_worker: GPUs of a worker; one process drives one GPU.
+        max_failures: how often dead workers are replaced.
+        timeout_s: seconds after which a rank that waits in vain for another gives up.
+        threads: torch threads without Ray; 0 leaves torch's own choice.
+
+    Raises:
+        JobError: resources are missing, or workers keep dying.
+        RaydistError: whatever mistake of the user the work found.
+    """
+    if workers == 0:
+        if threads:
+            torch.set_num_threads(threads)
+        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        return work(Place(0, 1, device))
+    cluster.connect()
+    cluster.require(workers, cpus_per_worker, gpus_per_worker)
+    for name in (_ERROR, _RESULT):
+        (folder / name).unlink(missing_ok=True)
+    # Relative paths mean what they mean to the user, and no dashboards are fed.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "nccl" if gpus_per_worker else "gloo"
+    resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+    trainer = TorchTrainer(
+        _in_worker,
+        train_loop_config={"work": work, "folder": str(folder.absolute())},
+        torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=gpus_per_worker > 0,
+            resources_per_worker={name: each for name, each in resources.items() if each},
+        ),
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}",
+            storage_path=str((folder / ".ray").absolute()),
+            failure_config=FailureConfig(max_failures=max_failures),
+        ),
+    )
+    failure: TrainingFailedError | None = None
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        failure = error
+    _raise_mistake(folder)
+    if failure is not None:
+        raise JobError(
+            f"training failed after {max_failures} replacements of its workers: {_cause(failure)}; "
+            f"checkpoints are kept: run the same command with --resume"
+        ) from failure
+    try:
+        result: dict[str, Any] = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise JobError(
+            f"{folder}: the workers wrote no result there; out= must be a path that this machine "
+            "and every worker see"
+        ) from None
+    (folder / _RESULT).unlink()
+    return result
+
+
+def _in_worker(config: dict[str, Any]) -> None:
+    """Runs in each Ray Train worker.
+
+    A mistake of the user is not worth a restart: it is written down, and the restarts that it may
+    set off among the other ranks end at once.
+    """
+    import ray.train
+    import ray.train.torch
+
+    folder = Path(config["folder"])
+    if (folder / _ERROR).exists():
+        return
+    context = ray.train.get_context()
+    rank = context.get_world_rank()
+    place = Place(rank, context.get_world_size(), ray.train.torch.get_device())
+    try:
+        if not folder.is_dir():
+            raise JobError(f"{folder}: worker {rank} does not see the run's folder")
+        result = config["work"](place)
+    except RaydistError as error:
+        if not folder.is_dir():
+            raise
+        write_json(folder / _ERROR, {"kind": type(error).__name__, "message": str(error)})
+        return
+    if rank == 0:
+        write_json(folder / _RESULT, result)
+
+
+def _raise_mistake(folder: Path) -> None:
+    path = folder / _ERROR
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        kind = getattr(errors, found["kind"], JobError)
+        raise kind(found["message"])
+
+
+def _cause(failure: Exception) -> str:
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    return lines[-1] if lines else type(failure).__name__

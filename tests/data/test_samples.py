@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raydist.data.samples import SampleSet
+from raydist.data.samples_prepare import prepare
+from raydist.errors import ArtifactError, DataError
+from raydist.records import Sample
+
+LINE = {"query": "q", "pos": ["p"], "neg": ["n1", "n2"]}
+
+
+def jsonl(path: Path, records: Sequence[Mapping[str, Any] | str]) -> Path:
+    lines = [r if isinstance(r, str) else json.dumps(r, ensure_ascii=False) for r in records]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read(path: Path | str, folder: Path, **options: Any) -> list[Sample]:
+    prepare(path, folder, **options)
+    samples = SampleSet(folder)
+    return [samples[i] for i in range(len(samples))]
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> dict[str, str]:
+    corpus = jsonl(
+        tmp_path / "corpus.jsonl",
+        [{"id": f"d{i}", "title": "T" if i == 1 else "", "text": f"text {i}"} for i in range(9)],
+    )
+    queries = jsonl(
+        tmp_path / "queries.jsonl", [{"id": f"q{i}", "text": f"query {i}"} for i in (1, 2, 3)]
+    )
+    return {"corpus": str(corpus), "queries": str(queries)}
+
+
+def test_a_flagembedding_line_keeps_all_that_it_says(tmp_path: Path) -> None:
+    record = {
+        "query": "größe",
+        "pos": ["p1", "p2"],
+        "neg": ["n"],
+        "pos_scores": [3, 2.5],
+        "neg_scores": [-1],
+        "answer": "a",
+        "neg_answer": ["b", "c"],
+        "answer_scores": 5,
+        "neg_answer_scores": [1, 2],
+        "prompt": "find: ",
+        "type": "symmetric_sts",
+        "train_group_size": 4,
+        "batch_size": 6,
+    }
+    facts = prepare(jsonl(tmp_path / "a.jsonl", [record]), tmp_path / "d")
+    assert SampleSet(tmp_path / "d")[0] == Sample(
+        query="größe",
+        documents=("p1", "p2", "n"),
+        positives=2,
+        scores=(3.0, 2.5, -1.0),
+        answer="a",
+        negative_answers=("b", "c"),
+        answer_scores=(5.0, 1.0, 2.0),
+        prompt="find: ",
+        kind="symmetric_sts",
+    )
+    assert facts.overrides == {"train_group_size": 4, "batch_size": 6}
+    assert (facts.scores, facts.answers, facts.answer_scores) == (True, True, True)
+    assert (facts.lowest_score, facts.highest_score) == (-1.0, 3.0)
+    assert facts.negative_answers == 2 and facts.negatives == {1: 1} and facts.longest == 3
+
+
+def test_any_row_is_read_alone(tmp_path: Path) -> None:
+    records = [{"query": f"q{i} ä", "pos": [f"p{i}"], "neg": ["n"] * (i % 3)} for i in range(50)]
+    lines = [json.dumps(r, ensure_ascii=i % 2 == 0) for i, r in enumerate(records)]
+    text = "\ufeff" + "\r\n".join(lines[:25]) + "\n\n  \n" + "\n".join(lines[25:])
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8", newline="")
+    prepare(tmp_path / "a.jsonl", tmp_path / "d")
+    samples = SampleSet(tmp_path / "d")
+    assert len(samples) == 50
+    for row in (49, 0, 24, 25, 7):
+        assert samples[row].query == f"q{row} ä" and samples[row].documents[0] == f"p{row}"
+
+
+def test_compressed_and_several_files_are_one_data_set(tmp_path: Path) -> None:
+    jsonl(tmp_path / "a.jsonl", [LINE, {**LINE, "query": "second"}])
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt", encoding="utf-8") as out:
+        out.write(json.dumps({**LINE, "query": "third"}) + "\n")
+    found = read(str(tmp_path / "[ab].jsonl*"), tmp_path / "d")
+    assert [s.query for s in found] == ["q", "second", "third"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{broken", "a JSON object"),
+        ("[1]", "a JSON object"),
+        ({"query": "q", "pos": [], "neg": ["n"]}, "pos to be a list with at least one"),
+        ({"query": "q", "pos": "p", "neg": ["n"]}, "pos to be a list"),
+        ({"query": "q", "pos": ["p"], "neg": ["n", " "]}, "neg to hold texts"),
+        ({"query": "", "pos": ["p"]}, "query to be a text"),
+        ({"query": 3, "pos": ["p"]}, "query to be a text"),
+        ({**LINE, "pos_scores": [1], "neg_scores": [1]}, "neg_scores to hold 2 scores"),
+        ({**LINE, "pos_scores": [1]}, "neg_scores as well"),
+        ({**LINE, "pos_scores": [1], "neg_scores": [1, "x"]}, "neg_scores to be a number"),
+        ({**LINE, "pos_scores": [1], "neg_scores": [1, float("nan")]}, "finite"),
+        ({**LINE, "answer": "a", "neg_answer": ["b"], "answer_scores": [1, 2, 3]}, "2 scores"),
+        ({**LINE, "type": "only_1neg"}, "type '' as in the first sample"),
+    ],
+)
+def test_a_bad_line_is_named_or_skipped_and_counted(
+    tmp_path: Path, bad: Mapping[str, Any] | str, message: str
+) -> None:
+    path = jsonl(tmp_path / "train.jsonl", [LINE, LINE, bad, LINE])
+    with pytest.raises(DataError, match=r"train\.jsonl, line 3: .*expected .*" + message) as caught:
+        prepare(path, tmp_path / "d")
+    start = (bad if isinstance(bad, str) else json.dumps(bad))[:20]
+    assert start in str(caught.value) and "on_bad=skip" in str(caught.value)
+    facts = prepare(path, tmp_path / "d", on_bad="skip")
+    assert (facts.rows, facts.rejected) == (3, 1)
+    text = (tmp_path / "d" / "rejects.jsonl").read_text()
+    rejects = [json.loads(line) for line in text.splitlines()]
+    assert [(r["line"], message in r["reason"]) for r in rejects] == [(3, True)]
+    assert any("1 bad lines skipped" in note for note in facts.notes)
+
+
+def test_broken_utf8_is_named_by_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json.dumps(LINE).encode() + b'\n{"query": "\xff"}\n')
+    with pytest.raises(DataError, match=r"line 2.*UTF-8, broken at byte 11"):
+        prepare(tmp_path / "a.jsonl", tmp_path / "d")
+
+
+def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        prepare(tmp_path / "none.jsonl", tmp_path / "d")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(DataError, match="no usable sample"):
+        prepare(tmp_path / "empty.jsonl", tmp_path / "d")
+    path = jsonl(tmp_path / "bad.jsonl", [LINE["query"], "x"])
+    with pytest.raises(DataError, match="no usable sample; the first of 2 bad lines"):
+        prepare(path, tmp_path / "d", on_bad="skip")
+
+
+def test_negatives_and_scores_are_required_where_training_needs_them(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [LINE, {"query": "q", "pos": ["p"]}])
+    facts = prepare(path, tmp_path / "d")
+    assert facts.fewest_negatives == 0 and facts.without_negatives.endswith("a.jsonl, line 2")
+    with pytest.raises(DataError, match=r"line 2.*at least one negative"):
+        prepare(path, tmp_path / "d", need_negatives=True)
+    with pytest.raises(DataError, match=r"line 1.*teacher scores"):
+        prepare(path, tmp_path / "d", need_scores=True)
+
+
+def test_tevatron_lines_come_with_passages_or_with_ids(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    with_text = {
+        "query_id": "1",
+        "query": "q",
+        "positive_passages": [{"docid": "a", "title": "T", "text": "p"}],
+        "negative_passages": [{"docid": "b", "title": "-", "text": "n"}],
+    }
+    found = read(jsonl(tmp_path / "a.jsonl", [with_text]), tmp_path / "d")
+    assert found == [Sample("q", ("T\np", "n"), query_id="1")]
+    by_id = {
+        "query_id": "1",
+        "query_text": "q",
+        "positive_document_ids": ["d1"],
+        "negative_document_ids": ["d2", "d3"],
+    }
+    path = jsonl(tmp_path / "b.jsonl", [by_id])
+    found = read(path, tmp_path / "e", corpus=texts["corpus"])
+    assert found == [Sample("q", ("T\ntext 1", "text 2", "text 3"), query_id="1")]
+    with pytest.raises(DataError, match="corpus=PATH"):
+        prepare(path, tmp_path / "f")
+    path = jsonl(tmp_path / "c.jsonl", [{**by_id, "positive_document_ids": ["zzz"]}])
+    with pytest.raises(DataError, match=r"line 1.*'zzz' is not there"):
+        prepare(path, tmp_path / "f", corpus=texts["corpus"])
+
+
+def test_triples_hold_texts_or_ids(tmp_path: Path, texts: dict[str, str]) -> None:
+    (tmp_path / "a.tsv").write_text("a query\tgood one\tbad one\n")
+    assert read(tmp_path / "a.tsv", tmp_path / "d") == [Sample("a query", ("good one", "bad one"))]
+    (tmp_path / "b.tsv").write_text("q2\td1\td2\nq1 d3 d4\n")
+    found = read(tmp_path / "b.tsv", tmp_path / "e", **texts)
+    assert [s.query for s in found] == ["query 2", "query 1"]
+    assert found[0].documents == ("T\ntext 1", "text 2") and found[1].doc_ids == ("d3", "d4")
+
+
+def test_pairs_put_the_better_document_first(tmp_path: Path, texts: dict[str, str]) -> None:
+    (tmp_path / "a.tsv").write_text("1.5\t2.5\tthe query\tone doc\tother doc\n3\t-1\tq\tx\ty\n")
+    assert read(tmp_path / "a.tsv", tmp_path / "d") == [
+        Sample("the query", ("other doc", "one doc"), scores=(2.5, 1.5)),
+        Sample("q", ("x", "y"), scores=(3.0, -1.0)),
+    ]
+    (tmp_path / "b.tsv").write_text("1.5 2.5 q1 d4 d5\n")
+    (found,) = read(tmp_path / "b.tsv", tmp_path / "e", **texts)
+    assert found.query == "query 1" and found.doc_ids == ("d5", "d4")
+
+
+def test_a_teachers_list_is_sorted_by_its_scores(tmp_path: Path, texts: dict[str, str]) -> None:
+    candidates = [{"id": f"d{i}", "score": s} for i, s in ((1, 2), (2, 9), (3, 2), (4, 5.5))]
+    path = jsonl(tmp_path / "a.jsonl", [{"query_id": "q3", "candidates": candidates}])
+    (found,) = read(path, tmp_path / "d", **texts)
+    assert found.query == "query 3" and found.query_id == "q3"
+    assert found.doc_ids == ("d2", "d4", "d1", "d3") and found.scores == (9, 5.5, 2, 2)
+    assert found.documents[2] == "T\ntext 1"
+
+
+RUN = """q1 Q0 d1 1 9.5 t
+q1 Q0 d2 2 9.0 t
+q1 Q0 gone 3 8.0 t
+q1 Q0 d3 4 7.0 t
+q2 Q0 d4 1 3.0 t
+q2 Q0 d5 2 2.0 t
+q9 Q0 d5 1 2.0 t
+"""
+QRELS = "q1 0 d2 2\nq1 0 d3 0\nq1 0 d8 1\nq2 0 d6 1\n"
+
+
+def test_a_run_is_a_teacher(tmp_path: Path, texts: dict[str, str]) -> None:
+    (tmp_path / "a.run").write_text(RUN)
+    facts = prepare(tmp_path / "a.run", tmp_path / "d", **texts)
+    samples = SampleSet(tmp_path / "d")
+    assert samples[0].doc_ids == ("d1", "d2", "d3") and samples[0].scores == (9.5, 9.0, 7.0)
+    assert len(samples) == 2 and samples[1].query == "query 2"
+    assert facts.notes == (
+        "1 documents without a text in the corpus dropped",
+        "1 queries without a text skipped",
+    )
+
+
+def test_a_run_and_judgements_make_samples(tmp_path: Path, texts: dict[str, str]) -> None:
+    (tmp_path / "a.run").write_text(RUN)
+    (tmp_path / "qrels.txt").write_text(QRELS)
+    qrels = str(tmp_path / "qrels.txt")
+    found = read(tmp_path / "a.run", tmp_path / "d", qrels=qrels, **texts)
+    assert [(s.query_id, s.doc_ids, s.positives, s.labels) for s in found] == [
+        ("q1", ("d2", "d8", "d1", "d3"), 2, (2, 1, 0, 0)),
+        ("q2", ("d6", "d4", "d5"), 1, (1, 0, 0)),
+    ]
+    folder = tmp_path / "e"
+    found = read(tmp_path / "a.run", folder, qrels=qrels, positives="retrieved", **texts)
+    assert [(s.query_id, s.doc_ids, s.positives, s.scores) for s in found] == [
+        ("q1", ("d2", "d1", "d3"), 1, (9.0, 9.5, 7.0))
+    ]
+    assert "1 queries without a retrieved positive skipped" in SampleSet(folder).facts.notes
+
+
+def test_judgements_alone_and_a_beir_folder_give_positives(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "train.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td2\t1\nq1\td3\t0\nq2\td1\t1\n"
+    )
+    folder = read(tmp_path, tmp_path / "out" / "d")
+    alone = read(tmp_path / "qrels" / "train.tsv", tmp_path / "out" / "e", **texts)
+    assert folder == alone
+    assert [(s.query, s.documents) for s in folder] == [
+        ("query 1", ("text 2",)),
+        ("query 2", ("T\ntext 1",)),
+    ]
+    (tmp_path / "b.run").write_text(RUN)
+    mixed = read(tmp_path, tmp_path / "out" / "f", run=str(tmp_path / "b.run"))
+    assert mixed[0].doc_ids == ("d2", "d1", "d3") and mixed[0].positives == 1
+
+
+def test_lists_with_judgements_are_split_into_positives_and_negatives(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    (tmp_path / "qrels.txt").write_text(QRELS)
+    candidates = [{"id": f"d{i}", "score": s} for i, s in ((1, 1), (2, 9), (3, 2))]
+    path = jsonl(tmp_path / "a.jsonl", [{"query_id": "q1", "query": "x", "candidates": candidates}])
+    (found,) = read(
+        path, tmp_path / "d", qrels=str(tmp_path / "qrels.txt"), positives="retrieved", **texts
+    )
+    assert found.doc_ids == ("d2", "d3", "d1") and found.positives == 1
+    assert found.scores == (9, 2, 1) and found.labels == (2, 0, 0)
+
+
+def test_a_prepared_set_is_used_again_and_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [LINE])
+    first = prepare(path, tmp_path / "d")
+    stamp = os.stat(tmp_path / "d" / "lines.npy").st_mtime_ns
+    assert prepare(path, tmp_path / "d") == first
+    assert os.stat(tmp_path / "d" / "lines.npy").st_mtime_ns == stamp
+    jsonl(path, [LINE, LINE])
+    assert prepare(path, tmp_path / "d").rows == 2
+    jsonl(path, ["x" * 200, "y" * 200])
+    with pytest.raises(DataError, match="changed since"):
+        SampleSet(tmp_path / "d")[0]
+    with pytest.raises(ArtifactError, match="not a prepared data set"):
+        SampleSet(tmp_path)
+
+
+def test_a_data_sets_prompt_stands_in_where_a_line_has_none(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl", [LINE, {**LINE, "prompt": "own"}])
+    prepare(path, tmp_path / "d")
+    samples = SampleSet(tmp_path / "d", prompt="set's")
+    assert [samples[0].prompt, samples[1].prompt] == ["set's", "own"]
+
+
+def test_a_worker_holds_a_row_and_not_the_file(tmp_path: Path) -> None:
+    text = "word " * 20_000
+    record = json.dumps({"query": "q", "pos": [text], "neg": [text]})
+    with open(tmp_path / "big.jsonl", "w") as out:
+        for _ in range(1000):
+            out.write(record + "\n")  # 200 MB
+    prepare(tmp_path / "big.jsonl", tmp_path / "d")
+    script = (
+        "import resource, sys; from raydist.data.samples import SampleSet;"
+        "samples = SampleSet(sys.argv[1]); before = resource.getrusage(resource.RUSAGE_SELF);"
+        "import mmap; n = sum(len(samples[i].documents[0]) for i in range(0, 1000, 97));"
+        "after = resource.getrusage(resource.RUSAGE_SELF);"
+        "print(n, (after.ru_maxrss - before.ru_maxrss) // 1024)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "d")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    read_chars, grown_mb = map(int, found.stdout.split())
+    assert read_chars == 11 * len(text) and grown_mb < 60, grown_mb
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
+
+
+def test_the_teacher_samples_of_a_real_file_are_read(collections: Path, tmp_path: Path) -> None:
+    facts = prepare(collections / "bge-distill-samples" / "msmarco.jsonl", tmp_path / "d")
+    assert facts.rows == 10 and facts.scores and facts.negatives == {25: 10}
+    assert 80 < facts.lowest_score < facts.highest_score < 110
