@@ -1,0 +1,22 @@
+"""Configuration of `raydist quickstart`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from raydist.config.base import Block, execution
+
+__all__ = ["QuickstartConfig"]
+
+
+class QuickstartConfig(Block):
+    """Index, search and measure a small corpus that needs no download."""
+
+    primary: ClassVar[str | None] = "out"
+
+    out: str = Field("quickstart", min_length=1)
+    """Folder for the data, the index and the run."""
+    workers: int = execution(0, ge=0)
+    """Ray actors; 0 works in this process, without Ray."""

@@ -1,0 +1,213 @@
+"""Every YAML of jobs/ and cluster/ is loaded and checked offline."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from raydist.cli import VERBS
+from raydist.config.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line and not line.startswith("#")
+)
+LAUNCHERS = sorted((ROOT / "cluster").glob("*.yaml"))
+KUBERAY = sorted((ROOT / "cluster/kuberay").glob("*.yaml"))
+SERVE = sorted((ROOT / "cluster/serve").glob("*.yaml"))
+JOBS = sorted((ROOT / "jobs").rglob("*.yaml"))
+
+POD = {
+    "type": "object",
+    "required": ["spec"],
+    "properties": {
+        "spec": {
+            "type": "object",
+            "required": ["containers", "securityContext"],
+            "properties": {
+                "securityContext": {
+                    "type": "object",
+                    "properties": {"runAsNonRoot": {"const": True}},
+                    "required": ["runAsNonRoot"],
+                },
+                "containers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["name", "image", "resources", "env"],
+                        "properties": {
+                            "resources": {"type": "object", "required": ["requests", "limits"]},
+                            "env": {"type": "array", "items": {"required": ["name"]}},
+                        },
+                    },
+                },
+            },
+        }
+    },
+}
+GROUP = {
+    "type": "object",
+    "required": ["rayStartParams", "template"],
+    "properties": {
+        "groupName": {"type": "string"},
+        "replicas": {"type": "integer"},
+        "minReplicas": {"type": "integer"},
+        "maxReplicas": {"type": "integer"},
+        "serviceType": {"enum": ["ClusterIP"]},
+        "rayStartParams": {"type": "object", "additionalProperties": {"type": "string"}},
+        "template": POD,
+    },
+    "additionalProperties": False,
+}
+CLUSTER = {
+    "type": "object",
+    "required": ["rayVersion", "headGroupSpec", "workerGroupSpecs"],
+    "properties": {
+        "rayVersion": {"const": PINS["ray"]},
+        "enableInTreeAutoscaling": {"type": "boolean"},
+        "autoscalerOptions": {"type": "object"},
+        "headGroupSpec": GROUP,
+        "workerGroupSpecs": {"type": "array", "items": {**GROUP, "required": ["groupName"]}},
+    },
+    "additionalProperties": False,
+}
+SPECS: dict[str, dict[str, Any]] = {
+    "RayCluster": CLUSTER,
+    "RayJob": {
+        "type": "object",
+        "required": ["entrypoint", "rayClusterSpec"],
+        "properties": {
+            "entrypoint": {"type": "string"},
+            "shutdownAfterJobFinishes": {"const": True},
+            "ttlSecondsAfterFinished": {"type": "integer"},
+            "backoffLimit": {"type": "integer"},
+            "rayClusterSpec": CLUSTER,
+        },
+        "additionalProperties": False,
+    },
+    "RayService": {
+        "type": "object",
+        "required": ["serveConfigV2", "rayClusterConfig"],
+        "properties": {
+            "serveConfigV2": {"type": "string"},
+            "upgradeStrategy": {"type": "object"},
+            "rayClusterConfig": CLUSTER,
+        },
+        "additionalProperties": False,
+    },
+}
+
+
+def read(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def check_entrypoint(line: str) -> None:
+    """An entrypoint is one of our own command lines, and its configuration holds."""
+    words = shlex.split(line)
+    assert words[:3] == ["python", "-m", "raydist"], line
+    verb, rest = words[3], [w for w in words[4:] if not w.startswith("--")]
+    assert verb in VERBS
+    module = importlib.import_module(f"raydist.commands.{verb}")
+    files = [str(ROOT / w) for w in rest if "=" not in w]
+    load(module.Config, files, [w for w in rest if "=" in w])
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda p: p.name)
+def test_launcher_files_pass_rays_own_validation(path: Path) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = read(path)
+    validate_config(prepare_config(config))
+    text = path.read_text()
+    assert set(re.findall(r"ray==([\d.]+)", text)) == {PINS["ray"]}
+    starts = [line for line in text.splitlines() if "ray start" in line]
+    assert starts and all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert all("--dashboard-host=127.0.0.1" in line for line in starts if "--head" in line)
+
+
+@pytest.mark.parametrize("path", KUBERAY, ids=lambda p: p.name)
+def test_kuberay_files_hold_to_the_schema(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        assert document["apiVersion"] == "ray.io/v1"
+        assert re.fullmatch(r"[a-z0-9-]+", document["metadata"]["name"])
+        jsonschema.validate(document["spec"], SPECS[document["kind"]])
+        text = yaml.safe_dump(document)
+        assert "RAY_AUTH_MODE" in text and "RAY_AUTH_TOKEN" in text
+        if document["kind"] == "RayJob":
+            check_entrypoint(document["spec"]["entrypoint"])
+        if document["kind"] == "RayService":
+            check_serve(yaml.safe_load(document["spec"]["serveConfigV2"]))
+        _against_real_definitions(document)
+
+
+def _against_real_definitions(document: dict[str, Any]) -> None:
+    """Validates against KubeRay's own CRDs where a folder of them is given."""
+    folder = os.environ.get("KUBERAY_CRDS")
+    if not folder:
+        return
+    for path in Path(folder).glob("*.yaml"):
+        crd = read(path)
+        if crd["spec"]["names"]["kind"] == document["kind"]:
+            version = next(v for v in crd["spec"]["versions"] if v["name"] == "v1")
+            jsonschema.validate(document, version["schema"]["openAPIV3Schema"])
+            return
+    raise AssertionError(f"{folder} has no definition of {document['kind']}")
+
+
+def check_serve(config: dict[str, Any]) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    parsed = ServeDeploySchema.model_validate(config)
+    strict(config, parsed.model_dump(by_alias=True))
+    assert config["http_options"]["host"] in ("127.0.0.1", "0.0.0.0")
+    for application in config["applications"]:
+        module, _, name = application["import_path"].partition(":")
+        assert hasattr(importlib.import_module(module), name)
+
+
+def strict(given: Any, parsed: Any, where: str = "") -> None:
+    """Every key that is given is one that Serve read; it ignores unknown ones by itself."""
+    if isinstance(given, dict) and not where.endswith((".args", ".runtime_env", ".user_config")):
+        for key, value in given.items():
+            assert isinstance(parsed, dict) and key in parsed, f"{where}.{key} is unknown to Serve"
+            strict(value, parsed[key], f"{where}.{key}")
+    elif isinstance(given, list):
+        for i, value in enumerate(given):
+            strict(value, parsed[i], f"{where}[{i}]")
+
+
+@pytest.mark.parametrize("path", SERVE, ids=lambda p: p.name)
+def test_serve_files_hold_to_serves_schema(path: Path) -> None:
+    check_serve(read(path))
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda p: str(p.relative_to(ROOT / "jobs")))
+def test_every_recipe_is_a_valid_configuration(path: Path) -> None:
+    header = path.read_text(encoding="utf-8").splitlines()[:12]
+    lines = [line.lstrip("# ").strip() for line in header if line.startswith("#")]
+    commands = [line for line in lines if line.startswith(("raydist ", "python jobs/"))]
+    assert commands, f"{path}: its header gives no command line"
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "raydist":
+            check_entrypoint(shlex.join(["python", "-m", *words]))
+        else:
+            assert (ROOT / words[1]).is_file() and (ROOT / words[2]) == path
+
+
+def test_images_and_cluster_files_agree_on_the_version_of_ray() -> None:
+    docker = (ROOT / "cluster/Dockerfile").read_text()
+    assert f"ray=={PINS['ray']}" in docker and "constraints.txt" in docker
+    assert "USER ray" in docker
