@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew instead of comparing"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares text with a file of tests/golden, or writes it under --update-golden."""
+
+    def check(name: str, text: str) -> None:
+        path = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        assert text == path.read_text(encoding="utf-8"), f"{name}: pytest --update-golden renews it"
+
+    return check
 
 
 def _beside(name: str) -> Path:
@@ -67,7 +87,8 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 2 layers x 32 with a WordPiece vocabulary trained on a few sentences."""
     from raydist.models.scratch import create
 
-    nouns = "retrieval index query document vector corpus answer passage model score".split()
+    words = "retrieval index query document vector corpus answer passage model score"
+    nouns = words.split()
     texts = [f"the {a} of a {b} is not the {b} of a {a}, said {a}{b}" for a in nouns for b in nouns]
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     return create(texts, folder, layers=2, hidden=32, heads=2, vocab=256, max_length=64)

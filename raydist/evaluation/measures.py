@@ -63,7 +63,13 @@ def _parse_one(name: str) -> list[tuple[str, Any]]:
         return [(name, measure)]
     except NameError:
         pass
-    except (AssertionError, ValueError, TypeError, KeyError) as error:
+    except AssertionError as error:
+        if measure.AT_PARAM not in measure.params:
+            raise ConfigError(
+                f"measures: {name!r} needs a {measure.AT_PARAM}; for example {name}@10"
+            ) from None
+        raise ConfigError(f"measures: {name!r}: {error}") from None
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"measures: {name!r}: {error}; for example nDCG@10, AP(rel=2)") from None
     short = _SHORT.match(name)
     if short and not name.startswith("P_"):

@@ -1,0 +1,31 @@
+"""Where a run is tracked: MLflow, or only the local record."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from raydist.config.base import Block, execution
+
+__all__ = ["Tracking"]
+
+
+class Tracking(Block):
+    """Tracking by MLflow: `tracking=none` keeps the local record alone, `tracking=URI` sets it."""
+
+    primary: ClassVar[str | None] = "uri"
+
+    uri: str = execution("auto")
+    """`none`; `sqlite` for `mlflow.db` in the storage folder; an MLflow URI such as
+    `sqlite:///my.db` or `http://host:5000`; `auto`: `MLFLOW_TRACKING_URI` if set, else sqlite."""
+    experiment: str = execution("raydist", min_length=1)
+    """Experiment; created if need be."""
+    name: str | None = execution(None)
+    """Name of the run; the output's name if not given."""
+    parent: str | None = execution(None)
+    """MLflow id of the run that this one is a part of."""
+    artifacts: str | None = execution(None)
+    """URI for the artifacts of a new experiment; beside a SQLite file if not given."""
+    tags: dict[str, str] = Field(default={}, json_schema_extra={"execution": True})
+    """Further tags."""

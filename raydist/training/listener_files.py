@@ -1,0 +1,245 @@
+"""What a validation listener leaves on disk and in the run's record.
+
+Rank 0 writes; checkpoints are saved by every rank, since each may hold a part of the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.mirror import Mirror, to_json
+from raydist.log import say, warn
+from raydist.manifest import write_json
+from raydist.training.decisions import Rules, State
+from raydist.training.validation import Ranks
+
+__all__ = ["ListenerFiles", "Save", "ValidationSettings", "save_model"]
+
+Save = Callable[[Any, Path, Mapping[str, Any]], None]
+"""Writes the model as a full checkpoint folder, with its settings; every rank calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSettings:
+    """Which listener and which measure chose a checkpoint; travels with it to the model card."""
+
+    listener: str
+    key: str
+    value: float
+    step: int
+
+
+def save_model(model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the model by its own `save`; for one process, or rank 0 of several."""
+    model.save(folder, settings=dict(settings))
+
+
+class ListenerFiles:
+    """The folder of one listener."""
+
+    def __init__(
+        self,
+        folder: Path,
+        id: str,
+        save: Save | None,
+        mirror: Mirror | None,
+        ranks: Ranks,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.folder = folder
+        self._id = id
+        self._save = save
+        self._mirror = mirror
+        self._ranks = ranks
+        self._facts = facts
+        self._first = ranks.rank == 0
+
+    def record(
+        self,
+        step: int,
+        results: Evaluation,
+        rules: Rules,
+        state: State,
+        improved: Sequence[str],
+        wants_to_stop: bool | None,
+    ) -> None:
+        """Writes an evaluation: line, info, per-query table, metrics."""
+        if not self._first:
+            return
+        import pyarrow.parquet as pq
+
+        table = self.folder / "per_query" / f"step-{step:08}.parquet"
+        table.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(results.table(), table)
+        values = {name: results.means[name] for name in rules.metrics}
+        spread = {
+            name: [float(q) for q in np.quantile(results.of(name), [0, 0.25, 0.5, 0.75, 1])]
+            for name in rules.metrics
+        }
+        self.line(step, values, spread, improved, wants_to_stop)
+        self.info(state)
+        quartiles = {
+            f"{name}/{label}": spread[name][i]
+            for name in rules.metrics
+            for label, i in (("q1", 1), ("median", 2), ("q3", 3))
+        }
+        self.log(step, values, state, quartiles)
+
+    def line(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        spread: Mapping[str, Sequence[float]],
+        improved: Sequence[str],
+        wants_to_stop: bool | None,
+    ) -> None:
+        """Appends to `history.jsonl`."""
+        if not self._first:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line: dict[str, Any] = {"step": step, **values, "new_best": list(improved)}
+        line["stop"] = wants_to_stop
+        if spread:
+            line["quartiles"] = dict(spread)
+        with open(self.folder / "history.jsonl", "a", encoding="utf-8") as out:
+            out.write(json.dumps(to_json(line)) + "\n")
+
+    def info(self, state: State) -> None:
+        """Writes `info.json`: best value and step per measure."""
+        if self._first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "info.json", {k: asdict(b) for k, b in state.best.items()})
+
+    def log(
+        self,
+        step: int,
+        values: Mapping[str, float],
+        state: State,
+        more: Mapping[str, float] | None = None,
+    ) -> None:
+        """Records the values, the best ones so far, and says them."""
+        if not self._first:
+            return
+        best = {f"{name}/best": found.value for name, found in state.best.items()}
+        named = {**values, **best, **(more or {})}
+        if self._mirror is not None:
+            self._mirror.metrics(step, {f"{self._id}/{k}": v for k, v in named.items()})
+        shown = ", ".join(
+            f"{name} {value:.4f}" + (" (best)" if name in state.best and
+                                     state.best[name].step == step else "")
+            for name, value in values.items()
+        )  # fmt: skip
+        say(f"validation {self._id}, step {step:,}: {shown}")
+
+    def keep(
+        self, step: int, model: Any, kept: Sequence[str], state: State, place: Path | None
+    ) -> None:
+        """Puts the checkpoint under `best/` for each measure that has a new best.
+
+        `place` is a checkpoint that was saved before (an evaluation beside training); it is removed
+        when it is not, or no longer, needed.
+        """
+        if kept and place is None:
+            place = self.folder / f".step-{step:08}.part"
+            self._write(place, step, model, {})
+        self._ranks.gather(None)  # every rank has written
+        if place is None or not self._first:
+            return
+        for name in kept:
+            settings = ValidationSettings(self._id, name, state.best[name].value, step)
+            fresh = self.folder / "best" / f".{name}.part"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(place, fresh, copy_function=_link)
+            write_json(fresh / "settings.json", {**asdict(settings), **self._facts})
+            target = self.folder / "best" / name
+            old = target.with_name(f".{name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(fresh, target)
+            shutil.rmtree(old, ignore_errors=True)
+            if self._mirror is not None:
+                values = {f"{self._id}/{k}": v for k, v in state.current.items()}
+                self._mirror.model(f"{self._id}/{name}", step, target, values, asdict(settings))
+        shutil.rmtree(place)
+
+    def pending(self, step: int) -> Path:
+        """Returns where a checkpoint waits for its evaluation."""
+        return self.folder / "pending" / f"step-{step:08}"
+
+    def save_pending(self, step: int, model: Any) -> Path:
+        """Saves a checkpoint to be evaluated beside training."""
+        place = self.pending(step)
+        self._write(place, step, model, {})
+        self._ranks.gather(None)
+        return place
+
+    def _write(self, place: Path, step: int, model: Any, settings: Mapping[str, Any]) -> None:
+        if self._first:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+        self._ranks.gather(None)  # the folder is there
+        if self._save is not None:
+            self._save(model, place, {"listener": self._id, "step": step, **settings})
+        elif self._first:
+            save_model(model, place, {"listener": self._id, "step": step, **settings})
+
+    def cut(self, state: State) -> dict[int, dict[str, float]]:
+        """Removes what was written after the state's step; returns the removed values by step."""
+        removed: dict[int, dict[str, float]] = {}
+        path = self.folder / "history.jsonl"
+        if self._first and path.exists():
+            kept = []
+            for text in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    continue  # half-written in a crash
+                if line["step"] <= state.step:
+                    kept.append(text + "\n")
+                else:
+                    values = {
+                        k: v for k, v in line.items() if k not in ("step", "stop", "new_best")
+                    }
+                    values.pop("quartiles", None)
+                    removed[line["step"]] = {k: float(v) for k, v in values.items()}
+            partial = path.with_name(".history.part")
+            partial.write_text("".join(kept), encoding="utf-8")
+            os.replace(partial, path)
+            self.info(state)
+        return self._ranks.gather(removed)[0]  # type: ignore[no-any-return]
+
+    def warn_below(self, rules: Rules, state: State) -> None:
+        """Says loudly where a run ends below where it began."""
+        for name, (before, after) in state.below_baseline(rules).items():
+            kept = f"; its best is step {state.best[name].step:,}" if name in state.best else ""
+            self.tell(
+                f"validation {self._id}: {name} ENDS BELOW ITS START: {after:.4f} at step "
+                f"{state.step:,}, {before:.4f} before training{kept}",
+                bad=True,
+            )
+
+    def tell(self, message: str, bad: bool = False) -> None:
+        """Says something once, not once per rank."""
+        if self._first:
+            (warn if bad else say)(message)
+            if bad and self._mirror is not None:
+                self._mirror.tags({f"warning.{self._id}": message})
+
+
+def _link(source: str, target: str) -> None:
+    """Copies a file, as a hard link where the file system has them."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,184 @@
+"""From plain values to listeners: reads each listener's data and puts the parts together.
+
+The values are what `raydist.config.validation` gives as `arguments()`, so that a training worker
+needs no configuration classes; they are JSON-able and travel between processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_run
+from raydist.errors import ConfigError
+from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.mirror import Mirror
+from raydist.records import Document
+from raydist.training.listeners import (
+    AggregatorValidationListener,
+    Hook,
+    Listeners,
+    Pending,
+    Save,
+    ValidationListener,
+)
+from raydist.training.validation import (
+    DenseRetrieval,
+    Ranks,
+    Retrieval,
+    RunReranking,
+    Score,
+    Task,
+    validate,
+)
+
+__all__ = ["Specs", "Submit", "evaluate_checkpoint", "make_listeners"]
+
+Specs = Mapping[str, Mapping[str, Any]]
+"""Listener id -> its arguments."""
+
+Submit = Callable[[Mapping[str, Any], Path], Pending]
+"""Starts `evaluate_checkpoint(arguments, folder)` in another process."""
+
+
+def make_listeners(
+    specs: Specs,
+    *,
+    folder: str | os.PathLike[str],
+    steps: int | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008  frozen
+    mirror: Mirror | None = None,
+    save: Save | None = None,
+    submit: Submit | None = None,
+    score: Score | None = None,
+    hooks: Mapping[str, list[tuple[Hook | None, Hook | None]]] | None = None,
+) -> Listeners:
+    """Returns the listeners of a run.
+
+    Args:
+        specs: arguments by id.
+        folder: where their folders go, usually `OUT/listeners`.
+        steps: the run's last step.
+        ranks: the processes that validate together.
+        mirror: takes values and kept checkpoints; given on rank 0.
+        save: writes a checkpoint, called by every rank.
+        submit: starts evaluations beside training, for `async`.
+        score: scores pairs with the model, for reranking.
+        hooks: (before, after) pairs by listener id.
+
+    Raises:
+        ConfigError: contradictions, or an aggregate that names an unknown listener.
+        DataError: an input is missing or malformed.
+    """
+    place = Path(folder)
+    found: dict[str, ValidationListener] = {}
+    for id, spec in specs.items():
+        if spec["kind"] == "aggregate":
+            continue
+        beside = spec.get("async", False)
+        if beside and submit is None:
+            raise ConfigError(f"validation.{id}.async = true: there is no process to evaluate in")
+        found[id] = ValidationListener(
+            id,
+            spec["metrics"],
+            _task(spec),
+            _nothing if beside else _retrieval(spec, ranks, score),
+            folder=place,
+            warmup=spec["warmup"],
+            interval=spec["interval"],
+            early_stop=spec["early_stop"],
+            min_delta=spec["min_delta"],
+            hooks=(hooks or {}).get(id, ()),
+            save=save,
+            mirror=mirror,
+            ranks=ranks,
+            submit=_submitter(spec, submit) if beside and submit is not None else None,
+            facts={"data": _fingerprints(spec)} if ranks.rank == 0 else None,
+        )
+    joined = []
+    for id, spec in specs.items():
+        if spec["kind"] != "aggregate":
+            continue
+        unknown = [name for name in spec["listeners"] if name not in found]
+        if unknown:
+            raise ConfigError(
+                f"validation.{id}.listeners: {', '.join(unknown)}: no such listener; "
+                f"there are {', '.join(found) or 'none'}"
+            )
+        joined.append(
+            AggregatorValidationListener(
+                id,
+                [found[name] for name in spec["listeners"]],
+                folder=place,
+                metrics=spec["metrics"],
+                of=spec["of"],
+                agree=spec["agree"],
+                warmup=spec["warmup"],
+                min_delta=spec["min_delta"],
+                save=save,
+                mirror=mirror,
+                ranks=ranks,
+            )
+        )
+    return Listeners([*found.values(), *joined], steps)
+
+
+def evaluate_checkpoint(
+    spec: Mapping[str, Any], folder: str | os.PathLike[str], score: Score | None = None
+) -> Evaluation:
+    """Loads a saved checkpoint and evaluates it: what an `async` listener runs elsewhere."""
+    model: Any
+    if spec["retriever"]["kind"] == "dense":
+        from raydist.models.biencoder import BiEncoder
+
+        model = BiEncoder.load(Path(folder))
+    else:
+        from raydist.models.crossencoder import CrossEncoderModel
+
+        model = CrossEncoderModel.load(Path(folder))
+    ranks = Ranks()
+    return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec["metrics"]))
+
+
+def _task(spec: Mapping[str, Any]) -> Task:
+    return Task(read_queries(**spec["queries"]), read_qrels(**spec["qrels"]))
+
+
+def _nothing(model: Any, queries: Any) -> None:
+    raise AssertionError("an async listener does not retrieve in this process")
+
+
+def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Retrieval:
+    how = spec["retriever"]
+    tables = read_documents(**spec["corpus"])
+    if how["kind"] == "dense":
+        documents = [
+            Document(row["doc_id"], row["text"], row["title"] or "")
+            for table in tables
+            for row in table.to_pylist()
+        ]
+        mine = ranks.share(len(documents))  # other ranks' texts are not kept here
+        documents = [
+            document if i in mine else Document(document.doc_id, "")
+            for i, document in enumerate(documents)
+        ]
+        return DenseRetrieval(documents, how["k"], ranks)
+    run = read_run(**how["run"]).top(how["depth"])
+    wanted = set(run.table["doc_id"].to_pylist())
+    texts = {
+        row["doc_id"]: Document(row["doc_id"], row["text"], row["title"] or "").contents
+        for table in tables
+        for row in table.to_pylist()
+        if row["doc_id"] in wanted
+    }
+    return RunReranking(run, texts, how["depth"], ranks, score)
+
+
+def _fingerprints(spec: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fingerprint(spec[name]["path"]) for name in ("corpus", "queries", "qrels")}
+
+
+def _submitter(spec: Mapping[str, Any], submit: Submit) -> Callable[[Path, int], Pending]:
+    return lambda folder, step: submit(spec, folder)

@@ -1,0 +1,172 @@
+"""Retrieval for validation: one rank or several, dense or reranking, against plain NumPy."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from raydist.errors import DataError
+from raydist.records import Document, Query, Run
+from raydist.training.validation import (
+    DenseRetrieval,
+    Ranks,
+    RunReranking,
+    Task,
+    score_pairs,
+    validate,
+)
+
+
+class Tables:
+    """A model whose vectors stand in a table: exact small integers, so that sums are exact."""
+
+    training = True
+
+    def __init__(self, table):
+        self.table = table
+        self.modes = []
+
+    def eval(self):
+        self.training = False
+
+    def train(self):
+        self.training = True
+
+    def encode_queries(self, texts):
+        self.modes.append(self.training)
+        return np.array([self.table[text] for text in texts], np.float32)
+
+    encode_documents = encode_queries
+
+
+def collection(documents=57, queries=5, dimensions=3, seed=0):
+    rng = np.random.default_rng(seed)
+    table = {f"text {i}": rng.integers(-2, 3, dimensions) for i in range(documents)}
+    table |= {f"query {i}": rng.integers(-2, 3, dimensions) for i in range(queries)}
+    corpus = [Document(f"d{i}", f"text {i}") for i in range(documents)]
+    asked = [Query(f"q{i}", f"query {i}") for i in range(queries)]
+    return Tables(table), corpus, asked
+
+
+def together(world, work):
+    """Runs `work(ranks)` on threads that stand for ranks; returns their results in order."""
+    barrier = threading.Barrier(world)
+    slots = [None] * world
+    results = [None] * world
+
+    def run(rank):
+        def gather(value):
+            slots[rank] = value
+            barrier.wait(10)
+            found = list(slots)
+            barrier.wait(10)
+            return found
+
+        results[rank] = work(Ranks(rank, world, gather))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    return results
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_dense_retrieval_is_exact_and_the_same_for_any_number_of_ranks(world, k):
+    model, corpus, queries = collection()
+    retrieved = together(
+        world, lambda ranks: DenseRetrieval(corpus, k, ranks, block=8)(model, queries)
+    )
+    for run in retrieved:
+        for (query_id, doc_ids, scores), query in zip(run, queries):
+            exact = np.array([model.table[d.text] @ model.table[query.text] for d in corpus])
+            order = np.lexsort((np.arange(len(corpus)), -exact))[:k]
+            assert query_id == query.query_id
+            assert doc_ids == [corpus[i].doc_id for i in order]
+            assert scores.tolist() == exact[order].tolist()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_reranking_reorders_a_fixed_run_and_keeps_its_order_where_scores_are_equal(world):
+    run = Run.from_lists(
+        [("q0", ["a", "b", "c", "d"], [4, 3, 2, 1]), ("q1", ["d", "a"], [2, 1]), ("no", ["a"], [1])]
+    )
+    texts = {name: name for name in "abcd"}
+    values = {"a": 1.0, "b": 2.0, "c": 2.0, "d": 9.0}
+    score = lambda model, batch: [[values[d] for d in docs] for _, docs in batch]  # noqa: E731
+    queries = [Query("q0", "x"), Query("q1", "y")]
+    for got in together(
+        world, lambda ranks: RunReranking(run, texts, 3, ranks, score)(None, queries)
+    ):
+        assert [(q, docs) for q, docs, _ in got] == [("q0", ["b", "c", "a"]), ("q1", ["d", "a"])]
+
+
+def test_a_candidate_without_text_is_named_before_training():
+    run = Run.from_lists([("q0", ["a", "gone"], [2, 1])])
+    with pytest.raises(DataError, match="no document 'gone'"):
+        RunReranking(run, {"a": "a"})
+    RunReranking(run, {"a": "a"}, depth=1)
+
+
+def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error():
+    model, corpus, queries = collection()
+    model.table["text 40"] = np.array([np.nan, 0, 0])
+    task = Task(queries, {"q0": {"d1": 1}})
+    for got in together(
+        2,
+        lambda ranks: validate(
+            model, task, DenseRetrieval(corpus, 3, ranks), ["AP", "nDCG@10"], ranks
+        ),
+    ):
+        assert np.isnan(got.values_MQ).all() and np.isnan(got.means["AP"])
+
+
+def test_validation_measures_in_evaluation_mode_and_goes_back_to_training():
+    model, corpus, queries = collection()
+    got = validate(model, Task(queries, {"q1": {"d1": 1}}), DenseRetrieval(corpus, 57), ["RR"])
+    exact = [model.table[d.text] @ model.table["query 1"] for d in corpus]
+    ties = sorted(range(57), key=lambda i: (exact[i], f"d{i}"), reverse=True)
+    assert got.means["RR"] == pytest.approx(1 / (1 + ties.index(1)))
+    assert not any(model.modes) and model.training
+
+
+def test_only_judged_queries_are_searched_and_there_must_be_one():
+    queries = [Query("q0", "x"), Query("q1", "y")]
+    task = Task(queries, {"q1": {"d": 1}, "q9": {"d": 1}})
+    assert [q.query_id for q in task.queries] == ["q1"] and set(task.qrels) == {"q1"}
+    with pytest.raises(DataError, match="other query ids"):
+        Task(queries, {"7": {"d": 1}})
+
+
+class Pairs(torch.nn.Module):
+    """A cross-encoder whose score is the sum of its tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(()))
+        self.shapes = []
+
+    def tokenize(self, queries, documents):
+        return [[len(q), *map(ord, d)] for q, d in zip(queries, documents)]
+
+    def pad(self, rows):
+        width = max(map(len, rows))
+        return {"input_ids": torch.tensor([r + [0] * (width - len(r)) for r in rows])}
+
+    def forward(self, inputs):
+        self.shapes.append(tuple(inputs["input_ids"].shape))
+        return inputs["input_ids"].sum(1) * self.one
+
+
+def test_pairs_are_scored_in_batches_of_a_token_budget_and_come_back_in_order():
+    model = Pairs()
+    batch = [("ab", ["x", "yyyy", ""]), ("c", []), ("d", ["zz" * 4])]
+    got = score_pairs(model, batch, max_tokens=10)
+    assert got == [[2.0 + 120, 2.0 + 4 * 121, 2.0], [], [1.0 + 8 * 122]]
+    assert all(rows * width <= 10 for rows, width in model.shapes) and len(model.shapes) > 1
+    assert score_pairs(model, []) == []
