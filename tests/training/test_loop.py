@@ -14,7 +14,8 @@ from raydist.losses.objective import Objective
 from raydist.losses.parts import Distill, contrastive
 from raydist.training import loop
 from raydist.training.checkpoint import LocalCheckpoints
-from raydist.training.collate import Batch, collate_texts
+from raydist.training.collate import Batch
+from raydist.training.collating import collate_texts
 from raydist.training.engine import TorchEngine
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.schedule import Schedule
@@ -26,6 +27,10 @@ from tests.training.small import checkpoint, encoder, samples
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoint(tmp_path_factory.mktemp("model"))
+
+
+def scores_as_targets(scores_BD: torch.Tensor, mask_BD: torch.Tensor) -> torch.Tensor:
+    return scores_BD
 
 
 class Interrupted(Exception):
@@ -74,7 +79,7 @@ def train(
         rows,
         GroupSampler(3),
         lambda drawn, numbers, total: collate_texts(
-            drawn, model, rows=numbers, targets=True, global_samples=total
+            drawn, model, rows=numbers, targets=scores_as_targets, global_samples=total
         ),
     )
     source = BatchSource(Order((Stream(len(rows), 6),), 5), (part,), accumulation=accumulation)
@@ -160,7 +165,7 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
             rows,
             GroupSampler(3),
             lambda drawn, numbers, total, model=model: collate_texts(
-                drawn, model, targets=True, global_samples=total
+                drawn, model, targets=scores_as_targets, global_samples=total
             ),
         )
         source = BatchSource(Order((Stream(24, 7),), 5), (part,), accumulation=accumulation)

@@ -1,0 +1,179 @@
+"""Reading the fields of a training line: each function takes one or says what it expected.
+
+All of them raise ValueError with the words that go behind "expected".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+__all__ = [
+    "QueryTexts",
+    "answers_of",
+    "both_scores",
+    "cells_of",
+    "ids_of",
+    "is_number",
+    "list_of",
+    "number_of",
+    "optional_text",
+    "passages_of",
+    "query_of",
+    "record_of",
+    "text_of",
+    "texts_of",
+]
+
+
+class QueryTexts(Protocol):
+    """Where query ids become texts."""
+
+    def query(self, query_id: str) -> str:
+        """Returns a query's text; ValueError if it is not there."""
+        ...
+
+
+def record_of(line: bytes) -> dict[str, Any]:
+    """Returns a line's JSON object."""
+    try:
+        record = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"UTF-8, broken at byte {error.start} of the line") from None
+    except ValueError as error:
+        raise ValueError(f"a JSON object ({error})") from None
+    if not isinstance(record, dict):
+        raise ValueError("a JSON object")
+    return record
+
+
+def cells_of(line: bytes, has_corpus: bool) -> list[str]:
+    """Returns a line's columns: split at tabs, of ids also at blanks."""
+    try:
+        text = line.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"UTF-8, broken at byte {error.start} of the line") from None
+    return text.split() if has_corpus and "\t" not in text else text.split("\t")
+
+
+def text_of(record: Mapping[str, Any], name: str) -> str:
+    """Returns a text that is not empty."""
+    value = record.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} to be a text that is not empty, found {value!r:.40}")
+    return value
+
+
+def optional_text(record: Mapping[str, Any], name: str) -> str | None:
+    """Returns a text, None if it is absent."""
+    value = record.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{name} to be a text, found {value!r:.40}")
+    return value
+
+
+def query_of(record: Mapping[str, Any], query_id: str, texts: QueryTexts) -> str:
+    """Returns the query's text, looked up by id where the line has none."""
+    return text_of(record, "query") if "query" in record else texts.query(query_id)
+
+
+def list_of(record: Mapping[str, Any], name: str, least: int) -> list[Any]:
+    """Returns a list, empty if it is absent."""
+    value = record.get(name)
+    if value is None:
+        value = []
+    if not isinstance(value, list) or len(value) < least:
+        wanted = "a list with at least one entry" if least else "a list"
+        raise ValueError(f"{name} to be {wanted}, found {value!r:.40}")
+    return value
+
+
+def texts_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
+    """Returns a list of texts that are not empty."""
+    values = list_of(record, name, least)
+    for value in values:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{name} to hold texts that are not empty, found {value!r:.40}")
+    return values
+
+
+def ids_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
+    """Returns a list of ids as text."""
+    return [str(value) for value in list_of(record, name, least)]
+
+
+def passages_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
+    """Returns the contents of `{docid, title, text}` passages."""
+    found = []
+    for value in list_of(record, name, least):
+        if not isinstance(value, dict) or not isinstance(value.get("text"), str):
+            raise ValueError(f"{name} to hold {{docid, title, text}}, found {value!r:.40}")
+        title = value.get("title")
+        found.append(f"{title}\n{value['text']}" if title and title != "-" else value["text"])
+    return found
+
+
+def number_of(value: Any, name: str) -> float:
+    """Returns a finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} to be a number, found {value!r:.40}") from None
+    if not math.isfinite(number) or isinstance(value, bool):
+        raise ValueError(f"{name} to be a finite number, found {value!r:.40}")
+    return number
+
+
+def is_number(text: str) -> bool:
+    """Returns whether a text is a finite number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def both_scores(
+    record: Mapping[str, Any], first: str, n_first: int, second: str, n_second: int
+) -> tuple[float, ...] | None:
+    """Returns two lists of scores as one; None without either."""
+    values = []
+    given = [name for name in (first, second) if record.get(name) is not None]
+    for name, n in ((first, n_first), (second, n_second)):
+        scores = record.get(name)
+        if scores is None:
+            if given and n:
+                raise ValueError(f"{name} as well where there is {given[0]}")
+            continue
+        if not isinstance(scores, list) or len(scores) != n:
+            count = len(scores) if isinstance(scores, list) else repr(scores)[:40]
+            raise ValueError(f"{name} to hold {n} scores, one for each text, found {count}")
+        values += [number_of(score, name) for score in scores]
+    return tuple(values) if given else None
+
+
+def answers_of(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Returns the answer and its negatives, and a teacher's scores of them."""
+    answer = record.get("answer")
+    if isinstance(answer, list):
+        answer = answer[0] if answer else None
+    if answer is None or answer == "":
+        return (), None
+    if not isinstance(answer, str):
+        raise ValueError(f"answer to be a text, found {answer!r:.40}")
+    negatives = texts_of(record, "neg_answer")
+    given = record.get("answer_scores")
+    flat = {
+        **record,
+        "answer_scores": given if given is None or isinstance(given, list) else [given],
+    }
+    if record.get("neg_answer_scores") is None and isinstance(given, list) and negatives:
+        if len(given) != 1 + len(negatives):
+            raise ValueError(
+                f"answer_scores to hold {1 + len(negatives)} scores (the answer's and those of "
+                f"neg_answer), found {len(given)}"
+            )
+        return (answer, *negatives), tuple(number_of(v, "answer_scores") for v in given)
+    scores = both_scores(flat, "answer_scores", 1, "neg_answer_scores", len(negatives))
+    return (answer, *negatives), scores

@@ -1,0 +1,129 @@
+"""Samples from rankings and judgements: positives are judged, negatives are retrieved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raydist.data.store import DocumentStore
+from raydist.errors import DataError
+from raydist.records import Qrels, Run
+
+__all__ = ["judge_lists", "samples_of"]
+
+
+def samples_of(
+    queries: Mapping[str, str],
+    *,
+    qrels: Qrels | None,
+    run: Run | None,
+    known: DocumentStore,
+    positives: str = "judged",
+    relevance: int = 1,
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Returns samples as ids, and notes on what was left out.
+
+    Args:
+        queries: texts by id.
+        qrels: judgements that make positives; without them the run is a teacher's list.
+        run: ranking whose documents that are not relevant become negatives.
+        known: the documents that have a text; others are dropped and counted.
+        positives: `judged` or `retrieved` (also relevant in the run; keeps the run's scores).
+        relevance: least grade of a positive.
+    """
+    ranking = {query: (docs, scores.tolist()) for query, docs, scores in run} if run else {}
+    wanted = list(ranking) if qrels is None or run is not None else list(qrels)
+    lines: list[dict[str, Any]] = []
+    no_text = no_query = no_positive = 0
+    for query_id in wanted:
+        if query_id not in queries:
+            no_query += 1
+            continue
+        grades = dict((qrels or {}).get(query_id, {}))
+        docs, scores = ranking.get(query_id, ([], []))
+        relevant = [doc for doc, grade in grades.items() if grade >= relevance]
+        ids = [*docs, *(doc for doc in relevant if positives == "judged")]
+        have = {doc for doc, found in zip(ids, known.get(ids)) if found is not None}
+        no_text += len(set(ids) - have)
+        score_of = {doc: score for doc, score in zip(docs, scores) if doc in have}
+        about = {"query_id": query_id, "query": queries[query_id]}
+        if qrels is None:
+            if score_of:
+                found = [{"id": doc, "score": score} for doc, score in score_of.items()]
+                lines.append({**about, "candidates": found})
+            continue
+        is_relevant = set(relevant)
+        if positives == "judged":
+            pos = [doc for doc in relevant if doc in have]
+        else:
+            pos = [doc for doc in score_of if doc in is_relevant]
+        if not pos:
+            no_positive += 1
+            continue
+        neg = [doc for doc in score_of if doc not in is_relevant]
+        line = {**about, "pos": pos, "neg": neg}
+        if positives == "retrieved":
+            line["pos_scores"] = [score_of[doc] for doc in pos]
+            line["neg_scores"] = [score_of[doc] for doc in neg]
+        lines.append({**line, "labels": [grades.get(doc, 0) for doc in (*pos, *neg)]})
+    notes = []
+    if no_text:
+        notes.append(f"{no_text} documents without a text in the corpus dropped")
+    if no_query:
+        notes.append(f"{no_query} queries without a text skipped")
+    if no_positive:
+        of = "retrieved positive" if positives == "retrieved" else "positive"
+        notes.append(f"{no_positive} queries without a {of} skipped")
+    return lines, tuple(notes)
+
+
+def judge_lists(
+    files: Iterable[str], judged: Qrels, relevance: int
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Returns a teacher's lists as samples: positives are the candidates judged relevant.
+
+    Args:
+        files: jsonl with `query_id` and `candidates`.
+        judged: judgements.
+        relevance: least grade of a positive.
+
+    Raises:
+        DataError: a line is no list of candidates.
+    """
+    skipped = 0
+    lines: list[dict[str, Any]] = []
+    for file in files:
+        with open(file, encoding="utf-8") as opened:
+            for text in opened:
+                record = json.loads(text) if text.strip() else {}
+                if not isinstance(record, dict) or "candidates" not in record:
+                    raise DataError(
+                        f"{file}: sampler.kind=negatives needs a run or lists of candidates "
+                        "({query_id, candidates: [{id, score}]})"
+                    )
+                line = _judged(record, judged.get(str(record["query_id"]), {}), relevance)
+                if line is None:
+                    skipped += 1
+                else:
+                    lines.append(line)
+    notes = (f"{skipped} queries without a retrieved positive skipped",) if skipped else ()
+    return lines, notes
+
+
+def _judged(
+    record: Mapping[str, Any], grades: Mapping[str, int], relevance: int
+) -> dict[str, Any] | None:
+    ranked = sorted(record["candidates"], key=lambda c: -float(c["score"]))
+    pos = [c for c in ranked if grades.get(str(c["id"]), 0) >= relevance]
+    neg = [c for c in ranked if grades.get(str(c["id"]), 0) < relevance]
+    if not pos or not neg:
+        return None
+    return {
+        **{k: record[k] for k in ("query_id", "query") if k in record},
+        "pos": [c["id"] for c in pos],
+        "neg": [c["id"] for c in neg],
+        "pos_scores": [c["score"] for c in pos],
+        "neg_scores": [c["score"] for c in neg],
+        "labels": [grades.get(str(c["id"]), 0) for c in (*pos, *neg)],
+    }
