@@ -78,7 +78,7 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
             ) from None
         what = "has no manifest.json" if Path(folder).is_dir() else "is not a folder"
         raise ArtifactError(f"{folder} {what}: expected what a raydist verb wrote") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is corrupted: {error}; build {folder} again") from None
     if not isinstance(data, dict) or not {"format", "kind"} <= data.keys():
         raise ArtifactError(f"{path} is corrupted: no format and kind; build {folder} again")
@@ -87,6 +87,8 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
             f"{path} has format {data['format']!r}, this raydist reads up to {FORMAT}: "
             f"use a newer raydist"
         )
+    if data.pop("check", None) != fingerprint(data):
+        raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
     if kinds and data["kind"] not in kinds:
         raise ArtifactError(f"{folder} is a {data['kind']}, expected {' or '.join(kinds)}")
     return data
@@ -199,7 +201,10 @@ class Output:
         """Writes the manifest: from now on the folder is complete."""
         with disk_errors(self.folder):
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            write_json(self.folder / MANIFEST, {**self.job, "created": created, **facts})
+            manifest = {**self.job, "created": created, **facts}
+            manifest = json.loads(json.dumps(manifest, default=str))
+            manifest["check"] = fingerprint(manifest)
+            write_json(self.folder / MANIFEST, manifest)
             (self.folder / _JOB).unlink(missing_ok=True)
 
 

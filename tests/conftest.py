@@ -38,6 +38,8 @@ def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
 def _beside(name: str) -> Path:
     folder = SHARED / name
     if not folder.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"no {name} beside the checkout: CI must have it")
         pytest.skip(f"no {name} beside the checkout")
     return folder
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.manifest import Output, read_manifest
@@ -57,7 +60,7 @@ def test_foreign_folders_and_files_are_left_alone(tmp_path: Path) -> None:
         ("{", "corrupted"),
         ("[]", "corrupted"),
         (json.dumps({"format": 99, "kind": "thing"}), "newer"),
-        (json.dumps({"format": 1, "kind": "other"}), "expected thing"),
+        (json.dumps({"format": 1, "kind": "thing"}), "checksum"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_an_error(
@@ -66,6 +69,33 @@ def test_a_manifest_that_cannot_be_trusted_is_an_error(
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(ArtifactError, match=message):
         read_manifest(tmp_path, ["thing"])
+
+
+def test_a_manifest_of_another_kind_is_refused(tmp_path: Path) -> None:
+    begin(tmp_path / "a").finish()
+    with pytest.raises(ArtifactError, match="is a thing, expected other or more"):
+        read_manifest(tmp_path / "a", ["other", "more"])
+
+
+@given(st.data())
+def test_a_damaged_manifest_is_an_error_or_says_what_it_said(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        begin(Path(folder) / "a", k1=0.9).finish(documents=31, terms=["a", "b"])
+        path = Path(folder) / "a" / "manifest.json"
+        whole, manifest = path.read_bytes(), read_manifest(path.parent)
+        if data.draw(st.booleans()):
+            path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        else:
+            bit = data.draw(st.integers(0, 8 * len(whole) - 1))
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bytes(damaged))
+        try:
+            found = read_manifest(path.parent)
+        except ArtifactError as error:
+            assert str(path) in str(error)
+        else:
+            assert found == manifest
 
 
 def test_what_is_no_output_says_so(tmp_path: Path) -> None:
