@@ -6,6 +6,7 @@ fast path over a block and the slow path over its lines give the same rows.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -82,12 +83,14 @@ def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
         DataError: no record among the first 64 KiB has an id and a text.
     """
     fields = fields or {}
-    data = head(path)
+    size = 64 << 10
+    while len(data := head(path, size)) == size and b"\n" not in data and size < 64 << 20:
+        size *= 8
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path}: this is UTF-16; convert it to UTF-8")
     lines = data.removeprefix(_BOM).split(b"\n")
     seen: list[str] = []
-    whole = lines if len(lines) == 1 else lines[:-1] if len(data) >= 64 << 10 else lines
+    whole = lines[:-1] if len(data) == size and len(lines) > 1 else lines
     for line in whole:
         try:
             record = _DECODER.decode(line.decode("utf-8", "replace").strip())
@@ -103,7 +106,7 @@ def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
             assert id_name is not None and text is not None
             numeric = isinstance(names[id_name], _Number)
             return Columns(id_name, _title(fields, id_name, text), text, numeric)
-    if fields.get("id") and fields.get("text") and len(data) >= 64 << 10:
+    if fields.get("id") and fields.get("text") and len(data) == size:
         id_name, text = fields["id"], fields["text"]
         return Columns(id_name, _title(fields, id_name, text), text)
     if not data.strip():
@@ -237,10 +240,11 @@ def parse_line(
     text = line.decode("utf-8", "replace").strip(" \t\r")
     parsed = _by_python(text, columns, replace)
     if isinstance(parsed, str):
-        table = _fast(text.encode(), columns)
-        if table is not None:
-            doc_id, title, contents = (column[0].as_py() for column in table.columns)
-            return doc_id, title, contents
+        for numeric in (False, True):
+            table = _fast(text.encode(), dataclasses.replace(columns, numeric_ids=numeric))
+            if table is not None and table.num_rows:
+                doc_id, title, contents = (column[0].as_py() for column in table.columns)
+                return doc_id, title, contents
     return parsed
 
 

@@ -107,7 +107,7 @@ def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
         for target in range(split_bytes, file.size, split_bytes):
             if target <= last:
                 continue
-            at, data = target - len(end), b""
+            at, data = max(0, target - len(end)), b""
             source.seek(at)
             while (found := data.find(end)) < 0 and (more := source.read(window)):
                 keep = data[len(data) - len(end) + 1 :] if len(data) >= len(end) else data

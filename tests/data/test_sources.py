@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.data import sources
+from raydist.data.readers import fingerprint, plan_splits, read_documents, read_queries, read_split
+from raydist.errors import DataError
+
+LINES = "".join(json.dumps({"id": str(i), "text": f"text {i}"}) + "\n" for i in range(300)).encode()
+
+
+def ids_of(path: object, **options: object) -> list[str]:
+    return [i for t in read_documents(path, **options) for i in t["doc_id"].to_pylist()]  # type: ignore[arg-type]
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as out:
+        out.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")), max_size=60), st.data()
+)
+def test_blocks_are_whole_lines_and_join_to_the_file(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], data: st.DataObject
+) -> None:
+    content = b"\n".join(lines)
+    file = tmp_path_factory.mktemp("blocks") / "f"
+    size = data.draw(st.integers(1, 50))
+    for compression, stored in ((None, content), ("gzip", gzip.compress(content))):
+        file.write_bytes(stored)
+        blocks = list(sources.read_blocks(file, compression=compression, block_bytes=size))
+        assert b"".join(block for _, block in blocks) == content
+        assert all(block.endswith(b"\n") for _, block in blocks[:-1])
+        starts = [0]
+        for _, block in blocks:
+            starts.append(starts[-1] + len(block))
+        assert [offset for offset, _ in blocks] == starts[:-1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 20000), st.sampled_from(["jsonl", "trec"]))
+def test_splits_cut_between_records_and_cover_all_of_them(
+    tmp_path_factory: pytest.TempPathFactory, split_bytes: int, kind: str
+) -> None:
+    file = tmp_path_factory.mktemp("splits") / f"c.{kind}"
+    if kind == "jsonl":
+        file.write_bytes(LINES)
+    else:
+        file.write_text(
+            "".join(
+                f"<DOC>\n<DOCNO> {i} </DOCNO>\n<TEXT>t {i}</TEXT>\n</DOC>\n" for i in range(300)
+            )
+        )
+    splits = plan_splits(file, split_bytes=split_bytes)
+    assert json.loads(json.dumps(splits)) == splits
+    assert splits[0]["start"] == 0 and splits[-1]["stop"] == file.stat().st_size
+    assert all(a["stop"] == b["start"] for a, b in zip(splits, splits[1:]))
+    ids = [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()]
+    assert ids == [str(i) for i in range(300)]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd, bz2.compress], ids=["gzip", "zstd", "bz2"])
+def test_compressed_files_are_read_whatever_their_name(tmp_path: Path, pack: object) -> None:
+    file = tmp_path / "c.jsonl"
+    file.write_bytes(pack(LINES))  # type: ignore[operator]
+    assert ids_of(file) == [str(i) for i in range(300)]
+    half = len(LINES) // 2
+    file.write_bytes(pack(LINES[:half]) + pack(LINES[half:]))  # type: ignore[operator]
+    assert len(ids_of(file)) == 300
+
+
+def test_a_truncated_gzip_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    import random
+
+    text = "".join(random.Random(1).choices("abcdefgh ", k=300_000))
+    packed = gzip.compress(json.dumps({"id": "1", "text": text}).encode())
+    file = tmp_path / "c.jsonl.gz"
+    file.write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(DataError, match=r"c\.jsonl\.gz: gzip data damaged or truncated"):
+        ids_of(file)
+
+
+def test_globs_directories_and_several_paths_keep_a_fixed_order(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", "_x.jsonl", ".y.jsonl", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"id": name, "text": "x"}))
+    assert ids_of(tmp_path) == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
+    assert ids_of(tmp_path / "*.jsonl") == ["_x.jsonl", "a.jsonl", "b.jsonl"]
+    assert ids_of(f"{tmp_path}/**/c.jsonl") == ["sub/c.jsonl"]
+    assert ids_of([tmp_path / "b.jsonl", tmp_path / "a.jsonl"]) == ["b.jsonl", "a.jsonl"]
+    (tmp_path / "corpus.jsonl").write_text('{"id": "whole", "text": "x"}')
+    (tmp_path / "queries.jsonl").write_text('{"id": "q", "text": "x"}')
+    assert ids_of(tmp_path) == ["whole"]
+    assert [q.query_id for q in read_queries(tmp_path)] == ["q"]
+
+
+def test_a_name_with_glob_characters_is_a_file_if_it_exists(tmp_path: Path) -> None:
+    (tmp_path / "c[1]?.jsonl").write_bytes(LINES)
+    assert len(ids_of(tmp_path / "c[1]?.jsonl")) == 300
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_uris_are_read_like_paths(tmp_path: Path, scheme: str) -> None:
+    root = f"file://{tmp_path}" if scheme == "file" else "memory://bucket"
+    fs = fsspec.filesystem(scheme)
+    fs.makedirs(f"{root}/in", exist_ok=True)
+    for name, data in (
+        ("a.jsonl", LINES),
+        ("b.jsonl.gz", gzip.compress(LINES.replace(b'"id": "', b'"id": "b'))),
+    ):
+        with fs.open(f"{root}/in/{name}", "wb") as out:
+            out.write(data)
+    expected = [str(i) for i in range(300)]
+    assert ids_of(f"{root}/in/a.jsonl") == expected
+    assert ids_of(f"{root}/in/*.jsonl") == expected
+    assert ids_of(f"{root}/**/a.jsonl") == expected
+    assert ids_of(f"{root}/in") == expected + [f"b{i}" for i in expected]
+    assert ids_of(f"{root}/in/") == ids_of(f"{root}/in")
+    splits = plan_splits(f"{root}/in/a.jsonl", split_bytes=1000)
+    assert [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()] == expected
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy/a.jsonl").write_bytes(LINES)
+    assert fingerprint(f"{root}/in/a.jsonl") == fingerprint(tmp_path / "copy/a.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("missing.jsonl", "no such file or directory"),
+        ("*.nothing", "no file matches"),
+        ("nowhere://x/y", "no file system"),
+        ("memory://none/x.jsonl", "no such file"),
+        ("empty", "holds no file"),
+        ("empty.jsonl", "no documents"),
+        ("blob.xyz", "format="),
+    ],
+)
+def test_what_is_not_there_is_named(
+    tmp_path: Path, path: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blob.xyz").write_text("plain words")
+    with pytest.raises(DataError, match=message) as caught:
+        ids_of(path)
+    assert path in str(caught.value)
+
+
+def test_a_fingerprint_depends_on_bytes_and_names_not_on_folders(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    a, b = tmp_path / "c.jsonl", tmp_path / "x" / "c.jsonl"
+    a.write_bytes(LINES)
+    b.write_bytes(LINES)
+    assert fingerprint(a) == fingerprint(b)
+    b.write_bytes(LINES.replace(b"text 7", b"text 8"))
+    assert fingerprint(a) != fingerprint(b)
+    big = LINES * 1800
+    assert len(big) > 16 << 20
+    a.write_bytes(big)
+    b.write_bytes(big)
+    assert fingerprint(a) == fingerprint(b)
+    b.write_bytes(big[:-3] + b"!}\n")
+    assert fingerprint(a) != fingerprint(b)
