@@ -1,0 +1,188 @@
+"""Reorders a run with a reranker: BM25, a cross-encoder, Qwen3 or a bi-encoder.
+
+    raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker=bm25 out=new.txt
+
+`out=` is the new run (Parquet if it ends with .parquet). Beside it lies `OUT.raydist`: the
+manifest, and until the work is done the shards from which an interrupted command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from raydist import log
+from raydist.build import build_reranker
+from raydist.config.base import Flags
+from raydist.config.rerank import RerankConfig, Reranking
+from raydist.config.reranker import Bm25Reranking, RerankerConfig
+from raydist.errors import ConfigError, DataError, RaydistError
+from raydist.manifest import Output
+from raydist.records import Query, Run
+
+__all__ = ["Config", "finish", "run", "score_run"]
+
+Config = RerankConfig
+
+
+def run(config: RerankConfig, flags: Flags) -> None:
+    """Writes the reranked run and the manifest beside it."""
+    found = score_run(config, config.reranker, flags, kind="reranked-run", tag=config.tag)
+    if found is None:
+        return
+    reranked, output, facts = found
+    _write(reranked, Path(config.out))
+    finish(output, facts, config.out, "reranked")
+
+
+def score_run(
+    config: Reranking, reranker: RerankerConfig, flags: Flags, *, kind: str, tag: str = "raydist"
+) -> tuple[Run, Output, dict[str, Any]] | None:
+    """Returns the reordered run, its output and what it took; None if there is nothing to do."""
+    from raydist.data.readers import fingerprint, read_queries, read_run
+
+    out = Path(config.out)
+    if out.is_dir():
+        raise ConfigError(f"out = {out}: is a folder, expected the file to write")
+    original = read_run(**config.run.arguments())
+    queries = read_queries(**config.queries.arguments())
+    _check_queries(original, queries, config)
+    if flags.dry_run:
+        _check_texts(config)
+        log.say(
+            f"would score {len(original):,} documents of {len(original.query_ids):,} queries "
+            f"with {_name(reranker)} and write {out}"
+        )
+        return None
+    inputs = {
+        "run": fingerprint(config.run.path),
+        "queries": fingerprint(config.queries.paths),
+        **_texts_fingerprint(config),
+        **_model_fingerprint(reranker),
+    }
+    output = Output.open(
+        f"{out}.raydist",
+        kind=kind,
+        config=config.identity(),
+        inputs=inputs,
+        resolved=config.resolved(),
+    )
+    if output.complete and out.is_file():
+        log.say(f"{out}: already written with the same configuration")
+        return None
+    from raydist.rerank.sharded import rerank_sharded
+
+    kept = original.top(config.depth) if config.depth else original
+    try:
+        reranked, facts = rerank_sharded(
+            kept,
+            queries,
+            _texts(config, kept, output.folder),
+            output.folder,
+            partial(build_reranker, reranker),
+            missing=config.missing,
+            split_pairs=config.split_pairs,
+            tag=tag,
+            workers=config.workers,
+            cpus_per_worker=config.cpus_per_worker,
+            gpus_per_worker=config.gpus_per_worker,
+        )
+    except RaydistError:
+        if not any(output.folder.glob("shards/*.done")):  # nothing to go on from
+            shutil.rmtree(output.folder, ignore_errors=True)
+        raise
+    return reranked, output, facts
+
+
+def finish(output: Output, facts: dict[str, Any], out: str, what: str) -> None:
+    """Writes the manifest, removes what only a restart needs, and prints the summary."""
+    output.finish(**facts, out=os.path.basename(out))
+    for name in ("shards", "texts"):
+        shutil.rmtree(output.folder / name, ignore_errors=True)
+    for name in ("run.arrow", "queries.arrow"):
+        (output.folder / name).unlink(missing_ok=True)
+    seconds = facts["seconds"]
+    rows: list[tuple[str, object]] = [
+        ("queries", facts["queries"]),
+        ("pairs scored", facts["pairs"]),
+        ("pairs/s and worker", facts["pairs"] / seconds if seconds else 0.0),
+    ]
+    if facts["without_text"]:
+        rows.append(("documents without text", facts["without_text"]))
+    log.table(f"{what}: {out}", ["what", "value"], rows)
+
+
+def _write(run: Run, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        partial_ = out.with_name(f".{out.name}.{os.getpid()}.part")
+        pq.write_table(run.table, partial_)
+        os.replace(partial_, out)
+    else:
+        run.write(out)
+
+
+def _check_queries(run: Run, queries: list[Query], config: Reranking) -> None:
+    known = {query.query_id for query in queries}
+    absent = [query_id for query_id in run.query_ids if query_id not in known]
+    if absent:
+        raise DataError(
+            f"{config.run.path}: query {absent[0]!r} has no text in "
+            f"{', '.join(config.queries.paths)} ({len(absent)} of {len(run.query_ids)} queries)"
+        )
+
+
+def _check_texts(config: Reranking) -> None:
+    if config.corpus is not None:
+        from raydist.data.readers import plan_splits
+
+        plan_splits(config.corpus.paths, format=config.corpus.format)
+    else:
+        _store(config)
+
+
+def _store(config: Reranking) -> Path:
+    assert config.index is not None
+    folder = Path(config.index) / "store"
+    if not (folder / "store.json").is_file():
+        raise ConfigError(
+            f"index = {config.index}: no document store there; build the index with store=true, "
+            "or give corpus="
+        )
+    return folder
+
+
+def _texts(config: Reranking, run: Run, folder: Path) -> Path:
+    if config.corpus is None:
+        return _store(config)
+    from raydist.data.readers import read_documents
+    from raydist.rerank.sharded import needed_texts
+
+    return needed_texts(run, read_documents(**config.corpus.arguments()), folder)
+
+
+def _texts_fingerprint(config: Reranking) -> dict[str, str]:
+    from raydist.data.readers import fingerprint
+
+    if config.corpus is not None:
+        return {"corpus": fingerprint(config.corpus.paths)}
+    return {"index": fingerprint(str(_store(config) / "store.json"))}
+
+
+def _model_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
+    """Returns a fingerprint of a local model's weights: a retrained one is another input."""
+    if isinstance(reranker, Bm25Reranking):
+        return {}
+    from raydist.data.readers import fingerprint
+
+    files = sorted(str(path) for path in Path(reranker.model).rglob("*.safetensors"))
+    return {"model": fingerprint(files)} if files else {}
+
+
+def _name(reranker: RerankerConfig) -> str:
+    return "bm25" if isinstance(reranker, Bm25Reranking) else reranker.model

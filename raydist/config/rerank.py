@@ -1,0 +1,55 @@
+"""Configuration of `raydist rerank`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from raydist.config.base import Block, execution
+from raydist.config.data import CorpusSource, QueriesSource, RunSource
+from raydist.config.reranker import RerankerConfig
+
+__all__ = ["RerankConfig", "Reranking"]
+
+
+class Reranking(Block):
+    """What `rerank` and `score` have in common."""
+
+    run: RunSource
+    """The candidates of each query."""
+    queries: QueriesSource
+    """The queries' texts."""
+    corpus: CorpusSource | None = None
+    """The documents' texts."""
+    index: str | None = None
+    """An index folder whose document store has the texts, instead of `corpus`."""
+    out: str = Field(min_length=1)
+    """The file to write."""
+    depth: int = Field(0, ge=0)
+    """How many candidates of each query; 0 is all."""
+    missing: Literal["error", "drop", "keep"] = "error"
+    """A candidate without text is an error, is left out, or is kept below the scored ones."""
+    split_pairs: int = Field(4096, ge=1)
+    """Pairs of a split, the unit of restart (whole queries)."""
+    workers: int = execution(0, ge=0)
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: float = execution(1.0, gt=0)
+    """CPUs of an actor."""
+    gpus_per_worker: float = execution(0.0, ge=0)
+    """GPUs of an actor."""
+
+    @model_validator(mode="after")
+    def _one_source_of_texts(self) -> Reranking:
+        if (self.corpus is None) == (self.index is None):
+            raise ValueError("one of corpus and index is required: the documents' texts")
+        return self
+
+
+class RerankConfig(Reranking):
+    """Reorders a run."""
+
+    reranker: RerankerConfig
+    """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
+    tag: str = Field("raydist", min_length=1, pattern=r"^\S+$")
+    """The new run's tag."""
