@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,3 +95,24 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [f"the {a} of a {b} is not the {b} of a {a}, said {a}{b}" for a in nouns for b in nouns]
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     return create(texts, folder, layers=2, hidden=32, heads=2, vocab=256, max_length=64)
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: creating one takes seconds, so it is done once and copied."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_LOGGING_LEVEL"] = "ERROR"
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def database(_migrated: Path, tmp_path: Path) -> str:
+    """The MLflow URI of a fresh database."""
+    path = tmp_path / "store" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(_migrated, path)
+    return f"sqlite:///{path}"

@@ -114,12 +114,14 @@ class Evaluation:
         query_ids: the judged queries, in the qrels' order.
         values_MQ: float64 value of each measure for each query.
         means: the measures' aggregates: means, but sums for counts such as NumRelRet.
+        run: what was measured, where that is kept.
     """
 
     measures: tuple[str, ...]
     query_ids: tuple[str, ...]
     values_MQ: np.ndarray
     means: dict[str, float]
+    run: Run | None = None
 
     def of(self, name: str) -> np.ndarray:
         """Returns the values [Q] of one measure."""

@@ -58,12 +58,14 @@ class Tracker:
     Attributes:
         folder: where the record is.
         run_id: MLflow's id of the run.
+        complete: whether it was closed and everything was sent.
     """
 
     def __init__(self, folder: Path, follower: Follower) -> None:
         self.folder = folder
         self.run_id: str = follower.state["run_id"]
         self.follower = follower
+        self.complete = False
 
     @classmethod
     def start(
@@ -117,6 +119,12 @@ class Tracker:
             follower.start()
         return cls(folder, follower)
 
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close("FINISHED" if kind is None else "FAILED")
+
     @property
     def experiment_id(self) -> str:
         """MLflow's id of the experiment."""
@@ -142,7 +150,7 @@ class Tracker:
         Gives up after `timeout_s`, says how to send the record later and returns False.
         """
         Mirror(self.folder, repair=False).end(status)
-        done = self.follower.stop(timeout_s)
+        self.complete = done = self.follower.stop(timeout_s)
         if not done:
             warn(
                 f"tracking: not everything reached {self.uri}; the record in {self.folder} is "
@@ -377,8 +385,8 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     with _start_errors(uri):
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

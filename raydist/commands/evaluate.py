@@ -1,0 +1,157 @@
+"""Measures runs against relevance judgements and compares them with a baseline.
+
+    raydist evaluate run=run.txt qrels=qrels.txt measures=nDCG@10,AP,R@1000
+    raydist evaluate run=bm25.txt,dense.txt qrels=qrels.txt baseline=bm25.txt figures=FIGS
+
+The table goes to standard output: mean, confidence interval and, with a baseline, mean difference,
+p-value before and after Holm's correction, and the queries that are better, equal and worse.
+A judged query that a run does not answer counts 0; queries without judgements do not count.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.evaluate import EvaluateConfig
+from raydist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raydist.evaluation.measures import Evaluation
+    from raydist.evaluation.report import Report
+    from raydist.records import Qrels, Run
+
+__all__ = ["Config", "names", "run"]
+
+Config = EvaluateConfig
+
+
+def run(config: EvaluateConfig, flags: Flags) -> None:
+    """Prints the table and writes what was asked for."""
+    from raydist.data.readers import read_qrels, read_run
+    from raydist.evaluation.measures import evaluate, parse
+    from raydist.evaluation.report import report, shown
+
+    qrels = read_qrels(**config.qrels.arguments())
+    named = dict(zip(names(config.run), config.run))
+    runs = {name: read_run(path, sort=config.sort) for name, path in named.items()}
+    _check_queries(runs, qrels, named)
+    if flags.dry_run:
+        log.say(f"would measure {len(runs)} runs on {len(qrels):,} judged queries")
+        return
+    measures = parse(config.measures)
+    found = {name: evaluate(r, qrels, measures, ties=config.ties) for name, r in runs.items()}
+    baseline = next((name for name, path in named.items() if path == config.baseline), None)
+    table = report(
+        found,
+        baseline=baseline,
+        method=config.interval,
+        level=config.level,
+        test=config.test,
+        family=config.family,
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    print(shown(table, config.format))
+    for note in table.notes:
+        log.say(note)
+    _write(config, table, found, runs, qrels)
+    _track(config, table, found, runs, qrels, named)
+
+
+def names(paths: tuple[str, ...]) -> list[str]:
+    """Returns a short name for each run: the file's stem, the whole path where stems are equal."""
+    stems = [Path(path).name.removesuffix(".gz").removesuffix(".zst") for path in paths]
+    stems = [Path(stem).stem if Path(stem).suffix else stem for stem in stems]
+    return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths)]
+
+
+def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, str]) -> None:
+    for name, found in runs.items():
+        common = sum(query_id in qrels for query_id in found.query_ids)
+        if found.query_ids and not common:
+            raise ConfigError(
+                f"run = {named[name]}: none of its {len(found.query_ids):,} queries is judged "
+                f"(for example {found.query_ids[0]!r}; the qrels have {next(iter(qrels))!r})"
+            )
+        if common < len(qrels):
+            log.warn(
+                f"{named[name]}: {len(qrels) - common:,} of {len(qrels):,} judged queries have "
+                f"no results and count 0"
+            )
+
+
+def _write(
+    config: EvaluateConfig,
+    table: Report,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+) -> None:
+    from raydist.evaluation.dashboard import draw
+    from raydist.evaluation.report import per_query, shown, write_table
+    from raydist.manifest import disk_errors, write_json
+
+    out = Path(config.out) if config.out else None
+    places = [Path(config.per_query)] if config.per_query else []
+    folders = [Path(config.figures)] if config.figures else []
+    if out is not None:
+        places.append(out / "per_query.tsv")
+        folders.append(out / "figures")
+    for place in (out, *folders):
+        if place is not None and place.exists() and not place.is_dir():
+            raise ConfigError(f"{place}: is a file, expected a folder")
+    with disk_errors(out or "results"):
+        for place in places:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_table(per_query(found, table.baseline), place)
+            log.say(f"values per query: {place}")
+        for folder in folders:
+            for figure in draw(table, found, runs, qrels, folder):
+                log.say(f"figure: {figure}")
+        if out is not None:
+            write_json(out / "results.json", table.to_dict() | {"config": config.resolved()})
+            notes = "".join(f"\n- {note}" for note in table.notes)
+            text = f"{shown(table, 'markdown')}\n{notes}\n"
+            (out / "report.md").write_text(text, encoding="utf-8")
+
+
+def _track(
+    config: EvaluateConfig,
+    table: Report,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    named: Mapping[str, str],
+) -> None:
+    """Logs an MLflow run per evaluated run, below one for all if there are several."""
+    from raydist.evaluation.tracking import Tracker, resolve_uri
+
+    uri = resolve_uri(config.tracking.uri)
+    if uri is None:
+        return
+    from raydist.evaluation.dashboard import record_evaluation, record_report
+    from raydist.evaluation.mirror import Mirror
+
+    options: dict[str, Any] = config.tracking.model_dump(exclude={"uri", "name"})
+    title = config.tracking.name or f"evaluate {', '.join(found)}"[:200]
+    folder = Path(tempfile.mkdtemp(prefix="raydist-evaluate-"))
+    children = []
+    with Tracker.start(folder / "all", uri=uri, name=title, follow=False, **options) as tracker:
+        mirror = Mirror(tracker.folder)
+        record_report(mirror, table, found, runs, qrels, config.resolved())
+        for i, (name, evaluation) in enumerate(found.items()):
+            if len(found) == 1:
+                record_evaluation(mirror, name, evaluation, named[name], table)
+                continue
+            with tracker.child(folder / f"{i}", name, follow=False) as child:
+                record_evaluation(Mirror(child.folder), name, evaluation, named[name], table)
+            children.append(child)
+    if all(each.complete for each in (tracker, *children)):
+        shutil.rmtree(folder)
+    log.say(f"MLflow run {tracker.run_id}; look at it with: mlflow ui --backend-store-uri {uri}")

@@ -1,0 +1,136 @@
+"""What an evaluation leaves for the eye: figures in a folder, and everything in a run's record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raydist.evaluation import figures
+from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.report import Report, per_query, report, shown
+from raydist.records import Qrels, Run
+
+__all__ = ["draw", "record_evaluation", "record_report", "record_validation"]
+
+
+def draw(
+    table: Report,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    folder: Path,
+) -> list[Path]:
+    """Writes the figures of a report into a folder and returns their paths.
+
+    Args:
+        table: the report; its baseline decides whether there is something to compare.
+        found: evaluations by the runs' names.
+        runs: the runs.
+        qrels: their judgements.
+        folder: made if need be.
+    """
+    measures = next(iter(found.values())).measures
+    made = {
+        "box": figures.box_plot({m: {r: e.of(m) for r, e in found.items()} for m in measures}),
+        "recall_precision": figures.recall_precision(
+            {name: figures.recall_precision_values(run, qrels) for name, run in runs.items()}
+        ),
+        "scores": figures.score_histogram(
+            {name: figures.split_scores(run, qrels) for name, run in runs.items()}
+        ),
+    }
+    compared = [row for row in table.rows if row.paired is not None]
+    if table.baseline is not None and compared:
+        pairs = {m: {r.run: r.paired for r in compared if r.measure == m} for m in measures}
+        p = {m: {r.run: r.p for r in compared if r.measure == m} for m in measures}
+        made["wins"] = figures.wins_and_losses(pairs, p, table.baseline)  # type: ignore[arg-type]
+        reference = found[table.baseline]
+        for name, evaluation in found.items():
+            if name != table.baseline:
+                by_measure = {m: evaluation.of(m) - reference.of(m) for m in measures}
+                picture = figures.differences(by_measure, name, table.baseline)
+                made[f"differences_{_file(name)}"] = picture
+    return [figures.save(figure, folder / f"{name}.png") for name, figure in made.items()]
+
+
+def record_report(
+    mirror: Mirror,
+    table: Report,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Records a whole report: parameters, figures, the table and the values per query."""
+    mirror.params(parameters)
+    mirror.tags({"raydist.verb": "evaluate", "raydist.notes": "; ".join(table.notes)})
+    draw(table, found, runs, qrels, mirror.folder / "figures")
+    mirror.artifact(mirror.folder / "figures", "figures")
+    text = mirror.folder / "report.md"
+    text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
+    mirror.artifact(text)
+    mirror.table(_columns(per_query(found, table.baseline)), "per_query.json")
+
+
+def record_evaluation(
+    mirror: Mirror, name: str, evaluation: Evaluation, path: str, table: Report
+) -> None:
+    """Records one run: its measures with their intervals, its differences, its file."""
+    values: dict[str, float] = {}
+    for row in table.rows:
+        if row.run != name:
+            continue
+        values[row.measure] = row.mean
+        values |= {f"{row.measure}/low": row.interval.low, f"{row.measure}/high": row.interval.high}
+        if row.paired is not None and row.p is not None:
+            values[f"{row.measure}/difference"] = row.paired.difference
+            values[f"{row.measure}/p_corrected"] = row.p
+    mirror.metrics(0, values)
+    mirror.tags({"run_file": path, "baseline": table.baseline or ""})
+    if Path(path).is_file():
+        mirror.artifact(path, "run")
+    mirror.table(_columns(per_query({name: evaluation})), f"per_query_{_file(name)}.json")
+
+
+def record_validation(
+    mirror: Mirror,
+    id: str,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    folder: Path,
+) -> None:
+    """Records how a listener's evaluations compare: figures, values per query, run files.
+
+    Args:
+        mirror: the training run's record.
+        id: the listener.
+        found: evaluations by name, such as `start`, `best` and `end`; the first is the baseline.
+        runs: their runs.
+        qrels: the listener's judgements.
+        folder: where the figures are written.
+    """
+    baseline = next(iter(found))
+    table = report(found, baseline=baseline if len(found) > 1 else None)
+    draw(table, found, runs, qrels, folder / "figures")
+    mirror.artifact(folder / "figures", f"validation/{id}/figures")
+    for name, run in runs.items():
+        path = folder / "runs" / f"{_file(name)}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run.write(path)
+        mirror.artifact(path, f"validation/{id}/runs")
+    mirror.table(_columns(per_query(found, table.baseline)), f"validation/{id}/per_query.json")
+    text = folder / "report.md"
+    text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
+    mirror.artifact(text, f"validation/{id}")
+
+
+def _columns(table: Any) -> dict[str, Sequence[Any]]:
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip("_") or "run"

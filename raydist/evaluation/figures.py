@@ -1,0 +1,249 @@
+"""Pictures of an evaluation: distributions, recall and precision, scores, wins and losses.
+
+Each function returns a matplotlib figure; `save` writes it. Nothing is drawn on a screen and no
+global state is touched. R runs, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raydist.evaluation.significance import Paired
+from raydist.records import Qrels, Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "RECALL_LEVELS",
+    "box_plot",
+    "differences",
+    "recall_precision",
+    "recall_precision_values",
+    "save",
+    "score_histogram",
+    "split_scores",
+    "wins_and_losses",
+]
+
+RECALL_LEVELS = tuple(i / 10 for i in range(11))
+# Okabe and Ito's colours, told apart by colour-blind readers as well.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
+_STYLES = ("-", "--", "-.", ":")
+_GREY = "#767676"
+
+
+def box_plot(values: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Draws how a measure is distributed over queries.
+
+    Args:
+        values: measure -> run -> values [Q].
+
+    A box holds the middle half of the queries, its line is the median, the whiskers reach the
+    5th and 95th percentile, the diamond is the mean.
+    """
+    runs = list(next(iter(values.values())))
+    figure = _figure(width=max(4.5, 1.2 + len(values) * (0.8 + 0.55 * len(runs))), height=4.2)
+    axes = figure.subplots(1, len(values), squeeze=False, sharey=False)[0]
+    for axis, (measure, by_run) in zip(axes, values.items()):
+        drawn = axis.boxplot(
+            [by_run[run] for run in runs],
+            whis=(5, 95),
+            showmeans=True,
+            showfliers=False,
+            widths=0.6,
+            patch_artist=True,
+            medianprops={"color": "black", "linewidth": 1.6},
+            meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black"},
+        )
+        for i, box in enumerate(drawn["boxes"]):
+            box.set(facecolor=_COLOURS[i % len(_COLOURS)], alpha=0.75)
+        axis.set_title(measure)
+        axis.set_xticks(range(1, len(runs) + 1), runs, rotation=30, ha="right")
+        top = max(float(v.max(initial=0.0)) for v in by_run.values())
+        if top <= 1:
+            axis.set_ylim(-0.03, 1.03)
+        axis.grid(axis="y", alpha=0.3)
+    queries = len(next(iter(next(iter(values.values())).values())))
+    axes[0].set_ylabel(f"value per query ({queries} queries)")
+    figure.supxlabel(
+        "box: middle half, line: median, whiskers: 5 % and 95 %, diamond: mean",
+        fontsize=8,
+        color=_GREY,
+    )
+    return figure
+
+
+def recall_precision_values(run: Run, qrels: Qrels) -> np.ndarray:
+    """Returns the interpolated precision [11] at recall 0, 0.1 ... 1, averaged over queries.
+
+    The interpolated precision at r is the highest precision at any recall of at least r; this is
+    trec_eval's iprec_at_recall, for which int(r · relevant + 0.9) documents are a recall of r.
+    """
+    from raydist.evaluation.measures import evaluate
+
+    names = [f"IPrec@{level:.1f}" for level in RECALL_LEVELS]
+    means = evaluate(run, qrels, names).means
+    return np.array([means[name] for name in names])
+
+
+def recall_precision(curves: Mapping[str, np.ndarray]) -> Figure:
+    """Draws interpolated recall-precision curves.
+
+    Args:
+        curves: run -> precision [11] at `RECALL_LEVELS`.
+    """
+    figure = _figure(width=5.6, height=4.4)
+    axis = figure.subplots()
+    for i, (run, precision) in enumerate(curves.items()):
+        axis.plot(
+            RECALL_LEVELS, precision, marker="o", markersize=4, label=run,
+            color=_COLOURS[i % len(_COLOURS)], linestyle=_STYLES[i // len(_COLOURS) % len(_STYLES)],
+        )  # fmt: skip
+    axis.set(xlabel="recall", ylabel="interpolated precision, mean over queries")
+    axis.set_xlim(-0.02, 1.02)
+    axis.set_ylim(-0.02, 1.02)
+    axis.set_xticks(RECALL_LEVELS)
+    axis.grid(alpha=0.3)
+    axis.legend(title="run")
+    return figure
+
+
+def split_scores(run: Run, qrels: Qrels) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scores of relevant results and of all others, over judged queries."""
+    positive, negative = [], []
+    for query_id, doc_ids, scores in run:
+        judged = qrels.get(query_id)
+        if judged is None:
+            continue
+        relevant = np.array([judged.get(doc_id, 0) > 0 for doc_id in doc_ids], bool)
+        positive.append(scores[relevant])
+        negative.append(scores[~relevant])
+    empty = [np.empty(0, np.float32)]
+    return np.concatenate(positive or empty), np.concatenate(negative or empty)
+
+
+def score_histogram(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Draws how well scores separate relevant results from the others.
+
+    Args:
+        scores: run -> (scores of relevant results, scores of all other results).
+    """
+    columns = min(len(scores), 3)
+    rows = -(-len(scores) // columns)
+    figure = _figure(width=4.6 * columns, height=3.4 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (run, (positive, negative)) in zip(axes, scores.items()):
+        both = np.concatenate([positive, negative])
+        low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+        bins = np.linspace(low, high if high > low else low + 1.0, 41)
+        for part, label, colour in (
+            (negative, "not relevant or unjudged", _COLOURS[1]),
+            (positive, "relevant", _COLOURS[0]),
+        ):
+            weights = np.full(len(part), 100.0 / max(len(part), 1))
+            axis.hist(
+                part, bins, weights=weights, alpha=0.6, color=colour,
+                label=f"{label} (n = {len(part):,})",
+            )  # fmt: skip
+        axis.set_title(run)
+        axis.set_xlabel("score")
+        axis.set_ylabel("share of its group (%)")
+        axis.margins(y=0.25)
+        axis.legend(fontsize=8)
+    for axis in axes[len(scores) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def wins_and_losses(
+    comparisons: Mapping[str, Mapping[str, Paired]],
+    p_values: Mapping[str, Mapping[str, float]],
+    baseline: str,
+) -> Figure:
+    """Draws on how many queries each run is above, equal to and below the baseline.
+
+    Args:
+        comparisons: measure -> run -> comparison with the baseline.
+        p_values: measure -> run -> corrected p-value.
+        baseline: the baseline's name.
+    """
+    rows = [
+        (f"{run}, {measure}", paired, p_values[measure][run])
+        for measure, by_run in comparisons.items()
+        for run, paired in by_run.items()
+    ]
+    figure = _figure(width=7.4, height=1.5 + 0.42 * len(rows))
+    axis = figure.subplots()
+    places = np.arange(len(rows))[::-1]
+    left = np.zeros(len(rows))
+    for field, label, colour in (
+        ("wins", "better", _COLOURS[2]),
+        ("ties", "equal", "#BBBBBB"),
+        ("losses", "worse", _COLOURS[3]),
+    ):
+        counts = np.array([getattr(paired, field) for _, paired, _ in rows])
+        axis.barh(places, counts, left=left, color=colour, label=label, height=0.7)
+        for place, count, start in zip(places, counts, left):
+            if count >= 0.04 * max(1, counts.sum()) and count:
+                axis.text(start + count / 2, place, str(count), ha="center", va="center", size=8)
+        left += counts
+    width = float(left.max(initial=1.0))
+    for place, (_, paired, p) in zip(places, rows):
+        note = f"{paired.difference:+.3f}, {_p(p)}"
+        axis.text(width * 1.02, place, note, va="center", size=8)
+    axis.set_yticks(places, [label for label, _, _ in rows])
+    axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= width])
+    axis.set_xlim(0, width * 1.34)
+    axis.set_xlabel(f"queries, compared with {baseline}; then mean difference and corrected p")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def differences(by_measure: Mapping[str, np.ndarray], run: str, baseline: str) -> Figure:
+    """Draws a run's difference to the baseline for each query, sorted.
+
+    Args:
+        by_measure: measure -> run − baseline [Q].
+        run: the run's name.
+        baseline: the baseline's name.
+    """
+    figure = _figure(width=max(5.0, 4.2 * len(by_measure)), height=3.6)
+    axes = figure.subplots(1, len(by_measure), squeeze=False)[0]
+    for axis, (measure, values) in zip(axes, by_measure.items()):
+        ordered = np.sort(values)[::-1]
+        colours = np.where(ordered > 0, _COLOURS[2], np.where(ordered < 0, _COLOURS[3], "#BBBBBB"))
+        axis.bar(np.arange(1, len(ordered) + 1), ordered, width=1.0, color=colours)
+        mean = float(values.mean())
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.axhline(mean, color=_COLOURS[0], linestyle="--", label=f"mean {mean:+.4f}")
+        axis.set(title=measure, xlabel="queries, sorted by difference")
+        axis.legend(loc="upper right")
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].set_ylabel(f"{run} − {baseline}")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a figure as a picture of 150 dots per inch and returns the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
+    return path
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

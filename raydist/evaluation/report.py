@@ -1,0 +1,201 @@
+"""The results of several runs side by side: means, intervals, tests against a baseline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from raydist.evaluation.measures import Evaluation, Interval, interval
+from raydist.evaluation.significance import Paired, compare, holm
+
+__all__ = ["Report", "Row", "per_query", "report", "shown", "write_table"]
+
+Format = Literal["table", "markdown", "tsv", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One run's result by one measure; the last two are None for the baseline or without one."""
+
+    measure: str
+    run: str
+    mean: float
+    interval: Interval
+    paired: Paired | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The rows, measure by measure, and in words how intervals and tests were made."""
+
+    rows: tuple[Row, ...]
+    baseline: str | None
+    queries: int
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON values."""
+        rows = []
+        for row in self.rows:
+            record: dict[str, Any] = {"measure": row.measure, "run": row.run, "mean": row.mean}
+            record |= {"low": _number(row.interval.low), "high": _number(row.interval.high)}
+            if row.paired is not None:
+                paired = row.paired
+                record |= {"difference": paired.difference, "p": _number(paired.p)}
+                record |= {"p_corrected": _number(row.p), "test": paired.test}
+                record |= {"wins": paired.wins, "ties": paired.ties, "losses": paired.losses}
+            rows.append(record)
+        return {"baseline": self.baseline, "queries": self.queries, "rows": rows,
+                "notes": list(self.notes)}  # fmt: skip
+
+
+def report(
+    evaluations: Mapping[str, Evaluation],
+    *,
+    baseline: str | None = None,
+    method: Literal["bootstrap", "t"] = "bootstrap",
+    level: float = 0.95,
+    test: Literal["t", "randomisation"] = "t",
+    family: Literal["measure", "all"] = "measure",
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Report:
+    """Compares evaluations by the same qrels and measures.
+
+    Args:
+        evaluations: by the runs' names.
+        baseline: the run that the others are tested against; None for no tests.
+        method: of the confidence intervals.
+        level: of the confidence intervals.
+        test: paired t-test or randomisation test.
+        family: Holm's correction is over the runs of each `measure`, or over `all` comparisons.
+        resamples: of bootstrap and randomisation.
+        seed: of bootstrap and randomisation.
+    """
+    first = next(iter(evaluations.values()))
+    rows: list[Row] = []
+    for measure in first.measures:
+        for run, found in evaluations.items():
+            values = found.of(measure)
+            spread = interval(values, method=method, level=level, resamples=resamples, seed=seed)
+            paired = None
+            if baseline is not None and run != baseline:
+                reference = evaluations[baseline].of(measure)
+                paired = compare(values, reference, test=test, resamples=resamples, seed=seed)
+            rows.append(Row(measure, run, found.means[measure], spread, paired))
+    groups: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        if row.paired is not None:
+            groups.setdefault(row.measure if family == "measure" else "", []).append(i)
+    for places in groups.values():
+        found_p = [_p_of(rows[i]) for i in places]
+        for i, p in zip(places, holm(found_p)):
+            row = rows[i]
+            rows[i] = Row(row.measure, row.run, row.mean, row.interval, row.paired, p)
+    notes = [
+        f"intervals of the mean over {len(first.query_ids)} queries: {rows[0].interval.method}"
+    ]
+    tests = {row.paired.test for row in rows if row.paired is not None}
+    if tests:
+        over = "the runs of each measure" if family == "measure" else "all comparisons"
+        notes.append(f"p: {', '.join(sorted(tests))}, two-sided, corrected by Holm over {over}")
+    return Report(tuple(rows), baseline, len(first.query_ids), tuple(notes))
+
+
+def per_query(evaluations: Mapping[str, Evaluation], baseline: str | None = None) -> Any:
+    """Returns an Arrow table: run, query_id, a column per measure, and its difference to the
+    baseline's (`MEASURE - BASELINE`) if there is one.
+    """  # noqa: D205
+    import pyarrow as pa
+
+    parts = []
+    for run, found in evaluations.items():
+        table = found.table()
+        table = table.add_column(0, "run", pa.array([run] * table.num_rows, pa.string()))
+        if baseline is not None:
+            for measure in found.measures:
+                difference = found.of(measure) - evaluations[baseline].of(measure)
+                table = table.append_column(f"{measure} - {baseline}", pa.array(difference))
+        parts.append(table)
+    return pa.concat_tables(parts)
+
+
+def write_table(table: Any, path: Path) -> None:
+    """Writes an Arrow table as `.parquet`, `.csv` or tab-separated, by the file's name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, partial)
+    else:
+        from pyarrow import csv
+
+        mark, quotes = (",", "needed") if path.suffix == ".csv" else ("\t", "none")
+        options = csv.WriteOptions(delimiter=mark, quoting_style=quotes, quoting_header=quotes)
+        csv.write_csv(table, partial, options)
+    os.replace(partial, path)
+
+
+def shown(found: Report, format: Format = "table") -> str:
+    """Returns the report as text, without a newline at its end."""
+    if format == "json":
+        return json.dumps(found.to_dict(), indent=1)
+    tested = any(row.paired is not None for row in found.rows)
+    several = len({row.run for row in found.rows}) > 1
+    header = ["measure", *(["run"] if several else []), "mean", "low", "high"]
+    if tested:
+        header += ["difference", "p", "p corrected", "better", "equal", "worse"]
+    digits = 4 if format != "tsv" else 17
+    lines = [_cells(row, several, tested, digits) for row in found.rows]
+    if format == "tsv":
+        return "\n".join("\t".join(line) for line in [header, *lines])
+    if format == "markdown":
+        rule = ["---"] * (2 if several else 1) + ["---:"] * (len(header) - (2 if several else 1))
+        return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
+    return "\n".join(_aligned([header, *lines], 2 if several else 1))
+
+
+def _cells(row: Row, several: bool, tested: bool, digits: int) -> list[str]:
+    def number(value: float | None, sign: str = "") -> str:
+        if value is None or value != value:
+            return "-"
+        return f"{value:{sign}.{digits}f}" if digits < 10 else repr(float(value))
+
+    def probability(p: float | None) -> str:
+        small = p is not None and p < 5e-5 and digits < 10
+        return f"{p:.0e}" if small else number(p)
+
+    cells = [row.measure, *([row.run] if several else []), number(row.mean)]
+    cells += [number(row.interval.low), number(row.interval.high)]
+    if not tested:
+        return cells
+    if row.paired is None:
+        return cells + ["-"] * 6
+    paired = row.paired
+    cells += [number(paired.difference, "+"), probability(paired.p), probability(row.p)]
+    return [*cells, str(paired.wins), str(paired.ties), str(paired.losses)]
+
+
+def _aligned(lines: Sequence[Sequence[str]], names: int) -> list[str]:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < names else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    ]
+
+
+def _p_of(row: Row) -> float:
+    assert row.paired is not None
+    return row.paired.p
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or value != value else value

@@ -1,0 +1,98 @@
+"""`raydist evaluate`, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from raydist.cli import main
+from raydist.records import Run
+
+QRELS = "1 0 a 1\n1 0 b 0\n2 0 c 2\n3 0 a 1\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "qrels.txt").write_text(QRELS)
+    rankings = [("1", ["b", "a"], [2, 1]), ("2", ["c"], [1]), ("9", ["c"], [1])]
+    Run.from_lists(rankings).write(tmp_path / "bm25.txt")
+    rankings = [("1", ["a", "b"], [2, 1]), ("2", ["c"], [1]), ("3", ["b", "a"], [2, 1])]
+    Run.from_lists(rankings).write(tmp_path / "dense.txt")
+    return tmp_path
+
+
+def test_one_run_gives_a_table_of_means(folder, capsys):
+    assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "measures=AP,RR,map"]) == 0
+    said = capsys.readouterr()
+    rows = [line.split() for line in said.out.splitlines()]
+    assert rows[0] == ["measure", "mean", "low", "high"]
+    assert [row[:2] for row in rows[1:]] == [["AP", "0.5000"], ["RR", "0.5000"], ["map", "0.5000"]]
+    assert "1 of 3 judged queries have no results and count 0" in said.err
+
+
+def test_several_runs_are_compared_with_the_baseline(folder, capsys):
+    words = ["run=bm25.txt,dense.txt", "qrels=qrels.txt", "measures=AP", "baseline=bm25.txt"]
+    extra = ["figures=FIGS", "per_query=values.tsv", "out=OUT", "format=json"]
+    assert main(["evaluate", *words, *extra]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in data["rows"]] == ["bm25", "dense"]
+    assert data["rows"][1]["difference"] == pytest.approx(1 / 3)
+    assert (data["rows"][1]["wins"], data["rows"][1]["ties"]) == (2, 1)
+    names = {"box", "recall_precision", "scores", "wins", "differences_dense"}
+    assert {path.stem for path in (folder / "FIGS").iterdir()} == names
+    assert {path.stem for path in (folder / "OUT/figures").iterdir()} == names
+    assert len((folder / "values.tsv").read_text().splitlines()) == 7
+    assert json.loads((folder / "OUT/results.json").read_text())["rows"] == data["rows"]
+    assert (folder / "OUT/report.md").read_text().startswith("| measure | run |")
+
+
+def test_what_was_measured_goes_to_mlflow_if_asked(folder, database, capsys):
+    words = ["run=bm25.txt,dense.txt", "qrels=qrels.txt", "measures=nDCG@10"]
+    tracking = [f"tracking={database}", "tracking.experiment=tests"]
+    assert main(["evaluate", *words, "baseline=bm25.txt", *tracking]) == 0
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("tests")
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(runs) == {"evaluate bm25, dense", "bm25", "dense"}
+    dense = runs["dense"]
+    assert dense.data.metrics["nDCG_at_10"] > runs["bm25"].data.metrics["nDCG_at_10"]
+    assert dense.data.tags["metric.nDCG_at_10"] == "nDCG@10"
+    parent = runs["evaluate bm25, dense"]
+    assert dense.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert parent.data.params["measures"] == '["nDCG@10"]'
+    artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert {"figures", "report.md", "per_query.json"} <= artifacts
+    assert [item.path for item in client.list_artifacts(dense.info.run_id, "run")] == [
+        "run/dense.txt"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["run=none.txt", "qrels=qrels.txt"], "none.txt"),
+        (["run=bm25.txt", "qrels=qrels.txt", "measures=ndcg@10"], "did you mean nDCG@10"),
+        (["run=bm25.txt", "qrels=qrels.txt", "baseline=x.txt"], "expected one of the runs"),
+        (["run=bm25.txt,bm25.txt", "qrels=qrels.txt"], "named twice"),
+        (["run=bm25.txt", "qrels=qrels.txt", "per_query=x.doc"], "ends in .tsv"),
+        (["run=bm25.txt", "qrels=other.txt"], "none of its 3 queries is judged"),
+        (["run=bm25.txt", "qrels=qrels.txt", "figures=qrels.txt"], "is a file"),
+    ],
+)
+def test_mistakes_are_named_without_a_traceback(folder, capsys, words, text):
+    (folder / "other.txt").write_text("x1 0 a 1\n")
+    assert main(["evaluate", *words]) == 2
+    said = capsys.readouterr().err
+    assert text in said and "Traceback" not in said
+
+
+def test_a_dry_run_reads_the_inputs_and_writes_nothing(folder, capsys):
+    before = sorted(folder.iterdir())
+    assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "out=OUT", "--dry-run"]) == 0
+    assert "would measure 1 runs" in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
