@@ -178,6 +178,6 @@ def _by_lines(path: str, first: int, data: bytes) -> pa.Table:
 
 def _is_finite(cell: str) -> bool:
     try:
-        return "_" not in cell and bool(np.isfinite(np.float32(cell)))
+        return "_" not in cell and abs(float(cell)) <= float(np.finfo(np.float32).max)
     except ValueError:
         return False

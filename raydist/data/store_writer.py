@@ -1,42 +1,21 @@
-"""Writing document stores: a part at a time, and joining parts without compressing them again."""
+"""Writing a document store from tables of documents, a compressed batch of 64 KiB at a time."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
-import shutil
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from raydist.data import idhash
 from raydist.data.sources import PathLike
+from raydist.data.store_files import STORED, Codec, save_array, seal, write_index
 
-__all__ = [
-    "FORMAT",
-    "STORED",
-    "VERSION",
-    "Codec",
-    "StoreWriter",
-    "checksum",
-    "concatenate",
-    "id_array",
-]
-
-Codec = Literal["lz4", "zstd", "none"]
-
-FORMAT = "raydist-document-store"
-VERSION = 1
-"""Version of the format that is written, and the newest that can be read."""
-
-STORED = pa.schema([("title", pa.string()), ("text", pa.large_string())])
-ROW, PART, OFFSET, LENGTH, CRC = range(5)  # columns of blocks.npy
+__all__ = ["StoreWriter"]
 
 _BLOCK_BYTES = 64 << 10
 _FIRST_PART = "00000.arrow"
@@ -63,7 +42,7 @@ class StoreWriter:
         self._writer = pa.ipc.new_stream(self._sink, STORED, options=options)
         # The schema is written with the first batch: an empty one keeps it out of the first block.
         self._writer.write_batch(pa.RecordBatch.from_pylist([], STORED))
-        self._held: list[pa.Table] = []
+        self._held: list[tuple[_Texts, _Texts]] = []
         self._held_bytes = 0
         self._blocks: list[tuple[int, int, int, int, int]] = []
         self._lengths: list[np.ndarray] = []
@@ -73,29 +52,24 @@ class StoreWriter:
         """Adds documents, a table of the schema DOCUMENTS."""
         if not table.num_rows:
             return
-        ids = table["doc_id"].combine_chunks().cast(pa.large_string())
-        lengths = pc.binary_length(ids).to_numpy(zero_copy_only=False)
-        self._lengths.append(lengths.astype(np.int64))
-        self._ids.write(_bytes_of(ids))
-        stored = table.select(STORED.names).cast(STORED)
-        sizes = sum(
-            pc.binary_length(stored[name]).to_numpy(zero_copy_only=False).astype(np.int64)
-            for name in STORED.names
-        )
+        ids = _Texts.of(table["doc_id"])
+        self._lengths.append(np.diff(ids.ends_N1))
+        self._ids.write(ids.data)
+        titles, texts = _Texts.of(table["title"]), _Texts.of(table["text"])
+        sizes = np.diff(titles.ends_N1) + np.diff(texts.ends_N1)
         self._empty += int(np.count_nonzero(sizes == 0))
         # A block ends with the row that fills it.
         ends = np.cumsum(sizes) + self._held_bytes
         start = 0
         while start < len(ends):
-            full = int(np.searchsorted(ends, _BLOCK_BYTES))
-            if full >= len(ends):
-                self._held.append(stored.slice(start))
-                self._held_bytes = int(ends[-1])
-                break
-            self._held.append(stored.slice(start, full + 1 - start))
-            ends = ends - ends[full]
-            start = full + 1
-            self._flush()
+            full = int(np.searchsorted(ends, _BLOCK_BYTES)) + 1
+            stop = min(full, len(ends))
+            self._held.append((titles.slice(start, stop), texts.slice(start, stop)))
+            self._held_bytes = int(ends[stop - 1])
+            if full <= len(ends):
+                ends = ends - self._held_bytes
+                self._flush()
+            start = stop
 
     def close(self, *, index: bool = True) -> dict[str, Any]:
         """Finishes the store and returns `{documents, empty, bytes, blocks}`.
@@ -125,7 +99,9 @@ class StoreWriter:
     def _flush(self) -> None:
         if not self._held:
             return
-        (batch,) = pa.concat_tables(self._held).combine_chunks().to_batches()
+        titles, texts = zip(*self._held)
+        arrays = [_Texts.array(titles, np.int32), _Texts.array(texts, np.int64)]
+        batch = pa.RecordBatch.from_arrays(arrays, schema=STORED)
         self._held, self._held_bytes = [], 0
         start = self._sink.position
         self._sink.crc = 0
@@ -161,118 +137,39 @@ class _Sink(io.RawIOBase):
         super().close()
 
 
-def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
-    """Joins stores into one, in order, linking their parts (copying across file systems).
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """Texts as their bytes one after the other and where each ends in them.
 
-    Args:
-        stores: folders of stores, with or without an index.
-        folder: a folder that does not exist yet, or is empty.
-
-    Returns:
-        `{documents, empty, bytes, blocks, duplicates, examples}`: how many documents repeat an
-        earlier one's id, and up to ten `[id, first position, repeated position]`.
-
-    Raises:
-        ArtifactError: one of them is damaged.
+    Arrow arrays of the same values may differ in offsets and bitmaps; these do not, so that the
+    bytes on disk depend on the values alone. `ends_N1` may start above 0, at the first byte.
     """
-    from raydist.data.store import DocumentStore
 
-    target = Path(folder)
-    (target / "parts").mkdir(parents=True, exist_ok=True)
-    blocks: list[np.ndarray] = []
-    ends: list[np.ndarray] = [np.zeros(1, np.int64)]
-    names: list[str] = []
-    facts = {"documents": 0, "empty": 0, "bytes": 0, "blocks": 0}
-    with open(target / "ids.bin", "wb") as ids:
-        for path in stores:
-            with DocumentStore.open(path) as store:
-                table = store.blocks_B.copy()
-                table[:, ROW] += facts["documents"]
-                table[:, PART] += len(names)
-                blocks.append(table)
-                ends.append(store.id_ends_N1[1:] + ends[-1][-1])
-                ids.write(store.id_bytes.tobytes())
-                for part in store.parts:
-                    names.append(f"{len(names):05d}.arrow")
-                    _link(part, target / "parts" / names[-1])
-                for key in facts:
-                    facts[key] += store.facts[key]
-    save_array(target / "id_ends.npy", np.concatenate(ends))
-    save_array(
-        target / "blocks.npy", np.concatenate(blocks) if blocks else np.empty((0, 5), np.int64)
-    )
-    duplicates = write_index(target)
-    seal(target, names, facts)
-    return {**facts, "duplicates": duplicates.count, "examples": [*map(list, duplicates.examples)]}
+    data: memoryview
+    ends_N1: np.ndarray
 
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> _Texts:
+        array = column.combine_chunks().cast(pa.large_string())
+        assert not array.null_count, "a document's id, title and text are never null"
+        _, ends, data = array.buffers()
+        ends_N1 = np.frombuffer(ends, np.int64, len(array) + 1, array.offset * 8)
+        first, last = int(ends_N1[0]), int(ends_N1[-1])
+        whole = memoryview(data)[first:last] if last > first else memoryview(b"")
+        return cls(whole, ends_N1)
 
-def write_index(folder: Path) -> idhash.Duplicates:
-    """Writes what finds an id, `hashes.npy` and `order.npy`; returns the ids that occur twice."""
-    ends_N1 = np.load(folder / "id_ends.npy", mmap_mode="r")
-    data = np.fromfile(folder / "ids.bin", np.uint8)
-    ids = id_array(data, ends_N1)
-    hashes_N = idhash.hash_ids(ids)
-    order_N = idhash.order_of(hashes_N)
-    sorted_N = hashes_N[order_N]
-    save_array(folder / "hashes.npy", sorted_N)
-    save_array(folder / "order.npy", order_N.astype(np.uint32 if len(ids) < 1 << 32 else np.int64))
-    return idhash.duplicates_in_order(ids, sorted_N, order_N)
+    def slice(self, start: int, stop: int) -> _Texts:
+        ends = self.ends_N1[start : stop + 1]
+        base = self.ends_N1[0]
+        return _Texts(self.data[ends[0] - base : ends[-1] - base], ends)
 
-
-def id_array(data: np.ndarray, ends_N1: np.ndarray) -> pa.Array:
-    """Returns ids as a large_string array over their bytes, without a copy."""
-    buffers = [None, pa.py_buffer(ends_N1), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_string(), len(ends_N1) - 1, buffers)
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Writes an array in NumPy's format, the same bytes for the same values."""
-    with open(path, "wb") as out:
-        np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0))
-
-
-def seal(folder: Path, parts: Sequence[str], facts: dict[str, Any]) -> None:
-    """Writes `store.json` with the sizes of the parts and the checksums of all else, atomically."""
-    names = ["blocks.npy", "id_ends.npy", "ids.bin", "hashes.npy", "order.npy"]
-    files = {}
-    for name in names:
-        if (folder / name).exists():
-            files[name] = {
-                "bytes": (folder / name).stat().st_size,
-                "crc32": checksum(folder / name),
-            }
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        **facts,
-        "parts": {name: (folder / "parts" / name).stat().st_size for name in parts},
-        "files": files,
-    }
-    about["crc32"] = zlib.crc32(json.dumps(about, sort_keys=True).encode())
-    partial = folder / ".store.json.part"
-    partial.write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
-    os.replace(partial, folder / "store.json")
-
-
-def checksum(path: Path) -> int:
-    """Returns a file's CRC-32."""
-    crc = 0
-    with open(path, "rb") as source:
-        while chunk := source.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    return crc
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
-
-
-def _bytes_of(ids: pa.Array) -> memoryview:
-    """Returns the bytes of all values of a large_string array, one after the other."""
-    _, ends, data = ids.buffers()
-    ends_N1 = np.frombuffer(ends, np.int64, len(ids) + 1, ids.offset * 8)
-    first, last = int(ends_N1[0]), int(ends_N1[-1])
-    return memoryview(data)[first:last] if last > first else memoryview(b"")
+    @staticmethod
+    def array(parts: Sequence[_Texts], offsets: type[np.signedinteger[Any]]) -> pa.Array:
+        ends_N1 = parts[0].ends_N1 - parts[0].ends_N1[0]
+        for part in parts[1:]:
+            shift = ends_N1[-1] - part.ends_N1[0]
+            ends_N1 = np.concatenate((ends_N1, part.ends_N1[1:] + shift))
+        data = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
+        kind = pa.string() if offsets is np.int32 else pa.large_string()
+        buffers = [None, pa.py_buffer(ends_N1.astype(offsets)), pa.py_buffer(data)]
+        return pa.Array.from_buffers(kind, len(ends_N1) - 1, buffers)

@@ -106,11 +106,12 @@ def parse_block(data: bytes, offset: int, layout: Layout, bad: BadLines, replace
     size = len(data)
     if offset == 0:
         data = data.removeprefix(_BOM)
+    problems: dict[int, tuple[bytes, str]] = {}
     if not is_utf8(data):
         if replace:
             data = data.decode("utf-8", "replace").encode()
         else:
-            data = _without_broken(data, offset, offset + size - len(data), bad)
+            data, problems = _without_broken(data, offset + size - len(data))
     lines = _lines(data)
     keep = pc.greater(pc.binary_length(lines), 0).to_numpy(zero_copy_only=False)
     if offset == 0 and layout.header and keep.any():
@@ -124,15 +125,18 @@ def parse_block(data: bytes, offset: int, layout: Layout, bad: BadLines, replace
     ids = values.take(pa.array(starts[right] + layout.id))
     named = pc.greater(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False)
     unnamed = np.flatnonzero(right)[~named]
-    if len(unnamed) or not right.all():
-        for index in sorted([*np.flatnonzero(~right).tolist(), *unnamed.tolist()]):
-            row = int(rows[index])
-            expected = f"{layout.width} columns separated by tabs, not {widths[index]}"
-            if right[index]:
-                expected = f"an id in column {layout.id + 1}"
-            bad.report(offset, row, lines[row].as_py().encode(), expected)
-        right[unnamed] = False
-        ids = ids.filter(pa.array(named))
+    for index in [*np.flatnonzero(~right).tolist(), *unnamed.tolist()]:
+        expected = (
+            f"an id in column {layout.id + 1}"
+            if right[index]
+            else f"{layout.width} columns separated by tabs, not {widths[index]}"
+        )
+        row = int(rows[index])
+        problems[row] = lines[row].as_py().encode(), expected
+    for row, (line, expected) in sorted(problems.items()):
+        bad.report(offset, row, line, expected)
+    right[unnamed] = False
+    ids = ids.filter(pa.array(named))
     first = starts[right]
     titles = (
         pa.repeat("", len(first))
@@ -155,20 +159,19 @@ def _lines(data: bytes) -> pa.Array:
     return pc.ascii_rtrim(whole, "\r\n")
 
 
-def _without_broken(data: bytes, offset: int, base: int, bad: BadLines) -> bytes:
-    """Reports the lines that are not UTF-8 and returns the block with blank lines for them.
+def _without_broken(data: bytes, base: int) -> tuple[bytes, dict[int, tuple[bytes, str]]]:
+    """Returns a block with blank lines for those that are not UTF-8, and these by their number.
 
     Args:
         data: the block without a byte order mark.
-        offset: byte offset of the block in the file.
-        base: byte offset of `data` in the file.
-        bad: where they are reported.
+        base: its byte offset in the file.
     """
     lines = data.split(b"\n")
+    problems: dict[int, tuple[bytes, str]] = {}
     for row, line in enumerate(lines):
         problem = utf8_problem(line, base)
         base += len(line) + 1
         if problem:
-            bad.report(offset, row, line, problem)
+            problems[row] = line, problem
             lines[row] = b""
-    return b"\n".join(lines)
+    return b"\n".join(lines), problems

@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import fsspec
@@ -67,7 +68,7 @@ def test_splits_cut_between_records_and_cover_all_of_them(
     splits = plan_splits(file, split_bytes=split_bytes)
     assert json.loads(json.dumps(splits)) == splits
     assert splits[0]["start"] == 0 and splits[-1]["stop"] == file.stat().st_size
-    assert all(a["stop"] == b["start"] for a, b in zip(splits, splits[1:]))
+    assert all(a["stop"] == b["start"] for a, b in pairwise(splits))
     ids = [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()]
     assert ids == [str(i) for i in range(300)]
 

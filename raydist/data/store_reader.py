@@ -1,0 +1,236 @@
+"""Reading a document store: everything stays mapped, what is used is checked."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydist.data import idhash
+from raydist.data.sources import PathLike
+from raydist.data.store_files import FORMAT, ROW, STORED, VERSION, Codec, checksum, id_array
+from raydist.data.store_writer import StoreWriter
+from raydist.errors import ArtifactError
+from raydist.records import DOCUMENTS, Document
+
+__all__ = ["DocumentStore"]
+
+
+class DocumentStore:
+    """An opened store of N documents; its files stay mapped, nothing is read before it is needed.
+
+    What is used is checked: a batch by its checksum when it is read, the ids when one is first
+    looked up.
+
+    Attributes:
+        folder: where it lies.
+        facts: `documents`, `empty` (without title and text), `bytes`, `blocks`.
+        parts: the files of the texts.
+        blocks_B: int64 [B, 5]: first row, part, offset, length and CRC-32 of each batch.
+        id_ends_N1: int64 [N + 1], where each id ends in `id_bytes`.
+        id_bytes: uint8, all ids.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.facts = {name: int(about[name]) for name in ("documents", "empty", "bytes", "blocks")}
+        self.parts = [folder / "parts" / name for name in about["parts"]]
+        self._sizes = list(about["parts"].values())
+        self._files = about["files"]
+        self._maps: dict[int, pa.Buffer] = {}
+        self.blocks_B = self._array("blocks.npy", check=True)
+        self.id_ends_N1 = self._array("id_ends.npy")
+        ids = folder / "ids.bin"
+        empty = not self._files["ids.bin"]["bytes"]
+        self._check_size(ids)
+        self.id_bytes: np.ndarray = (
+            np.empty(0, np.uint8) if empty else np.memmap(ids, np.uint8, mode="r")
+        )
+        if (
+            self.blocks_B.shape != (self.facts["blocks"], 5)
+            or len(self.id_ends_N1) != len(self) + 1
+        ):
+            raise self._damaged("store.json", "it contradicts the other files")
+        self._ids: pa.Array | None = None
+        self._index: tuple[np.ndarray, np.ndarray] | None = None
+
+    @classmethod
+    def open(cls, folder: PathLike) -> DocumentStore:
+        """Opens a store; takes milliseconds.
+
+        Raises:
+            ArtifactError: not a complete store, of a newer version, or damaged.
+        """
+        path = Path(folder)
+        try:
+            about = json.loads((path / "store.json").read_bytes())
+            found = about.pop("crc32")
+            if about["format"] != FORMAT:
+                raise ArtifactError(f"{path}: not a document store")
+            if about["version"] > VERSION:
+                raise ArtifactError(
+                    f"{path}: a document store of version {about['version']}; this raydist reads "
+                    f"up to {VERSION}: update raydist"
+                )
+            if found != zlib.crc32(json.dumps(about, sort_keys=True).encode()):
+                raise ArtifactError(f"{path / 'store.json'} is damaged: its checksum is wrong")
+            return cls(path, about)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            missing = Path(str(error.filename)).name
+            raise ArtifactError(
+                f"{path}: not a complete document store: {missing} is missing"
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError(f"{path / 'store.json'} is damaged: {error}") from error
+
+    @classmethod
+    def create(
+        cls, tables: Iterable[pa.Table], folder: PathLike, *, codec: Codec = "lz4"
+    ) -> DocumentStore:
+        """Writes tables of the schema DOCUMENTS into a folder and returns the opened store."""
+        writer = StoreWriter(folder, codec=codec)
+        for table in tables:
+            writer.append(table)
+        writer.close()
+        return cls.open(folder)
+
+    def __len__(self) -> int:
+        return self.facts["documents"]
+
+    def __enter__(self) -> DocumentStore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the mapped files; the store cannot be used afterwards."""
+        self._maps.clear()
+
+    @property
+    def doc_ids(self) -> pa.Array:
+        """All ids in order, large_string [N], mapped."""
+        if self._ids is None:
+            self._check_sum("ids.bin")
+            self._check_sum("id_ends.npy")
+            self._ids = id_array(self.id_bytes, self.id_ends_N1)
+        return self._ids
+
+    def positions(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """Returns the position of each id, int64 [Q]; -1 where there is no such document.
+
+        Of documents with the same id the first is found.
+        """
+        ids = self.doc_ids
+        if self._index is None:
+            if "hashes.npy" in self._files:
+                hashes = self._array("hashes.npy", check=True)
+                self._index = hashes, self._array("order.npy", check=True)
+            else:
+                hashes = idhash.hash_ids(ids)
+                order = idhash.order_of(hashes)
+                self._index = hashes[order], order
+        return idhash.find(ids, *self._index, pa.array(doc_ids, pa.large_string()))
+
+    def rows(self, positions: Sequence[int] | np.ndarray) -> pa.Table:
+        """Returns the documents at positions as a table of the schema DOCUMENTS, in that order.
+
+        Raises:
+            IndexError: a position is not from 0 to N - 1.
+            ArtifactError: a batch is damaged.
+        """
+        wanted = np.asarray(positions, np.int64)
+        if not len(wanted):
+            return DOCUMENTS.empty_table()
+        if wanted.min() < 0 or wanted.max() >= len(self):
+            raise IndexError(f"{self.folder}: positions from 0 to {len(self) - 1}")
+        unique, back = np.unique(wanted, return_inverse=True)
+        block_of = np.searchsorted(self.blocks_B[:, ROW], unique, side="right") - 1
+        batches = []
+        for block in np.unique(block_of):
+            local = unique[block_of == block] - self.blocks_B[block, ROW]
+            batches.append(self._block(int(block)).take(pa.array(local)))
+        stored = pa.Table.from_batches(batches).combine_chunks().take(pa.array(back))
+        ids = self.doc_ids.take(pa.array(wanted)).cast(pa.string())
+        return pa.table([ids, stored["title"], stored["text"]], schema=DOCUMENTS)
+
+    def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
+        """Returns the documents of external ids, None where there is none.
+
+        Raises:
+            ArtifactError: the store is damaged.
+        """
+        positions = self.positions(doc_ids)
+        found = positions >= 0
+        table = self.rows(positions[found])
+        columns = (table[name].to_pylist() for name in ("doc_id", "text", "title"))
+        documents = iter([Document(*row) for row in zip(*columns)])
+        return [next(documents) if here else None for here in found]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yields all documents in order, a table of the schema DOCUMENTS per batch."""
+        ids = self.doc_ids
+        for block in range(len(self.blocks_B)):
+            batch = self._block(block)
+            some = ids.slice(int(self.blocks_B[block, ROW]), batch.num_rows).cast(pa.string())
+            yield pa.table([some, batch["title"], batch["text"]], schema=DOCUMENTS)
+
+    def verify(self) -> None:
+        """Reads and checks everything.
+
+        Raises:
+            ArtifactError: something is damaged.
+        """
+        for name in self._files:
+            self._check_sum(name)
+        for block in range(len(self.blocks_B)):
+            self._block(block)
+
+    def _block(self, block: int) -> pa.RecordBatch:
+        _, part, offset, length, crc = self.blocks_B[block].tolist()
+        if part not in self._maps:
+            path = self.parts[part]
+            self._check_size(path, self._sizes[part])
+            with pa.memory_map(str(path)) as mapped:
+                self._maps[part] = mapped.read_buffer()
+        message = self._maps[part].slice(offset, length)
+        if message.size != length or zlib.crc32(message) != crc:
+            raise self._damaged(self.parts[part].name, f"batch {block} has a wrong checksum")
+        return pa.ipc.read_record_batch(pa.ipc.read_message(message), STORED)
+
+    def _array(self, name: str, check: bool = False) -> np.ndarray:
+        self._check_size(self.folder / name)
+        if check:
+            self._check_sum(name)
+        try:
+            mapped = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise self._damaged(name, str(error)) from error
+        return np.asarray(mapped)
+
+    def _check_size(self, path: Path, size: int | None = None) -> None:
+        size = self._files[path.name]["bytes"] if size is None else size
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise self._damaged(path.name, "it is missing") from None
+        if found != size:
+            raise self._damaged(path.name, f"it has {found} bytes, not {size}")
+
+    def _check_sum(self, name: str) -> None:
+        if checksum(self.folder / name) != self._files[name]["crc32"]:
+            raise self._damaged(name, "its checksum is wrong")
+
+    def _damaged(self, name: str, why: str) -> ArtifactError:
+        return ArtifactError(f"{self.folder}: {name} is damaged: {why}; build it again")

@@ -1,0 +1,171 @@
+"""Hostile input on every reader: a clear error that names the file, or a readable result."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from raydist.data.ids import IdList
+from raydist.data.readers import (
+    fingerprint,
+    plan_splits,
+    read_documents,
+    read_qrels,
+    read_queries,
+    read_run,
+)
+from raydist.errors import DataError
+from raydist.records import DOCUMENTS
+
+ROWS = [{"_id": f"d{i}", "title": "t" * (i % 3), "text": f"words é {i} " * 4} for i in range(30)]
+JSONL = "\n".join(json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(ROWS)).encode()
+TSV = "\n".join(f"{r['_id']}\t{r['title']}\t{r['text']}" for r in ROWS).encode()
+TREC = "\n".join(
+    f"<DOC>\n<DOCNO>{r['_id']}</DOCNO>\n<TITLE>{r['title']}</TITLE>\n<TEXT>{r['text']}</TEXT>\n</DOC>"
+    for r in ROWS
+).encode()
+TOPICS = "\n".join(
+    f"<top>\n<num> Number: {i}\n<title> words {i}\n</top>" for i in range(9)
+).encode()
+QRELS = "\n".join(f"{i} 0 d{j} {j % 3}" for i in range(5) for j in range(5)).encode()
+RUN = "\n".join(f"{i} Q0 d{j} {j} {9 - j}.5 t" for i in range(5) for j in range(5)).encode()
+IDS = b"# ids\na\nb\n\nc\r\n"
+
+
+def parquet(columns: dict[str, list[object]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, row_group_size=11)
+    return sink.getvalue().to_pybytes()
+
+
+DOCUMENT_TABLE = parquet({name: [r[name] for r in ROWS] for name in ("_id", "title", "text")})
+RUN_TABLE = parquet(
+    {"query_id": ["1"] * 20, "doc_id": [f"d{i}" for i in range(20)], "score": [1.0] * 20}
+)
+
+Reader = Callable[[Path], object]
+
+
+def documents(path: Path, **options: object) -> list[dict[str, str]]:
+    tables = list(read_documents(path, **options))  # type: ignore[arg-type]
+    for table in tables:
+        assert table.schema.equals(DOCUMENTS)
+        table.validate(full=True)
+        assert not any(column.null_count for column in table.columns)
+    plan_splits(path, split_bytes=100)
+    return [row for table in tables for row in table.to_pylist()]
+
+
+CASES: list[tuple[str, bytes, Reader]] = [
+    ("c.jsonl", JSONL, documents),
+    ("c.tsv", TSV, documents),
+    ("c.trec", TREC, documents),
+    ("c.parquet", DOCUMENT_TABLE, documents),
+    ("c.jsonl.gz", gzip.compress(JSONL), documents),
+    ("corpus", JSONL, documents),
+    ("q.trec", TOPICS, read_queries),
+    ("q.jsonl", JSONL, read_queries),
+    ("q.parquet", DOCUMENT_TABLE, read_queries),
+    ("qrels.txt", QRELS, read_qrels),
+    ("run.txt", RUN, read_run),
+    ("run.parquet", RUN_TABLE, read_run),
+    ("ids.txt", IDS, IdList.read),
+]
+NAMES = [name for name, _, _ in CASES]
+
+
+def hostile(good: bytes) -> st.SearchStrategy[bytes]:
+    """Flipped bits, cut and repeated ranges, and inserted bytes that mean something."""
+
+    @st.composite
+    def damaged(draw: st.DrawFn) -> bytes:
+        data = bytearray(good)
+        for _ in range(draw(st.integers(1, 4))):
+            at = draw(st.integers(0, max(0, len(data) - 1)))
+            kind = draw(st.sampled_from(["flip", "cut", "drop", "insert", "repeat"]))
+            if kind == "flip" and data:
+                data[at] ^= 1 << draw(st.integers(0, 7))
+            elif kind == "cut":
+                del data[at:]
+            elif kind == "drop":
+                del data[at : at + draw(st.integers(1, 40))]
+            elif kind == "repeat":
+                data[at:at] = data[at : at + draw(st.integers(1, 40))]
+            else:
+                pieces = [
+                    b"\0",
+                    b"\n",
+                    b"\r",
+                    b"\t",
+                    b'"',
+                    b"{",
+                    b"null\n",
+                    b"\xff",
+                    b"\xef\xbb\xbf",
+                ]
+                pieces += [b"<DOC>", b"</DOC>", b"\\ud800", b"[" * 5000, b" ", b"1e999", b"-"]
+                data[at:at] = draw(st.sampled_from(pieces))
+        return bytes(data)
+
+    return damaged()
+
+
+@pytest.mark.parametrize(("name", "good", "read"), CASES, ids=NAMES)
+def test_damaged_input_is_an_error_that_names_the_file_or_is_read(
+    name: str, good: bytes, read: Reader, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+
+    @settings(
+        max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(hostile(good))
+    def check(data: bytes) -> None:
+        file.write_bytes(data)
+        fingerprint(file)
+        try:
+            read(file)
+        except DataError as error:
+            assert name in str(error)
+        if read is documents:
+            try:
+                everything = documents(file, on_bad="skip", encoding_errors="replace")
+            except DataError as error:
+                assert name in str(error)
+            else:
+                assert len(everything) <= 200
+
+    check()
+
+
+@pytest.mark.parametrize(("name", "good", "read"), CASES, ids=NAMES)
+def test_random_bytes_are_an_error_that_names_the_file_or_are_read(
+    name: str, good: bytes, read: Reader, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+
+    @settings(
+        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
+    @given(
+        st.one_of(
+            st.binary(max_size=200),
+            st.text(max_size=100).map(lambda t: t.encode("utf-8", "replace")),
+        )
+    )
+    def check(data: bytes) -> None:
+        file.write_bytes(data)
+        try:
+            read(file)
+        except DataError as error:
+            assert name in str(error)
+
+    check()

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydist.data.ids import IdList, filter_qrels, filter_queries
+from raydist.data.readers import read_documents, read_qrels, read_queries
+from raydist.errors import DataError
+from raydist.records import Query
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    file.write_text("".join(json.dumps({"id": c, "text": c}) + "\n" for c in "abcdefgh"))
+    return file
+
+
+def ids_of(path: Path, **options: object) -> list[str]:
+    return [i for t in read_documents(path, **options) for i in t["doc_id"].to_pylist()]  # type: ignore[arg-type]
+
+
+def test_a_file_of_ids_is_stripped_and_comments_are_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_bytes("\ufeff# comment\r\n b \r\n\r\n\ta\n#c\nx y\n".encode())
+    ids = IdList.read(file)
+    assert list(ids) == ["b", "a", "x y"] and "a" in ids and "c" not in ids and len(ids) == 3
+    ids.write(tmp_path / "again.txt")
+    assert IdList.read(tmp_path / "again.txt").ids == ids.ids
+
+
+def test_an_id_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    file = tmp_path / "ids.txt"
+    file.write_text("a\nb\n a\n")
+    with pytest.raises(DataError, match=r"line 3: 'a': .*also on line 1"):
+        IdList.read(file)
+    with pytest.raises(DataError, match=r"'a' stands here twice \(positions 1 and 3\)"):
+        IdList.of(["a", "b", "a"])
+    with pytest.raises(TypeError, match="an id is a string, not int"):
+        IdList.of([1])  # type: ignore[list-item]
+
+
+def test_documents_keep_the_order_of_the_source_or_of_the_list(
+    corpus: Path, tmp_path: Path
+) -> None:
+    keep = tmp_path / "keep.txt"
+    keep.write_text("g\nb\nd\n")
+    assert ids_of(corpus, ids=keep) == ["b", "d", "g"]
+    assert ids_of(corpus, ids=keep, order="list") == ["g", "b", "d"]
+    assert ids_of(corpus, ids=keep, exclude_ids=["b"]) == ["d", "g"]
+    assert ids_of(corpus, exclude_ids=["b", "not there"]) == list("acdefgh")
+    assert ids_of(corpus, ids=["g", "b", "d"], max_docs=2) == ["b", "d"]
+
+
+def test_missing_ids_are_an_error_a_warning_or_nothing(
+    corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=r"2 of 3 ids are not in the source: 'y', 'x'"):
+        ids_of(corpus, ids=["y", "a", "x"])
+    assert ids_of(corpus, ids=["y", "a", "x"], missing="warn") == ["a"]
+    assert "2 of 3 ids" in capsys.readouterr().err
+    assert ids_of(corpus, ids=["y", "a", "x"], missing="ignore") == ["a"]
+    assert capsys.readouterr().err == ""
+
+
+def test_queries_and_qrels_are_filtered_alike(tmp_path: Path) -> None:
+    queries, qrels = tmp_path / "q.tsv", tmp_path / "qrels.txt"
+    queries.write_text("1\ta\n2\tb\n3\tc\n")
+    qrels.write_text("1 0 x 1\n2 0 x 1\n2 0 y 0\n3 0 z 1\n")
+    keep = ["3", "2"]
+    assert [q.query_id for q in read_queries(queries, ids=keep)] == ["2", "3"]
+    assert [q.query_id for q in read_queries(queries, ids=keep, order="list")] == keep
+    assert [q.query_id for q in read_queries(queries, exclude_ids=["2"])] == ["1", "3"]
+    assert list(read_qrels(qrels, ids=keep)) == ["2", "3"]
+    judged = filter_qrels(read_qrels(qrels), documents=IdList.of(["x"]))
+    assert judged == {"1": {"x": 1}, "2": {"x": 1}, "3": {}}
+    assert list(filter_qrels(judged, IdList.of(keep), order="list")) == keep
+    with pytest.raises(DataError, match="'9'"):
+        read_queries(queries, ids=["9"])
+
+
+@given(st.lists(st.text(), unique=True), st.lists(st.text(), unique=True), st.booleans())
+def test_filtering_is_membership(have: list[str], want: list[str], by_list: bool) -> None:
+    found = filter_queries(
+        [Query(i, "") for i in have],
+        IdList.of(want),
+        missing="ignore",
+        order="list" if by_list else "source",
+    )
+    first, second = (want, have) if by_list else (have, want)
+    assert [q.query_id for q in found] == [i for i in first if i in second]

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.data import idhash
+from raydist.data.store import DocumentStore, StoreWriter, concatenate
+from raydist.errors import ArtifactError
+from raydist.records import DOCUMENTS, Document
+
+
+def table(rows: list[tuple[str, str, str]]) -> pa.Table:
+    columns = list(zip(*rows)) or [(), (), ()]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], DOCUMENTS)
+
+
+ROWS = [(f"d{i}", "" if i % 3 else f"title {i}", f"text {i} " * (i % 50)) for i in range(2000)]
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
+def test_documents_are_found_by_id_and_by_position(tmp_path: Path, codec: str) -> None:
+    store = DocumentStore.create(
+        [table(ROWS[:700]), table(ROWS[700:])], tmp_path / "s", codec=codec
+    )  # type: ignore[arg-type]
+    assert len(store) == 2000 and store.facts["blocks"] > 3
+    assert store.facts["empty"] == sum(not title and not text for _, title, text in ROWS)
+    wanted = ["d1999", "nowhere", "d0", "d1234", "d0", ""]
+    expected = [Document(i, t, title) for i, title, t in (ROWS[1999], ROWS[0], ROWS[1234], ROWS[0])]
+    found = store.get(wanted)
+    assert found == [expected[0], None, expected[1], expected[2], expected[3], None]
+    positions = [5, 1999, 0, 5, 1000]
+    assert [tuple(r.values()) for r in store.rows(positions).to_pylist()] == [
+        ROWS[p] for p in positions
+    ]
+    assert store.rows([]).schema == DOCUMENTS and store.get([]) == []
+    whole = pa.concat_tables(store.tables())
+    assert whole.equals(table(ROWS))
+    store.verify()
+    with pytest.raises(IndexError, match="0 to 1999"):
+        store.rows([2000])
+    with pytest.raises(IndexError):
+        store.rows([-1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=40), st.data())
+def test_joined_shards_hold_the_same_documents_as_one_store(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str, str]],
+    data: st.DataObject,
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(rows)), max_size=3)))
+    edges = [0, *cuts, len(rows)]
+    shards = []
+    for number, (a, b) in enumerate(zip(edges, edges[1:])):  # noqa: RUF007
+        writer = StoreWriter(folder / str(number))
+        writer.append(table(rows[a:b]))
+        writer.close(index=data.draw(st.booleans()))
+        shards.append(folder / str(number))
+    facts = concatenate(shards, folder / "joined")
+    store = DocumentStore.open(folder / "joined")
+    assert pa.concat_tables([DOCUMENTS.empty_table(), *store.tables()]).equals(table(rows))
+    first = {row[0]: row for row in reversed(rows)}
+    ids = [*first, "\0 none"]
+    expected = [Document(r[0], r[2], r[1]) for r in first.values()]
+    assert store.get(ids) == [*expected, None]
+    assert facts["duplicates"] == len(rows) - len(first) and facts["documents"] == len(rows)
+
+
+def test_the_bytes_depend_on_the_documents_alone(tmp_path: Path) -> None:
+    for name, size in (("a", 2000), ("b", 1), ("c", 333)):
+        writer = StoreWriter(tmp_path / name)
+        for start in range(0, 2000, size):
+            writer.append(table(ROWS[start : start + size]))
+        writer.close()
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b") == files_of(tmp_path / "c")
+
+
+def test_joining_links_parts_instead_of_copying_them(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path / "a")
+    writer.append(table(ROWS))
+    writer.close()
+    concatenate([tmp_path / "a"], tmp_path / "b")
+    first, second = (tmp_path / n / "parts" / "00000.arrow" for n in "ab")
+    assert first.stat().st_ino == second.stat().st_ino
+    # Any Arrow reader can read a part.
+    with pa.ipc.open_stream(first) as reader:
+        assert reader.read_all().num_rows == 2000
+
+
+def test_every_damaged_file_is_noticed_and_named(tmp_path: Path) -> None:
+    DocumentStore.create([table(ROWS)], tmp_path / "s")
+    for file in sorted(p for p in (tmp_path / "s").rglob("*") if p.is_file()):
+        good = file.read_bytes()
+        middle = len(good) // 2
+        # The part's first bytes are its schema, which is known; damage to it changes nothing.
+        damages = {
+            "flipped": good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :],
+            "cut": good[:-3],
+            "empty": b"",
+        }
+        for kind, bad in damages.items():
+            file.write_bytes(bad)
+            with pytest.raises(ArtifactError) as caught:
+                store = DocumentStore.open(tmp_path / "s")
+                store.get(["d7", "d1000"])
+                store.verify()
+            assert file.name in str(caught.value), (file, kind)
+        file.write_bytes(good)
+    DocumentStore.open(tmp_path / "s").verify()
+    (tmp_path / "s" / "hashes.npy").unlink()
+    with pytest.raises(ArtifactError, match=r"hashes\.npy is damaged: it is missing"):
+        DocumentStore.open(tmp_path / "s").get(["d7"])
+
+
+def test_an_unfinished_a_foreign_and_a_newer_folder_are_refused(tmp_path: Path) -> None:
+    StoreWriter(tmp_path / "open").append(table(ROWS))
+    with pytest.raises(ArtifactError, match=r"not a complete document store: store\.json"):
+        DocumentStore.open(tmp_path / "open")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign/store.json").write_text('{"crc32": 1, "format": "other"}')
+    with pytest.raises(ArtifactError, match="not a document store"):
+        DocumentStore.open(tmp_path / "foreign")
+    DocumentStore.create([table(ROWS)], tmp_path / "new")
+    about = json.loads((tmp_path / "new/store.json").read_text())
+    (tmp_path / "new/store.json").write_text(json.dumps({**about, "version": 99}))
+    with pytest.raises(ArtifactError, match="version 99; this raydist reads up to 1"):
+        DocumentStore.open(tmp_path / "new")
+    with pytest.raises(ArtifactError):
+        DocumentStore.open(tmp_path / "none")
+
+
+def test_an_empty_store_is_a_store(tmp_path: Path) -> None:
+    store = DocumentStore.create([], tmp_path / "s")
+    assert len(store) == 0 and store.get(["a"]) == [None] and list(store.tables()) == []
+    store.verify()
+
+
+def test_a_store_of_many_documents_opens_in_milliseconds(tmp_path: Path) -> None:
+    rows = table([(f"document-{i}", "", "x" * 100) for i in range(200_000)])
+    DocumentStore.create([rows], tmp_path / "s")
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        store = DocumentStore.open(tmp_path / "s")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.05
+    assert store.positions(["document-150000"]).tolist() == [150_000]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=60))
+def test_duplicates_are_those_that_a_dictionary_finds(ids: list[str]) -> None:
+    found = idhash.find_duplicates(pa.array(ids, pa.string()))
+    assert found.count == len(ids) - len(set(ids))
+    for text, first, again in found.examples:
+        assert first == ids.index(text) < again and ids[again] == text
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda b: b.decode("latin-1")), min_size=1), st.data())
+def test_a_hash_depends_on_the_id_alone(ids: list[str], data: st.DataObject) -> None:
+    whole = idhash.hash_ids(pa.array(["x", *ids, "y"], pa.large_string()))
+    at = data.draw(st.integers(0, len(ids) - 1))
+    sliced = pa.array(["x", *ids, "y"], pa.string()).slice(1 + at, 1)
+    assert idhash.hash_ids(sliced)[0] == whole[1 + at]
+    assert idhash.hash_ids(pa.chunked_array([ids[:at], ids[at:]], pa.string())).tolist() == (
+        whole[1:-1].tolist()
+    )
+
+
+def by_definition(text: str) -> int:
+    data, mask = text.encode(), (1 << 64) - 1
+    mixed = len(data)
+    for at in range(0, len(data), 8):
+        word = int.from_bytes(data[at : at + 8], "little")
+        mixed = ((mixed ^ word) * 0x9E3779B97F4A7C15) & mask
+        mixed ^= mixed >> 32
+    return ((mixed * 0xD6E8FEB86659FD93) & mask) >> 32
+
+
+def test_hashes_are_the_same_on_every_machine_and_spread_well() -> None:
+    known = ["", "a", "12345678", "123456789", "é" * 20]
+    assert idhash.hash_ids(pa.array(known)).tolist() == [by_definition(each) for each in known]
+    assert by_definition("123456789") == 2962735400
+    many = idhash.hash_ids(pa.array([f"doc{i}" for i in range(100_000)]))
+    # n²/2·2⁻³² = 1.2 pairs are expected to meet by chance.
+    assert len(np.unique(many)) >= 100_000 - 12
+
+
+def test_ids_whose_hashes_meet_are_still_told_apart() -> None:
+    ids = pa.array([f"id{i}" for i in range(50)])
+    same = np.zeros(50, np.uint32)
+    order = np.arange(50)
+    asked = pa.array(["id49", "id0", "id7"], pa.large_string())
+    hash_ids, idhash.hash_ids = idhash.hash_ids, lambda x: np.zeros(len(x), np.uint32)  # type: ignore[assignment]
+    try:
+        assert idhash.find(ids, same, order, asked).tolist() == [49, 0, 7]
+        assert idhash.find(ids, same, order, pa.array(["no"], pa.large_string())).tolist() == [-1]
+    finally:
+        idhash.hash_ids = hash_ids
+    twice = pa.array(["a", "b", "a", "c", "b", "a"])
+    found = idhash.duplicates_in_order(twice, np.zeros(6, np.uint32), np.arange(6))
+    assert found.count == 3 and found.examples == (("a", 0, 2), ("b", 1, 4), ("a", 0, 5))
