@@ -5,7 +5,6 @@ Shapes: B texts, T tokens, D dimensions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,32 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raydist.errors import ArtifactError, ConfigError
-from raydist.models.backbone import (
-    DTYPES,
-    load_backbone,
-    load_config,
-    load_tokenizer,
-    max_positions,
-    position_limit,
-    quiet,
-    resolve_folder,
-)
-from raydist.models.contract import Contract, read_contract, reconcile
-from raydist.models.pooling import POOLINGS, Pooling, pool
-from raydist.models.st_folder import read_st_folder, write_st_folder
+from raydist.models.backbone import DTYPES, load_backbone, resolve_folder
+from raydist.models.contract import Contract
+from raydist.models.pooling import Pooling, pool
+from raydist.models.preparation import check, prepare
+from raydist.models.saving import save_tokenizer, save_transformer
+from raydist.models.st_folder import write_st_folder
 from raydist.models.tokens import TextTokenizer, pad_ids
 
 __all__ = ["ROLES", "BiEncoder", "Role"]
 
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = ("query", "document", "answer")
-_DEFAULT_MAX_LENGTH = 512
-# Of these, another wish than a sentence-transformers folder's is a choice, not a contradiction.
-_FREE_IN_ST = frozenset(
-    {"query_max_length", "document_max_length", "answer_instruction", "dimensions", "towers"}
-)
-_ALL = frozenset(Contract.__dataclass_fields__)
 
 
 class BiEncoder(nn.Module):
@@ -153,7 +138,7 @@ class BiEncoder(nn.Module):
             "towers": towers,
             "dimensions": None if dimensions is None else tuple(dimensions),
         }
-        places, contract, tokenizer = _read(folder, asked, replace_contract)
+        places, contract, tokenizer = prepare(folder, asked, replace_contract)
         loaded = [
             load_backbone(
                 place,
@@ -167,7 +152,7 @@ class BiEncoder(nn.Module):
             )
             for place in places
         ]
-        _check(contract, loaded[0].config, truncate)
+        check(contract, loaded[0].config, truncate)
         model = cls(
             loaded,
             tokenizer,
@@ -298,100 +283,3 @@ class BiEncoder(nn.Module):
             own_length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
             save_tokenizer(self.tokenizer, place, own_length)
         contract.write(folder, dimension=self.hidden, **provenance)
-
-
-def save_transformer(
-    tower: nn.Module, place: Path, state_dict: Mapping[str, Tensor] | None = None
-) -> None:
-    """Writes a transformer's config and safetensors; LoRA matrices go in merged."""
-    model: Any = tower
-    if hasattr(model, "merge_and_unload"):
-        device = next(model.parameters()).device
-        model = copy.deepcopy(model.cpu())
-        tower.to(device)
-        if state_dict is not None:
-            model.load_state_dict(dict(state_dict))
-            state_dict = None
-        model = model.merge_and_unload()
-    with quiet():
-        model.save_pretrained(str(place), state_dict=state_dict)
-
-
-def save_tokenizer(tokenizer: Any, place: Path, max_length: int) -> None:
-    """Writes a tokenizer whose own limit is `max_length`."""
-    before = tokenizer.model_max_length
-    tokenizer.model_max_length = max_length
-    try:
-        tokenizer.save_pretrained(str(place))
-    finally:
-        tokenizer.model_max_length = before
-
-
-def _read(
-    folder: Path, asked: dict[str, Any], replace_contract: bool
-) -> tuple[list[Path], Contract, Any]:
-    """Returns the towers' folders, the contract and the tokenizer."""
-    frozen = read_contract(folder)
-    found = read_st_folder(folder)
-    if frozen is not None and frozen.kind != "biencoder":
-        raise ArtifactError(f"model {folder}: holds a {frozen.kind}, expected a bi-encoder")
-    places = list(found.towers) if found else [folder]
-    tokenizer = load_tokenizer(places[0])
-    may_differ = _ALL if replace_contract else frozenset[str]()
-    if frozen is None:
-        config = load_config(places[0])
-        limit = max_positions(config, tokenizer)
-        default = min(limit, _DEFAULT_MAX_LENGTH)
-        if found:
-            frozen = Contract(
-                pooling=found.pooling,
-                normalize=found.normalize,
-                padding_side=tokenizer.padding_side,
-                towers=len(places),
-                query_instruction=found.prompts[0] or "",
-                document_instruction=found.prompts[1] or "",
-                query_max_length=min(found.max_length[0] or limit, limit),
-                document_max_length=min(found.max_length[1] or limit, limit),
-            )
-            free = {"query_instruction"} if not found.prompts[0] else set()
-            free |= {"document_instruction"} if not found.prompts[1] else set()
-            may_differ |= _FREE_IN_ST | free
-        else:
-            causal = any(n.endswith("ForCausalLM") for n in (config.architectures or []))
-            frozen = Contract(
-                pooling="last_token" if causal else "cls",
-                padding_side="left" if causal else tokenizer.padding_side,
-                query_max_length=default,
-                document_max_length=default,
-            )
-            may_differ = _ALL
-    if asked["towers"] == 2 and frozen.towers == 1:
-        may_differ |= {"towers"}
-    contract = reconcile(frozen, asked, folder, may_differ=may_differ)
-    if contract.towers not in (1, 2) or contract.towers < len(places):
-        raise ConfigError(
-            f"model.towers={contract.towers}: expected 1 or 2, and {folder} has {len(places)}"
-        )
-    return (places * 2)[: contract.towers], contract, tokenizer
-
-
-def _check(contract: Contract, config: Any, truncate: int) -> None:
-    if contract.pooling not in POOLINGS:
-        raise ConfigError(
-            f"model.pooling={contract.pooling!r}: expected one of {', '.join(POOLINGS)}"
-        )
-    limit = position_limit(config)
-    for role in ("query", "document"):
-        length = contract.max_length(role)
-        if not 2 <= length <= limit:
-            raise ConfigError(f"model.{role}_max_length={length}: expected 2 to {limit}")
-    hidden = int(config.hidden_size)
-    for name, sizes in (
-        ("truncate", [truncate] if truncate else []),
-        ("dimensions", contract.dimensions),
-    ):
-        for size in sizes:
-            if not 1 <= size <= hidden:
-                raise ConfigError(f"model.{name}={size}: expected 1 to {hidden}")
-    if list(contract.dimensions) != sorted(set(contract.dimensions)):
-        raise ConfigError(f"model.dimensions={contract.dimensions}: expected ascending numbers")

@@ -20,9 +20,8 @@ from raydist.models.batches import length_batches, padding_waste
 if TYPE_CHECKING:
     from raydist.models.biencoder import BiEncoder, Role
 
-__all__ = ["EncodeStats", "encode", "encode_windows"]
+__all__ = ["EncodeStats", "default_max_tokens", "encode", "encode_windows"]
 
-MAX_TOKENS = 4096
 WINDOW = 2048
 
 
@@ -46,7 +45,7 @@ def encode(
     texts: Sequence[str],
     role: Role,
     *,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int = 0,
     window: int = WINDOW,
     stats: EncodeStats | None = None,
 ) -> np.ndarray:
@@ -65,7 +64,7 @@ def encode_windows(
     windows: Iterable[Sequence[str]],
     role: Role,
     *,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int = 0,
     stats: EncodeStats | None = None,
 ) -> Iterator[np.ndarray]:
     """Yields the float32 vectors [n, D] of each window of texts.
@@ -77,12 +76,13 @@ def encode_windows(
         model: the encoder.
         windows: consecutive texts, a few thousand at a time.
         role: query, document or answer.
-        max_tokens: budget of a batch, padding included.
+        max_tokens: budget of a batch, padding included; 0 = `default_max_tokens`.
         stats: added to, if given.
     """
     stats = stats if stats is not None else EncodeStats()
     source = iter(windows)
     tokenize = model.role_tokenizer(role)
+    max_tokens = max_tokens or default_max_tokens(model)
 
     def ahead() -> list[list[int]] | None:
         for texts in islice(source, 1):
@@ -98,6 +98,11 @@ def encode_windows(
             stats.seconds += time.perf_counter() - started
             stats.texts += len(rows)
             yield yield_this
+
+
+def default_max_tokens(model: BiEncoder) -> int:
+    """Returns a token budget: on a CPU what keeps a layer's activations in the cache."""
+    return 65536 if model.device.type != "cpu" else 1024
 
 
 @torch.inference_mode()

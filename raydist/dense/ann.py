@@ -1,0 +1,236 @@
+"""Approximate search with FAISS: HNSW or IVF-PQ, built part by part, merged at search.
+
+A part covers a fixed number of rows, whatever the shards' borders, so parts depend on the data
+alone; each is built by one thread, since FAISS's parallel HNSW insertion is not repeatable. Scores
+are always the exact inner products of the candidates that FAISS proposes.
+
+Shapes: Q queries, D dimensions, k results, c candidates.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from raydist.dense.exact import exact_search
+from raydist.dense.vectors import SHARDS, VectorShards
+from raydist.errors import ArtifactError, ConfigError
+from raydist.manifest import write_json
+from raydist.shards import Split, Stats, Work, shard_path, sharded_map
+
+__all__ = ["AnnIndex", "AnnKind", "build_ann"]
+
+AnnKind = Literal["hnsw", "ivf_pq"]
+FOLDER = "ann"
+_ABOUT = "ann.json"
+_BLOCK = 8192
+_TRAIN_PER_LIST = 64
+_SAMPLE = 200
+
+
+def build_ann(
+    folder: Path,
+    facts: Mapping[str, Any],
+    kind: AnnKind,
+    *,
+    rows_per_part: int = 1 << 18,
+    links: int = 32,
+    build_effort: int = 200,
+    search_effort: int = 128,
+    lists: int = 0,
+    probes: int = 16,
+    subvectors: int = 0,
+    workers: int = 0,
+    cpus_per_worker: float = 1.0,
+) -> dict[str, Any]:
+    """Builds `folder/ann/` beside complete shards; returns what is known of it, with its recall.
+
+    The recall@10 against exact search is of a sample of the documents' own vectors as queries.
+
+    Args:
+        folder: of vector shards.
+        facts: the shards' manifest, or what will become it.
+        kind: hnsw (fast, in memory, vectors in full) or ivf_pq (compressed).
+        rows_per_part: rows that one FAISS index covers.
+        links: neighbours of a node (hnsw).
+        build_effort: candidates weighed when a node is linked (hnsw efConstruction).
+        search_effort: candidates weighed in a search (hnsw efSearch).
+        lists: cells (ivf_pq); 0 = about four times the square root of the rows.
+        probes: cells looked into (ivf_pq).
+        subvectors: bytes per vector (ivf_pq); 0 = an eighth of the dimension.
+        workers: Ray actors; 0 = in this process.
+        cpus_per_worker: CPUs of an actor.
+    """
+    if kind not in get_args(AnnKind):
+        raise ConfigError(f"ann.kind={kind!r}: expected one of {', '.join(get_args(AnnKind))}")
+    dimension, rows = int(facts["dimension"]), int(facts["documents"])
+    subvectors = subvectors or max(1, dimension // 8)
+    if kind == "ivf_pq" and dimension % subvectors:
+        raise ConfigError(
+            f"ann.subvectors={subvectors}: expected a divisor of the dimension {dimension}"
+        )
+    settings = {
+        "kind": kind,
+        "links": links,
+        "build_effort": build_effort,
+        "search_effort": search_effort,
+        "lists": lists,
+        "probes": probes,
+        "subvectors": subvectors,
+    }
+    splits = [
+        {"start": start, "stop": min(start + rows_per_part, rows), "settings": settings}
+        for start in range(0, rows, rows_per_part)
+    ]
+    keep = {name: facts[name] for name in ("dimension", "precision", "shards", "documents")}
+    sharded_map(
+        splits,
+        partial(_make_worker, str(folder), keep),
+        folder / FOLDER,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        label=f"build {kind}",
+        unit="documents",
+    )
+    starts = [split["start"] for split in splits]
+    about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}
+    shards = _shards(folder, keep)
+    about["recall@10"] = AnnIndex(folder / FOLDER, about).recall(shards, _sample(shards))
+    write_json(folder / FOLDER / _ABOUT, about)
+    return about
+
+
+def _shards(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
+    places = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
+    return VectorShards.of_files(places, dict(facts))
+
+
+def _sample(shards: VectorShards) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    size = min(_SAMPLE, len(shards))
+    return shards.take(np.sort(rng.choice(len(shards), size, replace=False)))
+
+
+def _make_worker(folder: str, facts: Mapping[str, Any]) -> Work:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    shards = _shards(Path(folder), facts)
+
+    def work(split: Split, target: Path) -> Stats:
+        start, stop, settings = int(split["start"]), int(split["stop"]), split["settings"]
+        index = _empty(shards, start, stop, settings)
+        for row in range(start, stop, _BLOCK):
+            index.add(np.ascontiguousarray(shards.read(row, min(row + _BLOCK, stop))))
+        faiss.write_index(index, str(target))
+        return {"documents": stop - start, "bytes": target.stat().st_size}
+
+    return work
+
+
+def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, Any]) -> Any:
+    """Returns a FAISS index without vectors, trained if its kind needs it."""
+    import faiss
+
+    d, rows = shards.dimension, stop - start
+    if settings["kind"] == "hnsw":
+        index: Any = faiss.IndexHNSWFlat(d, settings["links"], faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = settings["build_effort"]
+        return index
+    # k-means wants about 39 vectors per cell; the codes of a small part do with less.
+    lists = min(settings["lists"] or int(4 * rows**0.5), max(1, rows // 39))
+    bits = int(np.clip(np.log2(max(rows / 4, 2)), 1, 8))
+    quantizer = faiss.IndexFlatIP(d)
+    index = faiss.IndexIVFPQ(
+        quantizer, d, lists, settings["subvectors"], bits, faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+    rng = np.random.default_rng(start)
+    wanted = min(rows, max(_TRAIN_PER_LIST * lists, 256 * 64))
+    chosen = np.sort(rng.choice(rows, wanted, replace=False)) + start
+    index.train(shards.take(chosen))
+    return index
+
+
+@dataclass
+class AnnIndex:
+    """The FAISS parts of a vector folder, read on the first search.
+
+    Attributes:
+        folder: where the parts lie.
+        about: settings, first row of each part, recall@10 at build.
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self._parts: list[Any] = []
+
+    @classmethod
+    def open(cls, vectors: Path) -> AnnIndex:
+        """Returns the approximate index inside a vector folder; ArtifactError if there is none."""
+        folder = vectors / FOLDER
+        try:
+            about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"{vectors}: has no approximate index; embed with ann.kind=hnsw or ivf_pq"
+            ) from None
+        return cls(folder, about)
+
+    def _load(self) -> list[Any]:
+        import faiss
+
+        if not self._parts:
+            for number in range(len(self.about["starts"])):
+                path = shard_path(self.folder, number)
+                try:
+                    part: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+                except RuntimeError as error:
+                    reason = str(error).splitlines()[0]
+                    raise ArtifactError(f"{path}: {reason}; delete it and build again") from None
+                if self.about["kind"] == "hnsw":
+                    part.hnsw.efSearch = self.about["search_effort"]
+                else:
+                    part.nprobe = self.about["probes"]
+                self._parts.append(part)
+        return self._parts
+
+    def search(
+        self, shards: VectorShards, queries_QD: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores [Q, k] and rows [Q, k]; row -1 (score -inf) where nothing was found.
+
+        Candidates (k, four times as many for ivf_pq) of all parts are scored exactly; ties by row.
+        """
+        queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+        wanted = k if self.about["kind"] == "hnsw" else 4 * k
+        found = []
+        for start, part in zip(self.about["starts"], self._load()):
+            if self.about["kind"] == "hnsw":
+                part.hnsw.efSearch = max(int(self.about["search_effort"]), wanted)
+            rows = part.search(queries_QD, min(wanted, part.ntotal))[1]
+            found.append(np.where(rows >= 0, rows + start, -1))
+        rows_Qc = np.sort(np.concatenate(found, axis=1), axis=1)
+        scores_Qc = np.full(rows_Qc.shape, -np.inf, np.float32)
+        for q, rows in enumerate(rows_Qc):
+            real = rows >= 0
+            scores_Qc[q, real] = shards.take(rows[real]) @ queries_QD[q]
+        order = np.argsort(-scores_Qc, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores_Qc, order, 1), np.take_along_axis(rows_Qc, order, 1)
+
+    def recall(self, shards: VectorShards, queries_QD: np.ndarray, k: int = 10) -> float:
+        """Returns the share of the exact best k that this index finds, over the queries."""
+        if not len(queries_QD):
+            return 1.0
+        _, truth_Qk = exact_search(shards, queries_QD, k)
+        _, rows_Qk = self.search(shards, queries_QD, k)
+        hits = [len(np.intersect1d(a, b)) for a, b in zip(truth_Qk, rows_Qk)]
+        return float(np.sum(hits) / truth_Qk.size)

@@ -1,0 +1,155 @@
+"""The dense retriever: queries encoded by the model that made the vectors, then searched.
+
+Shapes: Q queries, D dimensions, k results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raydist.dense.ann import AnnIndex
+from raydist.dense.exact import BLOCK, exact_search
+from raydist.dense.vectors import VectorShards
+from raydist.errors import ArtifactError, DataError
+from raydist.models.backbone import resolve_folder
+from raydist.models.biencoder import BiEncoder
+from raydist.models.fingerprint import model_fingerprint
+from raydist.protocols import Encoder
+from raydist.records import RUN, Query, Run
+
+__all__ = ["DenseRetriever"]
+
+QUERIES = 256
+
+
+class DenseRetriever:
+    """Searches vector shards; make one of a folder with `DenseRetriever.open`.
+
+    Attributes:
+        shards: the vectors.
+        encoder: encodes queries.
+        ann: an approximate index to search instead of all vectors, or None.
+    """
+
+    def __init__(
+        self,
+        shards: VectorShards,
+        encoder: Encoder,
+        *,
+        ann: AnnIndex | None = None,
+        batch: int = QUERIES,
+        block: int = BLOCK,
+        device: str | torch.device | None = None,
+        tag: str = "dense",
+    ) -> None:
+        self.shards = shards
+        self.encoder = encoder
+        self.ann = ann
+        self.batch = batch
+        self.block = block
+        self.device = device
+        self.tag = tag
+        self._doc_ids: pa.Array | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        approximate: bool = False,
+        batch: int = QUERIES,
+        device: str | torch.device | None = None,
+        dtype: str = "float32",
+        tag: str = "dense",
+    ) -> DenseRetriever:
+        """Returns the retriever of a folder that `embed` wrote.
+
+        Args:
+            folder: with a manifest.
+            model: where the model lies now; None = where it lay when the corpus was embedded.
+            approximate: search the folder's FAISS index instead of all vectors.
+            batch: queries searched together.
+            device: of model and search; None = an accelerator if there is one.
+            dtype: of the model's weights.
+            tag: the run's name.
+
+        Raises:
+            ArtifactError: the folder is incomplete, or the model is not the one that embedded it.
+            DataError: the model is no longer where it was.
+        """
+        shards = VectorShards.open(folder)
+        made_by: dict[str, Any] = shards.manifest["model"]
+        try:
+            place = resolve_folder(model if model is not None else made_by["path"])
+        except DataError as error:
+            raise DataError(f"{folder}: {error}; name the model that embedded it") from None
+        found = model_fingerprint(place)
+        if found != made_by["fingerprint"]:
+            raise ArtifactError(
+                f"{folder} was embedded by {made_by['path']} (fingerprint "
+                f"{made_by['fingerprint']}), {place} is another model ({found}); embed the corpus "
+                "again or name the model that did"
+            )
+        encoder = BiEncoder.load(place, dtype=dtype, device=device, **made_by["asked"])
+        if shards.dimension != encoder.hidden:
+            encoder.truncate = shards.dimension
+        ann = AnnIndex.open(Path(folder)) if approximate else None
+        return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)
+
+    @property
+    def doc_ids(self) -> pa.Array:
+        """All document ids in row order."""
+        if self._doc_ids is None:
+            combined = self.shards.doc_ids.combine_chunks()
+            self._doc_ids = combined if isinstance(combined, pa.Array) else combined.chunk(0)
+        return self._doc_ids
+
+    def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
+        """Returns the best `k` documents of each query by inner product; ties in corpus order."""
+        starts = range(0, len(queries), self.batch)
+        batches = (queries[i : i + self.batch] for i in starts)
+        runs = [run.table for run in self.search_batches(batches, k, allowed_N)]
+        return Run(pa.concat_tables(runs) if runs else RUN.empty_table(), self.tag)
+
+    def search_batches(
+        self, batches: Iterable[Sequence[Query]], k: int, allowed_N: np.ndarray | None = None
+    ) -> Iterator[Run]:
+        """Yields a run for each batch of queries, so that any number of queries streams.
+
+        Args:
+            batches: some hundred queries each.
+            k: documents per query.
+            allowed_N: rows that may be found, None = all (exact search only).
+        """
+        for queries in batches:
+            vectors_QD = self.encoder.encode_queries([query.text for query in queries])
+            scores_Qk, rows_Qk = self.search_vectors(vectors_QD, k, allowed_N)
+            found_Qk = rows_Qk >= 0
+            width = found_Qk.sum(axis=1)
+            names = pa.array([query.query_id for query in queries], pa.string())
+            table = pa.table(
+                [
+                    names.take(pa.array(np.repeat(np.arange(len(queries)), width))),
+                    self.doc_ids.take(pa.array(rows_Qk[found_Qk])),
+                    pa.array(scores_Qk[found_Qk]),
+                ],
+                schema=RUN,
+            )
+            yield Run(table, self.tag)
+
+    def search_vectors(
+        self, queries_QD: np.ndarray, k: int, allowed_N: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores [Q, k] and rows [Q, k] for query vectors; row -1 = nothing found."""
+        if self.ann is not None and allowed_N is None:
+            return self.ann.search(self.shards, queries_QD, k)
+        return exact_search(
+            self.shards, queries_QD, k, block=self.block, device=self.device, allowed_N=allowed_N
+        )

@@ -1,0 +1,243 @@
+"""Vector shards: what `embed` writes and dense search reads, memory-mapped.
+
+A folder holds `shards/00000/vectors.arrow`, `shards/00001/...` and a manifest. A shard is an Arrow
+IPC file, not compressed, of `doc_id, vector` (and `scale` for int8), so that a reader maps it. Rows
+are numbered through the shards in order: a row number is the corpus order.
+
+Shapes: N rows in all, n rows of a block, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from raydist.errors import ArtifactError
+from raydist.manifest import read_manifest
+
+__all__ = [
+    "KIND",
+    "PRECISIONS",
+    "Precision",
+    "VectorShards",
+    "VectorWriter",
+    "decode",
+    "encode",
+    "vector_schema",
+]
+
+KIND = "vectors"
+SHARDS = "shards"
+FILE = "vectors.arrow"
+Precision = Literal["float32", "float16", "int8", "binary"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_STORED = {
+    "float32": pa.float32(),
+    "float16": pa.float16(),
+    "int8": pa.int8(),
+    "binary": pa.uint8(),
+}
+
+
+def vector_schema(dimension: int, precision: Precision) -> pa.Schema:
+    """Returns a shard's Arrow schema; `binary` packs eight dimensions into a byte."""
+    width = -(-dimension // 8) if precision == "binary" else dimension
+    fields = [("doc_id", pa.string()), ("vector", pa.list_(_STORED[precision], width))]
+    if precision == "int8":
+        fields.append(("scale", pa.float32()))
+    return pa.schema(fields, metadata={"dimension": str(dimension), "precision": precision})
+
+
+def encode(vectors_nD: np.ndarray, precision: Precision) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the stored form of float32 vectors, and the scale of each row for int8.
+
+    int8 keeps `round(127 v / max|v|)` with the row's `max|v| / 127`; binary keeps signs.
+    """
+    match precision:
+        case "float32":
+            return np.ascontiguousarray(vectors_nD, np.float32), None
+        case "float16":
+            return vectors_nD.astype(np.float16), None
+        case "int8":
+            scale_n = np.abs(vectors_nD).max(axis=1, initial=0).astype(np.float32) / 127
+            safe_n = np.where(scale_n > 0, scale_n, 1).astype(np.float32)
+            return np.rint(vectors_nD / safe_n[:, None]).astype(np.int8), scale_n
+        case "binary":
+            return np.packbits(vectors_nD > 0, axis=1), None
+
+
+def decode(
+    stored_nD: np.ndarray, scale_n: np.ndarray | None, precision: Precision, dimension: int
+) -> np.ndarray:
+    """Returns the float32 vectors [n, D] that a stored form stands for; binary gives -1 and 1."""
+    match precision:
+        case "float32":
+            return np.asarray(stored_nD, np.float32)
+        case "float16":
+            return stored_nD.astype(np.float32)
+        case "int8":
+            assert scale_n is not None
+            return np.asarray(stored_nD * scale_n[:, None], np.float32)
+        case "binary":
+            bits_nD = np.unpackbits(stored_nD, axis=1, count=dimension)
+            return np.asarray(bits_nD * np.float32(2) - np.float32(1), np.float32)
+
+
+class VectorWriter:
+    """Writes one shard, batch by batch; use as a context manager."""
+
+    def __init__(self, folder: Path, dimension: int, precision: Precision = "float32") -> None:
+        folder.mkdir(parents=True)
+        self.schema = vector_schema(dimension, precision)
+        self.precision: Precision = precision
+        self.rows = 0
+        self._file = pa.OSFile(str(folder / FILE), "wb")
+        self._writer = pa.ipc.new_file(self._file, self.schema)
+
+    def __enter__(self) -> VectorWriter:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._writer.close()
+        self._file.close()
+
+    def append(self, doc_ids: Sequence[str] | pa.Array, vectors_nD: np.ndarray) -> None:
+        """Adds rows; `vectors_nD` is float32."""
+        stored, scale_n = encode(vectors_nD, self.precision)
+        field = self.schema.field("vector").type
+        flat = pa.array(stored.reshape(-1), field.value_type)
+        columns = [
+            pa.array(doc_ids, pa.string()),
+            pa.FixedSizeListArray.from_arrays(flat, field.list_size),
+        ]
+        if scale_n is not None:
+            columns.append(pa.array(scale_n))
+        self._writer.write_batch(pa.record_batch(columns, schema=self.schema))
+        self.rows += len(stored)
+
+
+@dataclass(frozen=True)
+class VectorShards:
+    """Vectors in shards, as one sequence of rows.
+
+    Attributes:
+        batches: all record batches in row order, mapped.
+        offsets: the first row of each batch, and the number of rows at the end.
+        dimension: D.
+        precision: how vectors are stored.
+        manifest: the folder's manifest; empty for vectors in memory.
+    """
+
+    batches: tuple[pa.RecordBatch, ...]
+    offsets: np.ndarray
+    dimension: int
+    precision: Precision
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> VectorShards:
+        """Maps a folder that `embed` completed.
+
+        Raises:
+            ArtifactError: incomplete, of another kind, or a shard is missing or damaged.
+        """
+        manifest = read_manifest(folder, [KIND])
+        shards = [Path(folder) / SHARDS / f"{i:05d}" for i in range(int(manifest["shards"]))]
+        return cls.of_files(shards, manifest)
+
+    @classmethod
+    def of_files(cls, shards: Sequence[Path], manifest: dict[str, Any]) -> VectorShards:
+        """Maps shard folders in the given order."""
+        batches: list[pa.RecordBatch] = []
+        schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
+        for shard in shards:
+            path = shard / FILE
+            try:
+                reader = pa.ipc.open_file(pa.memory_map(str(path)))
+                batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
+            except (OSError, pa.ArrowInvalid) as error:
+                raise ArtifactError(f"{path}: {error}; embed the corpus again") from None
+            if reader.schema != schema:
+                raise ArtifactError(f"{path}: holds {reader.schema}, the manifest says {schema}")
+        found = cls._of(batches, schema, manifest)
+        if "documents" in manifest and len(found) != int(manifest["documents"]):
+            raise ArtifactError(
+                f"{shards[0].parent}: {len(found)} vectors, the manifest says "
+                f"{manifest['documents']}; embed the corpus again"
+            )
+        return found
+
+    @classmethod
+    def in_memory(cls, doc_ids: Sequence[str], vectors_ND: np.ndarray) -> VectorShards:
+        """Returns float32 vectors that are at hand under the same interface."""
+        schema = vector_schema(vectors_ND.shape[1], "float32")
+        flat = pa.array(np.ascontiguousarray(vectors_ND, np.float32).reshape(-1))
+        column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
+        batch = pa.record_batch([pa.array(doc_ids, pa.string()), column], schema=schema)
+        return cls._of([batch], schema, {})
+
+    @classmethod
+    def _of(
+        cls, batches: Sequence[pa.RecordBatch], schema: pa.Schema, manifest: dict[str, Any]
+    ) -> VectorShards:
+        offsets = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
+        metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+        precision: Any = metadata["precision"]
+        return cls(tuple(batches), offsets, int(metadata["dimension"]), precision, manifest)
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    @property
+    def doc_ids(self) -> pa.ChunkedArray:
+        """All document ids in row order."""
+        return pa.chunked_array([batch["doc_id"] for batch in self.batches], pa.string())
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Returns the float32 vectors [n, D] of rows `start` to `stop` (a view where it can be)."""
+        stop = min(stop, len(self))
+        first = int(np.searchsorted(self.offsets, start, "right")) - 1
+        parts = []
+        while start < stop:
+            begin, end = int(self.offsets[first]), int(self.offsets[first + 1])
+            parts.append(self._decoded(first, start - begin, min(stop, end) - begin))
+            start, first = min(stop, end), first + 1
+        if not parts:
+            return np.empty((0, self.dimension), np.float32)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the float32 vectors [n, D] of any rows, in their order."""
+        out = np.empty((len(rows), self.dimension), np.float32)
+        number = np.searchsorted(self.offsets, rows, "right") - 1
+        for batch in np.unique(number):
+            mine = np.flatnonzero(number == batch)
+            stored, scale = self._stored(int(batch))
+            places = rows[mine] - self.offsets[batch]
+            own_scale = None if scale is None else scale[places]
+            out[mine] = decode(stored[places], own_scale, self.precision, self.dimension)
+        return out
+
+    def _stored(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        batch = self.batches[number]
+        width = batch["vector"].type.list_size
+        stored = batch["vector"].flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
+        return stored, batch["scale"].to_numpy() if self.precision == "int8" else None
+
+    def _decoded(self, number: int, start: int, stop: int) -> np.ndarray:
+        stored, scale = self._stored(number)
+        own_scale = None if scale is None else scale[start:stop]
+        return decode(stored[start:stop], own_scale, self.precision, self.dimension)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields `(first row, float32 vectors [n, D])`, cut at multiples of `size`.
+
+        The cut ignores shard borders, so whatever is computed per block does not depend on them.
+        """
+        for start in range(0, len(self), size):
+            yield start, self.read(start, start + size)

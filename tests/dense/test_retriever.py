@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from raydist.commands import embed as command
+from raydist.config.base import Flags
+from raydist.config.load import load
+from raydist.dense.retriever import DenseRetriever
+from raydist.dense.vectors import VectorShards
+from raydist.errors import ArtifactError, DataError
+from raydist.models.biencoder import BiEncoder
+from raydist.protocols import Retriever
+from raydist.records import Query
+
+QUERIES = [Query("q1", "the model of a query"), Query("q2", "vector"), Query("q3", "answer score")]
+
+
+def embedded(corpus, model, out, *more):
+    words = [f"corpus={corpus}", f"model={model}", f"out={out}", "split_bytes=4000", *more]
+    command.run(load(command.Config, [], words), Flags())
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(small_corpus, tiny_bert, tmp_path_factory):
+    base = tmp_path_factory.mktemp("dense")
+    BiEncoder.load(
+        tiny_bert, pooling="mean", normalize=True, query_instruction="q: ", device="cpu"
+    ).save(base / "model")
+    return embedded(small_corpus, base / "model", base / "vec")
+
+
+def test_search_ranks_by_inner_product_with_the_model_that_embedded(folder):
+    retriever = DenseRetriever.open(folder, batch=2, device="cpu")
+    assert isinstance(retriever, Retriever)
+    run = retriever.search(QUERIES, 10)
+    model = BiEncoder.load(folder.parent / "model", device="cpu")
+    shards = VectorShards.open(folder)
+    scores = model.encode_queries([q.text for q in QUERIES]) @ shards.read(0, len(shards)).T
+    ids = np.array(shards.doc_ids.to_pylist())
+    assert run.query_ids == ["q1", "q2", "q3"]
+    for row, (_, docs, found) in zip(scores, run):
+        order = np.argsort(-row, kind="stable")[:10]
+        np.testing.assert_allclose(found, row[order], atol=1e-5)
+        assert set(docs) == set(ids[order]) or np.allclose(np.sort(row)[-11:-9], row[order[-1]])
+    assert len(retriever.search(QUERIES, 1000)) == 3 * 157
+    assert len(retriever.search([], 5)) == 0
+
+
+def test_the_same_command_again_finds_its_work_done(folder, small_corpus, capsys):
+    embedded(small_corpus, folder.parent / "model", folder)
+    assert "already embedded with the same configuration" in capsys.readouterr().err
+    with pytest.raises(ArtifactError, match='precision: "float32" -> "int8"'):
+        embedded(small_corpus, folder.parent / "model", folder, "precision=int8")
+
+
+def test_another_model_in_the_same_place_is_refused(folder, small_corpus, tiny_bert, tmp_path):
+    other = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
+    other.save(tmp_path / "other")
+    with pytest.raises(ArtifactError, match="is another model"):
+        DenseRetriever.open(folder, model=tmp_path / "other")
+    moved = shutil.copytree(folder.parent / "model", tmp_path / "moved")
+    assert len(DenseRetriever.open(folder, model=moved).search(QUERIES, 1)) == 3
+    embedded(small_corpus, moved, tmp_path / "vec")
+    moved.rename(tmp_path / "gone")
+    with pytest.raises(DataError, match="name the model that embedded it"):
+        DenseRetriever.open(tmp_path / "vec")
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf_pq"])
+def test_an_approximate_index_reports_its_recall_and_scores_exactly(
+    small_corpus, folder, tmp_path, kind
+):
+    out = embedded(
+        small_corpus,
+        folder.parent / "model",
+        tmp_path / "v",
+        f"ann={kind}",
+        "ann.rows_per_part=100",
+        "ann.probes=4",
+        "ann.subvectors=16",
+    )
+    about = json.loads((out / "manifest.json").read_text())["ann"]
+    assert about["starts"] == [0, 100] and about["recall@10"] > 0.8
+    exact = DenseRetriever.open(out, device="cpu")
+    near = DenseRetriever.open(out, device="cpu", approximate=True)
+    truth = {q: dict(zip(d, s)) for q, d, s in exact.search(QUERIES, 157)}
+    run = near.search(QUERIES, 10)
+    for query, docs, scores in run:
+        assert len(docs) == 10
+        np.testing.assert_allclose(scores, [truth[query][d] for d in docs], atol=1e-6)
+    with pytest.raises(ArtifactError, match="has no approximate index"):
+        DenseRetriever.open(folder, approximate=True)
+
+
+def test_ids_select_documents_and_missing_ones_are_named(small_corpus, folder, tmp_path):
+    (tmp_path / "ids").write_text("d3\nd150\n")
+    model = folder.parent / "model"
+    out = embedded(small_corpus, model, tmp_path / "v", f"corpus.ids={tmp_path / 'ids'}")
+    assert VectorShards.open(out).doc_ids.to_pylist() == ["d3", "d150"]
+    (tmp_path / "more").write_text("d3\nnobody\n")
+    with pytest.raises(DataError, match="1 ids are not in the corpus, first 'nobody'"):
+        embedded(small_corpus, model, tmp_path / "w", f"corpus.ids={tmp_path / 'more'}")
+
+
+def test_bad_lines_are_skipped_counted_and_written(small_corpus, folder, tmp_path, capsys):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(small_corpus.read_text().splitlines(True)[:60]) + '{"id": "x"}\n')
+    out = embedded(
+        corpus,
+        folder.parent / "model",
+        tmp_path / "v",
+        "corpus.on_bad=skip",
+        f"corpus.rejects={tmp_path / 'rejects.jsonl'}",
+    )
+    assert json.loads((out / "manifest.json").read_text())["rejected"] == 1
+    assert json.loads((tmp_path / "rejects.jsonl").read_text())["line"] == 61
+    assert "1 bad lines skipped" in capsys.readouterr().err
+
+
+def test_a_dry_run_writes_nothing(small_corpus, folder, tmp_path, capsys):
+    words = [f"corpus={small_corpus}", f"model={folder.parent / 'model'}", f"out={tmp_path / 'v'}"]
+    command.run(load(command.Config, [], words), Flags(dry_run=True))
+    assert "would embed 1 splits" in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter, decode, encode
+from raydist.errors import ArtifactError
+
+
+def written(tmp_path, vectors, cuts, precision="float32"):
+    edges = [0, *cuts, len(vectors)]
+    for i, (a, b) in enumerate(itertools.pairwise(edges)):
+        with VectorWriter(tmp_path / f"{i:05d}", vectors.shape[1], precision) as writer:
+            for row in range(a, b, 3):
+                stop = min(row + 3, b)
+                writer.append([f"d{j}" for j in range(row, stop)], vectors[row:stop])
+    facts = {"dimension": vectors.shape[1], "precision": precision, "documents": len(vectors)}
+    return VectorShards.of_files([tmp_path / f"{i:05d}" for i in range(len(edges) - 1)], facts)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_shards_read_as_one_sequence_of_rows(tmp_path, precision):
+    vectors = np.random.default_rng(0).normal(size=(23, 16)).astype(np.float32)
+    shards = written(tmp_path, vectors, [5, 5, 17], precision)  # one of them empty
+    expected = decode(*encode(vectors, precision), precision, 16)
+    assert len(shards) == 23
+    assert shards.doc_ids.to_pylist() == [f"d{i}" for i in range(23)]
+    np.testing.assert_array_equal(shards.read(0, 23), expected)
+    np.testing.assert_array_equal(shards.read(4, 18), expected[4:18])
+    rows = np.array([22, 0, 5, 5, 16])
+    np.testing.assert_array_equal(shards.take(rows), expected[rows])
+    blocks = list(shards.blocks(8))
+    assert [start for start, _ in blocks] == [0, 8, 16]
+    np.testing.assert_array_equal(np.concatenate([b for _, b in blocks]), expected)
+
+
+def test_float32_is_mapped_not_copied(tmp_path):
+    vectors = np.ones((9, 4), np.float32)
+    shards = written(tmp_path, vectors, [])
+    before = pa.total_allocated_bytes()
+    view = shards.read(0, 3)
+    assert not view.flags.writeable and pa.total_allocated_bytes() == before
+
+
+@given(seed=st.integers(0, 2**16), dimension=st.sampled_from([8, 24]))
+def test_quantised_vectors_keep_their_promises(seed, dimension):
+    vectors = np.random.default_rng(seed).normal(size=(6, dimension)).astype(np.float32)
+    vectors[0] = 0
+    for precision, tolerance in (("float16", 1e-3), ("int8", 1 / 254)):
+        back = decode(*encode(vectors, precision), precision, dimension)
+        scale = np.abs(vectors).max(axis=1, keepdims=True)
+        assert (np.abs(back - vectors) <= tolerance * scale * 1.01).all()
+    bits = decode(*encode(vectors, "binary"), "binary", dimension)
+    np.testing.assert_array_equal(bits, np.where(vectors > 0, 1, -1))
+    assert encode(vectors, "binary")[0].shape == (6, dimension // 8)
+
+
+def test_a_damaged_or_missing_shard_is_named(tmp_path):
+    vectors = np.ones((9, 4), np.float32)
+    written(tmp_path, vectors, [4])
+    file = tmp_path / "00001" / "vectors.arrow"
+    file.write_bytes(file.read_bytes()[:-20])
+    facts = {"dimension": 4, "precision": "float32"}
+    with pytest.raises(ArtifactError, match=r"00001/vectors\.arrow: .*embed the corpus again"):
+        VectorShards.of_files([tmp_path / "00000", tmp_path / "00001"], facts)
+    with pytest.raises(ArtifactError, match=r"the manifest says"):
+        VectorShards.of_files([tmp_path / "00000"], {**facts, "dimension": 8})
+    with pytest.raises(ArtifactError, match="4 vectors, the manifest says 9"):
+        VectorShards.of_files([tmp_path / "00000"], {**facts, "documents": 9})
