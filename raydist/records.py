@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +180,14 @@ class Run:
         return {q: dict(zip(docs, scores.tolist())) for q, docs, scores in self}
 
     def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes a TREC run file atomically."""
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+        with open(partial, "w", encoding="utf-8", newline="\n") as out:
+            self.write_to(out)
+        os.replace(partial, target)
+
+    def write_to(self, out: TextIO) -> None:
         """Writes TREC run lines, each score as the shortest decimal that gives the float32 back."""
         starts = _group_starts(self.table["query_id"].combine_chunks())
         sizes = np.diff(np.append(starts, len(self))).astype(np.int64)
@@ -192,13 +201,9 @@ class Run:
             pa.scalar(self.tag),
             pa.scalar(" "),
         )
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with open(partial, "w", encoding="utf-8", newline="\n") as out:
-            for batch in range(0, len(lines), 1 << 16):
-                out.write("\n".join(lines.slice(batch, 1 << 16).to_pylist()))
-                out.write("\n")
-        os.replace(partial, target)
+        for batch in range(0, len(lines), 1 << 16):
+            out.write("\n".join(lines.slice(batch, 1 << 16).to_pylist()))
+            out.write("\n")
 
 
 def _group_starts(queries: pa.Array) -> np.ndarray:

