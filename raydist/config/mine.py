@@ -1,0 +1,74 @@
+"""Configuration of `raydist mine`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from raydist.config.base import Block, execution
+from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource
+from raydist.config.reranker import RerankerConfig
+
+__all__ = ["MineConfig"]
+
+
+class MineConfig(Block):
+    """Write training samples with hard negatives."""
+
+    run: Paths = Field(min_length=1)
+    """Where candidates come from; several runs are fused."""
+    queries: QueriesSource
+    """The queries' texts."""
+    qrels: QrelsSource
+    """Judgements: their positives are the samples' positives and never negatives."""
+    corpus: CorpusSource | None = None
+    """The documents' texts."""
+    index: str | None = None
+    """An index folder whose document store has the texts, instead of `corpus`."""
+    out: str = Field(min_length=1)
+    """The file to write: FlagEmbedding's training jsonl."""
+    negatives: int = Field(15, ge=1)
+    """Negatives of a query; fewer where there are no more."""
+    first: int = Field(1, ge=1)
+    """First rank of the window that negatives come from."""
+    last: int = Field(200, ge=0)
+    """Last rank of the window; 0 is the run's end."""
+    margin: float | None = None
+    """A negative must score at least this much below the positive."""
+    share: float | None = Field(None, gt=0, le=1)
+    """A negative must score at most this share of the positive's score, such as 0.95."""
+    reference: Literal["max", "min", "mean"] = "max"
+    """Which positive margin and share refer to, if a query has several."""
+    pick: Literal["random", "top"] = "random"
+    """Draw from the window, or take its best."""
+    relevance: int = 1
+    """Least grade of a positive."""
+    positives: int = Field(0, ge=0)
+    """Positives of a query, best grade and rank first; 0 is all."""
+    seed: int = 0
+    """Of the draw."""
+    fusion: Literal["rrf", "minmax", "z", "none"] = "rrf"
+    """How several runs become one."""
+    weights: list[float] | None = None
+    """One per run."""
+    sort: bool = False
+    """Order each query's documents by score where a run's file does not."""
+    teacher: RerankerConfig | None = None
+    """A reranker that scores the texts of the result; the run's scores are written without one."""
+    scores: bool = True
+    """Write pos_scores and neg_scores."""
+    prompt: str | None = None
+    """An instruction that is written with every query."""
+    batch: int = execution(256, ge=1)
+    """Queries whose texts are looked up together."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> MineConfig:
+        if (self.corpus is None) == (self.index is None):
+            raise ValueError("one of corpus and index is required: the documents' texts")
+        if self.last and self.last < self.first:
+            raise ValueError(f"last = {self.last}: expected at least first = {self.first}, or 0")
+        if self.weights is not None and len(self.weights) != len(self.run):
+            raise ValueError(f"weights: {len(self.weights)} numbers for {len(self.run)} runs")
+        return self
