@@ -1,0 +1,140 @@
+"""The batch form of an analyzer: texts in Arrow buffers become numbers of distinct terms.
+
+Stop words and stems are looked up once for each distinct word; the texts only meet arrays.
+
+Legend: N texts, W words, S distinct words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow.files import readonly
+from raydist.bow.intrinsics import kernel
+from raydist.text import porter
+from raydist.text.dictionary import PAD, Dictionary
+from raydist.text.tokenizer import Tokenizer
+
+__all__ = ["Lexicon"]
+
+Array = npt.NDArray[Any]
+Stem = Callable[[list[str]], list[str]]
+
+_NO_TERM = 0xFFFFFFFF
+_NO_BYTES = readonly(np.zeros(0, np.uint8))
+
+
+@kernel
+def _words_to_terms(words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: Array) -> Any:
+    """Replaces words by terms in place, closing the gaps of stop words; returns the terms left."""
+    kept = np.uint64(0)
+    begin = np.uint64(0)
+    for text in range(ends_N.shape[0]):
+        before = kept
+        for w in range(begin, ends_N[text]):
+            term = term_of_S[words_W[w]]
+            words_W[kept] = term
+            if term != np.uint32(0xFFFFFFFF):
+                kept += np.uint64(1)
+        begin = ends_N[text]
+        lengths_N[text] = kept - before
+    return kept
+
+
+class Lexicon:
+    """Analyses texts and remembers the distinct terms it met, numbered in that order.
+
+    It belongs to one thread.
+
+    Attributes:
+        terms: the dictionary of terms.
+    """
+
+    def __init__(
+        self, *, possessive: bool, stop_words: Iterable[str], stem: Stem | None, porter: bool
+    ) -> None:
+        """Makes an empty lexicon.
+
+        Args:
+            possessive: whether a final 's is cut off.
+            stop_words: words that are dropped, in lower case.
+            stem: returns the stems of words; None leaves them as they are.
+            porter: stems by Lucene's English stemmer instead of `stem`.
+        """
+        self.terms = Dictionary()
+        self._stem = stem
+        self._porter = porter
+        self._tokenizer = Tokenizer(possessive=possessive)
+        self._words = self._tokenizer.words
+        stops = [word.encode() for word in stop_words if word]
+        self._words.add(*_joined(stops))
+        self._term_of = np.full(max(1024, 2 * len(stops)), _NO_TERM, np.uint32)
+        self._known = len(self._words)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the lexicon holds."""
+        return self._words.nbytes + self.terms.nbytes + self._term_of.nbytes
+
+    def __call__(self, texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array]:
+        """Returns the terms of all texts, uint32 [W], and terms per text, uint32 [N].
+
+        The first array is valid until the next call.
+        """
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        return self.analyze(*_buffers(texts))
+
+    def analyze(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
+        """Does the same for texts as bytes (uint8) and offsets (int64), both read-only."""
+        words_W, ends_N = self._tokenizer(data, offsets_N1)
+        self._learn()
+        lengths_N = np.empty(len(ends_N), np.uint32)
+        kept = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
+        return words_W[:kept], lengths_N
+
+    def _learn(self) -> None:
+        """Gives the words that are new since the last call their terms."""
+        first, last = self._known, len(self._words)
+        if first == last:
+            return
+        if last > len(self._term_of):
+            larger = np.empty(2 * last, np.uint32)
+            larger[:first] = self._term_of[:first]
+            self._term_of = larger
+        starts = self._words.starts[first : last + 1]
+        data = self._words.heap[int(starts[0]) : int(starts[-1]) + PAD]
+        starts = starts - starts[0]
+        if self._porter:
+            out = np.zeros(len(data) + len(starts) + PAD, np.uint8)
+            stems = np.empty(len(starts), np.uint64)
+            porter.stem_words(data, starts, *porter.RULES, out, stems)
+            data, starts = out, stems
+        elif self._stem is not None:
+            words = self._words.strings(first, last).cast(pa.large_string()).to_pylist()
+            data, starts = _joined([stem.encode() for stem in self._stem(words)])
+        self._term_of[first:last] = self.terms.add(data, starts)
+        self._known = last
+
+
+def _buffers(texts: pa.Array) -> tuple[Array, Array]:
+    """Returns the bytes (uint8) and offsets (int64 [N + 1]) of a string array, read-only."""
+    large = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
+    _, offsets, data = texts.buffers()
+    if not len(texts) or data is None:
+        return _NO_BYTES, readonly(np.zeros(len(texts) + 1, np.int64))
+    all_offsets = np.frombuffer(offsets, np.int64 if large else np.int32)
+    part = all_offsets[texts.offset : texts.offset + len(texts) + 1]
+    return readonly(np.frombuffer(data, np.uint8)), readonly(part, np.int64)
+
+
+def _joined(strings: list[bytes]) -> tuple[Array, Array]:
+    """Returns strings as the dictionary takes them: bytes, padded, and where each starts."""
+    starts = np.zeros(len(strings) + 1, np.uint64)
+    np.cumsum([len(string) for string in strings], out=starts[1:])
+    return np.frombuffer(bytearray(b"".join(strings) + bytes(PAD)), np.uint8), starts
