@@ -1,0 +1,190 @@
+"""Converts runs, samples and indexes.
+
+    raydist convert in=run.txt out=run.parquet
+    raydist convert in=run.txt corpus=C queries=Q out=lists.jsonl
+    raydist convert in=run.txt corpus=C queries=Q qrels=R out=train.jsonl to=flagembedding
+    raydist convert in=train.jsonl out=tevatron.jsonl to=tevatron
+    raydist convert in=INDEX out=index.ciff            # also to=bmp; in=index.ciff out=INDEX
+
+Reading and writing take no more memory than the run or one block of samples.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.convert import ConvertConfig
+from raydist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raydist.data.store import DocumentStore
+
+__all__ = ["Config", "run"]
+
+Config = ConvertConfig
+
+_FROM = {
+    "run": ("trec", "parquet", "rerank", "flagembedding", "tevatron"),
+    "samples": ("flagembedding", "tevatron"),
+    "index": ("ciff", "bmp"),
+    "ciff": ("index",),
+}
+
+
+def run(config: ConvertConfig, flags: Flags) -> None:
+    """Converts `in` to `out`."""
+    kind = _kind(config)
+    form = config.to or _form(kind, config)
+    if form not in _FROM[kind]:
+        allowed = ", ".join(_FROM[kind])
+        raise ConfigError(f"to = {form!r}: in = {config.source!r} holds a {kind}; to: {allowed}")
+    _check(kind, form, config)
+    if flags.dry_run:
+        log.say(f"would convert the {kind} {config.source} to {form} and write {config.out}")
+        return
+    if form in ("ciff", "bmp", "index"):
+        facts = _index(form, config)
+    elif kind == "run" and form in ("trec", "parquet"):
+        facts = _run(form, config)
+    else:
+        facts = _lines(kind, form, config)
+    log.say(f"{config.out}: {facts}")
+
+
+def _kind(config: ConvertConfig) -> str:
+    if re.search(r"\.ciff(\.gz)?$", config.source.lower()):
+        return "ciff"
+    if Path(config.source).is_dir():
+        from raydist.manifest import read_manifest
+
+        read_manifest(config.source, ("bow-index",))
+        return "index"
+    from raydist.data.convert import kind_of
+
+    return kind_of(config.source)
+
+
+def _form(kind: str, config: ConvertConfig) -> str:
+    """Returns the form that `out` asks for by its name."""
+    name = config.out.lower()
+    if kind == "ciff":
+        return "index"
+    if kind == "index" and name.endswith((".ciff", ".ciff.gz", ".bmp")):
+        return "bmp" if name.endswith(".bmp") else "ciff"
+    if kind == "run":
+        if name.endswith((".parquet", ".pq")):
+            return "parquet"
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            return "rerank" if config.qrels is None else "flagembedding"
+        return "trec"
+    raise ConfigError(f"to: required here, one of {', '.join(_FROM[kind])}")
+
+
+def _check(kind: str, form: str, config: ConvertConfig) -> None:
+    if form == "trec" and config.out.lower().endswith((".parquet", ".pq")):
+        raise ConfigError(f"out = {config.out!r}: a TREC run does not end with .parquet")
+    if form == "parquet" and not config.out.lower().endswith((".parquet", ".pq")):
+        raise ConfigError(f"out = {config.out!r}: to=parquet writes a name that ends with .parquet")
+    if kind != "run" or form in ("trec", "parquet"):
+        return
+    needed = {"corpus": config.corpus, "queries": config.queries}
+    if form != "rerank":
+        needed["qrels"] = config.qrels  # type: ignore[assignment]
+    absent = [name for name, given in needed.items() if given is None]
+    if absent:
+        raise ConfigError(
+            f"{absent[0]}: required to make {form} of a run ({', '.join(needed)}: texts of the ids"
+            + (", and positives)" if form != "rerank" else ")")
+        )
+
+
+def _run(form: str, config: ConvertConfig) -> str:
+    from raydist.data.convert import write_run
+    from raydist.data.readers import read_run
+
+    found = read_run(config.source, sort=config.sort)
+    if config.depth:
+        found = found.top(config.depth)
+    write_run(found, config.out)
+    return f"{len(found):,} rows of {len(found.query_ids):,} queries"
+
+
+def _lines(kind: str, form: str, config: ConvertConfig) -> str:
+    from raydist.data import convert
+
+    with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
+        if kind == "samples":
+            documents, queries = _stores(config, Path(scratch))
+            records: Iterable[Any] = convert.convert_samples(
+                config.source,
+                form,  # type: ignore[arg-type]
+                documents=documents,
+                queries=queries,
+            )
+        else:
+            records = _run_records(form, config, Path(scratch))
+        count = convert.write_lines(records, config.out)
+    return f"{count:,} lines"
+
+
+def _run_records(form: str, config: ConvertConfig, scratch: Path) -> Iterable[Any]:
+    from raydist.data import convert
+    from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
+
+    assert config.corpus is not None and config.queries is not None
+    found = read_run(config.source, sort=config.sort)
+    if config.depth:
+        found = found.top(config.depth)
+    queries = {q.query_id: q.text for q in read_queries(**config.queries.arguments())}
+    wanted = set(found.table["doc_id"].to_pylist())
+    if form == "rerank":
+        tables = read_documents(**config.corpus.arguments())
+        store = convert.store_of(tables, wanted, scratch / "documents")
+        return convert.rerank_lines(found, queries, store, missing=config.missing)
+    assert config.qrels is not None
+    qrels = read_qrels(**config.qrels.arguments())
+    wanted |= {doc_id for judged in qrels.values() for doc_id in judged}
+    tables = read_documents(**config.corpus.arguments())
+    store = convert.store_of(tables, sorted(wanted), scratch / "documents")
+    return convert.run_samples(
+        found,
+        queries,
+        qrels,
+        store,
+        form=form,  # type: ignore[arg-type]
+        positives=config.positives,
+        relevance=config.relevance,
+        negatives=config.negatives,
+    )
+
+
+def _stores(
+    config: ConvertConfig, scratch: Path
+) -> tuple[DocumentStore | None, DocumentStore | None]:
+    """Returns stores of the given corpus and queries."""
+    import pyarrow as pa
+
+    from raydist.data.readers import read_documents, read_queries
+    from raydist.data.store import DocumentStore
+    from raydist.records import DOCUMENTS
+
+    documents = queries = None
+    if config.corpus is not None:
+        tables = read_documents(**config.corpus.arguments())
+        documents = DocumentStore.create(tables, scratch / "documents")
+    if config.queries is not None:
+        found = read_queries(**config.queries.arguments())
+        columns = [[q.query_id for q in found], [""] * len(found), [q.text for q in found]]
+        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], DOCUMENTS)
+        queries = DocumentStore.create([table], scratch / "queries")
+    return documents, queries
+
+
+def _index(form: str, config: ConvertConfig) -> str:
+    raise NotImplementedError

@@ -1,0 +1,48 @@
+"""Configuration of `raydist convert`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raydist.config.base import Block
+from raydist.config.data import CorpusSource, QrelsSource, QueriesSource
+
+__all__ = ["ConvertConfig"]
+
+
+class ConvertConfig(Block):
+    """Converts runs, samples and indexes."""
+
+    source: str = Field(alias="in", min_length=1)
+    """What to convert: a run, training samples, an index folder, or a CIFF file."""
+    out: str = Field(min_length=1)
+    """The file to write; a folder where an index is made."""
+    to: (
+        Literal["trec", "parquet", "rerank", "flagembedding", "tevatron", "ciff", "bmp", "index"]
+        | None
+    ) = None
+    """The form to write; told from `in` and `out` if not given."""
+    sort: bool = False
+    """Order a run by its scores where the file does not."""
+    corpus: CorpusSource | None = None
+    """The documents' texts, where ids become texts."""
+    queries: QueriesSource | None = None
+    """The queries' texts, where ids become texts."""
+    qrels: QrelsSource | None = None
+    """Judgements that make the positives of training samples from a run."""
+    depth: int = Field(0, ge=0)
+    """Candidates of each query of a run; 0 is all."""
+    missing: Literal["error", "drop"] = "error"
+    """A candidate without text is an error or left out."""
+    positives: Literal["judged", "retrieved"] = "judged"
+    """Positives of samples from a run: all judged ones, or those that were retrieved too."""
+    relevance: int = 1
+    """Least grade of a positive."""
+    negatives: int = Field(0, ge=0)
+    """Negatives of each sample from a run; 0 is all."""
+    block_size: int = Field(32, ge=1, le=256)
+    """BMP: documents of a block."""
+    compress_range: bool = True
+    """BMP: compressed block maxima."""

@@ -1,0 +1,300 @@
+"""Converters between the files that verbs read and write.
+
+Runs between TREC's form and Parquet; a run with its texts into the lists that rerankers and
+distillation read, or with judgements into training samples; samples between the forms of
+FlagEmbedding and Tevatron.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.parquet as pq
+
+from raydist import log
+from raydist.data.ids import IdList, filter_documents
+from raydist.data.readers import read_run
+from raydist.data.samples import StoredTexts
+from raydist.data.samples_formats import FORMATS, sniff
+from raydist.data.samples_judged import samples_of
+from raydist.data.sources import PathLike, compression_of, expand, head, read_blocks
+from raydist.data.store import DocumentStore
+from raydist.errors import DataError
+from raydist.records import Qrels, Run, Sample
+
+__all__ = [
+    "SampleForm",
+    "convert_run",
+    "convert_samples",
+    "kind_of",
+    "rerank_lines",
+    "run_samples",
+    "sample_record",
+    "store_of",
+    "write_lines",
+    "write_run",
+]
+
+SampleForm = Literal["flagembedding", "tevatron"]
+
+
+def kind_of(path: PathLike) -> Literal["run", "samples"]:
+    """Returns what a file holds, by its name and first line.
+
+    Raises:
+        DataError: neither a run nor training samples.
+    """
+    file = expand(path)[0].path
+    if re.search(r"\.(parquet|pq)$", file.lower()):
+        return "run"
+    first = head(file).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
+    if len(first.split()) == 6 and not first.startswith(b"{"):
+        return "run"
+    try:
+        sniff(first, False)
+    except ValueError as error:
+        shown = first.decode("utf-8", "backslashreplace")
+        raise DataError.at(
+            path, 1, shown, f"a run line of 6 columns, or a sample: {error}"
+        ) from None
+    return "samples"
+
+
+def write_run(run: Run, out: PathLike) -> None:
+    """Writes a run: Parquet with its tag if the name ends so, else TREC lines (gzipped if .gz)."""
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in (".parquet", ".pq"):
+        table = run.table.replace_schema_metadata({"tag": run.tag})
+        partial = _partial(path)
+        pq.write_table(table, partial, compression="zstd")
+        os.replace(partial, path)
+    elif path.suffix == ".gz":
+        plain = path.with_name(f".{path.name}.{os.getpid()}.txt")
+        run.write(plain)
+        partial = _partial(path)
+        partial.write_bytes(gzip.compress(plain.read_bytes(), 6, mtime=0))
+        plain.unlink()
+        os.replace(partial, path)
+    else:
+        run.write(path)
+
+
+def convert_run(source: PathLike, out: PathLike, *, sort: bool = False) -> int:
+    """Converts a run between TREC's form and Parquet; returns the number of rows.
+
+    Scores come back bit for bit in both directions.
+    """
+    run = read_run(source, sort=sort)
+    write_run(run, out)
+    return len(run)
+
+
+def store_of(tables: Iterable[Any], doc_ids: Iterable[str], folder: PathLike) -> DocumentStore:
+    """Returns a store of the documents with certain ids; absent ones are simply not in it.
+
+    Args:
+        tables: tables of the schema DOCUMENTS, as `read_documents` yields them.
+        doc_ids: the ids; repeated ones count once.
+        folder: where the store is made.
+    """
+    wanted = IdList(tuple(dict.fromkeys(doc_ids)))
+    return DocumentStore.create(filter_documents(tables, wanted, missing="ignore"), folder)
+
+
+def rerank_lines(
+    run: Run,
+    queries: Mapping[str, str],
+    store: DocumentStore,
+    *,
+    depth: int = 0,
+    missing: Literal["error", "drop"] = "error",
+) -> Iterator[dict[str, Any]]:
+    """Yields one `{query_id, query, candidates: [{id, text, score}]}` per query of a run.
+
+    Args:
+        run: the ranking.
+        queries: texts by id.
+        store: the documents.
+        depth: candidates of a query; 0 is all.
+        missing: whether a candidate without text is an error or left out.
+
+    Raises:
+        DataError: a query or a document has no text.
+    """
+    for query_id, doc_ids, scores in run.top(depth) if depth else run:
+        if query_id not in queries:
+            raise DataError(f"query {query_id!r} of the run has no text")
+        candidates = []
+        for doc_id, document, score in zip(doc_ids, store.get(doc_ids), scores.tolist()):
+            if document is not None:
+                candidates.append({"id": doc_id, "text": document.contents, "score": score})
+            elif missing == "error":
+                raise DataError(
+                    f"document {doc_id!r}, ranked for query {query_id!r}, is not in the corpus "
+                    "(missing=drop leaves such documents out)"
+                )
+        if candidates:
+            yield {"query_id": query_id, "query": queries[query_id], "candidates": candidates}
+
+
+def run_samples(
+    run: Run,
+    queries: Mapping[str, str],
+    qrels: Qrels,
+    store: DocumentStore,
+    *,
+    form: SampleForm = "flagembedding",
+    positives: Literal["judged", "retrieved"] = "judged",
+    relevance: int = 1,
+    negatives: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Yields training samples: positives are judged, negatives are retrieved and not relevant.
+
+    Args:
+        run: the ranking that negatives come from, best first.
+        queries: texts by id.
+        qrels: the judgements.
+        store: the documents; those without text are left out, and their number is said.
+        form: of the records.
+        positives: `judged`, or only those that were `retrieved` (then with the run's scores).
+        relevance: least grade of a positive.
+        negatives: how many of them; 0 is all.
+    """
+    lines, notes = samples_of(
+        queries, qrels=qrels, run=run, known=store, positives=positives, relevance=relevance
+    )
+    for note in notes:
+        log.warn(note)
+    texts = StoredTexts(store, None)
+    for line in lines:
+        if negatives:
+            for name in ("neg", "neg_scores"):
+                if name in line:
+                    line[name] = line[name][:negatives]
+            line.pop("labels", None)
+        yield sample_record(FORMATS["ids"](json.dumps(line).encode(), texts), form)
+
+
+def convert_samples(
+    source: PathLike,
+    form: SampleForm,
+    *,
+    documents: DocumentStore | None = None,
+    queries: DocumentStore | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yields the samples of a file of any known format as records of another form.
+
+    Args:
+        source: training data; its format is told by its first line.
+        form: of the records.
+        documents: where document ids become texts, if the file holds ids.
+        queries: where query ids become texts.
+
+    Raises:
+        DataError: a line is no sample.
+    """
+    texts = StoredTexts(documents, queries)
+    lost = 0
+    for file in expand(source):
+        parse = None
+        number = 0
+        for _, block in read_blocks(file.path, compression=compression_of(file.path)):
+            for line in block.split(b"\n"):
+                number += 1
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                if not line.strip():
+                    continue
+                try:
+                    parse = parse or FORMATS[sniff(line, texts.has_documents)]
+                    sample = parse(line, texts)
+                except ValueError as error:
+                    shown = line.decode("utf-8", "backslashreplace")
+                    raise DataError.at(file.path, number, shown, str(error)) from None
+                lost += form == "tevatron" and (sample.scores or sample.answer) is not None
+                yield sample_record(sample, form)
+            # The block ends with a line end, after which no line begins.
+            number -= block.endswith(b"\n")
+    if lost:
+        log.warn(f"{lost} samples had scores or answers; Tevatron's form has no place for them")
+
+
+def sample_record(sample: Sample, form: SampleForm) -> dict[str, Any]:
+    """Returns a sample as a record of FlagEmbedding's or Tevatron's form."""
+    count = sample.positives
+    if form == "tevatron":
+        ids = sample.doc_ids or ("",) * len(sample.documents)
+        passages = [
+            {"docid": doc_id, "title": "", "text": text}
+            for doc_id, text in zip(ids, sample.documents)
+        ]
+        return {
+            "query_id": sample.query_id,
+            "query": sample.query,
+            "positive_passages": passages[:count],
+            "negative_passages": passages[count:],
+        }
+    record: dict[str, Any] = {
+        "query": sample.query,
+        "pos": list(sample.documents[:count]),
+        "neg": list(sample.documents[count:]),
+    }
+    if sample.scores is not None:
+        record["pos_scores"] = list(sample.scores[:count])
+        record["neg_scores"] = list(sample.scores[count:])
+    if sample.answer is not None:
+        record["answer"] = sample.answer
+        if sample.negative_answers:
+            record["neg_answer"] = list(sample.negative_answers)
+        if sample.answer_scores is not None:
+            record["answer_scores"] = list(sample.answer_scores[:1])
+            if sample.negative_answers:
+                record["neg_answer_scores"] = list(sample.answer_scores[1:])
+    if sample.query_id:
+        record["query_id"] = sample.query_id
+    if sample.prompt is not None:
+        record["prompt"] = sample.prompt
+    if sample.kind:
+        record["type"] = sample.kind
+    return record
+
+
+def write_lines(records: Iterable[Mapping[str, Any]], out: PathLike) -> int:
+    """Writes records as jsonl (gzipped if the name ends with .gz), all or nothing.
+
+    Returns:
+        How many there were.
+    """
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    count = 0
+    try:
+        with open(partial, "wb") as raw:
+            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+            for record in records:
+                packed.write(_line(record))
+                count += 1
+            packed.flush()
+            if packed is not raw:
+                packed.close()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    # Half a surrogate pair, which an escape in JSON can hold, stays an escape.
+    text = json.dumps(record, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -1,0 +1,170 @@
+"""Processors: batched `texts -> texts` callables lifted to documents and queries.
+
+`raydist.protocols.Processor` is their protocol. A processor may also return records (`Document`,
+`Query`); their ids and order must be those it was given. Length and order are checked, so that a
+text never ends up under another id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raydist.errors import DataError
+from raydist.records import DOCUMENTS, Document, Query
+
+__all__ = ["DocumentsProcessor", "QueriesProcessor", "chain", "process_texts"]
+
+TextsCallable = Callable[[Sequence[str]], Sequence[str]]
+RecordsCallable = Callable[[Sequence[Any]], Sequence[Any]]
+
+
+def process_texts(processor: TextsCallable, texts: Sequence[str], name: str = "") -> list[str]:
+    """Returns one processed text for each text.
+
+    Args:
+        processor: rewrites a batch of texts.
+        texts: the batch.
+        name: of the processor, for messages; its own if empty.
+
+    Raises:
+        DataError: it returned another number of texts.
+        TypeError: it returned something that is no text.
+    """
+    name = name or getattr(processor, "__name__", type(processor).__name__)
+    found = processor(texts)
+    if isinstance(found, str | bytes) or not isinstance(found, Sequence):
+        raise TypeError(f"processor {name}: expected a list of texts, got {type(found).__name__}")
+    if len(found) != len(texts):
+        raise DataError(
+            f"processor {name}: returned {len(found)} texts for {len(texts)}; it has to return one "
+            "for each, in their order"
+        )
+    for text in found:
+        if not isinstance(text, str):
+            raise TypeError(f"processor {name}: expected texts, got {type(text).__name__}")
+    return list(found)
+
+
+def chain(*processors: TextsCallable) -> TextsCallable:
+    """Returns the processor that applies several, left to right; none leaves texts as they are."""
+
+    def chained(texts: Sequence[str]) -> list[str]:
+        found = list(texts)
+        for processor in processors:
+            found = process_texts(processor, found)
+        return found
+
+    return chained
+
+
+class DocumentsProcessor:
+    """A processor lifted to documents: as records, and as tables of the schema DOCUMENTS.
+
+    Args:
+        processor: rewrites texts, or documents if `of` is `records`.
+        of: `text`, `title`, `contents` (title and text joined; the title is then empty), or
+            `records` for a callable from documents to documents with the same ids.
+        batch_size: texts per call.
+    """
+
+    def __init__(
+        self,
+        processor: RecordsCallable,
+        *,
+        of: Literal["text", "title", "contents", "records"] = "text",
+        batch_size: int = 1024,
+    ) -> None:
+        self._processor = processor
+        self._of = of
+        self._batch_size = batch_size
+
+    def __call__(self, documents: Iterable[Document]) -> list[Document]:
+        """Returns the processed documents, in order.
+
+        Raises:
+            DataError: length, order or ids were changed.
+            TypeError: something else than texts or documents came back.
+        """
+        whole = list(documents)
+        found: list[Document] = []
+        for start in range(0, len(whole), self._batch_size):
+            found.extend(self._batch(whole[start : start + self._batch_size]))
+        return found
+
+    def tables(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yields processed tables, one for each."""
+        for table in tables:
+            columns = (table[name].to_pylist() for name in ("doc_id", "text", "title"))
+            documents = self([Document(*row) for row in zip(*columns)])
+            rows = [(d.doc_id, d.title, d.text) for d in documents]
+            arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)]
+            yield pa.table(arrays, DOCUMENTS) if rows else DOCUMENTS.empty_table()
+
+    def _batch(self, documents: list[Document]) -> list[Document]:
+        if self._of == "records":
+            found = self._processor(documents)
+            _check_records(self._processor, found, documents, Document, "doc_id")
+            return list(found)
+        texts = process_texts(self._processor, [getattr(d, self._of) for d in documents])
+        if self._of == "title":
+            return [Document(d.doc_id, d.text, t) for d, t in zip(documents, texts)]
+        keep = self._of == "text"
+        return [Document(d.doc_id, t, d.title if keep else "") for d, t in zip(documents, texts)]
+
+
+class QueriesProcessor:
+    """A processor lifted to queries.
+
+    Args:
+        processor: rewrites texts, or queries if `of` is `records`.
+        of: `text`, or `records` for a callable from queries to queries with the same ids.
+        batch_size: texts per call.
+    """
+
+    def __init__(
+        self,
+        processor: RecordsCallable,
+        *,
+        of: Literal["text", "records"] = "text",
+        batch_size: int = 1024,
+    ) -> None:
+        self._processor = processor
+        self._of = of
+        self._batch_size = batch_size
+
+    def __call__(self, queries: Iterable[Query]) -> list[Query]:
+        """Returns the processed queries, in order; errors as for documents."""
+        whole = list(queries)
+        found: list[Query] = []
+        for start in range(0, len(whole), self._batch_size):
+            batch = whole[start : start + self._batch_size]
+            if self._of == "records":
+                records = self._processor(batch)
+                _check_records(self._processor, records, batch, Query, "query_id")
+                found.extend(records)
+                continue
+            texts = process_texts(self._processor, [query.text for query in batch])
+            found.extend(Query(q.query_id, text) for q, text in zip(batch, texts))
+        return found
+
+
+def _check_records(
+    processor: object, found: Any, given: Sequence[Any], kind: type, id_name: str
+) -> None:
+    name = getattr(processor, "__name__", type(processor).__name__)
+    if not isinstance(found, Sequence) or not all(isinstance(each, kind) for each in found):
+        raise TypeError(f"processor {name}: expected a list of {kind.__name__}")
+    before = [getattr(each, id_name) for each in given]
+    after = [getattr(each, id_name) for each in found]
+    if before != after:
+        wrong = next(
+            (i for i, pair in enumerate(zip(before, after)) if pair[0] != pair[1]),
+            min(len(before), len(after)),
+        )
+        raise DataError(
+            f"processor {name}: returned {len(after)} records for {len(before)}, the first "
+            f"difference at {wrong}: ids and their order have to stay"
+        )

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raydist.cli import main
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(4))
+    )
+    (tmp_path / "q.tsv").write_text("1\tone\n")
+    (tmp_path / "qrels.txt").write_text("1 0 d3 1\n")
+    (tmp_path / "run.txt").write_text("1 Q0 d0 1 2.5 t\n1 Q0 d1 2 0.1 t\n")
+    return tmp_path
+
+
+def test_a_run_goes_to_parquet_and_back(data: Path) -> None:
+    assert main(["convert", "in=run.txt", "out=run.parquet"]) == 0
+    assert main(["convert", "in=run.parquet", "out=again.txt"]) == 0
+    assert (data / "again.txt").read_text() == (data / "run.txt").read_text()
+
+
+def test_a_run_becomes_candidates_and_samples(data: Path) -> None:
+    texts = ["corpus=c.jsonl", "queries=q.tsv"]
+    assert main(["convert", "in=run.txt", "out=lists.jsonl", *texts, "depth=1"]) == 0
+    (line,) = map(json.loads, (data / "lists.jsonl").read_text().splitlines())
+    assert line["candidates"] == [{"id": "d0", "text": "text 0", "score": 2.5}]
+    assert main(["convert", "in=run.txt", "out=train.jsonl", *texts, "qrels=qrels.txt"]) == 0
+    (line,) = map(json.loads, (data / "train.jsonl").read_text().splitlines())
+    assert line["pos"] == ["text 3"] and line["neg"] == ["text 0", "text 1"]
+    assert main(["convert", "in=train.jsonl", "out=t.jsonl", "to=tevatron"]) == 0
+    (line,) = map(json.loads, (data / "t.jsonl").read_text().splitlines())
+    assert [p["text"] for p in line["negative_passages"]] == ["text 0", "text 1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["in=run.txt", "out=x.jsonl"], "corpus: required to make rerank of a run"),
+        (["in=run.txt", "out=x", "to=ciff"], "to = 'ciff': in = 'run.txt' holds a run"),
+        (["in=run.txt", "out=x.txt", "to=parquet"], "a name that ends with .parquet"),
+        (["in=c.jsonl", "out=x.jsonl"], "a run line of 6 columns, or a sample"),
+        (["in=none.txt", "out=x"], "none.txt: no such file"),
+        (["in=.", "out=x.ciff"], "has no manifest.json"),
+        (["out=x"], "in: required"),
+    ],
+)
+def test_mistakes_are_named(
+    data: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not (data / "x.jsonl").exists()
+
+
+def test_a_dry_run_writes_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "in=run.txt", "out=run.parquet", "--dry-run"]) == 0
+    assert "would convert the run run.txt to parquet" in capsys.readouterr().err
+    assert not (data / "run.parquet").exists()
