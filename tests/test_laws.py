@@ -41,7 +41,7 @@ def test_each_outside_system_has_one_room() -> None:
     )
     assert all(f.startswith("serving/") for f in users("ray.serve"))
     assert users("deepspeed") <= {"training/deepspeed.py"}
-    assert users("mlflow") <= {"evaluation/tracking.py"}
+    assert users("mlflow") <= {"evaluation/mlflow_store.py"}
     assert {f.split("/")[0] for f in users("faiss")} <= {"dense"}
 
 

@@ -1,37 +1,27 @@
-"""MLflow: sends a run's local record, keeps checkpoints' lineage, sets registry aliases.
+"""Tracking of runs in MLflow: the local record first, MLflow follows.
 
-The only module that imports mlflow, and only when a tracker starts. A tracker follows the two files
-of a `Mirror` in a thread (`follower.py`), so whoever trains never waits for MLflow, an outage stops
-nothing, and what was not sent is sent when MLflow answers again or by `raydist tracking replay`.
-A tracker that cannot start is an error. One process writes to a run: the one that started it.
+A tracker follows the two files of a `Mirror` in a thread (`follower.py`), so whoever trains never
+waits for MLflow, an outage stops nothing, and what was not sent is sent when MLflow answers again
+or by `raydist tracking replay`. A tracker that cannot start is an error. One process writes to a
+run: the one that started it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from raydist.errors import ArtifactError, ConfigError, JobError
-from raydist.evaluation.follower import Follower, Refused, Value, read_state
+from raydist.evaluation.follower import Follower, read_state
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, read_lines
-from raydist.evaluation.names import metric_name
+from raydist.evaluation.mlflow_store import MlflowStore, connect, create_run, mlflow_errors
+from raydist.evaluation.promotion import Promotion, promote
 from raydist.evaluation.provenance import facts
 from raydist.log import say, warn
 
 __all__ = ["Promotion", "Tracker", "promote", "replay", "resolve_uri"]
-
-PARAM_LENGTH = 6000
-TAG_LENGTH = 5000
-_BATCH = 100  # parameters or tags of one request, MLflow's limit
-_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 
 
 def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
@@ -102,8 +92,8 @@ class Tracker:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         old = read_state(folder)
-        client = _client(uri)
-        with _start_errors(uri):
+        client = connect(uri)
+        with mlflow_errors(uri):
             if resume and old and old["uri"] == uri:
                 client.update_run(old["run_id"], status="RUNNING")
                 state = old
@@ -112,8 +102,8 @@ class Tracker:
                 state["tags"] = facts() | dict(tags or {})
                 if parent:
                     state["tags"]["mlflow.parentRunId"] = parent
-                state |= _create(client, state, artifacts)
-        store = _MlflowStore(client, state)
+                state |= create_run(client, state, artifacts)
+        store = MlflowStore(client, state)
         follower = Follower(folder, store, state, poll_s)
         if follow:
             follower.start()
@@ -192,261 +182,6 @@ def replay(
     if not tracker.flush():
         raise JobError(f"uri = {target}: MLflow does not take the record; try again later")
     ends = [record["status"] for record, _ in read_lines(folder / EVENTS) if "status" in record]
-    with _start_errors(target):
-        _client(target).set_terminated(tracker.run_id, ends[-1] if ends else "KILLED")
+    with mlflow_errors(target):
+        connect(target).set_terminated(tracker.run_id, ends[-1] if ends else "KILLED")
     return tracker
-
-
-class _MlflowStore:
-    """Puts what a follower sends into one MLflow run."""
-
-    def __init__(self, client: Any, state: dict[str, Any]) -> None:
-        self._client = client
-        self._state = state
-        self._run_id = state["run_id"]
-        self._params: dict[str, str] | None = None
-
-    def values(self, values: Sequence[Value]) -> None:
-        from mlflow.entities import Metric
-
-        metrics = [Metric(v.name, v.value, v.time_ms, v.step) for v in values]
-        for i in range(0, len(metrics), 1000):
-            with _refusals():
-                self._client.log_batch(self._run_id, metrics=metrics[i : i + 1000])
-
-    def params(self, params: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        if self._params is None:
-            self._params = dict(self._client.get_run(self._run_id).data.params)
-        new, changed = [], {}
-        for name, value in params.items():
-            key = metric_name(name)[:250]
-            text = (value if isinstance(value, str) else json.dumps(value))[:PARAM_LENGTH]
-            if key not in self._params:
-                new.append(Param(key, text))
-            elif self._params[key] != text:  # parameters are immutable, a resumed run's become tags
-                changed[f"param.{key}"] = text
-        for i in range(0, len(new), _BATCH):
-            with _refusals():
-                self._client.log_batch(self._run_id, params=new[i : i + _BATCH])
-        self._params |= {param.key: param.value for param in new}
-        self.tags(changed)
-
-    def tags(self, tags: Mapping[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        found = [RunTag(key[:250], str(value)[:TAG_LENGTH]) for key, value in tags.items()]
-        for i in range(0, len(found), _BATCH):
-            with _refusals():
-                self._client.log_batch(self._run_id, tags=found[i : i + _BATCH])
-
-    def artifact(self, path: str, folder: str) -> None:
-        if not Path(path).exists():
-            raise Refused(f"the file {path} is gone")
-        whole = Path(path).is_dir()
-        send = self._client.log_artifacts if whole else self._client.log_artifact
-        with _refusals():
-            send(self._run_id, path, folder or None)
-
-    def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
-        """As MLflow's `log_table`, but a table that is sent again replaces the first."""
-        rows = [list(row) for row in zip(*columns.values())]
-        with _refusals():
-            self._client.log_text(
-                self._run_id, json.dumps({"columns": list(columns), "data": rows}), file
-            )
-        tables = self._state.setdefault("tables", [])
-        if file not in tables:
-            tables.append(file)
-        shown = json.dumps([{"path": table, "type": "table"} for table in tables])
-        self._client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
-
-    def model(self, record: Mapping[str, Any], superseded: Sequence[str]) -> str:
-        """A LoggedModel without files (they stay where they are), linked to the run."""
-        import mlflow
-        from mlflow.entities import LoggedModelOutput
-
-        name, step = metric_name(record["name"]).replace("/", "-").replace(":", "-"), record["step"]
-        with _refusals(), _fluent(self._state["uri"]):
-            model = mlflow.create_external_model(
-                name=f"{name}-step-{step}",
-                source_run_id=self._run_id,
-                experiment_id=self._state["experiment_id"],
-                params={k: str(v)[:PARAM_LENGTH] for k, v in record["params"].items()},
-                tags={"path": record["path"], "step": str(step), "kept": "true"},
-                model_type="raydist checkpoint",
-            )
-        for key, value in record["metrics"].items():
-            if isinstance(value, int | float):
-                self._client.log_metric(
-                    self._run_id, key, value, record["time"], step, model_id=model.model_id
-                )
-        self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step)])
-        for older in superseded:
-            self._client.set_logged_model_tags(older, {"kept": "false"})
-        return str(model.model_id)
-
-    def end(self, status: str, time_ms: int) -> None:
-        self._client.set_terminated(self._run_id, status, time_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Promotion:
-    """What became of a model that was registered.
-
-    Attributes:
-        version: its version in the registry.
-        moved: whether the alias now points to it.
-        reason: why, or why not: one sentence.
-    """
-
-    version: int
-    moved: bool
-    reason: str
-
-
-def promote(
-    uri: str,
-    name: str,
-    source: str | os.PathLike[str],
-    *,
-    alias: str = "champion",
-    metric: str,
-    values: Mapping[str, float],
-    run_id: str | None = None,
-    model_id: str | None = None,
-    level: float = 0.05,
-) -> Promotion:
-    """Registers a model and moves an alias to it if it beats the alias's present holder.
-
-    The holder is beaten if the mean over the queries that both were measured on is higher and a
-    paired t-test gives p < `level`; without a holder the alias is simply set. The values are
-    kept as `per_query.json` in `source`, which the version's tags name.
-
-    Args:
-        uri: MLflow's URI.
-        name: registered model, created if need be.
-        source: the model's folder.
-        alias: for example `champion`.
-        metric: measure that decides; the holder must have been measured by the same one.
-        values: this model's value for each query.
-        run_id: run that made the model.
-        model_id: LoggedModel that it is.
-        level: of significance.
-
-    Raises:
-        JobError: MLflow cannot be reached or refuses.
-    """
-    from raydist.evaluation.significance import compare
-
-    folder = Path(source).absolute()
-    record = folder / "per_query.json"
-    record.write_text(json.dumps({"metric": metric, "values": dict(values)}), encoding="utf-8")
-    client = _client(uri)
-    with _start_errors(uri):
-        if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name)
-        tags = {"metric": metric, "mean": f"{sum(values.values()) / max(len(values), 1):.6f}"}
-        made = client.create_model_version(
-            name, folder.as_uri(), run_id, {**tags, "per_query": str(record)}, model_id=model_id
-        )
-        version = int(made.version)
-        registered = client.get_registered_model(name)
-        if alias not in registered.aliases:
-            client.set_registered_model_alias(name, alias, str(version))
-            return Promotion(version, True, f"{name} had no {alias}")
-        holder = client.get_model_version_by_alias(name, alias)
-        try:
-            old = json.loads(Path(holder.tags["per_query"]).read_text(encoding="utf-8"))
-        except (KeyError, OSError, ValueError):
-            old = {"metric": "unknown", "values": {}}
-        common = sorted(old["values"].keys() & values.keys())
-        if old["metric"] != metric or len(common) < 2:
-            why = f"{alias} is version {holder.version}, whose {metric} per query is not known"
-            return Promotion(version, False, f"{why}: nothing to test against")
-        result = compare(
-            np.array([values[q] for q in common]), np.array([old["values"][q] for q in common])
-        )
-        won = result.difference > 0 and result.p < level
-        if won:
-            client.set_registered_model_alias(name, alias, str(version))
-        verb = "beats" if won else "does not beat"
-        return Promotion(
-            version,
-            won,
-            f"version {version} {verb} version {holder.version}: {metric} {result.difference:+.4f} "
-            f"on {len(common)} queries, {result.test}, p = {result.p:.3g}",
-        )
-
-
-def _client(uri: str) -> Any:
-    """Returns an MLflow client that fails within seconds and keeps to itself."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    with _start_errors(uri):
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        from mlflow import MlflowClient
-
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _create(client: Any, state: Mapping[str, Any], artifacts: str | None) -> dict[str, str]:
-    found = client.get_experiment_by_name(state["experiment"])
-    if found is None:
-        if artifacts is None and state["uri"].startswith("sqlite:///"):
-            database = Path(state["uri"].removeprefix("sqlite:///"))
-            artifacts = (database.parent / "mlartifacts" / state["experiment"]).as_uri()
-        experiment_id = client.create_experiment(state["experiment"], artifacts)
-    else:
-        experiment_id = found.experiment_id
-    tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
-    run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
-    return {"experiment_id": experiment_id, "run_id": run.info.run_id}
-
-
-@contextlib.contextmanager
-def _start_errors(uri: str) -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        text = " ".join(str(error).split())
-        raise JobError(
-            f"tracking.uri = {uri}: MLflow cannot be used: {text[:300]}; "
-            f"mend it, or go without by tracking=none"
-        ) from error
-
-
-@contextlib.contextmanager
-def _fluent(uri: str) -> Iterator[None]:
-    """Points MLflow's global functions, which alone make external models, to `uri` for a moment."""
-    import mlflow
-
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """Tells what MLflow refuses for good from an outage."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code in _REFUSALS:
-            raise Refused(" ".join(str(error).split())[:200]) from error
-        raise

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
 from raydist.manifest import write_json
+from raydist.records import Qrels, Run
 from raydist.training.decisions import Rules, State
 from raydist.training.validation import Ranks
 
@@ -80,6 +81,7 @@ class ListenerFiles:
         table = self.folder / "per_query" / f"step-{step:08}.parquet"
         table.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(results.table(), table)
+        self._keep_run(step, results, rules, improved)
         values = {name: results.means[name] for name in rules.metrics}
         spread = {
             name: [float(q) for q in np.quantile(results.of(name), [0, 0.25, 0.5, 0.75, 1])]
@@ -219,6 +221,40 @@ class ListenerFiles:
             self.info(state)
         return self._ranks.gather(removed)[0]  # type: ignore[no-any-return]
 
+    def _keep_run(
+        self, step: int, results: Evaluation, rules: Rules, improved: Sequence[str]
+    ) -> None:
+        """Keeps the runs of the start, of the newest best and of the newest evaluation."""
+        if results.run is None:
+            return
+        import pyarrow.parquet as pq
+
+        names = ["end", *(["start"] if step == 0 else [])]
+        names += ["best"] if _deciding(rules) in improved else []
+        for name in names:
+            path = self.folder / "runs" / f"{name}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            pq.write_table(results.run.table, path)
+
+    def dashboard(self, rules: Rules, state: State, qrels: Qrels) -> None:
+        """Records how start, best and end compare: figures, values per query, runs."""
+        if not self._first or self._mirror is None or state.step < 0:
+            return
+        import pyarrow.parquet as pq
+
+        from raydist.evaluation.dashboard import record_validation
+
+        best = state.best.get(_deciding(rules))
+        steps = {"start": 0, "best": best.step if best else -1, "end": state.step}
+        runs = {}
+        for name, step in steps.items():
+            path = self.folder / "runs" / f"{name}.parquet"
+            if path.exists() and step >= 0 and f"step {step:,}" not in runs:
+                runs[f"step {step:,}"] = Run(pq.read_table(path))
+        found = {name: evaluate(run, qrels, list(rules.metrics)) for name, run in runs.items()}
+        if found:
+            record_validation(self._mirror, self._id, found, runs, qrels, self.folder)
+
     def warn_below(self, rules: Rules, state: State) -> None:
         """Says loudly where a run ends below where it began."""
         for name, (before, after) in state.below_baseline(rules).items():
@@ -235,6 +271,11 @@ class ListenerFiles:
             (warn if bad else say)(message)
             if bad and self._mirror is not None:
                 self._mirror.tags({f"warning.{self._id}": message})
+
+
+def _deciding(rules: Rules) -> str:
+    """Returns the measure whose best run is shown: the first that is kept, or the first."""
+    return next((name for name, keep in rules.metrics.items() if keep), next(iter(rules.metrics)))
 
 
 def _link(source: str, target: str) -> None:

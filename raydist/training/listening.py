@@ -16,6 +16,7 @@ from raydist.errors import ConfigError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.records import Document
+from raydist.training.beside import RaySubmit
 from raydist.training.listeners import (
     AggregatorValidationListener,
     Hook,
@@ -64,7 +65,7 @@ def make_listeners(
         ranks: the processes that validate together.
         mirror: takes values and kept checkpoints; given on rank 0.
         save: writes a checkpoint, called by every rank.
-        submit: starts evaluations beside training, for `async`.
+        submit: starts evaluations beside training, for `async`; Ray tasks by default.
         score: scores pairs with the model, for reranking.
         hooks: (before, after) pairs by listener id.
 
@@ -79,7 +80,7 @@ def make_listeners(
             continue
         beside = spec.get("async", False)
         if beside and submit is None:
-            raise ConfigError(f"validation.{id}.async = true: there is no process to evaluate in")
+            submit = RaySubmit(evaluate_checkpoint)
         found[id] = ValidationListener(
             id,
             spec["metrics"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -209,7 +209,8 @@ def validate(
 ) -> Evaluation:
     """Returns the measures of a model's run; all are NaN where a score was not finite.
 
-    Every rank calls it; rank 0 measures, and its numbers are what every rank gets.
+    Every rank calls it; rank 0 measures, and its numbers are what every rank gets. Rank 0's result
+    has the run as well.
     """
     training = getattr(model, "training", False)
     if hasattr(model, "eval"):
@@ -227,4 +228,5 @@ def validate(
             result = Evaluation(tuple(measures), queries, values, dict.fromkeys(measures, math.nan))
         else:
             result = evaluate(run, task.qrels, measures)
-    return ranks.gather(result)[0]  # type: ignore[no-any-return]
+    told: Evaluation = ranks.gather(result)[0]
+    return told if ranks.rank else replace(told, run=run)

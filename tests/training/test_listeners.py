@@ -303,3 +303,22 @@ def test_listeners_that_do_not_fit_together_are_not_averaged(tmp_path):
         AggregatorValidationListener("m", [a], folder=tmp_path, metrics={"AP": True})
     with pytest.raises(ConfigError, match="async"):
         AggregatorValidationListener("m", [beside(tmp_path, 1)], folder=tmp_path)
+
+
+def test_start_best_and_end_are_compared_in_the_record(tmp_path):
+    record = tmp_path / "record"
+    listener = make(tmp_path, RANKS, mirror=Mirror(record))
+    train(Listeners([listener], steps=70), Model(), 70)
+    folder = tmp_path / "dev"
+    assert {p.name for p in (folder / "runs").iterdir()} >= {
+        "start.parquet",
+        "best.parquet",
+        "end.parquet",
+        "step_40.txt",
+    }
+    assert (folder / "figures/recall_precision.png").stat().st_size > 5000
+    assert "| RR | step 40 | 1.0000" in (folder / "report.md").read_text()
+    events = [record for record, _ in read_lines(record / "tracking.jsonl")]
+    (table,) = [e for e in events if e["event"] == "table"]
+    assert table["columns"]["RR - step 0"] == pytest.approx([0, 0, 0.75, 0, -0.05, 0])
+    assert table["columns"]["run"] == ["step 0"] * 2 + ["step 40"] * 2 + ["step 70"] * 2

@@ -1,0 +1,208 @@
+"""MLflow, and the only module that imports it: a run as a store, an experiment, a client.
+
+Import takes seconds, so it happens only where something is tracked, and never in workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raydist.errors import JobError
+from raydist.evaluation.follower import Refused, Value
+from raydist.evaluation.names import metric_name
+
+__all__ = ["MlflowStore", "connect", "create_run", "mlflow_errors"]
+
+PARAM_LENGTH = 6000
+TAG_LENGTH = 5000
+_BATCH = 100  # parameters or tags of one request, MLflow's limit
+_REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
+
+
+class MlflowStore:
+    """Puts what a follower sends into one MLflow run."""
+
+    def __init__(self, client: Any, state: dict[str, Any]) -> None:
+        self._client = client
+        self._state = state
+        self._run_id = state["run_id"]
+        self._params: dict[str, str] | None = None
+
+    def values(self, values: Sequence[Value]) -> None:
+        """Logs values in requests of at most 1000."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(v.name, v.value, v.time_ms, v.step) for v in values]
+        for i in range(0, len(metrics), 1000):
+            with _refusals():
+                self._client.log_batch(self._run_id, metrics=metrics[i : i + 1000])
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Logs parameters, cut at 6000 characters; changed ones become tags `param.NAME`."""
+        from mlflow.entities import Param
+
+        if self._params is None:
+            self._params = dict(self._client.get_run(self._run_id).data.params)
+        new, changed = [], {}
+        for name, value in params.items():
+            key = metric_name(name)[:250]
+            text = (value if isinstance(value, str) else json.dumps(value))[:PARAM_LENGTH]
+            if key not in self._params:
+                new.append(Param(key, text))
+            elif self._params[key] != text:  # parameters are immutable, a resumed run's become tags
+                changed[f"param.{key}"] = text
+        for i in range(0, len(new), _BATCH):
+            with _refusals():
+                self._client.log_batch(self._run_id, params=new[i : i + _BATCH])
+        self._params |= {param.key: param.value for param in new}
+        self.tags(changed)
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags, cut at 5000 characters."""
+        from mlflow.entities import RunTag
+
+        found = [RunTag(key[:250], str(value)[:TAG_LENGTH]) for key, value in tags.items()]
+        for i in range(0, len(found), _BATCH):
+            with _refusals():
+                self._client.log_batch(self._run_id, tags=found[i : i + _BATCH])
+
+    def artifact(self, path: str, folder: str) -> None:
+        """Uploads a file, or what a folder holds."""
+        if not Path(path).exists():
+            raise Refused(f"the file {path} is gone")
+        whole = Path(path).is_dir()
+        send = self._client.log_artifacts if whole else self._client.log_artifact
+        with _refusals():
+            send(self._run_id, path, folder or None)
+
+    def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
+        """As MLflow's `log_table`, but a table that is sent again replaces the first."""
+        rows = [list(row) for row in zip(*columns.values())]
+        with _refusals():
+            self._client.log_text(
+                self._run_id, json.dumps({"columns": list(columns), "data": rows}), file
+            )
+        tables = self._state.setdefault("tables", [])
+        if file not in tables:
+            tables.append(file)
+        shown = json.dumps([{"path": table, "type": "table"} for table in tables])
+        self._client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
+
+    def model(self, record: Mapping[str, Any], superseded: Sequence[str]) -> str:
+        """A LoggedModel without files (they stay where they are), linked to the run."""
+        import mlflow
+        from mlflow.entities import LoggedModelOutput
+
+        name, step = metric_name(record["name"]).replace("/", "-").replace(":", "-"), record["step"]
+        with _refusals(), _fluent(self._state["uri"]):
+            model = mlflow.create_external_model(
+                name=f"{name}-step-{step}",
+                source_run_id=self._run_id,
+                experiment_id=self._state["experiment_id"],
+                params={k: str(v)[:PARAM_LENGTH] for k, v in record["params"].items()},
+                tags={"path": record["path"], "step": str(step), "kept": "true"},
+                model_type="raydist checkpoint",
+            )
+        for key, value in record["metrics"].items():
+            if isinstance(value, int | float):
+                self._client.log_metric(
+                    self._run_id, key, value, record["time"], step, model_id=model.model_id
+                )
+        self._client.log_outputs(self._run_id, [LoggedModelOutput(model.model_id, step)])
+        for older in superseded:
+            self._client.set_logged_model_tags(older, {"kept": "false"})
+        return str(model.model_id)
+
+    def end(self, status: str, time_ms: int) -> None:
+        """Ends the run."""
+        self._client.set_terminated(self._run_id, status, time_ms)
+
+
+def connect(uri: str) -> Any:
+    """Returns an MLflow client that fails within seconds and keeps to itself.
+
+    Raises:
+        JobError: MLflow cannot be reached or refuses.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    with mlflow_errors(uri):
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def create_run(client: Any, state: Mapping[str, Any], artifacts: str | None) -> dict[str, str]:
+    """Creates a run, and its experiment if need be; returns their ids.
+
+    Args:
+        client: from `connect`.
+        state: `uri`, `experiment`, `name` and `tags`.
+        artifacts: URI of a new experiment's artifacts; beside a SQLite file by default.
+    """
+    found = client.get_experiment_by_name(state["experiment"])
+    if found is None:
+        if artifacts is None and state["uri"].startswith("sqlite:///"):
+            database = Path(state["uri"].removeprefix("sqlite:///"))
+            artifacts = (database.parent / "mlartifacts" / state["experiment"]).as_uri()
+        experiment_id = client.create_experiment(state["experiment"], artifacts)
+    else:
+        experiment_id = found.experiment_id
+    tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
+    run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
+    return {"experiment_id": experiment_id, "run_id": run.info.run_id}
+
+
+@contextlib.contextmanager
+def mlflow_errors(uri: str) -> Iterator[None]:
+    """Turns MLflow's errors into a JobError that says how to go on without it."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        text = " ".join(str(error).split())
+        raise JobError(
+            f"tracking.uri = {uri}: MLflow cannot be used: {text[:300]}; "
+            f"mend it, or go without by tracking=none"
+        ) from error
+
+
+@contextlib.contextmanager
+def _fluent(uri: str) -> Iterator[None]:
+    """Points MLflow's global functions, which alone make external models, to `uri` for a moment."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Tells what MLflow refuses for good from an outage."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in _REFUSALS:
+            raise Refused(" ".join(str(error).split())[:200]) from error
+        raise

@@ -1,0 +1,167 @@
+"""The validation listener: evaluates at every interval, keeps the best, votes for stopping.
+
+The arithmetic is in `decisions.py`, retrieval in `validation.py`, files in `listener_files.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.mirror import Mirror
+from raydist.training.decisions import State, observe, vote
+from raydist.training.listener_files import ListenerFiles, Save
+from raydist.training.listener_rules import listener_rules
+from raydist.training.validation import Ranks, Retrieval, Task, validate
+
+__all__ = ["Hook", "Pending", "ValidationListener"]
+
+
+class Hook(Protocol):
+    """Called with (step, model, results) around an evaluation; results is None before it."""
+
+    def __call__(self, step: int, model: Any, results: Evaluation | None, /) -> None:
+        """Is told of an evaluation."""
+        ...
+
+
+class Pending(Protocol):
+    """An evaluation that runs beside training."""
+
+    def result(self, wait: bool) -> Evaluation | None:
+        """Returns the evaluation, None if it is not there yet; waits for it if told to."""
+        ...
+
+
+class ValidationListener:
+    """Evaluates a model at every `interval`-th step, step 0 included.
+
+    Args:
+        id: names its folder and its metrics.
+        metrics: measure -> whether the checkpoint of its best value is kept.
+        dataset: queries and judgements.
+        retriever: turns model and queries into a run.
+        folder: where the listeners' folders are.
+        warmup: record bests from this step on; -1 = from the start.
+        interval: steps between evaluations.
+        early_stop: steps without a new best of a kept measure after which it wants to stop;
+            0 = it has no vote.
+        min_delta: what a new best must be better by.
+        hooks: pairs of callables (before, after) with (step, model, results); None for neither.
+        save: writes a checkpoint; `save_model` on rank 0 by default.
+        mirror: takes values and kept checkpoints (rank 0).
+        ranks: the processes that validate together.
+        submit: starts the evaluation of a saved checkpoint beside training; decisions then lag.
+        facts: fingerprints and the like, kept beside the settings of a checkpoint.
+
+    Raises:
+        ConfigError: the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        metrics: Mapping[str, bool],
+        dataset: Task,
+        retriever: Retrieval,
+        *,
+        folder: Path,
+        warmup: int = -1,
+        interval: int = 128,
+        early_stop: int = 0,
+        min_delta: float = 0.0,
+        hooks: Sequence[tuple[Hook | None, Hook | None]] = (),
+        save: Save | None = None,
+        mirror: Mirror | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008  frozen
+        submit: Callable[[Path, int], Pending] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.id = id
+        self.rules = listener_rules(id, metrics, interval, warmup, early_stop, min_delta)
+        self.state = State()
+        self._dataset = dataset
+        self._retriever = retriever
+        self._hooks = hooks
+        self._ranks = ranks
+        self._submit = submit
+        self._pending: dict[int, Pending] = {}
+        self._files = ListenerFiles(folder / id, id, save, mirror, ranks, facts or {})
+
+    def after_step(self, step: int, model: Any) -> bool:
+        """Evaluates if the step is one of the interval's; returns whether it wants to stop."""
+        if self._submit is None:
+            if step % self.rules.interval == 0 and step > self.state.step:
+                self._before(step, model)
+                results = validate(
+                    model, self._dataset, self._retriever, list(self.rules.metrics), self._ranks
+                )
+                self._observe(step, model, results, None)
+        elif step % self.rules.interval == 0:
+            if step > max([self.state.step, *self._pending]):
+                self._before(step, model)
+                place = self._files.save_pending(step, model)
+                self._pending[step] = self._submit(place, step)
+            self._collect(model, wait=False)
+        return self.vote() is True
+
+    def finish(self, model: Any) -> None:
+        """Waits for evaluations that are under way, warns if the run ends below its start.
+
+        What start, best and end are like goes into the record.
+        """
+        self._collect(model, wait=True)
+        self._files.warn_below(self.rules, self.state)
+        self._files.dashboard(self.rules, self.state, self._dataset.qrels)
+
+    def vote(self) -> bool | None:
+        """Returns whether it wants to stop, None if it has no vote."""
+        return vote(self.rules, self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what decides from here on, as JSON values."""
+        return {"state": self.state.to_dict(), "pending": sorted(self._pending)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from `state_dict`: later lines of the files are cut, as they will come again."""
+        self.state = State.from_dict(state["state"])
+        recorded = self._files.cut(self.state)
+        for step in state.get("pending", ()):
+            place = self._files.pending(step)
+            if place.is_dir() and self._submit is not None:
+                self._pending[step] = self._submit(place, step)
+            elif step in recorded:  # it was decided after the checkpoint that we go on from
+                results = recorded[step]
+                self.state, seen = observe(self.rules, self.state, step, results)
+                self._files.line(step, results, {}, seen.improved, self.vote())
+                self._files.info(self.state)
+
+    def _before(self, step: int, model: Any) -> None:
+        if self.state.step < 0 and not self._pending:
+            self._files.cut(self.state)  # what an earlier attempt left
+        for before, _ in self._hooks:
+            if before is not None:
+                before(step, model, None)
+
+    def _collect(self, model: Any, wait: bool) -> None:
+        """Takes finished evaluations in the order of their steps."""
+        for step in sorted(self._pending):
+            mine = self._pending[step].result(wait) if self._ranks.rank == 0 else None
+            results = self._ranks.gather(mine)[0]
+            if results is None:
+                return
+            del self._pending[step]
+            self._observe(step, model, results, self._files.pending(step))
+
+    def _observe(self, step: int, model: Any, results: Evaluation, place: Path | None) -> None:
+        values = {name: results.means[name] for name in self.rules.metrics}
+        self.state, seen = observe(self.rules, self.state, step, values)
+        self._files.record(step, results, self.rules, self.state, seen.improved, self.vote())
+        self._files.keep(step, model, seen.kept, self.state, place)
+        for name in seen.not_a_number:
+            self._files.tell(f"validation {self.id}, step {step}: {name} is not a number", bad=True)
+        for _, after in self._hooks:
+            if after is not None:
+                after(step, model, results)
