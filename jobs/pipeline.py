@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from raydist import log
+from raydist.cli import execute
 from raydist.config.base import Block, Flags
 from raydist.config.load import load
 from raydist.config.tracking import Tracking
@@ -68,7 +69,7 @@ def run(file: Path, overrides: Sequence[str]) -> int:
         log.say(f"stage {name}: raydist {verb}")
         write_config(record, verb, config)
         module = importlib.import_module(f"raydist.commands.{verb}")
-        code = int(module.run(config, Flags(resume=True)) or 0)
+        code = execute(module, config, Flags(resume=True))
         if code:
             return code
         seconds = time.monotonic() - started

@@ -13,7 +13,7 @@ from typing import Any
 
 from raydist.errors import ConfigError, RaydistError
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "execute", "main"]
 
 VERBS = {
     "index": "build a bag-of-words index of a corpus",
@@ -108,11 +108,26 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
 
         print(yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True), end="")
         return 0
-    result: Any = module.run(
+    return execute(
+        module,
         config,
         Flags(dry_run="--dry-run" in flags, resume="--resume" in flags, append="--append" in flags),
     )
-    return int(result or 0)
+
+
+def execute(module: Any, config: Any, flags: Any) -> int:
+    """Runs a command with its output where it belongs: below the storage root, or on a store."""
+    from raydist.config.base import Verb
+
+    if not isinstance(config, Verb) or not getattr(config, "out", None):
+        return int(module.run(config, flags) or 0)
+    from raydist import storage
+
+    out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
+    if flags.dry_run:
+        return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
+    with storage.writing(out) as place:
+        return int(module.run(config.model_copy(update={"out": str(place)}), flags) or 0)
 
 
 def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:

@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Machines are shared and noisy: a slow example is no failure.
+settings.register_profile("raydist", deadline=None)
+settings.load_profile("raydist")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -77,6 +77,8 @@ def _write(found: Run, out: Path | None) -> None:
     if out is None:
         found.write_to(sys.stdout)
         return
+    from raydist.data.convert import write_run
+
     with disk_errors(out):
-        found.write(out)
+        write_run(found, out)
     log.say(f"{out}: {len(found):,} results of {len(found.query_ids):,} queries")

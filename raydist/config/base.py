@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-__all__ = ["Block", "Bytes", "Flags", "FromScalar", "execution", "parse_bytes"]
+__all__ = ["Block", "Bytes", "Flags", "FromScalar", "Verb", "execution", "parse_bytes"]
 
 _UNITS = {"": 1, "b": 1}
 for _i, _u in enumerate("kmgt", 1):
@@ -97,6 +97,13 @@ class Block(BaseModel):
     def resolved(self) -> dict[str, Any]:
         """Returns the whole configuration as JSON values, under the names that a user writes."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class Verb(Block):
+    """The configuration of a verb that writes something."""
+
+    storage: str | None = execution(None)
+    """Root of a relative `out`: a path or URI (`s3://...`); `RAYDIST_STORAGE` if not given."""
 
 
 def _identity(value: Any) -> Any:

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from raydist.config.base import Block
+from raydist.config.base import Verb
 from raydist.config.data import CorpusSource, QrelsSource, QueriesSource
 
 __all__ = ["ConvertConfig"]
 
 
-class ConvertConfig(Block):
+class ConvertConfig(Verb):
     """Converts runs, samples and indexes."""
 
     source: str = Field(alias="in", min_length=1)

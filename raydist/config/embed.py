@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raydist.config.base import Block, Bytes, execution
+from raydist.config.base import Block, Bytes, Verb, execution
 from raydist.config.data import CorpusSource
 from raydist.config.model import EncoderSource
 
@@ -36,7 +36,7 @@ class AnnConfig(Block):
     """Bytes per vector (ivf_pq); 0 is an eighth of the dimension."""
 
 
-class EmbedConfig(Block):
+class EmbedConfig(Verb):
     """Turns a corpus into vector shards."""
 
     corpus: CorpusSource

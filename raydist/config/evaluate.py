@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, execution
+from raydist.config.base import Verb, execution
 from raydist.config.data import Paths, QrelsSource
 from raydist.config.tracking import Tracking
 
 __all__ = ["EvaluateConfig"]
 
 
-class EvaluateConfig(Block):
+class EvaluateConfig(Verb):
     """Measure runs against judgements, and compare them."""
 
     run: Paths = Field(min_length=1)

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, execution
+from raydist.config.base import Verb, execution
 from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource
 from raydist.config.reranker import RerankerConfig
 
 __all__ = ["MineConfig"]
 
 
-class MineConfig(Block):
+class MineConfig(Verb):
     """Write training samples with hard negatives."""
 
     run: Paths = Field(min_length=1)

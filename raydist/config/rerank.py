@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, execution
+from raydist.config.base import Verb, execution
 from raydist.config.data import CorpusSource, QueriesSource, RunSource
 from raydist.config.reranker import RerankerConfig
 
 __all__ = ["RerankConfig", "Reranking"]
 
 
-class Reranking(Block):
+class Reranking(Verb):
     """What `rerank` and `score` have in common."""
 
     run: RunSource

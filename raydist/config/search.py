@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, execution
+from raydist.config.base import Block, Verb, execution
 from raydist.config.data import Paths, QueriesSource
 
 __all__ = ["Bm25", "Fusion", "Interpolate", "QueryLikelihood", "Rrf", "Scoring", "SearchConfig"]
@@ -70,7 +70,7 @@ Scoring = Annotated[Bm25 | QueryLikelihood, Field(discriminator="kind")]
 Fusion = Annotated[Rrf | Interpolate, Field(discriminator="kind")]
 
 
-class SearchConfig(Block):
+class SearchConfig(Verb):
     """Searches one index or several, fused, and writes a run."""
 
     primary: ClassVar[str | None] = None
