@@ -25,10 +25,17 @@ Terms = dict[str, SumCount]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some terms that are computed together: their weights by name, and how to compute them."""
+    """Some terms that are computed together.
+
+    Attributes:
+        weights: of the terms, by name.
+        compute: the terms of a batch.
+        answers: whether answers are read, and must be encoded.
+    """
 
     weights: Mapping[str, float]
     compute: Callable[[Forward], Terms]
+    answers: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,11 @@ class Objective:
     def names(self) -> tuple[str, ...]:
         """The terms' names, in a fixed order."""
         return tuple(self.weights)
+
+    @property
+    def answers(self) -> bool:
+        """Whether answers are read, and must be encoded."""
+        return any(part.answers for part in self.parts)
 
     def forward(self, batch: Forward) -> Terms:
         """Returns the terms that this batch has, each as (sum, count) of this rank."""

@@ -216,4 +216,4 @@ def biir(
             )
         return terms
 
-    return Part(weights, compute)
+    return Part(weights, compute, answers=with_answers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,16 +24,11 @@ from raydist.losses.gather import world_size
 
 __all__ = [
     "Engine",
-    "Schedule",
     "TorchEngine",
     "load_random_state",
     "parameter_groups",
     "save_random_state",
-    "seed_step",
 ]
-
-Schedule = Callable[[int], float]
-"""Number of optimizer steps made → factor of the base learning rate for the next one."""
 
 BUCKET = 1 << 23
 """Gradient values that travel in one all-reduce."""
@@ -77,9 +72,8 @@ class Engine(Protocol):
         """Returns a context in which every rank has all parameters, to read or export them."""
         ...
 
-    @property
-    def lr(self) -> float:
-        """The learning rate that the next step uses (of the first parameter group)."""
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -98,12 +92,7 @@ def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> li
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return [{**group, "lr": lr, "base_lr": lr} for group in groups if group["params"]]
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seeds dropout for one step of one rank, whatever ran before."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{rank}").getrandbits(63))
+    return [{**group, "lr": lr} for group in groups if group["params"]]
 
 
 class TorchEngine:
@@ -120,18 +109,16 @@ class TorchEngine:
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         max_grad_norm: float = 1.0,
-        schedule: Schedule | None = None,
     ) -> None:
         """Makes the optimizer; ranks start from rank 0's weights.
 
         Args:
             module: the model, on its device.
-            lr: base learning rate.
+            lr: learning rate until `set_lr`.
             weight_decay: of matrices.
             betas: AdamW's.
             eps: AdamW's.
             max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
-            schedule: factor of `lr` after a number of steps; always 1 if None.
         """
         self.module = module
         self.world_size = world_size()
@@ -140,7 +127,6 @@ class TorchEngine:
         self.reductions = 0
         """How often gradients travelled between ranks, for the tests."""
         self._max_grad_norm = max_grad_norm
-        self._schedule = schedule or _constant
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self.device = next(module.parameters()).device
         self.optimizer = torch.optim.AdamW(
@@ -158,11 +144,10 @@ class TorchEngine:
         """Runs the module's forward."""
         return self.module(*args, **options)
 
-    @property
-    def lr(self) -> float:
-        """The learning rate that the next step uses (of the first parameter group)."""
-        group = self.optimizer.param_groups[0]
-        return float(group["base_lr"] * self._schedule(self.steps))
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     @contextmanager
     def one_reduction(self, backwards: int) -> Iterator[None]:
@@ -174,19 +159,39 @@ class TorchEngine:
         """Back-propagates this rank's share of the loss."""
         share.backward()  # type: ignore[no-untyped-call]
 
+    def add_gradients(self) -> None:
+        """Sums gradients over ranks; a parameter that no rank used stays without one."""
+        if self.world_size == 1:
+            return
+        self.reductions += 1
+        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
+        used = used.to(self.device)
+        dist.all_reduce(used, op=dist.ReduceOp.MAX)
+        there = [p for p, flag in zip(self._trained, used.tolist()) if flag]
+        for parameter in there:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for bucket in _buckets(there):
+            flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
+            dist.all_reduce(flat)
+            start = 0
+            for parameter in bucket:
+                assert parameter.grad is not None
+                size = parameter.numel()
+                parameter.grad.copy_(flat[start : start + size].view_as(parameter))
+                start += size
+
     def step(self) -> float:
         """Adds gradients over ranks, clips, steps; returns the norm before clipping.
 
         A norm that is not finite is returned without a step.
         """
-        self._add_gradients()
+        self.add_gradients()
         gradients = [p.grad for p in self._trained if p.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         if np.isfinite(norm):
             if self._max_grad_norm and norm > self._max_grad_norm:
                 torch._foreach_mul_(gradients, self._max_grad_norm / (norm + 1e-6))
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * self._schedule(self.steps)
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
@@ -227,28 +232,6 @@ class TorchEngine:
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
         load_random_state(folder, self.rank)
-
-    def _add_gradients(self) -> None:
-        """Sums gradients over ranks; a parameter that no rank used stays without one."""
-        if self.world_size == 1:
-            return
-        self.reductions += 1
-        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
-        used = used.to(self.device)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        there = [p for p, flag in zip(self._trained, used.tolist()) if flag]
-        for parameter in there:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets(there):
-            flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
-            dist.all_reduce(flat)
-            start = 0
-            for parameter in bucket:
-                assert parameter.grad is not None
-                size = parameter.numel()
-                parameter.grad.copy_(flat[start : start + size].view_as(parameter))
-                start += size
 
 
 def save_random_state(folder: Path, rank: int) -> None:
@@ -291,8 +274,3 @@ def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         size += parameter.numel()
     if bucket:
         yield bucket
-
-
-def _constant(step: int) -> float:
-    del step
-    return 1.0

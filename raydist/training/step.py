@@ -45,7 +45,7 @@ def biencoder_step(
     def read(part: Batch) -> tuple[list[Represented], Embeddings]:
         assert part.queries is not None and part.passages is not None, "no bi-encoder's batch"
         given = [(part.queries, "query"), (part.passages, "document")]
-        if part.answers is not None:
+        if part.answers is not None and objective.answers:
             given.append((part.answers, "query"))
         made = [
             represent(

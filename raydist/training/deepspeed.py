@@ -1,0 +1,296 @@
+"""The DeepSpeed engine: ZeRO 0 to 3 behind the plain engine's interface; the only importer of it.
+
+DeepSpeed averages gradients over ranks while the losses here already divide, so shares are scaled
+up by the number of ranks before its backward pass. All backward passes of a step travel between
+ranks in one reduction. A checkpoint for another number of ranks goes through DeepSpeed's universal
+format. ZeRO 3 gathers parameters in every forward pass, so all ranks must make as many of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+if not os.environ.get("DS_ACCELERATOR"):
+    os.environ.pop("DS_ACCELERATOR", None)
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+import deepspeed
+import deepspeed.ops
+from deepspeed.checkpoint import ds_to_universal
+
+from raydist.errors import ArtifactError
+from raydist.training.engine import (
+    load_random_state,
+    parameter_groups,
+    save_random_state,
+)
+
+__all__ = ["DeepSpeedEngine", "ZeroStage", "avoid_compilation"]
+
+ZeroStage = Literal[0, 1, 2, 3]
+
+_NEVER = 1e30
+"""A norm that no gradient reaches: DeepSpeed measures the norm only where it clips."""
+
+_TAG = "state"
+
+
+def avoid_compilation() -> None:
+    """Keeps DeepSpeed from compiling its shared-memory operator for CPU (minutes, for nothing).
+
+    The table of operators is private to DeepSpeed; a test watches that this still takes effect.
+    """
+    table = getattr(deepspeed.ops, "__compatible_ops__", None)
+    if isinstance(table, dict):
+        table["deepspeed_shm_comm"] = False
+
+
+class DeepSpeedEngine:
+    """A module trained by AdamW under ZeRO."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        zero: ZeroStage,
+        lr: float,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        max_grad_norm: float = 1.0,
+        offload_optimizer: bool = False,
+        offload_parameters: bool = False,
+        overlap_communication: bool | None = None,
+        bucket_size: int = 1 << 26,
+    ) -> None:
+        """Wraps a module; ranks start from rank 0's weights.
+
+        Args:
+            module: the model, on its device.
+            zero: what is spread over ranks: nothing, optimizer state, gradients, parameters.
+            lr: learning rate until `set_lr`.
+            weight_decay: of matrices.
+            betas: AdamW's.
+            eps: AdamW's.
+            max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
+            offload_optimizer: optimizer state in CPU memory (ZeRO 1 to 3).
+            offload_parameters: parameters in CPU memory (ZeRO 3).
+            overlap_communication: reduce while the backward pass runs; on GPUs by default.
+            bucket_size: values that travel in one reduction.
+        """
+        self.device = next(module.parameters()).device
+        _join_group(self.device)
+        self.module = module
+        self.rank = dist.get_rank()
+        self.world_size = dist.get_world_size()
+        self.steps = 0
+        self.zero = zero
+        self.agrees_on_chunks = zero == 3
+        self.reductions = 0
+        """How often gradients travelled between ranks, for the tests."""
+        self._max_grad_norm = max_grad_norm
+        overlap = (
+            self.device.type == "cuda" if overlap_communication is None else (overlap_communication)
+        )
+        stage: dict[str, Any] = {
+            "stage": zero,
+            "overlap_comm": overlap,
+            "reduce_bucket_size": bucket_size,
+            "allgather_bucket_size": bucket_size,
+        }
+        if zero == 3:
+            # Small models must be partitioned like large ones, or tests would not test anything.
+            stage["stage3_param_persistence_threshold"] = 10_000
+        if offload_optimizer and zero:
+            stage["offload_optimizer"] = {"device": "cpu"}
+        if offload_parameters and zero == 3:
+            stage["offload_param"] = {"device": "cpu"}
+        settings = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "zero_optimization": stage,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "gradient_clipping": max_grad_norm or _NEVER,
+            "steps_per_print": None,
+        }
+        groups = parameter_groups(module, lr=lr, weight_decay=weight_decay)
+        self._decays = [group["weight_decay"] for group in groups]
+        self._adam = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+        self._engine: Any = deepspeed.initialize(
+            model=module, optimizer=self._adam, config=settings, dist_init_required=False
+        )[0]
+        self.optimizer = self._engine.optimizer
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Runs the module's forward."""
+        return self._engine(*args, **options)
+
+    def set_lr(self, lr: float) -> None:
+        """Sets the learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    @contextmanager
+    def one_reduction(self, backwards: int) -> Iterator[None]:
+        """Gathers a step's backward passes into one reduction, made when the context ends."""
+        self.reductions += 1
+        if backwards == 1:
+            yield
+        elif self.zero:
+            with self._engine.coalesce_grad_reduction():
+                yield
+        else:
+            with self._engine.no_sync():
+                yield
+            self._engine.allreduce_gradients()
+
+    def backward(self, share: Tensor) -> None:
+        """Back-propagates this rank's share of the loss."""
+        self._engine.backward(share * self.world_size, scale_wrt_gas=False)
+
+    def step(self) -> float:
+        """Clips and steps; returns the global gradient norm before clipping."""
+        norm: float | None = None
+        if not self.zero:
+            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        self._engine.step()
+        self.steps += 1
+        return float(self._engine.get_global_grad_norm()) if norm is None else norm
+
+    def whole_parameters(self) -> AbstractContextManager[None]:
+        """Returns a context in which every rank has all parameters (all ranks enter it)."""
+        if self.zero < 3:
+            return nullcontext()
+        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
+            list(self.module.parameters()), modifier_rank=None
+        )
+        return gathered
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of the full state; every rank calls it, each to its folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_random_state(folder, self.rank)
+        self._engine.save_checkpoint(str(folder), tag=_TAG, client_state={"steps": self.steps})
+        if not self.rank:
+            about = {
+                "engine": "deepspeed",
+                "zero": self.zero,
+                "world_size": self.world_size,
+                "steps": self.steps,
+            }
+            (folder / "engine.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    def load(self, folder: Path) -> None:
+        """Restores what `save` wrote; another number of ranks goes through the universal format.
+
+        Raises:
+            ArtifactError: the state is of another engine or ZeRO stage, or a part is missing.
+        """
+        about = self._about(folder)
+        if about["world_size"] == self.world_size or not self.zero:
+            self._load(folder)
+            load_random_state(folder, self.rank)
+        else:
+            with self._universal(folder) as converted:
+                self._engine._config.load_universal_checkpoint = True
+                try:
+                    self._load(converted)
+                finally:
+                    self._engine._config.load_universal_checkpoint = False
+            self._mend()
+        self.steps = about["steps"]
+
+    def _load(self, folder: Path) -> None:
+        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        if path is None:
+            raise ArtifactError(f"{folder}: incomplete, DeepSpeed's files are not all there")
+
+    def _mend(self) -> None:
+        """Undoes what ZeRO 3's universal loading mixes up between parameter groups.
+
+        It gives all of them one and the same step counter, which each of them would then advance,
+        and the first group's weight decay.
+        """
+        for state in self._adam.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
+        for group, decay in zip(self._adam.param_groups, self._decays):
+            group["weight_decay"] = decay
+
+    def _about(self, folder: Path) -> dict[str, Any]:
+        file = folder / "engine.json"
+        about = json.loads(file.read_text()) if file.exists() else {}
+        if about.get("engine") != "deepspeed" or about.get("zero") != self.zero:
+            found = f"deepspeed.zero={about['zero']}" if "zero" in about else "the plain engine"
+            raise ArtifactError(
+                f"{folder}: written by {found if about else 'something else'}, this run has "
+                f"deepspeed.zero={self.zero}; resume with the stage that the run began with"
+            )
+        checked: dict[str, Any] = about
+        return checked
+
+    @contextmanager
+    def _universal(self, folder: Path) -> Iterator[Path]:
+        """Yields the universal form of a checkpoint: rank 0 converts, other machines for theirs."""
+        name = [tempfile.mkdtemp(prefix="raydist-universal-") if not self.rank else ""]
+        if not self.rank:
+            _convert(folder / _TAG, Path(name[0]) / _TAG)
+        dist.broadcast_object_list(name, 0)
+        target = Path(name[0])
+        mine = not self.rank
+        if not (target / _TAG).is_dir():
+            target, mine = Path(tempfile.mkdtemp(prefix="raydist-universal-")), True
+            _convert(folder / _TAG, target / _TAG)
+        try:
+            yield target
+            dist.barrier()
+        finally:
+            if mine:
+                shutil.rmtree(target, ignore_errors=True)
+
+
+def _convert(source: Path, target: Path) -> None:
+    options = SimpleNamespace(
+        input_folder=str(source),
+        output_folder=str(target),
+        num_extract_workers=1,
+        num_merge_workers=1,
+        keep_temp_folder=False,
+        strict=True,
+        inject_missing_state=True,
+    )
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ds_to_universal.main(options)
+
+
+def _join_group(device: torch.device) -> None:
+    """Joins DeepSpeed to the process group, a group of one where there is none."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    avoid_compilation()
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(
+            backend, store=torch._C._distributed_c10d.HashStore(), rank=0, world_size=1
+        )
+    os.environ.setdefault("LOCAL_RANK", str(device.index or 0))
+    deepspeed.init_distributed(
+        dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False
+    )

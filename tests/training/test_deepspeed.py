@@ -1,0 +1,189 @@
+"""ZeRO 0 to 3 against the plain engine on one process; states at this and other world sizes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydist.errors import ArtifactError
+from raydist.losses import listwise as lists
+from raydist.losses.objective import Objective
+from raydist.losses.parts import Distill, contrastive, listwise
+from raydist.losses.reinforced import biir
+from raydist.training.engine import Engine, TorchEngine
+from raydist.training.step import biencoder_step
+from tests.training import tiny
+from tests.training.spawn import spawn
+
+STAGES = [0, 1, 2, 3]
+CHUNKS = [0, 2]
+GOAL = Objective(
+    (
+        biir(
+            training_type="retrieval_answer_passage",
+            temperature=0.7,
+            scope="cross_device",
+            distill=Distill("m3_kd", hard=True),
+        ),
+        contrastive("own", temperature=0.5, scope="no_in_batch", weight=0.5),
+        listwise("ranknet", partial(lists.distill_rank_net, per_query=True), weight=0.3),
+    )
+)
+STEPS = 3
+
+
+def make(zero: int | None, max_grad_norm: float = 0.5) -> Any:
+    module = tiny.TinyEncoder(torch.float32)
+    if zero is None:
+        return TorchEngine(module, lr=1e-2, max_grad_norm=max_grad_norm)
+    from raydist.training.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine(module, zero=zero, lr=1e-2, max_grad_norm=max_grad_norm)  # type: ignore[arg-type]
+
+
+def weights(engine: Engine) -> torch.Tensor:
+    """All weights but those that never have a gradient: ZeRO's flat optimizer decays even them."""
+    with engine.whole_parameters():
+        return torch.cat(
+            [
+                parameter.detach().flatten().clone()
+                for name, parameter in engine.module.named_parameters()
+                if "unused" not in name
+            ]
+        )
+
+
+def train(
+    engine: Engine, rows: range, steps: int, chunk: int, *, cut: bool = False
+) -> list[tuple[float, float]]:
+    """Losses and norms of some steps, the second one in two accumulation parts if asked for."""
+    whole = tiny.data()
+    seen = []
+    for _ in range(steps):
+        engine.set_lr(1e-2 / (1 + engine.steps))
+        parts = [tiny.batch(whole, rows)]
+        if cut and engine.steps == 1:
+            parts = [tiny.batch(whole, rows[:1]), tiny.batch(whole, rows[1:])]
+        terms = biencoder_step(engine, parts, GOAL, chunk_size=chunk)
+        seen.append((GOAL.total(terms), engine.step()))
+    return seen
+
+
+def shares(world: int) -> list[range]:
+    return {1: [range(9)], 2: [range(5), range(5, 9)], 3: [range(3), range(3, 6), range(6, 9)]}[
+        world
+    ]
+
+
+def every_stage(rank: int, world: int, folder: Path) -> None:
+    results: dict[Any, Any] = {}
+    for zero in STAGES:
+        for chunk in CHUNKS:
+            engine = make(zero)
+            seen = train(engine, shares(world)[rank], STEPS, chunk, cut=True)
+            assert engine.reductions == STEPS
+            results[zero, chunk] = (seen, weights(engine))
+            unclipped = make(zero, max_grad_norm=0.0)
+            results[zero, chunk, "unclipped"] = train(unclipped, shares(world)[rank], 1, chunk)
+    for zero in STAGES:
+        save_and_go_on(zero, rank, world, folder)
+    if rank == 0:
+        torch.save(results, folder / f"stages-{world}.pt")
+
+
+def save_and_go_on(zero: int, rank: int, world: int, folder: Path) -> None:
+    target = folder / f"zero-{zero}"
+    undisturbed = make(zero)
+    train(undisturbed, shares(world)[rank], 1, 2)
+    undisturbed.save(target)
+    before = weights(undisturbed)
+    expected = train(undisturbed, shares(world)[rank], STEPS, 2)
+    after = weights(undisturbed)
+    resumed = make(zero)
+    resumed.load(target)
+    assert resumed.steps == 1
+    assert torch.equal(weights(resumed), before)
+    assert train(resumed, shares(world)[rank], STEPS, 2) == expected
+    assert torch.equal(weights(resumed), after)
+    if rank == 0:
+        torch.save((before, expected, after), folder / f"went-on-{zero}.pt")
+
+
+def other_world(rank: int, world: int, folder: Path) -> None:
+    for zero in STAGES:
+        engine = make(zero)
+        engine.load(folder / f"zero-{zero}")
+        before, _, after = torch.load(folder / f"went-on-{zero}.pt")
+        torch.testing.assert_close(weights(engine), before, rtol=0, atol=1e-7)
+        assert engine.steps == 1
+        train(engine, shares(world)[rank], STEPS, 2)
+        # The moments came along: without them the next steps would differ in the first digit.
+        torch.testing.assert_close(weights(engine), after, rtol=0, atol=2e-5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("zero")
+    spawn(every_stage, 2, target)
+    return target
+
+
+def alone() -> tuple[list[tuple[float, float]], torch.Tensor]:
+    """The plain engine on one process, its accumulation parts cut as two ranks cut theirs."""
+    engine = make(None)
+    whole = tiny.data()
+    seen = []
+    for step in range(STEPS):
+        engine.set_lr(1e-2 / (1 + step))
+        rows: list[Any] = [range(9)] if step != 1 else [[0, 5], [1, 2, 3, 4, 6, 7, 8]]
+        terms = biencoder_step(engine, [tiny.batch(whole, part) for part in rows], GOAL)
+        seen.append((GOAL.total(terms), engine.step()))
+    return seen, weights(engine)
+
+
+@pytest.mark.parametrize("zero", STAGES)
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_every_stage_on_two_ranks_trains_as_the_plain_engine_alone(
+    folder: Path, zero: int, chunk: int
+) -> None:
+    results = torch.load(folder / "stages-2.pt")
+    seen, after = results[zero, chunk]
+    expected, expected_after = alone()
+    for ours, theirs in zip(seen, expected):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    torch.testing.assert_close(after, expected_after, rtol=0, atol=1e-5)
+    # The norm is known, and is that before clipping, where nothing is clipped as well.
+    assert results[zero, chunk, "unclipped"][0] == pytest.approx(expected[0], rel=1e-5)
+
+
+def test_a_state_moves_to_other_numbers_of_ranks(folder: Path) -> None:
+    for world in (1, 3):
+        spawn(other_world, world, folder)
+
+
+def test_a_state_of_another_stage_is_refused(folder: Path) -> None:
+    spawn(refusals, 1, folder)
+
+
+def refusals(rank: int, world: int, folder: Path) -> None:
+    del rank, world
+    engine = make(2)
+    with pytest.raises(ArtifactError, match=r"deepspeed\.zero=1, this run has deepspeed\.zero=2"):
+        engine.load(folder / "zero-1")
+    with pytest.raises(ArtifactError, match="written by something else"):
+        engine.load(folder)
+
+
+def test_the_switch_that_avoids_compiling_still_takes_effect() -> None:
+    import deepspeed.ops
+    from deepspeed.comm.torch import build_shm_op
+
+    from raydist.training.deepspeed import avoid_compilation
+
+    avoid_compilation()
+    assert deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] is False
+    assert build_shm_op() is None

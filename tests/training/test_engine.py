@@ -1,0 +1,116 @@
+"""The plain engine: clipping, groups, one reduction, and a state that goes on bit for bit."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raydist.errors import ArtifactError
+from raydist.losses.objective import Objective
+from raydist.losses.parts import Distill, contrastive
+from raydist.training.engine import TorchEngine, parameter_groups
+from raydist.training.step import biencoder_step
+from tests.training import tiny
+from tests.training.spawn import spawn
+
+GOAL = Objective((contrastive(temperature=0.5, scope="cross_device", distill=Distill()),))
+
+
+def engine(**options: float) -> TorchEngine:
+    module = tiny.TinyEncoder(torch.float32, dropout=options.pop("dropout", 0.0))
+    return TorchEngine(module, lr=1e-2, **options)  # type: ignore[arg-type]
+
+
+def weights(engine: TorchEngine) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in engine.module.parameters()])
+
+
+def train(engine: TorchEngine, steps: int, rows: range = range(9), chunk: int = 0) -> list[float]:
+    norms = []
+    for _ in range(steps):
+        engine.set_lr(1e-2 / (1 + engine.steps))
+        biencoder_step(engine, tiny.batch(tiny.data(), rows), GOAL, chunk_size=chunk)
+        norms.append(engine.step())
+    return norms
+
+
+def test_a_step_is_adamw_with_torchs_clipping() -> None:
+    ours = engine(max_grad_norm=0.05)
+    reference = tiny.TinyEncoder(torch.float32)
+    optimizer = torch.optim.AdamW(parameter_groups(reference, lr=1e-2, weight_decay=0.01))
+    biencoder_step(ours, tiny.batch(tiny.data(), range(9)), GOAL)
+    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
+        theirs.grad = None if mine.grad is None else mine.grad.clone()
+    norm = ours.step()
+    expected = nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
+    optimizer.step()
+    assert norm == pytest.approx(expected.item(), rel=1e-6) and norm > 0.05
+    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    groups = parameter_groups(nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), lr=1, weight_decay=7)
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 7), (3, 0.0)]
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
+    plain = engine()
+    before = weights(plain)
+    next(plain.module.parameters()).grad = torch.full((tiny.VOCABULARY, 8), torch.nan)
+    assert np.isnan(plain.step())
+    assert torch.equal(weights(plain), before)
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+def test_a_saved_state_goes_on_bit_for_bit(tmp_path: Path, chunk: int) -> None:
+    torch.manual_seed(5)
+    undisturbed = engine(dropout=0.3)
+    train(undisturbed, 3, chunk=chunk)
+    undisturbed.save(tmp_path)
+    drawn = (random.random(), float(np.random.rand()))
+    norms = train(undisturbed, 2, chunk=chunk)
+    resumed = engine(dropout=0.3)
+    train(resumed, 1)
+    resumed.load(tmp_path)
+    assert resumed.steps == 3
+    assert (random.random(), float(np.random.rand())) == drawn
+    assert train(resumed, 2, chunk=chunk) == norms
+    assert torch.equal(weights(resumed), weights(undisturbed))
+
+
+def test_a_folder_without_this_engines_state_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not written by the plain engine"):
+        engine().load(tmp_path)
+
+
+def two_ranks(rank: int, world: int, folder: Path) -> None:
+    plain = engine(max_grad_norm=0.05)
+    rows = tiny.blocks(9, world)[rank]
+    norms = train(plain, 3, rows, chunk=2 if world == 2 else 0)
+    assert plain.reductions == (3 if world > 1 else 0)
+    plain.save(folder / f"state-{world}")
+    if rank == 0:
+        torch.save((norms, weights(plain)), folder / f"trained-{world}.pt")
+
+
+def test_several_ranks_train_as_one_and_travel_once_a_step(tmp_path: Path) -> None:
+    for world in (1, 2):
+        spawn(two_ranks, world, tmp_path)
+    (norms, alone), (norms_2, both) = (torch.load(tmp_path / f"trained-{w}.pt") for w in (1, 2))
+    assert norms_2 == pytest.approx(norms, rel=1e-4)
+    torch.testing.assert_close(both, alone, rtol=0, atol=1e-5)
+    assert {p.name for p in (tmp_path / "state-2").iterdir()} == {
+        "engine.json",
+        "engine.pt",
+        "rng-00000.pt",
+        "rng-00001.pt",
+    }
+    resumed = engine()
+    resumed.load(tmp_path / "state-2")
+    assert torch.equal(weights(resumed), both)
