@@ -57,8 +57,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         shown.add_column(column, justify="right" if number else "left")
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
-    console = Console(file=sys.stderr, highlight=False)
-    console.print(shown, width=None if console.is_terminal else 120)
+    width = None if sys.stderr.isatty() else 120
+    Console(file=sys.stderr, width=width, highlight=False).print(shown)
 
 
 def _cell(value: object) -> str:

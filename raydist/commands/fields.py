@@ -39,5 +39,5 @@ def show(model: type[Block]) -> None:
         table.add_column(column, overflow="fold")
     for row in reference(model):
         table.add_row(row.key, row.type, row.default, row.help)
-    console = Console(file=sys.stdout, highlight=False, markup=False)
-    console.print(table, width=None if console.is_terminal else 140)
+    width = None if sys.stdout.isatty() else 160
+    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)

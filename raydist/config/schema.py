@@ -186,7 +186,7 @@ def _shown(value: Any) -> str:
         return str(kind) if kind is not None else ""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
-    return str(value)
+    return str(value).replace("\n", "\\n")
 
 
 def _type_name(annotation: Any) -> str:

@@ -25,7 +25,7 @@ PINS = dict(
 LAUNCHERS = sorted((ROOT / "cluster").glob("*.yaml"))
 KUBERAY = sorted((ROOT / "cluster/kuberay").glob("*.yaml"))
 SERVE = sorted((ROOT / "cluster/serve").glob("*.yaml"))
-JOBS = sorted((ROOT / "jobs").rglob("*.yaml"))
+JOBS = sorted(p for p in (ROOT / "jobs").rglob("*.yaml") if p.name != "runtime_env.yaml")
 
 POD = {
     "type": "object",
@@ -205,6 +205,13 @@ def test_every_recipe_is_a_valid_configuration(path: Path) -> None:
             check_entrypoint(shlex.join(["python", "-m", *words]))
         else:
             assert (ROOT / words[1]).is_file() and (ROOT / words[2]) == path
+
+
+def test_the_jobs_environment_is_one_that_ray_takes() -> None:
+    from ray.runtime_env import RuntimeEnv
+
+    config = read(ROOT / "jobs/runtime_env.yaml")
+    assert RuntimeEnv(**config).to_dict()["env_vars"] == config["env_vars"]
 
 
 def test_images_and_cluster_files_agree_on_the_version_of_ray() -> None:
