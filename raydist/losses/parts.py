@@ -5,6 +5,7 @@ Legend: B queries, D documents of the longest list.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -17,7 +18,15 @@ from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward
 from raydist.losses.objective import Part, Terms
 
-__all__ = ["Distill", "DistillKind", "ListLoss", "contrastive", "distilled", "listwise"]
+__all__ = [
+    "Distill",
+    "DistillKind",
+    "ListLoss",
+    "contrastive",
+    "distilled",
+    "distilling",
+    "listwise",
+]
 
 DistillKind = Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl"]
 
@@ -86,32 +95,49 @@ def contrastive(
         distill_name: of the distillation's term; its kind if None.
     """
     weights = {name: weight}
-    extra = ""
+    extra = None
     if distill is not None:
         extra = distill_name or distill.kind
         weights[extra] = weight * distill.weight
-    scores_of = partial(
-        Forward.scores, scope=scope, mask_duplicates=mask_duplicates, column_block=column_block
+    compute = partial(
+        _contrastive_terms,
+        names=(name, extra),
+        temperature=temperature,
+        distill=distill,
+        teacher_margin=teacher_margin,
+        scores_of=partial(
+            Forward.scores, scope=scope, mask_duplicates=mask_duplicates, column_block=column_block
+        ),
+        mask_duplicates=mask_duplicates,
     )
-
-    def compute(batch: Forward) -> Terms:
-        teacher_BD = batch.targets.targets_BD
-        scores = scores_of(batch, temperature=temperature)
-        terms: Terms = {}
-        if distill is None or teacher_BD is None or distill.keeps_hard:
-            allowed_BD = allowed_own(
-                scores.mask_BD,
-                hashes_P=batch.targets.hashes_P if mask_duplicates else None,
-                teacher_BD=teacher_BD,
-                margin=teacher_margin,
-            )
-            terms[name] = info_nce(scores, allowed_BD=allowed_BD)
-        if distill is not None and teacher_BD is not None:
-            student = scores_of(batch, temperature=distill.student_temperature or temperature)
-            terms[extra] = distilled(student, teacher_BD, distill)
-        return terms
-
     return Part(weights, compute)
+
+
+def _contrastive_terms(
+    batch: Forward,
+    *,
+    names: tuple[str, str | None],
+    temperature: float,
+    distill: Distill | None,
+    teacher_margin: float | None,
+    scores_of: Callable[..., ScopeScores],
+    mask_duplicates: bool,
+) -> Terms:
+    teacher_BD = batch.targets.targets_BD if names[1] else None
+    scores = scores_of(batch, temperature=temperature)
+    terms: Terms = {}
+    if distill is None or teacher_BD is None or distill.keeps_hard:
+        allowed_BD = allowed_own(
+            scores.mask_BD,
+            hashes_P=batch.targets.hashes_P if mask_duplicates else None,
+            teacher_BD=batch.targets.targets_BD,
+            margin=teacher_margin,
+        )
+        terms[names[0]] = info_nce(scores, allowed_BD=allowed_BD)
+    if distill is not None and teacher_BD is not None and names[1] is not None:
+        student = scores_of(batch, temperature=distill.student_temperature or temperature)
+        terms[names[1]] = distilled(student, teacher_BD, distill)
+    return terms
 
 
 def distilled(
@@ -154,10 +180,46 @@ def listwise(
         temperature: divides the scores.
         needs_teacher: labels do not serve as targets.
     """
-
-    def compute(batch: Forward) -> Terms:
-        scores = batch.scores(temperature=temperature)
-        wanted_BD = batch.teacher(name) if needs_teacher else batch.grades(name)
-        return {name: loss(scores.own_BD, wanted_BD, scores.mask_BD)}
-
+    compute = partial(
+        _list_terms, name=name, loss=loss, temperature=temperature, needs_teacher=needs_teacher
+    )
     return Part({name: weight}, compute)
+
+
+def _list_terms(
+    batch: Forward, *, name: str, loss: ListLoss, temperature: float, needs_teacher: bool
+) -> Terms:
+    scores = batch.scores(temperature=temperature)
+    wanted_BD = batch.teacher(name) if needs_teacher else batch.grades(name)
+    return {name: loss(scores.own_BD, wanted_BD, scores.mask_BD)}
+
+
+def distilling(
+    name: str,
+    distill: Distill,
+    *,
+    temperature: float = 1.0,
+    scope: Scope = "no_in_batch",
+    weight: float = 1.0,
+) -> Part:
+    """Returns a distillation as a loss of its own, with nothing beside it.
+
+    Args:
+        name: of the term.
+        distill: which one; its own weight multiplies.
+        temperature: τ, divides the student's scores.
+        scope: further columns of m3_kd and list_mle.
+        weight: of the term.
+    """
+    compute = partial(
+        _distilling_terms, name=name, distill=distill, temperature=temperature, scope=scope
+    )
+    return Part({name: weight * distill.weight}, compute)
+
+
+def _distilling_terms(
+    batch: Forward, *, name: str, distill: Distill, temperature: float, scope: Scope
+) -> Terms:
+    scores = batch.scores(temperature=temperature, scope=scope)
+    teacher_BD = scores.own_BD if distill.kind == "list_mle" else batch.teacher(name)
+    return {name: distilled(scores, teacher_BD, distill)}

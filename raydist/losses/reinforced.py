@@ -11,6 +11,7 @@ Legend: B queries of this rank, A answers of each, d the embedding's width.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -169,51 +170,77 @@ def biir(
     if with_passages:
         weights[prefix + "ap"] = weight * ANSWER_PASSAGE_WEIGHT
 
-    def compute(batch: Forward) -> Terms:
-        output = batch.embeddings("biir")
-        terms = first.compute(batch)
-        targets = batch.targets
-        mask_BA = targets.answer_mask_BA
-        if not with_answers or mask_BA is None or output.answers is None:
-            return terms
-        answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
-        columns = answer_columns(
+    compute = partial(
+        _answer_terms,
+        first=first,
+        prefix=prefix,
+        scope=scope,
+        distill=distill,
+        answer_temperature=0.05 if answer_temperature is None else answer_temperature,
+        passage_temperature=temperature if with_passages else None,
+        normalize_answer=normalize_answer,
+        mask_duplicates=mask_duplicates,
+        teacher_margin=teacher_margin,
+        column_block=column_block,
+    )
+    if not with_answers:
+        compute = partial(_passage_terms, first=first)
+    return Part(weights, compute, answers=with_answers)
+
+
+def _passage_terms(batch: Forward, *, first: Part) -> Terms:
+    batch.embeddings("biir")
+    return first.compute(batch)
+
+
+def _answer_terms(
+    batch: Forward,
+    *,
+    first: Part,
+    prefix: str,
+    scope: Scope,
+    distill: Distill | None,
+    answer_temperature: float,
+    passage_temperature: float | None,
+    normalize_answer: bool,
+    mask_duplicates: bool,
+    teacher_margin: float | None,
+    column_block: int,
+) -> Terms:
+    output, targets = batch.embeddings("biir"), batch.targets
+    terms = first.compute(batch)
+    mask_BA, teacher_BA = targets.answer_mask_BA, targets.answer_targets_BA
+    if mask_BA is None or output.answers is None:
+        return terms
+    answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
+    hashes = targets.answer_hashes if mask_duplicates else None
+    columns = answer_columns(answers_BAd, mask_BA, scope=batch.scope(scope), hashes=hashes)
+    answered_B = mask_BA[:, 0]
+    scores = query_answer_scores(
+        output.queries_Bd,
+        columns,
+        mask_BA,
+        temperature=answer_temperature,
+        column_block=column_block,
+    )
+    if distill is None or teacher_BA is None or distill.keeps_hard:
+        allowed_BA = allowed_own(
+            mask_BA, hashes_P=hashes, teacher_BD=teacher_BA, margin=teacher_margin
+        )
+        terms[prefix + "qa"] = info_nce(scores, allowed_BD=allowed_BA, rows_B=answered_B)
+    if distill is not None and teacher_BA is not None:
+        name = prefix + distill.kind + "_answers"
+        terms[name] = distilled(scores, teacher_BA, distill, rows_B=answered_B)
+    if normalize_answer:
+        terms[prefix + "answer_norm"] = answer_norms(answers_BAd, mask_BA)
+    if passage_temperature is not None:
+        passages = batch.columns(scope, mask_duplicates=mask_duplicates)
+        terms[prefix + "ap"] = answer_passage(
             answers_BAd,
             mask_BA,
-            scope=batch.scope(scope),
-            hashes=targets.answer_hashes if mask_duplicates else None,
-        )
-        answered_B = mask_BA[:, 0]
-        scores = query_answer_scores(
-            output.queries_Bd,
-            columns,
-            mask_BA,
-            temperature=0.05 if answer_temperature is None else answer_temperature,
+            passages,
+            temperature=passage_temperature,
+            allowed_BD=allowed_own(targets.mask_BD, hashes_P=passages.hashes_P),
             column_block=column_block,
         )
-        teacher_BA = targets.answer_targets_BA
-        if distill is None or teacher_BA is None or distill.keeps_hard:
-            allowed_BA = allowed_own(
-                mask_BA, hashes_P=columns.hashes_P, teacher_BD=teacher_BA, margin=teacher_margin
-            )
-            terms[prefix + "qa"] = info_nce(scores, allowed_BD=allowed_BA, rows_B=answered_B)
-        if distill is not None and teacher_BA is not None:
-            terms[prefix + distill.kind + "_answers"] = distilled(
-                scores, teacher_BA, distill, rows_B=answered_B
-            )
-        if normalize_answer:
-            terms[prefix + "answer_norm"] = answer_norms(answers_BAd, mask_BA)
-        if with_passages:
-            passages = batch.columns(scope, mask_duplicates=mask_duplicates)
-            allowed_BD = allowed_own(targets.mask_BD, hashes_P=passages.hashes_P)
-            terms[prefix + "ap"] = answer_passage(
-                answers_BAd,
-                mask_BA,
-                passages,
-                temperature=temperature,
-                allowed_BD=allowed_BD,
-                column_block=column_block,
-            )
-        return terms
-
-    return Part(weights, compute, answers=with_answers)
+    return terms

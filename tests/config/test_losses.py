@@ -1,0 +1,105 @@
+"""Losses as they are configured, and what is built of them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from raydist.build import build_objective, build_target
+from raydist.config.base import Block
+from raydist.config.load import load
+from raydist.config.losses import (
+    BiIR,
+    Distillation,
+    InfoNCE,
+    Loss,
+    Target,
+    TargetConfig,
+    check_losses,
+)
+from raydist.errors import ConfigError
+
+
+class Run(Block):
+    """A verb with losses."""
+
+    loss: Loss | None = None
+    """One."""
+    distill: Distillation = Distillation()
+    """Beside it."""
+    losses: dict[str, Loss] = {}
+    """Several."""
+    target: Target = TargetConfig()
+    """Targets."""
+
+
+def test_the_defaults_are_those_of_the_recipes() -> None:
+    config = load(Run, [], ["loss.kind=infonce"])
+    assert config.loss == InfoNCE(temperature=0.02, scope="in_batch", weight=1.0)
+    assert config.distill.kind == "kl_div" and config.distill.temperature == 1.0
+    answers = load(Run, [], ["loss=biir"]).loss
+    assert isinstance(answers, BiIR)
+    assert answers.training_type == "retrieval_answer" and answers.normalize_answer
+    assert answers.answer_temperature is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        for block in get_args(get_args(Loss)[0])
+        for kind in get_args(block.model_fields["kind"].annotation)
+    ],
+)
+def test_every_kind_is_built_alone_and_among_several_and_can_travel(kind: str) -> None:
+    config = load(Run, [], [f"loss.kind={kind}", "loss.weight=0.5"])
+    goal = build_objective(config.loss, None, {})
+    assert 0.5 in goal.weights.values()
+    several = load(Run, [], [f"losses.a.kind={kind}", "losses.b.kind=adr_mse"])
+    goal = build_objective(None, None, several.losses)
+    assert all(name.startswith(("a", "b")) for name in goal.names) and "b" in goal.names
+    assert pickle.loads(pickle.dumps(goal)).names == goal.names  # noqa: S301
+
+
+def test_distillation_stands_beside_one_loss_as_a_term_of_its_own() -> None:
+    config = load(Run, [], ["loss=infonce", "distill.kind=m3_kd", "distill.weight=0.3"])
+    assert build_objective(config.loss, config.distill, {}).weights == {
+        "infonce": 1.0,
+        "m3_kd": 0.3,
+    }
+    config = load(Run, [], ["loss=biir", "distill=none"])
+    names = build_objective(config.loss, config.distill, {}).names
+    assert names == ("qp", "qa", "answer_norm")
+
+
+def test_targets_are_words_or_a_word_with_a_threshold() -> None:
+    assert load(Run, [], ["target=minmax"]).target.kind == "minmax"
+    binary = load(Run, [], ["target=binary(0.5)"]).target
+    assert (binary.kind, binary.threshold) == ("binary", 0.5)
+    with pytest.raises(ConfigError, match=r"binary needs a threshold, as in target=binary"):
+        load(Run, [], ["target=binary"])
+    scores, mask = torch.tensor([[0.4, 0.5]]), torch.ones(1, 2, dtype=torch.bool)
+    assert build_target(binary)(scores, mask).tolist() == [[0.0, 1.0]]
+    assert torch.equal(build_target(TargetConfig())(scores, mask), scores)
+
+
+def test_what_contradicts_is_named() -> None:
+    infonce = InfoNCE(scope="cross_device")
+    assert check_losses(infonce, None, {}, pairs=False) == []
+    assert "losses: expected one" in check_losses(infonce, None, {"a": infonce}, pairs=False)[0]
+    found = check_losses(None, Distillation(), {"a": infonce, "b": BiIR()}, pairs=True)
+    assert [line.split(":")[0].split(";")[0] for line in found] == [
+        "distill stands beside loss",
+        "losses.a.scope = cross_device",
+        "losses.b.kind = biir",
+    ]
+
+
+def test_values_out_of_bounds_are_refused() -> None:
+    for wrong in ({"temperature": 0.0}, {"weight": -1.0}, {"scope": "everywhere"}, {"tau": 1}):
+        with pytest.raises(ValidationError):
+            InfoNCE(**wrong)  # type: ignore[arg-type]
