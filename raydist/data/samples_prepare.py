@@ -167,7 +167,7 @@ def _scan(
                     rejects.add(shown, number, excerpt, f"expected {error}")
                     continue
                 finally:
-                    progress.advance(share=len(line))
+                    progress.advance(0, share=len(line))
                 lines.extend((number_of_file, start, start + len(line), number))
                 progress.advance(1, nbytes=len(line))
                 if max_rows and seen.rows >= max_rows:

@@ -11,15 +11,29 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
+from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.collate import Batch, Inputs, text_hashes
 
-__all__ = ["PairModel", "Retarget", "Role", "TextModel", "collate_pairs", "collate_texts"]
+__all__ = [
+    "PairModel",
+    "Retarget",
+    "Role",
+    "TextModel",
+    "collate_pairs",
+    "collate_texts",
+    "repaired",
+]
 
 Role = Literal["query", "document", "answer"]
 
 Retarget = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(teacher scores [B, D], mask [B, D]) -> targets [B, D]."""
+
+
+def repaired(targets: Retarget, scores_BD: torch.Tensor, mask_BD: torch.Tensor) -> torch.Tensor:
+    """Returns targets of scores whose positive was pulled up (see `repair_positive`)."""
+    return targets(repair_positive(scores_BD, mask_BD), mask_BD)
 
 
 class TextModel(Protocol):

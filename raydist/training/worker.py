@@ -139,8 +139,8 @@ def fit(
 def _in_worker(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker.
 
-    A mistake of the user is not worth a restart: it is written down, and the restarts that it may
-    set off among the other ranks end at once.
+    A mistake of the user is not worth another try: it is written down, and the group of workers
+    that Ray starts anew ends at once.
     """
     import ray.train
     import ray.train.torch
@@ -156,10 +156,9 @@ def _in_worker(config: dict[str, Any]) -> None:
             raise JobError(f"{folder}: worker {rank} does not see the run's folder")
         result = config["work"](place)
     except RaydistError as error:
-        if not folder.is_dir():
-            raise
-        write_json(folder / _ERROR, {"kind": type(error).__name__, "message": str(error)})
-        return
+        if folder.is_dir():
+            write_json(folder / _ERROR, {"kind": type(error).__name__, "message": str(error)})
+        raise  # so that ranks that wait for this one are ended
     if rank == 0:
         write_json(folder / _RESULT, result)
 

@@ -1,0 +1,108 @@
+"""Trains a reranker (or a bi-encoder) from a teacher's rankings.
+
+    raydist distill data=distill.jsonl corpus=DOCS queries=QUERIES model=PATH out=DIR
+
+The teacher comes as lists of candidates with scores, as a TREC run, or as pairs with two scores;
+`raydist score` makes such lists. Everything else is as in `raydist train`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydist.commands.training.decide import Recipe, check_teacher
+from raydist.commands.training.launch import launch
+from raydist.config.base import Flags
+from raydist.config.distill import DistillConfig
+from raydist.config.losses import ListwiseSoftmaxCE, TargetConfig
+from raydist.config.training import DataConfig
+from raydist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raydist.data.samples import SampleFacts
+    from raydist.losses.objective import Objective
+    from raydist.training.collating import Retarget
+    from raydist.training.sets import SetPlan
+
+__all__ = ["Config", "run"]
+
+Config = DistillConfig
+
+
+def run(config: DistillConfig, flags: Flags) -> None:
+    """Trains, or says what would be trained."""
+    launch(config, flags, _distilling(config))
+
+
+def _distilling(config: DistillConfig) -> Recipe:
+    from raydist.training.sets import plan_lists
+
+    judged = config.sampler.kind == "negatives"
+    student = config.model
+    options = student.arguments()
+    for own in ("kind", "output"):
+        options.pop(own, None)
+    if student.kind == "crossencoder":
+        options["fresh_head"] = True
+
+    def prepare(data: DataConfig) -> dict[str, Any]:
+        if judged:
+            return {"positives": "retrieved"}
+        return {"qrels": None, "need_scores": True}
+
+    def plan(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
+        return plan_lists(
+            facts,
+            folder,
+            batch_size=config.batch_size,
+            sampler=config.sampler.model_dump(),
+            set_batch_size=data.batch_size,
+            weight=data.weight,
+            prompt=data.prompt,
+        )
+
+    def objective(
+        facts: Sequence[SampleFacts],
+    ) -> tuple[Objective, Retarget | None, Sequence[str]]:
+        from raydist.build import build_objective, build_target
+        from raydist.training.collating import repaired
+
+        check_teacher(config.objectives().values(), facts)
+        target, notes = _target(config, facts)
+        targets: Retarget = build_target(target)
+        if config.distill.repair_positive:
+            targets = partial(repaired, targets)
+        built = build_objective(config.loss, config.distill, config.losses, output=student.output)
+        return built, targets, notes
+
+    return Recipe(student.kind, student.path, student.scratch, options, prepare, plan, objective)
+
+
+def _target(
+    config: DistillConfig, facts: Sequence[SampleFacts]
+) -> tuple[TargetConfig, tuple[str, ...]]:
+    """Returns the target asked for, or one that the losses can read."""
+    bounded = any(
+        isinstance(loss, ListwiseSoftmaxCE) and not loss.gains
+        for loss in config.objectives().values()
+    )
+    outside = [f.name for f in facts if f.scores and (f.lowest_score < 0 or f.highest_score > 1)]
+    asked = config.target
+    if not bounded or not outside:
+        return asked or TargetConfig(), ()
+    if asked is None:
+        note = (
+            "listwise_softmax_ce reads targets in [0, 1]: target=minmax, for the scores go beyond"
+        )
+        return TargetConfig(kind="minmax"), (note,)
+    if asked.kind in ("score", "rank"):
+        found = next(f for f in facts if f.name == outside[0])
+        raise ConfigError(
+            f"target = {asked.kind}: listwise_softmax_ce reads targets in [0, 1], {found.name} has "
+            f"scores from {found.lowest_score:g} to {found.highest_score:g}; use target=minmax, "
+            "target=binary(T) or loss.gains=true"
+        )
+    return asked, ()

@@ -1,0 +1,151 @@
+"""From a configuration and the data's facts to a run, decided."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from raydist import log
+from raydist.config.losses import DistillationLoss, Loss
+from raydist.config.model import ScratchConfig
+from raydist.config.training import DataConfig, TrainingConfig
+from raydist.errors import DataError
+
+if TYPE_CHECKING:
+    from raydist.data.samples import SampleFacts
+    from raydist.losses.objective import Objective
+    from raydist.training.collating import Retarget
+    from raydist.training.job import Job
+    from raydist.training.sets import SetPlan
+
+__all__ = ["Recipe", "check_teacher", "decide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a verb adds to a run.
+
+    Attributes:
+        kind: what is trained.
+        model: the folder or name to start from; None starts from nothing.
+        scratch: sizes of a model from nothing.
+        model_options: keyword arguments of the model's `load`.
+        prepare: data set's configuration -> further keyword arguments of `prepare`.
+        plan: (facts, folder, data set's configuration) -> how it is trained on.
+        objective: facts of all data sets -> loss, what turns scores into targets, notes.
+    """
+
+    kind: Literal["biencoder", "crossencoder"]
+    model: str | None
+    scratch: ScratchConfig | None
+    model_options: Mapping[str, Any]
+    prepare: Callable[[DataConfig], Mapping[str, Any]]
+    plan: Callable[[SampleFacts, Path, DataConfig], SetPlan]
+    objective: Callable[[Sequence[SampleFacts]], tuple[Objective, Retarget | None, Sequence[str]]]
+
+
+def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:
+    """Prepares the data and returns the run, decided."""
+    from raydist.data.samples_prepare import prepare
+    from raydist.training.job import Job
+    from raydist.training.loop import Plan
+    from raydist.training.schedule import Schedule
+
+    facts, plans = [], []
+    for name, data in config.sets().items():
+        place = folder / "data" / name
+        options = {**config.inputs(data), **recipe.prepare(data)}
+        if rows:
+            options["max_rows"] = min(rows, options["max_rows"] or rows)
+        found = prepare(data.path, place, name=name, **options)
+        facts.append(found)
+        plans.append(recipe.plan(found, place, data))
+    objective, targets, notes = recipe.objective(facts)
+    for note in [*(f"{f.name}: {n}" for f in facts for n in f.notes), *notes]:
+        log.warn(note)
+    for plan in plans:
+        for note in plan.notes:
+            log.warn(f"{plan.name}: {note}")
+    steps = config.steps or _steps(config, plans)
+    optim = config.optim
+    job = Job(
+        kind=recipe.kind,
+        folder=folder,
+        model=recipe.model or str(folder / "scratch"),
+        sets=tuple(plans),
+        objective=objective,
+        plan=Plan(
+            steps=steps,
+            schedule=Schedule(optim.lr, steps, optim.warmup, optim.schedule, optim.floor),
+            seed=config.seed,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint.every or min(500, max(1, math.ceil(steps / 10))),
+            prefetch=config.prefetch,
+            progress=config.workers == 0,
+            folder=folder / "nonfinite",
+        ),
+        seed=config.seed,
+        accumulation=config.accumulation,
+        chunk_size=config.cache.chunk_size,
+        targets=targets,
+        model_options={**recipe.model_options, "seed": config.seed},
+        optimizer={
+            "lr": optim.lr,
+            "weight_decay": optim.weight_decay,
+            "betas": (optim.beta1, optim.beta2),
+            "eps": optim.eps,
+            "max_grad_norm": optim.clip,
+        },
+        zero=config.deepspeed.zero,
+        zero_options={
+            "offload_optimizer": config.deepspeed.offload_optimizer,
+            "offload_parameters": config.deepspeed.offload_parameters,
+        },
+        keep=config.checkpoint.keep,
+        validation={name: spec.arguments() for name, spec in config.validation.items()},
+    )
+    if recipe.scratch is not None and not rows:
+        _create(recipe.scratch, job, config.seed)
+    return job
+
+
+def _steps(config: TrainingConfig, plans: Sequence[SetPlan]) -> int:
+    return max(1, round(config.epochs * sum(plan.stream.batches for plan in plans)))
+
+
+def _create(scratch: ScratchConfig, job: Job, seed: int) -> None:
+    """Makes a model from nothing, its vocabulary trained on the data's texts."""
+    from raydist.data.samples import SampleSet
+    from raydist.models.scratch import create
+
+    target = Path(job.model)
+    if (target / "config.json").exists():
+        return
+
+    def texts() -> Iterator[str]:
+        for plan in job.sets:
+            samples = SampleSet(plan.folder)
+            for row in range(len(samples)):
+                sample = samples[row]
+                yield sample.query
+                yield from sample.documents
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".scratch-") as partial_folder:
+        place = Path(partial_folder) / "model"
+        create(texts(), place, **scratch.model_dump(), seed=seed)
+        os.replace(place, target)
+
+
+def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
+    """Raises DataError where a loss needs a teacher that a data set has not."""
+    for loss in losses:
+        if not isinstance(loss, DistillationLoss) or loss.kind == "list_mle":
+            continue
+        for found in facts:
+            if not found.scores:
+                raise DataError(f"{found.name}: has no teacher scores, which {loss.kind} needs")

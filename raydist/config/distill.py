@@ -1,0 +1,120 @@
+"""Configuration of `raydist distill`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from raydist.config.base import Block, FromScalar
+from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
+from raydist.config.model import ModelConfig, RerankerModelConfig
+from raydist.config.training import TrainingConfig
+
+__all__ = ["BiEncoderStudent", "CrossEncoderStudent", "DistillConfig", "Listwise", "Negatives"]
+
+Output = Literal["real", "log_prob", "prob"]
+
+
+class CrossEncoderStudent(RerankerModelConfig):
+    """A cross-encoder; it gets a fresh head where its folder has none."""
+
+    kind: Literal["crossencoder"] = "crossencoder"
+    """Reads query and document together."""
+    output: Output = "real"
+    """What its scores are for the loss: real numbers, log-probabilities, or probabilities."""
+
+
+class BiEncoderStudent(ModelConfig):
+    """A bi-encoder, scoring by the dot product."""
+
+    kind: Literal["biencoder"] = "biencoder"
+    """Reads query and document apart."""
+    output: Output = "real"
+    """What its scores are for the loss: real numbers, log-probabilities, or probabilities."""
+
+
+class Listwise(Block):
+    """The teacher's best documents of a query (DistillationListwiseSampler)."""
+
+    primary: ClassVar[str | None] = "kind"
+
+    kind: Literal["listwise"] = "listwise"
+    """Lists as the teacher gives them."""
+    top_k: int = Field(0, ge=0)
+    """Documents of a list that are used at all, the best first; 0 = all."""
+    size: int = Field(16, ge=0)
+    """Documents drawn of them for a step, all in turn over the passes; 0 = all at once."""
+
+
+class Negatives(Block):
+    """A judged positive against other retrieved documents (DistillationNegativesSampler)."""
+
+    primary: ClassVar[str | None] = "kind"
+
+    kind: Literal["negatives"] = "negatives"
+    """Positives by `qrels`."""
+    passages_per_query: int = Field(8, ge=2)
+    """Documents of a query in a step."""
+    positives: Literal["first", "random", "all"] = "first"
+    """The teacher's best positive, one per pass, or all of them."""
+
+
+def _student(value: Any) -> str:
+    given = value.get("kind", "crossencoder") if isinstance(value, dict) else value.kind
+    return str(given)
+
+
+def _path(text: str) -> dict[str, Any]:
+    return {"path": text}
+
+
+class DistillConfig(TrainingConfig):
+    """A reranker or bi-encoder trained from a teacher's rankings."""
+
+    model: Annotated[
+        Annotated[CrossEncoderStudent, Tag("crossencoder")]
+        | Annotated[BiEncoderStudent, Tag("biencoder")],
+        Discriminator(_student),
+        FromScalar(_path),
+    ]
+    """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
+    sampler: Annotated[Listwise | Negatives, Field(discriminator="kind")] = Listwise()
+    """Which documents of a list a step reads."""
+    loss: Loss | None = AdrMse()
+    """What is optimised."""
+    losses: dict[str, Loss] = {}
+    """Several losses by name, added up, instead of `loss`."""
+    distill: Distillation = Distillation()
+    """Distillation beside a contrastive loss (`loss.kind=infonce`)."""
+    target: Target | None = None
+    """How teacher scores become targets; as they are if not given, or scaled to [0, 1] where
+    listwise_softmax_ce needs that."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_replace_loss(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("losses") and "loss" not in data:
+            return {**data, "loss": None}
+        return data
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> DistillConfig:
+        several = self.losses and self.distill == Distillation()
+        pairs = self.model.kind == "crossencoder"
+        problems = check_losses(
+            self.loss, None if several else self.distill, self.losses, pairs=pairs
+        )
+        if self.loss is None and not self.losses:
+            problems.append("one of loss and losses is required")
+        if self.sampler.kind == "negatives" and not all(
+            data.qrels or self.qrels for data in self.sets().values()
+        ):
+            problems.append("sampler.kind = negatives: needs qrels=PATH to tell positives")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def objectives(self) -> dict[str, Loss]:
+        """Returns the losses by name, the one loss under its own kind."""
+        return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}

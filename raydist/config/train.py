@@ -1,0 +1,53 @@
+"""Configuration of `raydist train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetConfig, check_losses
+from raydist.config.model import ModelConfig
+from raydist.config.training import TrainingConfig
+
+__all__ = ["TrainConfig"]
+
+
+class TrainConfig(TrainingConfig):
+    """A bi-encoder trained by contrast, with or without a teacher."""
+
+    model: ModelConfig
+    """What to start from: a path or name, or `model.scratch` for nothing."""
+    train_group_size: int | None = Field(None, ge=1)
+    """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""
+    loss: Loss | None = InfoNCE()
+    """What is optimised."""
+    losses: dict[str, Loss] = {}
+    """Several losses by name, added up, instead of `loss`."""
+    distill: Distillation = Distillation()
+    """Distillation beside a contrastive loss, on where the data has teacher scores."""
+    target: Target = TargetConfig()
+    """How teacher scores become targets."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_replace_loss(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("losses") and "loss" not in data:
+            return {**data, "loss": None}
+        return data
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> TrainConfig:
+        several = self.losses and self.distill == Distillation()
+        problems = check_losses(
+            self.loss, None if several else self.distill, self.losses, pairs=False
+        )
+        if self.loss is None and not self.losses:
+            problems.append("one of loss and losses is required")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def objectives(self) -> dict[str, Loss]:
+        """Returns the losses by name, the one loss under its own kind."""
+        return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}

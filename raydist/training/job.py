@@ -1,0 +1,240 @@
+"""What every worker of a training run does, from a picklable description: load, train, save.
+
+The parts are put together here once, for bi-encoders and cross-encoders alike; the loop itself is
+`raydist.training.loop`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from raydist.data.samples import SampleSet
+from raydist.evaluation.mirror import Mirror
+from raydist.losses.objective import Objective
+from raydist.models.biencoder import BiEncoder
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.records import Sample
+from raydist.training import loop
+from raydist.training.checkpoint import LocalCheckpoints, read_state
+from raydist.training.collate import Batch
+from raydist.training.collating import Retarget, collate_pairs, collate_texts
+from raydist.training.engine import Engine, TorchEngine
+from raydist.training.final import save_final
+from raydist.training.listeners import Listeners
+from raydist.training.listening import Submit, make_listeners
+from raydist.training.samplers import Order
+from raydist.training.sets import SetPlan
+from raydist.training.source import BatchSource, Part
+from raydist.training.step import biencoder_step, crossencoder_step
+from raydist.training.validation import Ranks
+from raydist.training.worker import Place
+
+__all__ = ["CHECKPOINTS", "LISTENERS", "Job", "model_class", "run_job"]
+
+CHECKPOINTS = "checkpoints"
+LISTENERS = "listeners"
+
+Kind = Literal["biencoder", "crossencoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run, decided: all that a worker needs to know.
+
+    Attributes:
+        kind: what is trained.
+        folder: the run's folder.
+        model: the folder or name to start from.
+        model_options: keyword arguments of the model's `load`.
+        sets: the data sets.
+        objective: the loss.
+        plan: steps, rates, logs.
+        seed: of the order, the draws and dropout.
+        accumulation: parts that a step is computed in.
+        chunk_size: rows encoded at a time (gradient caching); 0 = off.
+        targets: turns teacher scores into targets.
+        optimizer: keyword arguments of the engine: lr, weight_decay, betas, eps, max_grad_norm.
+        zero: ZeRO stage; 0 needs no DeepSpeed.
+        zero_options: further keyword arguments of the DeepSpeed engine.
+        keep: checkpoints that are kept.
+        validation: listeners' arguments by id.
+        submit: starts an evaluation beside training.
+        settings: travels with the final model.
+    """
+
+    kind: Kind
+    folder: Path
+    model: str
+    sets: tuple[SetPlan, ...]
+    objective: Objective
+    plan: loop.Plan
+    seed: int = 0
+    accumulation: int = 1
+    chunk_size: int = 0
+    targets: Retarget | None = None
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    zero: int = 0
+    zero_options: Mapping[str, Any] = field(default_factory=dict)
+    keep: int = 2
+    validation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    submit: Submit | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def order(self) -> Order:
+        """The global order of its samples."""
+        return Order(tuple(plan.stream for plan in self.sets), self.seed)
+
+
+def model_class(kind: Kind) -> type[BiEncoder] | type[CrossEncoderModel]:
+    """Returns the class of what is trained."""
+    return BiEncoder if kind == "biencoder" else CrossEncoderModel
+
+
+def run_job(job: Job, place: Place) -> dict[str, Any]:
+    """Trains, saves the final model and returns how it went (the same on every rank)."""
+    model = model_class(job.kind).load(job.model, device=place.device, **job.model_options)
+    engine = _engine(job, model)
+    checkpoints = LocalCheckpoints(
+        job.folder / CHECKPOINTS, keep=job.keep, rank=place.rank, barrier=place.barrier
+    )
+    latest = checkpoints.latest()
+    place.barrier()
+    reached = read_state(latest)["step"] if latest else 0
+    mirror = Mirror(job.folder, resume_step=reached) if place.rank == 0 else None
+    parts = tuple(_part(job, plan, model) for plan in job.sets)
+    source = BatchSource(job.order, parts, place.rank, place.world_size, job.accumulation)
+    listeners = _listeners(job, place, mirror)
+    step = biencoder_step if job.kind == "biencoder" else crossencoder_step
+
+    def log(number: int, values: Mapping[str, float]) -> None:
+        assert mirror is not None
+        mirror.step(number, values)
+
+    outcome = loop.run(
+        engine,
+        lambda batches: step(engine, batches, job.objective, chunk_size=job.chunk_size),
+        job.objective.total,
+        source,
+        job.plan,
+        log=log,
+        checkpoints=checkpoints,
+        listener=listeners,
+        due=_due(job),
+        agree=place.agree,
+    )
+    probe = _probe(job, parts[0], place.device)
+    save_final(
+        engine,
+        job.folder,
+        probe=probe,
+        load=partial(_reload, job, place.device),
+        settings={**job.settings, "step": outcome.step},
+        barrier=place.barrier,
+    )
+    result = asdict(outcome)
+    if math.isnan(outcome.loss):
+        result["loss"] = None
+    return result
+
+
+def _engine(job: Job, model: torch.nn.Module) -> Engine:
+    if job.zero == 0:
+        return TorchEngine(model, **job.optimizer)
+    from raydist.training.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine(model, zero=job.zero, **job.optimizer, **job.zero_options)  # type: ignore[arg-type]
+
+
+def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part:
+    samples = SampleSet(plan.folder, prompt=plan.prompt)
+    targets = job.targets if plan.targets else None
+
+    def texts(drawn: Sequence[Sample], rows: Sequence[int], total: int) -> Batch:
+        assert isinstance(model, BiEncoder)
+        return collate_texts(
+            drawn,
+            model,
+            dataset=plan.name,
+            rows=rows,
+            targets=targets,
+            answers=plan.answers,
+            answer_targets=plan.answer_targets,
+            no_in_batch=plan.no_in_batch,
+            symmetric=plan.symmetric,
+            global_samples=total,
+        )
+
+    def pairs(drawn: Sequence[Sample], rows: Sequence[int], total: int) -> Batch:
+        assert isinstance(model, CrossEncoderModel)
+        return collate_pairs(
+            drawn, model, dataset=plan.name, rows=rows, targets=targets, global_samples=total
+        )
+
+    return Part(plan.name, samples, plan.sampler, texts if job.kind == "biencoder" else pairs)
+
+
+def _listeners(job: Job, place: Place, mirror: Mirror | None) -> Listeners | None:
+    if not job.validation:
+        return None
+
+    def gather(value: Any) -> list[Any]:
+        if place.world_size == 1:
+            return [value]
+        found: list[Any] = [None] * place.world_size
+        dist.all_gather_object(found, value)
+        return found
+
+    return make_listeners(
+        job.validation,
+        folder=job.folder / LISTENERS,
+        steps=job.plan.steps,
+        ranks=Ranks(place.rank, place.world_size, gather),
+        mirror=mirror,
+        submit=job.submit,
+    )
+
+
+def _due(job: Job) -> Callable[[int], bool]:
+    intervals = {spec["interval"] for spec in job.validation.values() if "interval" in spec}
+    return lambda step: step == job.plan.steps or any(step % i == 0 for i in intervals)
+
+
+def _probe(job: Job, part: Part, device: torch.device) -> Callable[[Any], torch.Tensor]:
+    """Returns what gives a model's output for a few of the training texts."""
+    samples = [part.rows[row] for row in range(min(4, len(part.rows)))]
+    queries = [sample.query for sample in samples]
+    documents = [sample.documents[0] for sample in samples]
+
+    def embed(model: BiEncoder) -> torch.Tensor:
+        both: list[tuple[list[str], Literal["query", "document"]]] = [
+            (queries, "query"),
+            (documents, "document"),
+        ]
+        outputs = []
+        for texts, role in both:
+            inputs = model.pad(model.tokenize(texts, role))
+            outputs.append(model({k: v.to(device) for k, v in inputs.items()}, role))
+        return torch.cat(outputs)
+
+    def score(model: CrossEncoderModel) -> torch.Tensor:
+        inputs = model.pad(model.tokenize(queries, documents))
+        output: torch.Tensor = model({k: v.to(device) for k, v in inputs.items()})
+        return output
+
+    return embed if job.kind == "biencoder" else score
+
+
+def _reload(job: Job, device: torch.device, folder: Path) -> BiEncoder | CrossEncoderModel:
+    kept = ("dtype", "autocast", "attention", "truncate")
+    options = {name: job.model_options[name] for name in kept if name in job.model_options}
+    return model_class(job.kind).load(folder, device=device, **options)
