@@ -1,0 +1,100 @@
+"""Measures a running service under load: latency quantiles, pairs per second, status counts.
+
+    raydist load url=http://127.0.0.1:8000 rate=50 seconds=10
+    raydist load url=http://127.0.0.1:8000 clients=8 seconds=10
+
+The figures go to standard output as one JSON object, a table to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import cycle, islice
+from typing import Any
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.loadtest import LoadConfig
+from raydist.errors import JobError
+
+__all__ = ["Config", "run"]
+
+Config = LoadConfig
+_DOCUMENTS = 10_000
+
+
+def run(config: LoadConfig, flags: Flags) -> int:
+    """Sends the load, prints the figures; 1 if nothing was answered."""
+    from raydist.serving.load import run_load
+
+    bodies = _bodies(config)
+    how = f"{config.rate:g} requests/s" if config.rate else f"{config.clients or 4} clients"
+    if flags.dry_run:
+        log.say(f"would send {how} to {config.url}{config.route} for {config.seconds:g} s")
+        return 0
+    total = int(config.rate * config.seconds) if config.rate else None
+    with log.Progress(f"load ({how})", total=total, unit="answers") as progress:
+        result = run_load(
+            config.url,
+            bodies,
+            route=config.route,
+            seconds=config.seconds,
+            rate=config.rate,
+            clients=0 if config.rate else config.clients or 4,
+            most_in_flight=config.most_in_flight,
+            timeout_s=config.timeout,
+            key=os.environ.get(config.key_env),
+            on_answer=progress.advance,
+        )
+    figures = result.figures()
+    if not result.latencies_s:
+        raise JobError(f"url = {config.url}: no request was answered: {dict(result.statuses)}")
+    log.table(f"{config.url}{config.route}, {how}", ["what", "value"], list(figures.items()))
+    if result.late_s > 0.1:
+        log.warn(f"this machine sent up to {result.late_s * 1e3:.0f} ms late: lower the rate")
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+    _track(config, figures)
+    return 0
+
+
+def _bodies(config: LoadConfig) -> Iterator[dict[str, Any]]:
+    from raydist.serving.load import documents_of, rerank_bodies
+
+    queries = documents_of(5, 64, config.seed + 1)
+    if config.queries is not None:
+        from raydist.data.readers import read_queries
+
+        queries = [query.text for query in read_queries(**config.queries.arguments())]
+    if config.route.endswith("/search"):
+        return ({"query": query} for query in cycle(queries))
+    texts = documents_of(config.words, 1000, config.seed)
+    if config.corpus is not None:
+        from raydist.data.readers import read_documents
+
+        tables = read_documents(**config.corpus.arguments())
+        rows = (text for table in tables for text in table["text"].to_pylist())
+        texts = list(islice(rows, _DOCUMENTS))
+    return rerank_bodies(queries, texts, config.documents, config.seed)
+
+
+def _track(config: LoadConfig, figures: dict[str, float]) -> None:
+    from raydist.evaluation.tracking import resolve_uri
+
+    uri = resolve_uri(config.tracking.uri)
+    if uri is None:
+        return
+    import tempfile
+
+    from raydist.evaluation.mirror import Mirror
+    from raydist.evaluation.tracking import Tracker
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = config.tracking.model_dump(include={"experiment", "name", "parent", "tags"})
+        options["name"] = options["name"] or "load"
+        tracker = Tracker.start(folder, uri=uri, **options)
+        mirror = Mirror(tracker.folder)
+        mirror.params(config.resolved())
+        mirror.metrics(0, figures)
+        tracker.close()

@@ -1,0 +1,196 @@
+"""A bounded load generator for the service: a fixed rate, or a fixed number of clients.
+
+At a fixed rate requests are sent when they are due, whether earlier ones were answered or not, and
+latency counts from when a request was due: a server that stalls cannot slow its own measurement
+down. With clients, each sends its next request when its last was answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+
+__all__ = ["Bodies", "LoadResult", "documents_of", "rerank_bodies", "run_load"]
+
+Bodies = Iterator[dict[str, Any]]
+
+_WORDS = (  # noqa: SIM905
+    "retrieval index query document rank term posting cluster vector neural sparse dense train "
+    "loss gradient batch negative relevance judgement topic passage encoder token length score"
+).split(" ")
+
+
+@dataclass(slots=True)
+class LoadResult:
+    """What was measured.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        latencies_s: of the answered requests, in the order of the answers.
+        statuses: answers by status code; `timeout` and `refused` for requests without an answer.
+        pairs: query-document pairs in requests that were answered with 200.
+        late_s: how late the generator itself was at worst (fixed rate only).
+    """
+
+    seconds: float = 0.0
+    latencies_s: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    pairs: int = 0
+    late_s: float = 0.0
+
+    def quantile_ms(self, q: float) -> float:
+        """Returns a latency quantile in milliseconds; NaN if nothing was answered."""
+        return float(np.quantile(self.latencies_s, q) * 1e3) if self.latencies_s else float("nan")
+
+    def figures(self) -> dict[str, float]:
+        """Returns the figures by name, milliseconds and per second."""
+        answered = len(self.latencies_s)
+        per_s = 1.0 / self.seconds if self.seconds else 0.0
+        found = {
+            "requests": float(sum(self.statuses.values())),
+            "requests_per_s": answered * per_s,
+            "pairs_per_s": self.pairs * per_s,
+            "p50_ms": self.quantile_ms(0.5),
+            "p95_ms": self.quantile_ms(0.95),
+            "p99_ms": self.quantile_ms(0.99),
+        }
+        return found | {f"status_{code}": float(n) for code, n in sorted(self.statuses.items())}
+
+
+def rerank_bodies(
+    queries: Sequence[str], documents: Sequence[str], per_request: int, seed: int = 0
+) -> Bodies:
+    """Yields rerank requests without end: each query with documents drawn from the given ones."""
+    rng = np.random.default_rng(seed)
+    for query in itertools.cycle(queries):
+        drawn = rng.integers(0, len(documents), per_request)
+        yield {"query": query, "documents": [documents[i] for i in drawn]}
+
+
+def documents_of(words: int, count: int, seed: int = 0) -> list[str]:
+    """Returns made-up documents of `words` words on average, of mixed lengths."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.lognormal(np.log(max(words, 1)), 0.5, count), 1, 4 * words).astype(int)
+    return [" ".join(rng.choice(_WORDS, n)) for n in lengths]
+
+
+def run_load(
+    url: str,
+    bodies: Bodies,
+    *,
+    route: str = "/v1/rerank",
+    seconds: float = 10.0,
+    rate: float = 0.0,
+    clients: int = 0,
+    most_in_flight: int = 512,
+    timeout_s: float = 30.0,
+    key: str | None = None,
+    on_answer: Callable[[int], None] | None = None,
+) -> LoadResult:
+    """Sends requests for `seconds` and returns what was measured.
+
+    Args:
+        url: the service's root, e.g. `http://127.0.0.1:8000`.
+        bodies: the requests' JSON.
+        route: path of the endpoint.
+        seconds: how long requests are sent.
+        rate: requests per second; 0 sends with `clients`.
+        clients: clients that send one request after the other.
+        most_in_flight: requests that may be open at once; one that is due beyond it counts as
+            `refused`, so that a stalled server cannot exhaust this machine.
+        timeout_s: seconds until a request without an answer counts as `timeout`.
+        key: bearer key.
+        on_answer: called with 1 for every answer.
+    """
+    assert (rate > 0) != (clients > 0)
+    return asyncio.run(
+        _run(
+            _Load(url.rstrip("/") + route, bodies, timeout_s, key, on_answer),
+            seconds,
+            rate,
+            clients,
+            most_in_flight,
+        )
+    )
+
+
+@dataclass(slots=True)
+class _Load:
+    url: str
+    bodies: Bodies
+    timeout_s: float
+    key: str | None
+    on_answer: Callable[[int], None] | None
+    result: LoadResult = field(default_factory=LoadResult)
+
+    async def send(self, client: httpx.AsyncClient, due: float) -> None:
+        body = next(self.bodies)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        try:
+            answer = await client.post(self.url, json=body, headers=headers)
+        except httpx.TimeoutException:
+            self.result.statuses["timeout"] += 1
+            return
+        except httpx.HTTPError:
+            self.result.statuses["refused"] += 1
+            return
+        self.result.latencies_s.append(time.perf_counter() - due)
+        self.result.statuses[str(answer.status_code)] += 1
+        if answer.status_code == 200:
+            self.result.pairs += len(body.get("documents", ()))
+        if self.on_answer is not None:
+            self.on_answer(1)
+
+
+async def _run(
+    load: _Load, seconds: float, rate: float, clients: int, most_in_flight: int
+) -> LoadResult:
+    limits = httpx.Limits(max_connections=most_in_flight, max_keepalive_connections=most_in_flight)
+    begin = time.perf_counter()
+    async with httpx.AsyncClient(timeout=load.timeout_s, limits=limits) as client:
+        if rate > 0:
+            await _at_rate(load, client, begin, seconds, rate, most_in_flight)
+        else:
+            await asyncio.gather(
+                *(_one_client(load, client, begin + seconds) for _ in range(clients))
+            )
+    load.result.seconds = time.perf_counter() - begin
+    return load.result
+
+
+async def _at_rate(
+    load: _Load,
+    client: httpx.AsyncClient,
+    begin: float,
+    seconds: float,
+    rate: float,
+    most_in_flight: int,
+) -> None:
+    open_requests: set[asyncio.Task[None]] = set()
+    for due in _schedule(begin, seconds, rate):
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        load.result.late_s = max(load.result.late_s, time.perf_counter() - due)
+        if len(open_requests) >= most_in_flight:
+            load.result.statuses["refused"] += 1
+            continue
+        task = asyncio.create_task(load.send(client, due))
+        open_requests.add(task)
+        task.add_done_callback(open_requests.discard)
+    await asyncio.gather(*open_requests)
+
+
+def _schedule(begin: float, seconds: float, rate: float) -> Iterable[float]:
+    return (begin + i / rate for i in range(max(1, int(seconds * rate))))
+
+
+async def _one_client(load: _Load, client: httpx.AsyncClient, end: float) -> None:
+    while (now := time.perf_counter()) < end:
+        await load.send(client, now)

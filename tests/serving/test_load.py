@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from raydist.cli import main
+from raydist.serving.load import documents_of, rerank_bodies, run_load
+
+
+class Server:
+    """A real HTTP server on loopback that answers after a delay, then with errors."""
+
+    def __init__(self, delay_s: float, status: int = 200) -> None:
+        self.delay_s, self.status, self.seen = delay_s, status, 0
+        self.loop = asyncio.new_event_loop()
+        started = threading.Event()
+        self.thread = threading.Thread(target=self._serve, args=(started,), daemon=True)
+        self.thread.start()
+        started.wait()
+
+    def _serve(self, started: threading.Event) -> None:
+        asyncio.set_event_loop(self.loop)
+        server = self.loop.run_until_complete(asyncio.start_server(self._answer, "127.0.0.1", 0))
+        self.port = server.sockets[0].getsockname()[1]
+        started.set()
+        self.loop.run_forever()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = await reader.readline()
+            if not head:
+                return
+            length = 0
+            while (line := await reader.readline()).strip():
+                if line.lower().startswith(b"content-length"):
+                    length = int(line.split(b":")[1])
+            await reader.readexactly(length)
+            self.seen += 1
+            await asyncio.sleep(self.delay_s)
+            writer.write(f"HTTP/1.1 {self.status} X\r\nContent-Length: 2\r\n\r\n{{}}".encode())
+            await writer.drain()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    made = Server(0.05)
+    yield made
+    made.loop.call_soon_threadsafe(made.loop.stop)
+
+
+def bodies() -> Iterator[dict[str, object]]:
+    return rerank_bodies(["q"], documents_of(5, 10), 3)
+
+
+def test_a_fixed_rate_sends_what_is_due_and_counts_pairs(server: Server) -> None:
+    before = server.seen
+    result = run_load(server.url, bodies(), rate=20, seconds=1)
+    assert server.seen - before == 20 and result.statuses == {"200": 20}
+    assert result.pairs == 60 and 50 <= result.quantile_ms(0.5) < 1000
+
+
+def test_clients_wait_for_their_answers(server: Server) -> None:
+    result = run_load(server.url, bodies(), clients=2, seconds=0.5)
+    assert 2 <= result.statuses["200"] <= 22
+
+
+def test_a_stalled_server_cannot_hide(server: Server) -> None:
+    """Requests beyond the open ones are counted as refused instead of being sent later."""
+    slow = Server(0.6)
+    result = run_load(slow.url, bodies(), rate=20, seconds=0.5, most_in_flight=2)
+    slow.loop.call_soon_threadsafe(slow.loop.stop)
+    assert result.statuses == {"200": 2, "refused": 8}
+
+
+def test_requests_without_an_answer_are_counted() -> None:
+    slow = Server(5)
+    result = run_load(slow.url, bodies(), rate=4, seconds=0.5, timeout_s=0.2)
+    slow.loop.call_soon_threadsafe(slow.loop.stop)
+    assert result.statuses == {"timeout": 2} and result.figures()["pairs_per_s"] == 0
+
+
+def test_the_command_prints_figures_as_json(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["load", f"url={server.url}", "rate=20", "seconds=0.5", "documents=7"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["status_200"] == 10 and figures["pairs_per_s"] > 0 and "p99_ms" in figures
+
+
+def test_a_service_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load", "url=http://127.0.0.1:9", "rate=4", "seconds=0.5"]) == 1
+    assert "no request was answered" in capsys.readouterr().err
+    assert main(["load", "rate=4", "clients=2"]) == 2
