@@ -37,9 +37,14 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
     return dtype or ("float32" if device.type == "cpu" else "bfloat16")
 
 
-def batch_tokens_for(device: torch.device) -> int:
-    """Returns a token budget that suits the device: caches on a CPU, parallelism elsewhere."""
-    return 2048 if device.type == "cpu" else 65536
+def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
+    """Returns a token budget that suits the device.
+
+    A CPU works best on what fits its caches, and padding costs it time; an accelerator wants work.
+    """
+    if device.type != "cpu":
+        return 65536
+    return 2048 if packed else 512
 
 
 class CrossEncoderScorer:
@@ -172,9 +177,8 @@ class CrossEncoder:
         self.scorer = CrossEncoderScorer(
             model, packed=packed and where.type == "cpu", name=str(path_or_name)
         )
-        self.engine = Engine(
-            self.scorer, batch_tokens=batch_tokens or batch_tokens_for(where), threads=threads
-        )
+        budget = batch_tokens or batch_tokens_for(where, packed=self.scorer.packed)
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one score per document, larger is better; lists may be ragged or empty."""

@@ -73,7 +73,7 @@ class PrefixCache:
             return {"use_cache": False}
         device = self.decoder.device
         distinct = list(dict.fromkeys(prefixes))
-        layers = [self._layers(prefix) for prefix in distinct]
+        layers = [self.layers(prefix) for prefix in distinct]
         sizes = torch.tensor([len(prefix) for prefix in prefixes])
         position_ids = sizes[:, None] + torch.arange(tail)
         if len(distinct) == 1:
@@ -100,7 +100,8 @@ class PrefixCache:
             "use_cache": True,
         }
 
-    def _layers(self, prefix: tuple[int, ...]) -> _Layers:
+    def layers(self, prefix: tuple[int, ...]) -> _Layers:
+        """Returns the keys and values [1, H, P, D] of each layer after `prefix`."""
         kept = self._kept.get(prefix)
         if kept is not None:
             self._kept.move_to_end(prefix)

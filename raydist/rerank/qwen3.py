@@ -30,6 +30,7 @@ from raydist.models.backbone import (
 )
 from raydist.rerank.cross_encoder import batch_tokens_for, pick_device, pick_dtype
 from raydist.rerank.engine import Engine
+from raydist.rerank.packed_decoder import can_pack, last_hidden, use_packed_attention
 from raydist.rerank.prefix import PrefixCache
 from raydist.rerank.prompt import PREFIX, SUFFIX, TASK, Prompt
 from raydist.rerank.rows import Encoded, Options, Row
@@ -60,11 +61,11 @@ class Qwen3Scorer:
         suffix: the prompt's end.
         share_prefix: whether keys and values of what comes before the document are shared.
         prefixes: how many prefixes' keys and values are kept.
+        packed: run without padding, on a CPU; the model can then be used by this scorer alone.
         name: how answers name the model.
     """
 
     sigmoid = True
-    packed = False
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Qwen3Scorer:
         suffix: str = SUFFIX,
         share_prefix: bool = True,
         prefixes: int = 16,
+        packed: bool = False,
         name: str = "",
     ) -> None:
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
@@ -97,6 +99,9 @@ class Qwen3Scorer:
         # The difference of two rows, in float32: what the softmax over (no, yes) needs.
         self._direction_D = weight[yes].detach().float() - weight[no].detach().float()
         self._pad = tokenizer.pad_token_id or 0
+        self.packed = packed and model.device.type == "cpu" and can_pack(model.base_model)
+        if self.packed:
+            use_packed_attention(model)
         self.prefixes = PrefixCache(model.base_model, size=prefixes)
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
@@ -110,6 +115,10 @@ class Qwen3Scorer:
         no mask is needed, and each row's last real position is read.
         """
         base = self.model.base_model
+        if self.packed:
+            with torch.inference_mode():
+                last_nD = last_hidden(base, self.prefixes, rows)
+                return (last_nD.float() @ self._direction_D).numpy()  # type: ignore[no-any-return]
         device = self.model.device
         lengths = torch.tensor([len(row) for row in rows])
         ids_nT = torch.full((len(rows), int(lengths.max())), self._pad)
@@ -136,6 +145,7 @@ class Qwen3Reranker:
         device: "cpu", "cuda:0", ...; empty = what is there.
         dtype: float32, bfloat16 or float16; empty = what suits the device.
         batch_tokens: the engine's budget; 0 = what suits the device.
+        packed: run without padding where architecture and device allow it.
         threads: how many threads tokenise.
         options: truncation and caps of every request.
     """
@@ -152,6 +162,7 @@ class Qwen3Reranker:
         device: str = "",
         dtype: str = "",
         batch_tokens: int = 0,
+        packed: bool = True,
         threads: int = 2,
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
@@ -184,11 +195,11 @@ class Qwen3Reranker:
             prefix=prefix,
             suffix=suffix,
             share_prefix=share_prefix,
+            packed=packed,
             name=str(model),
         )
-        self.engine = Engine(
-            self.scorer, batch_tokens=batch_tokens or batch_tokens_for(where), threads=threads
-        )
+        budget = batch_tokens or batch_tokens_for(where, packed=self.scorer.packed)
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns P(yes) per document; lists may be ragged or empty."""

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.rerank.prompt import PREFIX, SUFFIX, TASK, Prompt, render
+from raydist.rerank.prompt import TASK, Prompt, render
 from raydist.rerank.qwen3 import RELEASED, Qwen3Reranker, check_name
 from raydist.rerank.rows import Options, TooLong
-from tests.rerank import small_qwen3
+from tests.rerank import naive_qwen3, small_qwen3
 
 GOLDEN = (
     b"<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
@@ -47,30 +45,7 @@ def pairs(seed: int, queries: int, low: int, high: int) -> list[tuple[str, list[
 def naive(
     folder: Path, batch: list[tuple[str, list[str]]], max_length: int = 8192
 ) -> list[list[float]]:
-    """One left-padded batch, full logits, two-way log-softmax: how the model's card does it."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    prefix = tokenizer.encode(PREFIX, add_special_tokens=False)
-    suffix = tokenizer.encode(SUFFIX, add_special_tokens=False)
-    bodies = [
-        f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {document}"
-        for query, documents in batch
-        for document in documents
-    ]
-    room = max_length - len(prefix) - len(suffix)
-    rows = tokenizer(bodies, truncation=True, max_length=room, add_special_tokens=False)
-    ids = [prefix + row + suffix for row in rows["input_ids"]]
-    inputs = tokenizer.pad({"input_ids": ids}, padding=True, return_tensors="pt")
-    inputs.pop("token_type_ids", None)
-    yes, no = (tokenizer.convert_tokens_to_ids(word) for word in ("yes", "no"))
-    with torch.no_grad():
-        last = model(**inputs).logits[:, -1, :]
-    flat = torch.log_softmax(torch.stack([last[:, no], last[:, yes]], 1), 1)[:, 1].exp().tolist()
-    scores = []
-    for _, documents in batch:
-        scores.append(flat[: len(documents)])
-        flat = flat[len(documents) :]
-    return scores
+    return naive_qwen3.score(naive_qwen3.load(folder), batch, max_length)
 
 
 def assert_close(got: list[list[float]], wanted: list[list[float]]) -> None:
@@ -83,21 +58,23 @@ def test_the_prompt_is_byte_for_byte_the_released_one() -> None:
     assert render("heart", "lung").encode() == GOLDEN
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("share_prefix", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
 def test_scores_equal_a_naive_full_logits_reference(
-    folder: Path, share_prefix: bool, batch_tokens: int
+    folder: Path, share_prefix: bool, batch_tokens: int, packed: bool
 ) -> None:
-    batch = pairs(1, 3, 1, 60)
+    batch = pairs(1, 3, 1, 160)
     fast = Qwen3Reranker(folder, share_prefix=share_prefix, batch_tokens=batch_tokens, device="cpu")
     wanted = naive(folder, batch)
     assert_close(fast.score(batch), wanted)
     assert max(map(max, wanted)) - min(map(min, wanted)) > 1e-3  # the documents are told apart
 
 
-def test_small_requests_with_different_prefixes_share_a_batch(folder: Path) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_small_requests_with_different_prefixes_share_a_batch(folder: Path, packed: bool) -> None:
     batch = pairs(2, 2, 5, 20)
-    fast = Qwen3Reranker(folder, batch_tokens=100_000, device="cpu")
+    fast = Qwen3Reranker(folder, batch_tokens=100_000, packed=packed, device="cpu")
     rows = [
         row
         for query, documents in batch

