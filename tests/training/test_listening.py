@@ -1,0 +1,138 @@
+"""Listeners made of plain values, on real small models and files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from raydist.config.validation import Aggregate, Listener
+from raydist.errors import ConfigError, DataError
+from raydist.evaluation.mirror import Mirror
+from raydist.models.biencoder import BiEncoder
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.records import Run
+from raydist.training.listening import evaluate_checkpoint, make_listeners
+
+WORDS = ["retrieval", "index", "query", "document", "vector", "corpus", "answer", "model"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    docs = [{"_id": f"d{i}", "title": w, "text": f"the {w} of a {v}"} for i, (w, v) in
+            enumerate((w, v) for w in WORDS for v in WORDS if w != v)]  # fmt: skip
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(d) + "\n" for d in docs))
+    queries = [{"_id": f"q{i}", "text": f"{w} of {WORDS[i - 1]}"} for i, w in enumerate(WORDS)]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
+    (folder / "qrels.txt").write_text("".join(f"q{i} 0 d{i * 7} 1\n" for i in range(len(WORDS))))
+    rankings = [(f"q{i}", [f"d{i * 7 + j}" for j in range(5)], [5, 4, 3, 2, 1]) for i in range(6)]
+    Run.from_lists(rankings).write(folder / "run.txt")
+    return folder
+
+
+def spec(files, **options):
+    found = Listener(
+        corpus=str(files / "corpus.jsonl"),
+        queries=str(files / "queries.jsonl"),
+        qrels=str(files / "qrels.txt"),
+        **{"interval": 1, "metrics": {"nDCG@10": True, "R@20": False}, **options},
+    )
+    return json.loads(json.dumps(found.arguments()))
+
+
+def shift(model):
+    """Changes the weights, as training would."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+
+
+def test_a_bi_encoder_is_evaluated_and_its_best_checkpoint_gives_the_same_values(
+    files, tmp_path, tiny_bert
+):
+    model = BiEncoder.load(tiny_bert, pooling="mean")
+    arguments = spec(files)
+    listeners = make_listeners(
+        {"dev": arguments}, folder=tmp_path / "out", mirror=Mirror(tmp_path / "record"), steps=2
+    )
+    model.train()
+    for step in range(3):
+        listeners.after_step(step, model)
+        shift(model)
+    assert model.training
+    info = json.loads((tmp_path / "out/dev/info.json").read_text())
+    again = evaluate_checkpoint(arguments, tmp_path / "out/dev/best/nDCG@10")
+    assert again.means["nDCG@10"] == pytest.approx(info["nDCG@10"]["value"], abs=1e-9)
+    settings = json.loads((tmp_path / "out/dev/best/nDCG@10/settings.json").read_text())
+    assert settings["listener"] == "dev" and set(settings["data"]) == {"corpus", "queries", "qrels"}
+    contract = json.loads((tmp_path / "out/dev/best/nDCG@10/raydist.json").read_text())
+    assert contract["settings"]["listener"] == "dev"
+
+
+def test_a_cross_encoder_reranks_a_fixed_run(files, tmp_path, tiny_bert):
+    model = CrossEncoderModel.load(tiny_bert, fresh_head=True)
+    arguments = spec(files, retriever={"kind": "rerank", "run": str(files / "run.txt"), "depth": 4})
+    listeners = make_listeners({"dev": arguments}, folder=tmp_path / "out", steps=1)
+    for step in range(2):
+        listeners.after_step(step, model)
+        shift(model)
+    lines = (tmp_path / "out/dev/history.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines)
+    assert first["R@20"] == second["R@20"] == 6 / 8  # two queries are not in the run
+    best = json.loads((tmp_path / "out/dev/info.json").read_text())["nDCG@10"]
+    again = evaluate_checkpoint(arguments, tmp_path / "out/dev/best/nDCG@10")
+    assert again.means["nDCG@10"] == pytest.approx(best["value"], abs=1e-9)
+
+
+def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_bert):
+    specs = {
+        "mean": Aggregate(kind="aggregate", listeners=["a", "b"]).arguments(),
+        "a": spec(files),
+        "b": spec(files, retriever={"kind": "dense", "k": 5}),
+    }
+    listeners = make_listeners(specs, folder=tmp_path)
+    listeners.after_step(0, BiEncoder.load(tiny_bert))
+    values = {
+        id: json.loads((tmp_path / id / "history.jsonl").read_text())["R@20"]
+        for id in ("a", "b", "mean")
+    }
+    assert values["mean"] == pytest.approx((values["a"] + values["b"]) / 2)
+    assert values["a"] > values["b"]
+    specs["mean"]["listeners"] = ["a", "c"]
+    with pytest.raises(ConfigError, match=r"validation.mean.listeners: c: no such listener"):
+        make_listeners(specs, folder=tmp_path)
+
+
+def test_inputs_that_do_not_fit_are_named_before_training(files, tmp_path):
+    (files / "other.txt").write_text("x1 0 d1 1\n")
+    with pytest.raises(DataError, match="none of the 8 queries is judged"):
+        make_listeners({"dev": spec(files) | {"qrels": {"path": [str(files / "other.txt")]}}},
+                       folder=tmp_path)  # fmt: skip
+    Run.from_lists([("q1", ["nowhere"], [1.0])]).write(files / "odd.txt")
+    retriever = {"kind": "rerank", "run": str(files / "odd.txt")}
+    with pytest.raises(DataError, match="no document 'nowhere'"):
+        make_listeners({"dev": spec(files, retriever=retriever)}, folder=tmp_path)
+
+
+@pytest.mark.ray
+def test_an_evaluation_beside_training_is_a_ray_task_with_the_same_values(
+    files, tmp_path, tiny_bert, ray_cluster
+):
+    for name, beside in (("sync", False), ("async", True)):
+        model = BiEncoder.load(tiny_bert, pooling="mean")
+        arguments = spec(files) | {"async": beside}
+        listeners = make_listeners({"dev": arguments}, folder=tmp_path / name, steps=2)
+        for step in range(3):
+            listeners.after_step(step, model)
+            shift(model)
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "dev/history.jsonl").open()]
+        for name in ("sync", "async")
+    ]
+    for one, other in zip(*lines, strict=True):
+        assert one["nDCG@10"] == pytest.approx(other["nDCG@10"], abs=1e-9)
+        assert one["new_best"] == other["new_best"]
