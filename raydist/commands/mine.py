@@ -4,8 +4,9 @@ r"""Writes training samples with hard negatives, from a run and judgements.
         qrels=DIR/qrels.txt out=train.jsonl negatives=15
 
 Each line has query, pos, neg, pos_scores and neg_scores. Scores are the run's, or a teacher's; a
-positive that the run does not have gets the lowest score that the run has for the query. Beside the
-file lies `OUT.raydist` with the manifest.
+positive that the run does not have gets the lowest score that the run has for the query. Training
+distils from a teacher's scores alone: a run's are marked by `score_source`. Beside the file lies
+`OUT.raydist` with the manifest.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def run(config: MineConfig, flags: Flags) -> None:
     started = time.perf_counter()
     counts: Counter[str] = Counter()
     teacher = None
+    taught = config.teacher is not None or config.scores == "teacher"
     if config.teacher is not None:
         from raydist.build import build_reranker
 
@@ -88,7 +90,9 @@ def run(config: MineConfig, flags: Flags) -> None:
             ranked, queries, qrels, texts, rules, teacher=teacher, counts=counts, batch=config.batch
         )
         for mined in samples:
-            line = record(mined, scores=config.scores, prompt=config.prompt)
+            line = record(
+                mined, scores=config.scores != "none", teacher=taught, prompt=config.prompt
+            )
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
             progress.advance()
     if not counts["samples"]:

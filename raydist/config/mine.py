@@ -56,8 +56,9 @@ class MineConfig(Verb):
     """Order each query's documents by score where a run's file does not."""
     teacher: RerankerConfig | None = None
     """A reranker that scores the texts of the result; the run's scores are written without one."""
-    scores: bool = True
-    """Write pos_scores and neg_scores."""
+    scores: Literal["auto", "teacher", "none"] = "auto"
+    """Write pos_scores and neg_scores; a run's are marked as such and training does not distil from
+    them, unless `teacher` says that the run is as good as a teacher."""
     prompt: str | None = None
     """An instruction that is written with every query."""
     batch: int = execution(256, ge=1)

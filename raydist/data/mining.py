@@ -153,12 +153,25 @@ def mine(
         yield from mined
 
 
-def record(mined: Mined, *, scores: bool = True, prompt: str | None = None) -> dict[str, Any]:
-    """Returns a line of FlagEmbedding's training data, with the ids beside the texts."""
+def record(
+    mined: Mined, *, scores: bool = True, teacher: bool = True, prompt: str | None = None
+) -> dict[str, Any]:
+    """Returns a line of FlagEmbedding's training data, with the ids beside the texts.
+
+    Args:
+        mined: the sample.
+        scores: write pos_scores and neg_scores.
+        teacher: the scores are a teacher's. Otherwise the line has `score_source: run`, and
+            raydist's training does not distil from them: a positive that the run ranks low, or does
+            not have, would be taught to be a bad answer.
+        prompt: the query's instruction.
+    """
     line: dict[str, Any] = {"query_id": mined.query_id, "query": mined.query}
     line |= {"pos": mined.positives, "neg": mined.negatives}
     if scores:
         line |= {"pos_scores": mined.positive_scores, "neg_scores": mined.negative_scores}
+        if not teacher:
+            line["score_source"] = "run"
     if prompt is not None:
         line["prompt"] = prompt
     return line | {"pos_id": mined.positive_ids, "neg_id": mined.negative_ids}

@@ -5,7 +5,8 @@ what it expected. Formats, in the words of the systems they come from:
 
 ====================  ==============================================================================
 `flagembedding`       jsonl: query, pos, neg?, pos_scores?, neg_scores?, answer?, neg_answer?,
-                      answer_scores?, neg_answer_scores?, prompt?, type?
+                      answer_scores?, neg_answer_scores?, prompt?, type?; with score_source "run"
+                      (mined negatives) the scores are no teacher's and are not taken
 `tevatron`            jsonl: query | query_text, positive_passages | positive_document_ids,
                       negative_passages | negative_document_ids (ids need a corpus)
 `lists`               jsonl: query_id, query?, candidates: [{id, score, text?}] (a teacher's list)
@@ -103,11 +104,14 @@ def _flagembedding(line: bytes, texts: Texts) -> Sample:
     positives = texts_of(record, "pos", least=1)
     negatives = texts_of(record, "neg")
     answers, answer_scores = answers_of(record)
+    scores = both_scores(record, "pos_scores", len(positives), "neg_scores", len(negatives))
+    if record.get("score_source") == "run":  # mined: how they were found, not a teacher's word
+        scores = None
     return Sample(
         query=text_of(record, "query"),
         documents=(*positives, *negatives),
         positives=len(positives),
-        scores=both_scores(record, "pos_scores", len(positives), "neg_scores", len(negatives)),
+        scores=scores,
         answer=answers[0] if answers else None,
         negative_answers=answers[1:],
         answer_scores=answer_scores,

@@ -51,14 +51,16 @@ def test_samples_are_written_with_scores_and_a_manifest(folder, capsys):
     assert (folder / "train.jsonl").read_bytes() == before
 
 
-def test_the_samples_are_what_training_reads(folder):
-    main(["mine", "run=run.txt", *BASE, "negatives=3", "prompt=find: "])
+@pytest.mark.parametrize("scores", ["auto", "teacher"])
+def test_the_samples_are_what_training_reads_and_a_runs_scores_are_no_teachers(folder, scores):
+    main(["mine", "run=run.txt", *BASE, "negatives=3", "prompt=find: ", f"scores={scores}"])
     from raydist.data.samples_formats import FORMATS, sniff
 
     line = (folder / "train.jsonl").read_bytes().splitlines()[0]
     assert sniff(line, False) == "flagembedding"
     sample = FORMATS["flagembedding"](line, None)
-    assert sample.positives == 1 and len(sample.documents) == len(sample.scores) == 4
+    assert sample.positives == 1 and len(sample.documents) == 4
+    assert (sample.scores is None) == (scores == "auto")
     assert sample.prompt == "find: "
 
 

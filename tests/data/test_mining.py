@@ -222,3 +222,4 @@ def test_a_record_is_a_line_of_flagembeddings_training_data():
         "neg_id": ["n"],
     }
     assert "pos_scores" not in record(got, scores=False)
+    assert record(got, teacher=False)["score_source"] == "run"
