@@ -1,0 +1,179 @@
+"""Builds a bag-of-words index of a corpus, or adds documents to one.
+
+    raydist index corpus=DIR/corpus.jsonl out=IDX workers=2
+    raydist index corpus=more.jsonl out=IDX --append
+
+Splits of the corpus are read, analysed and inverted by workers, and what they leave is merged by
+ranges of terms. The same command goes on where an interrupted one stopped; the result is the same
+for any number of workers. Added documents become a further segment.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.index import IndexConfig
+from raydist.errors import ConfigError, DataError
+from raydist.manifest import Output
+from raydist.shards import Split
+
+__all__ = ["KIND", "Config", "run"]
+
+Config = IndexConfig
+KIND = "bow-index"
+
+
+def run(config: IndexConfig, flags: Flags) -> None:
+    """Writes the segments, the store and the manifest."""
+    from raydist.bow.append import append_to_index
+    from raydist.bow.build import build_index, clean
+    from raydist.data.readers import fingerprint, plan_splits
+
+    corpus = config.corpus
+    if corpus.order == "list":
+        raise ConfigError("corpus.order=list: index keeps the order of the source")
+    inputs = {
+        "corpus": fingerprint(corpus.paths),
+        **{name: fingerprint(path) for name, path in _id_files(config).items()},
+    }
+    splits: Sequence[Split] = plan_splits(
+        corpus.paths, format=corpus.format, split_bytes=config.split_bytes
+    )
+    if flags.dry_run:
+        log.say(
+            f"would {'append' if flags.append else 'index'} {len(splits)} splits of "
+            f"{', '.join(corpus.paths)} {'to' if flags.append else 'into'} {config.out}"
+        )
+        return
+    read = partial(_read, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
+    if flags.append:
+        facts = append_to_index(
+            splits, read, Path(config.out), _options(config), **_how(config), inputs=inputs
+        )
+        if facts is None:
+            log.say(f"{config.out}: these documents were already appended")
+            return
+        _summary(config, facts)
+        return
+    output = Output.open(
+        config.out,
+        kind=KIND,
+        config=config.identity(),
+        inputs=inputs,
+        resolved=config.resolved(),
+    )
+    if output.complete:
+        clean(output.folder)
+        log.say(f"{config.out}: already built with the same configuration")
+        return
+    facts = build_index(splits, read, output.folder, _options(config), **_how(config))
+    _check_ids(config, facts)
+    _collect_rejects(config, output.folder, facts)
+    output.finish(**facts)
+    clean(output.folder)
+    _summary(config, facts)
+
+
+def _options(config: IndexConfig) -> Any:
+    from raydist.bow.splits import Options
+
+    return Options(
+        analyzer=config.analyzer.build(),
+        compress=config.compress,
+        block_size=config.block_size,
+        merge=config.merge,
+        store=config.store,
+        batch_size=config.batch_size,
+        memory=config.memory_per_worker,
+    )
+
+
+def _how(config: IndexConfig) -> dict[str, Any]:
+    return {
+        "max_docs": config.max_docs,
+        "duplicates": config.duplicates,
+        "workers": config.workers,
+        "cpus_per_worker": config.cpus_per_worker,
+    }
+
+
+def _id_files(config: IndexConfig) -> dict[str, str]:
+    named = {"corpus.ids": config.corpus.ids, "corpus.exclude_ids": config.corpus.exclude_ids}
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _read(
+    arguments: dict[str, Any], ids: str | None, exclude: str | None, split: Split, rejects: Any
+) -> Iterable[pa.Table]:
+    """Reads one split in a worker."""
+    from raydist.data.ids import IdList, filter_documents
+    from raydist.data.readers import read_split
+
+    tables = read_split(split, rejects=rejects, **arguments)
+    if ids is None and exclude is None:
+        return tables
+    keep, drop = (None if path is None else IdList.read(path) for path in (ids, exclude))
+    return filter_documents(tables, keep, drop, missing="ignore")
+
+
+def _check_ids(config: IndexConfig, facts: dict[str, Any]) -> None:
+    """Complains about ids to keep that the corpus did not have."""
+    if config.corpus.ids is None or config.corpus.missing == "ignore" or config.max_docs:
+        return
+    from raydist.data.ids import IdList
+
+    wanted = len(IdList.read(config.corpus.ids).ids)
+    found = facts["documents"] - facts["duplicates"]
+    if found >= wanted:
+        return
+    message = f"{config.corpus.ids}: {wanted - found:,} of {wanted:,} ids are not in the corpus"
+    if config.corpus.missing == "error":
+        raise DataError(f"{message} (corpus.missing=warn goes on)")
+    log.warn(message)
+
+
+def _collect_rejects(config: IndexConfig, folder: Path, facts: dict[str, Any]) -> None:
+    """Says how many lines were skipped and puts them into one file, if one is named."""
+    if not facts["rejected"]:
+        return
+    files = sorted(folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
+    with open(files[0], encoding="utf-8") as source:
+        first = json.loads(source.readline())
+    log.warn(
+        f"{facts['rejected']:,} bad lines skipped, the first: {first['file']}, "
+        f"line {first['line']}: {first['reason']}"
+    )
+    if config.corpus.rejects is not None:
+        with open(config.corpus.rejects, "wb") as out:
+            for file in files:
+                with open(file, "rb") as lines:
+                    shutil.copyfileobj(lines, out)
+
+
+def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
+    seconds = facts["seconds"]
+    total = sum(seconds.values())
+    with_terms = facts["documents"] - facts["empty"]
+    rows: list[tuple[str, object]] = [
+        ("documents", f"{facts['documents']:,}"),
+        ("without terms", f"{facts['empty']:,}"),
+        ("distinct terms", f"{facts['terms']:,}"),
+        ("postings", f"{facts['postings']:,}"),
+        ("average length", f"{facts['tokens'] / max(1, with_terms):.2f}"),
+        ("segments", f"{len(facts['segments']):,}"),
+        ("index", log.size(facts["bytes"])),
+        ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
+        ("time", f"{log.duration(total)} (merge {log.duration(seconds['merge'])})"),
+        ("documents/s", f"{facts['documents'] / max(total, 1e-9):,.0f}"),
+        ("text/s", f"{log.size(facts['text_bytes'] / max(total, 1e-9))}"),
+    ]
+    log.table(f"index in {config.out}", ["what", "value"], rows)

@@ -1,0 +1,46 @@
+"""Configuration of `raydist index`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raydist.config.analyze import AnalyzerConfig
+from raydist.config.base import Bytes, Verb, execution
+from raydist.config.data import CorpusSource
+
+__all__ = ["IndexConfig"]
+
+
+class IndexConfig(Verb):
+    """Builds a bag-of-words index of a corpus."""
+
+    corpus: CorpusSource
+    """The documents."""
+    out: str = Field(min_length=1)
+    """The folder to write."""
+    analyzer: AnalyzerConfig = AnalyzerConfig()
+    """How text becomes terms."""
+    max_docs: int = Field(0, ge=0)
+    """Index only the first documents; 0 is all."""
+    merge: bool = True
+    """One segment; false leaves one per split, and more where a split fills the memory."""
+    compress: bool = True
+    """Bit-packed postings; false writes plain arrays."""
+    block_size: int = Field(128, ge=8, le=4096)
+    """Postings per block, the unit that a search can skip."""
+    store: bool = True
+    """Keep the texts, for snippets, reranking and training."""
+    split_bytes: Bytes = 64 << 20
+    """Size of a split of the corpus, the unit of work and of restart."""
+    duplicates: Literal["error", "warn"] = execution("error")
+    """What it means that a document's id occurs twice."""
+    batch_size: int = execution(10_000, ge=1)
+    """Documents analysed at once."""
+    memory_per_worker: Bytes = execution(1 << 30)
+    """What a worker may use for documents and postings, besides about 300 MB for its programs."""
+    workers: int = execution(0, ge=0)
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: float = execution(1.0, gt=0)
+    """CPUs of an actor."""
