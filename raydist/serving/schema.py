@@ -1,50 +1,44 @@
-"""What the service reads and answers: one shape that several vendors' clients speak.
+"""Requests and responses of the HTTP service: Cohere's, Jina's, Voyage's and TEI's shapes at once.
 
-Requests take the fields of Cohere (v1, v2), Jina, Voyage and TEI; null means absent everywhere and
-unknown fields are ignored, because those clients send fields of their own. Responses carry both
-`results` (Cohere, Jina) and `data` (Voyage).
+A null means absent, unknown fields are ignored (clients send fields of other services), numbers are
+bounded. Limits that depend on the server's settings are checked in `limits.py`.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
-    "Document",
     "EmbeddingsRequest",
     "ErrorBody",
     "ErrorEnvelope",
+    "Kind",
+    "ModelList",
     "RerankRequest",
     "RerankResponse",
-    "RerankResult",
     "ScoreRequest",
+    "ScoreResponse",
     "SearchRequest",
-    "Timings",
-    "Truncation",
-    "Usage",
+    "SearchResponse",
 ]
 
-_HALF = re.compile("[\x00\ud800-\udfff]")
-
-Truncation = Literal["truncate", "chunk_max", "error"]
-
-
-def _clean(text: str) -> str:
-    if _HALF.search(text):
-        raise ValueError("text may hold neither NUL nor half of a surrogate pair")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_clean)]
+_RERANK_EXAMPLE: dict[str, Any] = {
+    "query": "what causes rain?",
+    "documents": ["Rain falls when clouds saturate.", "A recipe for bread."],
+    "top_n": 1,
+    "return_documents": True,
+}
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="ignore", populate_by_name=True, protected_namespaces=())
+    """Null means absent: a field's default stands in for it."""
 
-    model: Text | None = Field(None, description="A model from /v1/models; the first if absent.")
+    model_config = ConfigDict(
+        extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -54,175 +48,321 @@ class _Request(BaseModel):
         return data
 
 
-class Document(BaseModel):
-    """A document with an id of its own and further fields."""
+class TextDocument(_Request):
+    """A document as an object: `text`, an optional `id`, and fields for `rank_fields`."""
 
     model_config = ConfigDict(extra="allow")
 
-    id: Text | None = None
-    text: Text | None = None
+    id: str | int | None = None
+    """Echoed in the results."""
+    text: str | None = None
+    """What is scored, unless `rank_fields` names other fields."""
 
-    def join(self, fields: list[str] | None) -> str | None:
-        """Returns the text that is ranked: `text`, or the given fields, one a line."""
-        if not fields:
-            return self.text
-        values = {"text": self.text, "id": self.id} | (self.model_extra or {})
-        found = [values.get(name) for name in fields]
-        return "\n".join(_clean(str(value)) for value in found if isinstance(value, str)) or None
+
+Truncation = Literal["truncate", "chunk_max", "error"]
 
 
 class RerankRequest(_Request):
-    """Orders documents for a query."""
+    """A query and the documents to put in order."""
 
-    query: Text = Field(description="What is searched for.")
-    documents: list[Text | Document] = Field(
-        validation_alias=AliasChoices("documents", "texts"),
-        description="Strings, or objects with `text` and optionally `id`.",
+    model_config = ConfigDict(
+        extra="ignore",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra={"example": _RERANK_EXAMPLE},
     )
-    top_n: int | None = Field(
-        None,
-        ge=1,
-        validation_alias=AliasChoices("top_n", "top_k"),
-        description="How many results to return; all if absent.",
-    )
-    return_documents: bool = Field(False, description="Repeat each document's text.")
-    rank_fields: list[Text] | None = Field(None, description="Fields of the documents to rank by.")
-    max_tokens_per_doc: int | None = Field(
-        None, ge=1, description="Tokens of a document that are read; the model's limit if absent."
-    )
-    truncation: Truncation | bool = Field(
-        "truncate",
-        validation_alias=AliasChoices("truncation", "truncate"),
-        description=(
-            "A document that is too long is cut (truncate), scored piece by piece and counted by "
-            "its best (chunk_max), or refused (error). True is truncate, false is error."
-        ),
-    )
-    instruction: Text | None = Field(None, description="What the model is told to look for.")
-    raw_scores: bool = Field(False, description="Scores before the sigmoid.")
+
+    query: str
+    """What is asked."""
+    documents: list[str | TextDocument] = Field(default_factory=list)
+    """Texts, or objects with `text` (Cohere v1, Jina)."""
+    texts: list[str] | None = None
+    """The same under TEI's name, instead of `documents`."""
+    model: str | None = None
+    """A served model's name; the server's reranker if absent."""
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    """How many results; all if absent."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """The same under Voyage's name."""
+    return_documents: bool = False
+    """Whether results carry the documents' texts."""
+    return_text: bool = False
+    """The same under TEI's name."""
+    rank_fields: list[str] | None = None
+    """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
+    max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
+    """Documents are cut to so many tokens."""
+    max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
+    """Accepted for Cohere v1's clients; pieces are made with `truncation: chunk_max`."""
+    truncation: Truncation | bool = "truncate"
+    """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says)."""
+    truncate: bool | None = None
+    """TEI's name: false is `truncation: error`."""
+    instruction: str | None = None
+    """What the reranker looks for, where it follows instructions."""
+    raw_scores: bool = False
+    """Return the model's logits as scores."""
+
+    @model_validator(mode="after")
+    def _one_list(self) -> RerankRequest:
+        if self.texts is not None and self.documents:
+            raise ValueError("give documents or texts, not both")
+        if self.texts is None and "documents" not in self.model_fields_set:
+            raise ValueError("documents is required")
+        return self
 
     @property
-    def how(self) -> Truncation:
-        """How long documents are treated."""
-        if isinstance(self.truncation, bool):
-            return "truncate" if self.truncation else "error"
-        return self.truncation
+    def limit(self) -> int | None:
+        """How many results are asked for."""
+        return self.top_n if self.top_n is not None else self.top_k
 
-    def texts(self) -> list[str | None]:
-        """Returns the text of each document, None where an object has none."""
-        return [d if isinstance(d, str) else d.join(self.rank_fields) for d in self.documents]
+    @property
+    def mode(self) -> Truncation:
+        """What happens to documents that do not fit."""
+        if self.truncation is False or self.truncate is False:
+            return "error"
+        return "truncate" if self.truncation is True else self.truncation
 
-    def ids(self) -> list[str | None]:
-        """Returns the documents' own ids."""
-        return [None if isinstance(d, str) else d.id for d in self.documents]
+    def contents(self) -> list[str]:
+        """Returns the texts to score; raises ValueError naming a document without text."""
+        listed: Sequence[str | TextDocument] = (
+            self.texts if self.texts is not None else self.documents
+        )
+        return [_content(place, item, self.rank_fields) for place, item in enumerate(listed)]
+
+    def ids(self) -> list[str | int | None]:
+        """Returns the documents' own ids, None where there is none."""
+        if self.texts is not None:
+            return [None] * len(self.texts)
+        return [None if isinstance(item, str) else item.id for item in self.documents]
+
+
+def _content(place: int, item: str | TextDocument, fields: Sequence[str] | None) -> str:
+    if isinstance(item, str):
+        return item
+    if fields:
+        values = {"text": item.text, "id": item.id, **(item.model_extra or {})}
+        found = [str(values[name]) for name in fields if values.get(name) is not None]
+        if found:
+            return "\n".join(found)
+        raise ValueError(f"documents[{place}] has none of the rank_fields {', '.join(fields)}")
+    if item.text is None:
+        raise ValueError(f"documents[{place}] has no text")
+    return item.text
 
 
 class ScoreRequest(_Request):
-    """Scores pairs: one query for several documents, or lists of equal length."""
+    """Pairs to score, in order: one query for all texts, or one per text."""
 
-    text_1: Text | list[Text] = Field(
-        validation_alias=AliasChoices("text_1", "queries", "query"), description="Queries."
-    )
-    text_2: Text | list[Text] = Field(
-        validation_alias=AliasChoices("text_2", "documents", "document"), description="Documents."
-    )
-    instruction: Text | None = Field(None, description="What the model is told to look for.")
-    raw_scores: bool = Field(False, description="Scores before the sigmoid.")
+    queries: list[str] | str
+    """One query, or as many as there are documents."""
+    documents: list[str]
+    """Texts."""
+    model: str | None = None
+    """A served model's name; the server's reranker if absent."""
+    truncation: Truncation = "truncate"
+    """A document that does not fit is cut, scored in pieces, or refused."""
+    instruction: str | None = None
+    """What the reranker looks for, where it follows instructions."""
+    raw_scores: bool = False
+    """Return the model's logits as scores."""
 
     @model_validator(mode="after")
-    def _lengths(self) -> ScoreRequest:
-        first = self.text_1
-        if isinstance(first, list) and len(first) != 1 and len(first) != len(self.second()):
-            raise ValueError(f"text_1 has {len(first)} texts, text_2 {len(self.second())}")
+    def _as_many(self) -> ScoreRequest:
+        if not isinstance(self.queries, str) and len(self.queries) != len(self.documents):
+            raise ValueError(
+                f"queries has {len(self.queries)} texts and documents {len(self.documents)}; give "
+                "one query for all or one for each"
+            )
         return self
-
-    def second(self) -> list[str]:
-        """Returns the documents as a list."""
-        return [self.text_2] if isinstance(self.text_2, str) else self.text_2
-
-    def first(self) -> list[str]:
-        """Returns the query of each document."""
-        if isinstance(self.text_1, str):
-            return [self.text_1] * len(self.second())
-        return self.text_1 * len(self.second()) if len(self.text_1) == 1 else self.text_1
 
 
 class EmbeddingsRequest(_Request):
-    """OpenAI's embeddings request."""
+    """Texts to embed, as in OpenAI's API."""
 
-    input: Text | list[Text] = Field(description="A text or several.")
-    encoding_format: Literal["float", "base64"] = Field("float", description="How vectors travel.")
-    dimensions: int | None = Field(None, ge=1, description="First dimensions only (Matryoshka).")
-    input_type: Literal["query", "document", "search_query", "search_document"] = Field(
-        "document", description="Which of the model's two roles the texts have."
-    )
+    input: str | list[str]
+    """A text or several."""
+    model: str | None = None
+    """The served embedding model's name; the server's if absent."""
+    encoding_format: Literal["float", "base64"] = "float"
+    """Numbers, or float32 in little-endian base64."""
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    """Keep the first so many dimensions, scaled to unit length."""
+    input_type: Literal["query", "document"] = "document"
+    """Which instruction and tower a text gets."""
     user: str | None = None
+    """Ignored."""
 
-    def texts(self) -> list[str]:
-        """Returns the texts as a list."""
-        return [self.input] if isinstance(self.input, str) else self.input
+    @field_validator("input")
+    @classmethod
+    def _something(cls, value: str | list[str]) -> str | list[str]:
+        if not value:
+            raise ValueError("input is empty")
+        return value
 
 
 class SearchRequest(_Request):
-    """Searches the served index."""
+    """A query against the served index."""
 
-    query: Text = Field(min_length=1, description="What is searched for.")
-    k: int = Field(10, ge=1, le=1000, description="How many results to return.")
-    rerank: bool = Field(True, description="Rerank, where the service has a reranker.")
-    depth: int | None = Field(None, ge=1, le=1000, description="Candidates that are reranked.")
-    ids: list[Text] | None = Field(None, description="Only documents with these ids.")
-    return_documents: bool = Field(True, description="Return titles and texts.")
-
-
-class Timings(BaseModel):
-    """Milliseconds by stage."""
-
-    queue: float = 0.0
-    tokenize: float = 0.0
-    infer: float = 0.0
+    query: str
+    """What is asked."""
+    k: Annotated[int, Field(ge=1, le=1000)] = 10
+    """How many results."""
+    rerank: bool = True
+    """Whether the server's reranker orders the first `depth` results."""
+    depth: Annotated[int, Field(ge=1, le=1000)] = 100
+    """How many documents are fetched for fusion and reranking."""
+    ids: list[str] | None = None
+    """Only these documents may be found."""
+    return_documents: bool = True
+    """Whether results carry the documents' texts."""
 
 
-class Usage(BaseModel):
-    """Tokens."""
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+class DocumentText(_Answer):
+    """A document in a result."""
+
+    text: str
+
+
+class RerankResult(_Answer):
+    """One document's place in the ranking."""
+
+    index: int
+    """Its position in the request."""
+    id: str | int | None = None
+    """Its own id, if it had one."""
+    relevance_score: float
+    """Larger is better."""
+    document: DocumentText | None = None
+    """Its text, if asked for."""
+    truncated: bool = False
+    """Whether a part of it was not read."""
+    chunks: int = 1
+    """In how many pieces it was read."""
+
+
+class Usage(_Answer):
+    """Tokens of a request."""
 
     prompt_tokens: int = 0
     total_tokens: int = 0
     cached_prefix_tokens: int = 0
+    """Tokens of shared prefixes that were not computed again."""
 
 
-class RerankResult(BaseModel):
-    """One document's score."""
+class ApiVersion(_Answer):
+    """Cohere's version block."""
 
-    index: int
-    id: str | None = None
-    relevance_score: float
-    document: dict[str, Any] | None = None
-    truncated: bool = False
-    chunks: int = 1
+    version: str = "2"
 
 
-class RerankResponse(BaseModel):
-    """Documents by score, descending, equal scores by index."""
+class Meta(_Answer):
+    """About the answer."""
+
+    api_version: ApiVersion = ApiVersion()
+    warnings: list[str] = []
+    timings_ms: dict[str, float] = {}
+    """Milliseconds by stage."""
+
+
+class RerankResponse(_Answer):
+    """Results best first; equal scores in the request's order."""
 
     id: str
     object: Literal["rerank"] = "rerank"
     model: str
     results: list[RerankResult]
-    data: list[RerankResult] = Field(description="The results again, as Voyage names them.")
+    data: list[RerankResult]
+    """The same under Voyage's name."""
     usage: Usage
-    meta: dict[str, Any]
+    meta: Meta
 
 
-class ErrorBody(BaseModel):
+class ScoreResponse(_Answer):
+    """One score per document, in the request's order."""
+
+    id: str
+    object: Literal["score"] = "score"
+    model: str
+    scores: list[float]
+    usage: Usage
+    meta: Meta
+
+
+class Embedding(_Answer):
+    """One text's vector."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsResponse(_Answer):
+    """Vectors in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    model: str
+    data: list[Embedding]
+    usage: Usage
+
+
+class SearchResult(_Answer):
+    """One found document."""
+
+    rank: int
+    id: str
+    score: float
+    """The last stage's score."""
+    scores: dict[str, float]
+    """The score of each stage that saw it."""
+    title: str | None = None
+    text: str | None = None
+
+
+class SearchResponse(_Answer):
+    """Found documents, best first."""
+
+    id: str
+    object: Literal["search"] = "search"
+    results: list[SearchResult]
+    timings_ms: dict[str, float]
+    """Milliseconds by stage."""
+
+
+Kind = Literal["reranker", "embedder", "index"]
+
+
+class ModelInfo(_Answer):
+    """A served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    owned_by: str = "raydist"
+    kind: Kind
+
+
+class ModelList(_Answer):
+    """All served models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelInfo]
+
+
+class ErrorBody(_Answer):
     """What went wrong."""
 
     message: str
     type: str
     param: str | None = None
-    code: str | None = None
+    code: str
 
 
-class ErrorEnvelope(BaseModel):
-    """Every error has this form."""
+class ErrorEnvelope(_Answer):
+    """The form of every error."""
 
     error: ErrorBody

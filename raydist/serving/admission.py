@@ -1,0 +1,100 @@
+"""Admission: how much work is let in, counted in estimated tokens, before anything is computed.
+
+A request is let in while the tokens under way fit, and while its client does not hold more than its
+share when others are there. Everything else is refused at once with the time after which there will
+probably be room, so no queue grows without bound.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from raydist.serving.errors import overloaded
+
+__all__ = ["Admission", "estimate_tokens"]
+
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimate_tokens(query: str, documents: Sequence[str], overhead: int = 8) -> int:
+    """Returns roughly how many tokens scoring will cost: each document with the query."""
+    each = len(query) // _CHARACTERS_PER_TOKEN + overhead
+    return sum(len(text) // _CHARACTERS_PER_TOKEN + each for text in documents)
+
+
+class Admission:
+    """Counts what is under way; used by one event loop, so it needs no lock.
+
+    Args:
+        max_tokens: estimated tokens under way at once. A larger request is let in alone.
+        max_requests: requests under way at once.
+        share: of `max_tokens` that one client may hold while another one is there.
+        tokens_per_s: what the service is thought to do before it has been measured.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_tokens: int,
+        max_requests: int,
+        share: float = 0.5,
+        tokens_per_s: float = 2000.0,
+    ) -> None:
+        self.max_tokens = max_tokens
+        self.max_requests = max_requests
+        self.share = share
+        self.tokens = 0
+        self.requests = 0
+        self.tokens_per_s = tokens_per_s
+        self._by_client: Counter[str] = Counter()
+        self._busy_since = 0.0
+        self._done = 0
+
+    @contextmanager
+    def enter(self, tokens: int, client: str = "") -> Iterator[None]:
+        """Lets a request of `tokens` in for the duration of the block.
+
+        Raises:
+            ServiceError: 429 with Retry-After.
+        """
+        held = self._by_client[client]
+        alone = self.requests == 0
+        if self.requests >= self.max_requests:
+            raise overloaded(self._wait(tokens), f"{self.requests} requests are under way")
+        if not alone and self.tokens + tokens > self.max_tokens:
+            raise overloaded(self._wait(tokens), f"about {self.tokens} tokens are under way")
+        others = len(self._by_client) > (1 if held else 0)
+        if held and others and held + tokens > self.share * self.max_tokens:
+            raise overloaded(self._wait(tokens), "this client's share of the work is used up")
+        if alone:
+            self._busy_since, self._done = time.monotonic(), 0
+        self.requests += 1
+        self.tokens += tokens
+        self._by_client[client] += tokens
+        finished = False
+        try:
+            yield
+            finished = True
+        finally:
+            self.requests -= 1
+            self.tokens -= tokens
+            self._by_client[client] -= tokens
+            if self._by_client[client] <= 0:
+                del self._by_client[client]
+            if finished:
+                self._measure(tokens)
+
+    def _wait(self, tokens: int) -> float:
+        """Returns the seconds until there is probably room for `tokens`."""
+        over = self.tokens + tokens - self.max_tokens
+        return min(60.0, max(over, tokens) / self.tokens_per_s)
+
+    def _measure(self, tokens: int) -> None:
+        self._done += tokens
+        elapsed = time.monotonic() - self._busy_since
+        if elapsed > 0.5:
+            self.tokens_per_s = 0.7 * self.tokens_per_s + 0.3 * self._done / elapsed
+            self._busy_since, self._done = time.monotonic(), 0

@@ -1,0 +1,87 @@
+"""Errors of the HTTP service, all in one envelope: `{error: {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+__all__ = ["ServiceError", "deadline", "not_ready", "overloaded"]
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    422: "invalid_request_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable",
+    504: "timeout_error",
+}
+
+
+class ServiceError(Exception):
+    """An answer that is an error.
+
+    Args:
+        status: the HTTP status.
+        message: what went wrong and what is allowed.
+        code: a short word for programs.
+        param: the field, if one is at fault.
+        headers: to be sent along.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.headers = headers or {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.status, self.message, self.code, self.param, self.headers)
+
+    def body(self) -> dict[str, object]:
+        """Returns the envelope."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": _TYPES.get(self.status, "server_error"),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+
+def _rebuild(
+    status: int, message: str, code: str, param: str | None, headers: dict[str, str]
+) -> ServiceError:
+    return ServiceError(status, message, code, param=param, headers=headers)
+
+
+def overloaded(retry_after_s: float, what: str) -> ServiceError:
+    """Returns a 429 that says when to come again."""
+    seconds = max(1, round(retry_after_s))
+    return ServiceError(
+        429,
+        f"{what}; come again in {seconds} s",
+        "overloaded",
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+def not_ready(message: str) -> ServiceError:
+    """Returns a 503."""
+    return ServiceError(503, message, "not_ready", headers={"Retry-After": "1"})
+
+
+def deadline(seconds: float) -> ServiceError:
+    """Returns a 504."""
+    return ServiceError(504, f"not answered within {seconds:g} s", "deadline")

@@ -1,0 +1,106 @@
+"""Search over index folders: retrievers, fusion, texts, and the score of each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raydist.protocols import Retriever
+from raydist.records import Document, Query, Run
+
+__all__ = ["Hit", "Searcher"]
+
+
+class Texts(Protocol):
+    """A document store."""
+
+    def get(self, doc_ids: Sequence[str], /) -> Sequence[Document | None]:
+        """Returns a document for each id, None where there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class Hit:
+    """One found document with the score of each stage that saw it."""
+
+    doc_id: str
+    scores: dict[str, float]
+    document: Document | None = None
+
+
+class Searcher:
+    """Searches one index or several.
+
+    Args:
+        retrievers: by the name that results show.
+        store: the documents' texts, None where no index has any.
+        fuse: turns several runs into one; needed for several retrievers.
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Retriever],
+        store: Texts | None,
+        fuse: Callable[[Sequence[Run], int], Run] | None = None,
+    ) -> None:
+        assert retrievers and (fuse is not None or len(retrievers) == 1)
+        self.retrievers = dict(retrievers)
+        self.store = store
+        self.fuse = fuse
+
+    def search(
+        self, query: str, depth: int, ids: Sequence[str] | None = None
+    ) -> tuple[list[Hit], dict[str, float]]:
+        """Returns at most `depth` hits, best first, and the milliseconds of each stage.
+
+        Args:
+            query: what is asked.
+            depth: how many documents each retriever gives.
+            ids: only these may be found. They are filtered after the search, which goes ten times
+                as deep for it.
+        """
+        asked = [Query("q", query)]
+        allowed = None if ids is None else set(ids)
+        deep = depth if allowed is None else depth * 10
+        timings: dict[str, float] = {}
+        runs: list[Run] = []
+        stages: list[tuple[str, Run]] = []
+        for name, retriever in self.retrievers.items():
+            begun = time.perf_counter()
+            found = _only(retriever.search(asked, deep), allowed).top(depth)
+            timings[name] = _ms(begun)
+            runs.append(found)
+            stages.append((name, found))
+        last = runs[0]
+        if self.fuse is not None and len(runs) > 1:
+            begun = time.perf_counter()
+            last = self.fuse(runs, depth)
+            timings["fusion"] = _ms(begun)
+            stages.append(("fusion", last))
+        scores: dict[str, dict[str, float]] = {}
+        for name, run in stages:
+            for _, doc_ids, values in run:
+                for doc_id, value in zip(doc_ids, values.tolist()):
+                    scores.setdefault(doc_id, {})[name] = value
+        order = [doc_id for _, doc_ids, _ in last for doc_id in doc_ids]
+        begun = time.perf_counter()
+        texts: Sequence[Any] = self.store.get(order) if self.store else [None] * len(order)
+        timings["texts"] = _ms(begun)
+        return [Hit(d, scores[d], text) for d, text in zip(order, texts)], timings
+
+
+def _only(run: Run, allowed: set[str] | None) -> Run:
+    if allowed is None or not len(run):
+        return run
+    kept = []
+    for query_id, doc_ids, values in run:
+        places = [place for place, doc_id in enumerate(doc_ids) if doc_id in allowed]
+        scores = values.tolist()
+        kept.append((query_id, [doc_ids[p] for p in places], [scores[p] for p in places]))
+    return Run.from_lists(kept)
+
+
+def _ms(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1000, 3)

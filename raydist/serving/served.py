@@ -1,0 +1,189 @@
+"""Models as the service holds them: requests in, plain dictionaries out, no Ray.
+
+Dictionaries hold only numbers, strings and lists: they travel between processes as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from raydist.errors import ConfigError
+from raydist.protocols import Encoder, Reranker
+from raydist.serving.errors import ServiceError, deadline, not_ready
+
+__all__ = ["ServedEmbedder", "ServedReranker"]
+
+_PROBE = ("what causes rain?", ["Rain falls from clouds.", "Bread is baked in an oven."])
+
+
+class ServedReranker:
+    """One reranker, many requests at once.
+
+    Those with a scorer engine share its micro-batches; others score one request after another in a
+    thread of their own.
+    """
+
+    def __init__(self, reranker: Reranker) -> None:
+        self.reranker = reranker
+        self.engine = getattr(reranker, "engine", None)
+        self.default_truncation = getattr(
+            getattr(reranker, "options", None), "truncation", "truncate"
+        )
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
+
+    async def score(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns scores and what they took.
+
+        Args:
+            request: `query`, `documents`, `truncation`, `max_tokens_per_doc`, `instruction`,
+                `raw_scores`, `timeout_s`.
+
+        Raises:
+            ServiceError: 422 a document does not fit or an instruction is not understood, 504 the
+                deadline passed, 500 a score is not a number.
+        """
+        query, documents = request["query"], request["documents"]
+        if self.engine is None:
+            answer = await self._plain(query, documents, request)
+        else:
+            answer = await self._engine(query, documents, request)
+        if not all(map(math.isfinite, answer["scores"])):
+            raise ServiceError(500, "the model gave a score that is not a number", "bad_score")
+        return answer
+
+    async def check(self) -> None:
+        """Scores a known pair; raises ServiceError if that does not work."""
+        answer = await self.score({"query": _PROBE[0], "documents": _PROBE[1], "timeout_s": 30.0})
+        if len(answer["scores"]) != 2:
+            raise not_ready("the model does not score a known pair")
+
+    async def _engine(
+        self, query: str, documents: Sequence[str], request: dict[str, Any]
+    ) -> dict[str, Any]:
+        from raydist.rerank.engine import DeadlinePassed
+        from raydist.rerank.rows import Options, TooLong
+
+        truncation: Any = request.get("truncation") or self.default_truncation
+        options = Options(
+            truncation=truncation,
+            max_tokens_per_document=request.get("max_tokens_per_doc") or 0,
+            instruction=request.get("instruction"),
+        )
+        timeout = request.get("timeout_s") or 60.0
+        before = time.monotonic()
+        assert self.engine is not None
+        future = self.engine.submit(query, documents, options, deadline=before + timeout)
+        try:
+            # Cancelling the waiting task cancels the future: its rows are not computed.
+            scored = await asyncio.wrap_future(future)
+        except TooLong as error:
+            raise ServiceError(
+                422, str(error), "document_too_long", param=f"documents[{error.index}]"
+            ) from None
+        except ConfigError as error:
+            raise ServiceError(422, str(error), "unsupported", param="instruction") from None
+        except DeadlinePassed:
+            raise deadline(timeout) from None
+        values = scored.logits if request.get("raw_scores") else scored.scores
+        stats = self.engine.stats
+        return {
+            "scores": values.tolist(),
+            "truncated": scored.truncated,
+            "chunks": scored.chunks,
+            "tokens": scored.tokens,
+            "cached_prefix_tokens": scored.cached_prefix_tokens,
+            "timings_ms": {
+                "queue": _ms(scored.queue_s),
+                "tokenize": _ms(scored.tokenize_s),
+                "infer": _ms(scored.infer_s),
+            },
+            "load": {"queued_tokens": self.engine.queued_tokens, "padding": stats.padding_waste},
+        }
+
+    async def _plain(
+        self, query: str, documents: Sequence[str], request: dict[str, Any]
+    ) -> dict[str, Any]:
+        if request.get("instruction"):
+            raise ServiceError(
+                422, "this reranker takes no instruction", "unsupported", param="instruction"
+            )
+        before = time.monotonic()
+        started = [before]
+
+        def work() -> list[float]:
+            started[0] = time.monotonic()
+            return self.reranker.score([(query, documents)])[0]
+
+        loop = asyncio.get_running_loop()
+        scores = await loop.run_in_executor(self._thread, work)
+        return {
+            "scores": scores,
+            "truncated": [False] * len(documents),
+            "chunks": [1] * len(documents),
+            "tokens": sum(text.count(" ") + 1 for text in documents),
+            "cached_prefix_tokens": 0,
+            "timings_ms": {
+                "queue": _ms(started[0] - before),
+                "tokenize": 0.0,
+                "infer": _ms(time.monotonic() - started[0]),
+            },
+            "load": {"queued_tokens": 0, "padding": 0.0},
+        }
+
+
+class ServedEmbedder:
+    """One encoder; requests are encoded one after another in a thread of their own."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+
+    async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns float32 vectors as bytes, their dimension, and an estimate of the tokens.
+
+        Args:
+            request: `texts`, `role` (query or document), `dimensions` (None keeps all).
+        """
+        texts = request["texts"]
+        encode = (
+            self.encoder.encode_queries
+            if request["role"] == "query"
+            else self.encoder.encode_documents
+        )
+        loop = asyncio.get_running_loop()
+        vectors_nd = await loop.run_in_executor(self._thread, encode, texts)
+        wanted = request.get("dimensions")
+        if wanted is not None:
+            if wanted > vectors_nd.shape[1]:
+                raise ServiceError(
+                    422,
+                    f"dimensions={wanted}: the model gives {vectors_nd.shape[1]}",
+                    "too_many_dimensions",
+                    param="dimensions",
+                )
+            vectors_nd = vectors_nd[:, :wanted]
+            norms = np.linalg.norm(vectors_nd, axis=1, keepdims=True)
+            vectors_nd = vectors_nd / np.maximum(norms, 1e-12)
+        vectors_nd = np.ascontiguousarray(vectors_nd, np.float32)
+        if not np.isfinite(vectors_nd).all():
+            raise ServiceError(500, "the model gave a vector that is not finite", "bad_vector")
+        return {
+            "vectors": vectors_nd.tobytes(),
+            "dimension": int(vectors_nd.shape[1]),
+            "tokens": sum(len(text) // 4 + 2 for text in texts),
+        }
+
+    async def check(self) -> None:
+        """Embeds a known text."""
+        await self.embed({"texts": [_PROBE[0]], "role": "query"})
+
+
+def _ms(seconds: float) -> float:
+    return round(max(seconds, 0.0) * 1000, 3)
