@@ -7,6 +7,7 @@ and cannot be switched on).
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,13 @@ def resolve_folder(path_or_name: str | Path) -> Path:
     """
     path = Path(path_or_name)
     if path.is_dir():
-        if (path / FINISHED).is_dir() and not (path / "config.json").is_file():
+        if (path / FINISHED).is_dir():
             path = path / FINISHED
-        if not any((path / name).is_file() for name in ("config.json", "modules.json")):
-            raise DataError(f"model {path}: no config.json in this folder, so no model")
-        return path
+        if (path / "modules.json").is_file() or _is_model(path / "config.json"):
+            return path
+        if (path / "metrics.jsonl").is_file():
+            raise DataError(f"model {path}: a training run without {FINISHED}: it has not ended")
+        raise DataError(f"model {path}: no config.json of a model in this folder, so no model")
     name = str(path_or_name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise DataError(f"model {name}: no such folder")
@@ -82,6 +85,14 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         raise DataError(
             f"model {name}: neither a folder nor a model that could be fetched ({reason})"
         ) from None
+
+
+def _is_model(config: Path) -> bool:
+    """Returns whether a file is a model's configuration (a run's own has the same name)."""
+    try:
+        return "model_type" in json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ def test_what_is_no_model_is_named(tiny_bert, tmp_path):
         BiEncoder.load("./nowhere")
     with pytest.raises(DataError, match="neither a folder nor a model that could be fetched"):
         BiEncoder.load("nobody/nothing")
-    with pytest.raises(DataError, match=r"no config\.json"):
+    with pytest.raises(DataError, match=r"no config\.json of a model"):
         BiEncoder.load(tmp_path)
     bare = shutil.copytree(tiny_bert, tmp_path / "bin")
     (bare / "model.safetensors").rename(bare / "pytorch_model.bin")
@@ -257,4 +257,9 @@ def test_an_answer_is_encoded_by_the_query_tower_with_its_own_instruction(tiny_b
 
 def test_a_finished_run_stands_for_its_final_checkpoint(tiny_bert, tmp_path):
     BiEncoder.load(tiny_bert, pooling="mean", device="cpu").save(tmp_path / "run/checkpoint-final")
+    (tmp_path / "run/config.json").write_text("{}")  # the run's own configuration
     assert BiEncoder.load(tmp_path / "run").contract.pooling == "mean"
+    (tmp_path / "run/checkpoint-final").rename(tmp_path / "elsewhere")
+    (tmp_path / "run/metrics.jsonl").touch()
+    with pytest.raises(DataError, match="a training run without checkpoint-final"):
+        BiEncoder.load(tmp_path / "run")

@@ -1,0 +1,108 @@
+"""Writes a trained model as a Hugging Face folder with a model card.
+
+    raydist export checkpoint=DIR out=HF_FOLDER name=owner/name bibtex=cite.bib
+
+The folder loads in sentence-transformers with the same vectors or scores. It is pushed only with
+push=true; `alias=champion` registers it with MLflow and moves the alias after a paired test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.export import ExportConfig
+from raydist.errors import ConfigError
+from raydist.manifest import Output
+
+if TYPE_CHECKING:
+    from raydist.export.provenance import Provenance
+
+__all__ = ["Config", "run"]
+
+Config = ExportConfig
+KIND = "model"
+
+
+def run(config: ExportConfig, flags: Flags) -> None:
+    """Writes the folder, then pushes or registers it if asked to."""
+    from raydist.export.hub import check_push, export_model, push_folder
+    from raydist.export.provenance import find_provenance
+    from raydist.models.fingerprint import model_fingerprint
+
+    about = find_provenance(config.checkpoint)
+    if config.push:
+        check_push(config.name)
+    values = _values_of(about) if config.alias is not None else {}
+    if flags.dry_run:
+        log.say(f"would export the {about.kind} in {about.folder} to {config.out}")
+        return
+    output = Output.open(
+        config.out,
+        kind=KIND,
+        config=config.identity(),
+        inputs={"checkpoint": model_fingerprint(about.folder)},
+    )
+    if output.complete:
+        log.say(f"{config.out}: already exported with the same configuration")
+    else:
+        export_model(
+            config.checkpoint,
+            output.folder,
+            name=config.name,
+            doc=_text(config.doc),
+            bibtex=_text(config.bibtex),
+            about=about,
+        )
+        output.finish(exported=about.kind, fingerprint=model_fingerprint(output.folder))
+        log.say(f"{config.out}: {about.kind} with its model card in README.md")
+    if config.push:
+        url = push_folder(output.folder, config.name, private=config.private)
+        log.say(f"pushed to {url}")
+    if config.alias is not None:
+        _register(config, about, values)
+
+
+def _text(given: str) -> str:
+    """Returns a text, or what is in the file that it names."""
+    if "\n" in given or len(given) > 255 or not Path(given).is_file():
+        return given
+    return Path(given).read_text(encoding="utf-8")
+
+
+def _values_of(about: Provenance) -> Mapping[str, float]:
+    """Returns the value per query of the measure that chose the checkpoint."""
+    import pyarrow.parquet as pq
+
+    settings = about.settings
+    if about.run is None or "key" not in settings:
+        raise ConfigError(
+            f"alias: {about.folder} was not chosen by a validation listener, so no values "
+            "are there to compare; export checkpoint=RUN/listeners/ID/best/MEASURE"
+        )
+    listener = about.run / "listeners" / settings["listener"]
+    path = listener / "per_query" / f"step-{settings['step']:08}.parquet"
+    if not path.is_file():
+        raise ConfigError(f"alias: {path} is missing, which has the checkpoint's values per query")
+    table = pq.read_table(path)
+    return dict(zip(table["query_id"].to_pylist(), table[settings["key"]].to_pylist()))
+
+
+def _register(config: ExportConfig, about: Provenance, values: Mapping[str, float]) -> None:
+    from raydist.evaluation.tracking import promote, resolve_uri
+
+    uri = resolve_uri(config.tracking.uri, about.run.parent if about.run else Path())
+    if uri is None:
+        raise ConfigError("alias: tracking.uri=none has no registry; name an MLflow URI")
+    made = promote(
+        uri,
+        (config.name or Path(config.out).name).replace("/", "-"),
+        config.out,
+        alias=str(config.alias),
+        metric=str(about.settings["key"]),
+        values=values,
+    )
+    log.say(f"registered as version {made.version}; {config.alias}: {made.reason}")

@@ -1,0 +1,196 @@
+"""The model card: what a model is, how to use it, how it was made and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from raydist.export.provenance import Provenance, Table
+from raydist.models.contract import Contract
+
+__all__ = ["model_card"]
+
+
+def model_card(
+    about: Provenance,
+    contract: Contract,
+    *,
+    name: str,
+    dimension: int = 0,
+    doc: str = "",
+    bibtex: str = "",
+    base_model: str = "",
+) -> str:
+    """Returns the card as Markdown with YAML front matter; the same facts give the same bytes.
+
+    Absolute paths of the training configuration are shortened to their last part.
+
+    Args:
+        about: where the model comes from.
+        contract: how it prepares texts.
+        name: the model's name, `owner/name` on a hub.
+        dimension: length of its vectors, for a bi-encoder.
+        doc: what its author says of it, Markdown.
+        bibtex: how to cite it.
+        base_model: hub name of the model that it was trained from.
+    """
+    bi = about.kind == "biencoder"
+    front: dict[str, Any] = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity" if bi else "text-ranking",
+        "tags": ["sentence-transformers", "raydist", "bi-encoder" if bi else "cross-encoder"],
+    }
+    if base_model:
+        front["base_model"] = base_model
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# {name}",
+        doc.strip(),
+        _what(contract, dimension) if bi else _what_pairs(contract),
+        "## Usage",
+        _usage(name, contract) if bi else _usage_pairs(name),
+        *_results(about),
+        *_training(about),
+    ]
+    if bibtex.strip():
+        parts += ["## Citation", f"```bibtex\n{bibtex.strip()}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(contract: Contract, dimension: int) -> str:
+    towers = (
+        "one encoder" if contract.towers == 1 else "separate encoders for queries and documents"
+    )
+    measure = "cosine" if contract.normalize else "inner product"
+    rows = [
+        ("Architecture", f"bi-encoder, {towers}"),
+        ("Vectors", f"{dimension} dimensions, compared by {measure}"),
+        ("Pooling", contract.pooling + (", then normalised" if contract.normalize else "")),
+        ("Query", _role(contract.query_max_length, contract.query_instruction)),
+        ("Document", _role(contract.document_max_length, contract.document_instruction)),
+    ]
+    if contract.dimensions:
+        rows.append(("Matryoshka dimensions", ", ".join(map(str, contract.dimensions))))
+    return _rows(("", ""), rows)
+
+
+def _role(length: int, instruction: str) -> str:
+    return f"{length} tokens" + (f", after `{instruction}`" if instruction else "")
+
+
+def _what_pairs(contract: Contract) -> str:
+    cut = f"query up to {contract.query_max_length}" if contract.query_max_length else ""
+    length = f"{contract.document_max_length} tokens of query and document together"
+    rows = [
+        ("Architecture", "cross-encoder, one score for a query and a document"),
+        ("Length", ", ".join(filter(None, [length, cut]))),
+        ("Score", "logit" if contract.activation == "identity" else "sigmoid of the logit"),
+    ]
+    return _rows(("", ""), rows)
+
+
+def _usage(name: str, contract: Contract) -> str:
+    note = "The instructions are saved with the model; do not add them yourself."
+    told = contract.query_instruction or contract.document_instruction
+    return "\n".join(
+        [
+            "```python",
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            f"model = SentenceTransformer({name!r})",
+            'queries = model.encode_query(["what is a vector?"])',
+            'documents = model.encode_document(["A vector has a length and a direction."])',
+            "scores = queries @ documents.T",
+            "```",
+            "",
+            "With raydist:",
+            "",
+            "```",
+            f"raydist embed corpus=corpus.jsonl model={name} out=vectors",
+            "raydist search index=vectors queries=queries.jsonl k=1000 out=run.txt",
+            "```",
+            *(["", note] if told else []),
+        ]
+    )
+
+
+def _usage_pairs(name: str) -> str:
+    return "\n".join(
+        [
+            "```python",
+            "from sentence_transformers import CrossEncoder",
+            "",
+            f"model = CrossEncoder({name!r})",
+            'scores = model.predict([("what is a vector?", "A vector has a length.")])',
+            "```",
+            "",
+            "With raydist:",
+            "",
+            "```",
+            f"raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker={name} "
+            "depth=100 out=reranked.txt",
+            "```",
+        ]
+    )
+
+
+def _results(about: Provenance) -> list[str]:
+    if not about.tables:
+        return []
+    parts = ["## Results"]
+    for table in about.tables:
+        chosen = f", chosen by {table.chose}" if table.chose else ""
+        parts.append(f"Validation `{table.listener}`, step {table.step:,}{chosen}:")
+        parts.append(_values(table))
+    return parts
+
+
+def _values(table: Table) -> str:
+    names = list(table.values)
+    if not table.baseline:
+        return _rows(("measure", "value"), [(n, f"{table.values[n]:.4f}") for n in names])
+    rows = [
+        (n, f"{table.baseline[n]:.4f}" if n in table.baseline else "", f"{table.values[n]:.4f}")
+        for n in names
+    ]
+    return _rows(("measure", "before training", "this model"), rows)
+
+
+def _training(about: Provenance) -> list[str]:
+    parts = []
+    if about.inputs:
+        rows = [(f"`{name}`", f"`{digest}`") for name, digest in sorted(about.inputs.items())]
+        parts += ["Fingerprints of the data:", _rows(("input", "content"), rows)]
+    if about.config:
+        config = yaml.safe_dump(_public(about.config), sort_keys=False, allow_unicode=True)
+        parts += ["Configuration:", f"```yaml\n{config}```"]
+    chosen = {k: v for k, v in about.settings.items() if k in ("listener", "key", "value", "step")}
+    if chosen:
+        settings = yaml.safe_dump(chosen, sort_keys=False)
+        parts += ["Validation settings of this checkpoint:", f"```yaml\n{settings}```"]
+    if about.versions:
+        made = ", ".join(f"{name} {version}" for name, version in about.versions.items())
+        parts.append(f"Made with {made}.")
+    return ["## Training", *parts] if parts else []
+
+
+def _public(value: Any) -> Any:
+    """Leaves out what is not said, and what absolute paths tell of the machine."""
+    if isinstance(value, Mapping):
+        shown = {name: _public(item) for name, item in value.items() if item is not None}
+        return {name: item for name, item in shown.items() if item not in ({}, [])}
+    if isinstance(value, list | tuple):
+        return [_public(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return PurePath(value).name
+    return value
+
+
+def _rows(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )

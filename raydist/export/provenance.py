@@ -1,0 +1,140 @@
+"""Where a checkpoint comes from: its training run's configuration, data and validation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from raydist.errors import ArtifactError
+from raydist.models.backbone import has_head, load_config, resolve_folder
+from raydist.models.contract import read_contract
+from raydist.models.st_folder import read_st_folder
+
+__all__ = ["Provenance", "Table", "find_provenance", "kind_of"]
+
+_UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a listener measured.
+
+    Attributes:
+        listener: its id.
+        chose: the measure that chose the checkpoint, empty if none did.
+        step: the step of the values.
+        values: by measure.
+        baseline: the values at step 0, before training; empty if not measured.
+    """
+
+    listener: str
+    chose: str
+    step: int
+    values: Mapping[str, float]
+    baseline: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is known of a checkpoint.
+
+    Attributes:
+        folder: the model.
+        kind: what it is.
+        run: the training run's folder, None for a model from elsewhere.
+        config: the run's resolved configuration.
+        inputs: fingerprints of the run's inputs by name.
+        versions: of raydist and the main packages.
+        settings: `settings.json` or the saved settings: which listener and measure chose it.
+        tables: what the listeners measured at this checkpoint.
+    """
+
+    folder: Path
+    kind: Literal["biencoder", "crossencoder"]
+    run: Path | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+
+
+def kind_of(folder: Path) -> Literal["biencoder", "crossencoder"]:
+    """Returns what a model folder holds, by its contract or its head."""
+    contract = read_contract(folder)
+    if contract is not None:
+        return contract.kind
+    if read_st_folder(folder) is None and has_head(load_config(folder)):
+        return "crossencoder"
+    return "biencoder"
+
+
+def find_provenance(checkpoint: str | Path) -> Provenance:
+    """Returns what the folders around a checkpoint tell.
+
+    Args:
+        checkpoint: a training run, its final or a kept checkpoint, or any model folder or name.
+    """
+    folder = resolve_folder(checkpoint)
+    kind = kind_of(folder)
+    settings = _json(folder / "settings.json") or _json(folder / "raydist.json").get("settings", {})
+    run = _run_of(folder)
+    if run is None:
+        return Provenance(folder, kind, settings=settings)
+    manifest = _json(run / "manifest.json") or _json(run / ".job.json")
+    return Provenance(
+        folder,
+        kind,
+        run,
+        _json(run / "config.json"),
+        manifest.get("inputs", {}),
+        manifest.get("versions", {}),
+        settings,
+        tuple(_tables(run, settings)),
+    )
+
+
+def _run_of(folder: Path) -> Path | None:
+    for place in list(folder.absolute().parents)[:_UP]:
+        if (place / "metrics.jsonl").is_file() and (place / "config.json").is_file():
+            return place
+    return None
+
+
+def _tables(run: Path, settings: Mapping[str, Any]) -> list[Table]:
+    """Returns each listener's values at the checkpoint's step, where it measured then."""
+    step = settings.get("step")
+    found = []
+    for history in sorted(run.glob("listeners/*/history.jsonl")):
+        lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+        at = [line for line in lines if line["step"] == step] or (
+            lines[-1:] if step is None else []
+        )
+        start = next((line for line in lines if line["step"] == 0), None)
+        listener = history.parent.name
+        if at:
+            chose = settings.get("key", "") if settings.get("listener") == listener else ""
+            baseline = _values(start) if start is not None and start is not at[-1] else {}
+            found.append(Table(listener, chose, at[-1]["step"], _values(at[-1]), baseline))
+    return found
+
+
+def _values(line: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        name: value
+        for name, value in line.items()
+        if name not in ("step", "stop") and isinstance(value, int | float)
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
+    return found
