@@ -74,11 +74,21 @@ def run_all(rank: int, world: int, folder: Path) -> None:
     flagged = tiny.batch(whole, rows, no_in_batch=True)
     goal = objective("cross_device", "m3_kd", None)
     keep("flag", engine, goal, biencoder_step(engine, flagged, goal))
-    # A single row or none with an answer on a rank, in accumulation parts of its own.
-    goal = objective("in_batch", "kl_div", "retrieval_answer_passage")
-    parts = [tiny.batch(whole, range(i, i + 1)) for i in rows]
-    parts += parts[:1] * (max(map(len, tiny.blocks(whole.size, world))) - len(parts))
-    results["parts"] = len(biencoder_step(engine, parts, goal, chunk_size=1))
+    # Parts of one row have no foreign columns, and some have no answer.
+    even = tiny.data(size=8)
+    mine = range(rank * 8 // world, (rank + 1) * 8 // world)
+    goal = objective("cross_device", "kl_div", "retrieval_answer_passage")
+    parts = [tiny.batch(even, range(i, i + 1), no_in_batch=True) for i in mine]
+    keep("parts", engine, goal, biencoder_step(engine, parts, goal, chunk_size=1))
+    joined = tiny.batch(even, mine, no_in_batch=True)
+    keep("no parts", engine, goal, biencoder_step(engine, joined, goal))
+    # On the first rank no query has an answer.
+    answered = [row for row in range(9) if whole.answer_mask[row, 0]]
+    silent = [row for row in range(9) if row not in answered]
+    some = {(1, 0): [*silent, *answered], (2, 0): silent, (2, 1): answered}.get((world, rank))
+    if some is not None:
+        goal = objective("cross_device", "kl_div", "retrieval_answer_passage")
+        keep("silent", engine, goal, biencoder_step(engine, tiny.batch(whole, some), goal))
     scorer = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)
     for chunk in CHUNKS:
         goal = pair_objective()
@@ -173,7 +183,8 @@ def test_every_loss_on_any_number_of_ranks_equals_the_formula_on_the_joined_batc
 def test_worker_counts_agree_where_the_scope_does_not_depend_on_them(
     results: dict[int, dict[Any, Any]], world: int
 ) -> None:
-    names: list[Any] = [("pairs", 0), ("pairs", 2), "flag"]
+    names: list[Any] = [("pairs", 0), ("pairs", 2), "flag", "parts"]
+    names += ["silent"] if world == 2 else []
     names += [case for case in CASES if case[0] != "in_batch"]
     for name in names:
         for ours, alone in zip(results[world][name], results[1][name]):
@@ -188,6 +199,14 @@ def test_no_in_batch_of_a_batch_goes_before_the_scope(
         plain = results[world]["no_in_batch", "m3_kd", None, 0]
         assert flagged[0] == plain[0]
         assert torch.equal(flagged[1], plain[1])
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_parts_of_single_rows_add_up_to_the_whole(
+    results: dict[int, dict[Any, Any]], world: int
+) -> None:
+    for part, whole in zip(results[world]["parts"], results[world]["no parts"]):
+        assert torch.as_tensor(part - whole).abs().max() <= 1e-10
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])

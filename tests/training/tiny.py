@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -102,7 +103,9 @@ def blocks(size: int, world: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges)]
 
 
-def batch(whole: Data, rows: range, *, teacher: bool = True, no_in_batch: bool = False) -> Batch:
+def batch(
+    whole: Data, rows: Sequence[int], *, teacher: bool = True, no_in_batch: bool = False
+) -> Batch:
     """One rank's part of the data."""
     i = torch.tensor(list(rows))
 
