@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.data import docstrings
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.samples_judged import judge_lists, samples_of
 from raydist.data.sources import expand, fingerprint, head
@@ -88,6 +89,7 @@ def find_source(
     Raises:
         DataError: something is missing or contradictory.
     """
+    paths = [_docstrings(path) if path.startswith(docstrings.PREFIX) else path for path in paths]
     single = paths[0] if len(paths) == 1 else None
     if single and single.startswith("irds:"):
         return _irds(single.removeprefix("irds:"), folder, relevance)
@@ -151,6 +153,12 @@ def _write(folder: Path, lines: Iterable[Mapping[str, Any]]) -> str:
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
     os.replace(partial, path)
     return str(path)
+
+
+def _docstrings(path: str) -> str:
+    """Returns the training samples of the quickstart's collection."""
+    packages = path.removeprefix(docstrings.PREFIX).split("+")
+    return str(docstrings.cached([p for p in packages if p]) / "train.jsonl")
 
 
 def _kind(file: str) -> str | None:

@@ -1,0 +1,121 @@
+"""Training jobs for tests: a tiny bi-encoder on a few samples, in any kind of process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from raydist.data.samples_prepare import prepare
+from raydist.losses.inputs import Forward
+from raydist.losses.objective import Objective, Terms
+from raydist.losses.objective import Part as LossPart
+from raydist.losses.parts import Distill, contrastive
+from raydist.training.job import Job
+from raydist.training.loop import Plan
+from raydist.training.schedule import Schedule
+from raydist.training.sets import plan_groups
+from tests.training.small import checkpoint, samples
+
+
+def scores_as_targets(scores_BD: torch.Tensor, mask_BD: torch.Tensor) -> torch.Tensor:
+    return scores_BD
+
+
+class Deadly:
+    """Terms of another part; in one training step of one rank it kills its process, once."""
+
+    def __init__(self, inner: LossPart, marker: Path, call: int) -> None:
+        self.inner, self.marker, self.call, self.calls = inner, marker, call, 0
+
+    def __call__(self, batch: Forward) -> Terms:
+        queries_Bd = getattr(batch.output, "queries_Bd", None)
+        self.calls += queries_Bd is not None and queries_Bd.requires_grad  # not when only counting
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+        if self.calls == self.call and rank == 1 and not self.marker.exists():
+            self.marker.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner.compute(batch)
+
+
+def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **options: Any) -> Job:
+    """A job of 24 samples with teacher scores in `folder`, dropout on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model"
+    if not model.exists():
+        checkpoint(model)
+        with open(folder / "train.jsonl", "w", encoding="utf-8") as out:
+            for sample in samples(scores=True):
+                out.write(json.dumps(record(sample)) + "\n")
+    facts = prepare(folder / "train.jsonl", folder / "data")
+    plan = plan_groups(facts, folder / "data", batch_size=7, group=4, teacher=True, answers=False)
+    part = contrastive(temperature=0.05, scope="cross_device", distill=Distill())
+    if deadly is not None:
+        part = LossPart(part.weights, Deadly(part, deadly, 5))
+    given = {
+        "kind": "biencoder",
+        "folder": folder,
+        "model": str(model),
+        "sets": (plan,),
+        "objective": Objective((part,)),
+        "plan": Plan(
+            steps,
+            Schedule(1e-3, 6, 0.2),
+            log_every=1,
+            checkpoint_every=2,
+            progress=False,
+            folder=folder / "nonfinite",
+        ),
+        "targets": scores_as_targets,
+        "model_options": {"dropout": 0.1, "pooling": "mean", "normalize": True},
+        "optimizer": {"lr": 1e-3},
+    }
+    return Job(**{**given, **options})  # type: ignore[arg-type]
+
+
+def record(sample: Any) -> Mapping[str, Any]:
+    """A sample as a FlagEmbedding line."""
+    return {
+        "query": sample.query,
+        "pos": [sample.documents[0]],
+        "neg": list(sample.documents[1:]),
+        "pos_scores": [sample.scores[0]],
+        "neg_scores": list(sample.scores[1:]),
+    }
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    """The logged steps, without what depends on the clock."""
+    text = (folder / "metrics.jsonl").read_text()
+    clock = ("time", "samples_per_s", "tokens_per_s", "gpu_memory_mb")
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in clock} for line in text.splitlines()
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The final model's weights."""
+    from safetensors.torch import load_file
+
+    return load_file(str(folder / "checkpoint-final" / "model.safetensors"))
+
+
+def two_ranks(work: Callable[[int], None]) -> None:
+    """Calls work(rank) in two processes joined by gloo."""
+    with tempfile.TemporaryDirectory() as folder:
+        mp.spawn(_rank, (f"file://{folder}/store", work), nprocs=2)
+
+
+def _rank(rank: int, store: str, work: Callable[[int], None]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    work(rank)
+    dist.destroy_process_group()

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from raydist.errors import ArtifactError, DataError, JobError
+from raydist.models.biencoder import BiEncoder
+from raydist.training.job import run_job
+from raydist.training.worker import Place, fit
+from tests.training.jobs import lines, tiny_job, two_ranks, weights
+
+HERE = Place(0, 1, torch.device("cpu"))
+
+
+def train(folder: Path, options: dict[str, Any], rank: int) -> None:
+    run_job(tiny_job(folder, **options), Place(rank, 2, torch.device("cpu")))
+
+
+def train_on_two(folder: Path, **options: Any) -> None:
+    tiny_job(folder, **options)  # prepares the data once
+    two_ranks(partial(train, folder, options))
+
+
+def test_the_final_model_is_read_again_and_loads_in_sentence_transformers(tmp_path: Path) -> None:
+    result = run_job(tiny_job(tmp_path), HERE)
+    assert result["step"] == 6 and result["samples"] == 42
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    from sentence_transformers import SentenceTransformer
+
+    ours = BiEncoder.load(tmp_path, device="cpu").encode_queries(["river stone lamp", "bread"])
+    theirs = SentenceTransformer(str(tmp_path / "checkpoint-final"), device="cpu")
+    np.testing.assert_allclose(ours, theirs.encode(["river stone lamp", "bread"]), atol=1e-5)
+    start = BiEncoder.load(tmp_path / "model", device="cpu", pooling="mean", normalize=True)
+    assert np.abs(ours - start.encode_queries(["river stone lamp", "bread"])).max() > 1e-3
+
+
+def test_a_model_that_reads_back_differently_is_not_put_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = BiEncoder.save
+
+    def broken(self: BiEncoder, folder: Path, **options: Any) -> None:
+        with torch.no_grad():
+            next(self.parameters()).mul_(1.5)
+        save(self, folder, **options)
+
+    monkeypatch.setattr(BiEncoder, "save", broken)
+    with pytest.raises(ArtifactError, match="differs from the trained one"):
+        run_job(tiny_job(tmp_path, steps=2), HERE)
+    assert not (tmp_path / "checkpoint-final").exists()
+
+
+def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
+    whole, halves, alone = tmp_path / "whole", tmp_path / "halves", tmp_path / "alone"
+    train_on_two(whole)
+    train_on_two(halves, steps=4)
+    train_on_two(halves, steps=6)
+    assert lines(halves) == lines(whole)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(halves)[name]), name
+    dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
+    train_on_two(alone, steps=4, **dry)
+    run_job(tiny_job(alone, **dry), HERE)
+    run_job(tiny_job(tmp_path / "one", **dry), HERE)
+    for mine, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
+    dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
+    run_job(tiny_job(tmp_path / "a", **dry), HERE)
+    run_job(tiny_job(tmp_path / "b", chunk_size=3, **dry), HERE)
+    for mine, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.ray
+def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed_run(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    marker = tmp_path / "killed"
+    disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
+    job = tiny_job(disturbed, deadly=marker)
+    result = fit(partial(run_job, job), disturbed, workers=2, cpus_per_worker=1)
+    assert marker.exists(), "no worker was killed"
+    assert result["step"] == 6 and result["resumed_at"] == 4
+    train_on_two(whole)
+    assert lines(disturbed) == lines(whole)
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(disturbed)[name]), name
+
+
+def mistaken(place: Place) -> dict[str, Any]:
+    if place.rank == 1:
+        raise DataError("train.jsonl, line 7: unreadable")
+    place.barrier()
+    return {}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_mistake_of_the_user_ends_the_run_with_its_own_words(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl, line 7"):
+        fit(mistaken, tmp_path, workers=2, cpus_per_worker=1)
+
+
+@pytest.mark.ray
+def test_more_workers_than_resources_is_an_error_within_seconds(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    with pytest.raises(JobError, match=r"workers = 64 with 1 CPU each need 64 CPU"):
+        fit(mistaken, tmp_path, workers=64, cpus_per_worker=1)
