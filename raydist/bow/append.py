@@ -18,7 +18,7 @@ from raydist.bow.build import build_index, check_duplicates, clean
 from raydist.bow.segment import Segment
 from raydist.bow.splits import Options, Read
 from raydist.data import idhash, store
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, DataError
 from raydist.manifest import (
     MANIFEST,
     differences,
@@ -89,7 +89,11 @@ def append_to_index(
     with disk_errors(folder):
         new_store = f"store-{number:05d}"
         found = _join(folder, manifest, side, facts, new_store)
-        check_duplicates(found, duplicates)
+        try:
+            check_duplicates(found, duplicates)
+        except DataError:
+            shutil.rmtree(folder / new_store, ignore_errors=True)
+            raise
         target = folder / "segments" / f"{number:05d}"
         shutil.rmtree(target, ignore_errors=True)
         os.rename(side / "segments" / f"{number:05d}", target)

@@ -72,12 +72,12 @@ def limit_documents(splits: Sequence[Split], read: Read, max_docs: int) -> tuple
         take = min(rows, left)
         left -= take
         if take:
-            kept.append({**split, "rows": take})
+            kept.append({**split, "max_rows": take})
     return kept, partial(_first_rows, read)
 
 
 def _first_rows(read: Read, split: Split, rejects: Rejects) -> Iterable[pa.Table]:
-    left = int(split["rows"])
+    left = int(split["max_rows"])
     for table in read(split, rejects):
         yield table.slice(0, left)
         left -= table.num_rows

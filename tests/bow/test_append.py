@@ -1,0 +1,97 @@
+"""Appending: an index that grew answers as one that was built at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raydist.bow.append import append_to_index
+from raydist.bow.build import build_index, clean
+from raydist.bow.index import BowIndex
+from raydist.bow.splits import Options
+from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.manifest import Output, read_manifest
+from raydist.text.analyzer import Analyzer
+from tests.bow.documents import expected, found, read, splits_of
+
+ROWS = [(f"d{i}", "", " ".join(f"w{i % m}" for m in (2, 3, 5, 7, 11))) for i in range(40)]
+
+
+def index(rows, folder, options=None):
+    options = options or Options()
+    config = {"compress": options.compress, "block_size": options.block_size}
+    output = Output.open(folder, kind="bow-index", config=config, inputs={"corpus": "x"})
+    output.finish(**build_index(splits_of(rows), read, folder, options))
+    clean(folder)
+
+
+def append(rows, folder, options=None, key="more", **how):
+    options = options or Options()
+    return append_to_index(splits_of(rows), read, folder, options, inputs={"c": key}, **how)
+
+
+@pytest.mark.parametrize("store", [True, False])
+@pytest.mark.parametrize("merge", [True, False])
+def test_an_appended_index_equals_a_rebuilt_one(tmp_path, store, merge):
+    options = Options(store=store, merge=merge)
+    index(ROWS[:13], tmp_path, options)
+    append(ROWS[13:20], tmp_path, options, "second")
+    facts = append(ROWS[20:], tmp_path, options, "third")
+    opened = BowIndex.open(tmp_path, verify=True)
+    manifest = read_manifest(tmp_path)
+    assert found([tmp_path / each for each in manifest["segments"]]) == expected(ROWS, Analyzer())
+    assert len(opened) == opened.documents == manifest["documents"] == len(ROWS)
+    assert opened.tokens == manifest["tokens"] == facts["tokens"] == 5 * len(ROWS)
+    assert opened.doc_ids.to_pylist() == [row[0] for row in ROWS]
+    if store:
+        texts = [document.text for document in opened.store.get([row[0] for row in ROWS])]
+        assert texts == [row[2] for row in ROWS]
+    assert not list(tmp_path.glob(".*"))
+    assert len(list(tmp_path.glob("store*"))) == int(store)
+
+
+def test_appending_the_same_again_changes_nothing(tmp_path):
+    index(ROWS[:5], tmp_path)
+    append(ROWS[5:9], tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    assert append(ROWS[5:9], tmp_path) is None
+    assert (tmp_path / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_an_id_that_the_index_has_already_is_refused_and_the_index_stays(tmp_path, store):
+    options = Options(store=store)
+    index(ROWS[:5], tmp_path, options)
+    with pytest.raises(DataError, match="document 7 has the id 'd3' of document 4"):
+        append([ROWS[9], ROWS[3]], tmp_path, options)
+    assert len(BowIndex.open(tmp_path)) == 5
+    append([ROWS[9], ROWS[3]], tmp_path, options, duplicates="warn")
+    assert len(BowIndex.open(tmp_path)) == 7
+
+
+def test_another_analyzer_or_block_size_is_refused_with_both_named(tmp_path):
+    index(ROWS[:5], tmp_path)
+    other = Options(analyzer=Analyzer(stemmer="none"), block_size=64)
+    with pytest.raises(ConfigError, match=r"analyzer.stemmer: \"porter\" -> \"none\"") as caught:
+        append(ROWS[5:], tmp_path, other)
+    assert "block_size: 128 -> 64" in str(caught.value)
+
+
+def test_there_must_be_a_complete_index(tmp_path):
+    with pytest.raises(ArtifactError, match="is not a folder"):
+        append(ROWS, tmp_path / "nothing")
+
+
+def test_an_interrupted_append_leaves_the_old_index_and_goes_on(tmp_path, monkeypatch):
+    index(ROWS[:5], tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("raydist.bow.append.os.rename", lambda *a: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            append(ROWS[5:9], tmp_path)
+    opened = BowIndex.open(tmp_path)
+    assert len(opened) == 5 and opened.store.get(["d4"])[0].text == ROWS[4][2]
+    append(ROWS[5:9], tmp_path)
+    assert found([tmp_path / "segments/00000", tmp_path / "segments/00001"]) == expected(
+        ROWS[:9], Analyzer()
+    )
+    assert np.array_equal(BowIndex.open(tmp_path).bases, [0, 5])

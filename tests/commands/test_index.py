@@ -1,0 +1,165 @@
+"""`raydist index` and `raydist analyze` as a user calls them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raydist.bow import splits
+from raydist.bow.index import BowIndex
+from raydist.cli import main
+from raydist.manifest import read_manifest
+from tests.bow.documents import contents
+
+
+def corpus(path, rows):
+    lines = [json.dumps({"_id": i, "title": t, "text": x}) for i, t, x in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small(tmp_path):
+    rows = [(f"d{i}", f"Title {i}", f"text number {i} runs") for i in range(30)]
+    return corpus(tmp_path / "corpus.jsonl", rows)
+
+
+def test_an_index_is_built_once_and_described(small, tmp_path, capsys):
+    words = ["index", f"corpus={small}", f"out={tmp_path / 'idx'}"]
+    assert main(words) == 0
+    assert "documents" in capsys.readouterr().err
+    manifest = read_manifest(tmp_path / "idx", ["bow-index"])
+    assert manifest["documents"] == 30 and manifest["segments"] == ["segments/00000"]
+    assert main(words) == 0
+    assert "already built with the same configuration" in capsys.readouterr().err
+    assert main([*words, "block_size=64"]) == 2
+    assert "block_size: 128 -> 64" in capsys.readouterr().err
+    assert main([*words, "workers=3", "memory_per_worker=200MiB", "batch_size=5"]) == 0
+
+
+def test_documents_are_appended(small, tmp_path, capsys):
+    more = corpus(tmp_path / "more.jsonl", [("new", "", "another document")])
+    out = f"out={tmp_path / 'idx'}"
+    assert main(["index", f"corpus={small}", out]) == 0
+    assert main(["index", f"corpus={more}", out, "--append"]) == 0
+    assert len(BowIndex.open(tmp_path / "idx")) == 31
+    assert main(["index", f"corpus={more}", out, "--append"]) == 0
+    assert "already appended" in capsys.readouterr().err
+
+
+def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
+    (tmp_path / "ids.txt").write_text("d3\nd7\n")
+    base = ["index", f"corpus={small}"]
+    chosen = [f"corpus.ids={tmp_path / 'ids.txt'}", f"out={tmp_path / 'some'}"]
+    assert main([*base, *chosen]) == 0
+    assert BowIndex.open(tmp_path / "some").doc_ids.to_pylist() == ["d3", "d7"]
+    (tmp_path / "ids.txt").write_text("d3\nabsent\n")
+    assert main([*base, f"corpus.ids={tmp_path / 'ids.txt'}", f"out={tmp_path / 'none'}"]) == 2
+    assert "1 of 2 ids are not in the corpus" in capsys.readouterr().err
+    small.write_text(small.read_text() + "oops\n")
+    assert main([*base, f"out={tmp_path / 'bad'}"]) == 2
+    assert "line 31" in capsys.readouterr().err
+    rejects = tmp_path / "rejects.jsonl"
+    skip = ["corpus.on_bad=skip", f"corpus.rejects={rejects}", f"out={tmp_path / 'skip'}"]
+    assert main([*base, *skip]) == 0
+    assert "1 bad lines skipped, the first:" in capsys.readouterr().err
+    assert json.loads(rejects.read_text())["line"] == 31
+
+
+def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
+    assert main(["index", f"corpus={small}", f"out={tmp_path / 'idx'}", "--dry-run"]) == 0
+    assert "would index 1 splits" in capsys.readouterr().err
+    assert not (tmp_path / "idx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["corpus=nowhere.jsonl", "out={tmp}/idx"], "nowhere.jsonl: no such file"),
+        (["corpus={tmp}/empty.jsonl", "out={tmp}/idx"], "no documents"),
+        (["corpus={tmp}/corpus.jsonl", "out={tmp}/file/idx"], "is a file, expected a folder"),
+        (["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "block_size=4"], "block_size"),
+        (
+            ["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "memory_per_worker=1MiB"],
+            "memory_per_worker = 1048576: at least",
+        ),
+        (
+            ["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "analyzer.language=french"],
+            "set stemmer to snowball or none",
+        ),
+        (["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "corpus.order=list"], "keeps the order"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(small, tmp_path, capsys, words, message):
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "file").touch()
+    assert main(["index", *(word.format(tmp=tmp_path) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_full_disk_is_told_and_the_build_goes_on_later(small, tmp_path, capsys, monkeypatch):
+    words = ["index", f"corpus={small}", f"out={tmp_path / 'idx'}"]
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "run.bin")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(splits, "write_run", full)
+        assert main(words) == 1
+    assert "the disk is full; make room" in capsys.readouterr().err
+    assert main(words) == 0
+
+
+def test_a_build_killed_in_its_middle_goes_on_and_leaves_the_same_bytes(tmp_path):
+    rows = [(f"d{i}", "", " ".join(f"w{i * j % 9973}" for j in range(60))) for i in range(8_000)]
+    path = corpus(tmp_path / "corpus.jsonl", rows)
+    command = [sys.executable, "-m", "raydist", "index", f"corpus={path}", "split_bytes=200kB"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, f"out={killed}"], stderr=subprocess.DEVNULL)
+    while len(list(killed.glob(".work/splits/*.done"))) < 2:
+        assert process.poll() is None, "the build was over before it could be killed"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "manifest.json").exists()
+    for folder in (killed, whole):
+        subprocess.run([*command, f"out={folder}"], check=True, stderr=subprocess.DEVNULL)
+    for part in ("segments", "store"):
+        assert contents(killed / part) == contents(whole / part)
+    assert not (killed / ".work").exists()
+
+
+def test_analyze_prints_the_terms_of_a_text(capsysbinary):
+    assert main(["analyze", "text=The quick brown fox's den"]) == 0
+    assert capsysbinary.readouterr().out == b"quick brown fox den\n"
+    assert main(["analyze", "text=Les étés", "analyzer.stop_words=les,des"]) == 0
+    assert capsysbinary.readouterr().out.decode() == "été\n"
+
+
+def test_analyze_keeps_the_lines_of_a_file(tmp_path, capsysbinary):
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes("Running dogs\n\nform\x0cfeed\rreturn\u2028line\nthe\nlast".encode())
+    assert main(["analyze", f"input={lines}"]) == 0
+    assert capsysbinary.readouterr().out == b"run dog\n\nform feed return line\n\nlast\n"
+
+
+def test_analyze_takes_the_analyzer_of_an_index(small, tmp_path, capsysbinary):
+    out = f"out={tmp_path / 'idx'}"
+    assert main(["index", f"corpus={small}", out, "analyzer=none"]) == 0
+    assert main(["analyze", "text=running dogs", f"index={tmp_path / 'idx'}"]) == 0
+    assert capsysbinary.readouterr().out == b"running dogs\n"
+
+
+def test_analyze_wants_one_input(tmp_path, capsys):
+    assert main(["analyze"]) == 2
+    assert "give one of text= and input=" in capsys.readouterr().err
+    assert main(["analyze", f"input={tmp_path / 'no'}"]) == 2
+    assert "no such file" in capsys.readouterr().err
