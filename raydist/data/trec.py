@@ -18,9 +18,8 @@ __all__ = ["TOPIC_FIELDS", "end_of_record", "parse_document", "parse_topics", "r
 TOPIC_FIELDS = ("title", "desc", "narr")
 
 _TITLES = ("title", "headline", "hl", "head", "ttl")
-_TAG = re.compile(r"</?[A-Za-z!?][^<>]*>")
-_DOC = re.compile(rb"<doc>(.*?)</doc>", re.IGNORECASE | re.DOTALL)
-_OPEN = re.compile(rb"<doc>", re.IGNORECASE)
+_KNOWN = {"docno", "text", *_TITLES}
+_TAG = re.compile(r"<(/?)([A-Za-z!?][^\s<>]*)[^<>]*>")
 
 
 def end_of_record(path: str) -> bytes:
@@ -43,29 +42,36 @@ def read(
     Arguments are those of `jsonl.read`; a bad record is named by the line of its `<DOC>`.
     """
     end = end_of_record(path)
+    begin = end.replace(b"/", b"")
     for offset, data in read_blocks(path, start, stop, compression=compression, end=end):
         rows: list[tuple[str, str, str]] = []
-        done = 0
-        for match in _DOC.finditer(data):
-            body = match.group(1)
-            problem = utf8_problem(body, offset + match.start(1))
-            row = data.count(b"\n", 0, match.start())
-            if problem and not replace:
-                bad.report(offset, row, body.lstrip(), problem)
+        at = counted = row = 0
+        while (opened := data.find(begin, at)) >= 0:
+            closed = data.find(end, opened)
+            inner = opened + len(begin)
+            body = data[inner : closed if closed >= 0 else len(data)]
+            parsed = _document(body, offset + inner, replace)
+            if closed < 0:
+                parsed = f"{end.decode()} before the file ends"
+            if isinstance(parsed, str):
+                row += data.count(b"\n", counted, opened)
+                counted = opened
+                bad.report(offset, row, body.lstrip(), parsed)
             else:
-                parsed = parse_document(body.decode("utf-8", "replace"))
-                if isinstance(parsed, str):
-                    bad.report(offset, row, body.lstrip(), parsed)
-                else:
-                    rows.append(parsed)
-            done = match.end()
-        rest = _OPEN.search(data, done)
-        if rest is not None:
-            row = data.count(b"\n", 0, rest.start())
-            bad.report(offset, row, data[rest.start() :], f"{end.decode()} before the file ends")
+                rows.append(parsed)
+            at = closed + len(end) if closed >= 0 else len(data)
         if rows:
             yield pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)], DOCUMENTS)
         bad.passed(data)
+
+
+def _document(body: bytes, offset: int, replace: bool) -> tuple[str, str, str] | str:
+    try:
+        return parse_document(body.decode())
+    except UnicodeDecodeError:
+        if replace:
+            return parse_document(body.decode("utf-8", "replace"))
+        return utf8_problem(body, offset) or ""
 
 
 def parse_document(body: str) -> tuple[str, str, str] | str:
@@ -75,24 +81,45 @@ def parse_document(body: str) -> tuple[str, str, str] | str:
     hold, or everything but id and title where there are none. Markup is dropped, entities are read.
     Returns what was expected instead if the document has no id.
     """
-    number = re.search(r"(?is)<docno>(.*?)</docno>", body)
-    if number is None or not number.group(1).strip():
+    spans = _elements(body)
+    number = spans.get("docno")
+    doc_id = _plain(body[number[0][1] : number[0][2]]).strip() if number else ""
+    if not number or not doc_id:
         return "<DOCNO>id</DOCNO> inside <DOC>"
-    rest = body[: number.start()] + body[number.end() :]
+    holes = [(number[0][0], number[0][3])]
     title = ""
-    for name in _TITLES:
-        found = re.search(rf"(?is)<{name}>(.*?)</{name}>", rest)
-        if found is not None:
-            title = " ".join(_plain(found.group(1)).split())
-            rest = rest[: found.start()] + rest[found.end() :]
-            break
-    parts = re.findall(r"(?is)<text>(.*?)</text>", rest) or [rest]
-    text = "\n".join(filter(None, (_plain(part).strip() for part in parts)))
-    return _plain(number.group(1)).strip(), title, text
+    name = next((name for name in _TITLES if name in spans), None)
+    if name is not None:
+        outer, inner, stop, end = spans[name][0]
+        title = " ".join(_plain(body[inner:stop]).split())
+        holes.append((outer, end))
+    texts = [(inner, stop) for _, inner, stop, _ in spans.get("text", [])] or [(0, len(body))]
+    parts = (_plain(_without(body, start, stop, holes)).strip() for start, stop in texts)
+    return doc_id, title, "\n".join(filter(None, parts))
 
 
-def _plain(markup: str) -> str:
-    return html.unescape(_TAG.sub(" ", markup))
+def _elements(body: str) -> dict[str, list[tuple[int, int, int, int]]]:
+    """Returns where the known elements begin, where their content begins and ends, and they end."""
+    spans: dict[str, list[tuple[int, int, int, int]]] = {}
+    opened: dict[str, tuple[int, int]] = {}
+    for tag in _TAG.finditer(body):
+        name = tag.group(2).lower()
+        if name not in _KNOWN:
+            continue
+        if not tag.group(1):
+            opened.setdefault(name, tag.span())
+        elif name in opened:
+            spans.setdefault(name, []).append((*opened.pop(name), *tag.span()))
+    return spans
+
+
+def _without(body: str, start: int, stop: int, holes: list[tuple[int, int]]) -> str:
+    kept = []
+    for first, last in sorted(holes):
+        if start <= first and last <= stop:
+            kept.append(body[start:first])
+            start = last
+    return "".join([*kept, body[start:stop]])
 
 
 def parse_topics(
@@ -137,3 +164,10 @@ def _topic_part(topic: str, name: str) -> str | None:
         rf"(?is)<(?:{tags})>\s*(?:topic:|description:|narrative:)?(.*?)(?=<|\Z)", topic
     )
     return None if found is None else " ".join(_plain(found.group(1)).split())
+
+
+def _plain(markup: str) -> str:
+    """Returns text without tags and with entities read."""
+    if "<" not in markup and "&" not in markup:
+        return markup
+    return html.unescape(_TAG.sub(" ", markup))

@@ -92,4 +92,4 @@ def test_every_verb_reads_it_under_its_own_path(
     count = sum(t.num_rows for t in read_documents("docstrings:"))
     assert count == len(read_queries("docstrings:")) == len(read_qrels("docstrings:"))
     assert len(list(tmp_path.iterdir())) == 1
-    assert sum(t.num_rows for t in read_documents("docstrings:hypothesis")) > count
+    assert sum(t.num_rows for t in read_documents("docstrings:packaging")) > count
