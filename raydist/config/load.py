@@ -184,7 +184,7 @@ def _read(shape: Shape, text: str) -> Any:
         return [_read(shape.item, part.strip()) for part in _split(stripped)]
     if shape.mapping is not None:
         return _lift(_flow(stripped), shape)
-    return stripped
+    return shape.literals.get(stripped, stripped)
 
 
 def _flow(text: str) -> Any:

@@ -84,6 +84,15 @@ class Shape:
         return False
 
     @property
+    def literals(self) -> dict[str, Any]:
+        """The allowed values of a closed choice that are not text, by how they are written."""
+        found: dict[str, Any] = {}
+        for member, _ in self._members:
+            if get_origin(member) is Literal:
+                found |= {str(v): v for v in get_args(member) if not isinstance(v, str)}
+        return found
+
+    @property
     def default(self) -> Any:
         """The field's default, or None if it is required."""
         if self.field is None:

@@ -90,7 +90,7 @@ class DeepSpeedConfig(Block):
 
     primary: ClassVar[str | None] = "zero"
 
-    zero: Literal[0, 1, 2, 3] = 0
+    zero: int = Field(0, ge=0, le=3)
     """ZeRO stage; 0 trains without DeepSpeed."""
     offload_optimizer: bool = execution(False)
     """Keep the optimizer's state in CPU memory (ZeRO 1 to 3)."""

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from raydist.config.distill import DistillConfig
+from raydist.config.load import load
+from raydist.config.train import TrainConfig
+from raydist.errors import ConfigError
+
+LINE = ["data=train.jsonl", "model=PATH", "out=DIR"]
+
+
+def train(*words: str) -> TrainConfig:
+    return load(TrainConfig, (), [*LINE, *words])
+
+
+def distill(*words: str) -> DistillConfig:
+    return load(DistillConfig, (), ["data=d.jsonl", "model=PATH", "out=DIR", *words])
+
+
+def test_the_lines_of_the_handbook_are_understood() -> None:
+    config = train(
+        *("workers=2", "steps=100", "batch_size=32", "loss.kind=infonce"),
+        *("loss.scope=cross_device", "distill.kind=kl_div", "model.dropout=0", "log_every=1"),
+    )
+    assert config.data is not None and config.data.path == ("train.jsonl",)
+    assert config.model.path == "PATH" and config.model.dropout == 0 and config.steps == 100
+    assert config.loss is not None and config.loss.kind == "infonce"
+    assert train("loss.kind=biir", "loss.training_type=retrieval_answer_passage").loss is not None
+    assert train("loss.temperature=0.05").objectives()["infonce"].weight == 1
+    for kind in ("adr_mse", "distill_ranknet", "listwise_softmax_ce"):
+        config_ = distill("corpus=c", "queries=q", f"loss.kind={kind}")
+        assert list(config_.objectives()) == [kind] and config_.model.kind == "crossencoder"
+
+
+def test_scalars_set_what_a_user_means() -> None:
+    config = train("optim=1e-4", "cache=16", "deepspeed=2", "checkpoint=50", "tracking=none")
+    assert (config.optim.lr, config.cache.chunk_size, config.deepspeed.zero) == (1e-4, 16, 2)
+    assert config.checkpoint.every == 50 and config.tracking.uri == "none"
+    assert distill("target=binary(2)").target.threshold == 2  # type: ignore[union-attr]
+    bi = distill("model.kind=biencoder", "model.pooling=mean")
+    assert bi.model.kind == "biencoder" and bi.model.path == "PATH"
+
+
+def test_several_losses_and_data_sets_go_by_name() -> None:
+    config = load(
+        TrainConfig,
+        (),
+        [
+            *("datasets.a.path=a.jsonl", "datasets.b.path=b.jsonl", "datasets.b.weight=0.5"),
+            *("model=P", "out=D", "losses.x.kind=infonce", "losses.y.kind=kl_div"),
+            "losses.y.weight=0.3",
+        ],
+    )
+    assert list(config.sets()) == ["a", "b"] and config.sets()["b"].weight == 0.5
+    assert config.loss is None and list(config.objectives()) == ["x", "y"]
+
+
+def test_a_saved_configuration_gives_itself_back(tmp_path: Path) -> None:
+    for made in (train("distill=none"), train("losses.x.kind=infonce")):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(made.resolved()))
+        assert load(TrainConfig, [str(path)]) == made
+    made_ = distill("sampler.kind=negatives", "qrels=q.txt", "target=minmax")
+    path.write_text(json.dumps(made_.resolved()))
+    assert load(DistillConfig, [str(path)]) == made_
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["datasets.a.path=x"], "one of data and datasets"),
+        (["batch_size=3", "workers=4"], "batch_size = 3: expected at least one sample for each"),
+        (["batch_size=4", "accumulation=8"], "8 accumulation parts"),
+        (["loss.temperature=0"], "loss.temperature = '0': input should be greater"),
+        (["loss.kind=infonse"], "loss.kind = 'infonse': expected one of"),
+        (["optim.lrr=1"], "optim.lrr.*lr"),
+        (["losses.a.kind=infonce", "loss.kind=infonce"], "expected one of them"),
+        (["deepspeed.zero=4"], "deepspeed.zero"),
+        (["validation.dev.interval=50"], "validation.dev.corpus"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(*words)
+
+
+def test_a_cross_encoder_has_no_other_workers_documents() -> None:
+    with pytest.raises(ConfigError, match="scores each list on its own"):
+        distill("loss.kind=infonce", "loss.scope=cross_device")
+    with pytest.raises(ConfigError, match="needs a bi-encoder"):
+        distill("loss.kind=biir")
+    with pytest.raises(ConfigError, match="needs qrels=PATH"):
+        distill("sampler.kind=negatives")
+
+
+def test_how_to_run_is_no_part_of_what_is_made() -> None:
+    assert train().identity() == train("workers=2", "log_every=1", "tracking=none").identity()
+    assert train().identity() == train("cache=8", "checkpoint=3").identity()
+    assert train().identity() != train("seed=1").identity()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from raydist.data.samples import SampleFacts
+from raydist.errors import ConfigError, DataError
+from raydist.training.samplers import (
+    DistillationListwiseSampler,
+    DistillationNegativesSampler,
+    GroupSampler,
+)
+from raydist.training.sets import SetPlan, plan_groups, plan_lists
+
+FACTS = SampleFacts(
+    "data", "flagembedding", rows=100, files=("/d/train.jsonl",), negatives={9: 60, 20: 40}
+)
+
+
+def groups(facts: SampleFacts, group: int | None = None, **options: object) -> SetPlan:
+    given: dict[str, object] = {"batch_size": 32, "teacher": True, "answers": True, **options}
+    return plan_groups(facts, Path("/d"), group=group, **given)  # type: ignore[arg-type]
+
+
+def test_the_group_size_follows_what_was_asked_and_else_the_data() -> None:
+    assert groups(FACTS).sampler == GroupSampler(8)
+    assert groups(FACTS, 4).sampler == GroupSampler(4)
+    carried = replace(FACTS, overrides={"train_group_size": 5, "batch_size": 16})
+    assert groups(carried).sampler == GroupSampler(5)
+    assert groups(carried).stream.batch_size == 16
+    assert groups(carried, set_batch_size=9).stream.batch_size == 9
+    alone = groups(replace(FACTS, negatives={0: 100}, without_negatives="train.jsonl, line 1"))
+    assert alone.sampler == GroupSampler(1) and "no negatives" in alone.notes[0]
+
+
+def test_types_set_the_group_and_how_documents_are_encoded() -> None:
+    assert groups(replace(FACTS, kind="only_1neg"), 6).sampler == GroupSampler(2)
+    few = replace(FACTS, kind="symmetric_class", negatives={3: 100})
+    assert groups(few, 6).sampler == GroupSampler(4)
+    assert groups(replace(FACTS, kind="symmetric_sts")).symmetric
+    assert not groups(FACTS).symmetric
+
+
+def test_too_few_negatives_are_said_once_and_none_is_an_error() -> None:
+    plan = groups(FACTS, 16)
+    assert plan.notes == ("60 of 100 samples have fewer than 15 negatives: repeated",)
+    mixed = replace(FACTS, negatives={0: 1, 9: 99}, without_negatives="/d/train.jsonl, line 7")
+    with pytest.raises(DataError, match=r"train\.jsonl, line 7: a sample without negatives"):
+        groups(mixed)
+    assert groups(mixed, 1).sampler == GroupSampler(1)
+
+
+def test_a_file_name_can_turn_negatives_of_the_batch_off() -> None:
+    named = replace(FACTS, files=("/d/classes_no_in_batch_neg.jsonl",))
+    assert groups(named).no_in_batch and not groups(FACTS).no_in_batch
+    assert not groups(named, no_in_batch=False).no_in_batch
+
+
+def test_answers_and_teachers_are_used_where_they_are_and_wanted() -> None:
+    rich = replace(FACTS, scores=True, answers=True, answer_scores=True, negative_answers=3)
+    plan = groups(rich)
+    assert plan.targets and plan.answers == 4 and plan.answer_targets
+    assert groups(rich, 3).answers == 3
+    assert groups(replace(rich, negative_answers=0)).answers == 1
+    bare = groups(rich, teacher=False, answers=False)
+    assert not bare.targets and bare.answers == 0 and not bare.answer_targets
+
+
+def test_a_small_data_set_says_that_it_fills_a_batch_several_times() -> None:
+    assert "several times" in groups(replace(FACTS, rows=10)).notes[0]
+
+
+def test_lists_get_the_sampler_that_was_asked_for() -> None:
+    facts = replace(FACTS, format="lists", scores=True)
+    plan = plan_lists(
+        facts, Path("/d"), batch_size=4, sampler={"kind": "listwise", "top_k": 9, "size": 5}
+    )
+    assert plan.sampler == DistillationListwiseSampler(9, 5) and plan.targets
+    negatives = {"kind": "negatives", "passages_per_query": 6, "positives": "all"}
+    with pytest.raises(ConfigError, match="needs qrels"):
+        plan_lists(facts, Path("/d"), batch_size=4, sampler=negatives)
+    judged = replace(facts, format="ids", labels=True)
+    plan = plan_lists(judged, Path("/d"), batch_size=4, sampler=negatives)
+    assert plan.sampler == DistillationNegativesSampler(6, "all")
