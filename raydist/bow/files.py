@@ -136,6 +136,10 @@ class Files:
         """Returns a file as a read-only array; check what you use of it."""
         return self._bytes[name].view(dtype)
 
+    def unchecked(self, name: str) -> Array:
+        """Returns which chunks of a file were not checked yet (bool, live)."""
+        return self._unchecked[name]
+
     def check(self, name: str, start: int = 0, stop: int | None = None) -> None:
         """Compares the checksums of the bytes `start:stop` unless that was done before.
 

@@ -10,6 +10,7 @@ Legend: N documents, P postings.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ __all__ = [
     "NORM_LENGTHS",
     "atire_idf",
     "bm25_saturation",
+    "bm25l_idf",
     "bm25l_saturation",
     "dirichlet_length",
     "dirichlet_term",
@@ -72,7 +74,7 @@ def mean_length(tokens: int, documents: int) -> float:
 
 def lucene_idf(documents: int, df: int) -> np.float32:
     """Returns float32(ln(1 + (N - df + 0.5) / (df + 0.5)))."""
-    return Float32(np.log(1 + (documents - df + 0.5) / (df + 0.5)))
+    return Float32(math.log(1 + (documents - df + 0.5) / (df + 0.5)))
 
 
 def lucene_inverse(lengths: Array, k1: float, b: float, avgdl: float) -> Array:
@@ -98,17 +100,22 @@ def lucene_term(weight: np.float32, tf_P: Array, inverse_P: Array) -> Array:
 
 def robertson_idf(documents: int, df: int) -> float:
     """Returns ln((N - df + 0.5) / (df + 0.5)), at least 0 (Robertson & Sparck Jones 1976)."""
-    return float(max(0.0, np.log((documents - df + 0.5) / (df + 0.5))))
+    return max(0.0, math.log((documents - df + 0.5) / (df + 0.5)))
 
 
 def atire_idf(documents: int, df: int) -> float:
     """Returns ln(N / df) (Trotman, Jia & Crane 2012)."""
-    return float(np.log(documents / df))
+    return math.log(documents / df)
 
 
 def plus_idf(documents: int, df: int) -> float:
     """Returns ln((N + 1) / df), the idf of BM25+ (Lv & Zhai, CIKM 2011)."""
-    return float(np.log((documents + 1) / df))
+    return math.log((documents + 1) / df)
+
+
+def bm25l_idf(documents: int, df: int) -> float:
+    """Returns ln((N + 1) / (df + 0.5)), the idf of BM25L (Lv & Zhai, SIGIR 2011)."""
+    return math.log((documents + 1) / (df + 0.5))
 
 
 def bm25_saturation(tf_P: Array, length_P: Array, k1: float, b: float, avgdl: float) -> Array:

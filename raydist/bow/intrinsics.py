@@ -17,9 +17,12 @@ from numba.extending import intrinsic
 __all__ = [
     "at_least_32",
     "bits_of_float",
+    "clear_32",
     "float_of_bits",
+    "inlined",
     "kernel",
     "load64",
+    "ones",
     "prefetch",
     "store64",
     "trailing_zeros",
@@ -35,6 +38,11 @@ def kernel(function: F) -> F:
     """
     compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
     return cast(F, compiled)
+
+
+def inlined(function: F) -> F:
+    """Compiles `function` into the kernels that call it: for small steps and large tuples."""
+    return cast(F, numba.njit(forceinline=True, boundscheck=False, error_model="numpy")(function))
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
@@ -95,9 +103,28 @@ def _at_least_32(typing_context: Any, array: Any, offset: Any, limit: Any) -> An
     return types.uint64(array, types.uint64, types.uint64), generate
 
 
+def _clear_32(typing_context: Any, array: Any, offset: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(32), 32)
+        place = _address(context, builder, signature.args[0], args[0], args[1])
+        zero = ir.Constant(lanes, None)
+        stored = builder.store(zero, builder.bitcast(place, lanes.as_pointer()))
+        stored.align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generate
+
+
 def _trailing_zeros(typing_context: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), generate
+
+
+def _ones(typing_context: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), generate
 
@@ -118,11 +145,14 @@ def _float_of_bits(typing_context: Any, value: Any) -> Any:
 
 # Inside a kernel: load64(bytes, offset), store64(bytes, offset, value), prefetch(array, offset),
 # at_least_32(uint32s, offset, limit) -> bit i set where array[offset + i] >= limit,
-# trailing_zeros(nonzero uint64), bits_of_float(float32), float_of_bits(uint32).
+# clear_32(uint32s, offset) sets 32 elements to 0,
+# trailing_zeros(uint64) with 64 for 0, ones(uint64), bits_of_float(float32), float_of_bits(uint32).
 load64: Callable[..., Any] = intrinsic(_load64)
 store64: Callable[..., Any] = intrinsic(_store64)
 prefetch: Callable[..., Any] = intrinsic(_prefetch)
 at_least_32: Callable[..., Any] = intrinsic(_at_least_32)
+clear_32: Callable[..., Any] = intrinsic(_clear_32)
 trailing_zeros: Callable[..., Any] = intrinsic(_trailing_zeros)
+ones: Callable[..., Any] = intrinsic(_ones)
 bits_of_float: Callable[..., Any] = intrinsic(_bits_of_float)
 float_of_bits: Callable[..., Any] = intrinsic(_float_of_bits)

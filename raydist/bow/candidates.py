@@ -1,0 +1,120 @@
+"""Candidates of a search: their collection from a window's sums, and the threshold they set.
+
+Legend: C candidates, W documents of a window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raydist.bow.intrinsics import at_least_32, clear_32, kernel, ones, trailing_zeros
+
+__all__ = ["collect", "keep", "keep_allowed", "kth_largest"]
+
+Array = npt.NDArray[Any]
+U = np.uint64
+U32 = np.uint32
+
+
+@kernel
+def kth_largest(value: Array, count: Any, k: Any, bins: Array) -> Any:
+    """Returns the k-th largest upper half among `count` >= k words, by two passes of 256 bins."""
+    bins[:512] = 0
+    for i in range(count):
+        bins[value[i] >> U32(24)] += 1
+    seen = 0
+    high = 255
+    while seen + bins[high] < k:
+        seen += bins[high]
+        high -= 1
+    for i in range(count):
+        if value[i] >> U32(24) == high:
+            bins[U32(256) + ((value[i] >> U32(16)) & U32(255))] += 1
+    low = 255
+    while True:
+        seen += bins[256 + low]
+        if seen >= k:
+            return U(high * 256 + low)
+        low -= 1
+
+
+@kernel
+def keep(found: Array, value: Array, count: Any, threshold: Any) -> Any:
+    """Drops the candidates whose sums are below the threshold; returns how many are left."""
+    limit = U32(min(threshold, U(65535))) << U32(16)
+    to = U(0)
+    for i in range(count):
+        doc = found[i]
+        word = value[i]
+        found[to] = doc
+        value[to] = word
+        to += U(word >= limit)
+    return to
+
+
+@kernel
+def keep_allowed(found: Array, value: Array, start: Any, count: Any, allowed: Array) -> Any:
+    """Drops the candidates from `start` that are not allowed."""
+    to = start
+    for i in range(start, count):
+        doc = found[i]
+        found[to] = doc
+        value[to] = value[i]
+        to += U(allowed[doc])
+    return to
+
+
+@kernel
+def collect(
+    sums: Array,
+    masks: Array,
+    found: Array,
+    value: Array,
+    count: Any,
+    begin: Any,
+    touched: Any,
+    need: Any,
+) -> Any:
+    """Lists the documents whose sum is at least `need`, in order, and clears the sums.
+
+    Written so that few branches depend on where the documents are.
+    """
+    limit = need << U(16)
+    words = U(0)
+    left = touched
+    while left:
+        offset = trailing_zeros(left) << U(7)
+        left &= left - U(1)
+        for half in range(U(2)):
+            at = offset + (half << U(6))
+            mask = at_least_32(sums, at, limit)
+            mask |= at_least_32(sums, at + U(32), limit) << U(32)
+            masks[0, words] = mask
+            masks[1, words] = at
+            words += U(mask != U(0))
+    for w in range(words):
+        mask = masks[0, w]
+        offset = masks[1, w]
+        end = count + ones(mask)
+        for i in range(U(4)):
+            at = offset + trailing_zeros(mask)
+            mask &= mask - U(1)
+            found[count + i] = U32(begin + at)
+            value[count + i] = sums[at]
+        count += U(4)
+        while count < end:
+            at = offset + trailing_zeros(mask)
+            mask &= mask - U(1)
+            found[count] = U32(begin + at)
+            value[count] = sums[at]
+            count += U(1)
+        count = end
+    while touched:
+        offset = trailing_zeros(touched) << U(7)
+        touched &= touched - U(1)
+        for quarter in range(U(4)):
+            clear_32(sums, offset + (quarter << U(5)))
+    return count

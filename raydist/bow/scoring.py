@@ -1,0 +1,141 @@
+"""The models of retrieval by name: what a term adds to a document's score, and what the document.
+
+Formulas are in formulas.py; here they meet the statistics of an index and a query.
+
+Legend: P postings of a term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raydist.bow import formulas
+from raydist.errors import ConfigError
+
+__all__ = ["MODELS", "Collection", "Scoring", "Term"]
+
+Array = npt.NDArray[Any]
+
+MODELS = (
+    "lucene",
+    "robertson",
+    "atire",
+    "bm25+",
+    "bm25l",
+    "dirichlet",
+    "jelinek-mercer",
+    "impact",
+)
+"""Names of the models; `impact` sums products of weights and is for indexes of weighted terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a formula needs to know of all documents: how many have tokens, and how many tokens."""
+
+    documents: int
+    tokens: int
+    average_length: float
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a formula needs to know of a term: its weight in the query, df and occurrences."""
+
+    boost: float
+    df: int
+    occurrences: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """A model with its parameters.
+
+    Attributes:
+        model: one of MODELS.
+        k1: saturation of the term frequency (BM25).
+        b: weight of the document's length, 0 to 1 (BM25).
+        delta: the shift of `bm25+` and `bm25l`.
+        mu: Dirichlet prior in tokens.
+        weight: share of the collection in `jelinek-mercer`, between 0 and 1.
+        lengths: `norm`, as Lucene rounds them into a byte, or `exact`.
+    """
+
+    model: str = "lucene"
+    k1: float = 0.9
+    b: float = 0.4
+    delta: float = 1.0
+    mu: float = 1000.0
+    weight: float = 0.1
+    lengths: str = "norm"
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise ConfigError(f"model = {self.model!r}: expected one of {', '.join(MODELS)}")
+        if self.lengths not in ("norm", "exact"):
+            raise ConfigError(f"lengths = {self.lengths!r}: expected norm or exact")
+        bounds = {
+            "k1": self.k1 >= 0,
+            "b": 0 <= self.b <= 1,
+            "delta": self.delta >= 0,
+            "mu": self.mu > 0,
+            "weight": 0 < self.weight < 1,
+        }
+        for name, holds in bounds.items():
+            if not holds:
+                raise ConfigError(f"{name} = {getattr(self, name)}: out of bounds")
+
+    @property
+    def needs_occurrences(self) -> bool:
+        """Whether the model asks how often a term occurs in the collection."""
+        return self.model in ("dirichlet", "jelinek-mercer")
+
+    def weight_of(self, term: Term, collection: Collection) -> float:
+        """Returns what the model multiplies a term's part with: its boost and idf."""
+        n, df = collection.documents, term.df
+        if self.model == "lucene":
+            return float(np.float32(term.boost) * formulas.lucene_idf(n, df))
+        if self.model == "robertson":
+            return term.boost * formulas.robertson_idf(n, df)
+        if self.model in ("atire", "bm25l"):
+            idf = formulas.atire_idf if self.model == "atire" else formulas.bm25l_idf
+            return term.boost * idf(n, df)
+        if self.model == "bm25+":
+            return term.boost * formulas.plus_idf(n, df)
+        return term.boost
+
+    def parts(self, term: Term, collection: Collection, tf_P: Array, length_P: Array) -> Array:
+        """Returns what a term adds to the scores of its documents, float64.
+
+        For `lucene` these are float32 values, to be summed in double.
+        """
+        weight, mean = self.weight_of(term, collection), collection.average_length
+        tf_P = tf_P.astype(np.float64)
+        if self.model == "lucene":
+            inverse_P = formulas.lucene_inverse(length_P, self.k1, self.b, mean)
+            return formulas.lucene_term(np.float32(weight), tf_P, inverse_P).astype(np.float64)
+        if self.model in ("robertson", "atire", "bm25+"):
+            part = formulas.bm25_saturation(tf_P, length_P, self.k1, self.b, mean)
+            return weight * (part + self.delta if self.model == "bm25+" else part)
+        if self.model == "bm25l":
+            part = formulas.bm25l_saturation(tf_P, length_P, self.k1, self.b, mean, self.delta)
+            return weight * part
+        if self.model == "dirichlet":
+            return weight * formulas.dirichlet_term(
+                tf_P, term.occurrences, collection.tokens, self.mu
+            )
+        if self.model == "jelinek-mercer":
+            return weight * formulas.jelinek_mercer_term(
+                tf_P, length_P, term.occurrences, collection.tokens, self.weight
+            )
+        return weight * tf_P
+
+    def constant(self, query_tokens: float, lengths: Array) -> Array | None:
+        """Returns what a matching document's length alone adds, None if nothing."""
+        if self.model != "dirichlet":
+            return None
+        return query_tokens * formulas.dirichlet_length(lengths, self.mu)

@@ -1,0 +1,340 @@
+"""Top-k search of a bag-of-words index.
+
+Lucene's BM25 goes through the pruned kernel, segment after segment, each told the score that the
+ones before have reached; what the kernel is not made for (another model, exact lengths, hundreds of
+terms, more ties than it has room for) is scored exhaustively. Both give the same bits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow import kernels
+from raydist.bow.blocks import Lists, Postings, make_lists
+from raydist.bow.exhaustive import document_lengths, occurrences, score_all, term_postings
+from raydist.bow.files import readonly
+from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
+from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.scoring import Collection, Scoring, Term
+from raydist.bow.ties import TIES, best
+from raydist.errors import ConfigError
+from raydist.records import RUN, Query, Run
+
+__all__ = ["BowRetriever", "Explanation", "Part"]
+
+Array = npt.NDArray[Any]
+
+_MOST_TERMS = 256  # for the kernel: its sums have 16 bits
+_NO_FILTER = readonly(np.empty(0, np.uint8))
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one term adds to a document's score."""
+
+    term: str
+    boost: float
+    df: int
+    tf: int
+    weight: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a document has its score.
+
+    `constant` is what the document adds by itself; `score` the sum of it and the parts.
+    """
+
+    doc_id: str
+    score: float
+    length: int
+    parts: tuple[Part, ...]
+    constant: float = 0.0
+
+
+class _Memory(threading.local):
+    """Working memory of a thread, grown as queries need it."""
+
+    def __init__(self) -> None:
+        self.size = (0, 0, 0, 0)
+        self.lists: Lists
+        self.keys: Array
+
+    def ensure(self, terms: int, blocks: int, block_size: int, k: int) -> None:
+        """Makes room for so many terms and blocks, this size of block and this k."""
+        have = self.size
+        if have[2] != block_size:
+            have = (0, 0, block_size, 0)
+        if have[0] >= terms and have[1] >= blocks and have[3] >= k:
+            return
+        grown = 1 << max(12, (blocks - 1).bit_length())
+        self.size = (max(have[0], terms, 16), max(have[1], grown), block_size, max(have[3], k))
+        self.lists = make_lists(*self.size)
+        self.keys = np.empty(len(self.lists.found), np.uint64)
+
+
+class BowRetriever:
+    """Searches an index; the same queries always give the same ranking, bit for bit."""
+
+    def __init__(
+        self,
+        index: BowIndex,
+        *,
+        model: str = "lucene",
+        k1: float = 0.9,
+        b: float = 0.4,
+        delta: float = 1.0,
+        mu: float = 1000.0,
+        weight: float = 0.1,
+        lengths: str = "norm",
+        ties: str = "docid",
+        threads: int = 1,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        pruned: bool = True,
+    ) -> None:
+        """Prepares a search.
+
+        Args:
+            index: an opened index.
+            model: a name of `scoring.MODELS`.
+            k1: see `Scoring`, as are `b`, `delta`, `mu`, `weight` and `lengths`.
+            b: see `Scoring`.
+            delta: see `Scoring`.
+            mu: see `Scoring`.
+            weight: see `Scoring`.
+            lengths: see `Scoring`.
+            ties: order of equal scores: `docid` (input order), `external` (id as a string) or
+                `anserini` (that, and scores as Anserini writes them).
+            threads: queries searched beside each other.
+            only: ids of the only documents that may be found.
+            exclude: ids of documents that may not be found.
+            pruned: False scores every matching document, for comparison.
+
+        Raises:
+            ConfigError: an unknown name or a parameter out of bounds.
+            DataError: an id in `only` or `exclude` that the index does not have.
+        """
+        if ties not in TIES:
+            raise ConfigError(f"ties = {ties!r}: expected one of {', '.join(TIES)}")
+        if threads < 1:
+            raise ConfigError(f"threads = {threads}: expected at least 1")
+        if index.unit and model == "lucene":
+            model = "impact"
+        elif (model == "impact") != bool(index.unit):
+            raise ConfigError(f"model = {model!r}: impact is for indexes of weighted terms, alone")
+        self.index = index
+        self.scoring = Scoring(model, k1, b, delta, mu, weight, lengths)
+        self.ties = ties
+        self._threads = threads
+        mean = index.average_length
+        self._collection = Collection(index.documents, index.tokens, mean)
+        self._pruned = pruned and model == "lucene" and lengths == "norm"
+        self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
+        self._postings = [
+            Postings(s.packed, s.raw_docs, s.raw_tfs, s.norms_N, s.files.unchecked("postings"))
+            for s in index.segments
+        ]
+        self._top_norms = [int(s.norms_N.max(initial=0)) for s in index.segments]
+        self._allowed = self._masks(only, exclude)
+        self._memory = _Memory()
+
+    def _masks(
+        self, only: Iterable[str] | None, exclude: Iterable[str] | None
+    ) -> list[Array] | None:
+        """Returns which documents of each segment may be found, None for all."""
+        if only is None and exclude is None:
+            return None
+        allowed = np.ones(len(self.index), np.uint8)
+        if only is not None:
+            allowed[:] = 0
+            allowed[self.index.positions(only)] = 1
+        if exclude is not None:
+            allowed[self.index.positions(exclude)] = 0
+        ends = [*self.index.bases[1:], len(self.index)]
+        return [readonly(allowed[a:z]) for a, z in zip(self.index.bases, ends)]
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` documents of each query; queries that match nothing have no rows."""
+        texts = [query.text for query in queries]
+        if self._threads > 1 and len(texts) > 1:
+            with ThreadPoolExecutor(self._threads) as pool:
+                found = list(pool.map(lambda text: self.rank(text, k), texts))
+        else:
+            found = [self.rank(text, k) for text in texts]
+        if not found:
+            return Run(RUN.empty_table())
+        docs = np.concatenate([docs for docs, _ in found])
+        scores = np.concatenate([scores for _, scores in found])
+        names = pa.array([query.query_id for query in queries], pa.string())
+        rows = np.repeat(np.arange(len(found)), [len(docs) for docs, _ in found])
+        columns = [names.take(pa.array(rows)), self.index.pick_ids(docs), pa.array(scores)]
+        return Run(pa.table(columns, schema=RUN))
+
+    def rank(self, text: str, k: int) -> tuple[Array, Array]:
+        """Returns the positions (int64) and scores (float32) of the best documents for a text."""
+        if self.index.analyzer is None:
+            raise ConfigError("this index has no analyzer: rank its weighted terms instead")
+        return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
+
+    def rank_terms(self, query: Mapping[str, float], k: int) -> tuple[Array, Array]:
+        """Does the same for terms with their weights (in a text: how often each occurs)."""
+        if k < 1:
+            raise ConfigError(f"k = {k}: expected at least 1")
+        k = min(k, max(1, len(self.index)))
+        rows, df = self.index.lookup([encode_term(term) for term in query])
+        terms = self._terms(rows, df, list(query.values()))
+        if not self._pruned or len(query) > _MOST_TERMS:
+            docs, scores = self._rank_all(rows, terms)
+        else:
+            weights = self._weights(terms)
+            if len(rows) == 1 and self.ties == "docid":
+                keys = self._keys(0, rows[0], terms, weights, k, 0.0)
+                keys.sort()
+                return _unpack(keys[:k])
+            docs, scores = self._rank_segments(rows, terms, weights, k)
+        return best(docs, scores, k, self.ties, self.index.pick_ids)
+
+    def explain(self, text: str, doc_id: str) -> Explanation:
+        """Returns what each term of a text adds to a document's score.
+
+        Raises DataError where the index has no such document.
+        """
+        if self.index.analyzer is None:
+            raise ConfigError("this index has no analyzer: explain its weighted terms instead")
+        return self.explain_terms(Counter(self.index.analyzer.tokens(text)), doc_id)
+
+    def explain_terms(self, query: Mapping[str, float], doc_id: str) -> Explanation:
+        """Does the same for terms with their weights."""
+        position = int(self.index.positions([doc_id])[0])
+        number = int(np.searchsorted(self.index.bases, position, side="right")) - 1
+        segment = self.index.segments[number]
+        doc = np.array([position - self.index.bases[number]])
+        rows, df = self.index.lookup([encode_term(term) for term in query])
+        terms = self._terms(rows, df, list(query.values()))
+        length = document_lengths(segment, self.scoring, doc)
+        parts = []
+        for name, term, row in zip(query, terms, rows[number]):
+            if not row[0]:
+                continue
+            docs, tfs = term_postings(segment, row)
+            at = int(np.searchsorted(docs, doc[0]))
+            if at < len(docs) and docs[at] == doc[0]:
+                part = self.scoring.parts(term, self._collection, tfs[at : at + 1], length)[0]
+                weight = self.scoring.weight_of(term, self._collection)
+                parts.append(Part(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
+        constant = 0.0
+        if parts:
+            added = self.scoring.constant(sum(query.values()), length)
+            constant = 0.0 if added is None else float(added[0])
+        score = float(np.float32(sum(part.score for part in parts) + constant))
+        return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)
+
+    def _terms(
+        self, rows: Sequence[Array], df: Sequence[int], boosts: Sequence[float]
+    ) -> list[Term]:
+        counts = [0] * len(df)
+        if self.scoring.needs_occurrences:
+            counts = occurrences(self.index.segments, rows)
+        return [Term(*values) for values in zip(boosts, df, counts)]
+
+    def _weights(self, terms: Sequence[Term]) -> Array:
+        """Returns boost * idf of each term in float32, 0 where no document has it."""
+        values = [t.df and self.scoring.weight_of(t, self._collection) for t in terms]
+        return np.array(values, np.float32)
+
+    def _rank_all(self, rows: Sequence[Array], terms: Sequence[Term]) -> tuple[Array, Array]:
+        """Scores every matching document of all segments."""
+        found = [self._score_all(number, each, terms) for number, each in enumerate(rows)]
+        docs = [docs + base for (docs, _), base in zip(found, self.index.bases)]
+        return np.concatenate(docs), np.concatenate([scores for _, scores in found])
+
+    def _score_all(self, number: int, rows: Array, terms: Sequence[Term]) -> tuple[Array, Array]:
+        allowed = None if self._allowed is None else self._allowed[number]
+        tokens = sum(term.boost for term in terms)
+        segment = self.index.segments[number]
+        return score_all(segment, rows, terms, self.scoring, self._collection, tokens, allowed)
+
+    def _rank_segments(
+        self, rows: Sequence[Array], terms: Sequence[Term], weights: Array, k: int
+    ) -> tuple[Array, Array]:
+        """Returns candidates that include all documents whose score is at least the k-th."""
+        docs, scores = _NOTHING
+        floor = 0.0
+        for number, found in enumerate(rows):
+            keys = self._keys(number, found, terms, weights, k, floor)
+            new_docs, new_scores = _unpack(keys)
+            docs = np.concatenate([docs, new_docs + self.index.bases[number]])
+            scores = np.concatenate([scores, new_scores])
+            if len(docs) >= k:
+                floor = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+                kept = scores >= floor
+                docs, scores = docs[kept], scores[kept]
+        return docs, scores
+
+    def _keys(
+        self,
+        number: int,
+        rows: Array,
+        terms: Sequence[Term],
+        weights: Array,
+        k: int,
+        floor: float,
+    ) -> Array:
+        """Returns ~score << 32 | document of a segment's candidates, unordered."""
+        here = rows[:, 0] > 0
+        if not here.all():
+            rows, weights = rows[here], weights[here]
+            terms = [term for term, found in zip(terms, here.tolist()) if found]
+        if not len(rows):
+            return np.empty(0, np.uint64)
+        segment = self.index.segments[number]
+        if not segment.compress:
+            for row in rows:
+                for name in ("docs", "tfs"):
+                    segment.files.check(name, 4 * int(row[4]), 4 * int(row[4] + row[2]))
+        size = segment.block_size
+        blocks = sum(-(-term_df // size) for term_df in rows[:, 2].tolist())
+        memory = self._memory
+        memory.ensure(len(rows), blocks, size, k)
+        while True:
+            count = kernels.rank(
+                self._postings[number],
+                memory.lists,
+                rows,
+                weights,
+                self._inverse,
+                self._top_norms[number],
+                k,
+                floor,
+                _NO_FILTER if self._allowed is None else self._allowed[number],
+                memory.keys,
+            )
+            if count > kernels.UNCHECKED:
+                break
+            row = rows[kernels.UNCHECKED - count]
+            segment.files.check("postings", int(row[5]), int(row[5] + row[3]))
+        if count == kernels.OVERFLOW:
+            docs, scores = self._score_all(number, rows, terms)
+            return (~scores.view(np.uint32)).astype(np.uint64) << np.uint64(32) | docs.astype(
+                np.uint64
+            )
+        return memory.keys[:count].copy()
+
+
+def _unpack(keys: Array) -> tuple[Array, Array]:
+    """Returns documents (int64) and scores (float32)."""
+    docs = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    return docs, (~(keys >> np.uint64(32)).astype(np.uint32)).view(np.float32)
