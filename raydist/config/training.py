@@ -32,6 +32,9 @@ class DataConfig(Block):
     """Judgements that make positives; the run's own `qrels` if not given."""
     run: RunSource | None = None
     """A run whose other documents become negatives, where `path` holds judgements."""
+    bm25_negatives: int = Field(0, ge=0)
+    """Negatives from BM25's first documents, where `path` holds judgements: so many are looked at
+    for each query; 0 = none. An index is built for it once."""
     relevance: int = 1
     """Least grade of a positive."""
     split: str = "train"
@@ -177,6 +180,14 @@ class TrainingConfig(Verb):
                 f"batch_size = {smallest}: expected at least one sample for each of {self.workers} "
                 f"workers and {self.accumulation} accumulation parts"
             )
+        for name, data in self.sets().items():
+            missing = [
+                w for w in ("corpus", "queries") if not (getattr(data, w) or getattr(self, w))
+            ]
+            if data.bm25_negatives and missing:
+                problems.append(f"{name}.bm25_negatives: needs {' and '.join(missing)}")
+            if data.bm25_negatives and data.run is not None:
+                problems.append(f"{name}: one of run and bm25_negatives")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -7,6 +7,7 @@ and cannot be switched on).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 FINISHED = "checkpoint-final"
+PACKAGE = "package:"
 UNLIMITED = 1 << 20
 _WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
 _DROPOUTS = (
@@ -63,10 +65,14 @@ _DROPOUTS = (
 def resolve_folder(path_or_name: str | Path) -> Path:
     """Returns the local folder of a model: a folder, a finished training run, or a hub name.
 
+    `package:NAME/FOLDER` is a folder inside an installed Python package.
+
     A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if need be.
     Raises DataError if there is no such thing.
     """
     path = Path(path_or_name)
+    if str(path_or_name).startswith(PACKAGE):
+        path = _in_package(str(path_or_name).removeprefix(PACKAGE))
     if path.is_dir():
         if (path / FINISHED).is_dir():
             path = path / FINISHED
@@ -93,6 +99,14 @@ def _is_model(config: Path) -> bool:
         return "model_type" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
+
+
+def _in_package(place: str) -> Path:
+    name, _, inside = place.partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise DataError(f"model {PACKAGE}{place}: no Python package {name!r} is installed")
+    return Path(spec.origin).parent / inside
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import tempfile
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydist import log
+from raydist.config.base import Flags
+from raydist.config.load import load
 from raydist.config.losses import DistillationLoss, Loss
 from raydist.config.model import ScratchConfig
 from raydist.config.training import DataConfig, TrainingConfig
 from raydist.errors import DataError
+from raydist.manifest import fingerprint, write_json
 
 if TYPE_CHECKING:
     from raydist.data.samples import SampleFacts
@@ -60,6 +64,8 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
     for name, data in config.sets().items():
         place = folder / "data" / name
         options = {**config.inputs(data), **recipe.prepare(data)}
+        if data.bm25_negatives and not rows:
+            options["run"] = _bm25_run(config, data, folder / "data")
         if rows:
             options["max_rows"] = min(rows, options["max_rows"] or rows)
         found = prepare(data.path, place, name=name, **options)
@@ -116,6 +122,28 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
 
 def _steps(config: TrainingConfig, plans: Sequence[SetPlan]) -> int:
     return max(1, round(config.epochs * sum(plan.stream.batches for plan in plans)))
+
+
+def _bm25_run(config: TrainingConfig, data: DataConfig, folder: Path) -> Path:
+    """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
+    corpus, queries = data.corpus or config.corpus, data.queries or config.queries
+    assert corpus is not None and queries is not None
+    name = fingerprint([corpus.resolved(), queries.resolved(), data.bm25_negatives])
+    index, ranking = folder / f"bm25-{name}", folder / f"bm25-{name}.txt"
+    if not ranking.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _verb("index", {"corpus": corpus.resolved(), "out": str(index)}, index)
+        search = {"index": str(index), "queries": queries.resolved(), "k": data.bm25_negatives}
+        _verb("search", {**search, "out": str(ranking)}, ranking)
+    return ranking
+
+
+def _verb(verb: str, config: Mapping[str, Any], beside: Path) -> None:
+    module = importlib.import_module(f"raydist.commands.{verb}")
+    file = beside.with_name(f".{beside.name}.{verb}.json")
+    write_json(file, config)
+    module.run(load(module.Config, [str(file)]), Flags())
+    file.unlink()
 
 
 def _create(scratch: ScratchConfig, job: Job, seed: int) -> None:
