@@ -9,26 +9,18 @@ A corpus is cut into splits by its bytes alone, and each split is read by itself
 
 from __future__ import annotations
 
-import itertools
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from raydist.data import docstrings, irds, jsonl, parquet, sources, trec, tsv
+from raydist.data import irds, jsonl, parquet, sources, trec, tsv
 from raydist.data.formats import SUFFIXES, detect
 from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
 from raydist.data.judgements import parse_qrels, parse_run
 from raydist.data.rejects import BadLines, Rejects
-from raydist.data.sources import (
-    InputFile,
-    PathLike,
-    Paths,
-    compression_of,
-    expand,
-    open_input,
-)
+from raydist.data.sources import PathLike, Paths, expand
+from raydist.data.splits import made, plan_file, plan_splits, several, shown
 from raydist.errors import DataError
 from raydist.records import Qrels, Query, Run
 
@@ -46,77 +38,8 @@ __all__ = [
 OnBad = Literal["error", "skip"]
 Ids = IdList | PathLike | Iterable[str]
 
-_CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 _QUERIES_NAMES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
 _QRELS_NAMES = ("qrels.txt", "qrels/test.tsv", "qrels.tsv")
-
-
-def plan_splits(
-    path: Paths, *, format: str | None = None, split_bytes: int = 64 << 20
-) -> list[dict[str, Any]]:
-    """Returns the splits of a corpus in order: JSON-able, fixed by the data alone.
-
-    A plain text file is cut at the first record end at or after each multiple of `split_bytes`, a
-    Parquet file at row groups, a compressed file not at all.
-
-    Args:
-        path: a path, glob, directory, URI or `irds:` id, or several.
-        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
-        split_bytes: size of a split.
-
-    Raises:
-        DataError: nothing there, an unknown format, or no data at all.
-    """
-    splits: list[dict[str, Any]] = []
-    for each in _several(path):
-        if irds.is_dataset(each):
-            splits.extend(irds.splits(each))
-            continue
-        for file in expand(_made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES):
-            splits.extend(_plan_file(file, format, split_bytes))
-    if not splits:
-        raise DataError(f"{_shown(path)}: no documents: nothing but empty files")
-    return splits
-
-
-def _plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[dict[str, Any]]:
-    if not file.size:
-        return []
-    compression = compression_of(file.path)
-    kind = detect(file.path, format)
-    base: dict[str, Any] = {"path": file.path, "format": kind}
-    if kind == "parquet":
-        rows = parquet.row_groups(file.path)
-        return [{**base, "group": group} for group, count in enumerate(rows) if count]
-    if compression:
-        return [{**base, "start": 0, "stop": None, "compression": compression}]
-    end = trec.end_of_record(file.path) if kind == "trec" else b"\n"
-    cuts = [0, *_cuts(file, end, split_bytes), file.size]
-    return [
-        {**base, "start": start, "stop": stop, "compression": None}
-        for start, stop in itertools.pairwise(cuts)
-        if stop > start
-    ]
-
-
-def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
-    """Yields, for each multiple of the split size, the first record end at or after it."""
-    window = 64 << 10
-    last = 0
-    with open_input(file.path) as source:
-        for target in range(split_bytes, file.size, split_bytes):
-            if target <= last:
-                continue
-            at, data = max(0, target - len(end)), b""
-            source.seek(at)
-            while (found := data.find(end)) < 0 and (more := source.read(window)):
-                keep = data[len(data) - len(end) + 1 :] if len(data) >= len(end) else data
-                at += len(data) - len(keep)
-                data = keep + more
-            if found < 0:
-                return
-            last = at + found + len(end)
-            yield last
 
 
 def read_split(
@@ -260,17 +183,17 @@ def read_queries(
         DataError: a bad line, no query at all, or a query id twice.
     """
     found: list[Query] = []
-    for each in _several(path):
+    for each in several(path):
         if irds.is_dataset(each):
             found.extend(irds.queries(each))
             continue
-        for file in expand(_made(each, "queries"), () if format else SUFFIXES, _QUERIES_NAMES):
+        for file in expand(made(each, "queries"), () if format else SUFFIXES, _QUERIES_NAMES):
             kind = detect(file.path, format)
             if kind == "trec":
                 parts = tuple((fields or {}).get("text", "title").split("+"))
                 found.extend(trec.parse_topics(file.path, parts, encoding_errors))
                 continue
-            for split in _plan_file(file, kind, 1 << 62):
+            for split in plan_file(file, kind, 1 << 62):
                 for table in read_split(
                     split,
                     fields=fields,
@@ -280,11 +203,11 @@ def read_queries(
                 ):
                     found.extend(map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist()))
     if not found:
-        raise DataError(f"{_shown(path)}: no queries")
+        raise DataError(f"{shown(path)}: no queries")
     seen: set[str] = set()
     for query in found:
         if query.query_id in seen:
-            raise DataError(f"{_shown(path)}: query id {query.query_id!r} stands here twice")
+            raise DataError(f"{shown(path)}: query id {query.query_id!r} stands here twice")
         seen.add(query.query_id)
     keep = None if ids is None else IdList.of(ids)
     drop = None if exclude_ids is None else IdList.of(exclude_ids)
@@ -310,11 +233,11 @@ def read_qrels(
         DataError: a bad line, contradicting judgements, or none at all.
     """
     found: dict[str, dict[str, int]] = {}
-    for each in _several(path):
+    for each in several(path):
         if irds.is_dataset(each):
             parts = {each: irds.qrels(each)}
         else:
-            files = expand(_made(each, "qrels"), (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES)
+            files = expand(made(each, "qrels"), (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES)
             parts = {file.path: parse_qrels(file.path) for file in files}
         for name, part in parts.items():
             for query, judged in part.items():
@@ -325,7 +248,7 @@ def read_qrels(
                             f"and {found[query][document]} elsewhere"
                         )
     if not found:
-        raise DataError(f"{_shown(path)}: no judgements")
+        raise DataError(f"{shown(path)}: no judgements")
     keep = None if ids is None else IdList.of(ids)
     drop = None if exclude_ids is None else IdList.of(exclude_ids)
     return filter_qrels(found, keep, drop, missing=missing)
@@ -346,23 +269,4 @@ def read_run(path: PathLike, *, sort: bool = False) -> Run:
 
 def fingerprint(path: Paths) -> str:
     """Returns 32 hex digits that tell inputs apart by content; see `sources.fingerprint`."""
-    return sources.fingerprint([_made(each, "corpus") for each in _several(path)])
-
-
-def _shown(path: Paths) -> str:
-    return ", ".join(_several(path))
-
-
-def _several(path: Paths) -> list[str]:
-    return [os.fspath(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
-
-
-def _made(path: str, part: str) -> str:
-    """Returns a path itself, or the part of the docstring collection that it stands for."""
-    if not path.startswith(docstrings.PREFIX):
-        return path
-    packages = path.removeprefix(docstrings.PREFIX).split("+")
-    folder = docstrings.cached([name for name in packages if name])
-    return str(
-        folder / {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.txt"}[part]
-    )
+    return sources.fingerprint([made(each, "corpus") for each in several(path)])

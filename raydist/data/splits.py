@@ -1,0 +1,107 @@
+"""Cutting a corpus into splits by its bytes alone."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from raydist.data import docstrings, irds, parquet, trec
+from raydist.data.formats import SUFFIXES, detect
+from raydist.data.sources import InputFile, Paths, compression_of, expand, open_input
+from raydist.errors import DataError
+
+__all__ = ["made", "plan_file", "plan_splits", "several", "shown"]
+
+_CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
+
+
+def plan_splits(
+    path: Paths, *, format: str | None = None, split_bytes: int = 64 << 20
+) -> list[dict[str, Any]]:
+    """Returns the splits of a corpus in order: JSON-able, fixed by the data alone.
+
+    A plain text file is cut at the first record end at or after each multiple of `split_bytes`, a
+    Parquet file at row groups, a compressed file not at all.
+
+    Args:
+        path: a path, glob, directory, URI or `irds:` id, or several.
+        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
+        split_bytes: size of a split.
+
+    Raises:
+        DataError: nothing there, an unknown format, or no data at all.
+    """
+    splits: list[dict[str, Any]] = []
+    for each in several(path):
+        if irds.is_dataset(each):
+            splits.extend(irds.splits(each))
+            continue
+        for file in expand(made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES):
+            splits.extend(plan_file(file, format, split_bytes))
+    if not splits:
+        raise DataError(f"{shown(path)}: no documents: nothing but empty files")
+    return splits
+
+
+def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[dict[str, Any]]:
+    """Returns the splits of one file, none if it is empty."""
+    if not file.size:
+        return []
+    compression = compression_of(file.path)
+    kind = detect(file.path, format)
+    base: dict[str, Any] = {"path": file.path, "format": kind}
+    if kind == "parquet":
+        rows = parquet.row_groups(file.path)
+        return [{**base, "group": group} for group, count in enumerate(rows) if count]
+    if compression:
+        return [{**base, "start": 0, "stop": None, "compression": compression}]
+    end = trec.end_of_record(file.path) if kind == "trec" else b"\n"
+    cuts = [0, *_cuts(file, end, split_bytes), file.size]
+    return [
+        {**base, "start": start, "stop": stop, "compression": None}
+        for start, stop in itertools.pairwise(cuts)
+        if stop > start
+    ]
+
+
+def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
+    """Yields, for each multiple of the split size, the first record end at or after it."""
+    window = 64 << 10
+    last = 0
+    with open_input(file.path) as source:
+        for target in range(split_bytes, file.size, split_bytes):
+            if target <= last:
+                continue
+            at, data = max(0, target - len(end)), b""
+            source.seek(at)
+            while (found := data.find(end)) < 0 and (more := source.read(window)):
+                keep = data[len(data) - len(end) + 1 :] if len(data) >= len(end) else data
+                at += len(data) - len(keep)
+                data = keep + more
+            if found < 0:
+                return
+            last = at + found + len(end)
+            yield last
+
+
+def shown(path: Paths) -> str:
+    """Returns paths for messages."""
+    return ", ".join(several(path))
+
+
+def several(path: Paths) -> list[str]:
+    """Returns one path or several as a list."""
+    return [os.fspath(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
+
+
+def made(path: str, part: str) -> str:
+    """Returns a path itself, or the part of the docstring collection that it stands for."""
+    if not path.startswith(docstrings.PREFIX):
+        return path
+    packages = path.removeprefix(docstrings.PREFIX).split("+")
+    folder = docstrings.cached([name for name in packages if name])
+    return str(
+        folder / {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.txt"}[part]
+    )
