@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,90 @@ from raydist.config.reranker import (
     Qwen3Reranking,
     RerankerConfig,
 )
+from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from raydist.config.losses import Distillation, TargetConfig
     from raydist.config.losses import Loss as LossConfig
+    from raydist.config.search import Fusion, Scoring
+    from raydist.config.serve import ServeConfig
     from raydist.losses.listwise import Output
     from raydist.losses.objective import Objective, Part
     from raydist.losses.parts import Distill
-    from raydist.protocols import Reranker
+    from raydist.protocols import Reranker, Retriever
+    from raydist.records import Run
+    from raydist.serving.searcher import Searcher
 
-__all__ = ["build_objective", "build_reranker", "build_target"]
+__all__ = [
+    "build_objective",
+    "build_reranker",
+    "build_target",
+    "fuse_runs",
+    "open_retriever",
+    "open_searcher",
+]
+
+
+def open_retriever(
+    folder: str,
+    *,
+    scoring: Scoring,
+    ties: str = "docid",
+    threads: int = 1,
+    in_memory: bool = False,
+    model: str | None = None,
+    approximate: bool = False,
+) -> Retriever:
+    """Returns what searches a folder (or its local copy): its manifest says what it is."""
+    from raydist import storage
+    from raydist.manifest import read_manifest
+
+    place = storage.local(folder)
+    if read_manifest(place, ["bow-index", "vectors"])["kind"] == "vectors":
+        from raydist.dense.retriever import DenseRetriever
+
+        return DenseRetriever.open(place, model=model, approximate=approximate)
+    from raydist.bow.index import BowIndex
+    from raydist.bow.search import BowRetriever
+
+    options = scoring.model_dump(exclude={"kind", "variant", "smoothing"})
+    name = scoring.variant if scoring.kind == "bm25" else scoring.smoothing
+    index = BowIndex.open(place, in_memory=in_memory)
+    return BowRetriever(index, model=name, ties=ties, threads=threads, **options)
+
+
+def fuse_runs(runs: Sequence[Run], fusion: Fusion, k: int) -> Run:
+    """Returns several runs as one."""
+    from raydist.dense.fusion import interpolate, reciprocal_rank
+
+    weights = fusion.weights or None
+    if fusion.kind == "rrf":
+        return reciprocal_rank(runs, constant=fusion.constant, weights=weights, k=k)
+    return interpolate(runs, weights=weights, normalize=fusion.normalise, k=k)
+
+
+def open_searcher(config: ServeConfig) -> Searcher:
+    """Returns what searches the served index folders; texts come from the first that has any."""
+    from pathlib import PurePath
+
+    from raydist.serving.searcher import Searcher
+
+    retrievers: dict[str, Retriever] = {}
+    stores = []
+    for folder in config.index:
+        retriever = open_retriever(folder, scoring=config.scoring)
+        name = PurePath(folder).name
+        retrievers[name if name not in retrievers else folder] = retriever
+        store = getattr(getattr(retriever, "index", None), "store", None)
+        stores += [store] if store is not None else []
+    fuse = partial(_fuse, config.fusion)
+    return Searcher(retrievers, stores[0] if stores else None, fuse)
+
+
+def _fuse(fusion: Fusion, runs: Sequence[Run], k: int) -> Run:
+    return fuse_runs(runs, fusion, k)
 
 
 def build_reranker(config: RerankerConfig) -> Reranker:
@@ -68,6 +140,10 @@ def _bm25(config: Bm25Reranking) -> Reranker:
     from raydist.bow.index import BowIndex
 
     index = BowIndex.open(config.index)
+    if index.analyzer is None:
+        raise ConfigError(
+            f"reranker.index = {config.index}: has no analyzer: it holds weighted terms"
+        )
     return BM25Reranker(tokens=index.analyzer.tokens, statistics=index, k1=config.k1, b=config.b)
 
 

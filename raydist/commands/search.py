@@ -38,7 +38,10 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
     queries = read_queries(**config.queries.arguments())
-    retrievers = [open_retriever(folder, config) for folder in config.index]
+    options = config.model_dump(include={"ties", "threads", "in_memory", "model", "approximate"})
+    retrievers = [
+        open_retriever(folder, scoring=config.scoring, **options) for folder in config.index
+    ]
     if flags.dry_run:
         log.say(f"would search {len(queries):,} queries in {', '.join(config.index)}")
         return
