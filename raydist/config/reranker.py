@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from raydist.config.base import Block, FromScalar, execution
 
@@ -138,9 +138,14 @@ def _kind(folder: Path) -> str:
     return "biencoder"
 
 
+def _from_text(value: Any) -> Any:
+    return reranker_from_scalar(value) if isinstance(value, str) else value
+
+
 RerankerConfig = Annotated[
     Bm25Reranking | CrossEncoderReranking | Qwen3Reranking | BiEncoderReranking,
     Field(discriminator="kind"),
+    BeforeValidator(_from_text),
     FromScalar(reranker_from_scalar),
 ]
 """A reranker of any kind."""

@@ -1,8 +1,9 @@
 """Admission: how much work is let in, counted in estimated tokens, before anything is computed.
 
-A request is let in while the tokens under way fit, and while its client does not hold more than its
-share when others are there. Everything else is refused at once with the time after which there will
-probably be room, so no queue grows without bound.
+A request is let in while the tokens under way fit and can be worked off in time at the measured
+speed, and while its client does not hold more than its share when others are there. Everything else
+is refused at once with the time after which there will probably be room: no queue grows without
+bound, and nobody waits for an answer that comes too late.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Admission:
     Args:
         max_tokens: estimated tokens under way at once. A larger request is let in alone.
         max_requests: requests under way at once.
+        max_wait_s: how long the tokens under way may take at the measured speed.
         share: of `max_tokens` that one client may hold while another one is there.
         tokens_per_s: what the service is thought to do before it has been measured.
     """
@@ -40,11 +42,13 @@ class Admission:
         *,
         max_tokens: int,
         max_requests: int,
+        max_wait_s: float = 10.0,
         share: float = 0.5,
-        tokens_per_s: float = 2000.0,
+        tokens_per_s: float = 5000.0,
     ) -> None:
         self.max_tokens = max_tokens
         self.max_requests = max_requests
+        self.max_wait_s = max_wait_s
         self.share = share
         self.tokens = 0
         self.requests = 0
@@ -66,6 +70,8 @@ class Admission:
             raise overloaded(self._wait(tokens), f"{self.requests} requests are under way")
         if not alone and self.tokens + tokens > self.max_tokens:
             raise overloaded(self._wait(tokens), f"about {self.tokens} tokens are under way")
+        if not alone and self.tokens + tokens > self.max_wait_s * self.tokens_per_s:
+            raise overloaded(self._wait(tokens), "the work under way takes too long already")
         others = len(self._by_client) > (1 if held else 0)
         if held and others and held + tokens > self.share * self.max_tokens:
             raise overloaded(self._wait(tokens), "this client's share of the work is used up")
@@ -89,12 +95,18 @@ class Admission:
 
     def _wait(self, tokens: int) -> float:
         """Returns the seconds until there is probably room for `tokens`."""
-        over = self.tokens + tokens - self.max_tokens
+        room = min(self.max_tokens, self.max_wait_s * self.tokens_per_s)
+        over = self.tokens + tokens - room
         return min(60.0, max(over, tokens) / self.tokens_per_s)
 
     def _measure(self, tokens: int) -> None:
+        """Counts finished tokens; every second of work gives a new estimate of the speed."""
         self._done += tokens
         elapsed = time.monotonic() - self._busy_since
-        if elapsed > 0.5:
-            self.tokens_per_s = 0.7 * self.tokens_per_s + 0.3 * self._done / elapsed
+        if elapsed > 1.0:
+            weight = min(0.5, elapsed / 10)
+            found = self._done / elapsed
+            self.tokens_per_s += weight * (found - self.tokens_per_s)
             self._busy_since, self._done = time.monotonic(), 0
+        elif self._done > self.tokens_per_s:  # faster than thought: no need to wait
+            self.tokens_per_s = self._done / max(elapsed, 0.05)

@@ -61,8 +61,13 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-def make_app(service: Service) -> FastAPI:
-    """Returns the application."""
+def make_app(service: Service, *, echo_id: bool = True) -> FastAPI:
+    """Returns the application.
+
+    Args:
+        service: what answers.
+        echo_id: whether to add X-Request-Id to answers; Ray Serve's proxy does that itself.
+    """
     app = FastAPI(
         title="raydist",
         version=__version__,
@@ -77,7 +82,7 @@ def make_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     _routes(app, service)
     _pages(app, service)
-    app.add_middleware(_Frame, service=service)
+    app.add_middleware(_Frame, service=service, echo_id=echo_id)
     return app
 
 
@@ -160,7 +165,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "json_invalid":
         return _answer(ServiceError(400, "the body is not valid JSON", "invalid_json"))
     parts = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(part for part in parts if part not in ("str", "TextDocument")) or None
+    param = ".".join(p for p in parts if p not in ("str", "TextDocument") and "[" not in p) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     return _answer(
         ServiceError(422, f"{param}: {message}" if param else message, "invalid", param=param)
@@ -189,9 +194,15 @@ def _answer(error: ServiceError) -> Response:
 class _Frame:
     """Around every request: its id, the limit on its body, the log, the last resort for errors."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], service: Service):
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        service: Service,
+        echo_id: bool,
+    ) -> None:
         self.app = app
         self.service = service
+        self.echo_id = echo_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -208,10 +219,9 @@ class _Frame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"x-request-id", request_id.encode("latin-1")),
-                ]
+                if self.echo_id:
+                    echoed = (b"x-request-id", request_id.encode("latin-1"))
+                    message["headers"] = [*message.get("headers", []), echoed]
             await send(message)
 
         most = self.service.limits.max_body_bytes

@@ -23,6 +23,7 @@ class Limits:
         max_tokens: estimated tokens of a request.
         queue_tokens: estimated tokens under way in one ingress.
         max_requests: requests under way in one ingress.
+        max_wait_s: seconds that the work under way may take at the measured speed.
         deadline_s: seconds after which a request is given up.
     """
 
@@ -33,6 +34,7 @@ class Limits:
     max_tokens: int = 2_000_000
     queue_tokens: int = 500_000
     max_requests: int = 256
+    max_wait_s: float = 10.0
     deadline_s: float = 60.0
 
     def check(

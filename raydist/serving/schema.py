@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
     "EmbeddingsRequest",
@@ -31,6 +31,21 @@ _RERANK_EXAMPLE: dict[str, Any] = {
     "top_n": 1,
     "return_documents": True,
 }
+
+
+def _clean(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character")
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair, which is no character") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+"""Text of real characters."""
 
 
 class _Request(BaseModel):
@@ -55,7 +70,7 @@ class TextDocument(_Request):
 
     id: str | int | None = None
     """Echoed in the results."""
-    text: str | None = None
+    text: Text | None = None
     """What is scored, unless `rank_fields` names other fields."""
 
 
@@ -73,13 +88,13 @@ class RerankRequest(_Request):
         json_schema_extra={"example": _RERANK_EXAMPLE},
     )
 
-    query: str
+    query: Text
     """What is asked."""
-    documents: list[str | TextDocument] = Field(default_factory=list)
+    documents: list[Text | TextDocument] = Field(default_factory=list)
     """Texts, or objects with `text` (Cohere v1, Jina)."""
-    texts: list[str] | None = None
+    texts: list[Text] | None = None
     """The same under TEI's name, instead of `documents`."""
-    model: str | None = None
+    model: Text | None = None
     """A served model's name; the server's reranker if absent."""
     top_n: Annotated[int, Field(ge=1)] | None = None
     """How many results; all if absent."""
@@ -89,7 +104,7 @@ class RerankRequest(_Request):
     """Whether results carry the documents' texts."""
     return_text: bool = False
     """The same under TEI's name."""
-    rank_fields: list[str] | None = None
+    rank_fields: list[Text] | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     """Documents are cut to so many tokens."""
@@ -99,7 +114,7 @@ class RerankRequest(_Request):
     """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says)."""
     truncate: bool | None = None
     """TEI's name: false is `truncation: error`."""
-    instruction: str | None = None
+    instruction: Text | None = None
     """What the reranker looks for, where it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
@@ -155,15 +170,15 @@ def _content(place: int, item: str | TextDocument, fields: Sequence[str] | None)
 class ScoreRequest(_Request):
     """Pairs to score, in order: one query for all texts, or one per text."""
 
-    queries: list[str] | str
+    queries: list[Text] | Text
     """One query, or as many as there are documents."""
-    documents: list[str]
+    documents: list[Text]
     """Texts."""
-    model: str | None = None
+    model: Text | None = None
     """A served model's name; the server's reranker if absent."""
     truncation: Truncation = "truncate"
     """A document that does not fit is cut, scored in pieces, or refused."""
-    instruction: str | None = None
+    instruction: Text | None = None
     """What the reranker looks for, where it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
@@ -181,9 +196,9 @@ class ScoreRequest(_Request):
 class EmbeddingsRequest(_Request):
     """Texts to embed, as in OpenAI's API."""
 
-    input: str | list[str]
+    input: Text | list[Text]
     """A text or several."""
-    model: str | None = None
+    model: Text | None = None
     """The served embedding model's name; the server's if absent."""
     encoding_format: Literal["float", "base64"] = "float"
     """Numbers, or float32 in little-endian base64."""
@@ -205,7 +220,7 @@ class EmbeddingsRequest(_Request):
 class SearchRequest(_Request):
     """A query against the served index."""
 
-    query: str
+    query: Text
     """What is asked."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
     """How many results."""
@@ -213,7 +228,7 @@ class SearchRequest(_Request):
     """Whether the server's reranker orders the first `depth` results."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     """How many documents are fetched for fusion and reranking."""
-    ids: list[str] | None = None
+    ids: list[Text] | None = None
     """Only these documents may be found."""
     return_documents: bool = True
     """Whether results carry the documents' texts."""

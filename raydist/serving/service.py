@@ -103,7 +103,9 @@ class Service:
 
     def __post_init__(self) -> None:
         self.admission = Admission(
-            max_tokens=self.limits.queue_tokens, max_requests=self.limits.max_requests
+            max_tokens=self.limits.queue_tokens,
+            max_requests=self.limits.max_requests,
+            max_wait_s=self.limits.max_wait_s,
         )
 
     def client(self, authorization: str | None) -> str:

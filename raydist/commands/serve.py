@@ -1,0 +1,137 @@
+"""Serves reranking, scoring, embeddings and search over HTTP until SIGTERM or Ctrl-C.
+
+    raydist serve reranker=bm25 port=8931
+    raydist serve index=IDX,VEC reranker=PATH
+    raydist serve jobs/serve/rerank.yaml
+
+It listens on loopback unless `host=` says otherwise, and then needs keys (`keys_file=` or
+RAYDIST_API_KEYS). SIGTERM lets running requests end, then stops. On a cluster use `serve deploy`
+with the YAML files in cluster/serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from raydist import cluster, log
+from raydist.config.base import Flags
+from raydist.config.serve import ServeConfig
+from raydist.errors import ConfigError, JobError
+
+__all__ = ["Config", "run"]
+
+Config = ServeConfig
+
+
+def run(config: ServeConfig, flags: Flags) -> None:
+    """Serves until it is told to stop."""
+    _check_port(config)
+    if flags.dry_run:
+        what = [*config.models(), *(["search"] if config.index else [])]
+        log.say(f"would serve {', '.join(what)} at http://{config.host}:{config.port}")
+        return
+    stop = threading.Event()
+    cluster.connect()
+    from ray import serve
+
+    from raydist.serving.app import build
+    from raydist.serving.keys import read_keys
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    application = build(config)
+    serve.start(http_options={"host": config.host, "port": config.port})
+    for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
+        signal.signal(number, _stopper(stop))
+    try:
+        serve.run(application, name="raydist", route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        _end()
+        raise JobError(f"the service did not start: {error}") from None
+    log.say(f"serving {', '.join(config.models()) or 'search'} at http://{_address(config)}")
+    if not read_keys(config.keys_file):
+        log.say("no key is needed: " + ("loopback only" if config.loopback else "anonymous=true"))
+    log.say(f"reference: http://{_address(config)}/docs   try it: http://{_address(config)}/")
+    while not stop.wait(0.5):
+        pass
+    log.say("stopping: running requests are answered first")
+    _end(config.limits.deadline_s + 10)
+
+
+def _end(patience_s: float = 10.0) -> None:
+    """Lets running requests end, then stops Serve and what of Ray was started here.
+
+    A signal to the whole process group ends Ray's own processes as well; then there is nothing to
+    wait for.
+    """
+    beside = _children()
+    work = threading.Thread(target=_shut_down, name="drain", daemon=True)
+    work.start()
+    ends = time.monotonic() + patience_s
+    while work.is_alive() and time.monotonic() < ends:
+        work.join(0.5)
+        if not beside <= _children() and work.is_alive():
+            work.join(3.0)
+            break
+    if work.is_alive():
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _shut_down() -> None:
+    import ray
+    from ray import serve
+
+    serve.delete("raydist")
+    serve.shutdown()
+    ray.shutdown()
+
+
+def _children() -> set[int]:
+    """Returns this process's living children, where /proc says so."""
+    found: set[int] = set()
+    for listed in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(map(int, listed.read_text().split()))
+    living = set()
+    for pid in found:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+            if not state.startswith("Z"):
+                living.add(pid)
+    return living
+
+
+def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+    def handler(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():  # a second signal does not wait
+            os._exit(130)
+        stop.set()
+
+    return handler
+
+
+def _check_port(config: ServeConfig) -> None:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((config.host, config.port))
+        except OSError as error:
+            raise ConfigError(
+                f"port={config.port}: cannot listen on {config.host} ({error.strerror})"
+            ) from None
+
+
+def _address(config: ServeConfig) -> str:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{host}:{config.port}"

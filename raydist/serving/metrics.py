@@ -1,0 +1,74 @@
+"""The service's numbers in Ray's Prometheus endpoint.
+
+Names begin with `raydist_` there (Ray adds `ray_` before it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+__all__ = ["RayMetrics"]
+
+_SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
+_SIZES = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0]
+
+
+class RayMetrics:
+    """Counters, histograms and gauges of one ingress."""
+
+    def __init__(self) -> None:
+        self._requests = Counter(
+            "raydist_requests", "Answered requests", tag_keys=("route", "status")
+        )
+        self._seconds = Histogram(
+            "raydist_request_seconds", "Latency", boundaries=_SECONDS, tag_keys=("route",)
+        )
+        self._stages = {
+            stage: Histogram(
+                f"raydist_{stage}_seconds",
+                f"Seconds in stage {stage}",
+                boundaries=_SECONDS,
+                tag_keys=("model",),
+            )
+            for stage in ("queue", "tokenize", "infer")
+        }
+        self._tokens = Histogram(
+            "raydist_request_tokens", "Tokens of a request", boundaries=_SIZES, tag_keys=("model",)
+        )
+        self._pairs = Counter("raydist_pairs", "Scored documents", tag_keys=("model",))
+        self._cached = Counter(
+            "raydist_cached_prefix_tokens", "Prefix tokens not computed", tag_keys=("model",)
+        )
+        self._queued = Gauge(
+            "raydist_queued_tokens", "Tokens waiting for a batch", tag_keys=("model",)
+        )
+        self._padding = Gauge(
+            "raydist_padding_waste", "Share of computed tokens", tag_keys=("model",)
+        )
+        self._open = Gauge("raydist_requests_under_way", "Requests let in")
+        self._admitted = Gauge("raydist_tokens_under_way", "Estimated tokens let in")
+
+    def request(self, route: str, status: int, seconds: float) -> None:
+        """Counts a request."""
+        self._requests.inc(1, {"route": route, "status": str(status)})
+        self._seconds.observe(max(seconds, 1e-9), {"route": route})
+
+    def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
+        """Counts what a scoring took."""
+        tags = {"model": model}
+        for stage, histogram in self._stages.items():
+            histogram.observe(max(answer["timings_ms"][stage] / 1000, 1e-9), tags)
+        self._tokens.observe(max(answer["tokens"], 1), tags)
+        self._pairs.inc(documents, tags)
+        if answer["cached_prefix_tokens"]:
+            self._cached.inc(answer["cached_prefix_tokens"], tags)
+        self._queued.set(answer["load"]["queued_tokens"], tags)
+        self._padding.set(answer["load"]["padding"], tags)
+
+    def under_way(self, requests: int, tokens: int) -> None:
+        """Shows the work that was let in."""
+        self._open.set(requests)
+        self._admitted.set(tokens)
