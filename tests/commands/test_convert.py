@@ -63,3 +63,19 @@ def test_a_dry_run_writes_nothing(data: Path, capsys: pytest.CaptureFixture[str]
     assert main(["convert", "in=run.txt", "out=run.parquet", "--dry-run"]) == 0
     assert "would convert the run run.txt to parquet" in capsys.readouterr().err
     assert not (data / "run.parquet").exists()
+
+
+def test_a_remote_run_is_converted_into_a_remote_run(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import uuid
+
+    import fsspec
+
+    monkeypatch.setenv("RAYDIST_CACHE", str(data / "cache"))
+    bucket = f"memory://b{uuid.uuid4().hex}"
+    with fsspec.open(f"{bucket}/run.txt", "wb") as out:
+        out.write((data / "run.txt").read_bytes())
+    assert main(["convert", f"in={bucket}/run.txt", "out=x/run.parquet", f"storage={bucket}"]) == 0
+    assert main(["convert", f"in={bucket}/x/run.parquet", "out=local.txt"]) == 0
+    assert (data / "local.txt").read_text() == (data / "run.txt").read_text()
