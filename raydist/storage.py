@@ -104,6 +104,8 @@ def writing(out: str) -> Iterator[Path]:
                 _get(out, local_path)
     yield local_path
     put(local_path, out)
+    for beside in sorted(place.glob(f"{local_path.name}.*")):  # a file's manifest, for one
+        put(beside, posixpath.join(posixpath.dirname(out.rstrip("/")), beside.name))
     shutil.rmtree(place, ignore_errors=True)
 
 

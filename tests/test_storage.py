@@ -124,7 +124,9 @@ def test_an_incomplete_or_missing_remote_folder_is_refused(bucket: str) -> None:
 def test_single_files_travel_as_well(bucket: str, tmp_path: Path) -> None:
     with storage.writing(f"{bucket}/runs/run.txt") as path:
         path.write_text("1 Q0 d 1 1 t\n")
+        index(path.with_name("run.txt.raydist"))
     assert storage.local(f"{bucket}/runs/run.txt").read_text() == "1 Q0 d 1 1 t\n"
+    assert (storage.local(f"{bucket}/runs/run.txt.raydist") / "manifest.json").exists()
     assert storage.local(tmp_path) == tmp_path
     assert storage.local(f"file://{tmp_path}/x") == tmp_path / "x"
 
