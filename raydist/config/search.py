@@ -95,7 +95,7 @@ class SearchConfig(Verb):
     """Where the encoder of the vectors lies now, if not where it was."""
     approximate: bool = False
     """Search the FAISS index that was built beside the vectors."""
-    tag: str | None = Field(None, min_length=1, pattern=r"^\\S+$")
+    tag: str | None = Field(None, min_length=1, pattern=r"^\S+$")
     """Name of the run, its last column."""
     in_memory: bool = execution(False)
     """Read the index into memory instead of mapping it."""
