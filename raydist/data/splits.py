@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raydist.data import docstrings, irds, parquet, trec
 from raydist.data.formats import SUFFIXES, detect
-from raydist.data.sources import InputFile, Paths, compression_of, expand, open_input
+from raydist.data.sources import InputFile, Paths, compression_of, expand, is_uri, open_input
 from raydist.errors import DataError
 
 __all__ = ["made", "plan_file", "plan_splits", "several", "shown"]
@@ -38,8 +39,11 @@ def plan_splits(
         if irds.is_dataset(each):
             splits.extend(irds.splits(each))
             continue
-        for file in expand(made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES):
-            splits.extend(plan_file(file, format, split_bytes))
+        files = expand(made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES)
+        # Looking at a file on an object store takes tens of milliseconds.
+        with ThreadPoolExecutor(16 if is_uri(each) else 1) as pool:
+            for found in pool.map(lambda file: plan_file(file, format, split_bytes), files):
+                splits.extend(found)
     if not splits:
         raise DataError(f"{shown(path)}: no documents: nothing but empty files")
     return splits
