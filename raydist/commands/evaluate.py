@@ -60,7 +60,7 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     print(shown(table, config.format))
     for note in table.notes:
         log.say(note)
-    _write(config, table, found, runs, qrels)
+    _write_parts(config, table, found, runs, qrels)
     _track(config, table, found, runs, qrels, named)
 
 
@@ -86,39 +86,70 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
             )
 
 
-def _write(
+def _write_parts(
     config: EvaluateConfig,
     table: Report,
     found: Mapping[str, Evaluation],
     runs: Mapping[str, Run],
     qrels: Qrels,
 ) -> None:
+    """Writes the file per query, the figures and the folder of everything, as far as asked for."""
     from raydist.evaluation.dashboard import draw
-    from raydist.evaluation.report import per_query, shown, write_table
-    from raydist.manifest import disk_errors, write_json
+    from raydist.evaluation.report import per_query, write_table
+    from raydist.manifest import disk_errors
 
-    out = Path(config.out) if config.out else None
-    places = [Path(config.per_query)] if config.per_query else []
-    folders = [Path(config.figures)] if config.figures else []
-    if out is not None:
-        places.append(out / "per_query.tsv")
-        folders.append(out / "figures")
-    for place in (out, *folders):
-        if place is not None and place.exists() and not place.is_dir():
-            raise ConfigError(f"{place}: is a file, expected a folder")
-    with disk_errors(out or "results"):
-        for place in places:
+    if config.per_query:
+        place = Path(config.per_query)
+        with disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             write_table(per_query(found, table.baseline), place)
-            log.say(f"values per query: {place}")
-        for folder in folders:
-            for figure in draw(table, found, runs, qrels, folder):
-                log.say(f"figure: {figure}")
-        if out is not None:
-            write_json(out / "results.json", table.to_dict() | {"config": config.resolved()})
-            notes = "".join(f"\n- {note}" for note in table.notes)
-            text = f"{shown(table, 'markdown')}\n{notes}\n"
-            (out / "report.md").write_text(text, encoding="utf-8")
+        log.say(f"values per query: {place}")
+    if config.figures:
+        folder = Path(config.figures)
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"figures = {folder}: is a file, expected a folder")
+        with disk_errors(folder):
+            drawn = draw(table, found, runs, qrels, folder)
+        log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
+    if config.out:
+        _write_all(config, table, found, runs, qrels)
+
+
+def _write_all(
+    config: EvaluateConfig,
+    table: Report,
+    found: Mapping[str, Evaluation],
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+) -> None:
+    """Writes `out`: results.json, report.md, per_query.tsv, figures and the manifest."""
+    from raydist.data.readers import fingerprint
+    from raydist.evaluation.dashboard import draw
+    from raydist.evaluation.report import per_query, shown, write_table
+    from raydist.manifest import Output, disk_errors, write_json
+
+    assert config.out is not None
+    inputs = {path: fingerprint(path) for path in config.run}
+    inputs["qrels"] = fingerprint(config.qrels.paths)
+    output = Output.open(
+        config.out,
+        kind="evaluation",
+        config=config.identity(),
+        inputs=inputs,
+        resolved=config.resolved(),
+    )
+    if output.complete:
+        log.say(f"{config.out}: already written with the same configuration")
+        return
+    with disk_errors(output.folder):
+        write_json(output.folder / "results.json", table.to_dict())
+        notes = "".join(f"\n- {note}" for note in table.notes)
+        text = f"{shown(table, 'markdown')}\n{notes}\n"
+        (output.folder / "report.md").write_text(text, encoding="utf-8")
+        write_table(per_query(found, table.baseline), output.folder / "per_query.tsv")
+        draw(table, found, runs, qrels, output.folder / "figures")
+    output.finish(queries=table.queries)
+    log.say(f"report, values per query and figures: {output.folder}")
 
 
 def _track(
@@ -132,7 +163,7 @@ def _track(
     """Logs an MLflow run per evaluated run, below one for all if there are several."""
     from raydist.evaluation.tracking import Tracker, resolve_uri
 
-    uri = resolve_uri(config.tracking.uri)
+    uri = resolve_uri(config.tracking.uri, config.storage or ".")
     if uri is None:
         return
     from raydist.evaluation.dashboard import record_evaluation, record_report

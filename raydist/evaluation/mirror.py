@@ -144,8 +144,10 @@ def _repair(path: Path, resume_step: int | None) -> None:
     end = 0
     for record, after in read_lines(path):
         end = after
+        # A run that begins again at 0 evaluates step 0 again; one that goes on does not repeat it.
         later = resume_step is not None and (
-            record.get("step", -1) > resume_step or record.get("event") == "end"
+            record.get("step", -1) >= resume_step + (resume_step > 0)
+            or record.get("event") == "end"
         )
         changed |= later
         if not later:

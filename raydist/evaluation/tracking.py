@@ -36,6 +36,7 @@ def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
     if uri == "auto":
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite"
     if uri == "sqlite":
+        storage = "." if "://" in str(storage) else storage  # a database needs a real file
         return f"sqlite:///{Path(storage).absolute() / 'mlflow.db'}"
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"

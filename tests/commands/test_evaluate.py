@@ -47,6 +47,11 @@ def test_several_runs_are_compared_with_the_baseline(folder, capsys):
     assert len((folder / "values.tsv").read_text().splitlines()) == 7
     assert json.loads((folder / "OUT/results.json").read_text())["rows"] == data["rows"]
     assert (folder / "OUT/report.md").read_text().startswith("| measure | run |")
+    assert json.loads((folder / "OUT/manifest.json").read_text())["kind"] == "evaluation"
+    assert main(["evaluate", *words, *extra]) == 0
+    assert "already written" in capsys.readouterr().err
+    assert main(["evaluate", *words[:-1], *extra]) == 2
+    assert "baseline" in capsys.readouterr().err
 
 
 def test_what_was_measured_goes_to_mlflow_if_asked(folder, database, capsys):

@@ -68,3 +68,14 @@ def test_names_that_would_collide_are_refused():
     assert metric_names(["P@5", "AP"]) == {"P@5": "P_at_5", "AP": "AP"}
     with pytest.raises(ConfigError, match=r"'P@5' and 'P_at_5' would both"):
         metric_names(["P@5", "P_at_5"])
+
+
+def test_a_run_that_begins_again_repeats_what_it_logged_at_step_0(tmp_path):
+    mirror = Mirror(tmp_path)
+    mirror.params({"lr": 1})
+    mirror.metrics(0, {"map": 0.1})
+    assert [r["event"] for r in lines(tmp_path / EVENTS)] == ["params", "metrics"]
+    Mirror(tmp_path, resume_step=1)
+    assert len(lines(tmp_path / EVENTS)) == 2
+    Mirror(tmp_path, resume_step=0)
+    assert [r["event"] for r in lines(tmp_path / EVENTS)] == ["params"]
