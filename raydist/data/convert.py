@@ -73,7 +73,7 @@ def write_run(run: Run, out: PathLike) -> None:
     if path.suffix in (".parquet", ".pq"):
         table = run.table.replace_schema_metadata({"tag": run.tag})
         partial = _partial(path)
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
         os.replace(partial, path)
     elif path.suffix == ".gz":
         plain = path.with_name(f".{path.name}.{os.getpid()}.txt")

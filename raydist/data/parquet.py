@@ -121,7 +121,7 @@ def read_table(path: str, names: list[str]) -> pa.Table:
 def _opened(path: str) -> pq.ParquetFile:
     source = open_input(path)
     try:
-        return pq.ParquetFile(source)
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         source.close()
         raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from error

@@ -129,26 +129,27 @@ def read_documents(
         order: `source`, or `list` for the order of `ids`.
         max_docs: stop after so many documents; 0 reads all.
         on_bad: as for `read_split`.
-        rejects: as for `read_split`.
+        rejects: as for `read_split`; the user is told their number unless it is a `Rejects`.
         encoding_errors: as for `read_split`.
 
     Raises:
         DataError: as for `plan_splits` and `read_split`, or ids are missing.
     """
-    if on_bad == "skip" and not isinstance(rejects, Rejects):
-        rejects = Rejects(rejects)
+    skipped = rejects if isinstance(rejects, Rejects) else Rejects(rejects)
     keep = None if ids is None else IdList.of(ids)
     drop = None if exclude_ids is None else IdList.of(exclude_ids)
     tables = (
         table
         for split in plan_splits(path, format=format)
         for table in read_split(
-            split, fields=fields, on_bad=on_bad, rejects=rejects, encoding_errors=encoding_errors
+            split, fields=fields, on_bad=on_bad, rejects=skipped, encoding_errors=encoding_errors
         )
     )
     if keep is not None or drop is not None:
         tables = filter_documents(tables, keep, drop, missing=missing, order=order)  # type: ignore[assignment]
     yield from _first(tables, max_docs)
+    if skipped is not rejects:
+        skipped.warn(shown(path))
 
 
 def read_queries(
@@ -182,6 +183,7 @@ def read_queries(
     Raises:
         DataError: a bad line, no query at all, or a query id twice.
     """
+    skipped = rejects if isinstance(rejects, Rejects) else Rejects(rejects)
     found: list[Query] = []
     for each in several(path):
         if irds.is_dataset(each):
@@ -198,10 +200,12 @@ def read_queries(
                     split,
                     fields=fields,
                     on_bad=on_bad,
-                    rejects=rejects,
+                    rejects=skipped,
                     encoding_errors=encoding_errors,
                 ):
                     found.extend(map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist()))
+    if skipped is not rejects:
+        skipped.warn(shown(path))
     if not found:
         raise DataError(f"{shown(path)}: no queries")
     seen: set[str] = set()

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from raydist import log
 from raydist.data.sources import PathLike, read_blocks
 from raydist.errors import DataError
 
@@ -35,9 +36,16 @@ class Rejects:
         self.reasons[reason.split(";")[0].split(":")[0]] += 1
         self.first = self.first or f"{file}, line {line}: {reason}"
         if self.path is not None:
+            mode = "a" if self.count > 1 else "w"  # not behind what an earlier command left
             row = {"file": file, "line": line, "excerpt": excerpt[:200], "reason": reason}
-            with open(self.path, "a", encoding="utf-8") as out:
+            with open(self.path, mode, encoding="utf-8") as out:
                 out.write(json.dumps(row, ensure_ascii=True) + "\n")
+
+    def warn(self, name: str) -> None:
+        """Tells the user how many lines of `name` were skipped, if any were."""
+        if self.count:
+            where = f"; all are in {self.path}" if self.path else ""
+            log.warn(f"{name}: {self.count:,} bad lines skipped, the first: {self.first}{where}")
 
 
 class BadLines:

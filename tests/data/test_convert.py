@@ -76,6 +76,22 @@ def test_a_run_survives_trec_and_parquet_bit_for_bit(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(steps)
 
 
+def test_a_flipped_bit_in_a_parquet_run_is_noticed(tmp_path: Path) -> None:
+    run = Run.from_lists([("q", [f"d{i}" for i in range(300)], np.arange(300, 0, -1))])
+    convert.write_run(run, tmp_path / "r.parquet")
+    good = (tmp_path / "r.parquet").read_bytes()
+    noticed = 0
+    for at in range(4, len(good) // 2, 37):
+        bad = bytearray(good)
+        bad[at] ^= 16
+        (tmp_path / "r.parquet").write_bytes(bad)
+        try:
+            assert read_run(tmp_path / "r.parquet").table.equals(run.table)
+        except DataError:
+            noticed += 1
+    assert noticed > 10
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> dict[str, Path]:
     files = {name: tmp_path / name for name in ("corpus.jsonl", "run.txt", "qrels.txt")}

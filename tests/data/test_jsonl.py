@@ -237,3 +237,15 @@ def test_unknown_names_are_an_error_that_lists_what_is_there(tmp_path: Path) -> 
     file.write_bytes('{"id": "1", "text": "x"}'.encode("utf-16"))
     with pytest.raises(DataError, match="UTF-16"):
         list(read_documents(file))
+
+
+def test_skipped_lines_are_told_and_the_rejects_file_begins_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, log = tmp_path / "c.jsonl", tmp_path / "r.jsonl"
+    file.write_text('{"id": "1", "text": "a"}\nx\ny\n')
+    for _ in range(2):
+        (table,) = read_documents(file, on_bad="skip", rejects=log)
+        assert table.num_rows == 1 and len(log.read_text().splitlines()) == 2
+        told = capsys.readouterr().err
+        assert "2 bad lines skipped, the first: " in told and "line 2" in told and str(log) in told
