@@ -134,6 +134,7 @@ class Index:
         from raydist.build import open_searcher
 
         self.searcher = open_searcher(config)
+        self.searcher.search("compile before the first request", 1)
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
         """Returns hits and milliseconds per stage."""

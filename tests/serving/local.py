@@ -1,0 +1,93 @@
+"""The service in this process: real models behind the HTTP layer, no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from starlette.testclient import TestClient
+
+from raydist.rerank.bm25 import BM25Reranker
+from raydist.serving.http import make_app
+from raydist.serving.keys import Keys
+from raydist.serving.limits import Limits
+from raydist.serving.searcher import Searcher
+from raydist.serving.served import ServedEmbedder, ServedReranker
+from raydist.serving.service import Service
+
+
+class LetterCounts:
+    """An encoder: how often each of 26 letters occurs, and a constant."""
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array(
+            [[1.0, *(text.lower().count(chr(97 + i)) for i in range(26))] for text in texts],
+            np.float32,
+        )
+
+    encode_documents = encode_queries
+
+
+class LocalBackend:
+    """Models in this process."""
+
+    def __init__(
+        self,
+        rerankers: Mapping[str, Any],
+        embedder: Any = None,
+        searcher: Searcher | None = None,
+    ) -> None:
+        self.rerankers = {name: ServedReranker(each) for name, each in rerankers.items()}
+        self.embedder = ServedEmbedder(embedder) if embedder is not None else None
+        self.searcher = searcher
+
+    async def score(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        return await self.rerankers[model].score(request)
+
+    async def embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.embedder is not None
+        return await self.embedder.embed(request)
+
+    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self.searcher is not None
+        hits, timings = self.searcher.search(request["query"], request["depth"], request["ids"])
+        rows = [
+            {
+                "id": hit.doc_id,
+                "scores": hit.scores,
+                "title": hit.document.title if hit.document else None,
+                "text": hit.document.text if hit.document else None,
+                "contents": hit.document.contents if hit.document else "",
+            }
+            for hit in hits
+        ]
+        return {"hits": rows, "timings_ms": timings}
+
+    async def check(self, model: str) -> None:
+        if model in self.rerankers:
+            await self.rerankers[model].check()
+
+
+def service(
+    rerankers: Mapping[str, Any] | None = None,
+    *,
+    embedder: Any = None,
+    searcher: Searcher | None = None,
+    keys: Sequence[str] = (),
+    **limits: Any,
+) -> Service:
+    """Returns a service with BM25 unless said otherwise."""
+    rerankers = {"bm25": BM25Reranker()} if rerankers is None else rerankers
+    kinds: dict[str, Any] = {name: "reranker" for name in rerankers}
+    if embedder is not None:
+        kinds["letters"] = "embedder"
+    if searcher is not None:
+        kinds["index"] = "index"
+    backend = LocalBackend(rerankers, embedder, searcher)
+    return Service(backend, kinds, limits=Limits(**limits), keys=Keys(keys))
+
+
+def client(*args: Any, **kwargs: Any) -> TestClient:
+    """Returns an HTTP client of such a service."""
+    return TestClient(make_app(service(*args, **kwargs)), raise_server_exceptions=False)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+
+from raydist.serving.admission import Admission, estimate_tokens
+from raydist.serving.errors import ServiceError
+from raydist.serving.keys import Keys, read_keys
+
+
+def refused(admission: Admission, tokens: int, client: str = "") -> ServiceError | None:
+    try:
+        with admission.enter(tokens, client):
+            return None
+    except ServiceError as error:
+        return error
+
+
+def test_what_is_under_way_is_bounded_and_given_back() -> None:
+    admission = Admission(max_tokens=100, max_requests=3)
+    with admission.enter(60, "a"):
+        assert refused(admission, 41, "b") is not None
+        with admission.enter(40, "b"):
+            assert (admission.tokens, admission.requests) == (100, 2)
+            error = refused(admission, 1, "c")
+            assert error is not None and error.status == 429
+            assert int(error.headers["Retry-After"]) >= 1
+    assert (admission.tokens, admission.requests) == (0, 0)
+    assert refused(admission, 41, "b") is None
+
+
+def test_a_large_request_is_let_in_alone() -> None:
+    admission = Admission(max_tokens=100, max_requests=3)
+    with admission.enter(1000):
+        assert refused(admission, 1) is not None
+    assert refused(admission, 1) is None
+
+
+def test_requests_are_counted() -> None:
+    admission = Admission(max_tokens=1000, max_requests=1)
+    with admission.enter(1):
+        assert refused(admission, 1) is not None
+
+
+def test_one_client_cannot_take_everything_from_another() -> None:
+    admission = Admission(max_tokens=100, max_requests=10, share=0.5)
+    with admission.enter(40, "greedy"), admission.enter(10, "other"):
+        assert refused(admission, 20, "greedy") is not None
+        assert refused(admission, 20, "other") is None
+
+
+def test_alone_a_client_may_use_it_all() -> None:
+    admission = Admission(max_tokens=100, max_requests=10, share=0.5)
+    with admission.enter(40, "one"):
+        assert refused(admission, 60, "one") is None
+
+
+def test_nobody_is_let_in_to_wait_too_long() -> None:
+    admission = Admission(max_tokens=10**9, max_requests=10, max_wait_s=2.0, tokens_per_s=100.0)
+    with admission.enter(150):
+        assert refused(admission, 51) is not None
+        assert refused(admission, 50) is None
+
+
+def test_a_failed_request_gives_its_room_back() -> None:
+    admission = Admission(max_tokens=100, max_requests=3)
+    with pytest.raises(RuntimeError), admission.enter(80):
+        raise RuntimeError
+    assert (admission.tokens, admission.requests) == (0, 0)
+
+
+def test_tokens_are_estimated_with_the_query_in_every_pair() -> None:
+    assert estimate_tokens("q" * 40, ["d" * 400, ""], overhead=8) == 100 + 2 * (10 + 8)
+
+
+def test_keys_come_from_file_and_environment(
+    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"  # type: ignore[operator]
+    file.write_text("# team\nalpha\n\nbeta\n")
+    monkeypatch.setenv("RAYDIST_API_KEYS", "gamma, delta")
+    keys = read_keys(str(file))
+    for key in ("alpha", "beta", "gamma", "delta"):
+        assert keys.client(f"Bearer {key}") is not None
+    assert keys.client("Bearer # team") is None
+    assert keys.client(None) is None and keys.client("alpha") is None
+    assert not Keys([])

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from ray.serve.schema import ServeDeploySchema
+
+import raydist
+from raydist.config.load import load
+from raydist.config.serve import ServeConfig
+from raydist.errors import ConfigError
+from raydist.serving.app import build
+
+ROOT = Path(raydist.__file__).parents[1]
+JOBS = sorted((ROOT / "jobs" / "serve").glob("*.yaml"))
+CLUSTER = sorted((ROOT / "cluster" / "serve").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", JOBS, ids=lambda path: path.name)
+def test_every_recipe_is_a_valid_configuration(file: Path) -> None:
+    load(ServeConfig, [str(file)])
+
+
+def unknown_keys(model: type[BaseModel], data: dict[str, Any], where: str = "") -> list[str]:
+    """Returns the keys that Serve would silently ignore."""
+    found = []
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            found.append(f"{where}{key}")
+            continue
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)]
+        for each in inner:
+            if issubclass(each, BaseModel):
+                for item in value if isinstance(value, list) else [value]:
+                    found += unknown_keys(each, item, f"{where}{key}.")
+                break
+    return found
+
+
+@pytest.mark.parametrize("file", CLUSTER, ids=lambda path: path.name)
+def test_every_serve_file_is_valid_and_on_loopback(file: Path) -> None:
+    data = yaml.safe_load(file.read_text())
+    ServeDeploySchema.model_validate(data)
+    assert unknown_keys(ServeDeploySchema, data) == []
+    assert data["http_options"]["host"] == "127.0.0.1"
+    (application,) = data["applications"]
+    config = ServeConfig.model_validate(application["args"])
+    assert data["http_options"]["request_timeout_s"] > config.limits.deadline_s
+    assert build(config) is not None
+
+
+def test_others_can_connect_only_with_keys_or_on_purpose(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RAYDIST_API_KEYS", raising=False)
+    with pytest.raises(ConfigError, match="keys are needed"):
+        build(load(ServeConfig, (), ["reranker=bm25", "host=0.0.0.0"]))
+    build(load(ServeConfig, (), ["reranker=bm25", "host=0.0.0.0", "anonymous=true"]))
+    keys = tmp_path / "keys"
+    keys.write_text("key\n")
+    build(load(ServeConfig, (), ["reranker=bm25", "host=0.0.0.0", f"keys_file={keys}"]))
+
+
+def test_nothing_to_serve_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="nothing to serve"):
+        load(ServeConfig, (), ["port=8000"])
+
+
+def test_the_dashboards_metrics_exist() -> None:
+    from raydist.serving import metrics
+
+    source = Path(metrics.__file__).read_text()
+    board = json.loads((ROOT / "cluster" / "grafana-serving.json").read_text())
+    queries = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    assert len(queries) >= 8
+    for query in queries:
+        for name in re.findall(r"ray_(raydist_\w+)", query):
+            base = name.removesuffix("_bucket").removesuffix("_total")
+            stage = base.removeprefix("raydist_").removesuffix("_seconds")
+            assert f'"{base}"' in source or stage in ("queue", "tokenize", "infer"), name

@@ -1,0 +1,239 @@
+"""Real clients against one local Ray Serve."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from raydist.config.load import load
+from raydist.config.serve import ServeConfig
+from raydist.models.biencoder import BiEncoder
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.rerank.bm25 import BM25Reranker
+from raydist.rerank.cross_encoder import CrossEncoder
+
+pytestmark = pytest.mark.ray
+
+DOCUMENTS = ["bread is baked", "rain falls from clouds", "rain rain"]
+BODY = {"query": "rain", "documents": DOCUMENTS}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "crossencoder"
+    CrossEncoderModel.load(
+        tiny_bert, fresh_head=True, activation="sigmoid", seed=3, device="cpu"
+    ).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
+    from ray import serve
+
+    from raydist.serving.app import build
+
+    port = free_port()
+    config = load(
+        ServeConfig,
+        (),
+        [
+            "reranker=bm25",
+            f"rerankers={{neural: {{kind: cross_encoder, model: {model}, threads: 1}}}}",
+            f"embedder={tiny_bert}",
+            f"port={port}",
+            "replicas.cpus=0.1",
+            "limits.max_wait_s=1",
+            "limits.max_requests=32",
+            "limits.deadline_s=20",
+        ],
+    )
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(config), name="raydist", route_prefix="/", blocking=False)
+    yield f"http://127.0.0.1:{port}"
+    serve.delete("raydist")
+    serve.shutdown()
+
+
+def order() -> list[int]:
+    scores = BM25Reranker().score([("rain", DOCUMENTS)])[0]
+    return sorted(range(3), key=lambda i: (-scores[i], i))
+
+
+def test_coheres_first_client(url: str) -> None:
+    import cohere
+
+    answer = cohere.Client("key", base_url=url).rerank(
+        query="rain",
+        documents=[{"text": text} for text in DOCUMENTS],
+        model="bm25",
+        top_n=2,
+        return_documents=True,
+    )
+    assert answer.id
+    assert [r.index for r in answer.results] == order()[:2]
+    assert [r.document.text for r in answer.results if r.document] == [
+        DOCUMENTS[i] for i in order()[:2]
+    ]
+    scores = BM25Reranker().score([("rain", DOCUMENTS)])[0]
+    assert [r.relevance_score for r in answer.results] == [scores[i] for i in order()[:2]]
+    assert answer.meta is not None and answer.meta.api_version is not None
+
+
+def test_coheres_second_client(url: str) -> None:
+    import cohere
+
+    answer = cohere.ClientV2("key", base_url=url).rerank(
+        model="bm25", query="rain", documents=DOCUMENTS, top_n=3, max_tokens_per_doc=100
+    )
+    assert answer.id and [r.index for r in answer.results] == order()
+    assert all(isinstance(r.relevance_score, float) for r in answer.results)
+    with pytest.raises(cohere.NotFoundError):
+        cohere.ClientV2("key", base_url=url).rerank(model="other", query="a", documents=["b"])
+
+
+def test_voyages_client(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import voyageai
+
+    client = voyageai.Client(api_key="key", base_url=f"{url}/v1")
+    answer = client.rerank("rain", DOCUMENTS, model="bm25", top_k=None)
+    assert [r.index for r in answer.results] == order()
+    assert [r.document for r in answer.results] == [DOCUMENTS[i] for i in order()]
+    assert answer.total_tokens == 9
+
+
+def test_openais_client(url: str, tiny_bert: Path) -> None:
+    import openai
+
+    client = openai.OpenAI(api_key="key", base_url=f"{url}/v1")
+    name = tiny_bert.name
+    wanted = BiEncoder.load(tiny_bert, device="cpu").encode_documents(DOCUMENTS)
+    packed = client.embeddings.create(model=name, input=DOCUMENTS)
+    np.testing.assert_allclose([row.embedding for row in packed.data], wanted, atol=1e-5)
+    floats = client.embeddings.create(model=name, input=DOCUMENTS, encoding_format="float")
+    np.testing.assert_allclose([row.embedding for row in floats.data], wanted, atol=1e-5)
+    assert packed.usage.total_tokens > 0
+    assert {m.id for m in client.models.list()} >= {"bm25", "neural", name}
+
+
+def test_the_models_scores_are_the_librarys(url: str, model: Path) -> None:
+    answer = httpx.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"}, timeout=30)
+    assert answer.status_code == 200
+    scores = CrossEncoder(model, device="cpu").score([("rain", DOCUMENTS)])[0]
+    got = {r["index"]: r["relevance_score"] for r in answer.json()["results"]}
+    assert [got[i] for i in range(3)] == pytest.approx(scores, abs=1e-6)
+
+
+def test_request_ids_are_echoed_once(url: str) -> None:
+    answer = httpx.post(f"{url}/v1/rerank", json=BODY, headers={"X-Request-Id": "abc-1"})
+    assert answer.headers.get_list("x-request-id") == ["abc-1"]
+    assert answer.json()["id"] == "abc-1"
+
+
+def test_health_and_readiness(url: str) -> None:
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+
+
+def test_schemathesis_finds_no_server_error(url: str) -> None:
+    import schemathesis
+
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [found.ok() for found in schema.get_all_operations()]
+    posts = [operation for operation in operations if operation.method.upper() == "POST"]
+    assert len(posts) == 6
+    for operation in posts:
+
+        @settings(
+            max_examples=25,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
+        @given(case=operation.as_strategy())
+        def check(case: Any) -> None:
+            answer = case.call(timeout=30)
+            assert answer.status_code < 500, answer.text
+
+        check()
+
+
+def test_overload_is_answered_with_429_and_ends(url: str) -> None:
+    statuses: Counter[int] = Counter()
+    waits: list[str | None] = []
+    texts = [f"{'word ' * 30}{i}" for i in range(40)]
+    stop = time.monotonic() + 4
+
+    def hammer() -> None:
+        with httpx.Client(timeout=30) as client:
+            while time.monotonic() < stop:
+                body = {"query": "rain", "documents": texts, "model": "neural"}
+                answer = client.post(f"{url}/v1/rerank", json=body)
+                statuses[answer.status_code] += 1
+                if answer.status_code == 429:
+                    waits.append(answer.headers.get("retry-after"))
+                    assert answer.json()["error"]["code"] == "overloaded"
+
+    with concurrent.futures.ThreadPoolExecutor(48) as pool:
+        for future in [pool.submit(hammer) for _ in range(48)]:
+            future.result()
+    assert set(statuses) <= {200, 429, 503} and statuses[200] > 0
+    assert statuses[429] > 0 and all(wait and int(wait) >= 1 for wait in waits)
+    deadline = time.monotonic() + 20
+    while httpx.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"}).status_code != 200:
+        assert time.monotonic() < deadline, "the service did not recover"
+        time.sleep(0.2)
+
+
+def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
+    from ray import serve
+
+    scorer = serve.get_deployment_handle("scorer-neural", "raydist")
+    pid = scorer.pid.remote().result(timeout_s=20)
+    statuses: list[int] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                answer = client.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"})
+                statuses.append(answer.status_code)
+                if answer.status_code != 200:
+                    assert answer.json()["error"]["message"]
+                time.sleep(0.02)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(ask) for _ in range(2)]
+        time.sleep(0.5)
+        os.kill(pid, signal.SIGKILL)
+        ends = time.monotonic() + 60
+        while time.monotonic() < ends:
+            time.sleep(0.5)
+            if statuses[-20:] == [200] * 20 and scorer.pid.remote().result(timeout_s=30) != pid:
+                break
+        stop.set()
+        for future in running:
+            future.result()
+    assert statuses[-1] == 200
+    assert set(statuses) <= {200, 429, 503}
+    assert sum(status != 200 for status in statuses) <= 4 + statuses.count(429), Counter(statuses)
