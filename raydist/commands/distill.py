@@ -50,7 +50,7 @@ def _distilling(config: DistillConfig) -> Recipe:
 
     def prepare(data: DataConfig) -> dict[str, Any]:
         if judged:
-            return {"positives": "retrieved"}
+            return {"positives": "retrieved", "need_negatives": True}
         return {"qrels": None, "need_scores": True}
 
     def plan(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from raydist.data.samples_formats import FORMATS
+from raydist.data.samples_formats import FORMATS, Texts
 from raydist.data.store import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import Sample
@@ -128,18 +128,38 @@ class StoredTexts:
         return text
 
 
+class _Id(str):
+    """A document's id where its text will stand."""
+
+    __slots__ = ()
+
+
+class _Later:
+    """Texts whose documents stay ids until a draw has chosen among them."""
+
+    def __init__(self, texts: StoredTexts) -> None:
+        self.has_documents = texts.has_documents
+        self.query = texts.query
+
+    def documents(self, doc_ids: Sequence[str]) -> list[str]:
+        return [_Id(doc_id) for doc_id in doc_ids]
+
+
 class SampleSet:
     """A prepared data set: `len`, and `samples[row]` in time that does not grow with it.
 
     Open it once per process; the files stay mapped.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], *, prompt: str | None = None) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, prompt: str | None = None, lazy: bool = False
+    ) -> None:
         """Opens a prepared folder.
 
         Args:
             folder: what `prepare` wrote.
             prompt: instruction of queries that bring none of their own.
+            lazy: leave documents that come by id to `fill`, after some of them were drawn.
 
         Raises:
             ArtifactError: the folder is not complete.
@@ -156,10 +176,11 @@ class SampleSet:
         self.prompt = prompt
         self._parse = FORMATS[self.facts.format]
         self._maps = [_mapped(file) for file in self.facts.files]
-        self._texts = StoredTexts(
+        self._store = StoredTexts(
             DocumentStore.open(Path(self.facts.documents)) if self.facts.documents else None,
             DocumentStore.open(Path(self.facts.queries)) if self.facts.queries else None,
         )
+        self._texts: Texts = _Later(self._store) if lazy else self._store
 
     def __len__(self) -> int:
         return self.facts.rows
@@ -179,6 +200,23 @@ class SampleSet:
         if self.prompt is not None and sample.prompt is None:
             sample = replace(sample, prompt=self.prompt)
         return sample
+
+    def fill(self, samples: Sequence[Sample]) -> list[Sample]:
+        """Returns samples of a lazy set with their documents' texts, looked up all at once."""
+        ids = [text for s in samples for text in s.documents if isinstance(text, _Id)]
+        if not ids:
+            return list(samples)
+        try:
+            found = dict(zip(ids, self._store.documents(ids)))
+        except ValueError as error:
+            raise DataError(f"{self.folder}: expected {error}") from None
+        return [
+            replace(
+                s,
+                documents=tuple(found.get(d, d) if isinstance(d, _Id) else d for d in s.documents),
+            )
+            for s in samples
+        ]
 
 
 def _mapped(file: str) -> mmap.mmap:

@@ -154,13 +154,13 @@ def _lists(line: bytes, texts: Texts) -> Sample:
         scores.append(number_of(candidate["score"], "score"))
         ids.append(str(candidate.get("id", candidate.get("doc_id", ""))))
         found.append(candidate.get("text"))
-    if any(text is None for text in found):
-        found = list(texts.documents(ids))
+    written = [text for text in found if isinstance(text, str)]
+    documents = written if len(written) == len(ids) else texts.documents(ids)
     order = sorted(range(len(ids)), key=lambda i: -scores[i])
     query_id = str(record.get("query_id") or "")
     return Sample(
         query=query_of(record, query_id, texts),
-        documents=tuple(str(found[i]) for i in order),
+        documents=tuple(documents[i] for i in order),
         scores=tuple(scores[i] for i in order),
         doc_ids=tuple(ids[i] for i in order),
         query_id=query_id,

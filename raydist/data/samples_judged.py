@@ -21,6 +21,7 @@ def samples_of(
     known: DocumentStore,
     positives: str = "judged",
     relevance: int = 1,
+    need_negatives: bool = False,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Returns samples as ids, and notes on what was left out.
 
@@ -31,11 +32,13 @@ def samples_of(
         known: the documents that have a text; others are dropped and counted.
         positives: `judged` or `retrieved` (also relevant in the run; keeps the run's scores).
         relevance: least grade of a positive.
+        need_negatives: leave out queries without one.
     """
     ranking = {query: (docs, scores.tolist()) for query, docs, scores in run} if run else {}
-    wanted = list(ranking) if qrels is None or run is not None else list(qrels)
+    judged_all = qrels is not None and (positives == "judged" or run is None)
+    wanted = list(qrels) if qrels is not None and judged_all else list(ranking)
     lines: list[dict[str, Any]] = []
-    no_text = no_query = no_positive = 0
+    no_text = no_query = no_positive = no_negative = 0
     for query_id in wanted:
         if query_id not in queries:
             no_query += 1
@@ -44,7 +47,7 @@ def samples_of(
         docs, scores = ranking.get(query_id, ([], []))
         relevant = [doc for doc, grade in grades.items() if grade >= relevance]
         ids = [*docs, *(doc for doc in relevant if positives == "judged")]
-        have = {doc for doc, found in zip(ids, known.get(ids)) if found is not None}
+        have = {doc for doc, at in zip(ids, known.positions(ids).tolist()) if at >= 0}
         no_text += len(set(ids) - have)
         score_of = {doc: score for doc, score in zip(docs, scores) if doc in have}
         about = {"query_id": query_id, "query": queries[query_id]}
@@ -62,6 +65,9 @@ def samples_of(
             no_positive += 1
             continue
         neg = [doc for doc in score_of if doc not in is_relevant]
+        if need_negatives and not neg:
+            no_negative += 1
+            continue
         line = {**about, "pos": pos, "neg": neg}
         if positives == "retrieved":
             line["pos_scores"] = [score_of[doc] for doc in pos]
@@ -75,6 +81,8 @@ def samples_of(
     if no_positive:
         of = "retrieved positive" if positives == "retrieved" else "positive"
         notes.append(f"{no_positive} queries without a {of} skipped")
+    if no_negative:
+        notes.append(f"{no_negative} queries without a negative skipped")
     return lines, tuple(notes)
 
 

@@ -71,7 +71,8 @@ def prepare(
         relevance: least grade of a positive.
         split: of a BEIR folder's qrels.
         on_bad: `skip` leaves bad lines out, counts them and writes them to `rejects.jsonl`.
-        need_negatives: a sample without a negative is a bad line.
+        need_negatives: a sample without a negative is a bad line; samples made of judgements and
+            a run are left out and counted.
         need_scores: a sample without teacher scores is a bad line.
         max_rows: use the first rows only; 0 = all.
 
@@ -118,6 +119,7 @@ def prepare(
         positives=positives,
         relevance=relevance,
         split=split,
+        need_negatives=need_negatives,
     )
     facts = _scan(source, target, name, on_bad, need_negatives, need_scores, max_rows)
     facts = replace(facts, key=key)

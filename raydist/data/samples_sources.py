@@ -81,6 +81,7 @@ def find_source(
     positives: str,
     relevance: int,
     split: str,
+    need_negatives: bool = False,
 ) -> Source:
     """Returns the lines behind paths, writing them into `folder` where they must be made.
 
@@ -124,6 +125,7 @@ def find_source(
         known=DocumentStore.open(documents),
         positives=positives,
         relevance=relevance,
+        need_negatives=need_negatives,
     )
     return Source(
         (_write(folder, lines),), "ids" if judged else "lists", documents, None, True, notes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -156,7 +156,7 @@ def _engine(job: Job, model: torch.nn.Module) -> Engine:
 
 
 def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part:
-    samples = SampleSet(plan.folder, prompt=plan.prompt)
+    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
     targets = job.targets if plan.targets else None
 
     def texts(drawn: Sequence[Sample], rows: Sequence[int], total: int) -> Batch:
@@ -180,7 +180,8 @@ def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part
             drawn, model, dataset=plan.name, rows=rows, targets=targets, global_samples=total
         )
 
-    return Part(plan.name, samples, plan.sampler, texts if job.kind == "biencoder" else pairs)
+    collate = texts if job.kind == "biencoder" else pairs
+    return Part(plan.name, samples, plan.sampler, collate, samples.fill)
 
 
 def _listeners(job: Job, place: Place, mirror: Mirror | None) -> Listeners | None:
@@ -212,6 +213,7 @@ def _due(job: Job) -> Callable[[int], bool]:
 def _probe(job: Job, part: Part, device: torch.device) -> Callable[[Any], torch.Tensor]:
     """Returns what gives a model's output for a few of the training texts."""
     samples = [part.rows[row] for row in range(min(4, len(part.rows)))]
+    samples = part.fill([replace(s, documents=s.documents[:1]) for s in samples])
     queries = [sample.query for sample in samples]
     documents = [sample.documents[0] for sample in samples]
 

@@ -45,12 +45,14 @@ class Part:
         rows: its samples.
         sampler: draws a sample's documents.
         collate: makes tensors of drawn samples.
+        fill: puts texts into drawn samples whose documents are ids so far.
     """
 
     name: str
     rows: Rows
     sampler: Sampler
     collate: Collate
+    fill: Callable[[Sequence[Sample]], list[Sample]] = list
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class BatchSource:
                 assert sample is not None, (part.name, row)  # excluded before launch
                 samples.append(sample)
                 kept.append(row)
-            found.append(Drawn(part, samples, kept, piece.stop - piece.start))
+            found.append(Drawn(part, part.fill(samples), kept, piece.stop - piece.start))
         return found
 
     def __call__(self, step: int) -> list[Batch]:

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,19 @@ def test_a_run_and_judgements_make_samples(tmp_path: Path, texts: dict[str, str]
     assert "1 queries without a retrieved positive skipped" in SampleSet(folder).facts.notes
 
 
+def test_queries_without_negatives_are_left_out_where_they_are_needed(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    (tmp_path / "a.run").write_text(RUN)
+    (tmp_path / "qrels.txt").write_text(QRELS + "q3 0 d7 1\n")
+    given = {"qrels": str(tmp_path / "qrels.txt"), **texts}
+    every = read(tmp_path / "a.run", tmp_path / "d", **given)
+    assert [s.query_id for s in every] == ["q1", "q2", "q3"]
+    needed = read(tmp_path / "a.run", tmp_path / "e", need_negatives=True, **given)
+    assert [s.query_id for s in needed] == ["q1", "q2"]
+    assert "1 queries without a negative skipped" in SampleSet(tmp_path / "e").facts.notes
+
+
 def test_judgements_alone_and_a_beir_folder_give_positives(
     tmp_path: Path, texts: dict[str, str]
 ) -> None:
@@ -307,6 +321,23 @@ def test_a_data_sets_prompt_stands_in_where_a_line_has_none(tmp_path: Path) -> N
     prepare(path, tmp_path / "d")
     samples = SampleSet(tmp_path / "d", prompt="set's")
     assert [samples[0].prompt, samples[1].prompt] == ["set's", "own"]
+
+
+def test_a_lazy_set_reads_only_the_texts_that_were_drawn(
+    tmp_path: Path, texts: dict[str, str]
+) -> None:
+    candidates = [{"id": f"d{i}", "score": i} for i in range(1, 5)]
+    path = jsonl(tmp_path / "a.jsonl", [{"query_id": "q3", "candidates": candidates}] * 2)
+    prepare(path, tmp_path / "d", **texts)
+    lazy, eager = SampleSet(tmp_path / "d", lazy=True), SampleSet(tmp_path / "d")
+    assert lazy[0].documents == ("d4", "d3", "d2", "d1")
+    assert lazy.fill([lazy[0], lazy[1]]) == [eager[0], eager[1]]
+    drawn = replace(lazy[0], documents=lazy[0].documents[1:3])
+    assert lazy.fill([drawn])[0].documents == ("text 3", "text 2")
+    inline = {"query": "q", "candidates": [{"text": "own text", "score": 1}]}
+    prepare(jsonl(tmp_path / "b.jsonl", [inline]), tmp_path / "e")
+    own = SampleSet(tmp_path / "e", lazy=True)
+    assert own.fill([own[0]])[0].documents == ("own text",)
 
 
 def test_a_worker_holds_a_row_and_not_the_file(tmp_path: Path) -> None:
