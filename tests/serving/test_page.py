@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from raydist.serving.http import make_app
+from raydist.serving.searcher import Searcher
+from tests.serving.local import service
+from tests.serving.test_http import TEXTS, Store, Words
+from tests.serving.test_live import free_port
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+
+
+def serving(app: FastAPI) -> Iterator[str]:
+    port = free_port()
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    ends = time.monotonic() + 20
+    while not server.started and time.monotonic() < ends:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def rerank_url() -> Iterator[str]:
+    yield from serving(make_app(service()))
+
+
+@pytest.fixture
+def search_url() -> Iterator[str]:
+    searcher = Searcher({"words": Words(TEXTS)}, Store(TEXTS))
+    yield from serving(make_app(service(searcher=searcher)))
+
+
+def dom(url: str, folder: Path) -> str:
+    """Returns the page as it is after its scripts ran."""
+    assert BROWSER is not None
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            f"--user-data-dir={folder}",
+            "--virtual-time-budget=8000",
+            "--dump-dom",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    return done.stdout
+
+
+def items(page: str) -> list[str]:
+    return re.findall(r"<li>(.*?)</li>", page, re.DOTALL)
+
+
+def test_pasted_documents_are_put_in_order(rerank_url: str, tmp_path: Path) -> None:
+    asked = {"query": "rain", "documents": "bread is baked\nrain falls\nsnow <b>ice</b>"}
+    page = dom(f"{rerank_url}/?{urlencode(asked)}", tmp_path)
+    found = items(page)
+    assert len(found) == 3 and "<mark>rain</mark> falls" in found[0]
+    assert "score 0." in found[0] and "&lt;b&gt;" in page  # texts are never markup
+    assert "3 results" in page and "infer" in page
+    assert "bm25 (reranker)" in page
+
+
+def test_the_search_box_shows_snippets_scores_and_times(search_url: str, tmp_path: Path) -> None:
+    page = dom(f"{search_url}/?{urlencode({'query': 'rain snow'})}", tmp_path)
+    found = items(page)
+    assert len(found) == 3
+    assert all("words " in item and "rerank " in item for item in found)
+    assert "<strong>" in found[0] and "<mark>" in found[0]
+    assert re.search(r"3 results · words [\d.]+ ms", page)
+    assert 'id="paste" hidden=""' in page
+
+
+def test_an_error_is_shown(rerank_url: str, tmp_path: Path) -> None:
+    asked = {"query": "a" * 40_000, "documents": "b"}
+    page = dom(f"{rerank_url}/?{urlencode(asked)}", tmp_path)
+    assert 'class="error"' in page and "the most is 32768" in page
