@@ -67,6 +67,8 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One local Ray for the whole session; tests end only what they start."""
     import ray
 
+    if ray.is_initialized():  # by a command that an earlier test ran in this process
+        ray.shutdown()
     ray.init(
         address="local",
         num_cpus=4,
