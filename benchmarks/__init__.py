@@ -1,1 +1,1 @@
-"""Side-by-side comparisons with peers: `python -m benchmarks.NAME` prints a table and records it."""
+"""Side-by-side comparisons: `python -m benchmarks.NAME` prints a table and records it."""

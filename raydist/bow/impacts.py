@@ -57,10 +57,11 @@ def skips(
         top: Any = U32(0)
         for _ in range(pairs):
             row = U(packed[at]) - U(1)
-            if row == U(254):
-                row = LOW
-            q = value_of(table, scaled, inverse, j, row, U(packed[at + U(1)])) >> U32(16)
+            norm = U(packed[at + U(1)])
+            q = value_of(table, scaled, inverse, j, row, norm) >> U32(16)
             bins[q >> U32(7)] += 1
+            if row == U(254):  # or more
+                q = value_of(table, scaled, inverse, j, LOW, norm) >> U32(16)
             top = max(top, q)
             at += U(2)
         ends[b] = U32(entry & LOW)

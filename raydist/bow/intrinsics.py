@@ -6,7 +6,14 @@ and a comparison of 32 lanes at once. Offsets count elements of the array; nothi
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.util
+import os
+import re
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -34,10 +41,51 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compiles `function` on first use and caches the machine code on disk.
 
-    Kernels release the interpreter's lock, check no bounds and divide as C does.
+    Kernels release the interpreter's lock, check no bounds and divide as C does. The cache lies in
+    NUMBA_CACHE_DIR, beside the package, or in the user's cache folder, the first that can be
+    written; numba looks at a kernel's own file alone, so the folder's name says what is in the
+    files that it imports.
     """
-    compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(function)
+    shared = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache_base(shared) / _sources_hash(function.__module__))
+    try:
+        compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(
+            function
+        )
+    finally:
+        numba.config.CACHE_DIR = shared
     return cast(F, compiled)
+
+
+@lru_cache
+def _cache_base(shared: str) -> Path:
+    """Returns the folder of all caches."""
+    beside = Path(__file__).with_name("__pycache__")
+    if shared:
+        return Path(shared)
+    with contextlib.suppress(OSError):
+        beside.mkdir(exist_ok=True)
+    if os.access(beside, os.W_OK):
+        return beside
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raydist"
+
+
+@lru_cache
+def _sources_hash(module: str) -> str:
+    """Returns 16 digits of the sources of a module and of what it imports of this package."""
+    digest = hashlib.blake2b(digest_size=8)
+    seen, waiting = {module}, [module]
+    while waiting:
+        found = importlib.util.find_spec(waiting.pop())
+        if found is None or found.origin is None:
+            continue
+        source = Path(found.origin).read_bytes()
+        digest.update(source)
+        names = re.findall(rb"^from (raydist\.[\w.]+) import", source, re.MULTILINE)
+        fresh = sorted({name.decode() for name in names} - seen)
+        seen.update(fresh)
+        waiting += fresh
+    return f"kernels-{digest.hexdigest()}"
 
 
 def inlined(function: F) -> F:

@@ -1,0 +1,262 @@
+"""Search: pruned, exhaustive, merged or not, the answer is the definition's, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.bow import search
+from raydist.bow.index import BowIndex
+from raydist.bow.search import BowRetriever
+from raydist.bow.segment import Segment
+from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.protocols import Retriever
+from raydist.records import Query
+from raydist.text.analyzer import Analyzer
+from tests.bow.small_index import index_of, lucene_scores, ranking
+
+WORDS = [chr(97 + i) for i in range(12)]
+
+
+@st.composite
+def collections(draw: st.DrawFn) -> list[list[str]]:
+    """Documents of few words, some empty, some long, with tfs of all sizes."""
+    word = st.sampled_from(WORDS[: draw(st.integers(1, len(WORDS)))])
+    short = st.lists(word, max_size=8)
+    long = st.builds(lambda w, n, rest: [w] * n + rest, word, st.integers(1, 300), short)
+    documents = draw(st.lists(st.one_of(short, short, short, long), min_size=1, max_size=60))
+    return documents * draw(st.sampled_from([1, 1, 1, 7]))  # repeats make ties and longer lists
+
+
+queries = st.dictionaries(
+    st.sampled_from([*WORDS, "unknown"]), st.integers(1, 3), min_size=1, max_size=13
+)
+
+
+def pairs(docs: np.ndarray, scores: np.ndarray) -> list[tuple[int, np.float32]]:
+    return list(zip(docs.tolist(), scores))
+
+
+@settings(max_examples=100, deadline=None)
+@given(collections(), queries, st.data())
+def test_every_way_of_searching_is_the_definition(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[list[str]],
+    query: dict[str, int],
+    data: st.DataObject,
+) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(documents)), max_size=3)) - {len(documents)})
+    index = index_of(
+        documents,
+        tmp_path_factory.mktemp("index"),
+        cuts=cuts,
+        compress=data.draw(st.booleans()),
+        block_size=data.draw(st.sampled_from([8, 16, 128])),
+    )
+    k = data.draw(st.sampled_from([1, 2, 10, 1000]))
+    k1, b = data.draw(st.sampled_from([(0.9, 0.4), (1.2, 0.75), (0.0, 1.0), (50.0, 0.0)]))
+    expected = ranking(lucene_scores(documents, query, k1, b), k)
+    for pruned in (True, False):
+        retriever = BowRetriever(index, k1=k1, b=b, pruned=pruned)
+        assert pairs(*retriever.rank_terms(query, k)) == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from([10, 100, 1000]))
+def test_pruned_is_exhaustive_over_many_windows(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, terms: int, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    folder = tmp_path_factory.mktemp("large")
+    index = random_index(folder, rng, documents=int(rng.integers(9_000, 40_000)))
+    slow = BowRetriever(index, pruned=False)
+    fast = BowRetriever(index)
+    for _ in range(5):
+        words = rng.choice(60, terms, replace=False)
+        query = {f"w{word}": int(rng.integers(1, 3)) for word in words}
+        expected, found = slow.rank_terms(query, k), fast.rank_terms(query, k)
+        assert np.array_equal(expected[0], found[0])
+        assert np.array_equal(expected[1], found[1])
+
+
+def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowIndex:
+    """60 words, w0 in most documents and w59 in few, frequencies geometric, in two segments."""
+    import pyarrow as pa
+
+    from raydist.bow.segment import SegmentWriter
+
+    segments = []
+    for number, count in enumerate([documents // 3, documents - documents // 3]):
+        lengths = rng.integers(1, 300, count).astype(np.uint32)
+        docs, tfs = [], []
+        for word in range(60):
+            have = np.flatnonzero(rng.random(count) < 0.7 / (1 + word) ** 1.2)
+            docs.append(have)
+            tfs.append(rng.geometric(0.5 if word % 7 else 0.03, len(have)))
+        order = sorted(range(60), key=lambda word: f"w{word}")
+        keep = [word for word in order if len(docs[word])]
+        indptr = np.cumsum([0] + [len(docs[word]) for word in keep])
+        writer = SegmentWriter(
+            folder / str(number),
+            lengths_N=lengths,
+            doc_ids=pa.array([f"{number}-{i}" for i in range(count)]),
+        )
+        terms = pa.array([f"w{word}".encode() for word in keep], pa.large_binary())
+        writer.append(
+            terms,
+            indptr,
+            np.concatenate([docs[word] for word in keep]),
+            np.concatenate([tfs[word] for word in keep]),
+        )
+        writer.close()
+        segments.append(Segment.open(folder / str(number)))
+    return BowIndex(segments, None)
+
+
+def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [["a", "b"]] * 30_000 + [["a"]] + [["a", "b"]] * 10_000
+    index = index_of(documents, tmp_path)
+    small = search.make_lists
+    monkeypatch.setattr(search, "make_lists", lambda *size: shrunk(small(*size), 20_000))
+    expected = BowRetriever(index, pruned=False).rank_terms({"a": 1, "b": 1}, 50)
+    retriever = BowRetriever(index)
+    found = retriever.rank_terms({"a": 1, "b": 1}, 50)
+    assert np.array_equal(expected[0], found[0])
+    assert np.array_equal(expected[1], found[1])
+    assert len(retriever._memory.keys) == 20_000  # the room was short: the other path answered
+
+
+def shrunk(lists: search.Lists, room: int) -> search.Lists:
+    return lists._replace(
+        found=lists.found[:room], value=lists.value[:room], exact=lists.exact[:room]
+    )
+
+
+def test_hundreds_of_terms_frequencies_above_16_bits_and_unknown_terms(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    words = [f"t{i}" for i in range(400)]
+    documents = [list(rng.choice(words, 30)) for _ in range(200)]
+    documents[3] = ["t0"] * 70_000 + ["t1"]
+    documents[4] = ["t0"] * 65_535 + ["t1"]
+    index = index_of(documents, tmp_path)
+    for size in (1, 20, 70, 300, 400):
+        query = {word: 1 for word in [*words[:size], "absent"]}
+        expected = ranking(lucene_scores(documents, query), 10)
+        assert pairs(*BowRetriever(index).rank_terms(query, 10)) == expected
+
+
+def test_empty_and_unknown_queries_and_empty_collections_find_nothing(tmp_path: Path) -> None:
+    index = index_of([["a"], []], tmp_path / "a", analyzer=Analyzer())
+    run = BowRetriever(index).search([Query("1", ""), Query("2", "the"), Query("3", "zebra")], 5)
+    assert len(run) == 0
+    assert len(BowRetriever(index).search([], 5)) == 0
+    empty = index_of([[], []], tmp_path / "b", analyzer=Analyzer())
+    assert len(BowRetriever(empty).search([Query("1", "cat")], 5)) == 0
+
+
+def test_a_retriever_makes_runs_and_repeated_words_count(tmp_path: Path) -> None:
+    documents = [["cat", "dog"], ["dog"], ["cat", "cat", "mous"]]
+    index = index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[1])
+    for threads in (1, 2):
+        retriever: Retriever = BowRetriever(index, threads=threads)
+        run = retriever.search([Query("q1", "cats mice dogs dog"), Query("q2", "Mouse")], 10)
+        expected = ranking(lucene_scores(documents, {"cat": 1, "mice": 1, "dog": 2}), 10)
+        (first, docs, scores), (second, other, _) = list(run)
+        assert (first, second) == ("q1", "q2")
+        assert [(f"d{d}", s) for d, s in expected] == list(zip(docs, scores))
+        assert other == ["d2"]
+
+
+def test_filters_rank_what_is_left_by_the_statistics_of_all(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    index = random_index(tmp_path, rng, documents=20_000)
+    query = {"w0": 1, "w3": 1, "w20": 2}
+    docs, scores = BowRetriever(index, pruned=False).rank_terms(query, 20_000)
+    ids = np.array(index.pick_ids(docs).to_pylist())
+    some = rng.permutation(len(ids))[: len(ids) // 2]
+    kept = np.sort(some)
+    for pruned in (True, False):
+        only = BowRetriever(index, only=ids[some].tolist(), pruned=pruned)
+        for k in (10, 500):
+            found = only.rank_terms(query, k)
+            assert np.array_equal(found[0], docs[kept][:k])
+            assert np.array_equal(found[1], scores[kept][:k])
+        without = BowRetriever(index, exclude=ids[some].tolist(), pruned=pruned)
+        rest = np.setdiff1d(np.arange(len(ids)), some)
+        assert np.array_equal(without.rank_terms(query, 100)[0], docs[rest][:100])
+    with pytest.raises(DataError, match="'nowhere'"):
+        BowRetriever(index, only=["nowhere"])
+
+
+def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:
+    documents = [["a"], ["a"], ["a", "a"], ["a"], ["b"]]
+    ids = ["d9", "d10", "x", "d\U0001f600", "y"]  # a surrogate pair sorts below U+E000 and above d1
+    index = index_of(documents, tmp_path, ids=ids, cuts=[1])
+
+    def names(ties: str, k: int) -> list[str]:
+        docs, _ = BowRetriever(index, ties=ties).rank_terms({"a": 1}, k)
+        return index.pick_ids(docs).to_pylist()  # type: ignore[no-any-return]
+
+    assert names("docid", 3) == ["x", "d9", "d10"]
+    assert names("external", 2) == ["x", "d10"]
+    assert names("external", 9) == ["x", "d10", "d9", "d\U0001f600"]
+
+
+def test_anserinis_scores_are_rounded_and_strictly_ordered(tmp_path: Path) -> None:
+    index = index_of([["a", "b"], ["a"], ["a"], ["a"], ["c"]], tmp_path)
+    _, exact = BowRetriever(index).rank_terms({"a": 1}, 9)
+    docs, scores = BowRetriever(index, ties="anserini").rank_terms({"a": 1}, 9)
+    assert docs.tolist() == [1, 2, 3, 0]
+    step, first = np.float32(1e-6), np.float32(np.round(exact[0] * 1e4) / 1e4)
+    assert scores[:3].tolist() == [first, first - step, first - step * np.float32(2)]
+    assert np.all(np.diff(scores) < 0)
+
+
+def test_an_explanation_adds_up(tmp_path: Path) -> None:
+    documents = [["cat", "cat", "dog"], ["dog"], ["bird"]]
+    index = index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[2])
+    for model in ("lucene", "bm25+", "dirichlet"):
+        retriever = BowRetriever(index, model=model)
+        docs, scores = retriever.rank("cat dog fish", 5)
+        why = retriever.explain("cat dog fish", "d0")
+        assert why.score == scores[docs.tolist().index(0)]
+        assert [(part.term, part.tf, part.df) for part in why.parts] == [
+            ("cat", 2, 1),
+            ("dog", 1, 2),
+        ]
+        assert why.score == np.float32(sum(part.score for part in why.parts) + why.constant)
+    assert BowRetriever(index).explain("cat", "d2").parts == ()
+
+
+def test_bad_options_name_what_is_allowed(tmp_path: Path) -> None:
+    index = index_of([["a"]], tmp_path)
+    with pytest.raises(ConfigError, match="expected one of lucene"):
+        BowRetriever(index, model="bm42")
+    with pytest.raises(ConfigError, match="expected one of docid"):
+        BowRetriever(index, ties="random")
+    with pytest.raises(ConfigError, match="b = 2"):
+        BowRetriever(index, b=2)
+    with pytest.raises(ConfigError, match="k = 0"):
+        BowRetriever(index).rank_terms({"a": 1}, 0)
+    with pytest.raises(ConfigError, match="weighted terms"):
+        BowRetriever(index, model="impact")
+
+
+def test_corrupted_postings_are_noticed_by_the_query_that_needs_them(tmp_path: Path) -> None:
+    documents = [["a", "b"] if i % 3 else ["b"] for i in range(2000)]
+    for compress, name in ((True, "postings"), (False, "docs")):
+        folder = tmp_path / str(compress)
+        index_of(documents, folder, compress=compress)
+        path = folder / "00000" / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        index = BowIndex([Segment.open(folder / "00000")], None)
+        with pytest.raises(ArtifactError, match=f"{name} is corrupted"):
+            BowRetriever(index).rank_terms({"a": 1, "b": 1}, 10)
