@@ -39,6 +39,7 @@ def main() -> None:
             "texts": 768,
             "repeats": 3,
             "threads": 0,
+            "clock": "wall",
             "large": 200_000,
             "small": 10_000,
             "save": True,
@@ -95,7 +96,10 @@ def mixed_texts(count: int) -> list[str]:
 
 
 def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Times sentence-transformers, ours and the bare forward pass in turns, on the same texts."""
+    """Times sentence-transformers, ours and the bare forward pass in turns, on the same texts.
+
+    `clock=cpu threads=1` compares processor time instead, for a machine that others use too.
+    """
     import numpy as np
     import torch
     from sentence_transformers import SentenceTransformer
@@ -143,9 +147,10 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
             print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     least = {name: min(values) for name, values in processor.items()}
+    taken = middle if given["clock"] == "wall" else least
     figures = {
-        "throughput_vs_st": middle["st"] / middle["ours"],
-        "share_of_bare_forward": middle["bare"] / middle["ours"],
+        "throughput_vs_st": taken["st"] / taken["ours"],
+        "share_of_bare_forward": taken["bare"] / taken["ours"],
     }
     notes = {
         "throughput": {
@@ -154,7 +159,7 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
             "threads": torch.get_num_threads(),
             "seconds": {name: [round(v, 2) for v in values] for name, values in seconds.items()},
             "processor_seconds": {name: round(value, 2) for name, value in least.items()},
-            "processor_time_of_st": least["st"] / least["ours"],
+            "clock": given["clock"],
             "texts_per_second": len(texts) / middle["ours"],
             "tokens_per_second": float(lengths.sum()) / middle["ours"],
             "padding_waste": stats.padding_waste,
