@@ -72,7 +72,9 @@ def record_report(
     text = mirror.folder / "report.md"
     text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
     mirror.artifact(text)
-    mirror.table(_columns(per_query(found, table.baseline)), "per_query.json")
+    mirror.table(
+        _columns(per_query(_baseline_last(found, table.baseline), table.baseline)), "per_query.json"
+    )
 
 
 def record_evaluation(
@@ -122,14 +124,26 @@ def record_validation(
         path.parent.mkdir(parents=True, exist_ok=True)
         run.write(path)
         mirror.artifact(path, f"validation/{id}/runs")
-    mirror.table(_columns(per_query(found, table.baseline)), f"validation/{id}/per_query.json")
+    mirror.table(
+        _columns(per_query(_baseline_last(found, table.baseline), table.baseline)),
+        f"validation/{id}/per_query.json",
+    )
     text = folder / "report.md"
     text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
     mirror.artifact(text, f"validation/{id}")
 
 
 def _columns(table: Any) -> dict[str, Sequence[Any]]:
-    return {name: table[name].to_pylist() for name in table.column_names}
+    """Returns columns for a page: numbers of 5 digits are enough to read."""
+    return {
+        name: [round(v, 5) if isinstance(v, float) else v for v in table[name].to_pylist()]
+        for name in table.column_names
+    }
+
+
+def _baseline_last(found: Mapping[str, Evaluation], baseline: str | None) -> dict[str, Evaluation]:
+    """A table begins with what is compared, not with the baseline's differences to itself."""
+    return dict(sorted(found.items(), key=lambda item: item[0] == baseline))
 
 
 def _file(name: str) -> str:

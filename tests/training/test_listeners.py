@@ -320,5 +320,5 @@ def test_start_best_and_end_are_compared_in_the_record(tmp_path):
     assert "| RR | step 40 | 1.0000" in (folder / "report.md").read_text()
     events = [record for record, _ in read_lines(record / "tracking.jsonl")]
     (table,) = [e for e in events if e["event"] == "table"]
-    assert table["columns"]["RR - step 0"] == pytest.approx([0, 0, 0.75, 0, -0.05, 0])
-    assert table["columns"]["run"] == ["step 0"] * 2 + ["step 40"] * 2 + ["step 70"] * 2
+    assert table["columns"]["RR - step 0"] == pytest.approx([0.75, 0, -0.05, 0, 0, 0])
+    assert table["columns"]["run"] == ["step 40"] * 2 + ["step 70"] * 2 + ["step 0"] * 2
