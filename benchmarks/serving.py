@@ -1,0 +1,203 @@
+"""The service beside its peers: `python -m benchmarks.serving [seconds=30 overload_seconds=300]`.
+
+MiniLM with a scoring head behind three servers on this machine, the same requests from the same
+closed loop of clients, in alternating rounds: raydist on Ray Serve, plain FastAPI around
+sentence-transformers' CrossEncoder, and infinity (0.0.78, in an environment of its own under
+`benchmarks/.work/infinity`; left out where that is not there:
+`python -m venv benchmarks/.work/infinity`, then its pip with "infinity-emb[server,torch]==0.0.78"
+"transformers<4.49" "torch<2.14" "optimum<1.25" "click<8.2" "typer<0.16").
+Then raydist alone: latency at half of its capacity, and ten times its capacity for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.report import WORK, arguments, goal, print_table, write_results
+from benchmarks.reranking import minilm_with_head, mixed_documents
+from raydist.serving.load import LoadResult, rerank_bodies, run_load
+
+GOALS = {
+    "pairs_per_s_vs_fastapi_st": goal(">=", 1.5),
+    "pairs_per_s_vs_infinity": goal(">=", 1.0),
+    "overload_non_200_429_503": goal("==", 0),
+    "rss_growth_mb_5min": goal("<=", 50),
+}
+DEFAULTS = {
+    "seconds": 30.0,
+    "rounds": 3,
+    "clients": 8,
+    "documents": 20,
+    "overload_seconds": 300.0,
+    "infinity": True,
+}
+
+
+def main() -> None:
+    options = arguments(DEFAULTS)
+    cores = len(os.sched_getaffinity(0))
+    query, texts = mixed_documents(500)
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = minilm_with_head(Path(name) / "model")
+        servers = {
+            "raydist": stack.enter_context(_raydist(folder, cores)),
+            "fastapi_st": stack.enter_context(_plain(folder)),
+        }
+        if options["infinity"] and (WORK / "infinity" / "bin" / "infinity_emb").exists():
+            servers["infinity"] = stack.enter_context(_infinity(folder))
+        bodies = rerank_bodies([query, f"{query} and there"], texts, options["documents"])
+        _same_scores(servers, next(bodies))
+        results = {server: [] for server in servers}
+        for number in range(options["rounds"] + 1):
+            for server, (url, _) in servers.items():
+                seconds = options["seconds"] if number else 5.0  # the first round warms up
+                load = run_load(url, bodies, seconds=seconds, clients=options["clients"])
+                if number:
+                    results[server].append(load)
+        best = {s: max(loads, key=_rate) for s, loads in results.items()}
+        rows = [
+            [s, _rate(load), load.quantile_ms(0.5), load.quantile_ms(0.99)]
+            for s, load in best.items()
+        ]
+        print_table("closed loop", ["server", "pairs/s", "p50 ms", "p99 ms"], rows)
+        figures: dict[str, float] = {}
+        for peer in ("fastapi_st", "infinity"):
+            if peer in best:
+                figures[f"pairs_per_s_vs_{peer}"] = _rate(best["raydist"]) / _rate(best[peer])
+        url, process = servers["raydist"]
+        capacity = _rate(best["raydist"]) / options["documents"]
+        calm = run_load(url, bodies, rate=capacity / 2, seconds=options["seconds"])
+        figures["p99_ms"] = calm.quantile_ms(0.99)
+        over, grown = _overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
+    allowed = {"200", "429", "503"}
+    figures["overload_non_200_429_503"] = sum(n for s, n in over.items() if s not in allowed)
+    figures["rss_growth_mb_5min"] = grown
+    notes: dict[str, Any] = {
+        "pairs_per_s": {s: round(_rate(load), 1) for s, load in best.items()},
+        "closed_loop_p99_ms": {s: round(load.quantile_ms(0.99)) for s, load in best.items()},
+        "overload_statuses": dict(over),
+        "settings": {key: options[key] for key in DEFAULTS},
+    }
+    write_results("serving", figures, GOALS, notes=notes)
+
+
+def _rate(load: LoadResult) -> float:
+    return load.pairs / load.seconds
+
+
+def _same_scores(servers: dict[str, tuple[str, int]], body: dict[str, Any]) -> None:
+    """Checks that all servers give the same ranking: otherwise nothing is compared."""
+    found = {}
+    for name, (url, _) in servers.items():
+        answer = httpx.post(f"{url}/v1/rerank", json=body, timeout=60).raise_for_status().json()
+        found[name] = {r["index"]: r["relevance_score"] for r in answer["results"]}
+    first = found["raydist"]
+    for name, scores in found.items():
+        worst = max(abs(scores[i] - first[i]) for i in first)
+        assert worst < 1e-3, (name, worst)
+
+
+def _overload(
+    url: str, process: int, bodies: Any, rate: float, seconds: float
+) -> tuple[Counter[str], float]:
+    """Returns status counts and by how many MB the service's processes grew after a warm-up."""
+    warm = run_load(url, bodies, rate=rate, seconds=min(20.0, seconds / 3))
+    before = _resident_mb(process)
+    load = run_load(url, bodies, rate=rate, seconds=seconds)
+    grown = _resident_mb(process) - before
+    after = httpx.post(f"{url}/v1/rerank", json=next(bodies), timeout=60)
+    assert after.status_code == 200, "the service did not recover"
+    return load.statuses + warm.statuses, grown
+
+
+def _resident_mb(process: int) -> float:
+    total = 0.0
+    for pid in _descendants(process):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    total += int(line.split()[1]) / 1000
+    return total
+
+
+def _descendants(process: int) -> Iterator[int]:
+    yield process
+    for listed in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in listed.read_text().split():
+                yield from _descendants(int(child))
+
+
+@contextlib.contextmanager
+def _raydist(folder: Path, cores: int) -> Iterator[tuple[str, int]]:
+    port = _free_port()
+    words = [f"reranker={folder}", f"port={port}", f"replicas.min={cores}", "replicas.cpus=1"]
+    with _server([sys.executable, "-m", "raydist", "serve", *words], port) as process:
+        yield f"http://127.0.0.1:{port}", process
+
+
+@contextlib.contextmanager
+def _plain(folder: Path) -> Iterator[tuple[str, int]]:
+    port = _free_port()
+    command = [sys.executable, "-m", "benchmarks.plain_server", str(folder), str(port)]
+    with _server(command, port) as process:
+        yield f"http://127.0.0.1:{port}", process
+
+
+@contextlib.contextmanager
+def _infinity(folder: Path) -> Iterator[tuple[str, int]]:
+    port = _free_port()
+    command = [str(WORK / "infinity" / "bin" / "infinity_emb"), "v2"]
+    command += ["--model-id", str(folder), "--port", str(port), "--url-prefix", "/v1"]
+    command += ["--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
+    with _server(command, port, ready="/health") as process:
+        yield f"http://127.0.0.1:{port}", process
+
+
+@contextlib.contextmanager
+def _server(command: Sequence[str], port: int, ready: str = "/readyz") -> Iterator[int]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    environment.pop("OMP_NUM_THREADS", None)
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            ends = time.monotonic() + 180
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"http://127.0.0.1:{port}{ready}", timeout=30).status_code == 200:
+                        break
+                if process.poll() is not None or time.monotonic() > ends:
+                    log.seek(0)
+                    raise SystemExit(f"{command}: did not start\n{log.read().decode()[-3000:]}")
+                time.sleep(0.5)
+            yield process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    main()
