@@ -111,7 +111,8 @@ def append_to_index(
         if old_store:
             shutil.rmtree(folder / old_store, ignore_errors=True)
         clean(folder)
-    return {**manifest, "seconds": facts["seconds"], "text_bytes": facts["text_bytes"]}
+    of_this = ("seconds", "cpu_seconds", "text_bytes")
+    return {**manifest, **{name: facts[name] for name in of_this}}
 
 
 def _same_options(manifest: Mapping[str, Any], options: Options, folder: Path) -> None:

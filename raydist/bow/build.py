@@ -69,7 +69,7 @@ def build_index(
         raise ConfigError(
             f"memory_per_worker = {options.memory}: at least {LEAST_MEMORY} bytes are needed"
         )
-    began = time.monotonic()
+    began, cpu = time.monotonic(), time.process_time()
     if max_docs:
         splits, read = limit_documents(splits, read, max_docs)
     work = folder / _WORK
@@ -118,6 +118,10 @@ def build_index(
         "splits": round(inverted - began, 3),
         "merge": round(time.monotonic() - inverted, 3),
     }
+    # Workers in this process are part of its own time.
+    facts["cpu_seconds"] = round(
+        time.process_time() - cpu + sum(each["cpu_seconds"] for each in stats if workers), 3
+    )
     facts["analyzer"] = options.analyzer.to_dict()
     return facts
 

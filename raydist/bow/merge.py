@@ -35,6 +35,7 @@ U = np.uint64
 
 _BYTES_PER_POSTING = 32  # merged (8), encoded (10), and what is being read
 _LEAST = 1 << 16
+_WORTH_SHARING = 1 << 28  # postings; fewer are merged sooner than actors have started
 
 
 @kernel
@@ -103,13 +104,14 @@ def merge_runs(
         compress: whether postings are bit-packed.
         block_size: postings per block.
         memory: bytes that a worker may use.
-        workers: Ray actors that write ranges of terms; 0 writes them here, one after another.
+        workers: Ray actors that write ranges of terms, where that is worth while; 0 writes them
+            here, one after another.
         cpus_per_worker: CPUs of an actor.
     """
     options: dict[str, Any] = {"compress": compress, "block_size": block_size}
     postings = max(_LEAST, memory // _BYTES_PER_POSTING // 4)
     runs = [Run(each) for each in folders]
-    if workers == 0:
+    if workers == 0 or sum(run.about["postings"] for run in runs) < _WORTH_SHARING:
         ranges = plan_ranges(runs, postings)
         ids = pa.chunked_array([run.doc_ids for run in runs], pa.large_string())
         writer = SegmentWriter(folder, lengths_N=_lengths(runs), doc_ids=ids, **options)

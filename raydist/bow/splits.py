@@ -5,6 +5,7 @@ Nothing here knows of other splits, so it runs in any process and any order.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,6 +95,7 @@ class SplitWorker:
 
     def __call__(self, split: Split, target: Path) -> Stats:
         """Writes a split's runs or segments, its store and its rejects below `target`."""
+        began = time.process_time()
         target.mkdir(parents=True)
         options = self._options
         rejects = Rejects(target / "rejects.jsonl")
@@ -115,6 +117,7 @@ class SplitWorker:
         if texts is not None:
             texts.close(index=False)
         stats["rejected"] = rejects.count
+        stats["cpu_seconds"] = time.process_time() - began
         return stats
 
     def _write(self, inverter: Inverter, target: Path, stats: Stats) -> None:

@@ -173,6 +173,7 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
         ("index", log.size(facts["bytes"])),
         ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
         ("time", f"{log.duration(total)} (merge {log.duration(seconds['merge'])})"),
+        ("CPU time", log.duration(facts["cpu_seconds"])),
         ("documents/s", f"{facts['documents'] / max(total, 1e-9):,.0f}"),
         ("text/s", f"{log.size(facts['text_bytes'] / max(total, 1e-9))}"),
     ]

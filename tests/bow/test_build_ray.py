@@ -1,0 +1,64 @@
+"""Building on Ray: any number of actors, and actors that die, leave the bytes of one process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from raydist.bow import merge
+from raydist.bow.build import build_index, clean
+from raydist.bow.splits import Options
+from tests.bow.documents import contents, read, splits_of
+
+pytestmark = pytest.mark.ray
+
+ROWS = [(f"d{i}", "", " ".join(f"w{i * j % 97}" for j in range(20))) for i in range(300)]
+CUTS = [40, 80, 130, 200, 260]
+
+
+def read_and_die_once(place, split, rejects):
+    """Kills the actor in the middle of split 3, the first time only."""
+    for number, table in enumerate(read(split, rejects)):
+        if split["number"] == 3 and number == 2:
+            try:
+                Path(place).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield table
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    build_index(splits_of(ROWS, CUTS), read, folder, Options())
+    clean(folder)
+    return contents(folder)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_actors_write_the_bytes_of_one_process(ray_cluster, tmp_path, whole, workers, monkeypatch):
+    monkeypatch.setattr(merge, "_WORTH_SHARING", 0 if workers == 2 else 1 << 40)
+    build_index(splits_of(ROWS, CUTS), read, tmp_path, Options(), workers=workers)
+    clean(tmp_path)
+    assert contents(tmp_path) == whole
+
+
+def test_an_actor_that_is_killed_is_replaced(ray_cluster, tmp_path, whole):
+    from functools import partial
+
+    place = tmp_path / "killed"
+    build_index(
+        splits_of(ROWS, CUTS),
+        partial(read_and_die_once, str(place)),
+        tmp_path / "index",
+        Options(),
+        workers=2,
+    )
+    assert place.exists()
+    clean(tmp_path / "index")
+    assert contents(tmp_path / "index") == whole
