@@ -11,6 +11,7 @@ Reading and writing take no more memory than the run or one block of samples.
 
 from __future__ import annotations
 
+import importlib
 import re
 import tempfile
 from collections.abc import Iterable
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.convert import ConvertConfig
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, JobError
 
 if TYPE_CHECKING:
     from raydist.data.store import DocumentStore
@@ -60,14 +61,21 @@ def run(config: ConvertConfig, flags: Flags) -> None:
 def _kind(config: ConvertConfig) -> str:
     if re.search(r"\.ciff(\.gz)?$", config.source.lower()):
         return "ciff"
-    if Path(config.source).is_dir():
+    remote = "://" in config.source and _form_of_index(config)
+    if Path(config.source).is_dir() or remote:
         from raydist.manifest import read_manifest
+        from raydist.storage import local
 
-        read_manifest(config.source, ("bow-index",))
+        read_manifest(local(config.source), ("bow-index",))
         return "index"
     from raydist.data.convert import kind_of
 
     return kind_of(config.source)
+
+
+def _form_of_index(config: ConvertConfig) -> bool:
+    name = config.out.lower()
+    return config.to in ("ciff", "bmp") or name.endswith((".ciff", ".ciff.gz", ".bmp"))
 
 
 def _form(kind: str, config: ConvertConfig) -> str:
@@ -75,7 +83,7 @@ def _form(kind: str, config: ConvertConfig) -> str:
     name = config.out.lower()
     if kind == "ciff":
         return "index"
-    if kind == "index" and name.endswith((".ciff", ".ciff.gz", ".bmp")):
+    if kind == "index" and _form_of_index(config):
         return "bmp" if name.endswith(".bmp") else "ciff"
     if kind == "run":
         if name.endswith((".parquet", ".pq")):
@@ -187,4 +195,20 @@ def _stores(
 
 
 def _index(form: str, config: ConvertConfig) -> str:
-    raise NotImplementedError
+    """Converts an index to CIFF or BMP, or a CIFF file to an index."""
+    name = "raydist.bow.bmp" if form == "bmp" else "raydist.bow.ciff"
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise JobError(f"to = {form!r}: this raydist has no {error.name}") from error
+    from raydist.storage import local
+
+    source, out = local(config.source), Path(config.out)
+    if form == "index":
+        facts = module.read_ciff(source, out)
+    elif form == "bmp":
+        options = {"block_size": config.block_size, "compress_range": config.compress_range}
+        facts = module.write_bmp(source, out, **options)
+    else:
+        facts = module.write_ciff(source, out)
+    return f"{facts['documents']:,} documents, {facts['terms']:,} terms"
