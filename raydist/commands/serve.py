@@ -12,7 +12,6 @@ with the YAML files in cluster/serve.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -42,18 +41,14 @@ def run(config: ServeConfig, flags: Flags) -> None:
         return
     stop = threading.Event()
     cluster.connect()
-    from ray import serve
-
-    from raydist.serving.app import build
     from raydist.serving.keys import read_keys
+    from raydist.serving.running import open_port, start
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    application = build(config)
-    serve.start(http_options={"host": config.host, "port": config.port})
+    open_port(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, _stopper(stop))
     try:
-        serve.run(application, name="raydist", route_prefix="/", blocking=False)
+        start(config)
     except RuntimeError as error:
         _end()
         raise JobError(f"the service did not start: {error}") from None
@@ -89,10 +84,10 @@ def _end(patience_s: float = 10.0) -> None:
 
 def _shut_down() -> None:
     import ray
-    from ray import serve
 
-    serve.delete("raydist")
-    serve.shutdown()
+    from raydist.serving.running import stop
+
+    stop()
     ray.shutdown()
 
 

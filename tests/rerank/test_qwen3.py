@@ -71,6 +71,21 @@ def test_scores_equal_a_naive_full_logits_reference(
     assert max(map(max, wanted)) - min(map(min, wanted)) > 1e-3  # the documents are told apart
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_parity_at_the_released_vocabularys_size(
+    tmp_path: Path, packed: bool, share_prefix: bool
+) -> None:
+    large = small_qwen3.write(tmp_path, layers=6, hidden=256, rows=151_669)
+    lengths = np.linspace(20, 300, 24).astype(int).tolist()
+    draw = random.Random(0)
+    documents = [" ".join(draw.choices(small_qwen3.WORDS, k=length)) for length in lengths]
+    batch = [("heart disease risk in adult", documents)]
+    fast = Qwen3Reranker(large, share_prefix=share_prefix, packed=packed, device="cpu")
+    assert_close(fast.score(batch), naive(large, batch))
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_small_requests_with_different_prefixes_share_a_batch(folder: Path, packed: bool) -> None:
     batch = pairs(2, 2, 5, 20)

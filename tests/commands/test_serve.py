@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from raydist.cli import main
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_dry_run_says_what_would_be_served(capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    assert main(["serve", "reranker=bm25", f"port={port}", "--dry-run"]) == 0
+    assert f"would serve bm25 at http://127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_a_taken_port_is_named_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", "reranker=bm25", f"port={port}"]) == 2
+    assert f"port={port}: cannot listen on 127.0.0.1" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
+    port = free_port()
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    log = (tmp_path / "log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raydist", "serve", "reranker=bm25", f"port={port}"],
+        stdout=log,
+        stderr=log,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        ends = time.monotonic() + 150
+        while True:
+            assert process.poll() is None and time.monotonic() < ends, (
+                tmp_path / "log"
+            ).read_text()
+            try:
+                if httpx.get(f"{url}/readyz", timeout=10).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.5)
+        texts = [f"{'word ' * 400}{i}" for i in range(1500)]
+        statuses: list[int] = []
+
+        def ask() -> None:
+            body = {"query": "word " * 60, "documents": texts}
+            statuses.append(httpx.post(f"{url}/v1/rerank", json=body, timeout=60).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        asking.join(60)
+        assert statuses == [200]
+        assert process.wait(60) == 0
+        shown = (tmp_path / "log").read_text()
+        assert "no key is needed: loopback only" in shown and "stopping" in shown
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
