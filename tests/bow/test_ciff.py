@@ -1,0 +1,190 @@
+"""CIFF: what is written, protobuf itself reads; what protobuf writes, is read."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.internal.decoder import _DecodeVarint
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.bow.ciff import export_ciff, import_ciff
+from raydist.bow.index import BowIndex
+from raydist.bow.search import BowRetriever
+from raydist.bow.segment import Segment
+from raydist.errors import ArtifactError, DataError
+from tests.bow.small_index import index_of
+
+WORDS = ["a", "aa", "b", "é", "cat", "zebra"]
+INT32, INT64, DOUBLE, STRING, MESSAGE = 5, 3, 1, 9, 11
+
+
+def messages() -> dict[str, Any]:
+    """The messages as protobuf's own runtime knows them."""
+    file = descriptor_pb2.FileDescriptorProto(name="ciff.proto", package="t", syntax="proto3")
+
+    def add(name: str, fields: list[tuple[str, int]]) -> None:
+        message = file.message_type.add(name=name)
+        for number, (field, kind) in enumerate(fields, 1):
+            message.field.add(
+                name=field,
+                number=number,
+                type=kind,
+                label=3 if kind == MESSAGE else 1,
+                type_name=".t.Posting" if kind == MESSAGE else None,
+            )
+
+    counts = ["version", "lists", "records", "all_lists", "all_docs"]
+    add(
+        "Header",
+        [*((name, INT32) for name in counts), ("tokens", INT64), ("mean", DOUBLE), ("d", STRING)],
+    )
+    add("Posting", [("docid", INT32), ("tf", INT32)])
+    add("List", [("term", STRING), ("df", INT64), ("cf", INT64), ("postings", MESSAGE)])
+    add("Record", [("docid", INT32), ("name", STRING), ("length", INT32)])
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    names = ("Header", "Posting", "List", "Record")
+    kinds = {name: pool.FindMessageTypeByName(f"t.{name}") for name in names}
+    return {name: message_factory.GetMessageClass(kind) for name, kind in kinds.items()}
+
+
+KINDS = messages()
+
+
+def read(path: Path) -> tuple[Any, list[Any], list[Any]]:
+    data, at = path.read_bytes(), 0
+
+    def take(kind: str) -> Any:
+        nonlocal at
+        size, at = _DecodeVarint(data, at)
+        at += size
+        return KINDS[kind].FromString(data[at - size : at])
+
+    header = take("Header")
+    lists = [take("List") for _ in range(header.lists)]
+    records = [take("Record") for _ in range(header.records)]
+    assert at == len(data)
+    return header, lists, records
+
+
+documents = st.lists(
+    st.lists(st.sampled_from(WORDS), max_size=200).map(sorted), min_size=1, max_size=300
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(documents, st.data())
+def test_an_exported_index_is_what_protobuf_reads_and_comes_back_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("ciff")
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(rows)), max_size=2)) - {len(rows)})
+    index = index_of(rows, folder / "in", cuts=cuts)
+    name = data.draw(st.sampled_from(["x.ciff", "x.ciff.gz"]))
+    facts = export_ciff(index, folder / name)
+    if not name.endswith("gz"):
+        header, lists, records = read(folder / name)
+        assert header.tokens == sum(map(len, rows))
+        assert header.mean == pytest.approx(index.average_length)
+        assert [(r.docid, r.name, r.length) for r in records] == [
+            (i, f"d{i}", len(row)) for i, row in enumerate(rows)
+        ]
+        words = sorted({word for row in rows for word in row}, key=str.encode)
+        assert [each.term for each in lists] == words
+        for each in lists:
+            docs = np.cumsum([posting.docid for posting in each.postings]).tolist()
+            tfs = [posting.tf for posting in each.postings]
+            expected = [(i, row.count(each.term)) for i, row in enumerate(rows) if each.term in row]
+            assert list(zip(docs, tfs)) == expected
+            assert (each.df, each.cf) == (len(docs), sum(tfs))
+    back = import_ciff(folder / name, folder / "out")
+    assert (back["documents"], back["terms"]) == (facts["documents"], facts["terms"])
+    assert back["empty"] == sum(not row for row in rows)
+    again = BowIndex([Segment.open(folder / "out" / back["segments"][0])], None)
+    query = {"a": 1, "cat": 2, "é": 1}
+    for a, b in zip(*(BowRetriever(i).rank_terms(query, 50) for i in (index, again))):
+        assert np.array_equal(a, b)
+    assert again.doc_ids.to_pylist() == index.doc_ids.to_pylist()
+
+
+def foreign(path: Path, lists: list[Any], count: int = 3, **header: Any) -> Path:
+    """Writes a file with protobuf's runtime."""
+    first = KINDS["Header"](version=1, lists=len(lists), records=count, **header)
+    records = [KINDS["Record"](docid=i, name=f"x{i}", length=4) for i in range(count)]
+    with open(path, "wb") as out:
+        for message in [first, *lists, *records]:
+            body = message.SerializeToString()
+            size, prefix = len(body), bytearray()
+            while size >= 128:
+                prefix.append(size & 127 | 128)
+                size >>= 7
+            out.write(bytes([*prefix, size]) + body)
+    return path
+
+
+def postings(term: str, *pairs: tuple[int, int]) -> Any:
+    made = [KINDS["Posting"](docid=gap, tf=tf) for gap, tf in pairs]
+    return KINDS["List"](term=term, df=len(pairs), cf=sum(tf for _, tf in pairs), postings=made)
+
+
+def test_another_programs_file_with_terms_in_any_order_is_read(tmp_path: Path) -> None:
+    path = foreign(tmp_path / "a.ciff", [postings("z", (2, 70_000)), postings("b", (0, 1), (1, 2))])
+    facts = import_ciff(path, tmp_path / "out", compress=False)
+    segment = Segment.open(tmp_path / "out" / facts["segments"][0])
+    assert segment.terms.to_pylist() == [b"b", b"z"]
+    indptr, docs, tfs = segment.postings(0, 2)
+    assert (indptr.tolist(), docs.tolist(), tfs.tolist()) == ([0, 2, 3], [0, 1, 2], [1, 2, 70_000])
+    assert segment.lengths_N.tolist() == [4, 4, 4]
+
+
+def test_files_that_are_not_ciff_are_refused(tmp_path: Path) -> None:
+    good = foreign(tmp_path / "a.ciff", [postings("b", (0, 1), (1, 2))]).read_bytes()
+    bad = {
+        "cut": (good[:-3], "ends before"),
+        "long": (good + b"\x01\x00", "ends before"),
+        "text": (b"hello world, this is not protobuf", "header"),
+        "empty": (b"", "empty"),
+    }
+    for name, (data, message) in bad.items():
+        path = tmp_path / f"{name}.ciff"
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            import_ciff(path, tmp_path / "out" / name)
+    cases = [[postings("b", (1, 1), (0, 1))], [postings("b", (9, 1))]]
+    for number, lists in enumerate(cases):
+        path = foreign(tmp_path / f"{number}.ciff", lists)
+        with pytest.raises(DataError, match="do not ascend within"):
+            import_ciff(path, tmp_path / "out" / str(number))
+    nothing = foreign(tmp_path / "nothing.ciff", [postings("b", (0, 0))])
+    with pytest.raises(DataError, match="frequency"):
+        import_ciff(nothing, tmp_path / "out" / "nothing")
+    twice = foreign(tmp_path / "twice.ciff", [postings("b", (0, 1)), postings("b", (1, 1))])
+    with pytest.raises(DataError, match="occurs twice"):
+        import_ciff(twice, tmp_path / "out" / "twice")
+    newer = tmp_path / "newer.ciff"
+    newer.write_bytes(b"\x02\x08\x02")
+    with pytest.raises(ArtifactError, match="version 2"):
+        import_ciff(newer, tmp_path / "out" / "newer")
+    with pytest.raises(DataError, match="no such file"):
+        import_ciff(tmp_path / "nowhere.ciff", tmp_path / "out" / "nowhere")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_damaged_bytes_never_crash(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("damaged")
+    lists = [postings("ab", (0, 1), (1, 300)), postings("b", (1, 2))]
+    body = bytearray(foreign(folder / "a.ciff", lists).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    (folder / "a.ciff").write_bytes(body)
+    with contextlib.suppress(DataError, ArtifactError):
+        import_ciff(folder / "a.ciff", folder / "out")
