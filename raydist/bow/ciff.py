@@ -145,7 +145,9 @@ def _batches(
         if not len(docs_P):
             continue
         falls = len(docs_P) > 1 and not np.all(np.diff(docs_P) > 0)
-        if falls or docs_P[0] < 0 or docs_P[-1] >= documents or tfs_P.min() < 1:
+        if tfs_P.min() < 1 or tfs_P.max() >= 1 << 31:
+            raise DataError(f"{source}: {term!r} has a frequency that is not 1 to 2**31 - 1")
+        if falls or docs_P[0] < 0 or docs_P[-1] >= documents:
             raise DataError(
                 f"{source}: the postings of {term!r} do not ascend within the documents"
             )
