@@ -11,8 +11,8 @@ Reading and writing take no more memory than the run or one block of samples.
 
 from __future__ import annotations
 
-import importlib
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.convert import ConvertConfig
-from raydist.errors import ConfigError, JobError
+from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
     from raydist.data.store import DocumentStore
@@ -196,19 +196,49 @@ def _stores(
 
 def _index(form: str, config: ConvertConfig) -> str:
     """Converts an index to CIFF or BMP, or a CIFF file to an index."""
-    name = "raydist.bow.bmp" if form == "bmp" else "raydist.bow.ciff"
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise JobError(f"to = {form!r}: this raydist has no {error.name}") from error
     from raydist.storage import local
 
-    source, out = local(config.source), Path(config.out)
+    source = local(config.source)
     if form == "index":
-        facts = module.read_ciff(source, out)
-    elif form == "bmp":
-        options = {"block_size": config.block_size, "compress_range": config.compress_range}
-        facts = module.write_bmp(source, out, **options)
+        return _from_ciff(source, config)
+    from raydist.bow.index import BowIndex
+
+    index = BowIndex.open(source)
+    Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+    if form == "ciff":
+        from raydist.bow.ciff import export_ciff
+
+        facts = export_ciff(index, config.out)
     else:
-        facts = module.write_ciff(source, out)
+        from raydist.bow.bmp import export_bmp
+
+        facts = export_bmp(
+            index,
+            config.out,
+            block_size=config.block_size,
+            compress_range=config.compress_range,
+            k1=config.k1,
+            b=config.b,
+            too_many=config.too_many,
+        )
+    return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in facts.items())
+
+
+def _from_ciff(source: Path, config: ConvertConfig) -> str:
+    from raydist.bow.ciff import import_ciff
+    from raydist.data.readers import fingerprint
+    from raydist.manifest import Output
+
+    output = Output.open(
+        config.out,
+        kind="bow-index",
+        config={"analyzer": config.analyzer.identity()},
+        inputs={"ciff": fingerprint(source)},
+        resolved=config.resolved(),
+    )
+    if output.complete:
+        return "already converted with the same configuration"
+    shutil.rmtree(output.folder / "segments", ignore_errors=True)
+    facts = import_ciff(source, output.folder)
+    output.finish(**facts, analyzer=config.analyzer.build().to_dict())
     return f"{facts['documents']:,} documents, {facts['terms']:,} terms"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Verb
 from raydist.config.data import CorpusSource, QrelsSource, QueriesSource
 
@@ -46,3 +47,11 @@ class ConvertConfig(Verb):
     """BMP: documents of a block."""
     compress_range: bool = True
     """BMP: compressed block maxima."""
+    too_many: Literal["error", "prune"] = "error"
+    """BMP: more terms than its 65,536 are an error, or pruned to the most frequent."""
+    k1: float = Field(0.9, ge=0)
+    """BMP: BM25's, whose impacts are stored."""
+    b: float = Field(0.4, ge=0, le=1)
+    """BMP: BM25's, whose impacts are stored."""
+    analyzer: AnalyzerConfig = AnalyzerConfig()
+    """CIFF to index: how the terms in it were made, and queries will be."""

@@ -79,3 +79,17 @@ def test_a_remote_run_is_converted_into_a_remote_run(
     assert main(["convert", f"in={bucket}/run.txt", "out=x/run.parquet", f"storage={bucket}"]) == 0
     assert main(["convert", f"in={bucket}/x/run.parquet", "out=local.txt"]) == 0
     assert (data / "local.txt").read_text() == (data / "run.txt").read_text()
+
+
+def test_an_index_goes_to_ciff_and_back_with_the_same_ranking(data: Path) -> None:
+    assert main(["index", "corpus=c.jsonl", "out=idx"]) == 0
+    assert main(["convert", "in=idx", "out=idx.ciff.gz"]) == 0
+    assert main(["convert", "in=idx.ciff.gz", "out=again"]) == 0
+    assert main(["convert", "in=idx.ciff.gz", "out=again"]) == 0  # already converted
+    (data / "words.tsv").write_text("1\ttext 2\n")
+    for name in ("idx", "again"):
+        words = [f"index={name}", "queries=words.tsv", "k=3", f"out={name}.txt"]
+        assert main(["search", *words]) == 0
+    assert (data / "idx.txt").read_text() == (data / "again.txt").read_text() != ""
+    assert main(["convert", "in=idx", "out=idx.bmp", "block_size=8"]) == 0
+    assert (data / "idx.bmp").stat().st_size > 0
