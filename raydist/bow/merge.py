@@ -190,6 +190,8 @@ def _merge_range(runs: Sequence[Run], split: Split, writer: SegmentWriter) -> in
     starts = np.flatnonzero(new)
     indptr = np.append(to[order[starts]], total)
     writer.append(terms.take(pa.array(order[starts])), indptr, docs, tfs)
+    for run in runs:
+        run.release()
     return total
 
 

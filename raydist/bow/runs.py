@@ -125,6 +125,11 @@ class Run:
         buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
         return pa.Array.from_buffers(kind, len(ends) - 1, buffers)
 
+    def release(self) -> None:
+        """Lets go of the pages that were read; they come back when they are needed again."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def below(self, term: bytes) -> int:
         """Returns how many terms are below `term` in byte order."""
         low, high = 0, len(self.terms)

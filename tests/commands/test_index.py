@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,12 +119,35 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(small, tmp_path, capsys
     assert main(words) == 0
 
 
-def test_a_build_killed_in_its_middle_goes_on_and_leaves_the_same_bytes(tmp_path):
+def test_a_disk_that_is_really_full_is_told(tmp_path, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        rows = [(f"d{i}", "", " ".join(f"w{i * j}" for j in range(50))) for i in range(900)]
+        path = corpus(tmp_path / "corpus.jsonl", rows)
+        assert main(["index", f"corpus={path}", f"out={disk / 'idx'}"]) == 1
+        error = capsys.readouterr().err
+        assert "the disk is full; make room" in error and "Traceback" not in error
+        assert not (disk / "idx/manifest.json").exists()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+ON_RAY = pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])
+
+
+@pytest.mark.parametrize("workers", [0, ON_RAY])
+def test_a_build_killed_in_its_middle_goes_on_and_leaves_the_same_bytes(tmp_path, workers):
     rows = [(f"d{i}", "", " ".join(f"w{i * j % 9973}" for j in range(60))) for i in range(8_000)]
     path = corpus(tmp_path / "corpus.jsonl", rows)
     command = [sys.executable, "-m", "raydist", "index", f"corpus={path}", "split_bytes=200kB"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*command, f"out={killed}"], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, f"out={killed}", f"workers={workers}"], stderr=subprocess.DEVNULL
+    )
     while len(list(killed.glob(".work/splits/*.done"))) < 2:
         assert process.poll() is None, "the build was over before it could be killed"
         time.sleep(0.002)
