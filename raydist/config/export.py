@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from raydist.config.base import Block, execution
+from raydist.config.base import Verb, execution
 from raydist.config.tracking import Tracking
 
 __all__ = ["ExportConfig"]
 
 
-class ExportConfig(Block):
+class ExportConfig(Verb):
     """Writes a Hugging Face folder with its model card."""
 
     checkpoint: str = Field(min_length=1)

@@ -77,7 +77,7 @@ def embed_corpus(
     make_worker = partial(
         _make_worker,
         read=read,
-        model=str(facts["model"]["folder"]),
+        model=str(facts["model"]["path"]),  # a name or URI is found by each node for itself
         options=options,
         precision=precision,
         max_tokens=max_tokens,

@@ -63,16 +63,20 @@ _DROPOUTS = (
 
 
 def resolve_folder(path_or_name: str | Path) -> Path:
-    """Returns the local folder of a model: a folder, a finished training run, or a hub name.
+    """Returns the local folder of a model: a folder, a training run, a URI, or a hub name.
 
     `package:NAME/FOLDER` is a folder inside an installed Python package.
 
     A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if need be.
     Raises DataError if there is no such thing.
     """
-    path = Path(path_or_name)
-    if str(path_or_name).startswith(PACKAGE):
-        path = _in_package(str(path_or_name).removeprefix(PACKAGE))
+    name, path = str(path_or_name), Path(path_or_name)
+    if name.startswith(PACKAGE):
+        path = _in_package(name.removeprefix(PACKAGE))
+    elif "://" in name:
+        from raydist import storage
+
+        path = storage.local(name)
     if path.is_dir():
         if (path / FINISHED).is_dir():
             path = path / FINISHED
@@ -81,7 +85,6 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         if (path / "metrics.jsonl").is_file():
             raise DataError(f"model {path}: a training run without {FINISHED}: it has not ended")
         raise DataError(f"model {path}: no config.json of a model in this folder, so no model")
-    name = str(path_or_name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise DataError(f"model {name}: no such folder")
     try:

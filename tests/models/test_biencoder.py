@@ -263,3 +263,10 @@ def test_a_finished_run_stands_for_its_final_checkpoint(tiny_bert, tmp_path):
     (tmp_path / "run/metrics.jsonl").touch()
     with pytest.raises(DataError, match="a training run without checkpoint-final"):
         BiEncoder.load(tmp_path / "run")
+
+
+def test_a_model_may_be_named_by_a_uri(tiny_bert, tmp_path):
+    model = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
+    model.save(tmp_path / "m")
+    again = BiEncoder.load((tmp_path / "m").as_uri(), device="cpu")
+    assert difference(again.encode_queries(TEXTS), model.encode_queries(TEXTS)) == 0
