@@ -7,7 +7,7 @@ Porter stems.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ ENGLISH_STOP_WORDS = tuple(
 STEMMERS = ("porter", "snowball", "none")
 
 _VERSION = 1  # of the rules: another version, another fingerprint
+_REMEMBERED_STEMS = 1 << 20  # of a snowball stemmer
 _REMEMBERED = 1 << 18  # distinct terms that a thread's lexicon for single texts may hold
 
 
@@ -190,7 +191,19 @@ def _snowball_languages() -> tuple[str, ...]:
     return tuple(sorted(snowballstemmer.algorithms()))
 
 
-def _snowball(language: str) -> Any:
+@lru_cache(maxsize=4)
+def _snowball(language: str) -> Callable[[list[str]], list[str]]:
+    """Returns the stemmer of a language, which remembers words: Python stems 50,000 a second."""
     import snowballstemmer
 
-    return snowballstemmer.stemmer(language).stemWords
+    stem_all = snowballstemmer.stemmer(language).stemWords
+    known: dict[str, str] = {}
+
+    def stem(words: list[str]) -> list[str]:
+        if len(known) > _REMEMBERED_STEMS:
+            known.clear()
+        new = [word for word in words if word not in known]
+        known.update(zip(new, stem_all(new)))
+        return [known[word] for word in words]
+
+    return stem
