@@ -25,6 +25,8 @@ __all__ = ["ndcg", "nfcorpus", "overhead", "quickstart"]
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, STEPS, BATCH, GROUP, TEMPERATURE = 5, 8, 16, 2, 0.05
+PACKAGES = ("numpy", "scipy", "torch", "matplotlib")
+"""Whose documentation `jobs/quickstart/train.yaml` takes beside the standard library's."""
 GOALS = {
     "overhead_vs_plain_loop": goal("<=", 0.05),
     "cached_extra_memory_vs_uncached": goal("<=", 0.25),
@@ -239,7 +241,7 @@ def quickstart(out: Path, *words: str) -> dict[str, float]:
     from raydist.data.docstrings import cached
 
     _train(ROOT / "jobs" / "quickstart" / "train.yaml", f"out={out}", "tracking=none", *words)
-    data = cached()
+    data = cached(PACKAGES)
     test = data / "corpus.jsonl", data / "test" / "queries.jsonl", data / "test" / "qrels.txt"
     options = {"pooling": "mean", "normalize": True, "query_max_length": 32}
     return {

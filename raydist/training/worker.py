@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = ["Place", "Work", "fit"]
 
 _ERROR = ".error.json"
 _RESULT = ".result.json"
+_RAY = ".ray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,7 @@ def fit(
         ),
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:12]}",
-            storage_path=str((folder / ".ray").absolute()),
+            storage_path=str((folder / _RAY).absolute()),
             failure_config=FailureConfig(max_failures=max_failures),
         ),
     )
@@ -133,6 +135,7 @@ def fit(
             "and every worker see"
         ) from None
     (folder / _RESULT).unlink()
+    shutil.rmtree(folder / _RAY, ignore_errors=True)  # what Ray noted of its own run
     return result
 
 
