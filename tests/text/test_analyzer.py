@@ -120,11 +120,13 @@ def test_a_mistake_names_the_field_and_what_is_allowed(values, message):
         Analyzer(**values)
 
 
-def test_threads_do_not_share_what_they_learn():
-    texts = [f"word{i % 97} running{i % 13} text" for i in range(2000)]
+@pytest.mark.parametrize("stemmer", ["porter", "snowball"])
+def test_threads_do_not_share_what_they_learn(stemmer):
+    analyzer = Analyzer(stemmer=stemmer)
+    texts = [f"word{i % 97} running{i % 13} wordings{i % 31}ness" for i in range(2000)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(ENGLISH.tokens, texts))
-    assert found == [ENGLISH.tokens(text) for text in texts]
+        found = list(pool.map(analyzer.tokens, texts))
+    assert found == [analyzer.tokens(text) for text in texts]
 
 
 def test_half_a_surrogate_pair_is_no_part_of_a_token():
