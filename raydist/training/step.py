@@ -44,7 +44,8 @@ def biencoder_step(
 
     def read(part: Batch) -> tuple[list[Represented], Embeddings]:
         assert part.queries is not None and part.passages is not None, "no bi-encoder's batch"
-        given = [(part.queries, "query"), (part.passages, "document")]
+        # The longest texts first: what they leave of memory serves the shorter ones.
+        given = [(part.passages, "document"), (part.queries, "query")]
         if part.answers is not None and objective.answers:
             given.append((part.answers, "query"))
         made = [
@@ -57,7 +58,8 @@ def biencoder_step(
             )
             for inputs, role in given
         ]
-        return made, Embeddings(*(item.rows for item in made))
+        passages, queries, *answers = (item.rows for item in made)
+        return made, Embeddings(queries, passages, *answers)
 
     return _step(engine, batch, objective, read, chunked=bool(chunk_size))
 
