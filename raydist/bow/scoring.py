@@ -35,11 +35,19 @@ MODELS = (
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a formula needs to know of all documents: how many have tokens, and how many tokens."""
+    """What a formula needs to know of all documents.
+
+    Attributes:
+        documents: how many have tokens.
+        tokens: of all documents.
+        average_length: as Lucene rounds it.
+        unit: the weight that a frequency of 1 stands for, in an index of weighted terms.
+    """
 
     documents: int
     tokens: int
     average_length: float
+    unit: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Scoring:
             return term.boost * idf(n, df)
         if self.model == "bm25+":
             return term.boost * formulas.plus_idf(n, df)
-        return term.boost
+        return term.boost * collection.unit if self.model == "impact" else term.boost
 
     def parts(self, term: Term, collection: Collection, tf_P: Array, length_P: Array) -> Array:
         """Returns what a term adds to the scores of its documents, float64.

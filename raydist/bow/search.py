@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,7 @@ from raydist.records import RUN, Query, Run
 __all__ = ["BowRetriever", "Explanation", "Part"]
 
 Array = npt.NDArray[Any]
+Ranking = tuple[Array, Array]
 
 _MOST_TERMS = 256  # for the kernel: its sums have 16 bits
 _NO_FILTER = readonly(np.empty(0, np.uint8))
@@ -140,7 +141,7 @@ class BowRetriever:
         self.ties = ties
         self._threads = threads
         mean = index.average_length
-        self._collection = Collection(index.documents, index.tokens, mean)
+        self._collection = Collection(index.documents, index.tokens, mean, index.unit or 1.0)
         self._pruned = pruned and model == "lucene" and lengths == "norm"
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
         self._postings = [
@@ -168,19 +169,28 @@ class BowRetriever:
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
-        texts = [query.text for query in queries]
-        if self._threads > 1 and len(texts) > 1:
-            with ThreadPoolExecutor(self._threads) as pool:
-                found = list(pool.map(lambda text: self.rank(text, k), texts))
-        else:
-            found = [self.rank(text, k) for text in texts]
+        found = self._map(lambda query: self.rank(query.text, k), queries)
+        return self._run([query.query_id for query in queries], found)
+
+    def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
+        """Does the same for queries of weighted terms, each an id and its weights."""
+        found = self._map(lambda query: self.rank_terms(query[1], k), queries)
+        return self._run([query_id for query_id, _ in queries], found)
+
+    def _map(self, rank: Callable[[Any], Ranking], queries: Sequence[Any]) -> list[Ranking]:
+        if self._threads == 1 or len(queries) < 2:
+            return [rank(query) for query in queries]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(rank, queries))
+
+    def _run(self, query_ids: Sequence[str], found: Sequence[Ranking]) -> Run:
         if not found:
             return Run(RUN.empty_table())
         docs = np.concatenate([docs for docs, _ in found])
         scores = np.concatenate([scores for _, scores in found])
-        names = pa.array([query.query_id for query in queries], pa.string())
         rows = np.repeat(np.arange(len(found)), [len(docs) for docs, _ in found])
-        columns = [names.take(pa.array(rows)), self.index.pick_ids(docs), pa.array(scores)]
+        names = pa.array(query_ids, pa.string()).take(pa.array(rows))
+        columns = [names, self.index.pick_ids(docs), pa.array(scores)]
         return Run(pa.table(columns, schema=RUN))
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:

@@ -1,0 +1,110 @@
+"""Indexes of weighted terms against dot products."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.bow.bmp import export_bmp
+from raydist.bow.ciff import export_ciff, import_ciff
+from raydist.bow.index import BowIndex
+from raydist.bow.search import BowRetriever
+from raydist.bow.segment import Segment
+from raydist.bow.vectors import index_vectors, read_vectors
+from raydist.errors import ConfigError, DataError
+
+TERMS = ["hug", "##ging", "face", "é", "[SEP]"]
+vectors = st.dictionaries(st.sampled_from(TERMS), st.integers(0, 900).map(lambda n: n / 100))
+
+
+def opened(folder: Path, facts: dict) -> BowIndex:
+    segments = [Segment.open(folder / name) for name in facts["segments"]]
+    return BowIndex(segments, None, unit=facts["unit"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(vectors, min_size=1, max_size=50), vectors, st.integers(1, 60), st.booleans())
+def test_scores_are_dot_products(
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[dict[str, float]],
+    query: dict[str, float],
+    segment_documents: int,
+    compress: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("vectors")
+    facts = index_vectors(
+        ((f"d{i}", row) for i, row in enumerate(rows)),
+        folder,
+        segment_documents=segment_documents,
+        compress=compress,
+    )
+    assert facts["documents"] == len(rows)
+    assert facts["empty"] == sum(not any(row.values()) for row in rows)
+    run = BowRetriever(opened(folder, facts)).search_terms([("q", query)], 100)
+    found = run.as_dict().get("q", {})
+    expected = {
+        f"d{i}": sum(query.get(term, 0) * weight for term, weight in row.items())
+        for i, row in enumerate(rows)
+        if any(term in query and weight for term, weight in row.items())
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_files_are_read_and_rounded_to_units_and_travel_as_ciff(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl.gz"
+    rows = [{"id": "a", "vector": {"x": 1.26, "y": 0.01}}, {"id": 7, "vector": {"x": 3}}]
+    with gzip.open(path, "wt") as out:
+        out.write("\n".join(map(json.dumps, rows)) + "\n\n")
+    facts = index_vectors(read_vectors(path), tmp_path / "v", unit=0.5)
+    index = opened(tmp_path / "v", facts)
+    docs, scores = BowRetriever(index).rank_terms({"x": 2.0, "y": 1.0}, 5)
+    assert index.pick_ids(docs).to_pylist() == ["7", "a"]
+    assert scores.tolist() == [6.0, 3.0]
+    export_ciff(index, tmp_path / "v.ciff")
+    back = import_ciff(tmp_path / "v.ciff", tmp_path / "back")
+    again = opened(tmp_path / "back", {**back, "unit": facts["unit"]})
+    assert BowRetriever(again).rank_terms({"x": 2.0}, 5)[1].tolist() == [6.0, 3.0]
+    assert export_bmp(index, tmp_path / "v.bmp")["postings"] == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "[1]",
+        "nonsense",
+        '{"id": "a", "vector": {"x": -1}}',
+        '{"id": "a", "vector": [1]}',
+        '{"id": "a", "vector": {"x": NaN}}',
+        '{"id": null, "vector": {}}',
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "v.jsonl"
+    path.write_text('{"id": "ok", "vector": {}}\n' + line + "\n")
+    with pytest.raises(DataError, match=r"v\.jsonl, line 2"):
+        list(read_vectors(path))
+
+
+def test_bad_settings_and_documents_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unit = 0"):
+        index_vectors([("a", {"x": 1.0})], tmp_path / "0", unit=0)
+    with pytest.raises(DataError, match="twice"):
+        index_vectors([("a", {}), ("a", {})], tmp_path / "1")
+    with pytest.raises(DataError, match="no documents"):
+        index_vectors([], tmp_path / "2")
+    with pytest.raises(DataError, match=r"2\*\*32"):
+        index_vectors([("a", {"x": 1e12})], tmp_path / "3")
+    with pytest.raises(DataError, match="no such file"):
+        list(read_vectors(tmp_path / "nowhere"))
+    facts = index_vectors([("a", {"x": 1.0})], tmp_path / "4")
+    with pytest.raises(ConfigError, match="analyzer"):
+        BowRetriever(opened(tmp_path / "4", facts)).rank("x", 1)
+    assert len(BowRetriever(opened(tmp_path / "4", facts)).rank_terms({"z": 1}, 1)[0]) == 0
+    assert np.isclose(facts["tokens"], 100)
