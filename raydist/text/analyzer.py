@@ -193,7 +193,7 @@ def _snowball_languages() -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _snowball(language: str) -> Callable[[list[str]], list[str]]:
-    """Returns the stemmer of a language, which remembers words: Python stems some 25,000 a second."""
+    """Returns the stemmer of a language, which remembers words (some 25,000 new ones a second)."""
     import snowballstemmer
 
     stem_all = snowballstemmer.stemmer(language).stemWords
