@@ -188,7 +188,21 @@ class Run:
         os.replace(partial, target)
 
     def write_to(self, out: TextIO) -> None:
-        """Writes TREC run lines, each score as the shortest decimal that gives the float32 back."""
+        """Writes TREC run lines, each score as the shortest decimal that gives the float32 back.
+
+        Raises:
+            DataError: an id holds a blank, which the form cannot carry.
+        """
+        for name in ("query_id", "doc_id"):
+            column = self.table[name].combine_chunks()
+            bad = column.filter(
+                pc.or_(pc.match_substring_regex(column, r"\s"), pc.equal(column, ""))
+            )
+            if len(bad):
+                raise DataError(
+                    f"{name} {bad[0].as_py()!r}: TREC run lines cannot carry blanks or empty ids; "
+                    f"write .parquet"
+                )
         starts = _group_starts(self.table["query_id"].combine_chunks())
         sizes = np.diff(np.append(starts, len(self))).astype(np.int64)
         rank = np.arange(len(self)) - np.repeat(np.asarray(starts, np.int64), sizes) + 1

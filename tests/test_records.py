@@ -75,6 +75,12 @@ def test_an_empty_run_is_a_run(tmp_path: Path) -> None:
     assert list(run) == [] and run.query_ids == [] and len(run.top(3)) == 0
 
 
+def test_an_id_that_a_line_cannot_carry_is_refused(tmp_path: Path) -> None:
+    for query, doc in (("a b", "d"), ("q", "d\t1"), ("q", "")):
+        with pytest.raises(DataError, match="cannot carry"):
+            Run.from_lists([(query, [doc], [1.0])]).write(tmp_path / "a.run")
+
+
 def test_contents_join_the_title_by_a_newline() -> None:
     assert Document("1", "text", "title").contents == "title\ntext"
     assert Document("1", "text").contents == "text"
