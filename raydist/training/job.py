@@ -19,6 +19,7 @@ import torch.distributed as dist
 from raydist.data.samples import SampleSet
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
+from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
@@ -114,6 +115,7 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
     source = BatchSource(job.order, parts, place.rank, place.world_size, job.accumulation)
     listeners = _listeners(job, place, mirror)
     step = biencoder_step if job.kind == "biencoder" else crossencoder_step
+    objective = _objective(job, model)
 
     def log(number: int, values: Mapping[str, float]) -> None:
         assert mirror is not None
@@ -121,8 +123,8 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
 
     outcome = loop.run(
         engine,
-        lambda batches: step(engine, batches, job.objective, chunk_size=job.chunk_size),
-        job.objective.total,
+        lambda batches: step(engine, batches, objective, chunk_size=job.chunk_size),
+        objective.total,
         source,
         job.plan,
         log=log,
@@ -144,6 +146,18 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
     if math.isnan(outcome.loss):
         result["loss"] = None
     return result
+
+
+def _objective(job: Job, model: BiEncoder | CrossEncoderModel) -> Objective:
+    """Returns the job's objective, on nested prefixes of the vectors if the model asks for them."""
+    if not isinstance(model, BiEncoder) or not model.contract.dimensions:
+        return job.objective
+    return nested(
+        job.objective,
+        model.contract.dimensions,
+        width=model.hidden,
+        normalize=model.contract.normalize,
+    )
 
 
 def _engine(job: Job, model: torch.nn.Module) -> Engine:

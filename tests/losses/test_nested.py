@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from raydist.losses.inputs import Embeddings, Forward, Targets
+from raydist.losses.nested import nested
+from raydist.losses.objective import Objective
+from raydist.losses.parts import contrastive
+
+B, G, WIDTH, TAU = 4, 3, 8, 0.5
+
+
+def example(width=WIDTH):
+    torch.manual_seed(0)
+    queries = torch.randn(B, width, dtype=torch.float64, requires_grad=True)
+    passages = torch.randn(B * G, width, dtype=torch.float64, requires_grad=True)
+    targets = Targets(torch.full((B,), G), torch.ones(B, G, dtype=torch.bool))
+    return Forward(Embeddings(queries, passages), targets)
+
+
+def info_nce(queries, passages):
+    """The definition: each query against all passages of the batch, its own first one right."""
+    scores = queries @ passages.T / TAU
+    lse = np.log(np.exp(scores).sum(axis=1))
+    return float(np.mean(lse - scores[np.arange(B), np.arange(B) * G]))
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_the_loss_is_the_mean_over_prefixes_and_the_whole(normalize):
+    batch = example()
+    objective = nested(
+        Objective((contrastive(temperature=TAU),)), (2, 4), width=WIDTH, normalize=normalize
+    )
+    assert objective.names == ("infonce", "infonce@4", "infonce@2")
+    terms = objective.forward(batch)
+    q, p = (x.detach().numpy() for x in (batch.output.queries_Bd, batch.output.passages_Pd))
+    expected = {}
+    for m in (8, 4, 2):
+        a, b = q[:, :m], p[:, :m]
+        if normalize and m < 8:
+            a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        expected[m] = info_nce(a, b)
+    for name, m in (("infonce", 8), ("infonce@4", 4), ("infonce@2", 2)):
+        assert (terms[name][0] / terms[name][1]).item() == pytest.approx(expected[m], abs=1e-10)
+    loss = objective.loss(terms, objective.counts(batch).tolist())
+    assert loss.item() == pytest.approx(np.mean(list(expected.values())), abs=1e-10)
+    loss.backward()
+    gradient = batch.output.queries_Bd.grad
+    assert gradient.abs().min() > 0
+
+
+def test_the_whole_width_is_not_counted_twice():
+    objective = nested(Objective((contrastive(),)), (4, 8), width=8, normalize=True)
+    assert objective.weights == {"infonce": 0.5, "infonce@4": 0.5}
