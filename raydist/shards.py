@@ -7,6 +7,7 @@ does not depend on the number of workers, the order of arrival or crashes.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -129,7 +130,7 @@ def _on_ray(
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-            fn_constructor_args=(make_worker, str(folder), retries),
+            fn_constructor_args=(make_worker, str(folder.absolute()), retries, os.getcwd()),
             num_cpus=cpus,
             num_gpus=gpus or None,
         )
@@ -160,10 +161,15 @@ def _on_ray(
 class _Actor:
     """Works on one split after another inside a Ray Data actor."""
 
-    def __init__(self, make_worker: Callable[[], Work], folder: str, retries: int) -> None:
-        self._work = make_worker()
+    def __init__(
+        self, make_worker: Callable[[], Work], folder: str, retries: int, place: str
+    ) -> None:
+        self._make_worker = make_worker
+        self._work: Work | None = None  # made with the first split: its mistakes are answers too
         self._folder = Path(folder)
         self._retries = retries
+        with contextlib.suppress(OSError):  # relative paths mean what they mean to the user
+            os.chdir(place)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         number, split = int(batch["number"][0]), json.loads(str(batch["split"][0]))
@@ -181,6 +187,7 @@ class _Actor:
             return {"answer": [json.dumps(answer)]}
         try:
             with disk_errors(self._folder), _Attempt(self._folder, number):
+                self._work = self._work or self._make_worker()
                 answer["stats"] = _publish(self._work, split, number, self._folder)
         except RaydistError as error:
             answer["error"] = (type(error).__name__, str(error))

@@ -134,6 +134,25 @@ def test_a_split_that_keeps_failing_is_named(
         sharded_map(SPLITS, failing, tmp_path / "a", workers=1, cpus_per_worker=0.5, retries=2)
 
 
+def make_nothing() -> Any:
+    raise DataError("model: no such folder")
+
+
+@pytest.mark.ray
+def test_a_worker_that_cannot_begin_says_why(tmp_path: Path, ray_cluster: None) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        sharded_map(SPLITS, make_nothing, tmp_path, workers=1, cpus_per_worker=0.5)
+
+
+@pytest.mark.ray
+def test_relative_paths_are_the_users(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sharded_map(SPLITS, make_square, Path("shards"), workers=1, cpus_per_worker=0.5)
+    assert (tmp_path / "shards/00003/square").read_text() == "9"
+
+
 @pytest.mark.ray
 def test_more_workers_than_the_cluster_has_is_an_error(tmp_path: Path, ray_cluster: None) -> None:
     with pytest.raises(JobError, match="the cluster has"):

@@ -137,11 +137,7 @@ def _submit(address: str, entrypoint: str, root: Path, files: Sequence[Path]) ->
             target = Path(folder) / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
-        job = client.submit_job(
-            entrypoint=entrypoint,
-            runtime_env={"working_dir": folder, "env_vars": _environment()},
-            metadata={"raydist": entrypoint.split()[3]},
-        )
+        job = _send(client, address, entrypoint, folder)
     log.say(f"submitted {job} to {address}: {entrypoint}")
     while True:
         try:
@@ -151,6 +147,24 @@ def _submit(address: str, entrypoint: str, root: Path, files: Sequence[Path]) ->
             if _stop(client, job):
                 break
     return _exit_code(client, job)
+
+
+def _send(client: Any, address: str, entrypoint: str, folder: str) -> str:
+    """Submits; a cluster that has just started is given a minute to get ready."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return str(
+                client.submit_job(
+                    entrypoint=entrypoint,
+                    runtime_env={"working_dir": folder, "env_vars": _environment()},
+                    metadata={"raydist": entrypoint.split()[3]},
+                )
+            )
+        except RuntimeError as error:
+            if "try again later" not in str(error) or time.monotonic() > deadline:
+                raise JobError(f"address = {address}: {str(error).splitlines()[0]}") from error
+            time.sleep(1)
 
 
 def _environment() -> dict[str, str]:
