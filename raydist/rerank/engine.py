@@ -20,58 +20,13 @@ import numpy as np
 
 from raydist.rerank.pool import Pool, Unit
 from raydist.rerank.rows import Encoded, Options, Scorer, sigmoid
+from raydist.rerank.scored import Scored, Stats
 
 __all__ = ["DeadlinePassed", "Engine", "Scored", "Stats"]
 
 
 class DeadlinePassed(TimeoutError):
     """The request's deadline came before its last batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The answer to one request of n documents.
-
-    Attributes:
-        scores: float64 [n], larger is better.
-        logits: float32 [n], the model's own numbers.
-        truncated: for each document whether a part of it was not read.
-        chunks: in how many pieces each document was read.
-        tokens: prompt tokens, shared prefixes counted once per row.
-        cached_prefix_tokens: how many of them were not computed again.
-        queue_s: seconds from tokenised to the first batch.
-        tokenize_s: seconds of tokenising.
-        infer_s: seconds from the first batch to the end.
-    """
-
-    scores: np.ndarray
-    logits: np.ndarray
-    truncated: list[bool]
-    chunks: list[int]
-    tokens: int = 0
-    cached_prefix_tokens: int = 0
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    infer_s: float = 0.0
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counters since the engine began; `padded_tokens` includes `tokens`."""
-
-    requests: int = 0
-    documents: int = 0
-    rows: int = 0
-    batches: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    tokenize_s: float = 0.0
-    infer_s: float = 0.0
-
-    @property
-    def padding_waste(self) -> float:
-        """The share of computed tokens that was padding."""
-        return 1.0 - self.tokens / self.padded_tokens if self.padded_tokens else 0.0
 
 
 @dataclass(eq=False)

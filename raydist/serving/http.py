@@ -20,20 +20,17 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from raydist import __version__
-from raydist.serving.docs import docs_page
-from raydist.serving.errors import ServiceError
-from raydist.serving.schema import (
-    EmbeddingsRequest,
+from raydist.serving.answers import (
     EmbeddingsResponse,
     ErrorEnvelope,
     ModelList,
-    RerankRequest,
     RerankResponse,
-    ScoreRequest,
     ScoreResponse,
-    SearchRequest,
     SearchResponse,
 )
+from raydist.serving.docs import docs_page
+from raydist.serving.errors import ServiceError
+from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.service import Service
 
 __all__ = ["log_to_stderr", "make_app"]

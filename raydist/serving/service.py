@@ -16,28 +16,25 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from raydist.serving.admission import Admission
-from raydist.serving.errors import ServiceError, deadline, not_ready
-from raydist.serving.keys import Keys
-from raydist.serving.limits import Limits
-from raydist.serving.schema import (
+from raydist.serving.answers import (
     DocumentText,
     Embedding,
-    EmbeddingsRequest,
     EmbeddingsResponse,
     Kind,
     Meta,
     ModelInfo,
     ModelList,
-    RerankRequest,
     RerankResponse,
     RerankResult,
-    ScoreRequest,
     ScoreResponse,
-    SearchRequest,
     SearchResponse,
     SearchResult,
     Usage,
 )
+from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.keys import Keys
+from raydist.serving.limits import Limits
+from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 
 __all__ = ["Backend", "Metrics", "Service"]
 
