@@ -64,7 +64,7 @@ def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
             "replicas.cpus=0.1",
             "limits.max_wait_s=1",
             "limits.max_requests=32",
-            "limits.deadline_s=20",
+            "limits.deadline_s=90",
         ],
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -185,7 +185,7 @@ def test_overload_is_answered_with_429_and_ends(url: str) -> None:
     stop = time.monotonic() + 4
 
     def hammer() -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=120) as client:
             while time.monotonic() < stop:
                 body = {"query": "rain", "documents": texts, "model": "neural"}
                 answer = client.post(f"{url}/v1/rerank", json=body)
@@ -214,7 +214,7 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
     stop = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=120) as client:
             while not stop.is_set():
                 answer = client.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"})
                 statuses.append(answer.status_code)
@@ -226,14 +226,13 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
         running = [pool.submit(ask) for _ in range(2)]
         time.sleep(0.5)
         os.kill(pid, signal.SIGKILL)
-        ends = time.monotonic() + 60
-        while time.monotonic() < ends:
+        ends = time.monotonic() + 100
+        before = len(statuses) + 10  # some may have been answered before it died
+        while time.monotonic() < ends and statuses[before:][-20:] != [200] * 20:
             time.sleep(0.5)
-            if statuses[-20:] == [200] * 20 and scorer.pid.remote().result(timeout_s=30) != pid:
-                break
         stop.set()
         for future in running:
             future.result()
-    assert statuses[-1] == 200
+    assert statuses[-1] == 200 and scorer.pid.remote().result(timeout_s=30) != pid
     assert set(statuses) <= {200, 429, 503}
     assert sum(status != 200 for status in statuses) <= 4 + statuses.count(429), Counter(statuses)
