@@ -14,11 +14,11 @@ import functools
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import venv
 import zipfile
@@ -44,15 +44,17 @@ DEFAULTS = {"docs": 1_000_000, "rounds": 4, "peers": "lucene,bm25s,tantivy", "ra
 
 
 def run(*command: object, **options: Any) -> tuple[str, float, float]:
-    """Runs a program; returns its standard error, CPU seconds and peak MB."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Runs a program; returns what it prints, its CPU seconds and peak MB."""
     text = [str(word) for word in command]
-    done = subprocess.run(text, capture_output=True, text=True, **options)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(text)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return done.stdout + done.stderr, used, after.ru_maxrss / 1024
+    with tempfile.TemporaryFile("w+") as said:
+        child = subprocess.Popen(text, stdout=said, stderr=subprocess.STDOUT, **options)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        output = said.read()
+    if child.returncode:
+        raise SystemExit(f"{' '.join(text)}\n{output[-6000:]}")
+    return output, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def corpus(docs: int) -> Path:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,11 @@ class Segment:
         Returns uint64 [Q, 6]: found, position, df, bytes of postings, postings before it, where its
         postings begin. A term that is not here has the position where it would stand and df 0.
         """
-        offsets = np.zeros(len(terms) + 1, np.int64)
-        np.cumsum([len(term) for term in terms], out=offsets[1:])
-        keys = np.frombuffer(b"".join(terms), np.uint8) if offsets[-1] else _NO_BYTES
+        offsets = np.array([0, *accumulate(map(len, terms))])
+        offsets.flags.writeable = False
+        keys = np.frombuffer(b"".join(terms) or b"\0", np.uint8)
         rows = np.empty((len(terms), 6), np.uint64)
-        dictionary.find(self._terms, self._groups, self.size, readonly(offsets), keys, rows)
+        dictionary.find(self._terms, self._groups, self.size, offsets, keys, rows)
         return rows
 
     def postings(self, first: int, last: int) -> tuple[Array, Array, Array]:
