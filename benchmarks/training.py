@@ -180,7 +180,7 @@ def _plain_loop() -> Any:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            float(loss)
+            loss.item()
         return time.perf_counter() - started
 
     return run
