@@ -36,7 +36,7 @@ U = np.uint64
 U32 = np.uint32
 F32 = np.float32
 
-WINDOW = 8192
+WINDOW = 16384
 """Documents per window."""
 
 TFS = U(16)

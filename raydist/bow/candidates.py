@@ -86,10 +86,10 @@ def collect(
     words = U(0)
     left = touched
     while left:
-        offset = trailing_zeros(left) << U(7)
+        offset = trailing_zeros(left) << U(8)
         left &= left - U(1)
-        for half in range(U(2)):
-            at = offset + (half << U(6))
+        for quarter in range(U(4)):
+            at = offset + (quarter << U(6))
             mask = at_least_32(sums, at, limit)
             mask |= at_least_32(sums, at + U(32), limit) << U(32)
             masks[0, words] = mask
@@ -113,8 +113,8 @@ def collect(
             count += U(1)
         count = end
     while touched:
-        offset = trailing_zeros(touched) << U(7)
+        offset = trailing_zeros(touched) << U(8)
         touched &= touched - U(1)
-        for quarter in range(U(4)):
-            clear_32(sums, offset + (quarter << U(5)))
+        for eighth in range(U(8)):
+            clear_32(sums, offset + (eighth << U(5)))
     return count

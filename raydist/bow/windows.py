@@ -160,7 +160,7 @@ def add_list(
             for i in range(low, high):
                 doc = U(docs[j, i])
                 offset = doc - begin
-                touched |= U(1) << (offset >> U(7))
+                touched |= U(1) << (offset >> U(8))
                 sums[offset] += table[j, U(norms[doc])]
         elif low < high:
             if state[FREQS, j] != b:
@@ -169,13 +169,13 @@ def add_list(
                 for i in range(low, high):
                     doc = U(docs[j, i])
                     offset = doc - begin
-                    touched |= U(1) << (offset >> U(7))
+                    touched |= U(1) << (offset >> U(8))
                     sums[offset] += table[j, (U(tfs[j, i]) << U(8)) + U(norms[doc])]
             else:
                 for i in range(low, high):
                     doc = U(docs[j, i])
                     offset = doc - begin
-                    touched |= U(1) << (offset >> U(7))
+                    touched |= U(1) << (offset >> U(8))
                     row = U(tfs[j, i])
                     sums[offset] += value_of(table, scaled, inverse, j, row, U(norms[doc]))
         if last >= end:
