@@ -103,7 +103,11 @@ def fit(
     resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
     trainer = TorchTrainer(
         _in_worker,
-        train_loop_config={"work": work, "folder": str(folder.absolute())},
+        train_loop_config={
+            "work": work,
+            "folder": str(folder.absolute()),
+            "threads": max(1, int(cpus_per_worker)),
+        },
         torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -148,6 +152,8 @@ def _in_worker(config: dict[str, Any]) -> None:
     import ray.train
     import ray.train.torch
 
+    # What the driver's environment says of threads must not change a run's last bits.
+    torch.set_num_threads(config["threads"])
     folder = Path(config["folder"])
     if (folder / _ERROR).exists():
         return
