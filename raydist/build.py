@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist.config.losses import (
@@ -41,6 +42,7 @@ __all__ = [
     "fuse_runs",
     "open_retriever",
     "open_searcher",
+    "text_store",
 ]
 
 
@@ -70,6 +72,19 @@ def open_retriever(
     name = scoring.variant if scoring.kind == "bm25" else scoring.smoothing
     index = BowIndex.open(place, in_memory=in_memory)
     return BowRetriever(index, model=name, ties=ties, threads=threads, **options)
+
+
+def text_store(index: str) -> Path:
+    """Returns the folder of the texts that were stored beside an index (or its local copy)."""
+    from raydist import storage
+
+    folder = storage.local(index) / "store"
+    if not (folder / "store.json").is_file():
+        raise ConfigError(
+            f"index = {index}: no document store there; build the index with store=true, "
+            "or give corpus="
+        )
+    return folder
 
 
 def fuse_runs(runs: Sequence[Run], fusion: Fusion, k: int) -> Run:

@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydist import log
+from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
 from raydist.errors import ConfigError, DataError
 from raydist.manifest import Output, disk_errors
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from raydist.data.mining import Rules
     from raydist.data.store import DocumentStore
     from raydist.records import Qrels, Run
@@ -137,18 +136,8 @@ def _paths(config: MineConfig) -> dict[str, tuple[str, ...] | str]:
     paths |= {"queries": config.queries.paths, "qrels": config.qrels.paths}
     if config.corpus is not None:
         return paths | {"corpus": config.corpus.paths}
-    return paths | {"index": str(_index_store(config) / "store.json")}
-
-
-def _index_store(config: MineConfig) -> Path:
-    assert config.index is not None
-    folder = Path(config.index) / "store"
-    if not (folder / "store.json").is_file():
-        raise ConfigError(
-            f"index = {config.index}: no document store there; build the index with store=true, "
-            "or give corpus="
-        )
-    return folder
+    assert config.index is not None  # the configuration wants one of the two
+    return paths | {"index": str(text_store(config.index) / "store.json")}
 
 
 def _store(
@@ -157,24 +146,10 @@ def _store(
     """Opens the index's texts, or puts those that are needed from the corpus into a store."""
     from raydist.data.mining import wanted_ids
     from raydist.data.readers import read_documents
-    from raydist.data.store import DocumentStore
+    from raydist.data.store import DocumentStore, needed_texts
 
-    if config.corpus is None:
-        return DocumentStore.open(_index_store(config))
-    target = folder / "texts"
-    if not (target / "store.json").is_file():
-        tables = read_documents(**config.corpus.arguments())
-        shutil.rmtree(target, ignore_errors=True)
-        DocumentStore.create(_only(tables, wanted_ids(ranked, qrels, rules)), target)
-    return DocumentStore.open(target)
-
-
-def _only(tables: Iterable[pa.Table], wanted: set[str]) -> Iterable[pa.Table]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    values = pa.array(sorted(wanted), pa.string())
-    for table in tables:
-        kept = table.filter(pc.is_in(table["doc_id"], value_set=values))
-        if kept.num_rows:
-            yield kept
+    if config.index is not None:
+        return DocumentStore.open(text_store(config.index))
+    assert config.corpus is not None
+    wanted, tables = wanted_ids(ranked, qrels, rules), read_documents(**config.corpus.arguments())
+    return DocumentStore.open(needed_texts(wanted, tables, folder / "texts"))

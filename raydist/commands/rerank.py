@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
-from raydist.build import build_reranker
+from raydist.build import build_reranker, text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, Reranking
 from raydist.config.reranker import Bm25Reranking, RerankerConfig
@@ -142,28 +142,19 @@ def _check_texts(config: Reranking) -> None:
         from raydist.data.readers import plan_splits
 
         plan_splits(config.corpus.paths, format=config.corpus.format)
-    else:
-        _store(config)
-
-
-def _store(config: Reranking) -> Path:
-    assert config.index is not None
-    folder = Path(config.index) / "store"
-    if not (folder / "store.json").is_file():
-        raise ConfigError(
-            f"index = {config.index}: no document store there; build the index with store=true, "
-            "or give corpus="
-        )
-    return folder
+    elif config.index is not None:
+        text_store(config.index)
 
 
 def _texts(config: Reranking, run: Run, folder: Path) -> Path:
-    if config.corpus is None:
-        return _store(config)
     from raydist.data.readers import read_documents
-    from raydist.rerank.sharded import needed_texts
+    from raydist.data.store import needed_texts
 
-    return needed_texts(run, read_documents(**config.corpus.arguments()), folder)
+    if config.index is not None:
+        return text_store(config.index)
+    assert config.corpus is not None  # the configuration wants one of the two
+    wanted = set(run.table["doc_id"].to_pylist())
+    return needed_texts(wanted, read_documents(**config.corpus.arguments()), folder / "texts")
 
 
 def _texts_fingerprint(config: Reranking) -> dict[str, str]:
@@ -171,7 +162,8 @@ def _texts_fingerprint(config: Reranking) -> dict[str, str]:
 
     if config.corpus is not None:
         return {"corpus": fingerprint(config.corpus.paths)}
-    return {"index": fingerprint(str(_store(config) / "store.json"))}
+    assert config.index is not None
+    return {"index": fingerprint(str(text_store(config.index) / "store.json"))}
 
 
 def _model_fingerprint(reranker: RerankerConfig) -> dict[str, str]:

@@ -7,13 +7,12 @@ holds no more than its split.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydist.data.store import DocumentStore
 from raydist.protocols import Reranker
@@ -21,7 +20,7 @@ from raydist.records import QUERIES, RUN, Query, Run
 from raydist.rerank.apply import Missing, rerank
 from raydist.shards import Split, Stats, Work, shard_path, sharded_map
 
-__all__ = ["needed_texts", "query_splits", "rerank_sharded"]
+__all__ = ["query_splits", "rerank_sharded"]
 
 
 def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
@@ -36,26 +35,6 @@ def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
     if row > first:
         splits.append({"first": first, "size": row - first})
     return splits
-
-
-def needed_texts(run: Run, tables: Iterable[pa.Table], folder: Path) -> Path:
-    """Writes a document store with the documents of `run` that `tables` have; returns its folder.
-
-    A store that is complete there already is left as it is.
-    """
-    target = folder / "texts"
-    if (target / "store.json").is_file():
-        return target
-    wanted = pc.unique(run.table["doc_id"].combine_chunks()) if len(run) else pa.array([], "string")
-
-    def kept() -> Iterable[pa.Table]:
-        for table in tables:
-            found = table.filter(pc.is_in(table["doc_id"], value_set=wanted))
-            if found.num_rows:
-                yield found
-
-    DocumentStore.create(kept(), target)
-    return target
 
 
 def rerank_sharded(

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from raydist.data.store import needed_texts
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query, Run
 from raydist.rerank.apply import rerank
-from raydist.rerank.sharded import needed_texts, query_splits, rerank_sharded
+from raydist.rerank.sharded import query_splits, rerank_sharded
 
 TEXTS = {f"d{i}": "x" * (i * 7 % 11) for i in range(40)}
 
@@ -49,7 +50,7 @@ def run() -> Run:
 @pytest.fixture
 def texts(run: Run, tmp_path: Path) -> Path:
     table = pa.table([list(TEXTS), [""] * len(TEXTS), list(TEXTS.values())], schema=DOCUMENTS)
-    return needed_texts(run, [table], tmp_path)
+    return needed_texts(run.table["doc_id"].to_pylist(), [table], tmp_path / "texts")
 
 
 QUERIES = [Query(f"q{i}", f"query {i}") for i in range(15)]
@@ -105,7 +106,7 @@ def test_an_empty_run_stays_empty(texts: Path, tmp_path: Path) -> None:
 
 
 def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
-    empty = needed_texts(run, [], tmp_path)
+    empty = needed_texts(["d1"], [], tmp_path / "none")
     got, facts = rerank_sharded(
         run, QUERIES, empty, tmp_path / "out", Lengths, missing="keep", depth=3
     )
