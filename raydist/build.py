@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from raydist.losses.listwise import Output
     from raydist.losses.objective import Objective, Part
     from raydist.losses.parts import Distill
-    from raydist.protocols import Reranker, Retriever
+    from raydist.protocols import Reranker, Selective
     from raydist.records import Run
     from raydist.serving.searcher import Searcher
 
@@ -55,7 +55,7 @@ def open_retriever(
     in_memory: bool = False,
     model: str | None = None,
     approximate: bool = False,
-) -> Retriever:
+) -> Selective:
     """Returns what searches a folder (or its local copy): its manifest says what it is."""
     from raydist import storage
     from raydist.manifest import read_manifest
@@ -103,7 +103,7 @@ def open_searcher(config: ServeConfig) -> Searcher:
 
     from raydist.serving.searcher import Searcher
 
-    retrievers: dict[str, Retriever] = {}
+    retrievers: dict[str, Selective] = {}
     stores = []
     for folder in config.index:
         retriever = open_retriever(folder, scoring=config.scoring)

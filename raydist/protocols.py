@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from raydist.records import Query, Run
 
-__all__ = ["Encoder", "Listener", "Processor", "Reranker", "Retriever"]
+__all__ = ["Encoder", "Listener", "Processor", "Reranker", "Retriever", "Selective"]
 
 
 @runtime_checkable
@@ -22,6 +22,14 @@ class Retriever(Protocol):
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; row order is the ranking."""
+        ...
+
+
+class Selective(Retriever, Protocol):
+    """A retriever that can also search among some documents alone."""
+
+    def only(self, doc_ids: Sequence[str], /) -> Retriever:
+        """Returns the same search among these documents; ids that are not here do not matter."""
         ...
 
 

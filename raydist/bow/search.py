@@ -7,6 +7,7 @@ terms, more ties than it has room for) is scored exhaustively. Both give the sam
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist.bow import kernels
 from raydist.bow.blocks import Lists, Postings, make_lists
@@ -152,6 +154,14 @@ class BowRetriever:
         self._allowed = self._masks(only, exclude)
         self._memory = _Memory()
 
+    def only(self, doc_ids: Iterable[str]) -> BowRetriever:
+        """Returns this search among these documents alone; ids that are not here do not matter."""
+        wanted = pa.array(list(doc_ids), pa.string())
+        flags = pc.is_in(self.index.doc_ids, value_set=wanted)
+        other = copy.copy(self)
+        other._allowed = self._cut(flags.cast(pa.uint8()).to_numpy(zero_copy_only=False))
+        return other
+
     def _masks(
         self, only: Iterable[str] | None, exclude: Iterable[str] | None
     ) -> list[Array] | None:
@@ -164,6 +174,10 @@ class BowRetriever:
             allowed[self.index.positions(only)] = 1
         if exclude is not None:
             allowed[self.index.positions(exclude)] = 0
+        return self._cut(allowed)
+
+    def _cut(self, allowed: Array) -> list[Array]:
+        """Cuts the flags of all documents into those of each segment."""
         ends = [*self.index.bases[1:], len(self.index)]
         return [readonly(allowed[a:z]) for a, z in zip(self.index.bases, ends)]
 

@@ -6,11 +6,13 @@ Shapes: Q queries, D dimensions, k results.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from raydist.dense.ann import AnnIndex
@@ -23,7 +25,7 @@ from raydist.models.fingerprint import model_fingerprint
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 
-__all__ = ["DenseRetriever"]
+__all__ = ["DenseAmong", "DenseRetriever"]
 
 QUERIES = 256
 
@@ -111,6 +113,12 @@ class DenseRetriever:
             self._doc_ids = combined if isinstance(combined, pa.Array) else combined.chunk(0)
         return self._doc_ids
 
+    def only(self, doc_ids: Iterable[str]) -> DenseAmong:
+        """Returns this search among these documents alone; ids that are not here do not matter."""
+        wanted = pa.array(list(doc_ids), pa.string())
+        flags = pc.is_in(self.doc_ids, value_set=wanted)
+        return DenseAmong(self, flags.to_numpy(zero_copy_only=False))
+
     def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
         """Returns the best `k` documents of each query by inner product; ties in corpus order."""
         starts = range(0, len(queries), self.batch)
@@ -153,3 +161,15 @@ class DenseRetriever:
         return exact_search(
             self.shards, queries_QD, k, block=self.block, device=self.device, allowed_N=allowed_N
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DenseAmong:
+    """A dense retriever that finds only the allowed rows; make one with `DenseRetriever.only`."""
+
+    retriever: DenseRetriever
+    allowed_N: np.ndarray
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` allowed documents of each query."""
+        return self.retriever.search(queries, k, self.allowed_N)

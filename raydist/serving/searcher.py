@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raydist.protocols import Retriever
+from raydist.protocols import Selective
 from raydist.records import Document, Query, Run
 
 __all__ = ["Hit", "Searcher"]
@@ -41,7 +41,7 @@ class Searcher:
 
     def __init__(
         self,
-        retrievers: Mapping[str, Retriever],
+        retrievers: Mapping[str, Selective],
         store: Texts | None,
         fuse: Callable[[Sequence[Run], int], Run] | None = None,
     ) -> None:
@@ -58,18 +58,16 @@ class Searcher:
         Args:
             query: what is asked.
             depth: how many documents each retriever gives.
-            ids: only these may be found. They are filtered after the search, which goes ten times
-                as deep for it.
+            ids: only these may be found: the search is among them, not filtered afterwards.
         """
         asked = [Query("q", query)]
-        allowed = None if ids is None else set(ids)
-        deep = depth if allowed is None else depth * 10
         timings: dict[str, float] = {}
         runs: list[Run] = []
         stages: list[tuple[str, Run]] = []
         for name, retriever in self.retrievers.items():
             begun = time.perf_counter()
-            found = _only(retriever.search(asked, deep), allowed).top(depth)
+            among = retriever if ids is None else retriever.only(ids)
+            found = among.search(asked, depth)
             timings[name] = _ms(begun)
             runs.append(found)
             stages.append((name, found))
@@ -89,17 +87,6 @@ class Searcher:
         texts: Sequence[Any] = self.store.get(order) if self.store else [None] * len(order)
         timings["texts"] = _ms(begun)
         return [Hit(d, scores[d], text) for d, text in zip(order, texts)], timings
-
-
-def _only(run: Run, allowed: set[str] | None) -> Run:
-    if allowed is None or not len(run):
-        return run
-    kept = []
-    for query_id, doc_ids, values in run:
-        places = [place for place, doc_id in enumerate(doc_ids) if doc_id in allowed]
-        scores = values.tolist()
-        kept.append((query_id, [doc_ids[p] for p in places], [scores[p] for p in places]))
-    return Run.from_lists(kept)
 
 
 def _ms(begun: float) -> float:

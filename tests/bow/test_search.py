@@ -187,6 +187,8 @@ def test_filters_rank_what_is_left_by_the_statistics_of_all(tmp_path: Path) -> N
             found = only.rank_terms(query, k)
             assert np.array_equal(found[0], docs[kept][:k])
             assert np.array_equal(found[1], scores[kept][:k])
+        later = BowRetriever(index, pruned=pruned).only([*ids[some].tolist(), "nowhere"])
+        assert np.array_equal(later.rank_terms(query, 500)[0], docs[kept][:500])
         without = BowRetriever(index, exclude=ids[some].tolist(), pruned=pruned)
         rest = np.setdiff1d(np.arange(len(ids)), some)
         assert np.array_equal(without.rank_terms(query, 100)[0], docs[rest][:100])

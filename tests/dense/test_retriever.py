@@ -127,3 +127,13 @@ def test_a_dry_run_writes_nothing(small_corpus, folder, tmp_path, capsys):
     command.run(load(command.Config, [], words), Flags(dry_run=True))
     assert "would embed 1 splits" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
+
+
+def test_a_search_among_some_documents_is_the_search_of_all_without_the_others(folder):
+    retriever = DenseRetriever.open(folder, batch=2, device="cpu")
+    some = set(retriever.doc_ids.to_pylist()[::7])
+    among = retriever.only([*some, "nowhere"]).search(QUERIES, 10)
+    for (_, docs, scores), (_, all_docs, all_scores) in zip(among, retriever.search(QUERIES, 157)):
+        kept = [(d, s) for d, s in zip(all_docs, all_scores.tolist()) if d in some][:10]
+        assert list(zip(docs, scores.tolist())) == kept
+    assert len(retriever.only([]).search(QUERIES, 10)) == 0

@@ -233,6 +233,9 @@ class Words:
     def __init__(self, texts: dict[str, str]) -> None:
         self.texts = texts
 
+    def only(self, doc_ids: Sequence[str], /) -> Words:
+        return Words({d: t for d, t in self.texts.items() if d in set(doc_ids)})
+
     def search(self, queries: Sequence[Query], k: int) -> Run:
         lists = []
         for query in queries:
@@ -287,6 +290,10 @@ def test_search_fuses_and_filters() -> None:
     found = serving.post("/v1/search", json=body | {"ids": ["c", "b"]}).json()["results"]
     assert {r["id"] for r in found} == {"b", "c"}
     assert serving.post("/v1/search", json=body | {"ids": []}).json()["results"] == []
+    # The filter comes before the cut at k: the only one wanted is not among the first.
+    last = body | {"ids": ["b", "nowhere"], "k": 1, "depth": 1}
+    found = serving.post("/v1/search", json=last).json()["results"]
+    assert [r["id"] for r in found] == ["b"] and found[0]["scores"]["x"] == 1.0
 
 
 @pytest.fixture(scope="module")
