@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -196,6 +197,11 @@ class Output:
                 write_json(path / "config.json", resolved)
             write_json(path / _JOB, job)
         return cls(path, False, False, job)
+
+    def discard(self) -> None:
+        """Deletes a folder whose work cannot start, so that the mended command finds it free."""
+        assert not self.complete and not self.resumed, self.folder
+        shutil.rmtree(self.folder)
 
     def finish(self, **facts: Any) -> None:
         """Writes the manifest: from now on the folder is complete."""

@@ -35,7 +35,7 @@ from raydist.training.validation import (
     validate,
 )
 
-__all__ = ["Specs", "Submit", "evaluate_checkpoint", "make_listeners"]
+__all__ = ["Specs", "Submit", "check_listeners", "evaluate_checkpoint", "make_listeners"]
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Listener id -> its arguments."""
@@ -55,6 +55,7 @@ def make_listeners(
     submit: Submit | None = None,
     score: Score | None = None,
     hooks: Mapping[str, list[tuple[Hook | None, Hook | None]]] | None = None,
+    documents: bool = True,
 ) -> Listeners:
     """Returns the listeners of a run.
 
@@ -68,6 +69,7 @@ def make_listeners(
         submit: starts evaluations beside training, for `async`; Ray tasks by default.
         score: scores pairs with the model, for reranking.
         hooks: (before, after) pairs by listener id.
+        documents: False leaves the documents unread: such listeners cannot evaluate.
 
     Raises:
         ConfigError: contradictions, or an aggregate that names an unknown listener.
@@ -85,7 +87,7 @@ def make_listeners(
             id,
             spec["metrics"],
             _task(spec),
-            _nothing if beside else _retrieval(spec, ranks, score),
+            _retrieval(spec, ranks, score) if documents and not beside else _nothing,
             folder=place,
             warmup=spec["warmup"],
             interval=spec["interval"],
@@ -126,6 +128,18 @@ def make_listeners(
     return Listeners([*found.values(), *joined], steps)
 
 
+def check_listeners(specs: Specs) -> None:
+    """Raises what `make_listeners` would find wrong, in a moment: documents are not read."""
+    for spec in specs.values():
+        if spec["kind"] != "aggregate":
+            _fingerprints(spec)
+    make_listeners(specs, folder="", ranks=Ranks(1, 2), submit=_never, documents=False)
+
+
+def _never(spec: Mapping[str, Any], folder: Path) -> Pending:
+    raise AssertionError("a check submits nothing")
+
+
 def evaluate_checkpoint(
     spec: Mapping[str, Any], folder: str | os.PathLike[str], score: Score | None = None
 ) -> Evaluation:
@@ -148,7 +162,7 @@ def _task(spec: Mapping[str, Any]) -> Task:
 
 
 def _nothing(model: Any, queries: Any) -> None:
-    raise AssertionError("an async listener does not retrieve in this process")
+    raise AssertionError("this listener does not retrieve in this process")
 
 
 def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Retrieval:

@@ -11,6 +11,10 @@ from raydist.cli import main
 from tests.training.jobs import record
 from tests.training.small import WORDS, checkpoint, samples, texts
 
+VALIDATION = [
+    *("validation.dev.corpus=corpus.jsonl", "validation.dev.queries=queries.jsonl"),
+    "validation.dev.qrels=qrels.txt",
+]
 COMMON = ["tracking=none", "log_every=1", "model.document_max_length=32", "model.dropout=0"]
 
 
@@ -93,9 +97,8 @@ def test_an_interrupted_run_needs_resume_and_then_ends_as_if_undisturbed(
 
 def test_listeners_evaluate_and_keep_the_best(files: Path, model: Path) -> None:
     words = [
-        *("validation.dev.corpus=corpus.jsonl", "validation.dev.queries=queries.jsonl"),
-        *("validation.dev.qrels=qrels.txt", "validation.dev.metrics={nDCG@10: true, R@5: false}"),
-        "validation.dev.interval=2",
+        *VALIDATION,
+        *("validation.dev.metrics={nDCG@10: true, R@5: false}", "validation.dev.interval=2"),
     ]
     assert main(line(model, "a", *words)) == 0
     history = Path("a/listeners/dev/history.jsonl").read_text().splitlines()
@@ -204,6 +207,9 @@ def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, mod
         (["model=/nonexistent"], "/nonexistent"),
         (["loss.kind=margin_mse", "data=plain.jsonl"], "has no teacher scores"),
         (["data=alone.jsonl", "train_group_size=4"], "at least one negative"),
+        ([*VALIDATION, "validation.dev.corpus=none.jsonl"], "none.jsonl: no such file"),
+        ([*VALIDATION, "validation.dev.qrels=other.txt"], "none of the 8 queries is judged"),
+        ([*VALIDATION, "validation.all.kind=aggregate", "validation.all.listeners=[x]"], "x: no"),
     ],
 )
 def test_mistakes_end_the_command_before_anything_starts(
@@ -211,6 +217,7 @@ def test_mistakes_end_the_command_before_anything_starts(
 ) -> None:
     write("plain.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}] * 9)
     write("alone.jsonl", [{"query": "q", "pos": ["p"]}] * 9)
+    Path("other.txt").write_text("someone 0 d1 1\n")
     assert main(line(model, "a", *words)) in (1, 2)
     assert message in capsys.readouterr().err
-    assert not Path("a/metrics.jsonl").exists()
+    assert not Path("a").exists(), "the mended command would be refused"

@@ -57,9 +57,12 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
     """Prepares the data and returns the run, decided."""
     from raydist.data.samples_prepare import prepare
     from raydist.training.job import Job
+    from raydist.training.listening import check_listeners
     from raydist.training.loop import Plan
     from raydist.training.schedule import Schedule
 
+    validation = {name: spec.arguments() for name, spec in config.validation.items()}
+    check_listeners(validation)
     facts, plans = [], []
     for name, data in config.sets().items():
         place = folder / "data" / name
@@ -113,7 +116,7 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
             "offload_parameters": config.deepspeed.offload_parameters,
         },
         keep=config.checkpoint.keep,
-        validation={name: spec.arguments() for name, spec in config.validation.items()},
+        validation=validation,
     )
     if recipe.scratch is not None and not rows:
         _create(recipe.scratch, job, config.seed)

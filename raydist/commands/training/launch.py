@@ -13,7 +13,7 @@ from raydist.commands.training.decide import Recipe, decide
 from raydist.commands.training.say import say_plan, say_result
 from raydist.config.base import Flags
 from raydist.config.training import TrainingConfig
-from raydist.errors import ArtifactError
+from raydist.errors import ArtifactError, RaydistError
 from raydist.manifest import Output
 
 if TYPE_CHECKING:
@@ -55,7 +55,12 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
             f"out = {config.out}: holds an interrupted run of this configuration at step "
             f"{reached}: --resume goes on with it; or choose another out="
         )
-    job = decide(config, recipe, folder)
+    try:
+        job = decide(config, recipe, folder)
+    except RaydistError:
+        if not output.resumed:
+            output.discard()
+        raise
     say_plan(config, job)
     result = _train(config, job, folder, reached)
     output.finish(
@@ -140,6 +145,10 @@ def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
             source = config.inputs(data)[what]
             if source is not None:
                 found[f"{name}.{what}"] = input_key(source)
+    for name, listener in config.validation.items():
+        for what in ("corpus", "queries", "qrels"):
+            if source := listener.arguments().get(what):
+                found[f"validation.{name}.{what}"] = input_key(source)
     if recipe.model is not None:
         from raydist.models.backbone import resolve_folder
         from raydist.models.fingerprint import model_fingerprint
