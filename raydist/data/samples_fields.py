@@ -19,6 +19,7 @@ __all__ = [
     "is_number",
     "list_of",
     "number_of",
+    "numbers_of",
     "optional_text",
     "passages_of",
     "query_of",
@@ -40,8 +41,16 @@ def record_of(line: bytes) -> dict[str, Any]:
     """Returns a line's JSON object."""
     try:
         record = json.loads(line)
+        if b"\\ud" in line.lower():  # half a surrogate pair is no text: nothing can encode it
+            json.dumps(record, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ValueError(f"UTF-8, broken at byte {error.start} of the line") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"text, found half a surrogate pair ({error.object[error.start]!r})"
+        ) from None
+    except RecursionError:
+        raise ValueError("a JSON object, found one that is nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"a JSON object ({error})") from None
     if not isinstance(record, dict):
@@ -119,7 +128,7 @@ def number_of(value: Any, name: str) -> float:
     """Returns a finite number."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} to be a number, found {value!r:.40}") from None
     if not math.isfinite(number) or isinstance(value, bool):
         raise ValueError(f"{name} to be a finite number, found {value!r:.40}")
@@ -132,6 +141,17 @@ def is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
+
+
+def numbers_of(record: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
+    """Returns a list of `count` numbers, None if it is absent."""
+    values = record.get(name)
+    if values is None:
+        return None
+    if not isinstance(values, list) or len(values) != count:
+        found = len(values) if isinstance(values, list) else repr(values)[:40]
+        raise ValueError(f"{name} to hold {count} numbers, one for each document, found {found}")
+    return tuple(number_of(value, name) for value in values)
 
 
 def both_scores(

@@ -28,6 +28,7 @@ from raydist.data.samples_fields import (
     ids_of,
     is_number,
     number_of,
+    numbers_of,
     optional_text,
     passages_of,
     query_of,
@@ -173,14 +174,13 @@ def _by_id(line: bytes, texts: Texts) -> Sample:
     positives, negatives = ids_of(record, "pos"), ids_of(record, "neg")
     if not positives and not negatives:
         raise ValueError("pos and neg to hold document ids, found none")
-    query_id = str(record["query_id"])
+    query_id = str(record.get("query_id") or "")
     ids = [*positives, *negatives]
-    labels = record.get("labels")
     return Sample(
         query=query_of(record, query_id, texts),
         documents=tuple(texts.documents(ids)),
         positives=len(positives),
-        labels=None if labels is None else tuple(float(v) for v in labels),
+        labels=numbers_of(record, "labels", len(ids)),
         scores=both_scores(record, "pos_scores", len(positives), "neg_scores", len(negatives)),
         query_id=query_id,
         doc_ids=tuple(ids),

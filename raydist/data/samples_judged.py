@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from raydist.data.samples_fields import number_of, record_of
+from raydist.data.sources import compression_of, read_blocks
 from raydist.data.store import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
@@ -102,36 +103,45 @@ def judge_lists(
     skipped = 0
     lines: list[dict[str, Any]] = []
     for file in files:
-        with open(file, encoding="utf-8") as opened:
-            for text in opened:
-                record = json.loads(text) if text.strip() else {}
-                if not isinstance(record, dict) or "candidates" not in record:
-                    raise DataError(
-                        f"{file}: sampler.kind=negatives needs a run or lists of candidates "
-                        "({query_id, candidates: [{id, score}]})"
-                    )
-                line = _judged(record, judged.get(str(record["query_id"]), {}), relevance)
-                if line is None:
-                    skipped += 1
-                else:
-                    lines.append(line)
+        number = 0
+        for _, block in read_blocks(file, compression=compression_of(file)):
+            for text in block.splitlines():
+                number += 1
+                if not text.strip(b"\xef\xbb\xbf \t\r"):
+                    continue
+                try:
+                    line = _judged(record_of(text.removeprefix(b"\xef\xbb\xbf")), judged, relevance)
+                except ValueError as error:
+                    shown = text[:200].decode("utf-8", "backslashreplace")
+                    raise DataError.at(file, number, shown, str(error)) from None
+                skipped += line is None
+                lines += [line] if line is not None else []
     notes = (f"{skipped} queries without a retrieved positive skipped",) if skipped else ()
     return lines, notes
 
 
-def _judged(
-    record: Mapping[str, Any], grades: Mapping[str, int], relevance: int
-) -> dict[str, Any] | None:
-    ranked = sorted(record["candidates"], key=lambda c: -float(c["score"]))
-    pos = [c for c in ranked if grades.get(str(c["id"]), 0) >= relevance]
-    neg = [c for c in ranked if grades.get(str(c["id"]), 0) < relevance]
+def _judged(record: Mapping[str, Any], judged: Qrels, relevance: int) -> dict[str, Any] | None:
+    """Returns a list's sample, None without a positive or a negative; ValueError if it is none."""
+    candidates = record.get("candidates")
+    if not isinstance(candidates, list) or not all(
+        isinstance(each, dict) and {"id", "score"} <= each.keys() for each in candidates
+    ):
+        raise ValueError(
+            "a list of candidates ({query_id, candidates: [{id, score}]}) or a run, which "
+            "sampler.kind=negatives needs"
+        )
+    grades = judged.get(str(record.get("query_id")), {})
+    scored = [(str(each["id"]), number_of(each["score"], "score")) for each in candidates]
+    scored.sort(key=lambda pair: -pair[1])
+    pos = [pair for pair in scored if grades.get(pair[0], 0) >= relevance]
+    neg = [pair for pair in scored if grades.get(pair[0], 0) < relevance]
     if not pos or not neg:
         return None
     return {
-        **{k: record[k] for k in ("query_id", "query") if k in record},
-        "pos": [c["id"] for c in pos],
-        "neg": [c["id"] for c in neg],
-        "pos_scores": [c["score"] for c in pos],
-        "neg_scores": [c["score"] for c in neg],
-        "labels": [grades.get(str(c["id"]), 0) for c in (*pos, *neg)],
+        **{name: record[name] for name in ("query_id", "query") if name in record},
+        "pos": [doc for doc, _ in pos],
+        "neg": [doc for doc, _ in neg],
+        "pos_scores": [score for _, score in pos],
+        "neg_scores": [score for _, score in neg],
+        "labels": [grades.get(doc, 0) for doc, _ in (*pos, *neg)],
     }

@@ -137,6 +137,7 @@ def _scan(
     max_rows: int,
 ) -> SampleFacts:
     files = [_plain(file, target, i) for i, file in enumerate(source.files)]
+    names = source.shown
     (target / _REJECTS).unlink(missing_ok=True)
     rejects = Rejects(target / _REJECTS) if on_bad == "skip" else None
     texts: Texts = StoredTexts(
@@ -157,11 +158,11 @@ def _scan(
                     if format is None:
                         format = sniff(line, texts.has_documents)
                     sample = FORMATS[format](line, texts)
-                    where = f"{source.files[number_of_file]}, line {number}"
+                    where = f"{names[number_of_file]}, line {number}"
                     seen.add(sample, line, where)
                 except ValueError as error:
                     excerpt = line[:200].decode("utf-8", "backslashreplace").strip()
-                    shown = source.files[number_of_file]
+                    shown = names[number_of_file]
                     if rejects is None:
                         raise DataError.at(
                             shown, number, excerpt, f"{error} (on_bad=skip goes on)"
@@ -179,7 +180,7 @@ def _scan(
     rejected = rejects.count if rejects else 0
     if not seen.rows:
         first = f"; the first of {rejected} bad lines: {rejects.first}" if rejects else ""
-        raise DataError(f"{name} ({', '.join(source.files)}): no usable sample{first}")
+        raise DataError(f"{name} ({', '.join(names)}): no usable sample{first}")
     np.save(target / LINES, np.frombuffer(lines, dtype=np.int64).reshape(-1, 4))
     notes = list(source.notes)
     if rejected:

@@ -59,6 +59,7 @@ class Source:
         queries: folder of the query store.
         checked: the ids are known to be in the stores.
         notes: what the user should know.
+        made_of: the user's files, where `files` were made of them.
     """
 
     files: tuple[str, ...]
@@ -67,6 +68,13 @@ class Source:
     queries: Path | None = None
     checked: bool = False
     notes: tuple[str, ...] = ()
+    made_of: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """What the files are called in messages: a made one with what it was made of."""
+        made_of = ", ".join(self.made_of)
+        return tuple(f"{made_of} (as {file})" if made_of else file for file in self.files)
 
 
 def find_source(
@@ -127,9 +135,9 @@ def find_source(
         relevance=relevance,
         need_negatives=need_negatives,
     )
-    return Source(
-        (_write(folder, lines),), "ids" if judged else "lists", documents, None, True, notes
-    )
+    _refuse_nothing(paths, lines, notes)
+    made = (_write(folder, lines),)
+    return Source(made, "ids" if judged else "lists", documents, None, True, notes, tuple(paths))
 
 
 def _relabelled(
@@ -144,7 +152,15 @@ def _relabelled(
             "judgements; they go with a run, or with sampler.kind=negatives"
         )
     lines, notes = judge_lists(source.files, read_qrels(**arguments(qrels)), relevance)
-    return Source((_write(folder, lines),), "ids", source.documents, source.queries, False, notes)
+    _refuse_nothing(source.files, lines, notes)
+    made = (_write(folder, lines),)
+    return Source(made, "ids", source.documents, source.queries, False, notes, source.files)
+
+
+def _refuse_nothing(paths: Sequence[str], lines: Sequence[object], notes: Sequence[str]) -> None:
+    if not lines:
+        reasons = f" ({'; '.join(notes)})" if notes else ""
+        raise DataError(f"{', '.join(paths)}: no usable sample{reasons}")
 
 
 def _write(folder: Path, lines: Iterable[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 from collections.abc import Callable
@@ -70,14 +71,22 @@ CASES: list[tuple[str, bytes, Reader]] = [
     ("c.trec", TREC, documents),
     ("c.parquet", DOCUMENT_TABLE, documents),
     ("c.jsonl.gz", gzip.compress(JSONL), documents),
+    ("c.tsv.zst", pa.compress(TSV, "zstd", asbytes=True), documents),
+    ("c.trec.bz2", bz2.compress(TREC), documents),
     ("corpus", JSONL, documents),
     ("q.trec", TOPICS, read_queries),
     ("q.jsonl", JSONL, read_queries),
+    ("q.tsv", b"1\tone \xc3\xa9 word\n2\ttwo words\n3\tthree\n", read_queries),
+    ("q.jsonl.zst", pa.compress(JSONL, "zstd", asbytes=True), read_queries),
     ("q.parquet", DOCUMENT_TABLE, read_queries),
     ("qrels.txt", QRELS, read_qrels),
+    ("qrels.tsv", b"query-id\tcorpus-id\tscore\n1\td1\t2\n2\td2\t0\n", read_qrels),
+    ("qrels.txt.gz", gzip.compress(QRELS), read_qrels),
     ("run.txt", RUN, read_run),
+    ("run.txt.gz", gzip.compress(RUN), read_run),
     ("run.parquet", RUN_TABLE, read_run),
     ("ids.txt", IDS, IdList.read),
+    ("ids.txt.zst", pa.compress(IDS, "zstd", asbytes=True), IdList.read),
 ]
 NAMES = [name for name, _, _ in CASES]
 
@@ -125,7 +134,7 @@ def test_damaged_input_is_an_error_that_names_the_file_or_is_read(
     file = tmp_path / name
 
     @settings(
-        max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(hostile(good))
     def check(data: bytes) -> None:
@@ -153,7 +162,7 @@ def test_random_bytes_are_an_error_that_names_the_file_or_are_read(
     file = tmp_path / name
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
     @given(
         st.one_of(
@@ -169,3 +178,26 @@ def test_random_bytes_are_an_error_that_names_the_file_or_are_read(
             assert name in str(error)
 
     check()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress], ids=["gz", "bz2"])
+def test_one_wrong_bit_or_a_lost_end_never_gives_other_documents(
+    compress: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    lines = b"".join(b'{"_id": "d%d", "text": "some words"}\n' % i for i in range(4))
+    good = compress(lines)
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(good)
+    expected = [row["doc_id"] for row in documents(file)]
+    assert expected == ["d0", "d1", "d2", "d3"]
+    flipped = (
+        good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :] for at in range(len(good))
+    )
+    for data in [*flipped, *(good[:at] for at in range(len(good)))]:
+        file.write_bytes(data)
+        try:
+            found = [row["doc_id"] for row in documents(file)]
+        except DataError as error:
+            assert "corpus.jsonl" in str(error)
+        else:
+            assert found in (expected, []) and (found or not data)
