@@ -44,7 +44,7 @@ def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
     """
     if device.type != "cpu":
         return 65536
-    return 2048 if packed else 512
+    return 1024 if packed else 512
 
 
 class CrossEncoderScorer:

@@ -1,8 +1,9 @@
 """Decoders without padding: the tails of a batch laid end to end, each after its own prefix.
 
 Linear layers see only real tokens. Attention runs for each stretch of equally long rows with the
-same prefix, in blocks of queries, so that no key after a block is looked at. Made for CPUs, where
-neither padding nor a mask over what a causal model cannot see is free.
+same prefix, in blocks of queries, so that no key after a block is looked at; of the last layer, the
+last tokens alone are computed. Made for CPUs, where neither padding nor a mask over what a causal
+model cannot see is free.
 
 Shapes: n rows, T tokens of all rows together, L tokens of a row, P prefix tokens, H heads,
 D dimensions of a head.
@@ -58,13 +59,82 @@ def last_hidden(decoder: Any, prefixes: PrefixCache, rows: Sequence[Row]) -> Ten
     ids_T = np.fromiter((t for row in rows for t in row.tokens), np.int64, int(ends[-1]))
     before = np.fromiter((len(row.prefix) for row in rows), np.int64, len(rows))
     positions_T = np.arange(len(ids_T)) - np.repeat(ends - lengths - before, lengths)
-    hidden_1TD = decoder(
-        input_ids=torch.from_numpy(ids_T)[None],
-        position_ids=torch.from_numpy(positions_T)[None],
-        use_cache=False,
-        raydist_stretches=_stretches(prefixes, rows),
-    ).last_hidden_state
-    return hidden_1TD[0, torch.from_numpy(ends - 1)]  # type: ignore[no-any-return]
+    position_ids = torch.from_numpy(positions_T)[None]
+    hidden_1TD = decoder.embed_tokens(torch.from_numpy(ids_T)[None])
+    turns = decoder.rotary_emb(hidden_1TD, position_ids)
+    stretches = _stretches(prefixes, rows)
+    for layer in decoder.layers[:-1]:
+        hidden_1TD = layer(
+            hidden_1TD,
+            attention_mask=None,
+            position_ids=position_ids,
+            position_embeddings=turns,
+            use_cache=False,
+            raydist_stretches=stretches,
+        )
+    ends_n = torch.from_numpy(ends - 1)
+    hidden_1nD = _last_layer(decoder.layers[-1], hidden_1TD, turns, ends_n, stretches)
+    return decoder.norm(hidden_1nD)[0]  # type: ignore[no-any-return]
+
+
+def _last_layer(
+    layer: Any,
+    hidden_1TD: Tensor,
+    turns: tuple[Tensor, Tensor],
+    ends_n: Tensor,
+    stretches: Sequence[_Stretch],
+) -> Tensor:
+    """Returns what the last layer gives for the rows' last tokens, [1, n, hidden].
+
+    The other tokens are needed for their keys and values alone; and a row's last token sees all of
+    its keys, so nothing is masked.
+    """
+    attention = layer.self_attn
+    normed_1TD = layer.input_layernorm(hidden_1TD)
+
+    def heads(values_1TD: Tensor) -> Tensor:
+        return values_1TD.view(1, values_1TD.shape[1], -1, attention.head_dim).transpose(1, 2)
+
+    q_1HnD = attention.q_norm(heads(attention.q_proj(normed_1TD[:, ends_n])))
+    k_1HTD = attention.k_norm(heads(attention.k_proj(normed_1TD)))
+    v_1HTD = heads(attention.v_proj(normed_1TD))
+    cos_1TD, sin_1TD = turns
+    q_1HnD = _turned(q_1HnD, cos_1TD[:, ends_n], sin_1TD[:, ends_n])
+    k_1HTD = _turned(k_1HTD, cos_1TD, sin_1TD)
+    mixed, first = [], 0
+    for begin, rows, length, layers in stretches:
+        k_nHSD, v_nHSD = _keys(k_1HTD, v_1HTD, begin, rows, length, layers, attention.layer_idx)
+        q_nH1D = q_1HnD[0, :, first : first + rows].transpose(0, 1)[:, :, None]
+        mixed.append(
+            F.scaled_dot_product_attention(
+                q_nH1D, k_nHSD, v_nHSD, scale=attention.scaling, enable_gqa=True
+            )[:, :, 0]
+        )
+        first += rows
+    hidden_1nD = hidden_1TD[:, ends_n] + attention.o_proj(torch.cat(mixed).flatten(1))
+    return hidden_1nD + layer.mlp(layer.post_attention_layernorm(hidden_1nD))  # type: ignore[no-any-return]
+
+
+def _turned(values_1HTD: Tensor, cos_1TD: Tensor, sin_1TD: Tensor) -> Tensor:
+    """Returns rotary positions applied: halves of a head turn against each other."""
+    low, high = values_1HTD.chunk(2, dim=-1)
+    return values_1HTD * cos_1TD[:, None] + torch.cat([-high, low], dim=-1) * sin_1TD[:, None]
+
+
+def _keys(
+    k_1HTD: Tensor, v_1HTD: Tensor, begin: int, rows: int, length: int, layers: Any, number: int
+) -> tuple[Tensor, Tensor]:
+    """Returns a stretch's keys and values [n, H, P + L, D], those of its prefix included."""
+    k_nHSD, v_nHSD = (
+        x[0, :, begin : begin + rows * length]
+        .reshape(-1, rows, length, x.shape[-1])
+        .transpose(0, 1)
+        for x in (k_1HTD, v_1HTD)
+    )
+    if layers is None:
+        return k_nHSD, v_nHSD
+    keys, values = (x.expand(rows, -1, -1, -1) for x in layers[number])
+    return torch.cat([keys, k_nHSD], dim=2), torch.cat([values, v_nHSD], dim=2)
 
 
 def _stretches(prefixes: PrefixCache, rows: Sequence[Row]) -> list[_Stretch]:
@@ -104,15 +174,9 @@ def _attention(
     out_THD = query_1HTD.new_empty(total, heads, width)
     for begin, rows, length, layers in raydist_stretches:
         end = begin + rows * length
-        q_nHLD, k_nHLD, v_nHLD = (
-            x[0, :, begin:end].reshape(-1, rows, length, width).transpose(0, 1)
-            for x in (query_1HTD, key_1HTD, value_1HTD)
-        )
-        if layers is not None:
-            keys, values = layers[module.layer_idx]
-            k_nHLD = torch.cat([keys.expand(rows, -1, -1, -1), k_nHLD], dim=2)
-            v_nHLD = torch.cat([values.expand(rows, -1, -1, -1), v_nHLD], dim=2)
-        mixed_nHLD = _causal(q_nHLD, k_nHLD, v_nHLD, scaling)
+        q_nHLD = query_1HTD[0, :, begin:end].reshape(-1, rows, length, width).transpose(0, 1)
+        k_nHSD, v_nHSD = _keys(key_1HTD, value_1HTD, begin, rows, length, layers, module.layer_idx)
+        mixed_nHLD = _causal(q_nHLD, k_nHSD, v_nHSD, scaling)
         out_THD[begin:end] = mixed_nHLD.transpose(1, 2).reshape(rows * length, heads, width)
     return out_THD[None], None
 

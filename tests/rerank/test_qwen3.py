@@ -65,7 +65,14 @@ def test_scores_equal_a_naive_full_logits_reference(
     folder: Path, share_prefix: bool, batch_tokens: int, packed: bool
 ) -> None:
     batch = pairs(1, 3, 1, 160)
-    fast = Qwen3Reranker(folder, share_prefix=share_prefix, batch_tokens=batch_tokens, device="cpu")
+    fast = Qwen3Reranker(
+        folder,
+        share_prefix=share_prefix,
+        batch_tokens=batch_tokens,
+        packed=packed,
+        device="cpu",
+    )
+    assert fast.scorer.packed == packed
     wanted = naive(folder, batch)
     assert_close(fast.score(batch), wanted)
     assert max(map(max, wanted)) - min(map(min, wanted)) > 1e-3  # the documents are told apart
