@@ -83,20 +83,9 @@ class DistillConfig(TrainingConfig):
     """Which documents of a list a step reads."""
     loss: Loss | None = AdrMse()
     """What is optimised."""
-    losses: dict[str, Loss] = {}
-    """Several losses by name, added up, instead of `loss`."""
-    distill: Distillation = Distillation()
-    """Distillation beside a contrastive loss (`loss.kind=infonce`)."""
     target: Target | None = None
     """How teacher scores become targets; as they are if not given, or scaled to [0, 1] where
     listwise_softmax_ce needs that."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _losses_replace_loss(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("losses") and "loss" not in data:
-            return {**data, "loss": None}
-        return data
 
     @model_validator(mode="after")
     def _losses_agree(self) -> DistillConfig:
@@ -105,8 +94,6 @@ class DistillConfig(TrainingConfig):
         problems = check_losses(
             self.loss, None if several else self.distill, self.losses, pairs=pairs
         )
-        if self.loss is None and not self.losses:
-            problems.append("one of loss and losses is required")
         if self.sampler.kind == "negatives" and not all(
             data.qrels or self.qrels for data in self.sets().values()
         ):
@@ -114,7 +101,3 @@ class DistillConfig(TrainingConfig):
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def objectives(self) -> dict[str, Loss]:
-        """Returns the losses by name, the one loss under its own kind."""
-        return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}

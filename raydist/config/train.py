@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field, model_validator
 
 from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetConfig, check_losses
@@ -22,19 +20,8 @@ class TrainConfig(TrainingConfig):
     """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""
     loss: Loss | None = InfoNCE()
     """What is optimised."""
-    losses: dict[str, Loss] = {}
-    """Several losses by name, added up, instead of `loss`."""
-    distill: Distillation = Distillation()
-    """Distillation beside a contrastive loss, on where the data has teacher scores."""
     target: Target = TargetConfig()
     """How teacher scores become targets."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _losses_replace_loss(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("losses") and "loss" not in data:
-            return {**data, "loss": None}
-        return data
 
     @model_validator(mode="after")
     def _losses_agree(self) -> TrainConfig:
@@ -42,12 +29,6 @@ class TrainConfig(TrainingConfig):
         problems = check_losses(
             self.loss, None if several else self.distill, self.losses, pairs=False
         )
-        if self.loss is None and not self.losses:
-            problems.append("one of loss and losses is required")
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def objectives(self) -> dict[str, Loss]:
-        """Returns the losses by name, the one loss under its own kind."""
-        return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}

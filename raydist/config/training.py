@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Block, Verb, execution
 from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
+from raydist.config.losses import Distillation, Loss
 from raydist.config.tracking import Tracking
 from raydist.config.validation import Validation
 
@@ -147,6 +148,12 @@ class TrainingConfig(Verb):
     """DeepSpeed; a number is the ZeRO stage."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """State to go on from; a number is the steps between checkpoints."""
+    loss: Loss | None = None
+    """What is optimised."""
+    losses: dict[str, Loss] = {}
+    """Several losses by name, added up, instead of `loss`."""
+    distill: Distillation = Distillation()
+    """Distillation beside a contrastive loss, on where the data has teacher scores."""
     validation: Validation = {}
     """Listeners by id: evaluate while training, keep the best, stop early."""
     tracking: Tracking = Tracking()
@@ -166,9 +173,18 @@ class TrainingConfig(Verb):
     prefetch: int = execution(2, ge=0)
     """Steps whose batches are prepared ahead, in a thread."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _losses_replace_loss(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("losses") and "loss" not in data:
+            return {**data, "loss": None}
+        return data
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
         problems = []
+        if self.loss is None and not self.losses:
+            problems.append("one of loss and losses is required")
         if (self.data is None) == (not self.datasets):
             problems.append("one of data and datasets is required")
         processes = max(1, self.workers) * self.accumulation
@@ -191,6 +207,10 @@ class TrainingConfig(Verb):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def objectives(self) -> dict[str, Loss]:
+        """Returns the losses by name, the one loss under its own kind."""
+        return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}
 
     def sets(self) -> dict[str, DataConfig]:
         """Returns the data sets by name."""
