@@ -134,6 +134,19 @@ def test_a_dry_run_looks_at_the_data_and_writes_nothing(
     assert "broken.jsonl, line 2" in capsys.readouterr().err
 
 
+def test_negatives_from_bm25_are_searched_for_but_not_in_a_dry_run(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = ["corpus=corpus.jsonl", "queries=queries.jsonl", "train_group_size=2"]
+    words = ["data.path=qrels.txt", "data.bm25_negatives=5", *sources, "distill=none"]
+    words = [word for word in line(model, "a", *words) if word != "data=train.jsonl"]
+    assert main([*words, "--dry-run"]) == 0
+    assert "Group(size=2" in capsys.readouterr().err and not Path("a").exists()
+    assert main(words) == 0
+    facts = json.loads(Path("a/data/data/facts.json").read_text())
+    assert set(facts["negatives"]) <= {"4", "5"}
+
+
 def test_a_model_from_nothing_learns_its_vocabulary_from_the_data(files: Path) -> None:
     words = ["train", "data=train.jsonl", "out=a", "steps=2", "batch_size=8", "tracking=none"]
     sizes = ["layers=1", "hidden=32", "heads=2", "vocab=200", "max_length=40"]

@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,7 +71,13 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
             options["run"] = _bm25_run(config, data, folder / "data")
         if rows:
             options["max_rows"] = min(rows, options["max_rows"] or rows)
+        guessed = rows and data.bm25_negatives  # a dry run builds no index
+        if guessed:
+            options["need_negatives"] = False
         found = prepare(data.path, place, name=name, **options)
+        if guessed:
+            negatives = {data.bm25_negatives: found.rows}
+            found = replace(found, negatives=negatives, without_negatives="")
         facts.append(found)
         plans.append(recipe.plan(found, place, data))
     objective, targets, notes = recipe.objective(facts)
