@@ -10,19 +10,15 @@ for any number of workers. Added documents become a further segment.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
-from raydist.errors import ConfigError, DataError
+from raydist.errors import ConfigError
 from raydist.manifest import Output
 from raydist.shards import Split
 
@@ -37,14 +33,12 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.append import append_to_index
     from raydist.bow.build import build_index, clean
     from raydist.data.readers import fingerprint, plan_splits
+    from raydist.data.split_reader import collect_rejects, read_kept, report_absent
 
     corpus = config.corpus
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: index keeps the order of the source")
-    inputs = {
-        "corpus": fingerprint(corpus.paths),
-        **{name: fingerprint(path) for name, path in _id_files(config).items()},
-    }
+    inputs = {name: fingerprint(paths) for name, paths in corpus.inputs().items()}
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.split_bytes
     )
@@ -54,7 +48,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
             f"{', '.join(corpus.paths)} {'to' if flags.append else 'into'} {config.out}"
         )
         return
-    read = partial(_read, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
+    read = partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
     if flags.append:
         facts = append_to_index(
             splits, read, Path(config.out), _options(config), **_how(config), inputs=inputs
@@ -76,8 +70,11 @@ def run(config: IndexConfig, flags: Flags) -> None:
         log.say(f"{config.out}: already built with the same configuration")
         return
     facts = build_index(splits, read, output.folder, _options(config), **_how(config))
-    _check_ids(config, facts)
-    _collect_rejects(config, output.folder, facts)
+    if not config.max_docs:
+        found = facts["documents"] - facts["duplicates"]
+        report_absent(corpus.ids, found, corpus.missing)
+    skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
+    collect_rejects(skipped, corpus.rejects)
     output.finish(**facts)
     clean(output.folder)
     _summary(config, facts)
@@ -104,59 +101,6 @@ def _how(config: IndexConfig) -> dict[str, Any]:
         "workers": config.workers,
         "cpus_per_worker": config.cpus_per_worker,
     }
-
-
-def _id_files(config: IndexConfig) -> dict[str, str]:
-    named = {"corpus.ids": config.corpus.ids, "corpus.exclude_ids": config.corpus.exclude_ids}
-    return {name: path for name, path in named.items() if path is not None}
-
-
-def _read(
-    arguments: dict[str, Any], ids: str | None, exclude: str | None, split: Split, rejects: Any
-) -> Iterable[pa.Table]:
-    """Reads one split in a worker."""
-    from raydist.data.ids import IdList, filter_documents
-    from raydist.data.readers import read_split
-
-    tables = read_split(split, rejects=rejects, **arguments)
-    if ids is None and exclude is None:
-        return tables
-    keep, drop = (None if path is None else IdList.read(path) for path in (ids, exclude))
-    return filter_documents(tables, keep, drop, missing="ignore")
-
-
-def _check_ids(config: IndexConfig, facts: dict[str, Any]) -> None:
-    """Complains about ids to keep that the corpus did not have."""
-    if config.corpus.ids is None or config.corpus.missing == "ignore" or config.max_docs:
-        return
-    from raydist.data.ids import IdList
-
-    wanted = len(IdList.read(config.corpus.ids).ids)
-    found = facts["documents"] - facts["duplicates"]
-    if found >= wanted:
-        return
-    message = f"{config.corpus.ids}: {wanted - found:,} of {wanted:,} ids are not in the corpus"
-    if config.corpus.missing == "error":
-        raise DataError(f"{message} (corpus.missing=warn goes on)")
-    log.warn(message)
-
-
-def _collect_rejects(config: IndexConfig, folder: Path, facts: dict[str, Any]) -> None:
-    """Says how many lines were skipped and puts them into one file, if one is named."""
-    if not facts["rejected"]:
-        return
-    files = sorted(folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
-    with open(files[0], encoding="utf-8") as source:
-        first = json.loads(source.readline())
-    log.warn(
-        f"{facts['rejected']:,} bad lines skipped, the first: {first['file']}, "
-        f"line {first['line']}: {first['reason']}"
-    )
-    if config.corpus.rejects is not None:
-        with open(config.corpus.rejects, "wb") as out:
-            for file in files:
-                with open(file, "rb") as lines:
-                    shutil.copyfileobj(lines, out)
 
 
 def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:

@@ -116,6 +116,11 @@ class CorpusSource(_Source):
     encoding_errors: Literal["strict", "replace"] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
+    def inputs(self) -> dict[str, Any]:
+        """Returns the paths that decide what is read, by name."""
+        files = {"corpus.ids": self.ids, "corpus.exclude_ids": self.exclude_ids}
+        return {"corpus": self.paths} | {name: path for name, path in files.items() if path}
+
     def split_arguments(self) -> dict[str, Any]:
         """Returns the keyword arguments of `read_split` but `rejects`, which is one per split."""
         return {

@@ -97,13 +97,13 @@ def test_an_approximate_index_reports_its_recall_and_scores_exactly(
         DenseRetriever.open(folder, approximate=True)
 
 
-def test_ids_select_documents_and_missing_ones_are_named(small_corpus, folder, tmp_path):
+def test_ids_select_documents_and_missing_ones_are_told(small_corpus, folder, tmp_path):
     (tmp_path / "ids").write_text("d3\nd150\n")
     model = folder.parent / "model"
     out = embedded(small_corpus, model, tmp_path / "v", f"corpus.ids={tmp_path / 'ids'}")
     assert VectorShards.open(out).doc_ids.to_pylist() == ["d3", "d150"]
     (tmp_path / "more").write_text("d3\nnobody\n")
-    with pytest.raises(DataError, match="1 ids are not in the corpus, first 'nobody'"):
+    with pytest.raises(DataError, match="1 of 2 ids are not in the corpus"):
         embedded(small_corpus, model, tmp_path / "w", f"corpus.ids={tmp_path / 'more'}")
 
 
