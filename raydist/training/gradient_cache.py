@@ -21,9 +21,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raydist.losses.gather import world_size
 from raydist.training.collate import Inputs, take
 
 __all__ = ["Represented", "represent", "split", "surrogates"]
+
+# A CPU pays for padding, and nothing for many small passes: there, rows of like length go together.
+_MUCH_PADDING = 0.1
+_ROWS_ON_CPU = 8
 
 Forward = Callable[[Inputs], Tensor]
 """Padded inputs of some rows → their representations [rows, ...]."""
@@ -86,7 +91,10 @@ def represent(
     """
     pieces = split(inputs, chunk_size, chunks=chunks)
     if not chunk_size:
-        graph = forward(_moved(inputs, device))
+        if device.type == "cpu" and world_size() == 1 and _padding(inputs) > _MUCH_PADDING:
+            pieces = split(inputs, _ROWS_ON_CPU)
+        made = [forward(_moved(take(inputs, piece), device)) for piece in pieces]
+        graph = made[0] if len(made) == 1 else _in_order(made, pieces)
         rows = graph.detach().requires_grad_()
         return Represented(rows, forward, inputs, pieces, graph, [])
     states: list[list[Tensor]] = []
@@ -125,6 +133,12 @@ def surrogates(represented: Sequence[Represented], device: torch.device) -> Iter
             yield _dot(output, part if seen < len(gradient) else torch.zeros_like(part))
             seen += len(piece)
     _set_random_state(after, device)
+
+
+def _padding(inputs: Inputs) -> float:
+    """Returns the share of padding."""
+    mask = inputs.get("attention_mask")
+    return 0.0 if mask is None or not mask.numel() else 1.0 - float(mask.float().mean())
 
 
 def _gradient(item: Represented) -> Tensor:
