@@ -21,6 +21,7 @@ from raydist.config.rerank import RerankConfig, Reranking
 from raydist.config.reranker import Bm25Reranking, RerankerConfig
 from raydist.errors import ConfigError, DataError, RaydistError
 from raydist.manifest import Output
+from raydist.models.packaged import packaged
 from raydist.records import Query, Run
 
 __all__ = ["Config", "finish", "run", "score_run"]
@@ -172,7 +173,7 @@ def _model_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
         return {}
     from raydist.data.readers import fingerprint
 
-    files = sorted(str(path) for path in Path(reranker.model).rglob("*.safetensors"))
+    files = sorted(str(path) for path in packaged(reranker.model).rglob("*.safetensors"))
     return {"model": fingerprint(files)} if files else {}
 
 

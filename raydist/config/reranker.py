@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from raydist.config.base import Block, FromScalar, execution
+from raydist.models.packaged import packaged
 
 __all__ = [
     "BiEncoderReranking",
@@ -119,7 +120,8 @@ def reranker_from_scalar(text: str) -> dict[str, Any]:
         return {"kind": word}
     if word.startswith("Qwen/"):
         return {"kind": "qwen3", "model": word}
-    for folder in (Path(word), Path(word) / "checkpoint-final"):
+    place = packaged(word)
+    for folder in (place, place / "checkpoint-final"):
         if (folder / "modules.json").is_file() or (folder / "config.json").is_file():
             return {"kind": _kind(folder), "model": word}
     return {"kind": "cross_encoder", "model": word}

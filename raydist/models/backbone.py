@@ -7,7 +7,6 @@ and cannot be switched on).
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.models.packaged import packaged
 
 __all__ = [
     "DTYPES",
@@ -41,7 +41,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 FINISHED = "checkpoint-final"
-PACKAGE = "package:"
 UNLIMITED = 1 << 20
 _WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
 _DROPOUTS = (
@@ -70,10 +69,8 @@ def resolve_folder(path_or_name: str | Path) -> Path:
     A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if need be.
     Raises DataError if there is no such thing.
     """
-    name, path = str(path_or_name), Path(path_or_name)
-    if name.startswith(PACKAGE):
-        path = _in_package(name.removeprefix(PACKAGE))
-    elif "://" in name:
+    name, path = str(path_or_name), packaged(str(path_or_name))
+    if "://" in name:
         from raydist import storage
 
         path = storage.local(name)
@@ -102,14 +99,6 @@ def _is_model(config: Path) -> bool:
         return "model_type" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-
-
-def _in_package(place: str) -> Path:
-    name, _, inside = place.partition("/")
-    spec = importlib.util.find_spec(name) if name.isidentifier() else None
-    if spec is None or spec.origin is None:
-        raise DataError(f"model {PACKAGE}{place}: no Python package {name!r} is installed")
-    return Path(spec.origin).parent / inside
 
 
 @contextlib.contextmanager

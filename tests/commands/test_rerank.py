@@ -114,7 +114,9 @@ def test_one_source_of_texts_is_required(files: Path, capsys: pytest.CaptureFixt
     assert "one of corpus and index is required" in capsys.readouterr().err
 
 
-def test_a_scalar_is_a_kind_a_released_name_or_a_folder(tmp_path: Path) -> None:
+def test_a_scalar_is_a_kind_a_released_name_or_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def folder(name: str, **config: object) -> str:
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
@@ -136,6 +138,12 @@ def test_a_scalar_is_a_kind_a_released_name_or_a_folder(tmp_path: Path) -> None:
     }
     for text, wanted in cases.items():
         assert reranker_from_scalar(text) == wanted
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "some_models").mkdir()
+    (tmp_path / "some_models" / "__init__.py").touch()
+    folder("some_models/plain", architectures=["BertModel"])
+    packaged = {"kind": "biencoder", "model": "package:some_models/plain"}
+    assert reranker_from_scalar("package:some_models/plain") == packaged
     config = load(
         RerankConfig, (), [*LINE[1:4], f"reranker={head}", "reranker.max_length=64", "out=o"]
     )
