@@ -122,11 +122,12 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     if not isinstance(config, Verb) or not getattr(config, "out", None):
         return int(module.run(config, flags) or 0)
     from raydist import storage
+    from raydist.manifest import disk_errors
 
     out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
     if flags.dry_run:
         return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
-    with storage.writing(out) as place:
+    with storage.writing(out) as place, disk_errors(place):
         return int(module.run(config.model_copy(update={"out": str(place)}), flags) or 0)
 
 

@@ -109,24 +109,41 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+}
+_FULL = 1 << 20  # bytes; a disk with less room than that is full
+
+
 @contextlib.contextmanager
 def disk_errors(what: object) -> Iterator[None]:
     """Turns a full or read-only disk into a JobError that names `what` was being written."""
     try:
         yield
     except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full",
-            errno.EDQUOT: "the disk quota is used up",
-            errno.EROFS: "the file system is read-only",
-            errno.EACCES: "permission denied",
-        }
-        if error.errno not in reasons:
+        if error.errno not in _REASONS:
             raise
-        raise JobError(
-            f"writing {error.filename or what}: {reasons[error.errno]}; "
-            f"make room or choose another out=, then run the same command again"
-        ) from error
+        raise _cannot_write(error.filename or what, _REASONS[error.errno]) from error
+    except RuntimeError as error:  # torch does not say why it could not write
+        if not (isinstance(what, str | os.PathLike) and _is_full(Path(what))):
+            raise
+        raise _cannot_write(what, _REASONS[errno.ENOSPC]) from error
+
+
+def _cannot_write(what: object, reason: str) -> JobError:
+    return JobError(
+        f"writing {what}: {reason}; "
+        f"make room or choose another out=, then run the same command again"
+    )
+
+
+def _is_full(place: Path) -> bool:
+    there = next(p for p in (place, *place.absolute().parents) if p.exists())
+    found = os.statvfs(there)
+    return found.f_bavail * found.f_frsize < _FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from raydist.models.backbone import quiet
@@ -17,7 +19,11 @@ __all__ = ["save_tokenizer", "save_transformer"]
 def save_transformer(
     tower: nn.Module, place: Path, state_dict: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Writes a transformer's config and safetensors; LoRA matrices go in merged."""
+    """Writes a transformer's config and safetensors; LoRA matrices go in merged.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
     model: Any = tower
     if hasattr(model, "merge_and_unload"):
         device = next(model.parameters()).device
@@ -27,8 +33,12 @@ def save_transformer(
             model.load_state_dict(dict(state_dict))
             state_dict = None
         model = model.merge_and_unload()
-    with quiet():
-        model.save_pretrained(str(place), state_dict=state_dict)
+    try:
+        with quiet():
+            model.save_pretrained(str(place), state_dict=state_dict)
+    except SafetensorError as error:  # says in words alone what the system said
+        reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
+        raise OSError(reason, str(error), str(place)) from error
 
 
 def save_tokenizer(tokenizer: Any, place: Path, max_length: int) -> None:

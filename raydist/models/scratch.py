@@ -16,6 +16,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from raydist.errors import ConfigError
 from raydist.models.backbone import quiet
+from raydist.models.saving import save_transformer
 
 __all__ = ["create"]
 
@@ -69,8 +70,7 @@ def create(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BertModel(config)
-    with quiet():
-        model.save_pretrained(str(folder))
+    save_transformer(model, folder)
     return folder
 
 

@@ -1,0 +1,134 @@
+"""A disk that fills up in mid-work: a clear error, and the same command goes on when there is room.
+
+The disk is a small tmpfs, so the tests need the right to mount and are skipped without it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from raydist.cli import main
+
+KIB = 1 << 10
+PAGES = (24, 48, 96, 192, 384)  # KiB; a larger disk is full later
+ROOM = 64 << 20
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(mount, capture_output=True)
+    except OSError:
+        pytest.skip("no mount command")
+    if done.returncode:
+        pytest.skip("no right to mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def resize(place: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    documents = [
+        {"_id": f"d{i}", "text": f"document {i} " + " ".join(f"w{i * j % 97}" for j in range(40))}
+        for i in range(200)
+    ]
+    samples = [
+        {"query": f"query {i} w{i}", "pos": [documents[i]["text"]], "neg": [documents[-i]["text"]]}
+        for i in range(1, 90)
+    ]
+    for name, rows in (("corpus", documents), ("train", samples)):
+        lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines)
+    queries = "".join(f'{{"_id": "q{i}", "text": "w{i} w{i + 1}"}}\n' for i in range(60))
+    (tmp_path / "queries.jsonl").write_text(queries)
+    (tmp_path / "qrels.txt").write_text("".join(f"q{i} 0 d{i} 1\n" for i in range(60)))
+    run = (f"q{i} Q0 d{(i * 3 + j) % 200} {j} {50 - j} t\n" for i in range(60) for j in range(50))
+    (tmp_path / "run.txt").write_text("".join(run))
+    return tmp_path
+
+
+def fill_and_go_on(
+    words: Sequence[str], disk: Path, capsys: pytest.CaptureFixture[str], *flags: str
+) -> Path:
+    """Runs a command on a disk that is full again and again, then with room; returns its output."""
+    full = 0
+    for size in (*(page * KIB for page in PAGES), ROOM):
+        resize(disk, size)
+        code = main([*words, *flags])
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        if size < ROOM and code:
+            full += 1
+            assert code == 1 and "the disk is full; make room" in error, error
+        else:
+            assert code == 0, error
+            break
+    assert full >= 2, "the disk was never full"
+    return disk / "out"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    kept = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    varying = ("manifest.json", "config.json", "metrics.jsonl", "tracking.jsonl", "facts.json")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in kept
+        if path.name not in varying and not path.name.startswith(".") and path.suffix != ".done"
+    }
+
+
+def test_an_index(data: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["index", f"corpus={data}/corpus.jsonl", "split_bytes=8kB"]
+    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys)
+    assert main([*words, f"out={data}/whole"]) == 0
+    assert contents(out) == contents(data / "whole")
+
+
+def test_vectors(
+    data: Path, disk: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["embed", f"corpus={data}/corpus.jsonl", f"model={tiny_bert}", "split_bytes=8kB"]
+    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys)
+    assert main([*words, f"out={data}/whole"]) == 0
+    assert contents(out / "shards") == contents(data / "whole/shards")
+
+
+def test_training(
+    data: Path, disk: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", f"data={data}/train.jsonl", f"model={tiny_bert}", "steps=6", "batch_size=8"]
+    words += ["checkpoint.every=1", "tracking=none", "threads=1", "train_group_size=2"]
+    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys, "--resume")
+    assert main([*words, f"out={data}/whole"]) == 0
+    assert contents(out / "checkpoint-final") == contents(data / "whole/checkpoint-final")
+
+
+@pytest.mark.parametrize("verb", ["mine", "score", "rerank", "search"])
+def test_files(
+    verb: str, data: Path, disk: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"corpus={data}/corpus.jsonl", f"queries={data}/queries.jsonl"]
+    if verb == "search":
+        assert main(["index", texts[0], f"out={data}/index"]) == 0
+    model = f"{{kind: biencoder, model: {tiny_bert}}}"
+    own = {
+        "mine": [*texts, f"run={data}/run.txt", f"qrels={data}/qrels.txt"],
+        "score": [*texts, f"run={data}/run.txt", f"teacher={model}", "split_pairs=300"],
+        "rerank": [*texts, f"run={data}/run.txt", f"reranker={model}", "split_pairs=300"],
+        "search": [f"index={data}/index", texts[1], "k=50"],
+    }
+    out = fill_and_go_on([verb, *own[verb], f"out={disk}/out"], disk, capsys)
+    assert main([verb, *own[verb], f"out={data}/whole"]) == 0
+    assert out.read_bytes() == (data / "whole").read_bytes()
