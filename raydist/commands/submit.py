@@ -1,8 +1,9 @@
-"""Runs a verb on a cluster as a Ray job and returns its exit code.
+"""Runs a verb, or a script such as the pipeline, as a Ray job and returns its exit code.
 
     raydist submit VERB FILE... [key=value...] [address=http://127.0.0.1:8265]
+    raydist submit jobs/pipeline.py FILE [key=value...] [address=http://127.0.0.1:8265]
 
-The configuration is checked here first. The working directory travels as git would commit it
+A verb's configuration is checked here first. The working directory travels as git would commit it
 (without git: all of it but hidden files and outputs); data does not: it is named by a path or URI
 that the cluster sees, and outputs go below `storage=`. Logs are streamed; Ctrl-C asks, then stops
 the job. The address is also read from RAY_API_SERVER_ADDRESS, a token from Ray's own variables.
@@ -46,13 +47,14 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     _check(rest)
     root = Path.cwd()
     files = package_files(root)
-    entrypoint = shlex.join(["python", "-m", "raydist", *rest, *flags_for_job(flags)])
+    program = ["python"] if _is_script(rest[0]) else ["python", "-m", "raydist"]
+    entrypoint = shlex.join([*program, *rest, *flags_for_job(flags)])
     if "--dry-run" in flags:
         nbytes = sum(f.stat().st_size for f in files)
         log.say(f"would submit to {address}: {entrypoint}")
         log.say(f"would send {len(files)} files of {root}, {log.size(nbytes)}")
         return 0
-    return _submit(address, entrypoint, root, files)
+    return _submit(address, entrypoint, rest[0], root, files)
 
 
 def flags_for_job(flags: Sequence[str]) -> list[str]:
@@ -60,8 +62,16 @@ def flags_for_job(flags: Sequence[str]) -> list[str]:
     return [flag for flag in flags if flag in ("--resume", "--append")]
 
 
+def _is_script(word: str) -> bool:
+    return word.endswith(".py")
+
+
 def _check(words: Sequence[str]) -> None:
     """Validates the verb and its configuration before anything is sent."""
+    if _is_script(words[0]):
+        if Path(words[0]).is_absolute() or not Path(words[0]).is_file():
+            raise ConfigError(f"submit: {words[0]}: no such script below the working directory")
+        return
     import importlib
 
     from raydist.cli import VERBS
@@ -119,7 +129,7 @@ def _git_files(root: Path) -> list[Path] | None:
     return [path for path in paths if path.is_file()]
 
 
-def _submit(address: str, entrypoint: str, root: Path, files: Sequence[Path]) -> int:
+def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]) -> int:
     import shutil
     import tempfile
 
@@ -137,7 +147,7 @@ def _submit(address: str, entrypoint: str, root: Path, files: Sequence[Path]) ->
             target = Path(folder) / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
-        job = _send(client, address, entrypoint, folder)
+        job = _send(client, address, entrypoint, what, folder)
     log.say(f"submitted {job} to {address}: {entrypoint}")
     while True:
         try:
@@ -149,7 +159,7 @@ def _submit(address: str, entrypoint: str, root: Path, files: Sequence[Path]) ->
     return _exit_code(client, job)
 
 
-def _send(client: Any, address: str, entrypoint: str, folder: str) -> str:
+def _send(client: Any, address: str, entrypoint: str, what: str, folder: str) -> str:
     """Submits; a cluster that has just started is given a minute to get ready."""
     deadline = time.monotonic() + 60
     while True:
@@ -158,7 +168,7 @@ def _send(client: Any, address: str, entrypoint: str, folder: str) -> str:
                 client.submit_job(
                     entrypoint=entrypoint,
                     runtime_env={"working_dir": folder, "env_vars": _environment()},
-                    metadata={"raydist": entrypoint.split()[3]},
+                    metadata={"raydist": what},
                 )
             )
         except RuntimeError as error:
@@ -169,7 +179,7 @@ def _send(client: Any, address: str, entrypoint: str, folder: str) -> str:
 
 def _environment() -> dict[str, str]:
     """The variables that a job needs of ours: offline switches and the tracking server."""
-    passed = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING")
+    passed = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING", "RAYDIST_STORAGE")
     found = {name: os.environ[name] for name in passed if name in os.environ}
     return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", **found}
 

@@ -101,11 +101,16 @@ def several(path: Paths) -> list[str]:
 
 
 def made(path: str, part: str) -> str:
-    """Returns a path itself, or the part of the docstring collection that it stands for."""
+    """Returns a path itself, or the part of the docstring collection that it stands for.
+
+    `docstrings:numpy+scipy/test` are the queries and judgements of its test split.
+    """
     if not path.startswith(docstrings.PREFIX):
         return path
-    packages = path.removeprefix(docstrings.PREFIX).split("+")
-    folder = docstrings.cached([name for name in packages if name])
-    return str(
-        folder / {"corpus": "corpus.jsonl", "queries": "queries.jsonl", "qrels": "qrels.txt"}[part]
-    )
+    packages, _, split = path.removeprefix(docstrings.PREFIX).partition("/")
+    if split not in ("", "train", "test"):
+        raise DataError(f"{path}: expected the split train or test after the slash")
+    folder = docstrings.cached([name for name in packages.split("+") if name])
+    if part == "corpus":
+        return str(folder / "corpus.jsonl")
+    return str(folder / split / {"queries": "queries.jsonl", "qrels": "qrels.txt"}[part])

@@ -45,6 +45,7 @@ def test_data_is_refused_with_its_name(tmp_path: Path) -> None:
         (["submit"], "expected VERB"),
         (["submit", "idnex"], "unknown verb"),
         (["submit", "fields"], "not run on a cluster"),
+        (["submit", "jobs/nowhere.py"], "no such script below the working directory"),
         (["submit", "doctor", "nonsense=1"], "nonsense: unknown key"),
     ],
 )
@@ -61,3 +62,12 @@ def test_a_cluster_that_does_not_answer_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["submit", "doctor", "address=http://127.0.0.1:9"]) == 1
     assert "address = http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_script_is_submitted_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    words = ["jobs/pipeline.py", "jobs/quickstart/pipeline.yaml", "storage=/mnt/raydist"]
+    assert main(["submit", *words, "address=http://127.0.0.1:9", "--dry-run"]) == 0
+    assert f"to http://127.0.0.1:9: python {' '.join(words)}" in capsys.readouterr().err
