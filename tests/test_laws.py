@@ -12,7 +12,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "raydist"
 FILES = sorted(PACKAGE.rglob("*.py"))
-EDGE = ("cli.py", "build.py", "commands/", "config/", "serving/app.py", "serving/running.py")
+SERVING = ("serving/app.py", "serving/replicas.py", "serving/running.py")
+EDGE = ("cli.py", "build.py", "commands/", "config/", *SERVING)
 
 
 def name(path: Path) -> str:
@@ -77,7 +78,7 @@ def test_every_module_says_what_it_is_and_what_it_offers() -> None:
 def test_files_stay_readable() -> None:
     """220 lines are the aim; what is above 320 was looked at twice and belongs together."""
     looked_at = {
-        "bow/search.py": 360,  # one retriever
+        "bow/search.py": 370,  # one retriever
         "bow/windows.py": 400,  # one kernel's parts, compiled together
         "serving/schema.py": 400,  # the requests and answers of all routes
         "serving/service.py": 340,

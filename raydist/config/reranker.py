@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
 
 from raydist.config.base import Block, FromScalar, execution
 from raydist.models.packaged import packaged
@@ -20,8 +20,11 @@ __all__ = [
     "Bm25Reranking",
     "CrossEncoderReranking",
     "Qwen3Reranking",
+    "RegisteredReranking",
     "RerankerConfig",
+    "ServedRerankerConfig",
     "reranker_from_scalar",
+    "settled",
 ]
 
 RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
@@ -113,6 +116,15 @@ class BiEncoderReranking(_Neural):
     """A folder, a finished training run, or a name on the Hugging Face hub."""
 
 
+class RegisteredReranking(_Neural):
+    """A model of MLflow's registry; its folder tells of which kind it is."""
+
+    kind: Literal["registered"] = "registered"
+    """Any of the others."""
+    model: str = Field(pattern=r"^models:/[^/@]+(@[^/@]+|/\d+)$")
+    """models:/NAME@ALIAS or models:/NAME/VERSION."""
+
+
 def reranker_from_scalar(text: str) -> dict[str, Any]:
     """Returns the block that a kind, a released name, a folder or a hub name stands for."""
     word = text.strip()
@@ -151,3 +163,37 @@ RerankerConfig = Annotated[
     FromScalar(reranker_from_scalar),
 ]
 """A reranker of any kind."""
+
+
+def _served_from_scalar(text: str) -> dict[str, Any]:
+    if text.strip().startswith("models:/"):
+        return {"kind": "registered", "model": text.strip()}
+    return reranker_from_scalar(text)
+
+
+def _served_from_text(value: Any) -> Any:
+    return _served_from_scalar(value) if isinstance(value, str) else value
+
+
+ServedRerankerConfig = Annotated[
+    Bm25Reranking
+    | CrossEncoderReranking
+    | Qwen3Reranking
+    | BiEncoderReranking
+    | RegisteredReranking,
+    Field(discriminator="kind"),
+    BeforeValidator(_served_from_text),
+    FromScalar(_served_from_scalar),
+]
+"""A reranker of any kind, or a registered one."""
+
+
+def settled(config: ServedRerankerConfig, folder: str) -> RerankerConfig:
+    """Returns the configuration of a reranker whose model lies in `folder` now."""
+    if not isinstance(config, RegisteredReranking):
+        return config
+    options = config.model_dump(exclude={"kind", "model"})
+    found: RerankerConfig = TypeAdapter(RerankerConfig).validate_python(
+        reranker_from_scalar(folder) | options
+    )
+    return found

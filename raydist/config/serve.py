@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from raydist.config.base import Block, Bytes
 from raydist.config.data import Paths
 from raydist.config.model import EncoderSource
-from raydist.config.reranker import Bm25Reranking, RerankerConfig
+from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig
 from raydist.config.search import Bm25, Fusion, Rrf, Scoring
 
 __all__ = ["LimitsConfig", "ReplicasConfig", "ServeConfig"]
@@ -50,6 +50,12 @@ class ReplicasConfig(Block):
     """Most replicas under load; 0 does not scale."""
     target_ongoing: float = Field(4.0, gt=0)
     """Requests per replica that scaling aims at."""
+    upscale_delay_s: float = Field(30.0, ge=0)
+    """Seconds that more replicas must have been wanted before they are started."""
+    downscale_delay_s: float = Field(600.0, ge=0)
+    """Seconds that fewer replicas must have sufficed before some are stopped."""
+    look_back_s: float = Field(30.0, gt=0)
+    """Seconds over which the requests are averaged."""
     cpus: float = Field(1.0, ge=0)
     """CPUs of a replica; its threads."""
     gpus: float = Field(0.0, ge=0)
@@ -71,12 +77,12 @@ class ReplicasConfig(Block):
 class ServeConfig(Block):
     """Serves reranking, scoring, embeddings and search over HTTP."""
 
-    reranker: RerankerConfig | None = None
-    """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
-    rerankers: dict[str, RerankerConfig] = {}
+    reranker: ServedRerankerConfig | None = None
+    """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), a model's folder, or models:/NAME@champion."""
+    rerankers: dict[str, ServedRerankerConfig] = {}
     """Further rerankers by the name that requests give as `model`."""
     embedder: EncoderSource | None = None
-    """A bi-encoder for /v1/embeddings."""
+    """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
     index: Paths = ()
     """Folders that `index` or `embed` wrote, for /v1/search; several are fused."""
     scoring: Scoring = Bm25()
@@ -97,8 +103,10 @@ class ServeConfig(Block):
     """What requests may ask for."""
     replicas: ReplicasConfig = ReplicasConfig()
     """How many processes score."""
-    reload_s: float = Field(0.0, ge=0)
-    """Seconds between looks for a newer model in the same place; 0 never looks."""
+    reload_s: float = Field(60.0, ge=0)
+    """Seconds between looks for a newer model in the same folder or registry; 0 never looks."""
+    registry: str = "auto"
+    """MLflow's URI, for models:/NAME@ALIAS; auto is MLFLOW_TRACKING_URI, else ./mlflow.db."""
 
     @model_validator(mode="after")
     def _something(self) -> ServeConfig:
@@ -120,14 +128,21 @@ class ServeConfig(Block):
             names.append(self.name or _name(self.reranker))
         names += list(self.rerankers)
         if self.embedder is not None:
-            names.append(PurePath(self.embedder.path).name)
+            names.append(_last(self.embedder.path))
         return names
 
-    def scorers(self) -> dict[str, RerankerConfig]:
+    def scorers(self) -> dict[str, ServedRerankerConfig]:
         """Returns the rerankers by name, the default first."""
         first = {} if self.reranker is None else {self.models()[0]: self.reranker}
         return {**first, **self.rerankers}
 
 
-def _name(reranker: RerankerConfig) -> str:
-    return "bm25" if isinstance(reranker, Bm25Reranking) else PurePath(reranker.model).name
+def _name(reranker: ServedRerankerConfig) -> str:
+    return "bm25" if isinstance(reranker, Bm25Reranking) else _last(reranker.model)
+
+
+def _last(model: str) -> str:
+    """Returns how requests call a model: its folder's name, or its name in the registry."""
+    if model.startswith("models:/"):
+        return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    return PurePath(model).name

@@ -44,7 +44,7 @@ class Admission:
         max_requests: int,
         max_wait_s: float = 10.0,
         share: float = 0.5,
-        tokens_per_s: float = 5000.0,
+        tokens_per_s: float = 2000.0,
     ) -> None:
         self.max_tokens = max_tokens
         self.max_requests = max_requests
@@ -54,8 +54,7 @@ class Admission:
         self.requests = 0
         self.tokens_per_s = tokens_per_s
         self._by_client: Counter[str] = Counter()
-        self._busy_since = 0.0
-        self._done = 0
+        self._measured = False
 
     @contextmanager
     def enter(self, tokens: int, client: str = "") -> Iterator[None]:
@@ -75,12 +74,12 @@ class Admission:
         others = len(self._by_client) > (1 if held else 0)
         if held and others and held + tokens > self.share * self.max_tokens:
             raise overloaded(self._wait(tokens), "this client's share of the work is used up")
-        if alone:
-            self._busy_since, self._done = time.monotonic(), 0
         self.requests += 1
         self.tokens += tokens
         self._by_client[client] += tokens
-        finished = False
+        # Requests share the speed, so while this one is computed each other one gets as much.
+        shared = min(self.tokens, self.requests * tokens)
+        begun, finished = time.monotonic(), False
         try:
             yield
             finished = True
@@ -90,8 +89,7 @@ class Admission:
             self._by_client[client] -= tokens
             if self._by_client[client] <= 0:
                 del self._by_client[client]
-            if finished:
-                self._measure(tokens)
+            self._learn(shared, time.monotonic() - begun, finished)
 
     def _wait(self, tokens: int) -> float:
         """Returns the seconds until there is probably room for `tokens`."""
@@ -99,14 +97,16 @@ class Admission:
         over = self.tokens + tokens - room
         return min(60.0, max(over, tokens) / self.tokens_per_s)
 
-    def _measure(self, tokens: int) -> None:
-        """Counts finished tokens; every second of work gives a new estimate of the speed."""
-        self._done += tokens
-        elapsed = time.monotonic() - self._busy_since
-        if elapsed > 1.0:
-            weight = min(0.5, elapsed / 10)
-            found = self._done / elapsed
-            self.tokens_per_s += weight * (found - self.tokens_per_s)
-            self._busy_since, self._done = time.monotonic(), 0
-        elif self._done > self.tokens_per_s:  # faster than thought: no need to wait
-            self.tokens_per_s = self._done / max(elapsed, 0.05)
+    def _learn(self, tokens: int, seconds: float, finished: bool) -> None:
+        """Corrects the speed by what was computed while a request was under way.
+
+        Quick answers say little of a low speed (what took the time was not the model), slow ones
+        much. What was given up after a while bounds the speed from above.
+        """
+        found = tokens / max(seconds, 1e-3)
+        if found < self.tokens_per_s:
+            weight = min(0.5, seconds / self.max_wait_s)
+        else:
+            weight = 0.0 if not finished else 0.2 if self._measured else 1.0
+            self._measured |= finished
+        self.tokens_per_s += weight * (found - self.tokens_per_s)

@@ -75,6 +75,8 @@ class Meta(_Answer):
     warnings: list[str] = []
     timings_ms: dict[str, float] = {}
     """Milliseconds by stage."""
+    model_version: str | None = None
+    """The registry's version of the model, or its folder's fingerprint."""
 
 
 class RerankResponse(_Answer):

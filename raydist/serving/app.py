@@ -9,9 +9,6 @@ postponed annotations in this file.
 """
 
 import asyncio
-import contextlib
-import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,136 +18,21 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from raydist.build import build_reranker
+from raydist.config.reranker import Bm25Reranking
 from raydist.config.serve import ServeConfig
-from raydist.errors import ConfigError, RaydistError
+from raydist.errors import ConfigError
+from raydist.evaluation.tracking import resolve_uri
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.http import log_to_stderr, make_app
 from raydist.serving.keys import read_keys
 from raydist.serving.limits import Limits
 from raydist.serving.metrics import RayMetrics
-from raydist.serving.served import ServedEmbedder, ServedReranker
+from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
 
-__all__ = ["Embedder", "Index", "Ingress", "Scorer", "build"]
+__all__ = ["Ingress", "build"]
 
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
-
-
-def _failure(error: ServiceError) -> dict[str, Any]:
-    parts = (error.status, error.message, error.code, error.param, error.headers)
-    return {"failed": parts}
-
-
-def _fingerprint(folder: str) -> float:
-    """Returns when a model's weights were last written; 0 where they are not in a local folder."""
-    times = [path.stat().st_mtime for path in Path(folder).rglob("*.safetensors")]
-    return max(times, default=0.0)
-
-
-class Scorer:
-    """One reranker in one process."""
-
-    def __init__(self, config: ServeConfig, name: str) -> None:
-        self._config = config.scorers()[name]
-        self._place = getattr(self._config, "model", "")
-        self._seen = _fingerprint(self._place)
-        self.served = ServedReranker(build_reranker(self._config))
-        self._watch: asyncio.Task[None] | None = None
-        self._every = config.reload_s
-
-    async def score(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedReranker.score`; a failure is returned as `failed`."""
-        if self._every and self._watch is None:
-            self._watch = asyncio.create_task(self._reload())
-        try:
-            return await self.served.score(request)
-        except ServiceError as error:
-            return _failure(error)
-
-    async def check(self) -> dict[str, Any]:
-        """Scores a known pair."""
-        try:
-            await self.served.check()
-        except ServiceError as error:
-            return _failure(error)
-        return {}
-
-    async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work."""
-        await self.served.check()
-
-    async def pid(self) -> int:
-        """Returns the replica's process id."""
-        return os.getpid()
-
-    async def _reload(self) -> None:
-        """Loads a newer checkpoint beside the present one, tries it, and then uses it."""
-        while True:
-            await asyncio.sleep(self._every)
-            now = await asyncio.to_thread(_fingerprint, self._place)
-            if now == self._seen:
-                continue
-            self._seen = now
-            with contextlib.suppress(RaydistError, OSError):  # a half-written one: next time
-                newer = ServedReranker(await asyncio.to_thread(build_reranker, self._config))
-                await newer.check()
-                older, self.served = self.served, newer
-                if older.engine is not None:
-                    await asyncio.to_thread(older.engine.close)
-
-
-class Embedder:
-    """One encoder in one process."""
-
-    def __init__(self, config: ServeConfig) -> None:
-        from raydist.models.biencoder import BiEncoder
-
-        assert config.embedder is not None
-        model = BiEncoder.load(config.embedder.path, **config.embedder.arguments())
-        self.served = ServedEmbedder(model)
-
-    async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedEmbedder.embed`; a failure is returned as `failed`."""
-        try:
-            return await self.served.embed(request)
-        except ServiceError as error:
-            return _failure(error)
-
-    async def check(self) -> dict[str, Any]:
-        """Embeds a known text."""
-        await self.served.check()
-        return {}
-
-    async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work."""
-        await self.served.check()
-
-
-class Index:
-    """The index folders in one process."""
-
-    def __init__(self, config: ServeConfig) -> None:
-        from raydist.build import open_searcher
-
-        self.searcher = open_searcher(config)
-        self.searcher.search("compile before the first request", 1)
-
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns hits and milliseconds per stage."""
-        work = partial(self.searcher.search, request["query"], request["depth"], request.get("ids"))
-        hits, timings = await asyncio.to_thread(work)
-        rows = [
-            {
-                "id": hit.doc_id,
-                "scores": hit.scores,
-                "title": hit.document.title if hit.document else None,
-                "text": hit.document.text if hit.document else None,
-                "contents": hit.document.contents if hit.document else "",
-            }
-            for hit in hits
-        ]
-        return {"hits": rows, "timings_ms": timings}
 
 
 class _Handles:
@@ -234,6 +116,7 @@ def build(config: ServeConfig) -> serve.Application:
             f"host={config.host}: others can connect, so keys are needed: set keys_file= or "
             "RAYDIST_API_KEYS, or anonymous=true to let everybody in"
         )
+    config = _absolute(config)
     handles: dict[str, Any] = {
         name: _deployment(Scorer, f"scorer-{name}", config).bind(config, name)
         for name in config.scorers()
@@ -254,6 +137,34 @@ def build(config: ServeConfig) -> serve.Application:
     return ingress.bind(config, handles, index)
 
 
+def _absolute(config: ServeConfig) -> ServeConfig:
+    """Returns the configuration with paths that mean the same in every process."""
+
+    def at(path: str) -> str:
+        return str(Path(path).absolute()) if Path(path).exists() else path
+
+    def placed(chosen: Any) -> Any:
+        if isinstance(chosen, Bm25Reranking):
+            field, path = "index", chosen.index
+        else:
+            field, path = "model", chosen.model
+        return chosen if path is None else chosen.model_copy(update={field: at(path)})
+
+    changed: dict[str, Any] = {
+        "rerankers": {name: placed(each) for name, each in config.rerankers.items()},
+        "index": tuple(at(folder) for folder in config.index),
+        "registry": resolve_uri(config.registry) or "",
+    }
+    if config.reranker is not None:
+        changed |= {"reranker": placed(config.reranker), "name": config.models()[0]}
+    if config.embedder is not None:
+        path = at(config.embedder.path)
+        changed["embedder"] = config.embedder.model_copy(update={"path": path})
+    if config.keys_file is not None:
+        changed["keys_file"] = at(config.keys_file)
+    return config.model_copy(update=changed)
+
+
 def _deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
     replicas = config.replicas
     options: dict[str, Any] = {"num_replicas": replicas.min}
@@ -262,6 +173,10 @@ def _deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_ongoing,
+            "upscale_delay_s": replicas.upscale_delay_s,
+            "downscale_delay_s": replicas.downscale_delay_s,
+            "look_back_period_s": replicas.look_back_s,
+            "metrics_interval_s": min(10.0, replicas.look_back_s),
         }
         options = {"autoscaling_config": scaling}
     return serve.deployment(

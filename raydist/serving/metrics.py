@@ -38,7 +38,7 @@ class RayMetrics:
         self._tokens = Histogram(
             "raydist_request_tokens", "Tokens of a request", boundaries=_SIZES, tag_keys=("model",)
         )
-        self._pairs = Counter("raydist_pairs", "Scored documents", tag_keys=("model",))
+        self._pairs = Counter("raydist_pairs", "Scored or embedded documents", tag_keys=("model",))
         self._cached = Counter(
             "raydist_cached_prefix_tokens", "Prefix tokens not computed", tag_keys=("model",)
         )
@@ -57,7 +57,7 @@ class RayMetrics:
         self._seconds.observe(max(seconds, 1e-9), {"route": route})
 
     def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
-        """Counts what a scoring took."""
+        """Counts what a scoring or an embedding took."""
         tags = {"model": model}
         for stage, histogram in self._stages.items():
             histogram.observe(max(answer["timings_ms"][stage] / 1000, 1e-9), tags)

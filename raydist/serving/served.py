@@ -17,6 +17,7 @@ import numpy as np
 from raydist.errors import ConfigError
 from raydist.protocols import Encoder, Reranker
 from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.rounds import Rounds
 
 __all__ = ["ServedEmbedder", "ServedReranker"]
 
@@ -63,6 +64,12 @@ class ServedReranker:
         answer = await self.score({"query": _PROBE[0], "documents": _PROBE[1], "timeout_s": 30.0})
         if len(answer["scores"]) != 2:
             raise not_ready("the model does not score a known pair")
+
+    def close(self) -> None:
+        """Ends the threads after the requests under way are answered."""
+        if self.engine is not None:
+            self.engine.close()
+        self._thread.shutdown()
 
     async def _engine(
         self, query: str, documents: Sequence[str], request: dict[str, Any]
@@ -139,26 +146,32 @@ class ServedReranker:
 
 
 class ServedEmbedder:
-    """One encoder; requests are encoded one after another in a thread of their own."""
+    """One encoder; the texts of all requests are mixed in rounds.
 
-    def __init__(self, encoder: Encoder) -> None:
+    Args:
+        encoder: the model.
+        round_chars: see `Rounds`.
+    """
+
+    def __init__(self, encoder: Encoder, *, round_chars: int = 8192) -> None:
         self.encoder = encoder
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
+        self.rounds = Rounds(self._encode, round_chars=round_chars)
+
+    def _encode(self, role: str, texts: Sequence[str]) -> np.ndarray:
+        if role == "query":
+            return self.encoder.encode_queries(texts)
+        return self.encoder.encode_documents(texts)
 
     async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns float32 vectors as bytes, their dimension, and an estimate of the tokens.
+        """Returns float32 vectors as bytes, their dimension, an estimate of the tokens, and times.
 
         Args:
             request: `texts`, `role` (query or document), `dimensions` (None keeps all).
         """
         texts = request["texts"]
-        encode = (
-            self.encoder.encode_queries
-            if request["role"] == "query"
-            else self.encoder.encode_documents
-        )
-        loop = asyncio.get_running_loop()
-        vectors_nd = await loop.run_in_executor(self._thread, encode, texts)
+        # Cancelling the waiting task cancels the future: its texts are not encoded.
+        embedded = await asyncio.wrap_future(self.rounds.submit(request["role"], texts))
+        vectors_nd = embedded.vectors_nD
         wanted = request.get("dimensions")
         if wanted is not None:
             if wanted > vectors_nd.shape[1]:
@@ -178,7 +191,18 @@ class ServedEmbedder:
             "vectors": vectors_nd.tobytes(),
             "dimension": int(vectors_nd.shape[1]),
             "tokens": sum(len(text) // 4 + 2 for text in texts),
+            "cached_prefix_tokens": 0,
+            "timings_ms": {
+                "queue": _ms(embedded.queue_s),
+                "tokenize": 0.0,
+                "infer": _ms(embedded.infer_s),
+            },
+            "load": {"queued_tokens": 0, "padding": 0.0},
         }
+
+    def close(self) -> None:
+        """Ends the threads after the requests under way are answered."""
+        self.rounds.close()
 
     async def check(self) -> None:
         """Embeds a known text."""

@@ -69,7 +69,7 @@ class Metrics(Protocol):
         ...
 
     def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
-        """Counts what a scoring took."""
+        """Counts what a scoring or an embedding took."""
         ...
 
     def under_way(self, requests: int, tokens: int) -> None:
@@ -161,7 +161,11 @@ class Service:
             results=results,
             data=results,
             usage=_usage(answer),
-            meta=Meta(warnings=warnings, timings_ms=answer["timings_ms"]),
+            meta=Meta(
+                warnings=warnings,
+                timings_ms=answer["timings_ms"],
+                model_version=answer.get("version") or None,
+            ),
         )
 
     async def score(self, request: ScoreRequest, request_id: str, client: str) -> ScoreResponse:
@@ -213,6 +217,8 @@ class Service:
         work = {"texts": texts, "role": request.input_type, "dimensions": request.dimensions}
         with self._admitted(tokens, client):
             answer = await self._within(self.backend.embed(model, work))
+        if self.metrics is not None:
+            self.metrics.scored(model, answer, len(texts))
         vectors_nd = np.frombuffer(answer["vectors"], "<f4").reshape(len(texts), -1)
         data = [
             Embedding(

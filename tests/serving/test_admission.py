@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import random
+import time
+from typing import Any
+
 import pytest
 
 from raydist.serving.admission import Admission, estimate_tokens
@@ -59,6 +63,55 @@ def test_nobody_is_let_in_to_wait_too_long() -> None:
     with admission.enter(150):
         assert refused(admission, 51) is not None
         assert refused(admission, 50) is None
+
+
+@pytest.mark.parametrize("speed", [300.0, 3_000.0, 60_000.0])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_speed_is_found_out_under_ten_times_the_load(
+    speed: float, mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulated service shares its speed among all requests; some are small, some large."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    admission = Admission(max_tokens=500_000, max_requests=256, max_wait_s=10.0)
+    draw = random.Random(1)
+    size = speed / 4  # a request takes a quarter of a second if it is alone
+    open_: list[list[Any]] = []
+    waits: list[tuple[float, float]] = []
+    done = 0.0
+    while now < 200:
+        now += 0.01
+        if draw.random() < 0.4:  # ten times what can be done
+            tokens = max(1, int(size * (draw.choice([0.02, 0.3, 2.7]) if mixed else 1.0)))
+            entered = admission.enter(tokens)
+            try:
+                entered.__enter__()
+                open_.append([now, float(tokens), entered])
+            except ServiceError:
+                pass
+        for request in open_:
+            request[1] -= 0.01 * speed / len(open_)
+            done += 0.01 * speed / len(open_)
+        for request in [each for each in open_ if each[1] <= 0]:
+            open_.remove(request)
+            request[2].__exit__(None, None, None)
+            waits.append((now, now - request[0]))
+    later = [wait for when, wait in waits if when > 100]
+    assert sum(later) / len(later) < 12 and max(later) < 40  # large ones wait for many small ones
+    assert done > 0.95 * speed * 200  # and the service is never idle
+    assert speed / 2 < admission.tokens_per_s < speed * 2
+
+
+def test_what_is_given_up_lowers_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    admission = Admission(max_tokens=10**9, max_requests=10, max_wait_s=10, tokens_per_s=1e6)
+    for _ in range(20):
+        with pytest.raises(TimeoutError), admission.enter(1000):
+            now += 60
+            raise TimeoutError
+    assert admission.tokens_per_s < 100
+    assert refused(admission, 10_000) is None  # alone, everything is let in
 
 
 def test_a_failed_request_gives_its_room_back() -> None:

@@ -1,0 +1,144 @@
+"""What runs in a replica: a reranker, an encoder, or an index; each in a process of its own.
+
+An expected failure is returned as `failed` instead of being raised: Serve would log its traceback
+and wrap it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import Any
+
+from raydist.build import build_reranker
+from raydist.config.model import EncoderSource
+from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig, settled
+from raydist.config.serve import ServeConfig
+from raydist.serving.errors import ServiceError
+from raydist.serving.http import log_to_stderr
+from raydist.serving.reload import Following, Place, locate
+from raydist.serving.served import ServedEmbedder, ServedReranker
+
+__all__ = ["Embedder", "Index", "Scorer"]
+
+
+def _place(config: ServedRerankerConfig, registry: str) -> Place:
+    return Place("") if isinstance(config, Bm25Reranking) else locate(config.model, registry)
+
+
+def _reranker(config: ServedRerankerConfig, place: Place) -> ServedReranker:
+    return ServedReranker(build_reranker(settled(config, place.model)))
+
+
+def _embedder(config: EncoderSource, place: Place) -> ServedEmbedder:
+    from raydist.models.biencoder import BiEncoder
+    from raydist.models.encode import default_max_tokens
+
+    model = BiEncoder.load(place.model, **config.arguments())
+    return ServedEmbedder(model, round_chars=8 * default_max_tokens(model))
+
+
+def _failure(error: ServiceError) -> dict[str, Any]:
+    parts = (error.status, error.message, error.code, error.param, error.headers)
+    return {"failed": parts}
+
+
+class Scorer:
+    """One reranker in one process."""
+
+    def __init__(self, config: ServeConfig, name: str) -> None:
+        log_to_stderr()
+        chosen = config.scorers()[name]
+        self._following = Following(
+            name,
+            partial(_place, chosen, config.registry),
+            partial(_reranker, chosen),
+            check=ServedReranker.check,
+            retire=ServedReranker.close,
+            every_s=config.reload_s,
+        )
+
+    async def score(self, request: dict[str, Any]) -> dict[str, Any]:
+        """See `ServedReranker.score`; a failure is returned as `failed`."""
+        version, served = self._following.at.version, self._following.model
+        try:
+            return {**await served.score(request), "version": version}
+        except ServiceError as error:
+            return _failure(error)
+
+    async def check(self) -> dict[str, Any]:
+        """Scores a known pair."""
+        try:
+            await self._following.model.check()
+        except ServiceError as error:
+            return _failure(error)
+        return {}
+
+    async def check_health(self) -> None:
+        """Tells Serve to replace this replica where the model does not work."""
+        self._following.start()
+        await self._following.model.check()
+
+    async def pid(self) -> int:
+        """Returns the replica's process id."""
+        return os.getpid()
+
+
+class Embedder:
+    """One encoder in one process."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        log_to_stderr()
+        assert config.embedder is not None
+        self._following = Following(
+            config.models()[-1],
+            partial(locate, config.embedder.path, config.registry),
+            partial(_embedder, config.embedder),
+            check=ServedEmbedder.check,
+            retire=ServedEmbedder.close,
+            every_s=config.reload_s,
+        )
+
+    async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
+        """See `ServedEmbedder.embed`; a failure is returned as `failed`."""
+        try:
+            return await self._following.model.embed(request)
+        except ServiceError as error:
+            return _failure(error)
+
+    async def check(self) -> dict[str, Any]:
+        """Embeds a known text."""
+        await self._following.model.check()
+        return {}
+
+    async def check_health(self) -> None:
+        """Tells Serve to replace this replica where the model does not work."""
+        self._following.start()
+        await self._following.model.check()
+
+
+class Index:
+    """The index folders in one process."""
+
+    def __init__(self, config: ServeConfig) -> None:
+        from raydist.build import open_searcher
+
+        self.searcher = open_searcher(config)
+        self.searcher.search("compile before the first request", 1)
+
+    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Returns hits and milliseconds per stage."""
+        work = partial(self.searcher.search, request["query"], request["depth"], request.get("ids"))
+        hits, timings = await asyncio.to_thread(work)
+        rows = [
+            {
+                "id": hit.doc_id,
+                "scores": hit.scores,
+                "title": hit.document.title if hit.document else None,
+                "text": hit.document.text if hit.document else None,
+                "contents": hit.document.contents if hit.document else "",
+            }
+            for hit in hits
+        ]
+        return {"hits": rows, "timings_ms": timings}
