@@ -122,20 +122,14 @@ def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
 ) -> None:
     documents = [["a", "b"]] * 30_000 + [["a"]] + [["a", "b"]] * 10_000
     index = index_of(documents, tmp_path)
-    small = search.make_lists
-    monkeypatch.setattr(search, "make_lists", lambda *size: shrunk(small(*size), 20_000))
+    monkeypatch.setattr(workspace, "_ROOM", 3_000)
     expected = BowRetriever(index, pruned=False).rank_terms({"a": 1, "b": 1}, 50)
     retriever = BowRetriever(index)
     found = retriever.rank_terms({"a": 1, "b": 1}, 50)
     assert np.array_equal(expected[0], found[0])
     assert np.array_equal(expected[1], found[1])
-    assert len(retriever._memory.keys) == 20_000  # the room was short: the other path answered
-
-
-def shrunk(lists: search.Lists, room: int) -> search.Lists:
-    return lists._replace(
-        found=lists.found[:room], value=lists.value[:room], exact=lists.exact[:room]
-    )
+    retriever._thread.workspace.enter(index.lookup([b"a", b"b"])[0], np.ones(2, np.float32))
+    assert retriever._rank_segments(50) is None  # the room was short: the other path answered
 
 
 def test_hundreds_of_terms_frequencies_above_16_bits_and_unknown_terms(tmp_path: Path) -> None:
@@ -194,6 +188,19 @@ def test_filters_rank_what_is_left_by_the_statistics_of_all(tmp_path: Path) -> N
         assert np.array_equal(without.rank_terms(query, 100)[0], docs[rest][:100])
     with pytest.raises(DataError, match="'nowhere'"):
         BowRetriever(index, only=["nowhere"])
+
+
+def test_a_text_is_searched_among_the_documents_asked_for(tmp_path: Path) -> None:
+    documents = [["dog", "cat"], ["dog"], ["dog", "dog"], ["cat"]]
+    retriever = BowRetriever(index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[1]))
+    asked = [Query("q", "dog cat")]
+    everything = dict(zip(*next(iter(retriever.search(asked, 10)))[1:]))
+    among = retriever.only(["d3", "d1", "nowhere"])
+    ((_, docs, scores),) = among.search(asked, 10)
+    assert docs == ["d3", "d1"] and list(scores) == [everything[d] for d in docs]
+    assert [d for _, docs, _ in among.search(asked, 1) for d in docs] == ["d3"]
+    assert len(retriever.only([]).search(asked, 10)) == 0
+    assert len(retriever.search(asked, 10)) == 4  # the whole search is as it was
 
 
 def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:
