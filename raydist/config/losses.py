@@ -47,7 +47,7 @@ class _Contrastive(_Weighted):
     scope: Scope = "in_batch"
     """Negatives: a worker's documents, all workers' documents, or a query's own alone."""
     mask_duplicates: bool = True
-    """Leave out documents with the text of the query's positive."""
+    """Leave out documents with the text of any of the query's positives."""
     teacher_margin: float | None = None
     """Leave out own negatives that the teacher scores above the positive's score less this."""
     column_block: int = execution(0, ge=0)
