@@ -78,6 +78,7 @@ class Sample:
         doc_ids: the documents' ids where the source has them.
         prompt: an instruction for the query; the data set's or the model's if None.
         kind: the source's `type` field (`only_1neg`, `symmetric_...`), empty if absent.
+        others: positives of the query that were not drawn; never its negatives.
     """
 
     query: str
@@ -92,6 +93,7 @@ class Sample:
     doc_ids: tuple[str, ...] | None = None
     prompt: str | None = None
     kind: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -203,7 +203,9 @@ class SampleSet:
 
     def fill(self, samples: Sequence[Sample]) -> list[Sample]:
         """Returns samples of a lazy set with their documents' texts, looked up all at once."""
-        ids = [text for s in samples for text in s.documents if isinstance(text, _Id)]
+        ids = list(
+            {text: None for s in samples for text in s.documents + s.others if type(text) is _Id}
+        )
         if not ids:
             return list(samples)
         try:
@@ -213,7 +215,8 @@ class SampleSet:
         return [
             replace(
                 s,
-                documents=tuple(found.get(d, d) if isinstance(d, _Id) else d for d in s.documents),
+                documents=tuple(found[d] if type(d) is _Id else d for d in s.documents),
+                others=tuple(found[d] if type(d) is _Id else d for d in s.others),
             )
             for s in samples
         ]

@@ -9,7 +9,8 @@ short formulas on these two.
 InfoNCE: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748.
 
 Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
-longest list (G where all are equally long), C columns of the scope, d the embedding's width.
+longest list (G where all are equally long), C columns of the scope, K known positives of a query,
+d the embedding's width.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Columns:
         hashes_C: text hashes of the columns, or None.
         valid_C: false where a column is no document, or None.
         hashes_P: text hashes of this rank's documents, or None.
+        known_BK: ascending text hashes of each query's positives; None without hashes.
         foreign: whether there are columns beyond the queries' own.
     """
 
@@ -64,6 +66,7 @@ class Columns:
     hashes_C: Tensor | None
     valid_C: Tensor | None
     hashes_P: Tensor | None
+    known_BK: Tensor | None
     foreign: bool
 
 
@@ -101,6 +104,7 @@ def columns_of(
     *,
     scope: Scope,
     hashes_P: Tensor | None = None,
+    known_BK: Tensor | None = None,
     valid_P: Tensor | None = None,
 ) -> Columns:
     """Returns the columns of a scope; `cross_device` gathers them (the same call on every rank).
@@ -110,6 +114,7 @@ def columns_of(
         sizes_B: documents of each query; their sum is P.
         scope: which documents are columns.
         hashes_P: int64 hashes of the documents' texts.
+        known_BK: hashes of all known positives of each query; its first document's by default.
         valid_P: false for rows that stand for no document.
     """
     assert int(sizes_B.sum()) == documents_Pd.shape[0], (sizes_B, documents_Pd.shape)
@@ -124,6 +129,8 @@ def columns_of(
         hashes_C = None if hashes_P is None else gather_rows(hashes_P, where)
         valid_C = None if valid_P is None else gather_rows(valid_P.to(torch.uint8), where).bool()
         starts_B = starts_B + where.start
+    if known_BK is None and hashes_P is not None and len(sizes_B):
+        known_BK = hashes_P[sizes_B.cumsum(0) - sizes_B][:, None]
     return Columns(
         documents_Cd=documents_Cd,
         starts_B=starts_B,
@@ -133,6 +140,7 @@ def columns_of(
         hashes_C=hashes_C,
         valid_C=valid_C,
         hashes_P=hashes_P,
+        known_BK=None if known_BK is None else known_BK.sort(1).values,
         foreign=scope != "no_in_batch",
     )
 
@@ -142,7 +150,7 @@ def scope_scores(
 ) -> ScopeScores:
     """Returns own scores ⟨x, y⟩ / temperature and the log-sum-exp of the foreign ones.
 
-    A foreign column whose text hash equals that of the query's positive is left out.
+    A foreign column whose text hash is that of a known positive of the query is left out.
 
     Args:
         queries_Bd: embeddings of this rank's queries.
@@ -155,12 +163,9 @@ def scope_scores(
         own_BD = _own_scores(queries_Bd, columns) / temperature
     if not columns.foreign:
         return ScopeScores(own_BD, columns.mask_BD, own_BD.new_full(own_BD.shape[:1], -torch.inf))
-    positives_B = None
-    if columns.hashes_P is not None and len(columns.sizes_B):
-        positives_B = columns.hashes_P[columns.sizes_B.cumsum(0) - columns.sizes_B]
     block = column_block or max(1, BLOCK_LOGITS // max(1, queries_Bd.shape[0]))
     foreign_B: Tensor = _ForeignLogSumExp.apply(  # type: ignore[no-untyped-call]
-        queries_Bd, columns.documents_Cd, columns, positives_B, 1.0 / temperature, block
+        queries_Bd, columns.documents_Cd, columns, 1.0 / temperature, block
     )
     return ScopeScores(own_BD, columns.mask_BD, foreign_B)
 
@@ -169,18 +174,20 @@ def allowed_own(
     mask_BD: Tensor,
     *,
     hashes_P: Tensor | None = None,
+    known_BK: Tensor | None = None,
     teacher_BD: Tensor | None = None,
     margin: float | None = None,
 ) -> Tensor:
     """Returns which own documents may stand in the softmax (bool [B, D]), the positive always.
 
-    Left out are negatives with the positive's text and, given a margin, negatives that a teacher
-    or guide scores above the positive's score − margin.
+    Left out are negatives with a known positive's text and, given a margin, negatives that a
+    teacher or guide scores above the positive's score − margin.
 
     Args:
         mask_BD: true where a query has a document.
         hashes_P: text hashes of the documents, one for each true place of a list that is full in
             front (or for each place).
+        known_BK: hashes of all known positives; the first document's by default.
         teacher_BD: scores of a teacher or a guide.
         margin: how far below the positive a negative must lie.
     """
@@ -190,7 +197,8 @@ def allowed_own(
             hashes_BD = hashes_P.reshape(mask_BD.shape)
         else:
             hashes_BD = hashes_P.new_zeros(mask_BD.shape).masked_scatter(mask_BD, hashes_P)
-        allowed_BD &= hashes_BD != hashes_BD[:, :1]
+        known_BK = hashes_BD[:, :1] if known_BK is None else known_BK.sort(1).values
+        allowed_BD &= ~_among(hashes_BD, known_BK)
     if teacher_BD is not None and margin is not None:
         allowed_BD &= teacher_BD <= teacher_BD[:, :1] - margin
     allowed_BD[:, :1] = mask_BD[:, :1]
@@ -238,7 +246,6 @@ class _ForeignLogSumExp(torch.autograd.Function):
         queries_Bd: Tensor,
         documents_Cd: Tensor,
         columns: Columns,
-        positives_B: Tensor | None,
         scale: float,
         block: int,
     ) -> Tensor:
@@ -246,18 +253,16 @@ class _ForeignLogSumExp(torch.autograd.Function):
         with torch.autocast(queries_Bd.device.type, enabled=False):
             for start in range(0, documents_Cd.shape[0], block):
                 part = slice(start, start + block)
-                logits = _foreign_logits(
-                    queries_Bd, documents_Cd, columns, positives_B, scale, part
-                )
+                logits = _foreign_logits(queries_Bd, documents_Cd, columns, scale, part)
                 lse_B = torch.logaddexp(lse_B, logits.logsumexp(1))
         ctx.save_for_backward(queries_Bd, documents_Cd, lse_B)
-        ctx.rest = (columns, positives_B, scale, block)
+        ctx.rest = (columns, scale, block)
         return lse_B
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         queries_Bd, documents_Cd, lse_B = ctx.saved_tensors
-        columns, positives_B, scale, block = ctx.rest
+        columns, scale, block = ctx.rest
         # A row without any column has −inf − (−inf): any finite number serves, its weight is 0.
         finite_B = lse_B.masked_fill(lse_B == -torch.inf, 0.0)
         weight_B = gradients[0] * scale
@@ -266,30 +271,35 @@ class _ForeignLogSumExp(torch.autograd.Function):
         with torch.autocast(queries_Bd.device.type, enabled=False):
             for start in range(0, documents_Cd.shape[0], block):
                 part = slice(start, start + block)
-                logits = _foreign_logits(
-                    queries_Bd, documents_Cd, columns, positives_B, scale, part
-                )
+                logits = _foreign_logits(queries_Bd, documents_Cd, columns, scale, part)
                 share = logits.sub_(finite_B[:, None]).exp_().mul_(weight_B[:, None])
                 queries_gradient += share @ documents_Cd[part]
                 documents_gradient[part] = share.T @ queries_Bd
-        return queries_gradient, documents_gradient, None, None, None, None
+        return queries_gradient, documents_gradient, None, None, None
 
 
 def _foreign_logits(
     queries_Bd: Tensor,
     documents_Cd: Tensor,
     columns: Columns,
-    positives_B: Tensor | None,
     scale: float,
     part: slice,
 ) -> Tensor:
-    """Returns logits [B, block] with −inf where a column is own, a duplicate or no document."""
+    """Returns logits [B, block] with −inf where a column is own, a positive or no document."""
     logits = (queries_Bd @ documents_Cd[part].T).mul_(scale)
     index = torch.arange(part.start, part.start + logits.shape[1], device=logits.device)
     starts_B = columns.starts_B[:, None]
     out = (index >= starts_B) & (index < starts_B + columns.sizes_B[:, None])
-    if positives_B is not None and columns.hashes_C is not None:
-        out |= columns.hashes_C[part] == positives_B[:, None]
+    if columns.known_BK is not None and columns.hashes_C is not None:
+        out |= _among(columns.hashes_C[part].expand(len(out), -1), columns.known_BK)
     if columns.valid_C is not None:
         out |= ~columns.valid_C[part]
     return logits.masked_fill_(out, -torch.inf)
+
+
+def _among(hashes_Bn: Tensor, known_BK: Tensor) -> Tensor:
+    """Returns which hashes [B, n] are among their row's known ones, which ascend."""
+    if known_BK.shape[1] == 1:
+        return hashes_Bn == known_BK
+    place_Bn = torch.searchsorted(known_BK, hashes_Bn.contiguous())
+    return known_BK.gather(1, place_Bn.clamp_(max=known_BK.shape[1] - 1)) == hashes_Bn

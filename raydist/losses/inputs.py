@@ -4,7 +4,7 @@
 scope's scores) once. Every rank must ask for the same things in the same order.
 
 Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
-longest list, A answers of each query, d the embedding's width.
+longest list, K known positives and A answers of each query, d the embedding's width.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Targets:
         targets_BD: teacher targets, 0 where padded, or None without a teacher.
         labels_BD: relevance grades, or None.
         hashes_P: int64 text hashes of the documents, or None.
+        known_BK: int64 text hashes of all known positives of each query, the drawn one first; None
+            where only that one is known.
         answer_mask_BA: true where there is an answer, or None without answers.
         answer_hashes: int64 [B·A] text hashes of the answers, or None.
         answer_targets_BA: teacher scores of the answers, or None.
@@ -42,6 +44,7 @@ class Targets:
     targets_BD: Tensor | None = None
     labels_BD: Tensor | None = None
     hashes_P: Tensor | None = None
+    known_BK: Tensor | None = None
     answer_mask_BA: Tensor | None = None
     answer_hashes: Tensor | None = None
     answer_targets_BA: Tensor | None = None
@@ -112,6 +115,7 @@ class Forward:
                 self.targets.sizes_B,
                 scope=key[0],
                 hashes_P=self.targets.hashes_P if mask_duplicates else None,
+                known_BK=self.targets.known_BK if mask_duplicates else None,
             )
         return self._columns[key]
 

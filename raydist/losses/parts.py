@@ -89,7 +89,7 @@ def contrastive(
         scope: which documents are negatives.
         weight: of the whole part.
         distill: distillation beside it.
-        mask_duplicates: leave out columns with the text of the query's positive.
+        mask_duplicates: leave out columns with the text of any of the query's positives.
         teacher_margin: leave out own negatives that the teacher scores above positive − margin.
         column_block: columns whose logits exist at a time; 0 chooses by memory.
         distill_name: of the distillation's term; its kind if None.
@@ -130,6 +130,7 @@ def _contrastive_terms(
         allowed_BD = allowed_own(
             scores.mask_BD,
             hashes_P=batch.targets.hashes_P if mask_duplicates else None,
+            known_BK=batch.targets.known_BK,
             teacher_BD=batch.targets.targets_BD,
             margin=teacher_margin,
         )

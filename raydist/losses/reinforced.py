@@ -142,7 +142,7 @@ def biir(
         scope: which documents and answers are negatives.
         weight: of the whole part.
         distill: distillation of passages, and of answers where these have teacher scores.
-        mask_duplicates: leave out columns with the text of the row's positive.
+        mask_duplicates: leave out columns with the text of any of the row's positives.
         teacher_margin: leave out own negatives that the teacher scores above positive − margin.
         column_block: columns whose logits exist at a time; 0 chooses by memory.
     """
@@ -240,7 +240,9 @@ def _answer_terms(
             mask_BA,
             passages,
             temperature=passage_temperature,
-            allowed_BD=allowed_own(targets.mask_BD, hashes_P=passages.hashes_P),
+            allowed_BD=allowed_own(
+                targets.mask_BD, hashes_P=passages.hashes_P, known_BK=targets.known_BK
+            ),
             column_block=column_block,
         )
     return terms

@@ -1,7 +1,8 @@
 """What one training step reads: padded token ids, hashes, masks and targets of drawn samples.
 
 Shapes: B samples of this rank, G documents of each (positive first), P = sum of the list sizes
-(B·G where they are equal), D the longest list, A answers of a sample (the answer first), L tokens.
+(B·G where they are equal), D the longest list, K known positives of a query, A answers of a sample
+(the answer first), L tokens.
 
 Everything that must agree between ranks (which optional parts are there, G, A) follows from the
 data set that the whole step was drawn from, never from the samples that one rank happens to hold.
@@ -34,6 +35,8 @@ class Batch:
         query_hashes_B: int64 hashes of the queries' texts.
         passage_hashes_P: int64 hashes of the documents' texts: equal text, equal hash.
         mask_BD: true where a sample has a document: `targets` and `labels` are padded to D.
+        known_BK: int64 hashes of all known positives of each query, padded with its drawn one's;
+            None where only that one is known.
         targets_BD: float32 teacher targets per document (already turned by `target`), 0 where
             padded; None where the data set has no teacher.
         labels_BD: float32 graded relevance per document, 1 for positives where it is not graded.
@@ -57,6 +60,7 @@ class Batch:
     queries: Inputs | None = None
     passages: Inputs | None = None
     pairs: Inputs | None = None
+    known_BK: torch.Tensor | None = None
     targets_BD: torch.Tensor | None = None
     labels_BD: torch.Tensor | None = None
     answers: Inputs | None = None

@@ -13,7 +13,7 @@ import torch
 
 from raydist.losses.targets import repair_positive
 from raydist.records import Sample
-from raydist.training.collate import Batch, Inputs, text_hashes
+from raydist.training.collate import Batch, Inputs, text_hash, text_hashes
 
 __all__ = [
     "PairModel",
@@ -119,6 +119,7 @@ def collate_texts(
         mask_BD=_mask(sizes),
         queries=padded[0],
         passages=padded[1],
+        known_BK=_known(samples),
         targets_BD=_targets(samples, sizes, targets),
         labels_BD=_labels(samples, sizes),
         answers=padded[2],
@@ -194,6 +195,20 @@ def _tokens(
 def _mask(sizes_B: torch.Tensor) -> torch.Tensor:
     longest = int(sizes_B.max()) if len(sizes_B) else 0
     return torch.arange(longest)[None, :] < sizes_B[:, None]
+
+
+def _known(samples: Sequence[Sample]) -> torch.Tensor | None:
+    """Hashes [B, K] of each query's positives, the drawn one first and where there are no more."""
+    most = max((len(sample.others) for sample in samples), default=0)
+    if not most:
+        return None
+    known: dict[str, int] = {}
+    rows = []
+    for sample in samples:
+        texts = (sample.documents[0], *sample.others)
+        hashes = [known.setdefault(text, text_hash(text)) for text in texts]
+        rows.append(hashes + hashes[:1] * (1 + most - len(hashes)))
+    return torch.tensor(rows, dtype=torch.int64)
 
 
 def _padded(rows: Sequence[Sequence[float]], sizes_B: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,9 @@ __all__ = [
     "shuffled",
 ]
 
+MOST_OTHERS = 1000
+"""Positives of a query, besides the drawn one, that are kept out of its negatives."""
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 8
@@ -223,6 +226,8 @@ class GroupSampler:
             scores = sample.scores
             negatives.sort(key=lambda i: -scores[i])
         group = _pick(sample, [positive, *negatives], 1)
+        others = [i for i in range(sample.positives) if i != positive][:MOST_OTHERS]
+        group = replace(group, others=tuple(sample.documents[i] for i in others))
         return self._answers(group, visit)
 
     def _answers(self, sample: Sample, visit: Visit) -> Sample:

@@ -102,6 +102,7 @@ def targets_of(batch: Batch, device: torch.device | str = "cpu") -> Targets:
         targets_BD=there(batch.targets_BD),
         labels_BD=there(batch.labels_BD),
         hashes_P=there(batch.passage_hashes_P),
+        known_BK=there(batch.known_BK),
         answer_mask_BA=there(batch.answer_mask_BA),
         answer_hashes=there(batch.answer_hashes),
         answer_targets_BA=there(batch.answer_targets_BA),

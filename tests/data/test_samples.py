@@ -332,8 +332,9 @@ def test_a_lazy_set_reads_only_the_texts_that_were_drawn(
     lazy, eager = SampleSet(tmp_path / "d", lazy=True), SampleSet(tmp_path / "d")
     assert lazy[0].documents == ("d4", "d3", "d2", "d1")
     assert lazy.fill([lazy[0], lazy[1]]) == [eager[0], eager[1]]
-    drawn = replace(lazy[0], documents=lazy[0].documents[1:3])
-    assert lazy.fill([drawn])[0].documents == ("text 3", "text 2")
+    drawn = replace(lazy[0], documents=lazy[0].documents[1:3], others=lazy[0].documents[:1])
+    (filled,) = lazy.fill([drawn])
+    assert (filled.documents, filled.others) == (("text 3", "text 2"), ("text 4",))
     inline = {"query": "q", "candidates": [{"text": "own text", "score": 1}]}
     prepare(jsonl(tmp_path / "b.jsonl", [inline]), tmp_path / "e")
     own = SampleSet(tmp_path / "e", lazy=True)

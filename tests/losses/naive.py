@@ -17,6 +17,7 @@ class Joined:
 
     group: int
     hashes: Tensor
+    known: Tensor
     teacher: Tensor
     answer_mask: Tensor
     answer_hashes: Tensor
@@ -42,17 +43,18 @@ def logits(
     rows: list[int],
     group: int,
     hashes: Tensor,
+    known: Tensor,
     valid: Tensor,
     keep_own: bool,
 ) -> tuple[Tensor, list[int]]:
     """Scores of query i against the columns of its scope, own ones first, and their indices."""
     own = [i * group + g for g in range(group)]
     foreign = [j * group + g for j in rows if j != i for g in range(group)]
-    positive = int(hashes[own[0]])
+    positives = set(known[i].tolist())
     kept = [c for c in own if valid[c]]
     if not keep_own:
-        kept = [c for c in kept if c == own[0] or int(hashes[c]) != positive]
-    kept += [c for c in foreign if valid[c] and int(hashes[c]) != positive]
+        kept = [c for c in kept if c == own[0] or int(hashes[c]) not in positives]
+    kept += [c for c in foreign if valid[c] and int(hashes[c]) not in positives]
     return torch.stack([x @ y[c] for c in kept]), kept
 
 
@@ -70,6 +72,7 @@ def contrastive_terms(
     kind: str | None,
     group: int,
     hashes: Tensor,
+    known: Tensor,
     valid: Tensor,
     teacher: Tensor,
     rows: list[int],
@@ -80,12 +83,12 @@ def contrastive_terms(
     soft_count = 0
     for i in rows:
         scope_rows = rows_in_scope(joined, i, scope)
-        masked, _ = logits(x[i], y, i, scope_rows, group, hashes, valid, keep_own=False)
+        masked, _ = logits(x[i], y, i, scope_rows, group, hashes, known, valid, keep_own=False)
         if kind not in ("m3_kd", "list_mle"):
             hard = hard + cross_entropy(masked / temperature, 0)
         if kind is None:
             continue
-        full, kept = logits(x[i], y, i, scope_rows, group, hashes, valid, keep_own=True)
+        full, kept = logits(x[i], y, i, scope_rows, group, hashes, known, valid, keep_own=True)
         full = full / temperature
         n = sum(c // group == i for c in kept)
         own, foreign = full[:n], full[n:]
@@ -138,6 +141,7 @@ def total_loss(
         kind=kind,
         group=joined.group,
         hashes=joined.hashes,
+        known=joined.known,
         valid=torch.ones(len(p), dtype=torch.bool),
         teacher=joined.teacher,
         rows=everyone,
@@ -155,6 +159,7 @@ def total_loss(
         kind=kind,
         group=answers,
         hashes=joined.answer_hashes,
+        known=joined.answer_hashes[::answers, None],
         valid=joined.answer_mask.flatten(),
         teacher=joined.answer_teacher,
         rows=answered,
@@ -171,6 +176,7 @@ def total_loss(
             kind=None,
             group=joined.group,
             hashes=joined.hashes,
+            known=joined.known,
             valid=torch.ones(len(p), dtype=torch.bool),
             teacher=joined.teacher,
             rows=answered,

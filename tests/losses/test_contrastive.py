@@ -36,24 +36,29 @@ def embeddings(queries: int, passages: int, seed: int = 0) -> tuple[Tensor, Tens
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5),
     block=st.integers(0, 6),
+    others=st.integers(0, 3),
     seed=st.integers(0, 99),
 )
 def test_streamed_columns_of_ragged_groups_equal_the_full_row(
-    sizes: list[int], block: int, seed: int
+    sizes: list[int], block: int, others: int, seed: int
 ) -> None:
     total = sum(sizes)
     q, p = embeddings(len(sizes), total, seed)
     q.requires_grad_()
     p.requires_grad_()
-    hashes = torch.randint(0, total, (total,), generator=torch.Generator().manual_seed(seed))
+    draw = torch.Generator().manual_seed(seed)
+    hashes = torch.randint(0, total, (total,), generator=draw)
     first = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
-    columns = columns_of(p, torch.tensor(sizes), scope="in_batch", hashes_P=hashes)
+    more = torch.randint(0, total, (len(sizes), others), generator=draw)
+    known = torch.cat([hashes[first][:, None], more], 1)
+    given = {"hashes_P": hashes, "known_BK": known if others else None}
+    columns = columns_of(p, torch.tensor(sizes), scope="in_batch", **given)
     scores = scope_scores(q, columns, temperature=0.3, column_block=block)
-    allowed = allowed_own(columns.mask_BD, hashes_P=hashes)
+    allowed = allowed_own(columns.mask_BD, **given)
     loss = info_nce(scores, allowed_BD=allowed)[0]
 
     full = q @ p.T / 0.3
-    out = hashes[None, :] == hashes[first][:, None]
+    out = (hashes[None, :, None] == known[:, None, :]).any(2)
     out[torch.arange(len(sizes)), first] = False
     expected = torch.nn.functional.cross_entropy(
         full.masked_fill(out, -torch.inf), first, reduction="sum"

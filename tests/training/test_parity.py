@@ -151,6 +151,7 @@ def test_every_loss_on_any_number_of_ranks_equals_the_formula_on_the_joined_batc
     joined = naive.Joined(
         group=whole.group,
         hashes=whole.hashes,
+        known=whole.known,
         teacher=whole.teacher,
         answer_mask=whole.answer_mask,
         answer_hashes=whole.answer_hashes,

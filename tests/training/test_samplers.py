@@ -146,6 +146,13 @@ def test_each_positive_has_its_turn(positives: int, seed: int) -> None:
     assert {d.documents[0] for d in drawn if d} == set(item.documents[:positives])
 
 
+def test_a_group_knows_the_positives_that_were_not_drawn() -> None:
+    drawn = GroupSampler(3)(sample(4, 5), Visit(1, 0))
+    assert drawn is not None
+    assert {drawn.documents[0], *drawn.others} == {"d0", "d1", "d2", "d3"}
+    assert len(drawn.others) == 3
+
+
 def test_drawn_negatives_stand_in_the_teachers_order() -> None:
     drawn = GroupSampler(6)(sample(2, 20, scores=True), Visit(5, 0))
     assert drawn is not None and drawn.scores is not None

@@ -57,6 +57,7 @@ class Data:
     passages: Inputs
     answers: Inputs
     hashes: Tensor
+    known: Tensor
     teacher: Tensor
     labels: Tensor
     answer_mask: Tensor
@@ -70,7 +71,7 @@ class Data:
 
 
 def data(size: int = 9, group: int = 3, answers: int = 2, seed: int = 3) -> Data:
-    """Random tokens, duplicate texts among passages, absent and negative answers, ties."""
+    """Random tokens, duplicates and known positives, absent and negative answers, ties."""
     g = torch.Generator().manual_seed(seed)
 
     def inputs(n: int) -> Inputs:
@@ -79,6 +80,10 @@ def data(size: int = 9, group: int = 3, answers: int = 2, seed: int = 3) -> Data
         ids = torch.randint(1, VOCABULARY, (n, LENGTH), generator=g) * mask
         return {"input_ids": ids, "attention_mask": mask}
 
+    hashes = torch.randint(0, size * 2, (size * group,), generator=g)
+    known = torch.cat(
+        [hashes[::group, None], torch.randint(0, size * 2, (size, 2), generator=g)], 1
+    )
     answer_mask = torch.rand(size, answers, generator=g) > 0.3
     answer_mask[:, 1:] &= answer_mask[:, :1]
     answer_mask[0], answer_mask[1] = True, False
@@ -86,7 +91,8 @@ def data(size: int = 9, group: int = 3, answers: int = 2, seed: int = 3) -> Data
         queries=inputs(size),
         passages=inputs(size * group),
         answers=inputs(size * answers),
-        hashes=torch.randint(0, size * 2, (size * group,), generator=g),
+        hashes=hashes,
+        known=known,
         teacher=torch.randint(0, 4, (size, group), generator=g).double(),
         labels=(torch.rand(size, group, generator=g) > 0.5).double(),
         answer_mask=answer_mask,
@@ -123,6 +129,7 @@ def batch(
         mask_BD=torch.ones(len(rows), whole.group, dtype=torch.bool),
         queries=some(whole.queries, i),
         passages=some(whole.passages, spread(whole.group)),
+        known_BK=whole.known[i],
         pairs=None,
         targets_BD=whole.teacher[i] if teacher else None,
         labels_BD=whole.labels[i],
