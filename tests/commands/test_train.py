@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +111,44 @@ def test_listeners_evaluate_and_keep_the_best(files: Path, model: Path) -> None:
     settings = json.loads(Path("a/listeners/dev/best/nDCG@10/settings.json").read_text())
     assert settings["key"] == "nDCG@10" and settings["listener"] == "dev"
     assert not Path("a/listeners/dev/best/R@5").exists()
+
+
+def test_a_killed_command_that_is_resumed_learns_and_decides_as_if_undisturbed(
+    files: Path, model: Path
+) -> None:
+    words = [
+        *(*VALIDATION, "validation.dev.metrics={nDCG@10: true, R@5: false}", "steps=100"),
+        *("validation.dev.interval=5", "validation.dev.early_stop=15", "validation.dev.warmup=20"),
+        *("checkpoint.every=3", "optim.lr=1e-3"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raydist", *line(model, "killed", *words)],
+        stderr=subprocess.DEVNULL,
+    )
+    while len(list(Path("killed/listeners/dev").glob("history.jsonl"))) == 0 or (
+        len(Path("killed/listeners/dev/history.jsonl").read_text().splitlines()) < 5
+    ):
+        assert process.poll() is None, "the run was over before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not Path("killed/manifest.json").exists()
+    assert main([*line(model, "killed", *words), "--resume"]) == 0
+    assert main(line(model, "whole", *words)) == 0
+    seen = [
+        (
+            [(e["step"], e["loss"], e["grad_norm"]) for e in metrics(out)],
+            Path(out, "listeners/dev/history.jsonl").read_text(),
+            json.loads(Path(out, "listeners/dev/info.json").read_text()),
+            json.loads(Path(out, "manifest.json").read_text())["outcome"]["stopped"],
+            Path(out, "checkpoint-final/model.safetensors").read_bytes(),
+            Path(out, "listeners/dev/best/nDCG@10/model.safetensors").read_bytes(),
+        )
+        for out in ("killed", "whole")
+    ]
+    assert seen[0] == seen[1]
+    best = seen[0][2]["nDCG@10"]["step"]
+    assert seen[0][3] and best >= 20 and seen[0][0][-1][0] == best + 15
 
 
 def test_a_run_is_in_mlflow_with_its_configuration_and_losses(
