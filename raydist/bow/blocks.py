@@ -6,7 +6,7 @@ window, C candidates.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +15,34 @@ from raydist.bow.codec import BLOCK_SLACK, unpack_docs, unpack_tfs
 from raydist.bow.intrinsics import inlined, kernel, load64, prefetch
 
 __all__ = [
+    "ALLOWED",
+    "BELOW",
     "BINS",
+    "BLOCK",
+    "DOCS",
+    "FACTS",
+    "FINAL",
+    "FIRST",
+    "FREQS",
+    "GROUPS",
+    "INVERSE",
+    "NONE",
+    "NORMS",
+    "ORDER",
+    "PACKED",
+    "PLACE",
+    "RAW_DOCS",
+    "RAW_TFS",
+    "SEGMENT_ROWS",
+    "TERMS",
     "TFS",
+    "TOP",
+    "UNCHECKED_CHUNKS",
+    "WIDE",
     "WINDOW",
-    "Lists",
-    "Postings",
     "count_of",
     "load_docs",
     "load_tfs",
-    "make_lists",
     "not_below",
     "quantised",
     "row_of",
@@ -46,7 +65,6 @@ BINS = 512
 """Of a sum's 16 bits, for the first threshold."""
 
 NONE = U(0xFFFFFFFFFFFFFFFF)
-_ROOM = 1 << 17  # candidates beside 4 k
 
 # Rows of `state` [10, q + 1]: what is known of each term.
 FIRST = U(0)  # first block, and the end in the column behind
@@ -61,54 +79,18 @@ ORDER = U(8)  # terms by largest impact
 BELOW = U(9)  # sums of the largest impacts in that order
 
 
-class Postings(NamedTuple):
-    """The arrays of a segment that `rank` reads."""
-
-    packed: Array
-    docs: Array  # raw segments only
-    tfs: Array
-    norms: Array
-    unchecked: Array  # chunks of the file of `packed` whose checksums were not compared
-
-
-class Lists(NamedTuple):
-    """Working memory of one query at a time."""
-
-    state: Array
-    ends: Array  # [B] last document
-    tops: Array  # [B] largest Q
-    spots: Array  # [B] where the block lies | widths << 48
-    docs: Array  # [q, block_size + slack] unpacked
-    tfs: Array  # the same, tf - 1
-    table: Array  # [q, 16 * 256] Q << 16 | payload by tf - 1 and norm
-    sums: Array  # [W + 128], zero between windows
-    masks: Array
-    hits: Array  # [block_size + 1]
-    found: Array  # [C] candidates in ascending order
-    value: Array  # [C] their sums << 16 | payload
-    exact: Array  # [C]
-    bins: Array
-
-
-def make_lists(terms: int, blocks: int, block_size: int, k: int) -> Lists:
-    """Returns working memory for queries of up to so many terms and blocks, and this k."""
-    room = 4 * k + _ROOM + WINDOW + 64
-    return Lists(
-        np.zeros((10, terms + 1), np.uint64),
-        np.empty(blocks, np.uint32),
-        np.empty(blocks, np.uint32),
-        np.empty(blocks, np.uint64),
-        np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
-        np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
-        np.empty((terms, 16 * 256), np.uint32),
-        np.zeros(WINDOW + 128, np.uint32),
-        np.empty((2, WINDOW // 64 + 1), np.uint64),
-        np.empty(block_size + 1, np.uint32),
-        np.empty(room, np.uint32),
-        np.empty(room, np.uint32),
-        np.empty(room, np.float64),
-        np.empty(BINS, np.int64),
-    )
+# Rows of the table of a segment's addresses.
+SEGMENT_ROWS = 10
+PACKED = U(0)
+RAW_DOCS = U(1)  # raw segments only, as are RAW_TFS
+RAW_TFS = U(2)
+NORMS = U(3)
+UNCHECKED_CHUNKS = U(4)  # chunks of the file of PACKED whose checksums were not compared
+ALLOWED = U(5)  # 1 for documents that may be found, or empty for all
+INVERSE = U(6)  # Lucene's inverse denominator per norm byte
+TERMS = U(7)  # the dictionary, as are GROUPS
+GROUPS = U(8)
+FACTS = U(9)  # terms, largest norm byte
 
 
 @inlined

@@ -10,13 +10,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.intrinsics import at_least_32, clear_32, kernel, ones, trailing_zeros
+from raydist.bow.intrinsics import (
+    at_least_32,
+    bits_of_float,
+    clear_32,
+    float_of_bits,
+    kernel,
+    ones,
+    trailing_zeros,
+)
 
-__all__ = ["collect", "keep", "keep_allowed", "kth_largest"]
+__all__ = ["answer", "collect", "keep", "keep_allowed", "kth_largest"]
 
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32
+
+_FEW = 24  # sorted by insertion
 
 
 @kernel
@@ -118,3 +128,48 @@ def collect(
         for eighth in range(U(8)):
             clear_32(sums, offset + (eighth << U(5)))
     return count
+
+
+@kernel
+def answer(
+    found: Array, exact: Array, count: Any, keys: Array, bins: Array, docs: Array, scores: Array
+) -> None:
+    """Writes the candidates, which ascend, by descending score; ties stay in order.
+
+    A radix sort of the scores' bits; keys are [2, C].
+    """
+    for i in range(count):
+        score = U(~bits_of_float(np.float32(exact[i])))
+        keys[0, i] = (score << U(32)) | U(found[i])
+    at: Any = U(0)
+    if count <= U(_FEW):
+        for a in range(U(1), count):
+            key = keys[0, a]
+            left: Any = U(a)
+            while left > U(0) and keys[0, left - U(1)] > key:
+                keys[0, left] = keys[0, left - U(1)]
+                left -= U(1)
+            keys[0, left] = key
+    else:
+        for shift in range(U(32), U(64), U(8)):
+            bins[:256] = 0
+            for i in range(count):
+                bins[(keys[at, i] >> shift) & U(255)] += 1
+            if bins[(keys[at, U(0)] >> shift) & U(255)] == np.int64(count):
+                continue
+            before = 0
+            for digit in range(256):
+                size = bins[digit]
+                bins[digit] = before
+                before += size
+            to = U(1) - at
+            for i in range(count):
+                key = keys[at, i]
+                bin = (key >> shift) & U(255)
+                keys[to, U(bins[bin])] = key
+                bins[bin] += 1
+            at = to
+    for i in range(count):
+        key = keys[at, i]
+        docs[i] = np.int64(key & U(0xFFFFFFFF))
+        scores[i] = float_of_bits(~U32(key >> U(32)))

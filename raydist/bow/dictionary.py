@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["GROUP", "find", "measure", "pick", "put", "take"]
+__all__ = ["GROUP", "find", "find_one", "measure", "pick", "put", "take"]
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -215,66 +215,73 @@ def _head_above(data: Array, o: Any, keys: Array, start: Any, stop: Any) -> Any:
 
 
 @kernel
+def find_one(
+    data: Array, groups: Array, strings: Any, keys: Array, start: Any, stop: Any, row: Array
+) -> None:
+    """Looks up the key `keys[start : stop]` among sorted strings.
+
+    `row` (uint64 [2 + 2 K]) receives 1 where it is there, its position (where it would be, if not),
+    then its numbers (0 if not there) and the sums of the numbers before it.
+    """
+    width = U(groups.shape[1] - 1)
+    low = U(0)
+    high = U(groups.shape[0] - 1)
+    while low < high:
+        middle = (low + high) >> U(1)
+        if _head_above(data, groups[middle, 0], keys, start, stop):
+            high = middle
+        else:
+            low = middle + U(1)
+    for n in range(U(2) + U(2) * width):
+        row[n] = U(0)
+    if low == U(0):
+        return
+    group = low - U(1)
+    for n in range(width):
+        row[U(2) + width + n] = groups[group, U(1) + n]
+    o = groups[group, 0]
+    position = group * U(GROUP)
+    end = min(position + U(GROUP), U(strings))
+    length = stop - start
+    match = U(0)  # bytes that the key shares with the entry before, which is below the key
+    found = False
+    while position < end:
+        shared, o = _read_number(data, o)
+        more, o = _read_number(data, o)
+        if shared < match:
+            break
+        if shared == match:
+            here = U(0)
+            while (
+                here < more
+                and match + here < length
+                and data[o + here] == keys[start + match + here]
+            ):
+                here += U(1)
+            if here == more:
+                found = match + here == length
+            elif match + here == length or data[o + here] > keys[start + match + here]:
+                break
+            match += here
+        o += more
+        for n in range(width):
+            value, o = _read_number(data, o)
+            if found:
+                row[U(2) + n] = value
+            else:
+                row[U(2) + width + n] += value
+        if found:
+            break
+        position += U(1)
+    row[0] = U(found)
+    row[1] = position
+
+
+@kernel
 def find(
     data: Array, groups: Array, strings: Any, offsets_S1: Array, keys: Array, rows: Array
 ) -> None:
-    """Looks up keys among sorted strings.
-
-    `rows` (uint64 [S, 2 + 2 K]) receives for each key: 1 where it is there, its position (where it
-    would be, if not), then its numbers (0 if not there) and the sums of the numbers before it.
-    """
-    width = U(groups.shape[1] - 1)
+    """Looks up many keys, one after another in `keys`; see `find_one` for `rows` [S, 2 + 2 K]."""
     for i in range(offsets_S1.shape[0] - 1):
-        start = U(offsets_S1[i])
-        stop = U(offsets_S1[i + 1])
-        low = U(0)
-        high = U(groups.shape[0] - 1)
-        while low < high:
-            middle = (low + high) >> U(1)
-            if _head_above(data, groups[middle, 0], keys, start, stop):
-                high = middle
-            else:
-                low = middle + U(1)
-        for n in range(U(2) + U(2) * width):
-            rows[i, n] = U(0)
-        if low == U(0):
-            continue
-        group = low - U(1)
-        for n in range(width):
-            rows[i, U(2) + width + n] = groups[group, U(1) + n]
-        o = groups[group, 0]
-        position = group * U(GROUP)
-        end = min(position + U(GROUP), U(strings))
-        length = stop - start
-        match = U(0)  # bytes that the key shares with the entry before, which is below the key
-        found = False
-        while position < end:
-            shared, o = _read_number(data, o)
-            more, o = _read_number(data, o)
-            if shared < match:
-                break
-            if shared == match:
-                here = U(0)
-                while (
-                    here < more
-                    and match + here < length
-                    and data[o + here] == keys[start + match + here]
-                ):
-                    here += U(1)
-                if here == more:
-                    found = match + here == length
-                elif match + here == length or data[o + here] > keys[start + match + here]:
-                    break
-                match += here
-            o += more
-            for n in range(width):
-                value, o = _read_number(data, o)
-                if found:
-                    rows[i, U(2) + n] = value
-                else:
-                    rows[i, U(2) + width + n] += value
-            if found:
-                break
-            position += U(1)
-        rows[i, 0] = U(found)
-        rows[i, 1] = position
+        start, stop = U(offsets_S1[i]), U(offsets_S1[i + 1])
+        find_one(data, groups, strings, keys, start, stop, rows[i])

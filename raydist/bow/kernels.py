@@ -24,21 +24,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raydist.bow.addresses import flat, grid
 from raydist.bow.blocks import (
+    ALLOWED,
     BELOW,
     BLOCK,
     DOCS,
+    FACTS,
     FINAL,
     FIRST,
     FREQS,
+    INVERSE,
     NONE,
+    NORMS,
     ORDER,
+    PACKED,
     PLACE,
+    RAW_DOCS,
+    RAW_TFS,
+    SEGMENT_ROWS,
     TOP,
+    UNCHECKED_CHUNKS,
     WIDE,
     WINDOW,
-    Lists,
-    Postings,
     count_of,
     load_docs,
     load_tfs,
@@ -47,11 +55,11 @@ from raydist.bow.blocks import (
     seek,
     value_of,
 )
-from raydist.bow.candidates import collect, keep, keep_allowed, kth_largest
+from raydist.bow.candidates import answer, collect, keep, keep_allowed, kth_largest
 from raydist.bow.codec import BLOCK_SLACK
 from raydist.bow.files import CHUNK
 from raydist.bow.impacts import fill, reached, skips
-from raydist.bow.intrinsics import bits_of_float, kernel, load64
+from raydist.bow.intrinsics import kernel, load64
 from raydist.bow.windows import (
     add_list,
     enter_window,
@@ -60,8 +68,31 @@ from raydist.bow.windows import (
     stream_list,
     sweep_list,
 )
+from raydist.bow.workspace import (
+    BEST_DOCS,
+    BEST_SCORES,
+    BINNED,
+    COUNTS,
+    DOCS_OF,
+    ENDS,
+    EXACT,
+    FOUND,
+    HITS,
+    KEYS,
+    MASKS,
+    MOST_TERMS,
+    ROWS,
+    SPOTS,
+    STATE,
+    SUMS,
+    TABLE,
+    TFS_OF,
+    TOPS,
+    VALUE,
+    WEIGHTS,
+)
 
-__all__ = ["OVERFLOW", "UNCHECKED", "rank"]
+__all__ = ["OVERFLOW", "ROOM", "UNCHECKED", "rank"]
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -71,7 +102,10 @@ F32 = np.float32
 OVERFLOW = -1
 """`rank` found more documents within the slack of the k-th than there is room for."""
 
-UNCHECKED = -2
+ROOM = -2
+"""`rank` needs a larger workspace."""
+
+UNCHECKED = -3
 """`rank` met postings whose checksums were not compared yet."""
 
 LOW = U(0xFFFFFFFF)
@@ -124,38 +158,64 @@ def _rescore(
 
 @kernel
 def rank(
-    p: Postings,
-    s: Lists,
-    rows: Array,
-    weights: Array,
-    inverse: Array,
-    top_norm: Any,
-    k: Any,
-    floor: Any,
-    allowed: Array,
-    keys: Array,
+    segments: Array, workspace: Array, number: Any, block_size: Any, k: Any, floor: Any
 ) -> Any:
     """Finds the best documents of a segment.
 
     Args:
-        p: the segment.
-        s: working memory with room for the query's terms and blocks, made for this k or more.
-        rows: what the dictionary said of each term (uint64 [q, 6]), all of them found.
-        weights: boost * idf per term (float32 [q]).
-        inverse: Lucene's inverse denominator per norm byte (float32 [256]).
-        top_norm: the largest norm byte of the segment.
+        segments: addresses of all segments' arrays.
+        workspace: addresses of its arrays, `ROWS` and `WEIGHTS` filled.
+        number: the segment.
+        block_size: its postings per block.
         k: how many documents are wanted, at least 1.
         floor: a score; documents below it are of no use (0 if all are).
-        allowed: 1 for documents that may be found (uint8 [N]), or empty for all.
-        keys: receives bits of ~score << 32 | document, unordered (uint64 [as `s.found`]).
 
     Returns:
-        How many keys were written: all documents whose score is at least the k-th, and some more;
-        or OVERFLOW, or UNCHECKED - j for the term whose postings were not checked.
+        How many documents and scores were written, best first: all whose score is at least the
+        k-th, and some more; or OVERFLOW, ROOM, or UNCHECKED - j for the term whose postings were
+        not checked.
     """
-    packed, raw_docs, raw_tfs, norms, unchecked = p
-    state, ends, tops, spots, docs, tfs, table, sums, masks, hits, found, value, exact, bins = s
-    terms = U(rows.shape[0])
+    first = U(number) * U(SEGMENT_ROWS)
+    packed = flat(segments, first + PACKED, np.uint8)
+    raw_docs = flat(segments, first + RAW_DOCS, np.uint32)
+    raw_tfs = flat(segments, first + RAW_TFS, np.uint32)
+    norms = flat(segments, first + NORMS, np.uint8)
+    unchecked = flat(segments, first + UNCHECKED_CHUNKS, np.bool_)
+    allowed = flat(segments, first + ALLOWED, np.uint8)
+    inverse = flat(segments, first + INVERSE, np.float32)
+    top_norm = flat(segments, first + FACTS, np.uint64)[1]
+    state = grid(workspace, STATE, np.uint64)
+    ends = flat(workspace, ENDS, np.uint32)
+    tops = flat(workspace, TOPS, np.uint32)
+    spots = flat(workspace, SPOTS, np.uint64)
+    docs = grid(workspace, DOCS_OF, np.uint32)
+    tfs = grid(workspace, TFS_OF, np.uint32)
+    table = grid(workspace, TABLE, np.uint32)
+    sums = flat(workspace, SUMS, np.uint32)
+    masks = grid(workspace, MASKS, np.uint64)
+    hits = flat(workspace, HITS, np.uint32)
+    found = flat(workspace, FOUND, np.uint32)
+    value = flat(workspace, VALUE, np.uint32)
+    exact = flat(workspace, EXACT, np.float64)
+    bins = flat(workspace, BINNED, np.int64)
+    terms = U(flat(workspace, COUNTS, np.int64)[number])
+    begin = U(number) * U(MOST_TERMS)
+    rows = grid(workspace, ROWS, np.uint64)[begin : begin + terms]
+    weights = flat(workspace, WEIGHTS, np.float32)[begin : begin + terms]
+
+    if terms == U(0):
+        return np.int64(0)
+    block_size = U(block_size)
+    blocks = U(0)
+    for j in range(terms):
+        blocks += (rows[j, 2] + block_size - U(1)) // block_size
+    if (
+        blocks > U(ends.shape[0])
+        or terms >= U(state.shape[1])
+        or block_size != U(docs.shape[1] - BLOCK_SLACK)
+        or U(4) * U(k) + U(WINDOW + 64) > U(found.shape[0])
+    ):
+        return ROOM
     total = 0.0
     for j in range(terms):
         total += np.float64(weights[j])
@@ -169,7 +229,6 @@ def rank(
     slack = terms + U(1)
     bits = U(4) if terms <= U(4) else U(16) // terms
     documents = U(norms.shape[0])
-    block_size = U(docs.shape[1] - BLOCK_SLACK)
     scaled = np.empty(terms, np.float32)
     best: Any = U(0)
     b = U(0)
@@ -292,7 +351,8 @@ def rank(
         packed, raw_docs, raw_tfs, norms, state, ends, spots, docs, weights, inverse, bits,
         found, value, count, exact,
     )  # fmt: skip
-    for i in range(count):
-        score = U(~bits_of_float(F32(exact[i])))
-        keys[i] = (score << U(32)) | U(found[i])
+    answer(
+        found, exact, count, grid(workspace, KEYS, np.uint64), bins,
+        flat(workspace, BEST_DOCS, np.int64), flat(workspace, BEST_SCORES, np.float32),
+    )  # fmt: skip
     return np.int64(count)

@@ -21,22 +21,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow import kernels
-from raydist.bow.blocks import Lists, Postings, make_lists
+from raydist.bow.addresses import addresses
 from raydist.bow.exhaustive import document_lengths, occurrences, score_all, term_postings
 from raydist.bow.files import readonly
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.query import prepare
 from raydist.bow.scoring import Collection, Scoring, Term
 from raydist.bow.ties import TIES, best
+from raydist.bow.workspace import MOST_TERMS, Workspace
 from raydist.errors import ConfigError
 from raydist.records import RUN, Query, Run
+from raydist.text.lexicon import Lexicon
 
 __all__ = ["BowRetriever", "Explanation", "Part"]
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
 
-_MOST_TERMS = 256  # for the kernel: its sums have 16 bits
+_MOST_WORDS = 1024  # of a text that is ranked by one kernel
+_REMEMBERED = 1 << 18  # terms that a thread's lexicon may hold
 _NO_FILTER = readonly(np.empty(0, np.uint8))
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -67,25 +71,14 @@ class Explanation:
     constant: float = 0.0
 
 
-class _Memory(threading.local):
-    """Working memory of a thread, grown as queries need it."""
+class _Thread(threading.local):
+    """What each thread has of its own."""
 
-    def __init__(self) -> None:
-        self.size = (0, 0, 0, 0)
-        self.lists: Lists
-        self.keys: Array
-
-    def ensure(self, terms: int, blocks: int, block_size: int, k: int) -> None:
-        """Makes room for so many terms and blocks, this size of block and this k."""
-        have = self.size
-        if have[2] != block_size:
-            have = (0, 0, block_size, 0)
-        if have[0] >= terms and have[1] >= blocks and have[3] >= k:
-            return
-        grown = 1 << max(12, (blocks - 1).bit_length())
-        self.size = (max(have[0], terms, 16), max(have[1], grown), block_size, max(have[3], k))
-        self.lists = make_lists(*self.size)
-        self.keys = np.empty(len(self.lists.found), np.uint64)
+    def __init__(self, segments: int) -> None:
+        self.workspace = Workspace(segments)
+        self.lexicon: Lexicon | None = None
+        self.addresses: Array
+        self.version = -1
 
 
 class BowRetriever:
@@ -139,6 +132,7 @@ class BowRetriever:
         elif (model == "impact") != bool(index.unit):
             raise ConfigError(f"model = {model!r}: impact is for indexes of weighted terms, alone")
         self.index = index
+        self._size = len(index)
         self.scoring = Scoring(model, k1, b, delta, mu, weight, lengths)
         self.ties = ties
         self._threads = threads
@@ -146,21 +140,40 @@ class BowRetriever:
         self._collection = Collection(index.documents, index.tokens, mean, index.unit or 1.0)
         self._pruned = pruned and model == "lucene" and lengths == "norm"
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
-        self._postings = [
-            Postings(s.packed, s.raw_docs, s.raw_tfs, s.norms_N, s.files.unchecked("postings"))
-            for s in index.segments
-        ]
-        self._top_norms = [int(s.norms_N.max(initial=0)) for s in index.segments]
         self._allowed = self._masks(only, exclude)
-        self._memory = _Memory()
+        self._point()
+        self._thread = _Thread(len(index.segments))
 
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
         """Returns this search among these documents alone; ids that are not here do not matter."""
         wanted = pa.array(list(doc_ids), pa.string())
-        flags = pc.is_in(self.index.doc_ids, value_set=wanted)
+        found = pc.is_in(self.index.doc_ids, value_set=wanted)
+        flags = found.cast(pa.uint8()).to_numpy(zero_copy_only=False)
+        if self._allowed is not None:
+            flags = flags & np.concatenate(self._allowed)
         other = copy.copy(self)
-        other._allowed = self._cut(flags.cast(pa.uint8()).to_numpy(zero_copy_only=False))
+        other._allowed = self._cut(flags)
+        other._point()
         return other
+
+    def _point(self) -> None:
+        """Notes the addresses of the arrays that the kernels read, SEGMENT_ROWS of each segment."""
+        arrays: list[Array] = []
+        for number, segment in enumerate(self.index.segments):
+            facts = [segment.size, int(segment.norms_N.max(initial=0))]
+            arrays += [
+                segment.packed,
+                segment.raw_docs,
+                segment.raw_tfs,
+                segment.norms_N,
+                segment.files.unchecked("postings"),
+                _NO_FILTER if self._allowed is None else self._allowed[number],
+                self._inverse,
+                *segment.dictionary,
+                np.array(facts, np.uint64),
+            ]
+        self._arrays = arrays  # kept alive
+        self._segments = addresses(arrays)
 
     def _masks(
         self, only: Iterable[str] | None, exclude: Iterable[str] | None
@@ -211,25 +224,46 @@ class BowRetriever:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
+        if self._pruned and k > 0:
+            found = self._rank_text(text, min(k, max(1, self._size)))
+            if found is not None:
+                return found
         return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
 
     def rank_terms(self, query: Mapping[str, float], k: int) -> tuple[Array, Array]:
         """Does the same for terms with their weights (in a text: how often each occurs)."""
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
-        k = min(k, max(1, len(self.index)))
+        k = min(k, max(1, self._size))
         rows, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(rows, df, list(query.values()))
-        if not self._pruned or len(query) > _MOST_TERMS:
-            docs, scores = self._rank_all(rows, terms)
-        else:
-            weights = self._weights(terms)
-            if len(rows) == 1 and self.ties == "docid":
-                keys = self._keys(0, rows[0], terms, weights, k, 0.0)
-                keys.sort()
-                return _unpack(keys[:k])
-            docs, scores = self._rank_segments(rows, terms, weights, k)
+        if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
+            self._thread.workspace.enter(rows, self._weights(terms))
+            found = self._rank_segments(k)
+            if found is not None:
+                return found
+        docs, scores = self._rank_all(rows, terms)
         return best(docs, scores, k, self.ties, self.index.pick_ids)
+
+    def _rank_text(self, text: str, k: int) -> Ranking | None:
+        """Ranks by the kernels, or returns None for a query that they do not take."""
+        thread = self._thread
+        lexicon = thread.lexicon
+        if lexicon is None or len(lexicon.terms) > _REMEMBERED:
+            assert self.index.analyzer is not None
+            lexicon = thread.lexicon = self.index.analyzer.lexicon()
+            thread.version = -1
+        numbers = lexicon.numbers(text)
+        if len(numbers) > _MOST_WORDS:
+            return None
+        if thread.version != lexicon.terms.version:
+            thread.version = lexicon.terms.version
+            thread.addresses = addresses([lexicon.terms.heap, lexicon.terms.starts])
+        table = thread.workspace.table
+        documents = self.index.documents
+        if not prepare(self._segments, thread.addresses, table, numbers, documents):
+            return None
+        return self._rank_segments(k)
 
     def explain(self, text: str, doc_id: str) -> Explanation:
         """Returns what each term of a text adds to a document's score.
@@ -291,74 +325,49 @@ class BowRetriever:
         segment = self.index.segments[number]
         return score_all(segment, rows, terms, self.scoring, self._collection, tokens, allowed)
 
-    def _rank_segments(
-        self, rows: Sequence[Array], terms: Sequence[Term], weights: Array, k: int
-    ) -> tuple[Array, Array]:
-        """Returns candidates that include all documents whose score is at least the k-th."""
+    def _rank_segments(self, k: int) -> Ranking | None:
+        """Ranks by the terms in the workspace; None where there are too many ties for it."""
+        workspace = self._thread.workspace
+        if len(self.index.segments) == 1:
+            count = self._rank_segment(0, k, 0.0)
+            if count < 0:
+                return None
+            if self.ties == "docid":
+                count = min(count, k)
+                return workspace.docs[:count].copy(), workspace.scores[:count].copy()
+            docs, scores = workspace.docs[:count], workspace.scores[:count]
+            return best(docs, scores, k, self.ties, self.index.pick_ids)
         docs, scores = _NOTHING
         floor = 0.0
-        for number, found in enumerate(rows):
-            keys = self._keys(number, found, terms, weights, k, floor)
-            new_docs, new_scores = _unpack(keys)
-            docs = np.concatenate([docs, new_docs + self.index.bases[number]])
-            scores = np.concatenate([scores, new_scores])
+        for number, base in enumerate(self.index.bases):
+            count = self._rank_segment(number, k, floor)
+            if count < 0:
+                return None
+            docs = np.concatenate([docs, workspace.docs[:count] + base])
+            scores = np.concatenate([scores, workspace.scores[:count]])
             if len(docs) >= k:
                 floor = float(np.partition(scores, len(scores) - k)[len(scores) - k])
                 kept = scores >= floor
                 docs, scores = docs[kept], scores[kept]
-        return docs, scores
+        return best(docs, scores, k, self.ties, self.index.pick_ids)
 
-    def _keys(
-        self,
-        number: int,
-        rows: Array,
-        terms: Sequence[Term],
-        weights: Array,
-        k: int,
-        floor: float,
-    ) -> Array:
-        """Returns ~score << 32 | document of a segment's candidates, unordered."""
-        here = rows[:, 0] > 0
-        if not here.all():
-            rows, weights = rows[here], weights[here]
-            terms = [term for term, found in zip(terms, here.tolist()) if found]
-        if not len(rows):
-            return np.empty(0, np.uint64)
+    def _rank_segment(self, number: int, k: int, floor: float) -> int:
+        """Returns how many candidates of a segment are in the workspace, or kernels.OVERFLOW."""
         segment = self.index.segments[number]
+        workspace = self._thread.workspace
+        rows = workspace.rows[number]
         if not segment.compress:
-            for row in rows:
+            for row in rows[: workspace.counts[number]].tolist():
                 for name in ("docs", "tfs"):
-                    segment.files.check(name, 4 * int(row[4]), 4 * int(row[4] + row[2]))
+                    segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
         size = segment.block_size
-        blocks = sum(-(-term_df // size) for term_df in rows[:, 2].tolist())
-        memory = self._memory
-        memory.ensure(len(rows), blocks, size, k)
         while True:
-            count = kernels.rank(
-                self._postings[number],
-                memory.lists,
-                rows,
-                weights,
-                self._inverse,
-                self._top_norms[number],
-                k,
-                floor,
-                _NO_FILTER if self._allowed is None else self._allowed[number],
-                memory.keys,
-            )
-            if count > kernels.UNCHECKED:
-                break
-            row = rows[kernels.UNCHECKED - count]
-            segment.files.check("postings", int(row[5]), int(row[5] + row[3]))
-        if count == kernels.OVERFLOW:
-            docs, scores = self._score_all(number, rows, terms)
-            return (~scores.view(np.uint32)).astype(np.uint64) << np.uint64(32) | docs.astype(
-                np.uint64
-            )
-        return memory.keys[:count].copy()
-
-
-def _unpack(keys: Array) -> tuple[Array, Array]:
-    """Returns documents (int64) and scores (float32)."""
-    docs = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    return docs, (~(keys >> np.uint64(32)).astype(np.uint32)).view(np.float32)
+            count: int = kernels.rank(self._segments, workspace.table, number, size, k, floor)
+            if count > kernels.ROOM:
+                return count
+            if count == kernels.ROOM:
+                df = rows[: workspace.counts[number], 2].tolist()
+                workspace.grow(len(df) + 1, sum(-(-each // size) for each in df), size, k)
+            else:
+                row = rows[kernels.UNCHECKED - count].tolist()
+                segment.files.check("postings", row[5], row[5] + row[3])

@@ -49,6 +49,7 @@ class Segment:
         tokens: sum of the documents' lengths.
         block_size: postings per block.
         compress: whether postings are bit-packed.
+        dictionary: the bytes of the terms and their groups.
         files: its files; `files.verify()` checks every byte.
     """
 
@@ -67,8 +68,8 @@ class Segment:
             self.files.check(name)
         self.norms_N = self.files.array("norms")
         self.packed = self.files.array("postings")
-        self._terms = self.files.array("terms")
-        self._groups = self.files.array("terms.groups", np.uint64).reshape(-1, 3)
+        groups = self.files.array("terms.groups", np.uint64).reshape(-1, 3)
+        self.dictionary = self.files.array("terms"), groups
         empty = readonly(np.empty(0, np.uint32))
         self.raw_docs = empty if self.compress else self.files.array("docs", np.uint32)
         self.raw_tfs = empty if self.compress else self.files.array("tfs", np.uint32)
@@ -130,7 +131,7 @@ class Segment:
         assert 0 <= first <= last <= self.size
         if first == last:
             return pa.array([], pa.large_binary()), np.empty((0, 2), np.uint64), 0, 0
-        terms, numbers_TK, sums = _decode(self._terms, self._groups, first, last)
+        terms, numbers_TK, sums = _decode(*self.dictionary, first, last)
         return terms, numbers_TK, int(sums[1]), int(sums[0])
 
     def lower_bound(self, term: bytes) -> int:
@@ -147,7 +148,7 @@ class Segment:
         offsets.flags.writeable = False
         keys = np.frombuffer(b"".join(terms) or b"\0", np.uint8)
         rows = np.empty((len(terms), 6), np.uint64)
-        dictionary.find(self._terms, self._groups, self.size, offsets, keys, rows)
+        dictionary.find(*self.dictionary, self.size, offsets, keys, rows)
         return rows
 
     def postings(self, first: int, last: int) -> tuple[Array, Array, Array]:

@@ -163,14 +163,9 @@ class Analyzer:
 
     def tokens(self, text: str) -> list[str]:
         """Returns the terms of a text in order."""
-        import numpy as np
-
         kept: dict[Any, tuple[Lexicon, list[str]]] = _LOCAL.__dict__
         lexicon, names = kept.get(self) or (self.lexicon(), [])
-        data = text.encode("utf-8", "surrogatepass")
-        offsets = np.array([0, len(data)])
-        offsets.flags.writeable = False
-        terms, _ = lexicon.analyze(np.frombuffer(data, np.uint8), offsets)
+        terms = lexicon.numbers(text)
         if len(lexicon.terms) > len(names):
             new = lexicon.terms.strings(len(names))
             names += [term.decode("utf-8", "surrogatepass") for term in new.to_pylist()]

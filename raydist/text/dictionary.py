@@ -161,6 +161,7 @@ class Dictionary:
         starts: where each string begins in `heap`, uint64, one more than strings.
         heap: all strings one after another, uint8.
         used: uint64 [2]: strings, bytes.
+        version: changes where one of these arrays is replaced by a larger one.
     """
 
     def __init__(self, capacity: int = 1 << 12) -> None:
@@ -168,6 +169,7 @@ class Dictionary:
         self.starts = np.zeros(capacity // 2 + 1, np.uint64)
         self.heap = np.zeros(SPARE, np.uint8)
         self.used = np.zeros(2, np.uint64)
+        self.version = 0
 
     def __len__(self) -> int:
         return int(self.used[0])
@@ -191,9 +193,11 @@ class Dictionary:
             slots = np.zeros(4 * capacity, np.uint64)
             _rehash(self.slots, slots)
             self.slots = slots
+            self.version += 1
             self.starts = _grown(self.starts, capacity // 2 + 1)
         need = int(self.used[1]) + nbytes + PAD
         if need > len(self.heap):
+            self.version += 1
             self.heap = _grown(self.heap, max(need, 2 * len(self.heap)))
 
     def add(self, data: Array, starts: Array) -> Array:

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.addresses import addresses, flat
 from raydist.bow.files import readonly
 from raydist.bow.intrinsics import kernel
 from raydist.text import porter
 from raydist.text.dictionary import PAD, Dictionary
-from raydist.text.tokenizer import Tokenizer
+from raydist.text.tokenizer import OFFSETS, PLACE, TOKENS, USED, Tokenizer, tokenize
 
 __all__ = ["Lexicon"]
 
@@ -26,7 +27,9 @@ Array = npt.NDArray[Any]
 Stem = Callable[[list[str]], list[str]]
 
 _NO_TERM = 0xFFFFFFFF
+_ROOM, _NEW = -1, -2
 _NO_BYTES = readonly(np.zeros(0, np.uint8))
+_NO_TERMS = readonly(np.zeros(0, np.uint32))
 
 
 @kernel
@@ -44,6 +47,31 @@ def _words_to_terms(words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: 
         begin = ends_N[text]
         lengths_N[text] = kept - before
     return kept
+
+
+@kernel
+def _terms_of_text(table: Array, more: Array, possessive: Any, known: Any, size: Any) -> Any:
+    """Replaces the words of one text by terms and returns how many there are.
+
+    Or returns _ROOM or _NEW, for more room or for words that are not known yet: then it goes on if
+    called again with `size` 0. `size` is the text's bytes, `more` the address of `term_of_S`.
+    """
+    place = flat(table, PLACE, np.uint64)
+    if size:
+        flat(table, OFFSETS, np.int64)[1] = size
+        place[:] = np.uint64(0)
+    if not tokenize(table, possessive):
+        return _ROOM
+    if flat(table, USED, np.uint64)[0] > known:
+        return _NEW
+    words_W = flat(table, TOKENS, np.uint32)
+    term_of_S = flat(more, np.uint64(0), np.uint32)
+    kept = np.uint64(0)
+    for w in range(place[2]):
+        term = term_of_S[words_W[w]]
+        words_W[kept] = term
+        kept += np.uint64(term != np.uint32(_NO_TERM))
+    return np.int64(kept)
 
 
 class Lexicon:
@@ -75,6 +103,11 @@ class Lexicon:
         self._words.add(*_joined(stops))
         self._term_of = np.full(max(1024, 2 * len(stops)), _NO_TERM, np.uint32)
         self._known = len(self._words)
+        self._text = np.zeros(1 << 10, np.uint8)
+        self._bounds = np.zeros(2, np.int64)
+        self._end = np.zeros(1, np.uint64)
+        self._more = addresses([self._term_of])
+        self._aimed = False
 
     @property
     def nbytes(self) -> int:
@@ -92,11 +125,37 @@ class Lexicon:
 
     def analyze(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
         """Does the same for texts as bytes (uint8) and offsets (int64), both read-only."""
+        self._aimed = False
         words_W, ends_N = self._tokenizer(data, offsets_N1)
         self._learn()
         lengths_N = np.empty(len(ends_N), np.uint32)
         kept = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
         return words_W[:kept], lengths_N
+
+    def numbers(self, text: str) -> Array:
+        """Returns the terms of one text, uint32 [W], valid until the next call."""
+        data = text.encode("utf-8", "surrogatepass")
+        size = len(data)
+        if not size:
+            return _NO_TERMS
+        tokenizer = self._tokenizer
+        if size > len(self._text):
+            self._text = np.zeros(2 * size, np.uint8)
+            self._aimed = False
+        self._text.data[:size] = data
+        if not self._aimed:
+            tokenizer.aim(self._text, self._bounds, self._end)
+            self._aimed = True
+        while True:
+            known, possessive = self._known, tokenizer.possessive
+            count = _terms_of_text(tokenizer.table, self._more, possessive, known, size)
+            if count >= 0:
+                return tokenizer.tokens[:count]
+            if count == _ROOM:
+                tokenizer.make_room()
+            else:
+                self._learn()
+            size = 0
 
     def _learn(self) -> None:
         """Gives the words that are new since the last call their terms."""
@@ -107,6 +166,7 @@ class Lexicon:
             larger = np.empty(2 * last, np.uint32)
             larger[:first] = self._term_of[:first]
             self._term_of = larger
+            self._more = addresses([larger])
         starts = self._words.starts[first : last + 1]
         data = self._words.heap[int(starts[0]) : int(starts[-1]) + PAD]
         starts = starts - starts[0]

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.intrinsics import kernel, prefetch
+from raydist.bow.addresses import addresses, flat, grid
+from raydist.bow.intrinsics import kernel, prefetch, trailing_zeros
 from raydist.text.dictionary import SPARE, Dictionary, add, hash_keys, read_keys
 from raydist.text.grammar import TABLES
 from raydist.text.scan import LONGEST, joints, match, scan_ascii, strip_possessive
 
-__all__ = ["Tokenizer"]
+__all__ = ["OFFSETS", "PLACE", "TOKENS", "USED", "Tokenizer", "tokenize"]
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -30,6 +31,14 @@ U = np.uint64
 _BLOCK = 4096  # bytes of text between two checks of the room
 _QUEUE = 64
 _RING = 1 << 15  # bytes of lower-cased text that queued tokens may lie in
+
+# Rows of a tokenizer's table of addresses.
+_DATA = U(0)
+OFFSETS = U(1)
+_ENDS = U(2)
+PLACE = U(3)
+TOKENS = U(13)
+USED = U(17)
 
 
 @kernel
@@ -79,32 +88,31 @@ def _resolve(
 
 
 @kernel
-def _tokenize(
-    data: Array,
-    offsets_N1: Array,
-    place: Array,
-    page_of: Array,
-    classes: Array,
-    lower: Array,
-    next_state: Array,
-    accepting: Array,
-    joint_of: Array,
-    possessive: Any,
-    slots: Array,
-    shift: Any,
-    starts: Array,
-    heap: Array,
-    used: Array,
-    ring: Array,
-    queue: Array,
-    edges: Array,
-    tokens: Array,
-    ends_N: Array,
-) -> Any:
+def tokenize(table: Array, possessive: Any) -> Any:
     """Goes on at `place` (text, byte, tokens so far); returns whether it came to the end.
 
-    Where it returns False, the dictionary or `tokens` need more room.
+    `table` holds the addresses of a tokenizer's arrays. Where this returns False, the dictionary or
+    `tokens` need more room.
     """
+    data = flat(table, _DATA, np.uint8)
+    offsets_N1 = flat(table, OFFSETS, np.int64)
+    ends_N = flat(table, _ENDS, np.uint64)
+    place = flat(table, PLACE, np.uint64)
+    page_of = flat(table, U(4), np.uint16)
+    classes = flat(table, U(5), np.uint8)
+    lower = flat(table, U(6), np.int32)
+    next_state = grid(table, U(7), np.uint8)
+    accepting = flat(table, U(8), np.bool_)
+    joint_of = flat(table, U(9), np.uint8)
+    ring = flat(table, U(10), np.uint8)
+    queue = flat(table, U(11), np.uint64)
+    edges = flat(table, U(12), np.uint32)
+    tokens = flat(table, TOKENS, np.uint32)
+    slots = flat(table, U(14), np.uint64)
+    starts = flat(table, U(15), np.uint64)
+    heap = flat(table, U(16), np.uint8)
+    used = flat(table, USED, np.uint64)
+    shift = U(64) - trailing_zeros(U(slots.shape[0] >> 2))
     text, i, filled = place[0], place[1], place[2]
     queued = U(0)
     base = U(0)
@@ -214,15 +222,22 @@ class Tokenizer:
     Attributes:
         words: the dictionary of distinct words.
         possessive: whether a final 's is cut off.
+        table: the addresses of all arrays, for `tokenize`.
+        place: where `tokenize` is: text, byte, tokens so far.
+        tokens: receives the numbers of words.
     """
 
     def __init__(self, *, possessive: bool, words: Dictionary | None = None) -> None:
         self.words = words or Dictionary()
         self.possessive = possessive
+        self.table = np.zeros((18, 3), np.uint64)
+        self.place = np.zeros(3, np.uint64)
         self._ring = np.zeros(_RING + 64, np.uint8)
         self._queue = np.zeros(5 * _QUEUE, np.uint64)
         self._edges = np.zeros(_BLOCK + 64, np.uint32)
-        self._tokens = np.zeros(1 << 14, np.uint32)
+        self.tokens = np.zeros(1 << 14, np.uint32)
+        self._version = -1
+        self.refresh()
 
     def __call__(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
         """Tokenizes the UTF-8 texts `data[offsets[n] : offsets[n + 1]]`.
@@ -235,27 +250,31 @@ class Tokenizer:
             words of all tokens, uint32 [W], valid until the next call; where each text's end, [N].
         """
         ends_N = np.zeros(len(offsets_N1) - 1, np.uint64)
-        place = np.array([0, offsets_N1[0], 0], np.uint64)
+        self.aim(data, offsets_N1, ends_N)
+        self.place[:] = 0, offsets_N1[0], 0
+        while not tokenize(self.table, self.possessive):
+            self.make_room()
+        return self.tokens[: int(self.place[2])], ends_N
+
+    def aim(self, data: Array, offsets_N1: Array, ends_N: Array) -> None:
+        """Enters texts (uint8), where they begin (int64) and room for their ends (uint64)."""
+        assert data.dtype == np.uint8 and offsets_N1.dtype == np.int64 and ends_N.dtype == np.uint64
+        self.table[:3] = addresses([data, offsets_N1, ends_N])
+        self.refresh()
+
+    def make_room(self) -> None:
+        """Enlarges what `tokenize` found too small."""
+        self.words.reserve(2 * _BLOCK, SPARE)
+        if int(self.place[2]) + 2 * _BLOCK > len(self.tokens):
+            self.tokens = np.resize(self.tokens, 2 * len(self.tokens))
+            self._version = -1
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Enters what has been replaced."""
         words = self.words
-        tables = _tables()
-        while not _tokenize(
-            data,
-            offsets_N1,
-            place,
-            *tables,
-            self.possessive,
-            words.slots,
-            words.shift,
-            words.starts,
-            words.heap,
-            words.used,
-            self._ring,
-            self._queue,
-            self._edges,
-            self._tokens,
-            ends_N,
-        ):
-            words.reserve(2 * _BLOCK, SPARE)
-            if int(place[2]) + 2 * _BLOCK > len(self._tokens):
-                self._tokens = np.resize(self._tokens, 2 * len(self._tokens))
-        return self._tokens[: int(place[2])], ends_N
+        if self._version != words.version:
+            self._version = words.version
+            work = [self.place, *_tables(), self._ring, self._queue, self._edges, self.tokens]
+            arrays = [*work, words.slots, words.starts, words.heap, words.used]
+            self.table[3:] = addresses(arrays)

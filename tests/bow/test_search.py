@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow import search
+from raydist.bow import workspace
 from raydist.bow.index import BowIndex
 from raydist.bow.search import BowRetriever
 from raydist.bow.segment import Segment
@@ -200,6 +200,7 @@ def test_a_text_is_searched_among_the_documents_asked_for(tmp_path: Path) -> Non
     assert docs == ["d3", "d1"] and list(scores) == [everything[d] for d in docs]
     assert [d for _, docs, _ in among.search(asked, 1) for d in docs] == ["d3"]
     assert len(retriever.only([]).search(asked, 10)) == 0
+    assert len(among.only(["d0"]).search(asked, 10)) == 0
     assert len(retriever.search(asked, 10)) == 4  # the whole search is as it was
 
 
