@@ -34,6 +34,7 @@ class DocumentText(_Answer):
     """A document in a result."""
 
     text: str
+    """The document's text."""
 
 
 class RerankResult(_Answer):
@@ -57,7 +58,9 @@ class Usage(_Answer):
     """Tokens of a request."""
 
     prompt_tokens: int = 0
+    """Tokens that the model read; an estimate for embeddings."""
     total_tokens: int = 0
+    """The same: nothing is generated."""
     cached_prefix_tokens: int = 0
     """Tokens of shared prefixes that were not computed again."""
 
@@ -66,13 +69,16 @@ class ApiVersion(_Answer):
     """Cohere's version block."""
 
     version: str = "2"
+    """Of Cohere's API, whose form this is."""
 
 
 class Meta(_Answer):
     """About the answer."""
 
     api_version: ApiVersion = ApiVersion()
+    """What Cohere's clients ask for."""
     warnings: list[str] = []
+    """What was done otherwise than asked, such as truncated documents."""
     timings_ms: dict[str, float] = {}
     """Milliseconds by stage."""
     model_version: str | None = None
@@ -83,62 +89,88 @@ class RerankResponse(_Answer):
     """Results best first; equal scores in the request's order."""
 
     id: str
+    """The request's id: X-Request-Id if it was given."""
     object: Literal["rerank"] = "rerank"
+    """What this is."""
     model: str
+    """The model that answered."""
     results: list[RerankResult]
+    """The documents in order."""
     data: list[RerankResult]
     """The same under Voyage's name."""
     usage: Usage
+    """Tokens of the request."""
     meta: Meta
+    """Warnings, timings, the model's version."""
 
 
 class ScoreResponse(_Answer):
     """One score per document, in the request's order."""
 
     id: str
+    """The request's id: X-Request-Id if it was given."""
     object: Literal["score"] = "score"
+    """What this is."""
     model: str
+    """The model that answered."""
     scores: list[float]
+    """Larger is better."""
     usage: Usage
+    """Tokens of the request."""
     meta: Meta
+    """Warnings, timings, the model's version."""
 
 
 class Embedding(_Answer):
     """One text's vector."""
 
     object: Literal["embedding"] = "embedding"
+    """What this is."""
     index: int
+    """The text's position in the request."""
     embedding: list[float] | str
+    """Numbers, or float32 in little-endian base64."""
 
 
 class EmbeddingsResponse(_Answer):
     """Vectors in the order of the texts."""
 
     object: Literal["list"] = "list"
+    """What this is."""
     model: str
+    """The model that answered."""
     data: list[Embedding]
+    """One entry per text."""
     usage: Usage
+    """Tokens of the request."""
 
 
 class SearchResult(_Answer):
     """One found document."""
 
     rank: int
+    """From 1."""
     id: str
+    """The document's id in the index."""
     score: float
     """The last stage's score."""
     scores: dict[str, float]
     """The score of each stage that saw it."""
     title: str | None = None
+    """Its title, if it has one."""
     text: str | None = None
+    """Its text, where the index keeps texts."""
 
 
 class SearchResponse(_Answer):
     """Found documents, best first."""
 
     id: str
+    """The request's id: X-Request-Id if it was given."""
     object: Literal["search"] = "search"
+    """What this is."""
     results: list[SearchResult]
+    """At most `k` of them."""
     timings_ms: dict[str, float]
     """Milliseconds by stage."""
 
@@ -150,28 +182,39 @@ class ModelInfo(_Answer):
     """A served model."""
 
     id: str
+    """Its name in requests."""
     object: Literal["model"] = "model"
+    """What this is."""
     owned_by: str = "raydist"
+    """Whose it is."""
     kind: Kind
+    """What it does."""
 
 
 class ModelList(_Answer):
     """All served models."""
 
     object: Literal["list"] = "list"
+    """What this is."""
     data: list[ModelInfo]
+    """Rerankers first."""
 
 
 class ErrorBody(_Answer):
     """What went wrong."""
 
     message: str
+    """For people: what is wrong and what is allowed."""
     type: str
+    """The kind of error, by status."""
     param: str | None = None
+    """The field at fault."""
     code: str
+    """For programs."""
 
 
 class ErrorEnvelope(_Answer):
     """The form of every error."""
 
     error: ErrorBody
+    """What went wrong."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,63 +29,91 @@ def docs_page(openapi: Mapping[str, Any]) -> str:
         "<meta name=viewport content='width=device-width,initial-scale=1'>",
         f"<title>{_e(openapi['info']['title'])}: reference</title><style>{_STYLE}</style>",
         f"<h1>{_e(openapi['info']['title'])} {_e(openapi['info']['version'])}</h1>",
-        f"<p>{_e(openapi['info'].get('description', ''))}</p>",
+        _prose(openapi["info"].get("description", "")),
         "<p><a href='openapi.json'>openapi.json</a> · <a href='./'>try it</a></p>",
     ]
+    shown: dict[str, str] = {}
+    used: dict[str, None] = {}
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
-            parts.append(_operation(path, method, operation, schemas))
+            text = _operation(operation, schemas, used)
+            same = shown.setdefault(text, path)
+            if same != path:
+                text = f"<p>The same as <code>{_e(same)}</code>.</p>"
+            parts.append(f"<h2>{method.upper()} <code>{_e(path)}</code></h2>{text}")
+            parts.append(_example(path, operation, schemas) if same == path else "")
+    parts.append("<h2>Parts</h2>")
+    done: set[str] = set()
+    while names := [name for name in used if name not in done]:  # parts name further parts
+        for name in names:
+            about = schemas[name]
+            parts.append(f"<h3 id={_e(name)}>{_e(name)}</h3>{_prose(about.get('description', ''))}")
+            parts.append(_fields(about, used))
+        done |= set(names)
     return "".join(parts)
 
 
 def _operation(
-    path: str, method: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]
+    operation: Mapping[str, Any], schemas: Mapping[str, Any], used: dict[str, None]
 ) -> str:
-    parts = [
-        f"<h2>{method.upper()} <code>{_e(path)}</code></h2>",
-        f"<p>{_e(operation.get('description', operation.get('summary', '')))}</p>",
-    ]
+    parts = [_prose(operation.get("description", operation.get("summary", "")))]
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
     schema = _resolve(body.get("schema", {}), schemas)
     if schema:
-        parts.append("<h3>Request</h3>" + _fields(schema, schemas))
-        if "example" in schema:
-            data = json.dumps(schema["example"])
-            parts.append(
-                f"<pre>curl -s http://HOST:PORT{_e(path)} -H 'content-type: application/json' "
-                f"-d {_e(repr(data))}</pre>"
-            )
-    answer = operation.get("responses", {}).get("200", {}).get("content", {})
-    schema = _resolve(answer.get("application/json", {}).get("schema", {}), schemas)
+        parts.append("<h3>Request</h3>" + _fields(schema, used))
+    responses = operation.get("responses", {})
+    answer = responses.get("200", {}).get("content", {}).get("application/json", {})
+    schema = _resolve(answer.get("schema", {}), schemas)
     if schema.get("properties"):
-        parts.append("<h3>Response</h3>" + _fields(schema, schemas))
+        parts.append("<h3>Response</h3>" + _fields(schema, used))
+        errors = [
+            f"<tr><td>{_e(status)}</td><td>{_e(about['description'])}</td></tr>"
+            for status, about in responses.items()
+            if status >= "4"
+        ]
+        parts.append("<h3>Errors</h3><table>" + "".join(errors) + "</table>")
     return "".join(parts)
 
 
-def _fields(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+def _example(path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    example = _resolve(body.get("schema", {}), schemas).get("example")
+    if example is None:
+        return ""
+    data = json.dumps(example)
+    return (
+        f"<h3>Example</h3><pre>curl -s http://HOST:PORT{_e(path)} "
+        f"-H 'content-type: application/json' -d {_e(repr(data))}</pre>"
+    )
+
+
+def _fields(schema: Mapping[str, Any], used: dict[str, None]) -> str:
     required = set(schema.get("required", ()))
     rows = [
-        f"<tr><td><code>{_e(name)}</code></td><td>{_e(_type(field, schemas))}"
+        f"<tr><td><code>{_e(name)}</code></td><td>{_type(field, used)}"
         f"{' (required)' if name in required else ''}</td>"
-        f"<td>{_e(field.get('description', ''))}</td></tr>"
+        f"<td>{_code(field.get('description', ''))}</td></tr>"
         for name, field in schema.get("properties", {}).items()
     ]
-    return f"<table><tr><th>field<th>type<th>meaning{''.join(rows)}</table>"
+    return f"<table><tr><th>field<th>type<th>meaning{''.join(rows)}</table>" if rows else ""
 
 
-def _type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+def _type(field: Mapping[str, Any], used: dict[str, None]) -> str:
+    """Returns a field's type as HTML; the parts that it names are added to `used`."""
     if "$ref" in field:
-        return str(field["$ref"]).rsplit("/", 1)[-1]
+        name = str(field["$ref"]).rsplit("/", 1)[-1]
+        used.setdefault(name)
+        return f"<a href='#{_e(name)}'>{_e(name)}</a>"
     if "anyOf" in field:
-        kinds = [_type(each, schemas) for each in field["anyOf"] if each.get("type") != "null"]
+        kinds = [_type(each, used) for each in field["anyOf"] if each.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
     if "enum" in field:
-        return " | ".join(map(str, field["enum"]))
+        return " | ".join(_e(value) for value in field["enum"])
     if "const" in field:
-        return str(field["const"])
+        return _e(field["const"])
     if field.get("type") == "array":
-        return f"list of {_type(field.get('items', {}), schemas)}"
-    return str(field.get("type", "any"))
+        return f"list of {_type(field.get('items', {}), used)}"
+    return _e(field.get("type", "any"))
 
 
 def _resolve(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -92,6 +121,16 @@ def _resolve(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[s
         found: Mapping[str, Any] = schemas[str(schema["$ref"]).rsplit("/", 1)[-1]]
         return found
     return schema
+
+
+def _prose(text: str) -> str:
+    paragraphs = (part for part in text.split("\n\n") if part.strip())
+    return "".join(f"<p>{_code(part)}</p>" for part in paragraphs)
+
+
+def _code(text: str) -> str:
+    """Returns text as HTML, what stands between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", _e(text))
 
 
 def _e(text: object) -> str:

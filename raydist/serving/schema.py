@@ -26,6 +26,12 @@ _RERANK_EXAMPLE: dict[str, Any] = {
     "top_n": 1,
     "return_documents": True,
 }
+_SCORE_EXAMPLE: dict[str, Any] = {
+    "queries": "what causes rain?",
+    "documents": ["Rain falls when clouds saturate.", "A recipe for bread."],
+}
+_EMBEDDINGS_EXAMPLE: dict[str, Any] = {"input": ["what causes rain?"], "input_type": "query"}
+_SEARCH_EXAMPLE: dict[str, Any] = {"query": "what causes rain?", "k": 3}
 
 
 def _clean(text: str) -> str:
@@ -75,13 +81,7 @@ Truncation = Literal["truncate", "chunk_max", "error"]
 class RerankRequest(_Request):
     """A query and the documents to put in order."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-        protected_namespaces=(),
-        json_schema_extra={"example": _RERANK_EXAMPLE},
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _RERANK_EXAMPLE})
 
     query: Text
     """What is asked."""
@@ -165,6 +165,8 @@ def _content(place: int, item: str | TextDocument, fields: Sequence[str] | None)
 class ScoreRequest(_Request):
     """Pairs to score, in order: one query for all texts, or one per text."""
 
+    model_config = ConfigDict(json_schema_extra={"example": _SCORE_EXAMPLE})
+
     queries: list[Text] | Text
     """One query, or as many as there are documents."""
     documents: list[Text]
@@ -191,6 +193,8 @@ class ScoreRequest(_Request):
 class EmbeddingsRequest(_Request):
     """Texts to embed, as in OpenAI's API."""
 
+    model_config = ConfigDict(json_schema_extra={"example": _EMBEDDINGS_EXAMPLE})
+
     input: Text | list[Text]
     """A text or several."""
     model: Text | None = None
@@ -214,6 +218,8 @@ class EmbeddingsRequest(_Request):
 
 class SearchRequest(_Request):
     """A query against the served index."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _SEARCH_EXAMPLE})
 
     query: Text
     """What is asked."""
