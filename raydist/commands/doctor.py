@@ -60,8 +60,11 @@ def _checks(config: DoctorConfig) -> Iterator[Finding]:
     gpus = yield from _devices()
     yield from _memory()
     cpus, cluster_gpus, nodes = os.cpu_count() or 1, gpus, 0
-    if config.address or os.environ.get("RAY_ADDRESS"):
-        cpus, cluster_gpus, nodes = yield from _cluster(config.address)
+    where = config.address or os.environ.get("RAY_ADDRESS")
+    if where and where.startswith(("http://", "https://")):
+        yield from _job_server(where)
+    elif where:
+        cpus, cluster_gpus, nodes = yield from _cluster(where)
     else:
         yield "note", "Ray cluster", "none asked for; verbs with workers= above 0 start their own"
         mode = os.environ.get("RAY_AUTH_MODE", "not set")
@@ -110,10 +113,24 @@ def _memory() -> Iterator[Finding]:
         yield "note" if small else "ok", "shared memory", f"{log.size(shm.total)}{hint}"
 
 
-def _cluster(address: str | None) -> Generator[Finding, None, tuple[int, int, int]]:
+def _job_server(where: str) -> Iterator[Finding]:
+    """Looks at what `raydist submit` talks to; the nodes behind it are seen from a job only."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        jobs = JobSubmissionClient(where).list_jobs()
+    except (ConnectionError, RuntimeError, ValueError, AuthenticationError) as error:
+        yield "bad", "Ray jobs", f"{where}: {str(error).splitlines()[0]}"
+        return
+    running = sum(str(job.status) == "RUNNING" for job in jobs)
+    yield "ok", "Ray jobs", f"{where}: {running} running of {len(jobs)} jobs"
+    yield "note", "nodes", f"to look at them: raydist submit doctor storage=... address={where}"
+
+
+def _cluster(where: str) -> Generator[Finding, None, tuple[int, int, int]]:
     import ray
 
-    where = address or os.environ["RAY_ADDRESS"]
     if problem := _unreachable(where):
         yield "bad", "Ray cluster", f"{where}: {problem}"
         return os.cpu_count() or 1, 0, 0
@@ -125,7 +142,11 @@ def _cluster(address: str | None) -> Generator[Finding, None, tuple[int, int, in
         return os.cpu_count() or 1, 0, 0
     nodes = [node for node in ray.nodes() if node["Alive"]]
     found = ray.cluster_resources()
-    yield "ok", "Ray cluster", f"{where}: {len(nodes)} nodes, Ray {ray.__version__}"
+    yield (
+        "ok",
+        "Ray cluster",
+        f"{where}: {len(nodes)} node{'s' * (len(nodes) != 1)}, Ray {ray.__version__}",
+    )
     store = found.get("object_store_memory", 0)
     yield (
         "ok",
@@ -184,7 +205,8 @@ def _storage(storage: str, nodes: int) -> Finding:
     broken = [f"node {node[:8]}: {answer}" for node, answer in zip(alive, answers) if answer]
     if broken:
         return "bad", "storage", f"{storage}: {'; '.join(broken)}"
-    return "ok", "storage", f"{storage}: writable from here and from {len(alive)} nodes"
+    found = f"writable from here and from {len(alive)} node{'s' * (len(alive) != 1)}"
+    return "ok", "storage", f"{storage}: {found}"
 
 
 def _try_write(storage: str) -> str:

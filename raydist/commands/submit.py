@@ -12,6 +12,7 @@ the job. The address is also read from RAY_API_SERVER_ADDRESS, a token from Ray'
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shlex
 import subprocess
@@ -133,15 +134,22 @@ def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequenc
     import shutil
     import tempfile
 
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise JobError(
+            f"address = {address}: {str(error).splitlines()[0]}; set RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN, or put the cluster's token into ~/.ray/auth_token"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise JobError(
             f"address = {address}: {str(error).splitlines()[0]}; is the cluster up, its dashboard "
             f"forwarded (ray dashboard CLUSTER.yaml), and RAY_AUTH_MODE=token set if it uses one?"
         ) from error
+    logging.getLogger("ray").setLevel(logging.WARNING)  # which files it packs is ours to say
     with tempfile.TemporaryDirectory(prefix="raydist-submit-") as folder:
         for path in files:
             target = Path(folder) / path.relative_to(root)

@@ -11,7 +11,7 @@ class DoctorConfig(Block):
     """What to check beyond this machine."""
 
     address: str | None = None
-    """Address of a cluster that must answer, as RAY_ADDRESS takes it."""
+    """Address of a cluster that must answer: a head's `host:port` or a job server's URL."""
     storage: str | None = None
     """Path or URI that every node must be able to write to."""
     tracking: str | None = None

@@ -37,6 +37,11 @@ def test_what_was_asked_for_and_is_broken_fails(
     assert [line[6:].split()[0] for line in bad] == ["Ray", "storage", "MLflow"]
 
 
+def test_a_job_server_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "address=http://127.0.0.1:9"]) == 1
+    assert "bad   Ray jobs               http://127.0.0.1:9: " in capsys.readouterr().out
+
+
 def test_storage_that_can_be_written_is_left_clean(tmp_path: Path) -> None:
     assert main(["doctor", f"storage={tmp_path}/new"]) == 0
     assert list((tmp_path / "new").iterdir()) == []
