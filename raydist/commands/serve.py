@@ -42,7 +42,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     stop = threading.Event()
     cluster.connect()
     from raydist.serving.keys import read_keys
-    from raydist.serving.running import open_port, start
+    from raydist.serving.running import metrics_url, open_port, start
 
     open_port(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
@@ -56,6 +56,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     if not read_keys(config.keys_file):
         log.say("no key is needed: " + ("loopback only" if config.loopback else "anonymous=true"))
     log.say(f"reference: http://{_address(config)}/docs   try it: http://{_address(config)}/")
+    log.say(f"metrics: {metrics_url()}")
     while not stop.wait(0.5):
         pass
     log.say("stopping: running requests are answered first")
@@ -87,7 +88,8 @@ def _shut_down() -> None:
 
     from raydist.serving.running import stop
 
-    stop()
+    # A Ray of our own ends with everything in it; on a cluster only Serve is ours to stop.
+    stop(serve_too=bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")))
     ray.shutdown()
 
 

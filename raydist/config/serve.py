@@ -99,6 +99,8 @@ class ServeConfig(Block):
     """File of bearer keys, one per line; RAYDIST_API_KEYS (comma-separated) counts as well."""
     anonymous: bool = False
     """Let requests in without keys although the address is not loopback."""
+    access_log: str | None = None
+    """File for one JSON line per request, without texts; Ray's log folder if not given."""
     limits: LimitsConfig = LimitsConfig()
     """What requests may ask for."""
     replicas: ReplicasConfig = ReplicasConfig()

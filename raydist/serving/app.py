@@ -23,7 +23,7 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
 from raydist.evaluation.tracking import resolve_uri
 from raydist.serving.errors import ServiceError, not_ready, overloaded
-from raydist.serving.http import log_to_stderr, make_app
+from raydist.serving.http import make_app, open_log
 from raydist.serving.keys import read_keys
 from raydist.serving.limits import Limits
 from raydist.serving.metrics import RayMetrics
@@ -86,7 +86,7 @@ class Ingress:
         handles: dict[str, DeploymentHandle],
         index: DeploymentHandle | None,
     ) -> None:
-        log_to_stderr()
+        open_log(config.access_log)
         kinds: dict[str, Any] = {name: "reranker" for name in config.scorers()}
         if config.embedder is not None:
             kinds[config.models()[-1]] = "embedder"
@@ -162,6 +162,8 @@ def _absolute(config: ServeConfig) -> ServeConfig:
         changed["embedder"] = config.embedder.model_copy(update={"path": path})
     if config.keys_file is not None:
         changed["keys_file"] = at(config.keys_file)
+    if config.access_log is not None:
+        changed["access_log"] = str(Path(config.access_log).absolute())
     return config.model_copy(update=changed)
 
 

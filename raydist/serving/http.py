@@ -33,7 +33,7 @@ from raydist.serving.errors import ServiceError
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.service import Service
 
-__all__ = ["log_to_stderr", "make_app"]
+__all__ = ["make_app", "open_log"]
 
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _LOG = logging.getLogger("raydist.access")
@@ -290,10 +290,10 @@ async def _nothing() -> MutableMapping[str, Any]:
     return {"type": "http.disconnect"}
 
 
-def log_to_stderr() -> None:
-    """Sends the access log to stderr, one JSON object per line."""
+def open_log(file: str | None = None) -> None:
+    """Sends the access log to a file or to stderr, one JSON object per line."""
     if not _LOG.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
         handler.setFormatter(logging.Formatter("%(message)s"))
         _LOG.addHandler(handler)
         _LOG.setLevel(logging.INFO)

@@ -16,7 +16,7 @@ from raydist.config.model import EncoderSource
 from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig, settled
 from raydist.config.serve import ServeConfig
 from raydist.serving.errors import ServiceError
-from raydist.serving.http import log_to_stderr
+from raydist.serving.http import open_log
 from raydist.serving.reload import Following, Place, locate
 from raydist.serving.served import ServedEmbedder, ServedReranker
 
@@ -48,7 +48,7 @@ class Scorer:
     """One reranker in one process."""
 
     def __init__(self, config: ServeConfig, name: str) -> None:
-        log_to_stderr()
+        open_log(config.access_log)
         chosen = config.scorers()[name]
         self._following = Following(
             name,
@@ -89,7 +89,7 @@ class Embedder:
     """One encoder in one process."""
 
     def __init__(self, config: ServeConfig) -> None:
-        log_to_stderr()
+        open_log(config.access_log)
         assert config.embedder is not None
         self._following = Following(
             config.models()[-1],

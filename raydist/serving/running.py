@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
+import ray
 from ray import serve
 
 from raydist.config.serve import ServeConfig
 from raydist.serving.app import build
 
-__all__ = ["NAME", "open_port", "start", "stop"]
+__all__ = ["NAME", "metrics_url", "open_port", "start", "stop"]
 
 NAME = "raydist"
 
@@ -26,7 +27,14 @@ def start(config: ServeConfig) -> None:
     serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
 
 
-def stop() -> None:
-    """Lets running requests end, then stops the application and Serve."""
+def metrics_url() -> str:
+    """Returns where Prometheus finds this node's metrics."""
+    node = next(node for node in ray.nodes() if node["Alive"])
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def stop(*, serve_too: bool) -> None:
+    """Lets running requests end, then stops the application, and Serve if asked to."""
     serve.delete(NAME)
-    serve.shutdown()
+    if serve_too:
+        serve.shutdown()

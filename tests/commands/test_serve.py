@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -42,7 +43,10 @@ def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     log = (tmp_path / "log").open("w+")
     process = subprocess.Popen(
-        [sys.executable, "-m", "raydist", "serve", "reranker=bm25", f"port={port}"],
+        [
+            *(sys.executable, "-m", "raydist", "serve", "reranker=bm25", f"port={port}"),
+            "access_log=requests.jsonl",
+        ],
         stdout=log,
         stderr=log,
         env=environment | {"OMP_NUM_THREADS": "1"},
@@ -76,6 +80,10 @@ def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
         assert process.wait(60) == 0
         shown = (tmp_path / "log").read_text()
         assert "no key is needed: loopback only" in shown and "stopping" in shown
+        lines = (tmp_path / "requests.jsonl").read_text().splitlines()
+        logged = [json.loads(line) for line in lines]
+        assert [(line["route"], line["status"]) for line in logged] == [("/v1/rerank", 200)]
+        assert "word" not in "".join(lines)
     finally:
         process.kill()
         process.wait()
