@@ -1,4 +1,4 @@
-"""Candidates of a search: their collection from a window's sums, and the threshold they set.
+"""Candidates of a search: collected from the sums, cut by a threshold, scored exactly, ordered.
 
 Legend: C candidates, W documents of a window.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raydist.bow.blocks import DOCS, FIRST, count_of, load_docs, not_below, row_of, seek
 from raydist.bow.intrinsics import (
     at_least_32,
     bits_of_float,
@@ -20,11 +21,12 @@ from raydist.bow.intrinsics import (
     trailing_zeros,
 )
 
-__all__ = ["answer", "collect", "keep", "keep_allowed", "kth_largest"]
+__all__ = ["answer", "collect", "keep", "keep_allowed", "kth_largest", "rescore"]
 
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32
+F32 = np.float32
 
 _FEW = 24  # sorted by insertion
 
@@ -128,6 +130,51 @@ def collect(
         for eighth in range(U(8)):
             clear_32(sums, offset + (eighth << U(5)))
     return count
+
+
+@kernel
+def rescore(
+    packed: Array,
+    raw_docs: Array,
+    raw_tfs: Array,
+    norms: Array,
+    state: Array,
+    ends: Array,
+    spots: Array,
+    docs: Array,
+    weights: Array,
+    inverse: Array,
+    bits: Any,
+    found: Array,
+    value: Array,
+    count: Any,
+    exact: Array,
+) -> None:
+    """Writes the exact sums of the candidates to `exact`."""
+    most = U(0)
+    if bits > U(1):
+        most = (U(1) << bits) - U(1)
+    exact[:count] = 0.0
+    for j in range(U(weights.shape[0])):
+        b = state[FIRST, j]
+        stop = state[FIRST, j + U(1)]
+        weight = weights[j]
+        for i in range(count):
+            tf = (U(value[i]) >> (j * bits)) & most
+            doc = found[i]
+            if tf == most:  # as much as the payload can say, or more: see the posting
+                tf = U(0)
+                b = seek(ends, b, stop, doc)
+                if b < stop:
+                    if state[DOCS, j] != b:
+                        load_docs(packed, raw_docs, state, ends, spots, docs, j, b)
+                    size = count_of(state, docs, j, b)
+                    at = not_below(docs, j, U(0), size, doc)
+                    if docs[j, at] == doc:
+                        tf = row_of(packed, raw_tfs, spots[b], size, at) + U(1)
+            if tf:
+                ratio = F32(1) + F32(tf) * inverse[norms[doc]]
+                exact[i] += np.float64(weight - weight / ratio)
 
 
 @kernel

@@ -47,15 +47,11 @@ from raydist.bow.blocks import (
     UNCHECKED_CHUNKS,
     WIDE,
     WINDOW,
-    count_of,
     load_docs,
     load_tfs,
-    not_below,
-    row_of,
-    seek,
     value_of,
 )
-from raydist.bow.candidates import answer, collect, keep, keep_allowed, kth_largest
+from raydist.bow.candidates import answer, collect, keep, keep_allowed, kth_largest, rescore
 from raydist.bow.codec import BLOCK_SLACK
 from raydist.bow.files import CHUNK
 from raydist.bow.impacts import fill, reached, skips
@@ -109,51 +105,6 @@ UNCHECKED = -3
 """`rank` met postings whose checksums were not compared yet."""
 
 LOW = U(0xFFFFFFFF)
-
-
-@kernel
-def _rescore(
-    packed: Array,
-    raw_docs: Array,
-    raw_tfs: Array,
-    norms: Array,
-    state: Array,
-    ends: Array,
-    spots: Array,
-    docs: Array,
-    weights: Array,
-    inverse: Array,
-    bits: Any,
-    found: Array,
-    value: Array,
-    count: Any,
-    exact: Array,
-) -> None:
-    """Writes the exact sums of the candidates to `exact`."""
-    most = U(0)
-    if bits > U(1):
-        most = (U(1) << bits) - U(1)
-    exact[:count] = 0.0
-    for j in range(U(weights.shape[0])):
-        b = state[FIRST, j]
-        stop = state[FIRST, j + U(1)]
-        weight = weights[j]
-        for i in range(count):
-            tf = (U(value[i]) >> (j * bits)) & most
-            doc = found[i]
-            if tf == most:  # as much as the payload can say, or more: see the posting
-                tf = U(0)
-                b = seek(ends, b, stop, doc)
-                if b < stop:
-                    if state[DOCS, j] != b:
-                        load_docs(packed, raw_docs, state, ends, spots, docs, j, b)
-                    size = count_of(state, docs, j, b)
-                    at = not_below(docs, j, U(0), size, doc)
-                    if docs[j, at] == doc:
-                        tf = row_of(packed, raw_tfs, spots[b], size, at) + U(1)
-            if tf:
-                ratio = F32(1) + F32(tf) * inverse[norms[doc]]
-                exact[i] += np.float64(weight - weight / ratio)
 
 
 @kernel
@@ -347,7 +298,7 @@ def rank(
         kth = kth_largest(value, count, np.int64(k), bins)
         if kth > slack:
             count = keep(found, value, count, kth - slack)
-    _rescore(
+    rescore(
         packed, raw_docs, raw_tfs, norms, state, ends, spots, docs, weights, inverse, bits,
         found, value, count, exact,
     )  # fmt: skip

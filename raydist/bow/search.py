@@ -8,7 +8,6 @@ terms, more ties than it has room for) is scored exhaustively. Both give the sam
 from __future__ import annotations
 
 import copy
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,10 +28,9 @@ from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.query import prepare
 from raydist.bow.scoring import Collection, Scoring, Term
 from raydist.bow.ties import TIES, best
-from raydist.bow.workspace import MOST_TERMS, Workspace
+from raydist.bow.workspace import MOST_TERMS, PerThread
 from raydist.errors import ConfigError
 from raydist.records import RUN, Query, Run
-from raydist.text.lexicon import Lexicon
 
 __all__ = ["BowRetriever", "Explanation", "Part"]
 
@@ -40,7 +38,6 @@ Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
 
 _MOST_WORDS = 1024  # of a text that is ranked by one kernel
-_REMEMBERED = 1 << 18  # terms that a thread's lexicon may hold
 _NO_FILTER = readonly(np.empty(0, np.uint8))
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -69,16 +66,6 @@ class Explanation:
     length: int
     parts: tuple[Part, ...]
     constant: float = 0.0
-
-
-class _Thread(threading.local):
-    """What each thread has of its own."""
-
-    def __init__(self, segments: int) -> None:
-        self.workspace = Workspace(segments)
-        self.lexicon: Lexicon | None = None
-        self.addresses: Array
-        self.version = -1
 
 
 class BowRetriever:
@@ -142,7 +129,7 @@ class BowRetriever:
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
         self._allowed = self._masks(only, exclude)
         self._point()
-        self._thread = _Thread(len(index.segments))
+        self._thread = PerThread(len(index.segments))
 
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
         """Returns this search among these documents alone; ids that are not here do not matter."""
@@ -247,21 +234,13 @@ class BowRetriever:
 
     def _rank_text(self, text: str, k: int) -> Ranking | None:
         """Ranks by the kernels, or returns None for a query that they do not take."""
-        thread = self._thread
-        lexicon = thread.lexicon
-        if lexicon is None or len(lexicon.terms) > _REMEMBERED:
-            assert self.index.analyzer is not None
-            lexicon = thread.lexicon = self.index.analyzer.lexicon()
-            thread.version = -1
-        numbers = lexicon.numbers(text)
-        if len(numbers) > _MOST_WORDS:
-            return None
-        if thread.version != lexicon.terms.version:
-            thread.version = lexicon.terms.version
-            thread.addresses = addresses([lexicon.terms.heap, lexicon.terms.starts])
+        assert self.index.analyzer is not None
+        thread, documents = self._thread, self.index.documents
+        numbers = thread.numbers(self.index.analyzer, text)
         table = thread.workspace.table
-        documents = self.index.documents
-        if not prepare(self._segments, thread.addresses, table, numbers, documents):
+        if len(numbers) > _MOST_WORDS or not prepare(
+            self._segments, thread.lexicon_table, table, numbers, documents
+        ):
             return None
         return self._rank_segments(k)
 

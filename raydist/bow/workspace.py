@@ -1,4 +1,4 @@
-"""The working memory of one thread's searches.
+"""The working memory of one thread's searches, and its lexicon.
 
 Legend: q terms of the query, B blocks of all its terms one term after another, W documents of a
 window, C candidates, S segments.
@@ -6,6 +6,7 @@ window, C candidates, S segments.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from raydist.bow.addresses import addresses
 from raydist.bow.blocks import BINS, WINDOW
 from raydist.bow.codec import BLOCK_SLACK
+from raydist.text.analyzer import Analyzer
+from raydist.text.lexicon import Lexicon
 
 __all__ = [
     "BEST_DOCS",
@@ -40,6 +43,7 @@ __all__ = [
     "TOPS",
     "VALUE",
     "WEIGHTS",
+    "PerThread",
     "Workspace",
 ]
 
@@ -49,6 +53,7 @@ U = np.uint64
 MOST_TERMS = 256
 """Terms of a query that the kernel takes: its sums have 16 bits."""
 
+_REMEMBERED = 1 << 18  # terms that a thread's lexicon may hold
 _ROOM = 1 << 17  # candidates beside 4 k and a window
 
 # Rows of the table of a workspace's addresses.
@@ -140,3 +145,30 @@ class Workspace:
             self.counts[number] = count
             self.rows[number, :count] = found[here]
             self.weights[number, :count] = weights[here]
+
+
+class PerThread(threading.local):
+    """What each thread that searches has of its own.
+
+    Attributes:
+        workspace: for the kernels.
+        lexicon_table: addresses of the terms' bytes and of where each begins.
+    """
+
+    def __init__(self, segments: int) -> None:
+        self.workspace = Workspace(segments)
+        self.lexicon_table: Array
+        self._lexicon: Lexicon | None = None
+        self._version = -1
+
+    def numbers(self, analyzer: Analyzer, text: str) -> Array:
+        """Returns a text's terms as the lexicon numbers them (uint32, valid until the next)."""
+        lexicon = self._lexicon
+        if lexicon is None or len(lexicon.terms) > _REMEMBERED:
+            lexicon = self._lexicon = analyzer.lexicon()
+            self._version = -1
+        numbers = lexicon.numbers(text)
+        if self._version != lexicon.terms.version:
+            self._version = lexicon.terms.version
+            self.lexicon_table = addresses([lexicon.terms.heap, lexicon.terms.starts])
+        return numbers
