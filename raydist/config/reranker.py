@@ -133,7 +133,8 @@ def reranker_from_scalar(text: str) -> dict[str, Any]:
     if word.startswith("Qwen/"):
         return {"kind": "qwen3", "model": word}
     place = packaged(word)
-    for folder in (place, place / "checkpoint-final"):
+    # A training run has a config.json of its own, which is not its model's.
+    for folder in (place / "checkpoint-final", place):
         if (folder / "modules.json").is_file() or (folder / "config.json").is_file():
             return {"kind": _kind(folder), "model": word}
     return {"kind": "cross_encoder", "model": word}

@@ -125,7 +125,7 @@ def test_a_scalar_is_a_kind_a_released_name_or_a_folder(
     causal = folder("causal", architectures=["Qwen3ForCausalLM"])
     head = folder("head", architectures=["BertForSequenceClassification"])
     plain = folder("plain", architectures=["BertModel"])
-    (tmp_path / "run").mkdir()
+    folder("run", reranker="not a model's")
     trained = folder("run/checkpoint-final", architectures=["BertForSequenceClassification"])
     assert trained.endswith("checkpoint-final")
     cases = {
