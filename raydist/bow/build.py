@@ -69,7 +69,7 @@ def build_index(
         raise ConfigError(
             f"memory_per_worker = {options.memory}: at least {LEAST_MEMORY} bytes are needed"
         )
-    began, cpu = time.monotonic(), time.process_time()
+    clock, began, cpu = time.time(), time.monotonic(), time.process_time()
     if max_docs:
         splits, read = limit_documents(splits, read, max_docs)
     work = folder / _WORK
@@ -115,6 +115,7 @@ def build_index(
         else:
             facts |= _keep_segments(parts, target)
     facts["seconds"] = {
+        "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
         "splits": round(inverted - began, 3),
         "merge": round(time.monotonic() - inverted, 3),
     }

@@ -9,8 +9,11 @@ Legend: N documents, T terms, P postings, R runs.
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -31,6 +34,7 @@ from raydist.shards import Split, Stats, shard_path, sharded_map
 __all__ = ["merge_runs", "plan_ranges"]
 
 Array = npt.NDArray[Any]
+Merged = tuple[pa.LargeBinaryArray, Array, Array, Array]
 U = np.uint64
 
 _BYTES_PER_POSTING = 32  # merged (8), encoded (10), and what is being read
@@ -104,20 +108,22 @@ def merge_runs(
         compress: whether postings are bit-packed.
         block_size: postings per block.
         memory: bytes that a worker may use.
-        workers: Ray actors that write ranges of terms, where that is worth while; 0 writes them
-            here, one after another.
+        workers: Ray actors that write ranges of terms; where that is not worth while, as many
+            threads that gather them for this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
     """
     options: dict[str, Any] = {"compress": compress, "block_size": block_size}
     postings = max(_LEAST, memory // _BYTES_PER_POSTING // 4)
     runs = [Run(each) for each in folders]
     if workers == 0 or sum(run.about["postings"] for run in runs) < _WORTH_SHARING:
-        ranges = plan_ranges(runs, postings)
+        threads = min(workers, os.cpu_count() or 1)
+        ranges = plan_ranges(runs, max(_LEAST, postings // max(1, threads)))
         ids = pa.chunked_array([run.doc_ids for run in runs], pa.large_string())
         writer = SegmentWriter(folder, lengths_N=_lengths(runs), doc_ids=ids, **options)
         with Progress("merging", unit="postings", share_total=len(ranges)) as progress:
-            for each in ranges:
-                progress.advance(_merge_range(runs, each, writer), share=1.0)
+            for terms, indptr_T1, docs_P, tfs_P in _ahead(runs, ranges, threads):
+                writer.append(terms, indptr_T1, docs_P, tfs_P)
+                progress.advance(len(docs_P), share=1.0)
         return writer.close()
     # Ranges of at most a few MB keep all workers busy to the end.
     ranges = plan_ranges(runs, min(postings, 4 << 20))
@@ -149,7 +155,7 @@ class _MergeWorker:
             ids = pa.chunked_array([run.doc_ids for run in self._runs], pa.large_string())
         lengths = _lengths(self._runs)
         writer = SegmentWriter(target, lengths_N=lengths, doc_ids=ids, **self._options)
-        _merge_range(self._runs, split, writer)
+        writer.append(*_merge_range(self._runs, split))
         return dict(writer.close())
 
 
@@ -159,12 +165,29 @@ def _lengths(runs: Sequence[Run]) -> Array:
     return np.concatenate([run.lengths_N for run in runs])
 
 
-def _merge_range(runs: Sequence[Run], split: Split, writer: SegmentWriter) -> int:
-    """Appends a range of terms to the segment; returns its postings."""
+def _ahead(runs: Sequence[Run], ranges: Sequence[Split], threads: int) -> Iterator[Merged]:
+    """Yields the merged ranges in order; threads are up to that many ranges ahead."""
+    if threads < 2:
+        for each in ranges:
+            yield _merge_range(runs, each)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Merged]] = deque()
+        for each in ranges:
+            waiting.append(pool.submit(_merge_range, runs, each))
+            if len(waiting) == threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _merge_range(runs: Sequence[Run], split: Split) -> Merged:
+    """Returns a range's terms, where each one's postings are, their documents and frequencies."""
     pieces = list(_pieces(runs, split))
     strings = [run.terms.slice(a, b - a) for run, a, b in pieces]
     if not strings:
-        return 0
+        nothing = np.empty(0, np.uint32)
+        return pa.array([], pa.large_binary()), np.zeros(1, np.int64), nothing, nothing
     terms = pa.concat_arrays(strings)
     order, new = byte_order(terms, distinct=len(strings) == 1)
     df = np.concatenate([np.diff(run.indptr_T1[a : b + 1]) for run, a, b in pieces])
@@ -189,10 +212,9 @@ def _merge_range(runs: Sequence[Run], split: Split, writer: SegmentWriter) -> in
         done += b - a
     starts = np.flatnonzero(new)
     indptr = np.append(to[order[starts]], total)
-    writer.append(terms.take(pa.array(order[starts])), indptr, docs, tfs)
     for run in runs:
         run.release()
-    return total
+    return terms.take(pa.array(order[starts])), indptr, docs, tfs
 
 
 def _pieces(runs: Sequence[Run], split: Split) -> Iterator[tuple[Run, int, int]]:

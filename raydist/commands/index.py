@@ -105,7 +105,8 @@ def _how(config: IndexConfig) -> dict[str, Any]:
 
 def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
     seconds = facts["seconds"]
-    total = sum(seconds.values())
+    total = seconds["splits"] + seconds["merge"]
+    parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]
     with_terms = facts["documents"] - facts["empty"]
     rows: list[tuple[str, object]] = [
         ("documents", f"{facts['documents']:,}"),
@@ -116,7 +117,7 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
         ("segments", f"{len(facts['segments']):,}"),
         ("index", log.size(facts["bytes"])),
         ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
-        ("time", f"{log.duration(total)} (merge {log.duration(seconds['merge'])})"),
+        ("time", f"{log.duration(total)} ({', '.join(parts)})"),
         ("CPU time", log.duration(facts["cpu_seconds"])),
         ("documents/s", f"{facts['documents'] / max(total, 1e-9):,.0f}"),
         ("text/s", f"{log.size(facts['text_bytes'] / max(total, 1e-9))}"),

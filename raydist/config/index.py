@@ -32,7 +32,7 @@ class IndexConfig(Verb):
     """Postings per block, the unit that a search can skip."""
     store: bool = True
     """Keep the texts, for snippets, reranking and training."""
-    split_bytes: Bytes = 64 << 20
+    split_bytes: Bytes = 32 << 20
     """Size of a split of the corpus, the unit of work and of restart."""
     duplicates: Literal["error", "warn"] = execution("error")
     """What it means that a document's id occurs twice."""

@@ -19,7 +19,7 @@ _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 
 
 def plan_splits(
-    path: Paths, *, format: str | None = None, split_bytes: int = 64 << 20
+    path: Paths, *, format: str | None = None, split_bytes: int = 32 << 20
 ) -> list[dict[str, Any]]:
     """Returns the splits of a corpus in order: JSON-able, fixed by the data alone.
 

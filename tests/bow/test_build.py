@@ -136,8 +136,10 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
     merge.concatenate(parts, tmp_path / "joined")
     assert contents(tmp_path / "whole") == contents(tmp_path / "joined")
     monkeypatch.setattr(merge, "_LEAST", 300)
-    merge.merge_runs(runs, tmp_path / "tight", work=tmp_path / "w", memory=0, **how)
-    assert contents(tmp_path / "whole") == contents(tmp_path / "tight")
+    for threads in (0, 2, 3):
+        out = tmp_path / f"tight-{threads}"
+        merge.merge_runs(runs, out, work=tmp_path / "w", memory=0, workers=threads, **how)
+        assert contents(tmp_path / "whole") == contents(out)
 
 
 @settings(max_examples=100, deadline=None)
