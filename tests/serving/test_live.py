@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+import raydist
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.models.biencoder import BiEncoder
@@ -26,6 +29,7 @@ from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.cross_encoder import CrossEncoder
 
 pytestmark = pytest.mark.ray
+ROOT = Path(raydist.__file__).parents[1]
 
 DOCUMENTS = ["bread is baked", "rain falls from clouds", "rain rain"]
 BODY = {"query": "rain", "documents": DOCUMENTS}
@@ -64,7 +68,7 @@ def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
             "replicas.cpus=0.1",
             "limits.max_wait_s=1",
             "limits.max_requests=32",
-            "limits.deadline_s=90",
+            "limits.deadline_s=300",  # on a busy machine a replica takes its time to come back
         ],
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
@@ -205,34 +209,66 @@ def test_overload_is_answered_with_429_and_ends(url: str) -> None:
         time.sleep(0.2)
 
 
+def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
+    from raydist.serving.running import metrics_url
+
+    board = json.loads((ROOT / "cluster" / "grafana-serving.json").read_text())
+    queries = " ".join(t["expr"] for panel in board["panels"] for t in panel["targets"])
+    wanted = set(re.findall(r"ray_raydist_\w+", queries)) - {
+        "ray_raydist_cached_prefix_tokens_total"  # only models with a shared prefix have it
+    }
+    assert len(wanted) >= 10
+    for model in ("bm25", "neural"):
+        answer = httpx.post(f"{url}/v1/rerank", json=BODY | {"model": model}, timeout=60)
+        assert answer.status_code == 200
+    ends = time.monotonic() + 90  # they are collected every few seconds
+    while True:
+        text = httpx.get(metrics_url(), timeout=30).text
+        if missing := [name for name in wanted if not re.search(rf"^{name}{{", text, re.M)]:
+            assert time.monotonic() < ends, missing
+            time.sleep(1)
+            continue
+        break
+    assert re.search(r'^ray_raydist_requests_total{.*route="/v1/rerank".*status="200"', text, re.M)
+    assert "word" not in "".join(re.findall(r"^ray_raydist_.*$", text, re.M))
+
+
 def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
+    """Later requests wait for the new replica: they are late, not lost."""
     from ray import serve
 
     scorer = serve.get_deployment_handle("scorer-neural", "raydist")
-    pid = scorer.pid.remote().result(timeout_s=20)
-    statuses: list[int] = []
+    pid = scorer.pid.remote().result(timeout_s=60)
+    answers: list[tuple[float, int]] = []  # when it was sent, the status
+    clients = 2
     stop = threading.Event()
 
     def ask() -> None:
-        with httpx.Client(timeout=120) as client:
+        with httpx.Client(timeout=400) as client:
             while not stop.is_set():
+                sent = time.monotonic()
                 answer = client.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"})
-                statuses.append(answer.status_code)
+                answers.append((sent, answer.status_code))
                 if answer.status_code != 200:
                     assert answer.json()["error"]["message"]
                 time.sleep(0.02)
 
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(ask) for _ in range(2)]
-        time.sleep(0.5)
+    with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+        running = [pool.submit(ask) for _ in range(clients)]
+        while len(answers) < 20:
+            time.sleep(0.1)
+        killed = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        ends = time.monotonic() + 100
-        before = len(statuses) + 10  # some may have been answered before it died
-        while time.monotonic() < ends and statuses[before:][-20:] != [200] * 20:
+        ends = killed + 280
+        back: list[int] = []
+        while time.monotonic() < ends and (len(back) < 20 or set(back[-20:]) != {200}):
             time.sleep(0.5)
+            back = [status for sent, status in answers if sent > killed + 1]
         stop.set()
         for future in running:
             future.result()
-    assert statuses[-1] == 200 and scorer.pid.remote().result(timeout_s=30) != pid
-    assert set(statuses) <= {200, 429, 503}
-    assert sum(status != 200 for status in statuses) <= 4 + statuses.count(429), Counter(statuses)
+    statuses = Counter(status for _, status in answers)
+    assert len(back) >= 20 and set(back[-20:]) == {200}, statuses
+    assert scorer.pid.remote().result(timeout_s=60) != pid
+    assert set(statuses) <= {200, 429, 503}, statuses
+    assert statuses[503] <= 2 * clients, statuses  # in flight, and sent before it was noticed
