@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -33,6 +35,8 @@ def save_transformer(
             model.load_state_dict(dict(state_dict))
             state_dict = None
         model = model.merge_and_unload()
+    if not torch.cuda.is_available():  # saving loads an installed DeepSpeed, which would say so
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with quiet():
             model.save_pretrained(str(place), state_dict=state_dict)
