@@ -1,34 +1,37 @@
 """The whole picture as one job: every stage is a verb, run in order, skipped when it is complete.
 
-    python jobs/pipeline.py jobs/quickstart/pipeline.yaml [stages.train.steps=50 ...]
+    python jobs/pipeline.py jobs/quickstart/pipeline.yaml [stages.train.steps=50 ...] [--dry-run]
 
 A pipeline file has `out:`, the folder of all stages (below `storage:` if that is given), and
 `stages:`, each a verb's configuration with `verb:` beside it. `{out}` in a value stands for that
 folder. A stage is complete when its output exists and was made by the same configuration after the
-same earlier stages; all else is what the verb itself does, so every stage can also be run by hand
-from the configuration in `OUT/stages/NAME.json`.
+same earlier stages; what comes after a changed stage is run again, and a verb that would overwrite
+another result refuses and says what to delete. Every stage can also be run by hand from the
+configuration in `OUT/stages/NAME.json`.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from raydist import log
+from raydist import log, storage
 from raydist.cli import execute
 from raydist.config.base import Block, Flags
 from raydist.config.load import load
 from raydist.config.tracking import Tracking
+from raydist.data.files import is_uri
 from raydist.errors import ConfigError, RaydistError
-from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.mirror import EVENTS, Mirror, read_lines
 from raydist.evaluation.tracking import Tracker, resolve_uri
 from raydist.manifest import fingerprint, write_json
 
@@ -38,46 +41,99 @@ Row = tuple[str, str, str, float]
 
 def main(words: Sequence[str]) -> int:
     """Runs the pipeline and returns the exit code."""
-    files = [word for word in words if "=" not in word]
-    if len(files) != 1:
+    flags = [word for word in words if word.startswith("--")]
+    overrides = [word for word in words if "=" in word and not word.startswith("--")]
+    files = [word for word in words if word not in flags and word not in overrides]
+    if len(files) != 1 or set(flags) - {"--dry-run"}:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        return run(Path(files[0]), [word for word in words if "=" in word])
+        return run(Path(files[0]), overrides, dry_run=bool(flags))
     except RaydistError as error:
-        log.say(f"error: {error}")
+        for line in str(error).splitlines():
+            log.say(f"error: {line}")
         return error.exit_code
+    except KeyboardInterrupt:
+        log.say("interrupted; run the same command again to go on")
+        return 130
 
 
-def run(file: Path, overrides: Sequence[str]) -> int:
-    """Runs the stages of a pipeline file in order."""
+def run(file: Path, overrides: Sequence[str], dry_run: bool = False) -> int:
+    """Runs the stages of a pipeline file in order, or says which ones are to be run."""
     plan = read_plan(file, overrides)
     out = Path(plan["out"])
     configs = {name: prepare(name, stage, out) for name, stage in plan["stages"].items()}
+    title = f"pipeline {file} in {out}"
+    columns = ["stage", "verb", "state", "seconds"]
+    stages = look(out, configs)
+    if dry_run:
+        rows = [(s.name, s.verb, "skip" if s.complete else "run", 0.0) for s in stages]
+        log.table(title, columns, rows)
+        return 0
+    if all(stage.complete for stage in stages) and ended(out):
+        log.table(title, columns, [(s.name, s.verb, "skipped", 0.0) for s in stages])
+        return 0
     parent = start_parent(plan, out)
-    rows: list[Row] = []
-    made = ""  # what all stages so far are made of: a changed stage makes the later ones anew
+    rows = []
+    status = "FAILED"
+    try:
+        for stage in stages:
+            code, row = run_stage(stage, parent)
+            if code:
+                return code
+            rows.append(row)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        if parent is not None:
+            finish_parent(parent, out, rows, status)
+    log.table(title, columns, rows)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A verb with its configuration, where that is noted, and whether it is still to be run."""
+
+    name: str
+    verb: str
+    config: Block
+    record: Path
+    made_of: str
+    complete: bool
+
+
+def look(out: Path, configs: Mapping[str, tuple[str, Block]]) -> list[Stage]:
+    """Returns the stages in order; one that is to be run makes all later ones run, too."""
+    stages: list[Stage] = []
+    made_of, complete = "", True
     for name, (verb, config) in configs.items():
         record = out / "stages" / f"{name}.json"
-        config = tracked(config, parent)
-        made = fingerprint([made, verb, config.identity()])
-        started = time.monotonic()
-        if complete(record, made, config):
-            log.say(f"stage {name}: complete, skipped")
-            rows.append((name, verb, "skipped", 0.0))
-            continue
-        log.say(f"stage {name}: raydist {verb}")
-        write_config(record, verb, config)
-        module = importlib.import_module(f"raydist.commands.{verb}")
-        code = execute(module, config, Flags(resume=True))
-        if code:
-            return code
-        seconds = time.monotonic() - started
-        write_json(record, {**json.loads(record.read_text()), "made_of": made, "seconds": seconds})
-        rows.append((name, verb, "done", seconds))
-    finish_parent(parent, out, rows)
-    log.table(f"pipeline {file} in {out}", ["stage", "verb", "state", "seconds"], rows)
-    return 0
+        made_of = fingerprint([made_of, verb, config.identity()])
+        complete = complete and is_complete(record, made_of, config)
+        stages.append(Stage(name, verb, config, record, made_of, complete))
+    return stages
+
+
+def run_stage(stage: Stage, parent: Tracker | None) -> tuple[int, Row]:
+    """Runs a stage unless it is complete; returns its exit code and its row of the table."""
+    if stage.complete:
+        log.say(f"stage {stage.name}: complete, skipped")
+        return 0, (stage.name, stage.verb, "skipped", 0.0)
+    log.say(f"stage {stage.name}: raydist {stage.verb}")
+    started = time.monotonic()
+    config = tracked(stage.config, parent)
+    stage.record.parent.mkdir(parents=True, exist_ok=True)
+    record = {"verb": stage.verb, "config": config.resolved()}
+    write_json(stage.record, record)
+    module = importlib.import_module(f"raydist.commands.{stage.verb}")
+    code = execute(module, config, Flags(resume=True))
+    seconds = time.monotonic() - started
+    if not code:
+        write_json(stage.record, {**record, "made_of": stage.made_of, "seconds": seconds})
+    return code, (stage.name, stage.verb, "done", seconds)
 
 
 def read_plan(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -94,11 +150,18 @@ def read_plan(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
         place = plan
         for part in path:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"{word}: {part} is no block of {file}")
         place[last] = yaml.safe_load(text)
-    if "storage" in plan and not os.path.isabs(str(plan["out"])):
-        plan["out"] = os.path.join(str(plan["storage"]), str(plan["out"]))
-    elif os.environ.get("RAY_JOB_ID") and not os.path.isabs(str(plan["out"])):
-        raise ConfigError(f"out = {plan['out']}: under a submitted job say storage= as well")
+    unknown = plan.keys() - {"name", "out", "stages", "storage", "tracking"}
+    if unknown:
+        raise ConfigError(f"{sorted(unknown)[0]}: unknown key of {file}")
+    plan["out"] = storage.resolve(str(plan["out"]), plan.get("storage"))
+    if is_uri(plan["out"]):
+        raise ConfigError(
+            f"out = {plan['out']}: stages read each other's output: give a path that every node "
+            "sees; single stages may write to a URI"
+        )
     return plan
 
 
@@ -111,16 +174,15 @@ def prepare(name: str, stage: Mapping[str, Any], out: Path) -> tuple[str, Block]
     except ModuleNotFoundError:
         raise ConfigError(f"stages.{name}.verb = {verb!r}: no such verb") from None
     values = fill(stage, str(out))
-    file = out / "stages" / f".{name}.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    try:
-        return verb, load(module.Config, [str(file)])
-    except ConfigError as error:
-        lines = "\n".join(f"stages.{name}.{line}" for line in str(error).splitlines())
-        raise ConfigError(lines) from None
-    finally:
-        file.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.yaml"
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        file.write_text(text, encoding="utf-8")
+        try:
+            return verb, load(module.Config, [str(file)])
+        except ConfigError as error:
+            lines = "\n".join(f"stages.{name}.{line}" for line in str(error).splitlines())
+            raise ConfigError(lines) from None
 
 
 def fill(value: Any, out: str) -> Any:
@@ -132,20 +194,14 @@ def fill(value: Any, out: str) -> Any:
     return value.replace("{out}", out) if isinstance(value, str) else value
 
 
-def complete(record: Path, made: str, config: Block) -> bool:
+def is_complete(record: Path, made_of: str, config: Block) -> bool:
     """Whether a stage was finished by this configuration and its output is still there."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     target = getattr(config, "out", None)
-    return known.get("made_of") == made and (target is None or Path(str(target)).exists())
-
-
-def write_config(record: Path, verb: str, config: Block) -> None:
-    """Keeps what the stage is about to run with."""
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"verb": verb, "config": config.resolved()})
+    return known.get("made_of") == made_of and (target is None or Path(str(target)).exists())
 
 
 def start_parent(plan: Mapping[str, Any], out: Path) -> Tracker | None:
@@ -159,6 +215,12 @@ def start_parent(plan: Mapping[str, Any], out: Path) -> Tracker | None:
     return Tracker.start(out / "stages", uri=uri, name=name, resume=True)
 
 
+def ended(out: Path) -> bool:
+    """Whether the pipeline's own run, if it has one, was ended and nothing is left to be sent."""
+    events = [record for record, _ in read_lines(out / "stages" / EVENTS)]
+    return not events or events[-1].get("status") == "FINISHED"
+
+
 def tracked(config: Block, parent: Tracker | None) -> Block:
     """Makes a stage's run a child of the pipeline's, where the verb tracks at all."""
     tracking = getattr(config, "tracking", None)
@@ -168,12 +230,12 @@ def tracked(config: Block, parent: Tracker | None) -> Block:
     return config.model_copy(update={"tracking": tracking.model_copy(update=place)})
 
 
-def finish_parent(parent: Tracker | None, out: Path, rows: Sequence[Row]) -> None:
-    """Ends the parent run with the stages' times."""
-    if parent is None:
-        return
-    Mirror(out / "stages").metrics(0, {f"seconds/{name}": s for name, _, _, s in rows})
-    parent.close()
+def finish_parent(parent: Tracker, out: Path, rows: Sequence[Row], status: str) -> None:
+    """Ends the parent run with the times of the stages that were run."""
+    seconds = {f"seconds/{name}": each for name, _, state, each in rows if state == "done"}
+    if seconds:
+        Mirror(out / "stages", repair=False).metrics(0, seconds)
+    parent.close(status)
 
 
 if __name__ == "__main__":
