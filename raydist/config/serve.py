@@ -114,8 +114,9 @@ class ServeConfig(Block):
     def _something(self) -> ServeConfig:
         if not (self.reranker or self.rerankers or self.embedder or self.index):
             raise ValueError("nothing to serve: give reranker=, embedder= or index=")
-        if len({*self.models()}) < len(self.models()):
-            raise ValueError("two models have the same name; set name=")
+        names = [*self.models(), *(["index"] if self.index else [])]
+        if len({*names}) < len(names):
+            raise ValueError(f"two of the same name in {', '.join(names)}; set name=")
         return self
 
     @property

@@ -30,7 +30,7 @@ from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
 
-__all__ = ["Ingress", "build"]
+__all__ = ["Ingress", "build", "deployment"]
 
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
@@ -53,7 +53,9 @@ class _Handles:
         return await _call(self._index.search, request)
 
     async def check(self, model: str) -> None:
-        await _call(self._handles[model].check)
+        handle = self._handles.get(model, self._index)
+        assert handle is not None
+        await _call(handle.check)
 
 
 async def _call(method: Any, *arguments: Any) -> dict[str, Any]:
@@ -118,12 +120,12 @@ def build(config: ServeConfig) -> serve.Application:
         )
     config = _absolute(config)
     handles: dict[str, Any] = {
-        name: _deployment(Scorer, f"scorer-{name}", config).bind(config, name)
+        name: deployment(Scorer, f"scorer-{name}", config).bind(config, name)
         for name in config.scorers()
     }
     if config.embedder is not None:
-        handles[config.models()[-1]] = _deployment(Embedder, "embedder", config).bind(config)
-    index = _deployment(Index, "index", config).bind(config) if config.index else None
+        handles[config.models()[-1]] = deployment(Embedder, "embedder", config).bind(config)
+    index = deployment(Index, "index", config).bind(config) if config.index else None
     ingress = serve.deployment(
         name="ingress",
         num_replicas=config.replicas.ingresses,
@@ -167,7 +169,8 @@ def _absolute(config: ServeConfig) -> ServeConfig:
     return config.model_copy(update=changed)
 
 
-def _deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
+def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
+    """Returns a replica class as Serve runs it: how many, with what, how they scale and end."""
     replicas = config.replicas
     options: dict[str, Any] = {"num_replicas": replicas.min}
     if replicas.max > replicas.min:

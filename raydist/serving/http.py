@@ -137,7 +137,7 @@ def _pages(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", tags=["service"], summary="Ready")
     async def readyz() -> dict[str, str]:
-        """Scores a known pair with every model."""
+        """Scores a known pair with every model, and searches once."""
         await service.ready()
         return {"status": "ready"}
 

@@ -80,9 +80,10 @@ class Scorer:
         self._following.start()
         await self._following.model.check()
 
-    async def pid(self) -> int:
-        """Returns the replica's process id."""
-        return os.getpid()
+    async def state(self) -> dict[str, int]:
+        """Returns the replica's process id and the tokens that wait in it."""
+        engine = self._following.model.engine
+        return {"pid": os.getpid(), "queued_tokens": engine.queued_tokens if engine else 0}
 
 
 class Embedder:
@@ -125,7 +126,19 @@ class Index:
         from raydist.build import open_searcher
 
         self.searcher = open_searcher(config)
-        self.searcher.search("compile before the first request", 1)
+        self._look()  # compiles before the first request
+
+    def _look(self) -> None:
+        self.searcher.search("a query that works", 1)
+
+    async def check(self) -> dict[str, Any]:
+        """Searches once."""
+        await asyncio.to_thread(self._look)
+        return {}
+
+    async def check_health(self) -> None:
+        """Tells Serve to replace this replica where the index cannot be searched."""
+        await asyncio.to_thread(self._look)
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
         """Returns hits and milliseconds per stage."""

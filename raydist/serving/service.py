@@ -57,7 +57,7 @@ class Backend(Protocol):
         ...
 
     async def check(self, model: str) -> None:
-        """Raises if the model does not work."""
+        """Raises if the model, or the index, does not work."""
         ...
 
 
@@ -268,16 +268,15 @@ class Service:
         return ModelList(data=[ModelInfo(id=n, kind=k) for n, k in self.kinds.items()])
 
     async def ready(self) -> None:
-        """Scores a known pair with every model; raises ServiceError 503 if one does not work."""
+        """Tries every model and the index; raises ServiceError 503 if one does not work."""
         if self.draining:
             raise not_ready("the service is shutting down")
-        for name, kind in self.kinds.items():
-            if kind != "index":
-                try:
-                    async with asyncio.timeout(self.limits.deadline_s):
-                        await self.backend.check(name)
-                except TimeoutError:
-                    raise not_ready(f"model {name} does not answer") from None
+        for name in self.kinds:
+            try:
+                async with asyncio.timeout(self.limits.deadline_s):
+                    await self.backend.check(name)
+            except TimeoutError:
+                raise not_ready(f"{name} does not answer") from None
 
     async def _score(
         self, model: str, query: str, texts: list[str], client: str, **options: Any

@@ -67,6 +67,8 @@ class LocalBackend:
     async def check(self, model: str) -> None:
         if model in self.rerankers:
             await self.rerankers[model].check()
+        elif model == "index":
+            await self.search({"query": "ready", "depth": 1, "ids": None})
 
 
 def service(

@@ -14,7 +14,8 @@ import raydist
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
-from raydist.serving.app import build
+from raydist.serving.app import build, deployment
+from raydist.serving.replicas import Scorer
 
 ROOT = Path(raydist.__file__).parents[1]
 JOBS = sorted((ROOT / "jobs" / "serve").glob("*.yaml"))
@@ -65,6 +66,26 @@ def test_others_can_connect_only_with_keys_or_on_purpose(
     keys = tmp_path / "keys"
     keys.write_text("key\n")
     build(load(ServeConfig, (), ["reranker=bm25", "host=0.0.0.0", f"keys_file={keys}"]))
+
+
+def test_how_replicas_scale_reaches_serve() -> None:
+    words = ["min=1", "max=4", "target_ongoing=3", "upscale_delay_s=5", "downscale_delay_s=60"]
+    words = ["reranker=bm25", *(f"replicas.{word}" for word in words), "replicas.look_back_s=4"]
+    config = load(ServeConfig, (), words)
+    scaling = deployment(Scorer, "scorer", config)._deployment_config.autoscaling_config
+    assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
+    assert scaling.target_ongoing_requests == 3 and scaling.look_back_period_s == 4
+    assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (5, 60)
+    fixed = deployment(Scorer, "scorer", load(ServeConfig, (), ["reranker=bm25", "replicas=2"]))
+    assert fixed.num_replicas == 2 and fixed._deployment_config.autoscaling_config is None
+
+
+def test_registered_models_are_called_by_their_name() -> None:
+    words = ["reranker=models:/toy@champion", "embedder=models:/vectors/3"]
+    config = load(ServeConfig, (), words)
+    assert config.models() == ["toy", "vectors"]
+    with pytest.raises(ConfigError, match="reranker"):
+        load(ServeConfig, (), ["reranker=models:/toy"])
 
 
 def test_nothing_to_serve_is_an_error() -> None:

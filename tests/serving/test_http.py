@@ -15,6 +15,7 @@ import raydist
 from raydist.records import Document, Query, Run
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
+from raydist.serving.errors import ServiceError
 from raydist.serving.searcher import Searcher
 from tests.rerank import small_qwen3
 from tests.serving.local import LetterCounts, client
@@ -331,6 +332,13 @@ def test_an_engines_details_reach_the_answer(qwen3: Qwen3Reranker) -> None:
 def test_ready_scores_a_known_pair(qwen3: Qwen3Reranker) -> None:
     assert client({"qwen3": qwen3}).get("/readyz").json() == {"status": "ready"}
     assert client().get("/healthz").json() == {"status": "ok"}
+
+    class Broken(Words):
+        def search(self, queries: Sequence[Query], k: int) -> Run:
+            raise ServiceError(503, "the disk is gone", "not_ready")
+
+    searcher = Searcher({"words": Broken(TEXTS)}, Store(TEXTS))
+    assert_envelope(client(searcher=searcher).get("/readyz"), 503)
 
 
 def test_models_are_listed() -> None:

@@ -209,6 +209,38 @@ def test_overload_is_answered_with_429_and_ends(url: str) -> None:
         time.sleep(0.2)
 
 
+def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
+    from ray import serve
+
+    scorer = serve.get_deployment_handle("scorer-neural", "raydist")
+
+    def queued() -> int:
+        return int(scorer.state.remote().result(timeout_s=60)["queued_tokens"])
+
+    texts = [f"{'of the index ' * 250}{i}" for i in range(400)]
+    body = {"query": "rain", "documents": texts, "model": "neural", "truncation": "chunk_max"}
+    with httpx.Client(timeout=300) as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.post, f"{url}/v1/rerank", json=body)
+        ends = time.monotonic() + 60
+        while not (most := queued()):
+            assert time.monotonic() < ends and not asked.done()
+            time.sleep(0.05)
+        client.close()
+        begun = time.monotonic()
+        while left := queued():
+            assert time.monotonic() < begun + 60
+            time.sleep(0.05)
+        with pytest.raises(httpx.HTTPError):
+            asked.result()
+    assert most > 50_000 and left == 0
+    # What was queued is gone at once, not computed: that takes much longer.
+    seconds = time.monotonic() - begun
+    begun = time.monotonic()
+    short = body | {"documents": texts[:40]}
+    assert httpx.post(f"{url}/v1/rerank", json=short, timeout=300).status_code == 200
+    assert seconds < 5 * (time.monotonic() - begun)
+
+
 def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
     from raydist.serving.running import metrics_url
 
@@ -238,7 +270,7 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
     from ray import serve
 
     scorer = serve.get_deployment_handle("scorer-neural", "raydist")
-    pid = scorer.pid.remote().result(timeout_s=60)
+    pid = scorer.state.remote().result(timeout_s=60)["pid"]
     answers: list[tuple[float, int]] = []  # when it was sent, the status
     clients = 2
     stop = threading.Event()
@@ -269,6 +301,6 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
             future.result()
     statuses = Counter(status for _, status in answers)
     assert len(back) >= 20 and set(back[-20:]) == {200}, statuses
-    assert scorer.pid.remote().result(timeout_s=60) != pid
+    assert scorer.state.remote().result(timeout_s=60)["pid"] != pid
     assert set(statuses) <= {200, 429, 503}, statuses
     assert statuses[503] <= 2 * clients, statuses  # in flight, and sent before it was noticed

@@ -95,6 +95,18 @@ def test_the_command_prints_figures_as_json(
     assert figures["status_200"] == 10 and figures["pairs_per_s"] > 0 and "p99_ms" in figures
 
 
+def test_the_figures_go_to_mlflow_if_asked(server: Server, database: str) -> None:
+    from mlflow import MlflowClient
+
+    words = [f"url={server.url}", "rate=20", "seconds=0.5", f"tracking={database}"]
+    assert main(["load", *words, "tracking.experiment=load"]) == 0
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("load")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["status_200"] == 10 and run.data.metrics["p99_ms"] > 0
+    assert run.data.params["rate"] == "20.0" and run.info.status == "FINISHED"
+
+
 def test_a_service_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["load", "url=http://127.0.0.1:9", "rate=4", "seconds=0.5"]) == 1
     assert "no request was answered" in capsys.readouterr().err
