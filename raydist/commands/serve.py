@@ -26,6 +26,7 @@ from raydist import cluster, log
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, JobError
+from raydist.manifest import read_manifest
 
 __all__ = ["Config", "run"]
 
@@ -35,9 +36,10 @@ Config = ServeConfig
 def run(config: ServeConfig, flags: Flags) -> None:
     """Serves until it is told to stop."""
     _check_port(config)
+    _check_places(config)
+    what = ", ".join([*config.models(), *(["search"] if config.index else [])])
     if flags.dry_run:
-        what = [*config.models(), *(["search"] if config.index else [])]
-        log.say(f"would serve {', '.join(what)} at http://{config.host}:{config.port}")
+        log.say(f"would serve {what} at http://{_address(config)}")
         return
     stop = threading.Event()
     cluster.connect()
@@ -49,10 +51,10 @@ def run(config: ServeConfig, flags: Flags) -> None:
         signal.signal(number, _stopper(stop))
     try:
         start(config)
-    except RuntimeError as error:
+    except JobError:
         _end()
-        raise JobError(f"the service did not start: {error}") from None
-    log.say(f"serving {', '.join(config.models()) or 'search'} at http://{_address(config)}")
+        raise
+    log.say(f"serving {what} at http://{_address(config)}")
     if not read_keys(config.keys_file):
         log.say("no key is needed: " + ("loopback only" if config.loopback else "anonymous=true"))
     log.say(f"reference: http://{_address(config)}/docs   try it: http://{_address(config)}/")
@@ -115,6 +117,22 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
         stop.set()
 
     return handler
+
+
+def _check_places(config: ServeConfig) -> None:
+    """Finds mistyped folders before anything is started."""
+    for folder in config.index:
+        if "://" not in folder:
+            read_manifest(folder, ["bow-index", "vectors"])
+    rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
+    if config.reranker is not None:
+        rerankers["reranker"] = config.reranker
+    models = {key: getattr(each, "model", "") for key, each in rerankers.items()}
+    if config.embedder is not None:
+        models["embedder"] = config.embedder.path
+    for key, model in models.items():
+        if model.startswith((".", "/", "~")) and not Path(model).is_dir():
+            raise ConfigError(f"{key} = {model}: no such folder")
 
 
 def _check_port(config: ServeConfig) -> None:

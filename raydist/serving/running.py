@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import ray
 from ray import serve
 
 from raydist.config.serve import ServeConfig
+from raydist.errors import JobError
 from raydist.serving.app import build
 
 __all__ = ["NAME", "metrics_url", "open_port", "start", "stop"]
@@ -23,8 +25,25 @@ def open_port(config: ServeConfig) -> None:
 
 
 def start(config: ServeConfig) -> None:
-    """Runs the application; returns when it is ready."""
-    serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
+    """Runs the application; returns when it is ready.
+
+    Raises:
+        JobError: it does not start; says what a replica said last.
+    """
+    try:
+        serve.run(build(config), name=NAME, route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        raise JobError(f"the service did not start: {_reason() or error}") from None
+
+
+def _reason() -> str:
+    """Returns the last error that a replica met when it started, empty if none is known."""
+    found = serve.status().applications.get(NAME)
+    for deployment in found.deployments.values() if found else ():
+        errors = re.findall(r"^(?:[\w.]+\.)?\w+Error: .*$", deployment.message, re.M)
+        if errors:
+            return str(errors[-1]).removeprefix("raydist.errors.")
+    return ""
 
 
 def metrics_url() -> str:

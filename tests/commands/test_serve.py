@@ -37,6 +37,21 @@ def test_a_taken_port_is_named_before_anything_starts(capsys: pytest.CaptureFixt
     assert f"port={port}: cannot listen on 127.0.0.1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("index=nowhere", "nowhere is not a folder"),
+        ("reranker=./nowhere", "reranker = ./nowhere: no such folder"),
+        ("embedder=/nowhere", "embedder = /nowhere: no such folder"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_named_before_anything_starts(
+    word: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", word, f"port={free_port()}"]) != 0
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.ray
 def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
     port = free_port()
