@@ -66,10 +66,14 @@ class BowIndex:
     def open(cls, folder: Path | str, *, in_memory: bool = False, verify: bool = False) -> BowIndex:
         """Opens what `raydist index` wrote.
 
+        Every file's size is compared here, and what is read of it with its checksum before it is
+        first used, so a damaged index gives an error or the right answer, never a wrong one. A file
+        that is changed later, while it is mapped, is not noticed.
+
         Args:
             folder: the index.
-            in_memory: read the segments into memory instead of mapping them.
-            verify: check every byte now instead of what a query needs when it needs it.
+            in_memory: read the segments into memory, checking all of it, instead of mapping them.
+            verify: check every byte now, the store's as well, not when a query needs it.
 
         Raises:
             ArtifactError: the folder is incomplete, corrupted, newer, or something else.
@@ -77,17 +81,27 @@ class BowIndex:
         manifest = read_manifest(folder, [KIND])
         place = Path(folder)
         segments = [Segment.open(place / s, in_memory=in_memory) for s in manifest["segments"]]
-        if verify and not in_memory:
-            for segment in segments:
-                segment.files.verify()
         described = manifest.get("analyzer")
-        return cls(
+        index = cls(
             segments,
             None if described is None else Analyzer.from_dict(described),
             folder=place,
             store=manifest.get("store"),
             unit=manifest.get("unit", 0.0),
         )
+        if verify:
+            index.verify()
+        return index
+
+    def verify(self) -> None:
+        """Checks every byte of the segments and of the documents' texts.
+
+        Raises ArtifactError naming the file that is damaged.
+        """
+        for segment in self.segments:
+            segment.files.verify()
+        if self.store is not None:
+            self.store.verify()
 
     def __len__(self) -> int:
         """All documents, those without tokens included."""

@@ -229,6 +229,7 @@ class DocumentStore:
             raise self._damaged(path.name, f"it has {found} bytes, not {size}")
 
     def _check_sum(self, name: str) -> None:
+        self._check_size(self.folder / name)
         if checksum(self.folder / name) != self._files[name]["crc32"]:
             raise self._damaged(name, "its checksum is wrong")
 

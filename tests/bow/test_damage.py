@@ -1,0 +1,129 @@
+"""Damaged index folders: an error that names the file, or the right answer; never a wrong one."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.bow.build import build_index, clean
+from raydist.bow.index import BowIndex
+from raydist.bow.search import BowRetriever
+from raydist.bow.splits import Options
+from raydist.errors import ArtifactError
+from raydist.manifest import Output
+from tests.bow.documents import read, splits_of
+
+KINDS = ("merged", "segments", "raw")
+QUERIES = ["w1 w2 w3", "w17", "w1 w1 w90 longest", "nothing here", "title"]
+UNREAD = {"config.json"}  # how the index was made, for people and for the same command again
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small indexes with texts: one segment, several, and several of raw arrays."""
+    rng = random.Random(5)
+    words = [f"w{i}" for i in range(200)]
+    rows = []
+    for i in range(300):
+        text = " ".join(rng.choices(words, [1 / (n + 1) for n in range(200)], k=rng.randint(0, 60)))
+        rows.append((f"d{i}", "title" if i % 7 == 0 else "", text + " longest" * (i % 5)))
+    folders = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp("index") / kind
+        output = Output.open(str(folder), kind="bow-index", config={}, inputs={}, resolved={})
+        options = Options(merge=kind == "merged", compress=kind != "raw", block_size=16)
+        output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, options))
+        clean(folder)
+        folders[kind] = folder
+    return folders
+
+
+def answers(folder: Path, *, verify: bool, in_memory: bool = False) -> list[Any]:
+    """Everything that an index can be asked."""
+    index = BowIndex.open(folder, verify=verify, in_memory=in_memory)
+    found: list[Any] = []
+    for pruned in (True, False):
+        retriever = BowRetriever(index, pruned=pruned)
+        for query in QUERIES:
+            docs, scores = retriever.rank(query, 20)
+            found.append((docs.tolist(), scores.tolist(), index.pick_ids(docs).to_pylist()))
+    found.append(retriever.explain("w1 w2", "d3"))
+    found.append(index.doc_ids.to_pylist())
+    assert index.store is not None
+    found.append(index.store.get(["d7", "d299", "unknown"]))
+    found.append([segment.lengths_N.tolist() for segment in index.segments])
+    return found
+
+
+@pytest.fixture(scope="module")
+def right(indexes: dict[str, Path]) -> dict[str, list[Any]]:
+    return {kind: answers(folder, verify=True) for kind, folder in indexes.items()}
+
+
+@pytest.fixture(scope="module")
+def room() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place) / "damaged"
+
+
+def damage(data: bytes, how: str, where: float, bit: int) -> bytes | None:
+    """Returns what becomes of a file; None if it is gone."""
+    at = int(where * len(data))
+    if how == "flip":
+        return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :] if data else b"\0"
+    if how == "truncate":
+        return data[:at]
+    if how == "grow":
+        return data + data[at:] + b"\n"
+    return None if how == "remove" else b""
+
+
+@settings(max_examples=200)
+@given(
+    kind=st.sampled_from(KINDS),
+    which=st.integers(0, 999),
+    how=st.sampled_from(["flip", "flip", "flip", "truncate", "grow", "remove", "empty"]),
+    where=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+    in_memory=st.booleans(),
+)
+def test_damage_is_an_error_that_names_the_file_or_does_not_matter(
+    indexes: dict[str, Path],
+    right: dict[str, list[Any]],
+    room: Path,
+    kind: str,
+    which: int,
+    how: str,
+    where: float,
+    bit: int,
+    in_memory: bool,
+) -> None:
+    files = [p.relative_to(indexes[kind]) for p in sorted(indexes[kind].rglob("*")) if p.is_file()]
+    name = files[which % len(files)]
+    before = (indexes[kind] / name).read_bytes()
+    after = damage(before, how, where, bit)
+    shutil.rmtree(room, ignore_errors=True)
+    shutil.copytree(indexes[kind], room, copy_function=os.link)
+    (room / name).unlink()
+    if after is not None:
+        (room / name).write_bytes(after)
+    for verify in (True, False):
+        try:
+            found = answers(room, verify=verify, in_memory=in_memory)
+        except ArtifactError as error:
+            assert name.name in str(error), f"{name}: {error}"
+            assert str(room) in str(error), f"{name}: {error}"
+            assert after != before, error
+        else:
+            assert found == right[kind]
+            noticed = name.name not in UNREAD and "parts" not in name.parts and verify
+            assert not noticed or after == before, f"{name}: {how} was not noticed"
