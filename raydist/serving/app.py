@@ -9,6 +9,7 @@ postponed annotations in this file.
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ class Ingress:
             kinds[config.models()[-1]] = "embedder"
         if index is not None:
             kinds["index"] = "index"
+        self._handles = handles
+        self._share = config.replicas.min / config.replicas.ingresses
+        self._asking: asyncio.Task[None] | None = None
         self.service = Service(
             _Handles(handles, index),
             kinds,
@@ -101,6 +105,17 @@ class Ingress:
             keys=read_keys(config.keys_file),
             metrics=RayMetrics(),
         )
+
+    async def check_health(self) -> None:
+        """Asks the replicas, once they are there, how fast they are: admission goes by it."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        for model, handle in self._handles.items():
+            with contextlib.suppress(RayError, RayServeException):
+                state = await handle.state.remote()
+                self.service.admission.expect(model, self._share * state["tokens_per_s"])
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return make_app(self.service, echo_id=False)

@@ -58,6 +58,7 @@ class Scorer:
             retire=ServedReranker.close,
             every_s=config.reload_s,
         )
+        self._speed = self._following.model.warm()
 
     async def score(self, request: dict[str, Any]) -> dict[str, Any]:
         """See `ServedReranker.score`; a failure is returned as `failed`."""
@@ -81,9 +82,10 @@ class Scorer:
         await self._following.model.check()
 
     async def state(self) -> dict[str, int]:
-        """Returns the replica's process id and the tokens that wait in it."""
+        """Returns the replica's process id, the tokens that wait in it, and tokens per second."""
         engine = self._following.model.engine
-        return {"pid": os.getpid(), "queued_tokens": engine.queued_tokens if engine else 0}
+        queued = engine.queued_tokens if engine else 0
+        return {"pid": os.getpid(), "queued_tokens": queued, "tokens_per_s": int(self._speed)}
 
 
 class Embedder:
@@ -100,6 +102,7 @@ class Embedder:
             retire=ServedEmbedder.close,
             every_s=config.reload_s,
         )
+        self._speed = self._following.model.warm()
 
     async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
         """See `ServedEmbedder.embed`; a failure is returned as `failed`."""
@@ -107,6 +110,10 @@ class Embedder:
             return await self._following.model.embed(request)
         except ServiceError as error:
             return _failure(error)
+
+    async def state(self) -> dict[str, int]:
+        """Returns the replica's process id and tokens per second."""
+        return {"pid": os.getpid(), "tokens_per_s": int(self._speed)}
 
     async def check(self) -> dict[str, Any]:
         """Embeds a known text."""

@@ -215,7 +215,7 @@ class Service:
         texts = [request.input] if isinstance(request.input, str) else request.input
         tokens = self.limits.check("", texts, field="input")
         work = {"texts": texts, "role": request.input_type, "dimensions": request.dimensions}
-        with self._admitted(tokens, client):
+        with self._admitted(tokens, client, model):
             answer = await self._within(self.backend.embed(model, work))
         if self.metrics is not None:
             self.metrics.scored(model, answer, len(texts))
@@ -237,7 +237,7 @@ class Service:
         self._model(None, "index")
         self.limits.check(request.query, request.ids or [], field="ids")
         depth = max(request.depth, request.k)
-        with self._admitted(len(request.query) // 4 + depth, client):
+        with self._admitted(len(request.query) // 4 + depth, client, "index"):
             work = {"query": request.query, "depth": depth, "ids": request.ids}
             found = await self._within(self.backend.search(work))
         hits, timings = found["hits"], dict(found["timings_ms"])
@@ -297,18 +297,18 @@ class Service:
             "timeout_s": self.limits.deadline_s,
             **options,
         }
-        with self._admitted(tokens, client):
+        with self._admitted(tokens, client, model):
             answer = await self._within(self.backend.score(model, request))
         if self.metrics is not None:
             self.metrics.scored(model, answer, len(texts))
         return answer
 
-    def _admitted(self, tokens: int, client: str) -> Any:
+    def _admitted(self, tokens: int, client: str, model: str) -> Any:
         if self.draining:
             raise not_ready("the service is shutting down")
         if self.metrics is not None:
             self.metrics.under_way(self.admission.requests + 1, self.admission.tokens + tokens)
-        return self.admission.enter(tokens, client)
+        return self.admission.enter(tokens, client, model)
 
     async def _within(self, work: Awaitable[T]) -> T:
         try:

@@ -99,7 +99,20 @@ def test_the_speed_is_found_out_under_ten_times_the_load(
     later = [wait for when, wait in waits if when > 100]
     assert sum(later) / len(later) < 12 and max(later) < 40  # large ones wait for many small ones
     assert done > 0.95 * speed * 200  # and the service is never idle
-    assert speed / 2 < admission.tokens_per_s < speed * 2
+    assert speed / 2 < admission.speed() < speed * 2
+
+
+def test_each_model_has_its_own_speed() -> None:
+    admission = Admission(max_tokens=10**9, max_requests=10, max_wait_s=1.0)
+    admission.expect("fast", 1e6)
+    admission.expect("slow", 100.0)
+    with admission.enter(90, model="slow"):
+        with pytest.raises(ServiceError), admission.enter(20, model="slow"):
+            pass
+        with admission.enter(900_000, model="fast"), admission.enter(90_000, model="fast"):
+            assert admission.requests == 3
+    admission.expect("slow", 1e9)  # requests have shown it already
+    assert admission.speed("slow") < 1e7
 
 
 def test_what_is_given_up_lowers_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +123,7 @@ def test_what_is_given_up_lowers_the_speed(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(TimeoutError), admission.enter(1000):
             now += 60
             raise TimeoutError
-    assert admission.tokens_per_s < 100
+    assert admission.speed() < 100
     assert refused(admission, 10_000) is None  # alone, everything is let in
 
 
