@@ -65,6 +65,11 @@ class Limits:
                     param=f"{field}[{place}]",
                 )
         tokens = estimate_tokens(query, documents)
+        self.check_tokens(tokens, field)
+        return tokens
+
+    def check_tokens(self, tokens: int, field: str = "documents") -> None:
+        """Raises ServiceError 413 for more estimated tokens than a request may have."""
         if tokens > self.max_tokens:
             raise ServiceError(
                 413,
@@ -72,4 +77,3 @@ class Limits:
                 "too_many_tokens",
                 param=field,
             )
-        return tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,15 @@ from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreReques
 __all__ = ["Backend", "Metrics", "Service"]
 
 T = TypeVar("T")
+_AT_ONCE = 16  # queries of one request that are scored at once
+_NOTHING: Mapping[str, Any] = {
+    "scores": [],
+    "truncated": [],
+    "chunks": [],
+    "tokens": 0,
+    "cached_prefix_tokens": 0,
+    "timings_ms": {"queue": 0.0, "tokenize": 0.0, "infer": 0.0},
+}
 
 
 class Backend(Protocol):
@@ -126,10 +135,9 @@ class Service:
             texts = request.contents()
         except ValueError as error:
             raise ServiceError(422, str(error), "no_text", param="documents") from None
-        answer = await self._score(
+        (answer,) = await self._score(
             model,
-            request.query,
-            texts,
+            [(request.query, texts)],
             client,
             truncation=request.mode,
             max_tokens_per_doc=request.max_tokens_per_doc,
@@ -177,25 +185,19 @@ class Service:
             "raw_scores": request.raw_scores,
         }
         texts = request.documents
+        places: dict[str, list[int]] = {}
         if isinstance(request.queries, str):
-            answers = [await self._score(model, request.queries, texts, client, **options)]
-            scores = answers[0]["scores"]
+            places[request.queries] = list(range(len(texts)))
         else:
-            places: dict[str, list[int]] = {}
             for place, query in enumerate(request.queries):
                 places.setdefault(query, []).append(place)
-            self.limits.check("", texts)
-            answers = await asyncio.gather(
-                *(
-                    self._score(model, query, [texts[p] for p in mine], client, **options)
-                    for query, mine in places.items()
-                )
-            )
-            found = [0.0] * len(texts)
-            for mine, answer in zip(places.values(), answers):
-                for place, value in zip(mine, answer["scores"]):
-                    found[place] = value
-            scores = found
+        self.limits.check("", texts)
+        asked = [(query, [texts[p] for p in mine]) for query, mine in places.items()]
+        answers = await self._score(model, asked, client, **options)
+        scores = [0.0] * len(texts)
+        for mine, answer in zip(places.values(), answers):
+            for place, value in zip(mine, answer["scores"]):
+                scores[place] = value
         usage = [_usage(answer) for answer in answers]
         total = Usage(
             prompt_tokens=sum(u.prompt_tokens for u in usage),
@@ -245,7 +247,7 @@ class Service:
         if request.rerank and rerankers and hits and self.fetch:
             begun = time.perf_counter()
             texts = [hit["contents"] for hit in hits]
-            answer = await self._score(rerankers[0], request.query, texts, client)
+            (answer,) = await self._score(rerankers[0], [(request.query, texts)], client)
             for hit, value in zip(hits, answer["scores"]):
                 hit["scores"]["rerank"] = value
             hits.sort(key=lambda hit: -hit["scores"]["rerank"])
@@ -279,29 +281,30 @@ class Service:
                 raise not_ready(f"{name} does not answer") from None
 
     async def _score(
-        self, model: str, query: str, texts: list[str], client: str, **options: Any
-    ) -> dict[str, Any]:
-        tokens = self.limits.check(query, texts)
-        if not texts:
-            return {
-                "scores": [],
-                "truncated": [],
-                "chunks": [],
-                "tokens": 0,
-                "cached_prefix_tokens": 0,
-                "timings_ms": {"queue": 0.0, "tokenize": 0.0, "infer": 0.0},
-            }
-        request = {
-            "query": query,
-            "documents": texts,
-            "timeout_s": self.limits.deadline_s,
-            **options,
-        }
+        self, model: str, asked: Sequence[tuple[str, list[str]]], client: str, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Returns an answer for each query and its texts, let in together."""
+        tokens = sum(self.limits.check(query, texts) for query, texts in asked)
+        self.limits.check_tokens(tokens)
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(query: str, texts: list[str]) -> dict[str, Any]:
+            if not texts:
+                return dict(_NOTHING)
+            request = {"query": query, "documents": texts, "timeout_s": self.limits.deadline_s}
+            async with turns:
+                answer = await self.backend.score(model, request | options)
+            if self.metrics is not None:
+                self.metrics.scored(model, answer, len(texts))
+            return answer
+
         with self._admitted(tokens, client, model):
-            answer = await self._within(self.backend.score(model, request))
-        if self.metrics is not None:
-            self.metrics.scored(model, answer, len(texts))
-        return answer
+            tasks = [asyncio.create_task(one(*each)) for each in asked]
+            try:
+                return await self._within(asyncio.gather(*tasks))
+            finally:
+                for task in tasks:  # where one failed, or the client went away
+                    task.cancel()
 
     def _admitted(self, tokens: int, client: str, model: str) -> Any:
         if self.draining:

@@ -206,6 +206,10 @@ def test_score_keeps_the_order() -> None:
     )
     rain = scores_of("rain", [DOCUMENTS[0], DOCUMENTS[2]])
     assert each.json()["scores"] == [rain[0], scores_of("bread", [DOCUMENTS[1]])[0], rain[1]]
+    many = [f"rain {i}" for i in range(600)]  # one request, however many queries it has
+    found = client(max_requests=2).post("/v1/score", json={"queries": many, "documents": many})
+    assert len(found.json()["scores"]) == 600
+    assert client().post("/v1/score", json={"queries": [], "documents": []}).json()["scores"] == []
     uneven = {"queries": ["rain"], "documents": DOCUMENTS}
     assert_envelope(client().post("/v1/score", json=uneven), 422)
 
