@@ -175,7 +175,7 @@ def test_more_load_starts_more_replicas(port: int) -> None:
         "reranker=bm25",
         "replicas={min: 1, max: 2, target_ongoing: 1, upscale_delay_s: 0, look_back_s: 2}",
     )
-    long = {"query": "rain " * 50, "documents": [f"{'word ' * 300}{i}" for i in range(300)]}
+    long = {"query": "rain " * 50, "documents": [f"{'word ' * 300}{i}" for i in range(100)]}
     with Stream(port, "bm25", clients=6) as stream:
         stream.body = long | {"model": "bm25"}
         ends = time.monotonic() + PATIENCE_S
