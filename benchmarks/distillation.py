@@ -134,7 +134,7 @@ def _first_stage() -> Path:
         )
     if not (out / "manifest.json").is_file():
         words = [f"data={lists}", COLLECTION[0], f"queries={pseudo}", f"out={out}"]
-        _do("distill", STAGES[0], *words, "--resume")
+        _do("distill", STAGES[0], *words)
     return out
 
 
@@ -148,12 +148,15 @@ def _second_stage(loss: str, fold: int, held_out: set[str], first: Path) -> Path
     data = WORK / "dl19" / f"fold-{fold}.jsonl"
     data.write_text("\n".join(rest) + "\n")
     words = [f"data={data}", *COLLECTION, f"model.path={first}", f"out={out}"]
-    _do("distill", STAGES[1], *words, f"loss.kind={loss}", f"target={TARGETS[loss]}", "--resume")
+    _do("distill", STAGES[1], *words, f"loss.kind={loss}", f"target={TARGETS[loss]}")
     return out
 
 
 def _do(verb: str, *words: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", "raydist", verb, *map(str, words)], check=True)
+    command = [sys.executable, "-m", "raydist", verb, *map(str, words)]
+    if verb == "distill":
+        command += ["checkpoint.every=25", "tracking=none", "--resume"]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":
