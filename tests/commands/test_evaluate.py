@@ -24,18 +24,20 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_one_run_gives_a_table_of_means(folder, capsys):
+def test_one_run_gives_a_table_of_means_and_a_run_in_mlflow(folder, capsys):
     assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "measures=AP,RR,map"]) == 0
     said = capsys.readouterr()
     rows = [line.split() for line in said.out.splitlines()]
     assert rows[0] == ["measure", "mean", "low", "high"]
     assert [row[:2] for row in rows[1:]] == [["AP", "0.5000"], ["RR", "0.5000"], ["map", "0.5000"]]
     assert "1 of 3 judged queries have no results and count 0" in said.err
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in said.err
+    assert (folder / "mlflow.db").exists()
 
 
 def test_several_runs_are_compared_with_the_baseline(folder, capsys):
     words = ["run=bm25.txt,dense.txt", "qrels=qrels.txt", "measures=AP", "baseline=bm25.txt"]
-    extra = ["figures=FIGS", "per_query=values.tsv", "out=OUT", "format=json"]
+    extra = ["figures=FIGS", "per_query=values.tsv", "out=OUT", "format=json", "tracking=none"]
     assert main(["evaluate", *words, *extra]) == 0
     data = json.loads(capsys.readouterr().out)
     assert [row["run"] for row in data["rows"]] == ["bm25", "dense"]
@@ -54,7 +56,7 @@ def test_several_runs_are_compared_with_the_baseline(folder, capsys):
     assert "baseline" in capsys.readouterr().err
 
 
-def test_what_was_measured_goes_to_mlflow_if_asked(folder, database, capsys):
+def test_what_was_measured_goes_to_mlflow(folder, database, capsys):
     words = ["run=bm25.txt,dense.txt", "qrels=qrels.txt", "measures=nDCG@10"]
     tracking = [f"tracking={database}", "tracking.experiment=tests"]
     assert main(["evaluate", *words, "baseline=bm25.txt", *tracking]) == 0
