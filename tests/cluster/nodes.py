@@ -1,63 +1,93 @@
-"""Runs one verb on a real cluster of three raylets and kills one of them in mid-work.
+"""Holds a real cluster of three raylets on this machine, told on standard input what to do.
 
-    python -m tests.cluster.nodes FOLDER MARKERS VERB ARGUMENT...
+    python -m tests.cluster.nodes
 
-MARKERS is how many done markers (or checkpoints) below FOLDER are waited for before a raylet that
-is not the head is killed; 0 kills none. Exits with the verb's exit code.
+Prints a line of JSON: the cluster's `address`, its `dashboard`, and how many `nodes` it has. Then
+every line is an order that is answered by another line: `kill NAME` ends, without a word to anyone,
+the raylet (not the head's) under which a process runs that is called NAME, as soon as there is
+one; `add` starts a raylet in its place; `quit` ends it all, as the end of the input does.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import socket
 import sys
-import threading
 import time
-from pathlib import Path
+from typing import Any
 
-import ray
+import psutil
 from ray.cluster_utils import Cluster
 
-from raydist.cli import main
+STORE = 200 << 20  # bytes of a node's object store
 
 
-def marks(folder: Path) -> int:
-    return sum(1 for pattern in ("*.done", "state.json") for _ in folder.rglob(pattern))
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
-def kill_later(cluster: Cluster, node: object, folder: Path, wanted: int, log: list[str]) -> None:
-    while marks(folder) < wanted:
-        time.sleep(0.02)
-    cluster.remove_node(node, allow_graceful=False)
-    log.append(f"killed a node after {marks(folder)} markers")
+def runs(node: Any, name: str) -> bool:
+    """Whether a raylet has a child that is called so."""
+    for raylet in node.all_processes["raylet"]:
+        for child in psutil.Process(raylet.process.pid).children(recursive=True):
+            try:
+                if child.cmdline() and name in child.cmdline()[0]:
+                    return True
+            except psutil.Error:
+                continue
+    return False
 
 
-def run(folder: Path, wanted: int, words: list[str]) -> int:
+def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
+    """Kills a raylet and all that it runs; gives up after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for node in nodes:
+            if runs(node, name):
+                cluster.remove_node(node, allow_graceful=False)
+                nodes.remove(node)
+                return f"killed a node that ran {name}"
+        time.sleep(0.01)
+    return f"no node runs {name}"
+
+
+def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
-    place = f"/tmp/rdn-{os.getpid()}"
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "include_dashboard": False,
-            "temp_dir": place,
-            "object_store_memory": 200 << 20,
-        },
-    )
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=200 << 20) for _ in range(2)]
-    log: list[str] = []
+    head: dict[str, Any] = {
+        "num_cpus": 1,
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "dashboard_port": free_port(),
+        "dashboard_agent_listen_port": free_port(),
+        "temp_dir": f"/tmp/rdn-{os.getpid()}",
+        "object_store_memory": STORE,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE) for _ in range(2)]
+    facts = {
+        "address": cluster.address,
+        "dashboard": f"http://{cluster.webui_url}",
+        "nodes": 1 + len(nodes),
+    }
+    print(json.dumps(facts), flush=True)
     try:
-        ray.init(address=cluster.address, log_to_driver=False)
-        if wanted:
-            threading.Thread(
-                target=kill_later, args=(cluster, nodes[0], folder, wanted, log), daemon=True
-            ).start()
-        code = main(words)
-        print("\n".join(log) or "no node was killed")
-        return code
+        for line in sys.stdin:
+            order, _, name = line.strip().partition(" ")
+            if order == "kill":
+                print(kill(cluster, nodes, name), flush=True)
+            elif order == "add":
+                nodes.append(cluster.add_node(num_cpus=2, object_store_memory=STORE))
+                print("added a node", flush=True)
+            else:
+                break
     finally:
-        ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(head["temp_dir"], ignore_errors=True)
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]))
+    main()

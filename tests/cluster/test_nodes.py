@@ -2,37 +2,80 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from raydist.cli import main
 from raydist.data import docstrings
+from raydist.manifest import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+PIPELINE = ["jobs/pipeline.py", "jobs/quickstart/pipeline.yaml"]
+SMALL = [
+    *("tracking=none", "stages.index.split_bytes=8000", "stages.embed.split_bytes=16000"),
+    *("stages.index.workers=3", "stages.embed.workers=3", "stages.train.workers=3"),
+    *("stages.train.steps=12", "stages.train.batch_size=12", "stages.train.checkpoint.every=3"),
+    *("stages.train.validation.dev.interval=12", "stages.distill.steps=4"),
+]
+TOLERANCE = 1e-6  # of a final weight, absolute; equal to the bit wherever it was run so far
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Three raylets under token authentication, held by a process of their own."""
+
+    process: subprocess.Popen[str]
+    dashboard: str
+    environment: Mapping[str, str]
+
+    def order(self, line: str) -> str:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=ROOT, env=dict(self.environment), stderr=sys.stderr)
+
+    def kill_one(
+        self, program: subprocess.Popen[bytes], folder: Path, mark: str, name: str
+    ) -> None:
+        """Kills a raylet that runs `name` once two files named `mark` are in the folder."""
+        while len(list(folder.glob(mark))) < 2:
+            assert program.poll() is None, f"it was over before there was {folder}/{mark}"
+            time.sleep(0.003)
+        assert self.order(f"kill {name}") == f"killed a node that ran {name}"
+        assert self.order("add") == "added a node"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return docstrings.write(tmp_path_factory.mktemp("docstrings"))
-
-
-def on_three_nodes(folder: Path, markers: int, *words: str, timeout: int = 300) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "token"}
-    environment["RAY_AUTH_TOKEN"] = "a" * 64
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.cluster.nodes", str(folder), str(markers), *words],
+def nodes() -> Iterator[Nodes]:
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{BIN}:{os.environ.get('PATH', '')}"  # a job's `python`
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.nodes"],
         cwd=ROOT,
         env=environment,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=timeout,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    assert process.stdout is not None
+    facts = json.loads(process.stdout.readline())
+    assert facts["nodes"] == 3
+    yield Nodes(process, facts["dashboard"], environment | {"RAY_ADDRESS": facts["address"]})
+    process.communicate("quit\n", timeout=120)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -41,15 +84,82 @@ def contents(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in ("manifest.json", "config.json")
+        if not path.name.startswith(".") and path.suffix != ".done"
     }
 
 
 @pytest.mark.ray
-def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    words = ["index", f"corpus={data}/corpus.jsonl", "split_bytes=20kB"]
+def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    corpus = docstrings.write(tmp_path / "docstrings") / "corpus.jsonl"
+    words = ["index", f"corpus={corpus}", "split_bytes=8kB"]
     assert main([*words, f"out={tmp_path}/alone"]) == 0
-    said = on_three_nodes(
-        tmp_path / "nodes", 2, *words, f"out={tmp_path}/nodes", "workers=3", "cpus_per_worker=1"
-    )
-    assert "killed a node" in said
+    command = [sys.executable, "-m", "raydist", *words, f"out={tmp_path}/nodes", "workers=3"]
+    with nodes.start(*command) as program:
+        nodes.kill_one(program, tmp_path / "nodes/.work/splits", "*.done", "MapWorker")
+        assert program.wait(300) == 0
     assert contents(tmp_path / "nodes") == contents(tmp_path / "alone")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The quickstart pipeline's output, by `raydist submit`."""
+    storage = tmp_path_factory.mktemp("storage")
+    submit = [str(BIN / "raydist"), "submit", *PIPELINE, f"address={nodes.dashboard}"]
+    done = subprocess.run(
+        [*submit, f"storage={storage}", *SMALL],
+        cwd=ROOT,
+        env=dict(nodes.environment),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    print(done.stdout[-6000:], done.stderr[-2000:])
+    assert done.returncode == 0
+    assert done.stdout.count(" done ") == 12, "the table that ends the pipeline is streamed"
+    return storage / "quickstart-pipeline"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_pipeline_loses_a_node_in_three_stages_and_gives_the_same(
+    nodes: Nodes, undisturbed: Path, tmp_path: Path
+) -> None:
+    submit = ["job", "submit", "--working-dir", ".", "--runtime-env", "jobs/runtime_env.yaml"]
+    options = [f"storage={tmp_path}", *SMALL]
+    out = tmp_path / "quickstart-pipeline"
+    environment = {**nodes.environment, "RAY_API_SERVER_ADDRESS": nodes.dashboard}
+    ray = shutil.which("ray", path=str(BIN))
+    assert ray is not None
+    with subprocess.Popen(
+        [ray, *submit, "--", "python", *PIPELINE, *options], cwd=ROOT, env=environment
+    ) as program:
+        nodes.kill_one(program, out / "index/.work/splits", "*.done", "MapWorker")
+        nodes.kill_one(program, out / "encoder/checkpoints", "*/loop.json", "TrainWorker")
+        nodes.kill_one(program, out / "vectors/shards", "*.done", "MapWorker")
+        assert program.wait(1500) == 0
+    assert contents(out / "index") == contents(undisturbed / "index")
+    trained = read_manifest(out / "encoder")["outcome"]
+    assert trained["step"] == 12 and trained["resumed_at"] >= 3, "training was not interrupted"
+    assert differing_weights(out / "encoder", undisturbed / "encoder") == {}
+    assert contents(out / "vectors") == contents(undisturbed / "vectors")
+
+
+def differing_weights(one: Path, other: Path) -> dict[str, float]:
+    from safetensors.torch import load_file
+
+    a, b = (load_file(run / "checkpoint-final/model.safetensors") for run in (one, other))
+    assert a.keys() == b.keys()
+    found = {name: float((a[name] - b[name]).abs().max()) for name in a}
+    print(f"largest difference of a weight: {max(found.values())}")
+    return {name: each for name, each in found.items() if not each <= TOLERANCE}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_submitted_mistake_comes_back_as_its_exit_code(nodes: Nodes, tmp_path: Path) -> None:
+    submit = [str(BIN / "raydist"), "submit", "index", f"address={nodes.dashboard}"]
+    words = [f"corpus={tmp_path}/nowhere.jsonl", f"out={tmp_path}/index"]
+    with nodes.start(*submit, *words) as program:
+        assert program.wait(300) == 2
