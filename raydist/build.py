@@ -77,8 +77,11 @@ def open_retriever(
 def text_store(index: str) -> Path:
     """Returns the folder of the texts that were stored beside an index (or its local copy)."""
     from raydist import storage
+    from raydist.manifest import read_manifest
 
-    folder = storage.local(index) / "store"
+    place = storage.local(index)
+    # After documents were added, the store has another name.
+    folder = place / (read_manifest(place).get("store") or "store")
     if not (folder / "store.json").is_file():
         raise ConfigError(
             f"index = {index}: no document store there; build the index with store=true, "

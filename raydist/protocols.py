@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from raydist.records import Query, Run
 
@@ -27,6 +28,11 @@ class Retriever(Protocol):
 
 class Selective(Retriever, Protocol):
     """A retriever that can also search among some documents alone."""
+
+    @property
+    def doc_ids(self) -> pa.StringArray:
+        """The ids of all documents."""
+        ...
 
     def only(self, doc_ids: Sequence[str], /) -> Retriever:
         """Returns the same search among these documents; ids that are not here do not matter."""

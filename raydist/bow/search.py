@@ -131,6 +131,11 @@ class BowRetriever:
         self._point()
         self._thread = PerThread(len(index.segments))
 
+    @property
+    def doc_ids(self) -> pa.StringArray:
+        """The ids of all documents."""
+        return self.index.doc_ids
+
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
         """Returns this search among these documents alone; ids that are not here do not matter."""
         wanted = pa.array(list(doc_ids), pa.string())

@@ -2,7 +2,9 @@
 
     raydist search index=IDX queries=queries.jsonl k=1000 out=run.txt
     raydist search index=IDX,VEC fusion=rrf queries=queries.jsonl k=1000 out=hybrid.txt
+    raydist search index=IDX
 
+The last one asks for queries and shows the best documents, `?ID` what makes a document's score.
 What an index is (bag of words, vectors) is read from its manifest. Queries are searched in batches,
 so any number of them streams; row order in the run is the ranking.
 """
@@ -21,13 +23,14 @@ from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError
 from raydist.manifest import disk_errors
-from raydist.protocols import Retriever
+from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
 
 __all__ = ["Config", "run"]
 
 Config = SearchConfig
 _BATCH = 1024  # queries per batch
+_FEW = 10  # documents at the prompt
 
 
 def run(config: SearchConfig, flags: Flags) -> None:
@@ -37,11 +40,13 @@ def run(config: SearchConfig, flags: Flags) -> None:
     out = Path(config.out) if config.out else None
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    queries = read_queries(**config.queries.arguments())
+    queries = None if config.queries is None else read_queries(**config.queries.arguments())
     options = config.model_dump(include={"ties", "threads", "in_memory", "model", "approximate"})
-    retrievers = [
-        open_retriever(folder, scoring=config.scoring, **options) for folder in config.index
-    ]
+    whole = [open_retriever(folder, scoring=config.scoring, **options) for folder in config.index]
+    retrievers = [_among(each, config) for each in whole]
+    if queries is None:
+        _prompt(retrievers, config, flags)
+        return
     if flags.dry_run:
         log.say(f"would search {len(queries):,} queries in {', '.join(config.index)}")
         return
@@ -55,6 +60,34 @@ def run(config: SearchConfig, flags: Flags) -> None:
     empty = len(queries) - len(found.query_ids)
     if empty:
         log.warn(f"{empty:,} of {len(queries):,} queries found nothing")
+
+
+def _among(retriever: Selective, config: SearchConfig) -> Retriever:
+    """Returns the search among the documents that the configuration leaves."""
+    from raydist.data.ids import IdList
+
+    if config.ids is None and config.exclude_ids is None:
+        return retriever
+    wanted = IdList.read(config.ids).ids if config.ids else retriever.doc_ids.to_pylist()
+    if config.exclude_ids:
+        without = set(IdList.read(config.exclude_ids).ids)
+        wanted = [each for each in wanted if each not in without]
+    return retriever.only(wanted)
+
+
+def _prompt(retrievers: Sequence[Retriever], config: SearchConfig, flags: Flags) -> None:
+    from raydist.bow.search import BowRetriever
+    from raydist.commands.searching.prompt import ask
+
+    if config.out is not None:
+        raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
+    if flags.dry_run:
+        log.say(f"would ask for queries and search {', '.join(config.index)}")
+        return
+    bow = next((each for each in retrievers if isinstance(each, BowRetriever)), None)
+    if "k" not in config.model_fields_set:
+        config = config.model_copy(update={"k": _FEW})
+    ask(lambda query: _search(retrievers, [query], config), bow)
 
 
 def _search(retrievers: Sequence[Retriever], queries: Sequence[Query], config: SearchConfig) -> Run:

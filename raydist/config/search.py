@@ -77,12 +77,16 @@ class SearchConfig(Verb):
 
     index: Paths = Field(min_length=1)
     """Folders that `index` or `embed` wrote; several are fused."""
-    queries: QueriesSource
-    """The queries."""
+    queries: QueriesSource | None = None
+    """The queries; without them, a prompt asks for one after the other."""
     out: str | None = None
     """File of the run, TREC or `.parquet`; standard output if not given."""
     k: int = Field(1000, ge=1)
-    """Documents per query."""
+    """Documents per query; at the prompt, 10 if not given."""
+    ids: str | None = None
+    """Search only among the documents in this file (an id per line, `#` for comments)."""
+    exclude_ids: str | None = None
+    """Leave out the documents in this file."""
     scoring: Scoring = Bm25()
     """Formula of a bag-of-words index."""
     ties: Literal["docid", "external", "anserini"] = "docid"

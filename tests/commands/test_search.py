@@ -1,0 +1,60 @@
+"""`raydist search`, as a user calls it: among some documents, and at the prompt."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from raydist.cli import main
+
+ROWS = [
+    {"id": "a", "title": "Cats", "text": "A cat's life.\nCats and dogs."},
+    {"id": "b", "title": "", "text": "The dog sleeps."},
+    {"id": "c", "title": "", "text": "Birds sing."},
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "corpus.jsonl").write_text(lines)
+    (tmp_path / "queries.tsv").write_text("q\tcats dogs birds\n")
+    assert main(["index", "corpus=corpus.jsonl", "out=IDX"]) == 0
+    return tmp_path
+
+
+def found(capsys, *words):
+    capsys.readouterr()
+    assert main(["search", "index=IDX", "queries=queries.tsv", *words]) == 0
+    return [line.split()[2] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_search_among_listed_documents_or_without_them(folder, capsys):
+    (folder / "ids.txt").write_text("# kept\nc\nb\nnowhere\n")
+    everything = found(capsys)
+    assert sorted(everything) == ["a", "b", "c"]
+    assert found(capsys, "ids=ids.txt") == [each for each in everything if each != "a"]
+    assert found(capsys, "exclude_ids=ids.txt") == ["a"]
+    assert main(["search", "index=IDX", "queries=queries.tsv", "ids=none.txt"]) == 2
+    assert "none.txt" in capsys.readouterr().err
+
+
+def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypatch):
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("cat dogs\n?a\n?x\nzebra\n\nbirds\n"))
+    assert main(["search", "index=IDX"]) == 0
+    said = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert lines[0].startswith("1 ") and lines[0].endswith(" a *Cats*")
+    assert lines[1] == "A *cat's* life. *Cats* and *dogs*."
+    assert lines[2].startswith("2 ") and lines[3] == "The *dog* sleeps."
+    score = lines[0].split()[1]
+    assert lines[4].endswith("a, 5 tokens") and lines[4].startswith(score[:5])
+    assert "cat (tf 3, df 1" in lines[5] and "dog (tf 1, df 2" in lines[6]
+    assert lines[7:] == ["nothing found"]  # and an empty line ends
+    assert "'x'" in said.err
+    assert main(["search", "index=IDX", "out=run.txt"]) == 2
+    assert "queries=" in capsys.readouterr().err
