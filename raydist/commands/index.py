@@ -1,7 +1,8 @@
-"""Builds a bag-of-words index of a corpus, or adds documents to one.
+"""Builds a bag-of-words index of a corpus, adds documents to one, or takes some out.
 
     raydist index corpus=DIR/corpus.jsonl out=IDX workers=2
     raydist index corpus=more.jsonl out=IDX --append
+    raydist index delete=ids.txt out=IDX
 
 Splits of the corpus are read, analysed and inverted by workers, and what they leave is merged by
 ranges of terms. The same command goes on where an interrupted one stopped; the result is the same
@@ -35,7 +36,11 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.data.readers import fingerprint, plan_splits
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
 
+    if config.delete is not None:
+        _delete(config, config.delete, flags)
+        return
     corpus = config.corpus
+    assert corpus is not None
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: index keeps the order of the source")
     inputs = {name: fingerprint(paths) for name, paths in corpus.inputs().items()}
@@ -80,6 +85,20 @@ def run(config: IndexConfig, flags: Flags) -> None:
     _summary(config, facts)
 
 
+def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
+    from raydist.bow.delete import delete_from_index
+    from raydist.data.ids import IdList
+
+    if flags.append:
+        raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
+    ids = IdList.read(path).ids
+    if flags.dry_run:
+        log.say(f"would take {len(ids):,} documents out of {config.out}")
+        return
+    facts = delete_from_index(Path(config.out), ids)
+    log.say(f"{config.out}: {len(ids):,} ids taken out, {facts['documents']:,} documents are left")
+
+
 def _options(config: IndexConfig) -> Any:
     from raydist.bow.splits import Options
 
@@ -108,10 +127,11 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
     total = seconds["splits"] + seconds["merge"]
     parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]
     with_terms = facts["documents"] - facts["empty"]
+    several = ", of each segment" if len(facts["segments"]) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("documents", f"{facts['documents']:,}"),
         ("without terms", f"{facts['empty']:,}"),
-        ("distinct terms", f"{facts['terms']:,}"),
+        ("distinct terms" + several, f"{facts['terms']:,}"),
         ("postings", f"{facts['postings']:,}"),
         ("average length", f"{facts['tokens'] / max(1, with_terms):.2f}"),
         ("segments", f"{len(facts['segments']):,}"),

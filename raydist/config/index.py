@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Bytes, Verb, execution
@@ -16,8 +16,10 @@ __all__ = ["IndexConfig"]
 class IndexConfig(Verb):
     """Builds a bag-of-words index of a corpus."""
 
-    corpus: CorpusSource
+    corpus: CorpusSource | None = None
     """The documents."""
+    delete: str | None = execution(None)
+    """Instead of documents: the ids of those that leave the index, in a file, one per line."""
     out: str = Field(min_length=1)
     """The folder to write."""
     analyzer: AnalyzerConfig = AnalyzerConfig()
@@ -44,3 +46,11 @@ class IndexConfig(Verb):
     """Ray actors; 0 works in this process, without Ray."""
     cpus_per_worker: float = execution(1.0, gt=0)
     """CPUs of an actor."""
+
+    @model_validator(mode="after")
+    def _documents_or_ids(self) -> IndexConfig:
+        if (self.corpus is None) == (self.delete is None):
+            raise ValueError(
+                "give either corpus, the documents to index, or delete, the ids to take out"
+            )
+        return self

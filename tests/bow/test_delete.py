@@ -1,0 +1,116 @@
+"""Taking documents out of an index: what is left equals an index built without them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.bow import delete
+from raydist.bow.build import build_index, clean
+from raydist.bow.delete import delete_from_index
+from raydist.bow.index import BowIndex
+from raydist.bow.search import BowRetriever
+from raydist.bow.splits import Options
+from raydist.build import text_store
+from raydist.cli import main
+from raydist.errors import DataError
+from raydist.manifest import Output, read_manifest
+from tests.bow.documents import contents, read, splits_of
+
+WORDS = ["cat", "dog", "bird", "fish", "cow"]
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1)
+
+
+def built(rows, folder: Path, cuts=(), **options) -> Path:
+    output = Output.open(str(folder), kind="bow-index", config={}, inputs={})
+    output.finish(**build_index(splits_of(rows, cuts), read, folder, Options(**options)))
+    clean(folder)
+    return folder
+
+
+def answers(folder: Path) -> list:
+    index = BowIndex.open(folder, verify=True)
+    ranked = [BowRetriever(index).rank(query, 50) for query in (*WORDS, "cat dog", "cow cow bird")]
+    found = [(index.pick_ids(docs).to_pylist(), scores.tolist()) for docs, scores in ranked]
+    texts = index.store and index.store.get(index.doc_ids.to_pylist())
+    return [found, index.documents, index.tokens, index.doc_ids.to_pylist(), texts]
+
+
+@settings(max_examples=60)
+@given(TEXTS, st.data(), st.booleans(), st.booleans(), st.booleans())
+def test_what_is_left_is_what_a_build_without_them_writes(
+    tmp_path_factory, texts, data, merge, compress, store
+):
+    rows = [(f"d{i}", "", text) for i, text in enumerate(texts)]
+    cuts = data.draw(st.lists(st.integers(0, len(rows)), max_size=3))
+    gone = data.draw(st.sets(st.sampled_from(range(len(rows))), max_size=len(rows) - 1))
+    how = {"merge": merge, "compress": compress, "store": store, "block_size": 8}
+    place = tmp_path_factory.mktemp("delete")
+    index = built(rows, place / "index", cuts, **how)
+    facts = delete_from_index(index, [f"d{i}" for i in gone])
+    left = [row for i, row in enumerate(rows) if i not in gone]
+    fresh = built(left, place / "fresh", **how)
+    assert answers(index) == answers(fresh)
+    new = read_manifest(fresh)
+    names = ["documents", "empty", "tokens", "postings"]
+    assert {name: facts[name] for name in names} == {name: new[name] for name in names}
+    if merge:
+        segments = [
+            place / folder / name["segments"][0]
+            for folder, name in (("index", facts), ("fresh", new))
+        ]
+        assert contents(segments[0]) == contents(segments[1])
+    kept = {Path(name).parts[0] for name in contents(index)}
+    assert kept == {"manifest.json", "segments"} | ({facts["store"]} if store else set())
+
+
+def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(delete, "_TERMS", 7)
+    monkeypatch.setattr(delete, "_POSTINGS", 20)
+    rows = [(f"d{i}", "", " ".join(f"w{i * j % 31}" for j in range(12))) for i in range(60)]
+    index = built(rows, tmp_path / "index")
+    delete_from_index(index, [f"d{i}" for i in range(0, 60, 3)])
+    fresh = built([row for i, row in enumerate(rows) if i % 3], tmp_path / "fresh")
+    name = read_manifest(index)["segments"][0]
+    assert contents(index / name) == contents(fresh / "segments" / "00000")
+
+
+def test_an_unknown_id_or_all_of_them_are_refused_and_the_index_stays(tmp_path):
+    index = built([("a", "", "cat"), ("b", "", "dog")], tmp_path / "index")
+    before = contents(index)
+    with pytest.raises(DataError, match="'x'"):
+        delete_from_index(index, ["a", "x"])
+    with pytest.raises(DataError, match="no document would be left"):
+        delete_from_index(index, ["a", "b"])
+    assert contents(index) == before
+
+
+def test_a_document_is_replaced_by_deleting_and_appending_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    old = [{"id": "a", "text": "cat"}, {"id": "b", "text": "dog"}, {"id": "c", "text": "bird"}]
+    new = [{"id": "b", "text": "dog cat"}]
+    for name, rows in (("old", old), ("new", new), ("both", [old[0], old[2], *new])):
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("ids.txt").write_text("b\n")
+    for words in (
+        ["corpus=old.jsonl"],
+        ["delete=ids.txt", "--dry-run"],
+        ["delete=ids.txt"],
+        ["corpus=new.jsonl", "--append"],
+        ["delete=ids.txt"],
+        ["corpus=new.jsonl", "--append"],
+    ):
+        assert main(["index", "out=IDX", *words]) == 0
+    assert "2 documents are left" in capsys.readouterr().err
+    assert main(["index", "out=FRESH", "corpus=both.jsonl"]) == 0
+    assert answers(Path("IDX")) == answers(Path("FRESH"))
+    capsys.readouterr()
+    assert main(["index", "out=IDX", "delete=ids.txt", "corpus=new.jsonl"]) == 2
+    assert "give either corpus" in capsys.readouterr().err
+    assert main(["index", "out=IDX"]) == 2
+    assert BowIndex.open("IDX").documents == 3
+    assert text_store("IDX").name == read_manifest("IDX")["store"] != "store"
