@@ -9,6 +9,7 @@ Start-time fair queueing: a new request starts at the smallest service of those 
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Sequence
@@ -140,6 +141,7 @@ class Engine:
 
     def close(self) -> None:
         """Ends the threads after the requests under way are answered."""
+        atexit.unregister(self._leave)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -159,6 +161,22 @@ class Engine:
             if self._driver is None:
                 self._driver = threading.Thread(target=self._drive, name="engine", daemon=True)
                 self._driver.start()
+                atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        """Ends the thread before the interpreter ends; what still waits is dropped.
+
+        Python cuts daemon threads off at its end, and one that is just then inside torch's
+        destructors takes the process down with it.
+        """
+        with self._changed:
+            self._closed = True
+            for owner in self._pool.owners():
+                self._pool.drop(owner)
+                owner.future.cancel()
+            self._changed.notify_all()
+        if self._driver is not None:
+            self._driver.join()
 
     def _tokenise(self, request: _Request) -> None:
         if request.future.cancelled():
@@ -206,7 +224,10 @@ class Engine:
                         self._pool.drop(owner)
                         _expire(owner)
                 units = self._pool.take(self.batch_tokens, packed=self.scorer.packed)
-            started = self._launch(units) if units else None
+            try:
+                started = self._launch(units) if units else None
+            except RuntimeError:  # the interpreter ends: its executors take nothing any more
+                return
             if running is not None:
                 self._settle(*running)
             running = started

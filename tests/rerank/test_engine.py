@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -156,6 +158,27 @@ def test_a_failure_reaches_its_request_and_no_other() -> None:
         with pytest.raises(ValueError, match="bad query"):
             bad.result(timeout=5)
         assert good.result(timeout=5).scores[0] == wanted("abc")
+
+
+AT_THE_END = """
+import atexit, os
+from tests.rerank.test_engine import Letters
+from raydist.rerank.engine import Engine
+
+engine = Engine(Letters(wait=0.02), batch_tokens=10)
+# Registered before the engine's own, so called after it; a failure there would not show.
+atexit.register(lambda: os._exit(3) if engine._driver.is_alive() else None)
+engine.score([("q", ["abc", "de"])])
+if WAITING:
+    engine.submit("q", [f"{i:05}" for i in range(400)])
+"""
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_process_may_end_without_closing_its_engine(waiting: bool) -> None:
+    source = AT_THE_END.replace("WAITING", str(waiting))
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_statistics_count_padding() -> None:

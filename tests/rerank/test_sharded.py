@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,20 @@ class Lengths:
 
 def make(log: str, fail_on: str) -> Lengths:
     return Lengths(Path(log), fail_on)
+
+
+class Mortal(Lengths):
+    """Kills its process at query 7, the first time."""
+
+    def __init__(self, flag: str) -> None:
+        super().__init__()
+        self.flag = Path(flag)
+
+    def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        if any(query == "query 7" for query, _ in batch) and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().score(batch)
 
 
 @pytest.fixture
@@ -97,6 +113,24 @@ def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_
         run, QUERIES, texts, tmp_path / "out", partial(make, str(log), ""), split_pairs=1
     )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(12)]
+    assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+
+
+@pytest.mark.ray
+def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
+    ray_cluster: None, run: Run, texts: Path, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    got, facts = rerank_sharded(
+        run,
+        QUERIES,
+        texts,
+        tmp_path / "out",
+        partial(Mortal, str(flag)),
+        split_pairs=1,
+        workers=2,
+    )
+    assert flag.exists() and facts["pairs"] == len(run)
     assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
