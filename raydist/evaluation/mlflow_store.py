@@ -17,7 +17,7 @@ from raydist.errors import JobError
 from raydist.evaluation.follower import Refused, Value
 from raydist.evaluation.names import metric_name
 
-__all__ = ["MlflowStore", "connect", "create_run", "mlflow_errors"]
+__all__ = ["MlflowStore", "connect", "create_run", "give_up", "mlflow_errors"]
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -162,6 +162,15 @@ def create_run(client: Any, state: Mapping[str, Any], artifacts: str | None) -> 
     tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
     run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
     return {"experiment_id": experiment_id, "run_id": run.info.run_id}
+
+
+def give_up(client: Any, run_id: str) -> None:
+    """Ends a run whose process was killed before there was anything to go on with."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException):  # somebody deleted it
+        if client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, status="KILLED")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,13 @@ from typing import Any
 from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.evaluation.follower import Follower, read_state
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, read_lines
-from raydist.evaluation.mlflow_store import MlflowStore, connect, create_run, mlflow_errors
+from raydist.evaluation.mlflow_store import (
+    MlflowStore,
+    connect,
+    create_run,
+    give_up,
+    mlflow_errors,
+)
 from raydist.evaluation.promotion import Promotion, promote
 from raydist.evaluation.provenance import facts
 from raydist.log import say, warn
@@ -99,6 +105,8 @@ class Tracker:
                 client.update_run(old["run_id"], status="RUNNING")
                 state = old
             else:
+                if old and old["uri"] == uri:
+                    give_up(client, old["run_id"])
                 state = {"uri": uri, "experiment": experiment, "name": name or folder.name}
                 state["tags"] = facts() | dict(tags or {})
                 if parent:

@@ -126,6 +126,18 @@ def test_a_resumed_run_goes_on_and_changed_parameters_become_tags(database, tmp_
     assert sorted(set(history(database, first.run_id, "loss"))) == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
+def test_a_run_that_is_begun_anew_leaves_no_run_behind_that_seems_to_go_on(database, tmp_path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database)
+    killed = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    anew = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    assert client.get_run(killed.run_id).info.status == "KILLED"
+    anew.close()
+    Tracker.start(tmp_path / "run", uri=database, follow=False)
+    assert client.get_run(anew.run_id).info.status == "FINISHED"
+
+
 def test_each_kept_checkpoint_is_a_logged_model_with_its_values_and_the_last_is_the_kept_one(
     database, tmp_path
 ):
