@@ -22,6 +22,7 @@ import psutil
 from ray.cluster_utils import Cluster
 
 STORE = 200 << 20  # bytes of a node's object store
+PLACE = f"/tmp/rdn-{os.getpid()}"
 
 
 def free_port() -> int:
@@ -55,19 +56,25 @@ def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
     return f"no node runs {name}"
 
 
+def add(cluster: Cluster, number: int) -> Any:
+    """Starts a raylet with a folder of its own, as on a machine of its own."""
+    return cluster.add_node(num_cpus=2, object_store_memory=STORE, temp_dir=f"{PLACE}/{number}")
+
+
 def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
-    head: dict[str, Any] = {
+    head = {
         "num_cpus": 1,
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "dashboard_port": free_port(),
         "dashboard_agent_listen_port": free_port(),
-        "temp_dir": f"/tmp/rdn-{os.getpid()}",
+        "temp_dir": f"{PLACE}/0",
         "object_store_memory": STORE,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE) for _ in range(2)]
+    nodes = [add(cluster, number) for number in (1, 2)]
+    started = len(nodes)
     facts = {
         "address": cluster.address,
         "dashboard": f"http://{cluster.webui_url}",
@@ -80,13 +87,14 @@ def main() -> None:
             if order == "kill":
                 print(kill(cluster, nodes, name), flush=True)
             elif order == "add":
-                nodes.append(cluster.add_node(num_cpus=2, object_store_memory=STORE))
+                started += 1
+                nodes.append(add(cluster, started))
                 print("added a node", flush=True)
             else:
                 break
     finally:
         cluster.shutdown()
-        shutil.rmtree(head["temp_dir"], ignore_errors=True)
+        shutil.rmtree(PLACE, ignore_errors=True)
 
 
 if __name__ == "__main__":
