@@ -105,6 +105,8 @@ class SearchConfig(Verb):
     """Read the index into memory instead of mapping it."""
     threads: int = execution(1, ge=1)
     """Threads that search queries beside each other."""
+    workers: int = execution(0, ge=0)
+    """Ray actors that share the queries; 0 searches in this process."""
 
     @model_validator(mode="after")
     def _several_are_fused(self) -> SearchConfig:

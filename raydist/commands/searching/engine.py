@@ -1,0 +1,125 @@
+"""What a configuration searches, in this process or spread over workers.
+
+Workers take queries, not segments: each opens the whole index, whose files are mapped and shared by
+the workers of a machine, so every query meets the statistics and the thresholds of all segments and
+the run is the same for any number of workers.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from raydist import storage
+from raydist.build import fuse_runs, open_retriever
+from raydist.config.search import SearchConfig
+from raydist.manifest import fingerprint, read_manifest
+from raydist.protocols import Retriever, Selective
+from raydist.records import RUN, Query, Run
+from raydist.shards import Split, Stats, shard_path, sharded_map
+
+__all__ = ["Searching", "batches", "spread"]
+
+_BATCH = 1024  # queries per batch
+_SPLIT = 256  # queries per split at least, the unit of work and of restart
+_SPLITS = 512  # at most
+
+
+class Searching:
+    """The opened indexes of a configuration, and their fusion.
+
+    Attributes:
+        retrievers: one per index, among the documents that the configuration leaves.
+    """
+
+    def __init__(self, config: SearchConfig) -> None:
+        kept = {"ties", "threads", "in_memory", "model", "approximate"}
+        options = config.model_dump(include=kept)
+        self._config = config
+        self.retrievers = [
+            _among(open_retriever(folder, scoring=config.scoring, **options), config)
+            for folder in config.index
+        ]
+
+    def __call__(self, queries: Sequence[Query], k: int = 0) -> Run:
+        """Returns the best `k` documents of each query, as many as configured if 0."""
+        config = self._config
+        k = k or config.k
+        if config.fusion is None:
+            return self.retrievers[0].search(queries, k)
+        runs = [each.search(queries, config.depth or k) for each in self.retrievers]
+        return fuse_runs(runs, config.fusion, k=k)
+
+
+def _among(retriever: Selective, config: SearchConfig) -> Retriever:
+    """Returns the search among the documents that the configuration leaves."""
+    from raydist.data.ids import IdList
+
+    if config.ids is None and config.exclude_ids is None:
+        return retriever
+    wanted = IdList.read(config.ids).ids if config.ids else retriever.doc_ids.to_pylist()
+    if config.exclude_ids:
+        without = set(IdList.read(config.exclude_ids).ids)
+        wanted = [each for each in wanted if each not in without]
+    return retriever.only(wanted)
+
+
+def batches(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+    """Yields the queries, some at a time."""
+    for start in range(0, len(queries), _BATCH):
+        yield queries[start : start + _BATCH]
+
+
+def spread(config: SearchConfig, queries: Sequence[Query], out: Path | None) -> list[pa.Table]:
+    """Searches on Ray; returns the rows of the run in the order of the queries.
+
+    What is done is kept beside `out` until all is, so the same command goes on after a crash.
+    """
+    checks = [read_manifest(storage.local(folder)) for folder in config.index]
+    key = fingerprint([config.identity(), checks, [(q.query_id, q.text) for q in queries]])
+    step = max(_SPLIT, -(-len(queries) // _SPLITS))
+    splits = [
+        {"first": first, "size": min(step, len(queries) - first)}
+        for first in range(0, len(queries), step)
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) if out is None else out.absolute().with_name(f".{out.name}.{key}")
+        make_worker = partial(_Worker, config, list(queries))
+        sharded_map(
+            splits,
+            make_worker,
+            folder,
+            workers=config.workers,
+            cpus_per_worker=float(config.threads),
+            label="search",
+            unit="queries",
+        )
+        tables = [_read(shard_path(folder, number)) for number in range(len(splits))]
+        shutil.rmtree(folder)
+        Path(place).mkdir(exist_ok=True)
+    return tables
+
+
+class _Worker:
+    def __init__(self, config: SearchConfig, queries: Sequence[Query]) -> None:
+        self._search = Searching(config)
+        self._queries = queries
+
+    def __call__(self, split: Split, target: Path) -> Stats:
+        """Writes the rows of a split's queries."""
+        mine = self._queries[split["first"] : split["first"] + split["size"]]
+        tables = [self._search(batch).table for batch in batches(mine)]
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, RUN) as writer:
+            for table in tables:
+                writer.write_table(table)
+        return {"queries": len(mine)}
+
+
+def _read(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all()
