@@ -20,7 +20,7 @@ from raydist.bow.index import encode_term
 from raydist.bow.segment import SegmentWriter
 from raydist.errors import ConfigError, DataError
 
-__all__ = ["Vector", "index_vectors", "read_vectors"]
+__all__ = ["Vector", "are_vectors", "index_vectors", "read_vectors"]
 
 PathLike = str | os.PathLike[str]
 Vector = tuple[str, Mapping[str, float]]
@@ -42,6 +42,21 @@ def read_vectors(path: PathLike) -> Iterator[Vector]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield _vector(source, number, line)
+
+
+def are_vectors(path: PathLike) -> bool:
+    """Returns whether a file's first line is a vector; False where there is no such file."""
+    source = Path(path)
+    if not source.is_file() or not source.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        return False
+    opener: Any = gzip.open if source.suffix == ".gz" else open
+    with opener(source, "rb") as lines:
+        first = next((line for line in lines if line.strip()), b"")
+    try:
+        record = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and isinstance(record.get("vector"), dict)
 
 
 def _vector(source: Path, number: int, line: bytes) -> Vector:

@@ -5,6 +5,7 @@
     raydist convert in=run.txt corpus=C queries=Q qrels=R out=train.jsonl to=flagembedding
     raydist convert in=train.jsonl out=tevatron.jsonl to=tevatron
     raydist convert in=INDEX out=index.ciff            # also to=bmp; in=index.ciff out=INDEX
+    raydist convert in=vectors.jsonl out=INDEX         # {"id", "vector": {term: weight}} per line
 
 Reading and writing take no more memory than the run or one block of samples.
 """
@@ -35,6 +36,7 @@ _FROM = {
     "samples": ("flagembedding", "tevatron"),
     "index": ("ciff", "bmp"),
     "ciff": ("index",),
+    "vectors": ("index",),
 }
 
 
@@ -50,7 +52,7 @@ def run(config: ConvertConfig, flags: Flags) -> None:
         log.say(f"would convert the {kind} {config.source} to {form} and write {config.out}")
         return
     if form in ("ciff", "bmp", "index"):
-        facts = _index(form, config)
+        facts = _from_vectors(config) if kind == "vectors" else _index(form, config)
     elif kind == "run" and form in ("trec", "parquet"):
         facts = _run(form, config)
     else:
@@ -68,7 +70,11 @@ def _kind(config: ConvertConfig) -> str:
 
         read_manifest(local(config.source), ("bow-index",))
         return "index"
+    from raydist.bow.vectors import are_vectors
     from raydist.data.convert import kind_of
+
+    if are_vectors(config.source):
+        return "vectors"
 
     return kind_of(config.source)
 
@@ -81,7 +87,7 @@ def _form_of_index(config: ConvertConfig) -> bool:
 def _form(kind: str, config: ConvertConfig) -> str:
     """Returns the form that `out` asks for by its name."""
     name = config.out.lower()
-    if kind == "ciff":
+    if kind in ("ciff", "vectors"):
         return "index"
     if kind == "index" and _form_of_index(config):
         return "bmp" if name.endswith(".bmp") else "ciff"
@@ -242,3 +248,24 @@ def _from_ciff(source: Path, config: ConvertConfig) -> str:
     facts = import_ciff(source, output.folder)
     output.finish(**facts, analyzer=config.analyzer.build().to_dict())
     return f"{facts['documents']:,} documents, {facts['terms']:,} terms"
+
+
+def _from_vectors(config: ConvertConfig) -> str:
+    """Makes an index of learned sparse vectors."""
+    from raydist.bow.vectors import index_vectors, read_vectors
+    from raydist.data.readers import fingerprint
+    from raydist.manifest import Output
+
+    output = Output.open(
+        config.out,
+        kind="bow-index",
+        config={"unit": config.unit},
+        inputs={"vectors": fingerprint(config.source)},
+        resolved=config.resolved(),
+    )
+    if output.complete:
+        return "already converted with the same configuration"
+    shutil.rmtree(output.folder / "segments", ignore_errors=True)
+    facts = index_vectors(read_vectors(config.source), output.folder, unit=config.unit)
+    output.finish(**facts)
+    return f"{facts['documents']:,} documents, {facts['postings']:,} weights"

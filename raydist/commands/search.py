@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from raydist import log
-from raydist.commands.searching.engine import Searching, batches, spread
+from raydist.commands.searching.engine import Searching, batches, read, spread
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError
@@ -32,12 +32,10 @@ _FEW = 10  # documents at the prompt
 
 def run(config: SearchConfig, flags: Flags) -> None:
     """Writes the run of all queries."""
-    from raydist.data.readers import read_queries
-
     out = Path(config.out) if config.out else None
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    queries = None if config.queries is None else read_queries(**config.queries.arguments())
+    queries = None if config.queries is None else read(config)
     spread_out = queries is not None and config.workers > 0
     searching = None if spread_out and not flags.dry_run else Searching(config)
     if queries is None:

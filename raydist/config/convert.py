@@ -53,5 +53,7 @@ class ConvertConfig(Verb):
     """BMP: BM25's, whose impacts are stored."""
     b: float = Field(0.4, ge=0, le=1)
     """BMP: BM25's, whose impacts are stored."""
+    unit: float = Field(0.01, gt=0)
+    """Vectors to index: the smallest weight that counts; others are rounded to multiples of it."""
     analyzer: AnalyzerConfig = AnalyzerConfig()
     """CIFF to index: how the terms in it were made, and queries will be."""

@@ -108,3 +108,25 @@ def test_bad_settings_and_documents_are_refused(tmp_path: Path) -> None:
         BowRetriever(opened(tmp_path / "4", facts)).rank("x", 1)
     assert len(BowRetriever(opened(tmp_path / "4", facts)).rank_terms({"z": 1}, 1)[0]) == 0
     assert np.isclose(facts["tokens"], 100)
+
+
+def test_vectors_are_indexed_and_searched_from_the_command_line(tmp_path, monkeypatch, capsys):
+    from raydist.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    documents = {"a": {"cat": 1.5, "dog": 0.25}, "b": {"dog": 2.0}, "c": {"bird": 0.5}}
+    queries = {"q1": {"cat": 1.0, "dog": 2.0}, "q2": {"fish": 1.0}}
+    for name, vectors in (("documents", documents), ("queries", queries)):
+        lines = [json.dumps({"id": each, "vector": vectors[each]}) + "\n" for each in vectors]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    assert main(["convert", "in=documents.jsonl", "out=IDX", "unit=0.25"]) == 0
+    assert main(["convert", "in=documents.jsonl", "out=IDX", "unit=0.25"]) == 0
+    assert "already converted" in capsys.readouterr().err
+    assert main(["search", "index=IDX", "queries=queries.jsonl", "k=5"]) == 0
+    said = capsys.readouterr()
+    rows = [line.split() for line in said.out.splitlines()]
+    assert [(row[0], row[2], float(row[4])) for row in rows] == [("q1", "b", 4.0), ("q1", "a", 2.0)]
+    assert "1 of 2 queries found nothing" in said.err
+    (tmp_path / "texts.tsv").write_text("q1\tcat dog\n")
+    assert main(["search", "index=IDX", "queries=texts.tsv"]) == 2
+    assert "vector" in capsys.readouterr().err

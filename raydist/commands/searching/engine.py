@@ -16,14 +16,20 @@ from pathlib import Path
 import pyarrow as pa
 
 from raydist import storage
+from raydist.bow.search import BowRetriever
+from raydist.bow.vectors import Vector, read_vectors
 from raydist.build import fuse_runs, open_retriever
 from raydist.config.search import SearchConfig
+from raydist.errors import ConfigError
 from raydist.manifest import fingerprint, read_manifest
 from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
 from raydist.shards import Split, Stats, shard_path, sharded_map
 
-__all__ = ["Searching", "batches", "spread"]
+__all__ = ["Queries", "Searching", "batches", "read", "spread"]
+
+Queries = Sequence[Query | Vector]
+"""Texts, or ids with weighted terms."""
 
 _BATCH = 1024  # queries per batch
 _SPLIT = 256  # queries per split at least, the unit of work and of restart
@@ -46,14 +52,35 @@ class Searching:
             for folder in config.index
         ]
 
-    def __call__(self, queries: Sequence[Query], k: int = 0) -> Run:
+    def __call__(self, queries: Queries, k: int = 0) -> Run:
         """Returns the best `k` documents of each query, as many as configured if 0."""
         config = self._config
         k = k or config.k
         if config.fusion is None:
-            return self.retrievers[0].search(queries, k)
-        runs = [each.search(queries, config.depth or k) for each in self.retrievers]
+            return _search(self.retrievers[0], queries, k)
+        runs = [_search(each, queries, config.depth or k) for each in self.retrievers]
         return fuse_runs(runs, config.fusion, k=k)
+
+
+def read(config: SearchConfig) -> Queries:
+    """Reads the queries: texts, or weighted terms where the indexes are of such."""
+    from raydist.data.readers import read_queries
+
+    assert config.queries is not None
+    manifests = [read_manifest(storage.local(folder)) for folder in config.index]
+    if not any(manifest.get("unit") for manifest in manifests):
+        return read_queries(**config.queries.arguments())
+    if not all(manifest.get("unit") for manifest in manifests):
+        raise ConfigError(f"index = {','.join(config.index)}: some are of weighted terms, not all")
+    return [vector for path in config.queries.paths for vector in read_vectors(path)]
+
+
+def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
+    weighted = [query for query in queries if not isinstance(query, Query)]
+    if weighted:
+        assert isinstance(retriever, BowRetriever)
+        return retriever.search_terms(weighted, k)
+    return retriever.search([query for query in queries if isinstance(query, Query)], k)
 
 
 def _among(retriever: Selective, config: SearchConfig) -> Retriever:
@@ -69,19 +96,25 @@ def _among(retriever: Selective, config: SearchConfig) -> Retriever:
     return retriever.only(wanted)
 
 
-def batches(queries: Sequence[Query]) -> Iterator[Sequence[Query]]:
+def batches(queries: Queries) -> Iterator[Queries]:
     """Yields the queries, some at a time."""
     for start in range(0, len(queries), _BATCH):
         yield queries[start : start + _BATCH]
 
 
-def spread(config: SearchConfig, queries: Sequence[Query], out: Path | None) -> list[pa.Table]:
+def spread(config: SearchConfig, queries: Queries, out: Path | None) -> list[pa.Table]:
     """Searches on Ray; returns the rows of the run in the order of the queries.
 
     What is done is kept beside `out` until all is, so the same command goes on after a crash.
     """
     checks = [read_manifest(storage.local(folder)) for folder in config.index]
-    key = fingerprint([config.identity(), checks, [(q.query_id, q.text) for q in queries]])
+    key = fingerprint(
+        [
+            config.identity(),
+            checks,
+            [tuple(q) if isinstance(q, tuple) else (q.query_id, q.text) for q in queries],
+        ]
+    )
     step = max(_SPLIT, -(-len(queries) // _SPLITS))
     splits = [
         {"first": first, "size": min(step, len(queries) - first)}
@@ -106,7 +139,7 @@ def spread(config: SearchConfig, queries: Sequence[Query], out: Path | None) -> 
 
 
 class _Worker:
-    def __init__(self, config: SearchConfig, queries: Sequence[Query]) -> None:
+    def __init__(self, config: SearchConfig, queries: Queries) -> None:
         self._search = Searching(config)
         self._queries = queries
 
