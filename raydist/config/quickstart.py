@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from raydist.config.base import Block, execution
+from raydist.config.data import Paths
 
 __all__ = ["QuickstartConfig"]
 
@@ -18,5 +19,7 @@ class QuickstartConfig(Block):
 
     out: str = Field("quickstart", min_length=1)
     """Folder for the data, the index and the run."""
-    workers: int = execution(0, ge=0)
-    """Ray actors; 0 works in this process, without Ray."""
+    packages: Paths = ("numpy", "scipy", "pandas", "sklearn", "matplotlib", "torch")
+    """Installed packages whose documentation is taken beside the standard library's."""
+    workers: int = execution(2, ge=0)
+    """Ray actors that read and index; 0 works in this process, without Ray."""
