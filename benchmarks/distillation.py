@@ -105,7 +105,7 @@ def _only(run: Run, queries: list[str]) -> Run:
 
 def _reranked(model: Path, run: Run, texts: dict[str, str], queries: list[Query]) -> Run:
     """Returns the run reranked, from a file beside the model if that was done before."""
-    name = hashlib.sha256(run.table.to_pandas().to_csv().encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps(run.table.to_pydict()).encode()).hexdigest()[:12]
     kept = model / f"reranked-{name}.txt"
     if not kept.is_file():
         rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(kept)
