@@ -1,5 +1,8 @@
 """Indexes, searches and measures a small corpus that needs no download.
 
+    raydist quickstart
+    raydist quickstart full=true
+
 The corpus is the documentation of the running Python's standard library and packages: a query is
 the first sentence of a docstring, its one relevant document the rest of it. Each step prints the
 command that does the same by hand.
@@ -53,15 +56,49 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
         ("search", f"index={index}", f"queries={queries}", "k=100", f"out={ranking}"),
         ("evaluate", f"run={ranking}", f"qrels={qrels}", "measures=nDCG@10,RR@10,R@100"),
     ]
+    if config.full:
+        steps += _training(out, index, config)
     for verb, *arguments in steps:
         print(f"\n$ {shlex.join(['raydist', verb, *arguments])}", file=sys.stderr)
         module = importlib.import_module(f"raydist.commands.{verb}")
         module.run(load(module.Config, (), arguments), Flags())
+    after = (
+        ""
+        if config.full
+        else ("\nnext: raydist quickstart full=true also trains a bi-encoder on the same data")
+    )
     log.say(
-        "\nnext: raydist train jobs/quickstart/train.yaml trains a bi-encoder on the same data;\n"
-        "      raydist VERB --help lists a verb's keys; README.md has a page per task"
+        f"{after}\n      raydist VERB --help lists a verb's keys; README.md has a page per task"
     )
     return 0
+
+
+def _training(out: Path, index: Path, config: QuickstartConfig) -> list[tuple[str, ...]]:
+    """Returns the steps from the same data to a hybrid search, measured on held-out queries."""
+    data, model, vectors = out / "data", out / "model", out / "vectors"
+    asked, qrels = f"queries={data}/test/queries.jsonl", f"qrels={data}/test/qrels.txt"
+    before, after = out / "test-bm25.txt", out / "test-hybrid.txt"
+    scratch = "{layers: 2, hidden: 128, heads: 2, vocab: 8192, max_length: 128}"
+    return [
+        (
+            *("train", f"data={data}/train.jsonl", f"model.scratch={scratch}"),
+            *("model.pooling=mean", "model.normalize=true", "model.dropout=0"),
+            *("model.query_max_length=32", "model.document_max_length=96", "train_group_size=1"),
+            *("loss.kind=infonce", "loss.temperature=0.05", "batch_size=64", "optim.lr=2e-3"),
+            *("optim.schedule=cosine", "optim.warmup=0.1", f"steps={config.train_steps}"),
+            f"out={model}",
+        ),
+        (
+            *("embed", f"corpus={data}/corpus.jsonl", f"model={model}/checkpoint-final"),
+            *(f"out={vectors}", f"workers={config.workers}"),
+        ),
+        ("search", f"index={index}", asked, "k=100", f"out={before}"),
+        ("search", f"index={index},{vectors}", "fusion=rrf", asked, "k=100", f"out={after}"),
+        (
+            *("evaluate", f"run={before},{after}", qrels, f"baseline={before}"),
+            "measures=nDCG@10,RR@10,R@100",
+        ),
+    ]
 
 
 def _read(

@@ -21,5 +21,9 @@ class QuickstartConfig(Block):
     """Folder for the data, the index and the run."""
     packages: Paths = ("numpy", "scipy", "pandas", "sklearn", "matplotlib", "torch")
     """Installed packages whose documentation is taken beside the standard library's."""
+    full: bool = False
+    """Also train a bi-encoder on the same data, embed the corpus, and search with both: minutes."""
+    train_steps: int = Field(225, ge=1)
+    """Steps of that training."""
     workers: int = execution(2, ge=0)
     """Ray actors that read and index; 0 works in this process, without Ray."""

@@ -19,11 +19,14 @@ def test_it_indexes_searches_and_measures(tmp_path, monkeypatch, capsys, ray_clu
     some = [each for each in docstrings.modules() if each[0].startswith(("email", "json", "log"))]
     monkeypatch.setattr(docstrings, "modules", lambda packages=(): some)
     monkeypatch.setattr(quickstart, "_MODULES", 7)
-    assert main(["quickstart", "packages=", f"workers={workers}"]) == 0
+    full = ["full=true", "train_steps=2"] if workers else []
+    assert main(["quickstart", "packages=", f"workers={workers}", *full]) == 0
     said = capsys.readouterr()
-    (value,) = [line.split()[1] for line in said.out.splitlines() if line.startswith("nDCG@10")]
-    assert 0.5 < float(value) <= 1
-    assert "$ raydist search index=quickstart/index" in said.err and "next: raydist" in said.err
+    values = [line.split() for line in said.out.splitlines() if line.startswith("nDCG@10")]
+    assert 0.5 < float(values[0][1]) <= 1
+    assert len(values) == (3 if full else 1)
+    assert "$ raydist search index=quickstart/index" in said.err
+    assert ("full=true" in said.err.split("\nnext: ")[-1]) == (not full)
     entries = docstrings.collect(run=lambda extract, modules: map(extract, modules))
     lines = (tmp_path / "quickstart/data/corpus.jsonl").read_text().splitlines()
     assert len(lines) == len(entries) > 50
