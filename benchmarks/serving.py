@@ -2,11 +2,9 @@
 
 MiniLM with a scoring head behind three servers on this machine, the same requests from the same
 closed loop of clients, in alternating rounds: raydist on Ray Serve, plain FastAPI around
-sentence-transformers' CrossEncoder, and infinity (0.0.78, in an environment of its own under
-`benchmarks/.work/infinity`; left out where that is not there:
-`python -m venv benchmarks/.work/infinity`, then its pip with "infinity-emb[server,torch]==0.0.78"
-"transformers<4.49" "torch<2.14" "optimum<1.25" "click<8.2" "typer<0.16").
-Then raydist alone: latency at half of its capacity, and ten times its capacity for a while.
+sentence-transformers' CrossEncoder, and infinity (0.0.78, which needs older packages: it is
+installed into an environment of its own under `benchmarks/.work/infinity`; infinity=false leaves
+it out). Then raydist alone: latency at half of its capacity, and ten times its capacity.
 """
 
 from __future__ import annotations
@@ -19,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import venv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ GOALS = {
     "overload_non_200_429_503": goal("==", 0),
     "rss_growth_mb_5min": goal("<=", 50),
 }
+_BOUNDS = ("transformers<4.49", "torch<2.14", "optimum<1.25", "click<8.2", "typer<0.16")
 DEFAULTS = {
     "seconds": 30.0,
     "rounds": 3,
@@ -56,8 +56,8 @@ def main() -> None:
             "raydist": stack.enter_context(_raydist(folder, cores)),
             "fastapi_st": stack.enter_context(_plain(folder)),
         }
-        if options["infinity"] and (WORK / "infinity" / "bin" / "infinity_emb").exists():
-            servers["infinity"] = stack.enter_context(_infinity(folder))
+        if options["infinity"]:
+            servers["infinity"] = stack.enter_context(_infinity(folder, _install_infinity()))
         bodies = rerank_bodies([query, f"{query} and there"], texts, options["documents"])
         _same_scores(servers, next(bodies))
         results = {server: [] for server in servers}
@@ -157,10 +157,23 @@ def _plain(folder: Path) -> Iterator[tuple[str, int]]:
         yield f"http://127.0.0.1:{port}", process
 
 
+def _install_infinity() -> Path:
+    """Returns infinity's program, installed if it is not there yet."""
+    place = WORK / "infinity"
+    program = place / "bin" / "infinity_emb"
+    if not program.exists():
+        print("installing infinity into an environment of its own: some minutes", file=sys.stderr)
+        venv.create(place, with_pip=True, clear=True)
+        # Its own bounds are open; these are the newest that it works with.
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "infinity-emb[server,torch]==0.0.78", *_BOUNDS], check=True)
+    return program
+
+
 @contextlib.contextmanager
-def _infinity(folder: Path) -> Iterator[tuple[str, int]]:
+def _infinity(folder: Path, program: Path) -> Iterator[tuple[str, int]]:
     port = _free_port()
-    command = [str(WORK / "infinity" / "bin" / "infinity_emb"), "v2"]
+    command = [str(program), "v2"]
     command += ["--model-id", str(folder), "--port", str(port), "--url-prefix", "/v1"]
     command += ["--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
     with _server(command, port, ready="/health") as process:
