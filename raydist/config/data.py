@@ -109,11 +109,11 @@ class CorpusSource(_Source):
     """Own names of id, title and text."""
     order: Literal["source", "list"] = "source"
     """Order of the documents: the source's, or that of `ids`."""
-    on_bad: Literal["error", "skip"] = "error"
+    on_bad: Literal["error", "skip"] = execution("error")
     """A bad line stops the work with its place, or is skipped and counted."""
     rejects: str | None = execution(None)
     """Where skipped lines are written (jsonl)."""
-    encoding_errors: Literal["strict", "replace"] = "strict"
+    encoding_errors: Literal["strict", "replace"] = execution("strict")
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
     def inputs(self) -> dict[str, Any]:

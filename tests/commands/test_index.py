@@ -74,6 +74,22 @@ def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     assert json.loads(rejects.read_text())["line"] == 31
 
 
+def test_what_stopped_at_a_bad_line_goes_on_as_its_message_says(tmp_path, capsys):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "idx"
+    corpus.write_bytes(b'{"id":"1","text":"cat"}\n{"id":"2","text":"dog \xff"}\n')
+    words = ["index", f"corpus={corpus}", f"out={out}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "line 2" in said and "byte offset 46" in said
+    assert "on_bad=skip" in said and "encoding_errors=replace" in said
+    assert main([*words, "corpus.on_bad=skip"]) == 0
+    assert read_manifest(out)["documents"] == 1
+    other = [*words[:2], f"out={tmp_path / 'other'}"]
+    assert main(other) == 2
+    assert main([*other, "corpus.encoding_errors=replace"]) == 0
+    assert read_manifest(tmp_path / "other")["documents"] == 2
+
+
 def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert main(["index", f"corpus={small}", f"out={tmp_path / 'idx'}", "--dry-run"]) == 0
     assert "would index 1 splits" in capsys.readouterr().err
