@@ -63,6 +63,9 @@ def add(cluster: Cluster, number: int) -> Any:
 
 def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
+    # A job looks for its cluster in a file of this folder; other clusters here have theirs.
+    os.makedirs(f"{PLACE}/ray", exist_ok=True)
+    os.environ["RAY_TMPDIR"] = PLACE
     head = {
         "num_cpus": 1,
         "include_dashboard": True,
