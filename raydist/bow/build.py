@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,15 +89,13 @@ def build_index(
         raise DataError("the corpus has no documents")
     parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
     segments = folder / "segments"
-    with disk_errors(folder):
-        if options.store:
-            facts |= _join_stores(
-                [shard_path(shards, i) / "store" for i in range(len(stats))], folder
-            )
-        else:
-            facts |= _look_for_duplicates(parts, options.merge)
+    with disk_errors(folder), ThreadPoolExecutor(1) as pool:
+        # With workers there are cores to spare: texts and ids are looked at beside the merge.
+        looked = pool.submit(_look_at_documents, parts, shards, len(stats), folder, options)
+        if workers < 2:
+            facts |= looked.result()
+            check_duplicates(facts, duplicates)
         _report_empty(facts)
-        check_duplicates(facts, duplicates)
         segments.mkdir(exist_ok=True)
         target = segments / name
         shutil.rmtree(target, ignore_errors=True)
@@ -114,6 +113,9 @@ def build_index(
             facts |= {**merged, "segments": [f"segments/{name}"]}
         else:
             facts |= _keep_segments(parts, target)
+        if workers > 1:
+            facts |= looked.result()
+            check_duplicates(facts, duplicates)
     facts["seconds"] = {
         "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
         "splits": round(inverted - began, 3),
@@ -133,6 +135,15 @@ def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
     totals = {name: sum(int(each[name]) for each in stats) for name in names}
     totals["text_bytes"] = totals.pop("bytes")
     return {**totals, "first_empty": first}
+
+
+def _look_at_documents(
+    parts: Sequence[Path], shards: Path, count: int, folder: Path, options: Options
+) -> dict[str, Any]:
+    """Joins the stores, if there are any, and looks for ids that occur twice."""
+    if options.store:
+        return _join_stores([shard_path(shards, i) / "store" for i in range(count)], folder)
+    return _look_for_duplicates(parts, options.merge)
 
 
 def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
