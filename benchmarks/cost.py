@@ -1,21 +1,25 @@
 """The cost model of building an index and of embedding: from rates to hours on N nodes.
 
-    index   T = A + S / (r W) + D (m + v log2 s) / W + i N log2 N
+    index   T = A + S / (r W) + (D m + q R s) / W + i N log2 N
     embed   T = A + L / (t W)
 
 A seconds until workers are at work, S bytes of text, W workers, N documents, D postings, L tokens;
-s splits, each a run to be merged. Rates: r bytes/s and t tokens/s of a worker, m + v log2 s seconds
-of a worker per merged posting, i seconds of the driver per document and doubling (it looks for ids
-that occur twice). What grows faster than the corpus: the merge, since s grows with it, and the ids.
+s splits, each a run to be merged, and R ranges of terms that are merged by themselves. Rates: r
+bytes/s and t tokens/s of a worker, m seconds of a worker per merged posting, q seconds of a worker
+for looking into one run for one range, i seconds of the driver per document and doubling (it looks
+for ids that occur twice). What grows faster than the corpus: s and R both grow with it, so that
+their product, the looking of every range into every run, grows with its square; and N log N.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MS_MARCO_V2", "Collection", "Rates", "embed_seconds", "fit_merge", "index_seconds"]
+__all__ = ["MS_MARCO_V2", "RANGE", "Collection", "Rates", "embed_seconds", "index_seconds"]
+
+RANGE = 4 << 20
+"""Postings of a range where workers merge; `raydist.bow.merge` makes them no larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,11 @@ class Collection:
         """How many runs there are to merge."""
         return max(1.0, self.nbytes / self.split_bytes)
 
+    @property
+    def ranges(self) -> float:
+        """How many ranges of terms are merged by themselves."""
+        return max(1.0, self.postings / RANGE)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -41,7 +50,7 @@ class Rates:
     start_s: float
     bytes_per_s: float
     merge_s: float
-    merge_log_s: float
+    look_s: float
     ids_log_s: float
     tokens_per_s: float
 
@@ -58,12 +67,14 @@ terms after stop words and stemming, 78 word pieces (v1 passages have 57 words; 
 
 def index_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, float]:
     """Returns the seconds of the parts of a build with so many workers, in their order."""
-    per_posting = rates.merge_s + rates.merge_log_s * math.log2(corpus.splits)
+    merged = corpus.postings * rates.merge_s
+    looked = rates.look_s * corpus.ranges * corpus.splits
     ids = rates.ids_log_s * corpus.documents * math.log2(max(2.0, corpus.documents))
     return {
         "start": rates.start_s,
         "splits": corpus.nbytes / (rates.bytes_per_s * min(workers, corpus.splits)),
-        "merge": corpus.postings * per_posting / workers,
+        "merge": merged / workers,
+        "looking": looked / workers,
         "ids": ids,
     }
 
@@ -71,18 +82,3 @@ def index_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, f
 def embed_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, float]:
     """Returns the seconds of the parts of embedding a corpus with so many workers."""
     return {"start": rates.start_s, "encode": corpus.tokens / (rates.tokens_per_s * workers)}
-
-
-def fit_merge(
-    splits: Sequence[int], seconds: Sequence[float], postings: float
-) -> tuple[float, float]:
-    """Returns m and v of the model from merges of the same postings out of more and more splits.
-
-    The least-squares line of seconds per posting over log2 of the number of splits.
-    """
-    x = [math.log2(each) for each in splits]
-    y = [each / postings for each in seconds]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y))
-    slope /= sum((a - mean_x) ** 2 for a in x)
-    return mean_y - slope * mean_x, slope

@@ -1,7 +1,7 @@
 """Scaling: build and embed time with one and two workers, the merge's share, and the cost model.
 
     python -m benchmarks.scaling                  # 1 M documents, about ten minutes on two cores
-    python -m benchmarks.scaling docs=100000 embed_docs=500
+    python -m benchmarks.scaling parts=merge      # the others' figures are kept from the record
 
 The corpus is that of `benchmarks.bow`; embedding is by all-MiniLM-L6-v2 on some of its documents.
 One Ray of two CPUs runs throughout, so its own start is not counted; that of the workers is.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import json
 import math
 import shutil
 import tempfile
@@ -19,18 +20,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bow import corpus
-from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, fit_merge, index_seconds
-from benchmarks.report import arguments, goal, print_table, write_results
+from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
+from benchmarks.report import RESULTS, arguments, goal, print_table, write_results
 
-DEFAULTS = {"docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
+DEFAULTS = {"parts": "build,merge,embed", "docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
 GOALS = {"index_splits_2_vs_1": goal("<=", 0.65), "embed_2_vs_1": goal("<=", 0.65)}
-SPLITS = (8, 32, 128)  # of the merge's measurement
+SPLITS = (8, 32, 128)  # of the merge's measurement; 8 of them are about as large as by default
+MEMORY = 1 << 30  # bytes of a worker, which says how many ranges of terms there are
 NODES = (1, 2, 4, 8, 16)
 WORKERS_PER_NODE = 16
 
 
 def main() -> None:
     settings = arguments(DEFAULTS)
+    record = RESULTS / "scaling.json"
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    figures: dict[str, float] = known.get("figures", {})
     import ray
 
     ray.init(
@@ -43,15 +48,21 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="raydist-scaling-"))
     try:
         source = corpus(settings["docs"]) / "corpus.jsonl"
-        figures = builds(source, folder, settings["rounds"])
-        figures |= merges(source, folder)
-        figures |= embeddings(source, folder, settings["embed_docs"], settings["rounds"])
+        for part in settings["parts"].split(","):
+            if part == "build":
+                figures |= builds(source, folder, settings["rounds"])
+            elif part == "merge":
+                figures |= merges(source, folder)
+            else:
+                figures |= embeddings(source, folder, settings["embed_docs"], settings["rounds"])
     finally:
         shutil.rmtree(folder)
         ray.shutdown()
     tables(figures)
     hours = predictions(figures)
-    write_results("scaling", figures | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
+    dropped = ("merge_ns_per_posting_and_doubling",)
+    kept = {name: each for name, each in figures.items() if name not in dropped}
+    write_results("scaling", kept | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
 
 
 def run(verb: str, out: Path, **options: Any) -> tuple[float, dict[str, Any]]:
@@ -104,20 +115,23 @@ def builds(source: Path, folder: Path, rounds: int) -> dict[str, float]:
 
 def merges(source: Path, folder: Path) -> dict[str, float]:
     """Merges of the same postings out of more and more runs, in this process."""
-    seconds, postings = [], 1.0
+    seconds, postings = [], 1
+    options = {"store": "false", "memory_per_worker": MEMORY}
     for splits in SPLITS:
         size = -(-source.stat().st_size // splits)
-        _, about = run("index", folder / "index", corpus=source, split_bytes=size, store="false")
+        _, about = run("index", folder / "index", corpus=source, split_bytes=size, **options)
         seconds.append(about["seconds"]["merge"])
         postings = about["postings"]
-    ids = ids_seconds(about["documents"])
-    base, log = fit_merge(SPLITS, [max(0.0, each - ids) for each in seconds], postings)
+    few, many = seconds[0], seconds[-1]
+    ranges = -(-postings // (MEMORY // 128))  # of 32 bytes a posting, in quarters
+    pairs = ranges * (SPLITS[-1] - SPLITS[0])
     figures = {f"merge_{n}_splits_s": each for n, each in zip(SPLITS, seconds)}
     return figures | {
-        "merge_ns_per_posting": base * 1e9,
-        "merge_ns_per_posting_and_doubling": log * 1e9,
-        "ids_s_per_million": ids / about["documents"] * 1e6,
+        "postings": postings,
         "documents": about["documents"],
+        "merge_ns_per_posting": few / postings * 1e9,
+        "look_ms_per_range_and_run": max(0.0, many - few) / pairs * 1e3,
+        "ids_s_per_million": ids_seconds(about["documents"]) / about["documents"] * 1e6,
     }
 
 
@@ -128,9 +142,12 @@ def ids_seconds(documents: int) -> float:
     from raydist.data.idhash import find_duplicates
 
     ids = pa.array([f"D{i:08d}" for i in range(documents)], pa.large_string())
-    began = time.perf_counter()
-    find_duplicates(ids)
-    return time.perf_counter() - began
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        find_duplicates(ids)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
 
 
 def embeddings(source: Path, folder: Path, documents: int, rounds: int) -> dict[str, float]:
@@ -174,7 +191,7 @@ def rates_of(figures: dict[str, float]) -> Rates:
         start_s=max(figures["index_2_workers_start_s"], figures["embed_2_workers_start_s"]),
         bytes_per_s=figures["index_bytes_per_s"],
         merge_s=figures["merge_ns_per_posting"] / 1e9,
-        merge_log_s=figures["merge_ns_per_posting_and_doubling"] / 1e9,
+        look_s=figures["look_ms_per_range_and_run"] / 1e3,
         ids_log_s=figures["ids_s_per_million"] / 1e6 / math.log2(documents),
         tokens_per_s=figures["embed_tokens_per_s"],
     )
@@ -210,7 +227,8 @@ def predictions(figures: dict[str, float]) -> dict[str, float]:
         rows.append([nodes, *(each / 60 for each in build.values()), total, encode])
         hours |= {f"msmarco_v2_index_h_{nodes}_nodes": total}
         hours |= {f"msmarco_v2_embed_h_{nodes}_nodes": encode}
-    columns = ["nodes", "start min", "splits min", "merge min", "ids min", "index h", "embed h"]
+    columns = ["nodes", "start min", "splits min", "merge min", "looking min", "ids min"]
+    columns += ["index h", "embed h"]
     print_table(f"MS MARCO v2, {WORKERS_PER_NODE} workers a node, predicted", columns, rows)
     return hours
 
