@@ -283,7 +283,8 @@ def ann(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
 
     vectors = WORK / "vaswani-vectors"
     corpus = SHARED / "vaswani" / "corpus.jsonl"
-    if raydist(["embed", f"corpus={corpus}", f"model={minilm()}", f"out={vectors}"]):
+    words = ["embed", f"corpus={corpus}", f"model={minilm()}", f"out={vectors}"]
+    if not (vectors / "manifest.json").is_file() and raydist(words):
         raise SystemExit("embed failed")
     queries = read_queries(SHARED / "vaswani" / "queries.jsonl")
     exact = DenseRetriever.open(vectors, device="cpu")
