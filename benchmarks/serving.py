@@ -27,6 +27,7 @@ import httpx
 
 from benchmarks.report import WORK, arguments, goal, print_table, write_results
 from benchmarks.reranking import minilm_with_head, mixed_documents
+from raydist.log import say
 from raydist.serving.load import LoadResult, rerank_bodies, run_load
 
 GOALS = {
@@ -65,6 +66,7 @@ def main() -> None:
             for server, (url, _) in servers.items():
                 seconds = options["seconds"] if number else 5.0  # the first round warms up
                 load = run_load(url, bodies, seconds=seconds, clients=options["clients"])
+                say(f"round {number}: {server}: {_rate(load):.1f} pairs/s")
                 if number:
                     results[server].append(load)
         best = {s: max(loads, key=_rate) for s, loads in results.items()}
@@ -79,6 +81,7 @@ def main() -> None:
                 figures[f"pairs_per_s_vs_{peer}"] = _rate(best["raydist"]) / _rate(best[peer])
         url, process = servers["raydist"]
         capacity = _rate(best["raydist"]) / options["documents"]
+        say(f"raydist alone: {capacity / 2:.1f} requests/s, then {10 * capacity:.1f} for minutes")
         calm = run_load(url, bodies, rate=capacity / 2, seconds=options["seconds"])
         figures["p99_ms"] = calm.quantile_ms(0.99)
         over, grown = _overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
@@ -162,7 +165,7 @@ def _install_infinity() -> Path:
     place = WORK / "infinity"
     program = place / "bin" / "infinity_emb"
     if not program.exists():
-        print("installing infinity into an environment of its own: some minutes", file=sys.stderr)
+        say("installing infinity into an environment of its own: some minutes")
         venv.create(place, with_pip=True, clear=True)
         # Its own bounds are open; these are the newest that it works with.
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]

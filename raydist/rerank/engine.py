@@ -1,10 +1,9 @@
 """The scorer engine: many requests, one model, micro-batches under a token budget.
 
 A request is tokenised in threads, its equal documents once; its rows wait in a pool sorted by
-length. One thread forms micro-batches: the request that got the fewest tokens so far gives the
-seed (its longest row), and rows of nearly that length, of any request, fill the batch up to the
-token budget. So a small request is not kept waiting by a large one, and little is padded.
-Start-time fair queueing: a new request starts at the smallest service of those waiting.
+length. One thread forms micro-batches: the next request in fair order gives the seed (its longest
+row), and rows of nearly that length, of the next few requests, fill the batch up to the token
+budget. So a small request is not kept waiting by a large one, and little is padded.
 """
 
 from __future__ import annotations
@@ -23,11 +22,15 @@ from raydist.rerank.pool import Pool, Unit
 from raydist.rerank.rows import Encoded, Options, Scorer, sigmoid
 from raydist.rerank.scored import Scored, Stats
 
-__all__ = ["DeadlinePassed", "Engine", "Scored", "Stats"]
+__all__ = ["DeadlinePassed", "Engine", "NotBegun", "Scored", "Stats"]
 
 
 class DeadlinePassed(TimeoutError):
     """The request's deadline came before its last batch."""
+
+
+class NotBegun(TimeoutError):
+    """The request's first batch did not come in time: there is more to do than was thought."""
 
 
 @dataclass(eq=False)
@@ -38,6 +41,7 @@ class _Request:
     place: list[int]
     options: Options
     deadline: float
+    begin_by: float
     future: Future[Scored]
     born: float
     encoded: Encoded = field(default_factory=lambda: Encoded([], []))
@@ -48,8 +52,14 @@ class _Request:
     tokenize_s: float = 0.0
 
     @property
-    def expired(self) -> bool:
-        return self.deadline < time.monotonic()
+    def late(self) -> TimeoutError | None:
+        """What the request fails with by now."""
+        now = time.monotonic()
+        if self.deadline < now:
+            return DeadlinePassed("the deadline passed before all was scored")
+        if self.begin_by < now and not self.started:
+            return NotBegun("the request was not begun in time")
+        return None
 
 
 _Batch: TypeAlias = tuple[list[Unit[_Request]], "Future[np.ndarray]"]
@@ -94,6 +104,7 @@ class Engine:
         options: Options = Options(),  # noqa: B008  frozen
         *,
         deadline: float = float("inf"),
+        begin_by: float = float("inf"),
     ) -> Future[Scored]:
         """Begins to score `documents`; cancel the future to drop what was not computed yet.
 
@@ -102,6 +113,7 @@ class Engine:
             documents: any number of texts, equal ones allowed.
             options: truncation and instruction.
             deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
+            begin_by: one after which it fails with NotBegun if its first batch did not come yet.
 
         Raises:
             TooLong: (from the future) a document does not fit and truncation is "error".
@@ -109,7 +121,9 @@ class Engine:
         assert not self._closed, "the engine is closed"
         where: dict[str, int] = {}
         place = [where.setdefault(text, len(where)) for text in documents]
-        request = _Request(query, list(where), place, options, deadline, Future(), time.monotonic())
+        request = _Request(
+            query, list(where), place, options, deadline, begin_by, Future(), time.monotonic()
+        )
         if not documents:
             request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))
             return request.future
@@ -220,9 +234,13 @@ class Engine:
                         return
                     self._changed.wait()
                 for owner in self._pool.owners():
-                    if owner.future.done() or owner.expired:
+                    late = owner.late
+                    if owner.future.done():
                         self._pool.drop(owner)
-                        _expire(owner)
+                    elif late is not None:
+                        self._pool.drop(owner)
+                        if owner.future.set_running_or_notify_cancel():
+                            owner.future.set_exception(late)
                 units = self._pool.take(self.batch_tokens, packed=self.scorer.packed)
             try:
                 started = self._launch(units) if units else None
@@ -260,11 +278,6 @@ class Engine:
             owner.waiting -= 1
             if not owner.waiting and not owner.future.done():
                 _finish(owner, self.scorer.sigmoid)
-
-
-def _expire(request: _Request) -> None:
-    if request.expired and request.future.set_running_or_notify_cancel():
-        request.future.set_exception(DeadlinePassed("the deadline passed before all was scored"))
 
 
 def _finish(request: _Request, probabilities: bool) -> None:

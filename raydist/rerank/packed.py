@@ -9,6 +9,7 @@ Shapes: n rows, T tokens of all rows together, H heads, D dimensions of a head.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ def can_pack(model: nn.Module) -> bool:
 
 def use_packed_attention(model: Any) -> None:
     """Makes a model's attention take packed rows; its ordinary forward is no longer usable."""
+    # Hardly two batches have the same number of tokens, and oneDNN keeps a compiled kernel for each
+    # of the last 1,024 shapes: 100 MB and more that are never used again.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     AttentionInterface.register(_NAME, _attention)
     model.config._attn_implementation = _NAME
 

@@ -37,14 +37,26 @@ def _key(unit: Unit[Owner]) -> tuple[int, int]:
     return unit.key
 
 
+_AHEAD = 8
+"""How many budgets' worth of tokens are looked through for rows of like length."""
+
+
 class Pool(Generic[Owner]):
-    """Waiting units. Not thread-safe: the engine holds its lock around every call."""
+    """Waiting units. Not thread-safe: the engine holds its lock around every call.
+
+    Weighted fair queueing (Demers, Keshav & Shenker 1989): owners are served in the order in which
+    they would be done if all that wait shared the model equally. So equal requests are served in
+    the order of their arrival, and a small one does not wait for a large one.
+    """
 
     def __init__(self) -> None:
         self.tokens = 0
+        self._clock = 0.0
         self._groups: dict[Hashable, list[Unit[Owner]]] = {}
         self._own: dict[Owner, list[Unit[Owner]]] = {}
-        self._served: dict[Owner, int] = {}
+        self._left: dict[Owner, int] = {}
+        self._order: list[tuple[float, int, Owner]] = []
+        self._place: dict[Owner, tuple[float, int, Owner]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._own)
@@ -54,11 +66,13 @@ class Pool(Generic[Owner]):
         return list(self._own)
 
     def add(self, owner: Owner, units: Sequence[Unit[Owner]]) -> None:
-        """Adds an owner's units; it starts level with the least served owner of those waiting."""
+        """Adds an owner's units."""
         assert owner not in self._own and units
-        self._served[owner] = min(self._served.values(), default=0)
         self._own[owner] = sorted(units, key=_key)
-        self.tokens += sum(unit.length for unit in units)
+        size = self._left[owner] = sum(unit.length for unit in units)
+        self.tokens += size
+        self._place[owner] = self._clock + size, next(_serial), owner
+        insort(self._order, self._place[owner])
         touched = set()
         for unit in units:
             group = self._groups.setdefault(unit.row.prefix, [])
@@ -72,15 +86,7 @@ class Pool(Generic[Owner]):
 
     def drop(self, owner: Owner) -> None:
         """Removes all units of `owner` that were not taken."""
-        for unit in self._own.pop(owner):
-            if not unit.taken:
-                unit.taken = True
-                self.tokens -= unit.length
-        del self._served[owner]
-        for prefix in list(self._groups):
-            self._groups[prefix] = [unit for unit in self._groups[prefix] if not unit.taken]
-            if not self._groups[prefix]:
-                del self._groups[prefix]
+        self._remove([unit for unit in self._own[owner] if not unit.taken])
 
     def take(self, budget: int, *, packed: bool) -> list[Unit[Owner]]:
         """Removes and returns the next micro-batch, longest row first; empty if nothing waits.
@@ -91,15 +97,15 @@ class Pool(Generic[Owner]):
         """
         if not self._own:
             return []
-        owner = min(self._own, key=self._served.__getitem__)
-        mine = self._own[owner]
+        front = self._front(_AHEAD * budget)
+        mine = self._own[self._order[0][-1]]
         while mine[-1].taken:
             mine.pop()
         seed = mine[-1]
         batch: list[Unit[Owner]] = []
         left = budget
         for prefix in [seed.row.prefix, *(p for p in self._groups if p != seed.row.prefix)]:
-            group = self._groups[prefix]
+            group = [unit for unit in self._groups[prefix] if unit.owner in front]
             # Rows as long as the seed cost what it costs; then ever shorter ones.
             equal = bisect_left(group, (seed.length + 1, 0), key=_key)
             begin = end = bisect_left(group, seed.key, key=_key)
@@ -113,22 +119,34 @@ class Pool(Generic[Owner]):
                 left -= cost
                 begin -= 1
             batch.extend(reversed(group[begin:end]))
-            del group[begin:end]
             if left < (1 if packed else seed.length):
                 break
+        self._clock += sum(unit.length for unit in batch) / len(self._own)
         self._remove(batch)
         return batch
 
-    def _remove(self, batch: Sequence[Unit[Owner]]) -> None:
-        for unit in batch:
+    def _front(self, tokens: int) -> set[Owner]:
+        """Returns the next owners: as many as have `tokens` together, or all."""
+        front: set[Owner] = set()
+        for _, _, owner in self._order:
+            if tokens <= 0:
+                break
+            front.add(owner)
+            tokens -= self._left[owner]
+        return front
+
+    def _remove(self, units: Sequence[Unit[Owner]]) -> None:
+        for unit in units:
             unit.taken = True
             self.tokens -= unit.length
-            self._served[unit.owner] += unit.length
-            if not self._groups.get(unit.row.prefix, True):
-                del self._groups[unit.row.prefix]
-        for owner in dict.fromkeys(unit.owner for unit in batch):
-            mine = self._own[owner]
-            while mine and mine[-1].taken:
-                mine.pop()
-            if not mine or all(unit.taken for unit in mine):
-                del self._own[owner], self._served[owner]
+            self._left[unit.owner] -= unit.length
+        for prefix in {unit.row.prefix for unit in units}:
+            waiting = [unit for unit in self._groups[prefix] if not unit.taken]
+            if waiting:
+                self._groups[prefix] = waiting
+            else:
+                del self._groups[prefix]
+        for owner in {unit.owner for unit in units}:
+            if not self._left[owner]:
+                del self._own[owner], self._left[owner]
+                self._order.pop(bisect_left(self._order, self._place.pop(owner)))

@@ -149,16 +149,4 @@ class Index:
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
         """Returns hits and milliseconds per stage."""
-        work = partial(self.searcher.search, request["query"], request["depth"], request.get("ids"))
-        hits, timings = await asyncio.to_thread(work)
-        rows = [
-            {
-                "id": hit.doc_id,
-                "scores": hit.scores,
-                "title": hit.document.title if hit.document else None,
-                "text": hit.document.text if hit.document else None,
-                "contents": hit.document.contents if hit.document else "",
-            }
-            for hit in hits
-        ]
-        return {"hits": rows, "timings_ms": timings}
+        return await asyncio.to_thread(self.searcher.answer, request)

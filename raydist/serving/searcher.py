@@ -88,6 +88,21 @@ class Searcher:
         timings["texts"] = _ms(begun)
         return [Hit(d, scores[d], text) for d, text in zip(order, texts)], timings
 
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Does `search` for `query`, `depth` and `ids` of a request; returns what may travel."""
+        hits, timings = self.search(request["query"], request["depth"], request.get("ids"))
+        rows = [
+            {
+                "id": hit.doc_id,
+                "scores": hit.scores,
+                "title": hit.document.title if hit.document else None,
+                "text": hit.document.text if hit.document else None,
+                "contents": hit.document.contents if hit.document else "",
+            }
+            for hit in hits
+        ]
+        return {"hits": rows, "timings_ms": timings}
+
 
 def _ms(begun: float) -> float:
     return round((time.perf_counter() - begun) * 1000, 3)

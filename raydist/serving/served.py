@@ -45,11 +45,11 @@ class ServedReranker:
 
         Args:
             request: `query`, `documents`, `truncation`, `max_tokens_per_doc`, `instruction`,
-                `raw_scores`, `timeout_s`.
+                `raw_scores`, `timeout_s`, `begin_s` (seconds until it has to be begun).
 
         Raises:
-            ServiceError: 422 a document does not fit or an instruction is not understood, 504 the
-                deadline passed, 500 a score is not a number.
+            ServiceError: 422 a document does not fit or an instruction is not understood, 503 it
+                was not begun in time, 504 the deadline passed, 500 a score is not a number.
         """
         query, documents = request["query"], request["documents"]
         if self.engine is None:
@@ -86,7 +86,7 @@ class ServedReranker:
     async def _engine(
         self, query: str, documents: Sequence[str], request: dict[str, Any]
     ) -> dict[str, Any]:
-        from raydist.rerank.engine import DeadlinePassed
+        from raydist.rerank.engine import DeadlinePassed, NotBegun
         from raydist.rerank.rows import Options, TooLong
 
         truncation: Any = request.get("truncation") or self.default_truncation
@@ -98,7 +98,13 @@ class ServedReranker:
         timeout = request.get("timeout_s") or 60.0
         before = time.monotonic()
         assert self.engine is not None
-        future = self.engine.submit(query, documents, options, deadline=before + timeout)
+        future = self.engine.submit(
+            query,
+            documents,
+            options,
+            deadline=before + timeout,
+            begin_by=before + request.get("begin_s", timeout),
+        )
         try:
             # Cancelling the waiting task cancels the future: its rows are not computed.
             scored = await asyncio.wrap_future(future)
@@ -108,6 +114,8 @@ class ServedReranker:
             ) from None
         except ConfigError as error:
             raise ServiceError(422, str(error), "unsupported", param="instruction") from None
+        except NotBegun:
+            raise not_ready("the model is slower than a moment ago; try again") from None
         except DeadlinePassed:
             raise deadline(timeout) from None
         values = scored.logits if request.get("raw_scores") else scored.scores

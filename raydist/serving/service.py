@@ -1,7 +1,6 @@
 """The service's routes as plain functions: checks, admission, deadline, answer. No HTTP, no Ray.
 
-What computes is a `Backend`: in this process for tests and notebooks, behind Ray Serve's handles in
-`app.py`.
+What computes is a `Backend`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import base64
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,15 +30,17 @@ from raydist.serving.answers import (
     SearchResult,
     Usage,
 )
+from raydist.serving.backend import Backend, Metrics
 from raydist.serving.errors import ServiceError, deadline, not_ready
 from raydist.serving.keys import Keys
 from raydist.serving.limits import Limits
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 
-__all__ = ["Backend", "Metrics", "Service"]
+__all__ = ["Service"]
 
 T = TypeVar("T")
 _AT_ONCE = 16  # queries of one request that are scored at once
+_PATIENCE = 1.5  # a request that waits this many times max_wait_s is refused: its client gives up
 _NOTHING: Mapping[str, Any] = {
     "scores": [],
     "truncated": [],
@@ -48,42 +49,6 @@ _NOTHING: Mapping[str, Any] = {
     "cached_prefix_tokens": 0,
     "timings_ms": {"queue": 0.0, "tokenize": 0.0, "infer": 0.0},
 }
-
-
-class Backend(Protocol):
-    """What computes."""
-
-    async def score(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedReranker.score`."""
-        ...
-
-    async def embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedEmbedder.embed`."""
-        ...
-
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns `hits` (id, scores, title, text) best first and `timings_ms`."""
-        ...
-
-    async def check(self, model: str) -> None:
-        """Raises if the model, or the index, does not work."""
-        ...
-
-
-class Metrics(Protocol):
-    """Where numbers go."""
-
-    def request(self, route: str, status: int, seconds: float) -> None:
-        """Counts a request."""
-        ...
-
-    def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
-        """Counts what a scoring or an embedding took."""
-        ...
-
-    def under_way(self, requests: int, tokens: int) -> None:
-        """Shows the work that was let in."""
-        ...
 
 
 @dataclass
@@ -291,7 +256,12 @@ class Service:
         async def one(query: str, texts: list[str]) -> dict[str, Any]:
             if not texts:
                 return dict(_NOTHING)
-            request = {"query": query, "documents": texts, "timeout_s": self.limits.deadline_s}
+            request = {
+                "query": query,
+                "documents": texts,
+                "timeout_s": self.limits.deadline_s,
+                "begin_s": _PATIENCE * self.limits.max_wait_s,
+            }
             async with turns:
                 answer = await self.backend.score(model, request | options)
             if self.metrics is not None:

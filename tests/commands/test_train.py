@@ -175,6 +175,8 @@ def test_a_dry_run_looks_at_the_data_and_writes_nothing(
     write("broken.jsonl", [record(samples(scores=True)[0]), {"query": 1}])
     assert main([*line(model, "a", "data=broken.jsonl"), "--dry-run"]) == 2
     assert "broken.jsonl, line 2" in capsys.readouterr().err
+    assert main([*line(model, "a", "model=/nonexistent"), "--dry-run"]) == 2
+    assert "/nonexistent: no such folder" in capsys.readouterr().err
 
 
 def test_negatives_from_bm25_are_searched_for_but_not_in_a_dry_run(

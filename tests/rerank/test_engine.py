@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.rerank.engine import DeadlinePassed, Engine
+from raydist.rerank.engine import DeadlinePassed, Engine, NotBegun
 from raydist.rerank.pool import Pool, Unit
 from raydist.rerank.rows import Encoded, Options, Row, fit, sigmoid
 
@@ -147,6 +147,33 @@ def test_a_deadline_fails_what_is_left() -> None:
         with pytest.raises(DeadlinePassed):
             late.result(timeout=5)
         assert engine.score([("q", ["abc"])]) == [[wanted("abc")]]
+
+
+def test_what_is_not_begun_in_time_is_refused_and_what_is_begun_ends() -> None:
+    scorer = Letters(wait=0.01)
+    with Engine(scorer, batch_tokens=21) as engine:
+        documents = [f"{'a' * 19}{i:02}" for i in range(40)]
+        soon = time.monotonic() + 0.1
+        first = engine.submit("q", documents, begin_by=soon)
+        second = engine.submit("q", documents, begin_by=soon)
+        with pytest.raises(NotBegun):
+            second.result(timeout=5)
+        assert len(first.result(timeout=5).scores) == 40
+
+
+def test_equal_requests_are_answered_in_the_order_of_their_arrival() -> None:
+    scorer = Letters(wait=0.001)
+    scorer.gate.clear()
+    finished: list[int] = []
+    with Engine(scorer, batch_tokens=40) as engine:
+        for number in range(12):  # 12 requests of 20 batches; rows of like length everywhere
+            texts = [f"{'a' * (5 + i % 20)}{number:02}{i:02}" for i in range(40)]
+            future = engine.submit("q", texts)
+            future.add_done_callback(lambda _, number=number: finished.append(number))
+            time.sleep(0.005)
+        scorer.gate.set()
+        future.result(timeout=20)
+    assert finished == list(range(12))
 
 
 def test_a_failure_reaches_its_request_and_no_other() -> None:

@@ -51,18 +51,7 @@ class LocalBackend:
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self.searcher is not None
-        hits, timings = self.searcher.search(request["query"], request["depth"], request["ids"])
-        rows = [
-            {
-                "id": hit.doc_id,
-                "scores": hit.scores,
-                "title": hit.document.title if hit.document else None,
-                "text": hit.document.text if hit.document else None,
-                "contents": hit.document.contents if hit.document else "",
-            }
-            for hit in hits
-        ]
-        return {"hits": rows, "timings_ms": timings}
+        return self.searcher.answer(request)
 
     async def check(self, model: str) -> None:
         if model in self.rerankers:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist import log
+from raydist import cluster, log
 from raydist.commands.training.decide import Recipe, decide
 from raydist.commands.training.say import say_plan, say_result
 from raydist.config.base import Flags
@@ -34,6 +34,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
     """
     if flags.dry_run:
         with tempfile.TemporaryDirectory() as scrap:
+            _check_model(recipe)
             job = decide(config, recipe, Path(scrap), _DRY_ROWS)
             say_plan(config, job)
             log.say(f"would write {config.out} (a look at the first {_DRY_ROWS} samples)")
@@ -56,6 +57,9 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
             f"{reached}: --resume goes on with it; or choose another out="
         )
     try:
+        if config.workers:  # before the data is prepared, which may take long
+            cluster.connect()
+            cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker)
         job = decide(config, recipe, folder)
     except RaydistError:
         if not output.resumed:
@@ -149,12 +153,21 @@ def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
         for what in ("corpus", "queries", "qrels"):
             if source := listener.arguments().get(what):
                 found[f"validation.{name}.{what}"] = input_key(source)
-    if recipe.model is not None:
-        from raydist.models.backbone import resolve_folder
+    model = _check_model(recipe)
+    if model is not None:
         from raydist.models.fingerprint import model_fingerprint
 
-        found["model"] = model_fingerprint(resolve_folder(recipe.model))
+        found["model"] = model_fingerprint(model)
     return found
+
+
+def _check_model(recipe: Recipe) -> Path | None:
+    """Returns the folder to start from; raises DataError where there is no model."""
+    if recipe.model is None:
+        return None
+    from raydist.models.backbone import resolve_folder
+
+    return resolve_folder(recipe.model)
 
 
 def _inputs_of(folder: Path) -> dict[str, Any]:
