@@ -41,7 +41,7 @@ class _Request:
     place: list[int]
     options: Options
     deadline: float
-    begin_by: float
+    patience_s: float
     future: Future[Scored]
     born: float
     encoded: Encoded = field(default_factory=lambda: Encoded([], []))
@@ -57,8 +57,8 @@ class _Request:
         now = time.monotonic()
         if self.deadline < now:
             return DeadlinePassed("the deadline passed before all was scored")
-        if self.begin_by < now and not self.started:
-            return NotBegun("the request was not begun in time")
+        if not self.started and self.ready + self.patience_s < now:
+            return NotBegun(f"the request was not begun within {self.patience_s:g} s")
         return None
 
 
@@ -104,7 +104,7 @@ class Engine:
         options: Options = Options(),  # noqa: B008  frozen
         *,
         deadline: float = float("inf"),
-        begin_by: float = float("inf"),
+        patience_s: float = float("inf"),
     ) -> Future[Scored]:
         """Begins to score `documents`; cancel the future to drop what was not computed yet.
 
@@ -113,7 +113,7 @@ class Engine:
             documents: any number of texts, equal ones allowed.
             options: truncation and instruction.
             deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
-            begin_by: one after which it fails with NotBegun if its first batch did not come yet.
+            patience_s: it fails with NotBegun if it waits longer for its first batch.
 
         Raises:
             TooLong: (from the future) a document does not fit and truncation is "error".
@@ -122,7 +122,7 @@ class Engine:
         where: dict[str, int] = {}
         place = [where.setdefault(text, len(where)) for text in documents]
         request = _Request(
-            query, list(where), place, options, deadline, begin_by, Future(), time.monotonic()
+            query, list(where), place, options, deadline, patience_s, Future(), time.monotonic()
         )
         if not documents:
             request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))

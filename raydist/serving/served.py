@@ -45,7 +45,7 @@ class ServedReranker:
 
         Args:
             request: `query`, `documents`, `truncation`, `max_tokens_per_doc`, `instruction`,
-                `raw_scores`, `timeout_s`, `begin_s` (seconds until it has to be begun).
+                `raw_scores`, `timeout_s`, `patience_s` (it may wait for its first batch).
 
         Raises:
             ServiceError: 422 a document does not fit or an instruction is not understood, 503 it
@@ -103,7 +103,7 @@ class ServedReranker:
             documents,
             options,
             deadline=before + timeout,
-            begin_by=before + request.get("begin_s", timeout),
+            patience_s=request.get("patience_s") or timeout,
         )
         try:
             # Cancelling the waiting task cancels the future: its rows are not computed.

@@ -260,7 +260,7 @@ class Service:
                 "query": query,
                 "documents": texts,
                 "timeout_s": self.limits.deadline_s,
-                "begin_s": _PATIENCE * self.limits.max_wait_s,
+                "patience_s": _PATIENCE * self.limits.max_wait_s,
             }
             async with turns:
                 answer = await self.backend.score(model, request | options)

@@ -153,9 +153,8 @@ def test_what_is_not_begun_in_time_is_refused_and_what_is_begun_ends() -> None:
     scorer = Letters(wait=0.01)
     with Engine(scorer, batch_tokens=21) as engine:
         documents = [f"{'a' * 19}{i:02}" for i in range(40)]
-        soon = time.monotonic() + 0.1
-        first = engine.submit("q", documents, begin_by=soon)
-        second = engine.submit("q", documents, begin_by=soon)
+        first = engine.submit("q", documents, patience_s=0.1)
+        second = engine.submit("q", documents, patience_s=0.1)
         with pytest.raises(NotBegun):
             second.result(timeout=5)
         assert len(first.result(timeout=5).scores) == 40
