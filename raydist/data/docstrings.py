@@ -30,7 +30,7 @@ __all__ = ["PREFIX", "Entry", "cached", "collect", "extract", "modules", "write"
 PREFIX = "docstrings:"
 """Begins the pseudo path `docstrings:`; `docstrings:numpy+scipy` takes packages as well."""
 
-_VERSION = 1
+_VERSION = 2
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
 _SKIPPED |= {"ensurepip", "__pycache__", "pydoc_data"}
 _LEAST_SUMMARY_WORDS = 4
@@ -56,7 +56,9 @@ class Entry:
 
 
 def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Returns `(dotted name, source file)` of public modules, sorted by name.
+    """Returns `(dotted name, source file)` of modules, sorted by name.
+
+    Modules with a leading underscore count: that is where packages define much of what they offer.
 
     Args:
         packages: installed packages to take beside the standard library; missing ones are left out.
@@ -69,16 +71,14 @@ def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for prefix, root in roots:
         for folder, inner, files in os.walk(root):
-            inner[:] = sorted(
-                d for d in inner if d not in _SKIPPED and not d.startswith(("_", "."))
-            )
+            inner[:] = sorted(d for d in inner if d not in _SKIPPED and not d.startswith("."))
             relative = Path(folder).relative_to(root).parts
             if prefix == "" and relative and "__init__.py" not in files:
                 inner[:] = []
                 continue
             for file in files:
                 stem = file.removesuffix(".py")
-                if not file.endswith(".py") or (stem.startswith("_") and stem != "__init__"):
+                if not file.endswith(".py"):
                     continue
                 parts = [
                     *filter(None, [prefix]),

@@ -45,6 +45,12 @@ def test_documents_lack_the_first_sentence_which_is_the_query(tmp_path: Path) ->
     assert docstrings.extract(("m", str(file))) == []
 
 
+def test_modules_with_an_underscore_count_but_no_tests() -> None:
+    names = {name for name, _ in docstrings.modules(["numpy"])}
+    assert {"_pydecimal", "json", "numpy._core.numeric"} <= names
+    assert not any({"test", "tests"} & set(name.split(".")) for name in names)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return docstrings.write(tmp_path_factory.mktemp("docs"))
