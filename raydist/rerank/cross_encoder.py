@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from raydist.errors import ConfigError
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.tokens import Pair
+from raydist.rerank.cpu import tune_process
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed import can_pack, packed_logits, use_packed_attention
 from raydist.rerank.rows import Encoded, Options, Row, fit
@@ -165,6 +166,8 @@ class CrossEncoder:
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
         where = pick_device(device)
+        if where.type == "cpu":
+            tune_process()
         model = CrossEncoderModel.load(
             path_or_name,
             max_length=max_length or None,

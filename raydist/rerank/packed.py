@@ -1,15 +1,15 @@
 """Cross-encoders without padding: the rows of a batch laid end to end.
 
 Linear layers see only real tokens; attention runs for each stretch of equally long rows without a
-mask. On a CPU this is faster than padding even when rows are sorted by length. The encoders below
-are those whose layers hand keyword arguments through to the attention function.
+mask; of the last layer, the first tokens alone are computed, for the head reads no other. On a CPU
+this is faster than padding even when rows are sorted by length. The encoders below are those whose
+layers hand keyword arguments through to the attention function, and have the parts of BERT's.
 
 Shapes: n rows, T tokens of all rows together, H heads, D dimensions of a head.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,9 +41,6 @@ def can_pack(model: nn.Module) -> bool:
 
 def use_packed_attention(model: Any) -> None:
     """Makes a model's attention take packed rows; its ordinary forward is no longer usable."""
-    # Hardly two batches have the same number of tokens, and oneDNN keeps a compiled kernel for each
-    # of the last 1,024 shapes: 100 MB and more that are never used again.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     AttentionInterface.register(_NAME, _attention)
     model.config._attn_implementation = _NAME
 
@@ -74,13 +71,49 @@ def packed_logits(model: Any, rows: Sequence[Row]) -> Tensor:
     )
     if hasattr(base, "embeddings_project"):
         hidden = base.embeddings_project(hidden)
-    hidden = base.encoder(
-        hidden, attention_mask=None, raydist_stretches=_stretches(lengths)
-    ).last_hidden_state
-    heads_n1D = hidden[0, torch.from_numpy(starts).to(device)][:, None]
+    stretches = _stretches(lengths)
+    *layers, last = base.encoder.layer
+    for layer in layers:
+        hidden = layer(hidden, raydist_stretches=stretches)
+    starts_n = torch.from_numpy(starts).to(device)
+    heads_n1D = _last_layer(last, hidden, starts_n, stretches)[0][:, None]
     if getattr(base, "pooler", None) is not None:
         return model.classifier(model.dropout(base.pooler(heads_n1D)))  # type: ignore[no-any-return]
     return model.classifier(heads_n1D)  # type: ignore[no-any-return]
+
+
+def _last_layer(
+    layer: Any,
+    hidden_1TD: Tensor,
+    starts_n: Tensor,
+    stretches: Sequence[tuple[int, int, int]],
+) -> Tensor:
+    """Returns what the last layer gives for the rows' first tokens, [1, n, hidden].
+
+    The other tokens are needed for their keys and values alone.
+    """
+    attention = layer.attention.self
+    first_1nD = hidden_1TD[:, starts_n]
+
+    def heads(values_1TD: Tensor) -> Tensor:
+        return values_1TD.view(values_1TD.shape[1], -1, attention.attention_head_size)
+
+    q_nHD = heads(attention.query(first_1nD))
+    k_THD, v_THD = heads(attention.key(hidden_1TD)), heads(attention.value(hidden_1TD))
+    mixed, row = [], 0
+    for begin, rows, length in stretches:
+        k_nHLD, v_nHLD = (
+            x[begin : begin + rows * length].reshape(rows, length, *x.shape[1:]).transpose(1, 2)
+            for x in (k_THD, v_THD)
+        )
+        q_nH1D = q_nHD[row : row + rows, :, None]
+        mixed.append(
+            F.scaled_dot_product_attention(q_nH1D, k_nHLD, v_nHLD, scale=attention.scaling)
+        )
+        row += rows
+    mixed_1nD = torch.cat(mixed).flatten(1)[None]
+    after_1nD = layer.attention.output(mixed_1nD, first_1nD)
+    return layer.output(layer.intermediate(after_1nD), after_1nD)  # type: ignore[no-any-return]
 
 
 def _stretches(lengths: np.ndarray) -> list[tuple[int, int, int]]:

@@ -28,6 +28,7 @@ from raydist.models.backbone import (
     quiet,
     resolve_folder,
 )
+from raydist.rerank.cpu import tune_process
 from raydist.rerank.cross_encoder import batch_tokens_for, pick_device, pick_dtype
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden, use_packed_attention
@@ -167,6 +168,8 @@ class Qwen3Reranker:
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
         where = pick_device(device)
+        if where.type == "cpu":
+            tune_process()
         folder = resolve_folder(check_name(model))
         config = load_config(folder)
         if not any(a.endswith("ForCausalLM") for a in config.architectures or []):
