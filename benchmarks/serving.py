@@ -25,7 +25,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.report import WORK, arguments, goal, print_table, write_results
+from benchmarks.report import WORK, arguments, goal, memory_bytes, print_table, write_results
 from benchmarks.reranking import minilm_with_head, mixed_documents
 from raydist.log import say
 from raydist.serving.load import LoadResult, rerank_bodies, run_load
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = minilm_with_head(Path(name) / "model")
         servers = {
-            "raydist": stack.enter_context(_raydist(folder, cores)),
+            "raydist": stack.enter_context(raydist_server(folder, cores)),
             "fastapi_st": stack.enter_context(_plain(folder)),
         }
         if options["infinity"]:
@@ -84,7 +84,7 @@ def main() -> None:
         say(f"raydist alone: {capacity / 2:.1f} requests/s, then {10 * capacity:.1f} for minutes")
         calm = run_load(url, bodies, rate=capacity / 2, seconds=options["seconds"])
         figures["p99_ms"] = calm.quantile_ms(0.99)
-        over, grown = _overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
+        over, grown = overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
     allowed = {"200", "429", "503"}
     figures["overload_non_200_429_503"] = sum(n for s, n in over.items() if s not in allowed)
     figures["rss_growth_mb_5min"] = grown
@@ -113,7 +113,7 @@ def _same_scores(servers: dict[str, tuple[str, int]], body: dict[str, Any]) -> N
         assert worst < 1e-3, (name, worst)
 
 
-def _overload(
+def overload(
     url: str, process: int, bodies: Any, rate: float, seconds: float
 ) -> tuple[Counter[str], float]:
     """Returns status counts and by how many MB the service's processes grew after a warm-up."""
@@ -127,13 +127,11 @@ def _overload(
 
 
 def _resident_mb(process: int) -> float:
-    total = 0.0
+    total = 0
     for pid in _descendants(process):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    total += int(line.split()[1]) / 1000
-    return total
+        with contextlib.suppress(OSError, KeyError):  # it ended
+            total += memory_bytes("RssAnon", pid)
+    return total / 1e6
 
 
 def _descendants(process: int) -> Iterator[int]:
@@ -145,7 +143,8 @@ def _descendants(process: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _raydist(folder: Path, cores: int) -> Iterator[tuple[str, int]]:
+def raydist_server(folder: Path, cores: int) -> Iterator[tuple[str, int]]:
+    """Yields the URL and the process of `raydist serve` with a replica per core."""
     port = _free_port()
     words = [f"reranker={folder}", f"port={port}", f"replicas.min={cores}", "replicas.cpus=1"]
     with _server([sys.executable, "-m", "raydist", "serve", *words], port) as process:

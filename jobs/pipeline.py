@@ -4,36 +4,38 @@
 
 A pipeline file has `out:`, the folder of all stages (below `storage:` if that is given), and
 `stages:`, each a verb's configuration with `verb:` beside it. `{out}` in a value stands for that
-folder. A stage is complete when its output exists and was made by the same configuration after the
-same earlier stages; what comes after a changed stage is run again, and a verb that would overwrite
-another result refuses and says what to delete. Every stage can also be run by hand from the
+folder. A stage is complete when its output is complete and was made by the same configuration, of
+inputs with the same content, after the same earlier stages; what comes after a changed stage is run
+again, and a verb that would overwrite another result refuses and says what to delete. A `serve`
+stage is never complete: it serves until it is stopped. Every stage can also be run by hand from the
 configuration in `OUT/stages/NAME.json`.
 """
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pyarrow.fs import FileType
 
 from raydist import log, storage
-from raydist.cli import execute
+from raydist.cli import VERBS, execute
 from raydist.config.base import Block, Flags
-from raydist.config.load import load
+from raydist.config.inputs import contents
+from raydist.config.load import load, read_yaml
 from raydist.config.tracking import Tracking
-from raydist.data.files import is_uri
+from raydist.data.files import filesystem, is_uri
 from raydist.errors import ConfigError, RaydistError
 from raydist.evaluation.mirror import EVENTS, Mirror, read_lines
 from raydist.evaluation.tracking import Tracker, resolve_uri
-from raydist.manifest import fingerprint, write_json
+from raydist.manifest import MANIFEST, disk_errors, fingerprint, write_json
 
 Row = tuple[str, str, str, float]
 """Stage, verb, state, seconds."""
@@ -48,7 +50,9 @@ def main(words: Sequence[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        return run(Path(files[0]), overrides, dry_run=bool(flags))
+        plan = read_plan(files[0], overrides)
+        with disk_errors(plan["out"]):
+            return run(plan, f"pipeline {files[0]}", dry_run=bool(flags))
     except RaydistError as error:
         for line in str(error).splitlines():
             log.say(f"error: {line}")
@@ -58,12 +62,14 @@ def main(words: Sequence[str]) -> int:
         return 130
 
 
-def run(file: Path, overrides: Sequence[str], dry_run: bool = False) -> int:
-    """Runs the stages of a pipeline file in order, or says which ones are to be run."""
-    plan = read_plan(file, overrides)
+def run(plan: Mapping[str, Any], title: str, dry_run: bool = False) -> int:
+    """Runs the stages of a plan in order, or says which ones are to be run."""
     out = Path(plan["out"])
-    configs = {name: prepare(name, stage, out) for name, stage in plan["stages"].items()}
-    title = f"pipeline {file} in {out}"
+    configs = {
+        name: prepare(name, stage, plan["arguments"].get(name, ()), str(out))
+        for name, stage in plan["stages"].items()
+    }
+    title = f"{title} in {out}"
     columns = ["stage", "verb", "state", "seconds"]
     stages = look(out, configs)
     if dry_run:
@@ -108,13 +114,20 @@ class Stage:
 def look(out: Path, configs: Mapping[str, tuple[str, Block]]) -> list[Stage]:
     """Returns the stages in order; one that is to be run makes all later ones run, too."""
     stages: list[Stage] = []
+    own = [str(out), *(target for _, config in configs.values() if (target := output(config)))]
     made_of, complete = "", True
     for name, (verb, config) in configs.items():
         record = out / "stages" / f"{name}.json"
-        made_of = fingerprint([made_of, verb, config.identity()])
-        complete = complete and is_complete(record, made_of, config)
+        made_of = fingerprint([made_of, verb, config.identity(), contents(config, own)])
+        complete = complete and verb != "serve" and is_complete(record, made_of, config)
         stages.append(Stage(name, verb, config, record, made_of, complete))
     return stages
+
+
+def output(config: Block) -> str | None:
+    """Returns where a stage writes to, as the verb resolves it."""
+    out = getattr(config, "out", None)
+    return None if out is None else storage.resolve(out, getattr(config, "storage", None))
 
 
 def run_stage(stage: Stage, parent: Tracker | None) -> tuple[int, Row]:
@@ -136,53 +149,62 @@ def run_stage(stage: Stage, parent: Tracker | None) -> tuple[int, Row]:
     return code, (stage.name, stage.verb, "done", seconds)
 
 
-def read_plan(file: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns the pipeline file with `a.b=value` arguments laid over it."""
-    try:
-        plan = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: {error}") from None
-    if not isinstance(plan, dict) or not {"out", "stages"} <= plan.keys():
-        raise ConfigError(f"{file}: expected the keys out and stages")
+def read_plan(file: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Returns the pipeline file with `a=value` arguments laid over it.
+
+    Those for stages, `stages.NAME.a.b=value`, are kept by stage under `arguments`: the verb's
+    configuration knows how to read them.
+    """
+    plan = read_yaml(file)
+    stages = plan.get("stages")
+    if "out" not in plan or not isinstance(stages, dict) or not stages:
+        raise ConfigError(f"{file}: expected the keys out and stages, a verb's configuration each")
+    for name, stage in stages.items():
+        if not isinstance(name, str) or not isinstance(stage, dict):
+            raise ConfigError(f"stages.{name}: expected a verb's configuration, found {stage!r}")
+    arguments: dict[str, list[str]] = {name: [] for name in stages}
     for word in overrides:
         key, _, text = word.partition("=")
-        *path, last = key.split(".")
-        place = plan
-        for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise ConfigError(f"{word}: {part} is no block of {file}")
-        place[last] = yaml.safe_load(text)
-    unknown = plan.keys() - {"name", "out", "stages", "storage", "tracking"}
-    if unknown:
-        raise ConfigError(f"{sorted(unknown)[0]}: unknown key of {file}")
-    plan["out"] = storage.resolve(str(plan["out"]), plan.get("storage"))
+        first, _, rest = key.partition(".")
+        name, _, field = rest.partition(".")
+        if first != "stages":
+            plan[key] = text
+        elif name not in stages or not field:
+            raise ConfigError(f"{key}: expected stages.NAME.KEY, NAME one of {', '.join(stages)}")
+        elif field == "verb":
+            stages[name]["verb"] = text
+        else:
+            arguments[name].append(f"{field}={text}")
+    for key, value in plan.items():
+        if key not in ("name", "out", "stages", "storage", "tracking"):
+            raise ConfigError(f"{key}: unknown key of {file}")
+        if key != "stages" and not isinstance(value, str):
+            raise ConfigError(f"{key} = {value!r}: expected text in {file}")
+    plan["out"] = storage.resolve(plan["out"], plan.get("storage"))
     if is_uri(plan["out"]):
         raise ConfigError(
             f"out = {plan['out']}: stages read each other's output: give a path that every node "
             "sees; single stages may write to a URI"
         )
-    return plan
+    return plan | {"arguments": arguments}
 
 
-def prepare(name: str, stage: Mapping[str, Any], out: Path) -> tuple[str, Block]:
+def prepare(
+    name: str, stage: Mapping[str, Any], arguments: Sequence[str], out: str
+) -> tuple[str, Block]:
     """Returns a stage's verb and its checked configuration: all mistakes show before any work."""
-    stage = dict(stage)
-    verb = stage.pop("verb", name)
+    verb = stage.get("verb", name)
+    module = importlib.import_module(f"raydist.commands.{verb}") if verb in tuple(VERBS) else None
+    if not hasattr(module, "Config"):
+        near = difflib.get_close_matches(str(verb), VERBS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"stages.{name}.verb = {verb!r}: no such verb for a stage{hint}")
+    values = {key: fill(value, out) for key, value in stage.items() if key != "verb"}
     try:
-        module = importlib.import_module(f"raydist.commands.{verb}")
-    except ModuleNotFoundError:
-        raise ConfigError(f"stages.{name}.verb = {verb!r}: no such verb") from None
-    values = fill(stage, str(out))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{name}.yaml"
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        file.write_text(text, encoding="utf-8")
-        try:
-            return verb, load(module.Config, [str(file)])
-        except ConfigError as error:
-            lines = "\n".join(f"stages.{name}.{line}" for line in str(error).splitlines())
-            raise ConfigError(lines) from None
+        return verb, load(module.Config, [values], [fill(word, out) for word in arguments])
+    except ConfigError as error:
+        lines = "\n".join(f"stages.{name}.{line}" for line in str(error).splitlines())
+        raise ConfigError(lines) from None
 
 
 def fill(value: Any, out: str) -> Any:
@@ -195,13 +217,19 @@ def fill(value: Any, out: str) -> Any:
 
 
 def is_complete(record: Path, made_of: str, config: Block) -> bool:
-    """Whether a stage was finished by this configuration and its output is still there."""
+    """Whether a stage was finished by this configuration and its output is still there, whole."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    target = getattr(config, "out", None)
-    return known.get("made_of") == made_of and (target is None or Path(str(target)).exists())
+    if not isinstance(known, dict) or known.get("made_of") != made_of:
+        return False
+    target = output(config)
+    if target is None:
+        return True
+    where, name = filesystem(target)
+    found = where.get_file_info([name, f"{name}/{MANIFEST}"])
+    return FileType.File in [each.type for each in found]  # a file, or a folder with its manifest
 
 
 def start_parent(plan: Mapping[str, Any], out: Path) -> Tracker | None:

@@ -16,7 +16,6 @@ from raydist.config.reranker import (
     BiEncoderReranking,
     Bm25Reranking,
     CrossEncoderReranking,
-    Qwen3Reranking,
     RerankerConfig,
 )
 from raydist.errors import ConfigError
@@ -101,7 +100,7 @@ def fuse_runs(runs: Sequence[Run], fusion: Fusion, k: int) -> Run:
 
 
 def open_searcher(config: ServeConfig) -> Searcher:
-    """Returns what searches the served index folders; texts come from the first that has any."""
+    """Returns what searches the served index folders, with the texts of all that have some."""
     from pathlib import PurePath
 
     from raydist.serving.searcher import Searcher
@@ -115,7 +114,7 @@ def open_searcher(config: ServeConfig) -> Searcher:
         store = getattr(getattr(retriever, "index", None), "store", None)
         stores += [store] if store is not None else []
     fuse = partial(_fuse, config.fusion)
-    return Searcher(retrievers, stores[0] if stores else None, fuse)
+    return Searcher(retrievers, stores, fuse)
 
 
 def _fuse(fusion: Fusion, runs: Sequence[Run], k: int) -> Run:
@@ -126,11 +125,13 @@ def build_reranker(config: RerankerConfig) -> Reranker:
     """Returns the reranker that a configuration describes, its model loaded."""
     if isinstance(config, Bm25Reranking):
         return _bm25(config)
+    if isinstance(config, BiEncoderReranking):
+        return _biencoder(config)
     from raydist.rerank.rows import Options
 
     options = Options(truncation=config.truncation)
-    common = config.model_dump(include={"model", "device", "dtype", "batch_tokens", "threads"})
-    model = common.pop("model")
+    common = config.model_dump(include={"device", "dtype", "batch_tokens", "threads"})
+    model = config.model
     if isinstance(config, CrossEncoderReranking):
         from raydist.rerank.cross_encoder import CrossEncoder
 
@@ -141,13 +142,10 @@ def build_reranker(config: RerankerConfig) -> Reranker:
             options=options,
             **common,
         )
-    if isinstance(config, Qwen3Reranking):
-        from raydist.rerank.qwen3 import Qwen3Reranker
+    from raydist.rerank.qwen3 import Qwen3Reranker
 
-        own = {"max_length", "task", "prefix", "suffix", "share_prefix"}
-        return Qwen3Reranker(model, options=options, **common, **config.model_dump(include=own))
-    assert isinstance(config, BiEncoderReranking)
-    return _biencoder(config)
+    own = {"max_length", "task", "prefix", "suffix", "share_prefix"}
+    return Qwen3Reranker(model, options=options, **common, **config.model_dump(include=own))
 
 
 def _bm25(config: Bm25Reranking) -> Reranker:
@@ -172,7 +170,7 @@ def _biencoder(config: BiEncoderReranking) -> Reranker:
 
     device = pick_device(config.device)
     model = BiEncoder.load(config.model, dtype=pick_dtype(config.dtype, device), device=device)
-    return BiEncoderReranker(model)
+    return BiEncoderReranker(model, max_tokens=config.batch_tokens)
 
 
 def build_objective(
@@ -188,7 +186,7 @@ def build_objective(
         loss: the one loss.
         distill: beside it, where it is contrastive and the data has a teacher.
         losses: several by name, instead of `loss`; distillation is then one of them.
-        output: what the student emits.
+        output: what the student emits: its scores, or their sigmoids as probabilities.
     """
     from raydist.losses.objective import Objective
     from raydist.losses.parts import Distill
@@ -227,8 +225,9 @@ def _part(name: str, config: LossConfig, beside: Distill | None, output: Output)
     for own in ("teacher_temperature", "rank_temperature"):
         if own in options:
             options["temperature"] = options.pop(own)
+    reads: Output = "real" if output == "real" else "log_prob"
     functions: dict[str, Callable[..., Any]] = {
-        "listwise_softmax_ce": partial(lists.listwise_softmax_ce, output=output),
+        "listwise_softmax_ce": partial(lists.listwise_softmax_ce, output=reads),
         "distill_ranknet": lists.distill_rank_net,
         "adr_mse": lists.adr_mse,
         "listnet": lists.list_net,
@@ -236,5 +235,11 @@ def _part(name: str, config: LossConfig, beside: Distill | None, output: Output)
         "infonce_list": lists.info_nce_list,
         "margin_mse_pairs": pairwise.margin_mse_pairs,
     }
-    loss = partial(functions[config.kind], **options)
-    return parts.listwise(name, loss, weight=config.weight, temperature=temperature)
+    return parts.listwise(
+        name,
+        partial(functions[config.kind], **options),
+        weight=config.weight,
+        temperature=temperature,
+        by_labels=config.kind == "infonce_list",
+        probabilities=output != "real",
+    )

@@ -125,6 +125,7 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     from raydist.manifest import disk_errors
 
     out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
+    storage.spare_inputs(out, config.resolved())
     if flags.dry_run:
         return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
     with storage.writing(out) as place, disk_errors(place):

@@ -17,14 +17,11 @@ def connect() -> None:
     A local one listens on loopback only and has no dashboard; the auth mode is whatever
     `RAY_AUTH_MODE` says.
     """
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
+    ray = _ray()
     if ray.is_initialized():
         return
     kwargs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not (os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")):
+    if not _given():
         kwargs |= {"address": "local", "include_dashboard": False}
     ray.init(**kwargs)
 
@@ -37,18 +34,51 @@ def available() -> dict[str, float]:
     return {"CPU": float(found.get("CPU", 0)), "GPU": float(found.get("GPU", 0))}
 
 
-def require(workers: int, cpus: float, gpus: float) -> None:
-    """Raises JobError if `workers` of that size can never run here.
+def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None:
+    """Connects; raises JobError if `workers` of that size can never run here.
 
-    An autoscaling cluster may still grow, so it is only checked where the cluster is fixed.
+    The same goes for the GPUs that evaluations `beside` training take of those that are left. An
+    autoscaling cluster may still grow, so it is only checked where the cluster is fixed. What this
+    machine cannot have is said before a cluster is started on it.
     """
-    if os.environ.get("RAYDIST_AUTOSCALING") == "1":
-        return
-    have = available()
-    for name, each in (("CPU", cpus), ("GPU", gpus)):
-        if workers * each > have[name] + 1e-6:
+    ray = _ray()
+    fixed = os.environ.get("RAYDIST_AUTOSCALING") != "1"
+    if fixed and not (ray.is_initialized() or _given()):
+        _check("CPU", workers, cpus, float(os.cpu_count() or 1))
+    connect()
+    if fixed:
+        have = available()
+        _check("CPU", workers, cpus, have["CPU"])
+        _check("GPU", workers, gpus, have["GPU"])
+        left = have["GPU"] - workers * gpus
+        if beside > left + 1e-6:
             raise JobError(
-                f"workers = {workers} with {each:g} {name} each need {workers * each:g} {name}, "
-                f"the cluster has {have[name]:g}; lower workers= or {name.lower()}s_per_worker=, "
-                f"or set RAYDIST_AUTOSCALING=1 on a cluster that grows on demand"
+                f"validation.ID.gpus: evaluations beside training take {beside:g} GPU, the workers "
+                f"leave {left:g}; gpus=0 evaluates on the CPU, async=false in training itself"
             )
+
+
+def _ray() -> Any:
+    """Imports Ray, told first what it reads from the environment at that moment."""
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not _given():
+        # Ray's word for a node that is 127.0.0.1: otherwise its services listen on every interface.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    return ray
+
+
+def _given() -> bool:
+    """Returns whether the environment names a cluster."""
+    return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
+
+
+def _check(name: str, workers: int, each: float, have: float) -> None:
+    if workers * each > have + 1e-6:
+        raise JobError(
+            f"workers = {workers} with {each:g} {name} each need {workers * each:g} {name}, "
+            f"the cluster has {have:g}; lower workers= or {name.lower()}s_per_worker=, "
+            f"or set RAYDIST_AUTOSCALING=1 on a cluster that grows on demand"
+        )

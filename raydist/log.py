@@ -72,16 +72,22 @@ class Progress:
 
     A live line on a terminal, otherwise a plain line every ten seconds. Use it as a context manager
     and call `advance`. What is done is counted in `unit`; where `total` is not known beforehand,
-    `share_total` (any additive weight, such as bytes) gives the share that is done.
+    `share_total` (any additive weight, such as bytes) gives the share that is done. Units that were
+    `done` before count as done, not towards the rate.
     """
 
     def __init__(
-        self, label: str, total: int | None = None, unit: str = "docs", share_total: float = 0.0
+        self,
+        label: str,
+        total: int | None = None,
+        unit: str = "docs",
+        share_total: float = 0.0,
+        done: int = 0,
     ) -> None:
         self.label = label
         self.total = total
         self.unit = unit
-        self.done = 0
+        self.done = self._before = done
         self.nbytes = 0
         self.note = ""
         self._share_total = share_total
@@ -90,6 +96,8 @@ class Progress:
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
+        if self._live:  # the first unit may take long
+            self._show()
         return self
 
     def __exit__(
@@ -120,16 +128,17 @@ class Progress:
         if self.total is not None:
             parts[0] += f" of {self.total:,}"
         parts[0] += f" {self.unit}"
-        parts.append(
-            f"{self.done / elapsed:,.{0 if self.done / elapsed >= 10 else 1}f} {self.unit}/s"
-        )
+        rate = (self.done - self._before) / elapsed
+        parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s")
         if self.nbytes:
             parts.append(f"{self.nbytes / elapsed / 1e6:.1f} MB/s")
-        share = self.done / self.total if self.total else self._share / (self._share_total or 1.0)
+        moved, left = self._share, self._share_total - self._share
+        if self.total:
+            moved, left = self.done - self._before, self.total - self.done
         if last:
             parts.append(duration(elapsed))
-        elif share > 0:
-            parts.append(f"{duration(elapsed / share - elapsed)} left")
+        elif moved > 0:
+            parts.append(f"{duration(max(elapsed * left / moved, 0.0))} left")
         if self.note:
             parts.append(self.note)
         line = ", ".join(parts)

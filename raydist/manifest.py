@@ -50,12 +50,16 @@ def fingerprint(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON atomically: readers see the old file or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(partial, "w", encoding="utf-8") as out:
-        json.dump(value, out, indent=1, ensure_ascii=False, default=str)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8") as out:
+            json.dump(value, out, indent=1, ensure_ascii=False, default=str)
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> dict[str, Any]:
@@ -202,7 +206,7 @@ class Output:
             _same(path, read_manifest(path), job)
             return cls(path, True, True, job)
         if (path / _JOB).exists():
-            _same(path, json.loads((path / _JOB).read_text(encoding="utf-8")), job)
+            _same(path, _read_job(path / _JOB), job)
             return cls(path, False, True, job)
         if path.is_dir() and any(path.iterdir()):
             raise ArtifactError(
@@ -229,6 +233,16 @@ class Output:
             manifest["check"] = fingerprint(manifest)
             write_json(self.folder / MANIFEST, manifest)
             (self.folder / _JOB).unlink(missing_ok=True)
+
+
+def _read_job(path: Path) -> dict[str, Any]:
+    try:
+        job = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is corrupted: {error}; delete {path.parent}") from None
+    if not isinstance(job, dict):
+        raise ArtifactError(f"{path} is corrupted: {job!r}; delete {path.parent}")
+    return job
 
 
 def _same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -71,6 +71,7 @@ class Sample:
         positives: how many of `documents` are positives (at least 1 for contrastive training).
         labels: graded relevance per document, if judged.
         scores: a teacher's score per document, larger is better.
+        targets: what a student is to learn of the scores, per document, while training.
         answer: an answer to the query written by a language model (Reinforced-IR).
         negative_answers: answers to other readings of the query.
         answer_scores: a teacher's scores of `(answer, *negative_answers)`.
@@ -86,6 +87,7 @@ class Sample:
     positives: int = 1
     labels: tuple[float, ...] | None = None
     scores: tuple[float, ...] | None = None
+    targets: tuple[float, ...] | None = None
     answer: str | None = None
     negative_answers: tuple[str, ...] = ()
     answer_scores: tuple[float, ...] | None = None

@@ -8,32 +8,32 @@ does not depend on the number of workers, the order of arrival or crashes.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import shutil
-import uuid
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from raydist import cluster, errors
-from raydist.errors import ArtifactError, JobError, RaydistError
+from raydist.errors import JobError, RaydistError
 from raydist.log import Progress, warn
-from raydist.manifest import disk_errors, fingerprint, write_json
+from raydist.manifest import disk_errors
+from raydist.shard_files import (
+    Attempt,
+    Split,
+    Stats,
+    Work,
+    attempts,
+    check_same_splits,
+    done_shards,
+    publish,
+    read_done,
+    shard_path,
+    sweep,
+)
 
 __all__ = ["Split", "Stats", "Work", "shard_path", "sharded_map"]
-
-Split = Mapping[str, Any]
-"""JSON values that describe a part of the input; `size` is its weight for the progress display."""
-Stats = dict[str, Any]
-"""What a shard's work returns; `documents` (or `unit`) and `bytes` feed the progress display."""
-Work = Callable[[Split, Path], Stats]
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    """Returns where the shard of split `number` is published."""
-    return folder / f"{number:05d}"
 
 
 def sharded_map(
@@ -70,10 +70,10 @@ def sharded_map(
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _check_same_splits(folder, splits)
-    done = {i: stats for i, stats in _done(folder).items() if i < len(splits)}
+        check_same_splits(folder, splits)
+    done = {i: stats for i, stats in done_shards(folder).items() if i < len(splits)}
     pending = [i for i in range(len(splits)) if i not in done]
-    _sweep(folder)
+    sweep(folder)
     weight = sum(_weight(splits[i]) for i in pending)
     if pending:
         with Progress(label, unit=unit, share_total=weight) as progress:
@@ -84,7 +84,7 @@ def sharded_map(
                 progress.advance(
                     int(stats.get(unit, 1)), int(stats.get("bytes", 0)), _weight(splits[i])
                 )
-        _sweep(folder)
+        sweep(folder)
     return [done[i] for i in range(len(splits))]
 
 
@@ -98,7 +98,7 @@ def _in_process(
     work = make_worker()
     for i in pending:
         with disk_errors(folder):
-            yield i, _publish(work, splits[i], i, folder)
+            yield i, publish(work, splits[i], i, folder)
 
 
 def _on_ray(
@@ -115,14 +115,13 @@ def _on_ray(
     `retries` times without coming to an end is named.
     """
     workers, cpus, gpus, retries = options
-    cluster.connect()
     cluster.require(min(workers, len(pending)), cpus, gpus)
     import ray
     import ray.data
     from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    left = list(pending)
+    left, fruitless = list(pending), 0
     while left:
         items = [{"number": i, "split": json.dumps(splits[i])} for i in left]
         stream = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -142,19 +141,26 @@ def _on_ray(
                 finished.add(answer["number"])
                 yield answer["number"], answer["stats"]
         except RayError as error:
-            published = _done(folder)
+            published = done_shards(folder)
             for i in left:
                 if i in published and i not in finished:
                     finished.add(i)
                     yield i, published[i]
-            tired = [i for i in left if i not in finished and _attempts(folder, i) >= retries]
+            tired = [i for i in left if i not in finished and attempts(folder, i) >= retries]
             if tired:
                 raise JobError(
                     f"split {tired[0]} ({json.dumps(splits[tired[0]])}) failed "
-                    f"{_attempts(folder, tired[0])} times: {_Attempt.reason(folder, tired[0])}"
+                    f"{attempts(folder, tired[0])} times: {Attempt.reason(folder, tired[0])}"
                 ) from error
-            reasons = [_Attempt.reason(folder, i) for i in left if _attempts(folder, i)]
-            warn(f"a worker failed ({'; '.join(reasons)}); trying its split again")
+            reasons = [Attempt.reason(folder, i) for i in left if attempts(folder, i)]
+            said = "; ".join(reasons) or _last_line(error)
+            fruitless = 0 if finished else fruitless + 1
+            if fruitless >= retries:  # no worker came as far as to count its attempts
+                raise JobError(
+                    f"{folder}: {retries} times the workers failed before any split was done: "
+                    f"{said}"
+                ) from error
+            warn(f"a worker failed ({said}); trying its split again")
         left = [i for i in left if i not in finished]
 
 
@@ -174,47 +180,31 @@ class _Actor:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         number, split = int(batch["number"][0]), json.loads(str(batch["split"][0]))
         answer: dict[str, Any] = {"number": number}
-        marker = _marker(self._folder, number)
-        if marker.exists():  # another actor, or this one before it was restarted, was here
-            return {"answer": [json.dumps(answer | {"stats": _read_marker(marker)})]}
-        attempts = _attempts(self._folder, number)
-        if attempts >= self._retries:
-            answer["error"] = (
-                "JobError",
-                f"split {number} ({json.dumps(split)}) was begun {attempts} times and its worker "
-                f"never came back: it may need more memory than a worker has",
-            )
-            return {"answer": [json.dumps(answer)]}
         try:
-            with disk_errors(self._folder), _Attempt(self._folder, number):
+            done = read_done(self._folder, number)
+            if done is not None:  # another actor, or this one before it was restarted, was here
+                return {"answer": [json.dumps(answer | {"stats": done})]}
+            self._check(number, split)
+            with disk_errors(self._folder), Attempt(self._folder, number):
                 self._work = self._work or self._make_worker()
-                answer["stats"] = _publish(self._work, split, number, self._folder)
+                answer["stats"] = publish(self._work, split, number, self._folder)
         except RaydistError as error:
             answer["error"] = (type(error).__name__, str(error))
         return {"answer": [json.dumps(answer)]}
 
-
-class _Attempt:
-    """Counts the beginnings of a split in a file, and why they failed if the worker could say."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._file = folder / f".{number:05d}.attempts"
-        self._begun = f"{_attempts(folder, number) + 1}\n"
-
-    def __enter__(self) -> None:
-        self._file.write_text(self._begun)
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        if kind is None:
-            self._file.unlink(missing_ok=True)
-        else:
-            self._file.write_text(f"{self._begun}{kind.__name__}: {error}")
-
-    @staticmethod
-    def reason(folder: Path, number: int) -> str:
-        """Returns why the last attempt failed."""
-        lines = (folder / f".{number:05d}.attempts").read_text().splitlines()
-        return "; ".join(lines[1:]) or "the worker died"
+    def _check(self, number: int, split: Split) -> None:
+        """Raises JobError where the work cannot succeed."""
+        if not self._folder.is_dir():
+            raise JobError(
+                f"{self._folder}: the worker on {socket.gethostname()} does not see this folder; "
+                "out= (or storage=) must be a path that every node sees"
+            )
+        begun = attempts(self._folder, number)
+        if begun >= self._retries:
+            raise JobError(
+                f"split {number} ({json.dumps(split)}) was begun {begun} times and its worker "
+                f"never came back: it may need more memory than a worker has"
+            )
 
 
 def _raise(answer: Mapping[str, Any]) -> None:
@@ -223,75 +213,9 @@ def _raise(answer: Mapping[str, Any]) -> None:
         raise getattr(errors, name)(message)
 
 
-def _publish(work: Work, split: Split, number: int, folder: Path) -> Stats:
-    """Runs the work and makes its shard and its marker appear atomically, in that order."""
-    final = shard_path(folder, number)
-    partial = folder / f".{number:05d}.{uuid.uuid4().hex[:8]}.part"
-    stats = work(split, partial)
-    if final.exists():  # published by a worker that died before its marker
-        _remove(final)
-    try:
-        os.rename(partial, final)
-    except OSError as error:
-        # two workers on one split, after a false alarm about a dead node: same bytes, first wins
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        _remove(partial)
-    write_json(_marker(folder, number), {"stats": stats, "check": fingerprint(stats)})
-    return stats
-
-
-def _check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
-    record = folder / ".splits.json"
-    now = {"count": len(splits), "fingerprint": fingerprint(list(splits))}
-    if record.exists():
-        if json.loads(record.read_text()) != now:
-            raise ArtifactError(
-                f"{folder}: the shards there were made from another input or other splits; "
-                f"delete {folder} to begin anew"
-            )
-        return
-    write_json(record, now)
-
-
-def _marker(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.done"
-
-
-def _read_marker(path: Path) -> Stats:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        stats: Stats = data["stats"]
-        intact = data["check"] == fingerprint(stats)
-    except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise ArtifactError(f"{path} is corrupted: delete it and run the same command again")
-    return stats
-
-
-def _done(folder: Path) -> dict[int, Stats]:
-    return {int(path.stem): _read_marker(path) for path in sorted(folder.glob("[0-9]*.done"))}
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what crashed workers left half-written, and the counts of attempts."""
-    for path in (*folder.glob(".*.part"), *folder.glob(".*.attempts")):
-        _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _attempts(folder: Path, number: int) -> int:
-    try:
-        return int((folder / f".{number:05d}.attempts").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return 0
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _weight(split: Split) -> float:

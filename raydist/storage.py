@@ -11,13 +11,15 @@ folder of local copies (`~/.cache/raydist`).
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -25,7 +27,17 @@ import pyarrow.fs as pafs
 from raydist.data.sources import PathLike, filesystem, is_uri
 from raydist.errors import ArtifactError, ConfigError, DataError, JobError
 
-__all__ = ["MANIFESTS", "cache_folder", "in_submitted_job", "local", "put", "resolve", "writing"]
+__all__ = [
+    "MANIFESTS",
+    "cache_folder",
+    "in_submitted_job",
+    "leaves",
+    "local",
+    "put",
+    "resolve",
+    "spare_inputs",
+    "writing",
+]
 
 MANIFESTS = ("manifest.json", "store.json")
 """Files that say that a folder is complete: put last, compared first."""
@@ -46,21 +58,61 @@ def resolve(out: PathLike, storage: str | None = None) -> str:
         storage: the storage root, a path or URI; the environment's if None.
 
     Raises:
-        ConfigError: a relative output of a submitted job without a storage root: it would be lost
-            with the job's temporary folder.
+        ConfigError: a relative output of a submitted job without a storage root that is a URI or
+            absolute: it would be lost with the job's temporary folder.
     """
-    text = os.fspath(out)
-    if is_uri(text) or os.path.isabs(os.path.expanduser(text)):
+    text = _expanded(os.fspath(out))
+    if is_uri(text) or os.path.isabs(text):
         return text
-    root = storage or os.environ.get("RAYDIST_STORAGE")
-    if root:
-        return posixpath.join(root, text)
-    if in_submitted_job():
+    root = _expanded(storage or os.environ.get("RAYDIST_STORAGE") or "")
+    if in_submitted_job() and not (is_uri(root) or os.path.isabs(root)):
+        below = f" below storage = {root!r}" if root else ""
         raise ConfigError(
-            f"out = {text!r}: a submitted job has no folder of its own; set storage= or "
-            "RAYDIST_STORAGE to a path or URI that every node sees, or give an absolute out="
+            f"out = {text!r}{below}: a submitted job has no folder of its own; set storage= or "
+            "RAYDIST_STORAGE to an absolute path or URI that every node sees, or give an absolute "
+            "out="
         )
-    return text
+    return posixpath.join(root, text)
+
+
+def _expanded(text: str) -> str:
+    """Returns a path with `~` spelled out."""
+    return text if is_uri(text) else os.path.expanduser(text)
+
+
+def spare_inputs(out: str, config: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an output file would replace a file that the command reads.
+
+    Args:
+        out: where the output goes, resolved.
+        config: the whole configuration; what of its values are files is seen on the disk.
+    """
+    for name, value in _texts(config):
+        if name not in ("out", "storage") and _is_file(out, value):
+            raise ConfigError(
+                f"out = {out}: is what {name} = {value} reads, which would be lost; "
+                "choose another out="
+            )
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, name)
+
+
+def _is_file(out: str, text: str) -> bool:
+    """Returns whether a path, glob or URI names the file `out`."""
+    if is_uri(out) or is_uri(text):
+        return out == text
+    return os.path.isfile(out) and any(
+        os.path.exists(path) and os.path.samefile(out, path) for path in [text, *glob.glob(text)]
+    )
 
 
 def cache_folder() -> Path:
@@ -107,6 +159,11 @@ def writing(out: str) -> Iterator[Path]:
     for beside in sorted(place.glob(f"{local_path.name}.*")):  # a file's manifest, for one
         put(beside, posixpath.join(posixpath.dirname(out.rstrip("/")), beside.name))
     shutil.rmtree(place, ignore_errors=True)
+
+
+def leaves(path: PathLike) -> bool:
+    """Returns whether `writing` gave a path that is only on its way to a URI."""
+    return (cache_folder() / "outputs") in Path(path).absolute().parents
 
 
 def put(source: PathLike, uri: str) -> None:

@@ -98,6 +98,14 @@ def test_a_damaged_manifest_is_an_error_or_says_what_it_said(data: st.DataObject
             assert found == manifest
 
 
+@pytest.mark.parametrize("left", [b"", b"[1, 2", b"\xff{}", b"3"])
+def test_a_damaged_record_of_an_interrupted_command_is_named(tmp_path: Path, left: bytes) -> None:
+    begin(tmp_path / "a")
+    (tmp_path / "a" / ".job.json").write_bytes(left)
+    with pytest.raises(ArtifactError, match=r"a/\.job\.json is corrupted.*delete"):
+        begin(tmp_path / "a")
+
+
 def test_what_is_no_output_says_so(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="not a folder"):
         read_manifest(tmp_path / "none")

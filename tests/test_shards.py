@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from raydist.errors import ArtifactError, DataError, JobError
-from raydist.shards import shard_path, sharded_map
+from raydist.shard_files import publish
+from raydist.shards import _Actor, shard_path, sharded_map
 
 SPLITS = [{"value": i, "size": i + 1} for i in range(5)]
 
@@ -90,6 +92,38 @@ def test_a_corrupted_marker_is_an_error(tmp_path: Path) -> None:
         sharded_map(SPLITS, make_square, tmp_path)
 
 
+def test_a_damaged_record_of_the_splits_is_named(tmp_path: Path) -> None:
+    sharded_map(SPLITS, make_square, tmp_path)
+    (tmp_path / ".splits.json").write_bytes(b'{"count": 5, \xff')
+    with pytest.raises(ArtifactError, match=r"\.splits\.json is corrupted"):
+        sharded_map(SPLITS, make_square, tmp_path)
+
+
+def test_a_marker_whose_shard_is_gone_counts_for_nothing(tmp_path: Path) -> None:
+    sharded_map(SPLITS, make_square, tmp_path / "a")
+    shutil.rmtree(shard_path(tmp_path / "a", 3))
+    sharded_map(SPLITS, make_square, tmp_path / "a")
+    sharded_map(SPLITS, make_square, tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_worker_that_was_thought_dead_leaves_the_published_shard_alone(tmp_path: Path) -> None:
+    def slow(split: Mapping[str, Any], target: Path) -> dict[str, Any]:
+        publish(square, split, 1, tmp_path)  # another worker is quicker
+        return square({"value": 99}, target)
+
+    assert publish(slow, SPLITS[1], 1, tmp_path) == {"documents": 1}
+    assert (tmp_path / "00001/square").read_text() == "1"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00001", "00001.done"]
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    actor = _Actor(make_square, str(tmp_path / "elsewhere"), 3, str(tmp_path))
+    batch = {"number": [0], "split": [json.dumps(SPLITS[0])]}
+    (answer,) = actor(batch)["answer"]
+    assert "does not see this folder; out=" in json.loads(answer)["error"][1]
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="disk is full"):
         sharded_map(SPLITS, Failing(tmp_path / "log", "full", 9), tmp_path / "s")
@@ -142,6 +176,28 @@ def make_nothing() -> Any:
 def test_a_worker_that_cannot_begin_says_why(tmp_path: Path, ray_cluster: None) -> None:
     with pytest.raises(DataError, match="no such folder"):
         sharded_map(SPLITS, make_nothing, tmp_path, workers=1, cpus_per_worker=0.5)
+
+
+class Strange:
+    """Cannot be read by another process, as where a program is not installed on a node."""
+
+    def __init__(self, home: int) -> None:
+        if os.getpid() != home:
+            raise ModuleNotFoundError("No module named 'strange'")
+
+    def __reduce__(self) -> Any:
+        return Strange, (os.getpid(),)
+
+    def __call__(self) -> Any:
+        return square
+
+
+@pytest.mark.ray
+def test_workers_that_never_come_up_are_an_error(tmp_path: Path, ray_cluster: None) -> None:
+    with pytest.raises(JobError, match=r"2 times the workers failed .*No module named 'strange'"):
+        sharded_map(
+            SPLITS, Strange(os.getpid()), tmp_path, workers=1, cpus_per_worker=0.5, retries=2
+        )
 
 
 @pytest.mark.ray

@@ -40,13 +40,24 @@ def test_outputs_lie_below_the_storage_root(monkeypatch: pytest.MonkeyPatch) -> 
     assert storage.resolve("a/b") == "/mnt/shared/a/b"
 
 
+def test_a_home_folder_is_spelled_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert storage.resolve("~/out") == "/home/me/out"
+    assert storage.resolve("out", "~/storage") == "/home/me/storage/out"
+    monkeypatch.setenv("RAYDIST_STORAGE", "~")
+    assert storage.resolve("out") == "/home/me/out"
+
+
 def test_a_submitted_job_needs_a_root_for_relative_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     about = {"runtime_env": {}, "metadata": {"job_submission_id": "raysubmit_1"}}
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(about))
     assert storage.in_submitted_job()
     with pytest.raises(ConfigError, match=r"out = .out.: a submitted job .* set storage="):
         storage.resolve("out")
+    with pytest.raises(ConfigError, match=r"out = .out. below storage = .shared.: a submitted job"):
+        storage.resolve("out", "shared")
     assert storage.resolve("out", "/mnt") == "/mnt/out"
+    assert storage.resolve("out", "s3://bucket") == "s3://bucket/out"
     assert storage.resolve("/abs") == "/abs"
 
 
@@ -142,3 +153,24 @@ def test_a_store_that_refuses_is_an_error_that_names_it(
     monkeypatch.setattr(type(fs), "_open", refuse)
     with pytest.raises(JobError, match=rf"{bucket}/idx: cannot be written: .*forbidden"):
         storage.put(index(tmp_path / "a"), f"{bucket}/idx")
+
+
+@pytest.mark.parametrize(
+    ("out", "field", "value"),
+    [
+        ("run.txt", "run", {"path": "run.txt"}),
+        ("./run.txt", "run", {"path": "link.txt"}),
+        ("c2.jsonl", "corpus", {"path": ["c1.jsonl", "c[0-9].jsonl"]}),
+        ("s3://b/run.txt", "run", "s3://b/run.txt"),
+    ],
+)
+def test_an_output_never_replaces_a_file_that_the_command_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, field: str, value: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run.txt", "c1.jsonl", "c2.jsonl"):
+        Path(name).touch()
+    Path("link.txt").symlink_to("run.txt")
+    with pytest.raises(ConfigError, match=rf"is what {field}.* reads, which would be lost"):
+        storage.spare_inputs(out, {field: value, "out": out, "tag": "a\0b", "long": "x" * 9999})
+    storage.spare_inputs(f"{out}.new", {field: value, "out": out})

@@ -48,6 +48,7 @@ __all__ = [
     "row_of",
     "seek",
     "value_of",
+    "within",
 ]
 
 Array = npt.NDArray[Any]
@@ -189,6 +190,34 @@ def not_below(docs: Array, j: Any, low: Any, count: Any, doc: Any) -> Any:
     if left == U(1) and docs[j, at] < doc:
         at += U(1)
     return at
+
+
+@inlined
+def within(
+    packed: Array,
+    raw: Array,
+    state: Array,
+    ends: Array,
+    spots: Array,
+    docs: Array,
+    j: Any,
+    b: Any,
+    begin: Any,
+    end: Any,
+) -> Any:
+    """Returns which postings of block `b`, unpacked if need be, have documents from begin to end.
+
+    `end` is behind them. The block has such postings, or ends before `begin`.
+    """
+    if state[DOCS, j] != b:
+        load_docs(packed, raw, state, ends, spots, docs, j, b)
+    low = state[PLACE, j]
+    high = count_of(state, docs, j, b)
+    if docs[j, low] < begin:
+        low = not_below(docs, j, low, high, begin)
+    if U(ends[b]) >= end:
+        high = not_below(docs, j, low, high, end)
+    return low, high
 
 
 @inlined

@@ -19,6 +19,7 @@ import os
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,36 +93,44 @@ def import_ciff(
     source = Path(path)
     if not source.is_file():
         raise DataError(f"{source}: no such file")
-    with tempfile.TemporaryDirectory(prefix="raydist-ciff-") as scratch:
-        if source.suffix == ".gz":
-            plain = Path(scratch) / "plain"
-            with gzip.open(source, "rb") as packed, open(plain, "wb") as out:
-                shutil.copyfileobj(packed, out, 1 << 20)
-            return _import(source, plain, folder, compress, block_size)
-        return _import(source, source, folder, compress, block_size)
+    try:
+        if source.suffix != ".gz":
+            return _import(source, folder, compress, block_size)
+        with tempfile.TemporaryDirectory(prefix="raydist-ciff-") as scratch:
+            return _import(_unpacked(source, Path(scratch)), folder, compress, block_size)
+    except (DataError, ArtifactError) as error:
+        raise type(error)(f"{source}: {error}") from None
 
 
-def _import(
-    source: Path, plain: Path, folder: Path, compress: bool, block_size: int
-) -> dict[str, Any]:
+def _unpacked(source: Path, scratch: Path) -> Path:
+    plain = scratch / "plain"
+    try:
+        with gzip.open(source) as packed, open(plain, "wb") as out:
+            shutil.copyfileobj(packed, out, 1 << 20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"damaged gzip: {error}") from None
+    return plain
+
+
+def _import(plain: Path, folder: Path, compress: bool, block_size: int) -> dict[str, Any]:
     with open(plain, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            raise DataError(f"{source}: empty, expected CIFF")
+            raise DataError("empty, expected CIFF")
         data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    header = _header(source, data)
+    header = _header(data)
     lists, documents = header[2], header[3]
     places = scan_messages(data, 1 + lists + documents)
     if places is None:
-        raise DataError(f"{source}: ends before {lists:,} lists and {documents:,} documents")
+        raise DataError(f"ends before {lists:,} lists and {documents:,} documents")
     starts, ends = (each[1:] for each in places)
     numbers, ids, lengths_N = read_records(data, starts[lists:], ends[lists:])
     if not np.array_equal(numbers, np.arange(documents)):
-        raise DataError(f"{source}: documents are not numbered 0, 1, 2, ...")
+        raise DataError("documents are not numbered 0, 1, 2, ...")
     target = folder / "segments" / "00000"
     writer = SegmentWriter(
         target, lengths_N=lengths_N, doc_ids=ids, compress=compress, block_size=block_size
     )
-    for batch in _batches(source, data, starts[:lists], ends[:lists], documents):
+    for batch in _batches(data, starts[:lists], ends[:lists], documents):
         writer.append(*batch)
     facts = writer.close()
     empty = int(np.count_nonzero(lengths_N == 0))
@@ -129,7 +138,7 @@ def _import(
 
 
 def _batches(
-    source: Path, data: Array, starts: Array, stops: Array, documents: int
+    data: Array, starts: Array, stops: Array, documents: int
 ) -> Iterator[tuple[pa.LargeBinaryArray, Array, Array, Array]]:
     """Yields the lists in ascending order of terms, some at a time."""
     parts = [read_list(data, int(a), int(z), terms_only=True)[0] for a, z in zip(starts, stops)]
@@ -141,16 +150,14 @@ def _batches(
     for number in order:
         term, docs_P, tfs_P = read_list(data, int(starts[number]), int(stops[number]))
         if names and names[-1] == term:
-            raise DataError(f"{source}: the term {term!r} occurs twice")
+            raise DataError(f"the term {term!r} occurs twice")
         if not len(docs_P):
             continue
         falls = len(docs_P) > 1 and not np.all(np.diff(docs_P) > 0)
         if tfs_P.min() < 1 or tfs_P.max() >= 1 << 31:
-            raise DataError(f"{source}: {term!r} has a frequency that is not 1 to 2**31 - 1")
+            raise DataError(f"{term!r} has a frequency that is not 1 to 2**31 - 1")
         if falls or docs_P[0] < 0 or docs_P[-1] >= documents:
-            raise DataError(
-                f"{source}: the postings of {term!r} do not ascend within the documents"
-            )
+            raise DataError(f"the postings of {term!r} do not ascend within the documents")
         names.append(term)
         docs.append(docs_P)
         tfs.append(tfs_P)
@@ -187,7 +194,7 @@ def _message(out: BinaryIO, body: bytes) -> None:
     out.write(_varint(len(body)) + body)
 
 
-def _header(source: Path, data: Array) -> dict[int, int]:
+def _header(data: Array) -> dict[int, int]:
     """Returns the integer fields of the header by number."""
     fields = dict.fromkeys(range(1, 7), 0)
     body = memoryview(data[: 1 << 20].tobytes())
@@ -206,20 +213,20 @@ def _header(source: Path, data: Array) -> dict[int, int]:
             else:
                 raise IndexError
     except IndexError:
-        raise DataError(f"{source}: does not begin with a CIFF header") from None
+        raise DataError("does not begin with a CIFF header") from None
     if fields[1] > 1:
-        raise ArtifactError(f"{source}: CIFF version {fields[1]}, this raydist reads version 1")
+        raise ArtifactError(f"CIFF version {fields[1]}, this raydist reads version 1")
     if at != end or fields[1] != 1:
-        raise DataError(f"{source}: does not begin with a CIFF header")
+        raise DataError("does not begin with a CIFF header")
     return fields
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-        shift += 7
+    raise IndexError

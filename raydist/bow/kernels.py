@@ -53,17 +53,12 @@ from raydist.bow.blocks import (
 )
 from raydist.bow.candidates import answer, collect, keep, keep_allowed, kth_largest, rescore
 from raydist.bow.codec import BLOCK_SLACK
+from raydist.bow.essential import add_list, stream_list
 from raydist.bow.files import CHUNK
 from raydist.bow.impacts import fill, reached, skips
 from raydist.bow.intrinsics import kernel, load64
-from raydist.bow.windows import (
-    add_list,
-    enter_window,
-    next_document,
-    probe_list,
-    stream_list,
-    sweep_list,
-)
+from raydist.bow.probes import probe_list, sweep_list
+from raydist.bow.windows import enter_window, next_document
 from raydist.bow.workspace import (
     BEST_DOCS,
     BEST_SCORES,

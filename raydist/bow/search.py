@@ -11,7 +11,6 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ import pyarrow.compute as pc
 
 from raydist.bow import kernels
 from raydist.bow.addresses import addresses
-from raydist.bow.exhaustive import document_lengths, occurrences, score_all, term_postings
+from raydist.bow.exhaustive import occurrences, score_all
+from raydist.bow.explanation import Explanation, explain
 from raydist.bow.files import readonly
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
@@ -32,7 +32,7 @@ from raydist.bow.workspace import MOST_TERMS, PerThread
 from raydist.errors import ConfigError
 from raydist.records import RUN, Query, Run
 
-__all__ = ["BowRetriever", "Explanation", "Part"]
+__all__ = ["BowRetriever"]
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
@@ -40,32 +40,6 @@ Ranking = tuple[Array, Array]
 _MOST_WORDS = 1024  # of a text that is ranked by one kernel
 _NO_FILTER = readonly(np.empty(0, np.uint8))
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one term adds to a document's score."""
-
-    term: str
-    boost: float
-    df: int
-    tf: int
-    weight: float
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Why a document has its score.
-
-    `constant` is what the document adds by itself; `score` the sum of it and the parts.
-    """
-
-    doc_id: str
-    score: float
-    length: int
-    parts: tuple[Part, ...]
-    constant: float = 0.0
 
 
 class BowRetriever:
@@ -260,29 +234,10 @@ class BowRetriever:
 
     def explain_terms(self, query: Mapping[str, float], doc_id: str) -> Explanation:
         """Does the same for terms with their weights."""
-        position = int(self.index.positions([doc_id])[0])
-        number = int(np.searchsorted(self.index.bases, position, side="right")) - 1
-        segment = self.index.segments[number]
-        doc = np.array([position - self.index.bases[number]])
         rows, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(rows, df, list(query.values()))
-        length = document_lengths(segment, self.scoring, doc)
-        parts = []
-        for name, term, row in zip(query, terms, rows[number]):
-            if not row[0]:
-                continue
-            docs, tfs = term_postings(segment, row)
-            at = int(np.searchsorted(docs, doc[0]))
-            if at < len(docs) and docs[at] == doc[0]:
-                part = self.scoring.parts(term, self._collection, tfs[at : at + 1], length)[0]
-                weight = self.scoring.weight_of(term, self._collection)
-                parts.append(Part(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
-        constant = 0.0
-        if parts:
-            added = self.scoring.constant(sum(query.values()), length)
-            constant = 0.0 if added is None else float(added[0])
-        score = float(np.float32(sum(part.score for part in parts) + constant))
-        return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)
+        named = list(zip(query, terms))
+        return explain(self.index, self.scoring, self._collection, named, rows, doc_id)
 
     def _terms(
         self, rows: Sequence[Array], df: Sequence[int], boosts: Sequence[float]

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow import codec, dictionary
+from raydist.bow import dictionary
 from raydist.bow.files import readonly, seal
 from raydist.bow.formulas import norm_bytes
+from raydist.bow.packing import encode
 
 __all__ = ["PADDING", "SegmentWriter", "StringsWriter", "finish", "write"]
 
@@ -144,7 +145,7 @@ class SegmentWriter:
             need = 10 * int(indptr_T1[stop] - indptr_T1[start]) + 32 * (stop - start) + 16
             if len(self._scratch) < need:
                 self._scratch = np.empty(need, np.uint8)
-            used = codec.encode(
+            used = encode(
                 indptr_T1,
                 docs_P,
                 tfs_P,

@@ -4,6 +4,7 @@
     raydist convert in=run.txt corpus=C queries=Q out=lists.jsonl
     raydist convert in=run.txt corpus=C queries=Q qrels=R out=train.jsonl to=flagembedding
     raydist convert in=train.jsonl out=tevatron.jsonl to=tevatron
+    raydist convert in=lists.jsonl out=run.txt to=trec
     raydist convert in=INDEX out=index.ciff            # also to=bmp; in=index.ciff out=INDEX
     raydist convert in=vectors.jsonl out=INDEX         # {"id", "vector": {term: weight}} per line
 
@@ -33,7 +34,7 @@ Config = ConvertConfig
 
 _FROM = {
     "run": ("trec", "parquet", "rerank", "flagembedding", "tevatron"),
-    "samples": ("flagembedding", "tevatron"),
+    "samples": ("flagembedding", "tevatron", "rerank", "trec", "parquet"),
     "index": ("ciff", "bmp"),
     "ciff": ("index",),
     "vectors": ("index",),
@@ -53,8 +54,8 @@ def run(config: ConvertConfig, flags: Flags) -> None:
         return
     if form in ("ciff", "bmp", "index"):
         facts = _from_vectors(config) if kind == "vectors" else _index(form, config)
-    elif kind == "run" and form in ("trec", "parquet"):
-        facts = _run(form, config)
+    elif form in ("trec", "parquet"):
+        facts = _run(kind, config)
     else:
         facts = _lines(kind, form, config)
     log.say(f"{config.out}: {facts}")
@@ -118,11 +119,17 @@ def _check(kind: str, form: str, config: ConvertConfig) -> None:
         )
 
 
-def _run(form: str, config: ConvertConfig) -> str:
+def _run(kind: str, config: ConvertConfig) -> str:
     from raydist.data.convert import write_run
+    from raydist.data.convert_samples import run_of_samples
     from raydist.data.readers import read_run
 
-    found = read_run(config.source, sort=config.sort)
+    if kind == "samples":
+        with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
+            documents, queries = _stores(config, Path(scratch))
+            found = run_of_samples(config.source, documents=documents, queries=queries)
+    else:
+        found = read_run(config.source, sort=config.sort)
     if config.depth:
         found = found.top(config.depth)
     write_run(found, config.out)
@@ -130,12 +137,13 @@ def _run(form: str, config: ConvertConfig) -> str:
 
 
 def _lines(kind: str, form: str, config: ConvertConfig) -> str:
-    from raydist.data import convert
+    from raydist.data.convert import write_lines
+    from raydist.data.convert_samples import convert_samples
 
     with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
         if kind == "samples":
             documents, queries = _stores(config, Path(scratch))
-            records: Iterable[Any] = convert.convert_samples(
+            records: Iterable[Any] = convert_samples(
                 config.source,
                 form,  # type: ignore[arg-type]
                 documents=documents,
@@ -143,7 +151,7 @@ def _lines(kind: str, form: str, config: ConvertConfig) -> str:
             )
         else:
             records = _run_records(form, config, Path(scratch))
-        count = convert.write_lines(records, config.out)
+        count = write_lines(records, config.out)
     return f"{count:,} lines"
 
 

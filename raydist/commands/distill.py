@@ -9,7 +9,7 @@ The teacher comes as lists of candidates with scores, as a TREC run, or as pairs
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ from raydist.errors import ConfigError
 if TYPE_CHECKING:
     from raydist.data.samples import SampleFacts
     from raydist.losses.objective import Objective
-    from raydist.training.collating import Retarget
     from raydist.training.sets import SetPlan
+    from raydist.training.targets import Retarget
 
 __all__ = ["Config", "run"]
 
@@ -40,22 +40,31 @@ def run(config: DistillConfig, flags: Flags) -> None:
 def _distilling(config: DistillConfig) -> Recipe:
     from raydist.training.sets import plan_lists
 
-    judged = config.sampler.kind == "negatives"
     student = config.model
     options = student.arguments()
     for own in ("kind", "output"):
         options.pop(own, None)
     if student.kind == "crossencoder":
         options["fresh_head"] = True
+        if student.output != "real":
+            options["activation"] = "sigmoid"
+
+    def judged(data: DataConfig) -> bool:
+        return (data.qrels or config.qrels) is not None
 
     def prepare(data: DataConfig) -> dict[str, Any]:
-        if judged:
+        if judged(data):
             return {"positives": "retrieved", "need_negatives": True}
-        return {"qrels": None, "need_scores": True}
+        return {"need_scores": True}
+
+    def used(facts: SampleFacts, data: DataConfig) -> SampleFacts:
+        """Returns the facts without the teacher's scores where the grades are the targets."""
+        by_grade = config.sampler.kind == "listwise" and judged(data)
+        return replace(facts, scores=False) if by_grade else facts
 
     def plan(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
         return plan_lists(
-            facts,
+            used(facts, data),
             folder,
             batch_size=config.batch_size,
             sampler=config.sampler.model_dump(),
@@ -68,15 +77,13 @@ def _distilling(config: DistillConfig) -> Recipe:
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, Retarget | None, Sequence[str]]:
         from raydist.build import build_objective, build_target
-        from raydist.training.collating import repaired
 
+        sets = config.sets()
+        facts = [used(found, sets[found.name]) for found in facts]
         check_teacher(config.objectives().values(), facts)
         target, notes = _target(config, facts)
-        targets: Retarget = build_target(target)
-        if config.distill.repair_positive:
-            targets = partial(repaired, targets)
         built = build_objective(config.loss, config.distill, config.losses, output=student.output)
-        return built, targets, notes
+        return built, build_target(target), notes
 
     return Recipe(student.kind, student.path, student.scratch, options, prepare, plan, objective)
 

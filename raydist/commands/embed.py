@@ -19,22 +19,24 @@ from raydist.shards import Split
 __all__ = ["Config", "run"]
 
 Config = EmbedConfig
-_SPLIT_BYTES = (256 << 10, 32 << 20)
-_SPLITS = 64
+_SPLIT_BYTES = (256 << 10, 4 << 20)
+"""Least and most: what a crash loses and progress waits for is minutes of a CPU."""
+_SPLITS = (64, 4096)
+"""As many at least, where they are not too small; at most, where files would be too many."""
 
 
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if asked for, and the manifest."""
     from raydist.data.readers import fingerprint, plan_splits
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
-    from raydist.dense.embed import describe_model, embed_corpus
+    from raydist.dense.embed import describe_model, embed_corpus, opened
     from raydist.dense.vectors import KIND
 
     corpus = config.corpus
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
     options = _model_options(config)
-    about = describe_model(config.model.path, options)
+    about = describe_model(config.model.path, options, config.precision)
     whole = plan_splits(corpus.paths, format=corpus.format, split_bytes=1 << 62)
     split_bytes = config.split_bytes or _split_bytes(whole)
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
@@ -68,7 +70,8 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         cpus_per_worker=config.cpus_per_worker,
         gpus_per_worker=config.gpus_per_worker,
     )
-    report_absent(corpus.ids, facts["documents"], corpus.missing)
+    found = opened(output.folder, facts).doc_ids
+    report_absent(corpus.ids, corpus.exclude_ids, [found], corpus.missing)
     skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
     facts["rejected"] = collect_rejects(skipped, corpus.rejects)
     if config.ann.kind != "none":
@@ -104,7 +107,7 @@ def _model_options(config: EmbedConfig) -> dict[str, Any]:
 
 
 def _split_bytes(whole: Iterable[Split]) -> int:
-    """Returns a size that gives some dozens of splits: by the corpus alone, never the workers."""
+    """Returns the size of a split: by the corpus alone, never the workers."""
     total = sum(int(split.get("size", 0)) for split in whole)
-    least, most = _SPLIT_BYTES
-    return max(least, min(total // _SPLITS, most))
+    (least, most), (several, many) = _SPLIT_BYTES, _SPLITS
+    return max(least, min(total // several, most), total // many)

@@ -10,6 +10,7 @@ A judged query that a run does not answer counts 0; queries without judgements d
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,18 +23,19 @@ from raydist.config.evaluate import EvaluateConfig
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.evaluation.measures import Evaluation
-    from raydist.evaluation.report import Report
+    from raydist.evaluation.dashboard import Evaluated
     from raydist.records import Qrels, Run
 
 __all__ = ["Config", "names", "run"]
 
 Config = EvaluateConfig
+KIND = "evaluation"
 
 
 def run(config: EvaluateConfig, flags: Flags) -> None:
     """Prints the table and writes what was asked for."""
     from raydist.data.readers import read_qrels, read_run
+    from raydist.evaluation.dashboard import Evaluated
     from raydist.evaluation.measures import evaluate, parse
     from raydist.evaluation.report import report, shown
 
@@ -41,6 +43,7 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     named = dict(zip(names(config.run), config.run))
     runs = {name: read_run(path, sort=config.sort) for name, path in named.items()}
     _check_queries(runs, qrels, named)
+    _check_out(config.out)
     if flags.dry_run:
         log.say(f"would measure {len(runs)} runs on {len(qrels):,} judged queries")
         return
@@ -60,8 +63,9 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     print(shown(table, config.format))
     for note in table.notes:
         log.say(note)
-    _write_parts(config, table, found, runs, qrels)
-    _track(config, table, found, runs, qrels, named)
+    evaluated = Evaluated(runs, qrels, found, table)
+    _write_parts(config, evaluated)
+    _track(config, evaluated, named)
 
 
 def names(paths: tuple[str, ...]) -> list[str]:
@@ -86,80 +90,77 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
             )
 
 
-def _write_parts(
-    config: EvaluateConfig,
-    table: Report,
-    found: Mapping[str, Evaluation],
-    runs: Mapping[str, Run],
-    qrels: Qrels,
-) -> None:
+def _check_out(out: str | None) -> None:
+    """Raises what stands in the way of a report: the folder is replaced if it is one, too."""
+    from raydist.manifest import read_manifest
+
+    if out is None or not Path(out).exists():
+        return
+    if not Path(out).is_dir():
+        raise ConfigError(f"out = {out}: is a file, expected a folder")
+    if any(Path(out).iterdir()):
+        read_manifest(out, [KIND])
+
+
+def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
     from raydist.evaluation.dashboard import draw
-    from raydist.evaluation.report import per_query, write_table
+    from raydist.evaluation.report import write_table
     from raydist.manifest import disk_errors
 
     if config.per_query:
         place = Path(config.per_query)
         with disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_table(per_query(found, table.baseline), place)
+            write_table(evaluated.per_query(), place)
         log.say(f"values per query: {place}")
     if config.figures:
         folder = Path(config.figures)
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"figures = {folder}: is a file, expected a folder")
         with disk_errors(folder):
-            drawn = draw(table, found, runs, qrels, folder)
+            drawn = draw(evaluated, folder)
         log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
     if config.out:
-        _write_all(config, table, found, runs, qrels)
+        _write_all(config, evaluated)
 
 
-def _write_all(
-    config: EvaluateConfig,
-    table: Report,
-    found: Mapping[str, Evaluation],
-    runs: Mapping[str, Run],
-    qrels: Qrels,
-) -> None:
-    """Writes `out`: results.json, report.md, per_query.tsv, figures and the manifest."""
+def _write_all(config: EvaluateConfig, evaluated: Evaluated) -> None:
+    """Writes `out`, or replaces it: results.json, report.md, per_query.tsv, figures, manifest."""
     from raydist.data.readers import fingerprint
     from raydist.evaluation.dashboard import draw
-    from raydist.evaluation.report import per_query, shown, write_table
+    from raydist.evaluation.report import shown, write_table
     from raydist.manifest import Output, disk_errors, write_json
 
     assert config.out is not None
     inputs = {path: fingerprint(path) for path in config.run}
     inputs["qrels"] = fingerprint(config.qrels.paths)
+    target = Path(config.out)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     output = Output.open(
-        config.out,
-        kind="evaluation",
+        partial,
+        kind=KIND,
         config=config.identity(),
         inputs=inputs,
         resolved=config.resolved(),
     )
-    if output.complete:
-        log.say(f"{config.out}: already written with the same configuration")
-        return
+    table = evaluated.table
     with disk_errors(output.folder):
         write_json(output.folder / "results.json", table.to_dict())
         notes = "".join(f"\n- {note}" for note in table.notes)
         text = f"{shown(table, 'markdown')}\n{notes}\n"
         (output.folder / "report.md").write_text(text, encoding="utf-8")
-        write_table(per_query(found, table.baseline), output.folder / "per_query.tsv")
-        draw(table, found, runs, qrels, output.folder / "figures")
+        write_table(evaluated.per_query(), output.folder / "per_query.tsv")
+        draw(evaluated, output.folder / "figures")
     output.finish(queries=table.queries)
-    log.say(f"report, values per query and figures: {output.folder}")
+    with disk_errors(target):
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(partial, target)
+    log.say(f"report, values per query and figures: {target}")
 
 
-def _track(
-    config: EvaluateConfig,
-    table: Report,
-    found: Mapping[str, Evaluation],
-    runs: Mapping[str, Run],
-    qrels: Qrels,
-    named: Mapping[str, str],
-) -> None:
+def _track(config: EvaluateConfig, evaluated: Evaluated, named: Mapping[str, str]) -> None:
     """Logs an MLflow run per evaluated run, below one for all if there are several."""
     from raydist.evaluation.tracking import Tracker, resolve_uri
 
@@ -169,13 +170,14 @@ def _track(
     from raydist.evaluation.dashboard import record_evaluation, record_report
     from raydist.evaluation.mirror import Mirror
 
+    found, table = evaluated.found, evaluated.table
     options: dict[str, Any] = config.tracking.model_dump(exclude={"uri", "name"})
     title = config.tracking.name or f"evaluate {', '.join(found)}"[:200]
     folder = Path(tempfile.mkdtemp(prefix="raydist-evaluate-"))
     children = []
     with Tracker.start(folder / "all", uri=uri, name=title, follow=False, **options) as tracker:
         mirror = Mirror(tracker.folder)
-        record_report(mirror, table, found, runs, qrels, config.resolved())
+        record_report(mirror, evaluated, config.resolved())
         for i, (name, evaluation) in enumerate(found.items()):
             if len(found) == 1:
                 record_evaluation(mirror, name, evaluation, named[name], table)

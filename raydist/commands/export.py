@@ -8,11 +8,11 @@ push=true; `alias=champion` registers it with MLflow and moves the alias after a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydist import log
+from raydist import log, storage
 from raydist.config.base import Flags
 from raydist.config.export import ExportConfig
 from raydist.errors import ConfigError
@@ -40,11 +40,12 @@ def run(config: ExportConfig, flags: Flags) -> None:
     if flags.dry_run:
         log.say(f"would export the {about.kind} in {about.folder} to {config.out}")
         return
+    checkpoint = model_fingerprint(about.folder)
     output = Output.open(
         config.out,
         kind=KIND,
         config=config.identity(),
-        inputs={"checkpoint": model_fingerprint(about.folder)},
+        inputs={"checkpoint": checkpoint},
     )
     if output.complete:
         log.say(f"{config.out}: already exported with the same configuration")
@@ -63,7 +64,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
         url = push_folder(output.folder, config.name, private=config.private)
         log.say(f"pushed to {url}")
     if config.alias is not None:
-        _register(config, about, values)
+        _register(config, about, values, checkpoint)
 
 
 def _text(given: str) -> str:
@@ -74,7 +75,10 @@ def _text(given: str) -> str:
 
 
 def _values_of(about: Provenance) -> Mapping[str, float]:
-    """Returns the value per query of the measure that chose the checkpoint."""
+    """Returns the value per query of the measure that chose the checkpoint.
+
+    For an aggregate it is the mean of the values that its listeners have for the query.
+    """
     import pyarrow.parquet as pq
 
     settings = about.settings
@@ -83,20 +87,43 @@ def _values_of(about: Provenance) -> Mapping[str, float]:
             f"alias: {about.folder} was not chosen by a validation listener, so no values "
             "are there to compare; export checkpoint=RUN/listeners/ID/best/MEASURE"
         )
-    listener = about.run / "listeners" / settings["listener"]
-    path = listener / "per_query" / f"step-{settings['step']:08}.parquet"
-    if not path.is_file():
-        raise ConfigError(f"alias: {path} is missing, which has the checkpoint's values per query")
-    table = pq.read_table(path)
-    return dict(zip(table["query_id"].to_pylist(), table[settings["key"]].to_pylist()))
+    found: dict[str, list[float]] = {}
+    for listener in _measuring(about):
+        place = about.run / "listeners" / listener / "per_query"
+        path = place / f"step-{settings['step']:08}.parquet"
+        if not path.is_file():
+            raise ConfigError(f"alias: {path} is missing, with the checkpoint's values per query")
+        table = pq.read_table(path)
+        for query_id, value in zip(
+            table["query_id"].to_pylist(), table[settings["key"]].to_pylist()
+        ):
+            found.setdefault(query_id, []).append(value)
+    return {query_id: sum(values) / len(values) for query_id, values in found.items()}
 
 
-def _register(config: ExportConfig, about: Provenance, values: Mapping[str, float]) -> None:
+def _measuring(about: Provenance) -> Sequence[str]:
+    """Returns the listeners whose values chose the checkpoint: one, or those of an aggregate."""
+    chose: str = about.settings["listener"]
+    spec = about.config.get("validation", {}).get(chose, {})
+    listeners: Sequence[str] = spec.get("listeners") or [chose]
+    return listeners
+
+
+def _register(
+    config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
+) -> None:
+    from raydist.evaluation.follower import read_state
     from raydist.evaluation.tracking import promote, resolve_uri
 
-    uri = resolve_uri(config.tracking.uri, about.run.parent if about.run else Path())
+    assert about.run is not None  # `_values_of` wants a run
+    uri = resolve_uri(config.tracking.uri, about.run.parent)
     if uri is None:
         raise ConfigError("alias: tracking.uri=none has no registry; name an MLflow URI")
+    tracked = read_state(about.run) or {}
+    if tracked.get("uri") != uri:
+        tracked = {}  # the run is not in this MLflow
+    chosen = "{listener}/{key}".format(**about.settings)
+    models = tracked.get("models", {}).get(chosen, {})
     made = promote(
         uri,
         (config.name or Path(config.out).name).replace("/", "-"),
@@ -104,5 +131,10 @@ def _register(config: ExportConfig, about: Provenance, values: Mapping[str, floa
         alias=str(config.alias),
         metric=str(about.settings["key"]),
         values=values,
+        fingerprint=fingerprint,
+        run_id=tracked.get("run_id"),
+        model_id=models.get(str(about.settings["step"])),
+        upload=storage.leaves(config.out),
+        experiment=config.tracking.experiment,
     )
     log.say(f"registered as version {made.version}; {config.alias}: {made.reason}")

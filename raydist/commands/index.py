@@ -33,6 +33,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
     from raydist.bow.append import append_to_index
     from raydist.bow.build import build_index, clean
+    from raydist.bow.segment import Segment
     from raydist.data.readers import fingerprint, plan_splits
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
 
@@ -76,8 +77,8 @@ def run(config: IndexConfig, flags: Flags) -> None:
         return
     facts = build_index(splits, read, output.folder, _options(config), **_how(config))
     if not config.max_docs:
-        found = facts["documents"] - facts["duplicates"]
-        report_absent(corpus.ids, found, corpus.missing)
+        found = (Segment.open(output.folder / name).doc_ids for name in facts["segments"])
+        report_absent(corpus.ids, corpus.exclude_ids, found, corpus.missing)
     skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
     collect_rejects(skipped, corpus.rejects)
     output.finish(**facts)

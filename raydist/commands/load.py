@@ -49,7 +49,7 @@ def run(config: LoadConfig, flags: Flags) -> int:
             on_answer=progress.advance,
         )
     figures = result.figures()
-    if not result.latencies_s:
+    if not result.answered:
         raise JobError(f"url = {config.url}: no request was answered: {dict(result.statuses)}")
     log.table(f"{config.url}{config.route}, {how}", ["what", "value"], list(figures.items()))
     if result.late_s > 0.1:

@@ -1,7 +1,9 @@
-r"""Writes training samples with hard negatives, from a run and judgements.
+r"""Writes training samples with hard negatives, from judgements and a run, or a search for it.
 
     raydist mine run=run.txt corpus=DIR/corpus.jsonl queries=DIR/queries.jsonl \
         qrels=DIR/qrels.txt out=train.jsonl negatives=15
+    raydist mine index=IDX,VEC fusion=rrf queries=DIR/queries.jsonl qrels=DIR/qrels.txt \
+        out=train.jsonl negatives=15
 
 Each line has query, pos, neg, pos_scores and neg_scores. Scores are the run's, or a teacher's; a
 positive that the run does not have gets the lowest score that the run has for the query. Training
@@ -16,44 +18,57 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydist import log
+import pyarrow as pa
+
+from raydist import log, storage
 from raydist.build import text_store
+from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
+from raydist.config.search import Fusion, Interpolate, Rrf, SearchConfig
 from raydist.errors import ConfigError, DataError
-from raydist.manifest import Output, disk_errors
+from raydist.manifest import MANIFEST, Output, disk_errors, read_manifest
+from raydist.records import Query, Run
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from raydist.data.mining import Rules
     from raydist.data.store import DocumentStore
-    from raydist.records import Qrels, Run
+    from raydist.records import Qrels
 
 __all__ = ["Config", "run"]
 
 Config = MineConfig
+_DEPTH = 1000
+"""Candidates of a query at least, so that positives are found whose score says something."""
 
 
 def run(config: MineConfig, flags: Flags) -> None:
     """Writes the samples and the manifest beside them."""
     from raydist.data.mining import Rules, mine, record
-    from raydist.data.readers import fingerprint, read_qrels, read_queries
+    from raydist.data.readers import fingerprint, read_qrels, read_queries, read_run
 
     out = Path(config.out)
     if out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    ranked = _run(config)
+    read = [read_run(path, sort=config.sort) for path in config.run]
     qrels = read_qrels(**config.qrels.arguments())
-    queries = {q.query_id: q.text for q in read_queries(**config.queries.arguments())}
-    _check(config, ranked, qrels, queries)
+    asked = read_queries(**config.queries.arguments())
+    queries = {query.query_id: query.text for query in asked}
+    _check(config, read, qrels, queries)
     rules = Rules(**{name: getattr(config, name) for name in Rules.__dataclass_fields__})
     if flags.dry_run:
         log.say(f"would mine {config.negatives} negatives for up to {len(qrels):,} queries: {out}")
         return
     inputs = {name: fingerprint(path) for name, path in _paths(config).items()}
+    if config.teacher is not None:
+        found = reranker_fingerprint(config.teacher)
+        inputs |= {f"teacher.{name}": content for name, content in found.items()}
     output = Output.open(
         f"{out}.raydist",
         kind="mined-samples",
@@ -65,6 +80,8 @@ def run(config: MineConfig, flags: Flags) -> None:
         log.say(f"{out}: already written with the same configuration")
         return
     started = time.perf_counter()
+    judged = [query for query in asked if query.query_id in qrels]
+    ranked = _fused(config, read) if read else _searched(config, judged)
     counts: Counter[str] = Counter()
     teacher = None
     taught = config.teacher is not None or config.scores == "teacher"
@@ -73,7 +90,7 @@ def run(config: MineConfig, flags: Flags) -> None:
 
         teacher = build_reranker(config.teacher).score
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    partial = output.folder / f"{out.name}.part"
     with (
         disk_errors(out),
         _store(config, ranked, qrels, rules, output.folder) as store,
@@ -85,15 +102,26 @@ def run(config: MineConfig, flags: Flags) -> None:
             found = store.get(list(doc_ids))
             return [document.contents if document is not None else None for document in found]
 
+        def watched() -> Iterator[tuple[str, list[str], np.ndarray]]:
+            for ranking in ranked:
+                yield ranking
+                progress.advance()
+
         samples = mine(
-            ranked, queries, qrels, texts, rules, teacher=teacher, counts=counts, batch=config.batch
+            watched(),
+            queries,
+            qrels,
+            texts,
+            rules,
+            teacher=teacher,
+            counts=counts,
+            batch=config.batch,
         )
         for mined in samples:
             line = record(
                 mined, scores=config.scores != "none", teacher=taught, prompt=config.prompt
             )
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-            progress.advance()
     if not counts["samples"]:
         partial.unlink()
         reasons = ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()) if n)
@@ -105,22 +133,52 @@ def run(config: MineConfig, flags: Flags) -> None:
     log.table(f"mined: {out}", ["what", "number"], rows)
 
 
-def _run(config: MineConfig) -> Run:
-    from raydist.data.readers import read_run
+def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
     from raydist.dense.fusion import fuse
 
-    runs = [read_run(path, sort=config.sort) for path in config.run]
     if len(runs) == 1 and config.weights is None:
         return runs[0]
     depth = config.last or max(map(len, runs))
-    return fuse(runs, config.fusion, weights=config.weights, k=max(depth, 1000))
+    return fuse(runs, config.fusion, weights=config.weights, k=max(depth, _DEPTH))
 
 
-def _check(config: MineConfig, ranked: Run, qrels: Qrels, queries: dict[str, str]) -> None:
-    judged = [query_id for query_id in ranked.query_ids if query_id in qrels]
+def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
+    """Returns what `raydist search` finds; a folder of vectors is searched by its own model."""
+    from raydist.commands.searching.engine import Searching, batches
+
+    k = max(config.last, _DEPTH)
+    searching = Searching(SearchConfig(index=config.index, k=k, fusion=_fusion(config)))
+    tables = []
+    with log.Progress("search", len(queries), "queries") as progress:
+        for batch in batches(queries):
+            tables.append(searching(batch).table)
+            progress.advance(len(batch))
+    return Run(pa.concat_tables(tables))
+
+
+def _fusion(config: MineConfig) -> Fusion | None:
+    if len(config.index) == 1:
+        return None
+    weights = tuple(config.weights or ())
+    if config.fusion == "rrf":
+        return Rrf(weights=weights)
+    return Interpolate(normalise=config.fusion, weights=weights)
+
+
+def _check(
+    config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Mapping[str, str]
+) -> None:
+    """Raises where runs, judgements and queries do not belong together."""
+    ranked = dict.fromkeys(query_id for found in runs for query_id in found.query_ids)
+    of, names = ("run", config.run) if runs else ("queries", config.queries.paths)
+    if not runs:
+        for folder in config.index:
+            read_manifest(storage.local(folder), ["bow-index", "vectors"])
+    asked = list(ranked or queries)
+    judged = [query_id for query_id in asked if query_id in qrels]
     if not judged:
         raise DataError(
-            f"run = {', '.join(config.run)}: none of its {len(ranked.query_ids):,} queries is "
+            f"{of} = {', '.join(names)}: none of its {len(asked):,} queries is "
             f"judged in {', '.join(config.qrels.paths)}"
         )
     absent = [query_id for query_id in judged if query_id not in queries]
@@ -132,12 +190,20 @@ def _check(config: MineConfig, ranked: Run, qrels: Qrels, queries: dict[str, str
 
 
 def _paths(config: MineConfig) -> dict[str, tuple[str, ...] | str]:
-    paths: dict[str, tuple[str, ...] | str] = {"run": config.run}
+    """Returns the files whose content decides the result, by the names of the fields."""
+    paths: dict[str, tuple[str, ...] | str] = {"run": config.run} if config.run else {}
     paths |= {"queries": config.queries.paths, "qrels": config.qrels.paths}
+    if not config.run:
+        paths["index"] = tuple(str(storage.local(each) / MANIFEST) for each in config.index)
     if config.corpus is not None:
         return paths | {"corpus": config.corpus.paths}
-    assert config.index is not None  # the configuration wants one of the two
-    return paths | {"index": str(text_store(config.index) / "store.json")}
+    return paths | {"texts": str(_stored(config) / "store.json")}
+
+
+def _stored(config: MineConfig) -> Path:
+    """Returns the texts beside the first index that has any."""
+    kinds = {each: read_manifest(storage.local(each))["kind"] for each in config.index}
+    return text_store(next((i for i, kind in kinds.items() if kind != "vectors"), config.index[0]))
 
 
 def _store(
@@ -148,8 +214,7 @@ def _store(
     from raydist.data.readers import read_documents
     from raydist.data.store import DocumentStore, needed_texts
 
-    if config.index is not None:
-        return DocumentStore.open(text_store(config.index))
-    assert config.corpus is not None
+    if config.corpus is None:
+        return DocumentStore.open(_stored(config))
     wanted, tables = wanted_ids(ranked, qrels, rules), read_documents(**config.corpus.arguments())
     return DocumentStore.open(needed_texts(wanted, tables, folder / "texts"))

@@ -21,10 +21,9 @@ from raydist.config.rerank import RerankConfig, Reranking
 from raydist.config.reranker import Bm25Reranking, RerankerConfig
 from raydist.errors import ConfigError, DataError, RaydistError
 from raydist.manifest import Output
-from raydist.models.packaged import packaged
 from raydist.records import Query, Run
 
-__all__ = ["Config", "finish", "run", "score_run"]
+__all__ = ["Config", "finish", "reranker_fingerprint", "run", "score_run"]
 
 Config = RerankConfig
 
@@ -48,6 +47,11 @@ def score_run(
     out = Path(config.out)
     if out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
+    if out.exists() and not Path(f"{out}.raydist").exists():
+        raise ConfigError(
+            f"out = {out}: exists, and no {out.name}.raydist beside it says that this command "
+            "wrote it; delete it, or choose another out="
+        )
     original = read_run(**config.run.arguments())
     queries = read_queries(**config.queries.arguments())
     _check_queries(original, queries, config)
@@ -62,7 +66,7 @@ def score_run(
         "run": fingerprint(config.run.path),
         "queries": fingerprint(config.queries.paths),
         **_texts_fingerprint(config),
-        **_model_fingerprint(reranker),
+        **reranker_fingerprint(reranker),
     }
     output = Output.open(
         f"{out}.raydist",
@@ -167,14 +171,16 @@ def _texts_fingerprint(config: Reranking) -> dict[str, str]:
     return {"index": fingerprint(str(text_store(config.index) / "store.json"))}
 
 
-def _model_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
-    """Returns a fingerprint of a local model's weights: a retrained one is another input."""
-    if isinstance(reranker, Bm25Reranking):
-        return {}
+def reranker_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
+    """Returns the fingerprint of the model, or of the index that BM25 counts in."""
     from raydist.data.readers import fingerprint
+    from raydist.models.backbone import resolve_folder
+    from raydist.models.fingerprint import model_fingerprint
 
-    files = sorted(str(path) for path in packaged(reranker.model).rglob("*.safetensors"))
-    return {"model": fingerprint(files)} if files else {}
+    if isinstance(reranker, Bm25Reranking):
+        place = reranker.index
+        return {} if place is None else {"reranker.index": fingerprint(f"{place}/manifest.json")}
+    return {"model": model_fingerprint(resolve_folder(reranker.model))}
 
 
 def _name(reranker: RerankerConfig) -> str:

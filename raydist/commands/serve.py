@@ -56,7 +56,10 @@ def run(config: ServeConfig, flags: Flags) -> None:
         raise
     log.say(f"serving {what} at http://{_address(config)}")
     if not read_keys(config.keys_file):
-        log.say("no key is needed: " + ("loopback only" if config.loopback else "anonymous=true"))
+        who = (
+            "by anybody (anonymous=true)" if config.anonymous else "on this machine; others get 401"
+        )
+        log.say(f"no key is needed {who}")
     log.say(f"reference: http://{_address(config)}/docs   try it: http://{_address(config)}/")
     log.say(f"metrics: {metrics_url()}")
     while not stop.wait(0.5):

@@ -11,26 +11,24 @@ the job. The address is also read from RAY_API_SERVER_ADDRESS, a token from Ray'
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import shlex
-import subprocess
-import sys
+import shutil
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from raydist import log
+from raydist.commands.submitting.files import check_travels, package_files
+from raydist.commands.submitting.follow import Follower
 from raydist.errors import ConfigError, JobError
 
-__all__ = ["package_files", "run_words"]
+__all__ = ["run_words", "submit_files"]
 
 _DEFAULT = "http://127.0.0.1:8265"
-_LARGEST_FILE = 10 << 20
-_LARGEST_PACKAGE = 100 << 20
-_SKIP = {"__pycache__", "venv", "node_modules", "out", "build", "dist", "mlruns"}
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
@@ -45,9 +43,10 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
             rest.append(word)
     if not rest:
         raise ConfigError("submit: expected VERB FILE... [key=value...] [address=URL]")
-    _check(rest)
+    named = _check(rest)
     root = Path.cwd()
     files = package_files(root)
+    check_travels(named, root, files)
     program = ["python"] if _is_script(rest[0]) else ["python", "-m", "raydist"]
     entrypoint = shlex.join([*program, *rest, *flags_for_job(flags)])
     if "--dry-run" in flags:
@@ -67,73 +66,29 @@ def _is_script(word: str) -> bool:
     return word.endswith(".py")
 
 
-def _check(words: Sequence[str]) -> None:
-    """Validates the verb and its configuration before anything is sent."""
-    if _is_script(words[0]):
-        if Path(words[0]).is_absolute() or not Path(words[0]).is_file():
-            raise ConfigError(f"submit: {words[0]}: no such script below the working directory")
-        return
+def _check(words: Sequence[str]) -> list[str]:
+    """Validates the verb and its configuration; returns the files that the job is to read."""
+    verb, *rest = words
+    files = [word for word in rest if "=" not in word]
+    if _is_script(verb):
+        if not Path(verb).is_file():
+            raise ConfigError(f"submit: {verb}: no such script below the working directory")
+        return [verb, *(word for word in files if Path(word).is_file())]
     import importlib
 
     from raydist.cli import VERBS
     from raydist.config.load import load
 
-    verb, *rest = words
     if verb not in VERBS:
         raise ConfigError(f"submit: {verb}: unknown verb; the verbs are {', '.join(VERBS)}")
     module = importlib.import_module(f"raydist.commands.{verb}")
     if not hasattr(module, "Config"):
         raise ConfigError(f"submit: {verb} is not run on a cluster")
-    load(module.Config, [w for w in rest if "=" not in w], [w for w in rest if "=" in w])
-
-
-def package_files(root: Path) -> list[Path]:
-    """Returns the files of the working directory that travel with a job.
-
-    Raises:
-        ConfigError: a file or the whole is too large: data is to be named by path or URI.
-    """
-    files = _git_files(root)
-    if files is None:
-        files = [
-            path
-            for path in sorted(root.rglob("*"))
-            if path.is_file()
-            and not any(p.startswith(".") or p in _SKIP for p in path.relative_to(root).parts)
-        ]
-    sizes = {path: path.stat().st_size for path in files}
-    for path, nbytes in sizes.items():
-        if nbytes > _LARGEST_FILE:
-            raise ConfigError(
-                f"submit: {path.relative_to(root)} has {log.size(nbytes)}: data does not travel "
-                f"with a job; put it on storage that the cluster sees, or ignore it in .gitignore"
-            )
-    if sum(sizes.values()) > _LARGEST_PACKAGE:
-        raise ConfigError(
-            f"submit: the working directory has {log.size(sum(sizes.values()))}, at most "
-            f"{log.size(_LARGEST_PACKAGE)} travel with a job; ignore what it does not need"
-        )
+    load(module.Config, files, [word for word in rest if "=" in word])
     return files
 
 
-def _git_files(root: Path) -> list[Path] | None:
-    try:
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=root,
-            capture_output=True,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    paths = [root / os.fsdecode(name) for name in listed.split(b"\0") if name]
-    return [path for path in paths if path.is_file()]
-
-
 def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]) -> int:
-    import shutil
-    import tempfile
-
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -144,27 +99,32 @@ def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequenc
             f"address = {address}: {str(error).splitlines()[0]}; set RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN, or put the cluster's token into ~/.ray/auth_token"
         ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise JobError(
             f"address = {address}: {str(error).splitlines()[0]}; is the cluster up, its dashboard "
             f"forwarded (ray dashboard CLUSTER.yaml), and RAY_AUTH_MODE=token set if it uses one?"
         ) from error
+    job = submit_files(client, address, entrypoint, what, root, files)
+    log.say(f"submitted {job} to {address} with {len(files)} files: {entrypoint}")
+    return Follower(client, job).exit_code()
+
+
+def submit_files(
+    client: Any, address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]
+) -> str:
+    """Submits a job with these files of the working directory, and no others; returns its id.
+
+    Raises:
+        JobError: the cluster refuses.
+    """
     logging.getLogger("ray").setLevel(logging.WARNING)  # which files it packs is ours to say
+    os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # git has said which ones already
     with tempfile.TemporaryDirectory(prefix="raydist-submit-") as folder:
         for path in files:
             target = Path(folder) / path.relative_to(root)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
-        job = _send(client, address, entrypoint, what, folder)
-    log.say(f"submitted {job} to {address}: {entrypoint}")
-    while True:
-        try:
-            asyncio.run(_follow(client, job))
-            break
-        except KeyboardInterrupt:
-            if _stop(client, job):
-                break
-    return _exit_code(client, job)
+        return _send(client, address, entrypoint, what, folder)
 
 
 def _send(client: Any, address: str, entrypoint: str, what: str, folder: str) -> str:
@@ -179,7 +139,7 @@ def _send(client: Any, address: str, entrypoint: str, what: str, folder: str) ->
                     metadata={"raydist": what},
                 )
             )
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             if "try again later" not in str(error) or time.monotonic() > deadline:
                 raise JobError(f"address = {address}: {str(error).splitlines()[0]}") from error
             time.sleep(1)
@@ -190,48 +150,3 @@ def _environment() -> dict[str, str]:
     passed = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING", "RAYDIST_STORAGE")
     found = {name: os.environ[name] for name in passed if name in os.environ}
     return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", **found}
-
-
-async def _follow(client: Any, job: str) -> None:
-    """Streams the job's log; the stream can end early, so the status has the last word."""
-    seen = 0
-    while True:
-        async for text in client.tail_job_logs(job):
-            sys.stdout.write(text)
-            sys.stdout.flush()
-            seen += len(text)
-        if client.get_job_status(job).is_terminal():
-            sys.stdout.write(client.get_job_logs(job)[seen:])
-            sys.stdout.flush()
-            return
-        await asyncio.sleep(1)
-
-
-def _stop(client: Any, job: str) -> bool:
-    """Asks whether the job is to be stopped; a second Ctrl-C means yes."""
-    try:
-        answer = input(f"\nstop {job}? [y/N] ") if sys.stdin.isatty() else "y"
-    except (KeyboardInterrupt, EOFError):
-        answer = "y"
-    if not answer.strip().lower().startswith("y"):
-        return False
-    client.stop_job(job)
-    log.say(f"stopping {job}")
-    return True
-
-
-def _exit_code(client: Any, job: str) -> int:
-    deadline = time.monotonic() + 60
-    while not (status := client.get_job_status(job)).is_terminal():
-        if time.monotonic() > deadline:
-            raise JobError(f"{job} is still {status} after a minute")
-        time.sleep(0.5)
-    info = client.get_job_info(job)
-    code = getattr(info, "driver_exit_code", None)
-    log.say(f"{job} {str(status).lower()}" + (f", exit code {code}" if code is not None else ""))
-    if str(status) == "SUCCEEDED":
-        return 0
-    if code in (None, 0):
-        log.say(info.message or "the job did not end by itself")
-        return 1
-    return int(code)

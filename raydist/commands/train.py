@@ -10,7 +10,6 @@ DIR/checkpoint-final is what embed, search and export take as `model=` (so does 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,15 @@ from raydist.errors import DataError
 if TYPE_CHECKING:
     from raydist.data.samples import SampleFacts
     from raydist.losses.objective import Objective
-    from raydist.training.collating import Retarget
     from raydist.training.sets import SetPlan
+    from raydist.training.targets import Retarget
 
 __all__ = ["Config", "run"]
 
 Config = TrainConfig
+
+_FOR_UNIT_VECTORS = 0.2
+"""Temperatures below it are those of cosines: 0.01 to 0.1 in the literature."""
 
 
 def run(config: TrainConfig, flags: Flags) -> None:
@@ -45,6 +47,11 @@ def _contrastive(config: TrainConfig) -> Recipe:
         for loss in config.objectives().values()
     )
 
+    margins = any(
+        getattr(loss, "teacher_margin", None) is not None for loss in config.objectives().values()
+    )
+    teacher = config.distill.kind != "none" or bool(config.losses) or margins
+
     def prepare(data: DataConfig) -> dict[str, Any]:
         asked = data.train_group_size or config.train_group_size
         return {"need_negatives": asked is not None and asked > 1}
@@ -55,7 +62,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
             folder,
             batch_size=config.batch_size,
             group=data.train_group_size or config.train_group_size,
-            teacher=config.distill.kind != "none" or bool(config.losses),
+            teacher=teacher,
             answers=answers,
             set_batch_size=data.batch_size,
             weight=data.weight,
@@ -67,7 +74,6 @@ def _contrastive(config: TrainConfig) -> Recipe:
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, Retarget | None, Sequence[str]]:
         from raydist.build import build_objective, build_target
-        from raydist.training.collating import repaired
 
         if answers and not any(found.answers for found in facts):
             raise DataError(
@@ -75,20 +81,24 @@ def _contrastive(config: TrainConfig) -> Recipe:
                 "loss.training_type=retrieval trains without"
             )
         check_teacher(config.objectives().values(), facts)
-        targets: Retarget = build_target(config.target)
-        if config.distill.repair_positive:
-            targets = partial(repaired, targets)
         contrast = {"infonce", "biir"} & {loss.kind for loss in config.objectives().values()}
         scored = [found.name for found in facts if found.scores]
-        notes = []
+        notes: list[str] = []
         unasked = "distill" not in config.model_fields_set and not config.losses
         if scored and contrast and unasked:
             notes.append(
                 f"{', '.join(scored)}: has teacher scores, so distill.kind="
                 f"{config.distill.kind} is on (distill=none leaves them unused)"
             )
+        asked = "distill" in config.model_fields_set and config.distill.kind != "none"
+        if asked and contrast and not scored and not config.losses:
+            notes.append(
+                f"distill.kind = {config.distill.kind}: no data set has teacher scores "
+                "(pos_scores and neg_scores), so nothing is distilled"
+            )
+        notes += _sharp_scores(config)
         built = build_objective(config.loss, config.distill, config.losses)
-        return built, targets, notes
+        return built, build_target(config.target), notes
 
     return Recipe(
         "biencoder",
@@ -99,3 +109,28 @@ def _contrastive(config: TrainConfig) -> Recipe:
         plan,
         objective,
     )
+
+
+def _sharp_scores(config: TrainConfig) -> list[str]:
+    """Returns a note where a temperature made for unit vectors meets vectors of any length."""
+    sharp = {
+        name: loss.temperature
+        for name, loss in config.objectives().items()
+        if loss.kind in ("infonce", "biir") and loss.temperature < _FOR_UNIT_VECTORS
+    }
+    if not sharp or _normalizes(config):
+        return []
+    found = ", ".join(f"{name} {temperature:g}" for name, temperature in sharp.items())
+    return [
+        f"loss.temperature ({found}) is one for vectors of length 1, and model.normalize is false: "
+        "scores, losses and gradients are large; model.normalize=true, or loss.temperature=1"
+    ]
+
+
+def _normalizes(config: TrainConfig) -> bool:
+    from raydist.dense.embed import describe_model
+
+    if config.model.path is None:
+        return bool(config.model.normalize)
+    about = describe_model(config.model.path, config.model.arguments())
+    return bool(about["model"]["normalize"])

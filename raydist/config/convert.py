@@ -24,7 +24,8 @@ class ConvertConfig(Verb):
         Literal["trec", "parquet", "rerank", "flagembedding", "tevatron", "ciff", "bmp", "index"]
         | None
     ) = None
-    """The form to write; told from `in` and `out` if not given."""
+    """The form to write; told from `in` and `out` if not given. Samples with ids and scores, such
+    as lists of candidates, become a run (trec, parquet) or such lists (rerank)."""
     sort: bool = False
     """Order a run by its scores where the file does not."""
     corpus: CorpusSource | None = None

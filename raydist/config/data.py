@@ -75,7 +75,7 @@ class _Source(Block):
     """Keep only the ids in this file (one per line, `#` for comments)."""
     exclude_ids: str | None = None
     """Leave out the ids in this file."""
-    missing: Literal["error", "warn", "ignore"] = "error"
+    missing: Literal["error", "warn", "ignore"] = execution("error")
     """What to do about ids in `ids` that the source does not have."""
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from raydist.config.base import Block, FromScalar
 from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
-from raydist.config.model import ModelConfig, RerankerModelConfig
+from raydist.config.model import ModelConfig, RerankerModelConfig, check_precision
 from raydist.config.training import TrainingConfig
 
 __all__ = ["BiEncoderStudent", "CrossEncoderStudent", "DistillConfig", "Listwise", "Negatives"]
@@ -22,7 +22,8 @@ class CrossEncoderStudent(RerankerModelConfig):
     kind: Literal["crossencoder"] = "crossencoder"
     """Reads query and document together."""
     output: Output = "real"
-    """What its scores are for the loss: real numbers, log-probabilities, or probabilities."""
+    """What it emits: real numbers, or (for listwise_softmax_ce) their sigmoids as probabilities;
+    log_prob is the same in logarithms. The saved model then gives probabilities."""
 
 
 class BiEncoderStudent(ModelConfig):
@@ -31,7 +32,8 @@ class BiEncoderStudent(ModelConfig):
     kind: Literal["biencoder"] = "biencoder"
     """Reads query and document apart."""
     output: Output = "real"
-    """What its scores are for the loss: real numbers, log-probabilities, or probabilities."""
+    """What it emits in training: real numbers, or (for listwise_softmax_ce) their sigmoids as
+    probabilities; log_prob is the same in logarithms."""
 
 
 class Listwise(Block):
@@ -40,7 +42,7 @@ class Listwise(Block):
     primary: ClassVar[str | None] = "kind"
 
     kind: Literal["listwise"] = "listwise"
-    """Lists as the teacher gives them."""
+    """Lists as the teacher gives them; with `qrels` the grades are the targets, not its scores."""
     top_k: int = Field(0, ge=0)
     """Documents of a list that are used at all, the best first; 0 = all."""
     size: int = Field(16, ge=0)
@@ -94,10 +96,23 @@ class DistillConfig(TrainingConfig):
         problems = check_losses(
             self.loss, None if several else self.distill, self.losses, pairs=pairs
         )
-        if self.sampler.kind == "negatives" and not all(
-            data.qrels or self.qrels for data in self.sets().values()
-        ):
+        problems += check_precision(self.model, self.deepspeed.zero)
+        judged = all(data.qrels or self.qrels for data in self.sets().values())
+        if self.sampler.kind == "negatives" and not judged:
             problems.append("sampler.kind = negatives: needs qrels=PATH to tell positives")
+        if self.sampler.kind == "listwise" and judged and self.target is not None:
+            problems.append(
+                f"target = {self.target.kind}: is of a teacher's scores, and with qrels the grades "
+                "are the targets of sampler.kind=listwise; leave one of them out"
+            )
+        unbounded = [
+            loss.kind for loss in self.objectives().values() if loss.kind != "listwise_softmax_ce"
+        ]
+        if self.model.output != "real" and unbounded:
+            problems.append(
+                f"model.output = {self.model.output}: only listwise_softmax_ce reads "
+                f"probabilities, {unbounded[0]} needs model.output=real"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -20,13 +20,22 @@ from raydist.config.base import Block
 from raydist.config.schema import Shape, child, keys
 from raydist.errors import ConfigError
 
-__all__ = ["load", "merge", "parse_arguments"]
+__all__ = ["load", "merge", "parse_arguments", "read_yaml"]
 
 B = TypeVar("B", bound=Block)
 
 
-def load(model: type[B], files: Sequence[str] = (), arguments: Sequence[str] = ()) -> B:
+def load(
+    model: type[B],
+    files: Sequence[str | Mapping[str, Any]] = (),
+    arguments: Sequence[str] = (),
+) -> B:
     """Returns the configuration of `model` from YAML files and `key=value` arguments.
+
+    Args:
+        model: the verb's configuration.
+        files: paths of YAML files, or what `read_yaml` gave of one.
+        arguments: what is laid over them.
 
     Raises:
         ConfigError: with one line per mistake.
@@ -35,7 +44,8 @@ def load(model: type[B], files: Sequence[str] = (), arguments: Sequence[str] = (
     merged: dict[str, Any] = {}
     problems: list[str] = []
     for file in files:
-        merged = merge(merged, _lift(_read_yaml(file), root), root)
+        layer = read_yaml(file) if isinstance(file, str) else dict(file)
+        merged = merge(merged, _lift(layer, root), root)
     layer = parse_arguments(model, arguments, problems)
     merged = merge(merged, layer, root)
     merged = _fill_kinds(merged, root)
@@ -103,10 +113,14 @@ def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:
     return value  # type: ignore[no-any-return]
 
 
-def _read_yaml(file: str) -> dict[str, Any]:
-    path = Path(file)
+def read_yaml(file: str) -> dict[str, Any]:
+    """Returns the keys and values of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read, is not YAML, or holds something else.
+    """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        data = _parse(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -120,12 +134,20 @@ def _read_yaml(file: str) -> dict[str, Any]:
     return data
 
 
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which `2e-5` is a number, only true/false are booleans, and keys are unique."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in scalars:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
@@ -188,7 +210,7 @@ def _read(shape: Shape, text: str) -> Any:
 
 
 def _flow(text: str) -> Any:
-    value = yaml.load(text, Loader=_Loader)
+    value = _parse(text)
     if not isinstance(value, dict):
         raise ValueError("expected a mapping such as {a: 1, b: 2}")
     return value

@@ -154,7 +154,7 @@ class LambdaLoss(_OnLists):
 
 
 class ListInfoNCE(_OnLists):
-    """The document with the largest target against the others of its list."""
+    """The judged positive, or else the teacher's best, against the others of its list."""
 
     kind: Literal["infonce_list"] = "infonce_list"
     """Contrastive within the list."""

@@ -16,16 +16,17 @@ __all__ = ["MineConfig"]
 class MineConfig(Verb):
     """Write training samples with hard negatives."""
 
-    run: Paths = Field(min_length=1)
-    """Where candidates come from; several runs are fused."""
+    run: Paths = ()
+    """Where candidates come from; several runs are fused. Without one, `index` is searched."""
     queries: QueriesSource
     """The queries' texts."""
     qrels: QrelsSource
     """Judgements: their positives are the samples' positives and never negatives."""
     corpus: CorpusSource | None = None
     """The documents' texts."""
-    index: str | None = None
-    """An index folder whose document store has the texts, instead of `corpus`."""
+    index: Paths = ()
+    """Folders that `index` or `embed` wrote: searched if there is no `run`, several are fused.
+    One of `index` has the texts, if there is no `corpus`."""
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
     negatives: int = Field(15, ge=1)
@@ -49,9 +50,9 @@ class MineConfig(Verb):
     seed: int = 0
     """Of the draw."""
     fusion: Literal["rrf", "minmax", "z", "none"] = "rrf"
-    """How several runs become one."""
+    """How several runs or indexes become one."""
     weights: list[float] | None = None
-    """One per run."""
+    """One per run or index."""
     sort: bool = False
     """Order each query's documents by score where a run's file does not."""
     teacher: RerankerConfig | None = None
@@ -66,10 +67,13 @@ class MineConfig(Verb):
 
     @model_validator(mode="after")
     def _consistent(self) -> MineConfig:
-        if (self.corpus is None) == (self.index is None):
+        if not self.run and not self.index:
+            raise ValueError("one of run and index is required: where candidates come from")
+        if self.run and (self.corpus is None) != (len(self.index) == 1):
             raise ValueError("one of corpus and index is required: the documents' texts")
         if self.last and self.last < self.first:
             raise ValueError(f"last = {self.last}: expected at least first = {self.first}, or 0")
-        if self.weights is not None and len(self.weights) != len(self.run):
-            raise ValueError(f"weights: {len(self.weights)} numbers for {len(self.run)} runs")
+        several, what = (self.run, "runs") if self.run else (self.index, "indexes")
+        if self.weights is not None and len(self.weights) != len(several):
+            raise ValueError(f"weights: {len(self.weights)} numbers for {len(several)} {what}")
         return self

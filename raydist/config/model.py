@@ -8,7 +8,14 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Block, execution
 
-__all__ = ["EncoderSource", "LoraConfig", "ModelConfig", "RerankerModelConfig", "ScratchConfig"]
+__all__ = [
+    "EncoderSource",
+    "LoraConfig",
+    "ModelConfig",
+    "RerankerModelConfig",
+    "ScratchConfig",
+    "check_precision",
+]
 
 
 class ScratchConfig(Block):
@@ -94,9 +101,10 @@ class _Trained(Block):
     """Start from nothing instead."""
     padding_side: Literal["left", "right"] | None = None
     """Side on which short texts are padded; the folder's own if not given."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights in memory."""
-    autocast: Literal["bfloat16", "float16"] | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights in memory; bfloat16 where float32 copies of what is trained are kept: LoRA of
+    a bi-encoder, or DeepSpeed's stages from 1 on."""
+    autocast: Literal["bfloat16"] | None = None
     """Precision of the matrix products while weights stay float32."""
     attention: str = "sdpa"
     """sdpa, eager, or flash_attention_2 where it is installed."""
@@ -156,3 +164,16 @@ class RerankerModelConfig(_Trained):
     """Tokens kept of a pair, all included."""
     query_max_length: int | None = Field(None, ge=0)
     """Tokens kept of the query before only the document is cut; 0 cuts the longer of the two."""
+
+
+def check_precision(model: ModelConfig | RerankerModelConfig, zero: int) -> list[str]:
+    """Returns what is wrong with half-precision weights, one line at most; for the verbs."""
+    # A reranker's LoRA trains its head as well, which stays in the model's own precision.
+    adapters_alone = model.lora is not None and isinstance(model, ModelConfig)
+    if model.dtype == "float32" or zero or adapters_alone:
+        return []
+    return [
+        f"model.dtype = {model.dtype}: small updates of such weights are lost in rounding; "
+        "model.autocast=bfloat16 computes in half precision and keeps them, deepspeed.zero=1 "
+        "keeps float32 copies"
+    ]

@@ -30,7 +30,7 @@ class Reranking(Verb):
     """How many candidates of each query; 0 is all."""
     missing: Literal["error", "drop", "keep"] = "error"
     """A candidate without text is an error, is left out, or is kept below the scored ones."""
-    split_pairs: int = Field(4096, ge=1)
+    split_pairs: int = Field(1024, ge=1)
     """Pairs of a split, the unit of restart (whole queries)."""
     workers: int = execution(0, ge=0)
     """Ray actors; 0 works in this process, without Ray."""

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, field_validator
 
 from raydist.config.base import Block, FromScalar, execution
 from raydist.models.packaged import packaged
+from raydist.rerank.released import PREFIX, RELEASED, SUFFIX, TASK
 
 __all__ = [
     "BiEncoderReranking",
@@ -27,15 +28,7 @@ __all__ = [
     "settled",
 ]
 
-RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 _KINDS = ("bm25", "cross_encoder", "qwen3", "biencoder")
-_TASK = "Given a search query, retrieve relevant concepts that match the query."
-_PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
-    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-    "<|im_start|>user\n"
-)
-_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 class Bm25Reranking(Block):
@@ -62,13 +55,18 @@ class _Neural(Block):
     """Of the weights; empty is bfloat16 on an accelerator, else float32."""
     batch_tokens: int = execution(0, ge=0)
     """Most tokens of a batch, padding included; 0 goes by the device."""
+
+
+class _Joint(_Neural):
+    """What reads query and document together, through the scorer engine."""
+
     threads: int = execution(2, ge=1)
     """Threads that tokenise."""
     truncation: Literal["truncate", "chunk_max", "error"] = "truncate"
     """A document that does not fit is cut, scored in pieces (the best counts), or refused."""
 
 
-class CrossEncoderReranking(_Neural):
+class CrossEncoderReranking(_Joint):
     """A sequence classifier that reads query and document together."""
 
     kind: Literal["cross_encoder"] = "cross_encoder"
@@ -81,7 +79,7 @@ class CrossEncoderReranking(_Neural):
     """Tokens kept of a query; 0 cuts the longer of query and document."""
 
 
-class Qwen3Reranking(_Neural):
+class Qwen3Reranking(_Joint):
     """A causal language model that answers yes or no."""
 
     kind: Literal["qwen3"] = "qwen3"
@@ -90,11 +88,11 @@ class Qwen3Reranking(_Neural):
     """Qwen/Qwen3-Reranker-0.6B, -4B, -8B, or a local folder."""
     max_length: int = Field(8192, ge=1)
     """Most tokens of a prompt, prefix and suffix included."""
-    task: str = _TASK
+    task: str = TASK
     """What the model is told to look for."""
-    prefix: str = _PREFIX
+    prefix: str = PREFIX
     """The prompt's beginning."""
-    suffix: str = _SUFFIX
+    suffix: str = SUFFIX
     """The prompt's end."""
     share_prefix: bool = execution(True)
     """Compute what comes before the document once per query."""
@@ -108,7 +106,7 @@ class Qwen3Reranking(_Neural):
 
 
 class BiEncoderReranking(_Neural):
-    """A bi-encoder: dot products of query and document vectors."""
+    """A bi-encoder: dot products of query and document vectors; a text that is too long is cut."""
 
     kind: Literal["biencoder"] = "biencoder"
     """Scores are similarities."""
@@ -116,7 +114,7 @@ class BiEncoderReranking(_Neural):
     """A folder, a finished training run, or a name on the Hugging Face hub."""
 
 
-class RegisteredReranking(_Neural):
+class RegisteredReranking(_Joint):
     """A model of MLflow's registry; its folder tells of which kind it is."""
 
     kind: Literal["registered"] = "registered"
@@ -193,7 +191,7 @@ def settled(config: ServedRerankerConfig, folder: str) -> RerankerConfig:
     """Returns the configuration of a reranker whose model lies in `folder` now."""
     if not isinstance(config, RegisteredReranking):
         return config
-    options = config.model_dump(exclude={"kind", "model"})
+    options = config.model_dump(exclude={"kind", "model"}, exclude_unset=True)
     found: RerankerConfig = TypeAdapter(RerankerConfig).validate_python(
         reranker_from_scalar(folder) | options
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import ClassVar
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from raydist.config.data import Paths
 from raydist.config.model import EncoderSource
 from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig
 from raydist.config.search import Bm25, Fusion, Rrf, Scoring
+from raydist.serving.limits import MOST_ENTRIES
 
 __all__ = ["LimitsConfig", "ReplicasConfig", "ServeConfig"]
 
@@ -21,7 +22,7 @@ class LimitsConfig(Block):
 
     max_body_bytes: Bytes = 16 << 20
     """Bytes of a request's body."""
-    max_documents: int = Field(2000, ge=1)
+    max_documents: int = Field(2048, ge=1, le=MOST_ENTRIES)
     """Documents of a request."""
     max_query_chars: int = Field(32_768, ge=1)
     """Characters of a query."""
@@ -134,6 +135,16 @@ class ServeConfig(Block):
             names.append(_last(self.embedder.path))
         return names
 
+    def aliases(self) -> dict[str, str]:
+        """Returns the models' full names, such as the hub's, with the names they are served by."""
+        placed: dict[str, str] = {}
+        for name, each in self.scorers().items():
+            if not isinstance(each, Bm25Reranking):
+                placed[each.model] = name
+        if self.embedder is not None:
+            placed[self.embedder.path] = self.models()[-1]
+        return placed
+
     def scorers(self) -> dict[str, ServedRerankerConfig]:
         """Returns the rerankers by name, the default first."""
         first = {} if self.reranker is None else {self.models()[0]: self.reranker}
@@ -148,4 +159,5 @@ def _last(model: str) -> str:
     """Returns how requests call a model: its folder's name, or its name in the registry."""
     if model.startswith("models:/"):
         return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
-    return PurePath(model).name
+    name = PurePath(model).name
+    return name if name not in ("", "..") else Path(model).resolve().name

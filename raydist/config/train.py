@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetConfig, check_losses
-from raydist.config.model import ModelConfig
+from raydist.config.model import ModelConfig, check_precision
 from raydist.config.training import TrainingConfig
 
 __all__ = ["TrainConfig"]
@@ -29,6 +29,7 @@ class TrainConfig(TrainingConfig):
         problems = check_losses(
             self.loss, None if several else self.distill, self.losses, pairs=False
         )
+        problems += check_precision(self.model, self.deepspeed.zero)
         if problems:
             raise ValueError("; ".join(problems))
         return self

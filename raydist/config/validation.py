@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from raydist.config.base import Block, execution
 from raydist.config.data import CorpusSource, QrelsSource, QueriesSource, RunSource
@@ -28,6 +29,8 @@ class RunReranker(Block):
     """The candidates."""
     depth: int = Field(100, ge=1)
     """Candidates per query."""
+    missing: Literal["error", "drop", "keep"] = "error"
+    """Candidates without text: refuse them, leave them out, or keep them below the scored ones."""
 
 
 class Listener(Block):
@@ -45,7 +48,7 @@ class Listener(Block):
     retriever: Annotated[DenseRetriever | RunReranker, Field(discriminator="kind")] = (
         DenseRetriever()
     )
-    """How the model is used: `dense` search or `rerank` of a run."""
+    """How the model is used: `dense` search (bi-encoders) or `rerank` of a run."""
     warmup: int = Field(-1, ge=-1)
     """Bests are recorded from this step on; -1 = from the start."""
     interval: int = Field(128, ge=1)
@@ -55,7 +58,9 @@ class Listener(Block):
     min_delta: float = Field(0.0, ge=0.0)
     """What a new best must be better by."""
     async_: bool = execution(False, alias="async")
-    """Evaluate saved checkpoints beside training; decisions may then lag."""
+    """Evaluate saved checkpoints beside training, one at a time; decisions lag by an interval."""
+    gpus: float = execution(0.0, ge=0, le=1)
+    """Share of a GPU, beyond those of training, of an `async` evaluation; 0 = on the CPU."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Listener:
@@ -72,6 +77,8 @@ class Listener(Block):
             elif keep and not direction(name):
                 problems.append(f"metrics: {name} is a count, its checkpoint cannot be the best")
         metric_names(self.metrics)
+        if self.gpus and not self.async_:
+            problems.append(f"gpus = {self.gpus:g}: only async=true evaluates beside training")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -113,8 +120,14 @@ def _kind(value: Any) -> str:
     return str(kind)
 
 
+def _id(value: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", value):
+        raise ValueError(f"{value!r} names a folder: expected letters, digits, '_', '.' and '-'")
+    return value
+
+
 Validation = dict[
-    str,
+    Annotated[str, AfterValidator(_id)],
     Annotated[
         Annotated[Listener, Tag("listener")] | Annotated[Aggregate, Tag("aggregate")],
         Discriminator(_kind),

@@ -1,8 +1,8 @@
 """Converters between the files that verbs read and write.
 
 Runs between TREC's form and Parquet; a run with its texts into the lists that rerankers and
-distillation read, or with judgements into training samples; samples between the forms of
-FlagEmbedding and Tevatron.
+distillation read, or with judgements into training samples. Samples are converted in
+`convert_samples.py`.
 """
 
 from __future__ import annotations
@@ -18,30 +18,26 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from raydist import log
+from raydist.data.convert_samples import SampleForm, sample_record
 from raydist.data.ids import IdList, filter_documents
 from raydist.data.readers import read_run
 from raydist.data.samples import StoredTexts
 from raydist.data.samples_formats import FORMATS, sniff
-from raydist.data.samples_judged import samples_of
-from raydist.data.sources import PathLike, compression_of, expand, head, read_blocks
+from raydist.data.samples_judged import LeftOut, samples_of
+from raydist.data.sources import PathLike, expand, head
 from raydist.data.store import DocumentStore
 from raydist.errors import DataError
-from raydist.records import Qrels, Run, Sample
+from raydist.records import Qrels, Run
 
 __all__ = [
-    "SampleForm",
     "convert_run",
-    "convert_samples",
     "kind_of",
     "rerank_lines",
     "run_samples",
-    "sample_record",
     "store_of",
     "write_lines",
     "write_run",
 ]
-
-SampleForm = Literal["flagembedding", "tevatron"]
 
 
 def kind_of(path: PathLike) -> Literal["run", "samples"]:
@@ -167,11 +163,16 @@ def run_samples(
         relevance: least grade of a positive.
         negatives: how many of them; 0 is all.
     """
-    lines, notes = samples_of(
-        queries, qrels=qrels, run=run, known=store, positives=positives, relevance=relevance
+    left_out = LeftOut()
+    lines = samples_of(
+        queries,
+        qrels=qrels,
+        run=run,
+        known=store,
+        left_out=left_out,
+        positives=positives,
+        relevance=relevance,
     )
-    for note in notes:
-        log.warn(note)
     texts = StoredTexts(store, None)
     for line in lines:
         if negatives:
@@ -180,89 +181,8 @@ def run_samples(
                     line[name] = line[name][:negatives]
             line.pop("labels", None)
         yield sample_record(FORMATS["ids"](json.dumps(line).encode(), texts), form)
-
-
-def convert_samples(
-    source: PathLike,
-    form: SampleForm,
-    *,
-    documents: DocumentStore | None = None,
-    queries: DocumentStore | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yields the samples of a file of any known format as records of another form.
-
-    Args:
-        source: training data; its format is told by its first line.
-        form: of the records.
-        documents: where document ids become texts, if the file holds ids.
-        queries: where query ids become texts.
-
-    Raises:
-        DataError: a line is no sample.
-    """
-    texts = StoredTexts(documents, queries)
-    lost = 0
-    for file in expand(source):
-        parse = None
-        number = 0
-        for _, block in read_blocks(file.path, compression=compression_of(file.path)):
-            for line in block.split(b"\n"):
-                number += 1
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if not line.strip():
-                    continue
-                try:
-                    parse = parse or FORMATS[sniff(line, texts.has_documents)]
-                    sample = parse(line, texts)
-                except ValueError as error:
-                    shown = line.decode("utf-8", "backslashreplace")
-                    raise DataError.at(file.path, number, shown, str(error)) from None
-                lost += form == "tevatron" and (sample.scores or sample.answer) is not None
-                yield sample_record(sample, form)
-            # The block ends with a line end, after which no line begins.
-            number -= block.endswith(b"\n")
-    if lost:
-        log.warn(f"{lost} samples had scores or answers; Tevatron's form has no place for them")
-
-
-def sample_record(sample: Sample, form: SampleForm) -> dict[str, Any]:
-    """Returns a sample as a record of FlagEmbedding's or Tevatron's form."""
-    count = sample.positives
-    if form == "tevatron":
-        ids = sample.doc_ids or ("",) * len(sample.documents)
-        passages = [
-            {"docid": doc_id, "title": "", "text": text}
-            for doc_id, text in zip(ids, sample.documents)
-        ]
-        return {
-            "query_id": sample.query_id,
-            "query": sample.query,
-            "positive_passages": passages[:count],
-            "negative_passages": passages[count:],
-        }
-    record: dict[str, Any] = {
-        "query": sample.query,
-        "pos": list(sample.documents[:count]),
-        "neg": list(sample.documents[count:]),
-    }
-    if sample.scores is not None:
-        record["pos_scores"] = list(sample.scores[:count])
-        record["neg_scores"] = list(sample.scores[count:])
-    if sample.answer is not None:
-        record["answer"] = sample.answer
-        if sample.negative_answers:
-            record["neg_answer"] = list(sample.negative_answers)
-        if sample.answer_scores is not None:
-            record["answer_scores"] = list(sample.answer_scores[:1])
-            if sample.negative_answers:
-                record["neg_answer_scores"] = list(sample.answer_scores[1:])
-    if sample.query_id:
-        record["query_id"] = sample.query_id
-    if sample.prompt is not None:
-        record["prompt"] = sample.prompt
-    if sample.kind:
-        record["type"] = sample.kind
-    return record
+    for note in left_out.notes:
+        log.warn(note)
 
 
 def write_lines(records: Iterable[Mapping[str, Any]], out: PathLike) -> int:

@@ -95,12 +95,13 @@ class IdList:
         found = pc.index_in(ids, value_set=known).fill_null(-1)
         return np.asarray(found.to_numpy(), np.int64)
 
-    def check(self, seen: Iterable[str], missing: Missing) -> None:
+    def check(self, seen: Iterable[str], missing: Missing, field: str = "missing") -> None:
         """Says which ids of the list were not seen.
 
         Args:
             seen: the ids that the source has.
             missing: `error` raises, `warn` says so, `ignore` is silent.
+            field: where `missing` was said, for the message.
 
         Raises:
             DataError: ids are missing and `missing` is `error`.
@@ -114,7 +115,7 @@ class IdList:
         shown = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
         message = f"{self.name}: {len(absent)} of {len(self)} ids are not in the source: {shown}"
         if missing == "error":
-            raise DataError(f"{message} (missing=warn or missing=ignore goes on)")
+            raise DataError(f"{message} ({field}=warn or {field}=ignore goes on)")
         log.warn(message)
 
 

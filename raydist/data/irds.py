@@ -11,7 +11,7 @@ import pyarrow as pa
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query
 
-__all__ = ["PREFIX", "documents", "is_dataset", "qrels", "queries", "splits"]
+__all__ = ["PREFIX", "documents", "is_dataset", "pairs", "qrels", "queries", "splits"]
 
 PREFIX = "irds:"
 
@@ -57,6 +57,15 @@ def qrels(path: str) -> dict[str, dict[str, int]]:
     for row in _dataset(path, "qrels").qrels_iter():
         found.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
     return found
+
+
+def pairs(path: str) -> Iterator[tuple[str, str, str]] | None:
+    """Returns the (query, better document, worse document) ids, None where there are none."""
+    dataset = _dataset(path, "docs")
+    if not dataset.has_docpairs():
+        return None
+    found = dataset.docpairs_iter()
+    return ((str(p.query_id), str(p.doc_id_a), str(p.doc_id_b)) for p in found)
 
 
 def _row(doc: Any) -> tuple[str, str, str]:

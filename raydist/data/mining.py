@@ -117,7 +117,7 @@ def wanted_ids(run: Run, qrels: Qrels, rules: Rules) -> set[str]:
 
 
 def mine(
-    run: Run,
+    run: Iterable[tuple[str, list[str], np.ndarray]],
     queries: Mapping[str, str],
     qrels: Qrels,
     texts: Texts,
@@ -130,7 +130,7 @@ def mine(
     """Yields a sample for each judged query of the run that has a positive and a negative.
 
     Args:
-        run: where candidates come from.
+        run: where candidates come from: query, documents and scores of each ranking.
         queries: query_id -> text.
         qrels: judgements.
         texts: looks texts up.

@@ -15,6 +15,8 @@ __all__ = [
     "answers_of",
     "both_scores",
     "cells_of",
+    "filled",
+    "id_of",
     "ids_of",
     "is_number",
     "list_of",
@@ -67,12 +69,16 @@ def cells_of(line: bytes, has_corpus: bool) -> list[str]:
     return text.split() if has_corpus and "\t" not in text else text.split("\t")
 
 
-def text_of(record: Mapping[str, Any], name: str) -> str:
-    """Returns a text that is not empty."""
-    value = record.get(name)
+def filled(value: Any, name: str) -> str:
+    """Returns a value that is a text and not empty."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} to be a text that is not empty, found {value!r:.40}")
     return value
+
+
+def text_of(record: Mapping[str, Any], name: str) -> str:
+    """Returns a text that is not empty."""
+    return filled(record.get(name), name)
 
 
 def optional_text(record: Mapping[str, Any], name: str) -> str | None:
@@ -101,11 +107,13 @@ def list_of(record: Mapping[str, Any], name: str, least: int) -> list[Any]:
 
 def texts_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
     """Returns a list of texts that are not empty."""
-    values = list_of(record, name, least)
-    for value in values:
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{name} to hold texts that are not empty, found {value!r:.40}")
-    return values
+    return [filled(value, f"each of {name}") for value in list_of(record, name, least)]
+
+
+def id_of(record: Mapping[str, Any], name: str = "query_id") -> str:
+    """Returns an id as text, empty if it is absent."""
+    value = record.get(name)
+    return "" if value is None else str(value)
 
 
 def ids_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
@@ -120,7 +128,8 @@ def passages_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[st
         if not isinstance(value, dict) or not isinstance(value.get("text"), str):
             raise ValueError(f"{name} to hold {{docid, title, text}}, found {value!r:.40}")
         title = value.get("title")
-        found.append(f"{title}\n{value['text']}" if title and title != "-" else value["text"])
+        text = f"{title}\n{value['text']}" if title and title != "-" else value["text"]
+        found.append(filled(text, f"each of {name}"))
     return found
 
 
@@ -178,10 +187,10 @@ def answers_of(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float,
     answer = record.get("answer")
     if isinstance(answer, list):
         answer = answer[0] if answer else None
-    if answer is None or answer == "":
-        return (), None
-    if not isinstance(answer, str):
+    if answer is not None and not isinstance(answer, str):
         raise ValueError(f"answer to be a text, found {answer!r:.40}")
+    if answer is None or not answer.strip():
+        return (), None
     negatives = texts_of(record, "neg_answer")
     given = record.get("answer_scores")
     flat = {

@@ -25,6 +25,8 @@ from raydist.data.samples_fields import (
     answers_of,
     both_scores,
     cells_of,
+    filled,
+    id_of,
     ids_of,
     is_number,
     number_of,
@@ -104,6 +106,7 @@ def _flagembedding(line: bytes, texts: Texts) -> Sample:
     record = record_of(line)
     positives = texts_of(record, "pos", least=1)
     negatives = texts_of(record, "neg")
+    documents = len(positives) + len(negatives)
     answers, answer_scores = answers_of(record)
     scores = both_scores(record, "pos_scores", len(positives), "neg_scores", len(negatives))
     if record.get("score_source") == "run":  # mined: how they were found, not a teacher's word
@@ -112,14 +115,20 @@ def _flagembedding(line: bytes, texts: Texts) -> Sample:
         query=text_of(record, "query"),
         documents=(*positives, *negatives),
         positives=len(positives),
+        doc_ids=_named([*ids_of(record, "pos_id"), *ids_of(record, "neg_id")], documents),
         scores=scores,
         answer=answers[0] if answers else None,
         negative_answers=answers[1:],
         answer_scores=answer_scores,
-        query_id=str(record.get("query_id") or ""),
+        query_id=id_of(record),
         prompt=optional_text(record, "prompt"),
         kind=optional_text(record, "type") or "",
     )
+
+
+def _named(ids: Sequence[str], documents: int) -> tuple[str, ...] | None:
+    """Returns the ids if every document has one."""
+    return tuple(ids) if len(ids) == documents and all(ids) else None
 
 
 def _tevatron(line: bytes, texts: Texts) -> Sample:
@@ -128,17 +137,21 @@ def _tevatron(line: bytes, texts: Texts) -> Sample:
     if "positive_document_ids" in record:
         positive_ids = ids_of(record, "positive_document_ids", least=1)
         negative_ids = ids_of(record, "negative_document_ids")
-        documents = texts.documents([*positive_ids, *negative_ids])
+        ids = [*positive_ids, *negative_ids]
+        documents = texts.documents(ids)
         count = len(positive_ids)
     else:
         positives = passages_of(record, "positive_passages", least=1)
         documents = [*positives, *passages_of(record, "negative_passages")]
         count = len(positives)
+        passages = [*record["positive_passages"], *(record.get("negative_passages") or [])]
+        ids = [id_of(passage, "docid") for passage in passages]
     return Sample(
         query=query,
         documents=tuple(documents),
         positives=count,
-        query_id=str(record.get("query_id") or ""),
+        doc_ids=_named(ids, len(documents)),
+        query_id=id_of(record),
     )
 
 
@@ -155,10 +168,10 @@ def _lists(line: bytes, texts: Texts) -> Sample:
         scores.append(number_of(candidate["score"], "score"))
         ids.append(str(candidate.get("id", candidate.get("doc_id", ""))))
         found.append(candidate.get("text"))
-    written = [text for text in found if isinstance(text, str)]
+    written = [filled(text, "text of a candidate") for text in found if text is not None]
     documents = written if len(written) == len(ids) else texts.documents(ids)
     order = sorted(range(len(ids)), key=lambda i: -scores[i])
-    query_id = str(record.get("query_id") or "")
+    query_id = id_of(record)
     return Sample(
         query=query_of(record, query_id, texts),
         documents=tuple(documents[i] for i in order),
@@ -174,7 +187,7 @@ def _by_id(line: bytes, texts: Texts) -> Sample:
     positives, negatives = ids_of(record, "pos"), ids_of(record, "neg")
     if not positives and not negatives:
         raise ValueError("pos and neg to hold document ids, found none")
-    query_id = str(record.get("query_id") or "")
+    query_id = id_of(record)
     ids = [*positives, *negatives]
     return Sample(
         query=query_of(record, query_id, texts),
@@ -196,7 +209,9 @@ def _triples(line: bytes, texts: Texts) -> Sample:
     if texts.has_documents:
         documents = tuple(texts.documents([positive, negative]))
         return Sample(texts.query(query), documents, query_id=query, doc_ids=(positive, negative))
-    return Sample(query, (positive, negative))
+    names = ("query", "positive", "negative")
+    query, *pair = (filled(cell, name) for cell, name in zip(cells, names))
+    return Sample(query, tuple(pair))
 
 
 def _pairs(line: bytes, texts: Texts) -> Sample:
@@ -208,7 +223,8 @@ def _pairs(line: bytes, texts: Texts) -> Sample:
     if scores[1] > scores[0]:
         scores, docs = scores[::-1], docs[::-1]
     if not texts.has_documents:
-        return Sample(query, tuple(docs), scores=tuple(scores))
+        docs = [filled(doc, "doc_1 and doc_2") for doc in docs]
+        return Sample(filled(query, "query"), tuple(docs), scores=tuple(scores))
     return Sample(
         texts.query(query),
         tuple(texts.documents(docs)),

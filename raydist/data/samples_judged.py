@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist.data.samples_fields import number_of, record_of
 from raydist.data.sources import compression_of, read_blocks
@@ -11,7 +16,16 @@ from raydist.data.store import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
 
-__all__ = ["judge_lists", "samples_of"]
+__all__ = ["LeftOut", "judge_lists", "samples_of"]
+
+
+class LeftOut(Counter[str]):
+    """How often something was left out, by the words that say what."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user."""
+        return tuple(f"{count} {what}" for what, count in self.items() if count)
 
 
 def samples_of(
@@ -20,42 +34,42 @@ def samples_of(
     qrels: Qrels | None,
     run: Run | None,
     known: DocumentStore,
+    left_out: LeftOut,
     positives: str = "judged",
     relevance: int = 1,
     need_negatives: bool = False,
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Returns samples as ids, and notes on what was left out.
+) -> Iterator[dict[str, Any]]:
+    """Yields samples as ids, one query at a time.
 
     Args:
         queries: texts by id.
         qrels: judgements that make positives; without them the run is a teacher's list.
         run: ranking whose documents that are not relevant become negatives.
         known: the documents that have a text; others are dropped and counted.
+        left_out: counts what was left out.
         positives: `judged` or `retrieved` (also relevant in the run; keeps the run's scores).
         relevance: least grade of a positive.
         need_negatives: leave out queries without one.
     """
-    ranking = {query: (docs, scores.tolist()) for query, docs, scores in run} if run else {}
+    places = _places(run)
     judged_all = qrels is not None and (positives == "judged" or run is None)
-    wanted = list(qrels) if qrels is not None and judged_all else list(ranking)
-    lines: list[dict[str, Any]] = []
-    no_text = no_query = no_positive = no_negative = 0
-    for query_id in wanted:
+    no_positive = f"queries without a {'retrieved ' * (positives == 'retrieved')}positive skipped"
+    for query_id in qrels if qrels is not None and judged_all else places:
         if query_id not in queries:
-            no_query += 1
+            left_out["queries without a text skipped"] += 1
             continue
-        grades = dict((qrels or {}).get(query_id, {}))
-        docs, scores = ranking.get(query_id, ([], []))
+        grades = (qrels or {}).get(query_id, {})
+        docs, scores = _ranking(run, places.get(query_id))
         relevant = [doc for doc, grade in grades.items() if grade >= relevance]
         ids = [*docs, *(doc for doc in relevant if positives == "judged")]
         have = {doc for doc, at in zip(ids, known.positions(ids).tolist()) if at >= 0}
-        no_text += len(set(ids) - have)
+        left_out["documents without a text in the corpus dropped"] += len(set(ids) - have)
         score_of = {doc: score for doc, score in zip(docs, scores) if doc in have}
         about = {"query_id": query_id, "query": queries[query_id]}
         if qrels is None:
             if score_of:
                 found = [{"id": doc, "score": score} for doc, score in score_of.items()]
-                lines.append({**about, "candidates": found})
+                yield {**about, "candidates": found}
             continue
         is_relevant = set(relevant)
         if positives == "judged":
@@ -63,45 +77,49 @@ def samples_of(
         else:
             pos = [doc for doc in score_of if doc in is_relevant]
         if not pos:
-            no_positive += 1
+            left_out[no_positive] += 1
             continue
         neg = [doc for doc in score_of if doc not in is_relevant]
         if need_negatives and not neg:
-            no_negative += 1
+            left_out["queries without a negative skipped"] += 1
             continue
-        line = {**about, "pos": pos, "neg": neg}
+        line: dict[str, Any] = {**about, "pos": pos, "neg": neg}
         if positives == "retrieved":
             line["pos_scores"] = [score_of[doc] for doc in pos]
             line["neg_scores"] = [score_of[doc] for doc in neg]
-        lines.append({**line, "labels": [grades.get(doc, 0) for doc in (*pos, *neg)]})
-    notes = []
-    if no_text:
-        notes.append(f"{no_text} documents without a text in the corpus dropped")
-    if no_query:
-        notes.append(f"{no_query} queries without a text skipped")
-    if no_positive:
-        of = "retrieved positive" if positives == "retrieved" else "positive"
-        notes.append(f"{no_positive} queries without a {of} skipped")
-    if no_negative:
-        notes.append(f"{no_negative} queries without a negative skipped")
-    return lines, tuple(notes)
+        yield {**line, "labels": [grades.get(doc, 0) for doc in (*pos, *neg)]}
+
+
+def _places(run: Run | None) -> dict[str, tuple[int, int]]:
+    """Returns the rows of each query, [start, stop), in the run's order."""
+    if run is None or not len(run):
+        return {}
+    groups = pc.run_end_encode(run.table["query_id"].combine_chunks(), run_end_type=pa.int64())
+    ends = groups.run_ends.to_pylist()
+    return dict(zip(groups.values.to_pylist(), pairwise([0, *ends])))
+
+
+def _ranking(run: Run | None, place: tuple[int, int] | None) -> tuple[list[str], list[float]]:
+    if run is None or place is None:
+        return [], []
+    rows = run.table.slice(place[0], place[1] - place[0])
+    return rows["doc_id"].to_pylist(), rows["score"].to_pylist()
 
 
 def judge_lists(
-    files: Iterable[str], judged: Qrels, relevance: int
-) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Returns a teacher's lists as samples: positives are the candidates judged relevant.
+    files: Iterable[str], judged: Qrels, relevance: int, left_out: LeftOut
+) -> Iterator[dict[str, Any]]:
+    """Yields a teacher's lists as samples: positives are the candidates judged relevant.
 
     Args:
         files: jsonl with `query_id` and `candidates`.
         judged: judgements.
         relevance: least grade of a positive.
+        left_out: counts queries without a positive.
 
     Raises:
         DataError: a line is no list of candidates.
     """
-    skipped = 0
-    lines: list[dict[str, Any]] = []
     for file in files:
         number = 0
         for _, block in read_blocks(file, compression=compression_of(file)):
@@ -114,10 +132,10 @@ def judge_lists(
                 except ValueError as error:
                     shown = text[:200].decode("utf-8", "backslashreplace")
                     raise DataError.at(file, number, shown, str(error)) from None
-                skipped += line is None
-                lines += [line] if line is not None else []
-    notes = (f"{skipped} queries without a retrieved positive skipped",) if skipped else ()
-    return lines, notes
+                if line is None:
+                    left_out["queries without a retrieved positive skipped"] += 1
+                else:
+                    yield line
 
 
 def _judged(record: Mapping[str, Any], judged: Qrels, relevance: int) -> dict[str, Any] | None:
@@ -127,8 +145,8 @@ def _judged(record: Mapping[str, Any], judged: Qrels, relevance: int) -> dict[st
         isinstance(each, dict) and {"id", "score"} <= each.keys() for each in candidates
     ):
         raise ValueError(
-            "a list of candidates ({query_id, candidates: [{id, score}]}) or a run, which "
-            "sampler.kind=negatives needs"
+            "a list of candidates ({query_id, candidates: [{id, score}]}) or a run, as "
+            "raydist distill with qrels= needs"
         )
     grades = judged.get(str(record.get("query_id")), {})
     scored = [(str(each["id"]), number_of(each["score"], "score")) for each in candidates]

@@ -1,39 +1,26 @@
 """Checking a data set once, before anything expensive starts, and indexing its lines.
 
-One pass over the file parses every line as training will, collects the facts that training plans
-with, names the first bad line (or skips and counts them), and writes an index for random access.
-Sources that are not lines of samples (runs, relevance judgements, BEIR folders, ir_datasets) become
-lines of ids first: see `raydist.data.samples_sources`.
+`raydist.data.samples_scan` passes over the lines. Sources that are not lines of samples (runs,
+relevance judgements, BEIR folders, ir_datasets) become lines of ids first: see
+`raydist.data.samples_sources`.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from raydist.data.rejects import Rejects
-from raydist.data.samples import FACTS, LINES, SampleFacts, StoredTexts
-from raydist.data.samples_formats import FORMATS, Texts, overrides, sniff
-from raydist.data.samples_sources import Input, Source, find_source, input_key
-from raydist.data.sources import compression_of, read_blocks
-from raydist.data.store import DocumentStore
-from raydist.errors import DataError
-from raydist.log import Progress, size
+from raydist.data.samples import FACTS, SampleFacts
+from raydist.data.samples_scan import scan
+from raydist.data.samples_sources import Input, find_source, input_key
 from raydist.manifest import fingerprint as hash_of
 from raydist.manifest import write_json
-from raydist.records import Sample
 
 __all__ = ["prepare"]
-
-_REJECTS = "rejects.jsonl"
-_MOST = 64  # counts of negatives from here on are one class
 
 
 def prepare(
@@ -101,8 +88,6 @@ def prepare(
         }
     )
     if (target / FACTS).exists():
-        import json
-
         known = SampleFacts.from_dict(json.loads((target / FACTS).read_text(encoding="utf-8")))
         if known.key == key:
             return known
@@ -121,192 +106,7 @@ def prepare(
         split=split,
         need_negatives=need_negatives,
     )
-    facts = _scan(source, target, name, on_bad, need_negatives, need_scores, max_rows)
+    facts = scan(source, target, name, on_bad, need_negatives, need_scores, max_rows)
     facts = replace(facts, key=key)
     write_json(target / FACTS, facts.to_dict())
     return facts
-
-
-def _scan(
-    source: Source,
-    target: Path,
-    name: str,
-    on_bad: str,
-    need_negatives: bool,
-    need_scores: bool,
-    max_rows: int,
-) -> SampleFacts:
-    files = [_plain(file, target, i) for i, file in enumerate(source.files)]
-    names = source.shown
-    (target / _REJECTS).unlink(missing_ok=True)
-    rejects = Rejects(target / _REJECTS) if on_bad == "skip" else None
-    texts: Texts = StoredTexts(
-        DocumentStore.open(source.documents) if source.documents else None,
-        DocumentStore.open(source.queries) if source.queries else None,
-    )
-    if source.checked:
-        texts = _Checked(texts)
-    format = source.format
-    lines, seen = array("q"), _Seen(need_negatives, need_scores)
-    total = sum(os.path.getsize(file) for file in files)
-    with Progress(f"check {name}", unit="samples", share_total=float(total)) as progress:
-        for number_of_file, file in enumerate(files):
-            for number, start, line in _lines(file):
-                if not line.strip():
-                    continue
-                try:
-                    if format is None:
-                        format = sniff(line, texts.has_documents)
-                    sample = FORMATS[format](line, texts)
-                    where = f"{names[number_of_file]}, line {number}"
-                    seen.add(sample, line, where)
-                except ValueError as error:
-                    excerpt = line[:200].decode("utf-8", "backslashreplace").strip()
-                    shown = names[number_of_file]
-                    if rejects is None:
-                        raise DataError.at(
-                            shown, number, excerpt, f"{error} (on_bad=skip goes on)"
-                        ) from None
-                    rejects.add(shown, number, excerpt, f"expected {error}")
-                    continue
-                finally:
-                    progress.advance(0, share=len(line))
-                lines.extend((number_of_file, start, start + len(line), number))
-                progress.advance(1, nbytes=len(line))
-                if max_rows and seen.rows >= max_rows:
-                    break
-            if max_rows and seen.rows >= max_rows:
-                break
-    rejected = rejects.count if rejects else 0
-    if not seen.rows:
-        first = f"; the first of {rejected} bad lines: {rejects.first}" if rejects else ""
-        raise DataError(f"{name} ({', '.join(names)}): no usable sample{first}")
-    np.save(target / LINES, np.frombuffer(lines, dtype=np.int64).reshape(-1, 4))
-    notes = list(source.notes)
-    if rejected:
-        notes.append(f"{rejected} bad lines skipped, see {target / _REJECTS}")
-    return seen.facts(
-        SampleFacts(
-            name=name,
-            format=format or "",
-            rows=seen.rows,
-            rejected=rejected,
-            files=tuple(os.path.abspath(file) for file in files),
-            notes=tuple(notes),
-            documents=str(source.documents or ""),
-            queries=str(source.queries or ""),
-        )
-    )
-
-
-class _Seen:
-    """The facts of the samples seen so far; the first one says what all of them must have."""
-
-    def __init__(self, need_negatives: bool, need_scores: bool) -> None:
-        self.rows = 0
-        self._need_negatives = need_negatives
-        self._need_scores = need_scores
-        self._first: Sample | None = None
-        self._answer: Sample | None = None
-        self._negatives: Counter[int] = Counter()
-        self._negative_answers = self._longest = 0
-        self._without = ""
-        self._low, self._high = float("inf"), float("-inf")
-        self._overrides: dict[str, int] = {}
-
-    def add(self, sample: Sample, line: bytes, where: str) -> None:
-        """Takes a sample in; ValueError if it does not go with the others."""
-        negatives = len(sample.documents) - sample.positives
-        first = self._first
-        if self._need_negatives and negatives < 1:
-            raise ValueError("at least one negative, which this training needs")
-        if self._need_scores and sample.scores is None:
-            raise ValueError("teacher scores (pos_scores and neg_scores), which distillation needs")
-        if first is None:
-            self._overrides = overrides(line)
-            self._first = first = sample
-        if first.scores is not None and sample.scores is None:
-            raise ValueError("teacher scores, as the first sample has them")
-        if first.labels is not None and sample.labels is None:
-            raise ValueError("labels, as the first sample has them")
-        if first.kind != sample.kind:
-            raise ValueError(
-                f"type {first.kind!r} as in the first sample, found {sample.kind!r}: "
-                "give each type as its own data set"
-            )
-        if sample.answer is not None:
-            self._answer = self._answer or sample
-            if self._answer.answer_scores is not None and sample.answer_scores is None:
-                raise ValueError("answer_scores, as the first answer has them")
-            self._negative_answers = max(self._negative_answers, len(sample.negative_answers))
-        if first.scores is not None and sample.scores:
-            self._low = min(self._low, *sample.scores)
-            self._high = max(self._high, *sample.scores)
-        if negatives < 1 and not self._without:
-            self._without = where
-        self._negatives[min(negatives, _MOST)] += 1
-        self._longest = max(self._longest, len(sample.documents))
-        self.rows += 1
-
-    def facts(self, facts: SampleFacts) -> SampleFacts:
-        """Returns the facts with what was seen filled in."""
-        first, answer = self._first, self._answer
-        assert first is not None
-        has_scores = first.scores is not None
-        return replace(
-            facts,
-            scores=has_scores,
-            lowest_score=self._low if has_scores else 0.0,
-            highest_score=self._high if has_scores else 0.0,
-            answers=answer is not None,
-            answer_scores=answer is not None and answer.answer_scores is not None,
-            negative_answers=self._negative_answers,
-            labels=first.labels is not None,
-            negatives=dict(sorted(self._negatives.items())),
-            longest=self._longest,
-            without_negatives=self._without,
-            kind=first.kind,
-            overrides=self._overrides,
-        )
-
-
-class _Checked:
-    """Stands in for texts where the ids were checked as they were written."""
-
-    def __init__(self, texts: Texts) -> None:
-        self.has_documents = texts.has_documents
-
-    def documents(self, doc_ids: Sequence[str]) -> list[str]:
-        return ["-"] * len(doc_ids)
-
-    def query(self, query_id: str) -> str:
-        return "-"
-
-
-def _lines(file: str) -> Iterator[tuple[int, int, bytes]]:
-    """Yields (line number from 1, byte offset, line)."""
-    offset = 0
-    with open(file, "rb") as source:
-        for number, line in enumerate(source, 1):
-            bom = 3 if number == 1 and line.startswith(b"\xef\xbb\xbf") else 0
-            yield number, offset + bom, line[bom:]
-            offset += len(line)
-
-
-def _plain(file: str, target: Path, number: int) -> str:
-    """Returns a local, uncompressed file with the same lines, made if there is none."""
-    local = os.path.expanduser(file.removeprefix("file://"))
-    compression = compression_of(file)
-    if compression is None and os.path.isfile(local):
-        return local
-    copy = target / f"lines-{number:05}{Path(file).suffixes[0] if Path(file).suffixes else ''}"
-    partial = copy.with_name(f".{copy.name}.part")
-    with (
-        Progress(f"unpack {Path(file).name}", unit="blocks") as progress,
-        open(partial, "wb") as out,
-    ):
-        for _, block in read_blocks(file, compression=compression):
-            out.write(block)
-            progress.advance(1, nbytes=len(block), note=size(out.tell()))
-    os.replace(partial, copy)
-    return str(copy)

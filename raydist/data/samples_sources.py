@@ -16,12 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.data import docstrings
+from raydist.data import docstrings, irds
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
-from raydist.data.samples_judged import judge_lists, samples_of
+from raydist.data.samples_judged import LeftOut, judge_lists, samples_of
 from raydist.data.sources import expand, fingerprint, head
 from raydist.data.store import DocumentStore
 from raydist.errors import DataError
+from raydist.log import Progress
 from raydist.manifest import fingerprint as hash_of
 from raydist.records import DOCUMENTS
 
@@ -44,7 +45,8 @@ def input_key(given: Input) -> str:
     how = arguments(given)
     paths = how.pop("path")
     several = [paths] if isinstance(paths, str) else list(paths)
-    content = [path if ":" in path else fingerprint(path) for path in several]
+    named = (irds.PREFIX, docstrings.PREFIX)  # their content has no files of its own
+    content = [path if path.startswith(named) else fingerprint(path) for path in several]
     return hash_of([content, how])
 
 
@@ -100,8 +102,8 @@ def find_source(
     """
     paths = [_docstrings(path) if path.startswith(docstrings.PREFIX) else path for path in paths]
     single = paths[0] if len(paths) == 1 else None
-    if single and single.startswith("irds:"):
-        return _irds(single.removeprefix("irds:"), folder, relevance)
+    if single and irds.is_dataset(single):
+        return _irds(single, folder, relevance)
     if single and _is_beir(single):
         corpus = corpus or os.path.join(single, "corpus.jsonl")
         queries = queries or os.path.join(single, "queries.jsonl")
@@ -126,18 +128,20 @@ def find_source(
     ranked: Input | None = files[0] if kind == "run" else run
     if len(files) > 1:
         raise DataError(f"{', '.join(paths)}: give several runs or judgements as data sets of own")
-    lines, notes = samples_of(
+    left_out = LeftOut()
+    lines = samples_of(
         {query.query_id: query.text for query in read_queries(**arguments(queries))},
         qrels=read_qrels(**arguments(judged)) if judged else None,
         run=read_run(**arguments(ranked)) if ranked else None,
         known=DocumentStore.open(documents),
+        left_out=left_out,
         positives=positives,
         relevance=relevance,
         need_negatives=need_negatives,
     )
-    _refuse_nothing(paths, lines, notes)
-    made = (_write(folder, lines),)
-    return Source(made, "ids" if judged else "lists", documents, None, True, notes, tuple(paths))
+    made = _write(folder, lines, paths, left_out)
+    kind = "ids" if judged else "lists"
+    return Source(made, kind, documents, None, True, left_out.notes, tuple(paths))
 
 
 def _relabelled(
@@ -151,26 +155,33 @@ def _relabelled(
             f"qrels = {arguments(qrels)['path']}: {source.files[0]} holds samples, which need no "
             "judgements; they go with a run, or with sampler.kind=negatives"
         )
-    lines, notes = judge_lists(source.files, read_qrels(**arguments(qrels)), relevance)
-    _refuse_nothing(source.files, lines, notes)
-    made = (_write(folder, lines),)
-    return Source(made, "ids", source.documents, source.queries, False, notes, source.files)
+    left_out = LeftOut()
+    lines = judge_lists(source.files, read_qrels(**arguments(qrels)), relevance, left_out)
+    made = _write(folder, lines, source.files, left_out)
+    return Source(
+        made, "ids", source.documents, source.queries, False, left_out.notes, source.files
+    )
 
 
-def _refuse_nothing(paths: Sequence[str], lines: Sequence[object], notes: Sequence[str]) -> None:
-    if not lines:
-        reasons = f" ({'; '.join(notes)})" if notes else ""
-        raise DataError(f"{', '.join(paths)}: no usable sample{reasons}")
-
-
-def _write(folder: Path, lines: Iterable[Mapping[str, Any]]) -> str:
+def _write(
+    folder: Path, lines: Iterable[Mapping[str, Any]], of: Sequence[str], left_out: LeftOut
+) -> tuple[str, ...]:
+    """Writes samples as they come; DataError where none comes."""
     path = folder / "samples.jsonl"
     partial = path.with_name(".samples.jsonl.part")
-    with open(partial, "w", encoding="utf-8") as out:
+    with (
+        open(partial, "w", encoding="utf-8") as out,
+        Progress(f"samples of {', '.join(of)}", unit="samples") as progress,
+    ):
         for line in lines:
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            progress.advance(1)
+    if not progress.done:
+        partial.unlink()
+        reasons = f" ({'; '.join(left_out.notes)})" if left_out.notes else ""
+        raise DataError(f"{', '.join(of)}: no usable sample{reasons}")
     os.replace(partial, path)
-    return str(path)
+    return (str(path),)
 
 
 def _docstrings(path: str) -> str:
@@ -231,33 +242,24 @@ def _query_store(queries: Input, parent: Path) -> Path:
     return folder
 
 
-def _irds(name: str, folder: Path, relevance: int) -> Source:
+def _irds(path: str, folder: Path, relevance: int) -> Source:
     """Samples of an ir_datasets id: its triples if it has them, else its judgements."""
-    try:
-        import ir_datasets
-    except ImportError:
-        raise DataError(f"irds:{name}: the package ir_datasets is not installed") from None
-    dataset = ir_datasets.load(name)
-    documents = _store(f"irds:{name}", folder.parent)
-    texts = {query.query_id: query.default_text() for query in dataset.queries_iter()}
-    if dataset.has_docpairs():
-        lines: Iterator[dict[str, Any]] | list[dict[str, Any]] = (
-            {
-                "query_id": pair.query_id,
-                "query": texts[pair.query_id],
-                "pos": [pair.doc_id_a],
-                "neg": [pair.doc_id_b],
-            }
-            for pair in dataset.docpairs_iter()
+    pairs = irds.pairs(path)
+    documents, left_out = _store(path, folder.parent), LeftOut()
+    if pairs is not None:  # ids are then checked as those in a file of the user's are
+        queries = _query_store(path, folder.parent)
+        lines: Iterator[dict[str, Any]] = (
+            {"query_id": query, "pos": [better], "neg": [worse]} for query, better, worse in pairs
         )
-        return Source((_write(folder, lines),), "ids", documents, None, True)
-    if not dataset.has_qrels():
-        raise DataError(f"irds:{name}: has neither docpairs nor qrels to train from")
-    lines, notes = samples_of(
-        texts,
-        qrels=dataset.qrels_dict(),
+        made = _write(folder, lines, [path], left_out)
+        return Source(made, "ids", documents, queries, made_of=(path,))
+    lines = samples_of(
+        {query.query_id: query.text for query in read_queries(path)},
+        qrels=read_qrels(path),
         run=None,
         known=DocumentStore.open(documents),
+        left_out=left_out,
         relevance=relevance,
     )
-    return Source((_write(folder, lines),), "ids", documents, None, True, notes)
+    made = _write(folder, lines, [path], left_out)
+    return Source(made, "ids", documents, None, True, left_out.notes, (path,))

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raydist import log
-from raydist.data.ids import IdList, filter_documents
+from raydist.data.ids import IdList, Missing, filter_documents
 from raydist.data.readers import read_split
-from raydist.errors import DataError
 
 __all__ = ["collect_rejects", "read_kept", "report_absent"]
 
@@ -41,12 +41,18 @@ def read_kept(
     return filter_documents(tables, keep, drop, missing="ignore")
 
 
-def report_absent(ids: str | None, found: int, missing: str) -> None:
-    """Complains if fewer documents than ids to keep were found, which no single split can know.
+def report_absent(
+    ids: str | None,
+    exclude_ids: str | None,
+    found: Iterable[pa.Array | pa.ChunkedArray],
+    missing: Missing,
+) -> None:
+    """Complains about ids to keep that were not found, which no single split can know.
 
     Args:
-        ids: the file of ids, None for no such file.
-        found: distinct documents of all splits.
+        ids: the file of ids to keep, None for no such file.
+        exclude_ids: the file of ids to leave out; those of them that are in both are not missed.
+        found: the ids of the documents of all splits.
         missing: `error`, `warn` or `ignore`.
 
     Raises:
@@ -54,13 +60,13 @@ def report_absent(ids: str | None, found: int, missing: str) -> None:
     """
     if ids is None or missing == "ignore":
         return
-    wanted = len(IdList.read(ids).ids)
-    if found >= wanted:
-        return
-    message = f"{ids}: {wanted - found:,} of {wanted:,} ids are not in the corpus"
-    if missing == "error":
-        raise DataError(f"{message} (corpus.missing=warn goes on)")
-    log.warn(message)
+    keep = IdList.read(ids)
+    seen = np.zeros(len(keep), bool)
+    left_out = () if exclude_ids is None else IdList.read(exclude_ids).ids
+    for part in (*found, pa.array(left_out, pa.string())):
+        position = keep.positions(part)
+        seen[position[position >= 0]] = True
+    keep.check({keep.ids[i] for i in np.flatnonzero(seen)}, missing, "corpus.missing")
 
 
 def collect_rejects(files: Iterable[Path], target: str | None) -> int:

@@ -18,10 +18,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from raydist.data.store_files import checksum
 from raydist.dense.exact import exact_search
 from raydist.dense.vectors import SHARDS, VectorShards
 from raydist.errors import ArtifactError, ConfigError
-from raydist.manifest import write_json
+from raydist.manifest import fingerprint, write_json
 from raydist.shards import Split, Stats, Work, shard_path, sharded_map
 
 __all__ = ["AnnIndex", "AnnKind", "build_ann"]
@@ -62,7 +63,7 @@ def build_ann(
         build_effort: candidates weighed when a node is linked (hnsw efConstruction).
         search_effort: candidates weighed in a search (hnsw efSearch).
         lists: cells (ivf_pq); 0 = about four times the square root of the rows.
-        probes: cells looked into (ivf_pq).
+        probes: cells looked into (ivf_pq), more where these hold too few candidates.
         subvectors: bytes per vector (ivf_pq); 0 = an eighth of the dimension.
         workers: Ray actors; 0 = in this process.
         cpus_per_worker: CPUs of an actor.
@@ -89,7 +90,7 @@ def build_ann(
         for start in range(0, rows, rows_per_part)
     ]
     keep = {name: facts[name] for name in ("dimension", "precision", "shards", "documents")}
-    sharded_map(
+    stats = sharded_map(
         splits,
         partial(_make_worker, str(folder), keep),
         folder / FOLDER,
@@ -100,9 +101,10 @@ def build_ann(
     )
     starts = [split["start"] for split in splits]
     about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}
+    about["crc32"] = [each["crc32"] for each in stats]
     shards = _shards(folder, keep)
     about["recall@10"] = AnnIndex(folder / FOLDER, about).recall(shards, _sample(shards))
-    write_json(folder / FOLDER / _ABOUT, about)
+    write_json(folder / FOLDER / _ABOUT, {**about, "check": fingerprint(about)})
     return about
 
 
@@ -129,7 +131,8 @@ def _make_worker(folder: str, facts: Mapping[str, Any]) -> Work:
         for row in range(start, stop, _BLOCK):
             index.add(np.ascontiguousarray(shards.read(row, min(row + _BLOCK, stop))))
         faiss.write_index(index, str(target))
-        return {"documents": stop - start, "bytes": target.stat().st_size}
+        size = target.stat().st_size
+        return {"documents": stop - start, "bytes": size, "crc32": checksum(target)}
 
     return work
 
@@ -183,6 +186,10 @@ class AnnIndex:
             raise ArtifactError(
                 f"{vectors}: has no approximate index; embed with ann.kind=hnsw or ivf_pq"
             ) from None
+        except (ValueError, RecursionError):
+            about = {}
+        if not isinstance(about, dict) or about.pop("check", None) != fingerprint(about):
+            raise ArtifactError(f"{folder / _ABOUT} is corrupted; delete {folder} and build again")
         return cls(folder, about)
 
     def _load(self) -> list[Any]:
@@ -191,15 +198,12 @@ class AnnIndex:
         if not self._parts:
             for number in range(len(self.about["starts"])):
                 path = shard_path(self.folder, number)
-                try:
-                    part: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
-                except RuntimeError as error:
-                    reason = str(error).splitlines()[0]
-                    raise ArtifactError(f"{path}: {reason}; delete it and build again") from None
-                if self.about["kind"] == "hnsw":
-                    part.hnsw.efSearch = self.about["search_effort"]
-                else:
-                    part.nprobe = self.about["probes"]
+                # FAISS trusts its files: a damaged one ends the process or finds other rows.
+                if not path.is_file() or checksum(path) != self.about["crc32"][number]:
+                    raise ArtifactError(
+                        f"{path} is missing or corrupted; delete {self.folder} and build again"
+                    )
+                part: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
                 self._parts.append(part)
         return self._parts
 
@@ -216,6 +220,9 @@ class AnnIndex:
         for start, part in zip(self.about["starts"], self._load()):
             if self.about["kind"] == "hnsw":
                 part.hnsw.efSearch = max(int(self.about["search_effort"]), wanted)
+            else:  # as many cells as hold the candidates
+                cells = -(-wanted * part.nlist // part.ntotal)
+                part.nprobe = min(part.nlist, max(int(self.about["probes"]), cells))
             rows = part.search(queries_QD, min(wanted, part.ntotal))[1]
             found.append(np.where(rows >= 0, rows + start, -1))
         rows_Qc = np.sort(np.concatenate(found, axis=1), axis=1)

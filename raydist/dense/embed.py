@@ -24,7 +24,7 @@ from raydist.models.batches import padding_waste
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows
 from raydist.models.fingerprint import model_fingerprint
-from raydist.models.preparation import prepare
+from raydist.models.preparation import check, prepare
 from raydist.shards import Split, Stats, Work, shard_path, sharded_map
 
 __all__ = ["default_dtype", "describe_model", "embed_corpus", "opened", "windows_of"]
@@ -69,11 +69,7 @@ def embed_corpus(
         JobError: a split keeps failing, or a vector is not finite.
     """
     options = dict(model_options or {})
-    facts = describe_model(model, options)
-    if precision == "binary" and facts["dimension"] % 8:
-        raise ConfigError(
-            f"precision=binary: a dimension of {facts['dimension']} is not a multiple of 8"
-        )
+    facts = describe_model(model, options, precision)
     make_worker = partial(
         _make_worker,
         read=read,
@@ -113,10 +109,12 @@ def opened(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
     return VectorShards.of_files(places, dict(facts))
 
 
-def describe_model(model: str | Path, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_model(
+    model: str | Path, options: Mapping[str, Any], precision: Precision = "float32"
+) -> dict[str, Any]:
     """Returns `dimension` and `model` (as named, folder, fingerprint, contract), without weights.
 
-    Contradictions between the options and the folder raise here, before any worker starts.
+    What the folder's model cannot do raises here, before anything is written.
     """
     folder = resolve_folder(model)
     asked = {
@@ -134,16 +132,22 @@ def describe_model(model: str | Path, options: Mapping[str, Any]) -> dict[str, A
             "dimensions",
         )
     }
-    places, contract, _ = prepare(folder, asked, bool(options.get("replace_contract")))
-    hidden = int(load_config(places[0]).hidden_size)
+    replaced = bool(options.get("replace_contract"))
+    places, contract, _ = prepare(folder, asked, replaced)
+    backbone, truncate = load_config(places[0]), int(options.get("truncate") or 0)
+    check(contract, backbone, truncate)
+    dimension = truncate or int(backbone.hidden_size)
+    if precision == "binary" and dimension % 8:
+        raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
+    given = {name: value for name, value in asked.items() if value is not None}
     named = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
     return {
-        "dimension": int(options.get("truncate") or hidden),
+        "dimension": dimension,
         "model": {
             "path": named,
             "folder": str(folder.absolute()),
             "fingerprint": model_fingerprint(folder),
-            "asked": {name: value for name, value in asked.items() if value is not None},
+            "asked": given | ({"replace_contract": True} if replaced else {}),
             "pooling": contract.pooling,
             "normalize": contract.normalize,
         },

@@ -107,15 +107,15 @@ class DenseRetriever:
 
     @property
     def doc_ids(self) -> pa.Array:
-        """All document ids in row order."""
+        """All document ids in row order (large_string: together they may exceed 2 GiB)."""
         if self._doc_ids is None:
-            combined = self.shards.doc_ids.combine_chunks()
-            self._doc_ids = combined if isinstance(combined, pa.Array) else combined.chunk(0)
+            parts = [part.cast(pa.large_string()) for part in self.shards.doc_ids.chunks]
+            self._doc_ids = pa.concat_arrays(parts or [pa.array([], pa.large_string())])
         return self._doc_ids
 
     def only(self, doc_ids: Iterable[str]) -> DenseAmong:
         """Returns this search among these documents alone; ids that are not here do not matter."""
-        wanted = pa.array(list(doc_ids), pa.string())
+        wanted = pa.array(list(doc_ids), pa.large_string())
         flags = pc.is_in(self.doc_ids, value_set=wanted)
         return DenseAmong(self, flags.to_numpy(zero_copy_only=False))
 
@@ -145,7 +145,7 @@ class DenseRetriever:
             table = pa.table(
                 [
                     names.take(pa.array(np.repeat(np.arange(len(queries)), width))),
-                    self.doc_ids.take(pa.array(rows_Qk[found_Qk])),
+                    self.doc_ids.take(pa.array(rows_Qk[found_Qk])).cast(pa.string()),
                     pa.array(scores_Qk[found_Qk]),
                 ],
                 schema=RUN,

@@ -1,8 +1,9 @@
 """Vector shards: what `embed` writes and dense search reads, memory-mapped.
 
 A folder holds `shards/00000/vectors.arrow`, `shards/00001/...` and a manifest. A shard is an Arrow
-IPC file, not compressed, of `doc_id, vector` (and `scale` for int8), so that a reader maps it. Rows
-are numbered through the shards in order: a row number is the corpus order.
+IPC file, not compressed, of `doc_id, vector` (and `scale` for int8), so that a reader maps it, with
+checksums in `vectors.json`. Rows are numbered through the shards in order: a row number is the
+corpus order.
 
 Shapes: N rows in all, n rows of a block, D dimensions.
 """
@@ -17,7 +18,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
-from raydist.errors import ArtifactError
+from raydist.dense.sections import Section, open_sections, seal
+from raydist.errors import ArtifactError, ConfigError
 from raydist.manifest import read_manifest
 
 __all__ = [
@@ -57,11 +59,20 @@ def encode(vectors_nD: np.ndarray, precision: Precision) -> tuple[np.ndarray, np
     """Returns the stored form of float32 vectors, and the scale of each row for int8.
 
     int8 keeps `round(127 v / max|v|)` with the row's `max|v| / 127`; binary keeps signs.
+
+    Raises:
+        ConfigError: a value is beyond float16.
     """
     match precision:
         case "float32":
             return np.ascontiguousarray(vectors_nD, np.float32), None
         case "float16":
+            most = float(np.abs(vectors_nD).max(initial=0))
+            if most > float(np.finfo(np.float16).max):
+                raise ConfigError(
+                    f"precision=float16: a vector has a value of {most:g}, float16 ends at 65504; "
+                    "use float32 or int8"
+                )
             return vectors_nD.astype(np.float16), None
         case "int8":
             scale_n = np.abs(vectors_nD).max(axis=1, initial=0).astype(np.float32) / 127
@@ -96,18 +107,22 @@ class VectorWriter:
         self.schema = vector_schema(dimension, precision)
         self.precision: Precision = precision
         self.rows = 0
-        self._file = pa.OSFile(str(folder / FILE), "wb")
+        self._path = folder / FILE
+        self._file = pa.OSFile(str(self._path), "wb")
         self._writer = pa.ipc.new_file(self._file, self.schema)
 
     def __enter__(self) -> VectorWriter:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
         self._writer.close()
         self._file.close()
+        if kind is None:
+            seal(self._path)
 
     def append(self, doc_ids: Sequence[str] | pa.Array, vectors_nD: np.ndarray) -> None:
-        """Adds rows; `vectors_nD` is float32."""
+        """Adds at least one row; `vectors_nD` is float32."""
+        assert len(vectors_nD)
         stored, scale_n = encode(vectors_nD, self.precision)
         field = self.schema.field("vector").type
         flat = pa.array(stored.reshape(-1), field.value_type)
@@ -127,6 +142,7 @@ class VectorShards:
 
     Attributes:
         batches: all record batches in row order, mapped.
+        sections: the batches' vectors in their files, checked when first read; none in memory.
         offsets: the first row of each batch, and the number of rows at the end.
         dimension: D.
         precision: how vectors are stored.
@@ -134,6 +150,7 @@ class VectorShards:
     """
 
     batches: tuple[pa.RecordBatch, ...]
+    sections: tuple[Section, ...]
     offsets: np.ndarray
     dimension: int
     precision: Precision
@@ -154,17 +171,17 @@ class VectorShards:
     def of_files(cls, shards: Sequence[Path], manifest: dict[str, Any]) -> VectorShards:
         """Maps shard folders in the given order."""
         batches: list[pa.RecordBatch] = []
+        sections: list[Section] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
         for shard in shards:
             path = shard / FILE
-            try:
-                reader = pa.ipc.open_file(pa.memory_map(str(path)))
-                batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise ArtifactError(f"{path}: {error}; embed the corpus again") from None
+            data, vectors = open_sections(path)
+            reader = pa.ipc.open_file(data)
             if reader.schema != schema:
                 raise ArtifactError(f"{path}: holds {reader.schema}, the manifest says {schema}")
-        found = cls._of(batches, schema, manifest)
+            batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
+            sections += vectors
+        found = cls._of(batches, sections, schema, manifest)
         if "documents" in manifest and len(found) != int(manifest["documents"]):
             raise ArtifactError(
                 f"{shards[0].parent}: {len(found)} vectors, the manifest says "
@@ -179,16 +196,21 @@ class VectorShards:
         flat = pa.array(np.ascontiguousarray(vectors_ND, np.float32).reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
         batch = pa.record_batch([pa.array(doc_ids, pa.string()), column], schema=schema)
-        return cls._of([batch], schema, {})
+        return cls._of([batch], [], schema, {})
 
     @classmethod
     def _of(
-        cls, batches: Sequence[pa.RecordBatch], schema: pa.Schema, manifest: dict[str, Any]
+        cls,
+        batches: Sequence[pa.RecordBatch],
+        sections: Sequence[Section],
+        schema: pa.Schema,
+        manifest: dict[str, Any],
     ) -> VectorShards:
         offsets = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
         metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         precision: Any = metadata["precision"]
-        return cls(tuple(batches), offsets, int(metadata["dimension"]), precision, manifest)
+        dimension = int(metadata["dimension"])
+        return cls(tuple(batches), tuple(sections), offsets, dimension, precision, manifest)
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
@@ -224,6 +246,8 @@ class VectorShards:
         return out
 
     def _stored(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.sections:
+            self.sections[number].check()
         batch = self.batches[number]
         width = batch["vector"].type.list_size
         stored = batch["vector"].flatten().to_numpy(zero_copy_only=True).reshape(-1, width)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +15,32 @@ from raydist.evaluation.mirror import Mirror
 from raydist.evaluation.report import Report, per_query, report, shown
 from raydist.records import Qrels, Run
 
-__all__ = ["draw", "record_evaluation", "record_report", "record_validation"]
+__all__ = ["Evaluated", "draw", "record_evaluation", "record_report", "record_validation"]
 
 
-def draw(
-    table: Report,
-    found: Mapping[str, Evaluation],
-    runs: Mapping[str, Run],
-    qrels: Qrels,
-    folder: Path,
-) -> list[Path]:
-    """Writes the figures of a report into a folder and returns their paths.
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """Runs by name, their judgements, their evaluations, and how these compare."""
+
+    runs: Mapping[str, Run]
+    qrels: Qrels
+    found: Mapping[str, Evaluation]
+    table: Report
+
+    def per_query(self) -> Any:
+        """Returns an Arrow table of the values per query and their differences to the baseline."""
+        return per_query(self.found, self.table.baseline)
+
+
+def draw(evaluated: Evaluated, folder: Path) -> list[Path]:
+    """Writes the figures of an evaluation into a folder and returns their paths.
 
     Args:
-        table: the report; its baseline decides whether there is something to compare.
-        found: evaluations by the runs' names.
-        runs: the runs.
-        qrels: their judgements.
+        evaluated: its table's baseline decides whether there is something to compare.
         folder: made if need be.
     """
+    found, table = evaluated.found, evaluated.table
+    runs, qrels = evaluated.runs, evaluated.qrels
     measures = next(iter(found.values())).measures
     made = {
         "box": figures.box_plot({m: {r: e.of(m) for r, e in found.items()} for m in measures}),
@@ -56,25 +65,12 @@ def draw(
     return [figures.save(figure, folder / f"{name}.png") for name, figure in made.items()]
 
 
-def record_report(
-    mirror: Mirror,
-    table: Report,
-    found: Mapping[str, Evaluation],
-    runs: Mapping[str, Run],
-    qrels: Qrels,
-    parameters: Mapping[str, Any],
-) -> None:
+def record_report(mirror: Mirror, evaluated: Evaluated, parameters: Mapping[str, Any]) -> None:
     """Records a whole report: parameters, figures, the table and the values per query."""
     mirror.params(parameters)
-    mirror.tags({"raydist.verb": "evaluate", "raydist.notes": "; ".join(table.notes)})
-    draw(table, found, runs, qrels, mirror.folder / "figures")
-    mirror.artifact(mirror.folder / "figures", "figures")
-    text = mirror.folder / "report.md"
-    text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
-    mirror.artifact(text)
-    mirror.table(
-        _columns(per_query(_baseline_last(found, table.baseline), table.baseline)), "per_query.json"
-    )
+    notes = "; ".join(evaluated.table.notes)
+    mirror.tags({"raydist.verb": "evaluate", "raydist.notes": notes})
+    _record(mirror, evaluated, mirror.folder)
 
 
 def record_evaluation(
@@ -86,7 +82,8 @@ def record_evaluation(
         if row.run != name:
             continue
         values[row.measure] = row.mean
-        values |= {f"{row.measure}/low": row.interval.low, f"{row.measure}/high": row.interval.high}
+        ends = {"low": row.interval.low, "high": row.interval.high}
+        values |= {f"{row.measure}/{k}": end for k, end in ends.items() if math.isfinite(end)}
         if row.paired is not None and row.p is not None:
             values[f"{row.measure}/difference"] = row.paired.difference
             values[f"{row.measure}/p_corrected"] = row.p
@@ -117,20 +114,25 @@ def record_validation(
     """
     baseline = next(iter(found))
     table = report(found, baseline=baseline if len(found) > 1 else None)
-    draw(table, found, runs, qrels, folder / "figures")
-    mirror.artifact(folder / "figures", f"validation/{id}/figures")
+    within = f"validation/{id}"
     for name, run in runs.items():
         path = folder / "runs" / f"{_file(name)}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         run.write(path)
-        mirror.artifact(path, f"validation/{id}/runs")
-    mirror.table(
-        _columns(per_query(_baseline_last(found, table.baseline), table.baseline)),
-        f"validation/{id}/per_query.json",
-    )
+        mirror.artifact(path, f"{within}/runs")
+    _record(mirror, Evaluated(runs, qrels, found, table), folder, within)
+
+
+def _record(mirror: Mirror, evaluated: Evaluated, folder: Path, within: str = "") -> None:
+    """Writes figures and table to `folder`, and records them and the values per query."""
+    draw(evaluated, folder / "figures")
+    mirror.artifact(folder / "figures", f"{within}/figures".lstrip("/"))
     text = folder / "report.md"
-    text.write_text(shown(table, "markdown") + "\n", encoding="utf-8")
-    mirror.artifact(text, f"validation/{id}")
+    text.write_text(shown(evaluated.table, "markdown") + "\n", encoding="utf-8")
+    mirror.artifact(text, within)
+    baseline = evaluated.table.baseline
+    values = per_query(_baseline_last(evaluated.found, baseline), baseline)
+    mirror.table(_columns(values), f"{within}/per_query.json".lstrip("/"))
 
 
 def _columns(table: Any) -> dict[str, Sequence[Any]]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from raydist.errors import ArtifactError
-from raydist.evaluation.mirror import EVENTS, METRICS, read_lines
+from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
 from raydist.evaluation.names import metric_name
 from raydist.log import say, warn
 
@@ -32,6 +33,16 @@ class Value(NamedTuple):
     value: float
     step: int
     time_ms: int
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """Values of one request, and what is known of them when they were taken."""
+
+    values: list[Value] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    refused: list[str] = field(default_factory=list)
 
 
 class Refused(Exception):
@@ -152,23 +163,22 @@ class Follower:
     def _send_some(self) -> bool:
         """Sends one chunk; False when nothing is left. Events go first, an end goes last."""
         end = None
-        for record, after in read_lines(self.folder / EVENTS, self._offset(EVENTS)):
+        for record, after in self._new(EVENTS):
             if record["event"] == "end":
                 end = record, after
                 break
             self._event(record)
             self._sent(EVENTS, after)
-        values: list[Value] = []
-        offset = 0
-        for record, after in read_lines(self.folder / METRICS, self._offset(METRICS)):
+        chunk, reached = _Chunk(), None
+        for record, after in self._new(METRICS):
+            reached = after
             found = {k: v for k, v in record.items() if k not in ("step", "time")}
-            values += self._values(found, record["step"], record["time"])
-            offset = after
-            if len(values) >= _CHUNK:
+            self._add(chunk, found, record["step"], record["time"])
+            if len(chunk.values) >= _CHUNK:
                 break
-        if offset:
-            self._send(self._store.values, values)
-            self._sent(METRICS, offset)
+        if reached is not None:
+            self._send_values(chunk)
+            self._sent(METRICS, reached)
             return True
         if end is not None:
             if self.skipped:
@@ -181,8 +191,9 @@ class Follower:
     def _event(self, record: dict[str, Any]) -> None:
         match record["event"]:
             case "metrics":
-                values = self._values(record["values"], record["step"], record["time"])
-                self._send(self._store.values, values)
+                chunk = _Chunk()
+                self._add(chunk, record["values"], record["step"], record["time"])
+                self._send_values(chunk)
             case "params":
                 self._send(self._store.params, record["values"])
             case "tags":
@@ -207,28 +218,31 @@ class Follower:
         else:
             known[str(record["step"])] = model_id
 
-    def _values(self, values: Mapping[str, Any], step: int, time_ms: int) -> list[Value]:
-        found, renamed = [], {}
+    def _add(self, chunk: _Chunk, values: Mapping[str, Any], step: int, time_ms: int) -> None:
         names: dict[str, str] = self.state["names"]
         for name, value in values.items():
             if value in ("NaN", "Infinity", "-Infinity"):
-                self.state["skipped"] += 1
+                chunk.skipped += 1
                 continue
             if not isinstance(value, int | float):
                 continue
             short = metric_name(name)
-            owner = names.get(short)
-            if owner is None:
-                names[short] = name
-                if short != name:
-                    renamed[f"metric.{short}"] = name
-            elif owner != name:
-                self._refuse(f"{name!r} would be logged as {short!r}, like {owner!r}")
-                continue
-            found.append(Value(short, float(value), int(step), int(time_ms)))
+            owner = names.get(short) or chunk.names.setdefault(short, name)
+            if owner == name:
+                chunk.values.append(Value(short, float(value), int(step), int(time_ms)))
+            else:
+                chunk.refused.append(f"{name!r} would be logged as {short!r}, like {owner!r}")
+
+    def _send_values(self, chunk: _Chunk) -> None:
+        """Sends values; what is known of them counts once they were taken."""
+        renamed = {f"metric.{short}": name for short, name in chunk.names.items() if short != name}
         if renamed:
             self._send(self._store.tags, renamed)
-        return found
+        self._send(self._store.values, chunk.values)
+        self.state["names"] |= chunk.names
+        self.state["skipped"] += chunk.skipped
+        for why in chunk.refused:
+            self._refuse(why)
 
     def _send(self, send: Any, *args: Any) -> None:
         try:
@@ -241,19 +255,24 @@ class Follower:
             warn(f"tracking: left out: {why}")
         self.state["refused"] += 1
 
-    def _offset(self, name: str) -> int:
-        """Where to go on; 0 for a file that was rewritten: a resumed run cuts its record."""
-        sent = self.state["sent"].get(name)
-        path = self.folder / name
-        if not sent or not path.exists():
-            return 0
-        found = path.stat()
-        same = sent["file"] == found.st_ino and sent["offset"] <= found.st_size
-        return int(sent["offset"]) if same else 0
+    def _new(self, name: str) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
+        """Yields (record, mark after it) of what was not sent.
 
-    def _sent(self, name: str, offset: int) -> None:
-        file = (self.folder / name).stat().st_ino
-        self.state["sent"][name] = {"file": file, "offset": offset}
+        A file that was rewritten is read from its beginning: a resumed run cuts its record. So a
+        mark names the file that was read, whatever has its place by then.
+        """
+        path = self.folder / name
+        if not path.exists():
+            return
+        sent = self.state["sent"].get(name, {"file": -1, "offset": 0})
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            same = sent["file"] == found.st_ino and sent["offset"] <= found.st_size
+            for record, after in lines_of(file, int(sent["offset"]) if same else 0):
+                yield record, {"file": found.st_ino, "offset": after}
+
+    def _sent(self, name: str, mark: Mapping[str, int]) -> None:
+        self.state["sent"][name] = dict(mark)
         self.save()
 
 

@@ -100,6 +100,14 @@ def direction(name: str) -> int:
     return 0 if bare or measure.NAME in _NOT_A_QUALITY else 1
 
 
+def is_sum(name: str) -> bool:
+    """Returns whether a measure is added up over the queries, such as NumRelRet."""
+    import ir_measures
+
+    measure = next(iter(parse([name]).values()))
+    return isinstance(measure.aggregator(), ir_measures.measures.base.SumAgg)
+
+
 def better(value: float, than: float, direction: int = 1, min_delta: float = 0.0) -> bool:
     """Returns whether a value is strictly better by more than `min_delta`; NaN never is."""
     return direction * (value - than) > min_delta

@@ -13,9 +13,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["EVENTS", "METRICS", "Mirror", "read_lines", "to_json"]
+__all__ = ["EVENTS", "METRICS", "Mirror", "lines_of", "read_lines", "to_json"]
 
 METRICS = "metrics.jsonl"
 EVENTS = "tracking.jsonl"
@@ -96,15 +96,19 @@ class Mirror:
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
     """Yields (record, offset after it) from a byte offset on; a half-written last line is left."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        file.seek(offset)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            offset += len(line)
-            yield json.loads(line.decode("utf-8", "surrogatepass")), offset
+    if path.exists():
+        with open(path, "rb") as file:
+            yield from lines_of(file, offset)
+
+
+def lines_of(file: BinaryIO, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yields what `read_lines` does, of an open file."""
+    file.seek(offset)
+    for line in file:
+        if not line.endswith(b"\n"):
+            return
+        offset += len(line)
+        yield json.loads(line.decode("utf-8", "surrogatepass")), offset
 
 
 def to_json(value: Any) -> Any:

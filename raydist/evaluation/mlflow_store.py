@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from raydist.errors import JobError
 from raydist.evaluation.follower import Refused, Value
 from raydist.evaluation.names import metric_name
 
-__all__ = ["MlflowStore", "connect", "create_run", "give_up", "mlflow_errors"]
+__all__ = [
+    "MlflowStore",
+    "connect",
+    "create_run",
+    "download",
+    "give_up",
+    "mlflow_errors",
+    "read_artifact",
+]
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -134,6 +143,8 @@ def connect(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("alembic").setLevel(logging.ERROR)
     with mlflow_errors(uri):
         if uri.startswith("sqlite:///"):
@@ -162,6 +173,34 @@ def create_run(client: Any, state: Mapping[str, Any], artifacts: str | None) -> 
     tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
     run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
     return {"experiment_id": experiment_id, "run_id": run.info.run_id}
+
+
+def read_artifact(client: Any, uri: str) -> str | None:
+    """Returns the text of `runs:/RUN_ID/PATH`, None where it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    _, _, place = uri.partition("runs:/")
+    run_id, _, path = place.partition("/")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = client.download_artifacts(run_id, path, folder)
+            return Path(found).read_text(encoding="utf-8")
+    except (MlflowException, OSError):
+        return None
+
+
+def download(uri: str, source: str, target: Path) -> None:
+    """Copies a folder of artifacts to a local place, where it appears when it is complete."""
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        found = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri)
+        try:
+            os.rename(found, target)
+        except OSError:
+            if not target.is_dir():  # else another process was quicker
+                raise
 
 
 def give_up(client: Any, run_id: str) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from raydist.evaluation.mlflow_store import connect, mlflow_errors
+from raydist.evaluation.mlflow_store import connect, create_run, mlflow_errors, read_artifact
+from raydist.evaluation.names import metric_name
+from raydist.evaluation.provenance import facts
 from raydist.evaluation.significance import compare
 
 __all__ = ["Promotion", "promote"]
@@ -39,15 +41,19 @@ def promote(
     alias: str = "champion",
     metric: str,
     values: Mapping[str, float],
+    fingerprint: str,
     run_id: str | None = None,
     model_id: str | None = None,
+    upload: bool = False,
+    experiment: str = "raydist",
     level: float = 0.05,
 ) -> Promotion:
     """Registers a model and moves an alias to it if it beats the alias's present holder.
 
     The holder is beaten if the mean over the queries that both were measured on is higher and a
-    paired t-test gives p < `level`; without a holder the alias is simply set. The values are
-    kept as `per_query.json` in `source`, which the version's tags name.
+    paired t-test gives p < `level`; without a holder, or where the holder is the same model in
+    another folder, the alias is simply set. The values are an artifact of the run that made the
+    model, which the version's tags name: they outlive the folder.
 
     Args:
         uri: MLflow's URI.
@@ -56,48 +62,73 @@ def promote(
         alias: for example `champion`.
         metric: measure that decides; the holder must have been measured by the same one.
         values: this model's value for each query.
-        run_id: run that made the model.
+        fingerprint: of the model; a version of this fingerprint and folder is taken as it is.
+        run_id: run that made the model; one is created for a new version if it is not known.
         model_id: LoggedModel that it is.
+        upload: keep the model's files among the run's artifacts, as where `source` will not stay;
+            an MLflow server, which takes no folder of ours for a source, gets them in any case.
+        experiment: of a run that is created.
         level: of significance.
 
     Raises:
         JobError: MLflow cannot be reached or refuses.
     """
-    folder = Path(source).absolute()
-    record = folder / "per_query.json"
-    record.write_text(json.dumps({"metric": metric, "values": dict(values)}), encoding="utf-8")
     client = connect(uri)
     with mlflow_errors(uri):
+        upload = upload or uri.startswith(("http://", "https://"))
+        place = Path(source).absolute().as_uri()
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
-        tags = {"metric": metric, "mean": f"{sum(values.values()) / max(len(values), 1):.6f}"}
-        made = client.create_model_version(
-            name, folder.as_uri(), run_id, {**tags, "per_query": str(record)}, model_id=model_id
-        )
-        version = int(made.version)
-        registered = client.get_registered_model(name)
-        if alias not in registered.aliases:
-            client.set_registered_model_alias(name, alias, str(version))
-            return Promotion(version, True, f"{name} had no {alias}")
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [each for each in versions if each.tags.get("fingerprint") == fingerprint]
+        made = next((each for each in same if upload or each.source == place), None)
+        tag = f"per_query.{metric_name(metric)}"
+        if run_id is None and (made is None or tag not in made.tags):
+            state = {"uri": uri, "experiment": experiment, "name": name, "tags": facts()}
+            run_id = create_run(client, state, None)["run_id"]
+            client.set_terminated(run_id)
+        if made is None:
+            if upload:
+                inside = f"registered/{name}-{fingerprint}"
+                client.log_artifacts(run_id, str(source), inside)
+                place = f"runs:/{run_id}/{inside}"
+            # MLflow's own stores forget `model_id`, so it is a tag as well.
+            tags = {"fingerprint": fingerprint} | ({"model_id": model_id} if model_id else {})
+            made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
+        version = str(made.version)
+        if tag not in made.tags:
+            file = f"registered/{name}-{version}/{metric_name(metric)}.json"
+            client.log_text(run_id, json.dumps(dict(values)), file)
+            mean = sum(values.values()) / max(len(values), 1)
+            client.set_model_version_tag(name, version, metric_name(metric), f"{mean:.6f}")
+            client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
+
+        def won(reason: str) -> Promotion:
+            client.set_registered_model_alias(name, alias, version)
+            return Promotion(int(version), True, reason)
+
+        if alias not in client.get_registered_model(name).aliases:
+            return won(f"{name} had no {alias}")
         holder = client.get_model_version_by_alias(name, alias)
-        try:
-            old = json.loads(Path(holder.tags["per_query"]).read_text(encoding="utf-8"))
-        except (KeyError, OSError, ValueError):
-            old = {"metric": "unknown", "values": {}}
-        common = sorted(old["values"].keys() & values.keys())
-        if old["metric"] != metric or len(common) < 2:
-            why = f"{alias} is version {holder.version}, whose {metric} per query is not known"
-            return Promotion(version, False, f"{why}: nothing to test against")
-        result = compare(
-            np.array([values[q] for q in common]), np.array([old["values"][q] for q in common])
+        if str(holder.version) == version:
+            return Promotion(int(version), True, f"version {version} is {alias} already")
+        if holder.tags.get("fingerprint") == fingerprint:
+            return won(f"version {version} is the same model as version {holder.version}")
+        text = read_artifact(client, holder.tags.get(tag, ""))
+        old: dict[str, float] = json.loads(text) if text is not None else {}
+        common = sorted(old.keys() & values.keys())
+        if len(common) < 2:
+            return Promotion(
+                int(version),
+                False,
+                f"{alias} is version {holder.version}, whose {metric} is not known of these "
+                f"queries: nothing to test against; remove the alias in MLflow to set it untested",
+            )
+        result = compare(np.array([values[q] for q in common]), np.array([old[q] for q in common]))
+        better = result.difference > 0 and result.p < level
+        reason = (
+            f"version {version} {'beats' if better else 'does not beat'} version {holder.version}: "
+            f"{metric} {result.difference:+.4f} on {len(common)} queries, {result.test}, "
+            f"p = {result.p:.3g}"
         )
-        won = result.difference > 0 and result.p < level
-        if won:
-            client.set_registered_model_alias(name, alias, str(version))
-        verb = "beats" if won else "does not beat"
-        return Promotion(
-            version,
-            won,
-            f"version {version} {verb} version {holder.version}: {metric} {result.difference:+.4f} "
-            f"on {len(common)} queries, {result.test}, p = {result.p:.3g}",
-        )
+        return won(reason) if better else Promotion(int(version), False, reason)

@@ -6,25 +6,30 @@ import re
 from urllib.parse import unquote, urlsplit
 
 from raydist.errors import ConfigError
-from raydist.evaluation.mlflow_store import connect, mlflow_errors
+from raydist.evaluation.mlflow_store import connect, download, mlflow_errors
+from raydist.manifest import fingerprint
+from raydist.storage import cache_folder
 
 __all__ = ["REGISTERED", "registered"]
 
 REGISTERED = "models:/"
 """What a reference to a registered model begins with."""
 
+_ARTIFACTS = ("runs", "models", "mlflow-artifacts")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def registered(reference: str, uri: str) -> tuple[str, str]:
     """Returns a registered model's folder (or the URI of one) and its version.
 
+    What lies among MLflow's artifacts is copied to the cache first.
+
     Args:
         reference: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
         uri: MLflow's, from `resolve_uri`.
 
     Raises:
-        ConfigError: the reference is of another form, or the version is no plain folder.
+        ConfigError: the reference is of another form.
         JobError: MLflow cannot be reached, or has no such model.
     """
     found = _REFERENCE.fullmatch(reference)
@@ -36,12 +41,12 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
             model = client.get_model_version_by_alias(found["name"], found["alias"])
         else:
             model = client.get_model_version(found["name"], found["version"])
-    parts = urlsplit(model.source)
+        parts = urlsplit(model.source)
+        if parts.scheme in _ARTIFACTS:
+            copy = cache_folder() / "registered" / fingerprint([uri, model.source])
+            if not copy.is_dir():
+                download(uri, model.source, copy)
+            return str(copy), str(model.version)
     if parts.scheme in ("", "file"):
         return unquote(parts.path), str(model.version)
-    if parts.scheme in ("runs", "models", "mlflow-artifacts"):
-        raise ConfigError(
-            f"{reference}: version {model.version} lies in {model.source}; serve versions that "
-            "name a folder or its URI, as `raydist export alias=...` registers them"
-        )
     return str(model.source), str(model.version)

@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from raydist.evaluation.measures import Evaluation, Interval, interval
+from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
 from raydist.evaluation.significance import Paired, compare, holm
 
 __all__ = ["Report", "Row", "per_query", "report", "shown", "write_table"]
 
 Format = Literal["table", "markdown", "tsv", "json"]
+_NONE = Interval(float("nan"), float("nan"), "none")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One run's result by one measure; the last two are None for the baseline or without one."""
+    """One run's result by one measure; the last two are None for the baseline or without one.
+
+    A measure that is added up over the queries has its sum for `mean`, and no interval.
+    """
 
     measure: str
     run: str
@@ -79,10 +83,12 @@ def report(
     """
     first = next(iter(evaluations.values()))
     rows: list[Row] = []
+    sums = [measure for measure in first.measures if is_sum(measure)]
+    how: dict[str, Any] = {"method": method, "level": level, "resamples": resamples, "seed": seed}
     for measure in first.measures:
         for run, found in evaluations.items():
             values = found.of(measure)
-            spread = interval(values, method=method, level=level, resamples=resamples, seed=seed)
+            spread = _NONE if measure in sums else interval(values, **how)
             paired = None
             if baseline is not None and run != baseline:
                 reference = evaluations[baseline].of(measure)
@@ -97,9 +103,15 @@ def report(
         for i, p in zip(places, holm(found_p)):
             row = rows[i]
             rows[i] = Row(row.measure, row.run, row.mean, row.interval, row.paired, p)
-    notes = [
-        f"intervals of the mean over {len(first.query_ids)} queries: {rows[0].interval.method}"
-    ]
+    notes = []
+    made = next((row.interval.method for row in rows if row.measure not in sums), None)
+    if made is not None:
+        notes.append(f"intervals of the mean over {len(first.query_ids)} queries: {made}")
+    if sums:
+        notes.append(
+            f"{', '.join(sums)}: the sum over the queries, without an interval"
+            + (", and the mean difference" if baseline is not None else "")
+        )
     tests = {row.paired.test for row in rows if row.paired is not None}
     if tests:
         over = "the runs of each measure" if family == "measure" else "all comparisons"

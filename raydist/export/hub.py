@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from raydist import log
 from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.export.model_card import model_card
 from raydist.export.provenance import Provenance, find_provenance
@@ -19,7 +20,7 @@ from raydist.models.crossencoder import CrossEncoderModel
 __all__ = ["check_push", "export_model", "push_folder"]
 
 _PROBE = ("what is retrieval?", "Retrieval finds what answers a question.", "")
-_NOT_PUSHED = ["manifest.json", ".job.json", "per_query.json", ".*"]
+_NOT_PUSHED = ["manifest.json", ".*"]
 
 
 def export_model(
@@ -68,6 +69,12 @@ def export_model(
         base_model=_base_model(about),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+    cap = model.contract.query_max_length
+    if isinstance(model, CrossEncoderModel) and cap:
+        log.warn(
+            f"{folder}: queries of more than {cap} tokens (query_max_length) score otherwise in "
+            "sentence-transformers, which knows no such cap; the card says so"
+        )
     return about
 
 

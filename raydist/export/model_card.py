@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -26,7 +27,8 @@ def model_card(
 ) -> str:
     """Returns the card as Markdown with YAML front matter; the same facts give the same bytes.
 
-    Absolute paths of the training configuration are shortened to their last part.
+    Of the training configuration it leaves out where outputs went; absolute paths are shortened to
+    their last part, and addresses lose what may let somebody in.
 
     Args:
         about: where the model comes from.
@@ -51,7 +53,7 @@ def model_card(
         doc.strip(),
         _what(contract, dimension) if bi else _what_pairs(contract),
         "## Usage",
-        _usage(name, contract) if bi else _usage_pairs(name),
+        _usage(name, contract) if bi else _usage_pairs(name, contract),
         *_results(about),
         *_training(about),
     ]
@@ -117,7 +119,11 @@ def _usage(name: str, contract: Contract) -> str:
     )
 
 
-def _usage_pairs(name: str) -> str:
+def _usage_pairs(name: str, contract: Contract) -> str:
+    note = (
+        f"raydist cuts queries to {contract.query_max_length} tokens, sentence-transformers does "
+        "not: cut longer ones yourself for the same scores."
+    )
     return "\n".join(
         [
             "```python",
@@ -133,6 +139,7 @@ def _usage_pairs(name: str) -> str:
             f"raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker={name} "
             "depth=100 out=reranked.txt",
             "```",
+            *(["", note] if contract.query_max_length else []),
         ]
     )
 
@@ -177,15 +184,22 @@ def _training(about: Provenance) -> list[str]:
     return ["## Training", *parts] if parts else []
 
 
+_OWN = ("out", "storage", "tracking")
+"""Fields that say where a run's outputs went, which is nobody else's business."""
+
+
 def _public(value: Any) -> Any:
-    """Leaves out what is not said, and what absolute paths tell of the machine."""
+    """Leaves out what is not said, and what paths and addresses tell of machine and owner."""
     if isinstance(value, Mapping):
-        shown = {name: _public(item) for name, item in value.items() if item is not None}
+        told = {name: item for name, item in value.items() if item is not None}
+        shown = {name: _public(item) for name, item in told.items() if name not in _OWN}
         return {name: item for name, item in shown.items() if item not in ({}, [])}
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
+    if isinstance(value, str) and re.match(r"/|~|file:|sqlite:", value):
         return PurePath(value).name
+    if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]*://", value):
+        return re.sub(r"://[^/@]*@", "://", value.split("?")[0])  # no user, password or token
     return value
 
 

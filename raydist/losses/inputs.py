@@ -29,6 +29,7 @@ class Targets:
         sizes_B: int64, documents of each query.
         mask_BD: true where a query has a document.
         targets_BD: teacher targets, 0 where padded, or None without a teacher.
+        scores_BD: the teacher's scores that they were made of.
         labels_BD: relevance grades, or None.
         hashes_P: int64 text hashes of the documents, or None.
         known_BK: int64 text hashes of all known positives of each query, the drawn one first; None
@@ -42,6 +43,7 @@ class Targets:
     sizes_B: Tensor
     mask_BD: Tensor
     targets_BD: Tensor | None = None
+    scores_BD: Tensor | None = None
     labels_BD: Tensor | None = None
     hashes_P: Tensor | None = None
     known_BK: Tensor | None = None

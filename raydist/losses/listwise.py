@@ -67,7 +67,7 @@ def listwise_softmax_ce(
         low, high = float(targets_BD.min()), float(targets_BD.max())
         raise DataError(
             f"listwise_softmax_ce: targets between {low:g} and {high:g}, allowed are 0 to 1; "
-            "target=minmax scales them"
+            "target=minmax scales a teacher's, loss.gains=true takes grades of any size"
         )
     positive_BD = targets_BD > 0
     rows_B = positive_BD.any(1)

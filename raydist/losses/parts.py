@@ -11,6 +11,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from raydist.losses import distillation, pairwise
 from raydist.losses.contrastive import Scope, ScopeScores, allowed_own, info_nce
@@ -131,7 +132,7 @@ def _contrastive_terms(
             scores.mask_BD,
             hashes_P=batch.targets.hashes_P if mask_duplicates else None,
             known_BK=batch.targets.known_BK,
-            teacher_BD=batch.targets.targets_BD,
+            teacher_BD=batch.targets.scores_BD,
             margin=teacher_margin,
         )
         terms[names[0]] = info_nce(scores, allowed_BD=allowed_BD)
@@ -170,7 +171,8 @@ def listwise(
     *,
     weight: float = 1.0,
     temperature: float = 1.0,
-    needs_teacher: bool = False,
+    by_labels: bool = False,
+    probabilities: bool = False,
 ) -> Part:
     """Returns a loss on each query's own list, for cross-encoders and bi-encoders alike.
 
@@ -179,20 +181,36 @@ def listwise(
         loss: takes (scores, targets, mask), its options already given.
         weight: of the term.
         temperature: divides the scores.
-        needs_teacher: labels do not serve as targets.
+        by_labels: the labels are its targets even where there is a teacher: what it looks for is
+            the positive, which a teacher need not like best.
+        probabilities: the student emits sigmoids of its scores; the loss gets their logarithms,
+            taken at once, for a sigmoid in float32 may be 0.
     """
     compute = partial(
-        _list_terms, name=name, loss=loss, temperature=temperature, needs_teacher=needs_teacher
+        _list_terms,
+        name=name,
+        loss=loss,
+        temperature=temperature,
+        by_labels=by_labels,
+        probabilities=probabilities,
     )
     return Part({name: weight}, compute)
 
 
 def _list_terms(
-    batch: Forward, *, name: str, loss: ListLoss, temperature: float, needs_teacher: bool
+    batch: Forward,
+    *,
+    name: str,
+    loss: ListLoss,
+    temperature: float,
+    by_labels: bool,
+    probabilities: bool,
 ) -> Terms:
     scores = batch.scores(temperature=temperature)
-    wanted_BD = batch.teacher(name) if needs_teacher else batch.grades(name)
-    return {name: loss(scores.own_BD, wanted_BD, scores.mask_BD)}
+    labels_BD = batch.targets.labels_BD if by_labels else None
+    wanted_BD = batch.grades(name) if labels_BD is None else labels_BD
+    emitted_BD = logsigmoid(scores.own_BD) if probabilities else scores.own_BD
+    return {name: loss(emitted_BD, wanted_BD, scores.mask_BD)}
 
 
 def distilling(

@@ -19,7 +19,7 @@ from raydist.models.backbone import DTYPES, load_backbone, resolve_folder
 from raydist.models.contract import Contract
 from raydist.models.pooling import Pooling, pool
 from raydist.models.preparation import check, prepare
-from raydist.models.saving import save_tokenizer, save_transformer
+from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.st_folder import write_st_folder
 from raydist.models.tokens import TextTokenizer, pad_ids
 
@@ -248,6 +248,20 @@ class BiEncoder(nn.Module):
         from raydist.models.encode import encode
 
         return encode(self, texts, "document", **options)
+
+    def merged(self) -> BiEncoder:
+        """Returns a copy on the CPU with LoRA matrices in the weights; itself without any."""
+        towers = [merged(tower) for tower in self.towers]
+        if all(mine is own for mine, own in zip(towers, self.towers)):
+            return self
+        return BiEncoder(
+            towers,
+            self.tokenizer,
+            self.contract,
+            truncate=self.truncate,
+            autocast=self.autocast,
+            source=self.source,
+        ).eval()
 
     def save(
         self,

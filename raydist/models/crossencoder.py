@@ -26,7 +26,7 @@ from raydist.models.backbone import (
     resolve_folder,
 )
 from raydist.models.contract import Contract, read_contract, reconcile
-from raydist.models.saving import save_tokenizer, save_transformer
+from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
 
 __all__ = ["CrossEncoderModel"]
@@ -197,6 +197,15 @@ class CrossEncoderModel(nn.Module):
             logits_B1: Tensor = self.transformer(**inputs).logits
         exact = torch.promote_types(logits_B1.dtype, torch.float32)
         return logits_B1.squeeze(-1).to(exact)
+
+    def merged(self) -> CrossEncoderModel:
+        """Returns a copy on the CPU with LoRA matrices in the weights; itself without any."""
+        whole = merged(self.transformer)
+        if whole is self.transformer:
+            return self
+        return CrossEncoderModel(
+            whole, self.tokenizer, self.contract, autocast=self.autocast, source=self.source
+        ).eval()
 
     def save(
         self,

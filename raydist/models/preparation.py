@@ -88,11 +88,11 @@ def check(contract: Contract, config: Any, truncate: int) -> None:
             raise ConfigError(f"model.{role}_max_length={length}: expected 2 to {limit}")
     hidden = int(config.hidden_size)
     for name, sizes in (
-        ("truncate", [truncate] if truncate else []),
-        ("dimensions", contract.dimensions),
+        ("dimension", [truncate] if truncate else []),
+        ("model.dimensions", contract.dimensions),
     ):
         for size in sizes:
             if not 1 <= size <= hidden:
-                raise ConfigError(f"model.{name}={size}: expected 1 to {hidden}")
+                raise ConfigError(f"{name}={size}: expected 1 to {hidden}")
     if list(contract.dimensions) != sorted(set(contract.dimensions)):
         raise ConfigError(f"model.dimensions={contract.dimensions}: expected ascending numbers")

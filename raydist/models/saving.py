@@ -15,7 +15,28 @@ from torch import Tensor, nn
 
 from raydist.models.backbone import quiet
 
-__all__ = ["save_tokenizer", "save_transformer"]
+__all__ = ["merged", "save_tokenizer", "save_transformer"]
+
+
+def merged(tower: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Returns a copy on the CPU with LoRA matrices in the weights; a tower without any as it is.
+
+    Args:
+        tower: stays what and where it is: an engine may hold views of its parameters.
+        state_dict: values of the copy, before it is merged.
+    """
+    if not hasattr(tower, "merge_and_unload"):
+        return tower
+    known: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False)
+        for p in tower.parameters()
+    }
+    known |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
+    model: Any = copy.deepcopy(tower, known)
+    if state_dict is not None:
+        model.load_state_dict(dict(state_dict))
+    whole: nn.Module = model.merge_and_unload()
+    return whole
 
 
 def save_transformer(
@@ -26,15 +47,8 @@ def save_transformer(
     Raises:
         OSError: the files cannot be written.
     """
-    model: Any = tower
-    if hasattr(model, "merge_and_unload"):
-        device = next(model.parameters()).device
-        model = copy.deepcopy(model.cpu())
-        tower.to(device)
-        if state_dict is not None:
-            model.load_state_dict(dict(state_dict))
-            state_dict = None
-        model = model.merge_and_unload()
+    model: Any = merged(tower, state_dict)
+    state_dict = state_dict if model is tower else None
     if not torch.cuda.is_available():  # saving loads an installed DeepSpeed, which would say so
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:

@@ -8,15 +8,15 @@ permutation of what was scored, and the input is never changed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.protocols import Reranker
 from raydist.records import Document, Query, Run
 
-__all__ = ["Missing", "Texts", "rerank"]
+__all__ = ["Missing", "Texts", "rerank", "sort_scored"]
 
 Missing = Literal["error", "drop", "keep"]
 
@@ -55,9 +55,13 @@ def rerank(
 
     Raises:
         TypeError: an argument has the wrong type; the message says which.
-        DataError: a query or (with `missing="error"`) a document has no text, or a score is NaN.
+        ConfigError: `missing` is another word.
+        DataError: a query or (with `missing="error"`) a document has no text, or a score is not a
+            finite float32.
     """
     _check_types(run, reranker, store, queries, depth)
+    if missing not in get_args(Missing):
+        raise ConfigError(f"missing={missing!r}: expected one of {', '.join(get_args(Missing))}")
     texts = (
         {query.query_id: query.text for query in queries}
         if not isinstance(queries, Mapping)
@@ -75,7 +79,7 @@ def rerank(
                     f"query {query_id!r}: the reranker gave {len(scores)} scores for "
                     f"{len(found)} documents"
                 )
-            ranking = _sort(query_id, doc_ids, has_text, scores, keep=missing == "keep")
+            ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
             rankings.append((query_id, *ranking))
     return Run.from_lists(rankings, tag)
 
@@ -128,6 +132,9 @@ def _texts(
     found: Sequence[str | None]
     if isinstance(store, Mapping):
         found = [store.get(doc_id) for doc_id in doc_ids]
+        for doc_id, text in zip(doc_ids, found):
+            if text is not None:
+                _check_text(text, "document", doc_id)
     else:
         found = [d if d is None else d.contents for d in store.get(doc_ids)]
     has_text = np.array([text is not None for text in found], bool)
@@ -138,16 +145,37 @@ def _texts(
             f"({int((~has_text).sum())} of {len(doc_ids)}); use missing=drop to leave such "
             "documents out, or missing=keep to put them below the scored ones"
         )
+    _check_text(queries[query_id], "query", query_id)
     return queries[query_id], [text for text in found if text is not None], has_text
 
 
-def _sort(
+def _check_text(value: object, what: str, name: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} {name!r}: expected its text, got {type(value).__name__}")
+
+
+def sort_scored(
     query_id: str, doc_ids: Sequence[str], has_text: np.ndarray, scores: Sequence[float], keep: bool
 ) -> tuple[list[str], np.ndarray]:
-    """Returns ids and float32 scores, best first; equal scores in the given order."""
+    """Returns ids and float32 scores, best first; equal scores in the given order.
+
+    Args:
+        query_id: for errors.
+        doc_ids: the candidates.
+        has_text: which of them were scored.
+        scores: of those.
+        keep: put the others below the scored ones, in their order.
+
+    Raises:
+        DataError: a score is not a finite float32.
+    """
     values = np.asarray(scores, np.float64)
-    if not np.isfinite(values).all():
-        raise DataError(f"query {query_id!r}: the reranker gave a score that is not finite")
+    outside = ~(np.abs(values) <= np.finfo(np.float32).max)
+    if outside.any():
+        raise DataError(
+            f"query {query_id!r}: the reranker gave the score {values[outside][0]:g}; expected "
+            "finite numbers that fit a float32"
+        )
     order = np.argsort(-values, kind="stable")
     places = np.flatnonzero(has_text).tolist()
     ids = [doc_ids[places[i]] for i in order.tolist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,12 @@ class BiEncoderReranker:
 
     Args:
         encoder: a bi-encoder, or anything with `encode_queries` and `encode_documents`.
+        max_tokens: budget of a batch, for an encoder that takes it in both; 0 = its own.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder, *, max_tokens: int = 0) -> None:
+        self.encoder: Any = encoder
+        self.options = {"max_tokens": max_tokens} if max_tokens else {}
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one similarity per document, larger is better; lists may be ragged or empty."""
@@ -29,8 +32,8 @@ class BiEncoderReranker:
         if not documents:
             return [[] for _ in batch]
         # Vectors: query [n, d], document [m, d].
-        query_nd = self.encoder.encode_queries(list(queries))
-        document_md = self.encoder.encode_documents(list(documents))
+        query_nd = self.encoder.encode_queries(list(queries), **self.options)
+        document_md = self.encoder.encode_documents(list(documents), **self.options)
         scores = []
         for query, texts in batch:
             rows = np.fromiter((documents[text] for text in texts), np.int64, len(texts))

@@ -1,7 +1,7 @@
 """CrossEncoder: rerank with a sequence-classification model that reads query and document together.
 
 Loads raydist, sentence-transformers and plain Hugging Face folders; scores are those of
-sentence-transformers' CrossEncoder.
+sentence-transformers' CrossEncoder, also where a text spells a special token: it is read as one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raydist.models.tokens import Pair
 from raydist.rerank.cpu import tune_process
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed import can_pack, packed_logits, use_packed_attention
-from raydist.rerank.rows import Encoded, Options, Row, fit
+from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
 __all__ = ["CrossEncoder", "CrossEncoderScorer", "batch_tokens_for", "pick_device", "pick_dtype"]
 
@@ -76,23 +76,29 @@ class CrossEncoderScorer:
         self.query_cap = model.contract.query_max_length
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
-        """Returns the rows of (query, document): the query and each document tokenised once."""
+        """Returns the rows of (query, document): the query and each document tokenised once.
+
+        Raises:
+            TooLong: a text does not fit and `options.truncation` is "error".
+        """
         if options.instruction:
             raise ConfigError(
                 f"instruction={options.instruction!r}: {self.name} takes no instruction"
             )
         encodings = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
-        asked = encodings[0].ids
-        if self.query_cap:
-            asked = asked[: self.query_cap]
+        whole = encodings[0].ids
+        asked = whole[: self.query_cap] if self.query_cap else whole
         rows: list[list[Row]] = []
         truncated: list[bool] = []
         for index, encoding in enumerate(encodings[1:]):
             ids = encoding.ids
             question = self._question(asked, len(ids), options)
+            cut = len(question) < len(whole)
+            if cut and options.truncation == "error":
+                raise TooLong("query", len(whole), len(question))
             pieces, lost = fit(ids, self.room - len(question), index, options)
             rows.append([self._row(question, piece) for piece in pieces])
-            truncated.append(lost)
+            truncated.append(lost or cut)
         return Encoded(rows, truncated, sum(map(len, chain.from_iterable(rows))))
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import TypeAlias
 import numpy as np
 
 from raydist.rerank.pool import Pool, Unit
-from raydist.rerank.rows import Encoded, Options, Scorer, sigmoid
+from raydist.rerank.rows import Encoded, Options, Scorer, TooLong, sigmoid
 from raydist.rerank.scored import Scored, Stats
 
 __all__ = ["DeadlinePassed", "Engine", "NotBegun", "Scored", "Stats"]
@@ -70,8 +70,8 @@ class Engine:
 
     Args:
         scorer: the model.
-        batch_tokens: the most tokens of a micro-batch, padding included (a single longer row goes
-            alone).
+        batch_tokens: the most tokens of a micro-batch, padding and what rows read of prefixes
+            included (a single longer row goes alone).
         threads: how many threads tokenise.
         window: how many documents `score` has under way at once; more are sorted together.
     """
@@ -127,9 +127,9 @@ class Engine:
         if not documents:
             request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))
             return request.future
-        self._start()
         with self._changed:
             self._tokenising += 1
+            self._start()
         self._tokenisers.submit(self._tokenise, request).add_done_callback(
             lambda done: self._tokenised(request, done)
         )
@@ -160,8 +160,7 @@ class Engine:
             self._closed = True
             self._changed.notify_all()
         self._tokenisers.shutdown(wait=True)
-        if self._driver is not None:
-            self._driver.join()
+        self._join()
         self._device.shutdown(wait=True)
 
     def __enter__(self) -> Engine:
@@ -171,11 +170,16 @@ class Engine:
         self.close()
 
     def _start(self) -> None:
-        with self._changed:
-            if self._driver is None:
-                self._driver = threading.Thread(target=self._drive, name="engine", daemon=True)
-                self._driver.start()
-                atexit.register(self._leave)
+        """Starts the thread that there is while there is work: an idle engine can be collected."""
+        if self._driver is None:
+            self._driver = threading.Thread(target=self._drive, name="engine", daemon=True)
+            self._driver.start()
+            atexit.register(self._leave)
+
+    def _join(self) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.join()
 
     def _leave(self) -> None:
         """Ends the thread before the interpreter ends; what still waits is dropped.
@@ -189,14 +193,17 @@ class Engine:
                 self._pool.drop(owner)
                 owner.future.cancel()
             self._changed.notify_all()
-        if self._driver is not None:
-            self._driver.join()
+        self._join()
 
     def _tokenise(self, request: _Request) -> None:
         if request.future.cancelled():
             return
         begun = time.monotonic()
-        request.encoded = self.scorer.encode(request.query, request.documents, request.options)
+        try:
+            request.encoded = self.scorer.encode(request.query, request.documents, request.options)
+        except TooLong as error:  # equal documents were encoded once
+            first = [request.place.index(number) for number in range(len(request.documents))]
+            raise error.placed(first) from None
         request.ready = time.monotonic()
         request.tokenize_s = request.ready - begun
         units = [
@@ -221,7 +228,7 @@ class Engine:
             self._changed.notify_all()
 
     def _drive(self) -> None:
-        """Forms micro-batches and runs them until the engine is closed and nothing waits.
+        """Forms micro-batches and runs them until nothing waits.
 
         The next batch is formed while the present one is computed.
         """
@@ -230,7 +237,10 @@ class Engine:
             units: list[Unit[_Request]] = []
             with self._changed:
                 while running is None and not self._pool:
-                    if self._closed and not self._tokenising:
+                    if not self._tokenising:
+                        self._driver = None
+                        if not self._closed:
+                            atexit.unregister(self._leave)
                         return
                     self._changed.wait()
                 for owner in self._pool.owners():
@@ -283,12 +293,10 @@ class Engine:
 def _finish(request: _Request, probabilities: bool) -> None:
     done = time.monotonic()
     encoded = request.encoded
-    best = np.empty(len(request.documents), np.float32)
-    first = shared = 0
-    for number, rows in enumerate(encoded.rows):
-        best[number] = max(request.logits[first : first + len(rows)])
-        first += len(rows)
-        shared += sum(len(row.prefix) for row in rows)
+    begins = np.cumsum([0, *map(len, encoded.rows[:-1])])
+    # The best piece of each document; NaN if one of them is: it must not be outvoted.
+    best = np.maximum.reduceat(np.asarray(request.logits, np.float32), begins)
+    shared = sum(len(row.prefix) for rows in encoded.rows for row in rows)
     logits = best[request.place]
     if not request.future.set_running_or_notify_cancel():
         return
@@ -300,7 +308,7 @@ def _finish(request: _Request, probabilities: bool) -> None:
             chunks=[len(encoded.rows[p]) for p in request.place],
             tokens=encoded.tokens,
             cached_prefix_tokens=shared - len(encoded.rows[0][0].prefix),
-            queue_s=request.started - request.ready,
+            queue_s=request.started - request.born - request.tokenize_s,
             tokenize_s=request.tokenize_s,
             infer_s=done - request.started,
         )

@@ -3,54 +3,56 @@
 Linear layers see only real tokens. Attention runs for each stretch of equally long rows with the
 same prefix, in blocks of queries, so that no key after a block is looked at; of the last layer, the
 last tokens alone are computed. Made for CPUs, where neither padding nor a mask over what a causal
-model cannot see is free.
+model cannot see is free, and where arithmetic in place saves half of an elementwise pass.
 
-Shapes: n rows, T tokens of all rows together, L tokens of a row, P prefix tokens, H heads,
-D dimensions of a head.
+Shapes: n rows, T tokens of all rows together, Q of them that are computed, L tokens of a row, P
+prefix tokens, S = P + L, B queries of a block, H heads, D dimensions (of a head beside H).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
 
 from raydist.rerank.prefix import PrefixCache
 from raydist.rerank.rows import Row
 
-__all__ = ["can_pack", "last_hidden", "use_packed_attention"]
+__all__ = ["can_pack", "last_hidden"]
 
-_NAME = "raydist_packed_decoder"
-_BLOCK = 128
+_BLOCK = 64
 
-# (first token, rows, length, prefix keys and values of every layer or None)
-_Stretch = tuple[int, int, int, Any]
+
+@dataclass(slots=True)
+class _Stretch:
+    """Equally long rows with the same prefix, one after another."""
+
+    begin: int
+    rows: int
+    length: int
+    prefix: list[tuple[Tensor, Tensor]] | None
+    """Keys and values [1, H, P, D] of every layer."""
 
 
 def can_pack(decoder: Any) -> bool:
     """Returns whether `last_hidden` knows the decoder's architecture."""
-    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
-    return decoder.config.model_type == "qwen3" and kinds == {"full_attention"}
-
-
-def use_packed_attention(model: Any) -> None:
-    """Makes a model's attention take packed rows as well as single sequences."""
-    AttentionInterface.register(_NAME, _attention)
-    for module in model.modules():
-        if hasattr(module, "config"):
-            module.config._attn_implementation = _NAME
+    config = decoder.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        config.model_type == "qwen3" and kinds == {"full_attention"} and config.hidden_act == "silu"
+    )
 
 
 def last_hidden(decoder: Any, prefixes: PrefixCache, rows: Sequence[Row]) -> Tensor:
-    """Returns the hidden state [n, hidden] of each row's last token.
+    """Returns the hidden state [n, D] of each row's last token.
 
     Args:
-        decoder: one that `can_pack`, after `use_packed_attention`.
+        decoder: one that `can_pack`.
         prefixes: where the keys and values of the rows' prefixes come from.
         rows: equally long rows of the same prefix should be neighbours.
     """
@@ -59,82 +61,93 @@ def last_hidden(decoder: Any, prefixes: PrefixCache, rows: Sequence[Row]) -> Ten
     ids_T = np.fromiter((t for row in rows for t in row.tokens), np.int64, int(ends[-1]))
     before = np.fromiter((len(row.prefix) for row in rows), np.int64, len(rows))
     positions_T = np.arange(len(ids_T)) - np.repeat(ends - lengths - before, lengths)
-    position_ids = torch.from_numpy(positions_T)[None]
-    hidden_1TD = decoder.embed_tokens(torch.from_numpy(ids_T)[None])
-    turns = decoder.rotary_emb(hidden_1TD, position_ids)
+    hidden_TD = decoder.embed_tokens(torch.from_numpy(ids_T))
+    cos_1TD, sin_1TD = decoder.rotary_emb(hidden_TD, torch.from_numpy(positions_T)[None])
+    # Halves of a head turn against each other: the low one with -sin, the high one with sin.
+    sin_1TD[..., : sin_1TD.shape[-1] // 2].neg_()
+    turns = cos_1TD[0][:, None], sin_1TD[0][:, None]
     stretches = _stretches(prefixes, rows)
+    mask_BS = _mask(stretches, before, hidden_TD.dtype)
     for layer in decoder.layers[:-1]:
-        hidden_1TD = layer(
-            hidden_1TD,
-            attention_mask=None,
-            position_ids=position_ids,
-            position_embeddings=turns,
-            use_cache=False,
-            raydist_stretches=stretches,
-        )
+        hidden_TD = _layer(layer, hidden_TD, turns, stretches, mask_BS, None)
     ends_n = torch.from_numpy(ends - 1)
-    hidden_1nD = _last_layer(decoder.layers[-1], hidden_1TD, turns, ends_n, stretches)
-    return decoder.norm(hidden_1nD)[0]  # type: ignore[no-any-return]
+    hidden_nD = _layer(decoder.layers[-1], hidden_TD, turns, stretches, mask_BS, ends_n)
+    return _scaled(decoder.norm, hidden_nD)
 
 
-def _last_layer(
+def _layer(
     layer: Any,
-    hidden_1TD: Tensor,
+    hidden_TD: Tensor,
     turns: tuple[Tensor, Tensor],
-    ends_n: Tensor,
     stretches: Sequence[_Stretch],
+    mask_BS: Tensor,
+    ends_n: Tensor | None,
 ) -> Tensor:
-    """Returns what the last layer gives for the rows' last tokens, [1, n, hidden].
+    """Returns a layer's output [Q, D] for all tokens, or for the rows' last ones alone.
 
-    The other tokens are needed for their keys and values alone; and a row's last token sees all of
-    its keys, so nothing is masked.
+    Of the others, the last ones need nothing but keys and values.
     """
-    attention = layer.self_attn
-    normed_1TD = layer.input_layernorm(hidden_1TD)
+    attention, mlp = layer.self_attn, layer.mlp
+    normed_TD = _scaled(layer.input_layernorm, hidden_TD)
+    asked_QD, asked_turns = normed_TD, turns
+    if ends_n is not None:
+        hidden_TD, asked_QD = hidden_TD[ends_n], normed_TD[ends_n]
+        asked_turns = turns[0][ends_n], turns[1][ends_n]
 
-    def heads(values_1TD: Tensor) -> Tensor:
-        return values_1TD.view(1, values_1TD.shape[1], -1, attention.head_dim).transpose(1, 2)
+    def heads(values: Tensor) -> Tensor:
+        return values.view(len(values), -1, attention.head_dim)
 
-    q_1HnD = attention.q_norm(heads(attention.q_proj(normed_1TD[:, ends_n])))
-    k_1HTD = attention.k_norm(heads(attention.k_proj(normed_1TD)))
-    v_1HTD = heads(attention.v_proj(normed_1TD))
-    cos_1TD, sin_1TD = turns
-    q_1HnD = _turned(q_1HnD, cos_1TD[:, ends_n], sin_1TD[:, ends_n])
-    k_1HTD = _turned(k_1HTD, cos_1TD, sin_1TD)
-    mixed, first = [], 0
-    for begin, rows, length, layers in stretches:
-        k_nHSD, v_nHSD = _keys(k_1HTD, v_1HTD, begin, rows, length, layers, attention.layer_idx)
-        q_nH1D = q_1HnD[0, :, first : first + rows].transpose(0, 1)[:, :, None]
-        mixed.append(
-            F.scaled_dot_product_attention(
-                q_nH1D, k_nHSD, v_nHSD, scale=attention.scaling, enable_gqa=True
-            )[:, :, 0]
+    q_QHD = _turned(_scaled(attention.q_norm, heads(attention.q_proj(asked_QD))), asked_turns)
+    k_THD = _turned(_scaled(attention.k_norm, heads(attention.k_proj(normed_TD))), turns)
+    v_THD = heads(attention.v_proj(normed_TD))
+    mixed_QHD = torch.empty_like(q_QHD)
+    done = 0
+    for stretch in stretches:
+        keys, values = _seen(k_THD, v_THD, stretch, attention.layer_idx)
+        each = stretch.length if ends_n is None else 1
+        part = slice(done, done + stretch.rows * each)
+        done = part.stop
+        q_nLHD, out_nLHD = (
+            x[part].view(stretch.rows, each, *x.shape[1:]) for x in (q_QHD, mixed_QHD)
         )
-        first += rows
-    hidden_1nD = hidden_1TD[:, ends_n] + attention.o_proj(torch.cat(mixed).flatten(1))
-    return hidden_1nD + layer.mlp(layer.post_attention_layernorm(hidden_1nD))  # type: ignore[no-any-return]
+        _attend(q_nLHD.transpose(1, 2), keys, values, attention.scaling, mask_BS, out_nLHD)
+    hidden_QD = attention.o_proj(mixed_QHD.flatten(1)).add_(hidden_TD)
+    normed_QD = _scaled(layer.post_attention_layernorm, hidden_QD)
+    gated_QM = F.silu(mlp.gate_proj(normed_QD), inplace=True).mul_(mlp.up_proj(normed_QD))
+    return mlp.down_proj(gated_QM).add_(hidden_QD)  # type: ignore[no-any-return]
 
 
-def _turned(values_1HTD: Tensor, cos_1TD: Tensor, sin_1TD: Tensor) -> Tensor:
-    """Returns rotary positions applied: halves of a head turn against each other."""
-    low, high = values_1HTD.chunk(2, dim=-1)
-    return values_1HTD * cos_1TD[:, None] + torch.cat([-high, low], dim=-1) * sin_1TD[:, None]
+def _scaled(norm: Any, values: Tensor) -> Tensor:
+    """Returns root-mean-square normalised values, as the norm's own forward does."""
+    wide = values.float()
+    square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+    scale = square.div_(values.shape[-1]).add_(norm.variance_epsilon).rsqrt_()
+    return (wide * scale).to(values.dtype).mul_(norm.weight)  # type: ignore[no-any-return]
 
 
-def _keys(
-    k_1HTD: Tensor, v_1HTD: Tensor, begin: int, rows: int, length: int, layers: Any, number: int
-) -> tuple[Tensor, Tensor]:
-    """Returns a stretch's keys and values [n, H, P + L, D], those of its prefix included."""
-    k_nHSD, v_nHSD = (
-        x[0, :, begin : begin + rows * length]
-        .reshape(-1, rows, length, x.shape[-1])
-        .transpose(0, 1)
-        for x in (k_1HTD, v_1HTD)
+def _turned(values_QHD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
+    """Returns rotary positions applied; overwrites the values."""
+    cos_Q1D, sin_Q1D = turns
+    half = values_QHD.shape[-1] // 2
+    swapped_QHD = values_QHD.roll(half, dims=-1).mul_(sin_Q1D)
+    return values_QHD.mul_(cos_Q1D).add_(swapped_QHD)
+
+
+def _seen(k_THD: Tensor, v_THD: Tensor, stretch: _Stretch, number: int) -> tuple[Tensor, Tensor]:
+    """Returns a stretch's keys and values [n, H, S, D], those of its prefix included."""
+    end = stretch.begin + stretch.rows * stretch.length
+    tails = (
+        x[stretch.begin : end].view(stretch.rows, stretch.length, *x.shape[1:]).transpose(1, 2)
+        for x in (k_THD, v_THD)
     )
-    if layers is None:
+    if stretch.prefix is None:
+        k_nHSD, v_nHSD = tails
         return k_nHSD, v_nHSD
-    keys, values = (x.expand(rows, -1, -1, -1) for x in layers[number])
-    return torch.cat([keys, k_nHSD], dim=2), torch.cat([values, v_nHSD], dim=2)
+    k_nHSD, v_nHSD = (
+        torch.cat([shared.expand(stretch.rows, -1, -1, -1), tail], dim=2)
+        for shared, tail in zip(stretch.prefix[number], tails)
+    )
+    return k_nHSD, v_nHSD
 
 
 def _stretches(prefixes: PrefixCache, rows: Sequence[Row]) -> list[_Stretch]:
@@ -144,59 +157,45 @@ def _stretches(prefixes: PrefixCache, rows: Sequence[Row]) -> list[_Stretch]:
     position, last = 0, None
     for row in rows:
         if (len(row), row.prefix) == last:
-            begin, count, length, shared = stretches[-1]
-            stretches[-1] = begin, count + 1, length, shared
+            stretches[-1].rows += 1
         else:
-            stretches.append((position, 1, len(row), layers[row.prefix]))
+            stretches.append(_Stretch(position, 1, len(row), layers[row.prefix]))
         last = len(row), row.prefix
         position += len(row)
     return stretches
 
 
-def _attention(
-    module: Any,
-    query_1HTD: Tensor,
-    key_1HTD: Tensor,
-    value_1HTD: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    *,
-    raydist_stretches: Sequence[_Stretch] = (),
-    **_: Any,
-) -> tuple[Tensor, None]:
-    if not raydist_stretches:  # one sequence: a prefix
-        whole = F.scaled_dot_product_attention(
-            query_1HTD, key_1HTD, value_1HTD, is_causal=True, scale=scaling, enable_gqa=True
-        )
-        return whole.transpose(1, 2).contiguous(), None
-    heads, total, width = query_1HTD.shape[1:]
-    out_THD = query_1HTD.new_empty(total, heads, width)
-    for begin, rows, length, layers in raydist_stretches:
-        end = begin + rows * length
-        q_nHLD = query_1HTD[0, :, begin:end].reshape(-1, rows, length, width).transpose(0, 1)
-        k_nHSD, v_nHSD = _keys(key_1HTD, value_1HTD, begin, rows, length, layers, module.layer_idx)
-        mixed_nHLD = _causal(q_nHLD, k_nHSD, v_nHSD, scaling)
-        out_THD[begin:end] = mixed_nHLD.transpose(1, 2).reshape(rows * length, heads, width)
-    return out_THD[None], None
-
-
-def _causal(q_nHLD: Tensor, k_nHSD: Tensor, v_nHSD: Tensor, scaling: float | None) -> Tensor:
-    """Returns attention of L queries that are the last of S = P + L positions."""
+def _attend(
+    q_nHLD: Tensor,
+    k_nHSD: Tensor,
+    v_nHSD: Tensor,
+    scaling: float,
+    mask_BS: Tensor,
+    out_nLHD: Tensor,
+) -> None:
+    """Writes attention of L queries that are the last of S positions."""
     length, whole = q_nHLD.shape[2], k_nHSD.shape[2]
-    parts = []
     for first in range(0, length, _BLOCK):
         last = min(first + _BLOCK, length)
         seen = whole - length + last
-        mask = torch.ones(last - first, seen, dtype=torch.bool).tril(seen - (last - first))
-        parts.append(
-            F.scaled_dot_product_attention(
-                q_nHLD[:, :, first:last],
-                k_nHSD[:, :, :seen],
-                v_nHSD[:, :, :seen],
-                attn_mask=mask,
-                scale=scaling,
-                enable_gqa=True,
-            )
+        end = mask_BS.shape[1] - _BLOCK + last - first
+        mixed_nHLD = F.scaled_dot_product_attention(
+            q_nHLD[:, :, first:last],
+            k_nHSD[:, :, :seen],
+            v_nHSD[:, :, :seen],
+            attn_mask=mask_BS[: last - first, end - seen : end] if length > 1 else None,
+            scale=scaling,
+            enable_gqa=True,
         )
-    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+        out_nLHD[:, first:last] = mixed_nHLD.transpose(1, 2)
+
+
+def _mask(stretches: Sequence[_Stretch], before: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Returns what is added to logits so that no query sees what follows it, for every block.
+
+    A block's B queries see all but its last B keys whole: of one wide mask, each block takes the
+    columns up to its own triangle.
+    """
+    longest = int(before.max()) + max(stretch.length for stretch in stretches)
+    wide = torch.full((_BLOCK, longest + _BLOCK), float("-inf"), dtype=dtype)
+    return wide.triu_(longest + 1)

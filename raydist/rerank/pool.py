@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from typing import Generic, TypeVar
 
 from raydist.rerank.rows import Row
@@ -39,6 +39,8 @@ def _key(unit: Unit[Owner]) -> tuple[int, int]:
 
 _AHEAD = 8
 """How many budgets' worth of tokens are looked through for rows of like length."""
+_UNLIKE = 1.5
+"""How many times as long a prefix may be as another one in the same padded batch."""
 
 
 class Pool(Generic[Owner]):
@@ -52,7 +54,7 @@ class Pool(Generic[Owner]):
     def __init__(self) -> None:
         self.tokens = 0
         self._clock = 0.0
-        self._groups: dict[Hashable, list[Unit[Owner]]] = {}
+        self._groups: dict[tuple[int, ...], list[Unit[Owner]]] = {}
         self._own: dict[Owner, list[Unit[Owner]]] = {}
         self._left: dict[Owner, int] = {}
         self._order: list[tuple[float, int, Owner]] = []
@@ -89,11 +91,12 @@ class Pool(Generic[Owner]):
         self._remove([unit for unit in self._own[owner] if not unit.taken])
 
     def take(self, budget: int, *, packed: bool) -> list[Unit[Owner]]:
-        """Removes and returns the next micro-batch, longest row first; empty if nothing waits.
+        """Removes and returns the next micro-batch, the first row the longest; empty if none waits.
 
         Args:
             budget: the most tokens of the batch. A longer single row is returned alone.
-            packed: whether a row costs its own tokens (True) or the longest row's (False).
+            packed: whether a row costs its own tokens (True), or as many as the longest row and the
+                longest prefix have, to which all are padded (False).
         """
         if not self._own:
             return []
@@ -103,24 +106,26 @@ class Pool(Generic[Owner]):
             mine.pop()
         seed = mine[-1]
         batch: list[Unit[Owner]] = []
-        left = budget
+        tokens, longest = 0, len(seed.row.prefix)
+
+        def cost(length: int, prefix: int) -> int:
+            """Returns what the batch costs with one more row."""
+            if packed:
+                return tokens + length
+            return (len(batch) + 1) * (seed.length + max(longest, prefix))
+
         for prefix in [seed.row.prefix, *(p for p in self._groups if p != seed.row.prefix)]:
-            group = [unit for unit in self._groups[prefix] if unit.owner in front]
-            # Rows as long as the seed cost what it costs; then ever shorter ones.
-            equal = bisect_left(group, (seed.length + 1, 0), key=_key)
-            begin = end = bisect_left(group, seed.key, key=_key)
-            while end < equal and (seed.length <= left or not (batch or begin < end)):
-                left -= seed.length
-                end += 1
-            while begin:
-                cost = group[begin - 1].length if packed else seed.length
-                if cost > left:
-                    break
-                left -= cost
-                begin -= 1
-            batch.extend(reversed(group[begin:end]))
-            if left < (1 if packed else seed.length):
+            width = len(prefix)
+            if batch and cost(1, longest) > budget:
                 break
+            if not packed and not _alike(width, longest):
+                continue
+            group = [unit for unit in self._groups[prefix] if unit.owner in front]
+            for unit in _like(group, seed):
+                if batch and cost(unit.length, width) > budget:
+                    break
+                batch.append(unit)
+                tokens, longest = tokens + unit.length, max(longest, width)
         self._clock += sum(unit.length for unit in batch) / len(self._own)
         self._remove(batch)
         return batch
@@ -150,3 +155,16 @@ class Pool(Generic[Owner]):
             if not self._left[owner]:
                 del self._own[owner], self._left[owner]
                 self._order.pop(bisect_left(self._order, self._place.pop(owner)))
+
+
+def _alike(one: int, other: int) -> bool:
+    """Returns whether prefixes of these lengths may be padded to the longer one."""
+    return max(one, other) <= _UNLIKE * min(one, other)
+
+
+def _like(group: Sequence[Unit[Owner]], seed: Unit[Owner]) -> Iterator[Unit[Owner]]:
+    """Yields the rows that are as long as the seed, itself first, then ever shorter ones."""
+    begin = bisect_left(group, seed.key, key=_key)
+    equal = bisect_left(group, (seed.length + 1, 0), key=_key)
+    yield from islice(group, begin, equal)
+    yield from (group[place] for place in range(begin - 1, -1, -1))

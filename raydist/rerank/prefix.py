@@ -20,40 +20,49 @@ _Layers = list[tuple[Tensor, Tensor]]
 
 
 class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's prefix: new keys and values are joined for the caller, but not kept.
+    """One layer's prefixes: new keys and values are joined for the caller, but not kept.
 
-    So that of all layers only the one at work holds the joined tensors.
+    So that of all layers only the one at work holds the prefixes once per row.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, which_n: Tensor | None = None) -> None:
+        """Takes one prefix for all rows, or several and which of them each row continues."""
         super().__init__()
         self.lazy_initialization(keys, values)
         self.keys, self.values = keys, values
+        self._which_n = which_n
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Returns prefix and new states, [n, H, P + T, D]."""
         rows = key_states.shape[0]
-        keys, values = self.keys, self.values
-        if keys.shape[0] != rows:
-            keys = keys.expand(rows, -1, -1, -1)
-            values = values.expand(rows, -1, -1, -1)
+        if self._which_n is None:
+            keys = self.keys.expand(rows, -1, -1, -1)
+            values = self.values.expand(rows, -1, -1, -1)
+        else:
+            keys, values = self.keys[self._which_n], self.values[self._which_n]
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
 class PrefixCache:
-    """Computes prefixes with a decoder and keeps the `size` most recently used.
+    """Computes prefixes with a decoder and keeps the most recently used.
+
+    Args:
+        decoder: the model without its head.
+        size: how many are kept.
+        tokens: how many tokens they may have together: one of an 8-billion model has 150 kB.
 
     Attributes:
         hits: prefixes that were there.
         misses: prefixes that were computed.
     """
 
-    def __init__(self, decoder: Any, *, size: int = 16) -> None:
+    def __init__(self, decoder: Any, *, size: int = 16, tokens: int = 16_384) -> None:
         assert size > 0
         self.decoder = decoder
         self.size = size
+        self.tokens = tokens
         self.hits = 0
         self.misses = 0
         self._kept: OrderedDict[tuple[int, ...], _Layers] = OrderedDict()
@@ -84,11 +93,12 @@ class PrefixCache:
                 "use_cache": True,
             }
         longest = int(sizes.max())
-        which = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=device)
+        which_n = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=device)
         joined = [
             _ReadOnlyLayer(
-                _left_padded([keys for keys, _ in layer], longest)[which],
-                _left_padded([values for _, values in layer], longest)[which],
+                _left_padded([keys for keys, _ in layer], longest),
+                _left_padded([values for _, values in layer], longest),
+                which_n,
             )
             for layer in zip(*layers)
         ]
@@ -113,7 +123,9 @@ class PrefixCache:
         self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         self._kept[prefix] = layers
-        while len(self._kept) > self.size:
+        while len(self._kept) > self.size or (
+            len(self._kept) > 1 and sum(map(len, self._kept)) > self.tokens
+        ):
             self._kept.popitem(last=False)
         return layers
 

@@ -31,14 +31,13 @@ from raydist.models.backbone import (
 from raydist.rerank.cpu import tune_process
 from raydist.rerank.cross_encoder import batch_tokens_for, pick_device, pick_dtype
 from raydist.rerank.engine import Engine
-from raydist.rerank.packed_decoder import can_pack, last_hidden, use_packed_attention
+from raydist.rerank.packed_decoder import can_pack, last_hidden
 from raydist.rerank.prefix import PrefixCache
-from raydist.rerank.prompt import PREFIX, SUFFIX, TASK, Prompt
+from raydist.rerank.prompt import Prompt
+from raydist.rerank.released import PREFIX, RELEASED, SUFFIX, TASK
 from raydist.rerank.rows import Encoded, Options, Row
 
-__all__ = ["RELEASED", "Qwen3Reranker", "Qwen3Scorer", "check_name"]
-
-RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
+__all__ = ["Qwen3Reranker", "Qwen3Scorer", "check_name"]
 
 
 def check_name(name: str | Path) -> str:
@@ -62,7 +61,7 @@ class Qwen3Scorer:
         suffix: the prompt's end.
         share_prefix: whether keys and values of what comes before the document are shared.
         prefixes: how many prefixes' keys and values are kept.
-        packed: run without padding, on a CPU; the model can then be used by this scorer alone.
+        packed: run without padding, on a CPU.
         name: how answers name the model.
     """
 
@@ -101,8 +100,6 @@ class Qwen3Scorer:
         self._direction_D = weight[yes].detach().float() - weight[no].detach().float()
         self._pad = tokenizer.pad_token_id or 0
         self.packed = packed and model.device.type == "cpu" and can_pack(model.base_model)
-        if self.packed:
-            use_packed_attention(model)
         self.prefixes = PrefixCache(model.base_model, size=prefixes)
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:

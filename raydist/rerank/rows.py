@@ -25,14 +25,21 @@ Truncation = Literal["truncate", "chunk_max", "error"]
 
 
 class TooLong(DataError):
-    """A document does not fit and `truncation="error"` was asked; `index` is its position."""
+    """A text does not fit and `truncation="error"` was asked; `field` says which it is."""
 
-    def __init__(self, index: int, tokens: int, room: int) -> None:
+    def __init__(self, field: str, tokens: int, room: int) -> None:
         super().__init__(
-            f"documents[{index}] has {tokens} tokens and there is room for {room}; shorten it, or "
-            "use truncation=truncate (cut the end) or truncation=chunk_max (score its pieces)"
+            f"{field} has {tokens} tokens and there is room for {room}; shorten it, or use "
+            "truncation=truncate (cut the end) or truncation=chunk_max (score a document's pieces)"
         )
-        self.index = index
+        self.field, self.tokens, self.room = field, tokens, room
+
+    def placed(self, places: Sequence[int]) -> TooLong:
+        """Returns the error of a document as one of a request that has it at `places[index]`."""
+        _, opening, index = self.field.removesuffix("]").partition("documents[")
+        if not opening:
+            return self
+        return TooLong(f"documents[{places[int(index)]}]", self.tokens, self.room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Options:
 
     Attributes:
         truncation: a document that does not fit is cut (`truncate`), cut into pieces of which the
-            best counts (`chunk_max`), or refused (`error`).
+            best counts (`chunk_max`), or refused (`error`, a query that does not fit as well).
         max_tokens_per_document: documents are cut to this many tokens first; 0 means no such cap.
         instruction: the task told to a reranker that follows instructions; its own if None.
     """
@@ -75,7 +82,7 @@ class Encoded:
 
     Attributes:
         rows: for each document its rows: one, or several where it was chunked.
-        truncated: for each document whether a part of it is in no row.
+        truncated: for each document whether a part of it or of its query is in no row.
         tokens: prompt tokens of all rows, a shared prefix counted once per row.
     """
 
@@ -91,7 +98,8 @@ class Scorer(Protocol):
     sigmoid: bool
     """Whether a score is the sigmoid of the logit."""
     packed: bool
-    """Whether a batch costs the sum of its rows (True) or its longest row times their number."""
+    """Whether a batch costs the sum of its rows (True), or its longest row and its longest prefix
+    times their number."""
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
         """Tokenises `documents` for `query`; called from several threads."""
@@ -125,7 +133,7 @@ def fit(
     if len(kept) <= room:
         return [kept], lost
     if options.truncation == "error":
-        raise TooLong(index, len(kept), room)
+        raise TooLong(f"documents[{index}]", len(kept), room)
     if options.truncation == "chunk_max":
         return [kept[a : a + room] for a in range(0, len(kept), room)], lost
     return [kept[:room]], True

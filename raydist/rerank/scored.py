@@ -16,11 +16,11 @@ class Scored:
     Attributes:
         scores: float64 [n], larger is better.
         logits: float32 [n], the model's own numbers.
-        truncated: for each document whether a part of it was not read.
+        truncated: for each document whether a part of it or of the query was not read.
         chunks: in how many pieces each document was read.
         tokens: prompt tokens, shared prefixes counted once per row.
         cached_prefix_tokens: how many of them were not computed again.
-        queue_s: seconds from tokenised to the first batch.
+        queue_s: seconds of waiting, for a tokeniser and for the first batch.
         tokenize_s: seconds of tokenising.
         infer_s: seconds from the first batch to the end.
     """

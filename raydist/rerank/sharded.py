@@ -46,7 +46,7 @@ def rerank_sharded(
     *,
     depth: int = 0,
     missing: Missing = "error",
-    split_pairs: int = 4096,
+    split_pairs: int = 1024,
     tag: str = "raydist",
     workers: int = 0,
     cpus_per_worker: float = 1.0,
@@ -120,7 +120,7 @@ def _work(
 ) -> Stats:
     begun = time.perf_counter()
     part = Run(table.slice(split["first"], split["size"]))
-    known = sum(found is not None for found in store.get(part.table["doc_id"].to_pylist()))
+    known = int((store.positions(part.table["doc_id"].to_pylist()) >= 0).sum())
     ranked = rerank(part, reranker, store, queries, missing=missing)
     _write(ranked.table, target)
     return {

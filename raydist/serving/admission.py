@@ -1,9 +1,10 @@
 """Admission: how much work is let in, counted in estimated tokens, before anything is computed.
 
 A request is let in while the tokens under way fit and can be worked off in time at the measured
-speed, and while its client does not hold more than its share when others are there. Everything else
-is refused at once with the time after which there will probably be room: no queue grows without
-bound, and nobody waits for an answer that comes too late.
+speed, and while its client does not hold more than its share when others are there: they have work
+under way, or were refused a moment ago, so that who holds everything makes room. Everything else is
+refused at once with the time after which there will probably be room: no queue grows without bound,
+and nobody waits for an answer that comes too late.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raydist.serving.errors import overloaded
 
@@ -29,12 +30,35 @@ def estimate_tokens(query: str, documents: Sequence[str], overhead: int = 8) -> 
 
 @dataclass(slots=True)
 class _Lane:
-    """What is under way for one model, and how fast it is."""
+    """What is under way for one model, for whom, and how fast it is."""
 
     tokens_per_s: float
     measured: bool = False
     tokens: int = 0
     requests: int = 0
+    held: Counter[str] = field(default_factory=Counter)
+    asked: dict[str, float] = field(default_factory=dict)
+    """When each client last asked; there are as many as there are keys."""
+
+    def ask(self, client: str, now: float, patience_s: float) -> bool:
+        """Notes that a client asks; returns whether others have work here, or asked lately."""
+        self.asked[client] = now
+        lately = (name for name, when in self.asked.items() if now - when < patience_s)
+        return any(name != client for name in (*lately, *self.held))
+
+    def enter(self, client: str, tokens: int) -> None:
+        """Counts a request in."""
+        self.requests += 1
+        self.tokens += tokens
+        self.held[client] += tokens
+
+    def leave(self, client: str, tokens: int) -> None:
+        """Counts a request out."""
+        self.requests -= 1
+        self.tokens -= tokens
+        self.held[client] -= tokens
+        if self.held[client] <= 0:
+            del self.held[client]
 
     def learn(self, tokens: int, seconds: float, finished: bool, max_wait_s: float) -> None:
         """Corrects the speed by what was computed while a request was under way.
@@ -58,7 +82,8 @@ class Admission:
         max_tokens: estimated tokens under way at once. A larger request is let in alone.
         max_requests: requests under way at once.
         max_wait_s: how long a model's tokens under way may take at its measured speed.
-        share: of `max_tokens` that one client may hold while another one is there.
+        share: of the room (what the two bounds above leave) that one client may hold while others
+            have work under way, or asked for some within `max_wait_s`.
         tokens_per_s: what a model is thought to do before it has been measured.
     """
 
@@ -75,10 +100,18 @@ class Admission:
         self.max_requests = max_requests
         self.max_wait_s = max_wait_s
         self.share = share
-        self.tokens = 0
-        self.requests = 0
-        self._by_client: Counter[str] = Counter()
+        self._all = _Lane(float("inf"))
         self._lanes: defaultdict[str, _Lane] = defaultdict(lambda: _Lane(tokens_per_s))
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens under way."""
+        return self._all.tokens
+
+    @property
+    def requests(self) -> int:
+        """Requests under way."""
+        return self._all.requests
 
     def speed(self, model: str = "") -> float:
         """Returns the estimated tokens per second of a model."""
@@ -97,39 +130,37 @@ class Admission:
         Raises:
             ServiceError: 429 with Retry-After.
         """
-        lane, held = self._lanes[model], self._by_client[client]
-        alone = self.requests == 0
+        begun, finished = time.monotonic(), False
+        lane = self._lanes[model]
+        both = (self._all, lane)
         wait = self._wait(lane, tokens)
+        crowded = [each.ask(client, begun, self.max_wait_s) for each in both]
         if self.requests >= self.max_requests:
             raise overloaded(wait, f"{self.requests} requests are under way")
-        if not alone and self.tokens + tokens > self.max_tokens:
-            raise overloaded(wait, f"about {self.tokens} tokens are under way")
-        if lane.requests and lane.tokens + tokens > self.max_wait_s * lane.tokens_per_s:
-            raise overloaded(wait, "the work under way takes too long already")
-        others = len(self._by_client) > (1 if held else 0)
-        if held and others and held + tokens > self.share * self.max_tokens:
-            raise overloaded(wait, "this client's share of the work is used up")
-        for counted in (self, lane):
-            counted.requests += 1
-            counted.tokens += tokens
-        self._by_client[client] += tokens
+        for each, others in zip(both, crowded):
+            room = self._room(each)
+            if each.requests and each.tokens + tokens > room:
+                raise overloaded(wait, f"about {each.tokens} tokens are under way")
+            held = each.held[client]
+            if held and others and held + tokens > self.share * room:
+                raise overloaded(wait, "this client's share of the work is used up")
+        for each in both:
+            each.enter(client, tokens)
         # Requests share the speed, so while this one is computed each other one gets as much.
         shared = min(lane.tokens, lane.requests * tokens)
-        begun, finished = time.monotonic(), False
         try:
             yield
             finished = True
         finally:
-            for counted in (self, lane):
-                counted.requests -= 1
-                counted.tokens -= tokens
-            self._by_client[client] -= tokens
-            if self._by_client[client] <= 0:
-                del self._by_client[client]
+            for each in both:
+                each.leave(client, tokens)
             lane.learn(shared, time.monotonic() - begun, finished, self.max_wait_s)
+
+    def _room(self, lane: _Lane) -> float:
+        """Returns the tokens that may be under way."""
+        return min(self.max_tokens, self.max_wait_s * lane.tokens_per_s)
 
     def _wait(self, lane: _Lane, tokens: int) -> float:
         """Returns the seconds until there is probably room for `tokens`."""
-        room = min(self.max_tokens, self.max_wait_s * lane.tokens_per_s)
-        over = lane.tokens + tokens - room
+        over = lane.tokens + tokens - self._room(lane)
         return min(60.0, max(over, tokens) / lane.tokens_per_s)

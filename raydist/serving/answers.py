@@ -171,6 +171,8 @@ class SearchResponse(_Answer):
     """What this is."""
     results: list[SearchResult]
     """At most `k` of them."""
+    warnings: list[str] = []
+    """What was done otherwise than asked, such as hits that were not reranked."""
     timings_ms: dict[str, float]
     """Milliseconds by stage."""
 

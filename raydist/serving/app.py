@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -24,8 +24,9 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
 from raydist.evaluation.tracking import resolve_uri
 from raydist.serving.errors import ServiceError, not_ready, overloaded
-from raydist.serving.http import make_app, open_log
-from raydist.serving.keys import read_keys
+from raydist.serving.frame import open_log
+from raydist.serving.http import make_app
+from raydist.serving.keys import Keys, read_keys
 from raydist.serving.limits import Limits
 from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
@@ -60,7 +61,7 @@ class _Handles:
 
 
 async def _call(method: Any, *arguments: Any) -> dict[str, Any]:
-    """Calls a replica; its loss is a 503, a full queue a 429, an own failure what it says."""
+    """Calls a replica; a full queue is a 429, a failure of its code a 500, its loss a 503."""
     response = method.remote(*arguments)
     try:
         answer: dict[str, Any] = await response
@@ -69,9 +70,12 @@ async def _call(method: Any, *arguments: Any) -> dict[str, Any]:
         raise
     except BackPressureError:
         raise overloaded(1.0, "all replicas are busy") from None
+    except ServiceError:
+        raise
+    except RayTaskError as error:
+        message = "the model failed; the service's log has the reason under this request's id"
+        raise ServiceError(500, message, "model_failed") from error
     except (RayError, RayServeException) as error:
-        if "ServiceError" in type(error).__name__:
-            raise
         raise not_ready(f"a replica was lost ({type(error).__name__}); try again") from None
     if "failed" in answer:
         status, message, code, param, headers = answer["failed"]
@@ -88,6 +92,7 @@ class Ingress:
         config: ServeConfig,
         handles: dict[str, DeploymentHandle],
         index: DeploymentHandle | None,
+        keys: Keys,
     ) -> None:
         open_log(config.access_log)
         kinds: dict[str, Any] = {name: "reranker" for name in config.scorers()}
@@ -102,8 +107,9 @@ class Ingress:
             _Handles(handles, index),
             kinds,
             limits=Limits(**config.limits.model_dump()),
-            keys=read_keys(config.keys_file),
+            keys=keys,
             metrics=RayMetrics(),
+            aliases=config.aliases(),
         )
 
     async def check_health(self) -> None:
@@ -128,7 +134,8 @@ def build(config: ServeConfig) -> serve.Application:
         ConfigError: no keys are given and `anonymous` is not set, although the address is not
             loopback.
     """
-    if not read_keys(config.keys_file) and not config.loopback and not config.anonymous:
+    keys = read_keys(config.keys_file, anonymous=config.anonymous)
+    if not keys and not config.loopback and not config.anonymous:
         raise ConfigError(
             f"host={config.host}: others can connect, so keys are needed: set keys_file= or "
             "RAYDIST_API_KEYS, or anonymous=true to let everybody in"
@@ -146,12 +153,14 @@ def build(config: ServeConfig) -> serve.Application:
         num_replicas=config.replicas.ingresses,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=2 * config.limits.max_requests,
+        max_queued_requests=2 * config.limits.max_requests,
+        backpressure_config={"status_code": 429, "retry_after_s": 1},
         graceful_shutdown_timeout_s=config.limits.deadline_s + 5,
         graceful_shutdown_wait_loop_s=0.2,
         max_surge_percent=100,
         logging_config=_QUIET,
     )(Ingress)
-    return ingress.bind(config, handles, index)
+    return ingress.bind(config, handles, index, keys)
 
 
 def _absolute(config: ServeConfig) -> ServeConfig:
@@ -177,8 +186,6 @@ def _absolute(config: ServeConfig) -> ServeConfig:
     if config.embedder is not None:
         path = at(config.embedder.path)
         changed["embedder"] = config.embedder.model_copy(update={"path": path})
-    if config.keys_file is not None:
-        changed["keys_file"] = at(config.keys_file)
     if config.access_log is not None:
         changed["access_log"] = str(Path(config.access_log).absolute())
     return config.model_copy(update=changed)

@@ -23,7 +23,7 @@ class Backend(Protocol):
         ...
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns `hits` (id, scores, title, text) best first and `timings_ms`."""
+        """Returns `hits` (id, scores, title, text, contents) best first and `timings_ms`."""
         ...
 
     async def check(self, model: str) -> None:

@@ -9,6 +9,7 @@ _TYPES = {
     401: "authentication_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     413: "request_too_large",
     422: "invalid_request_error",
     429: "rate_limit_error",
@@ -77,9 +78,10 @@ def overloaded(retry_after_s: float, what: str) -> ServiceError:
     )
 
 
-def not_ready(message: str) -> ServiceError:
-    """Returns a 503."""
-    return ServiceError(503, message, "not_ready", headers={"Retry-After": "1"})
+def not_ready(message: str, retry_after_s: float = 1) -> ServiceError:
+    """Returns a 503 that says when to come again."""
+    seconds = max(1, round(retry_after_s))
+    return ServiceError(503, message, "not_ready", headers={"Retry-After": str(seconds)})
 
 
 def deadline(seconds: float) -> ServiceError:

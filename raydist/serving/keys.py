@@ -1,4 +1,4 @@
-"""Bearer keys: read from the environment or a file, compared in constant time."""
+"""Bearer keys: read from the environment or a file, compared in constant time; who is let in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
 from raydist.errors import ConfigError
+from raydist.serving.errors import ServiceError
 
 __all__ = ["ENVIRONMENT", "Keys", "read_keys"]
 
@@ -16,10 +18,19 @@ ENVIRONMENT = "RAYDIST_API_KEYS"
 
 
 class Keys:
-    """The keys that are let in; only their digests are kept."""
+    """Who is let in: those with one of the keys; without keys this machine alone, or everybody.
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    Made once, where the application is built, and sent to every ingress: what a process finds in
+    its own environment decides nothing.
+
+    Args:
+        keys: only their digests are kept.
+        anonymous: without keys, let everybody in.
+    """
+
+    def __init__(self, keys: Sequence[str], *, anonymous: bool = False) -> None:
         self._digests = [_digest(key) for key in keys]
+        self._anonymous = anonymous
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -37,24 +48,71 @@ class Keys:
                 found = digest.hex()[:8]
         return found if scheme.lower() == "bearer" else None
 
+    def admit(self, authorization: str | None, peer: str) -> str:
+        """Returns the name of a request's client, empty without keys.
 
-def read_keys(file: str | None = None) -> Keys:
+        Args:
+            authorization: the request's Authorization header.
+            peer: the address that the request comes from.
+
+        Raises:
+            ServiceError: 401.
+        """
+        if self._digests:
+            found = self.client(authorization)
+            if found is None:
+                raise _refusal("a valid key is needed: Authorization: Bearer KEY")
+            return found
+        # Ray Serve listens where its own options say, whatever this application was told.
+        if self._anonymous or _loopback(peer):
+            return ""
+        raise _refusal(
+            "the service has no keys, so it answers its own machine alone: start it with "
+            f"keys_file= or {ENVIRONMENT}, or with anonymous=true"
+        )
+
+
+def read_keys(file: str | None = None, *, anonymous: bool = False) -> Keys:
     """Returns the keys of a file (one per line, `#` for comments) and of RAYDIST_API_KEYS.
 
     Raises:
-        ConfigError: the file cannot be read or holds no key.
+        ConfigError: the file cannot be read or holds no key, or a key is not ASCII.
     """
-    found = [key.strip() for key in os.environ.get(ENVIRONMENT, "").split(",") if key.strip()]
+    found = _ascii(ENVIRONMENT, os.environ.get(ENVIRONMENT, "").split(","))
     if file:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            text = Path(file).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise ConfigError(f"keys_file={file}: cannot be read: {error.strerror}") from None
-        own = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        except UnicodeDecodeError:
+            raise ConfigError(f"keys_file={file}: is not text in UTF-8") from None
+        lines = [line.strip() for line in text.splitlines()]
+        own = _ascii(f"keys_file={file}", [line for line in lines if not line.startswith("#")])
         if not own:
             raise ConfigError(f"keys_file={file}: no key in it")
         found += own
-    return Keys(found)
+    return Keys(found, anonymous=anonymous)
+
+
+def _ascii(where: str, words: Sequence[str]) -> list[str]:
+    """Returns the keys among `words`; headers carry nothing but ASCII unharmed."""
+    keys = [word.strip() for word in words if word.strip()]
+    for number, key in enumerate(keys, 1):
+        if not key.isascii():
+            raise ConfigError(f"{where}: key {number} has a character that is not ASCII")
+    return keys
+
+
+def _refusal(message: str) -> ServiceError:
+    return ServiceError(401, message, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+
+def _loopback(peer: str) -> bool:
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _digest(key: str) -> bytes:

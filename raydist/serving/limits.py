@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from raydist.serving.admission import estimate_tokens
 from raydist.serving.errors import ServiceError
 
-__all__ = ["Limits"]
+__all__ = ["MOST_ENTRIES", "Limits"]
+
+MOST_ENTRIES = 20_000
+"""Entries of a list beyond which it is not even read, whatever the limits say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Limits:
     """
 
     max_body_bytes: int = 16 << 20
-    max_documents: int = 2000
+    max_documents: int = 2048
     max_query_chars: int = 32_768
     max_text_chars: int = 1_000_000
     max_tokens: int = 2_000_000

@@ -34,7 +34,8 @@ class LoadResult:
 
     Attributes:
         seconds: from the first request to the last answer.
-        latencies_s: of the answered requests, in the order of the answers.
+        latencies_s: of the requests answered with 200, in the order of the answers, and the whole
+            patience for those without an answer; a quick refusal must not better the quantiles.
         statuses: answers by status code; `timeout` and `refused` for requests without an answer.
         pairs: query-document pairs in requests that were answered with 200.
         late_s: how late the generator itself was at worst (fixed rate only).
@@ -46,22 +47,25 @@ class LoadResult:
     pairs: int = 0
     late_s: float = 0.0
 
+    @property
+    def answered(self) -> int:
+        """Requests with an answer, whatever its status."""
+        return sum(n for status, n in self.statuses.items() if status.isdigit())
+
     def quantile_ms(self, q: float) -> float:
-        """Returns a latency quantile in milliseconds; NaN if nothing was answered."""
+        """Returns a latency quantile in milliseconds; NaN if nothing was answered with 200."""
         return float(np.quantile(self.latencies_s, q) * 1e3) if self.latencies_s else float("nan")
 
     def figures(self) -> dict[str, float]:
         """Returns the figures by name, milliseconds and per second."""
-        answered = len(self.latencies_s)
         per_s = 1.0 / self.seconds if self.seconds else 0.0
         found = {
             "requests": float(sum(self.statuses.values())),
-            "requests_per_s": answered * per_s,
+            "requests_per_s": self.answered * per_s,
             "pairs_per_s": self.pairs * per_s,
-            "p50_ms": self.quantile_ms(0.5),
-            "p95_ms": self.quantile_ms(0.95),
-            "p99_ms": self.quantile_ms(0.99),
         }
+        if self.latencies_s:
+            found |= {f"p{q}_ms": self.quantile_ms(q / 100) for q in (50, 95, 99)}
         return found | {f"status_{code}": float(n) for code, n in sorted(self.statuses.items())}
 
 
@@ -138,13 +142,14 @@ class _Load:
             answer = await client.post(self.url, json=body, headers=headers)
         except httpx.TimeoutException:
             self.result.statuses["timeout"] += 1
+            self.result.latencies_s.append(self.timeout_s)
             return
         except httpx.HTTPError:
             self.result.statuses["refused"] += 1
             return
-        self.result.latencies_s.append(time.perf_counter() - due)
         self.result.statuses[str(answer.status_code)] += 1
         if answer.status_code == 200:
+            self.result.latencies_s.append(time.perf_counter() - due)
             self.result.pairs += len(body.get("documents", ()))
         if self.on_answer is not None:
             self.on_answer(1)

@@ -6,11 +6,17 @@ Names begin with `raydist_` there (Ray adds `ray_` before it).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-__all__ = ["RayMetrics"]
+from raydist.rerank.scored import Stats
+
+if TYPE_CHECKING:
+    from raydist.rerank.engine import Engine
+
+__all__ = ["EngineMetrics", "RayMetrics"]
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
 _SIZES = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0]
@@ -42,12 +48,6 @@ class RayMetrics:
         self._cached = Counter(
             "raydist_cached_prefix_tokens", "Prefix tokens not computed", tag_keys=("model",)
         )
-        self._queued = Gauge(
-            "raydist_queued_tokens", "Tokens waiting for a batch", tag_keys=("model",)
-        )
-        self._padding = Gauge(
-            "raydist_padding_waste", "Share of computed tokens", tag_keys=("model",)
-        )
         self._open = Gauge("raydist_requests_under_way", "Requests let in")
         self._admitted = Gauge("raydist_tokens_under_way", "Estimated tokens let in")
 
@@ -65,10 +65,42 @@ class RayMetrics:
         self._pairs.inc(documents, tags)
         if answer["cached_prefix_tokens"]:
             self._cached.inc(answer["cached_prefix_tokens"], tags)
-        self._queued.set(answer["load"]["queued_tokens"], tags)
-        self._padding.set(answer["load"]["padding"], tags)
 
     def under_way(self, requests: int, tokens: int) -> None:
         """Shows the work that was let in."""
         self._open.set(requests)
         self._admitted.set(tokens)
+
+
+class EngineMetrics:
+    """What the engine of one replica computed, and what waits in it.
+
+    Args:
+        model: the served name.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._tags = {"model": model}
+        keys = ("model",)
+        self._counters = {
+            "batches": Counter("raydist_batches", "Batches computed", tag_keys=keys),
+            "tokens": Counter("raydist_batch_tokens", "Tokens of batches", tag_keys=keys),
+            "padded_tokens": Counter(
+                "raydist_padded_batch_tokens", "The same with padding", tag_keys=keys
+            ),
+        }
+        self._queued = Gauge("raydist_queued_tokens", "Tokens waiting for a batch", tag_keys=keys)
+        self._engine: Engine | None = None
+        self._seen = Stats()
+
+    def look(self, engine: Engine) -> None:
+        """Counts what was done since the last look; a newer model's engine begins at nothing."""
+        if engine is not self._engine:
+            self._engine, self._seen = engine, Stats()
+        now = replace(engine.stats)
+        for name, counter in self._counters.items():
+            more = getattr(now, name) - getattr(self._seen, name)
+            if more:
+                counter.inc(more, self._tags)
+        self._seen = now
+        self._queued.set(engine.queued_tokens, self._tags)

@@ -103,7 +103,10 @@ class Following(Generic[T]):
     async def _looking(self) -> None:
         while True:  # replicas look at different times, so that not all load at once
             await asyncio.sleep(self.every_s * random.uniform(0.5, 1.5))
-            await self.look()
+            looked = asyncio.create_task(self.look())
+            await asyncio.wait([looked])
+            if (problem := looked.exception()) is not None:  # whatever it is: it looks again
+                self._say("looked", now="", error=problem)
 
     async def look(self) -> bool:
         """Takes over a newer model, if there is one that works; returns whether it did."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from raydist.config.model import EncoderSource
 from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig, settled
 from raydist.config.serve import ServeConfig
 from raydist.serving.errors import ServiceError
-from raydist.serving.http import open_log
+from raydist.serving.frame import open_log
+from raydist.serving.metrics import EngineMetrics
 from raydist.serving.reload import Following, Place, locate
 from raydist.serving.served import ServedEmbedder, ServedReranker
 
@@ -58,6 +60,7 @@ class Scorer:
             retire=ServedReranker.close,
             every_s=config.reload_s,
         )
+        self._metrics = EngineMetrics(name)
         self._speed = self._following.model.warm()
 
     async def score(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -77,8 +80,10 @@ class Scorer:
         return {}
 
     async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work."""
+        """Tells Serve to replace this replica where the model does not work; shows its work."""
         self._following.start()
+        if (engine := self._following.model.engine) is not None:
+            self._metrics.look(engine)
         await self._following.model.check()
 
     async def state(self) -> dict[str, int]:
@@ -133,6 +138,8 @@ class Index:
         from raydist.build import open_searcher
 
         self.searcher = open_searcher(config)
+        # Of its own, so that a question for its health does not wait behind searches.
+        self._threads = ThreadPoolExecutor(max(1, round(config.replicas.cpus)), "search")
         self._look()  # compiles before the first request
 
     def _look(self) -> None:
@@ -149,4 +156,5 @@ class Index:
 
     async def search(self, request: dict[str, Any]) -> dict[str, Any]:
         """Returns hits and milliseconds per stage."""
-        return await asyncio.to_thread(self.searcher.answer, request)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.searcher.answer, request)

@@ -48,7 +48,8 @@ def _reason() -> str:
 
 def metrics_url() -> str:
     """Returns where Prometheus finds this node's metrics."""
-    node = next(node for node in ray.nodes() if node["Alive"])
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
     return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from raydist.serving.limits import MOST_ENTRIES
 
 __all__ = [
     "EmbeddingsRequest",
@@ -47,6 +56,9 @@ def _clean(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_clean)]
 """Text of real characters."""
+_ENTRIES = Field(max_length=MOST_ENTRIES, fail_fast=True)
+"""Of a list, which may have millions: the first that is wrong or too many ends its reading."""
+Texts = Annotated[list[Text], _ENTRIES]
 
 
 class _Request(BaseModel):
@@ -69,7 +81,7 @@ class TextDocument(_Request):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str | int | None = None
+    id: Text | int | None = None
     """Echoed in the results."""
     text: Text | None = None
     """What is scored, unless `rank_fields` names other fields."""
@@ -85,9 +97,9 @@ class RerankRequest(_Request):
 
     query: Text
     """What is asked."""
-    documents: list[Text | TextDocument] = Field(default_factory=list)
+    documents: Annotated[list[Text | TextDocument], _ENTRIES] = []
     """Texts, or objects with `text` (Cohere v1, Jina)."""
-    texts: list[Text] | None = None
+    texts: Texts | None = None
     """The same under TEI's name, instead of `documents`."""
     model: Text | None = None
     """A served model's name; the server's reranker if absent."""
@@ -99,14 +111,16 @@ class RerankRequest(_Request):
     """Whether results carry the documents' texts."""
     return_text: bool = False
     """The same under TEI's name."""
-    rank_fields: list[Text] | None = None
+    rank_fields: Texts | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     """Documents are cut to so many tokens."""
     max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
     """Accepted for Cohere v1's clients; pieces are made with `truncation: chunk_max`."""
-    truncation: Truncation | bool = "truncate"
-    """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says)."""
+    truncation: Truncation | bool | None = None
+    """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says).
+
+    The server's own setting if absent."""
     truncate: bool | None = None
     """TEI's name: false is `truncation: error`."""
     instruction: Text | None = None
@@ -122,17 +136,32 @@ class RerankRequest(_Request):
             raise ValueError("documents is required")
         return self
 
+    @model_validator(mode="after")
+    def _ranked_fields_are_text(self) -> RerankRequest:
+        """Checks the fields that are read; others, whatever they hold, are ignored."""
+        for place, item in enumerate(self.documents if self.rank_fields else ()):
+            extra = {} if isinstance(item, str) else item.model_extra or {}
+            for name in self.rank_fields or ():
+                if isinstance(value := extra.get(name), str):
+                    try:
+                        _clean(value)
+                    except ValueError as error:
+                        raise ValueError(f"documents[{place}].{name} {error}") from None
+        return self
+
     @property
     def limit(self) -> int | None:
         """How many results are asked for."""
         return self.top_n if self.top_n is not None else self.top_k
 
     @property
-    def mode(self) -> Truncation:
-        """What happens to documents that do not fit."""
+    def mode(self) -> Truncation | None:
+        """What happens to documents that do not fit; None leaves it to the server."""
         if self.truncation is False or self.truncate is False:
             return "error"
-        return "truncate" if self.truncation is True else self.truncation
+        if self.truncation is True or (self.truncation is None and self.truncate):
+            return "truncate"
+        return self.truncation
 
     def contents(self) -> list[str]:
         """Returns the texts to score; raises ValueError naming a document without text."""
@@ -167,14 +196,14 @@ class ScoreRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"example": _SCORE_EXAMPLE})
 
-    queries: list[Text] | Text
+    queries: Texts | Text
     """One query, or as many as there are documents."""
-    documents: list[Text]
+    documents: Texts
     """Texts."""
     model: Text | None = None
     """A served model's name; the server's reranker if absent."""
-    truncation: Truncation = "truncate"
-    """A document that does not fit is cut, scored in pieces, or refused."""
+    truncation: Truncation | None = None
+    """A document that does not fit is cut, scored in pieces, or refused; the server's setting."""
     instruction: Text | None = None
     """What the reranker looks for, where it follows instructions."""
     raw_scores: bool = False
@@ -195,7 +224,7 @@ class EmbeddingsRequest(_Request):
 
     model_config = ConfigDict(json_schema_extra={"example": _EMBEDDINGS_EXAMPLE})
 
-    input: Text | list[Text]
+    input: Text | Texts
     """A text or several."""
     model: Text | None = None
     """The served embedding model's name; the server's if absent."""
@@ -229,7 +258,7 @@ class SearchRequest(_Request):
     """Whether the server's reranker orders the first `depth` results."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     """How many documents are fetched for fusion and reranking."""
-    ids: list[Text] | None = None
+    ids: Texts | None = None
     """Only these documents may be found."""
     return_documents: bool = True
     """Whether results carry the documents' texts."""

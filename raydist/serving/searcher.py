@@ -35,19 +35,19 @@ class Searcher:
 
     Args:
         retrievers: by the name that results show.
-        store: the documents' texts, None where no index has any.
+        stores: documents' texts; those that the first has not come from the next.
         fuse: turns several runs into one; needed for several retrievers.
     """
 
     def __init__(
         self,
         retrievers: Mapping[str, Selective],
-        store: Texts | None,
+        stores: Sequence[Texts] = (),
         fuse: Callable[[Sequence[Run], int], Run] | None = None,
     ) -> None:
         assert retrievers and (fuse is not None or len(retrievers) == 1)
         self.retrievers = dict(retrievers)
-        self.store = store
+        self.stores = stores
         self.fuse = fuse
 
     def search(
@@ -84,12 +84,23 @@ class Searcher:
                     scores.setdefault(doc_id, {})[name] = value
         order = [doc_id for _, doc_ids, _ in last for doc_id in doc_ids]
         begun = time.perf_counter()
-        texts: Sequence[Any] = self.store.get(order) if self.store else [None] * len(order)
+        texts = self._texts(order)
         timings["texts"] = _ms(begun)
-        return [Hit(d, scores[d], text) for d, text in zip(order, texts)], timings
+        return [Hit(d, scores[d], texts.get(d)) for d in order], timings
+
+    def _texts(self, doc_ids: Sequence[str]) -> dict[str, Document]:
+        """Returns the documents that a store has."""
+        found: dict[str, Document] = {}
+        for store in self.stores:
+            missing = [doc_id for doc_id in doc_ids if doc_id not in found]
+            found |= {d: text for d, text in zip(missing, store.get(missing)) if text is not None}
+        return found
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Does `search` for `query`, `depth` and `ids` of a request; returns what may travel."""
+        """Does `search` for `query`, `depth` and `ids` of a request; returns what may travel.
+
+        `contents` is None where no store has the document.
+        """
         hits, timings = self.search(request["query"], request["depth"], request.get("ids"))
         rows = [
             {
@@ -97,7 +108,7 @@ class Searcher:
                 "scores": hit.scores,
                 "title": hit.document.title if hit.document else None,
                 "text": hit.document.text if hit.document else None,
-                "contents": hit.document.contents if hit.document else "",
+                "contents": hit.document.contents if hit.document else None,
             }
             for hit in hits
         ]

@@ -96,6 +96,7 @@ class ServedReranker:
             instruction=request.get("instruction"),
         )
         timeout = request.get("timeout_s") or 60.0
+        patience = request.get("patience_s") or timeout
         before = time.monotonic()
         assert self.engine is not None
         future = self.engine.submit(
@@ -103,23 +104,21 @@ class ServedReranker:
             documents,
             options,
             deadline=before + timeout,
-            patience_s=request.get("patience_s") or timeout,
+            patience_s=patience,
         )
         try:
             # Cancelling the waiting task cancels the future: its rows are not computed.
             scored = await asyncio.wrap_future(future)
         except TooLong as error:
-            raise ServiceError(
-                422, str(error), "document_too_long", param=f"documents[{error.index}]"
-            ) from None
+            raise ServiceError(422, str(error), "document_too_long", param=error.field) from None
         except ConfigError as error:
             raise ServiceError(422, str(error), "unsupported", param="instruction") from None
         except NotBegun:
-            raise not_ready("the model is slower than a moment ago; try again") from None
+            message = "the model is slower than a moment ago; try again"
+            raise not_ready(message, patience) from None  # as long as those before it will take
         except DeadlinePassed:
             raise deadline(timeout) from None
         values = scored.logits if request.get("raw_scores") else scored.scores
-        stats = self.engine.stats
         return {
             "scores": values.tolist(),
             "truncated": scored.truncated,
@@ -131,7 +130,6 @@ class ServedReranker:
                 "tokenize": _ms(scored.tokenize_s),
                 "infer": _ms(scored.infer_s),
             },
-            "load": {"queued_tokens": self.engine.queued_tokens, "padding": stats.padding_waste},
         }
 
     async def _plain(
@@ -141,6 +139,7 @@ class ServedReranker:
             raise ServiceError(
                 422, "this reranker takes no instruction", "unsupported", param="instruction"
             )
+        warnings = self._unheard(request)
         before = time.monotonic()
         started = [before]
 
@@ -154,6 +153,7 @@ class ServedReranker:
             "scores": scores,
             "truncated": [False] * len(documents),
             "chunks": [1] * len(documents),
+            "warnings": warnings,
             "tokens": sum(text.count(" ") + 1 for text in documents),
             "cached_prefix_tokens": 0,
             "timings_ms": {
@@ -161,8 +161,20 @@ class ServedReranker:
                 "tokenize": 0.0,
                 "infer": _ms(time.monotonic() - started[0]),
             },
-            "load": {"queued_tokens": 0, "padding": 0.0},
         }
+
+    def _unheard(self, request: dict[str, Any]) -> list[str]:
+        """Returns what a reranker without an engine does otherwise than asked."""
+        warnings = []
+        if request.get("max_tokens_per_doc"):
+            warnings.append("max_tokens_per_doc is ignored: this reranker does not cut by it")
+        if not getattr(self.reranker, "reads_all", False):
+            asked = request.get("truncation")
+            if asked in ("chunk_max", "error"):
+                message = f"truncation={asked}: this reranker can only cut what is too long"
+                raise ServiceError(422, message, "unsupported", param="truncation")
+            warnings.append("documents may have been cut: this reranker does not say which")
+        return warnings
 
 
 class ServedEmbedder:
@@ -175,6 +187,7 @@ class ServedEmbedder:
 
     def __init__(self, encoder: Encoder, *, round_chars: int = 8192) -> None:
         self.encoder = encoder
+        self._dimension = 0  # unknown until something was encoded
         self.rounds = Rounds(self._encode, round_chars=round_chars)
 
     def _encode(self, role: str, texts: Sequence[str]) -> np.ndarray:
@@ -188,19 +201,14 @@ class ServedEmbedder:
         Args:
             request: `texts`, `role` (query or document), `dimensions` (None keeps all).
         """
-        texts = request["texts"]
+        texts, wanted = request["texts"], request.get("dimensions")
+        self._check(wanted)
         # Cancelling the waiting task cancels the future: its texts are not encoded.
         embedded = await asyncio.wrap_future(self.rounds.submit(request["role"], texts))
         vectors_nd = embedded.vectors_nD
-        wanted = request.get("dimensions")
+        self._dimension = vectors_nd.shape[1]
+        self._check(wanted)
         if wanted is not None:
-            if wanted > vectors_nd.shape[1]:
-                raise ServiceError(
-                    422,
-                    f"dimensions={wanted}: the model gives {vectors_nd.shape[1]}",
-                    "too_many_dimensions",
-                    param="dimensions",
-                )
             vectors_nd = vectors_nd[:, :wanted]
             norms = np.linalg.norm(vectors_nd, axis=1, keepdims=True)
             vectors_nd = vectors_nd / np.maximum(norms, 1e-12)
@@ -217,15 +225,23 @@ class ServedEmbedder:
                 "tokenize": 0.0,
                 "infer": _ms(embedded.infer_s),
             },
-            "load": {"queued_tokens": 0, "padding": 0.0},
         }
+
+    def _check(self, wanted: int | None) -> None:
+        if wanted is not None and 0 < self._dimension < wanted:
+            raise ServiceError(
+                422,
+                f"dimensions={wanted}: the model gives {self._dimension}",
+                "too_many_dimensions",
+                param="dimensions",
+            )
 
     def warm(self) -> float:
         """Does as `ServedReranker.warm`."""
         texts = [f"{i} {' '.join(_PROBE[1] * 5)}" for i in range(8)]
         for _ in range(2):
             begun = time.monotonic()
-            self.encoder.encode_documents(texts)
+            self._dimension = self.encoder.encode_documents(texts).shape[1]
         return estimate_tokens("", texts) / max(time.monotonic() - begun, 1e-4)
 
     def close(self) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 
-from raydist.serving.admission import Admission
+from raydist.serving.admission import Admission, estimate_tokens
 from raydist.serving.answers import (
     DocumentText,
     Embedding,
@@ -27,11 +28,12 @@ from raydist.serving.answers import (
     RerankResult,
     ScoreResponse,
     SearchResponse,
-    SearchResult,
     Usage,
 )
+from raydist.serving.asked import NOTHING, Asked, by_query
 from raydist.serving.backend import Backend, Metrics
 from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.found import readable, reordered, search_results
 from raydist.serving.keys import Keys
 from raydist.serving.limits import Limits
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
@@ -41,14 +43,6 @@ __all__ = ["Service"]
 T = TypeVar("T")
 _AT_ONCE = 16  # queries of one request that are scored at once
 _PATIENCE = 1.5  # a request that waits this many times max_wait_s is refused: its client gives up
-_NOTHING: Mapping[str, Any] = {
-    "scores": [],
-    "truncated": [],
-    "chunks": [],
-    "tokens": 0,
-    "cached_prefix_tokens": 0,
-    "timings_ms": {"queue": 0.0, "tokenize": 0.0, "infer": 0.0},
-}
 
 
 @dataclass
@@ -59,9 +53,9 @@ class Service:
         backend: what computes.
         kinds: each model's name and kind (`reranker`, `embedder`, `index`), defaults first.
         limits: what requests may ask for.
-        keys: bearer keys; none lets everybody in.
+        keys: who is let in.
         metrics: where numbers go, if anywhere.
-        fetch: whether the index's documents have texts, so that they can be reranked.
+        aliases: further names of models, and the name that each stands for.
     """
 
     backend: Backend
@@ -69,29 +63,16 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     keys: Keys = field(default_factory=lambda: Keys([]))
     metrics: Metrics | None = None
-    fetch: bool = True
-    draining: bool = False
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._hit_tokens = 128.0  # of a found document; corrected by every search
+        self._trial: asyncio.Task[None] | None = None
         self.admission = Admission(
             max_tokens=self.limits.queue_tokens,
             max_requests=self.limits.max_requests,
             max_wait_s=self.limits.max_wait_s,
         )
-
-    def client(self, authorization: str | None) -> str:
-        """Returns the client's name; raises ServiceError 401 for a wrong or missing key."""
-        if not self.keys:
-            return ""
-        found = self.keys.client(authorization)
-        if found is None:
-            raise ServiceError(
-                401,
-                "a valid key is needed: Authorization: Bearer KEY",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return found
 
     async def rerank(self, request: RerankRequest, request_id: str, client: str) -> RerankResponse:
         """Answers /rerank."""
@@ -102,7 +83,7 @@ class Service:
             raise ServiceError(422, str(error), "no_text", param="documents") from None
         (answer,) = await self._score(
             model,
-            [(request.query, texts)],
+            [Asked(request.query, texts, range(len(texts)))],
             client,
             truncation=request.mode,
             max_tokens_per_doc=request.max_tokens_per_doc,
@@ -126,6 +107,7 @@ class Service:
         ]
         cut = sum(answer["truncated"])
         warnings = [f"{cut} of {len(texts)} documents were truncated"] if cut else []
+        warnings += answer.get("warnings", [])
         if request.max_chunks_per_doc is not None:
             warnings.append("max_chunks_per_doc is ignored; see truncation: chunk_max")
         return RerankResponse(
@@ -133,7 +115,7 @@ class Service:
             model=model,
             results=results,
             data=results,
-            usage=_usage(answer),
+            usage=_usage([answer]),
             meta=Meta(
                 warnings=warnings,
                 timings_ms=answer["timings_ms"],
@@ -150,28 +132,21 @@ class Service:
             "raw_scores": request.raw_scores,
         }
         texts = request.documents
-        places: dict[str, list[int]] = {}
-        if isinstance(request.queries, str):
-            places[request.queries] = list(range(len(texts)))
-        else:
-            for place, query in enumerate(request.queries):
-                places.setdefault(query, []).append(place)
         self.limits.check("", texts)
-        asked = [(query, [texts[p] for p in mine]) for query, mine in places.items()]
+        asked = by_query(request.queries, texts)
         answers = await self._score(model, asked, client, **options)
         scores = [0.0] * len(texts)
-        for mine, answer in zip(places.values(), answers):
-            for place, value in zip(mine, answer["scores"]):
+        for each, answer in zip(asked, answers):
+            for place, value in zip(each.places, answer["scores"]):
                 scores[place] = value
-        usage = [_usage(answer) for answer in answers]
-        total = Usage(
-            prompt_tokens=sum(u.prompt_tokens for u in usage),
-            total_tokens=sum(u.total_tokens for u in usage),
-            cached_prefix_tokens=sum(u.cached_prefix_tokens for u in usage),
-        )
         timings = answers[0]["timings_ms"] if answers else {}
+        warnings = answers[0].get("warnings", []) if answers else []
         return ScoreResponse(
-            id=request_id, model=model, scores=scores, usage=total, meta=Meta(timings_ms=timings)
+            id=request_id,
+            model=model,
+            scores=scores,
+            usage=_usage(answers),
+            meta=Meta(warnings=warnings, timings_ms=timings),
         )
 
     async def embeddings(
@@ -196,92 +171,125 @@ class Service:
             )
             for place, row in enumerate(vectors_nd)
         ]
-        usage = Usage(prompt_tokens=answer["tokens"], total_tokens=answer["tokens"])
-        return EmbeddingsResponse(model=model, data=data, usage=usage)
+        return EmbeddingsResponse(model=model, data=data, usage=_usage([answer]))
 
     async def search(self, request: SearchRequest, request_id: str, client: str) -> SearchResponse:
-        """Answers /v1/search."""
+        """Answers /v1/search: one admission and one deadline for all its stages."""
         self._model(None, "index")
         self.limits.check(request.query, request.ids or [], field="ids")
-        depth = max(request.depth, request.k)
-        with self._admitted(len(request.query) // 4 + depth, client, "index"):
-            work = {"query": request.query, "depth": depth, "ids": request.ids}
-            found = await self._within(self.backend.search(work))
-        hits, timings = found["hits"], dict(found["timings_ms"])
         rerankers = [name for name, kind in self.kinds.items() if kind == "reranker"]
-        if request.rerank and rerankers and hits and self.fetch:
+        reranker = rerankers[0] if request.rerank and rerankers else None
+        depth = max(request.depth, request.k)
+        hits = depth if request.ids is None else min(depth, len(request.ids))
+        tokens = len(request.query) // 4 + hits
+        if reranker is not None:
+            each = estimate_tokens(request.query, [""]) + round(self._hit_tokens)
+            tokens += min(hits, self.limits.max_documents) * each
+        with self._admitted(tokens, client, reranker or "index"):
+            return await self._within(self._search(request, request_id, depth, reranker))
+
+    async def _search(
+        self, request: SearchRequest, request_id: str, depth: int, reranker: str | None
+    ) -> SearchResponse:
+        ends = time.monotonic() + self.limits.deadline_s
+        work = {"query": request.query, "depth": depth, "ids": request.ids}
+        found = await self.backend.search(work)
+        hits, timings = found["hits"], dict(found["timings_ms"])
+        warnings: list[str] = []
+        if reranker is not None and hits:
             begun = time.perf_counter()
-            texts = [hit["contents"] for hit in hits]
-            (answer,) = await self._score(rerankers[0], [(request.query, texts)], client)
-            for hit, value in zip(hits, answer["scores"]):
-                hit["scores"]["rerank"] = value
-            hits.sort(key=lambda hit: -hit["scores"]["rerank"])
-            timings["rerank"] = round((time.perf_counter() - begun) * 1000, 3)
-        results = [
-            SearchResult(
-                rank=rank,
-                id=hit["id"],
-                score=list(hit["scores"].values())[-1],
-                scores=hit["scores"],
-                title=hit["title"] if request.return_documents else None,
-                text=hit["text"] if request.return_documents else None,
-            )
-            for rank, hit in enumerate(hits[: request.k], 1)
-        ]
-        return SearchResponse(id=request_id, results=results, timings_ms=timings)
+            reading = readable(hits, request.query, self.limits)
+            warnings = reading.warnings
+            if reading.texts:
+                asked = Asked(request.query, reading.texts, reading.places)
+                answer = await self._ask(reranker, asked, ends)
+                hits = reordered(hits, reading, answer["scores"])
+                mean = estimate_tokens("", reading.texts, overhead=0) / len(reading.texts)
+                self._hit_tokens += 0.2 * (mean - self._hit_tokens)
+                timings["rerank"] = round((time.perf_counter() - begun) * 1000, 3)
+        return SearchResponse(
+            id=request_id,
+            results=search_results(hits[: request.k], texts=request.return_documents),
+            warnings=warnings,
+            timings_ms=timings,
+        )
 
     def models(self) -> ModelList:
         """Answers /v1/models."""
         return ModelList(data=[ModelInfo(id=n, kind=k) for n, k in self.kinds.items()])
 
     async def ready(self) -> None:
-        """Tries every model and the index; raises ServiceError 503 if one does not work."""
-        if self.draining:
-            raise not_ready("the service is shutting down")
+        """Tries every model and the index; raises ServiceError 503 if one does not work.
+
+        Nobody needs a key for it, so all who ask at the same time share one try.
+        """
+        if self._trial is None or self._trial.done():
+            self._trial = asyncio.create_task(self._try())
+        await asyncio.shield(self._trial)
+
+    async def _try(self) -> None:
         for name in self.kinds:
             try:
                 async with asyncio.timeout(self.limits.deadline_s):
                     await self.backend.check(name)
             except TimeoutError:
                 raise not_ready(f"{name} does not answer") from None
+            except ServiceError as error:
+                if error.status != 500:
+                    raise
+                raise not_ready(f"{name} does not work: {error.message}") from error
 
     async def _score(
-        self, model: str, asked: Sequence[tuple[str, list[str]]], client: str, **options: Any
+        self, model: str, asked: Sequence[Asked], client: str, **options: Any
     ) -> list[dict[str, Any]]:
         """Returns an answer for each query and its texts, let in together."""
-        tokens = sum(self.limits.check(query, texts) for query, texts in asked)
+        tokens = sum(self.limits.check(each.query, each.texts, asked=each.field) for each in asked)
         self.limits.check_tokens(tokens)
         turns = asyncio.Semaphore(_AT_ONCE)
+        ends = time.monotonic() + self.limits.deadline_s
 
-        async def one(query: str, texts: list[str]) -> dict[str, Any]:
-            if not texts:
-                return dict(_NOTHING)
-            request = {
-                "query": query,
-                "documents": texts,
-                "timeout_s": self.limits.deadline_s,
-                "patience_s": _PATIENCE * self.limits.max_wait_s,
-            }
+        async def one(each: Asked) -> dict[str, Any]:
+            if not each.texts:
+                return dict(NOTHING)
             async with turns:
-                answer = await self.backend.score(model, request | options)
-            if self.metrics is not None:
-                self.metrics.scored(model, answer, len(texts))
-            return answer
+                return await self._ask(model, each, ends, **options)
 
         with self._admitted(tokens, client, model):
-            tasks = [asyncio.create_task(one(*each)) for each in asked]
+            tasks = [asyncio.create_task(one(each)) for each in asked]
             try:
                 return await self._within(asyncio.gather(*tasks))
             finally:
                 for task in tasks:  # where one failed, or the client went away
                     task.cancel()
 
-    def _admitted(self, tokens: int, client: str, model: str) -> Any:
-        if self.draining:
-            raise not_ready("the service is shutting down")
+    async def _ask(self, model: str, asked: Asked, ends: float, **options: Any) -> dict[str, Any]:
+        """Lets a model score one query's texts until `ends`."""
+        request = {
+            "query": asked.query,
+            "documents": asked.texts,
+            "timeout_s": max(ends - time.monotonic(), 1e-3),
+            "patience_s": _PATIENCE * self.limits.max_wait_s,
+        }
+        try:
+            answer = await self.backend.score(model, request | options)
+        except ServiceError as error:
+            raise asked.placed(error) from error.__cause__
         if self.metrics is not None:
-            self.metrics.under_way(self.admission.requests + 1, self.admission.tokens + tokens)
-        return self.admission.enter(tokens, client, model)
+            self.metrics.scored(model, answer, len(asked.texts))
+        return answer
+
+    @contextmanager
+    def _admitted(self, tokens: int, client: str, model: str) -> Iterator[None]:
+        try:
+            with self.admission.enter(tokens, client, model):
+                self._show()
+                yield
+        finally:
+            self._show()
+
+    def _show(self) -> None:
+        if self.metrics is not None:
+            self.metrics.under_way(self.admission.requests, self.admission.tokens)
 
     async def _within(self, work: Awaitable[T]) -> T:
         try:
@@ -295,16 +303,14 @@ class Service:
         known = [model for model, its in self.kinds.items() if its == kind]
         if name is None and known:
             return known[0]
-        if name in known:
-            return name
+        if (named := self.aliases.get(name or "", name)) in known:
+            return named
         what = f"model {name!r}" if name is not None else f"{kind}"
         there = f"served here: {', '.join(known)}" if known else f"no {kind} is served here"
         raise ServiceError(404, f"{what} not found; {there}", "model_not_found", param="model")
 
 
-def _usage(answer: Mapping[str, Any]) -> Usage:
-    return Usage(
-        prompt_tokens=answer["tokens"],
-        total_tokens=answer["tokens"],
-        cached_prefix_tokens=answer["cached_prefix_tokens"],
-    )
+def _usage(answers: Sequence[Mapping[str, Any]]) -> Usage:
+    tokens = sum(answer["tokens"] for answer in answers)
+    cached = sum(answer["cached_prefix_tokens"] for answer in answers)
+    return Usage(prompt_tokens=tokens, total_tokens=tokens, cached_prefix_tokens=cached)

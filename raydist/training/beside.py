@@ -19,7 +19,8 @@ class RaySubmit:
     """Starts `evaluate(arguments, folder)` as a Ray task; picklable.
 
     The task takes a CPU if one is free when it starts. Otherwise it takes none and shares those of
-    training: waiting for one that training holds to its end would never come to an end.
+    training: waiting for one that training holds to its end would never come to an end. For the
+    same reason its share of a GPU (`gpus` of the arguments) must be one that training leaves.
     """
 
     evaluate: Callable[[Mapping[str, Any], str], Evaluation]
@@ -30,7 +31,9 @@ class RaySubmit:
         import ray
 
         free = ray.available_resources().get("CPU", 0.0)
-        task = ray.remote(num_cpus=1 if free >= 1 else 0, max_retries=3)(self.evaluate)
+        task = ray.remote(
+            num_cpus=1 if free >= 1 else 0, num_gpus=arguments.get("gpus", 0), max_retries=3
+        )(self.evaluate)
         return _Task(task.remote(dict(arguments), str(folder)), str(folder))
 
 
@@ -39,15 +42,15 @@ class _Task:
     reference: Any
     folder: str
 
-    def result(self, wait: bool) -> Evaluation | None:
-        """Returns the evaluation, None if it is not there yet.
+    def result(self, timeout_s: float) -> Evaluation | None:
+        """Returns the evaluation, None if it is not there within this time.
 
         Raises:
             JobError: the task failed.
         """
         import ray
 
-        ready, _ = ray.wait([self.reference], timeout=None if wait else 0)
+        ready, _ = ray.wait([self.reference], timeout=timeout_s)
         if not ready:
             return None
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-__all__ = ["Batch", "Inputs", "padding_waste", "take", "text_hash", "text_hashes"]
+__all__ = ["Batch", "Inputs", "take", "text_hash", "text_hashes"]
 
 Inputs = dict[str, torch.Tensor]
 """Padded model inputs: `input_ids` and `attention_mask` [n, L], `token_type_ids` where used."""
@@ -39,6 +39,7 @@ class Batch:
             None where only that one is known.
         targets_BD: float32 teacher targets per document (already turned by `target`), 0 where
             padded; None where the data set has no teacher.
+        scores_BD: float32 teacher scores per document as they came, with the same holes.
         labels_BD: float32 graded relevance per document, 1 for positives where it is not graded.
         answers: bi-encoder: inputs of the B·A answers, sample after sample, the answer first and
             its negatives after it; None where the data set has no answers. A missing answer is a
@@ -47,10 +48,11 @@ class Batch:
         answer_hashes: int64 [B·A].
         answer_targets_BA: float32 teacher scores of the answers, or None.
         no_in_batch: only the sample's own documents are its negatives.
+        symmetric: documents are encoded as queries are.
         dataset: name of the data set that the step was drawn from.
         rows_B: int64 rows of the samples in that data set, to find them again.
         global_samples: samples of this step (or part) over all ranks.
-        tokens, padded_tokens: real tokens and cells of all inputs, for the padding waste.
+        tokens: of all inputs, without padding.
     """
 
     sizes_B: torch.Tensor
@@ -62,17 +64,18 @@ class Batch:
     pairs: Inputs | None = None
     known_BK: torch.Tensor | None = None
     targets_BD: torch.Tensor | None = None
+    scores_BD: torch.Tensor | None = None
     labels_BD: torch.Tensor | None = None
     answers: Inputs | None = None
     answer_mask_BA: torch.Tensor | None = None
     answer_hashes: torch.Tensor | None = None
     answer_targets_BA: torch.Tensor | None = None
     no_in_batch: bool = False
+    symmetric: bool = False
     dataset: str = ""
     rows_B: torch.Tensor | None = None
     global_samples: int = 0
     tokens: int = 0
-    padded_tokens: int = 0
 
     @property
     def size(self) -> int:
@@ -131,12 +134,3 @@ def take(inputs: Inputs, rows: slice | torch.Tensor) -> Inputs:
     if first == 0 and last == mask.shape[1]:
         return part
     return {name: value[:, first:last] for name, value in part.items()}
-
-
-def padding_waste(batches: Iterable[Batch]) -> float:
-    """Returns the share of cells that hold padding, between 0 and 1."""
-    tokens = cells = 0
-    for batch in batches:
-        tokens += batch.tokens
-        cells += batch.padded_tokens
-    return 1.0 - tokens / cells if cells else 0.0

@@ -1,39 +1,28 @@
-"""Drawn samples become batches: tokenised, padded, hashed, masked, the teacher turned into targets.
+"""Drawn samples become batches: tokenised, padded, hashed, masked.
 
 Shapes as in `raydist.training.collate`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
-from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.collate import Batch, Inputs, text_hash, text_hashes
 
 __all__ = [
     "PairModel",
-    "Retarget",
     "Role",
     "TextModel",
     "collate_pairs",
     "collate_texts",
-    "repaired",
 ]
 
 Role = Literal["query", "document", "answer"]
-
-Retarget = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(teacher scores [B, D], mask [B, D]) -> targets [B, D]."""
-
-
-def repaired(targets: Retarget, scores_BD: torch.Tensor, mask_BD: torch.Tensor) -> torch.Tensor:
-    """Returns targets of scores whose positive was pulled up (see `repair_positive`)."""
-    return targets(repair_positive(scores_BD, mask_BD), mask_BD)
 
 
 class TextModel(Protocol):
@@ -68,7 +57,7 @@ def collate_texts(
     *,
     dataset: str = "",
     rows: Sequence[int] | None = None,
-    targets: Retarget | None = None,
+    targets: bool = False,
     answers: int = 0,
     answer_targets: bool = False,
     answer_role: Role = "answer",
@@ -83,7 +72,7 @@ def collate_texts(
         model: tokenises and pads.
         dataset: the data set's name.
         rows: the samples' rows in the data set.
-        targets: makes targets of the samples' teacher scores; None leaves the teacher out.
+        targets: the samples carry a teacher's targets.
         answers: A, the answers of each sample (1 and its negatives); 0 for none.
         answer_targets: the samples carry teacher scores of their answers.
         answer_role: the role that answers are encoded in.
@@ -98,7 +87,7 @@ def collate_texts(
         spread = [sample.prompt for sample in samples for _ in sample.documents]
         passages = _tokens(model, texts, "query", spread)
     else:
-        passages = _tokens(model, texts, "document", [None] * len(texts))
+        passages = model.tokenize(texts, "document")
     answer_ids: list[list[int]] = []
     answer_texts: list[str] = []
     answer_mask = None
@@ -108,8 +97,7 @@ def collate_texts(
         answer_mask = torch.tensor(
             [[text is not None for text in row] for row in filled], dtype=torch.bool
         ).reshape(len(samples), answers)
-        spread = [sample.prompt for sample in samples for _ in range(answers)]
-        answer_ids = _tokens(model, answer_texts, answer_role, spread)
+        answer_ids = model.tokenize(answer_texts, answer_role)  # a prompt is the queries'
     sizes = torch.tensor([len(sample.documents) for sample in samples], dtype=torch.int64)
     padded = [model.pad(ids) if ids else None for ids in (queries, passages, answer_ids)]
     return Batch(
@@ -120,18 +108,19 @@ def collate_texts(
         queries=padded[0],
         passages=padded[1],
         known_BK=_known(samples),
-        targets_BD=_targets(samples, sizes, targets),
+        targets_BD=_padded([s.targets for s in samples], sizes) if targets else None,
+        scores_BD=_padded([s.scores for s in samples], sizes) if targets else None,
         labels_BD=_labels(samples, sizes),
         answers=padded[2],
         answer_mask_BA=answer_mask,
         answer_hashes=text_hashes(answer_texts) if answers else None,
         answer_targets_BA=_answer_targets(samples, answers) if answer_targets else None,
         no_in_batch=no_in_batch,
+        symmetric=symmetric,
         dataset=dataset,
         rows_B=None if rows is None else torch.tensor(list(rows), dtype=torch.int64),
         global_samples=len(samples) if global_samples is None else global_samples,
         tokens=sum(len(ids) for part in (queries, passages, answer_ids) for ids in part),
-        padded_tokens=sum(part["input_ids"].numel() for part in padded if part is not None),
     )
 
 
@@ -141,7 +130,7 @@ def collate_pairs(
     *,
     dataset: str = "",
     rows: Sequence[int] | None = None,
-    targets: Retarget | None = None,
+    targets: bool = False,
     global_samples: int | None = None,
 ) -> Batch:
     """Returns a cross-encoder's batch of drawn samples, whose lists may be ragged.
@@ -151,27 +140,26 @@ def collate_pairs(
         model: tokenises and pads pairs.
         dataset: the data set's name.
         rows: the samples' rows in the data set.
-        targets: makes targets of the samples' teacher scores; None leaves the teacher out.
+        targets: the samples carry a teacher's targets.
         global_samples: samples over all ranks; the given ones if None.
     """
     texts = [text for sample in samples for text in sample.documents]
     queries = [sample.query for sample in samples for _ in sample.documents]
     ids = model.tokenize(queries, texts)
     sizes = torch.tensor([len(sample.documents) for sample in samples], dtype=torch.int64)
-    pairs = model.pad(ids)
     return Batch(
         sizes_B=sizes,
         query_hashes_B=text_hashes(sample.query for sample in samples),
         passage_hashes_P=text_hashes(texts),
         mask_BD=_mask(sizes),
-        pairs=pairs,
-        targets_BD=_targets(samples, sizes, targets),
+        pairs=model.pad(ids),
+        targets_BD=_padded([s.targets for s in samples], sizes) if targets else None,
+        scores_BD=_padded([s.scores for s in samples], sizes) if targets else None,
         labels_BD=_labels(samples, sizes),
         dataset=dataset,
         rows_B=None if rows is None else torch.tensor(list(rows), dtype=torch.int64),
         global_samples=len(samples) if global_samples is None else global_samples,
         tokens=sum(len(pair) for pair in ids),
-        padded_tokens=pairs["input_ids"].numel(),
     )
 
 
@@ -211,24 +199,13 @@ def _known(samples: Sequence[Sample]) -> torch.Tensor | None:
     return torch.tensor(rows, dtype=torch.int64)
 
 
-def _padded(rows: Sequence[Sequence[float]], sizes_B: torch.Tensor) -> torch.Tensor:
+def _padded(rows: Sequence[Sequence[float] | None], sizes_B: torch.Tensor) -> torch.Tensor:
     longest = int(sizes_B.max()) if len(sizes_B) else 0
     table = np.zeros((len(rows), longest), np.float32)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
+    for i, (row, size) in enumerate(zip(rows, sizes_B.tolist(), strict=True)):
+        assert row is not None and len(row) == size, (row, size)
+        table[i, :size] = row
     return torch.from_numpy(table)
-
-
-def _targets(
-    samples: Sequence[Sample], sizes_B: torch.Tensor, targets: Retarget | None
-) -> torch.Tensor | None:
-    if targets is None:
-        return None
-    rows = []
-    for sample in samples:
-        assert sample.scores is not None and len(sample.scores) == len(sample.documents), sample
-        rows.append(sample.scores)
-    return targets(_padded(rows, sizes_B), _mask(sizes_B))
 
 
 def _labels(samples: Sequence[Sample], sizes_B: torch.Tensor) -> torch.Tensor:

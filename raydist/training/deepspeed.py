@@ -78,6 +78,7 @@ class DeepSpeedEngine:
         offload_parameters: bool = False,
         overlap_communication: bool | None = None,
         bucket_size: int = 1 << 26,
+        whole_below: int = 10_000,
     ) -> None:
         """Wraps a module; ranks start from rank 0's weights.
 
@@ -93,6 +94,7 @@ class DeepSpeedEngine:
             offload_parameters: parameters in CPU memory (ZeRO 3).
             overlap_communication: reduce while the backward pass runs; on GPUs by default.
             bucket_size: values that travel in one reduction.
+            whole_below: parameters of fewer values stay whole on every rank (ZeRO 3).
         """
         self.device = next(module.parameters()).device
         _join_group(self.device)
@@ -115,8 +117,7 @@ class DeepSpeedEngine:
             "allgather_bucket_size": bucket_size,
         }
         if zero == 3:
-            # Small models must be partitioned like large ones, or tests would not test anything.
-            stage["stage3_param_persistence_threshold"] = 10_000
+            stage["stage3_param_persistence_threshold"] = whole_below
         if offload_optimizer and zero:
             stage["offload_optimizer"] = {"device": "cpu"}
         if offload_parameters and zero == 3:
@@ -176,13 +177,27 @@ class DeepSpeedEngine:
         return float(self._engine.get_global_grad_norm()) if norm is None else norm
 
     def whole_parameters(self) -> AbstractContextManager[None]:
-        """Returns a context in which every rank has all parameters (all ranks enter it)."""
-        if self.zero < 3:
-            return nullcontext()
-        gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(
-            list(self.module.parameters()), modifier_rank=None
-        )
-        return gathered
+        """Returns a context in which every rank has all parameters (all ranks enter it).
+
+        Ranks may run forward passes of the module in it, as many as each likes.
+        """
+        return self._gathered() if self.zero == 3 else nullcontext()
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """Gathers parameters and takes ZeRO's hooks off the module.
+
+        The hooks would give parameters away after the first forward pass, and wait for all ranks
+        in the next one. DeepSpeed's `unwrap_model_for_generation` leaves the one that waits.
+        """
+        hooks = self.optimizer.parameter_offload
+        with deepspeed.zero.GatheredParameters(list(self.module.parameters())):
+            hooks.destroy()
+            hooks.forward_hooks, hooks.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                hooks.setup_zero_stage3_hooks()
 
     def save(self, folder: Path) -> None:
         """Writes this rank's part of the full state; every rank calls it, each to its folder."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from raydist.errors import ArtifactError
 from raydist.losses.gather import world_size
+from raydist.training.tables import add_rows_in_place
 
 __all__ = [
     "Engine",
@@ -120,6 +121,7 @@ class TorchEngine:
             eps: AdamW's.
             max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
         """
+        add_rows_in_place(module)
         self.module = module
         self.world_size = world_size()
         self.rank = dist.get_rank() if self.world_size > 1 else 0

@@ -24,7 +24,7 @@ from torch import Tensor
 from raydist.losses.gather import world_size
 from raydist.training.collate import Inputs, take
 
-__all__ = ["Represented", "represent", "split", "surrogates"]
+__all__ = ["Represented", "cells", "represent", "split", "surrogates"]
 
 # A CPU pays for padding, and nothing for many small passes: there, rows of like length go together.
 _MUCH_PADDING = 0.1
@@ -89,10 +89,8 @@ def represent(
         chunk_size: rows in a chunk; 0 does not cache.
         chunks: number of chunks, where ranks must agree (see `split`).
     """
-    pieces = split(inputs, chunk_size, chunks=chunks)
+    pieces = _pieces(inputs, device, chunk_size, chunks)
     if not chunk_size:
-        if device.type == "cpu" and world_size() == 1 and _padding(inputs) > _MUCH_PADDING:
-            pieces = split(inputs, _ROWS_ON_CPU)
         made = [forward(_moved(take(inputs, piece), device)) for piece in pieces]
         graph = made[0] if len(made) == 1 else _in_order(made, pieces)
         rows = graph.detach().requires_grad_()
@@ -133,6 +131,19 @@ def surrogates(represented: Sequence[Represented], device: torch.device) -> Iter
             yield _dot(output, part if seen < len(gradient) else torch.zeros_like(part))
             seen += len(piece)
     _set_random_state(after, device)
+
+
+def cells(inputs: Inputs, *, device: torch.device, chunk_size: int = 0) -> int:
+    """Returns the number of tokens, padding included, that one pass over all rows computes."""
+    pieces = _pieces(inputs, device, chunk_size)
+    return sum(take(inputs, piece)["input_ids"].numel() for piece in pieces)
+
+
+def _pieces(inputs: Inputs, device: torch.device, chunk_size: int, chunks: int = 0) -> list[Tensor]:
+    """Returns row indices of what goes through the model together."""
+    if not chunk_size and device.type == "cpu" and world_size() == 1:
+        chunk_size = _ROWS_ON_CPU if _padding(inputs) > _MUCH_PADDING else 0
+    return split(inputs, chunk_size, chunks=chunks)
 
 
 def _padding(inputs: Inputs) -> float:

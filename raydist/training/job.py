@@ -19,6 +19,7 @@ import torch.distributed as dist
 from raydist.data.samples import SampleSet
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
+from raydist.log import warn
 from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
@@ -27,15 +28,17 @@ from raydist.records import Sample
 from raydist.training import loop
 from raydist.training.checkpoint import LocalCheckpoints, read_state
 from raydist.training.collate import Batch
-from raydist.training.collating import Retarget, collate_pairs, collate_texts
+from raydist.training.collating import collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
-from raydist.training.final import save_final
-from raydist.training.listeners import Listeners
-from raydist.training.listening import make_listeners
+from raydist.training.final import CheckedSave, save_final
+from raydist.training.listeners import Listeners, Save
+from raydist.training.listening import Hooks, make_listeners
+from raydist.training.memory import memory_note
 from raydist.training.samplers import Order
 from raydist.training.sets import SetPlan
 from raydist.training.source import BatchSource, Part
-from raydist.training.step import biencoder_step, crossencoder_step
+from raydist.training.step import biencoder_step, cells_of, crossencoder_step
+from raydist.training.targets import Retarget, Taught
 from raydist.training.validation import Ranks
 from raydist.training.worker import Place
 
@@ -62,13 +65,16 @@ class Job:
         seed: of the order, the draws and dropout.
         accumulation: parts that a step is computed in.
         chunk_size: rows encoded at a time (gradient caching); 0 = off.
-        targets: turns teacher scores into targets.
+        targets: turns the scores of a teacher's whole list into targets.
+        repair_positive: a drawn positive's target is pulled up (see `Taught`).
         optimizer: keyword arguments of the engine: lr, weight_decay, betas, eps, max_grad_norm.
         zero: ZeRO stage; 0 needs no DeepSpeed.
         zero_options: further keyword arguments of the DeepSpeed engine.
         keep: checkpoints that are kept.
         validation: listeners' arguments by id.
         settings: travels with the final model.
+        hooks: (before, after) pairs by listener's id, called by every rank; picklable, as the job
+            is, if there are workers.
     """
 
     kind: Kind
@@ -81,6 +87,7 @@ class Job:
     accumulation: int = 1
     chunk_size: int = 0
     targets: Retarget | None = None
+    repair_positive: bool = False
     model_options: Mapping[str, Any] = field(default_factory=dict)
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     zero: int = 0
@@ -88,6 +95,7 @@ class Job:
     keep: int = 2
     validation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Hooks = field(default_factory=dict)
 
     @property
     def order(self) -> Order:
@@ -113,9 +121,19 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
     mirror = Mirror(job.folder, resume_step=reached) if place.rank == 0 else None
     parts = tuple(_part(job, plan, model) for plan in job.sets)
     source = BatchSource(job.order, parts, place.rank, place.world_size, job.accumulation)
-    listeners = _listeners(job, place, mirror)
+    save = CheckedSave(
+        _probe(job, parts[0], place.device),
+        partial(_reload, job, place.device),
+        first=place.rank == 0,
+    )
+    listeners = _listeners(job, place, mirror, save)
     step = biencoder_step if job.kind == "biencoder" else crossencoder_step
     objective = _objective(job, model)
+    if place.rank == 0 and reached < job.plan.steps:
+        cached = job.chunk_size or job.model_options.get("gradient_checkpointing")
+        note = "" if cached else memory_note(model, source(reached))
+        if note:
+            warn(note)
 
     def log(number: int, values: Mapping[str, float]) -> None:
         assert mirror is not None
@@ -125,6 +143,7 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
         engine,
         lambda batches: step(engine, batches, objective, chunk_size=job.chunk_size),
         objective.total,
+        partial(cells_of, device=place.device, chunk_size=job.chunk_size),
         source,
         job.plan,
         log=log,
@@ -133,12 +152,10 @@ def run_job(job: Job, place: Place) -> dict[str, Any]:
         due=_due(job),
         agree=place.agree,
     )
-    probe = _probe(job, parts[0], place.device)
     save_final(
         engine,
         job.folder,
-        probe=probe,
-        load=partial(_reload, job, place.device),
+        save=save,
         settings={**job.settings, "step": outcome.step},
         barrier=place.barrier,
     )
@@ -170,7 +187,10 @@ def _engine(job: Job, model: torch.nn.Module) -> Engine:
 
 def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part:
     samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
-    targets = job.targets if plan.targets else None
+    sampler = plan.sampler
+    if plan.targets:
+        assert job.targets is not None
+        sampler = Taught(plan.sampler, job.targets, job.repair_positive)
 
     def texts(drawn: Sequence[Sample], rows: Sequence[int], total: int) -> Batch:
         assert isinstance(model, BiEncoder)
@@ -179,7 +199,7 @@ def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part
             model,
             dataset=plan.name,
             rows=rows,
-            targets=targets,
+            targets=plan.targets,
             answers=plan.answers,
             answer_targets=plan.answer_targets,
             no_in_batch=plan.no_in_batch,
@@ -190,14 +210,14 @@ def _part(job: Job, plan: SetPlan, model: BiEncoder | CrossEncoderModel) -> Part
     def pairs(drawn: Sequence[Sample], rows: Sequence[int], total: int) -> Batch:
         assert isinstance(model, CrossEncoderModel)
         return collate_pairs(
-            drawn, model, dataset=plan.name, rows=rows, targets=targets, global_samples=total
+            drawn, model, dataset=plan.name, rows=rows, targets=plan.targets, global_samples=total
         )
 
     collate = texts if job.kind == "biencoder" else pairs
-    return Part(plan.name, samples, plan.sampler, collate, samples.fill)
+    return Part(plan.name, samples, sampler, collate, samples.fill)
 
 
-def _listeners(job: Job, place: Place, mirror: Mirror | None) -> Listeners | None:
+def _listeners(job: Job, place: Place, mirror: Mirror | None, save: Save) -> Listeners | None:
     if not job.validation:
         return None
 
@@ -214,14 +234,16 @@ def _listeners(job: Job, place: Place, mirror: Mirror | None) -> Listeners | Non
         steps=job.plan.steps,
         ranks=Ranks(place.rank, place.world_size, gather),
         mirror=mirror,
+        save=save,
         submit=_submit_nothing if place.rank else None,
+        hooks=job.hooks,
     )
 
 
 class _Nothing:
     """What other ranks hold of an evaluation beside training: they are told rank 0's result."""
 
-    def result(self, wait: bool) -> Evaluation | None:
+    def result(self, timeout_s: float) -> Evaluation | None:
         return None
 
 

@@ -7,14 +7,17 @@ needs no configuration classes; they are JSON-able and travel between processes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_run
 from raydist.errors import ConfigError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
+from raydist.models.biencoder import BiEncoder
+from raydist.models.contract import read_contract
+from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document
 from raydist.training.beside import RaySubmit
 from raydist.training.listeners import (
@@ -35,10 +38,13 @@ from raydist.training.validation import (
     validate,
 )
 
-__all__ = ["Specs", "Submit", "check_listeners", "evaluate_checkpoint", "make_listeners"]
+__all__ = ["Hooks", "Specs", "Submit", "check_listeners", "evaluate_checkpoint", "make_listeners"]
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Listener id -> its arguments."""
+
+Hooks = Mapping[str, Sequence[tuple[Hook | None, Hook | None]]]
+"""Listener id -> pairs called (before, after) each of its evaluations."""
 
 Submit = Callable[[Mapping[str, Any], Path], Pending]
 """Starts `evaluate_checkpoint(arguments, folder)` in another process."""
@@ -54,7 +60,7 @@ def make_listeners(
     save: Save | None = None,
     submit: Submit | None = None,
     score: Score | None = None,
-    hooks: Mapping[str, list[tuple[Hook | None, Hook | None]]] | None = None,
+    hooks: Hooks | None = None,
     documents: bool = True,
 ) -> Listeners:
     """Returns the listeners of a run.
@@ -68,11 +74,11 @@ def make_listeners(
         save: writes a checkpoint, called by every rank.
         submit: starts evaluations beside training, for `async`; Ray tasks by default.
         score: scores pairs with the model, for reranking.
-        hooks: (before, after) pairs by listener id.
+        hooks: by the ids of listeners that evaluate: an aggregate does not.
         documents: False leaves the documents unread: such listeners cannot evaluate.
 
     Raises:
-        ConfigError: contradictions, or an aggregate that names an unknown listener.
+        ConfigError: contradictions, or an aggregate or hook that names an unknown listener.
         DataError: an input is missing or malformed.
     """
     place = Path(folder)
@@ -100,6 +106,11 @@ def make_listeners(
             submit=_submitter(spec, submit) if beside and submit is not None else None,
             facts={"data": _fingerprints(spec)} if ranks.rank == 0 else None,
         )
+    if stray := (hooks or {}).keys() - found.keys():
+        raise ConfigError(
+            f"hooks: {', '.join(sorted(stray))}: no such listener; "
+            f"there are {', '.join(found) or 'none'}"
+        )
     joined = []
     for id, spec in specs.items():
         if spec["kind"] != "aggregate":
@@ -123,16 +134,31 @@ def make_listeners(
                 save=save,
                 mirror=mirror,
                 ranks=ranks,
+                facts={"data": {name: _fingerprints(specs[name]) for name in spec["listeners"]}}
+                if ranks.rank == 0
+                else None,
             )
         )
     return Listeners([*found.values(), *joined], steps)
 
 
-def check_listeners(specs: Specs) -> None:
-    """Raises what `make_listeners` would find wrong, in a moment: documents are not read."""
-    for spec in specs.values():
-        if spec["kind"] != "aggregate":
-            _fingerprints(spec)
+def check_listeners(specs: Specs, kind: Literal["biencoder", "crossencoder"]) -> None:
+    """Raises what would go wrong with a model of this kind, in a moment: reads no documents.
+
+    Raises:
+        ConfigError: contradictions, or a search with a model that has no vectors.
+        DataError: an input is missing or malformed.
+    """
+    for id, spec in specs.items():
+        if spec["kind"] == "aggregate":
+            continue
+        if kind == "crossencoder" and spec["retriever"]["kind"] == "dense":
+            raise ConfigError(
+                f"validation.{id}.retriever = dense: a cross-encoder has no vectors to search by; "
+                f"give it a run to rerank: validation.{id}.retriever.kind=rerank "
+                f"validation.{id}.retriever.run=RUN"
+            )
+        _fingerprints(spec)
     make_listeners(specs, folder="", ranks=Ranks(1, 2), submit=_never, documents=False)
 
 
@@ -143,16 +169,15 @@ def _never(spec: Mapping[str, Any], folder: Path) -> Pending:
 def evaluate_checkpoint(
     spec: Mapping[str, Any], folder: str | os.PathLike[str], score: Score | None = None
 ) -> Evaluation:
-    """Loads a saved checkpoint and evaluates it: what an `async` listener runs elsewhere."""
-    model: Any
-    if spec["retriever"]["kind"] == "dense":
-        from raydist.models.biencoder import BiEncoder
+    """Loads a saved checkpoint and evaluates it: what an `async` listener runs elsewhere.
 
-        model = BiEncoder.load(Path(folder))
-    else:
-        from raydist.models.crossencoder import CrossEncoderModel
-
-        model = CrossEncoderModel.load(Path(folder))
+    Without a share of a GPU it stays on the CPU: the GPUs are training's.
+    """
+    place = Path(folder)
+    contract = read_contract(place)
+    assert contract is not None, place  # every checkpoint has one
+    cls = BiEncoder if contract.kind == "biencoder" else CrossEncoderModel
+    model = cls.load(place, device=None if spec.get("gpus") else "cpu")
     ranks = Ranks()
     return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec["metrics"]))
 
@@ -188,11 +213,14 @@ def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Re
         for row in table.to_pylist()
         if row["doc_id"] in wanted
     }
-    return RunReranking(run, texts, how["depth"], ranks, score)
+    return RunReranking(run, texts, how["depth"], ranks, score, how["missing"])
 
 
 def _fingerprints(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {name: fingerprint(spec[name]["path"]) for name in ("corpus", "queries", "qrels")}
+    sources = {name: spec[name] for name in ("corpus", "queries", "qrels")}
+    if "run" in spec["retriever"]:
+        sources["run"] = spec["retriever"]["run"]
+    return {name: fingerprint(source["path"]) for name, source in sources.items()}
 
 
 def _submitter(spec: Mapping[str, Any], submit: Submit) -> Callable[[Path, int], Pending]:

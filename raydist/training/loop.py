@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from raydist.errors import JobError
 from raydist.log import Progress, say
 from raydist.protocols import Listener
 from raydist.training.checkpoint import CheckpointStore, read_state
-from raydist.training.collate import Batch, padding_waste
+from raydist.training.collate import Batch
 from raydist.training.engine import Engine
+from raydist.training.memory import memory_for
 from raydist.training.progress import note
 from raydist.training.samplers import key
 from raydist.training.schedule import Schedule
@@ -71,7 +72,7 @@ class Outcome:
         resumed_at: the step of the checkpoint it went on from, 0 for a fresh start.
         seconds: wall time of this process's part.
         samples: samples of all ranks in this process's part.
-        padding_waste: share of padding among the cells of rank 0's inputs.
+        padding_waste: share of padding among the tokens that rank 0 computed.
     """
 
     step: int = 0
@@ -85,23 +86,28 @@ class Outcome:
 
 @dataclass(slots=True)
 class _Window:
-    """What passed since the last logged line."""
+    """What passed since it was begun."""
 
     started: float = field(default_factory=time.perf_counter)
     samples: int = 0
     tokens: int = 0
     cells: int = 0
 
-    def add(self, batches: Sequence[Batch]) -> None:
-        self.samples += sum(batch.global_samples for batch in batches)
-        self.tokens += sum(batch.tokens for batch in batches)
-        self.cells += sum(batch.padded_tokens for batch in batches)
+    def add(self, samples: int, tokens: int, cells: int) -> None:
+        self.samples += samples
+        self.tokens += tokens
+        self.cells += cells
+
+    @property
+    def padding_waste(self) -> float:
+        return 1.0 - self.tokens / self.cells if self.cells else 0.0
 
 
 def run(
     engine: Engine,
     step: Callable[[list[Batch]], Terms],
     total: Callable[[Terms], float],
+    cells: Callable[[Batch], int],
     source: BatchSource,
     plan: Plan,
     *,
@@ -117,6 +123,7 @@ def run(
         engine: weights and optimizer.
         step: forward and backward of a step's batches; returns the reduced terms.
         total: the objective's value of reduced terms.
+        cells: tokens, padding included, that the step computes of a batch.
         source: this rank's batches.
         plan: how long, how fast, what to write.
         log: takes (step, values); called by rank 0 only.
@@ -127,7 +134,8 @@ def run(
         agree: turns rank 0's decision into every rank's.
 
     Raises:
-        JobError: the loss or the gradient is not finite; the batch is saved.
+        JobError: the loss or the gradient is not finite (the batch is saved), or a step or
+            a validation does not fit the device's memory.
     """
     outcome = _restore(engine, checkpoints, listener)
     if outcome.stopped:
@@ -135,8 +143,7 @@ def run(
     if outcome.step == 0 and listener is not None and due(0):
         _listen(listener, engine, 0, agree)
     engine.module.train()
-    began, window = time.perf_counter(), _Window()
-    tokens = cells = 0
+    began, window, whole = time.perf_counter(), _Window(), _Window()
     saved = outcome.step
     first = engine.rank == 0
     with (
@@ -148,26 +155,30 @@ def run(
             torch.manual_seed(key(plan.seed, index, engine.rank, 3) >> 1)
             lr = plan.schedule.at(index)
             engine.set_lr(lr)
-            terms = step(batches)
-            loss = total(terms)
-            if not math.isfinite(loss):
-                _save_bad(source, plan, index, engine.rank, f"loss {loss}", terms)
-            norm = engine.step()
+            seen = (
+                sum(batch.global_samples for batch in batches),
+                sum(batch.tokens for batch in batches),
+                sum(cells(batch) for batch in batches),
+            )
+            with memory_for(f"step {index + 1}: {seen[2]:,} tokens, gradients", engine.device):
+                terms = step(batches)
+                loss = total(terms)
+                if not math.isfinite(loss):
+                    _save_bad(source, plan, index, engine.rank, f"loss {loss}", terms)
+                norm = engine.step()
             if not math.isfinite(norm):
                 _save_bad(source, plan, index, engine.rank, f"gradient norm {norm}", terms)
             outcome.step = done = index + 1
-            window.add(batches)
-            outcome.samples += sum(batch.global_samples for batch in batches)
-            tokens += sum(batch.tokens for batch in batches)
-            cells += sum(batch.padded_tokens for batch in batches)
+            window.add(*seen)
+            whole.add(*seen)
             if done % plan.log_every == 0 or done == plan.steps:
                 outcome.loss = loss
                 if first:
                     log(done, _line(done, source, loss, terms, lr, norm, window))
                 window = _Window()
             if progress is not None:
-                rate = outcome.samples / max(time.perf_counter() - began, 1e-9)
-                progress.advance(1, note=note(loss, lr, rate, padding_waste(batches)))
+                rate = whole.samples / max(time.perf_counter() - began, 1e-9)
+                progress.advance(1, note=note(loss, lr, rate, whole.padding_waste))
             paused = time.perf_counter()
             if listener is not None and due(done) and _listen(listener, engine, done, agree):
                 outcome.stopped = done < plan.steps
@@ -177,7 +188,7 @@ def run(
                 saved = done
             window.started += time.perf_counter() - paused  # rates are those of training alone
     outcome.seconds = time.perf_counter() - began
-    outcome.padding_waste = 1.0 - tokens / cells if cells else 0.0
+    outcome.samples, outcome.padding_waste = whole.samples, whole.padding_waste
     if saved != outcome.step:
         _checkpoint(engine, checkpoints, source, listener, outcome)
     return outcome
@@ -221,7 +232,7 @@ def _listen(listener: Listener, engine: Engine, done: int, agree: Callable[[bool
     """Lets the listener see the model; returns whether training is to stop."""
     model = engine.module
     training = model.training
-    with engine.whole_parameters():
+    with memory_for(f"validation after step {done}", engine.device), engine.whole_parameters():
         wants = listener.after_step(done, model)
     model.train(training)
     return agree(wants)
@@ -242,7 +253,7 @@ def _line(
     line |= {"lr": lr, "grad_norm": norm, "samples_per_s": window.samples / seconds}
     line["tokens_per_s"] = window.tokens * source.world_size / seconds
     line["epoch"] = done / source.order.steps_per_epoch
-    line["padding_waste"] = 1.0 - window.tokens / window.cells if window.cells else 0.0
+    line["padding_waste"] = window.padding_waste
     if torch.cuda.is_available():
         line["gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
     return line
@@ -260,7 +271,7 @@ class _Silent:
 
 def _progress(plan: Plan, done: int, first: bool) -> Progress | _Silent:
     if first and plan.progress:
-        return Progress("train", plan.steps - done, "steps")
+        return Progress("train", plan.steps, "steps", done=done)
     return _Silent()
 
 

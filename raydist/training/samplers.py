@@ -196,6 +196,7 @@ def _pick(sample: Sample, chosen: Sequence[int], positives: int) -> Sample:
         positives=positives,
         labels=None if sample.labels is None else tuple(sample.labels[i] for i in chosen),
         scores=None if sample.scores is None else tuple(sample.scores[i] for i in chosen),
+        targets=None if sample.targets is None else tuple(sample.targets[i] for i in chosen),
         doc_ids=None if sample.doc_ids is None else tuple(sample.doc_ids[i] for i in chosen),
     )
 

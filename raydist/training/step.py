@@ -19,9 +19,9 @@ from raydist.losses.inputs import Embeddings, Forward, Scores, Targets
 from raydist.losses.objective import Objective
 from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
-from raydist.training.gradient_cache import Represented, represent, surrogates
+from raydist.training.gradient_cache import Represented, cells, represent, surrogates
 
-__all__ = ["biencoder_step", "crossencoder_step", "targets_of"]
+__all__ = ["biencoder_step", "cells_of", "crossencoder_step", "targets_of"]
 
 StepTerms = dict[str, tuple[float, float]]
 """Each term's (sum, count) over all ranks and accumulation parts."""
@@ -45,7 +45,8 @@ def biencoder_step(
     def read(part: Batch) -> tuple[list[Represented], Embeddings]:
         assert part.queries is not None and part.passages is not None, "no bi-encoder's batch"
         # The longest texts first: what they leave of memory serves the shorter ones.
-        given = [(part.passages, "document"), (part.queries, "query")]
+        role = "query" if part.symmetric else "document"
+        given = [(part.passages, role), (part.queries, "query")]
         if part.answers is not None and objective.answers:
             given.append((part.answers, "query"))
         made = [
@@ -90,6 +91,14 @@ def crossencoder_step(
     return _step(engine, batch, objective, read, chunked=bool(chunk_size))
 
 
+def cells_of(batch: Batch, device: torch.device, *, chunk_size: int = 0) -> int:
+    """Returns the number of tokens, padding included, that a step computes of a batch."""
+    parts = (batch.queries, batch.passages, batch.answers, batch.pairs)
+    return sum(
+        cells(part, device=device, chunk_size=chunk_size) for part in parts if part is not None
+    )
+
+
 def targets_of(batch: Batch, device: torch.device | str = "cpu") -> Targets:
     """Returns what the losses read of a batch besides the model's output."""
 
@@ -100,6 +109,7 @@ def targets_of(batch: Batch, device: torch.device | str = "cpu") -> Targets:
         sizes_B=batch.sizes_B.to(device),
         mask_BD=batch.mask_BD.to(device),
         targets_BD=there(batch.targets_BD),
+        scores_BD=there(batch.scores_BD),
         labels_BD=there(batch.labels_BD),
         hashes_P=there(batch.passage_hashes_P),
         known_BK=there(batch.known_BK),

@@ -19,7 +19,10 @@ from raydist.dense.exact import merge_top, top_of_block
 from raydist.errors import DataError
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.models.batches import length_batches
+from raydist.protocols import Encoder
 from raydist.records import Document, Qrels, Query, Run
+from raydist.rerank.apply import Missing, sort_scored
+from raydist.rerank.biencoder import BiEncoderReranker
 
 __all__ = [
     "DenseRetrieval",
@@ -138,6 +141,7 @@ class RunReranking:
         depth: candidates per query.
         ranks: who shares the queries.
         score: scores pairs with the model; `score_pairs` by default.
+        missing: what becomes of candidates without text, as in `raydist.rerank.apply.rerank`.
     """
 
     run: Run
@@ -145,14 +149,16 @@ class RunReranking:
     depth: int = 100
     ranks: Ranks = Ranks()
     score: Score | None = None
+    missing: Missing = "error"
 
     def __post_init__(self) -> None:
-        for query_id, doc_ids, _ in self.run:
+        for query_id, doc_ids, _ in self.run if self.missing == "error" else ():
             for doc_id in doc_ids[: self.depth]:
                 if doc_id not in self.texts:
                     raise DataError(
                         f"validation: the corpus has no document {doc_id!r}, which the run "
-                        f"lists for query {query_id!r}"
+                        f"lists for query {query_id!r}; retriever.missing=drop leaves such "
+                        "documents out, keep puts them below the others"
                     )
 
     def __call__(self, model: Any, queries: Sequence[Query]) -> Run | None:
@@ -164,27 +170,34 @@ class RunReranking:
             if query_id in wanted
         ]
         mine = rankings[self.ranks.rank :: self.ranks.world]
-        batch = [(wanted[q], [self.texts[doc_id] for doc_id in docs]) for q, docs in mine]
+        batch = [(wanted[q], [self.texts[d] for d in docs if d in self.texts]) for q, docs in mine]
         found = (self.score or score_pairs)(model, batch)
         merged: dict[str, list[float]] = {}
         for part in self.ranks.gather([(q, scores) for (q, _), scores in zip(mine, found)]):
             merged |= dict(part)
         ranked = []
         for query_id, doc_ids in rankings:
-            scores = np.asarray(merged[query_id], np.float32)
+            scores = merged[query_id]
             if not np.isfinite(scores).all():
                 return None
-            order = np.argsort(-scores, kind="stable")
-            ranked.append((query_id, [doc_ids[i] for i in order], scores[order].tolist()))
+            there = np.array([doc_id in self.texts for doc_id in doc_ids], bool)
+            keep = self.missing == "keep"
+            ids, values = sort_scored(query_id, doc_ids, there, scores, keep)
+            ranked.append((query_id, ids, values.tolist()))
         return Run.from_lists(ranked)
 
 
 def score_pairs(
     model: Any, batch: Sequence[tuple[str, Sequence[str]]], *, max_tokens: int = 8192
 ) -> list[list[float]]:
-    """Returns the model's score of each pair, in length-sorted batches of a token budget."""
+    """Returns the model's score of each pair: an encoder's dot products, else its own scores.
+
+    Pairs of a cross-encoder go through it in length-sorted batches of a token budget.
+    """
     if hasattr(model, "score"):
         return model.score(batch)  # type: ignore[no-any-return]
+    if isinstance(model, Encoder):
+        return BiEncoderReranker(model).score(batch)
     pairs = model.tokenize(
         [query for query, documents in batch for _ in documents],
         [document for _, documents in batch for document in documents],

@@ -18,6 +18,9 @@ from raydist.training.validation import Ranks, Retrieval, Task, validate
 
 __all__ = ["Hook", "Pending", "ValidationListener"]
 
+_SIGN_OF_LIFE_S = 60.0
+"""Other ranks hear from the one that waits so often: none of them waits for a collective long."""
+
 
 class Hook(Protocol):
     """Called with (step, model, results) around an evaluation; results is None before it."""
@@ -30,8 +33,8 @@ class Hook(Protocol):
 class Pending(Protocol):
     """An evaluation that runs beside training."""
 
-    def result(self, wait: bool) -> Evaluation | None:
-        """Returns the evaluation, None if it is not there yet; waits for it if told to."""
+    def result(self, timeout_s: float) -> Evaluation | None:
+        """Returns the evaluation, None if it is not there within this time."""
         ...
 
 
@@ -53,7 +56,8 @@ class ValidationListener:
         save: writes a checkpoint; `save_model` on rank 0 by default.
         mirror: takes values and kept checkpoints (rank 0).
         ranks: the processes that validate together.
-        submit: starts the evaluation of a saved checkpoint beside training; decisions then lag.
+        submit: starts the evaluation of a saved checkpoint beside training; one is under way at a
+            time, so decisions lag by an interval.
         facts: fingerprints and the like, kept beside the settings of a checkpoint.
 
     Raises:
@@ -92,19 +96,17 @@ class ValidationListener:
 
     def after_step(self, step: int, model: Any) -> bool:
         """Evaluates if the step is one of the interval's; returns whether it wants to stop."""
-        if self._submit is None:
-            if step % self.rules.interval == 0 and step > self.state.step:
-                self._before(step, model)
+        if step % self.rules.interval == 0 and step > max([self.state.step, *self._pending]):
+            self._collect(model)
+            self._before(step, model)
+            if self._submit is None:
                 results = validate(
                     model, self._dataset, self._retriever, list(self.rules.metrics), self._ranks
                 )
                 self._observe(step, model, results, None)
-        elif step % self.rules.interval == 0:
-            if step > max([self.state.step, *self._pending]):
-                self._before(step, model)
+            else:
                 place = self._files.save_pending(step, model)
                 self._pending[step] = self._submit(place, step)
-            self._collect(model, wait=False)
         return self.vote() is True
 
     def finish(self, model: Any) -> None:
@@ -112,7 +114,7 @@ class ValidationListener:
 
         What start, best and end are like goes into the record.
         """
-        self._collect(model, wait=True)
+        self._collect(model)
         self._files.warn_below(self.rules, self.state)
         self._files.dashboard(self.rules, self.state, self._dataset.qrels)
 
@@ -145,13 +147,14 @@ class ValidationListener:
             if before is not None:
                 before(step, model, None)
 
-    def _collect(self, model: Any, wait: bool) -> None:
-        """Takes finished evaluations in the order of their steps."""
+    def _collect(self, model: Any) -> None:
+        """Waits for what is under way."""
         for step in sorted(self._pending):
-            mine = self._pending[step].result(wait) if self._ranks.rank == 0 else None
-            results = self._ranks.gather(mine)[0]
-            if results is None:
-                return
+            results = None
+            while results is None:
+                first = self._ranks.rank == 0
+                mine = self._pending[step].result(_SIGN_OF_LIFE_S) if first else None
+                results = self._ranks.gather(mine)[0]
             del self._pending[step]
             self._observe(step, model, results, self._files.pending(step))
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from raydist import cluster, errors
 from raydist.errors import JobError, RaydistError
+from raydist.log import warn
 from raydist.manifest import write_json
 
 __all__ = ["Place", "Work", "fit"]
@@ -89,8 +90,9 @@ def fit(
             torch.set_num_threads(threads)
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         return work(Place(0, 1, device))
-    cluster.connect()
     cluster.require(workers, cpus_per_worker, gpus_per_worker)
+    if idle := _idle_gpus(workers, gpus_per_worker, cluster.available()["GPU"]):
+        warn(idle)
     for name in (_ERROR, _RESULT):
         (folder / name).unlink(missing_ok=True)
     # Relative paths mean what they mean to the user, and no dashboards are fed.
@@ -141,6 +143,16 @@ def fit(
     (folder / _RESULT).unlink()
     shutil.rmtree(folder / _RAY, ignore_errors=True)  # what Ray noted of its own run
     return result
+
+
+def _idle_gpus(workers: int, gpus_per_worker: float, there: float) -> str:
+    """Returns a note where a cluster's GPUs are not asked for, or nothing."""
+    if gpus_per_worker or not there:
+        return ""
+    return (
+        f"workers = {workers} train on CPUs, and the cluster has {there:g} GPU: "
+        "gpus_per_worker=1 gives each worker one"
+    )
 
 
 def _in_worker(config: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +175,27 @@ def test_files_that_are_not_ciff_are_refused(tmp_path: Path) -> None:
         import_ciff(tmp_path / "nowhere.ciff", tmp_path / "out" / "nowhere")
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_damaged_bytes_never_crash(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+@settings(max_examples=200, deadline=None)
+@given(
+    packed=st.booleans(),
+    damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=3),
+    kept=st.floats(0.5, 1),
+)
+def test_damage_is_an_error_that_names_the_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    packed: bool,
+    damage: list[tuple[float, int]],
+    kept: float,
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     lists = [postings("ab", (0, 1), (1, 300)), postings("b", (1, 2))]
-    body = bytearray(foreign(folder / "a.ciff", lists).read_bytes())
-    for _ in range(data.draw(st.integers(1, 3))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    (folder / "a.ciff").write_bytes(body)
-    with contextlib.suppress(DataError, ArtifactError):
-        import_ciff(folder / "a.ciff", folder / "out")
+    good = foreign(folder / "a.ciff", lists).read_bytes()
+    body = bytearray(gzip.compress(good) if packed else good)
+    for where, value in damage:
+        body[int(where * len(body))] = value
+    path = folder / ("b.ciff.gz" if packed else "b.ciff")
+    path.write_bytes(body[: int(kept * len(body))])
+    try:
+        import_ciff(path, folder / "out")
+    except (DataError, ArtifactError) as error:
+        assert str(error).startswith(f"{path}: ")

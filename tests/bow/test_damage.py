@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from raydist.bow.splits import Options
 from raydist.errors import ArtifactError
 from raydist.manifest import Output
 from tests.bow.documents import read, splits_of
+from tests.damage import WAYS, damaged_copy
 
 KINDS = ("merged", "segments", "raw")
 QUERIES = ["w1 w2 w3", "w17", "w1 w1 w90 longest", "nothing here", "title"]
@@ -75,23 +74,11 @@ def room() -> Iterator[Path]:
         yield Path(place) / "damaged"
 
 
-def damage(data: bytes, how: str, where: float, bit: int) -> bytes | None:
-    """Returns what becomes of a file; None if it is gone."""
-    at = int(where * len(data))
-    if how == "flip":
-        return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :] if data else b"\0"
-    if how == "truncate":
-        return data[:at]
-    if how == "grow":
-        return data + data[at:] + b"\n"
-    return None if how == "remove" else b""
-
-
 @settings(max_examples=200)
 @given(
     kind=st.sampled_from(KINDS),
     which=st.integers(0, 999),
-    how=st.sampled_from(["flip", "flip", "flip", "truncate", "grow", "remove", "empty"]),
+    how=st.sampled_from(WAYS),
     where=st.floats(0, 1, exclude_max=True),
     bit=st.integers(0, 7),
     in_memory=st.booleans(),
@@ -109,13 +96,7 @@ def test_damage_is_an_error_that_names_the_file_or_does_not_matter(
 ) -> None:
     files = [p.relative_to(indexes[kind]) for p in sorted(indexes[kind].rglob("*")) if p.is_file()]
     name = files[which % len(files)]
-    before = (indexes[kind] / name).read_bytes()
-    after = damage(before, how, where, bit)
-    shutil.rmtree(room, ignore_errors=True)
-    shutil.copytree(indexes[kind], room, copy_function=os.link)
-    (room / name).unlink()
-    if after is not None:
-        (room / name).write_bytes(after)
+    before, after = damaged_copy(indexes[kind], room, name, how, where, bit)
     for verify in (True, False):
         try:
             found = answers(room, verify=verify, in_memory=in_memory)

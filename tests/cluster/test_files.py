@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+import raydist
 from raydist.cli import VERBS
 from raydist.config.load import load
 
@@ -45,7 +47,7 @@ POD = {
                     "minItems": 1,
                     "items": {
                         "type": "object",
-                        "required": ["name", "image", "resources", "env"],
+                        "required": ["name", "image", "resources"],
                         "properties": {
                             "resources": {"type": "object", "required": ["requests", "limits"]},
                             "env": {"type": "array", "items": {"required": ["name"]}},
@@ -72,9 +74,10 @@ GROUP = {
 }
 CLUSTER = {
     "type": "object",
-    "required": ["rayVersion", "headGroupSpec", "workerGroupSpecs"],
+    "required": ["rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"],
     "properties": {
         "rayVersion": {"const": PINS["ray"]},
+        "authOptions": {"const": {"mode": "token", "secretName": "raydist-auth"}},
         "enableInTreeAutoscaling": {"type": "boolean"},
         "autoscalerOptions": {"type": "object"},
         "headGroupSpec": GROUP,
@@ -137,19 +140,61 @@ def test_launcher_files_pass_rays_own_validation(path: Path) -> None:
     assert all("--dashboard-host=127.0.0.1" in line for line in starts if "--head" in line)
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / f"cluster/{name}.yaml" for name in ("aws", "gcp")], ids=lambda p: p.name
+)
+def test_launched_clusters_that_grow_say_so_to_their_jobs(path: Path) -> None:
+    (start,) = [line for line in read(path)["head_start_ray_commands"] if "ray start" in line]
+    assert " RAYDIST_AUTOSCALING=1 ray start --head" in start
+
+
+@pytest.mark.parametrize("kind", ["head", "worker"])
+def test_bare_machines_start_ray_with_the_jobs_python(kind: str, tmp_path: Path) -> None:
+    """A job's `python` is the one of the environment that was installed."""
+    place = tmp_path / "venv/bin"
+    place.mkdir(parents=True)
+    (place / "ray").write_text("#!/bin/sh\ncommand -v python\n")
+    (place / "python").write_text("#!/bin/sh\n")
+    for name in ("ray", "python"):
+        (place / name).chmod(0o755)
+    commands = read(ROOT / "cluster/local.yaml")[f"{kind}_start_ray_commands"]
+    done = subprocess.run(
+        ["bash", "-c", commands[-1]],
+        env={"HOME": str(tmp_path), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{place}/python\n", done.stderr
+
+
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda p: p.name)
 def test_kuberay_files_hold_to_the_schema(path: Path) -> None:
     for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         assert document["apiVersion"] == "ray.io/v1"
         assert re.fullmatch(r"[a-z0-9-]+", document["metadata"]["name"])
         jsonschema.validate(document["spec"], SPECS[document["kind"]])
-        text = yaml.safe_dump(document)
-        assert "RAY_AUTH_MODE" in text and "RAY_AUTH_TOKEN" in text
+        text = path.read_text(encoding="utf-8")
+        assert "RAY_AUTH" not in yaml.safe_dump(document), "the operator sets what authOptions say"
+        assert "create secret generic raydist-auth --from-literal=auth_token=" in text
         if document["kind"] == "RayJob":
             check_entrypoint(document["spec"]["entrypoint"])
+            check_travels(document["spec"]["entrypoint"])
         if document["kind"] == "RayService":
             check_serve(yaml.safe_load(document["spec"]["serveConfigV2"]))
         _against_real_definitions(document)
+
+
+def check_travels(line: str) -> None:
+    """What an entrypoint reads is in the image: no path beside the checkout, no package for tests.
+
+    An attempt after a failed one goes on where that stopped, which training is to be told.
+    """
+    words = shlex.split(line)
+    for word in words:
+        text = (ROOT / word).read_text() if word.endswith(".yaml") else word
+        assert "../" not in text and "package:" not in text, word
+    assert "--resume" in words or words[3] not in ("train", "distill")
 
 
 def _against_real_definitions(document: dict[str, Any]) -> None:
@@ -214,7 +259,39 @@ def test_the_jobs_environment_is_one_that_ray_takes() -> None:
     assert RuntimeEnv(**config).to_dict()["env_vars"] == config["env_vars"]
 
 
-def test_images_and_cluster_files_agree_on_the_version_of_ray() -> None:
+def test_kuberay_clusters_that_grow_say_so_to_their_jobs() -> None:
+    for path in KUBERAY:
+        document = read(path)
+        cluster = document["spec"].get("rayClusterSpec", document["spec"])
+        if document["kind"] == "RayService":
+            continue
+        assert cluster["enableInTreeAutoscaling"]
+        (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        assert {"name": "RAYDIST_AUTOSCALING", "value": "1"} in head["env"], path.name
+
+
+def test_images_and_cluster_files_agree_on_versions() -> None:
     docker = (ROOT / "cluster/Dockerfile").read_text()
     assert f"ray=={PINS['ray']}" in docker and "constraints.txt" in docker
-    assert "USER ray" in docker
+    named = {path.name: path.read_text() for path in (*LAUNCHERS, *KUBERAY)} | {"docker": docker}
+    tags = {name: set(re.findall(r"raydist:([\w.]+)-c", text)) for name, text in named.items()}
+    assert set().union(*tags.values()) == {raydist.__version__}
+    assert tags.pop("local.yaml") == set() and all(tags.values())
+
+
+def test_the_images_user_can_be_made_and_finds_its_programs_in_a_login_shell() -> None:
+    """Ubuntu 24.04 has a user 1000 already; /etc/profile sets PATH anew on Debian."""
+    docker = (ROOT / "cluster/Dockerfile").read_text()
+    _, cpu, cuda, last = re.split(r"^FROM ", docker, flags=re.MULTILINE)
+    assert "ubuntu24.04" in cuda and "userdel --remove ubuntu" in cuda
+    assert "--uid 1000" in last and "USER ray" in last
+    assert "export PATH=/home/ray/venv/bin:$PATH' > /etc/profile.d/raydist.sh" in last
+    assert "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in cpu
+
+
+def test_what_the_image_copies_and_nothing_else_is_sent_to_its_build() -> None:
+    docker = (ROOT / "cluster/Dockerfile").read_text()
+    lines = re.findall(r"^COPY --chown=ray (.*) \S+$", docker, re.MULTILINE)
+    copied = {name for line in lines for name in line.split()}
+    rules = (ROOT / ".dockerignore").read_text().splitlines()
+    assert rules[1] == "*" and {rule[1:] for rule in rules if rule.startswith("!")} == copied

@@ -102,6 +102,22 @@ def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
     assert contents(tmp_path / "nodes") == contents(tmp_path / "alone")
 
 
+@pytest.mark.ray
+def test_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
+    command = [str(BIN / "raydist"), "doctor", f"storage={tmp_path}"]
+    done = subprocess.run(
+        [*command, f"address={nodes.environment['RAY_ADDRESS']}"],
+        cwd=ROOT,
+        env=dict(nodes.environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 nodes, Ray" in done.stdout and "Ray auth               token" in done.stdout
+    assert "writable from here and from 3 nodes, which see the same" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart pipeline's output, by `raydist submit`."""

@@ -39,6 +39,26 @@ def test_a_run_becomes_candidates_and_samples(data: Path) -> None:
     assert [p["text"] for p in line["negative_passages"]] == ["text 0", "text 1"]
 
 
+def test_ids_survive_and_samples_with_scores_become_lists_and_runs_again(data: Path) -> None:
+    texts = ["corpus=c.jsonl", "queries=q.tsv"]
+    assert main(["convert", "in=run.txt", "out=lists.jsonl", *texts]) == 0
+    for name, source in (("train.jsonl", "lists.jsonl"), ("t.jsonl", "train.jsonl")):
+        to = "tevatron" if name == "t.jsonl" else "flagembedding"
+        assert main(["convert", f"in={source}", f"out={name}", f"to={to}"]) == 0
+    (line,) = map(json.loads, (data / "t.jsonl").read_text().splitlines())
+    passages = [*line["positive_passages"], *line["negative_passages"]]
+    assert [(p["docid"], p["text"]) for p in passages] == [("d0", "text 0"), ("d1", "text 1")]
+    for source in ("lists.jsonl", "train.jsonl"):
+        assert main(["convert", f"in={source}", "out=again.txt", "to=trec"]) == 0
+        rows = [line.split()[:5] for line in (data / "again.txt").read_text().splitlines()]
+        assert rows == [line.split()[:5] for line in (data / "run.txt").read_text().splitlines()]
+    assert main(["convert", "in=train.jsonl", "out=more.jsonl", "to=rerank"]) == 0
+    assert (data / "more.jsonl").read_text() == (data / "lists.jsonl").read_text()
+    assert main(["convert", "in=t.jsonl", "out=x.jsonl", "to=rerank"]) == 2  # it has no scores
+    assert main(["convert", "in=t.jsonl", "out=back.jsonl", "to=flagembedding"]) == 0
+    assert json.loads((data / "back.jsonl").read_text())["pos_id"] == ["d0"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

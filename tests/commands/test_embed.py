@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raydist.cli import main
+from raydist.commands import embed
 from raydist.dense.vectors import VectorShards
 from tests.training.small import checkpoint
 
@@ -42,3 +44,48 @@ def test_a_killed_command_goes_on_and_leaves_each_document_once(
     assert found.doc_ids.to_pylist() == [row["id"] for row in rows]
     assert found.doc_ids.equals(expected.doc_ids)
     np.testing.assert_array_equal(found.read(0, 1200), expected.read(0, 1200))
+
+
+def test_ids_that_are_in_no_split_are_named_and_the_command_goes_on_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, corpus = checkpoint(tmp_path / "model"), tmp_path / "corpus.jsonl"
+    rows = [{"id": f"d{i}", "text": "river stone"} for i in range(9)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "ids.txt").write_text("d1\nd2\nabsent\n")
+    (tmp_path / "not.txt").write_text("d2\n")
+    words = ["embed", f"corpus={corpus}", f"model={model}", f"out={tmp_path / 'v'}"]
+    words += [f"corpus.ids={tmp_path / 'ids.txt'}", f"corpus.exclude_ids={tmp_path / 'not.txt'}"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "1 of 3 ids are not in the source: 'absent'" in said and "corpus.missing=warn" in said
+    assert main([*words, "corpus.missing=warn"]) == 0
+    assert VectorShards.open(tmp_path / "v").doc_ids.to_pylist() == ["d1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["dimension=9999"], "dimension=9999: expected 1 to 32"),
+        (["precision=binary", "dimension=9"], "precision=binary: a dimension of 9"),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_what_the_model_cannot_do_is_said_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str,
+    flags: list[str],
+) -> None:  # fmt: skip
+    model, corpus = checkpoint(tmp_path / "model"), tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"id": "d1", "text": "river stone"}) + "\n")
+    command = ["embed", f"corpus={corpus}", f"model={model}", f"out={tmp_path / 'v'}"]
+    assert main([*command, *words, *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "split"),
+    [(1 << 20, 256 << 10), (64 << 20, 1 << 20), (3 << 30, 4 << 20), (100 << 30, 25 << 20)],
+)
+def test_splits_are_small_enough_to_lose_and_few_enough_to_open(size: int, split: int) -> None:
+    assert embed._split_bytes([{"size": size // 2}, {"size": size // 2}]) == split

@@ -50,10 +50,20 @@ def test_several_runs_are_compared_with_the_baseline(folder, capsys):
     assert json.loads((folder / "OUT/results.json").read_text())["rows"] == data["rows"]
     assert (folder / "OUT/report.md").read_text().startswith("| measure | run |")
     assert json.loads((folder / "OUT/manifest.json").read_text())["kind"] == "evaluation"
-    assert main(["evaluate", *words, *extra]) == 0
-    assert "already written" in capsys.readouterr().err
-    assert main(["evaluate", *words[:-1], *extra]) == 2
-    assert "baseline" in capsys.readouterr().err
+    assert main(["evaluate", *words[:-2], "measures=RR,NumRelRet", *extra]) == 0
+    data = json.loads((folder / "OUT/results.json").read_text())
+    assert {row["measure"] for row in data["rows"]} == {"RR", "NumRelRet"} and not data["baseline"]
+    assert not (folder / "OUT/figures/wins.png").exists(), "the report before is replaced"
+    assert not list(folder.glob(".OUT*"))
+
+
+def test_a_folder_that_is_no_report_is_left_alone_and_nothing_is_measured(folder, capsys):
+    (folder / "OUT").mkdir()
+    (folder / "OUT/mine.txt").write_text("mine")
+    assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "out=OUT"]) == 2
+    said = capsys.readouterr()
+    assert "OUT" in said.err and not said.out and not (folder / "mlflow.db").exists()
+    assert [path.name for path in (folder / "OUT").iterdir()] == ["mine.txt"]
 
 
 def test_what_was_measured_goes_to_mlflow(folder, database, capsys):

@@ -61,9 +61,15 @@ def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     chosen = [f"corpus.ids={tmp_path / 'ids.txt'}", f"out={tmp_path / 'some'}"]
     assert main([*base, *chosen]) == 0
     assert BowIndex.open(tmp_path / "some").doc_ids.to_pylist() == ["d3", "d7"]
-    (tmp_path / "ids.txt").write_text("d3\nabsent\n")
-    assert main([*base, f"corpus.ids={tmp_path / 'ids.txt'}", f"out={tmp_path / 'none'}"]) == 2
-    assert "1 of 2 ids are not in the corpus" in capsys.readouterr().err
+    (tmp_path / "ids.txt").write_text("d3\nabsent\nd7\n")
+    (tmp_path / "not.txt").write_text("d7\n")
+    few = [f"corpus.ids={tmp_path / 'ids.txt'}", f"corpus.exclude_ids={tmp_path / 'not.txt'}"]
+    few.append(f"out={tmp_path / 'few'}")
+    assert main([*base, *few]) == 2
+    said = capsys.readouterr().err
+    assert "1 of 3 ids are not in the source: 'absent'" in said and "corpus.missing=warn" in said
+    assert main([*base, *few, "corpus.missing=warn"]) == 0  # goes on where it stopped
+    assert BowIndex.open(tmp_path / "few").doc_ids.to_pylist() == ["d3"]
     small.write_text(small.read_text() + "oops\n")
     assert main([*base, f"out={tmp_path / 'bad'}"]) == 2
     assert "line 31" in capsys.readouterr().err

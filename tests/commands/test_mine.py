@@ -7,6 +7,7 @@ import json
 import pytest
 
 from raydist.cli import main
+from raydist.models.biencoder import BiEncoder
 from raydist.records import Run
 
 
@@ -77,6 +78,9 @@ def test_several_runs_are_fused_and_a_teacher_scores_the_result(folder):
     [
         (["run=run.txt", *BASE, "last=3", "first=5"], "expected at least first"),
         (["run=run.txt", *BASE, "index=I"], "one of corpus and index"),
+        (BASE, "one of run and index"),
+        (["index=I", *BASE], "I is not a folder"),
+        (["index=I,J", *BASE, "weights=1"], "1 numbers for 2 indexes"),
         (["run=run.txt", *BASE[:2], "qrels=none.txt", "out=x"], "none.txt"),
         (["run=run.txt", *BASE, "margin=1000"], "no query has both"),
         (["run=run.txt", *BASE, "weights=1,2"], "2 numbers for 1 runs"),
@@ -96,3 +100,42 @@ def test_a_dry_run_writes_nothing(folder):
     before = sorted(folder.iterdir())
     assert main(["mine", "run=run.txt", *BASE, "--dry-run"]) == 0
     assert sorted(folder.iterdir()) == before
+
+
+def test_another_teacher_in_the_same_place_is_another_input(folder, tiny_bert, capsys):
+    teacher = folder / "teacher"
+    BiEncoder.load(tiny_bert, device="cpu").save(teacher)
+    words = ["mine", "run=run.txt", *BASE, "negatives=3", f"teacher={teacher}"]
+    assert main(words) == 0
+    BiEncoder.load(tiny_bert, device="cpu", pooling="mean", normalize=True).save(teacher)
+    weights = teacher / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "content of teacher.model" in capsys.readouterr().err
+
+
+def test_candidates_are_searched_for_in_indexes_and_vectors_that_are_there(
+    folder, tiny_bert, capsys
+):
+    model = folder / "model"
+    BiEncoder.load(tiny_bert, pooling="mean", normalize=True, device="cpu").save(model)
+    assert main(["index", "corpus=corpus.jsonl", "out=IDX"]) == 0
+    assert main(["embed", "corpus=corpus.jsonl", f"model={model}", "out=VEC"]) == 0
+    search = ["search", "index=IDX,VEC", "fusion=rrf", "queries=queries.jsonl", "k=1000"]
+    assert main([*search, "out=hybrid.txt"]) == 0
+    more = ["negatives=5", "pick=top"]
+    assert main(["mine", "run=hybrid.txt", *BASE, *more]) == 0
+    from_run = lines(folder)
+    mixed = ["mine", "index=IDX,VEC", "fusion=rrf", *BASE[1:3], "out=mixed.jsonl", *more]
+    assert main(mixed) == 0  # the texts are those of IDX
+    assert len(from_run) == 4
+    found = [json.loads(line) for line in (folder / "mixed.jsonl").read_text().splitlines()]
+    assert [(one["neg_id"], one["pos"]) for one in found] == [
+        (one["neg_id"], one["pos"]) for one in from_run
+    ]
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    capsys.readouterr()
+    assert main([*mixed[:-3], "out=other.jsonl"]) == 2
+    assert "is another model" in capsys.readouterr().err

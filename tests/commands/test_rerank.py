@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,10 @@ import pytest
 from raydist.cli import main
 from raydist.config.load import load
 from raydist.config.rerank import RerankConfig
-from raydist.config.reranker import CrossEncoderReranking, Qwen3Reranking, reranker_from_scalar
+from raydist.config.reranker import CrossEncoderReranking, reranker_from_scalar
 from raydist.data.readers import read_run
 from raydist.errors import ConfigError
 from raydist.records import Run
-from raydist.rerank import prompt
 from raydist.rerank.bm25 import BM25Reranker
 
 TEXTS = {"a": "heart disease", "b": "lung cancer", "c": "heart heart", "d": "skin"}
@@ -62,6 +62,36 @@ def test_the_same_command_again_does_nothing(
     assert "already written" in capsys.readouterr().err
     assert main([*LINE, "reranker.k1=1"]) == 2
     assert "reranker.k1: 1.5 -> 1.0" in capsys.readouterr().err
+
+
+def test_no_file_is_replaced_that_another_command_wrote_or_this_one_reads(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, corpus = Path("run.txt").read_bytes(), Path("corpus.jsonl").read_bytes()
+    assert main([*LINE[:-1], "out=run.txt"]) == 2
+    assert "out = run.txt: is what run.path = run.txt reads" in capsys.readouterr().err
+    score = ["score", *COMMON, "teacher=bm25", "missing=drop"]
+    assert main([*score, "out=corpus.jsonl"]) == 2
+    Path("other.txt").write_text("somebody's")
+    assert main([*LINE[:-1], "out=other.txt"]) == 2
+    assert "out = other.txt: exists, and no other.txt.raydist" in capsys.readouterr().err
+    assert (Path("run.txt").read_bytes(), Path("corpus.jsonl").read_bytes()) == (run, corpus)
+    assert Path("other.txt").read_text() == "somebody's"
+    assert not list(files.glob("*.raydist"))
+
+
+def test_bm25_with_another_collections_statistics_is_another_command(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = [*LINE, "reranker.index=idx"]
+    assert main(["index", "corpus=corpus.jsonl", "out=idx"]) == 0
+    assert main(line) == 0
+    shutil.rmtree("idx")
+    Path("more.jsonl").write_text('{"id": "e", "title": "", "text": "heart"}\n')
+    assert main(["index", "corpus=corpus.jsonl,more.jsonl", "out=idx"]) == 0
+    capsys.readouterr()
+    assert main(line) == 2
+    assert "content of reranker.index" in capsys.readouterr().err
 
 
 def test_its_config_file_repeats_it(files: Path) -> None:
@@ -154,16 +184,6 @@ def test_a_scalar_is_a_kind_a_released_name_or_a_folder(
 def test_another_qwen_name_is_refused_with_the_three() -> None:
     with pytest.raises(ConfigError, match=r"0\.6B, .*4B, .*8B"):
         load(RerankConfig, (), [*LINE[1:4], "reranker=Qwen/Qwen3-Reranker-7B", "out=o"])
-
-
-def test_the_configurations_prompt_is_the_librarys() -> None:
-    config = Qwen3Reranking()
-    assert (config.task, config.prefix, config.suffix) == (
-        prompt.TASK,
-        prompt.PREFIX,
-        prompt.SUFFIX,
-    )
-    assert (config.model, config.max_length) == ("Qwen/Qwen3-Reranker-0.6B", 8192)
 
 
 @pytest.mark.ray

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import subprocess
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray._private.runtime_env.packaging import create_package
+from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 
 from raydist.cli import main
-from raydist.commands.submit import package_files
-from raydist.errors import ConfigError
+from raydist.commands.submit import submit_files
+from raydist.commands.submitting.files import package_files
+from raydist.errors import ConfigError, JobError
 
 
 def git(folder: Path, *words: str) -> None:
@@ -54,6 +59,70 @@ def test_mistakes_are_found_before_anything_is_sent(
 ) -> None:
     assert main(words) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["index", "out/plan.yaml"],
+        ["index", "../plan.yaml"],
+        ["index", "{above}/here/plan.yaml"],
+        ["out/script.py"],
+        ["../script.py"],
+        ["script.py", "out/plan.yaml"],
+    ],
+)
+def test_files_that_do_not_travel_are_refused(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "here"
+    (root / "out").mkdir(parents=True)
+    for folder in (root, root / "out", tmp_path):
+        (folder / "plan.yaml").write_text("corpus: /data/corpus.jsonl\nout: index\n")
+        (folder / "script.py").write_text("")
+    git(root, "init")
+    (root / ".gitignore").write_text("out/\n")
+    monkeypatch.chdir(root)
+    words = [word.format(above=tmp_path) for word in words]
+    assert main(["submit", *words, "--dry-run"]) == 2
+    assert f"{words[-1]}: does not travel with the job" in capsys.readouterr().err
+    for travelling in (["index", "./plan.yaml"], ["script.py", "plan.yaml", "nothing"]):
+        assert main(["submit", *travelling, "--dry-run"]) == 0
+
+
+class Packing(SubmissionClient):  # type: ignore[misc]
+    """Packs as Ray does, and keeps the names of what it would send."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def _upload_package_if_needed(self, path: str, include_gitignore: bool, **_: object) -> None:
+        package = Path(path).with_suffix(".zip")
+        create_package(path, package, include_gitignore=include_gitignore)
+        self.sent = sorted(zipfile.ZipFile(package).namelist())
+        package.unlink()
+
+    def submit_job(self, runtime_env: dict[str, Any], **_: object) -> str:
+        self._upload_working_dir_if_needed(runtime_env)
+        raise RuntimeError("enough")
+
+
+def test_a_file_that_git_was_told_to_keep_travels_although_it_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_RUNTIME_ENV_IGNORE_GITIGNORE", "")
+    git(tmp_path, "init")
+    for name in ("a.py", "kept.db", "b.db"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text("*.db\n")
+    git(tmp_path, "add", "--force", "kept.db")
+    client = Packing()
+    with pytest.raises(JobError, match="enough"):
+        submit_files(client, "http://somewhere", "true", "x", tmp_path, package_files(tmp_path))
+    assert client.sent == [".gitignore", "a.py", "kept.db"]
 
 
 def test_a_cluster_that_does_not_answer_is_named(

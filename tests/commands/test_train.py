@@ -179,6 +179,60 @@ def test_a_dry_run_looks_at_the_data_and_writes_nothing(
     assert "/nonexistent: no such folder" in capsys.readouterr().err
 
 
+def test_a_temperature_for_unit_vectors_is_noted_where_vectors_have_any_length(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, noted in (
+        ((), True),
+        (("model.normalize=true",), False),
+        (("loss.temperature=1",), False),
+        (("losses.a.kind=infonce", "losses.b.kind=infonce", "losses.b.temperature=1"), True),
+    ):
+        assert main([*line(model, "a", *words), "--dry-run"]) == 0
+        said = capsys.readouterr().err
+        assert ("model.normalize is false" in said) == noted, words
+    assert "(a 0.02) is one for vectors of length 1" in said
+
+
+def test_a_teacher_that_is_asked_for_and_not_there_is_noted_or_refused(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("plain.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"]}] * 9)
+    for words, code, noted in (
+        (("data=plain.jsonl", "distill.kind=kl_div"), 0, "so nothing is distilled"),
+        (("data=plain.jsonl", "loss.teacher_margin=0.1"), 2, "no data set has the teacher scores"),
+        (("distill=none", "loss.teacher_margin=0.1"), 0, "teacher"),
+    ):
+        assert main([*line(model, "a", *words), "--dry-run"]) == code
+        assert noted in capsys.readouterr().err, words
+    assert main([*line(model, "a", "data=plain.jsonl"), "--dry-run"]) == 0
+    assert "nothing is distilled" not in capsys.readouterr().err
+
+
+def test_what_the_number_of_workers_changes_is_noted(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words, noted in (
+        ((), ""),
+        (("workers=2",), "loss.scope = in_batch (infonce): negatives are those of 1/2 of a step"),
+        (("accumulation=4", "loss.scope=cross_device"), "negatives are those of 1/4 of a step"),
+        (("workers=2", "loss.scope=cross_device"), ""),
+    ):
+        assert main([*line(model, "a", *words), "--dry-run"]) == 0
+        said = capsys.readouterr().err
+        assert noted in said and ("negatives are those" in said) == bool(noted), words
+
+
+def test_a_batch_size_of_the_lines_leaves_no_worker_without_a_sample(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("few.jsonl", [{"query": "q", "pos": ["p"], "neg": ["n"], "batch_size": 2}] * 9)
+    words = line(model, "a", "data=few.jsonl", "workers=3", "--dry-run")
+    assert main(words) == 2
+    assert "batch_size = 2: expected at least one sample" in capsys.readouterr().err
+    assert main([*words, "data.batch_size=3"]) == 0
+
+
 def test_negatives_from_bm25_are_searched_for_but_not_in_a_dry_run(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +310,29 @@ def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, mod
     assert main(words) == 0
     manifest = json.loads(Path("a/manifest.json").read_text())
     assert manifest["trained"] == "biencoder" and manifest["samples"]["data"] == 3
+
+
+def test_a_run_that_validation_reranks_is_one_of_the_inputs(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*VALIDATION, "validation.dev.retriever.kind=rerank", "validation.dev.interval=4"]
+    words += ["validation.dev.retriever.run=run.txt"]
+    ranking = "".join(f"q{i} Q0 d{i * 5 + j} {j + 1} {-j} t\n" for i in range(8) for j in range(4))
+    Path("run.txt").write_text(ranking)
+    assert main(line(model, "a", *words)) == 0  # a bi-encoder reranks by its dot products
+    assert len(Path("a/listeners/dev/history.jsonl").read_text().splitlines()) == 2
+    Path("run.txt").write_text(ranking.replace("q7 Q0 d38 4 -3 t\n", ""))
+    assert main(line(model, "a", *words)) == 2
+    assert "content of validation.dev.retriever.run" in capsys.readouterr().err
+
+
+def test_a_cross_encoder_is_not_validated_by_a_search(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"]
+    assert main([*words, f"model={model}", "out=a", "tracking=none", *VALIDATION]) == 2
+    assert "validation.dev.retriever = dense: a cross-encoder" in capsys.readouterr().err
+    assert not Path("a").exists()
 
 
 @pytest.mark.parametrize(

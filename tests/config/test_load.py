@@ -128,6 +128,19 @@ def test_a_key_that_stands_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
         read(files=(str(file),))
 
 
+@pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "text: " + "[" * 5000, "text: {" * 5000])
+def test_a_file_that_is_no_configuration_is_a_mistake(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{file}: not YAML"):
+        read(files=(str(file),))
+
+
+def test_an_argument_that_is_nested_without_end_is_a_mistake() -> None:
+    with pytest.raises(ConfigError, match=r"corpus = .*: nested too deeply"):
+        load(Example, (), ("corpus={a: " + "[" * 5000, "out=o"))
+
+
 def test_how_to_run_is_not_part_of_the_identity() -> None:
     one = load(Example, (), ("corpus=c", "out=o", "workers=1")).identity()
     two = load(Example, (), ("corpus=c", "out=p", "workers=2")).identity()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,3 +103,30 @@ def test_how_to_run_is_no_part_of_what_is_made() -> None:
     assert train().identity() == train("workers=2", "log_every=1", "tracking=none").identity()
     assert train().identity() == train("cache=8", "checkpoint=3").identity()
     assert train().identity() != train("seed=1").identity()
+
+
+HALF = "model.dtype=bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (train, (HALF,)),
+        (distill, (HALF, "corpus=c", "queries=q")),
+        (distill, (HALF, "corpus=c", "queries=q", "model.lora.r=8")),  # and its head
+    ],
+)
+def test_half_precision_weights_are_refused_where_their_updates_would_be_lost(
+    config: Callable[..., Any], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match=r"model\.dtype = bfloat16: .*model\.autocast=bfloat16"):
+        config(*words)
+    assert config(*words, "deepspeed.zero=1").model.dtype == "bfloat16"
+
+
+def test_half_precision_is_there_for_adapters_and_products() -> None:
+    assert train(HALF, "model.lora.r=8").model.lora is not None
+    assert train("model.autocast=bfloat16").model.dtype == "float32"
+    for field in ("dtype", "autocast"):  # its gradients need scaling
+        with pytest.raises(ConfigError, match=rf"model\.{field}.*'bfloat16'"):
+            train(f"model.{field}=float16")

@@ -71,8 +71,18 @@ def test_listeners_are_read_from_the_command_line():
         ),
         ([*BASE, "validation.dev.retriever=rerank"], "validation.dev.retriever.run: required"),
         (["validation.x.kind=mean"], "expected one of listener, aggregate"),
+        ([*BASE, "validation.dev.gpus=0.5"], "gpus = 0.5: only async=true"),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(arguments, text):
     with pytest.raises(ConfigError, match=text):
         load(Config, [], arguments)
+
+
+@pytest.mark.parametrize("id", ["../../elsewhere", "..", "a/b", "", "a b"])
+def test_a_listeners_id_is_a_folders_name(tmp_path, id):
+    file = tmp_path / "job.yaml"
+    spec = {"corpus": "C", "queries": "Q", "qrels": "R"}
+    file.write_text(json.dumps({"validation": {id: spec}}))
+    with pytest.raises(ConfigError, match="names a folder: expected letters"):
+        load(Config, [str(file)], [])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.data import convert
+from raydist.data.convert_samples import convert_samples, sample_record
 from raydist.data.readers import read_documents, read_qrels, read_run
 from raydist.data.samples import StoredTexts
 from raydist.data.samples_formats import FORMATS
@@ -51,9 +52,9 @@ def test_a_sample_comes_back_from_flagembedding_whole_and_from_tevatron_in_its_t
     sample: Sample,
 ) -> None:
     nothing = StoredTexts(None, None)
-    line = json.dumps(convert.sample_record(sample, "flagembedding")).encode()
+    line = json.dumps(sample_record(sample, "flagembedding")).encode()
     assert FORMATS["flagembedding"](line, nothing) == sample
-    line = json.dumps(convert.sample_record(sample, "tevatron")).encode()
+    line = json.dumps(sample_record(sample, "tevatron")).encode()
     back = FORMATS["tevatron"](line, nothing)
     assert (back.query, back.documents, back.positives, back.query_id) == (
         sample.query,
@@ -152,6 +153,8 @@ def test_a_run_with_judgements_makes_training_samples(
         "pos": ["t\ntext 1", "text 4"],
         "neg": ["text 0", "text 2", "text 3"],
         "query_id": "q1",
+        "pos_id": ["d1", "d4"],
+        "neg_id": ["d0", "d2", "d3"],
     }
     (line,) = convert.run_samples(run, QUERIES, qrels, store, positives="retrieved", negatives=2)
     assert line["pos"] == ["t\ntext 1"] and line["neg"] == ["text 0", "text 2"]
@@ -168,16 +171,14 @@ def test_samples_of_ids_get_their_texts(small: dict[str, Path], tmp_path: Path) 
     asked = tmp_path / "q.tsv"
     asked.write_text("q1\tfirst\n")
     queries = DocumentStore.create(read_documents(asked), tmp_path / "q")
-    found = list(
-        convert.convert_samples(triples, "flagembedding", documents=store, queries=queries)
-    )
+    found = list(convert_samples(triples, "flagembedding", documents=store, queries=queries))
     assert [(s["query"], s["pos"], s["neg"]) for s in found] == [
         ("first", ["t\ntext 1"], ["text 0"]),
         ("first", ["text 4"], ["text 2"]),
     ]
     triples.write_text("q1\td1\td0\nq1\td1\n")
     with pytest.raises(DataError, match=r"triples\.tsv, line 2"):
-        list(convert.convert_samples(triples, "tevatron", documents=store, queries=queries))
+        list(convert_samples(triples, "tevatron", documents=store, queries=queries))
 
 
 def test_lines_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_a_file_is_told_to_be_a_run_or_samples(tmp_path: Path) -> None:
 def test_teacher_scores_of_real_samples_survive(collections: Path, tmp_path: Path) -> None:
     source = collections / "bge-distill-samples" / "nq.jsonl"
     out = tmp_path / "nq.jsonl"
-    assert convert.write_lines(convert.convert_samples(source, "flagembedding"), out) == 10
+    assert convert.write_lines(convert_samples(source, "flagembedding"), out) == 10
     for before, after in zip(source.open(), out.open()):
         old, new = json.loads(before), json.loads(after)
         assert {k: old[k] for k in new} == new and {"pos_scores", "neg_scores"} <= new.keys()

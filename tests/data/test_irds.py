@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,8 @@ from raydist.data.readers import (
     read_queries,
     read_split,
 )
+from raydist.data.samples import SampleSet
+from raydist.data.samples_prepare import prepare
 from raydist.errors import DataError
 from raydist.records import Query
 
@@ -67,8 +70,44 @@ class Dataset:
 
     has_queries = has_docs
 
+    def has_docpairs(self) -> bool:
+        return False
+
     def has_qrels(self) -> bool:
         return False
+
+
+@dataclass
+class Pair:
+    query_id: str
+    doc_id_a: str
+    doc_id_b: str
+
+
+class Pairs(Dataset):
+    """Few documents, and pairs of which one names a document and one a query that is not there."""
+
+    def docs_count(self) -> int:
+        return 3
+
+    def docs_iter(self) -> list[Doc]:
+        return Iterable(Doc(str(i), "", f"text {i}") for i in range(3))
+
+    def has_docpairs(self) -> bool:
+        return True
+
+    def docpairs_iter(self) -> list[Pair]:
+        return [Pair("1", "0", "2"), Pair("1", "0", "9"), Pair("7", "0", "1"), Pair("1", "2", "1")]
+
+
+class Judged(Pairs):
+    def has_docpairs(self) -> bool:
+        return False
+
+    has_qrels = Dataset.has_docs
+
+    def qrels_iter(self) -> list[Judgement]:
+        return [Judgement("1", "2", 1), Judgement("8", "1", 1)]
 
 
 @pytest.fixture
@@ -76,7 +115,7 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("ir_datasets")
 
     def load(name: str) -> Dataset:
-        return {"some/set": Dataset()}[name]
+        return {"some/set": Dataset(), "some/pairs": Pairs(), "some/qrels": Judged()}[name]
 
     module.load = load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ir_datasets", module)
@@ -98,6 +137,26 @@ def test_a_data_set_is_read_by_its_id_in_splits_of_documents() -> None:
     assert table["title"].to_pylist() == ["", "t"]
     assert read_queries("irds:some/set") == [Query("1", "a topic")]
     assert fingerprint("irds:some/set") != fingerprint("irds:other/set")
+
+
+@pytest.mark.usefixtures("package")
+def test_its_pairs_are_samples_and_ids_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"irds:some/pairs .*line 2: .*'9' is not there"):
+        prepare("irds:some/pairs", tmp_path / "d")
+    facts = prepare("irds:some/pairs", tmp_path / "d", on_bad="skip")
+    samples = SampleSet(tmp_path / "d")
+    assert [samples[i].documents for i in range(len(samples))] == [
+        ("text 0", "text 2"),
+        ("text 2", "text 1"),
+    ]
+    assert samples[0].query == "a topic" and facts.rejected == 2
+
+
+@pytest.mark.usefixtures("package")
+def test_its_judgements_are_samples_where_it_has_no_pairs(tmp_path: Path) -> None:
+    facts = prepare("irds:some/qrels", tmp_path / "d")
+    assert SampleSet(tmp_path / "d")[0].documents == ("text 2",)
+    assert facts.rows == 1 and facts.notes == ("1 queries without a text skipped",)
 
 
 @pytest.mark.usefixtures("package")

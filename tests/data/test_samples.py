@@ -6,17 +6,21 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from raydist.data.samples import SampleSet
+from raydist.data.samples_judged import LeftOut, samples_of
 from raydist.data.samples_prepare import prepare
+from raydist.data.store import DocumentStore
 from raydist.errors import ArtifactError, DataError
-from raydist.records import Sample
+from raydist.records import DOCUMENTS, Run, Sample
 
 LINE = {"query": "q", "pos": ["p"], "neg": ["n1", "n2"]}
 
@@ -106,7 +110,7 @@ def test_compressed_and_several_files_are_one_data_set(tmp_path: Path) -> None:
         ("[1]", "a JSON object"),
         ({"query": "q", "pos": [], "neg": ["n"]}, "pos to be a list with at least one"),
         ({"query": "q", "pos": "p", "neg": ["n"]}, "pos to be a list"),
-        ({"query": "q", "pos": ["p"], "neg": ["n", " "]}, "neg to hold texts"),
+        ({"query": "q", "pos": ["p"], "neg": ["n", " "]}, "each of neg to be a text"),
         ({"query": "", "pos": ["p"]}, "query to be a text"),
         ({"query": 3, "pos": ["p"]}, "query to be a text"),
         ({**LINE, "pos_scores": [1], "neg_scores": [1]}, "neg_scores to hold 2 scores"),
@@ -160,6 +164,73 @@ def test_negatives_and_scores_are_required_where_training_needs_them(tmp_path: P
         prepare(path, tmp_path / "d", need_scores=True)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "q\t\tneg",
+        "q\tpos\t ",
+        "\tpos\tneg",
+        "1\t0\tq\tdoc\t",
+        "1\t0\t\tdoc\tother",
+        {"query": "q", "positive_passages": [{"docid": "1", "text": ""}]},
+        {"query": "q", "candidates": [{"id": "a", "score": 1, "text": " "}]},
+    ],
+)
+def test_an_empty_text_is_a_bad_line_in_every_format(
+    tmp_path: Path, line: Mapping[str, Any] | str
+) -> None:
+    path = jsonl(tmp_path / "train", [line])
+    with pytest.raises(DataError, match=r"line 1: .*a text that is not empty, found '"):
+        prepare(path, tmp_path / "d")
+
+
+def test_an_id_of_0_is_an_id(tmp_path: Path) -> None:
+    (found,) = read(jsonl(tmp_path / "a.jsonl", [{**LINE, "query_id": 0}]), tmp_path / "d")
+    assert found.query_id == "0"
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"pos_scores": [2], "neg_scores": [1, 0]}, "no teacher scores, as the first sample"),
+        ({"answer": "b", "answer_scores": [1]}, "no answer_scores, as the first answer"),
+    ],
+)
+def test_what_only_later_samples_have_is_not_dropped_in_silence(
+    tmp_path: Path, more: Mapping[str, Any], what: str
+) -> None:
+    first = {**LINE, "answer": "a"} if "answer" in more else LINE
+    path = jsonl(tmp_path / "a.jsonl", [first, {**LINE, **more}])
+    with pytest.raises(DataError, match=rf"line 2.*expected {what}.*data sets of their own"):
+        prepare(path, tmp_path / "d")
+
+
+@pytest.mark.parametrize("place", ["a:b/train.jsonl", "file://{}/a:b/train.jsonl"])
+def test_a_changed_file_is_read_again_whatever_is_in_its_path(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "a:b" / "train.jsonl"
+    file.parent.mkdir()
+    path = place.format(tmp_path) if "://" in place else str(tmp_path / place)
+    for lines in (1, 3):
+        jsonl(file, [LINE] * lines)
+        assert len(read(path, tmp_path / "d")) == lines
+
+
+def test_making_samples_of_a_run_holds_one_query_at_a_time(tmp_path: Path) -> None:
+    documents = [f"doc{i}" for i in range(1000)]
+    run = Run.from_lists((f"q{i}", documents, range(1000, 0, -1)) for i in range(100))
+    table = pa.table([documents, [""] * 1000, ["a text"] * 1000], schema=DOCUMENTS)
+    qrels = {query: {"doc7": 1} for query in run.query_ids}
+    with DocumentStore.create([table], tmp_path / "store") as known:
+        lines = samples_of(
+            dict.fromkeys(qrels, "text"), qrels=qrels, run=run, known=known, left_out=LeftOut()
+        )
+        tracemalloc.start()
+        assert sum(len(line["neg"]) for line in lines) == 100 * 999
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 40 * len(run), "bytes for each row of the run"
+
+
 def test_tevatron_lines_come_with_passages_or_with_ids(
     tmp_path: Path, texts: dict[str, str]
 ) -> None:
@@ -170,7 +241,7 @@ def test_tevatron_lines_come_with_passages_or_with_ids(
         "negative_passages": [{"docid": "b", "title": "-", "text": "n"}],
     }
     found = read(jsonl(tmp_path / "a.jsonl", [with_text]), tmp_path / "d")
-    assert found == [Sample("q", ("T\np", "n"), query_id="1")]
+    assert found == [Sample("q", ("T\np", "n"), query_id="1", doc_ids=("a", "b"))]
     by_id = {
         "query_id": "1",
         "query_text": "q",
@@ -179,7 +250,8 @@ def test_tevatron_lines_come_with_passages_or_with_ids(
     }
     path = jsonl(tmp_path / "b.jsonl", [by_id])
     found = read(path, tmp_path / "e", corpus=texts["corpus"])
-    assert found == [Sample("q", ("T\ntext 1", "text 2", "text 3"), query_id="1")]
+    named = ("d1", "d2", "d3")
+    assert found == [Sample("q", ("T\ntext 1", "text 2", "text 3"), query_id="1", doc_ids=named)]
     with pytest.raises(DataError, match="corpus=PATH"):
         prepare(path, tmp_path / "f")
     path = jsonl(tmp_path / "c.jsonl", [{**by_id, "positive_document_ids": ["zzz"]}])

@@ -71,6 +71,22 @@ def test_another_model_in_the_same_place_is_refused(folder, small_corpus, tiny_b
         DenseRetriever.open(tmp_path / "vec")
 
 
+def test_vectors_made_against_the_models_contract_are_searched_in_the_same_way(
+    folder, small_corpus, tmp_path
+):
+    other = ["model.pooling=cls", "model.replace_contract=true"]
+    out = embedded(small_corpus, folder.parent / "model", tmp_path / "vec", *other)
+    retriever = DenseRetriever.open(out, device="cpu")
+    model = BiEncoder.load(
+        folder.parent / "model", pooling="cls", replace_contract=True, device="cpu"
+    )
+    texts = [query.text for query in QUERIES]
+    np.testing.assert_array_equal(
+        retriever.encoder.encode_queries(texts), model.encode_queries(texts)
+    )
+    assert len(retriever.search(QUERIES, 5)) == 15
+
+
 @pytest.mark.parametrize("kind", ["hnsw", "ivf_pq"])
 def test_an_approximate_index_reports_its_recall_and_scores_exactly(
     small_corpus, folder, tmp_path, kind
@@ -103,7 +119,7 @@ def test_ids_select_documents_and_missing_ones_are_told(small_corpus, folder, tm
     out = embedded(small_corpus, model, tmp_path / "v", f"corpus.ids={tmp_path / 'ids'}")
     assert VectorShards.open(out).doc_ids.to_pylist() == ["d3", "d150"]
     (tmp_path / "more").write_text("d3\nnobody\n")
-    with pytest.raises(DataError, match="1 of 2 ids are not in the corpus"):
+    with pytest.raises(DataError, match="1 of 2 ids are not in the source: 'nobody'"):
         embedded(small_corpus, model, tmp_path / "w", f"corpus.ids={tmp_path / 'more'}")
 
 

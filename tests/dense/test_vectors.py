@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter, decode, encode
-from raydist.errors import ArtifactError
+from raydist.errors import ArtifactError, ConfigError
 
 
 def written(tmp_path, vectors, cuts, precision="float32"):
@@ -60,13 +60,21 @@ def test_quantised_vectors_keep_their_promises(seed, dimension):
     assert encode(vectors, "binary")[0].shape == (6, dimension // 8)
 
 
+def test_what_float16_cannot_hold_is_refused():
+    with pytest.raises(ConfigError, match="a value of 70000, float16 ends at 65504"):
+        encode(np.array([[1, -70000]], np.float32), "float16")
+
+
 def test_a_damaged_or_missing_shard_is_named(tmp_path):
     vectors = np.ones((9, 4), np.float32)
     written(tmp_path, vectors, [4])
     file = tmp_path / "00001" / "vectors.arrow"
     file.write_bytes(file.read_bytes()[:-20])
     facts = {"dimension": 4, "precision": "float32"}
-    with pytest.raises(ArtifactError, match=r"00001/vectors\.arrow: .*embed the corpus again"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"00001/vectors\.arrow: \d+ bytes, expected \d+; embed the corpus again",
+    ):
         VectorShards.of_files([tmp_path / "00000", tmp_path / "00001"], facts)
     with pytest.raises(ArtifactError, match=r"the manifest says"):
         VectorShards.of_files([tmp_path / "00000"], {**facts, "dimension": 8})

@@ -57,6 +57,19 @@ def test_without_a_baseline_nothing_is_tested():
     assert shown(found).splitlines()[0].split() == ["measure", "mean", "low", "high"]
 
 
+def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
+    values = np.array([[1.0, 2.0, 3.0], [0.5, 0.5, 1.0]])
+    means = {"NumRelRet": 6.0, "AP": 2 / 3}
+    counted = Evaluation(("NumRelRet", "AP"), ("q1", "q2", "q3"), values, means)
+    found = report({"one": counted}, method="t")
+    assert shown(found).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
+    assert "-" not in shown(found).splitlines()[2].split()
+    assert found.to_dict()["rows"][0]["low"] is None
+    assert found.notes[1] == "NumRelRet: the sum over the queries, without an interval"
+    only = Evaluation(("NumRelRet",), ("q1", "q2", "q3"), values[:1], {"NumRelRet": 6.0})
+    assert len(report({"one": only}).notes) == 1
+
+
 def test_the_table_comes_as_text_markdown_tsv_and_json():
     found = report(FOUND, baseline="base")
     text = shown(found).splitlines()

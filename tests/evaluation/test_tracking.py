@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -181,14 +182,44 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
     for n, found in enumerate((values, better, noisy, values)):
         folder = tmp_path / f"model{n}"
         folder.mkdir()
-        promotion = promote(database, "retriever", folder, metric="nDCG@10", values=found)
+        told = {"metric": "nDCG@10", "fingerprint": str(n)}
+        promotion = promote(database, "retriever", folder, values=found, **told)
         moved.append(promotion.moved)
         assert promotion.version == n + 1
     assert moved == [True, True, False, False]
     assert "does not beat version 2" in promotion.reason and "paired t(39)" in promotion.reason
     holder = client(database).get_model_version_by_alias("retriever", "champion")
     assert holder.version in (2, "2")
-    assert json.loads((tmp_path / "model1/per_query.json").read_text())["values"] == better
+    place = client(database).download_artifacts(
+        *holder.tags["per_query.nDCG_at_10"].removeprefix("runs:/").split("/", 1)
+    )
+    assert json.loads(Path(place).read_text()) == better
+    assert not list((tmp_path / "model1").iterdir())  # the model's folder is left alone
+
+
+def test_a_champion_can_be_beaten_after_its_folder_was_replaced(database, tmp_path):
+    values = {f"q{i}": 0.3 + 0.01 * (i % 7) for i in range(40)}
+    better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
+    told = {"metric": "nDCG@10", "alias": "champion"}
+    promote(database, "r", tmp_path / "out", values=values, fingerprint="a", **told)
+    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="b", **told).moved
+    lost = promote(database, "r", tmp_path / "out", values=values, fingerprint="c", **told)
+    assert not lost.moved and "does not beat version 2" in lost.reason
+    other = promote(database, "r", tmp_path / "out", values=better, fingerprint="d", metric="AP")
+    assert not other.moved and "remove the alias in MLflow" in other.reason
+    client(database).delete_registered_model_alias("r", "champion")
+    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="d", **told).moved
+
+
+def test_a_model_is_registered_once_for_each_folder_that_it_lies_in(database, tmp_path):
+    told = {"metric": "AP", "values": {"q1": 0.1, "q2": 0.2}, "fingerprint": "a"}
+    first = promote(database, "r", tmp_path / "out", **told)
+    again = promote(database, "r", tmp_path / "out", **told)
+    assert (first.version, again.version, again.moved) == (1, 1, True)
+    assert "is champion already" in again.reason
+    moved = promote(database, "r", tmp_path / "elsewhere", **told)
+    assert moved.moved and "same model as version 1" in moved.reason
+    assert len(client(database).search_model_versions("name = 'r'")) == 2
 
 
 def test_what_tracking_uri_means(tmp_path, monkeypatch):

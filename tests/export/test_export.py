@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
@@ -13,12 +16,16 @@ from raydist.commands import export as command
 from raydist.config.base import Flags
 from raydist.config.load import load
 from raydist.errors import ConfigError
+from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.tracking import Tracker
 from raydist.export.hub import export_model
 from raydist.export.model_card import model_card
 from raydist.export.provenance import Provenance, Table, find_provenance
 from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import Contract
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.fingerprint import model_fingerprint
+from raydist.rerank.cross_encoder import CrossEncoder as Reranker
 
 TEXTS = ["the model of a query", "", "an answer to a document " * 20]
 BIBTEX = "@misc{us, title={A model}}"
@@ -92,6 +99,26 @@ def test_an_exported_reranker_gives_equal_scores_in_sentence_transformers(tiny_b
     assert "pipeline_tag: text-ranking" in card and "CrossEncoder('hf')" in card
 
 
+def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_told(
+    tiny_bert, tmp_path, capsys
+):
+    model = CrossEncoderModel.load(
+        tiny_bert, fresh_head=True, max_length=40, query_max_length=3, device="cpu"
+    )
+    model.save(tmp_path / "ce")
+    export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
+    theirs = CrossEncoder(str(tmp_path / "hf"), device="cpu")
+    mine = Reranker(tmp_path / "hf", device="cpu")
+    found = {
+        query: mine.score([(query, TEXTS)])[0] - theirs.predict([(query, text) for text in TEXTS])
+        for query in ("a query", "the model of a long query to a document")
+    }
+    short, long = (np.abs(difference).max() for difference in found.values())
+    assert short < 1e-5 < long
+    assert "queries of more than 3 tokens" in capsys.readouterr().err
+    assert "cuts queries to 3 tokens" in (tmp_path / "hf/README.md").read_text()
+
+
 def test_a_sentence_transformers_folder_can_be_exported(minilm, tmp_path):
     assert find_provenance(minilm).run is None
     export_model(minilm, tmp_path / "hf", name="mini")
@@ -128,13 +155,76 @@ def test_an_alias_needs_a_checkpoint_that_was_chosen(trained, tmp_path):
         export(f"checkpoint={trained}", f"out={tmp_path / 'hf'}", "alias=champion")
 
 
+def measured(run: Path, listener: str, step: int, values: dict[str, list[float]]) -> None:
+    """Writes the table of an evaluation as a listener does."""
+    place = run / "listeners" / listener / "per_query" / f"step-{step:08}.parquet"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    ids = [f"q{i}" for i in range(len(next(iter(values.values()))))]
+    pq.write_table(pa.table({"query_id": ids, **values}), place)
+
+
+def test_an_alias_registers_the_model_with_its_run_and_its_logged_model(
+    trained, tmp_path, database, capsys
+):
+    from mlflow import MlflowClient
+
+    best = trained / "listeners/dev/best/nDCG@10"
+    measured(trained, "dev", 20, {"nDCG@10": [0.5, 0.52], "AP": [0.1, 0.2]})
+    with Tracker.start(trained, uri=database, follow=False) as tracker:
+        Mirror(trained).model("dev/nDCG@10", 20, best, {"dev/nDCG@10": 0.51}, {})
+    words = [f"checkpoint={best}", f"out={tmp_path / 'hf'}", "name=org/ours", "alias=champion"]
+    export(*words, f"tracking={database}")
+    assert "org-ours had no champion" in capsys.readouterr().err
+    export(*words, f"tracking={database}")
+    assert "version 1; champion: version 1 is champion already" in capsys.readouterr().err
+    version = MlflowClient(database).get_model_version_by_alias("org-ours", "champion")
+    assert version.run_id == tracker.run_id and version.source == (tmp_path / "hf").as_uri()
+    assert version.tags["model_id"] == tracker.follower.state["models"]["dev/nDCG@10"]["20"]
+    assert version.tags["per_query.nDCG_at_10"].startswith(f"runs:/{tracker.run_id}/")
+
+
+def test_a_checkpoint_that_an_aggregate_chose_has_the_mean_of_each_query(
+    trained, tmp_path, database
+):
+    from mlflow import MlflowClient
+
+    config = json.loads((trained / "config.json").read_text())
+    config["validation"] = {"mean": {"kind": "aggregate", "listeners": ["dev", "other"]}}
+    (trained / "config.json").write_text(json.dumps(config))
+    measured(trained, "dev", 20, {"AP": [0.2, 0.4]})
+    measured(trained, "other", 20, {"AP": [0.4, 0.8, 0.9]})
+    chosen = trained / "listeners/mean/best/AP"
+    shutil.copytree(trained / "listeners/dev/best/nDCG@10", chosen)
+    settings = {"listener": "mean", "key": "AP", "value": 0.5, "step": 20}
+    (chosen / "settings.json").write_text(json.dumps(settings))
+    out = tmp_path / "hf"
+    export(f"checkpoint={chosen}", f"out={out}", "alias=champion", f"tracking={database}")
+    version = MlflowClient(database).get_model_version_by_alias("hf", "champion")
+    place = version.tags["per_query.AP"].removeprefix("runs:/").split("/", 1)
+    kept = json.loads(Path(MlflowClient(database).download_artifacts(*place)).read_text())
+    assert kept == pytest.approx({"q0": 0.3, "q1": 0.6, "q2": 0.9})
+
+
+def test_the_fingerprint_in_an_exports_manifest_is_that_of_its_folder(trained, tmp_path):
+    export(f"checkpoint={trained}", f"out={tmp_path / 'hf'}")
+    written = json.loads((tmp_path / "hf/manifest.json").read_text())
+    assert written["fingerprint"] == model_fingerprint(tmp_path / "hf")
+
+
 @pytest.mark.parametrize("kind", ["biencoder", "crossencoder"])
 def test_the_card_of_a_model(golden, kind):
     about = Provenance(
         Path("model"),
         kind,
         Path("run"),
-        {"data": {"path": ["/data/train.jsonl"]}, "model": {"path": "org/base", "lora": None}},
+        {
+            "data": {"path": ["/data/train.jsonl", "s3://me:s3cret@bucket/more.jsonl?key=s3cret"]},
+            "corpus": {"path": ["file:///home/s3cret/corpus.jsonl"]},
+            "model": {"path": "org/base", "lora": None},
+            "out": "s3cret",
+            "storage": "s3://s3cret",
+            "tracking": {"uri": "https://me:s3cret@mlflow.example"},
+        },
         {"data.path": "d1", "model": "m1"},
         {"raydist": "0.1.0", "torch": "2.9"},
         {"listener": "dev", "key": "nDCG@10", "value": 0.5123, "step": 1200, "other": 1},
@@ -158,4 +248,5 @@ def test_the_card_of_a_model(golden, kind):
         bibtex=BIBTEX,
         base_model="org/base",
     )
+    assert "s3cret" not in card
     golden(f"model-card-{kind}.md", card)

@@ -6,14 +6,17 @@ The disk is a small tmpfs, so the tests need the right to mount and are skipped 
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raydist.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
 KIB = 1 << 10
 PAGES = (24, 48, 96, 192, 384)  # KiB; a larger disk is full later
 ROOM = 64 << 20
@@ -60,13 +63,18 @@ def data(tmp_path: Path) -> Path:
 
 
 def fill_and_go_on(
-    words: Sequence[str], disk: Path, capsys: pytest.CaptureFixture[str], *flags: str
+    words: Sequence[str],
+    disk: Path,
+    capsys: pytest.CaptureFixture[str],
+    *flags: str,
+    command: Callable[[Sequence[str]], int] = main,
+    sizes: Sequence[int] = PAGES,
 ) -> Path:
     """Runs a command on a disk that is full again and again, then with room; returns its output."""
     full = 0
-    for size in (*(page * KIB for page in PAGES), ROOM):
+    for size in (*(page * KIB for page in sizes), ROOM):
         resize(disk, size)
-        code = main([*words, *flags])
+        code = command([*words, *flags])
         error = capsys.readouterr().err
         assert "Traceback" not in error
         if size < ROOM and code:
@@ -132,3 +140,21 @@ def test_files(
     out = fill_and_go_on([verb, *own[verb], f"out={disk}/out"], disk, capsys)
     assert main([verb, *own[verb], f"out={data}/whole"]) == 0
     assert out.read_bytes() == (data / "whole").read_bytes()
+
+
+def test_a_pipeline_with_its_records(
+    data: Path, disk: Path, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a disk on which not even the record of the first stage has room."""
+    index = {"corpus": f"{data}/corpus.jsonl", "split_bytes": 8000, "out": "{out}/index"}
+    search = {"verb": "search", "index": "{out}/index", "queries": f"{data}/queries.jsonl"}
+    evaluate = {"run": ["{out}/run.txt"], "qrels": f"{data}/qrels.txt", "out": "{out}/report"}
+    plan: dict[str, object] = {"out": f"{disk}/out", "tracking": database}
+    plan["stages"] = {"index": index, "run": search | {"out": "{out}/run.txt"}}
+    plan["stages"] |= {"evaluate": evaluate}  # type: ignore[operator]
+    (data / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    pipeline = runpy.run_path(str(ROOT / "jobs/pipeline.py"), run_name="pipeline")["main"]
+    sizes = (4, 8, 12, 16, *PAGES)
+    out = fill_and_go_on([f"{data}/plan.yaml"], disk, capsys, command=pipeline, sizes=sizes)
+    assert (out / "report/manifest.json").is_file()
+    assert pipeline([f"{data}/plan.yaml"]) == 0 and "done" not in capsys.readouterr().err

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 import shutil
+import signal
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -80,7 +88,7 @@ def test_complete_stages_are_skipped(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "out/run.txt").read_text() == ranking
 
 
-def test_a_changed_stage_is_run_again_and_what_comes_after_it_is_not_overwritten(
+def test_a_changed_stage_is_run_again_with_what_comes_after_it_or_refuses_to_overwrite(
     run: Run, tmp_path: Path
 ) -> None:
     assert run()[0] == 0
@@ -88,11 +96,13 @@ def test_a_changed_stage_is_run_again_and_what_comes_after_it_is_not_overwritten
     states = [word for word in said.split() if word in ("skip", "run")]
     assert code == 0 and states == ["skip", "run", "run"] and ran(said) == []
     code, said = run("stages.first.k=2")
-    assert code == 2 and ran(said) == ["first", "evaluate"]
+    assert code == 0 and ran(said) == ["first", "evaluate"]
+    code, said = run("stages.index.max_docs=3")
+    assert code == 2 and ran(said) == ["index"]
     assert "choose another out= or delete it" in said
-    shutil.rmtree(tmp_path / "out/report")
-    code, said = run("stages.first.k=2")
-    assert code == 0 and ran(said) == ["evaluate"]
+    shutil.rmtree(tmp_path / "out/index")
+    code, said = run("stages.index.max_docs=3")
+    assert code == 0 and ran(said) == ["index", "first", "evaluate"]
 
 
 def test_a_stage_that_fails_stops_the_pipeline_and_is_gone_on_with(
@@ -114,7 +124,10 @@ def test_a_stage_that_fails_stops_the_pipeline_and_is_gone_on_with(
         (["stages.first.verb=serach"], "stages.first.verb = 'serach': no such verb"),
         (["stages.first.kk=3"], "stages.first.kk: unknown key"),
         (["storages=/mnt"], "storages: unknown key"),
-        (["out.deeper=x"], "out is no block"),
+        (["out.deeper=x"], "out.deeper: unknown key"),
+        (["stages.second.k=3"], "stages.second.k: expected stages.NAME.KEY, NAME one of index"),
+        (["stages.first.verb=fields"], "stages.first.verb = 'fields': no such verb for a stage"),
+        (["stages.first.k=[3"], "stages.first.k = '[3'"),
         (["storage=s3://bucket/x"], "give a path that every node sees"),
     ],
 )
@@ -124,6 +137,110 @@ def test_mistakes_are_told_before_any_work(
     code, said = run(*words)
     assert code == 2 and message in said and "Traceback" not in said
     assert ran(said) == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("out: out\nstages: [a]", "expected the keys out and stages"),
+        ("out: out\nstages: {}", "expected the keys out and stages"),
+        ("out: out\nstages: {index: null}", "stages.index: expected a verb's configuration"),
+        ("out: out\nstages: {a: {}, a: {}}", "the key 'a' stands twice"),
+        ("out: out\nstages: {a: {verb: [x]}}", "stages.a.verb = ['x']: no such verb"),
+        ("out: null\nstages: {index: {}}", "out = None: expected text"),
+        ("- a", "expected keys and values"),
+    ],
+)
+def test_mistakes_of_a_file_are_told(run: Run, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.yaml").write_text(text)
+    code, said = run()
+    assert code == 2 and message in said and "Traceback" not in said
+
+
+def test_arguments_are_read_as_the_verb_reads_them(run: Run, tmp_path: Path) -> None:
+    code, _ = run("stages.first.tag=10:30", "stages.first.out={out}/new.txt")
+    assert code == 2, "evaluate's run is not there"
+    assert (tmp_path / "out/new.txt").read_text().splitlines()[0].endswith(" 10:30")
+
+
+def test_an_input_that_was_replaced_is_not_skipped(run: Run, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    qrels = (tmp_path / "qrels.txt").read_text()
+    for content in (qrels.replace("d0 0 d0 1", "d0 0 d1 1"), qrels):
+        (tmp_path / "qrels.txt").write_text(content)
+        code, said = run()
+        assert code == 0 and ran(said) == ["evaluate"]
+    assert run()[1].count("skipped") == 3
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace("common", "rare"))
+    code, said = run()
+    assert code == 2 and ran(said) == ["index"] and "content of corpus" in said
+
+
+def test_an_output_without_its_manifest_is_not_complete(run: Run, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    (tmp_path / "out/report/manifest.json").unlink()
+    assert run("--dry-run")[1].split().count("run") == 1
+    shutil.rmtree(tmp_path / "out/report")
+    code, said = run()
+    assert code == 0 and ran(said) == ["evaluate"]
+
+
+def test_outputs_are_looked_for_where_they_are_written(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_STORAGE", str(tmp_path / "storage"))
+    words = ["stages.evaluate.out=report"]
+    assert run(*words)[0] == 0 and (tmp_path / "storage/report/manifest.json").is_file()
+    assert run(*words)[1].count("skipped") == 3
+
+
+def with_stage(folder: Path, **stage: Any) -> None:
+    plan = {**PLAN, "stages": {**PLAN["stages"], **stage}}  # type: ignore[dict-item]
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+
+
+def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Path) -> None:
+    assert run()[0] == 0
+    documented = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
+    assert documented is not None
+    with_stage(tmp_path, **yaml.safe_load(documented[1]))
+    read = pipeline.read_plan("plan.yaml", [])
+    configs = {name: pipeline.prepare(name, s, (), "out") for name, s in read["stages"].items()}
+    served = pipeline.look(Path("out"), configs)[-1]
+    served.record.write_text(json.dumps({"made_of": served.made_of}))  # as when it was stopped
+    code, said = run("--dry-run")
+    states = [word for word in said.split() if word in ("skip", "run")]
+    assert code == 0 and states == ["skip", "skip", "skip", "run"]
+
+
+@pytest.mark.ray
+def test_a_pipeline_ends_with_a_service_until_it_is_told_to_stop(run: Run, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with_stage(tmp_path, serve={"index": "{out}/index", "port": port})
+    command = [sys.executable, str(ROOT / "jobs/pipeline.py"), "plan.yaml"]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    said = tmp_path / "said.txt"
+    with open(said, "wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    ends = time.monotonic() + 150
+    answer = ""
+    while not answer:
+        assert process.poll() is None and time.monotonic() < ends, said.read_text()
+        try:
+            asked = {"query": "word3", "k": 1}
+            found = httpx.post(f"http://127.0.0.1:{port}/v1/search", json=asked, timeout=10)
+            answer = found.text if found.status_code == 200 else ""
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    assert "d3" in answer
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) == 0, said.read_text()
+    assert ran(said.read_text()) == ["index", "first", "evaluate", "serve"]
+    assert said.read_text().count(" done ") == 4
 
 
 def test_a_submitted_pipeline_needs_storage(

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from raydist.build import build_objective
+from raydist.config.losses import ListInfoNCE
 from raydist.errors import DataError
 from raydist.losses import listwise, pairwise
 from raydist.losses.gather import SumCount
+from raydist.losses.inputs import Forward, Scores, Targets
 from raydist.losses.targets import ranks
 
 ListLoss = Callable[[Tensor, Tensor, Tensor], SumCount]
@@ -180,3 +183,15 @@ def test_tied_targets_share_their_rank_or_rank_in_order() -> None:
     mask = torch.tensor([[True, True, True, True, False]])
     assert ranks(s, mask).tolist() == [[2.5, 1.0, 2.5, 4.0, 1.0]]
     assert ranks(s, mask, ties="ordinal").tolist() == [[2.0, 1.0, 3.0, 4.0, 1.0]]
+
+
+def test_info_nce_over_a_list_pulls_the_judged_document_up_whatever_the_teacher_prefers() -> None:
+    logits = torch.zeros(4, requires_grad=True)
+    teacher, labels = table([[5.0, 9.0, 1.0, 7.0]]), table([[0.0, 0.0, 1.0, 0.0]])
+    batch = Forward(
+        Scores(logits), Targets(torch.tensor([4]), full(labels), teacher, labels_BD=labels)
+    )
+    terms = build_objective(ListInfoNCE(), None, {}).forward(batch)
+    terms["infonce_list"][0].backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx([0.25, 0.25, -0.75, 0.25])

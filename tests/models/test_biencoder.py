@@ -128,7 +128,7 @@ def test_a_sentence_transformers_pooling_is_not_contradicted_but_a_prompt_may_be
     ("options", "message"),
     [
         ({"query_max_length": 65}, r"model\.query_max_length=65: expected 2 to 64"),
-        ({"truncate": 33}, r"model\.truncate=33: expected 1 to 32"),
+        ({"truncate": 33}, r"^dimension=33: expected 1 to 32"),
         ({"dimensions": (32, 16)}, r"model\.dimensions=\(32, 16\): expected ascending"),
         ({"towers": 3}, r"model\.towers=3"),
         ({"dtype": "int8"}, r"model\.dtype: 'int8': expected one of float32"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.records import Document, Query, Run
 from raydist.rerank.apply import Missing, rerank
 from raydist.rerank.bm25 import BM25Reranker
@@ -122,13 +123,24 @@ def test_a_wrong_type_is_a_type_error_that_says_which(name: str, value: Any) -> 
         )
 
 
-def test_a_nan_score_is_never_sorted_silently() -> None:
+@pytest.mark.parametrize("score", [float("nan"), float("-inf"), 1e39])
+def test_a_score_that_is_no_float32_is_never_sorted_silently(score: float) -> None:
     class Broken(Lengths):
         def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-            return [[float("nan")] * len(texts) for _, texts in batch]
+            return [[score] * len(texts) for _, texts in batch]
 
-    with pytest.raises(DataError, match="query 'q': the reranker gave a score that is not finite"):
+    with pytest.raises(DataError, match=re.escape(f"gave the score {score:g};")):
         rerank(Run.from_lists([("q", ["a"], [1])]), Broken(), {"a": "x"}, {"q": "?"})
+
+
+def test_wrong_words_and_texts_are_named() -> None:
+    run = Run.from_lists([("q", ["a", "b"], [2, 1])])
+    with pytest.raises(ConfigError, match="missing='Drop': expected one of error, drop, keep"):
+        rerank(run, Lengths(), {"a": "x"}, {"q": "?"}, missing="Drop")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="document 'b': expected its text, got int"):
+        rerank(run, Lengths(), {"a": "x", "b": 3}, {"q": "?"})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="query 'q': expected its text, got NoneType"):
+        rerank(run, Lengths(), {"a": "x", "b": "y"}, {"q": None})  # type: ignore[dict-item]
 
 
 def test_bm25_over_the_candidates_end_to_end() -> None:

@@ -10,17 +10,15 @@ import pytest
 import sentence_transformers
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
     PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
 )
 
 from raydist.errors import ConfigError
 from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.rows import Options
+from raydist.rerank.rows import Options, TooLong
 from tests.rerank import small_qwen3
 
 WORDS = small_qwen3.WORDS
@@ -39,10 +37,13 @@ def bert_tokenizer(types: bool) -> Any:
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=["bert", "bert without types", "roberta"])
+MODELS = ("bert", "electra", "bert without types", "roberta", "xlm-roberta", "camembert")
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("model")
-    tokenizer = bert_tokenizer(types=request.param == "bert")
+    tokenizer = bert_tokenizer(types=request.param in ("bert", "electra"))
     torch.manual_seed(0)
     size = {
         "hidden_size": 32,
@@ -53,14 +54,15 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         "initializer_range": 0.3,
         "vocab_size": len(tokenizer),
     }
-    model: torch.nn.Module
-    if request.param != "roberta":
-        model = BertForSequenceClassification(BertConfig(**size, max_position_embeddings=128))
-    else:
-        model = RobertaForSequenceClassification(
-            RobertaConfig(**size, max_position_embeddings=130, pad_token_id=0, type_vocab_size=1)
-        )
-    model.save_pretrained(target)
+    name = request.param.split()[0]
+    if name in ("bert", "electra"):
+        size |= {"max_position_embeddings": 128}
+    else:  # whose positions begin behind the padding's
+        size |= {"max_position_embeddings": 130, "pad_token_id": 0, "type_vocab_size": 1}
+    if name == "electra":  # embeddings of another width than the layers
+        size |= {"embedding_size": 16}
+    config = AutoConfig.for_model(name, **size)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(target)
     tokenizer.save_pretrained(target)
     return target
 
@@ -112,6 +114,16 @@ def test_chunk_max_reads_the_whole_document(folder: Path) -> None:
     assert scored.chunks == [len(pieces)]
     assert scored.scores[0] == pytest.approx(max(mine.score([("heart", pieces)])[0]), abs=1e-6)
     assert scored.truncated == [False]
+
+
+def test_a_cut_query_is_reported_or_refused(folder: Path) -> None:
+    mine = CrossEncoder(folder, device="cpu", max_length=16)
+    query = "heart disease " * 20
+    assert mine.engine.submit(query, ["lung"]).result().truncated == [True]
+    assert mine.engine.submit("heart", ["lung"]).result().truncated == [False]
+    with pytest.raises(TooLong, match="query has 40 tokens and there is room for") as error:
+        mine.engine.submit(query, ["lung"], Options(truncation="error")).result()
+    assert error.value.field == "query"
 
 
 def test_an_instruction_is_refused(folder: Path) -> None:

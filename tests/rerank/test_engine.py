@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from raydist.rerank.engine import DeadlinePassed, Engine, NotBegun
 from raydist.rerank.pool import Pool, Unit
-from raydist.rerank.rows import Encoded, Options, Row, fit, sigmoid
+from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit, sigmoid
 
 
 class Letters:
@@ -187,13 +189,14 @@ def test_a_failure_reaches_its_request_and_no_other() -> None:
 
 
 AT_THE_END = """
-import atexit, os
+import atexit, os, threading
 from tests.rerank.test_engine import Letters
 from raydist.rerank.engine import Engine
 
 engine = Engine(Letters(wait=0.02), batch_tokens=10)
 # Registered before the engine's own, so called after it; a failure there would not show.
-atexit.register(lambda: os._exit(3) if engine._driver.is_alive() else None)
+alive = lambda: any(thread.name == "engine" for thread in threading.enumerate())
+atexit.register(lambda: os._exit(3) if alive() else None)
 engine.score([("q", ["abc", "de"])])
 if WAITING:
     engine.submit("q", [f"{i:05}" for i in range(400)])
@@ -205,6 +208,22 @@ def test_a_process_may_end_without_closing_its_engine(waiting: bool) -> None:
     source = AT_THE_END.replace("WAITING", str(waiting))
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_engine_that_is_idle_is_let_go_and_begins_again_when_asked() -> None:
+    scorer = Letters()
+    engine = Engine(scorer)
+    for _ in range(3):
+        assert engine.score([("q", ["ab", "c"])]) == [[wanted("ab"), wanted("c")]]
+        deadline = time.monotonic() + 10
+        while engine._driver is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    gone = weakref.ref(engine)
+    del engine
+    while gone() is not None:  # its thread has a few instructions left
+        assert time.monotonic() < deadline
+        gc.collect()
 
 
 def test_statistics_count_padding() -> None:
@@ -221,18 +240,25 @@ def test_statistics_count_padding() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     owners=st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=8), max_size=6),
+    prefixes=st.tuples(st.integers(0, 20), st.integers(0, 20)),
     budget=st.integers(1, 60),
     packed=st.booleans(),
     dropped=st.integers(0, 5),
 )
 def test_the_pool_gives_every_unit_once(
-    owners: list[list[int]], budget: int, packed: bool, dropped: int
+    owners: list[list[int]],
+    prefixes: tuple[int, int],
+    budget: int,
+    packed: bool,
+    dropped: int,
 ) -> None:
     pool: Pool[str] = Pool()
     units: list[Unit[str]] = []
     for number, lengths in enumerate(owners):
         mine = [
-            Unit(length, Row(range(length), prefix=(length % 2,)), f"o{number}", place)
+            Unit(
+                length, Row(range(length), prefix=(0,) * prefixes[length % 2]), f"o{number}", place
+            )
             for place, length in enumerate(lengths)
         ]
         pool.add(f"o{number}", mine)
@@ -244,10 +270,65 @@ def test_the_pool_gives_every_unit_once(
     seen: list[Unit[str]] = []
     while pool:
         batch = pool.take(budget, packed=packed)
-        assert batch
+        assert batch and batch[0].length == max(unit.length for unit in batch)
+        prefixes = {len(unit.row.prefix) for unit in batch}
+        if packed:
+            assert sum(unit.length for unit in batch) <= budget or len(batch) == 1
+        else:
+            assert len(batch) * (batch[0].length + max(prefixes)) <= budget or len(batch) == 1
+            assert max(prefixes) <= 1.5 * min(prefixes)
         seen += batch
     assert sorted(unit.serial for unit in seen) == [unit.serial for unit in units]
     assert pool.tokens == 0
+
+
+def test_a_padded_batch_has_room_for_its_prefixes_and_mixes_no_long_with_short_ones() -> None:
+    """Rows of a padded batch all hold a prefix as long as the longest one."""
+    pool: Pool[str] = Pool()
+    for owner, prefix, count in (("short", 90, 100), ("like", 110, 100), ("long", 7000, 10)):
+        rows = [Row(range(50), prefix=(len(owner),) * prefix) for _ in range(count)]
+        pool.add(owner, [Unit(50, row, owner, place) for place, row in enumerate(rows)])
+    batches: list[list[str]] = []
+    while pool:
+        batch = pool.take(30_000, packed=False)
+        longest = max(len(unit.row.prefix) for unit in batch)
+        assert len(batch) * (50 + longest) <= 30_000
+        batches.append(sorted({unit.owner for unit in batch}))
+    assert batches.count(["like", "short"]) == 1 and len(batches) <= 6
+    assert ["long"] in batches and all("long" not in each or len(each) == 1 for each in batches)
+
+
+def test_a_piece_whose_score_is_not_a_number_is_not_outvoted() -> None:
+    class Lost(Letters):
+        def forward(self, rows: Sequence[Row]) -> np.ndarray:
+            return np.where([ord("!") in row.tokens for row in rows], np.nan, 1.0)
+
+    with Engine(Lost(room=10)) as engine:
+        options = Options(truncation="chunk_max")
+        found = engine.submit("q", ["a" * 10 + "!" * 5, "b" * 25, "!"], options).result()
+    assert found.chunks == [2, 3, 1]
+    np.testing.assert_array_equal(found.scores, [np.nan, 1.0, np.nan])
+
+
+def test_a_document_that_is_too_long_is_named_by_its_place_in_the_request() -> None:
+    with (
+        Engine(Letters(room=4)) as engine,
+        pytest.raises(TooLong, match=r"documents\[3\] has 6 tokens"),
+    ):
+        engine.score([("q", ["a", "a", "b", "abcdef", "abcdef"])], Options(truncation="error"))
+
+
+def test_waiting_for_a_tokeniser_is_waiting_too() -> None:
+    class Slow(Letters):
+        def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+            time.sleep(0.2)
+            return super().encode(query, documents, options)
+
+    with Engine(Slow(), threads=1) as engine:
+        futures = [engine.submit("q", [text]) for text in ("a", "b")]
+        first, second = (future.result() for future in futures)
+    assert second.queue_s > 0.15 and second.tokenize_s < second.queue_s + 0.2
+    assert first.queue_s < second.queue_s
 
 
 def test_sigmoid_has_no_overflow() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx
 import numpy as np
 from starlette.testclient import TestClient
 
+from raydist.records import Document, Query, Run
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
@@ -15,6 +17,43 @@ from raydist.serving.limits import Limits
 from raydist.serving.searcher import Searcher
 from raydist.serving.served import ServedEmbedder, ServedReranker
 from raydist.serving.service import Service
+
+BODY = {
+    "query": "rain",
+    "documents": ["bread is baked", "rain falls from clouds", "rain rain"],
+}
+
+
+class Words:
+    """Ranks by how many of a query's words a text has; equal counts in input order."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+
+    def only(self, doc_ids: Sequence[str], /) -> Words:
+        return Words({d: t for d, t in self.texts.items() if d in set(doc_ids)})
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        lists = []
+        for query in queries:
+            counts = {d: sum(w in t for w in query.text.split()) for d, t in self.texts.items()}
+            best = sorted((d for d in counts if counts[d]), key=lambda d: -counts[d])[:k]
+            lists.append((query.query_id, best, [float(counts[d]) for d in best]))
+        return Run.from_lists(lists)
+
+
+class Store:
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+
+    def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
+        return [
+            Document(d, self.texts[d], title=d.upper()) if d in self.texts else None
+            for d in doc_ids
+        ]
+
+
+TEXTS = {"a": "rain and snow", "b": "snow", "c": "rain rain rain", "d": "ice"}
 
 
 class LetterCounts:
@@ -81,4 +120,13 @@ def service(
 
 def client(*args: Any, **kwargs: Any) -> TestClient:
     """Returns an HTTP client of such a service."""
-    return TestClient(make_app(service(*args, **kwargs)), raise_server_exceptions=False)
+    app = make_app(service(*args, **kwargs))
+    return TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50_000))
+
+
+def assert_envelope(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    body = answer.json()
+    assert list(body) == ["error"]
+    assert list(body["error"]) == ["message", "type", "param", "code"]
+    return dict(body["error"])

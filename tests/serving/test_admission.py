@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import Any
@@ -8,7 +9,6 @@ import pytest
 
 from raydist.serving.admission import Admission, estimate_tokens
 from raydist.serving.errors import ServiceError
-from raydist.serving.keys import Keys, read_keys
 
 
 def refused(admission: Admission, tokens: int, client: str = "") -> ServiceError | None:
@@ -50,6 +50,38 @@ def test_one_client_cannot_take_everything_from_another() -> None:
     with admission.enter(40, "greedy"), admission.enter(10, "other"):
         assert refused(admission, 20, "greedy") is not None
         assert refused(admission, 20, "other") is None
+
+
+def test_a_share_is_of_what_can_be_done_in_time() -> None:
+    """Far below the bound on tokens, where a slow model's own bound bites."""
+    admission = Admission(max_tokens=500_000, max_requests=256, tokens_per_s=2000.0)
+    with contextlib.ExitStack() as open_:
+        open_.enter_context(admission.enter(1000, "other"))
+        entered = 0
+        with pytest.raises(ServiceError, match="share"):
+            for _ in range(20):
+                open_.enter_context(admission.enter(1000, "greedy"))
+                entered += 1
+        assert entered == 10  # of the 20 for which there is room
+        assert refused(admission, 9000, "other") is None
+
+
+def test_who_holds_everything_makes_room_for_who_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    admission = Admission(max_tokens=100, max_requests=10, max_wait_s=10.0)
+    under_way = [admission.enter(10, "greedy") for _ in range(10)]
+    for each in under_way:
+        each.__enter__()
+    assert refused(admission, 10, "other") is not None
+    now = 1.0
+    under_way.pop().__exit__(None, None, None)
+    assert refused(admission, 10, "greedy") is not None  # the other one comes again
+    assert refused(admission, 10, "other") is None
+    now = 30.0
+    assert refused(admission, 10, "greedy") is None  # it never did: all is greedy's again
 
 
 def test_alone_a_client_may_use_it_all() -> None:
@@ -136,17 +168,3 @@ def test_a_failed_request_gives_its_room_back() -> None:
 
 def test_tokens_are_estimated_with_the_query_in_every_pair() -> None:
     assert estimate_tokens("q" * 40, ["d" * 400, ""], overhead=8) == 100 + 2 * (10 + 8)
-
-
-def test_keys_come_from_file_and_environment(
-    tmp_path: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "keys"  # type: ignore[operator]
-    file.write_text("# team\nalpha\n\nbeta\n")
-    monkeypatch.setenv("RAYDIST_API_KEYS", "gamma, delta")
-    keys = read_keys(str(file))
-    for key in ("alpha", "beta", "gamma", "delta"):
-        assert keys.client(f"Bearer {key}") is not None
-    assert keys.client("Bearer # team") is None
-    assert keys.client(None) is None and keys.client("alpha") is None
-    assert not Keys([])

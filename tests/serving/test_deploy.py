@@ -1,11 +1,15 @@
-"""`serve deploy` with the files of cluster/serve, on a Ray with its dashboard."""
+"""`serve deploy` and `serve run` with the files of cluster/serve."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +107,38 @@ def test_deploy_and_redeploy_under_load(dashboard: str, tmp_path: Path) -> None:
     assert set(stream.statuses) == {200}, stream.statuses
     assert stream.statuses[200] > 50
     assert "status: RUNNING" in serve(dashboard, "status")
+
+
+def test_run_serves_the_file_on_a_ray_of_its_own(tmp_path: Path) -> None:
+    port = free_port()
+    settings = yaml.safe_load((ROOT / "cluster/serve/rerank.yaml").read_text())
+    settings["http_options"]["port"] = port
+    file = tmp_path / "rerank.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    place = Path(tempfile.mkdtemp(prefix="rds-", dir="/tmp"))  # sockets need a short path
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_TMPDIR": str(place)}
+    environment.pop("RAY_ADDRESS", None)
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen(
+            [*SERVE, "run", str(file)], env=environment, stdout=log, stderr=log
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            ends = time.monotonic() + 180
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"{url}/readyz", timeout=30).status_code == 200:
+                        break
+                assert process.poll() is None and time.monotonic() < ends, (
+                    tmp_path / "log"
+                ).read_text()
+                time.sleep(0.5)
+            answer = httpx.post(f"{url}/v1/rerank", json=BODY, timeout=30)
+            assert answer.status_code == 200 and len(answer.json()["results"]) == 3
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+                shutil.rmtree(place, ignore_errors=True)

@@ -88,6 +88,18 @@ def test_registered_models_are_called_by_their_name() -> None:
         load(ServeConfig, (), ["reranker=models:/toy"])
 
 
+def test_a_folder_has_a_name_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = tmp_path / "model" / "inside"
+    inside.mkdir(parents=True)
+    for here, word, name in ((inside.parent, ".", "model"), (inside, "..", "model")):
+        monkeypatch.chdir(here)
+        assert load(ServeConfig, (), [f"embedder={word}"]).models() == [name]
+    config = load(ServeConfig, (), ["reranker=Qwen/Qwen3-Reranker-0.6B", "embedder=a/b"])
+    assert config.aliases() == {"Qwen/Qwen3-Reranker-0.6B": "Qwen3-Reranker-0.6B", "a/b": "b"}
+
+
 def test_nothing_to_serve_is_an_error() -> None:
     with pytest.raises(ConfigError, match="nothing to serve"):
         load(ServeConfig, (), ["port=8000"])

@@ -1,39 +1,31 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
 import raydist
-from raydist.records import Document, Query, Run
+from raydist.rerank.biencoder import BiEncoderReranker
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
-from raydist.serving.errors import ServiceError
-from raydist.serving.searcher import Searcher
+from raydist.rerank.rows import Options
+from raydist.serving.http import make_app
 from tests.rerank import small_qwen3
-from tests.serving.local import LetterCounts, client
+from tests.serving.local import BODY, LetterCounts, assert_envelope, client, service
 
-DOCUMENTS = ["bread is baked", "rain falls from clouds", "rain rain"]
-BODY = {"query": "rain", "documents": DOCUMENTS}
+DOCUMENTS = BODY["documents"]
 
 
 def scores_of(query: str = "rain", documents: Sequence[str] = DOCUMENTS) -> list[float]:
     return BM25Reranker().score([(query, documents)])[0]
-
-
-def assert_envelope(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    body = answer.json()
-    assert list(body) == ["error"]
-    assert list(body["error"]) == ["message", "type", "param", "code"]
-    return dict(body["error"])
 
 
 @pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
@@ -102,102 +94,6 @@ def test_an_empty_list_is_an_ordinary_request() -> None:
     assert answer.status_code == 200 and answer.json()["results"] == []
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code"),
-    [
-        (b'{"query": "a"', 400, "invalid_json"),
-        (b"\xff\xfe", 400, "invalid_json"),
-        (b'{"query": "a", "documents": ["\x00"]}', 400, "invalid_json"),
-        (b"[" * 100_000, 400, "invalid_json"),
-        (b'{"query":"a","documents":' + b"[" * 50_000 + b"]" * 50_000 + b"}", 400, "invalid_json"),
-        (b"[]", 422, "invalid"),
-        (b'"text"', 422, "invalid"),
-        (b"null", 422, "invalid"),
-        (b"{}", 422, "invalid"),
-        (b'{"query": "a"}', 422, "invalid"),
-        (b'{"query": 1, "documents": ["a"]}', 422, "invalid"),
-        (b'{"query": "a", "documents": "b"}', 422, "invalid"),
-        (b'{"query": "a", "documents": [1]}', 422, "invalid"),
-        (b'{"query": "a", "documents": [{}]}', 422, "no_text"),
-        (b'{"query": "a", "documents": ["b"], "top_n": NaN}', 422, "invalid"),
-        (b'{"query": "a", "documents": ["b"], "top_n": 1e400}', 422, "invalid"),
-        (b'{"query": "a", "documents": ["b"], "top_n": -1}', 422, "invalid"),
-        (b'{"query": "\\ud800", "documents": ["b"]}', 422, "invalid"),
-        (b'{"query": "a", "documents": ["b\\u0000"]}', 422, "invalid"),
-        (b'{"query": "a", "documents": ["b"], "model": "other"}', 404, "model_not_found"),
-        (b'{"query": "a", "documents": ["b"], "instruction": "c"}', 422, "unsupported"),
-        (b'{"query": "a", "documents": ["b"], "truncation": "half"}', 422, "invalid"),
-    ],
-)
-def test_hostile_bodies_get_a_clear_4xx(body: bytes, status: int, code: str) -> None:
-    answer = client().post("/v1/rerank", content=body, headers={"content-type": "application/json"})
-    assert assert_envelope(answer, status)["code"] == code
-    assert "x-request-id" in answer.headers
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "param"),
-    [
-        ({"query": "a", "documents": [""] * 2001}, "too_many_documents", "documents"),
-        ({"query": "a" * 33_000, "documents": ["b"]}, "query_too_long", "query"),
-        ({"query": "a", "documents": ["b", "c" * 1_000_001]}, "text_too_long", "documents[1]"),
-        ({"query": "a", "documents": ["b" * 900_000] * 12}, "too_many_tokens", "documents"),
-        ({"query": "a", "documents": ["b" * 900_000] * 20}, "body_too_large", None),
-    ],
-)
-def test_what_is_too_large_is_a_413(body: dict[str, Any], code: str, param: str | None) -> None:
-    error = assert_envelope(client().post("/v1/rerank", json=body), 413)
-    assert (error["code"], error["param"]) == (code, param)
-
-
-def test_a_body_without_length_is_limited_while_it_arrives() -> None:
-    def chunks() -> Iterator[bytes]:
-        for _ in range(40):
-            yield b" " * 1_000
-
-    answer = client(max_body_bytes=10_000).post(
-        "/v1/rerank", content=chunks(), headers={"content-type": "application/json"}
-    )
-    assert assert_envelope(answer, 413)["code"] == "body_too_large"
-
-
-def test_unknown_routes_and_methods_have_the_envelope_too() -> None:
-    assert_envelope(client().get("/nothing"), 404)
-    assert_envelope(client().get("/v1/rerank"), 405)
-    assert_envelope(client().post("/v1/embeddings", json={"input": "a"}), 404)
-    assert_envelope(client().post("/v1/search", json={"query": "a"}), 404)
-
-
-def test_keys_are_asked_for_where_there_are_some() -> None:
-    guarded = client(keys=["one", "two"])
-    for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "Basic one"}):
-        answer = guarded.post("/v1/rerank", json=BODY, headers=headers)
-        assert_envelope(answer, 401)
-        assert answer.headers["www-authenticate"] == "Bearer"
-    for key in ("one", "two"):
-        answer = guarded.post("/v1/rerank", json=BODY, headers={"Authorization": f"Bearer {key}"})
-        assert answer.status_code == 200
-    assert guarded.get("/v1/models").status_code == 401
-    assert guarded.get("/healthz").status_code == 200
-
-
-def test_a_bearer_is_ignored_where_there_is_no_key() -> None:
-    answer = client().post("/v1/rerank", json=BODY, headers={"Authorization": "Bearer what"})
-    assert answer.status_code == 200
-
-
-def test_a_score_that_is_not_a_number_is_a_500_with_the_request_id() -> None:
-    class Broken:
-        def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-            return [[float("nan")] * len(texts) for _, texts in batch]
-
-    answer = client({"broken": Broken()}).post(
-        "/v1/rerank", json=BODY, headers={"X-Request-Id": "n-1"}
-    )
-    assert assert_envelope(answer, 500)["code"] == "bad_score"
-    assert answer.headers["x-request-id"] == "n-1"
-
-
 def test_score_keeps_the_order() -> None:
     one = client().post("/v1/score", json={"queries": "rain", "documents": DOCUMENTS})
     assert one.json()["scores"] == scores_of()
@@ -232,75 +128,6 @@ def test_embeddings_as_floats_and_base64() -> None:
     assert_envelope(serving.post("/v1/embeddings", json={"input": []}), 422)
 
 
-class Words:
-    """Ranks by how many of a query's words a text has; equal counts in input order."""
-
-    def __init__(self, texts: dict[str, str]) -> None:
-        self.texts = texts
-
-    def only(self, doc_ids: Sequence[str], /) -> Words:
-        return Words({d: t for d, t in self.texts.items() if d in set(doc_ids)})
-
-    def search(self, queries: Sequence[Query], k: int) -> Run:
-        lists = []
-        for query in queries:
-            counts = {d: sum(w in t for w in query.text.split()) for d, t in self.texts.items()}
-            best = sorted((d for d in counts if counts[d]), key=lambda d: -counts[d])[:k]
-            lists.append((query.query_id, best, [float(counts[d]) for d in best]))
-        return Run.from_lists(lists)
-
-
-class Store:
-    def __init__(self, texts: dict[str, str]) -> None:
-        self.texts = texts
-
-    def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
-        return [Document(d, self.texts[d], title=d.upper()) for d in doc_ids]
-
-
-TEXTS = {"a": "rain and snow", "b": "snow", "c": "rain rain rain", "d": "ice"}
-
-
-def test_search_shows_every_stages_score_and_time() -> None:
-    serving = client(searcher=Searcher({"words": Words(TEXTS)}, Store(TEXTS)))
-    found = serving.post("/v1/search", json={"query": "rain snow", "k": 2}).json()
-    assert len(found["results"]) == 2
-    for rank, result in enumerate(found["results"], 1):
-        assert result["rank"] == rank
-        assert set(result["scores"]) == {"words", "rerank"}
-        assert result["score"] == result["scores"]["rerank"]
-        assert result["text"] == TEXTS[result["id"]] and result["title"] == result["id"].upper()
-    assert set(found["timings_ms"]) == {"words", "texts", "rerank"}
-    body = {"query": "rain snow", "rerank": False, "return_documents": False}
-    plain = serving.post("/v1/search", json=body).json()
-    assert [r["id"] for r in plain["results"]] == ["a", "b", "c"]
-    assert "text" not in plain["results"][0]
-
-
-def test_search_fuses_and_filters() -> None:
-    def fuse(runs: Sequence[Run], k: int) -> Run:
-        scores: dict[str, float] = {}
-        for run in runs:
-            for _, docs, values in run:
-                for doc, value in zip(docs, values.tolist()):
-                    scores[doc] = scores.get(doc, 0.0) + value
-        best = sorted(scores, key=lambda d: -scores[d])[:k]
-        return Run.from_lists([("q", best, [scores[d] for d in best])])
-
-    searcher = Searcher({"x": Words(TEXTS), "y": Words(TEXTS)}, Store(TEXTS), fuse)
-    serving = client(searcher=searcher)
-    body = {"query": "rain snow", "rerank": False}
-    found = serving.post("/v1/search", json=body).json()["results"]
-    assert found[0]["scores"] == {"x": 2.0, "y": 2.0, "fusion": 4.0}
-    found = serving.post("/v1/search", json=body | {"ids": ["c", "b"]}).json()["results"]
-    assert {r["id"] for r in found} == {"b", "c"}
-    assert serving.post("/v1/search", json=body | {"ids": []}).json()["results"] == []
-    # The filter comes before the cut at k: the only one wanted is not among the first.
-    last = body | {"ids": ["b", "nowhere"], "k": 1, "depth": 1}
-    found = serving.post("/v1/search", json=last).json()["results"]
-    assert [r["id"] for r in found] == ["b"] and found[0]["scores"]["x"] == 1.0
-
-
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Qwen3Reranker:
     folder = small_qwen3.write(tmp_path_factory.mktemp("qwen3"))
@@ -333,16 +160,122 @@ def test_an_engines_details_reach_the_answer(qwen3: Qwen3Reranker) -> None:
     assert all(r["truncated"] for r in capped["results"])
 
 
+def test_without_a_word_on_truncation_the_servers_own_setting_counts(tmp_path: Path) -> None:
+    folder = small_qwen3.write(tmp_path)
+    options = Options(truncation="error")
+    strict = Qwen3Reranker(folder, max_length=256, device="cpu", options=options)
+    serving = client({"qwen3": strict})
+    texts = ["heart disease", "lung " * 400]
+    for path, body in (
+        ("/v1/rerank", {"query": "heart", "documents": texts}),
+        ("/v1/score", {"queries": "heart", "documents": texts}),
+    ):
+        assert_envelope(serving.post(path, json=body), 422)
+        for said in ({"truncation": "truncate"}, {"truncation": "chunk_max"}):
+            assert serving.post(path, json=body | said).status_code == 200
+    for said in ({"truncation": True}, {"truncate": True}):  # Voyage's and TEI's words
+        body = {"query": "heart", "documents": texts} | said
+        assert serving.post("/v1/rerank", json=body).status_code == 200
+
+
+def test_an_error_names_the_documents_place_in_the_request(qwen3: Qwen3Reranker) -> None:
+    serving = client({"qwen3": qwen3}, max_query_chars=100)
+    body = {
+        "queries": ["heart", "lung", "heart", "lung"],
+        "documents": ["a", "b", "c", "lung " * 400],
+        "truncation": "error",
+    }
+    error = assert_envelope(serving.post("/v1/score", json=body), 422)
+    assert error["param"] == "documents[3]" and error["message"].startswith("documents[3] has")
+    long = {"queries": ["heart", "lung " * 30], "documents": ["a", "b"]}
+    assert assert_envelope(serving.post("/v1/score", json=long), 413)["param"] == "queries[1]"
+    long = {"queries": "lung " * 30, "documents": ["a", "b"]}
+    assert assert_envelope(serving.post("/v1/score", json=long), 413)["param"] == "queries"
+
+
+def test_what_a_reranker_does_not_do_it_says() -> None:
+    bm25 = {"query": "rain", "documents": DOCUMENTS, "max_tokens_per_doc": 2}
+    answer = client().post("/v1/rerank", json=bm25 | {"truncation": "error"}).json()
+    (ignored,) = answer["meta"]["warnings"]
+    assert ignored.startswith("max_tokens_per_doc is ignored")
+    assert client().post("/v1/rerank", json=BODY).json()["meta"]["warnings"] == []
+    serving = client({"vectors": BiEncoderReranker(LetterCounts())})
+    (cut,) = serving.post("/v1/rerank", json=BODY).json()["meta"]["warnings"]
+    assert cut.startswith("documents may have been cut")
+    for refused in ("error", "chunk_max"):
+        error = assert_envelope(
+            serving.post("/v1/rerank", json=BODY | {"truncation": refused}), 422
+        )
+        assert error["param"] == "truncation" and refused in error["message"]
+    pairs = {"queries": "rain", "documents": DOCUMENTS}
+    assert serving.post("/v1/score", json=pairs).json()["meta"]["warnings"] == [cut]
+
+
+def test_a_models_full_name_is_understood_too() -> None:
+    serving = service({"Qwen3-Reranker-0.6B": BM25Reranker()})
+    serving.aliases = {"Qwen/Qwen3-Reranker-0.6B": "Qwen3-Reranker-0.6B"}
+    app = TestClient(make_app(serving), client=("127.0.0.1", 1))
+    for name, status in (
+        ("Qwen/Qwen3-Reranker-0.6B", 200),
+        ("Qwen3-Reranker-0.6B", 200),
+        ("other/Qwen3-Reranker-0.6B", 404),
+    ):
+        assert app.post("/v1/rerank", json=BODY | {"model": name}).status_code == status
+
+
+def test_what_is_under_way_is_shown_while_it_is_and_what_is_refused_is_not() -> None:
+    class Seen:
+        def __init__(self) -> None:
+            self.under: list[tuple[int, int]] = []
+
+        def request(self, route: str, status: int, seconds: float) -> None: ...
+
+        def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None: ...
+
+        def under_way(self, requests: int, tokens: int) -> None:
+            self.under.append((requests, tokens))
+
+    serving = service(max_requests=1)
+    serving.metrics = seen = Seen()
+    app = TestClient(make_app(serving), client=("127.0.0.1", 1))
+    assert app.post("/v1/rerank", json=BODY).status_code == 200
+    (requests, tokens), last = seen.under
+    assert requests == 1 and tokens > 0 and last == (0, 0)
+    with serving.admission.enter(5):
+        assert app.post("/v1/rerank", json=BODY).status_code == 429
+    assert all(requests <= 1 for requests, _ in seen.under)
+
+
 def test_ready_scores_a_known_pair(qwen3: Qwen3Reranker) -> None:
     assert client({"qwen3": qwen3}).get("/readyz").json() == {"status": "ready"}
     assert client().get("/healthz").json() == {"status": "ok"}
 
-    class Broken(Words):
-        def search(self, queries: Sequence[Query], k: int) -> Run:
-            raise ServiceError(503, "the disk is gone", "not_ready")
 
-    searcher = Searcher({"words": Broken(TEXTS)}, Store(TEXTS))
-    assert_envelope(client(searcher=searcher).get("/readyz"), 503)
+def test_all_who_ask_whether_it_is_ready_share_one_try() -> None:
+    serving = service()
+    tried: list[str] = []
+
+    async def check(model: str) -> None:
+        tried.append(model)
+        await asyncio.sleep(0.05)
+
+    serving.backend.check = check  # type: ignore[method-assign]
+
+    async def ask() -> None:
+        await asyncio.gather(*(serving.ready() for _ in range(5)))
+        await serving.ready()
+
+    asyncio.run(ask())
+    assert tried == ["bm25", "bm25"]
+
+
+def test_a_model_that_fails_is_not_ready() -> None:
+    class Lost:
+        def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+            return [[float("nan")] * len(texts) for _, texts in batch]
+
+    error = assert_envelope(client({"lost": Lost()}).get("/readyz"), 503)
+    assert error["message"].startswith("lost does not work: the model gave a score")
 
 
 def test_models_are_listed() -> None:

@@ -154,6 +154,12 @@ def test_request_ids_are_echoed_once(url: str) -> None:
     assert answer.json()["id"] == "abc-1"
 
 
+def test_without_keys_others_are_refused_wherever_serve_listens(url: str) -> None:
+    """Serve's proxy hands on where a request comes from, be it told by a proxy before it."""
+    answer = httpx.post(f"{url}/v1/rerank", json=BODY, headers={"X-Forwarded-For": "10.0.0.7"})
+    assert answer.status_code == 401 and "anonymous=true" in answer.json()["error"]["message"]
+
+
 def test_health_and_readiness(url: str) -> None:
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}

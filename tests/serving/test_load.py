@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -28,12 +29,25 @@ class Server:
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         self.loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self.loop.close()
+
+    def close(self) -> None:
+        """Ends the thread: what is open is cut off, nothing is left to the garbage collector."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            head = await reader.readline()
-            if not head:
-                return
+        with contextlib.suppress(asyncio.CancelledError):  # by close()
+            await self._answers(reader, writer)
+
+    async def _answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            assert head.startswith(b"POST")
             length = 0
             while (line := await reader.readline()).strip():
                 if line.lower().startswith(b"content-length"):
@@ -53,7 +67,7 @@ class Server:
 def server() -> Iterator[Server]:
     made = Server(0.05)
     yield made
-    made.loop.call_soon_threadsafe(made.loop.stop)
+    made.close()
 
 
 def bodies() -> Iterator[dict[str, object]]:
@@ -76,15 +90,24 @@ def test_a_stalled_server_cannot_hide(server: Server) -> None:
     """Requests beyond the open ones are counted as refused instead of being sent later."""
     slow = Server(0.6)
     result = run_load(slow.url, bodies(), rate=20, seconds=0.5, most_in_flight=2)
-    slow.loop.call_soon_threadsafe(slow.loop.stop)
+    slow.close()
     assert result.statuses == {"200": 2, "refused": 8}
 
 
 def test_requests_without_an_answer_are_counted() -> None:
     slow = Server(5)
     result = run_load(slow.url, bodies(), rate=4, seconds=0.5, timeout_s=0.2)
-    slow.loop.call_soon_threadsafe(slow.loop.stop)
+    slow.close()
     assert result.statuses == {"timeout": 2} and result.figures()["pairs_per_s"] == 0
+    assert result.latencies_s == [0.2, 0.2] and result.answered == 0
+
+
+def test_a_quick_refusal_betters_no_quantile() -> None:
+    refusing = Server(0, status=429)
+    result = run_load(refusing.url, bodies(), rate=10, seconds=0.5)
+    refusing.close()
+    assert result.statuses == {"429": 5} and result.answered == 5
+    assert result.latencies_s == [] and "p99_ms" not in result.figures()
 
 
 def test_the_command_prints_figures_as_json(
@@ -92,7 +115,8 @@ def test_the_command_prints_figures_as_json(
 ) -> None:
     assert main(["load", f"url={server.url}", "rate=20", "seconds=0.5", "documents=7"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["status_200"] == 10 and figures["pairs_per_s"] > 0 and "p99_ms" in figures
+    assert figures["requests"] == figures["status_200"] == 10, figures
+    assert figures["pairs_per_s"] > 0 and "p99_ms" in figures
 
 
 def test_the_figures_go_to_mlflow_if_asked(server: Server, database: str) -> None:

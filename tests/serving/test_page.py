@@ -15,8 +15,7 @@ from fastapi import FastAPI
 
 from raydist.serving.http import make_app
 from raydist.serving.searcher import Searcher
-from tests.serving.local import service
-from tests.serving.test_http import TEXTS, Store, Words
+from tests.serving.local import TEXTS, Store, Words, service
 from tests.serving.test_live import free_port
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -44,7 +43,7 @@ def rerank_url() -> Iterator[str]:
 
 @pytest.fixture
 def search_url() -> Iterator[str]:
-    searcher = Searcher({"words": Words(TEXTS)}, Store(TEXTS))
+    searcher = Searcher({"words": Words(TEXTS)}, [Store(TEXTS)])
     yield from serving(make_app(service(searcher=searcher)))
 
 
@@ -92,6 +91,13 @@ def test_the_search_box_shows_snippets_scores_and_times(search_url: str, tmp_pat
     assert "<strong>" in found[0] and "<mark>" in found[0]
     assert re.search(r"3 results · words [\d.]+ ms", page)
     assert 'id="paste" hidden=""' in page
+
+
+def test_what_was_done_otherwise_is_shown(tmp_path: Path) -> None:
+    searcher = Searcher({"words": Words(TEXTS)}, [Store({"c": TEXTS["c"]})])
+    for url in serving(make_app(service(searcher=searcher))):
+        page = dom(f"{url}/?{urlencode({'query': 'rain snow'})}", tmp_path)
+    assert len(items(page)) == 3 and "2 of 3 hits were not reranked" in page
 
 
 def test_an_error_is_shown(rerank_url: str, tmp_path: Path) -> None:

@@ -117,6 +117,39 @@ def test_it_looks_by_itself_where_that_is_asked_for() -> None:
     assert asyncio.run(wait(0.0)) == "1"
 
 
+def test_whatever_fails_it_looks_again(log: list[dict[str, str]]) -> None:
+    class Odd(Shelf):
+        def __call__(self) -> Place:
+            place = super().__call__()
+            if place.version == "odd":
+                raise ValueError("half a config.json")
+            return place
+
+    def end(model: Toy) -> None:
+        raise RuntimeError("its threads do not end")
+
+    async def wait() -> str:
+        shelf = Odd("1", "odd", "2", "2", "odd", "3")
+        followed = Following("toy", shelf, Toy, check=Toy.check, retire=end, every_s=0.01)
+        followed.start()
+        async with asyncio.timeout(30):
+            while len(log) < 6:
+                await asyncio.sleep(0.01)
+        return followed.model.version
+
+    assert asyncio.run(wait()) == "3"
+    said = [(line["event"], line.get("error", "")) for line in log]
+    assert (
+        said
+        == [
+            ("looked", "half a config.json"),
+            ("reloaded", ""),
+            ("looked", "its threads do not end"),
+        ]
+        * 2
+    )
+
+
 def test_a_folders_version_is_its_content(tiny_bert: Path, tmp_path: Path) -> None:
     link = tmp_path / "model"
     link.symlink_to(tiny_bert)
@@ -139,7 +172,8 @@ def test_a_registered_models_place_follows_its_alias(database: str, tmp_path: Pa
     for step, folder in enumerate(folders):
         folder.mkdir()
         values = {f"q{i}": 0.1 + 0.5 * step + 0.01 * i for i in range(10)}
-        assert promote(database, "toy", folder, metric="nDCG@10", values=values).moved
+        told = {"metric": "nDCG@10", "fingerprint": str(step)}
+        assert promote(database, "toy", folder, values=values, **told).moved
         assert registered("models:/toy@champion", database) == (str(folder), str(step + 1))
         assert locate("models:/toy@champion", database) == Place(str(folder), str(step + 1))
     assert registered("models:/toy/1", database) == (str(folders[0]), "1")

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from raydist.data.samples_prepare import prepare
 from raydist.losses.inputs import Forward
@@ -106,16 +103,3 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return load_file(str(folder / "checkpoint-final" / "model.safetensors"))
-
-
-def two_ranks(work: Callable[[int], None]) -> None:
-    """Calls work(rank) in two processes joined by gloo."""
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, (f"file://{folder}/store", work), nprocs=2)
-
-
-def _rank(rank: int, store: str, work: Callable[[int], None]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    work(rank)
-    dist.destroy_process_group()

@@ -1,20 +1,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import pytest
 import torch
 
+from raydist.losses.objective import Objective
+from raydist.losses.parts import contrastive
 from raydist.records import Sample
 from raydist.training.collate import Inputs, text_hash
 from raydist.training.collating import collate_texts
+from raydist.training.engine import TorchEngine
+from raydist.training.step import biencoder_step
+from tests.training.small import checkpoint, encoder
 
 
 class Words:
-    """Tokenises nothing but lengths."""
+    """Tokenises nothing but lengths; remembers with which instructions."""
+
+    def __init__(self) -> None:
+        self.instructions: dict[str, str | None] = {}
 
     def tokenize(
         self, texts: Sequence[str], role: str, instruction: str | None = None
     ) -> list[list[int]]:
+        self.instructions[role] = instruction
         return [[1] * len(text.split()) for text in texts]
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> Inputs:
@@ -34,3 +45,40 @@ def test_a_batch_knows_all_positives_of_its_queries() -> None:
     expected = ["abc", "ddd", "bab"]
     assert batch.known_BK.tolist() == [[text_hash(text) for text in row] for row in expected]
     assert collate_texts(samples[1:2], Words()).known_BK is None
+
+
+def test_a_prompt_is_put_before_queries_and_answers_keep_the_models_own() -> None:
+    words = Words()
+    sample = Sample("q one", ("a", "n"), answer="an answer", prompt="find: ")
+    collate_texts([sample], words, answers=1)
+    assert words.instructions == {"query": "find: ", "document": None, "answer": None}
+
+
+def test_symmetric_documents_are_encoded_by_the_tower_of_queries(tmp_path: Path) -> None:
+    model = encoder(checkpoint(tmp_path / "m"), towers=2)
+    samples = [Sample("river stone", ("lamp", "garden")), Sample("bread", ("winter", "copper"))]
+    for symmetric in (False, True):
+        engine = TorchEngine(model, lr=1e-3)
+        batch = collate_texts(samples, model, symmetric=symmetric)
+        biencoder_step(engine, batch, Objective((contrastive(),)))
+        trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
+        assert trained == ({"0"} if symmetric else {"0", "1"})
+        engine.optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.5])
+def test_a_margin_is_of_the_teachers_own_scores_whatever_is_learnt_of_them(
+    tmp_path: Path, margin: float
+) -> None:
+    """0.1 below the positive: as ranks it would be 1 below."""
+    model = encoder(checkpoint(tmp_path / "m"))
+    texts = ("river stone", "lamp", "garden")
+    sample = Sample("river", texts, scores=(9.0, 8.9, 3.0), targets=(3.0, 2.0, 1.0))
+    goal = Objective((contrastive(teacher_margin=margin, scope="no_in_batch"),))
+    batch = collate_texts([sample], model, targets=True)
+    loss = goal.total(biencoder_step(TorchEngine(model, lr=1e-3), batch, goal))
+    kept = Sample("river", (texts[0], *texts[2 if margin > 0.1 else 1 :]))
+    plain = Objective((contrastive(scope="no_in_batch"),))
+    engine = TorchEngine(model, lr=1e-3)
+    expected = plain.total(biencoder_step(engine, collate_texts([kept], model), plain))
+    assert loss == pytest.approx(expected, rel=1e-5)

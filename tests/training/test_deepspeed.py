@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def make(zero: int | None, max_grad_norm: float = 0.5) -> Any:
         return TorchEngine(module, lr=1e-2, max_grad_norm=max_grad_norm)
     from raydist.training.deepspeed import DeepSpeedEngine
 
-    return DeepSpeedEngine(module, zero=zero, lr=1e-2, max_grad_norm=max_grad_norm)  # type: ignore[arg-type]
+    options = {"lr": 1e-2, "max_grad_norm": max_grad_norm, "whole_below": 0}
+    return DeepSpeedEngine(module, zero=zero, **options)  # type: ignore[arg-type]
 
 
 def weights(engine: Engine) -> torch.Tensor:
@@ -176,6 +178,21 @@ def refusals(rank: int, world: int, folder: Path) -> None:
         engine.load(folder / "zero-1")
     with pytest.raises(ArtifactError, match="written by something else"):
         engine.load(folder)
+
+
+def poisoned(rank: int, world: int, folder: Path) -> None:
+    del rank, world, folder
+    for zero in (1, 2, 3):
+        engine = make(zero)
+        before = weights(engine)
+        with engine.one_reduction(1):
+            engine.backward((engine(tiny.data().queries, "query") * math.nan).sum())
+        assert not math.isfinite(engine.step())
+        assert torch.equal(weights(engine), before)
+
+
+def test_a_gradient_that_is_not_finite_is_told_and_reaches_no_weight(tmp_path: Path) -> None:
+    spawn(poisoned, 1, tmp_path)
 
 
 def test_the_switch_that_avoids_compiling_still_takes_effect() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from raydist.losses.objective import Objective
 from raydist.losses.parts import contrastive
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates
-from raydist.training.step import biencoder_step, crossencoder_step
+from raydist.training.step import biencoder_step, cells_of, crossencoder_step
 from tests.training import tiny
 
 CPU = torch.device("cpu")
@@ -106,6 +108,22 @@ def test_rows_of_like_length_go_together_on_a_cpu_with_the_gradient_of_one_padde
     torch.testing.assert_close(made.rows.detach(), rows.detach())
     (rows * weights).sum().backward()
     torch.testing.assert_close(together, tiny.gradient(model), rtol=0, atol=1e-13)
+
+
+def test_cells_are_those_that_the_model_computes() -> None:
+    batch = replace(tiny.batch(tiny.data(), range(9)), answers=None, answer_mask_BA=None)
+    goal = Objective((contrastive(temperature=0.5),))
+    for chunk, passes in ((0, 1), (4, 2)):  # caching reads every row twice
+        engine = TorchEngine(tiny.TinyEncoder(torch.float32), lr=0.0)
+        seen: list[int] = []
+        engine.module.register_forward_pre_hook(
+            lambda module, given, seen=seen: seen.append(given[0]["input_ids"].numel())
+        )
+        biencoder_step(engine, batch, goal, chunk_size=chunk)
+        assert cells_of(batch, CPU, chunk_size=chunk) * passes == sum(seen)
+    assert batch.queries is not None and batch.passages is not None
+    uncut = batch.queries["input_ids"].numel() + batch.passages["input_ids"].numel()
+    assert cells_of(batch, CPU, chunk_size=4) < uncut
 
 
 def test_accumulation_parts_divide_once_by_the_counts_of_all() -> None:

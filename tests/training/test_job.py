@@ -11,19 +11,20 @@ import torch
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
 from raydist.training.job import run_job
-from raydist.training.worker import Place, fit
-from tests.training.jobs import lines, tiny_job, two_ranks, weights
+from raydist.training.worker import Place, _idle_gpus, fit
+from tests.training.jobs import lines, tiny_job, weights
+from tests.training.spawn import spawn
 
 HERE = Place(0, 1, torch.device("cpu"))
 
 
-def train(folder: Path, options: dict[str, Any], rank: int) -> None:
-    run_job(tiny_job(folder, **options), Place(rank, 2, torch.device("cpu")))
+def train(options: dict[str, Any], rank: int, world: int, folder: Path) -> None:
+    run_job(tiny_job(folder, **options), Place(rank, world, torch.device("cpu")))
 
 
 def train_on_two(folder: Path, **options: Any) -> None:
     tiny_job(folder, **options)  # prepares the data once
-    two_ranks(partial(train, folder, options))
+    spawn(partial(train, options), 2, folder)
 
 
 def test_the_final_model_is_read_again_and_loads_in_sentence_transformers(tmp_path: Path) -> None:
@@ -95,6 +96,11 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
     assert lines(disturbed) == lines(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(disturbed)[name]), name
+
+
+def test_gpus_that_nobody_asked_for_are_noted() -> None:
+    assert "the cluster has 8 GPU: gpus_per_worker=1" in _idle_gpus(2, 0.0, 8.0)
+    assert not _idle_gpus(2, 1.0, 8.0) and not _idle_gpus(2, 0.0, 0.0)
 
 
 def mistaken(place: Place) -> dict[str, Any]:

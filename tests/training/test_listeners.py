@@ -15,7 +15,7 @@ from raydist.training.listeners import (
     Listeners,
     ValidationListener,
 )
-from raydist.training.validation import Task
+from raydist.training.validation import Ranks, Task
 
 QUERIES = [Query("q1", "one"), Query("q2", "two")]
 TASK = Task(QUERIES, {"q1": {"yes": 1}, "q2": {"yes": 1}})
@@ -57,7 +57,7 @@ def train(listener, model, steps, start=0):
     return None
 
 
-def make(folder, ranks, id="dev", **options):
+def make(folder, ranks, /, id="dev", **options):
     options = {"interval": 10, **options}
     metrics = options.pop("metrics", {"RR": True, "Success@1": False})
     return ValidationListener(id, metrics, TASK, by_rank(ranks), folder=folder, **options)
@@ -221,9 +221,10 @@ class Later:
         self.listener_of = listener_of
         self.looks = looks
 
-    def result(self, wait):
+    def result(self, timeout_s):
+        assert timeout_s < 600  # what other ranks wait for in the meantime gives up in the end
         self.looks -= 1
-        if self.looks > 0 and not wait:
+        if self.looks > 0:
             return None
         from raydist.training.validation import validate
 
@@ -251,6 +252,38 @@ def test_evaluation_beside_training_comes_to_the_same_results_later(tmp_path):
             tmp_path / "async/dev" / name
         ).read_bytes()
     assert not list((tmp_path / "async/dev/pending").iterdir())
+
+
+def test_one_evaluation_beside_training_is_under_way_at_a_time(tmp_path):
+    started, finished = [], []
+
+    class Watched(Later):
+        def result(self, timeout_s):
+            found = super().result(timeout_s)
+            finished.extend([self.step] if found is not None else [])
+            return found
+
+    def submit(place, step):
+        assert finished == started
+        started.append(step)
+        return Watched(None, place, looks=5)
+
+    train(Listeners([make(tmp_path, RANKS, submit=submit)], steps=70), Model(), 70)
+    assert started == finished == [0, 10, 20, 30, 40, 50, 60, 70]
+
+
+def test_other_ranks_are_told_again_and_again_while_one_waits(tmp_path):
+    told = []
+
+    def gather(value):
+        told.append(value)
+        return [value]
+
+    listener = beside(tmp_path, looks=5, ranks=Ranks(gather=gather))
+    listener.after_step(0, Model())
+    before = len(told)
+    listener.finish(Model())
+    assert told[before : before + 4] == [None] * 4 and told[before + 4].means["RR"] == 0.625
 
 
 @pytest.mark.parametrize("cut", [20, 45, 55])

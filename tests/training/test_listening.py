@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,11 @@ from raydist.errors import ConfigError, DataError
 from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.records import Run
-from raydist.training.listening import evaluate_checkpoint, make_listeners
+from raydist.records import Document, Run
+from raydist.training.job import run_job
+from raydist.training.listening import check_listeners, evaluate_checkpoint, make_listeners
+from raydist.training.worker import Place
+from tests.training.jobs import tiny_job
 
 WORDS = ["retrieval", "index", "query", "document", "vector", "corpus", "answer", "model"]
 
@@ -41,6 +45,11 @@ def spec(files, **options):
         **{"interval": 1, "metrics": {"nDCG@10": True, "R@20": False}, **options},
     )
     return json.loads(json.dumps(found.arguments()))
+
+
+def documents(files):
+    lines = [json.loads(line) for line in (files / "corpus.jsonl").read_text().splitlines()]
+    return [Document(line["_id"], line["text"], line["title"]) for line in lines]
 
 
 def shift(model):
@@ -86,6 +95,39 @@ def test_a_cross_encoder_reranks_a_fixed_run(files, tmp_path, tiny_bert):
     best = json.loads((tmp_path / "out/dev/info.json").read_text())["nDCG@10"]
     again = evaluate_checkpoint(arguments, tmp_path / "out/dev/best/nDCG@10")
     assert again.means["nDCG@10"] == pytest.approx(best["value"], abs=1e-9)
+    settings = json.loads((tmp_path / "out/dev/best/nDCG@10/settings.json").read_text())
+    assert set(settings["data"]) == {"corpus", "queries", "qrels", "run"}
+
+
+def test_a_bi_encoder_reranks_a_fixed_run_by_its_dot_products(files, tmp_path, tiny_bert):
+    model = BiEncoder.load(tiny_bert, pooling="mean")
+    rerank = {"kind": "rerank", "run": str(files / "run.txt"), "depth": 5}
+    arguments = spec(files, retriever=rerank)
+    listeners = make_listeners({"dev": arguments}, folder=tmp_path / "out", steps=0)
+    listeners.after_step(0, model)
+    best = json.loads((tmp_path / "out/dev/info.json").read_text())["nDCG@10"]["value"]
+    again = evaluate_checkpoint(arguments, tmp_path / "out/dev/best/nDCG@10")
+    assert again.means["nDCG@10"] == pytest.approx(best, abs=1e-9)
+    texts = {d.doc_id: d.contents for d in documents(files)}
+    total = 0.0
+    for i in range(6):
+        names = [f"d{i * 7 + j}" for j in range(5)]
+        query = model.encode_queries([f"{WORDS[i]} of {WORDS[i - 1]}"])[0]
+        scores = model.encode_documents([texts[name] for name in names]) @ query
+        total += 1 / np.log2(2 + int((scores > scores[0]).sum()))  # the first one is relevant
+    assert best == pytest.approx(total / 8, abs=1e-6)  # two queries are not in the run
+
+
+@pytest.mark.parametrize("retriever", ["dense", "rerank"])
+@pytest.mark.parametrize("kind", ["biencoder", "crossencoder"])
+def test_what_a_kind_of_model_cannot_do_is_refused_before_anything_is_read(files, kind, retriever):
+    run = {"run": str(files / "run.txt")} if retriever == "rerank" else {}
+    specs = {"dev": spec(files, retriever={"kind": retriever, **run})}
+    if (kind, retriever) == ("crossencoder", "dense"):
+        with pytest.raises(ConfigError, match=r"validation\.dev\.retriever = dense: a cross-enc"):
+            check_listeners(specs, kind)
+    else:
+        check_listeners(specs, kind)
 
 
 def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_bert):
@@ -102,6 +144,10 @@ def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_
     }
     assert values["mean"] == pytest.approx((values["a"] + values["b"]) / 2)
     assert values["a"] > values["b"]
+    settings = json.loads((tmp_path / "mean/best/nDCG@10/settings.json").read_text())
+    assert set(settings["data"]) == {"a", "b"} and set(settings["data"]["a"]) == {
+        "corpus", "queries", "qrels"
+    }  # fmt: skip
     specs["mean"]["listeners"] = ["a", "c"]
     with pytest.raises(ConfigError, match=r"validation.mean.listeners: c: no such listener"):
         make_listeners(specs, folder=tmp_path)
@@ -136,3 +182,23 @@ def test_an_evaluation_beside_training_is_a_ray_task_with_the_same_values(
     for one, other in zip(*lines, strict=True):
         assert one["nDCG@10"] == pytest.approx(other["nDCG@10"], abs=1e-9)
         assert one["new_best"] == other["new_best"]
+
+
+def test_a_job_in_python_is_given_hooks(files, tmp_path):
+    seen = []
+
+    def before(step, model, results):
+        assert results is None
+        seen.append(step)
+
+    def after(step, model, results):
+        seen.append(results.means["nDCG@10"])
+
+    hooks = {"dev": [(before, None), (None, after)]}
+    job = tiny_job(tmp_path / "run", steps=2, validation={"dev": spec(files)}, hooks=hooks)
+    run_job(job, Place(0, 1, torch.device("cpu")))
+    lines = (tmp_path / "run/listeners/dev/history.jsonl").read_text().splitlines()
+    values = [json.loads(line)["nDCG@10"] for line in lines]
+    assert seen == [0, values[0], 1, values[1], 2, values[2]]
+    with pytest.raises(ConfigError, match="hooks: other: no such listener; there are dev"):
+        make_listeners({"dev": spec(files)}, folder=tmp_path, hooks={"other": hooks["dev"]})

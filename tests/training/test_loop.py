@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from raydist.training.engine import TorchEngine
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.schedule import Schedule
 from raydist.training.source import BatchSource, Part, ahead
-from raydist.training.step import biencoder_step
+from raydist.training.step import biencoder_step, cells_of
+from raydist.training.targets import Taught
 from tests.training.small import checkpoint, encoder, samples
 
 
@@ -77,9 +79,9 @@ def train(
     part = Part(
         "small",
         rows,
-        GroupSampler(3),
+        Taught(GroupSampler(3), scores_as_targets),
         lambda drawn, numbers, total: collate_texts(
-            drawn, model, rows=numbers, targets=scores_as_targets, global_samples=total
+            drawn, model, rows=numbers, targets=True, global_samples=total
         ),
     )
     source = BatchSource(Order((Stream(len(rows), 6),), 5), (part,), accumulation=accumulation)
@@ -88,6 +90,7 @@ def train(
         engine,
         lambda batches: biencoder_step(engine, batches, objective),
         objective.total,
+        partial(cells_of, device=torch.device("cpu")),
         source,
         loop.Plan(
             steps,
@@ -163,9 +166,9 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
         part = Part(
             "small",
             rows,
-            GroupSampler(3),
+            Taught(GroupSampler(3), scores_as_targets),
             lambda drawn, numbers, total, model=model: collate_texts(
-                drawn, model, targets=scores_as_targets, global_samples=total
+                drawn, model, targets=True, global_samples=total
             ),
         )
         source = BatchSource(Order((Stream(24, 7),), 5), (part,), accumulation=accumulation)
@@ -188,6 +191,50 @@ def test_ranks_share_the_global_batch_in_order(folder: Path) -> None:
         shares = [BatchSource(order, (part,), rank, world)(2)[0] for rank in range(world)]
         assert [row for rows, _ in shares for row in rows] == whole[0]
         assert {total for _, total in shares} == {7}
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "what"),
+    [
+        (Objective, "forward", r"step 1: [\d,]+ tokens, gradients"),
+        (torch.optim.AdamW, "step", r"step 1: [\d,]+ tokens, gradients"),  # makes its moments
+        (Counter, "after_step", "validation after step 0"),
+    ],
+)
+def test_what_does_not_fit_names_the_remedy(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    method: str,
+    what: str,
+) -> None:
+    def full(*given: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(owner, method, full)
+    with pytest.raises(JobError, match=what + ": no memory is left on cpu: cache=16"):
+        train(folder, tmp_path, listener=Counter())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, weights = [], []
+    backward = TorchEngine.backward
+
+    def poisoned(self: TorchEngine, share: torch.Tensor) -> None:
+        backward(self, share)
+        steps.append(self.steps)
+        if self.steps == 2:
+            weights.extend([p, p.detach().clone()] for p in self.module.parameters())
+            next(p for p in self.module.parameters() if p.grad is not None).grad[0] = math.nan
+
+    monkeypatch.setattr(TorchEngine, "backward", poisoned)
+    with pytest.raises(JobError, match=r"step 3: gradient norm nan .*samples are in .*jsonl"):
+        train(folder, tmp_path)
+    assert steps[-1] == 2
+    assert weights and all(torch.equal(now, before) for now, before in weights)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(

@@ -113,6 +113,21 @@ def test_a_candidate_without_text_is_named_before_training():
     RunReranking(run, {"a": "a"}, depth=1)
 
 
+@pytest.mark.parametrize(("missing", "expected"), [("drop", ["c", "a"]), ("keep", ["c", "a", "b"])])
+def test_candidates_without_text_are_left_out_or_kept_below(missing, expected):
+    run = Run.from_lists([("q0", ["a", "b", "c"], [3, 2, 1]), ("q1", ["b"], [1])])
+    score = lambda model, batch: [[ord(d) for d in docs] for _, docs in batch]  # noqa: E731
+    for got in together(
+        2,
+        lambda ranks: RunReranking(run, {"a": "a", "c": "c"}, 3, ranks, score, missing)(
+            None, [Query("q0", "x"), Query("q1", "y")]
+        ),
+    ):
+        found = {query: docs for query, docs, _ in got}
+        assert found["q0"] == expected
+        assert found.get("q1", []) == (["b"] if missing == "keep" else [])
+
+
 def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error():
     model, corpus, queries = collection()
     model.table["text 40"] = np.array([np.nan, 0, 0])

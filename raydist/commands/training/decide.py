@@ -23,9 +23,9 @@ from raydist.manifest import fingerprint, write_json
 if TYPE_CHECKING:
     from raydist.data.samples import SampleFacts
     from raydist.losses.objective import Objective
-    from raydist.training.collating import Retarget
     from raydist.training.job import Job
     from raydist.training.sets import SetPlan
+    from raydist.training.targets import Retarget
 
 __all__ = ["Recipe", "check_teacher", "decide"]
 
@@ -62,7 +62,7 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
     from raydist.training.schedule import Schedule
 
     validation = {name: spec.arguments() for name, spec in config.validation.items()}
-    check_listeners(validation)
+    check_listeners(validation, recipe.kind)
     facts, plans = [], []
     for name, data in config.sets().items():
         place = folder / "data" / name
@@ -86,6 +86,10 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
     for plan in plans:
         for note in plan.notes:
             log.warn(f"{plan.name}: {note}")
+        _check_shares(config, plan)
+    if recipe.kind == "biencoder":
+        for note in _negatives(config):
+            log.warn(note)
     steps = config.steps or _steps(config, plans)
     optim = config.optim
     job = Job(
@@ -108,6 +112,7 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
         accumulation=config.accumulation,
         chunk_size=config.cache.chunk_size,
         targets=targets,
+        repair_positive=config.distill.repair_positive,
         model_options={**recipe.model_options, "seed": config.seed},
         optimizer={
             "lr": optim.lr,
@@ -127,6 +132,34 @@ def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) 
     if recipe.scratch is not None and not rows:
         _create(recipe.scratch, job, config.seed)
     return job
+
+
+def _check_shares(config: TrainingConfig, plan: SetPlan) -> None:
+    """Raises DataError where a data set's own lines ask for too small a batch."""
+    processes = max(1, config.workers) * config.accumulation
+    if plan.stream.batch_size < processes:
+        field = "data" if config.data is not None else f"datasets.{plan.name}"
+        raise DataError(
+            f"{plan.name}: its lines say batch_size = {plan.stream.batch_size}: expected at least "
+            f"one sample for each of {config.workers} workers and {config.accumulation} "
+            f"accumulation parts; {field}.batch_size={processes} goes before the lines"
+        )
+
+
+def _negatives(config: TrainingConfig) -> list[str]:
+    """Returns notes on losses whose negatives depend on how a step is cut."""
+    notes = []
+    for name, loss in config.objectives().items():
+        scope = getattr(loss, "scope", None)
+        parts = config.accumulation * (max(1, config.workers) if scope == "in_batch" else 1)
+        if scope in ("in_batch", "cross_device") and parts > 1:
+            cut = "workers and accumulation parts" if scope == "in_batch" else "accumulation parts"
+            wider = "loss.scope=cross_device takes all workers'; " * (scope == "in_batch")
+            notes.append(
+                f"loss.scope = {scope} ({name}): negatives are those of 1/{parts} of a step, so "
+                f"another number of {cut} is another training; {wider}cache=16 needs no parts"
+            )
+    return notes
 
 
 def _steps(config: TrainingConfig, plans: Sequence[SetPlan]) -> int:
@@ -181,6 +214,12 @@ def _create(scratch: ScratchConfig, job: Job, seed: int) -> None:
 def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
     """Raises DataError where a loss needs a teacher that a data set has not."""
     for loss in losses:
+        margin = getattr(loss, "teacher_margin", None)
+        if margin is not None and not any(found.scores or found.answer_scores for found in facts):
+            raise DataError(
+                f"loss.teacher_margin = {margin:g}: no data set has the teacher scores that it "
+                "compares (pos_scores and neg_scores); leave it out"
+            )
         if not isinstance(loss, DistillationLoss) or loss.kind == "list_mle":
             continue
         for found in facts:

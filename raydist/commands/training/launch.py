@@ -57,9 +57,9 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
             f"{reached}: --resume goes on with it; or choose another out="
         )
     try:
-        if config.workers:  # before the data is prepared, which may take long
-            cluster.connect()
-            cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker)
+        beside = sum(each.gpus for each in config.validation.values() if each.kind == "listener")
+        if config.workers or beside:  # before the data is prepared, which may take long
+            cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker, beside)
         job = decide(config, recipe, folder)
     except RaydistError:
         if not output.resumed:
@@ -150,8 +150,10 @@ def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
             if source is not None:
                 found[f"{name}.{what}"] = input_key(source)
     for name, listener in config.validation.items():
-        for what in ("corpus", "queries", "qrels"):
-            if source := listener.arguments().get(what):
+        spec = listener.arguments()
+        spec["retriever.run"] = spec.get("retriever", {}).get("run")
+        for what in ("corpus", "queries", "qrels", "retriever.run"):
+            if source := spec.get(what):
                 found[f"validation.{name}.{what}"] = input_key(source)
     model = _check_model(recipe)
     if model is not None:

@@ -1,0 +1,186 @@
+"""What stands around every request: its id, its key, its body's limits, the log, the last resort.
+
+A request is let in before its body is read, so that nobody without a key costs more than a header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+from starlette.responses import JSONResponse, Response
+
+from raydist.serving.errors import ServiceError
+from raydist.serving.service import Service
+
+__all__ = ["Frame", "error_response", "open_log", "report"]
+
+_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_ACCESS = logging.getLogger("raydist.access")
+_FAILURES = logging.getLogger("raydist.failures")
+_OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
+"""What needs neither key nor body."""
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Frame:
+    """An ASGI middleware.
+
+    Args:
+        app: what answers.
+        service: whose keys, limits and metrics count.
+        echo_id: whether to add X-Request-Id to answers.
+        paths: what the log and the metrics call by its name.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        service: Service,
+        echo_id: bool,
+        paths: Collection[str],
+    ) -> None:
+        self.app = app
+        self.service = service
+        self.echo_id = echo_id
+        self.paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        state = scope.setdefault("state", {})
+        state["id"] = request_id
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        begun = time.monotonic()
+        status, body = 0, b""
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self.echo_id:
+                    echoed = (b"x-request-id", request_id.encode("latin-1"))
+                    message["headers"] = [*message.get("headers", []), echoed]
+            await send(message)
+
+        async def refuse(error: ServiceError) -> None:
+            response = error_response(error)
+            response.headers["connection"] = "close"  # a part of the body may not be read
+            await response(scope, _nothing, sending)
+
+        try:
+            if path not in _OPEN:
+                peer = (scope.get("client") or ("",))[0]
+                key = headers.get(b"authorization")
+                state["client"] = self.service.keys.admit(key and key.decode("latin-1"), peer)
+                body = await self._body(receive, headers.get(b"content-length", b""))
+            await self.app(scope, _replay(body, receive), sending)
+        except ServiceError as error:
+            await refuse(error)
+        except Exception as error:  # whatever fails, its client is told in our words
+            report(request_id, error)
+            if status:  # it was being answered: all that is left is to cut the connection
+                raise
+            message = f"the service failed; its log has the reason under {request_id}"
+            await refuse(ServiceError(500, message, "internal_error"))
+        finally:
+            self._log(scope["method"], path, request_id, status, begun, len(body))
+
+    async def _body(self, receive: Receive, announced: bytes) -> bytes:
+        """Returns the body; raises ServiceError 413 or 408."""
+        limits = self.service.limits
+        try:
+            async with asyncio.timeout(limits.deadline_s):
+                return await _read(receive, limits.max_body_bytes, announced)
+        except TimeoutError:
+            message = f"the body was not there after {limits.deadline_s:g} s"
+            raise ServiceError(408, message, "slow_body") from None
+
+    def _log(
+        self, method: str, path: str, request_id: str, status: int, begun: float, size: int
+    ) -> None:
+        seconds = time.monotonic() - begun
+        route = path if path in self.paths else "unknown"
+        if self.service.metrics is not None:
+            self.service.metrics.request(route, status or 499, seconds)
+        if path not in ("/healthz", "/readyz"):
+            line = {
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "id": request_id,
+                "method": method,
+                "route": route,
+                "status": status or 499,  # 499: the client went away
+                "ms": round(seconds * 1000, 1),
+                "bytes": size,
+            }
+            _ACCESS.info(json.dumps(line))
+
+
+def error_response(error: ServiceError) -> Response:
+    """Returns an error in the envelope."""
+    return JSONResponse(error.body(), error.status, error.headers)
+
+
+def report(request_id: str, error: Exception) -> None:
+    """Puts a failure of ours and its traceback into the log, which is not the access log."""
+    _FAILURES.error("request %s failed", request_id, exc_info=error)
+
+
+async def _read(receive: Receive, most: int, announced: bytes) -> bytes:
+    too_large = ServiceError(413, f"the body has more than {most} bytes", "body_too_large")
+    if announced.isdigit() and int(announced) > most:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"".join(parts)
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise too_large
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    sent = False
+
+    async def replay() -> MutableMapping[str, Any]:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+def open_log(file: str | None = None) -> None:
+    """Sends the access log to a file or to stderr, one JSON object per line."""
+    if not _ACCESS.handlers:
+        handler = logging.FileHandler(file) if file else logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _ACCESS.addHandler(handler)
+        _ACCESS.setLevel(logging.INFO)
+        _ACCESS.propagate = False

@@ -1,0 +1,29 @@
+"""Approximate search: deep rankings are whole and nearly the exact ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from raydist.dense.ann import AnnIndex, build_ann
+from raydist.dense.exact import exact_search
+from raydist.dense.vectors import VectorShards, VectorWriter
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf_pq"])
+def test_deep_rankings_are_whole(tmp_path, kind):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 16))
+    vectors = (centres[rng.integers(0, 40, 4000)] + rng.normal(size=(4000, 16)) / 4).astype("f4")
+    with VectorWriter(tmp_path / "shards" / "00000", 16) as writer:
+        writer.append([f"d{i}" for i in range(4000)], vectors)
+    facts = {"dimension": 16, "precision": "float32", "shards": 1, "documents": 4000}
+    build_ann(tmp_path, facts, kind, rows_per_part=3000)
+    shards = VectorShards.of_files([tmp_path / "shards" / "00000"], facts)
+    queries = (centres[:5] + rng.normal(size=(5, 16)) / 4).astype(np.float32)
+    for k in (10, 1000):
+        scores, rows = AnnIndex.open(tmp_path).search(shards, queries, k)
+        assert (rows >= 0).all() and (np.diff(scores) <= 0).all()
+        truth = exact_search(shards, queries, k)[1]
+        found = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, rows)])
+        assert found > 0.95, (k, found)

@@ -1,0 +1,91 @@
+"""Damaged vector folders: an error that names the file, or the right answer; never a wrong one."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raydist.dense.ann import AnnIndex, build_ann
+from raydist.dense.exact import exact_search
+from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter
+from raydist.errors import ArtifactError
+from raydist.manifest import Output
+from tests.damage import WAYS, damaged_copy
+
+QUERIES = np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two shards of 70 vectors with an approximate index, in every precision."""
+    vectors = np.random.default_rng(0).normal(size=(70, 16)).astype(np.float32)
+    made = {}
+    for precision in PRECISIONS:
+        folder = tmp_path_factory.mktemp("vectors") / precision
+        output = Output.open(folder, kind="vectors", config={}, inputs={})
+        for shard, rows in enumerate((range(50), range(50, 70))):
+            with VectorWriter(folder / "shards" / f"{shard:05d}", 16, precision) as writer:
+                for part in (rows[:15], rows[15:]):
+                    writer.append([f"d\u00fc{i}" for i in part], vectors[list(part)])
+        facts: dict[str, Any] = {"dimension": 16, "precision": precision, "documents": 70}
+        facts["shards"] = 2
+        kind = "hnsw" if precision == "float32" else "ivf_pq"
+        facts["ann"] = build_ann(folder, facts, kind, rows_per_part=40, subvectors=4)
+        output.finish(**facts)
+        made[precision] = folder
+    return made
+
+
+def answers(folder: Path) -> list[Any]:
+    """Everything that a vector folder can be asked."""
+    shards = VectorShards.open(folder)
+    scores, rows = exact_search(shards, QUERIES, 10)
+    near, near_rows = AnnIndex.open(folder).search(shards, QUERIES, 10)
+    found = [scores, rows, near, near_rows, shards.take(np.array([3, 69, 3]))]
+    return [shards.doc_ids.to_pylist(), *(array.tolist() for array in found)]
+
+
+@pytest.fixture(scope="module")
+def right(folders: dict[str, Path]) -> dict[str, list[Any]]:
+    return {precision: answers(folder) for precision, folder in folders.items()}
+
+
+@settings(max_examples=300)
+@given(
+    precision=st.sampled_from(PRECISIONS),
+    which=st.integers(0, 999),
+    how=st.sampled_from(WAYS),
+    where=st.floats(0, 1, exclude_max=True),
+    bit=st.integers(0, 7),
+)
+def test_damage_is_an_error_that_names_the_file_or_does_not_matter(
+    folders: dict[str, Path],
+    right: dict[str, list[Any]],
+    precision: str,
+    which: int,
+    how: str,
+    where: float,
+    bit: int,
+) -> None:
+    folder = folders[precision]
+    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [name for name in files if not name.name.endswith(".done")]
+    name = files[which % len(files)]
+    with tempfile.TemporaryDirectory() as place:
+        room = Path(place) / "damaged"
+        before, after = damaged_copy(folder, room, name, how, where, bit)
+        try:
+            found = answers(room)
+        except ArtifactError as error:
+            assert after != before and str(room) in str(error), error
+            gone = after is None and name.name == "ann.json"  # a folder without that index
+            assert name.name in str(error) or gone, f"{name}: {error}"
+        else:
+            assert found == right[precision]
+            assert after == before or name.suffix == ".json", f"{name}: {how} was not noticed"

@@ -1,0 +1,69 @@
+"""The registry of a real MLflow server, which takes no folder of another machine for a model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from raydist.evaluation.promotion import promote
+from raydist.evaluation.registry import registered
+
+
+@pytest.fixture
+def server(database: str, tmp_path: Path) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["server", "--backend-store-uri", database, "--host", "127.0.0.1"]
+    words += ["--artifacts-destination", str(tmp_path / "artifacts"), "--port", str(port)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *words, "--workers", "1"],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 180
+    try:
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, process.poll()
+            try:
+                if httpx.get(f"{address}/health", timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def test_a_servers_champion_is_served_from_its_artifacts(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    for step in (1, 2):
+        (folder / "model.safetensors").write_text(f"weights {step}")
+        values = {f"q{i}": 0.3 * step + 0.01 * (i % 3) + 0.001 * step * i for i in range(20)}
+        told = {"metric": "nDCG@10", "values": values, "fingerprint": f"f{step}"}
+        for _ in range(2):  # again is the same version
+            made = promote(server, "toy", folder, **told)
+            assert (made.version, made.moved) == (step, True), made.reason
+        place, version = registered("models:/toy@champion", server)
+        assert version == str(step) and Path(place) != folder
+        assert (Path(place) / "model.safetensors").read_text() == f"weights {step}"
+        assert (Path(place) / "1_Pooling" / "config.json").read_text() == "{}"
+        assert registered("models:/toy@champion", server)[0] == place

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from raydist.rerank.engine import Engine
+from raydist.serving import metrics
+from tests.rerank.test_engine import Letters
+
+
+class Numbers:
+    """A metric that keeps its numbers; Ray's own go to a process elsewhere."""
+
+    kept: dict[str, float] = {}
+
+    def __init__(self, name: str, *_: Any, **__: Any) -> None:
+        self.name = name
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        assert value > 0 and tags == {"model": "letters"}
+        self.kept[self.name] = self.kept.get(self.name, 0) + value
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        self.kept[self.name] = value
+
+
+def test_an_engines_work_is_counted_once_and_goes_on_with_a_newer_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "Counter", Numbers)
+    monkeypatch.setattr(metrics, "Gauge", Numbers)
+    Numbers.kept = {}
+    shown = metrics.EngineMetrics("letters")
+    for turn in (1, 2):  # the second engine is a newer model's
+        scorer = Letters()
+        with Engine(scorer, batch_tokens=20) as engine:
+            shown.look(engine)
+            engine.score([("q", ["a" * 10, "b" * 6, "c" * 10])])
+            shown.look(engine)
+            shown.look(engine)
+            assert Numbers.kept == {
+                "raydist_batches": 2 * turn,
+                "raydist_batch_tokens": 26 * turn,
+                "raydist_padded_batch_tokens": 26 * turn,
+                "raydist_queued_tokens": 0,
+            }
+    scorer.gate.clear()
+    with Engine(scorer, batch_tokens=20) as engine:
+        engine.submit("q", [f"{'a' * 18}{i:02}" for i in range(10)])
+        ends = time.monotonic() + 10
+        while not engine.queued_tokens and time.monotonic() < ends:
+            time.sleep(0.01)
+        shown.look(engine)
+        assert Numbers.kept["raydist_queued_tokens"] > 0
+        scorer.gate.set()

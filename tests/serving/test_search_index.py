@@ -1,0 +1,114 @@
+"""/v1/search over folders that `index` and `embed` wrote, opened as a replica opens them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raydist.build import fuse_runs, open_retriever
+from raydist.cli import main
+from raydist.config.load import load
+from raydist.config.serve import ServeConfig
+from raydist.records import Query
+from raydist.rerank.bm25 import BM25Reranker
+from raydist.serving.replicas import Index
+from tests.serving.local import assert_envelope, client
+
+CORPUS = {
+    "a": "the index of a query",
+    "b": "the vector of a document",
+    "c": "a passage, a query, a query",
+}
+OTHER = {"x": "a query and its answer", "y": "retrieval"}
+
+
+@pytest.fixture(scope="module")
+def config(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> ServeConfig:
+    folder = tmp_path_factory.mktemp("served")
+    for name, texts in (("corpus", CORPUS), ("other", OTHER)):
+        rows = [{"id": each, "title": "", "text": text} for each, text in texts.items()]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert main(["index", f"corpus={folder / name}.jsonl", f"out={folder / name}"]) == 0
+    words = [f"model={tiny_bert}", f"corpus={folder / 'corpus.jsonl'}", f"out={folder / 'vec'}"]
+    assert main(["embed", *words]) == 0
+    served = ",".join(str(folder / name) for name in ("vec", "corpus", "other"))
+    return load(ServeConfig, (), [f"index={served}", "reranker=bm25", "name=bm25"])
+
+
+def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
+    index = Index(config)
+    assert asyncio.run(index.check()) == {}
+    asked = [Query("q", "a query")]
+    retrievers = [open_retriever(each, scoring=config.scoring) for each in config.index]
+    runs = [each.search(asked, 100) for each in retrievers]
+    names = ("vec", "corpus", "other")
+    stages = dict(zip(names, runs)) | {"fusion": fuse_runs(runs, config.fusion, 100)}
+    wanted: dict[str, dict[str, float]] = {}
+    for name, run in stages.items():
+        for _, doc_ids, values in run:
+            for doc_id, value in zip(doc_ids, values.tolist()):
+                wanted.setdefault(doc_id, {})[name] = value
+    order = [doc_id for _, doc_ids, _ in stages["fusion"] for doc_id in doc_ids]
+    assert {"a", "b", "c", "x"} <= {*order}
+    texts = CORPUS | OTHER
+    again = BM25Reranker().score([("a query", [texts[each] for each in order])])[0]
+    for doc_id, value in zip(order, again):
+        wanted[doc_id]["rerank"] = value
+
+    serving = client(searcher=index.searcher)
+    found = serving.post("/v1/search", json={"query": "a query", "k": 100}).json()
+    assert {r["id"]: r["scores"] for r in found["results"]} == {
+        doc_id: pytest.approx(scores, abs=1e-6) for doc_id, scores in wanted.items()
+    }
+    best = sorted(order, key=lambda doc_id: -wanted[doc_id]["rerank"])
+    assert [r["id"] for r in found["results"]] == best
+    assert {r["id"]: r["text"] for r in found["results"]} == {each: texts[each] for each in order}
+    assert set(found["timings_ms"]) == {*names, "fusion", "texts", "rerank"}
+    assert found["warnings"] == []
+
+
+def test_a_filter_reaches_every_index(config: ServeConfig) -> None:
+    serving = client(searcher=Index(config).searcher)
+    body = {"query": "a query", "ids": ["b", "x", "nowhere"]}
+    found = serving.post("/v1/search", json=body).json()["results"]
+    assert {r["id"] for r in found} == {"b", "x"}
+
+
+def test_vectors_alone_have_no_texts_so_nothing_is_reranked(config: ServeConfig) -> None:
+    alone = config.model_copy(update={"index": config.index[:1]})
+    serving = client(searcher=Index(alone).searcher)
+    found = serving.post("/v1/search", json={"query": "a query"}).json()
+    assert len(found["results"]) == 3
+    assert all(list(r["scores"]) == ["vec"] and "text" not in r for r in found["results"])
+    assert found["warnings"] == ["3 of 3 hits were not reranked: no served index has their texts"]
+    assert_envelope(serving.post("/v1/search", json={"query": ""} | {"k": 0}), 422)
+
+
+def test_health_does_not_wait_behind_searches(config: ServeConfig) -> None:
+    index = Index(config)
+    begun, ends = threading.Event(), threading.Event()
+    answer = index.searcher.answer
+
+    def slow(request: Mapping[str, Any]) -> dict[str, Any]:
+        begun.set()
+        assert ends.wait(30)
+        return answer(request)
+
+    index.searcher.answer = slow  # type: ignore[method-assign]
+
+    async def ask() -> list[dict[str, Any]]:
+        request = {"query": "a query", "depth": 3}
+        searches = [asyncio.create_task(index.search(request)) for _ in range(50)]
+        assert await asyncio.to_thread(begun.wait, 30)
+        async with asyncio.timeout(30):
+            await index.check_health()
+        ends.set()
+        return await asyncio.gather(*searches)
+
+    assert all(len(found["hits"]) > 0 for found in asyncio.run(ask()))

@@ -1,0 +1,37 @@
+"""What a user sees: progress lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from raydist import log
+
+
+def test_what_was_done_before_counts_as_done_but_not_towards_the_rate(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with log.Progress("train", 50, "steps", done=30) as progress:
+        now += 20.0
+        progress.advance(10)
+        now += 20.0
+        progress.advance(10)
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert first == "train: 40 of 50 steps, 0.5 steps/s, 20.0 s left"
+    assert second == "train: 50 of 50 steps, 0.5 steps/s, 0.0 s left"
+    assert last == "train: 50 of 50 steps, 0.5 steps/s, 40.0 s"
+
+
+def test_where_the_total_is_unknown_the_share_tells_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    with log.Progress("merge", unit="postings", share_total=8.0) as progress:
+        now += 10.0
+        progress.advance(1000, nbytes=20_000_000, share=2.0)
+    assert capsys.readouterr().err.splitlines() == [
+        "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 30.0 s left",
+        "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 10.0 s",
+    ]

@@ -1,0 +1,111 @@
+"""What is kept is read again first: the final model and every best one."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from raydist.config.validation import Listener
+from raydist.errors import ArtifactError
+from raydist.models.biencoder import BiEncoder
+from raydist.models.scratch import create
+from raydist.training.decisions import Best, State
+from raydist.training.final import CheckedSave
+from raydist.training.job import run_job
+from raydist.training.listener_files import ListenerFiles
+from raydist.training.listening import evaluate_checkpoint
+from raydist.training.validation import Ranks
+from raydist.training.worker import Place
+from tests.training.jobs import lines, tiny_job, weights
+from tests.training.small import WORDS, checkpoint, encoder, texts
+from tests.training.spawn import spawn
+
+
+def vectors(model: Any) -> torch.Tensor:
+    output: torch.Tensor = model(model.pad(model.tokenize(texts()[:8], "query")))
+    return output
+
+
+def checked(**options: Any) -> CheckedSave:
+    return CheckedSave(vectors, partial(BiEncoder.load, device="cpu", **options))
+
+
+def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = encoder(checkpoint(tmp_path / "start")).train()
+    files = ListenerFiles(tmp_path / "dev", "dev", checked(), None, Ranks(), {})
+    files.keep(1, model, ["RR"], State(best={"RR": Best(0.5, 1)}), None)
+    assert model.training, "training goes on as it was"
+    kept = tmp_path / "dev" / "best" / "RR"
+    before = (kept / "model.safetensors").read_bytes()
+    save = BiEncoder.save
+
+    def broken(self: BiEncoder, folder: Path, **options: Any) -> None:
+        with torch.no_grad():
+            next(self.parameters()).mul_(1.5)
+        save(self, folder, **options)
+        with torch.no_grad():
+            next(self.parameters()).div_(1.5)
+
+    monkeypatch.setattr(BiEncoder, "save", broken)
+    with pytest.raises(ArtifactError, match="differs from the trained one"):
+        files.keep(2, model, ["RR"], State(best={"RR": Best(0.6, 2)}), None)
+    assert (kept / "model.safetensors").read_bytes() == before
+    assert json.loads((kept / "settings.json").read_text())["step"] == 1
+
+
+def test_adapters_of_a_deep_model_in_half_precision_are_merged_before_they_are_compared(
+    tmp_path: Path,
+) -> None:
+    create(texts(), tmp_path / "start", layers=12, hidden=64, heads=2, vocab=300, seed=1)
+    model = encoder(tmp_path / "start", lora={"r": 8}, dtype="bfloat16")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        apart = vectors(model)
+        checked(dtype="bfloat16")(model, tmp_path / "written", {})
+        together = vectors(BiEncoder.load(tmp_path / "written", dtype="bfloat16", device="cpu"))
+    assert (apart - together).abs().max() > 0.02 * apart.abs().max(), "merging rounds"
+    assert any("lora_B" in name for name, _ in model.named_parameters())
+
+
+def watched(folder: Path) -> dict[str, Any]:
+    """The arguments of a listener, and its files: one document, so that not all ranks encode."""
+    folder.mkdir()
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": "d", "text": WORDS[0]}) + "\n")
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": WORDS[1]}) + "\n")
+    (folder / "qrels.txt").write_text("q 0 d 1\n")
+    given = {name: str(folder / f"{name}.jsonl") for name in ("corpus", "queries")}
+    found = Listener(
+        **given, qrels=str(folder / "qrels.txt"), metrics={"RR": True}, interval=2
+    ).arguments()
+    return dict(json.loads(json.dumps(found)))
+
+
+OPTIONS = {"dropout": 0.0, "pooling": "mean", "lora": {"r": 4}}
+
+
+def train(dev: dict[str, Any], rank: int, world: int, folder: Path) -> None:
+    job = tiny_job(folder, steps=4, zero=3, validation={"dev": dev}, model_options=OPTIONS)
+    run_job(job, Place(rank, world, torch.device("cpu")))
+
+
+def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_path: Path) -> None:
+    dev = watched(tmp_path / "dev")
+    tiny_job(tmp_path / "run")  # prepares the data once
+    spawn(partial(train, dev), 2, tmp_path / "run")
+    assert evaluate_checkpoint(dev, tmp_path / "run/listeners/dev/best/RR").means == {"RR": 1.0}
+    alone = tmp_path / "alone"
+    run_job(tiny_job(alone, steps=4, model_options=OPTIONS), Place(0, 1, torch.device("cpu")))
+    for mine, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for name, tensor in weights(alone).items():
+        torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, rtol=0, atol=1e-4)
