@@ -205,19 +205,23 @@ class Output:
         if (path / MANIFEST).exists():
             _same(path, read_manifest(path), job)
             return cls(path, True, True, job)
-        if (path / _JOB).exists():
+        resumed = (path / _JOB).exists()
+        if resumed:
             _same(path, _read_job(path / _JOB), job)
-            return cls(path, False, True, job)
-        if path.is_dir() and any(path.iterdir()):
-            raise ArtifactError(
-                f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
-            )
+        elif path.is_dir():
+            for left in path.glob(f".{_JOB}.*.part"):  # of a command that was killed right here
+                left.unlink(missing_ok=True)
+            if any(path.iterdir()):
+                raise ArtifactError(
+                    f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
+                )
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            if resolved is not None:
+            if not resumed:  # first: without it, what an interrupted command left is not its own
+                write_json(path / _JOB, job)
+            if resolved is not None and not (path / "config.json").exists():
                 write_json(path / "config.json", resolved)
-            write_json(path / _JOB, job)
-        return cls(path, False, False, job)
+        return cls(path, False, resumed, job)
 
     def discard(self) -> None:
         """Deletes a folder whose work cannot start, so that the mended command finds it free."""

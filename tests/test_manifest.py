@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,6 +105,25 @@ def test_a_damaged_record_of_an_interrupted_command_is_named(tmp_path: Path, lef
     (tmp_path / "a" / ".job.json").write_bytes(left)
     with pytest.raises(ArtifactError, match=r"a/\.job\.json is corrupted.*delete"):
         begin(tmp_path / "a")
+
+
+@pytest.mark.parametrize("stops_at", [".job.json", "config.json"])
+def test_an_output_whose_opening_was_cut_short_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_at: str
+) -> None:
+    told: dict[str, Any] = {"kind": "thing", "config": {}, "inputs": {}, "resolved": {"a": 1}}
+
+    def killed(place: str, target: Path) -> None:
+        if Path(target).name == stops_at:
+            raise KeyboardInterrupt
+        Path(place).rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Output.open(tmp_path / "a", **told)
+    assert Output.open(tmp_path / "a", **told).resumed == (stops_at == "config.json")
+    assert json.loads((tmp_path / "a/config.json").read_text()) == {"a": 1}
 
 
 def test_what_is_no_output_says_so(tmp_path: Path) -> None:

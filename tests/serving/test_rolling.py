@@ -125,7 +125,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
     first, second = (scores(model) for model in models)
     assert first != pytest.approx(second, abs=1e-3)
     values = {f"q{i}": 0.1 + 0.01 * i for i in range(10)}
-    promote(database, "toy", models[0], metric="nDCG@10", values=values)
+    told = {"metric": "nDCG@10", "fingerprint": "first"}
+    promote(database, "toy", models[0], values=values, **told)
     link = tmp_path / "newest"
     link.symlink_to(models[0])
     deploy(
@@ -139,7 +140,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
         registry.wait_for(first)
         folder.wait_for(first)
         better = {query: value + 0.5 for query, value in values.items()}
-        assert promote(database, "toy", models[1], metric="nDCG@10", values=better).moved
+        told["fingerprint"] = "second"
+        assert promote(database, "toy", models[1], values=better, **told).moved
         link.unlink()
         link.symlink_to(models[1])
         registry.wait_for(second)
