@@ -125,13 +125,15 @@ def build_reranker(config: RerankerConfig) -> Reranker:
     """Returns the reranker that a configuration describes, its model loaded."""
     if isinstance(config, Bm25Reranking):
         return _bm25(config)
-    if isinstance(config, BiEncoderReranking):
-        return _biencoder(config)
     from raydist.rerank.rows import Options
 
     options = Options(truncation=config.truncation)
     common = config.model_dump(include={"device", "dtype", "batch_tokens", "threads"})
     model = config.model
+    if isinstance(config, BiEncoderReranking):
+        from raydist.rerank.biencoder import BiEncoderReranker
+
+        return BiEncoderReranker(model, options=options, **common)
     if isinstance(config, CrossEncoderReranking):
         from raydist.rerank.cross_encoder import CrossEncoder
 
@@ -161,16 +163,6 @@ def _bm25(config: Bm25Reranking) -> Reranker:
             f"reranker.index = {config.index}: has no analyzer: it holds weighted terms"
         )
     return BM25Reranker(tokens=index.analyzer.tokens, statistics=index, k1=config.k1, b=config.b)
-
-
-def _biencoder(config: BiEncoderReranking) -> Reranker:
-    from raydist.models.biencoder import BiEncoder
-    from raydist.rerank.biencoder import BiEncoderReranker
-    from raydist.rerank.cross_encoder import pick_device, pick_dtype
-
-    device = pick_device(config.device)
-    model = BiEncoder.load(config.model, dtype=pick_dtype(config.dtype, device), device=device)
-    return BiEncoderReranker(model, max_tokens=config.batch_tokens)
 
 
 def build_objective(

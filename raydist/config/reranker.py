@@ -55,18 +55,13 @@ class _Neural(Block):
     """Of the weights; empty is bfloat16 on an accelerator, else float32."""
     batch_tokens: int = execution(0, ge=0)
     """Most tokens of a batch, padding included; 0 goes by the device."""
-
-
-class _Joint(_Neural):
-    """What reads query and document together, through the scorer engine."""
-
     threads: int = execution(2, ge=1)
     """Threads that tokenise."""
     truncation: Literal["truncate", "chunk_max", "error"] = "truncate"
     """A document that does not fit is cut, scored in pieces (the best counts), or refused."""
 
 
-class CrossEncoderReranking(_Joint):
+class CrossEncoderReranking(_Neural):
     """A sequence classifier that reads query and document together."""
 
     kind: Literal["cross_encoder"] = "cross_encoder"
@@ -79,7 +74,7 @@ class CrossEncoderReranking(_Joint):
     """Tokens kept of a query; 0 cuts the longer of query and document."""
 
 
-class Qwen3Reranking(_Joint):
+class Qwen3Reranking(_Neural):
     """A causal language model that answers yes or no."""
 
     kind: Literal["qwen3"] = "qwen3"
@@ -106,7 +101,7 @@ class Qwen3Reranking(_Joint):
 
 
 class BiEncoderReranking(_Neural):
-    """A bi-encoder: dot products of query and document vectors; a text that is too long is cut."""
+    """A bi-encoder: dot products of query and document vectors; each is encoded on its own."""
 
     kind: Literal["biencoder"] = "biencoder"
     """Scores are similarities."""
@@ -114,7 +109,7 @@ class BiEncoderReranking(_Neural):
     """A folder, a finished training run, or a name on the Hugging Face hub."""
 
 
-class RegisteredReranking(_Joint):
+class RegisteredReranking(_Neural):
     """A model of MLflow's registry; its folder tells of which kind it is."""
 
     kind: Literal["registered"] = "registered"

@@ -20,7 +20,7 @@ from raydist.models.batches import length_batches, padding_waste
 if TYPE_CHECKING:
     from raydist.models.biencoder import BiEncoder, Role
 
-__all__ = ["EncodeStats", "default_max_tokens", "encode", "encode_windows"]
+__all__ = ["EncodeStats", "default_max_tokens", "encode", "encode_rows", "encode_windows"]
 
 WINDOW = 2048
 
@@ -94,7 +94,7 @@ def encode_windows(
         while (rows := pending.result()) is not None:
             pending = thread.submit(ahead)
             started = time.perf_counter()
-            yield_this = _encode_rows(model, rows, role, max_tokens, stats)
+            yield_this = encode_rows(model, rows, role, max_tokens, stats)
             stats.seconds += time.perf_counter() - started
             stats.texts += len(rows)
             yield yield_this
@@ -106,9 +106,15 @@ def default_max_tokens(model: BiEncoder) -> int:
 
 
 @torch.inference_mode()
-def _encode_rows(
-    model: BiEncoder, rows: list[list[int]], role: Role, max_tokens: int, stats: EncodeStats
+def encode_rows(
+    model: BiEncoder,
+    rows: Sequence[list[int]],
+    role: Role,
+    max_tokens: int,
+    stats: EncodeStats | None = None,
 ) -> np.ndarray:
+    """Returns the float32 vectors [n, D] of tokenised texts, which share batches by length."""
+    stats = stats if stats is not None else EncodeStats()
     device = model.device
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     out = torch.empty((len(rows), model.dimension), dtype=torch.float32, device=device)

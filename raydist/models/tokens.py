@@ -60,6 +60,12 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(prepared)
         return [encoding.ids or [self._filler] for encoding in encodings]
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """Returns the special tokens before and after a text."""
+        probe = self._tokenizer.encode("a")
+        own = [place for place, owner in enumerate(probe.sequence_ids) if owner == 0]
+        return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+
 
 class PairTokenizer:
     """Tokenises (query, document) pairs for a cross-encoder."""

@@ -2,41 +2,172 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain, takewhile
+from pathlib import Path
 
 import numpy as np
 
+from raydist.errors import ConfigError
+from raydist.models.biencoder import BiEncoder, Role
+from raydist.models.encode import default_max_tokens, encode_rows
+from raydist.models.tokens import TextTokenizer
 from raydist.protocols import Encoder
+from raydist.rerank.cpu import tune_process
+from raydist.rerank.cross_encoder import pick_device, pick_dtype
+from raydist.rerank.engine import Engine
+from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
-__all__ = ["BiEncoderReranker"]
+__all__ = ["BiEncoderReranker", "BiEncoderScorer", "similarities"]
+
+_NO_LIMIT = 1 << 30
+_REMEMBERED = 8192
+"""Vectors kept of the texts seen last: candidates of one query are often another's, too."""
+
+
+def similarities(encoder: Encoder, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+    """Returns one similarity per document with whatever encodes; equal texts are encoded once."""
+    batch = list(batch)
+    queries = {query: i for i, query in enumerate(dict.fromkeys(q for q, d in batch if d))}
+    documents = {d: i for i, d in enumerate(dict.fromkeys(d for _, ds in batch for d in ds))}
+    if not documents:
+        return [[] for _ in batch]
+    query_nD = encoder.encode_queries(list(queries))
+    document_mD = encoder.encode_documents(list(documents))
+    scores = []
+    for query, texts in batch:
+        rows = np.fromiter((documents[text] for text in texts), np.int64, len(texts))
+        values = document_mD[rows] @ query_nD[queries[query]] if len(texts) else np.zeros(0)
+        scores.append(values.astype(np.float64).tolist())
+    return scores
+
+
+class BiEncoderScorer:
+    """A bi-encoder behind the scorer engine: a row is a document, its prefix the query.
+
+    Args:
+        model: the bi-encoder.
+        batch_tokens: the most tokens of a forward pass; 0 = what suits the device.
+        name: how answers name the model.
+    """
+
+    sigmoid = False
+    packed = False
+
+    def __init__(self, model: BiEncoder, *, batch_tokens: int = 0, name: str = "") -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens or default_max_tokens(model)
+        self.name = name or model.source
+        contract = model.contract
+        self._query, self._document = (
+            TextTokenizer(model.tokenizer, max_length=_NO_LIMIT, instruction=instruction)
+            for instruction in (contract.query_instruction, contract.document_instruction)
+        )
+        self._before, self._after = self._document.around()
+        from_left = model.tokenizer.truncation_side == "left"
+        self._turn = slice(None, None, -1 if from_left else 1)
+        # What is cut from the left loses its instruction first, as everywhere.
+        self._instruction = [] if from_left else self._inner(self._document([""])[0])
+        self._known: OrderedDict[tuple[Role, bytes], np.ndarray] = OrderedDict()
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        """Returns the rows of the documents, the query their prefix.
+
+        Raises:
+            TooLong: a text does not fit and `options.truncation` is "error".
+        """
+        if options.instruction:
+            raise ConfigError(
+                f"instruction={options.instruction!r}: {self.name} takes no instruction"
+            )
+        whole = self._query([query])[0]
+        asked = tuple(self.model.tokenize([query], "query")[0])
+        cut = len(asked) < len(whole)
+        if cut and options.truncation == "error":
+            raise TooLong("query", len(whole), len(asked))
+        rows: list[list[Row]] = []
+        truncated: list[bool] = []
+        for index, ids in enumerate(self._document(documents)):
+            pieces, lost = self._pieces(ids, index, options)
+            rows.append([Row(piece, prefix=asked) for piece in pieces])
+            truncated.append(lost or cut)
+        tokens = sum(len(row) + len(asked) for row in chain.from_iterable(rows))
+        return Encoded(rows, truncated, tokens)
+
+    def forward(self, rows: Sequence[Row]) -> np.ndarray:
+        """Returns the rows' similarities, float32 [n]; equal texts are encoded once."""
+        query_nD = self._vectors("query", [row.prefix for row in rows])
+        document_nD = self._vectors("document", [row.tokens for row in rows])
+        scores: np.ndarray = np.einsum("nD,nD->n", query_nD, document_nD)
+        return scores
+
+    def _inner(self, ids: list[int]) -> list[int]:
+        return ids[len(self._before) : len(ids) - len(self._after)]
+
+    def _pieces(self, ids: list[int], index: int, options: Options) -> tuple[list[list[int]], bool]:
+        """Returns what is encoded of a document: all, its beginning, or pieces of it.
+
+        Each piece has the special tokens and the instruction that the whole has.
+        """
+        inner = self._inner(ids)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._instruction, inner))
+        told = [token for token, _ in same]
+        room = self.model.contract.document_max_length - (len(ids) - len(inner)) - len(told)
+        if room < 1:  # an instruction that leaves no room for a text
+            told, room = [], room + len(told)
+        pieces, lost = fit(inner[len(told) :][self._turn], room, index, options)
+        whole = [[*self._before, *told, *piece[self._turn], *self._after] for piece in pieces]
+        return [piece or ids for piece in whole], lost
+
+    def _vectors(self, role: Role, texts: Sequence[Sequence[int]]) -> np.ndarray:
+        """Returns the vectors [n, D] of texts as token ids."""
+        keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
+        found = {key: self._known[key] for key in keys if key in self._known}
+        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in found}
+        if missing:
+            made = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
+            found.update(zip(missing, made))
+        for key, vector in found.items():
+            self._known[key] = vector
+            self._known.move_to_end(key)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return np.stack([found[key] for key in keys])
 
 
 class BiEncoderReranker:
-    """Reranks with an encoder; equal texts of a batch are encoded once.
+    """Reranks with a bi-encoder; satisfies the `Reranker` protocol.
 
     Args:
-        encoder: a bi-encoder, or anything with `encode_queries` and `encode_documents`.
-        max_tokens: budget of a batch, for an encoder that takes it in both; 0 = its own.
+        path_or_name: folder, finished training run, or hub name.
+        device: "cpu", "cuda:0", ...; empty = what is there.
+        dtype: float32, bfloat16 or float16; empty = what suits the device.
+        batch_tokens: the engine's budget; 0 = what suits the device.
+        threads: how many threads tokenise.
+        options: truncation and caps of every request.
     """
 
-    def __init__(self, encoder: Encoder, *, max_tokens: int = 0) -> None:
-        self.encoder: Any = encoder
-        self.options = {"max_tokens": max_tokens} if max_tokens else {}
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        *,
+        device: str = "",
+        dtype: str = "",
+        batch_tokens: int = 0,
+        threads: int = 2,
+        options: Options = Options(),  # noqa: B008  frozen
+    ) -> None:
+        where = pick_device(device)
+        if where.type == "cpu":
+            tune_process()
+        model = BiEncoder.load(path_or_name, dtype=pick_dtype(dtype, where), device=where)
+        self.options = options
+        self.scorer = BiEncoderScorer(model, batch_tokens=batch_tokens, name=str(path_or_name))
+        # Rows that are remembered, and what they read of the query, cost nothing.
+        budget = 4 * self.scorer.batch_tokens
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one similarity per document, larger is better; lists may be ragged or empty."""
-        batch = list(batch)
-        queries = {query: i for i, query in enumerate(dict.fromkeys(q for q, d in batch if d))}
-        documents = {d: i for i, d in enumerate(dict.fromkeys(d for _, ds in batch for d in ds))}
-        if not documents:
-            return [[] for _ in batch]
-        # Vectors: query [n, d], document [m, d].
-        query_nd = self.encoder.encode_queries(list(queries), **self.options)
-        document_md = self.encoder.encode_documents(list(documents), **self.options)
-        scores = []
-        for query, texts in batch:
-            rows = np.fromiter((documents[text] for text in texts), np.int64, len(texts))
-            values = document_md[rows] @ query_nd[queries[query]] if len(texts) else np.zeros(0)
-            scores.append(values.astype(np.float64).tolist())
-        return scores
+        return self.engine.score(batch, self.options)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 from rank_bm25 import BM25Okapi
@@ -58,8 +58,6 @@ class BM25Reranker:
     b: float = 0.75
     epsilon: float = 0.25
     statistics: Statistics | None = field(default=None)
-    reads_all: ClassVar[bool] = True
-    """No document is too long for it."""
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one score per document, larger is better; an empty list stays empty."""

@@ -34,6 +34,8 @@ from raydist.serving.service import Service
 
 __all__ = ["Ingress", "build", "deployment"]
 
+_CONNECTIONS = 10_000
+"""Requests that an ingress may hold; the few that Serve refuses beyond them get its plain 429."""
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
@@ -152,8 +154,9 @@ def build(config: ServeConfig) -> serve.Application:
         name="ingress",
         num_replicas=config.replicas.ingresses,
         ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=2 * config.limits.max_requests,
-        max_queued_requests=2 * config.limits.max_requests,
+        # More than an ingress answers: what is too much it refuses itself, in its own words.
+        max_ongoing_requests=_CONNECTIONS,
+        max_queued_requests=_CONNECTIONS,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
         graceful_shutdown_timeout_s=config.limits.deadline_s + 5,
         graceful_shutdown_wait_loop_s=0.2,

@@ -12,12 +12,13 @@ import re
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from raydist.serving.errors import ServiceError
+from raydist.serving.errors import ServiceError, overloaded
 from raydist.serving.service import Service
 
 __all__ = ["Frame", "error_response", "open_log", "report"]
@@ -54,6 +55,7 @@ class Frame:
         self.service = service
         self.echo_id = echo_id
         self.paths = paths
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
@@ -84,12 +86,15 @@ class Frame:
             await response(scope, _nothing, sending)
 
         try:
-            if path not in _OPEN:
+            if path in _OPEN:
+                await self.app(scope, _replay(b"", receive), sending)
+            else:
                 peer = (scope.get("client") or ("",))[0]
                 key = headers.get(b"authorization")
                 state["client"] = self.service.keys.admit(key and key.decode("latin-1"), peer)
-                body = await self._body(receive, headers.get(b"content-length", b""))
-            await self.app(scope, _replay(body, receive), sending)
+                with self._counted():
+                    body = await self._body(receive, headers.get(b"content-length", b""))
+                    await self.app(scope, _replay(body, receive), sending)
         except ServiceError as error:
             await refuse(error)
         except Exception as error:  # whatever fails, its client is told in our words
@@ -100,6 +105,17 @@ class Frame:
             await refuse(ServiceError(500, message, "internal_error"))
         finally:
             self._log(scope["method"], path, request_id, status, begun, len(body))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a request as long as it and its body are here; raises ServiceError 429."""
+        if self._open >= 2 * self.service.limits.max_requests:
+            raise overloaded(1.0, f"{self._open} requests are here already")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     async def _body(self, receive: Receive, announced: bytes) -> bytes:
         """Returns the body; raises ServiceError 413 or 408."""

@@ -28,8 +28,8 @@ _PROBE = ("what causes rain?", ["Rain falls from clouds.", "Bread is baked in an
 class ServedReranker:
     """One reranker, many requests at once.
 
-    Those with a scorer engine share its micro-batches; others score one request after another in a
-    thread of their own.
+    Those with a scorer engine share its micro-batches; BM25, which has no model, scores one request
+    after another in a thread of its own.
     """
 
     def __init__(self, reranker: Reranker) -> None:
@@ -139,7 +139,9 @@ class ServedReranker:
             raise ServiceError(
                 422, "this reranker takes no instruction", "unsupported", param="instruction"
             )
-        warnings = self._unheard(request)
+        warnings = []
+        if request.get("max_tokens_per_doc"):
+            warnings.append("max_tokens_per_doc is ignored: this reranker reads whole documents")
         before = time.monotonic()
         started = [before]
 
@@ -162,19 +164,6 @@ class ServedReranker:
                 "infer": _ms(time.monotonic() - started[0]),
             },
         }
-
-    def _unheard(self, request: dict[str, Any]) -> list[str]:
-        """Returns what a reranker without an engine does otherwise than asked."""
-        warnings = []
-        if request.get("max_tokens_per_doc"):
-            warnings.append("max_tokens_per_doc is ignored: this reranker does not cut by it")
-        if not getattr(self.reranker, "reads_all", False):
-            asked = request.get("truncation")
-            if asked in ("chunk_max", "error"):
-                message = f"truncation={asked}: this reranker can only cut what is too long"
-                raise ServiceError(422, message, "unsupported", param="truncation")
-            warnings.append("documents may have been cut: this reranker does not say which")
-        return warnings
 
 
 class ServedEmbedder:

@@ -22,7 +22,7 @@ from raydist.models.batches import length_batches
 from raydist.protocols import Encoder
 from raydist.records import Document, Qrels, Query, Run
 from raydist.rerank.apply import Missing, sort_scored
-from raydist.rerank.biencoder import BiEncoderReranker
+from raydist.rerank.biencoder import similarities
 
 __all__ = [
     "DenseRetrieval",
@@ -197,7 +197,7 @@ def score_pairs(
     if hasattr(model, "score"):
         return model.score(batch)  # type: ignore[no-any-return]
     if isinstance(model, Encoder):
-        return BiEncoderReranker(model).score(batch)
+        return similarities(model, batch)
     pairs = model.tokenize(
         [query for query, documents in batch for _ in documents],
         [document for _, documents in batch for document in documents],

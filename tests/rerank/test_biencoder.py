@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from raydist.build import build_reranker
 from raydist.config.load import load
 from raydist.config.rerank import RerankConfig
-from raydist.config.reranker import RegisteredReranking, settled
+from raydist.config.reranker import BiEncoderReranking, RegisteredReranking, settled
 from raydist.errors import ConfigError
-from raydist.rerank.biencoder import BiEncoderReranker
+from raydist.models.biencoder import BiEncoder
+from raydist.rerank.biencoder import BiEncoderReranker, BiEncoderScorer, similarities
+from raydist.rerank.engine import Engine
+from raydist.rerank.rows import Options, TooLong
 from tests.training.small import checkpoint, texts
 
 
@@ -29,32 +34,104 @@ class Counting:
 
 def test_scores_are_dot_products_and_equal_documents_are_encoded_once() -> None:
     encoder = Counting()
-    got = BiEncoderReranker(encoder).score([("aa", ["x", "xyz"]), ("a", []), ("aaa", ["x"])])
+    got = similarities(encoder, [("aa", ["x", "xyz"]), ("a", []), ("aaa", ["x"])])
     assert got == [[4.0, 8.0], [], [5.0]]
     assert encoder.seen == ["x", "xyz"]
 
 
 def test_nothing_to_score_encodes_nothing() -> None:
-    assert BiEncoderReranker(Counting()).score([("a", []), ("b", [])]) == [[], []]
-    assert BiEncoderReranker(Counting()).score([]) == []
+    assert similarities(Counting(), [("a", []), ("b", [])]) == [[], []]
+    assert similarities(Counting(), []) == []
 
 
-def test_a_configured_budget_is_used_and_options_without_meaning_are_refused(
-    tmp_path: Path,
+QUERIES = ["river stone", "lamp " * 30, "garden"]
+BATCH = [(query, [*texts()[i : i + 9], "bread " * 40, ""]) for i, query in enumerate(QUERIES)]
+
+
+def told(folder: Path, **options: object) -> Path:
+    """A bi-encoder with instructions, which keeps few tokens; its tokenizer pads and cuts."""
+    given = {"query_instruction": "winter market: ", "document_instruction": "paper: "}
+    lengths = {"query_max_length": 9, "document_max_length": 12}
+    BiEncoder.load(checkpoint(folder / "plain"), **given, **lengths, **options).save(
+        folder / "told"
+    )
+    own = folder / "told" / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(own))
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(10)
+    tokenizer.save(str(own))
+    return folder / "told"
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("tokens", [0, 16])
+def test_scores_are_those_of_the_texts_encoded_whole(
+    tmp_path: Path, side: str, tokens: int
 ) -> None:
-    model = f"reranker.model={checkpoint(tmp_path / 'model')}"
-    words = ["run=r", "corpus=c", "queries=q", "out=o", "reranker.kind=biencoder", model]
-    batch = [("river stone", texts()[:9])]
-    scores = []
-    for tokens in (0, 16):
-        config = load(RerankConfig, (), [*words, f"reranker.batch_tokens={tokens}"])
-        reranker = build_reranker(config.reranker)
-        assert isinstance(reranker, BiEncoderReranker)
-        assert reranker.options.get("max_tokens", 0) == tokens
-        scores.append(reranker.score(batch)[0])
-    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-    for option in ("truncation=error", "threads=4"):
-        with pytest.raises(ConfigError, match=rf"reranker\.(biencoder\.)?{option[:5]}"):
-            load(RerankConfig, (), [*words, f"reranker.{option}"])
-    registered = RegisteredReranking(model="models:/m@champion", device="cpu")
-    assert settled(registered, str(tmp_path / "model")).device == "cpu"
+    folder = told(tmp_path)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": side}))
+    wanted = similarities(BiEncoder.load(folder, device="cpu"), BATCH)
+    words = ["run=r", "corpus=c", "queries=q", "out=o", f"reranker={folder}"]
+    config = load(RerankConfig, (), [*words, f"reranker.batch_tokens={tokens}"])
+    reranker = build_reranker(config.reranker)
+    assert isinstance(reranker, BiEncoderReranker)
+    for _ in range(2):  # the second time from the vectors that it remembers
+        for got, scores in zip(reranker.score([*BATCH, ("none", [])]), [*wanted, []]):
+            assert got == pytest.approx(scores, abs=1e-5)
+
+
+PIECES = ["river lamp stone engine", "harbour letter music paper", "bridge"]
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> BiEncoder:
+    """Keeps four words of a document beside its instruction and special tokens."""
+    return BiEncoder.load(
+        told(tmp_path), device="cpu", document_max_length=8, replace_contract=True
+    )
+
+
+def test_a_long_document_is_scored_in_pieces(short: BiEncoder) -> None:
+    (wanted,) = similarities(short, [("garden", PIECES)])
+    with Engine(BiEncoderScorer(short)) as engine:
+        scored = engine.submit("garden", [" ".join(PIECES), PIECES[2]], Options("chunk_max"))
+        got = scored.result()
+    assert got.scores.tolist() == pytest.approx([max(wanted), wanted[2]], abs=1e-5)
+    assert got.chunks == [3, 1] and got.truncated == [False, False]
+
+
+def test_what_is_cut_is_told_and_what_is_too_long_can_be_refused(short: BiEncoder) -> None:
+    documents = [" ".join(PIECES), PIECES[0]]
+    cut = ["river lamp", "river lamp"]
+    (wanted,) = similarities(short, [("garden", cut)])
+    scorer = BiEncoderScorer(short)
+    with Engine(scorer) as engine:
+        got = engine.submit("garden", documents, Options(max_tokens_per_document=2)).result()
+        assert got.scores.tolist() == pytest.approx(wanted, abs=1e-5)
+        assert got.truncated == [True, True]
+        assert engine.submit("garden", documents).result().truncated == [True, False]
+        assert engine.submit(QUERIES[1], documents).result().truncated == [True, True]
+    with pytest.raises(TooLong, match=r"documents\[1\] has 9 tokens and there is room for 4"):
+        scorer.encode("garden", documents[::-1], Options("error"))
+    with pytest.raises(TooLong, match="query"):
+        scorer.encode(QUERIES[1], [PIECES[2]], Options("error"))
+    with pytest.raises(ConfigError, match="takes no instruction"):
+        scorer.encode("garden", documents, Options(instruction="find it"))
+
+
+def test_only_so_many_vectors_are_remembered(
+    short: BiEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raydist.rerank.biencoder._REMEMBERED", 3)
+    scorer = BiEncoderScorer(short)
+    (wanted,) = similarities(short, [("garden", texts()[:9])])
+    rows = [row for each in scorer.encode("garden", texts()[:9], Options()).rows for row in each]
+    assert scorer.forward(rows).tolist() == pytest.approx(wanted, abs=1e-5)
+    assert len(scorer._known) == 3
+
+
+def test_a_registered_bi_encoder_keeps_its_options(tmp_path: Path) -> None:
+    registered = RegisteredReranking(model="models:/m@champion", device="cpu", threads=3)
+    found = settled(registered, str(checkpoint(tmp_path / "model")))
+    assert isinstance(found, BiEncoderReranking) and (found.device, found.threads) == ("cpu", 3)

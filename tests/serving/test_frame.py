@@ -120,6 +120,32 @@ def test_without_keys_only_this_machine_is_answered(peer: str, status: int) -> N
     assert asked(Keys(["one"])).status_code == 401
 
 
+def test_only_so_many_bodies_are_waited_for() -> None:
+    app = make_app(service(max_requests=1, deadline_s=0.2))
+    statuses: list[int] = []
+    peer = ("127.0.0.1", 1)
+
+    async def receive() -> MutableMapping[str, Any]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    def ask(path: str) -> Any:
+        scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": peer}
+        return app(scope, receive, send)
+
+    async def all_at_once(count: int) -> None:
+        await asyncio.gather(*(ask("/v1/score") for _ in range(count)))
+
+    asyncio.run(all_at_once(5))
+    assert statuses == [429] * 3 + [408] * 2
+    asyncio.run(all_at_once(2))
+    assert statuses[5:] == [408] * 2  # their places are free again
+
+
 def test_a_body_that_does_not_arrive_is_a_408() -> None:
     app = make_app(service(deadline_s=0.05))
     sent: list[MutableMapping[str, Any]] = []

@@ -13,7 +13,6 @@ import pytest
 from starlette.testclient import TestClient
 
 import raydist
-from raydist.rerank.biencoder import BiEncoderReranker
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
 from raydist.rerank.rows import Options
@@ -199,16 +198,6 @@ def test_what_a_reranker_does_not_do_it_says() -> None:
     (ignored,) = answer["meta"]["warnings"]
     assert ignored.startswith("max_tokens_per_doc is ignored")
     assert client().post("/v1/rerank", json=BODY).json()["meta"]["warnings"] == []
-    serving = client({"vectors": BiEncoderReranker(LetterCounts())})
-    (cut,) = serving.post("/v1/rerank", json=BODY).json()["meta"]["warnings"]
-    assert cut.startswith("documents may have been cut")
-    for refused in ("error", "chunk_max"):
-        error = assert_envelope(
-            serving.post("/v1/rerank", json=BODY | {"truncation": refused}), 422
-        )
-        assert error["param"] == "truncation" and refused in error["message"]
-    pairs = {"queries": "rain", "documents": DOCUMENTS}
-    assert serving.post("/v1/score", json=pairs).json()["meta"]["warnings"] == [cut]
 
 
 def test_a_models_full_name_is_understood_too() -> None:

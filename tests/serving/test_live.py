@@ -216,6 +216,23 @@ def test_overload_is_answered_with_429_and_ends(url: str) -> None:
         time.sleep(0.2)
 
 
+def test_more_requests_than_an_ingress_takes_are_refused_in_its_own_words(url: str) -> None:
+    async def burst() -> list[httpx.Response]:
+        everybody = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=300, limits=everybody) as client:
+            body = {"query": "rain", "documents": ["word " * 30] * 40, "model": "neural"}
+            asked = [client.post(f"{url}/v1/rerank", json=body) for _ in range(300)]
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(burst())
+    assert {answer.status_code for answer in answers} <= {200, 429, 503}
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) > 50
+    for answer in refused:
+        assert answer.json()["error"]["code"] in ("overloaded", "not_ready")
+        assert int(answer.headers["retry-after"]) >= 1
+
+
 def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
     from ray import serve
 
