@@ -42,6 +42,7 @@ DEFAULTS = {
     "rounds": 3,
     "clients": 8,
     "documents": 20,
+    "calm_seconds": 120.0,
     "overload_seconds": 300.0,
     "infinity": True,
 }
@@ -82,7 +83,7 @@ def main() -> None:
         url, process = servers["raydist"]
         capacity = _rate(best["raydist"]) / options["documents"]
         say(f"raydist alone: {capacity / 2:.1f} requests/s, then {10 * capacity:.1f} for minutes")
-        calm = run_load(url, bodies, rate=capacity / 2, seconds=options["seconds"])
+        calm = run_load(url, bodies, rate=capacity / 2, seconds=options["calm_seconds"])
         figures["p99_ms"] = calm.quantile_ms(0.99)
         over, grown = overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
     allowed = {"200", "429", "503"}
@@ -91,6 +92,7 @@ def main() -> None:
     notes: dict[str, Any] = {
         "pairs_per_s": {s: round(_rate(load), 1) for s, load in best.items()},
         "closed_loop_p99_ms": {s: round(load.quantile_ms(0.99)) for s, load in best.items()},
+        "calm": {"requests": sum(calm.statuses.values()), "p50_ms": round(calm.quantile_ms(0.5))},
         "overload_statuses": dict(over),
         "settings": {key: options[key] for key in DEFAULTS},
     }

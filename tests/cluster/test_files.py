@@ -252,6 +252,14 @@ def test_every_recipe_is_a_valid_configuration(path: Path) -> None:
             assert (ROOT / words[1]).is_file() and (ROOT / words[2]) == path
 
 
+@pytest.mark.parametrize("path", JOBS, ids=lambda p: str(p.relative_to(ROOT / "jobs")))
+def test_what_a_recipe_writes_does_not_travel_with_the_next_job(path: Path) -> None:
+    out = read(path).get("out")
+    if out is not None and not Path(out).is_absolute():
+        command = ["git", "-C", str(ROOT), "check-ignore", "-q", f"{out}/model.safetensors"]
+        assert subprocess.run(command).returncode == 0, out
+
+
 def test_the_jobs_environment_is_one_that_ray_takes() -> None:
     from ray.runtime_env import RuntimeEnv
 
