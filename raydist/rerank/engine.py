@@ -13,56 +13,19 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
 from raydist.rerank.pool import Pool, Unit
-from raydist.rerank.rows import Encoded, Options, Scorer, TooLong, sigmoid
+from raydist.rerank.request import Request
+from raydist.rerank.rows import Options, Scorer, TooLong
 from raydist.rerank.scored import Scored, Stats
 
-__all__ = ["DeadlinePassed", "Engine", "NotBegun", "Scored", "Stats"]
+__all__ = ["Engine", "Scored", "Stats"]
 
 
-class DeadlinePassed(TimeoutError):
-    """The request's deadline came before its last batch."""
-
-
-class NotBegun(TimeoutError):
-    """The request's first batch did not come in time: there is more to do than was thought."""
-
-
-@dataclass(eq=False)
-class _Request:
-    query: str
-    documents: list[str]
-    """Distinct texts; the original's i-th is `documents[place[i]]`."""
-    place: list[int]
-    options: Options
-    deadline: float
-    patience_s: float
-    future: Future[Scored]
-    born: float
-    encoded: Encoded = field(default_factory=lambda: Encoded([], []))
-    logits: list[float] = field(default_factory=list)
-    waiting: int = 0
-    ready: float = 0.0
-    started: float = 0.0
-    tokenize_s: float = 0.0
-
-    @property
-    def late(self) -> TimeoutError | None:
-        """What the request fails with by now."""
-        now = time.monotonic()
-        if self.deadline < now:
-            return DeadlinePassed("the deadline passed before all was scored")
-        if not self.started and self.ready + self.patience_s < now:
-            return NotBegun(f"the request was not begun within {self.patience_s:g} s")
-        return None
-
-
-_Batch: TypeAlias = tuple[list[Unit[_Request]], "Future[np.ndarray]"]
+_Batch: TypeAlias = tuple[list[Unit[Request]], "Future[np.ndarray]"]
 
 
 class Engine:
@@ -86,7 +49,7 @@ class Engine:
         self.stats = Stats()
         self._tokenisers = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
         self._device = ThreadPoolExecutor(1, thread_name_prefix="forward")
-        self._pool: Pool[_Request] = Pool()
+        self._pool: Pool[Request] = Pool()
         self._changed = threading.Condition()
         self._tokenising = 0
         self._closed = False
@@ -121,7 +84,7 @@ class Engine:
         assert not self._closed, "the engine is closed"
         where: dict[str, int] = {}
         place = [where.setdefault(text, len(where)) for text in documents]
-        request = _Request(
+        request = Request(
             query, list(where), place, options, deadline, patience_s, Future(), time.monotonic()
         )
         if not documents:
@@ -195,7 +158,7 @@ class Engine:
             self._changed.notify_all()
         self._join()
 
-    def _tokenise(self, request: _Request) -> None:
+    def _tokenise(self, request: Request) -> None:
         if request.future.cancelled():
             return
         begun = time.monotonic()
@@ -219,7 +182,7 @@ class Engine:
             self._pool.add(request, units)
             self._changed.notify_all()
 
-    def _tokenised(self, request: _Request, task: Future[None]) -> None:
+    def _tokenised(self, request: Request, task: Future[None]) -> None:
         error = task.exception()
         if error is not None and request.future.set_running_or_notify_cancel():
             request.future.set_exception(error)
@@ -234,7 +197,7 @@ class Engine:
         """
         running: _Batch | None = None
         while True:
-            units: list[Unit[_Request]] = []
+            units: list[Unit[Request]] = []
             with self._changed:
                 while running is None and not self._pool:
                     if not self._tokenising:
@@ -260,7 +223,7 @@ class Engine:
                 self._settle(*running)
             running = started
 
-    def _launch(self, units: list[Unit[_Request]]) -> _Batch:
+    def _launch(self, units: list[Unit[Request]]) -> _Batch:
         now = time.monotonic()
         for unit in units:
             unit.owner.started = unit.owner.started or now
@@ -273,7 +236,7 @@ class Engine:
         )
         return units, self._device.submit(self.scorer.forward, [unit.row for unit in units])
 
-    def _settle(self, units: list[Unit[_Request]], batch: Future[np.ndarray]) -> None:
+    def _settle(self, units: list[Unit[Request]], batch: Future[np.ndarray]) -> None:
         begun = time.monotonic()
         error = batch.exception()
         self.stats.infer_s += time.monotonic() - begun
@@ -287,29 +250,4 @@ class Engine:
             owner.logits[unit.number] = logit
             owner.waiting -= 1
             if not owner.waiting and not owner.future.done():
-                _finish(owner, self.scorer.sigmoid)
-
-
-def _finish(request: _Request, probabilities: bool) -> None:
-    done = time.monotonic()
-    encoded = request.encoded
-    begins = np.cumsum([0, *map(len, encoded.rows[:-1])])
-    # The best piece of each document; NaN if one of them is: it must not be outvoted.
-    best = np.maximum.reduceat(np.asarray(request.logits, np.float32), begins)
-    shared = sum(len(row.prefix) for rows in encoded.rows for row in rows)
-    logits = best[request.place]
-    if not request.future.set_running_or_notify_cancel():
-        return
-    request.future.set_result(
-        Scored(
-            scores=sigmoid(logits) if probabilities else logits.astype(np.float64),
-            logits=logits,
-            truncated=[encoded.truncated[p] for p in request.place],
-            chunks=[len(encoded.rows[p]) for p in request.place],
-            tokens=encoded.tokens,
-            cached_prefix_tokens=shared - len(encoded.rows[0][0].prefix),
-            queue_s=request.started - request.born - request.tokenize_s,
-            tokenize_s=request.tokenize_s,
-            infer_s=done - request.started,
-        )
-    )
+                owner.finish(self.scorer.sigmoid)

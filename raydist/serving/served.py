@@ -86,7 +86,7 @@ class ServedReranker:
     async def _engine(
         self, query: str, documents: Sequence[str], request: dict[str, Any]
     ) -> dict[str, Any]:
-        from raydist.rerank.engine import DeadlinePassed, NotBegun
+        from raydist.rerank.request import DeadlinePassed, NotBegun
         from raydist.rerank.rows import Options, TooLong
 
         truncation: Any = request.get("truncation") or self.default_truncation

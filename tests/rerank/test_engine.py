@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.rerank.engine import DeadlinePassed, Engine, NotBegun
+from raydist.rerank.engine import Engine
 from raydist.rerank.pool import Pool, Unit
+from raydist.rerank.request import DeadlinePassed, NotBegun
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit, sigmoid
 
 

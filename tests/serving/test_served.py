@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydist.rerank.engine import NotBegun
+from raydist.rerank.request import NotBegun
 from raydist.serving.errors import ServiceError
 from raydist.serving.served import ServedEmbedder, ServedReranker
 from tests.serving.local import LetterCounts
