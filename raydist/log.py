@@ -51,14 +51,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown = Table()
     for i, column in enumerate(columns):
         number = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         shown.add_column(column, justify="right" if number else "left")
     for row in rows:
         shown.add_row(*(_cell(value) for value in row))
     width = None if sys.stderr.isatty() else 120
-    Console(file=sys.stderr, width=width, highlight=False).print(shown)
+    console = Console(file=sys.stderr, width=width, highlight=False)
+    # Not as the table's own title, which is folded to the table's width.
+    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(shown)
 
 
 def _cell(value: object) -> str:

@@ -35,3 +35,9 @@ def test_where_the_total_is_unknown_the_share_tells_the_time_left(
         "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 30.0 s left",
         "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 10.0 s",
     ]
+
+
+def test_a_tables_long_title_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    title = f"trained {'/a/long/way' * 12}/[model]"
+    log.table(title, ["what", "value"], [("steps", 5)])
+    assert capsys.readouterr().err.splitlines()[0] == title
