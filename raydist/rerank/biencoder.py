@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, takewhile
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from raydist.rerank.engine import Engine
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
 __all__ = ["BiEncoderReranker", "BiEncoderScorer", "similarities"]
+
+Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
+"""Vectors by role and token ids, the one used last at the end."""
 
 _NO_LIMIT = 1 << 30
 _REMEMBERED = 8192
@@ -69,7 +73,7 @@ class BiEncoderScorer:
         self._turn = slice(None, None, -1 if from_left else 1)
         # What is cut from the left loses its instruction first, as everywhere.
         self._instruction = [] if from_left else self._inner(self._document([""])[0])
-        self._known: OrderedDict[tuple[Role, bytes], np.ndarray] = OrderedDict()
+        self._known: Vectors = OrderedDict()
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
         """Returns the rows of the documents, the query their prefix.
@@ -96,9 +100,21 @@ class BiEncoderScorer:
         return Encoded(rows, truncated, tokens)
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
-        """Returns the rows' similarities, float32 [n]; equal texts are encoded once."""
-        query_nD = self._vectors("query", [row.prefix for row in rows])
-        document_nD = self._vectors("document", [row.tokens for row in rows])
+        """Returns the rows' similarities, float32 [n]; what was encoded lately is remembered."""
+        scores = self.similarities(rows, self._known)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return scores
+
+    def similarities(self, rows: Sequence[Row], known: Vectors) -> np.ndarray:
+        """Returns the rows' similarities, float32 [n]; equal texts are encoded once.
+
+        Args:
+            rows: any number, batched by length.
+            known: vectors that need not be computed; those that were are added at its end.
+        """
+        query_nD = self._vectors("query", [row.prefix for row in rows], known)
+        document_nD = self._vectors("document", [row.tokens for row in rows], known)
         scores: np.ndarray = np.einsum("nD,nD->n", query_nD, document_nD)
         return scores
 
@@ -120,20 +136,16 @@ class BiEncoderScorer:
         whole = [[*self._before, *told, *piece[self._turn], *self._after] for piece in pieces]
         return [piece or ids for piece in whole], lost
 
-    def _vectors(self, role: Role, texts: Sequence[Sequence[int]]) -> np.ndarray:
+    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], known: Vectors) -> np.ndarray:
         """Returns the vectors [n, D] of texts as token ids."""
         keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
-        found = {key: self._known[key] for key in keys if key in self._known}
-        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in found}
+        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in known}
         if missing:
             made = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
-            found.update(zip(missing, made))
-        for key, vector in found.items():
-            self._known[key] = vector
-            self._known.move_to_end(key)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-        return np.stack([found[key] for key in keys])
+            known.update(zip(missing, made))
+        for key in keys:
+            known.move_to_end(key)
+        return np.stack([known[key] for key in keys])
 
 
 class BiEncoderReranker:
@@ -169,5 +181,18 @@ class BiEncoderReranker:
         self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Returns one similarity per document, larger is better; lists may be ragged or empty."""
-        return self.engine.score(batch, self.options)
+        """Returns one similarity per document, larger is better; lists may be ragged or empty.
+
+        The model's batches go by `batch` alone, so that the same work, done again after a crash,
+        gives the same bits.
+        """
+        encoded = [self.scorer.encode(query, texts, self.options).rows for query, texts in batch]
+        rows = [row for texts in encoded for pieces in texts for row in pieces]
+        if not rows:
+            return [[] for _ in encoded]
+        pieces = [len(pieces) for texts in encoded for pieces in texts]
+        best = np.maximum.reduceat(
+            self.scorer.similarities(rows, OrderedDict()), np.cumsum([0, *pieces[:-1]])
+        )
+        parts = np.split(best, np.cumsum([len(texts) for texts in encoded])[:-1])
+        return [part.tolist() for part in parts]

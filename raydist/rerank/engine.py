@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -24,8 +24,8 @@ from raydist.rerank.scored import Scored, Stats
 
 __all__ = ["Engine", "Scored", "Stats"]
 
-
 _Batch: TypeAlias = tuple[list[Unit[Request]], "Future[np.ndarray]"]
+_Tokenising: TypeAlias = list[tuple[Request, "Future[None]"]]
 
 
 class Engine:
@@ -82,13 +82,8 @@ class Engine:
             TooLong: (from the future) a document does not fit and truncation is "error".
         """
         assert not self._closed, "the engine is closed"
-        where: dict[str, int] = {}
-        place = [where.setdefault(text, len(where)) for text in documents]
-        request = Request(
-            query, list(where), place, options, deadline, patience_s, Future(), time.monotonic()
-        )
+        request = Request.of(query, documents, options, deadline, patience_s)
         if not documents:
-            request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))
             return request.future
         with self._changed:
             self._tokenising += 1
@@ -103,18 +98,21 @@ class Engine:
         batch: Sequence[tuple[str, Sequence[str]]],
         options: Options = Options(),  # noqa: B008  frozen
     ) -> list[list[float]]:
-        """Returns one score per document, larger is better; lists may be ragged or empty."""
+        """Returns one score per document, larger is better; lists may be ragged or empty.
+
+        Micro-batches go by `batch` alone, not by when a text was tokenised: the same work, done
+        again after a crash, gives the same bits.
+        """
+        assert not self._closed, "the engine is closed"
         results: list[list[float]] = []
-        open_: list[Future[Scored]] = []
-        size = 0
-        for query, documents in batch:
-            while open_ and size + len(documents) > self.window:
-                first = open_.pop(0).result()
-                size -= len(first.scores)
-                results.append(first.scores.tolist())
-            open_.append(self.submit(query, documents, options))
-            size += len(documents)
-        return results + [future.result().scores.tolist() for future in open_]
+        now: _Tokenising = []
+        for group in [*_groups(batch, self.window), []]:
+            # Tokenised while the group before it is computed.
+            made = [Request.of(query, documents, options) for query, documents in group]
+            coming = [(each, self._tokenisers.submit(self._encode, each)) for each in made]
+            results += self._compute(now)
+            now = coming
+        return results
 
     def close(self) -> None:
         """Ends the threads after the requests under way are answered."""
@@ -158,8 +156,31 @@ class Engine:
             self._changed.notify_all()
         self._join()
 
+    def _compute(self, group: _Tokenising) -> list[list[float]]:
+        pool: Pool[Request] = Pool()
+        for request, task in group:
+            task.result()
+            if units := _units(request):
+                pool.add(request, units)
+        running: _Batch | None = None
+        while pool or running is not None:
+            units = pool.take(self.batch_tokens, packed=self.scorer.packed)
+            started = self._launch(units) if units else None
+            if running is not None:
+                self._settle(*running)
+                running[1].result()  # nothing more is computed after a failure
+            running = started
+        return [request.future.result().scores.tolist() for request, _ in group]
+
     def _tokenise(self, request: Request) -> None:
-        if request.future.cancelled():
+        self._encode(request)
+        if units := _units(request):
+            with self._changed:
+                self._pool.add(request, units)
+                self._changed.notify_all()
+
+    def _encode(self, request: Request) -> None:
+        if request.future.done():  # it has no documents, or is not wanted any more
             return
         begun = time.monotonic()
         try:
@@ -169,18 +190,12 @@ class Engine:
             raise error.placed(first) from None
         request.ready = time.monotonic()
         request.tokenize_s = request.ready - begun
-        units = [
-            Unit(len(row), row, request, number)
-            for number, row in enumerate(row for rows in request.encoded.rows for row in rows)
-        ]
-        request.waiting = len(units)
-        request.logits = [0.0] * len(units)
+        request.waiting = sum(map(len, request.encoded.rows))
+        request.logits = [0.0] * request.waiting
         with self._changed:
             self.stats.requests += 1
             self.stats.documents += len(request.place)
             self.stats.tokenize_s += request.tokenize_s
-            self._pool.add(request, units)
-            self._changed.notify_all()
 
     def _tokenised(self, request: Request, task: Future[None]) -> None:
         error = task.exception()
@@ -227,13 +242,14 @@ class Engine:
         now = time.monotonic()
         for unit in units:
             unit.owner.started = unit.owner.started or now
-        self.stats.batches += 1
-        self.stats.rows += len(units)
         lengths = [unit.length for unit in units]
-        self.stats.tokens += sum(lengths)
-        self.stats.padded_tokens += (
-            sum(lengths) if self.scorer.packed else max(lengths) * len(lengths)
-        )
+        with self._changed:
+            self.stats.batches += 1
+            self.stats.rows += len(units)
+            self.stats.tokens += sum(lengths)
+            self.stats.padded_tokens += (
+                sum(lengths) if self.scorer.packed else max(lengths) * len(lengths)
+            )
         return units, self._device.submit(self.scorer.forward, [unit.row for unit in units])
 
     def _settle(self, units: list[Unit[Request]], batch: Future[np.ndarray]) -> None:
@@ -251,3 +267,24 @@ class Engine:
             owner.waiting -= 1
             if not owner.waiting and not owner.future.done():
                 owner.finish(self.scorer.sigmoid)
+
+
+def _units(request: Request) -> list[Unit[Request]]:
+    rows = (row for rows in request.encoded.rows for row in rows)
+    return [Unit(len(row), row, request, number) for number, row in enumerate(rows)]
+
+
+def _groups(
+    batch: Sequence[tuple[str, Sequence[str]]], window: int
+) -> Iterator[list[tuple[str, Sequence[str]]]]:
+    """Yields consecutive requests, as many as have `window` documents together, or one."""
+    group: list[tuple[str, Sequence[str]]] = []
+    size = 0
+    for query, documents in batch:
+        if group and size + len(documents) > window:
+            yield group
+            group, size = [], 0
+        group.append((query, documents))
+        size += len(documents)
+    if group:
+        yield group

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -41,6 +42,24 @@ class Request:
     ready: float = 0.0
     started: float = 0.0
     tokenize_s: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        query: str,
+        documents: Sequence[str],
+        options: Options,
+        deadline: float = float("inf"),
+        patience_s: float = float("inf"),
+    ) -> Request:
+        """Returns a new request; one without documents is answered."""
+        where: dict[str, int] = {}
+        place = [where.setdefault(text, len(where)) for text in documents]
+        born = time.monotonic()
+        request = cls(query, list(where), place, options, deadline, patience_s, Future(), born)
+        if not documents:
+            request.future.set_result(Scored(np.zeros(0), np.zeros(0, np.float32), [], []))
+        return request
 
     @property
     def late(self) -> TimeoutError | None:

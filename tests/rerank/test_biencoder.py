@@ -76,9 +76,14 @@ def test_scores_are_those_of_the_texts_encoded_whole(
     config = load(RerankConfig, (), [*words, f"reranker.batch_tokens={tokens}"])
     reranker = build_reranker(config.reranker)
     assert isinstance(reranker, BiEncoderReranker)
-    for _ in range(2):  # the second time from the vectors that it remembers
-        for got, scores in zip(reranker.score([*BATCH, ("none", [])]), [*wanted, []]):
-            assert got == pytest.approx(scores, abs=1e-5)
+    first = reranker.score([*BATCH, ("none", [])])
+    for _ in range(2):  # the second time from the vectors that the engine remembers
+        served = reranker.engine.score([*BATCH, ("none", [])])
+        for each in (first, served):
+            for got, scores in zip(each, [*wanted, []]):
+                assert got == pytest.approx(scores, abs=1e-5)
+    assert reranker.score([*BATCH, ("none", [])]) == first  # to the bit, whatever came between
+    assert reranker.score([("none", [])]) == [[]] and reranker.score([]) == []
 
 
 PIECES = ["river lamp stone engine", "harbour letter music paper", "bridge"]

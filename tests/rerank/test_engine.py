@@ -78,6 +78,22 @@ def test_every_document_gets_its_own_score(
         assert lengths == sorted(lengths, reverse=True)
 
 
+def test_micro_batches_of_a_list_do_not_depend_on_when_texts_were_tokenised() -> None:
+    class Uneven(Letters):
+        def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+            time.sleep(waits.pop())
+            return super().encode(query, documents, options)
+
+    batch = [(f"q{i}", ["abcdefgh"[: (3 * i + j) % 8 + 1] * 3 for j in range(5)]) for i in range(8)]
+    seen = []
+    for waits in ([0.0] * 8, [0.02, 0.0] * 4, [0.0, 0.0, 0.03, 0.01] * 2):  # noqa: B007
+        scorer = Uneven()
+        with Engine(scorer, batch_tokens=64, window=20) as engine:
+            engine.score(batch)
+        seen.append(scorer.batches)
+    assert seen[0] == seen[1] == seen[2]
+
+
 def test_equal_documents_are_scored_once() -> None:
     scorer = Letters()
     with Engine(scorer) as engine:
