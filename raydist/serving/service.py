@@ -32,11 +32,12 @@ from raydist.serving.answers import (
 )
 from raydist.serving.asked import NOTHING, Asked, by_query
 from raydist.serving.backend import Backend, Metrics
-from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.errors import ServiceError, deadline
 from raydist.serving.found import readable, reordered, search_results
 from raydist.serving.keys import Keys
 from raydist.serving.limits import Limits
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
+from raydist.serving.trial import Trial
 
 __all__ = ["Service"]
 
@@ -67,7 +68,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._hit_tokens = 128.0  # of a found document; corrected by every search
-        self._trial: asyncio.Task[None] | None = None
+        self._trial = Trial(self.backend, self.kinds, self.limits.deadline_s)
         self.admission = Admission(
             max_tokens=self.limits.queue_tokens,
             max_requests=self.limits.max_requests,
@@ -219,25 +220,8 @@ class Service:
         return ModelList(data=[ModelInfo(id=n, kind=k) for n, k in self.kinds.items()])
 
     async def ready(self) -> None:
-        """Tries every model and the index; raises ServiceError 503 if one does not work.
-
-        Nobody needs a key for it, so all who ask at the same time share one try.
-        """
-        if self._trial is None or self._trial.done():
-            self._trial = asyncio.create_task(self._try())
-        await asyncio.shield(self._trial)
-
-    async def _try(self) -> None:
-        for name in self.kinds:
-            try:
-                async with asyncio.timeout(self.limits.deadline_s):
-                    await self.backend.check(name)
-            except TimeoutError:
-                raise not_ready(f"{name} does not answer") from None
-            except ServiceError as error:
-                if error.status != 500:
-                    raise
-                raise not_ready(f"{name} does not work: {error.message}") from error
+        """Tries every model and the index; raises ServiceError 503 if one does not work."""
+        await self._trial.passed()
 
     async def _score(
         self, model: str, asked: Sequence[Asked], client: str, **options: Any
