@@ -263,21 +263,13 @@ class BiEncoder(nn.Module):
             source=self.source,
         ).eval()
 
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        state_dict: Mapping[str, Tensor] | None = None,
-        **provenance: Any,
-    ) -> None:
+    def save(self, folder: str | Path, **provenance: Any) -> None:
         """Writes a folder that raydist and sentence-transformers load with equal vectors.
 
         LoRA matrices are merged into the written weights; the model itself is left as it is.
 
         Args:
             folder: made if need be.
-            state_dict: weights to write instead of the module's own, under the same names (ZeRO 3
-                gathers them elsewhere).
             provenance: further JSON values for `raydist.json`, such as `settings`.
         """
         folder = Path(folder)
@@ -285,13 +277,7 @@ class BiEncoder(nn.Module):
         contract = replace(self.contract, towers=len(self.towers))
         places = write_st_folder(folder, contract, self.hidden)
         for i, (tower, place) in enumerate(zip(self.towers, places)):
-            prefix = f"towers.{i}."
-            own = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in (state_dict or {}).items()
-                if name.startswith(prefix)
-            }
-            save_transformer(tower, place, own if state_dict is not None else None)
+            save_transformer(tower, place)
             self.tokenizer.padding_side = contract.padding_side
             lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
             own_length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]

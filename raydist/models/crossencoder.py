@@ -207,26 +207,16 @@ class CrossEncoderModel(nn.Module):
             whole, self.tokenizer, self.contract, autocast=self.autocast, source=self.source
         ).eval()
 
-    def save(
-        self,
-        folder: str | Path,
-        *,
-        state_dict: Mapping[str, Tensor] | None = None,
-        **provenance: Any,
-    ) -> None:
+    def save(self, folder: str | Path, **provenance: Any) -> None:
         """Writes a folder that raydist and sentence-transformers' CrossEncoder score alike with.
 
         Args:
             folder: made if need be.
-            state_dict: weights to write instead of the module's own, under the same names.
             provenance: further JSON values for `raydist.json`.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        own = None
-        if state_dict is not None:
-            own = {name.removeprefix("transformer."): t for name, t in state_dict.items()}
-        save_transformer(self.transformer, folder, own)
+        save_transformer(self.transformer, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         config["sentence_transformers"] = {
             "activation_fn": _ACTIVATIONS[self.contract.activation],

@@ -5,25 +5,22 @@ from __future__ import annotations
 import copy
 import errno
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from raydist.models.backbone import quiet
 
 __all__ = ["merged", "save_tokenizer", "save_transformer"]
 
 
-def merged(tower: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> nn.Module:
+def merged(tower: nn.Module) -> nn.Module:
     """Returns a copy on the CPU with LoRA matrices in the weights; a tower without any as it is.
 
-    Args:
-        tower: stays what and where it is: an engine may hold views of its parameters.
-        state_dict: values of the copy, before it is merged.
+    The tower itself stays what and where it is: an engine may hold views of its parameters.
     """
     if not hasattr(tower, "merge_and_unload"):
         return tower
@@ -33,27 +30,22 @@ def merged(tower: nn.Module, state_dict: Mapping[str, Tensor] | None = None) -> 
     }
     known |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
     model: Any = copy.deepcopy(tower, known)
-    if state_dict is not None:
-        model.load_state_dict(dict(state_dict))
     whole: nn.Module = model.merge_and_unload()
     return whole
 
 
-def save_transformer(
-    tower: nn.Module, place: Path, state_dict: Mapping[str, Tensor] | None = None
-) -> None:
+def save_transformer(tower: nn.Module, place: Path) -> None:
     """Writes a transformer's config and safetensors; LoRA matrices go in merged.
 
     Raises:
         OSError: the files cannot be written.
     """
-    model: Any = merged(tower, state_dict)
-    state_dict = state_dict if model is tower else None
+    model: Any = merged(tower)
     if not torch.cuda.is_available():  # saving loads an installed DeepSpeed, which would say so
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with quiet():
-            model.save_pretrained(str(place), state_dict=state_dict)
+            model.save_pretrained(str(place))
     except SafetensorError as error:  # says in words alone what the system said
         reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(reason, str(error), str(place)) from error
