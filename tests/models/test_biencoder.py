@@ -188,7 +188,9 @@ def test_lora_trains_few_weights_and_saves_them_merged(tiny_bert, tmp_path):
     model.save(tmp_path / "m")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     merged = BiEncoder.load(tmp_path / "m", device="cpu")
-    assert difference(merged.encode_documents(TEXTS), vectors) < 1e-4  # float32 sums in another order
+    assert (
+        difference(merged.encode_documents(TEXTS), vectors) < 1e-4
+    )  # float32 sums in another order
     plain = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
     assert difference(plain.encode_documents(TEXTS), vectors) > 1e-2
 
