@@ -156,6 +156,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     if first["type"] == "too_long":
         message = f"{param} has more than {first['ctx']['max_length']} entries"
         return error_response(ServiceError(413, message, "too_many_documents", param=param))
+    if first["type"] == "model_attributes_type" and not parts:
+        sent = request.headers.get("content-type", "without a content type")
+        message = "the body is not a JSON object"
+        if not sent.partition(";")[0].endswith("json"):
+            message = f"the body came as {sent}: send JSON with Content-Type: application/json"
     message = f"{param}: {message}" if param else message
     return error_response(ServiceError(422, message, "invalid", param=param))
 

@@ -97,6 +97,20 @@ def test_no_list_is_read_to_its_end_that_is_longer_than_any_server_allows(
     assert assert_envelope(answer, 413)["code"] == "too_many_documents"
 
 
+def test_a_body_that_is_not_said_to_be_json_is_told_how_to_be_sent() -> None:
+    for kind, shown in (
+        ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        ("text/plain; charset=utf-8", "text/plain"),
+    ):
+        answer = client().post(
+            "/v1/rerank", content=json.dumps(BODY), headers={"content-type": kind}
+        )
+        message = assert_envelope(answer, 422)["message"]
+        assert shown in message and "Content-Type: application/json" in message
+    answer = client().post("/v1/rerank", json=[BODY])
+    assert assert_envelope(answer, 422)["message"] == "the body is not a JSON object"
+
+
 def test_an_error_names_the_field_that_was_meant() -> None:
     documents = [{"text": "a"}, {"id": "\ud800", "text": "a"}]
     text = json.dumps({"query": "a", "documents": documents})
