@@ -188,7 +188,7 @@ def _sentence_transformers(name: str, queries: Any) -> Any:
 
     from raydist.records import Run
 
-    model = SentenceTransformer(minilm(), device="cpu")
+    model = SentenceTransformer(str(minilm()), device="cpu")
     ids, texts = zip(*contents(name))
     kept = WORK / f"{name}-st.npy"
     if not kept.is_file():

@@ -55,7 +55,7 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
         torch.set_num_threads(given["threads"])
     texts = mixed_texts(given["texts"])
     model = BiEncoder.load(minilm(), device="cpu")
-    theirs = SentenceTransformer(minilm(), device="cpu")
+    theirs = SentenceTransformer(str(minilm()), device="cpu")
     rows = model.tokenize(texts, "document")
     lengths = np.array([len(row) for row in rows])
     batches = []
