@@ -118,8 +118,11 @@ def _same_scores(servers: dict[str, tuple[str, int]], body: dict[str, Any]) -> N
 def overload(
     url: str, process: int, bodies: Any, rate: float, seconds: float
 ) -> tuple[Counter[str], float]:
-    """Returns status counts and by how many MB the service's processes grew after a warm-up."""
-    warm = run_load(url, bodies, rate=rate, seconds=min(20.0, seconds / 3))
+    """Returns status counts and by how many MB the service's processes grew after a warm-up.
+
+    In its first two minutes a fresh replica gets its buffers, some 40 MB, and keeps them.
+    """
+    warm = run_load(url, bodies, rate=rate, seconds=min(120.0, seconds / 2.5))
     before = _resident_mb(process)
     load = run_load(url, bodies, rate=rate, seconds=seconds)
     grown = _resident_mb(process) - before
