@@ -20,17 +20,6 @@ from typing import Any
 
 from benchmarks.report import WORK
 
-__all__ = [
-    "ONE_THREAD",
-    "PACKAGES",
-    "ROOT",
-    "Missing",
-    "corpus",
-    "lucene_command",
-    "peer_python",
-    "run",
-]
-
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT.parent / "shared" / "tools"
 PACKAGES = {

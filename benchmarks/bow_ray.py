@@ -10,8 +10,6 @@ from typing import Any
 
 from benchmarks.report import WORK
 
-__all__ = ["ray_figures"]
-
 DAEMONS = ("raylet", "gcs_server", "dashboard", "log_monitor", "monitor.py", "runtime_env")
 
 
@@ -45,7 +43,7 @@ def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
     """Returns CPU and wall seconds of the second of two builds, and until its first split began."""
     from raydist.bow.build import build_index
     from raydist.bow.splits import Options
-    from raydist.data.readers import plan_splits
+    from raydist.data.splits import plan_splits
 
     splits = plan_splits(str(source))
     read = functools.partial(read_contents, {"text": "contents"})

@@ -16,8 +16,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["MS_MARCO_V2", "RANGE", "Collection", "Rates", "embed_seconds", "index_seconds"]
-
 RANGE = 4 << 20
 """Postings of a range where workers merge; `raydist.bow.merge` makes them no larger."""
 

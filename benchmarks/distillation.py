@@ -37,8 +37,6 @@ from raydist.records import Query, Run
 from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
 
-__all__ = ["dl19"]
-
 HERE = Path(__file__).parents[1]
 DATA = SHARED / "msmarco-dl19-judged"
 STAGES = [HERE / "jobs" / "dl19" / name for name in ("stage1.yaml", "distill.yaml")]

@@ -16,8 +16,6 @@ from pathlib import Path
 from benchmarks.report import arguments
 from raydist.data.readers import read_documents
 
-__all__ = ["write_queries"]
-
 DEFAULTS = {"corpus": "", "out": "", "count": 800, "seed": 0}
 FORMS = ("what is {}", "what are {}", "define {}", "{} definition", "how does {}", "causes of {}")
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]+|\d+")

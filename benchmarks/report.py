@@ -16,19 +16,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "RESULTS",
-    "SHARED",
-    "WORK",
-    "arguments",
-    "goal",
-    "machine",
-    "memory_bytes",
-    "minilm",
-    "print_table",
-    "write_results",
-]
-
 RESULTS = Path(__file__).parent / "results"
 """Where the records lie, one JSON file per benchmark."""
 

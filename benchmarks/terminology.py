@@ -23,8 +23,6 @@ from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
 from raydist.records import Qrels
 
-__all__ = ["terminology"]
-
 HERE = Path(__file__).parents[1]
 DATA = SHARED / "biomappings-mesh"
 FOLDER = WORK / "terminology"

@@ -21,8 +21,6 @@ from typing import Any
 from benchmarks.report import RESULTS, arguments, goal, minilm, write_results
 from benchmarks.training_memory import cached_extra_memory_vs_uncached, cached_peak_vs_st
 
-__all__ = ["ndcg", "nfcorpus", "overhead", "quickstart"]
-
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS, STEPS, BATCH, GROUP, TEMPERATURE = 5, 10, 16, 2, 0.05
 QUERY_TOKENS, DOCUMENT_TOKENS = 32, 96

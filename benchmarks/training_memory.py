@@ -21,8 +21,6 @@ from typing import Any
 
 from benchmarks.report import memory_bytes, minilm
 
-__all__ = ["cached_extra_memory_vs_uncached", "cached_peak_vs_st", "measure"]
-
 PAIRS, CHUNK = 128, 8
 QUERY_TOKENS, PASSAGE_TOKENS = 16, 64
 _MEASURED: dict[str, dict[str, float]] = {}

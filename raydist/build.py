@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     from raydist.records import Run
     from raydist.serving.searcher import Searcher
 
-__all__ = [
-    "build_objective",
-    "build_reranker",
-    "build_target",
-    "fuse_runs",
-    "open_retriever",
-    "open_searcher",
-    "text_store",
-]
-
 
 def open_retriever(
     folder: str,

@@ -13,8 +13,6 @@ from typing import Any
 
 from raydist.errors import ConfigError, RaydistError
 
-__all__ = ["VERBS", "execute", "main"]
-
 VERBS = {
     "index": "build a bag-of-words index of a corpus",
     "analyze": "show the tokens of a text",

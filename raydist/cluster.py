@@ -8,8 +8,6 @@ from typing import Any
 
 from raydist.errors import JobError
 
-__all__ = ["available", "connect", "require"]
-
 
 def connect() -> None:
     """Connects to the cluster of the environment (`RAY_ADDRESS`, a submitted job) or starts one.

@@ -14,8 +14,6 @@ line prints it without a traceback and exits with `exit_code`. Our own mistakes 
 
 from __future__ import annotations
 
-__all__ = ["ArtifactError", "ConfigError", "DataError", "JobError", "RaydistError"]
-
 
 class RaydistError(Exception):
     """Base of all errors that a user can mend."""

@@ -10,8 +10,6 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-__all__ = ["Progress", "duration", "say", "size", "table", "warn"]
-
 _EVERY_S = 10.0  # seconds between progress lines where stderr is not a terminal
 
 

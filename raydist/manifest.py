@@ -24,17 +24,6 @@ from typing import Any
 import raydist
 from raydist.errors import ArtifactError, ConfigError, JobError
 
-__all__ = [
-    "FORMAT",
-    "MANIFEST",
-    "Output",
-    "differences",
-    "disk_errors",
-    "fingerprint",
-    "read_manifest",
-    "write_json",
-]
-
 FORMAT = 1
 MANIFEST = "manifest.json"
 _JOB = ".job.json"

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from raydist.records import Query, Run
 
-__all__ = ["Encoder", "Listener", "Processor", "Reranker", "Retriever", "Selective"]
-
 
 @runtime_checkable
 class Retriever(Protocol):

@@ -18,17 +18,6 @@ import pyarrow.compute as pc
 
 from raydist.errors import DataError
 
-__all__ = [
-    "DOCUMENTS",
-    "QUERIES",
-    "RUN",
-    "Document",
-    "Qrels",
-    "Query",
-    "Run",
-    "Sample",
-]
-
 DOCUMENTS = pa.schema(
     [("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())]
 )

@@ -14,20 +14,6 @@ from typing import Any
 from raydist.errors import ArtifactError
 from raydist.manifest import fingerprint, write_json
 
-__all__ = [
-    "Attempt",
-    "Split",
-    "Stats",
-    "Work",
-    "attempts",
-    "check_same_splits",
-    "done_shards",
-    "publish",
-    "read_done",
-    "shard_path",
-    "sweep",
-]
-
 Split = Mapping[str, Any]
 """JSON values that describe a part of the input; `size` is its weight for the progress display."""
 Stats = dict[str, Any]

@@ -29,11 +29,8 @@ from raydist.shard_files import (
     done_shards,
     publish,
     read_done,
-    shard_path,
     sweep,
 )
-
-__all__ = ["Split", "Stats", "Work", "shard_path", "sharded_map"]
 
 
 def sharded_map(

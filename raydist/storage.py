@@ -24,20 +24,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from raydist.data.sources import PathLike, filesystem, is_uri
+from raydist.data.files import PathLike, filesystem, is_uri
 from raydist.errors import ArtifactError, ConfigError, DataError, JobError
-
-__all__ = [
-    "MANIFESTS",
-    "cache_folder",
-    "in_submitted_job",
-    "leaves",
-    "local",
-    "put",
-    "resolve",
-    "spare_inputs",
-    "writing",
-]
 
 MANIFESTS = ("manifest.json", "store.json")
 """Files that say that a folder is complete: put last, compared first."""

@@ -66,22 +66,16 @@ def test_rooms_of_plain_data_know_neither_torch_nor_transformers() -> None:
     assert {f for f in heavy if f.startswith(plain)} | top == set()
 
 
-def test_every_module_says_what_it_is_and_what_it_offers() -> None:
+def test_every_module_says_what_it_is() -> None:
     for path in FILES:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), f"{name(path)} has no docstring"
-        if path.name not in ("__init__.py", "__main__.py"):
-            text = path.read_text(encoding="utf-8")
-            assert "__all__" in text, f"{name(path)} has no __all__"
 
 
 def test_files_stay_readable() -> None:
-    """220 lines are the aim; what is above 320 was looked at twice and belongs together."""
-    looked_at = {
-        "serving/schema.py": 400,  # the requests and answers of all routes
-    }
+    """One idea a file: most have 80 to 300 lines, none more than 500."""
     lines = {name(f): len(f.read_text(encoding="utf-8").splitlines()) for f in FILES}
-    assert {f: n for f, n in lines.items() if n > looked_at.get(f, 320)} == {}
+    assert {f: n for f, n in lines.items() if n > 500} == {}
 
 
 def test_nobody_inherits_from_abstract_classes_or_swallows_every_error() -> None:

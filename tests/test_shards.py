@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from raydist.errors import ArtifactError, DataError, JobError
-from raydist.shard_files import publish
-from raydist.shards import _Actor, shard_path, sharded_map
+from raydist.shard_files import publish, shard_path
+from raydist.shards import _Actor, sharded_map
 
 SPLITS = [{"value": i, "size": i + 1} for i in range(5)]
 

@@ -15,8 +15,6 @@ from numba.core import types
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
-__all__ = ["addresses", "flat", "grid"]
-
 Array = npt.NDArray[Any]
 
 

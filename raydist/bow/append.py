@@ -17,7 +17,8 @@ import pyarrow as pa
 from raydist.bow.build import build_index, check_duplicates, clean
 from raydist.bow.segment import Segment
 from raydist.bow.splits import Options, Read
-from raydist.data import idhash, store
+from raydist.data import idhash
+from raydist.data.store_join import concatenate
 from raydist.errors import ConfigError, DataError
 from raydist.manifest import (
     MANIFEST,
@@ -27,9 +28,7 @@ from raydist.manifest import (
     read_manifest,
     write_json,
 )
-from raydist.shards import Split
-
-__all__ = ["append_to_index"]
+from raydist.shard_files import Split
 
 _SUMS = ("documents", "empty", "rejected", "duplicates", "terms", "postings", "tokens", "bytes")
 
@@ -143,7 +142,7 @@ def _join(
     """Joins the stores, or only the ids; returns what was found about all documents."""
     if manifest["store"]:
         shutil.rmtree(folder / name, ignore_errors=True)
-        joined = store.concatenate([folder / manifest["store"], side / "store"], folder / name)
+        joined = concatenate([folder / manifest["store"], side / "store"], folder / name)
         return {**joined, "store_bytes": joined["bytes"]}
     places = [folder / each for each in manifest["segments"]]
     places += [side / each for each in facts["segments"]]

@@ -14,43 +14,6 @@ import numpy.typing as npt
 from raydist.bow.codec import BLOCK_SLACK, unpack_docs, unpack_tfs
 from raydist.bow.intrinsics import inlined, kernel, load64, prefetch
 
-__all__ = [
-    "ALLOWED",
-    "BELOW",
-    "BINS",
-    "BLOCK",
-    "DOCS",
-    "FACTS",
-    "FINAL",
-    "FIRST",
-    "FREQS",
-    "GROUPS",
-    "INVERSE",
-    "NONE",
-    "NORMS",
-    "ORDER",
-    "PACKED",
-    "PLACE",
-    "RAW_DOCS",
-    "RAW_TFS",
-    "SEGMENT_ROWS",
-    "TERMS",
-    "TFS",
-    "TOP",
-    "UNCHECKED_CHUNKS",
-    "WIDE",
-    "WINDOW",
-    "count_of",
-    "load_docs",
-    "load_tfs",
-    "not_below",
-    "quantised",
-    "row_of",
-    "seek",
-    "value_of",
-    "within",
-]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

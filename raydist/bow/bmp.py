@@ -34,8 +34,6 @@ from raydist.bow.intrinsics import kernel, store64
 from raydist.bow.merged import Vocabulary, merged_terms
 from raydist.errors import ConfigError, DataError
 
-__all__ = ["MOST_TERMS", "export_bmp", "quantise"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

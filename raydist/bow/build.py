@@ -26,13 +26,13 @@ from raydist.bow.merge import merge_runs
 from raydist.bow.runs import Run
 from raydist.bow.segment import Segment
 from raydist.bow.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
-from raydist.data import idhash, store
+from raydist.data import idhash
+from raydist.data.store_join import concatenate
 from raydist.errors import ConfigError, DataError
 from raydist.log import warn
 from raydist.manifest import disk_errors
-from raydist.shards import Split, Stats, shard_path, sharded_map
-
-__all__ = ["build_index", "check_duplicates", "clean"]
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
 
 _WORK = ".work"
 
@@ -149,7 +149,7 @@ def _look_at_documents(
 def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
     target = folder / "store"
     shutil.rmtree(target, ignore_errors=True)
-    joined = store.concatenate(stores, target)
+    joined = concatenate(stores, target)
     return {
         "store": "store",
         "store_bytes": joined["bytes"],

@@ -21,8 +21,6 @@ from raydist.bow.intrinsics import (
     trailing_zeros,
 )
 
-__all__ = ["answer", "collect", "keep", "keep_allowed", "kth_largest", "rescore"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

@@ -30,11 +30,9 @@ import pyarrow as pa
 
 from raydist.bow.index import BowIndex
 from raydist.bow.merged import merged_terms
-from raydist.bow.segment import SegmentWriter
 from raydist.bow.wire import list_bytes, read_list, read_records, scan_messages, write_records
+from raydist.bow.writing import SegmentWriter
 from raydist.errors import ArtifactError, DataError
-
-__all__ = ["export_ciff", "import_ciff"]
 
 Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]

@@ -29,8 +29,6 @@ import numpy.typing as npt
 
 from raydist.bow.intrinsics import kernel, load64
 
-__all__ = ["BLOCK_SLACK", "decode", "unpack_docs", "unpack_tfs"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

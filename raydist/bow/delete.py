@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 
 from raydist.bow.build import clean
 from raydist.bow.index import KIND, BowIndex
-from raydist.bow.segment import Segment, SegmentWriter
-from raydist.data import idhash, store
+from raydist.bow.segment import Segment
+from raydist.bow.writing import SegmentWriter
+from raydist.data import idhash
+from raydist.data.store_reader import DocumentStore
+from raydist.data.store_writer import StoreWriter
 from raydist.errors import DataError
 from raydist.manifest import MANIFEST, disk_errors, fingerprint, read_manifest, write_json
-
-__all__ = ["delete_from_index"]
 
 Array = npt.NDArray[Any]
 
@@ -139,7 +140,7 @@ def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]
     """Writes a store of the documents that are kept."""
     assert index.store is not None
     shutil.rmtree(target, ignore_errors=True)
-    writer = store.StoreWriter(target)
+    writer = StoreWriter(target)
     row = size = 0
     for table in index.store.tables():
         left = table.filter(pa.array(keep[row : row + table.num_rows]))
@@ -148,6 +149,6 @@ def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]
         if left.num_rows:
             writer.append(left)
     writer.close()
-    with store.DocumentStore.open(target) as written:
+    with DocumentStore.open(target) as written:
         bytes_of = written.facts["bytes"]
     return {"store": target.name, "store_bytes": bytes_of, "text_bytes": size}

@@ -18,8 +18,6 @@ import numpy.typing as npt
 
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["GROUP", "find", "find_one", "measure", "pick", "put", "take"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -21,8 +21,6 @@ from raydist.bow.blocks import (
 )
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["add_list", "stream_list"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

@@ -16,8 +16,6 @@ from raydist.bow.intrinsics import kernel
 from raydist.bow.scoring import Collection, Scoring, Term
 from raydist.bow.segment import Segment
 
-__all__ = ["occurrences", "score_all", "term_postings"]
-
 Array = npt.NDArray[Any]
 
 

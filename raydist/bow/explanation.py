@@ -13,8 +13,6 @@ from raydist.bow.exhaustive import document_lengths, term_postings
 from raydist.bow.index import BowIndex
 from raydist.bow.scoring import Collection, Scoring, Term
 
-__all__ = ["Explanation", "Part", "explain"]
-
 Array = npt.NDArray[Any]
 
 

@@ -20,8 +20,6 @@ import numpy.typing as npt
 
 from raydist.errors import ArtifactError
 
-__all__ = ["CHUNK", "VERSION", "Files", "readonly", "seal"]
-
 Array = npt.NDArray[Any]
 
 CHUNK = 1 << 20

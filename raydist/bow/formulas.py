@@ -16,24 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "NORM_LENGTHS",
-    "atire_idf",
-    "bm25_saturation",
-    "bm25l_idf",
-    "bm25l_saturation",
-    "dirichlet_length",
-    "dirichlet_term",
-    "jelinek_mercer_term",
-    "lucene_idf",
-    "lucene_inverse",
-    "lucene_term",
-    "mean_length",
-    "norm_bytes",
-    "plus_idf",
-    "robertson_idf",
-]
-
 Array = npt.NDArray[Any]
 Float32 = np.float32
 

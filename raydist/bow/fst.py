@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from raydist.errors import DataError
 
-__all__ = ["build_fst"]
-
 _VERSION, _EMPTY, _NONE = 3, 0, 1
 _INDEXED = 32  # arcs from which on a node has a table by byte
 # The crate's bytes by frequency, which fit into a node's first byte; the first 62 of them.

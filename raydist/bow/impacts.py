@@ -10,8 +10,6 @@ import numpy.typing as npt
 from raydist.bow.blocks import FIRST, TFS, quantised, value_of
 from raydist.bow.intrinsics import kernel, load64
 
-__all__ = ["fill", "reached", "skips"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

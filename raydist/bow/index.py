@@ -15,12 +15,10 @@ import pyarrow.compute as pc
 
 from raydist.bow.formulas import mean_length
 from raydist.bow.segment import Segment
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.manifest import read_manifest
 from raydist.text.analyzer import Analyzer
-
-__all__ = ["KIND", "BowIndex", "encode_term"]
 
 Array = npt.NDArray[Any]
 

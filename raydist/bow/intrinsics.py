@@ -21,20 +21,6 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = [
-    "at_least_32",
-    "bits_of_float",
-    "clear_32",
-    "float_of_bits",
-    "inlined",
-    "kernel",
-    "load64",
-    "ones",
-    "prefetch",
-    "store64",
-    "trailing_zeros",
-]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -20,8 +20,6 @@ from raydist.bow.runs import Postings
 from raydist.bow.sorting import byte_order
 from raydist.text.analyzer import Analyzer
 
-__all__ = ["Inverter"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -83,8 +83,6 @@ from raydist.bow.workspace import (
     WEIGHTS,
 )
 
-__all__ = ["OVERFLOW", "ROOM", "UNCHECKED", "rank"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

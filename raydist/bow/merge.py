@@ -26,12 +26,12 @@ import pyarrow as pa
 from raydist.bow.files import readonly
 from raydist.bow.intrinsics import kernel
 from raydist.bow.runs import Run
-from raydist.bow.segment import SegmentWriter, concatenate
+from raydist.bow.segment import concatenate
 from raydist.bow.sorting import byte_order
+from raydist.bow.writing import SegmentWriter
 from raydist.log import Progress
-from raydist.shards import Split, Stats, shard_path, sharded_map
-
-__all__ = ["merge_runs", "plan_ranges"]
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
 
 Array = npt.NDArray[Any]
 Merged = tuple[pa.LargeBinaryArray, Array, Array, Array]

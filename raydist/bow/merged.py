@@ -15,8 +15,6 @@ import pyarrow.compute as pc
 
 from raydist.bow.index import BowIndex
 
-__all__ = ["Vocabulary", "merged_terms"]
-
 Array = npt.NDArray[Any]
 Slice = tuple[pa.LargeBinaryArray, Array, Array, Array]
 

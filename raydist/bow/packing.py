@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from raydist.bow.intrinsics import kernel, load64, store64
 
-__all__ = ["encode"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -25,8 +25,6 @@ from raydist.bow.blocks import (
 )
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["probe_list", "sweep_list"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

@@ -17,8 +17,6 @@ from raydist.bow.dictionary import find_one
 from raydist.bow.intrinsics import kernel
 from raydist.bow.workspace import BOOSTS, COUNTS, MOST_TERMS, NUMBERS, ROWS, WEIGHTS
 
-__all__ = ["prepare"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 F32 = np.float32

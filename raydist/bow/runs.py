@@ -22,8 +22,6 @@ from raydist.bow.files import readonly
 from raydist.bow.sorting import string_buffers
 from raydist.bow.writing import write
 
-__all__ = ["Postings", "Run", "write_run"]
-
 Array = npt.NDArray[Any]
 
 _HEADER, _DATA = "run.json", "run.bin"

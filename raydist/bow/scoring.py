@@ -16,8 +16,6 @@ import numpy.typing as npt
 from raydist.bow import formulas
 from raydist.errors import ConfigError
 
-__all__ = ["MODELS", "Collection", "Scoring", "Term"]
-
 Array = npt.NDArray[Any]
 
 MODELS = (

@@ -32,8 +32,6 @@ from raydist.bow.workspace import MOST_TERMS, PerThread
 from raydist.errors import ConfigError
 from raydist.records import RUN, Query, Run
 
-__all__ = ["BowRetriever"]
-
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
 

@@ -27,10 +27,8 @@ import pyarrow as pa
 
 from raydist.bow import codec, dictionary
 from raydist.bow.files import Files, readonly
-from raydist.bow.writing import PADDING, SegmentWriter, StringsWriter, finish, write
+from raydist.bow.writing import PADDING, StringsWriter, finish, write
 from raydist.errors import ArtifactError
-
-__all__ = ["Segment", "SegmentWriter", "concatenate"]
 
 Array = npt.NDArray[Any]
 

@@ -14,8 +14,6 @@ import pyarrow as pa
 from raydist.bow.files import readonly
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["byte_order", "string_buffers"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -16,13 +16,11 @@ import pyarrow.compute as pc
 
 from raydist.bow.invert import Inverter
 from raydist.bow.runs import write_run
-from raydist.bow.segment import SegmentWriter
-from raydist.data import store
+from raydist.bow.writing import SegmentWriter
 from raydist.data.rejects import Rejects
-from raydist.shards import Split, Stats
+from raydist.data.store_writer import StoreWriter
+from raydist.shard_files import Split, Stats
 from raydist.text.analyzer import Analyzer
-
-__all__ = ["LEAST_MEMORY", "Options", "Read", "SplitWorker", "limit_documents"]
 
 Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 """Reads a split as tables of the DOCUMENTS schema, noting skipped lines; must be picklable."""
@@ -103,7 +101,7 @@ class SplitWorker:
         target.mkdir(parents=True)
         options = self._options
         rejects = Rejects(target / "rejects.jsonl")
-        texts = store.StoreWriter(target / "store") if options.store else None
+        texts = StoreWriter(target / "store") if options.store else None
         stats: Stats = {"documents": 0, "bytes": 0, "empty": 0, "first_empty": None, "parts": []}
         inverter = Inverter(options.analyzer)
         for table in self._read(split, rejects):

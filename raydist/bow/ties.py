@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["TIES", "anserini_scores", "best"]
-
 Array = npt.NDArray[Any]
 
 TIES = ("docid", "external", "anserini")

@@ -17,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.bow.index import encode_term
-from raydist.bow.segment import SegmentWriter
+from raydist.bow.writing import SegmentWriter
 from raydist.errors import ConfigError, DataError
-
-__all__ = ["Vector", "are_vectors", "index_vectors", "read_vectors"]
 
 PathLike = str | os.PathLike[str]
 Vector = tuple[str, Mapping[str, float]]

@@ -25,8 +25,6 @@ from raydist.bow.blocks import (
 )
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["enter_window", "next_document"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32

@@ -15,8 +15,6 @@ from raydist.bow.files import readonly
 from raydist.bow.intrinsics import inlined, kernel
 from raydist.errors import DataError
 
-__all__ = ["list_bytes", "read_list", "read_records", "scan_messages", "write_records"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -19,34 +19,6 @@ from raydist.bow.codec import BLOCK_SLACK
 from raydist.text.analyzer import Analyzer
 from raydist.text.lexicon import Lexicon
 
-__all__ = [
-    "BEST_DOCS",
-    "BEST_SCORES",
-    "BINNED",
-    "BOOSTS",
-    "COUNTS",
-    "DOCS_OF",
-    "ENDS",
-    "EXACT",
-    "FOUND",
-    "HITS",
-    "KEYS",
-    "MASKS",
-    "MOST_TERMS",
-    "NUMBERS",
-    "ROWS",
-    "SPOTS",
-    "STATE",
-    "SUMS",
-    "TABLE",
-    "TFS_OF",
-    "TOPS",
-    "VALUE",
-    "WEIGHTS",
-    "PerThread",
-    "Workspace",
-]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -17,8 +17,6 @@ from raydist.bow.files import readonly, seal
 from raydist.bow.formulas import norm_bytes
 from raydist.bow.packing import encode
 
-__all__ = ["PADDING", "SegmentWriter", "StringsWriter", "finish", "write"]
-
 Array = npt.NDArray[Any]
 
 PADDING = bytes(16)

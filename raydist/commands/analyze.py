@@ -18,8 +18,6 @@ from raydist.config.base import Flags
 from raydist.errors import DataError
 from raydist.text.analyzer import Analyzer
 
-__all__ = ["Config", "run"]
-
 Config = AnalyzeConfig
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 
 from raydist.errors import ConfigError
 
-__all__ = ["candidates", "run_words"]
-
 _SCRIPTS = {
     "bash": """_raydist() {
   local IFS=$'\\n'

@@ -26,9 +26,7 @@ from raydist.config.convert import ConvertConfig
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.data.store import DocumentStore
-
-__all__ = ["Config", "run"]
+    from raydist.data.store_reader import DocumentStore
 
 Config = ConvertConfig
 
@@ -193,7 +191,7 @@ def _stores(
     import pyarrow as pa
 
     from raydist.data.readers import read_documents, read_queries
-    from raydist.data.store import DocumentStore
+    from raydist.data.store_reader import DocumentStore
     from raydist.records import DOCUMENTS
 
     documents = queries = None

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from raydist.training.sets import SetPlan
     from raydist.training.targets import Retarget
 
-__all__ = ["Config", "run"]
-
 Config = DistillConfig
 
 

@@ -19,8 +19,6 @@ from raydist.commands.checks.places import check_storage, check_tracking
 from raydist.config.base import Flags
 from raydist.config.doctor import DoctorConfig
 
-__all__ = ["Config", "run"]
-
 Config = DoctorConfig
 
 _QWEN3 = {"Qwen3-Reranker-0.6B": 0.6, "-4B": 4.0, "-8B": 8.2}  # parameters, billions

@@ -14,9 +14,7 @@ from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.errors import ConfigError
 from raydist.manifest import Output
-from raydist.shards import Split
-
-__all__ = ["Config", "run"]
+from raydist.shard_files import Split
 
 Config = EmbedConfig
 _SPLIT_BYTES = (256 << 10, 4 << 20)
@@ -27,8 +25,9 @@ _SPLITS = (64, 4096)
 
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if asked for, and the manifest."""
-    from raydist.data.readers import fingerprint, plan_splits
+    from raydist.data.readers import fingerprint
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
+    from raydist.data.splits import plan_splits
     from raydist.dense.embed import describe_model, embed_corpus, opened
     from raydist.dense.vectors import KIND
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from raydist.evaluation.dashboard import Evaluated
     from raydist.records import Qrels, Run
 
-__all__ = ["Config", "names", "run"]
-
 Config = EvaluateConfig
 KIND = "evaluation"
 

@@ -21,8 +21,6 @@ from raydist.manifest import Output
 if TYPE_CHECKING:
     from raydist.export.provenance import Provenance
 
-__all__ = ["Config", "run"]
-
 Config = ExportConfig
 KIND = "model"
 
@@ -113,7 +111,8 @@ def _register(
     config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
 ) -> None:
     from raydist.evaluation.follower import read_state
-    from raydist.evaluation.tracking import promote, resolve_uri
+    from raydist.evaluation.promotion import promote
+    from raydist.evaluation.tracking import resolve_uri
 
     assert about.run is not None  # `_values_of` wants a run
     uri = resolve_uri(config.tracking.uri, about.run.parent)

@@ -11,8 +11,6 @@ from raydist.config.base import Block
 from raydist.config.schema import reference
 from raydist.errors import ConfigError
 
-__all__ = ["run_words", "show"]
-
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Prints the keys of the verbs that are named, or of all."""

@@ -21,9 +21,7 @@ from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.errors import ConfigError
 from raydist.manifest import Output
-from raydist.shards import Split
-
-__all__ = ["KIND", "Config", "run"]
+from raydist.shard_files import Split
 
 Config = IndexConfig
 KIND = "bow-index"
@@ -34,8 +32,9 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.append import append_to_index
     from raydist.bow.build import build_index, clean
     from raydist.bow.segment import Segment
-    from raydist.data.readers import fingerprint, plan_splits
+    from raydist.data.readers import fingerprint
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
+    from raydist.data.splits import plan_splits
 
     if config.delete is not None:
         _delete(config, config.delete, flags)

@@ -19,8 +19,6 @@ from raydist.config.base import Flags
 from raydist.config.loadtest import LoadConfig
 from raydist.errors import JobError
 
-__all__ = ["Config", "run"]
-
 Config = LoadConfig
 _DOCUMENTS = 10_000
 

@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from raydist.data.mining import Rules
-    from raydist.data.store import DocumentStore
+    from raydist.data.store_reader import DocumentStore
     from raydist.records import Qrels
-
-__all__ = ["Config", "run"]
 
 Config = MineConfig
 _DEPTH = 1000
@@ -212,7 +210,8 @@ def _store(
     """Opens the index's texts, or puts those that are needed from the corpus into a store."""
     from raydist.data.mining import wanted_ids
     from raydist.data.readers import read_documents
-    from raydist.data.store import DocumentStore, needed_texts
+    from raydist.data.store import needed_texts
+    from raydist.data.store_reader import DocumentStore
 
     if config.corpus is None:
         return DocumentStore.open(_stored(config))

@@ -24,9 +24,8 @@ from raydist.config.base import Flags
 from raydist.config.load import load
 from raydist.config.quickstart import QuickstartConfig
 from raydist.data.docstrings import Entry
-from raydist.shards import Split, Stats, shard_path, sharded_map
-
-__all__ = ["Config", "run"]
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
 
 Config = QuickstartConfig
 _MODULES = 100  # per split

@@ -23,8 +23,6 @@ from raydist.errors import ConfigError, DataError, RaydistError
 from raydist.manifest import Output
 from raydist.records import Query, Run
 
-__all__ = ["Config", "finish", "reranker_fingerprint", "run", "score_run"]
-
 Config = RerankConfig
 
 
@@ -144,7 +142,7 @@ def _check_queries(run: Run, queries: list[Query], config: Reranking) -> None:
 
 def _check_texts(config: Reranking) -> None:
     if config.corpus is not None:
-        from raydist.data.readers import plan_splits
+        from raydist.data.splits import plan_splits
 
         plan_splits(config.corpus.paths, format=config.corpus.format)
     elif config.index is not None:

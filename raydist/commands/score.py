@@ -17,8 +17,6 @@ from raydist.config.base import Flags
 from raydist.config.score import ScoreConfig
 from raydist.records import Run
 
-__all__ = ["Config", "run"]
-
 Config = ScoreConfig
 
 

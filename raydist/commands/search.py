@@ -24,8 +24,6 @@ from raydist.errors import ConfigError
 from raydist.manifest import disk_errors
 from raydist.records import RUN, Run
 
-__all__ = ["Config", "run"]
-
 Config = SearchConfig
 _FEW = 10  # documents at the prompt
 

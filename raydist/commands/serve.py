@@ -28,8 +28,6 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, JobError
 from raydist.manifest import read_manifest
 
-__all__ = ["Config", "run"]
-
 Config = ServeConfig
 
 

@@ -26,8 +26,6 @@ from raydist.commands.submitting.files import check_travels, package_files
 from raydist.commands.submitting.follow import Follower
 from raydist.errors import ConfigError, JobError
 
-__all__ = ["run_words", "submit_files"]
-
 _DEFAULT = "http://127.0.0.1:8265"
 
 

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from raydist import log
 from raydist.errors import ConfigError
 
-__all__ = ["run_words"]
-
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Replays the folders that are named."""

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from raydist.training.sets import SetPlan
     from raydist.training.targets import Retarget
 
-__all__ = ["Config", "run"]
-
 Config = TrainConfig
 
 _FOR_UNIT_VECTORS = 0.2

@@ -11,8 +11,6 @@ from raydist.config.base import Block
 if TYPE_CHECKING:
     from raydist.text.analyzer import Analyzer
 
-__all__ = ["AnalyzeConfig", "AnalyzerConfig", "StopWords"]
-
 
 def _words(value: Any) -> Any:
     """Reads `default`, `none`, or words parted by commas."""

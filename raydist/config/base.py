@@ -12,8 +12,6 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-__all__ = ["Block", "Bytes", "Flags", "FromScalar", "Verb", "execution", "parse_bytes"]
-
 _UNITS = {"": 1, "b": 1}
 for _i, _u in enumerate("kmgt", 1):
     _UNITS |= {_u: 1024**_i, f"{_u}ib": 1024**_i, f"{_u}b": 1000**_i}

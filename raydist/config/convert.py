@@ -10,8 +10,6 @@ from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Verb
 from raydist.config.data import CorpusSource, QrelsSource, QueriesSource
 
-__all__ = ["ConvertConfig"]
-
 
 class ConvertConfig(Verb):
     """Converts runs, samples and indexes."""

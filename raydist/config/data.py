@@ -11,18 +11,6 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from raydist.config.base import Block, execution
 
-__all__ = [
-    "CorpusSource",
-    "Fields",
-    "Format",
-    "Paths",
-    "QrelsSource",
-    "QueriesSource",
-    "RunSource",
-    "TextFields",
-    "split_paths",
-]
-
 
 def split_paths(value: Any) -> Any:
     """Cuts text at commas that are outside brackets and braces; other types are left alone."""

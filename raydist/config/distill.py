@@ -11,8 +11,6 @@ from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_loss
 from raydist.config.model import ModelConfig, RerankerModelConfig, check_precision
 from raydist.config.training import TrainingConfig
 
-__all__ = ["BiEncoderStudent", "CrossEncoderStudent", "DistillConfig", "Listwise", "Negatives"]
-
 Output = Literal["real", "log_prob", "prob"]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from raydist.config.base import Block
 
-__all__ = ["DoctorConfig"]
-
 
 class DoctorConfig(Block):
     """What to check beyond this machine."""

@@ -10,8 +10,6 @@ from raydist.config.base import Block, Bytes, Verb, execution
 from raydist.config.data import CorpusSource
 from raydist.config.model import EncoderSource
 
-__all__ = ["AnnConfig", "EmbedConfig"]
-
 
 class AnnConfig(Block):
     """An approximate FAISS index beside the vectors."""

@@ -10,8 +10,6 @@ from raydist.config.base import Verb, execution
 from raydist.config.data import Paths, QrelsSource
 from raydist.config.tracking import Tracking
 
-__all__ = ["EvaluateConfig"]
-
 
 class EvaluateConfig(Verb):
     """Measure runs against judgements, and compare them."""

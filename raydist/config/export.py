@@ -7,8 +7,6 @@ from pydantic import Field
 from raydist.config.base import Verb, execution
 from raydist.config.tracking import Tracking
 
-__all__ = ["ExportConfig"]
-
 
 class ExportConfig(Verb):
     """Writes a Hugging Face folder with its model card."""

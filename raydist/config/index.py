@@ -10,8 +10,6 @@ from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Bytes, Verb, execution
 from raydist.config.data import CorpusSource
 
-__all__ = ["IndexConfig"]
-
 
 class IndexConfig(Verb):
     """Builds a bag-of-words index of a corpus."""

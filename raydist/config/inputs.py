@@ -10,8 +10,6 @@ from typing import Any
 
 from raydist.config.base import Block
 
-__all__ = ["contents"]
-
 
 def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
     """Returns fingerprints of what a configuration names and what is there.

@@ -20,8 +20,6 @@ from raydist.config.base import Block
 from raydist.config.schema import Shape, child, keys
 from raydist.errors import ConfigError
 
-__all__ = ["load", "merge", "parse_arguments", "read_yaml"]
-
 B = TypeVar("B", bound=Block)
 
 

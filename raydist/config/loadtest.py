@@ -10,8 +10,6 @@ from raydist.config.base import Block
 from raydist.config.data import CorpusSource, QueriesSource
 from raydist.config.tracking import Tracking
 
-__all__ = ["LoadConfig"]
-
 
 class LoadConfig(Block):
     """Measures a running service under a bounded load."""

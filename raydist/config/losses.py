@@ -13,24 +13,6 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Block, FromScalar, execution
 
-__all__ = [
-    "AdrMse",
-    "BiIR",
-    "Distillation",
-    "DistillationLoss",
-    "InfoNCE",
-    "LambdaLoss",
-    "ListInfoNCE",
-    "ListNet",
-    "ListwiseSoftmaxCE",
-    "Loss",
-    "MarginMsePairs",
-    "RankNet",
-    "Target",
-    "TargetConfig",
-    "check_losses",
-]
-
 Scope = Literal["in_batch", "cross_device", "no_in_batch"]
 
 

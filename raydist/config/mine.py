@@ -10,8 +10,6 @@ from raydist.config.base import Verb, execution
 from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource
 from raydist.config.reranker import RerankerConfig
 
-__all__ = ["MineConfig"]
-
 
 class MineConfig(Verb):
     """Write training samples with hard negatives."""

@@ -8,15 +8,6 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Block, execution
 
-__all__ = [
-    "EncoderSource",
-    "LoraConfig",
-    "ModelConfig",
-    "RerankerModelConfig",
-    "ScratchConfig",
-    "check_precision",
-]
-
 
 class ScratchConfig(Block):
     """A model from nothing: a WordPiece vocabulary trained on the data and a random BERT."""

@@ -9,8 +9,6 @@ from pydantic import Field
 from raydist.config.base import Block, execution
 from raydist.config.data import Paths
 
-__all__ = ["QuickstartConfig"]
-
 
 class QuickstartConfig(Block):
     """Index, search and measure a small corpus that needs no download."""

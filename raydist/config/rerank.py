@@ -10,8 +10,6 @@ from raydist.config.base import Verb, execution
 from raydist.config.data import CorpusSource, QueriesSource, RunSource
 from raydist.config.reranker import RerankerConfig
 
-__all__ = ["RerankConfig", "Reranking"]
-
 
 class Reranking(Verb):
     """What `rerank` and `score` have in common."""

@@ -16,18 +16,6 @@ from raydist.config.base import Block, FromScalar, execution
 from raydist.models.packaged import packaged
 from raydist.rerank.released import PREFIX, RELEASED, SUFFIX, TASK
 
-__all__ = [
-    "BiEncoderReranking",
-    "Bm25Reranking",
-    "CrossEncoderReranking",
-    "Qwen3Reranking",
-    "RegisteredReranking",
-    "RerankerConfig",
-    "ServedRerankerConfig",
-    "reranker_from_scalar",
-    "settled",
-]
-
 _KINDS = ("bm25", "cross_encoder", "qwen3", "biencoder")
 
 

@@ -16,8 +16,6 @@ from pydantic_core import PydanticUndefined
 
 from raydist.config.base import Block, FromScalar
 
-__all__ = ["Row", "Shape", "child", "keys", "reference", "shape_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:

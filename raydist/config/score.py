@@ -7,8 +7,6 @@ from typing import Literal
 from raydist.config.rerank import Reranking
 from raydist.config.reranker import RerankerConfig
 
-__all__ = ["ScoreConfig"]
-
 
 class ScoreConfig(Reranking):
     """Scores a run's documents with a teacher, for distillation."""

@@ -9,8 +9,6 @@ from pydantic import Field, model_validator
 from raydist.config.base import Block, Verb, execution
 from raydist.config.data import Paths, QueriesSource
 
-__all__ = ["Bm25", "Fusion", "Interpolate", "QueryLikelihood", "Rrf", "Scoring", "SearchConfig"]
-
 
 class Bm25(Block):
     """BM25 and its variants; the default is Lucene's, to the last bit."""

@@ -14,8 +14,6 @@ from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig
 from raydist.config.search import Bm25, Fusion, Rrf, Scoring
 from raydist.serving.limits import MOST_ENTRIES
 
-__all__ = ["LimitsConfig", "ReplicasConfig", "ServeConfig"]
-
 
 class LimitsConfig(Block):
     """What one request, and all together, may ask for."""

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from raydist.config.base import Block, execution
 
-__all__ = ["Tracking"]
-
 
 class Tracking(Block):
     """Tracking by MLflow: `tracking=none` keeps the local record alone, `tracking=URI` sets it."""

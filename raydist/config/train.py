@@ -8,8 +8,6 @@ from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetCon
 from raydist.config.model import ModelConfig, check_precision
 from raydist.config.training import TrainingConfig
 
-__all__ = ["TrainConfig"]
-
 
 class TrainConfig(TrainingConfig):
     """A bi-encoder trained by contrast, with or without a teacher."""

@@ -12,9 +12,6 @@ from raydist.config.losses import Distillation, Loss
 from raydist.config.tracking import Tracking
 from raydist.config.validation import Validation
 
-__all__ = ["CacheConfig", "CheckpointConfig", "DataConfig", "DeepSpeedConfig", "OptimConfig"]
-__all__ += ["TrainingConfig"]
-
 
 class DataConfig(Block):
     """One data set of training samples."""

@@ -10,8 +10,6 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from raydist.config.base import Block, execution
 from raydist.config.data import CorpusSource, QrelsSource, QueriesSource, RunSource
 
-__all__ = ["Aggregate", "DenseRetriever", "Listener", "RunReranker", "Validation"]
-
 
 class DenseRetriever(Block):
     """Exact search over the corpus with the model that is being trained."""

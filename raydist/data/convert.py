@@ -19,25 +19,16 @@ import pyarrow.parquet as pq
 
 from raydist import log
 from raydist.data.convert_samples import SampleForm, sample_record
+from raydist.data.files import PathLike, head
 from raydist.data.ids import IdList, filter_documents
 from raydist.data.readers import read_run
 from raydist.data.samples import StoredTexts
 from raydist.data.samples_formats import FORMATS, sniff
 from raydist.data.samples_judged import LeftOut, samples_of
-from raydist.data.sources import PathLike, expand, head
-from raydist.data.store import DocumentStore
+from raydist.data.sources import expand
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
-
-__all__ = [
-    "convert_run",
-    "kind_of",
-    "rerank_lines",
-    "run_samples",
-    "store_of",
-    "write_lines",
-    "write_run",
-]
 
 
 def kind_of(path: PathLike) -> Literal["run", "samples"]:

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from raydist import log
+from raydist.data.files import PathLike, compression_of, read_blocks
 from raydist.data.samples import StoredTexts
 from raydist.data.samples_formats import FORMATS, sniff
-from raydist.data.sources import PathLike, compression_of, expand, read_blocks
-from raydist.data.store import DocumentStore
+from raydist.data.sources import expand
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Run, Sample
-
-__all__ = ["SampleForm", "convert_samples", "run_of_samples", "sample_record"]
 
 SampleForm = Literal["flagembedding", "tevatron", "rerank"]
 

@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from raydist.data.sources import PathLike
+from raydist.data.files import PathLike
 from raydist.errors import DataError
-
-__all__ = ["PREFIX", "Entry", "cached", "collect", "extract", "modules", "write"]
 
 PREFIX = "docstrings:"
 """Begins the pseudo path `docstrings:`; `docstrings:numpy+scipy` takes packages as well."""

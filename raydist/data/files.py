@@ -16,19 +16,6 @@ import pyarrow.fs as pafs
 
 from raydist.errors import DataError
 
-__all__ = [
-    "BLOCK_BYTES",
-    "PathLike",
-    "Paths",
-    "compression_of",
-    "filesystem",
-    "head",
-    "is_uri",
-    "open_input",
-    "read_blocks",
-    "read_text",
-]
-
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 
-from raydist.data.sources import head
+from raydist.data.files import head
 from raydist.errors import DataError
-
-__all__ = ["FORMATS", "SUFFIXES", "detect"]
 
 FORMATS = ("jsonl", "tsv", "parquet", "trec")
 

@@ -11,8 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Duplicates", "find", "find_duplicates", "hash_ids", "order_of"]
-
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads nearby ids
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)

@@ -12,11 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist import log
-from raydist.data.sources import PathLike, read_text
+from raydist.data.files import PathLike, read_text
 from raydist.errors import DataError
 from raydist.records import Qrels, Query
-
-__all__ = ["IdList", "Missing", "Order", "filter_documents", "filter_qrels", "filter_queries"]
 
 Missing = Literal["error", "warn", "ignore"]
 Order = Literal["source", "list"]

@@ -11,8 +11,6 @@ import pyarrow as pa
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query
 
-__all__ = ["PREFIX", "documents", "is_dataset", "pairs", "qrels", "queries", "splits"]
-
 PREFIX = "irds:"
 
 _SPLIT_DOCS = 100_000

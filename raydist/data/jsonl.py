@@ -14,29 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from raydist.data.files import read_blocks
 from raydist.data.jsonl_line import (
-    ID_NAMES,
-    TEXT_NAMES,
-    TITLE_NAMES,
     Columns,
     parse_text,
-    sniff,
 )
 from raydist.data.rejects import BadLines, utf8_problem
-from raydist.data.sources import read_blocks
 from raydist.records import DOCUMENTS
-
-__all__ = [
-    "ID_NAMES",
-    "TEXT_NAMES",
-    "TITLE_NAMES",
-    "Columns",
-    "is_utf8",
-    "parse_block",
-    "parse_line",
-    "read",
-    "sniff",
-]
 
 _BOM = b"\xef\xbb\xbf"
 _LEAF = 32

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from raydist.data.files import head
 from raydist.data.rejects import utf8_problem
-from raydist.data.sources import head
 from raydist.errors import DataError
-
-__all__ = ["ID_NAMES", "TEXT_NAMES", "TITLE_NAMES", "Columns", "parse_text", "sniff"]
 
 ID_NAMES = ("_id", "id", "doc_id", "docid", "docno", "pid", "query_id", "qid")
 TITLE_NAMES = ("title",)

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from raydist.data.files import PathLike, compression_of, read_blocks, read_text
 from raydist.data.parquet import read_table
-from raydist.data.sources import PathLike, compression_of, expand, read_blocks, read_text
+from raydist.data.sources import expand
 from raydist.errors import DataError
 from raydist.records import RUN, Run
-
-__all__ = ["parse_qrels", "parse_run"]
 
 _QRELS_FORMS = {3: (0, 1, 2), 4: (0, 2, 3)}
 _HEADER = re.compile(r"(?i)(query[-_]?id|qid)\s")

@@ -19,8 +19,6 @@ import numpy as np
 
 from raydist.records import Qrels, Run
 
-__all__ = ["Mined", "Rules", "Teacher", "Texts", "limit_of", "mine", "record", "wanted_ids"]
-
 Texts = Callable[[Sequence[str]], Sequence[str | None]]
 """Returns the text of each document, None for one that the corpus does not have."""
 

@@ -9,13 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from raydist.data.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES
+from raydist.data.files import open_input
+from raydist.data.jsonl_line import ID_NAMES, TEXT_NAMES, TITLE_NAMES
 from raydist.data.rejects import BadLines
-from raydist.data.sources import open_input
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
-
-__all__ = ["columns_of", "read", "read_table", "row_groups"]
 
 _BATCH_ROWS = 16384
 

@@ -15,8 +15,6 @@ import pyarrow as pa
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Document, Query
 
-__all__ = ["DocumentsProcessor", "QueriesProcessor", "chain", "process_texts"]
-
 TextsCallable = Callable[[Sequence[str]], Sequence[str]]
 RecordsCallable = Callable[[Sequence[Any]], Sequence[Any]]
 

@@ -14,26 +14,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from raydist.data import irds, jsonl, parquet, sources, trec, tsv
+from raydist.data import irds, jsonl, jsonl_line, parquet, sources, trec, tsv
+from raydist.data.files import PathLike, Paths
 from raydist.data.formats import SUFFIXES, detect
 from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
 from raydist.data.judgements import parse_qrels, parse_run
 from raydist.data.rejects import BadLines, Rejects
-from raydist.data.sources import PathLike, Paths, expand
+from raydist.data.sources import expand
 from raydist.data.splits import made, plan_file, plan_splits, several, shown
 from raydist.errors import DataError
 from raydist.records import Qrels, Query, Run
-
-__all__ = [
-    "OnBad",
-    "fingerprint",
-    "plan_splits",
-    "read_documents",
-    "read_qrels",
-    "read_queries",
-    "read_run",
-    "read_split",
-]
 
 OnBad = Literal["error", "skip"]
 Ids = IdList | PathLike | Iterable[str]
@@ -85,7 +75,7 @@ def read_split(
             path, start, stop, compression=compression, layout=layout, bad=bad, replace=replace
         )
     else:
-        columns = jsonl.sniff(path, fields)
+        columns = jsonl_line.sniff(path, fields)
         tables = jsonl.read(
             path, start, stop, compression=compression, columns=columns, bad=bad, replace=replace
         )

@@ -7,10 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 from raydist import log
-from raydist.data.sources import PathLike, read_blocks
+from raydist.data.files import PathLike, read_blocks
 from raydist.errors import DataError
-
-__all__ = ["BadLines", "Rejects", "utf8_problem"]
 
 
 class Rejects:

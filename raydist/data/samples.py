@@ -17,11 +17,9 @@ from typing import Any
 import numpy as np
 
 from raydist.data.samples_formats import FORMATS, Texts
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import Sample
-
-__all__ = ["FACTS", "LINES", "SampleFacts", "SampleSet", "StoredTexts"]
 
 FACTS = "facts.json"
 LINES = "lines.npy"

@@ -10,26 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = [
-    "QueryTexts",
-    "answers_of",
-    "both_scores",
-    "cells_of",
-    "filled",
-    "id_of",
-    "ids_of",
-    "is_number",
-    "list_of",
-    "number_of",
-    "numbers_of",
-    "optional_text",
-    "passages_of",
-    "query_of",
-    "record_of",
-    "text_of",
-    "texts_of",
-]
-
 
 class QueryTexts(Protocol):
     """Where query ids become texts."""

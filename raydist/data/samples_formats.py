@@ -40,8 +40,6 @@ from raydist.data.samples_fields import (
 )
 from raydist.records import Sample
 
-__all__ = ["FORMATS", "Texts", "overrides", "sniff"]
-
 
 class Texts(Protocol):
     """Where ids become texts."""

@@ -10,13 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.data.files import compression_of, read_blocks
 from raydist.data.samples_fields import number_of, record_of
-from raydist.data.sources import compression_of, read_blocks
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
-
-__all__ = ["LeftOut", "judge_lists", "samples_of"]
 
 
 class LeftOut(Counter[str]):

@@ -20,8 +20,6 @@ from raydist.data.samples_sources import Input, find_source, input_key
 from raydist.manifest import fingerprint as hash_of
 from raydist.manifest import write_json
 
-__all__ = ["prepare"]
-
 
 def prepare(
     path: str | os.PathLike[str] | Sequence[str],

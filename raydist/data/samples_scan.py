@@ -15,17 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from raydist.data.files import compression_of, read_blocks
 from raydist.data.rejects import Rejects
 from raydist.data.samples import LINES, SampleFacts, StoredTexts
 from raydist.data.samples_formats import FORMATS, Texts, overrides, sniff
 from raydist.data.samples_sources import Source
-from raydist.data.sources import compression_of, read_blocks
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.log import Progress, size
 from raydist.records import Sample
-
-__all__ = ["scan"]
 
 _REJECTS = "rejects.jsonl"
 _MOST = 64  # counts of negatives from here on are one class

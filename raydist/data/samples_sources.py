@@ -17,16 +17,15 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.data import docstrings, irds
+from raydist.data.files import head
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.samples_judged import LeftOut, judge_lists, samples_of
-from raydist.data.sources import expand, fingerprint, head
-from raydist.data.store import DocumentStore
+from raydist.data.sources import expand, fingerprint
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.log import Progress
 from raydist.manifest import fingerprint as hash_of
 from raydist.records import DOCUMENTS
-
-__all__ = ["Input", "Source", "find_source", "input_key"]
 
 _SUFFIXES = (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec")
 

@@ -15,34 +15,11 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from raydist.data.files import (
-    BLOCK_BYTES,
-    PathLike,
     Paths,
-    compression_of,
     filesystem,
-    head,
-    is_uri,
     open_input,
-    read_blocks,
-    read_text,
 )
 from raydist.errors import DataError
-
-__all__ = [
-    "BLOCK_BYTES",
-    "InputFile",
-    "PathLike",
-    "Paths",
-    "compression_of",
-    "expand",
-    "filesystem",
-    "fingerprint",
-    "head",
-    "is_uri",
-    "open_input",
-    "read_blocks",
-    "read_text",
-]
 
 _SAMPLE_BYTES = 64 << 10
 _SAMPLES = 64

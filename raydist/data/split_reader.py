@@ -15,8 +15,6 @@ from raydist import log
 from raydist.data.ids import IdList, Missing, filter_documents
 from raydist.data.readers import read_split
 
-__all__ = ["collect_rejects", "read_kept", "report_absent"]
-
 
 def read_kept(
     arguments: Mapping[str, Any],

@@ -9,11 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from raydist.data import docstrings, irds, parquet, trec
+from raydist.data.files import Paths, compression_of, is_uri, open_input
 from raydist.data.formats import SUFFIXES, detect
-from raydist.data.sources import InputFile, Paths, compression_of, expand, is_uri, open_input
+from raydist.data.sources import InputFile, expand
 from raydist.errors import DataError
-
-__all__ = ["made", "plan_file", "plan_splits", "several", "shown"]
 
 _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 

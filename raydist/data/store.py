@@ -18,11 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.data.store_join import concatenate
 from raydist.data.store_reader import DocumentStore
-from raydist.data.store_writer import StoreWriter
-
-__all__ = ["DocumentStore", "StoreWriter", "concatenate", "needed_texts"]
 
 
 def needed_texts(doc_ids: Iterable[str], tables: Iterable[pa.Table], folder: Path) -> Path:

@@ -14,20 +14,6 @@ import pyarrow as pa
 
 from raydist.data import idhash
 
-__all__ = [
-    "FORMAT",
-    "PART",
-    "ROW",
-    "STORED",
-    "VERSION",
-    "Codec",
-    "checksum",
-    "id_array",
-    "save_array",
-    "seal",
-    "write_index",
-]
-
 Codec = Literal["lz4", "zstd", "none"]
 
 FORMAT = "raydist-document-store"

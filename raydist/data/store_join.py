@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from raydist.data.sources import PathLike
+from raydist.data.files import PathLike
 from raydist.data.store_files import PART, ROW, save_array, seal, write_index
 from raydist.data.store_reader import DocumentStore
-
-__all__ = ["concatenate"]
 
 
 def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:

@@ -13,13 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.data import idhash
-from raydist.data.sources import PathLike
+from raydist.data.files import PathLike
 from raydist.data.store_files import FORMAT, ROW, STORED, VERSION, Codec, checksum, id_array
 from raydist.data.store_writer import StoreWriter
 from raydist.errors import ArtifactError
 from raydist.records import DOCUMENTS, Document
-
-__all__ = ["DocumentStore"]
 
 
 class DocumentStore:

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydist.data.sources import PathLike
+from raydist.data.files import PathLike
 from raydist.data.store_files import STORED, Codec, save_array, seal, write_index
-
-__all__ = ["StoreWriter"]
 
 _BLOCK_BYTES = 64 << 10
 _FIRST_PART = "00000.arrow"

@@ -8,12 +8,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+from raydist.data.files import head, read_blocks, read_text
 from raydist.data.rejects import BadLines, utf8_problem
-from raydist.data.sources import head, read_blocks, read_text
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query
-
-__all__ = ["TOPIC_FIELDS", "end_of_record", "parse_document", "parse_topics", "read"]
 
 TOPIC_FIELDS = ("title", "desc", "narr")
 

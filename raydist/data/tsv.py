@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.data.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES, is_utf8
+from raydist.data.files import head, read_blocks
+from raydist.data.jsonl import is_utf8
+from raydist.data.jsonl_line import ID_NAMES, TEXT_NAMES, TITLE_NAMES
 from raydist.data.rejects import BadLines, utf8_problem
-from raydist.data.sources import head, read_blocks
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
-
-__all__ = ["Layout", "parse_block", "read", "sniff"]
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -23,9 +23,8 @@ from raydist.dense.exact import exact_search
 from raydist.dense.vectors import SHARDS, VectorShards
 from raydist.errors import ArtifactError, ConfigError
 from raydist.manifest import fingerprint, write_json
-from raydist.shards import Split, Stats, Work, shard_path, sharded_map
-
-__all__ = ["AnnIndex", "AnnKind", "build_ann"]
+from raydist.shard_files import Split, Stats, Work, shard_path
+from raydist.shards import sharded_map
 
 AnnKind = Literal["hnsw", "ivf_pq"]
 FOLDER = "ann"

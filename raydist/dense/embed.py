@@ -25,9 +25,8 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows
 from raydist.models.fingerprint import model_fingerprint
 from raydist.models.preparation import check, prepare
-from raydist.shards import Split, Stats, Work, shard_path, sharded_map
-
-__all__ = ["default_dtype", "describe_model", "embed_corpus", "opened", "windows_of"]
+from raydist.shard_files import Split, Stats, Work, shard_path
+from raydist.shards import sharded_map
 
 _WINDOW_CHARACTERS = 8 << 20
 

@@ -13,8 +13,6 @@ import torch
 
 from raydist.dense.vectors import VectorShards
 
-__all__ = ["exact_search", "merge_top", "top_of_block"]
-
 BLOCK = 8192
 
 

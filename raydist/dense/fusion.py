@@ -18,8 +18,6 @@ import pyarrow.compute as pc
 from raydist.errors import ConfigError
 from raydist.records import RUN, Run
 
-__all__ = ["Normalization", "fuse", "interpolate", "reciprocal_rank"]
-
 Normalization = Literal["minmax", "z", "none"]
 
 

@@ -25,8 +25,6 @@ from raydist.models.fingerprint import model_fingerprint
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 
-__all__ = ["DenseAmong", "DenseRetriever"]
-
 QUERIES = 256
 
 

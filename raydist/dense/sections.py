@@ -19,8 +19,6 @@ import pyarrow as pa
 from raydist.errors import ArtifactError
 from raydist.manifest import fingerprint, write_json
 
-__all__ = ["Section", "open_sections", "seal"]
-
 
 class Section:
     """A part of a mapped file, compared with its checksum once."""

@@ -22,17 +22,6 @@ from raydist.dense.sections import Section, open_sections, seal
 from raydist.errors import ArtifactError, ConfigError
 from raydist.manifest import read_manifest
 
-__all__ = [
-    "KIND",
-    "PRECISIONS",
-    "Precision",
-    "VectorShards",
-    "VectorWriter",
-    "decode",
-    "encode",
-    "vector_schema",
-]
-
 KIND = "vectors"
 SHARDS = "shards"
 FILE = "vectors.arrow"

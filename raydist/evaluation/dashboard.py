@@ -15,8 +15,6 @@ from raydist.evaluation.mirror import Mirror
 from raydist.evaluation.report import Report, per_query, report, shown
 from raydist.records import Qrels, Run
 
-__all__ = ["Evaluated", "draw", "record_evaluation", "record_report", "record_validation"]
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:

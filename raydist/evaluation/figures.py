@@ -18,18 +18,6 @@ from raydist.records import Qrels, Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "RECALL_LEVELS",
-    "box_plot",
-    "differences",
-    "recall_precision",
-    "recall_precision_values",
-    "save",
-    "score_histogram",
-    "split_scores",
-    "wins_and_losses",
-]
-
 RECALL_LEVELS = tuple(i / 10 for i in range(11))
 # Okabe and Ito's colours, told apart by colour-blind readers as well.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")

@@ -20,8 +20,6 @@ from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
 from raydist.evaluation.names import metric_name
 from raydist.log import say, warn
 
-__all__ = ["STATE", "Follower", "Refused", "Store", "Value", "read_state"]
-
 STATE = "tracking.json"
 _CHUNK = 500  # values of one request
 

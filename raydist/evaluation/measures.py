@@ -19,8 +19,6 @@ import numpy as np
 from raydist.errors import ConfigError, DataError
 from raydist.records import Qrels, Run
 
-__all__ = ["Evaluation", "Interval", "better", "direction", "evaluate", "interval", "parse"]
-
 Ties = Literal["score", "rank"]
 _NOT_A_QUALITY = {"NumQ", "NumRel"}  # counts of the qrels, whatever the run
 _SHORT = re.compile(r"(P|R|RR|AP|nDCG|Success|Judged|ERR|RBP|SDCG)_?(\d+)$")

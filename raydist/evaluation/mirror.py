@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["EVENTS", "METRICS", "Mirror", "lines_of", "read_lines", "to_json"]
-
 METRICS = "metrics.jsonl"
 EVENTS = "tracking.jsonl"
 

@@ -18,16 +18,6 @@ from raydist.errors import JobError
 from raydist.evaluation.follower import Refused, Value
 from raydist.evaluation.names import metric_name
 
-__all__ = [
-    "MlflowStore",
-    "connect",
-    "create_run",
-    "download",
-    "give_up",
-    "mlflow_errors",
-    "read_artifact",
-]
-
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
 _BATCH = 100  # parameters or tags of one request, MLflow's limit

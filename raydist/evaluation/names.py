@@ -7,8 +7,6 @@ from collections.abc import Iterable
 
 from raydist.errors import ConfigError
 
-__all__ = ["metric_name", "metric_names"]
-
 _ILLEGAL = re.compile(r"[^\w./: -]")
 
 

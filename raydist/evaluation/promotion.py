@@ -15,8 +15,6 @@ from raydist.evaluation.names import metric_name
 from raydist.evaluation.provenance import facts
 from raydist.evaluation.significance import compare
 
-__all__ = ["Promotion", "promote"]
-
 
 @dataclass(frozen=True, slots=True)
 class Promotion:

@@ -11,8 +11,6 @@ from pathlib import Path
 
 from raydist import __version__
 
-__all__ = ["facts", "git_state"]
-
 _PACKAGES = (
     "ray", "torch", "transformers", "deepspeed", "pyarrow", "ir-measures", "mlflow", "numpy",
 )  # fmt: skip

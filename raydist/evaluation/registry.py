@@ -10,8 +10,6 @@ from raydist.evaluation.mlflow_store import connect, download, mlflow_errors
 from raydist.manifest import fingerprint
 from raydist.storage import cache_folder
 
-__all__ = ["REGISTERED", "registered"]
-
 REGISTERED = "models:/"
 """What a reference to a registered model begins with."""
 

@@ -12,8 +12,6 @@ from typing import Any, Literal
 from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
 from raydist.evaluation.significance import Paired, compare, holm
 
-__all__ = ["Report", "Row", "per_query", "report", "shown", "write_table"]
-
 Format = Literal["table", "markdown", "tsv", "json"]
 _NONE = Interval(float("nan"), float("nan"), "none")
 

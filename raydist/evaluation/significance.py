@@ -11,8 +11,6 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Paired", "compare", "holm", "paired_t", "randomisation"]
-
 _EXACT = 16  # up to 2^16 sign patterns are enumerated
 
 

@@ -23,11 +23,8 @@ from raydist.evaluation.mlflow_store import (
     give_up,
     mlflow_errors,
 )
-from raydist.evaluation.promotion import Promotion, promote
 from raydist.evaluation.provenance import facts
 from raydist.log import say, warn
-
-__all__ = ["Promotion", "Tracker", "promote", "replay", "resolve_uri"]
 
 
 def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:

@@ -17,8 +17,6 @@ from raydist.export.provenance import Provenance, find_provenance
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 
-__all__ = ["check_push", "export_model", "push_folder"]
-
 _PROBE = ("what is retrieval?", "Retrieval finds what answers a question.", "")
 _NOT_PUSHED = ["manifest.json", ".*"]
 

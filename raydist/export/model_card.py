@@ -12,8 +12,6 @@ import yaml
 from raydist.export.provenance import Provenance, Table
 from raydist.models.contract import Contract
 
-__all__ = ["model_card"]
-
 
 def model_card(
     about: Provenance,

@@ -13,8 +13,6 @@ from raydist.models.backbone import has_head, load_config, resolve_folder
 from raydist.models.contract import read_contract
 from raydist.models.st_folder import read_st_folder
 
-__all__ = ["Provenance", "Table", "find_provenance", "kind_of"]
-
 _UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
 
 

@@ -24,17 +24,6 @@ from torch import Tensor
 from raydist.errors import DataError
 from raydist.losses.gather import SumCount, gather_rows, layout, logits_dtype
 
-__all__ = [
-    "Columns",
-    "Scope",
-    "ScopeScores",
-    "allowed_own",
-    "columns_of",
-    "group_sizes",
-    "info_nce",
-    "scope_scores",
-]
-
 Scope = Literal["no_in_batch", "in_batch", "cross_device"]
 
 BLOCK_LOGITS = 1 << 24

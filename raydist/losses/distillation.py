@@ -18,8 +18,6 @@ from torch import Tensor
 from raydist.losses.contrastive import ScopeScores
 from raydist.losses.gather import SumCount, logits_dtype
 
-__all__ = ["kl_div", "list_mle", "m3_kd", "teacher_shares", "true_kl"]
-
 
 def teacher_shares(teacher_BD: Tensor, mask_BD: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Returns T, the softmax over each list's teacher scores (0 where padded), detached."""

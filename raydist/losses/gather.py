@@ -19,16 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = [
-    "Layout",
-    "SumCount",
-    "add_over_ranks",
-    "gather_rows",
-    "layout",
-    "logits_dtype",
-    "world_size",
-]
-
 SumCount = tuple[Tensor, Tensor]
 """What every loss returns: the sum over its items, and how many items that were (both scalars)."""
 

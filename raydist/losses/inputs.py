@@ -18,8 +18,6 @@ from raydist.errors import ConfigError
 from raydist.losses.contrastive import Columns, Scope, ScopeScores, columns_of, scope_scores
 from raydist.losses.gather import logits_dtype
 
-__all__ = ["Embeddings", "Forward", "Scores", "Targets"]
-
 
 @dataclass(frozen=True, slots=True)
 class Targets:

@@ -21,18 +21,6 @@ from raydist.losses.gather import SumCount
 from raydist.losses.pairwise import ordered_pairs
 from raydist.losses.targets import ranks
 
-__all__ = [
-    "LambdaScheme",
-    "Output",
-    "adr_mse",
-    "approximate_ranks",
-    "distill_rank_net",
-    "info_nce_list",
-    "lambda_loss",
-    "list_net",
-    "listwise_softmax_ce",
-]
-
 Output = Literal["real", "log_prob", "prob"]
 """What the student emits: any real number, log-probabilities, or probabilities."""
 

@@ -17,8 +17,6 @@ from torch.nn import functional as F
 from raydist.losses.inputs import Embeddings, Forward
 from raydist.losses.objective import Objective, Part, Terms
 
-__all__ = ["nested"]
-
 
 def nested(
     objective: Objective, dimensions: Sequence[int], *, width: int, normalize: bool

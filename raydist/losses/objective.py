@@ -17,8 +17,6 @@ from raydist.errors import ConfigError
 from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward
 
-__all__ = ["Objective", "Part", "Terms"]
-
 Terms = dict[str, SumCount]
 """Terms by name."""
 

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from raydist.losses.gather import SumCount
 
-__all__ = ["margin_mse", "margin_mse_pairs", "ordered_pairs", "pairwise_kl"]
-
 
 def ordered_pairs(targets_BD: Tensor, mask_BD: Tensor) -> Tensor:
     """Returns where target i is strictly above target j of the same list (bool [B, D, D])."""

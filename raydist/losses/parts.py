@@ -19,16 +19,6 @@ from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward
 from raydist.losses.objective import Part, Terms
 
-__all__ = [
-    "Distill",
-    "DistillKind",
-    "ListLoss",
-    "contrastive",
-    "distilled",
-    "distilling",
-    "listwise",
-]
-
 DistillKind = Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl"]
 
 WITHOUT_HARD = ("m3_kd", "list_mle")

@@ -31,16 +31,6 @@ from raydist.losses.inputs import Forward
 from raydist.losses.objective import Part, Terms
 from raydist.losses.parts import Distill, contrastive, distilled
 
-__all__ = [
-    "ANSWER_PASSAGE_WEIGHT",
-    "TrainingType",
-    "answer_columns",
-    "answer_norms",
-    "answer_passage",
-    "biir",
-    "query_answer_scores",
-]
-
 TrainingType = Literal["retrieval", "retrieval_answer", "retrieval_answer_passage"]
 
 ANSWER_PASSAGE_WEIGHT = 0.25

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from raydist.errors import ConfigError
 
-__all__ = ["Target", "make_targets", "ranks", "repair_positive"]
-
 Target = Literal["score", "rank", "minmax", "binary"]
 
 

@@ -22,18 +22,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.models.packaged import packaged
 
-__all__ = [
-    "DTYPES",
-    "has_head",
-    "load_backbone",
-    "load_config",
-    "load_tokenizer",
-    "max_positions",
-    "position_limit",
-    "quiet",
-    "resolve_folder",
-]
-
 DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,

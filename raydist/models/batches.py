@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["length_batches", "padding_waste"]
-
 
 def length_batches(
     lengths: np.ndarray, max_tokens: int, max_rows: int = 1 << 30

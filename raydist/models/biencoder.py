@@ -23,8 +23,6 @@ from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.st_folder import write_st_folder
 from raydist.models.tokens import TextTokenizer, pad_ids
 
-__all__ = ["ROLES", "BiEncoder", "Role"]
-
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = ("query", "document", "answer")
 

@@ -19,8 +19,6 @@ from tokenizers import Tokenizer
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.pooling import Pooling
 
-__all__ = ["CONTRACT_FILE", "Contract", "read_contract", "reconcile", "tokenizer_fingerprint"]
-
 CONTRACT_FILE = "raydist.json"
 FORMAT = 1
 

@@ -29,8 +29,6 @@ from raydist.models.contract import Contract, read_contract, reconcile
 from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
 
-__all__ = ["CrossEncoderModel"]
-
 _ACTIVATIONS = {
     "identity": "torch.nn.modules.linear.Identity",
     "sigmoid": "torch.nn.modules.activation.Sigmoid",

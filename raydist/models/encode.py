@@ -20,8 +20,6 @@ from raydist.models.batches import length_batches, padding_waste
 if TYPE_CHECKING:
     from raydist.models.biencoder import BiEncoder, Role
 
-__all__ = ["EncodeStats", "default_max_tokens", "encode", "encode_rows", "encode_windows"]
-
 WINDOW = 2048
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-__all__ = ["model_fingerprint"]
-
 _PIECE = 64 << 10
 _PIECES = 64
 _SMALL = 16 << 20

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from raydist.errors import DataError
 
-__all__ = ["PACKAGE", "packaged"]
-
 PACKAGE = "package:"
 
 

@@ -10,8 +10,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["POOLINGS", "Pooling", "pool"]
-
 Pooling = Literal["cls", "mean", "last_token"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 

@@ -11,8 +11,6 @@ from raydist.models.contract import Contract, read_contract, reconcile
 from raydist.models.pooling import POOLINGS
 from raydist.models.st_folder import read_st_folder
 
-__all__ = ["check", "prepare"]
-
 _DEFAULT_MAX_LENGTH = 512
 # Of these, another wish than a sentence-transformers folder's is a choice, not a contradiction.
 _FREE_IN_ST = frozenset(

@@ -14,8 +14,6 @@ from torch import nn
 
 from raydist.models.backbone import quiet
 
-__all__ = ["merged", "save_tokenizer", "save_transformer"]
-
 
 def merged(tower: nn.Module) -> nn.Module:
     """Returns a copy on the CPU with LoRA matrices in the weights; a tower without any as it is.

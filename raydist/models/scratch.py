@@ -18,8 +18,6 @@ from raydist.errors import ConfigError
 from raydist.models.backbone import quiet
 from raydist.models.saving import save_transformer
 
-__all__ = ["create"]
-
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ALPHABET = 1000
 

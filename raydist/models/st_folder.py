@@ -15,8 +15,6 @@ from raydist.errors import ArtifactError
 from raydist.models.contract import Contract
 from raydist.models.pooling import Pooling
 
-__all__ = ["StFolder", "read_st_folder", "write_st_folder"]
-
 _CONFIGS = "sentence_bert_config.json"
 _ROLES = ("query", "document")
 _MODES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}

@@ -16,8 +16,6 @@ from tokenizers import Tokenizer
 
 from raydist.errors import ArtifactError
 
-__all__ = ["Pair", "PairTokenizer", "TextTokenizer", "pad_ids", "pad_pairs"]
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:

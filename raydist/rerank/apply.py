@@ -16,8 +16,6 @@ from raydist.errors import ConfigError, DataError
 from raydist.protocols import Reranker
 from raydist.records import Document, Query, Run
 
-__all__ = ["Missing", "Texts", "rerank", "sort_scored"]
-
 Missing = Literal["error", "drop", "keep"]
 
 

@@ -20,8 +20,6 @@ from raydist.rerank.cross_encoder import pick_device, pick_dtype
 from raydist.rerank.engine import Engine
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
-__all__ = ["BiEncoderReranker", "BiEncoderScorer", "similarities"]
-
 Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
 """Vectors by role and token ids, the one used last at the end."""
 

@@ -13,8 +13,6 @@ from typing import Protocol
 import numpy as np
 from rank_bm25 import BM25Okapi
 
-__all__ = ["BM25Reranker", "Statistics", "split_on_space"]
-
 
 class Statistics(Protocol):
     """What BM25 needs to know of a whole collection."""

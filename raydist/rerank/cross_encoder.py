@@ -23,8 +23,6 @@ from raydist.rerank.engine import Engine
 from raydist.rerank.packed import can_pack, packed_logits, use_packed_attention
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
-__all__ = ["CrossEncoder", "CrossEncoderScorer", "batch_tokens_for", "pick_device", "pick_dtype"]
-
 
 def pick_device(device: str = "") -> torch.device:
     """Returns the device of that name, or the accelerator that is there, else the CPU."""

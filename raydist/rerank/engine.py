@@ -22,8 +22,6 @@ from raydist.rerank.request import Request
 from raydist.rerank.rows import Options, Scorer, TooLong
 from raydist.rerank.scored import Scored, Stats
 
-__all__ = ["Engine", "Scored", "Stats"]
-
 _Batch: TypeAlias = tuple[list[Unit[Request]], "Future[np.ndarray]"]
 _Tokenising: TypeAlias = list[tuple[Request, "Future[None]"]]
 

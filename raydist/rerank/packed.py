@@ -21,8 +21,6 @@ from transformers import AttentionInterface
 
 from raydist.rerank.rows import Row
 
-__all__ = ["can_pack", "packed_logits", "use_packed_attention"]
-
 _NAME = "raydist_packed"
 # Position of a row's first token: these number positions from the padding id on.
 _OFFSET = frozenset({"roberta", "xlm-roberta", "camembert"})

@@ -23,8 +23,6 @@ from torch import Tensor
 from raydist.rerank.prefix import PrefixCache
 from raydist.rerank.rows import Row
 
-__all__ = ["can_pack", "last_hidden"]
-
 _BLOCK = 64
 
 

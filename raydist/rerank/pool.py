@@ -10,8 +10,6 @@ from typing import Generic, TypeVar
 
 from raydist.rerank.rows import Row
 
-__all__ = ["Pool", "Unit"]
-
 Owner = TypeVar("Owner", bound=Hashable)
 _serial = count()
 

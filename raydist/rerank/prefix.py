@@ -14,8 +14,6 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["PrefixCache"]
-
 _Layers = list[tuple[Tensor, Tensor]]
 
 

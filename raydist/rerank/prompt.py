@@ -25,9 +25,6 @@ from raydist.errors import ArtifactError
 from raydist.rerank.released import PREFIX, SUFFIX, TASK
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
-__all__ = ["Prompt", "render"]
-
-
 _FEW = 8
 """Tokens that instruction and query have at least, each."""
 

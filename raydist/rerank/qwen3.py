@@ -37,8 +37,6 @@ from raydist.rerank.prompt import Prompt
 from raydist.rerank.released import PREFIX, RELEASED, SUFFIX, TASK
 from raydist.rerank.rows import Encoded, Options, Row
 
-__all__ = ["Qwen3Reranker", "Qwen3Scorer", "check_name"]
-
 
 def check_name(name: str | Path) -> str:
     """Returns a released name or a local folder's path; raises ConfigError for another name."""

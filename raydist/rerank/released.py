@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PREFIX", "RELEASED", "SUFFIX", "TASK"]
-
 RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 TASK = "Given a search query, retrieve relevant concepts that match the query."
 PREFIX = (

@@ -12,8 +12,6 @@ import numpy as np
 from raydist.rerank.rows import Encoded, Options, sigmoid
 from raydist.rerank.scored import Scored
 
-__all__ = ["DeadlinePassed", "NotBegun", "Request"]
-
 
 class DeadlinePassed(TimeoutError):
     """The request's deadline came before its last batch."""

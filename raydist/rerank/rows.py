@@ -10,17 +10,6 @@ import numpy as np
 
 from raydist.errors import DataError
 
-__all__ = [
-    "Encoded",
-    "Options",
-    "Row",
-    "Scorer",
-    "TooLong",
-    "Truncation",
-    "fit",
-    "sigmoid",
-]
-
 Truncation = Literal["truncate", "chunk_max", "error"]
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Scored", "Stats"]
-
 
 @dataclass(frozen=True, slots=True)
 class Scored:

@@ -14,13 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.protocols import Reranker
 from raydist.records import QUERIES, RUN, Query, Run
 from raydist.rerank.apply import Missing, rerank
-from raydist.shards import Split, Stats, Work, shard_path, sharded_map
-
-__all__ = ["query_splits", "rerank_sharded"]
+from raydist.shard_files import Split, Stats, Work, shard_path
+from raydist.shards import sharded_map
 
 
 def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:

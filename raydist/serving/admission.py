@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 
 from raydist.serving.errors import overloaded
 
-__all__ = ["Admission", "estimate_tokens"]
-
 _CHARACTERS_PER_TOKEN = 4
 
 

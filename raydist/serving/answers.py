@@ -6,25 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = [
-    "ApiVersion",
-    "DocumentText",
-    "Embedding",
-    "EmbeddingsResponse",
-    "ErrorBody",
-    "ErrorEnvelope",
-    "Kind",
-    "Meta",
-    "ModelInfo",
-    "ModelList",
-    "RerankResponse",
-    "RerankResult",
-    "ScoreResponse",
-    "SearchResponse",
-    "SearchResult",
-    "Usage",
-]
-
 
 class _Answer(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())

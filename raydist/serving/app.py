@@ -32,8 +32,6 @@ from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
 
-__all__ = ["Ingress", "build", "deployment"]
-
 _CONNECTIONS = 10_000
 """Requests that an ingress may hold; the few that Serve refuses beyond them get its plain 429."""
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}

@@ -13,8 +13,6 @@ from typing import Any
 
 from raydist.serving.errors import ServiceError
 
-__all__ = ["NOTHING", "Asked", "by_query"]
-
 NOTHING: Mapping[str, Any] = {
     "scores": [],
     "truncated": [],

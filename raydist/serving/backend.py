@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-__all__ = ["Backend", "Metrics"]
-
 
 class Backend(Protocol):
     """What computes."""

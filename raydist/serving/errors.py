@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["ServiceError", "deadline", "not_ready", "overloaded"]
-
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",

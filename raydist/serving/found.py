@@ -10,8 +10,6 @@ from raydist.serving.admission import estimate_tokens
 from raydist.serving.answers import SearchResult
 from raydist.serving.limits import Limits
 
-__all__ = ["Reading", "readable", "reordered", "search_results"]
-
 Hit = dict[str, Any]
 
 

@@ -21,8 +21,6 @@ from starlette.responses import JSONResponse, Response
 from raydist.serving.errors import ServiceError, overloaded
 from raydist.serving.service import Service
 
-__all__ = ["Frame", "error_response", "open_log", "report"]
-
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ACCESS = logging.getLogger("raydist.access")
 _FAILURES = logging.getLogger("raydist.failures")

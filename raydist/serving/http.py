@@ -26,8 +26,6 @@ from raydist.serving.frame import Frame, error_response, report
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.service import Service
 
-__all__ = ["make_app"]
-
 _PAGE = Path(__file__).with_name("page.html")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope, "description": what}

@@ -12,8 +12,6 @@ from pathlib import Path
 from raydist.errors import ConfigError
 from raydist.serving.errors import ServiceError
 
-__all__ = ["ENVIRONMENT", "Keys", "read_keys"]
-
 ENVIRONMENT = "RAYDIST_API_KEYS"
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from raydist.serving.admission import estimate_tokens
 from raydist.serving.errors import ServiceError
 
-__all__ = ["MOST_ENTRIES", "Limits"]
-
 MOST_ENTRIES = 20_000
 """Entries of a list beyond which it is not even read, whatever the limits say."""
 

@@ -18,8 +18,6 @@ from typing import Any
 import httpx
 import numpy as np
 
-__all__ = ["Bodies", "LoadResult", "documents_of", "rerank_bodies", "run_load"]
-
 Bodies = Iterator[dict[str, Any]]
 
 _WORDS = (  # noqa: SIM905

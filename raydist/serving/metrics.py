@@ -16,8 +16,6 @@ from raydist.rerank.scored import Stats
 if TYPE_CHECKING:
     from raydist.rerank.engine import Engine
 
-__all__ = ["EngineMetrics", "RayMetrics"]
-
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
 _SIZES = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0]
 

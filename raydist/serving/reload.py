@@ -20,8 +20,6 @@ from typing import Any, Generic, TypeVar
 
 from raydist.errors import ConfigError, RaydistError
 
-__all__ = ["Following", "Place", "locate"]
-
 T = TypeVar("T")
 _LOG = logging.getLogger("raydist.access")
 _PAUSE_S = 1.0

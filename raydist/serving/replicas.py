@@ -22,8 +22,6 @@ from raydist.serving.metrics import EngineMetrics
 from raydist.serving.reload import Following, Place, locate
 from raydist.serving.served import ServedEmbedder, ServedReranker
 
-__all__ = ["Embedder", "Index", "Scorer"]
-
 
 def _place(config: ServedRerankerConfig, registry: str) -> Place:
     return Place("") if isinstance(config, Bm25Reranking) else locate(config.model, registry)

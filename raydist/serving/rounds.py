@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Embedded", "Rounds"]
-
 _TURN = 16
 """Texts that a request puts into a round before the next one's turn."""
 

@@ -12,8 +12,6 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import JobError
 from raydist.serving.app import build
 
-__all__ = ["NAME", "metrics_url", "open_port", "start", "stop"]
-
 NAME = "raydist"
 
 

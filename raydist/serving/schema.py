@@ -20,15 +20,6 @@ from pydantic import (
 
 from raydist.serving.limits import MOST_ENTRIES
 
-__all__ = [
-    "EmbeddingsRequest",
-    "RerankRequest",
-    "ScoreRequest",
-    "SearchRequest",
-    "TextDocument",
-    "Truncation",
-]
-
 _RERANK_EXAMPLE: dict[str, Any] = {
     "query": "what causes rain?",
     "documents": ["Rain falls when clouds saturate.", "A recipe for bread."],

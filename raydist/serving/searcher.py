@@ -10,8 +10,6 @@ from typing import Any, Protocol
 from raydist.protocols import Selective
 from raydist.records import Document, Query, Run
 
-__all__ = ["Hit", "Searcher"]
-
 
 class Texts(Protocol):
     """A document store."""

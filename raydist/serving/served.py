@@ -20,8 +20,6 @@ from raydist.serving.admission import estimate_tokens
 from raydist.serving.errors import ServiceError, deadline, not_ready
 from raydist.serving.rounds import Rounds
 
-__all__ = ["ServedEmbedder", "ServedReranker"]
-
 _PROBE = ("what causes rain?", ["Rain falls from clouds.", "Bread is baked in an oven."])
 
 

@@ -39,8 +39,6 @@ from raydist.serving.limits import Limits
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.trial import Trial
 
-__all__ = ["Service"]
-
 T = TypeVar("T")
 _AT_ONCE = 16  # queries of one request that are scored at once
 _PATIENCE = 1.5  # a request that waits this many times max_wait_s is refused: its client gives up

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from raydist.serving.backend import Backend
 from raydist.serving.errors import ServiceError, not_ready
 
-__all__ = ["Trial"]
-
 
 class Trial:
     """Tries every model and the index.

@@ -18,8 +18,6 @@ from raydist.manifest import fingerprint
 if TYPE_CHECKING:
     from raydist.text.lexicon import Lexicon
 
-__all__ = ["ENGLISH_STOP_WORDS", "STEMMERS", "Analyzer"]
-
 ENGLISH_STOP_WORDS = tuple(
     [
         "a",

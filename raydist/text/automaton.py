@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Pattern", "compile_patterns", "one_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class Pattern:

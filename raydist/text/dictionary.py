@@ -17,8 +17,6 @@ import pyarrow as pa
 
 from raydist.bow.intrinsics import kernel, load64
 
-__all__ = ["PAD", "SPARE", "Dictionary", "add", "hash_keys", "read_keys"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -17,8 +17,6 @@ import numpy as np
 from raydist.text.automaton import Pattern, compile_patterns, one_of
 from raydist.text.unicode12 import differences
 
-__all__ = ["PAGE", "TABLES", "build_tables", "code_point_sets"]
-
 TABLES = Path(__file__).with_name("uax29.npz")
 PAGE = 128
 _CODE_POINTS = 0x110000

@@ -9,8 +9,6 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-__all__ = ["classify_32"]
-
 _LANES = 32
 
 

@@ -21,8 +21,6 @@ from raydist.text import porter
 from raydist.text.dictionary import PAD, Dictionary
 from raydist.text.tokenizer import OFFSETS, PLACE, TOKENS, USED, Tokenizer, tokenize
 
-__all__ = ["Lexicon"]
-
 Array = npt.NDArray[Any]
 Stem = Callable[[list[str]], list[str]]
 

@@ -16,8 +16,6 @@ import numpy.typing as npt
 
 from raydist.bow.intrinsics import kernel
 
-__all__ = ["RULES", "stem_words"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

@@ -14,8 +14,6 @@ from raydist.bow.intrinsics import kernel, trailing_zeros
 from raydist.text.grammar import PAGE
 from raydist.text.lanes import classify_32
 
-__all__ = ["LONGEST", "joints", "match", "scan_ascii", "strip_possessive"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

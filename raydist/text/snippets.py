@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 
-__all__ = ["highlight", "snippet"]
-
 Span = tuple[int, int]
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019.][^\W_]+)*")

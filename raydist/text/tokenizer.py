@@ -23,8 +23,6 @@ from raydist.text.dictionary import SPARE, Dictionary, add, hash_keys, read_keys
 from raydist.text.grammar import TABLES
 from raydist.text.scan import LONGEST, joints, match, scan_ascii, strip_possessive
 
-__all__ = ["OFFSETS", "PLACE", "TOKENS", "USED", "Tokenizer", "tokenize"]
-
 Array = npt.NDArray[Any]
 U = np.uint64
 

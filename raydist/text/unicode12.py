@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["differences"]
-
 _LIKE = {
     "\u0000": """
         b8 2e5-2eb 558 55a 55f 58a-58c 5c8-5c9 870-887 889-891 897-89f 8b5 8be-8d2 b53-b55 c3c

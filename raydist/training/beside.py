@@ -11,8 +11,6 @@ from raydist import cluster
 from raydist.errors import JobError
 from raydist.evaluation.measures import Evaluation
 
-__all__ = ["RaySubmit"]
-
 
 @dataclass(frozen=True, slots=True)
 class RaySubmit:

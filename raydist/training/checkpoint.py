@@ -18,8 +18,6 @@ from typing import Any, Protocol
 from raydist.errors import ArtifactError
 from raydist.manifest import disk_errors, write_json
 
-__all__ = ["STATE", "CheckpointStore", "LocalCheckpoints", "read_state"]
-
 STATE = "loop.json"
 _NAME = re.compile(r"step-(\d+)")
 

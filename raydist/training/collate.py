@@ -17,8 +17,6 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-__all__ = ["Batch", "Inputs", "take", "text_hash", "text_hashes"]
-
 Inputs = dict[str, torch.Tensor]
 """Padded model inputs: `input_ids` and `attention_mask` [n, L], `token_type_ids` where used."""
 

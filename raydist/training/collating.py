@@ -14,14 +14,6 @@ import torch
 from raydist.records import Sample
 from raydist.training.collate import Batch, Inputs, text_hash, text_hashes
 
-__all__ = [
-    "PairModel",
-    "Role",
-    "TextModel",
-    "collate_pairs",
-    "collate_texts",
-]
-
 Role = Literal["query", "document", "answer"]
 
 

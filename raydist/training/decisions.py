@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-__all__ = ["Best", "Observation", "Rules", "State", "aggregate", "combine", "observe", "vote"]
-
 
 @dataclass(frozen=True, slots=True)
 class Best:

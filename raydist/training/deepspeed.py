@@ -41,8 +41,6 @@ from raydist.training.engine import (
     save_random_state,
 )
 
-__all__ = ["DeepSpeedEngine", "ZeroStage", "avoid_compilation"]
-
 ZeroStage = Literal[0, 1, 2, 3]
 
 _NEVER = 1e30

@@ -23,14 +23,6 @@ from raydist.errors import ArtifactError
 from raydist.losses.gather import world_size
 from raydist.training.tables import add_rows_in_place
 
-__all__ = [
-    "Engine",
-    "TorchEngine",
-    "load_random_state",
-    "parameter_groups",
-    "save_random_state",
-]
-
 BUCKET = 1 << 23
 """Gradient values that travel in one all-reduce."""
 

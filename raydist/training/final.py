@@ -15,8 +15,6 @@ from raydist.errors import ArtifactError
 from raydist.training.engine import Engine
 from raydist.training.listener_files import Save
 
-__all__ = ["FINAL", "CheckedSave", "save_final"]
-
 FINAL = "checkpoint-final"
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}

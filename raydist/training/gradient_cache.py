@@ -24,8 +24,6 @@ from torch import Tensor
 from raydist.losses.gather import world_size
 from raydist.training.collate import Inputs, take
 
-__all__ = ["Represented", "cells", "represent", "split", "surrogates"]
-
 # A CPU pays for padding, and nothing for many small passes: there, rows of like length go together.
 _MUCH_PADDING = 0.1
 _ROWS_ON_CPU = 8

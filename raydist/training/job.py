@@ -31,7 +31,8 @@ from raydist.training.collate import Batch
 from raydist.training.collating import collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.final import CheckedSave, save_final
-from raydist.training.listeners import Listeners, Save
+from raydist.training.listener_files import Save
+from raydist.training.listeners import Listeners
 from raydist.training.listening import Hooks, make_listeners
 from raydist.training.memory import memory_note
 from raydist.training.samplers import Order
@@ -41,8 +42,6 @@ from raydist.training.step import biencoder_step, cells_of, crossencoder_step
 from raydist.training.targets import Retarget, Taught
 from raydist.training.validation import Ranks
 from raydist.training.worker import Place
-
-__all__ = ["CHECKPOINTS", "LISTENERS", "Job", "model_class", "run_job"]
 
 CHECKPOINTS = "checkpoints"
 LISTENERS = "listeners"

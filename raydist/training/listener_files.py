@@ -23,8 +23,6 @@ from raydist.records import Qrels, Run
 from raydist.training.decisions import Rules, State
 from raydist.training.validation import Ranks
 
-__all__ = ["ListenerFiles", "Save", "ValidationSettings", "save_model"]
-
 Save = Callable[[Any, Path, Mapping[str, Any]], None]
 """Writes the model as a full checkpoint folder, with its settings; every rank calls it."""
 

@@ -8,8 +8,6 @@ from raydist.errors import ConfigError
 from raydist.evaluation.measures import direction, parse
 from raydist.training.decisions import Rules
 
-__all__ = ["listener_rules"]
-
 
 def listener_rules(
     id: str,

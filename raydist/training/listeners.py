@@ -20,21 +20,10 @@ from typing import Any, Literal
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror
 from raydist.training.decisions import State, aggregate, combine, observe
-from raydist.training.listener_files import ListenerFiles, Save, ValidationSettings, save_model
+from raydist.training.listener_files import ListenerFiles, Save
 from raydist.training.listener_rules import listener_rules
 from raydist.training.validation import Ranks
-from raydist.training.validation_listener import Hook, Pending, ValidationListener
-
-__all__ = [
-    "AggregatorValidationListener",
-    "Hook",
-    "Listeners",
-    "Pending",
-    "Save",
-    "ValidationListener",
-    "ValidationSettings",
-    "save_model",
-]
+from raydist.training.validation_listener import ValidationListener
 
 
 class AggregatorValidationListener:

@@ -20,14 +20,8 @@ from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document
 from raydist.training.beside import RaySubmit
-from raydist.training.listeners import (
-    AggregatorValidationListener,
-    Hook,
-    Listeners,
-    Pending,
-    Save,
-    ValidationListener,
-)
+from raydist.training.listener_files import Save
+from raydist.training.listeners import AggregatorValidationListener, Listeners
 from raydist.training.validation import (
     DenseRetrieval,
     Ranks,
@@ -37,8 +31,7 @@ from raydist.training.validation import (
     Task,
     validate,
 )
-
-__all__ = ["Hooks", "Specs", "Submit", "check_listeners", "evaluate_checkpoint", "make_listeners"]
+from raydist.training.validation_listener import Hook, Pending, ValidationListener
 
 Specs = Mapping[str, Mapping[str, Any]]
 """Listener id -> its arguments."""

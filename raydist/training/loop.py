@@ -30,8 +30,6 @@ from raydist.training.samplers import key
 from raydist.training.schedule import Schedule
 from raydist.training.source import BatchSource, ahead
 
-__all__ = ["Outcome", "Plan", "Terms", "run"]
-
 Terms = Mapping[str, tuple[float, float]]
 """Loss terms by name as (sum, count) over all ranks and accumulation parts."""
 

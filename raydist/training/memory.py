@@ -17,8 +17,6 @@ from raydist.log import size
 from raydist.training.collate import Batch
 from raydist.training.step import cells_of
 
-__all__ = ["kept_bytes", "memory_for", "memory_note"]
-
 _PER_UNIT = 140
 """Bytes kept for the backward pass per token, layer and hidden unit: measured for BERT in float32
 at 64 and 128 tokens a text (130 to 150; 180 at 256). Korthikanti et al. 2022

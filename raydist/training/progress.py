@@ -10,8 +10,6 @@ from pathlib import Path
 from raydist.evaluation.mirror import METRICS, read_lines
 from raydist.log import Progress
 
-__all__ = ["followed", "note"]
-
 
 def note(loss: float, lr: float, samples_per_s: float, padding_waste: float) -> str:
     """Returns what stands behind a run's progress."""

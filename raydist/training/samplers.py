@@ -24,19 +24,6 @@ import numpy as np
 
 from raydist.records import Sample
 
-__all__ = [
-    "DistillationListwiseSampler",
-    "DistillationNegativesSampler",
-    "GroupSampler",
-    "Order",
-    "Stream",
-    "Visit",
-    "key",
-    "permuted",
-    "share",
-    "shuffled",
-]
-
 MOST_OTHERS = 1000
 """Positives of a query, besides the drawn one, that are kept out of its negatives."""
 

@@ -21,8 +21,6 @@ from raydist.training.samplers import (
 )
 from raydist.training.source import Sampler
 
-__all__ = ["DEFAULT_GROUP", "SetPlan", "plan_groups", "plan_lists"]
-
 DEFAULT_GROUP = 8
 
 _SYMMETRIC = ("symmetric_sts", "symmetric_clustering")

@@ -16,8 +16,6 @@ from raydist.records import Sample
 from raydist.training.collate import Batch
 from raydist.training.samplers import Order, Visit, share
 
-__all__ = ["BatchSource", "Drawn", "Part", "Rows", "Sampler", "ahead"]
-
 
 class Rows(Protocol):
     """Samples by row: a prepared data set, or a list in a test."""

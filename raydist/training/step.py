@@ -21,8 +21,6 @@ from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
 from raydist.training.gradient_cache import Represented, cells, represent, surrogates
 
-__all__ = ["biencoder_step", "cells_of", "crossencoder_step", "targets_of"]
-
 StepTerms = dict[str, tuple[float, float]]
 """Each term's (sum, count) over all ranks and accumulation parts."""
 

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["add_rows_in_place"]
-
 
 class _Lookup(torch.autograd.Function):
     """Rows of a table; the backward pass writes to the table's `grad` itself."""

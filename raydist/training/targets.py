@@ -14,8 +14,6 @@ from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.samplers import Visit
 
-__all__ = ["Retarget", "Taught"]
-
 Retarget = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(teacher scores [B, D], mask [B, D]) -> targets [B, D]."""
 

@@ -24,16 +24,6 @@ from raydist.records import Document, Qrels, Query, Run
 from raydist.rerank.apply import Missing, sort_scored
 from raydist.rerank.biencoder import similarities
 
-__all__ = [
-    "DenseRetrieval",
-    "Ranks",
-    "Retrieval",
-    "RunReranking",
-    "Task",
-    "score_pairs",
-    "validate",
-]
-
 
 def _alone(value: Any) -> list[Any]:
     return [value]

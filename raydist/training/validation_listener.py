@@ -16,8 +16,6 @@ from raydist.training.listener_files import ListenerFiles, Save
 from raydist.training.listener_rules import listener_rules
 from raydist.training.validation import Ranks, Retrieval, Task, validate
 
-__all__ = ["Hook", "Pending", "ValidationListener"]
-
 _SIGN_OF_LIFE_S = 60.0
 """Other ranks hear from the one that waits so often: none of them waits for a collective long."""
 

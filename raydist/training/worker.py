@@ -25,8 +25,6 @@ from raydist.errors import JobError, RaydistError
 from raydist.log import warn
 from raydist.manifest import write_json
 
-__all__ = ["Place", "Work", "fit"]
-
 _ERROR = ".error.json"
 _RESULT = ".result.json"
 _RAY = ".ray"

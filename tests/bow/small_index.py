@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.bow.index import BowIndex
-from raydist.bow.segment import Segment, SegmentWriter
+from raydist.bow.segment import Segment
+from raydist.bow.writing import SegmentWriter
 from raydist.text.analyzer import Analyzer
 
 

@@ -19,7 +19,7 @@ from raydist.bow.runs import Run, write_run
 from raydist.bow.segment import Segment
 from raydist.bow.sorting import byte_order
 from raydist.bow.splits import Options
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer
 from tests.bow.documents import contents, expected, found, read, splits_of

@@ -20,7 +20,8 @@ from raydist.bow.index import BowIndex
 from raydist.bow.search import BowRetriever
 from raydist.bow.segment import Segment
 from raydist.bow.splits import Options
-from raydist.data.readers import plan_splits, read_qrels, read_queries, read_split
+from raydist.data.readers import read_qrels, read_queries, read_split
+from raydist.data.splits import plan_splits
 from raydist.records import Query
 from raydist.text.analyzer import Analyzer
 

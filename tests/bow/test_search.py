@@ -87,7 +87,7 @@ def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowI
     """60 words, w0 in most documents and w59 in few, frequencies geometric, in two segments."""
     import pyarrow as pa
 
-    from raydist.bow.segment import SegmentWriter
+    from raydist.bow.writing import SegmentWriter
 
     segments = []
     for number, count in enumerate([documents // 3, documents - documents // 3]):

@@ -14,7 +14,7 @@ from raydist.data.convert_samples import convert_samples, sample_record
 from raydist.data.readers import read_documents, read_qrels, read_run
 from raydist.data.samples import StoredTexts
 from raydist.data.samples_formats import FORMATS
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Run, Sample
 

@@ -15,14 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raydist.data.ids import IdList
-from raydist.data.readers import (
-    fingerprint,
-    plan_splits,
-    read_documents,
-    read_qrels,
-    read_queries,
-    read_run,
-)
+from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_run
+from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
 

@@ -8,16 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from raydist.data.readers import (
-    fingerprint,
-    plan_splits,
-    read_documents,
-    read_qrels,
-    read_queries,
-    read_split,
-)
+from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_split
 from raydist.data.samples import SampleSet
 from raydist.data.samples_prepare import prepare
+from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.records import Query
 

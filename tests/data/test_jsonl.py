@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.data import jsonl
-from raydist.data.readers import plan_splits, read_documents, read_split
+from raydist.data.readers import read_documents, read_split
 from raydist.data.rejects import BadLines, Rejects
+from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 
 GOOD = [

@@ -20,7 +20,7 @@ import pytest
 from raydist.data.samples import SampleSet
 from raydist.data.samples_judged import LeftOut, samples_of
 from raydist.data.samples_prepare import prepare
-from raydist.data.store import DocumentStore
+from raydist.data.store_reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import DOCUMENTS, Run, Sample
 from tests.data.sample_files import LINE, jsonl, read

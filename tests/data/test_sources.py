@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data import sources
-from raydist.data.readers import fingerprint, plan_splits, read_documents, read_queries, read_split
+from raydist.data import files
+from raydist.data.readers import fingerprint, read_documents, read_queries, read_split
+from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 
 LINES = "".join(json.dumps({"id": str(i), "text": f"text {i}"}) + "\n" for i in range(300)).encode()
@@ -42,7 +43,7 @@ def test_blocks_are_whole_lines_and_join_to_the_file(
     size = data.draw(st.integers(1, 50))
     for compression, stored in ((None, content), ("gzip", gzip.compress(content))):
         file.write_bytes(stored)
-        blocks = list(sources.read_blocks(file, compression=compression, block_bytes=size))
+        blocks = list(files.read_blocks(file, compression=compression, block_bytes=size))
         assert b"".join(block for _, block in blocks) == content
         assert all(block.endswith(b"\n") for _, block in blocks[:-1])
         starts = [0]

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.data import idhash
-from raydist.data.store import DocumentStore, StoreWriter, concatenate
+from raydist.data.store_join import concatenate
+from raydist.data.store_reader import DocumentStore
+from raydist.data.store_writer import StoreWriter
 from raydist.errors import ArtifactError
 from raydist.records import DOCUMENTS, Document
 

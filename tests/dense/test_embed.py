@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from raydist.data.readers import plan_splits, read_documents, read_split
+from raydist.data.readers import read_documents, read_split
+from raydist.data.splits import plan_splits
 from raydist.dense.embed import embed_corpus, opened, windows_of
 from raydist.errors import ConfigError, DataError
 from raydist.models.biencoder import BiEncoder

@@ -11,7 +11,8 @@ import pytest
 
 from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.mirror import Mirror
-from raydist.evaluation.tracking import Tracker, promote, replay, resolve_uri
+from raydist.evaluation.promotion import promote
+from raydist.evaluation.tracking import Tracker, replay, resolve_uri
 
 
 def client(uri):

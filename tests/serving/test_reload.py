@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from raydist.errors import ConfigError, DataError, JobError
+from raydist.evaluation.promotion import promote
 from raydist.evaluation.registry import registered
-from raydist.evaluation.tracking import promote
 from raydist.serving import reload
 from raydist.serving.reload import Following, Place, locate
 

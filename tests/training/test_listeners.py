@@ -10,12 +10,9 @@ import pytest
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror, read_lines
 from raydist.records import Query, Run
-from raydist.training.listeners import (
-    AggregatorValidationListener,
-    Listeners,
-    ValidationListener,
-)
+from raydist.training.listeners import AggregatorValidationListener, Listeners
 from raydist.training.validation import Ranks, Task
+from raydist.training.validation_listener import ValidationListener
 
 QUERIES = [Query("q1", "one"), Query("q2", "two")]
 TASK = Task(QUERIES, {"q1": {"yes": 1}, "q2": {"yes": 1}})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Finding", "brief"]
-
 Finding = tuple[str, str, str]
 """`ok`, `note` or `bad`, then what was looked at, then what was found."""
 

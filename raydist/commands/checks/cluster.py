@@ -9,8 +9,6 @@ from collections.abc import Generator, Iterator
 from raydist import log
 from raydist.commands.checks import Finding, brief
 
-__all__ = ["job_server", "look_at_cluster", "unreachable"]
-
 
 def job_server(where: str) -> Iterator[Finding]:
     """Looks at what `raydist submit` talks to; the nodes behind it are seen from a job only."""

@@ -10,8 +10,6 @@ from pathlib import Path
 from raydist import log
 from raydist.commands.checks import Finding
 
-__all__ = ["devices", "memory", "packages"]
-
 _PACKAGES = [
     *("raydist", "ray", "torch", "transformers", "deepspeed", "pyarrow", "ir-measures"),
     *("rank-bm25", "mlflow", "numba", "pydantic", "faiss-cpu", "peft", "sentence-transformers"),

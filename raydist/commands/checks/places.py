@@ -12,8 +12,6 @@ from raydist.commands.checks import Finding, brief
 from raydist.commands.checks.cluster import unreachable
 from raydist.errors import JobError
 
-__all__ = ["check_storage", "check_tracking"]
-
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _PATIENCE_S = 60
 

@@ -24,9 +24,8 @@ from raydist.errors import ConfigError
 from raydist.manifest import fingerprint, read_manifest
 from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
-from raydist.shards import Split, Stats, shard_path, sharded_map
-
-__all__ = ["Queries", "Searching", "batches", "read", "spread"]
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
 
 Queries = Sequence[Query | Vector]
 """Texts, or ids with weighted terms."""

@@ -19,8 +19,6 @@ from raydist.errors import ConfigError, DataError
 from raydist.records import Query, Run
 from raydist.text.snippets import highlight, snippet
 
-__all__ = ["ask"]
-
 Search = Callable[[Query], Run]
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 

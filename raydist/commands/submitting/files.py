@@ -10,8 +10,6 @@ from pathlib import Path
 from raydist import log
 from raydist.errors import ConfigError
 
-__all__ = ["check_travels", "package_files"]
-
 _LARGEST_FILE = 10 << 20
 _LARGEST_PACKAGE = 100 << 20
 _SKIP = {"__pycache__", "venv", "node_modules", "out", "build", "dist", "mlruns"}

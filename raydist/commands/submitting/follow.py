@@ -18,8 +18,6 @@ from typing import Any, TypeVar
 from raydist import log
 from raydist.errors import JobError
 
-__all__ = ["Follower"]
-
 T = TypeVar("T")
 _ENDING_S = 60.0  # that a job which was told to stop may take
 

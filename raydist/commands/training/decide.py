@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from raydist.training.sets import SetPlan
     from raydist.training.targets import Retarget
 
-__all__ = ["Recipe", "check_teacher", "decide"]
-
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

@@ -19,8 +19,6 @@ from raydist.manifest import Output
 if TYPE_CHECKING:
     from raydist.training.job import Job
 
-__all__ = ["KIND", "launch"]
-
 KIND = "training-run"
 _DRY_ROWS = 100  # samples of each data set that a dry run looks at
 

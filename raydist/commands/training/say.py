@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from raydist.training.job import Job
     from raydist.training.sets import SetPlan
 
-__all__ = ["say_plan", "say_result"]
-
 
 def say_plan(config: TrainingConfig, job: Job) -> None:
     """Says what is trained on, and for how long."""
