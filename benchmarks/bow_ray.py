@@ -41,8 +41,8 @@ def ray_figures(source: Path) -> dict[str, float]:
 
 def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
     """Returns CPU and wall seconds of the second of two builds, and until its first split began."""
-    from raydist.bow.build import build_index
-    from raydist.bow.splits import Options
+    from raydist.bow.build.create import build_index
+    from raydist.bow.build.splits import Options
     from raydist.data.splits import plan_splits
 
     splits = plan_splits(str(source))

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 RANGE = 4 << 20
-"""Postings of a range where workers merge; `raydist.bow.merge` makes them no larger."""
+"""Postings of a range where workers merge; `raydist.bow.build.merge` makes them no larger."""
 
 
 @dataclass(frozen=True, slots=True)

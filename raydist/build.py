@@ -55,7 +55,7 @@ def open_retriever(
 
         return DenseRetriever.open(place, model=model, approximate=approximate)
     from raydist.bow.index import BowIndex
-    from raydist.bow.search import BowRetriever
+    from raydist.bow.search.retriever import BowRetriever
 
     options = scoring.model_dump(exclude={"kind", "variant", "smoothing"})
     name = scoring.variant if scoring.kind == "bm25" else scoring.smoothing

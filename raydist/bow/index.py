@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import mean_length
-from raydist.bow.segment import Segment
 from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
 from raydist.manifest import read_manifest

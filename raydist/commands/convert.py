@@ -69,7 +69,7 @@ def _kind(config: ConvertConfig) -> str:
 
         read_manifest(local(config.source), ("bow-index",))
         return "index"
-    from raydist.bow.vectors import are_vectors
+    from raydist.bow.exchange.vectors import are_vectors
     from raydist.data.convert import kind_of
 
     if are_vectors(config.source):
@@ -218,11 +218,11 @@ def _index(form: str, config: ConvertConfig) -> str:
     index = BowIndex.open(source)
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     if form == "ciff":
-        from raydist.bow.ciff import export_ciff
+        from raydist.bow.exchange.ciff import export_ciff
 
         facts = export_ciff(index, config.out)
     else:
-        from raydist.bow.bmp import export_bmp
+        from raydist.bow.exchange.bmp import export_bmp
 
         facts = export_bmp(
             index,
@@ -237,7 +237,7 @@ def _index(form: str, config: ConvertConfig) -> str:
 
 
 def _from_ciff(source: Path, config: ConvertConfig) -> str:
-    from raydist.bow.ciff import import_ciff
+    from raydist.bow.exchange.ciff import import_ciff
     from raydist.data.readers import fingerprint
     from raydist.manifest import Output
 
@@ -258,7 +258,7 @@ def _from_ciff(source: Path, config: ConvertConfig) -> str:
 
 def _from_vectors(config: ConvertConfig) -> str:
     """Makes an index of learned sparse vectors."""
-    from raydist.bow.vectors import index_vectors, read_vectors
+    from raydist.bow.exchange.vectors import index_vectors, read_vectors
     from raydist.data.readers import fingerprint
     from raydist.manifest import Output
 

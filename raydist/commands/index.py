@@ -29,9 +29,9 @@ KIND = "bow-index"
 
 def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
-    from raydist.bow.append import append_to_index
-    from raydist.bow.build import build_index, clean
-    from raydist.bow.segment import Segment
+    from raydist.bow.build.append import append_to_index
+    from raydist.bow.build.create import build_index, clean
+    from raydist.bow.format.segment import Segment
     from raydist.data.readers import fingerprint
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
     from raydist.data.splits import plan_splits
@@ -86,7 +86,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
 
 
 def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
-    from raydist.bow.delete import delete_from_index
+    from raydist.bow.build.delete import delete_from_index
     from raydist.data.ids import IdList
 
     if flags.append:
@@ -100,7 +100,7 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
 
 
 def _options(config: IndexConfig) -> Any:
-    from raydist.bow.splits import Options
+    from raydist.bow.build.splits import Options
 
     return Options(
         analyzer=config.analyzer.build(),

@@ -59,7 +59,7 @@ def run(config: SearchConfig, flags: Flags) -> None:
 
 
 def _prompt(searching: Searching, config: SearchConfig, flags: Flags) -> None:
-    from raydist.bow.search import BowRetriever
+    from raydist.bow.search.retriever import BowRetriever
     from raydist.commands.searching.prompt import ask
 
     if config.out is not None:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.intrinsics import kernel, load64
+from raydist.kernels.intrinsics import load64
+from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
 U = np.uint64

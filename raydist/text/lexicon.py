@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.addresses import addresses, flat
-from raydist.bow.files import readonly
-from raydist.bow.intrinsics import kernel
+from raydist.kernels.addresses import addresses, flat
+from raydist.kernels.arrays import readonly
+from raydist.kernels.jit import kernel
 from raydist.text import porter
 from raydist.text.dictionary import PAD, Dictionary
 from raydist.text.tokenizer import OFFSETS, PLACE, TOKENS, USED, Tokenizer, tokenize

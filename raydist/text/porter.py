@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.intrinsics import kernel
+from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
 U = np.uint64

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.intrinsics import kernel, trailing_zeros
+from raydist.kernels.intrinsics import trailing_zeros
+from raydist.kernels.jit import kernel
 from raydist.text.grammar import PAGE
 from raydist.text.lanes import classify_32
 

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.addresses import addresses, flat, grid
-from raydist.bow.intrinsics import kernel, prefetch, trailing_zeros
+from raydist.kernels.addresses import addresses, flat, grid
+from raydist.kernels.intrinsics import prefetch, trailing_zeros
+from raydist.kernels.jit import kernel
 from raydist.text.dictionary import SPARE, Dictionary, add, hash_keys, read_keys
 from raydist.text.grammar import TABLES
 from raydist.text.scan import LONGEST, joints, match, scan_ascii, strip_possessive

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from raydist.bow.segment import Segment
+from raydist.bow.format.segment import Segment
 from raydist.records import DOCUMENTS
 from raydist.text.analyzer import Analyzer
 

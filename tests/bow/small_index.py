@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from raydist.bow.format.segment import Segment
+from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import BowIndex
-from raydist.bow.segment import Segment
-from raydist.bow.writing import SegmentWriter
 from raydist.text.analyzer import Analyzer
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from raydist.bow.append import append_to_index
-from raydist.bow.build import build_index, clean
+from raydist.bow.build.append import append_to_index
+from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
-from raydist.bow.splits import Options
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.manifest import Output, read_manifest
 from raydist.text.analyzer import Analyzer
@@ -85,7 +85,7 @@ def test_there_must_be_a_complete_index(tmp_path):
 def test_an_interrupted_append_leaves_the_old_index_and_goes_on(tmp_path, monkeypatch):
     index(ROWS[:5], tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("raydist.bow.append.os.rename", lambda *a: 1 / 0)
+        patch.setattr("raydist.bow.build.append.os.rename", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             append(ROWS[5:9], tmp_path)
     opened = BowIndex.open(tmp_path)

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow import bmp
-from raydist.bow.bmp import export_bmp, quantise
-from raydist.bow.fst import build_fst
+from raydist.bow.exchange import bmp
+from raydist.bow.exchange.bmp import export_bmp, quantise
+from raydist.bow.exchange.fst import build_fst
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ConfigError, DataError
 from tests.bow.small_index import index_of, lucene_scores
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow import merge, splits
-from raydist.bow.build import build_index, clean
-from raydist.bow.invert import Inverter
-from raydist.bow.runs import Run, write_run
-from raydist.bow.segment import Segment
-from raydist.bow.sorting import byte_order
-from raydist.bow.splits import Options
+from raydist.bow.build import merge, splits
+from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.invert import Inverter
+from raydist.bow.build.runs import Run, write_run
+from raydist.bow.build.sorting import byte_order
+from raydist.bow.build.splits import Options
+from raydist.bow.format.segment import Segment
 from raydist.data.store_reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from raydist.bow import merge
-from raydist.bow.build import build_index, clean
-from raydist.bow.splits import Options
+from raydist.bow.build import merge
+from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.splits import Options
 from tests.bow.documents import contents, read, splits_of
 
 pytestmark = pytest.mark.ray

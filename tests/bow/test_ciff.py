@@ -13,10 +13,10 @@ from google.protobuf.internal.decoder import _DecodeVarint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow.ciff import export_ciff, import_ciff
+from raydist.bow.exchange.ciff import export_ciff, import_ciff
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.segment import Segment
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ArtifactError, DataError
 from tests.bow.small_index import index_of
 

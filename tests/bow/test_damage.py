@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow.build import build_index, clean
+from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.splits import Options
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ArtifactError
 from raydist.manifest import Output
 from tests.bow.documents import read, splits_of

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow import delete
-from raydist.bow.build import build_index, clean
-from raydist.bow.delete import delete_from_index
+from raydist.bow.build import delete
+from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.delete import delete_from_index
+from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.splits import Options
+from raydist.bow.search.retriever import BowRetriever
 from raydist.build import text_store
 from raydist.cli import main
 from raydist.errors import DataError

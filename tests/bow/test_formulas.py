@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rank_bm25 import BM25L, BM25Okapi, BM25Plus
 
 from raydist.bow import formulas
-from raydist.bow.search import BowRetriever
+from raydist.bow.search.retriever import BowRetriever
 from tests.bow.small_index import index_of, lucene_scores, norm_length
 
 DOCUMENTS = [

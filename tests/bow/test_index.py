@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ArtifactError, DataError
 from raydist.manifest import Output
 from raydist.records import Query

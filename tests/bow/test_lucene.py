@@ -15,11 +15,11 @@ import ir_measures
 import numpy as np
 import pytest
 
-from raydist.bow.build import build_index
+from raydist.bow.build.create import build_index
+from raydist.bow.build.splits import Options
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.segment import Segment
-from raydist.bow.splits import Options
+from raydist.bow.search.retriever import BowRetriever
 from raydist.data.readers import read_qrels, read_queries, read_split
 from raydist.data.splits import plan_splits
 from raydist.records import Query

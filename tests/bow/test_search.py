@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow import workspace
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.segment import Segment
+from raydist.bow.search import workspace
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.protocols import Retriever
 from raydist.records import Query
@@ -87,7 +87,7 @@ def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowI
     """60 words, w0 in most documents and w59 in few, frequencies geometric, in two segments."""
     import pyarrow as pa
 
-    from raydist.bow.writing import SegmentWriter
+    from raydist.bow.format.writing import SegmentWriter
 
     segments = []
     for number, count in enumerate([documents // 3, documents - documents // 3]):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow.segment import Segment, concatenate
-from raydist.bow.writing import SegmentWriter
+from raydist.bow.format.segment import Segment, concatenate
+from raydist.bow.format.writing import SegmentWriter
 from raydist.errors import ArtifactError
 
 Postings = dict[bytes, dict[int, int]]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.bow.bmp import export_bmp
-from raydist.bow.ciff import export_ciff, import_ciff
+from raydist.bow.exchange.bmp import export_bmp
+from raydist.bow.exchange.ciff import export_ciff, import_ciff
+from raydist.bow.exchange.vectors import index_vectors, read_vectors
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
-from raydist.bow.segment import Segment
-from raydist.bow.vectors import index_vectors, read_vectors
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ConfigError, DataError
 
 TERMS = ["hug", "##ging", "face", "é", "[SEP]"]

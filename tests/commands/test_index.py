@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from raydist.bow import splits
+from raydist.bow.build import splits
 from raydist.bow.index import BowIndex
 from raydist.cli import main
 from raydist.manifest import read_manifest

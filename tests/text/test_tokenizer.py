@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raydist.bow.files import readonly
+from raydist.kernels.arrays import readonly
 from raydist.text.dictionary import Dictionary
 from raydist.text.tokenizer import Tokenizer
 from tests.text import reference

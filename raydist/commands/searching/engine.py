@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from raydist import storage
-from raydist.bow.search import BowRetriever
-from raydist.bow.vectors import Vector, read_vectors
+from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.search.retriever import BowRetriever
 from raydist.build import fuse_runs, open_retriever
 from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from raydist import log
-from raydist.bow.search import BowRetriever
+from raydist.bow.search.retriever import BowRetriever
 from raydist.errors import ConfigError, DataError
 from raydist.records import Query, Run
 from raydist.text.snippets import highlight, snippet

@@ -1,0 +1,217 @@
+"""Builds a bag-of-words index: splits of a corpus become runs, the runs become one segment.
+
+    corpus ─ splits ─► read, analyse, invert ─► runs ─► merge by ranges of terms ─► segments/00000
+                                            └─► stores ────────── link ───────────► store
+
+What is written depends on the documents alone: not on the number of workers, the order in which
+they finish, the memory they have, or crashes. A restart redoes what has no done marker.
+
+Legend: N documents.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from raydist.bow.build.merge import merge_runs
+from raydist.bow.build.runs import Run
+from raydist.bow.format.segment import Segment
+from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
+from raydist.data import idhash
+from raydist.data.store_join import concatenate
+from raydist.errors import ConfigError, DataError
+from raydist.log import warn
+from raydist.manifest import disk_errors
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
+
+_WORK = ".work"
+
+
+def build_index(
+    splits: Sequence[Split],
+    read: Read,
+    folder: Path,
+    options: Options,
+    *,
+    max_docs: int = 0,
+    duplicates: str = "error",
+    workers: int = 0,
+    cpus_per_worker: float = 1.0,
+    name: str = "00000",
+) -> dict[str, Any]:
+    """Writes `folder/segments/` and `folder/store/`; returns the facts for the manifest.
+
+    Args:
+        splits: descriptors of the corpus, fixed by the data.
+        read: turns a split into tables.
+        folder: what an interrupted build of the same splits left there is gone on with.
+        options: see `Options`.
+        max_docs: index only the first documents; 0 is all.
+        duplicates: what a document id that occurs twice is: an `error`, or a `warn`ing.
+        workers: Ray actors; 0 works in this process, without Ray.
+        cpus_per_worker: CPUs of an actor.
+        name: of the merged segment, or of the folder of unmerged ones, in `segments`.
+
+    Raises:
+        DataError: a bad document, no documents at all, or an id twice.
+        JobError: a split keeps failing, or the disk is full.
+    """
+    if options.memory < LEAST_MEMORY:
+        raise ConfigError(
+            f"memory_per_worker = {options.memory}: at least {LEAST_MEMORY} bytes are needed"
+        )
+    clock, began, cpu = time.time(), time.monotonic(), time.process_time()
+    if max_docs:
+        splits, read = limit_documents(splits, read, max_docs)
+    work = folder / _WORK
+    shards = work / "splits"
+    stats = sharded_map(
+        splits,
+        partial(SplitWorker, read, options),
+        shards,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        label="indexing",
+    )
+    inverted = time.monotonic()
+    facts = _totals(stats)
+    if not facts["documents"]:
+        raise DataError("the corpus has no documents")
+    parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
+    segments = folder / "segments"
+    with disk_errors(folder), ThreadPoolExecutor(1) as pool:
+        # With workers there are cores to spare: texts and ids are looked at beside the merge.
+        looked = pool.submit(_look_at_documents, parts, shards, len(stats), folder, options)
+        if workers < 2:
+            facts |= looked.result()
+            check_duplicates(facts, duplicates)
+        _report_empty(facts)
+        segments.mkdir(exist_ok=True)
+        target = segments / name
+        shutil.rmtree(target, ignore_errors=True)
+        if options.merge:
+            merged = merge_runs(
+                parts,
+                target,
+                work=work / "ranges",
+                compress=options.compress,
+                block_size=options.block_size,
+                memory=options.memory,
+                workers=workers,
+                cpus_per_worker=cpus_per_worker,
+            )
+            facts |= {**merged, "segments": [f"segments/{name}"]}
+        else:
+            facts |= _keep_segments(parts, target)
+        if workers > 1:
+            facts |= looked.result()
+            check_duplicates(facts, duplicates)
+    facts["seconds"] = {
+        "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
+        "splits": round(inverted - began, 3),
+        "merge": round(time.monotonic() - inverted, 3),
+    }
+    # Workers in this process are part of its own time.
+    facts["cpu_seconds"] = round(
+        time.process_time() - cpu + sum(each["cpu_seconds"] for each in stats if workers), 3
+    )
+    facts["analyzer"] = options.analyzer.to_dict()
+    return facts
+
+
+def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
+    first = next((s["first_empty"] for s in stats if s["first_empty"] is not None), None)
+    names = ("documents", "bytes", "empty", "rejected")
+    totals = {name: sum(int(each[name]) for each in stats) for name in names}
+    totals["text_bytes"] = totals.pop("bytes")
+    return {**totals, "first_empty": first}
+
+
+def _look_at_documents(
+    parts: Sequence[Path], shards: Path, count: int, folder: Path, options: Options
+) -> dict[str, Any]:
+    """Joins the stores, if there are any, and looks for ids that occur twice."""
+    if options.store:
+        return _join_stores([shard_path(shards, i) / "store" for i in range(count)], folder)
+    return _look_for_duplicates(parts, options.merge)
+
+
+def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
+    target = folder / "store"
+    shutil.rmtree(target, ignore_errors=True)
+    joined = concatenate(stores, target)
+    return {
+        "store": "store",
+        "store_bytes": joined["bytes"],
+        "duplicates": joined["duplicates"],
+        "examples": joined["examples"],
+    }
+
+
+def _look_for_duplicates(parts: Sequence[Path], merge: bool) -> dict[str, Any]:
+    ids = [Run(part).doc_ids if merge else Segment.open(part).doc_ids for part in parts]
+    columns = [each.cast(pa.large_string()) for each in ids]
+    found = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
+    examples = [list(each) for each in found.examples]
+    return {"store": None, "duplicates": found.count, "examples": examples}
+
+
+def _report_empty(facts: dict[str, Any]) -> None:
+    first = facts.pop("first_empty")
+    if facts["empty"]:
+        warn(f"{facts['empty']:,} documents have no terms, the first is {first!r}")
+
+
+def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
+    """Raises DataError for ids that occur twice, or warns of them; takes the examples out."""
+    examples = facts.pop("examples")
+    if not facts["duplicates"]:
+        return
+    doc_id, a, b = examples[0]
+    message = (
+        f"{facts['duplicates']:,} documents repeat an earlier one's id; the first: document "
+        f"{b + 1:,} has the id {doc_id!r} of document {a + 1:,}"
+    )
+    if duplicates == "error":
+        raise DataError(f"{message} (duplicates=warn goes on)")
+    warn(message)
+
+
+def clean(folder: Path) -> None:
+    """Removes what a complete index does not need any more."""
+    shutil.rmtree(folder / _WORK, ignore_errors=True)
+    for left in folder.glob(".append-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _keep_segments(parts: Sequence[Path], target: Path) -> dict[str, Any]:
+    """Puts segments under their final names without moving them: a restart finds them again."""
+    target.mkdir(parents=True)
+    facts: dict[str, Any] = {"terms": 0, "postings": 0, "tokens": 0, "bytes": 0, "segments": []}
+    for number, part in enumerate(parts):
+        final = target / f"{number:05d}"
+        shutil.copytree(part, final, copy_function=_link)
+        facts["segments"].append(final.relative_to(target.parents[1]).as_posix())
+        segment = Segment.open(final)
+        facts["terms"] += segment.size
+        facts["postings"] += segment.postings_total
+        facts["tokens"] += segment.tokens
+        facts["bytes"] += sum(each.stat().st_size for each in final.iterdir())
+    return facts
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)

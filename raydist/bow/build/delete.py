@@ -1,0 +1,154 @@
+"""Takes documents out of an index: what is left is what a build without them would have written.
+
+Segments that hold some of the documents are written anew, and so is the store. Until the manifest
+is replaced, the index is the old one.
+
+Legend: N documents of a segment, T terms, P postings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.bow.build.create import clean
+from raydist.bow.index import KIND, BowIndex
+from raydist.bow.format.segment import Segment
+from raydist.bow.format.writing import SegmentWriter
+from raydist.data import idhash
+from raydist.data.store_reader import DocumentStore
+from raydist.data.store_writer import StoreWriter
+from raydist.errors import DataError
+from raydist.manifest import MANIFEST, disk_errors, fingerprint, read_manifest, write_json
+
+Array = npt.NDArray[Any]
+
+_TERMS = 1 << 15  # looked at together
+_POSTINGS = 1 << 22  # the same
+
+
+def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
+    """Removes documents and returns the facts of the new manifest.
+
+    Args:
+        folder: a complete index.
+        doc_ids: external ids; of an id that occurs twice all documents go.
+
+    Raises:
+        ArtifactError: there is no complete index, or it is damaged.
+        DataError: an id that the index does not have, or nothing would be left.
+    """
+    manifest = read_manifest(folder, [KIND])
+    index = BowIndex.open(folder)
+    ids = list(doc_ids)
+    index.positions(ids)  # all of them are there
+    gone = pc.is_in(index.doc_ids, value_set=pa.array(ids, pa.string()))
+    keep = ~np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
+    if not keep.any():
+        raise DataError(f"{folder}: no document would be left; delete the folder instead")
+    number = 1 + max(int(Path(name).parts[1]) for name in manifest["segments"])
+    target = folder / "segments" / f"{number:05d}"
+    names: list[str] = []
+    ends = [*index.bases[1:], len(index)]
+    with disk_errors(folder):
+        shutil.rmtree(target, ignore_errors=True)
+        places = zip(manifest["segments"], index.segments, index.bases, ends)
+        for i, (name, segment, start, stop) in enumerate(places):
+            keep_N = keep[start:stop]
+            if keep_N.all():
+                names.append(name)
+            elif keep_N.any():
+                names.append(f"segments/{number:05d}/{i:05d}")
+                _without(segment, keep_N, folder / names[-1])
+        facts = _facts([Segment.open(folder / name) for name in names])
+        facts["duplicates"] = _duplicates(index, keep) if manifest["duplicates"] else 0
+        if manifest["store"]:
+            facts |= _without_texts(index, keep, folder / f"store-{number:05d}")
+        old = {*manifest["segments"]} - {*names}
+        old_store = manifest["store"]
+        manifest |= {**facts, "segments": names}
+        manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
+        manifest.pop("appended", None)  # what is gone may be added again
+        write_json(folder / MANIFEST, {**manifest, "check": fingerprint(manifest)})
+        for name in sorted(old):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        if old_store:
+            shutil.rmtree(folder / old_store, ignore_errors=True)
+        clean(folder)
+    return manifest
+
+
+def _without(segment: Segment, keep_N: Array, target: Path) -> None:
+    """Writes a segment of the documents that are kept."""
+    number_N = (np.cumsum(keep_N) - 1).astype(np.uint32)
+    writer = SegmentWriter(
+        target,
+        lengths_N=segment.lengths_N[keep_N],
+        doc_ids=segment.doc_ids.filter(pa.array(keep_N)),
+        compress=segment.compress,
+        block_size=segment.block_size,
+    )
+    for terms, indptr_T1, docs_P, tfs_P in _slices(segment):
+        kept_P = keep_N[docs_P]
+        df_T = np.add.reduceat(kept_P, indptr_T1[:-1], dtype=np.int64)
+        left_T = df_T > 0
+        indptr = np.concatenate(([0], np.cumsum(df_T[left_T])))
+        left = terms.filter(pa.array(left_T))
+        writer.append(left, indptr, number_N[docs_P[kept_P]], tfs_P[kept_P])
+    writer.close()
+
+
+def _slices(segment: Segment) -> Iterator[tuple[pa.LargeBinaryArray, Array, Array, Array]]:
+    """Yields terms with their postings, a bounded number at a time."""
+    first = 0
+    while first < segment.size:
+        last = min(first + _TERMS, segment.size)
+        numbers_TK = segment.read_terms(first, last)[1]
+        ends = np.cumsum(numbers_TK[:, 0].astype(np.int64))
+        last = first + max(1, int(np.searchsorted(ends, _POSTINGS, side="right")))
+        yield (segment.read_terms(first, last)[0], *segment.postings(first, last))
+        first = last
+
+
+def _facts(segments: list[Segment]) -> dict[str, Any]:
+    documents = sum(each.documents for each in segments)
+    return {
+        "documents": documents,
+        "empty": documents - sum(each.nonempty for each in segments),
+        "terms": sum(each.size for each in segments),
+        "postings": sum(each.postings_total for each in segments),
+        "tokens": sum(each.tokens for each in segments),
+        "bytes": sum(
+            entry["bytes"] for each in segments for entry in each.files.header["files"].values()
+        ),
+    }
+
+
+def _duplicates(index: BowIndex, keep: Array) -> int:
+    ids = index.doc_ids.filter(pa.array(keep)).cast(pa.large_string())
+    return idhash.find_duplicates(pa.chunked_array([ids], pa.large_string())).count
+
+
+def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]:
+    """Writes a store of the documents that are kept."""
+    assert index.store is not None
+    shutil.rmtree(target, ignore_errors=True)
+    writer = StoreWriter(target)
+    row = size = 0
+    for table in index.store.tables():
+        left = table.filter(pa.array(keep[row : row + table.num_rows]))
+        row += table.num_rows
+        size += left["text"].nbytes
+        if left.num_rows:
+            writer.append(left)
+    writer.close()
+    with DocumentStore.open(target) as written:
+        bytes_of = written.facts["bytes"]
+    return {"store": target.name, "store_bytes": bytes_of, "text_bytes": size}

@@ -1,0 +1,140 @@
+"""Runs: what a build keeps between inverting a split and merging all of them.
+
+A run holds the postings of consecutive documents by ascending term, in plain arrays: two files, one
+of them mapped. Written and read once, by the same build, it is neither packed nor checksummed.
+
+Legend: N documents, T terms, P postings.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.kernels.arrays import readonly
+from raydist.kernels.arrays import string_buffers
+from raydist.bow.format.writing import write
+
+Array = npt.NDArray[Any]
+
+_HEADER, _DATA = "run.json", "run.bin"
+_ALIGN = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Postings:
+    """Inverted documents.
+
+    Attributes:
+        terms: ascending by bytes, large_binary [T].
+        indptr_T1: where each term's postings begin in the two arrays, int64.
+        docs_P: documents, ascending within a term, uint32.
+        tfs_P: term frequencies, uint32.
+        lengths_N: terms per document, uint32.
+        doc_ids: external ids, string or large_string [N].
+    """
+
+    terms: pa.LargeBinaryArray
+    indptr_T1: Array
+    docs_P: Array
+    tfs_P: Array
+    lengths_N: Array
+    doc_ids: pa.Array
+
+
+def write_run(folder: Path, postings: Postings) -> dict[str, int]:
+    """Writes a run; returns its documents, empty ones, terms, postings and tokens."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tfs = postings.tfs_P
+    ids = postings.doc_ids.cast(pa.large_binary())
+    arrays = {
+        "docs": postings.docs_P,
+        "tfs": tfs.astype(np.min_scalar_type(int(tfs.max(initial=0)))),
+        "indptr": postings.indptr_T1,
+        "lengths": postings.lengths_N,
+    }
+    for name, strings in (("terms", postings.terms), ("ids", ids)):
+        offsets, data = string_buffers(strings)
+        arrays[f"{name}.ends"] = offsets - offsets[0]
+        arrays[name] = data[offsets[0] : offsets[-1]]
+    places = {}
+    with open(folder / _DATA, "wb", buffering=0) as out:
+        position = 0
+        for name, array in arrays.items():
+            gap = -position % _ALIGN
+            out.write(bytes(gap))
+            position += gap
+            places[name] = [array.dtype.str, position, len(array)]
+            write(out, array)
+            position += array.nbytes
+    about = {
+        "documents": len(postings.lengths_N),
+        "empty": int(np.count_nonzero(postings.lengths_N == 0)),
+        "terms": len(postings.terms),
+        "postings": len(postings.docs_P),
+        "tokens": int(postings.lengths_N.sum(dtype=np.int64)),
+    }
+    (folder / _HEADER).write_text(json.dumps({**about, "places": places}), encoding="utf-8")
+    return about
+
+
+class Run:
+    """A run opened for reading; its arrays are read-only views of one map.
+
+    Attributes:
+        about: what `write_run` returned.
+        terms: ascending by bytes, large_binary [T].
+        indptr_T1: as in `Postings`.
+        docs_P: as in `Postings`.
+        tfs_P: as in `Postings`, in the smallest type that holds them.
+        lengths_N: as in `Postings`.
+        doc_ids: large_string [N].
+    """
+
+    def __init__(self, folder: Path) -> None:
+        header = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+        self._places = header.pop("places")
+        self.about: dict[str, int] = header
+        with open(folder / _DATA, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.docs_P = self._array("docs")
+        self.tfs_P = self._array("tfs")
+        self.indptr_T1 = self._array("indptr")
+        self.lengths_N = self._array("lengths")
+        self.terms = self._strings("terms", pa.large_binary())
+        self.doc_ids = self._strings("ids", pa.large_string())
+
+    def _array(self, name: str) -> Array:
+        kind, position, count = self._places[name]
+        dtype = np.dtype(kind)
+        if not count:
+            return readonly(np.empty(0, dtype))
+        return np.frombuffer(self._map, dtype, count, position)
+
+    def _strings(self, name: str, kind: pa.DataType) -> pa.Array:
+        ends, data = self._array(f"{name}.ends"), self._array(name)
+        buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
+        return pa.Array.from_buffers(kind, len(ends) - 1, buffers)
+
+    def release(self) -> None:
+        """Lets go of the pages that were read; they come back when they are needed again."""
+        if hasattr(self._map, "madvise"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
+    def below(self, term: bytes) -> int:
+        """Returns how many terms are below `term` in byte order."""
+        low, high = 0, len(self.terms)
+        while low < high:
+            middle = (low + high) // 2
+            if self.terms[middle].as_py() < term:
+                low = middle + 1
+            else:
+                high = middle
+        return low

@@ -1,0 +1,299 @@
+"""Protobuf on the wire: the messages of the Common Index File Format, as kernels.
+
+Legend: T terms, P postings, N documents. See ciff.py for the fields.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.errors import DataError
+from raydist.kernels.arrays import readonly
+from raydist.kernels.jit import inlined, kernel
+
+Array = npt.NDArray[Any]
+U = np.uint64
+
+
+@inlined
+def _put(out: Array, o: Any, value: Any) -> Any:
+    while value >= U(128):
+        out[o] = np.uint8(value & U(127) | U(128))
+        value >>= U(7)
+        o += U(1)
+    out[o] = np.uint8(value)
+    return o + U(1)
+
+
+@inlined
+def _length(value: Any) -> Any:
+    """Returns how many bytes a number takes."""
+    size = U(1)
+    while value >= U(128):
+        value >>= U(7)
+        size += U(1)
+    return size
+
+
+@inlined
+def _get(data: Array, o: Any) -> Any:
+    """Returns a number and where it ends, which is behind the data if they end before it."""
+    value = U(0)
+    shift = U(0)
+    size = U(data.shape[0])
+    while o < size:
+        byte = U(data[o])
+        o += U(1)
+        value |= (byte & U(127)) << shift
+        if byte < U(128) or shift > U(56):
+            return value, o
+        shift += U(7)
+    return value, size + U(1)
+
+
+@inlined
+def _field(out: Array, o: Any, tag: Any, value: Any) -> Any:
+    """Writes a field unless it has its default, 0."""
+    if value:
+        out[o] = np.uint8(tag)
+        o = _put(out, o + U(1), value)
+    return o
+
+
+@inlined
+def _field_length(value: Any) -> Any:
+    return U(1) + _length(value) if value else U(0)
+
+
+@kernel
+def _write_lists(
+    offsets_T1: Array, names: Array, indptr_T1: Array, docs_P: Array, tfs_P: Array, out: Array
+) -> Any:
+    o = U(0)
+    for t in range(indptr_T1.shape[0] - 1):
+        first = U(indptr_T1[t])
+        last = U(indptr_T1[t + 1])
+        begin = U(offsets_T1[t])
+        letters = U(offsets_T1[t + 1]) - begin
+        total = U(0)
+        body = U(0)
+        prev = U(0)
+        for i in range(first, last):
+            doc = U(docs_P[i])
+            tf = U(tfs_P[i])
+            size = _field_length(doc - prev) + _field_length(tf)
+            body += size + U(2)  # a posting takes less than 128 bytes
+            total += tf
+            prev = doc
+        body += _field_length(last - first) + _field_length(total)
+        if letters:
+            body += U(1) + _length(letters) + letters
+        o = _put(out, o, body)
+        if letters:
+            out[o] = np.uint8(0x0A)
+            o = _put(out, o + U(1), letters)
+            for i in range(letters):
+                out[o + i] = names[begin + i]
+            o += letters
+        o = _field(out, o, 0x10, last - first)
+        o = _field(out, o, 0x18, total)
+        prev = U(0)
+        for i in range(first, last):
+            doc = U(docs_P[i])
+            tf = U(tfs_P[i])
+            out[o] = np.uint8(0x22)
+            out[o + U(1)] = np.uint8(_field_length(doc - prev) + _field_length(tf))
+            o = _field(out, o + U(2), 0x08, doc - prev)
+            o = _field(out, o, 0x10, tf)
+            prev = doc
+    return np.int64(o)
+
+
+def list_bytes(
+    terms: pa.LargeBinaryArray, indptr_T1: Array, docs_P: Array, tfs_P: Array
+) -> memoryview:
+    """Returns the PostingsList messages of terms, each behind its length."""
+    offsets_T1, names = _buffers(terms)
+    span = int(offsets_T1[-1] - offsets_T1[0])
+    out = np.empty(16 * len(docs_P) + 64 * len(terms) + span, np.uint8)
+    used = _write_lists(
+        offsets_T1,
+        names,
+        readonly(indptr_T1, np.int64),
+        readonly(docs_P, np.uint32),
+        readonly(tfs_P, np.uint32),
+        out,
+    )
+    return out[:used].data
+
+
+@kernel
+def _write_records(base: Any, offsets_N1: Array, names: Array, lengths_N: Array, out: Array) -> Any:
+    o = U(0)
+    for i in range(lengths_N.shape[0]):
+        begin = U(offsets_N1[i])
+        letters = U(offsets_N1[i + 1]) - begin
+        number = U(base) + U(i)
+        length = U(lengths_N[i])
+        body = _field_length(number) + _field_length(length)
+        if letters:
+            body += U(1) + _length(letters) + letters
+        o = _put(out, o, body)
+        o = _field(out, o, 0x08, number)
+        if letters:
+            out[o] = np.uint8(0x12)
+            o = _put(out, o + U(1), letters)
+            for j in range(letters):
+                out[o + j] = names[begin + j]
+            o += letters
+        o = _field(out, o, 0x18, length)
+    return np.int64(o)
+
+
+def write_records(base: int, ids: pa.StringArray, lengths_N: Array) -> memoryview:
+    """Returns the DocRecord messages of documents numbered from `base`."""
+    offsets_N1, names = _buffers(ids.cast(pa.large_binary()))
+    out = np.empty(int(offsets_N1[-1] - offsets_N1[0]) + 40 * len(ids), np.uint8)
+    used = _write_records(base, offsets_N1, names, readonly(lengths_N, np.uint32), out)
+    return out[:used].data
+
+
+@kernel
+def _scan(data: Array, starts: Array, ends: Array) -> Any:
+    o = U(0)
+    size = U(data.shape[0])
+    for i in range(starts.shape[0]):
+        length, o = _get(data, o)
+        if o > size or length > size - o:
+            return False
+        starts[i] = o
+        o += length
+        ends[i] = o
+    return o == size
+
+
+def scan_messages(data: Array, count: int) -> tuple[Array, Array] | None:
+    """Returns where each of `count` messages begins and ends, None if they do not fill `data`."""
+    if count > len(data):
+        return None
+    starts, ends = np.empty(count, np.int64), np.empty(count, np.int64)
+    return (starts, ends) if _scan(data, starts, ends) else None
+
+
+@kernel
+def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Array) -> Any:
+    """Reads a PostingsList; returns postings, or -1; `term` receives where its bytes lie."""
+    o = U(o)
+    end = U(end)
+    count = U(0)
+    room = U(docs.shape[0])
+    doc = U(0)
+    while o < end:
+        tag, o = _get(data, o)
+        if tag == U(0x22):
+            size, o = _get(data, o)
+            if o > end or size > end - o:
+                return -1
+            stop = o + size
+            tf = U(0)
+            while o < stop:
+                inner, o = _get(data, o)
+                value, o = _get(data, o)
+                if inner == U(0x08):
+                    doc += value
+                elif inner == U(0x10):
+                    tf = value
+                else:
+                    return -1
+            if count < room:
+                docs[count] = doc
+                tfs[count] = tf
+            count += U(1)
+        elif tag == U(0x0A):
+            size, o = _get(data, o)
+            if o > end or size > end - o:
+                return -1
+            term[0] = o
+            term[1] = o + size
+            if room == U(0):
+                return 0
+            o += size
+        elif tag & U(7) == U(0):
+            _, o = _get(data, o)
+        elif tag & U(7) == U(2):
+            size, o = _get(data, o)
+            if o > end or size > end - o:
+                return -1
+            o += size
+        else:
+            return -1
+    return np.int64(count) if o == end else -1
+
+
+def read_list(
+    data: Array, start: int, stop: int, *, terms_only: bool = False
+) -> tuple[bytes, Array, Array]:
+    """Returns a PostingsList's term, documents and frequencies (int64).
+
+    Raises DataError where it is not one.
+    """
+    room = 0 if terms_only else (stop - start) // 2
+    docs, tfs = np.empty(room, np.int64), np.empty(room, np.int64)
+    term = np.zeros(2, np.int64)
+    count = _read_list(data, start, stop, docs, tfs, term)
+    if count < 0:
+        raise DataError(f"no CIFF postings list at byte {start}")
+    name = data[term[0] : term[1]].tobytes()
+    return name, docs[:count], tfs[:count]
+
+
+@kernel
+def _read_records(data: Array, starts: Array, stops: Array, numbers: Array, out: Array) -> Any:
+    """Reads DocRecords; `out` [N, 3] receives where the id lies and the length."""
+    for i in range(starts.shape[0]):
+        o = U(starts[i])
+        end = U(stops[i])
+        numbers[i] = 0
+        out[i, :] = 0
+        while o < end:
+            tag, o = _get(data, o)
+            value, o = _get(data, o)
+            if tag == U(0x08):
+                numbers[i] = value
+            elif tag == U(0x12):
+                if o > end or value > end - o:
+                    return False
+                out[i, 0] = o
+                out[i, 1] = o + value
+                o += value
+            elif tag == U(0x18):
+                out[i, 2] = value
+            else:
+                return False
+    return True
+
+
+def read_records(data: Array, starts: Array, stops: Array) -> tuple[Array, pa.StringArray, Array]:
+    """Returns the numbers (int64), external ids and lengths (uint32) of documents."""
+    numbers = np.empty(len(starts), np.int64)
+    out = np.empty((len(starts), 3), np.int64)
+    if not _read_records(data, readonly(starts), readonly(stops), numbers, out):
+        raise DataError("a document record is not CIFF's")
+    if out[:, 2].min(initial=0) < 0 or out[:, 2].max(initial=0) >= 1 << 31:
+        raise DataError("a document record has a length beyond 31 bits")
+    try:
+        ids = [data[a:z].tobytes().decode() for a, z in out[:, :2].tolist()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"a document's id is not UTF-8: {error}") from None
+    return numbers, pa.array(ids, pa.string()), out[:, 2].astype(np.uint32)
+
+
+def _buffers(strings: pa.LargeBinaryArray) -> tuple[Array, Array]:
+    _, offsets, data = strings.buffers()
+    part = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
+    letters = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
+    return readonly(part), readonly(letters)

@@ -1,0 +1,285 @@
+"""Sorted or unsorted strings with numbers beside them, front-coded in groups.
+
+An entry is `[bytes shared with the previous][bytes more][those bytes][numbers ...]`, the counts
+and numbers as variable-length integers (7 bits a byte, low first). Every `GROUP`-th entry shares
+nothing, so a group is read from its start, and sorted strings are found by binary search over the
+groups' first entries: nothing is held in memory but the map of the file.
+
+Legend: S strings, G groups, K numbers per entry. A table of groups is uint64 [G + 1, 1 + K]: where
+the group's entries begin and the sums of the numbers of all entries before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raydist.kernels.jit import kernel
+
+Array = npt.NDArray[Any]
+U = np.uint64
+
+GROUP = 16
+"""Entries per group."""
+
+
+@kernel
+def _write_number(out: Array, o: Any, value: Any) -> Any:
+    while value >= U(128):
+        out[o] = np.uint8(value & U(127) | U(128))
+        value >>= U(7)
+        o += U(1)
+    out[o] = np.uint8(value)
+    return o + U(1)
+
+
+@kernel
+def _read_number(data: Array, o: Any) -> Any:
+    byte = U(data[o])
+    o += U(1)
+    if byte < U(128):
+        return byte, o
+    value = byte & U(127)
+    shift = U(7)
+    while True:
+        byte = U(data[o])
+        o += U(1)
+        value |= (byte & U(127)) << shift
+        if byte < U(128):
+            return value, o
+        shift += U(7)
+
+
+@kernel
+def put(
+    offsets_S1: Array,
+    data: Array,
+    numbers_SK: Array,
+    before: Any,
+    previous: Array,
+    sums: Array,
+    written: Any,
+    groups: Array,
+    out: Array,
+) -> Any:
+    """Encodes strings behind `before` others; returns bytes put to `out`, rows put to `groups`.
+
+    `previous` is the last string of the call before, `sums` [K] the running sums (updated),
+    `written` the bytes of all calls before. `out` needs the strings' bytes and 10 (2 + K) each.
+    """
+    o = U(0)
+    g = 0
+    width = numbers_SK.shape[1]
+    for i in range(offsets_S1.shape[0] - 1):
+        start = offsets_S1[i]
+        length = offsets_S1[i + 1] - start
+        shared = 0
+        if (before + i) % GROUP == 0:
+            groups[g, 0] = U(written) + o
+            for n in range(width):
+                groups[g, 1 + n] = sums[n]
+            g += 1
+        elif i == 0:
+            limit = min(length, previous.shape[0])
+            while shared < limit and previous[shared] == data[start + shared]:
+                shared += 1
+        else:
+            other = offsets_S1[i - 1]
+            limit = min(length, start - other)
+            while shared < limit and data[other + shared] == data[start + shared]:
+                shared += 1
+        o = _write_number(out, o, U(shared))
+        o = _write_number(out, o, U(length - shared))
+        for j in range(start + shared, start + length):
+            out[o] = data[j]
+            o += U(1)
+        for n in range(width):
+            o = _write_number(out, o, U(numbers_SK[i, n]))
+            sums[n] += numbers_SK[i, n]
+    return np.int64(o), g
+
+
+@kernel
+def measure(data: Array, o: Any, skip: Any, count: Any, width: Any) -> Any:
+    """Returns the bytes of `count` strings behind the first `skip` of the group at `o`."""
+    o = U(o)
+    total = U(0)
+    for i in range(skip + count):
+        shared, o = _read_number(data, o)
+        more, o = _read_number(data, o)
+        o += more
+        for _ in range(width):
+            _, o = _read_number(data, o)
+        if i >= skip:
+            total += shared + more
+    return np.int64(total)
+
+
+@kernel
+def take(
+    data: Array, o: Any, skip: Any, sums: Array, offsets_S1: Array, out: Array, numbers_SK: Array
+) -> None:
+    """Decodes the strings behind the first `skip` of the group at `o`, as many as the outputs hold.
+
+    `out` has the room that `measure` names; `sums` [K] grow by the numbers of skipped entries.
+    """
+    o = U(o)
+    width = sums.shape[0]
+    buffer = np.empty(256, np.uint8)
+    for _ in range(skip):
+        shared, o = _read_number(data, o)
+        more, o = _read_number(data, o)
+        if shared + more > U(buffer.shape[0]):
+            larger = np.empty(2 * (shared + more), np.uint8)
+            larger[: buffer.shape[0]] = buffer
+            buffer = larger
+        for j in range(more):
+            buffer[shared + j] = data[o + j]
+        o += more
+        for n in range(width):
+            value, o = _read_number(data, o)
+            sums[n] += value
+    to = U(0)
+    before = U(0)
+    offsets_S1[0] = 0
+    for i in range(offsets_S1.shape[0] - 1):
+        shared, o = _read_number(data, o)
+        more, o = _read_number(data, o)
+        if i == 0:
+            for j in range(shared):
+                out[j] = buffer[j]
+        else:
+            for j in range(shared):
+                out[to + j] = out[before + j]
+        before = to
+        to += shared
+        for j in range(more):
+            out[to + j] = data[o + j]
+        to += more
+        o += more
+        for n in range(width):
+            value, o = _read_number(data, o)
+            numbers_SK[i, n] = value
+        offsets_S1[i + 1] = np.int64(to)
+
+
+@kernel
+def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -> Any:
+    """Decodes the strings at the positions `which`, entries without numbers.
+
+    Writes as far as `out` holds and returns the bytes that all of them need.
+    """
+    to = U(0)
+    room = U(out.shape[0])
+    buffer = np.empty(256, np.uint8)
+    offsets[0] = 0
+    for i in range(which.shape[0]):
+        position = U(which[i])
+        o = groups[position // U(GROUP), 0]
+        length = U(0)
+        for _ in range(position % U(GROUP) + U(1)):
+            shared, o = _read_number(data, o)
+            more, o = _read_number(data, o)
+            length = shared + more
+            if length > U(buffer.shape[0]):
+                larger = np.empty(2 * length, np.uint8)
+                larger[: buffer.shape[0]] = buffer
+                buffer = larger
+            for j in range(more):
+                buffer[shared + j] = data[o + j]
+            o += more
+        if to + length <= room:
+            for j in range(length):
+                out[to + j] = buffer[j]
+        to += length
+        offsets[i + 1] = np.int64(to)
+    return np.int64(to)
+
+
+@kernel
+def _head_above(data: Array, o: Any, keys: Array, start: Any, stop: Any) -> Any:
+    """Returns whether the string at the head of the group at `o` is above the key."""
+    _, o = _read_number(data, o)
+    length, o = _read_number(data, o)
+    limit = min(length, stop - start)
+    for i in range(limit):
+        a = data[o + i]
+        b = keys[start + i]
+        if a != b:
+            return a > b
+    return length > stop - start
+
+
+@kernel
+def find_one(
+    data: Array, groups: Array, strings: Any, keys: Array, start: Any, stop: Any, row: Array
+) -> None:
+    """Looks up the key `keys[start : stop]` among sorted strings.
+
+    `row` (uint64 [2 + 2 K]) receives 1 where it is there, its position (where it would be, if not),
+    then its numbers (0 if not there) and the sums of the numbers before it.
+    """
+    width = U(groups.shape[1] - 1)
+    low = U(0)
+    high = U(groups.shape[0] - 1)
+    while low < high:
+        middle = (low + high) >> U(1)
+        if _head_above(data, groups[middle, 0], keys, start, stop):
+            high = middle
+        else:
+            low = middle + U(1)
+    for n in range(U(2) + U(2) * width):
+        row[n] = U(0)
+    if low == U(0):
+        return
+    group = low - U(1)
+    for n in range(width):
+        row[U(2) + width + n] = groups[group, U(1) + n]
+    o = groups[group, 0]
+    position = group * U(GROUP)
+    end = min(position + U(GROUP), U(strings))
+    length = stop - start
+    match = U(0)  # bytes that the key shares with the entry before, which is below the key
+    found = False
+    while position < end:
+        shared, o = _read_number(data, o)
+        more, o = _read_number(data, o)
+        if shared < match:
+            break
+        if shared == match:
+            here = U(0)
+            while (
+                here < more
+                and match + here < length
+                and data[o + here] == keys[start + match + here]
+            ):
+                here += U(1)
+            if here == more:
+                found = match + here == length
+            elif match + here == length or data[o + here] > keys[start + match + here]:
+                break
+            match += here
+        o += more
+        for n in range(width):
+            value, o = _read_number(data, o)
+            if found:
+                row[U(2) + n] = value
+            else:
+                row[U(2) + width + n] += value
+        if found:
+            break
+        position += U(1)
+    row[0] = U(found)
+    row[1] = position
+
+
+@kernel
+def find(
+    data: Array, groups: Array, strings: Any, offsets_S1: Array, keys: Array, rows: Array
+) -> None:
+    """Looks up many keys, one after another in `keys`; see `find_one` for `rows` [S, 2 + 2 K]."""
+    for i in range(offsets_S1.shape[0] - 1):
+        start, stop = U(offsets_S1[i]), U(offsets_S1[i + 1])
+        find_one(data, groups, strings, keys, start, stop, rows[i])

@@ -1,0 +1,158 @@
+"""The files of a segment: mapped or read into memory, each chunk checked before it is first used.
+
+`segment.json` is written last and names every file with its bytes and a CRC-32 per chunk of 1 MiB,
+so opening reads little, a term's postings are checked when a query first needs them, and `verify`
+checks everything.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from raydist.errors import ArtifactError
+from raydist.kernels.arrays import readonly
+
+Array = npt.NDArray[Any]
+
+CHUNK = 1 << 20
+"""Bytes per checksum."""
+
+VERSION = 1
+"""Version of the segment format written here, and the newest that can be read."""
+
+_HEADER = "segment.json"
+_FORMAT = "raydist-bow-segment"
+
+
+def seal(folder: Path, names: Sequence[str], about: dict[str, Any]) -> dict[str, Any]:
+    """Completes a segment: checksums of the named files, then its header, atomically."""
+    files = {}
+    for name in names:
+        sums = []
+        size = 0
+        with open(folder / name, "rb") as file:
+            while chunk := file.read(CHUNK):
+                sums.append(zlib.crc32(chunk))
+                size += len(chunk)
+        files[name] = {"bytes": size, "crc32": sums}
+    header = {"format": _FORMAT, "version": VERSION, **about, "files": files}
+    header["crc32"] = _header_sum(header)
+    partial = folder / f".{_HEADER}.part"
+    partial.write_text(json.dumps(header, sort_keys=True), encoding="utf-8")
+    os.replace(partial, folder / _HEADER)
+    return header
+
+
+def _header_sum(header: dict[str, Any]) -> int:
+    body = {key: value for key, value in header.items() if key != "crc32"}
+    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path.parent} is not a complete index segment: {path.name} is missing; build it again"
+        ) from None
+    except (UnicodeDecodeError, NotADirectoryError) as error:
+        raise ArtifactError(f"{path} is corrupted: {error}") from None
+    try:
+        header = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path} is corrupted: {error}") from None
+    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        raise ArtifactError(f"{path} does not describe an index segment")
+    if header["version"] > VERSION:
+        raise ArtifactError(
+            f"{path} has format version {header['version']}, this raydist reads up to {VERSION}: "
+            "upgrade raydist or build the index again"
+        )
+    if header.get("crc32") != _header_sum(header):
+        raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
+    return header
+
+
+class Files:
+    """The opened files of one segment.
+
+    Attributes:
+        folder: where they lie.
+        header: what `segment.json` says.
+    """
+
+    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+        """Opens the files without reading them, or reads and checks all of them if `in_memory`.
+
+        Raises ArtifactError for a file that is missing, of another size, newer or corrupted.
+        """
+        self.folder = folder
+        self.header = _read_header(folder / _HEADER)
+        self._bytes = {name: self._open(name, in_memory) for name in self.header["files"]}
+        self._unchecked = {
+            name: np.ones(len(entry["crc32"]), np.bool_)
+            for name, entry in self.header["files"].items()
+        }
+        if in_memory:
+            self.verify()
+
+    def _open(self, name: str, in_memory: bool) -> Array:
+        path = self.folder / name
+        size = self.header["files"][name]["bytes"]
+        try:
+            with open(path, "rb") as file:
+                found = os.fstat(file.fileno()).st_size
+                if found != size:
+                    raise ArtifactError(
+                        f"{path} is corrupted: {found} bytes, expected {size}; build it again"
+                    )
+                if not size:
+                    return readonly(np.empty(0, np.uint8))
+                if in_memory:
+                    return readonly(np.fromfile(file, np.uint8))
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise ArtifactError(f"{path} is missing; build the index again") from None
+        return np.frombuffer(mapped, np.uint8)
+
+    def array(self, name: str, dtype: Any = np.uint8) -> Array:
+        """Returns a file as a read-only array; check what you use of it."""
+        return self._bytes[name].view(dtype)
+
+    def unchecked(self, name: str) -> Array:
+        """Returns which chunks of a file were not checked yet (bool, live)."""
+        return self._unchecked[name]
+
+    def check(self, name: str, start: int = 0, stop: int | None = None) -> None:
+        """Compares the checksums of the bytes `start:stop` unless that was done before.
+
+        Raises ArtifactError naming the file where they differ.
+        """
+        data = self._bytes[name]
+        last = len(data) if stop is None else stop
+        chunks = slice(start // CHUNK, -(-last // CHUNK))
+        unchecked = self._unchecked[name]
+        if not unchecked[chunks].any():
+            return
+        for chunk in (np.flatnonzero(unchecked[chunks]) + chunks.start).tolist():
+            found = zlib.crc32(data[chunk * CHUNK : (chunk + 1) * CHUNK].data)
+            if found != self.header["files"][name]["crc32"][chunk]:
+                raise ArtifactError(
+                    f"{self.folder / name} is corrupted: the checksum of bytes {chunk * CHUNK} to "
+                    f"{min((chunk + 1) * CHUNK, len(data))} does not match; build the index again"
+                )
+            unchecked[chunk] = False
+
+    def verify(self) -> None:
+        """Checks every byte of every file."""
+        for name in self._bytes:
+            self.check(name)

@@ -1,0 +1,237 @@
+"""One segment of an index on disk: sorted terms, their postings, the documents' lengths and ids.
+
+`SegmentWriter` takes terms in order and streams; `Segment` maps the files; `concatenate` joins
+segments of consecutive ranges of terms, so that a merge may run in parallel. The bytes depend on
+the content alone. Files::
+
+    terms, terms.groups        the dictionary: df and bytes of postings beside each term
+    postings                   packed postings with their skips (codec.py), or the skips alone
+    docs, tfs                  uint32 arrays of a raw segment (compress=False)
+    norms, lengths             a byte and an exact number of tokens per document
+    ids, ids.groups            external ids
+
+Legend: N documents, T terms, P postings.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow.format import codec, dictionary
+from raydist.bow.format.files import Files
+from raydist.bow.format.writing import PADDING, StringsWriter, finish, write
+from raydist.errors import ArtifactError
+from raydist.kernels.arrays import readonly
+
+Array = npt.NDArray[Any]
+
+_SLICE = 1 << 20  # terms copied at once
+_NO_BYTES = readonly(np.empty(0, np.uint8))
+
+
+class Segment:
+    """A segment opened for reading.
+
+    Attributes:
+        folder: where it lies.
+        documents: N, empty ones included.
+        nonempty: documents with at least one token.
+        size: T, the number of distinct terms.
+        tokens: sum of the documents' lengths.
+        block_size: postings per block.
+        compress: whether postings are bit-packed.
+        dictionary: the bytes of the terms and their groups.
+        files: its files; `files.verify()` checks every byte.
+    """
+
+    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+        self.folder = folder
+        self.files = Files(folder, in_memory=in_memory)
+        header = self.files.header
+        self.documents: int = header["documents"]
+        self.nonempty: int = header["nonempty"]
+        self.size: int = header["terms"]
+        self.postings_total: int = header["postings"]
+        self.tokens: int = header["tokens"]
+        self.block_size: int = header["block_size"]
+        self.compress: bool = header["compress"]
+        for name in ("terms", "terms.groups", "norms"):
+            self.files.check(name)
+        self.norms_N = self.files.array("norms")
+        self.packed = self.files.array("postings")
+        groups = self.files.array("terms.groups", np.uint64).reshape(-1, 3)
+        self.dictionary = self.files.array("terms"), groups
+        empty = readonly(np.empty(0, np.uint32))
+        self.raw_docs = empty if self.compress else self.files.array("docs", np.uint32)
+        self.raw_tfs = empty if self.compress else self.files.array("tfs", np.uint32)
+
+    @classmethod
+    def open(cls, folder: Path | str, *, in_memory: bool = False) -> Segment:
+        """Maps the segment in `folder`, or reads it whole.
+
+        Raises ArtifactError where it is incomplete, corrupted or of a newer version.
+        """
+        return cls(Path(folder), in_memory=in_memory)
+
+    @property
+    def lengths_N(self) -> Array:
+        """Exact numbers of tokens per document, uint32."""
+        self.files.check("lengths")
+        lengths = self.files.array("lengths", np.dtype(self.files.header["lengths"]))
+        return lengths.astype(np.uint32, copy=False)
+
+    @property
+    def doc_ids(self) -> pa.StringArray:
+        """All external ids in document order, decoded."""
+        ids, groups = self._ids()
+        if not self.documents:
+            return pa.array([], pa.string())
+        return _decode(ids, groups, 0, self.documents)[0].cast(pa.string())
+
+    def pick_ids(self, docs: Array) -> pa.StringArray:
+        """Returns the external ids of the documents at the given positions."""
+        ids, groups = self._ids()
+        which = readonly(docs, np.int64)
+        offsets = np.empty(len(which) + 1, np.int64)
+        out = np.empty(16 * len(which) + 64, np.uint8)
+        need = dictionary.pick(ids, groups, which, offsets, out)
+        if need > len(out):
+            out = np.empty(need, np.uint8)
+            dictionary.pick(ids, groups, which, offsets, out)
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(out)]
+        return pa.StringArray.from_buffers(len(which), *buffers[1:])
+
+    def _ids(self) -> tuple[Array, Array]:
+        if "ids" not in self.files.header["files"]:
+            raise ArtifactError(f"{self.folder} is a part of a segment and has no document ids")
+        self.files.check("ids")
+        self.files.check("ids.groups")
+        return self.files.array("ids"), self.files.array("ids.groups", np.uint64).reshape(-1, 1)
+
+    @property
+    def terms(self) -> pa.LargeBinaryArray:
+        """All terms in ascending byte order, decoded."""
+        return self.read_terms(0, self.size)[0]
+
+    def read_terms(self, first: int, last: int) -> tuple[pa.LargeBinaryArray, Array, int, int]:
+        """Reads the terms `first <= t < last`.
+
+        Returns the terms, `[T, 2]` df and bytes of postings, where the first one's bytes begin in
+        the file `postings`, and how many postings lie before them.
+        """
+        assert 0 <= first <= last <= self.size
+        if first == last:
+            return pa.array([], pa.large_binary()), np.empty((0, 2), np.uint64), 0, 0
+        terms, numbers_TK, sums = _decode(*self.dictionary, first, last)
+        return terms, numbers_TK, int(sums[1]), int(sums[0])
+
+    def lower_bound(self, term: bytes) -> int:
+        """Returns how many terms are below `term` in byte order."""
+        return int(self.lookup([term])[0, 1])
+
+    def lookup(self, terms: Sequence[bytes]) -> Array:
+        """Finds terms.
+
+        Returns uint64 [Q, 6]: found, position, df, bytes of postings, postings before it, where its
+        postings begin. A term that is not here has the position where it would stand and df 0.
+        """
+        offsets = np.array([0, *accumulate(map(len, terms))])
+        offsets.flags.writeable = False
+        keys = np.frombuffer(b"".join(terms) or b"\0", np.uint8)
+        rows = np.empty((len(terms), 6), np.uint64)
+        dictionary.find(*self.dictionary, self.size, offsets, keys, rows)
+        return rows
+
+    def postings(self, first: int, last: int) -> tuple[Array, Array, Array]:
+        """Decodes the postings of the terms `first <= t < last`.
+
+        Returns indptr (int64 [T + 1]), documents and term frequencies (uint32 [P]).
+        """
+        _, numbers_TK, begin, before = self.read_terms(first, last)
+        return self.decode(numbers_TK, begin, before)
+
+    def decode(self, numbers_TK: Array, begin: int, before: int) -> tuple[Array, Array, Array]:
+        """Decodes consecutive terms from what `read_terms` said of them; see `postings`."""
+        indptr_T1 = np.zeros(len(numbers_TK) + 1, np.int64)
+        np.cumsum(numbers_TK[:, 0], out=indptr_T1[1:])
+        total = int(indptr_T1[-1])
+        if not self.compress:
+            self.files.check("docs", 4 * before, 4 * (before + total))
+            self.files.check("tfs", 4 * before, 4 * (before + total))
+            span = slice(before, before + total)
+            return indptr_T1, self.raw_docs[span], self.raw_tfs[span]
+        self.files.check("postings", begin, begin + int(numbers_TK[:, 1].sum()))
+        docs = np.empty(total + codec.BLOCK_SLACK, np.uint32)
+        tfs = np.empty(total + codec.BLOCK_SLACK, np.uint32)
+        df_T, sizes_T = readonly(numbers_TK[:, 0]), readonly(numbers_TK[:, 1])
+        codec.decode(self.packed, begin, df_T, sizes_T, self.block_size, docs, tfs)
+        return indptr_T1, docs[:total], tfs[:total]
+
+
+def _decode(
+    data: Array, groups: Array, first: int, last: int
+) -> tuple[pa.LargeBinaryArray, Array, Array]:
+    """Returns the strings `first <= s < last`, their numbers and the sums of those before."""
+    group, skip = divmod(first, dictionary.GROUP)
+    columns = groups.shape[1] - 1
+    sums = groups[group, 1:].copy()
+    count = last - first
+    begin = int(groups[group, 0])
+    room = dictionary.measure(data, begin, skip, count, columns)
+    offsets = np.empty(count + 1, np.int64)
+    out = np.empty(room, np.uint8)
+    numbers_SK = np.empty((count, columns), np.uint64)
+    dictionary.take(data, begin, skip, sums, offsets, out, numbers_SK)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
+    return pa.Array.from_buffers(pa.large_binary(), count, buffers), numbers_SK, sums
+
+
+def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
+    """Joins segments of consecutive ranges of terms over the same documents.
+
+    The result is, byte for byte, what one writer would have written. The documents' lengths and ids
+    are taken from the first part. Returns the same statistics as `SegmentWriter.close`.
+    """
+    opened = [Segment.open(part) for part in parts]
+    head = opened[0].files.header
+    for part in opened:
+        same = all(part.files.header[key] == head[key] for key in ("documents", "tokens"))
+        shape = (part.block_size, part.compress) == (head["block_size"], head["compress"])
+        assert same and shape, f"{part.folder} is not a part of the segment of {opened[0].folder}"
+    folder.mkdir(parents=True, exist_ok=True)
+    terms = StringsWriter(folder, "terms", 2)
+    last: bytes | None = None
+    for part in opened:
+        for first in range(0, part.size, _SLICE):
+            strings, numbers_TK, _, _ = part.read_terms(first, min(first + _SLICE, part.size))
+            assert last is None or last < strings[0].as_py(), "ranges of terms must ascend"
+            last = strings[len(strings) - 1].as_py()
+            terms.append(strings, numbers_TK)
+    terms.close()
+    streams = ["postings"] if head["compress"] else ["postings", "docs", "tfs"]
+    for name in streams:
+        with open(folder / name, "wb") as out:
+            for part in opened:
+                part.files.check(name)
+                size = part.files.header["files"][name]["bytes"] - len(PADDING)
+                write(out, part.files.array(name)[:size])
+            out.write(PADDING)
+    copied = [name for name in ("norms", "lengths", "ids", "ids.groups") if name in head["files"]]
+    for name in copied:
+        opened[0].files.check(name)
+        shutil.copyfile(opened[0].folder / name, folder / name)
+    about = {key: head[key] for key in ("compress", "block_size", "documents", "nonempty")} | {
+        "terms": terms.count,
+        "postings": sum(part.postings_total for part in opened),
+        "tokens": head["tokens"],
+        "lengths": head["lengths"],
+    }
+    return finish(folder, ["terms", "terms.groups", *streams, *copied], about)

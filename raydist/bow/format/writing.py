@@ -1,0 +1,233 @@
+"""Writing a segment: terms in order, streamed to packed or raw postings.
+
+Legend: N documents, T terms, P postings, S strings, K numbers beside a string.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow.format import dictionary
+from raydist.bow.format.files import seal
+from raydist.bow.format.packing import encode
+from raydist.bow.formulas import norm_bytes
+from raydist.kernels.arrays import readonly
+
+Array = npt.NDArray[Any]
+
+PADDING = bytes(16)
+"""Behind a segment's postings: unpacking reads 64 bits at a time."""
+
+_SLICE = 1 << 20  # postings encoded at once
+_NO_BYTES = readonly(np.empty(0, np.uint8))
+
+
+class StringsWriter:
+    """Writes front-coded strings to a file and its table of groups to another."""
+
+    def __init__(self, folder: Path, name: str, numbers: int) -> None:
+        self.count = 0
+        self._written = 0
+        self._previous = _NO_BYTES
+        self._sums = np.zeros(numbers, np.uint64)
+        self._file: BinaryIO = open(folder / name, "wb", buffering=0)  # noqa: SIM115
+        self._groups: BinaryIO = open(folder / f"{name}.groups", "wb", buffering=0)  # noqa: SIM115
+
+    def append(self, strings: pa.LargeBinaryArray, numbers_SK: Array) -> None:
+        """Adds strings, each with its row of numbers."""
+        count = len(strings)
+        if not count:
+            return
+        offsets_S1, data = _buffers(strings)
+        span = int(offsets_S1[-1] - offsets_S1[0])
+        columns = numbers_SK.shape[1]
+        out = np.empty(span + (20 + 10 * columns) * count, np.uint8)
+        groups = np.empty((count // dictionary.GROUP + 1, 1 + columns), np.uint64)
+        used, rows = dictionary.put(
+            offsets_S1,
+            data,
+            readonly(numbers_SK, np.uint64),
+            self.count,
+            self._previous,
+            self._sums,
+            self._written,
+            groups,
+            out,
+        )
+        write(self._file, out[:used])
+        write(self._groups, groups[:rows])
+        self._previous = readonly(data[offsets_S1[-2] : offsets_S1[-1]].copy())
+        self._written += used
+        self.count += count
+
+    def close(self) -> None:
+        """Ends both files."""
+        end = np.concatenate(([np.uint64(self._written)], self._sums)).astype(np.uint64)
+        write(self._groups, end)
+        self._file.close()
+        self._groups.close()
+
+
+class SegmentWriter:
+    """Writes a segment; terms come in ascending byte order, over as many appends as you like."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lengths_N: Array,
+        doc_ids: pa.Array | pa.ChunkedArray | None,
+        compress: bool = True,
+        block_size: int = 128,
+    ) -> None:
+        """Begins a segment in `folder`, which is made if need be.
+
+        Args:
+            folder: an empty or absent folder.
+            lengths_N: tokens per document.
+            doc_ids: external ids, as many as documents; None for a part that `concatenate` joins
+                to a first part that has them.
+            compress: bit-packed postings; False writes raw arrays.
+            block_size: postings per block, 8 to 4096.
+        """
+        assert 8 <= block_size <= 4096, block_size
+        assert doc_ids is None or len(doc_ids) == len(lengths_N)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._lengths_N = np.ascontiguousarray(lengths_N, np.uint32)
+        self._norms_N = readonly(norm_bytes(self._lengths_N))
+        self._doc_ids = doc_ids
+        self._compress = compress
+        self._block_size = block_size
+        self._least = np.full(256, 256, np.uint16)
+        self._scratch = np.empty(0, np.uint8)
+        self._terms = StringsWriter(folder, "terms", 2)
+        names = ["postings"] if compress else ["postings", "docs", "tfs"]
+        self._files: dict[str, BinaryIO] = {
+            name: open(folder / name, "wb", buffering=0)  # noqa: SIM115
+            for name in names
+        }
+        self._postings = 0
+        self._last_term: bytes | None = None
+
+    def append(
+        self, terms: pa.LargeBinaryArray, indptr_T1: Array, docs_P: Array, tfs_P: Array
+    ) -> None:
+        """Adds terms with their postings.
+
+        Args:
+            terms: ascending, above all terms before.
+            indptr_T1: where each term's postings begin and end in the two arrays.
+            docs_P: document numbers in this segment, ascending within a term.
+            tfs_P: term frequencies, at least 1.
+        """
+        count = len(terms)
+        if not count:
+            return
+        first, last = terms[0].as_py(), terms[count - 1].as_py()
+        assert self._last_term is None or self._last_term < first, "terms must ascend"
+        self._last_term = last
+        indptr_T1 = readonly(indptr_T1, np.int64)
+        docs_P, tfs_P = readonly(docs_P, np.uint32), readonly(tfs_P, np.uint32)
+        df_T = np.diff(indptr_T1)
+        assert df_T.min() > 0, "a term without postings"
+        sizes_T = np.zeros(count, np.int64)
+        start = 0
+        while start < count:
+            stop = int(np.searchsorted(indptr_T1, indptr_T1[start] + _SLICE, side="right")) - 1
+            stop = min(max(stop, start + 1), start + _SLICE // 8, count)
+            need = 10 * int(indptr_T1[stop] - indptr_T1[start]) + 32 * (stop - start) + 16
+            if len(self._scratch) < need:
+                self._scratch = np.empty(need, np.uint8)
+            used = encode(
+                indptr_T1,
+                docs_P,
+                tfs_P,
+                self._norms_N,
+                start,
+                stop,
+                self._block_size,
+                self._compress,
+                self._least,
+                self._scratch,
+                sizes_T,
+            )
+            assert used >= 0, "documents must ascend within a term and tfs be at least 1"
+            write(self._files["postings"], self._scratch[:used])
+            start = stop
+        if not self._compress:
+            span = slice(int(indptr_T1[0]), int(indptr_T1[-1]))
+            write(self._files["docs"], docs_P[span])
+            write(self._files["tfs"], tfs_P[span])
+        self._terms.append(terms, np.stack([df_T, sizes_T], axis=1))
+        self._postings += int(df_T.sum())
+
+    def close(self) -> dict[str, int]:
+        """Completes the segment; returns its documents, terms, postings, tokens and bytes."""
+        self._terms.close()
+        for file in self._files.values():
+            file.write(PADDING)
+            file.close()
+        names = ["terms", "terms.groups", *self._files, "norms", "lengths"]
+        self._norms_N.tofile(self._folder / "norms")
+        longest = int(self._lengths_N.max(initial=0))
+        width = np.min_scalar_type(longest)
+        self._lengths_N.astype(width).tofile(self._folder / "lengths")
+        if self._doc_ids is not None:
+            _write_ids(self._folder, self._doc_ids)
+            names += ["ids", "ids.groups"]
+        return finish(
+            self._folder,
+            names,
+            {
+                "compress": self._compress,
+                "block_size": self._block_size,
+                "documents": len(self._lengths_N),
+                "nonempty": int(np.count_nonzero(self._lengths_N)),
+                "terms": self._terms.count,
+                "postings": self._postings,
+                "tokens": int(self._lengths_N.sum(dtype=np.int64)),
+                "lengths": width.str,
+            },
+        )
+
+
+def finish(folder: Path, names: list[str], about: dict[str, Any]) -> dict[str, int]:
+    """Seals a segment and returns its statistics."""
+    header = seal(folder, names, about)
+    kept = ("documents", "terms", "postings", "tokens")
+    return {name: about[name] for name in kept} | {
+        "bytes": sum(entry["bytes"] for entry in header["files"].values())
+    }
+
+
+def write(file: BinaryIO, array: Array) -> None:
+    """Writes all bytes of an array to an unbuffered file."""
+    if not array.size:
+        return
+    data = np.ascontiguousarray(array).data.cast("B")
+    while len(data):
+        data = data[file.write(data) :]
+
+
+def _write_ids(folder: Path, doc_ids: pa.Array | pa.ChunkedArray) -> None:
+    writer = StringsWriter(folder, "ids", 0)
+    chunks = doc_ids.chunks if isinstance(doc_ids, pa.ChunkedArray) else [doc_ids]
+    for chunk in chunks:
+        for start in range(0, len(chunk), _SLICE):
+            part = chunk.slice(start, _SLICE).cast(pa.large_binary())
+            writer.append(part, np.empty((len(part), 0), np.uint64))
+    writer.close()
+
+
+def _buffers(strings: pa.LargeBinaryArray) -> tuple[Array, Array]:
+    """Returns the offsets (int64 [S + 1]) and bytes of a binary array."""
+    _, offsets, data = strings.buffers()
+    all_offsets = np.frombuffer(offsets, np.int64)
+    part = all_offsets[strings.offset : strings.offset + len(strings) + 1]
+    return readonly(part), _NO_BYTES if data is None else readonly(np.frombuffer(data, np.uint8))

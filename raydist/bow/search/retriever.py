@@ -1,0 +1,310 @@
+"""Top-k search of a bag-of-words index.
+
+Lucene's BM25 goes through the pruned kernel, segment after segment, each told the score that the
+ones before have reached; what the kernel is not made for (another model, exact lengths, hundreds of
+terms, more ties than it has room for) is scored exhaustively. Both give the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
+from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.search import rank
+from raydist.bow.search.exhaustive import occurrences, score_all
+from raydist.bow.search.explanation import Explanation, explain
+from raydist.bow.search.query import prepare
+from raydist.bow.search.scoring import Collection, Scoring, Term
+from raydist.bow.search.ties import TIES, best
+from raydist.bow.search.workspace import MOST_TERMS, PerThread
+from raydist.errors import ConfigError
+from raydist.kernels.addresses import addresses
+from raydist.kernels.arrays import readonly
+from raydist.records import RUN, Query, Run
+
+Array = npt.NDArray[Any]
+Ranking = tuple[Array, Array]
+
+_MOST_WORDS = 1024  # of a text that is ranked by one kernel
+_NO_FILTER = readonly(np.empty(0, np.uint8))
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+class BowRetriever:
+    """Searches an index; the same queries always give the same ranking, bit for bit."""
+
+    def __init__(
+        self,
+        index: BowIndex,
+        *,
+        model: str = "lucene",
+        k1: float = 0.9,
+        b: float = 0.4,
+        delta: float = 1.0,
+        mu: float = 1000.0,
+        weight: float = 0.1,
+        lengths: str = "norm",
+        ties: str = "docid",
+        threads: int = 1,
+        only: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
+        pruned: bool = True,
+    ) -> None:
+        """Prepares a search.
+
+        Args:
+            index: an opened index.
+            model: a name of `scoring.MODELS`.
+            k1: see `Scoring`, as are `b`, `delta`, `mu`, `weight` and `lengths`.
+            b: see `Scoring`.
+            delta: see `Scoring`.
+            mu: see `Scoring`.
+            weight: see `Scoring`.
+            lengths: see `Scoring`.
+            ties: order of equal scores: `docid` (input order), `external` (id as a string) or
+                `anserini` (that, and scores as Anserini writes them).
+            threads: queries searched beside each other.
+            only: ids of the only documents that may be found.
+            exclude: ids of documents that may not be found.
+            pruned: False scores every matching document, for comparison.
+
+        Raises:
+            ConfigError: an unknown name or a parameter out of bounds.
+            DataError: an id in `only` or `exclude` that the index does not have.
+        """
+        if ties not in TIES:
+            raise ConfigError(f"ties = {ties!r}: expected one of {', '.join(TIES)}")
+        if threads < 1:
+            raise ConfigError(f"threads = {threads}: expected at least 1")
+        if index.unit and model == "lucene":
+            model = "impact"
+        elif (model == "impact") != bool(index.unit):
+            raise ConfigError(f"model = {model!r}: impact is for indexes of weighted terms, alone")
+        self.index = index
+        self._size = len(index)
+        self.scoring = Scoring(model, k1, b, delta, mu, weight, lengths)
+        self.ties = ties
+        self._threads = threads
+        mean = index.average_length
+        self._collection = Collection(index.documents, index.tokens, mean, index.unit or 1.0)
+        self._pruned = pruned and model == "lucene" and lengths == "norm"
+        self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
+        self._allowed = self._masks(only, exclude)
+        self._point()
+        self._thread = PerThread(len(index.segments))
+
+    @property
+    def doc_ids(self) -> pa.StringArray:
+        """The ids of all documents."""
+        return self.index.doc_ids
+
+    def only(self, doc_ids: Iterable[str]) -> BowRetriever:
+        """Returns this search among these documents alone; ids that are not here do not matter."""
+        wanted = pa.array(list(doc_ids), pa.string())
+        found = pc.is_in(self.index.doc_ids, value_set=wanted)
+        flags = found.cast(pa.uint8()).to_numpy(zero_copy_only=False)
+        if self._allowed is not None:
+            flags = flags & np.concatenate(self._allowed)
+        other = copy.copy(self)
+        other._allowed = self._cut(flags)
+        other._point()
+        return other
+
+    def _point(self) -> None:
+        """Notes the addresses of the arrays that the kernels read, SEGMENT_ROWS of each segment."""
+        arrays: list[Array] = []
+        for number, segment in enumerate(self.index.segments):
+            facts = [segment.size, int(segment.norms_N.max(initial=0))]
+            arrays += [
+                segment.packed,
+                segment.raw_docs,
+                segment.raw_tfs,
+                segment.norms_N,
+                segment.files.unchecked("postings"),
+                _NO_FILTER if self._allowed is None else self._allowed[number],
+                self._inverse,
+                *segment.dictionary,
+                np.array(facts, np.uint64),
+            ]
+        self._arrays = arrays  # kept alive
+        self._segments = addresses(arrays)
+
+    def _masks(
+        self, only: Iterable[str] | None, exclude: Iterable[str] | None
+    ) -> list[Array] | None:
+        """Returns which documents of each segment may be found, None for all."""
+        if only is None and exclude is None:
+            return None
+        allowed = np.ones(len(self.index), np.uint8)
+        if only is not None:
+            allowed[:] = 0
+            allowed[self.index.positions(only)] = 1
+        if exclude is not None:
+            allowed[self.index.positions(exclude)] = 0
+        return self._cut(allowed)
+
+    def _cut(self, allowed: Array) -> list[Array]:
+        """Cuts the flags of all documents into those of each segment."""
+        ends = [*self.index.bases[1:], len(self.index)]
+        return [readonly(allowed[a:z]) for a, z in zip(self.index.bases, ends)]
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` documents of each query; queries that match nothing have no rows."""
+        found = self._map(lambda query: self.rank(query.text, k), queries)
+        return self._run([query.query_id for query in queries], found)
+
+    def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
+        """Does the same for queries of weighted terms, each an id and its weights."""
+        found = self._map(lambda query: self.rank_terms(query[1], k), queries)
+        return self._run([query_id for query_id, _ in queries], found)
+
+    def _map(self, rank: Callable[[Any], Ranking], queries: Sequence[Any]) -> list[Ranking]:
+        if self._threads == 1 or len(queries) < 2:
+            return [rank(query) for query in queries]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(rank, queries))
+
+    def _run(self, query_ids: Sequence[str], found: Sequence[Ranking]) -> Run:
+        if not found:
+            return Run(RUN.empty_table())
+        docs = np.concatenate([docs for docs, _ in found])
+        scores = np.concatenate([scores for _, scores in found])
+        rows = np.repeat(np.arange(len(found)), [len(docs) for docs, _ in found])
+        names = pa.array(query_ids, pa.string()).take(pa.array(rows))
+        columns = [names, self.index.pick_ids(docs), pa.array(scores)]
+        return Run(pa.table(columns, schema=RUN))
+
+    def rank(self, text: str, k: int) -> tuple[Array, Array]:
+        """Returns the positions (int64) and scores (float32) of the best documents for a text."""
+        if self.index.analyzer is None:
+            raise ConfigError("this index has no analyzer: rank its weighted terms instead")
+        if self._pruned and k > 0:
+            found = self._rank_text(text, min(k, max(1, self._size)))
+            if found is not None:
+                return found
+        return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
+
+    def rank_terms(self, query: Mapping[str, float], k: int) -> tuple[Array, Array]:
+        """Does the same for terms with their weights (in a text: how often each occurs)."""
+        if k < 1:
+            raise ConfigError(f"k = {k}: expected at least 1")
+        k = min(k, max(1, self._size))
+        rows, df = self.index.lookup([encode_term(term) for term in query])
+        terms = self._terms(rows, df, list(query.values()))
+        if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
+            self._thread.workspace.enter(rows, self._weights(terms))
+            found = self._rank_segments(k)
+            if found is not None:
+                return found
+        docs, scores = self._rank_all(rows, terms)
+        return best(docs, scores, k, self.ties, self.index.pick_ids)
+
+    def _rank_text(self, text: str, k: int) -> Ranking | None:
+        """Ranks by the kernels, or returns None for a query that they do not take."""
+        assert self.index.analyzer is not None
+        thread, documents = self._thread, self.index.documents
+        numbers = thread.numbers(self.index.analyzer, text)
+        table = thread.workspace.table
+        if len(numbers) > _MOST_WORDS or not prepare(
+            self._segments, thread.lexicon_table, table, numbers, documents
+        ):
+            return None
+        return self._rank_segments(k)
+
+    def explain(self, text: str, doc_id: str) -> Explanation:
+        """Returns what each term of a text adds to a document's score.
+
+        Raises DataError where the index has no such document.
+        """
+        if self.index.analyzer is None:
+            raise ConfigError("this index has no analyzer: explain its weighted terms instead")
+        return self.explain_terms(Counter(self.index.analyzer.tokens(text)), doc_id)
+
+    def explain_terms(self, query: Mapping[str, float], doc_id: str) -> Explanation:
+        """Does the same for terms with their weights."""
+        rows, df = self.index.lookup([encode_term(term) for term in query])
+        terms = self._terms(rows, df, list(query.values()))
+        named = list(zip(query, terms))
+        return explain(self.index, self.scoring, self._collection, named, rows, doc_id)
+
+    def _terms(
+        self, rows: Sequence[Array], df: Sequence[int], boosts: Sequence[float]
+    ) -> list[Term]:
+        counts = [0] * len(df)
+        if self.scoring.needs_occurrences:
+            counts = occurrences(self.index.segments, rows)
+        return [Term(*values) for values in zip(boosts, df, counts)]
+
+    def _weights(self, terms: Sequence[Term]) -> Array:
+        """Returns boost * idf of each term in float32, 0 where no document has it."""
+        values = [t.df and self.scoring.weight_of(t, self._collection) for t in terms]
+        return np.array(values, np.float32)
+
+    def _rank_all(self, rows: Sequence[Array], terms: Sequence[Term]) -> tuple[Array, Array]:
+        """Scores every matching document of all segments."""
+        found = [self._score_all(number, each, terms) for number, each in enumerate(rows)]
+        docs = [docs + base for (docs, _), base in zip(found, self.index.bases)]
+        return np.concatenate(docs), np.concatenate([scores for _, scores in found])
+
+    def _score_all(self, number: int, rows: Array, terms: Sequence[Term]) -> tuple[Array, Array]:
+        allowed = None if self._allowed is None else self._allowed[number]
+        tokens = sum(term.boost for term in terms)
+        segment = self.index.segments[number]
+        return score_all(segment, rows, terms, self.scoring, self._collection, tokens, allowed)
+
+    def _rank_segments(self, k: int) -> Ranking | None:
+        """Ranks by the terms in the workspace; None where there are too many ties for it."""
+        workspace = self._thread.workspace
+        if len(self.index.segments) == 1:
+            count = self._rank_segment(0, k, 0.0)
+            if count < 0:
+                return None
+            if self.ties == "docid":
+                count = min(count, k)
+                return workspace.docs[:count].copy(), workspace.scores[:count].copy()
+            docs, scores = workspace.docs[:count], workspace.scores[:count]
+            return best(docs, scores, k, self.ties, self.index.pick_ids)
+        docs, scores = _NOTHING
+        floor = 0.0
+        for number, base in enumerate(self.index.bases):
+            count = self._rank_segment(number, k, floor)
+            if count < 0:
+                return None
+            docs = np.concatenate([docs, workspace.docs[:count] + base])
+            scores = np.concatenate([scores, workspace.scores[:count]])
+            if len(docs) >= k:
+                floor = float(np.partition(scores, len(scores) - k)[len(scores) - k])
+                kept = scores >= floor
+                docs, scores = docs[kept], scores[kept]
+        return best(docs, scores, k, self.ties, self.index.pick_ids)
+
+    def _rank_segment(self, number: int, k: int, floor: float) -> int:
+        """Returns how many candidates of a segment are in the workspace, or rank.OVERFLOW."""
+        segment = self.index.segments[number]
+        workspace = self._thread.workspace
+        rows = workspace.rows[number]
+        if not segment.compress:
+            for row in rows[: workspace.counts[number]].tolist():
+                for name in ("docs", "tfs"):
+                    segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
+        size = segment.block_size
+        while True:
+            count: int = rank.rank(self._segments, workspace.table, number, size, k, floor)
+            if count > rank.ROOM:
+                return count
+            if count == rank.ROOM:
+                df = rows[: workspace.counts[number], 2].tolist()
+                workspace.grow(len(df) + 1, sum(-(-each // size) for each in df), size, k)
+            else:
+                row = rows[rank.UNCHECKED - count].tolist()
+                segment.files.check("postings", row[5], row[5] + row[3])

@@ -1,0 +1,1 @@
+"""Machinery of machine code, below text and bow: the compiler, instructions, arrays."""

@@ -1,0 +1,47 @@
+"""Compiled kernels are found again wherever the package lies, and only where nobody else writes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raydist.kernels.jit import _cache_base
+
+MODULE = """
+from raydist.kernels.jit import kernel
+
+@kernel
+def add(a, b):
+    return a + b
+"""
+PROGRAM = "from adder import add; print(add(1, 2), len(add.stats.cache_hits))"
+
+
+def test_a_package_in_another_folder_need_not_compile_anew(tmp_path: Path) -> None:
+    said = []
+    for folder, source in (("one", MODULE), ("two", MODULE), ("two", MODULE.replace("+", "-"))):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "adder.py").write_text(source)
+        environment = {**os.environ, "RAYDIST_CACHE": str(tmp_path / "cache")}
+        environment["PYTHONPATH"] = f"{tmp_path / folder}:{Path(__file__).parents[2]}"
+        environment.pop("NUMBA_CACHE_DIR", None)
+        command = [sys.executable, "-B", "-c", PROGRAM]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stdout.split())
+    assert said == [["3", "0"], ["3", "1"], ["-1", "0"]]
+
+
+def test_a_cache_that_others_may_write_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path))
+    found = _cache_base.__wrapped__
+    assert found("") == tmp_path / "kernels"
+    assert not (tmp_path / "kernels").stat().st_mode & 0o077
+    (tmp_path / "kernels").chmod(0o777)
+    assert found("") != tmp_path / "kernels"
+    assert found(str(tmp_path / "asked")) == tmp_path / "asked"
