@@ -1,0 +1,91 @@
+"""A corpus and queries that are generated the same everywhere, for which Lucene's rankings exist.
+
+`python -m tests.bow.generated FOLDER` writes them for `tests/golden/lucene/Answers.java`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from itertools import accumulate
+from pathlib import Path
+from random import Random
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "lucene"
+DOCUMENTS = 20_000
+QUERIES = 300
+
+
+def words() -> list[str]:
+    """Returns words by falling frequency; the stop words among them."""
+    with gzip.open(GOLDEN / "stems.tsv.gz", "rt", encoding="utf-8") as lines:
+        return [line.split("\t")[0] for line in lines]
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """Writes `corpus.jsonl` and `queries.tsv` and returns their paths."""
+    rng = Random(13)
+    vocabulary = words()
+    weights = list(accumulate(1 / (rank + 3) for rank in range(len(vocabulary))))
+    texts: list[list[str]] = []
+    for _ in range(DOCUMENTS):
+        texts.append(_document(rng, vocabulary, weights, texts))
+    corpus, queries = folder / "corpus.jsonl", folder / "queries.tsv"
+    with open(corpus, "w", encoding="utf-8") as out:
+        for number, text in enumerate(texts):
+            row = {"id": f"d{number}", "contents": " ".join(text)}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    lines = [f"{number}\t{_query(rng, vocabulary, texts)}\n" for number in range(QUERIES)]
+    queries.write_text("".join(lines), encoding="utf-8")
+    return corpus, queries
+
+
+def _document(
+    rng: Random, vocabulary: list[str], weights: list[float], before: list[list[str]]
+) -> list[str]:
+    """Zipf's words with a topic's among them; some texts repeat, some have stop words alone."""
+    draw = rng.random()
+    if draw < 0.03 and before:  # equal scores
+        return list(before[int(rng.random() * len(before))])
+    if draw < 0.035:
+        return ["the", "and", "of"]
+    length = 3 + int(90 * rng.random() ** 2)
+    topic = 40 + int(rng.random() * (len(vocabulary) - 60))
+    text = rng.choices(vocabulary, cum_weights=weights, k=length)
+    for at in range(length):
+        kind = rng.random()
+        if kind < 0.25:
+            text[at] = vocabulary[topic + int(20 * rng.random() ** 2)]
+        elif kind < 0.30:
+            text[at] = text[int(rng.random() * (at + 1))]
+        text[at] = _spelled(rng.random(), text[at])
+    return text
+
+
+def _spelled(draw: float, word: str) -> str:
+    """Gives some words the capitals, punctuation and letters of real text."""
+    forms = [f"{word},", f"{word}.", word.capitalize(), f"{word}'s", f"({word})", word.upper()]
+    forms += [f"{word}-x", f"{word}’S", f"é{word}", f"{word}2.5"]
+    at = int(draw * 60)
+    return forms[at] if at < len(forms) else word
+
+
+def _query(rng: Random, vocabulary: list[str], texts: list[list[str]]) -> str:
+    """A few words of a document; some twice, some frequent, some that no document has."""
+    text = texts[int(rng.random() * len(texts))]
+    query = [text[int(rng.random() * len(text))] for _ in range(1 + int(rng.random() * 6))]
+    draw = rng.random()
+    if draw < 0.2:
+        query.append(query[0])
+    elif draw < 0.4:
+        query += vocabulary[int(rng.random() * 100) :][:2]
+    elif draw < 0.5:
+        query += ["qqqq", "the"]
+    elif draw < 0.55:  # longer than most
+        query += [vocabulary[int(rng.random() * 3000)] for _ in range(25)]
+    return " ".join(query)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

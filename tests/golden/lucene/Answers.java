@@ -1,0 +1,84 @@
+import java.io.*;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.*;
+import java.util.*;
+import org.apache.lucene.analysis.*;
+import org.apache.lucene.analysis.core.KeywordTokenizer;
+import org.apache.lucene.analysis.en.*;
+import org.apache.lucene.analysis.tokenattributes.CharTermAttribute;
+import org.apache.lucene.document.*;
+import org.apache.lucene.index.*;
+import org.apache.lucene.search.*;
+import org.apache.lucene.search.similarities.BM25Similarity;
+import org.apache.lucene.store.ByteBuffersDirectory;
+
+/**
+ * Lucene's answers: `stems` and `tokens` of the lines of standard input, or a `run` of
+ * IDS TEXTS QUERIES K, files of equal numbers of lines (queries: id, tab, text).
+ */
+public class Answers {
+  static List<String> terms(Analyzer analyzer, String text) throws IOException {
+    List<String> terms = new ArrayList<>();
+    try (TokenStream stream = analyzer.tokenStream("contents", text)) {
+      CharTermAttribute term = stream.addAttribute(CharTermAttribute.class);
+      stream.reset();
+      while (stream.incrementToken()) terms.add(term.toString());
+      stream.end();
+    }
+    return terms;
+  }
+
+  public static void main(String[] words) throws Exception {
+    Analyzer english = new EnglishAnalyzer();
+    Analyzer porter = new Analyzer() {
+      protected TokenStreamComponents createComponents(String field) {
+        Tokenizer whole = new KeywordTokenizer();
+        return new TokenStreamComponents(whole, new PorterStemFilter(whole));
+      }
+    };
+    PrintStream out = new PrintStream(System.out, false, "UTF-8");
+    if (words[0].equals("run")) run(english, words, out);
+    else {
+      Analyzer analyzer = words[0].equals("stems") ? porter : english;
+      BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+      for (String line; (line = in.readLine()) != null; )
+        out.println(String.join(" ", terms(analyzer, line)));
+    }
+    out.flush();
+  }
+
+  static void run(Analyzer english, String[] words, PrintStream out) throws Exception {
+    List<String> ids = Files.readAllLines(Paths.get(words[1]));
+    List<String> texts = Files.readAllLines(Paths.get(words[2]));
+    ByteBuffersDirectory directory = new ByteBuffersDirectory();
+    IndexWriterConfig config = new IndexWriterConfig(english);
+    config.setSimilarity(new BM25Similarity(0.9f, 0.4f));
+    FieldType type = new FieldType();
+    type.setTokenized(true);
+    type.setIndexOptions(IndexOptions.DOCS_AND_FREQS);
+    type.freeze();
+    try (IndexWriter writer = new IndexWriter(directory, config)) {
+      for (int i = 0; i < ids.size(); i++) {
+        Document document = new Document();
+        document.add(new StoredField("id", ids.get(i)));
+        document.add(new Field("contents", texts.get(i), type));
+        writer.addDocument(document);
+      }
+      writer.forceMerge(1);
+    }
+    IndexSearcher searcher = new IndexSearcher(DirectoryReader.open(directory));
+    searcher.setSimilarity(new BM25Similarity(0.9f, 0.4f));
+    for (String line : Files.readAllLines(Paths.get(words[3]))) {
+      String[] query = line.split("\t", 2);
+      Map<String, Integer> counts = new LinkedHashMap<>();
+      for (String term : terms(english, query[1])) counts.merge(term, 1, Integer::sum);
+      BooleanQuery.Builder terms = new BooleanQuery.Builder();
+      for (Map.Entry<String, Integer> entry : counts.entrySet()) {
+        Query term = new TermQuery(new Term("contents", entry.getKey()));
+        terms.add(new BoostQuery(term, entry.getValue()), BooleanClause.Occur.SHOULD);
+      }
+      for (ScoreDoc hit : searcher.search(terms.build(), Integer.parseInt(words[4])).scoreDocs)
+        out.println(query[0] + "\t" + ids.get(hit.doc) + "\t" + Float.toString(hit.score));
+    }
+  }
+}
