@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from raydist.bow.index import BowIndex
-from raydist.bow.search import BowRetriever
+from raydist.bow.search.retriever import BowRetriever
 from raydist.cli import main
 from raydist.data.readers import read_queries
 from raydist.records import Query
