@@ -31,8 +31,8 @@ from benchmarks.reranking import minilm_with_head
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
+from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
-from raydist.models.fingerprint import model_fingerprint
 from raydist.records import Query, Run
 from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder

@@ -32,10 +32,12 @@ from raydist.config.inputs import contents
 from raydist.config.load import load, read_yaml
 from raydist.config.tracking import Tracking
 from raydist.data.files import filesystem, is_uri
+from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError, RaydistError
 from raydist.evaluation.mirror import EVENTS, Mirror, read_lines
 from raydist.evaluation.tracking import Tracker, resolve_uri
-from raydist.manifest import MANIFEST, disk_errors, fingerprint, write_json
+from raydist.fingerprints import value_fingerprint
+from raydist.manifest import MANIFEST
 
 Row = tuple[str, str, str, float]
 """Stage, verb, state, seconds."""
@@ -118,7 +120,7 @@ def look(out: Path, configs: Mapping[str, tuple[str, Block]]) -> list[Stage]:
     made_of, complete = "", True
     for name, (verb, config) in configs.items():
         record = out / "stages" / f"{name}.json"
-        made_of = fingerprint([made_of, verb, config.identity(), contents(config, own)])
+        made_of = value_fingerprint([made_of, verb, config.identity(), contents(config, own)])
         complete = complete and verb != "serve" and is_complete(record, made_of, config)
         stages.append(Stage(name, verb, config, record, made_of, complete))
     return stages

@@ -120,7 +120,7 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     if not isinstance(config, Verb) or not getattr(config, "out", None):
         return int(module.run(config, flags) or 0)
     from raydist import storage
-    from raydist.manifest import disk_errors
+    from raydist.disk import disk_errors
 
     out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
     storage.spare_inputs(out, config.resolved())

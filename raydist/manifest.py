@@ -8,47 +8,26 @@ be, so that a restart with another configuration is refused instead of mixing tw
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
 import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import raydist
-from raydist.errors import ArtifactError, ConfigError, JobError
+from raydist.disk import disk_errors, write_json
+from raydist.errors import ArtifactError, ConfigError
+from raydist.fingerprints import value_fingerprint
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _JOB = ".job.json"
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyarrow", "numba", "numpy")
-
-
-def fingerprint(value: Any) -> str:
-    """Returns a 16-digit hash of a JSON-serialisable value, independent of key order."""
-    data = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=str)
-    return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON atomically: readers see the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(partial, "w", encoding="utf-8") as out:
-            json.dump(value, out, indent=1, ensure_ascii=False, default=str)
-            out.write("\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> dict[str, Any]:
@@ -81,7 +60,7 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
             f"{path} has format {data['format']!r}, this raydist reads up to {FORMAT}: "
             f"use a newer raydist"
         )
-    if data.pop("check", None) != fingerprint(data):
+    if data.pop("check", None) != value_fingerprint(data):
         raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
     if kinds and data["kind"] not in kinds:
         raise ArtifactError(f"{folder} is a {data['kind']}, expected {' or '.join(kinds)}")
@@ -100,43 +79,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
                 f"{prefix}{key}: {json.dumps(a, default=str)} -> {json.dumps(b, default=str)}"
             )
     return lines
-
-
-_REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-}
-_FULL = 1 << 20  # bytes; a disk with less room than that is full
-
-
-@contextlib.contextmanager
-def disk_errors(what: object) -> Iterator[None]:
-    """Turns a full or read-only disk into a JobError that names `what` was being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _REASONS:
-            raise
-        raise _cannot_write(error.filename or what, _REASONS[error.errno]) from error
-    except RuntimeError as error:  # torch does not say why it could not write
-        if not (isinstance(what, str | os.PathLike) and _is_full(Path(what))):
-            raise
-        raise _cannot_write(what, _REASONS[errno.ENOSPC]) from error
-
-
-def _cannot_write(what: object, reason: str) -> JobError:
-    return JobError(
-        f"writing {what}: {reason}; "
-        f"make room or choose another out=, then run the same command again"
-    )
-
-
-def _is_full(place: Path) -> bool:
-    there = next(p for p in (place, *place.absolute().parents) if p.exists())
-    found = os.statvfs(there)
-    return found.f_bavail * found.f_frsize < _FULL
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +128,7 @@ class Output:
         job = {
             "format": FORMAT,
             "kind": kind,
-            "config_hash": fingerprint(config),
+            "config_hash": value_fingerprint(config),
             "config": config,
             "inputs": dict(inputs),
             "versions": _versions(),
@@ -223,7 +165,7 @@ class Output:
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             manifest = {**self.job, "created": created, **facts}
             manifest = json.loads(json.dumps(manifest, default=str))
-            manifest["check"] = fingerprint(manifest)
+            manifest["check"] = value_fingerprint(manifest)
             write_json(self.folder / MANIFEST, manifest)
             (self.folder / _JOB).unlink(missing_ok=True)
 

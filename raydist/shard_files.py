@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raydist.disk import write_json
 from raydist.errors import ArtifactError
-from raydist.manifest import fingerprint, write_json
+from raydist.fingerprints import value_fingerprint
 
 Split = Mapping[str, Any]
 """JSON values that describe a part of the input; `size` is its weight for the progress display."""
@@ -43,7 +44,7 @@ def publish(work: Work, split: Split, number: int, folder: Path) -> Stats:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
         _remove(partial)
-    write_json(_marker(folder, number), {"stats": stats, "check": fingerprint(stats)})
+    write_json(_marker(folder, number), {"stats": stats, "check": value_fingerprint(stats)})
     return stats
 
 
@@ -66,7 +67,7 @@ def read_done(folder: Path, number: int) -> Stats | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         stats: Stats = data["stats"]
-        intact = data["check"] == fingerprint(stats)
+        intact = data["check"] == value_fingerprint(stats)
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
@@ -77,7 +78,7 @@ def read_done(folder: Path, number: int) -> Stats | None:
 def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
     """Notes what the splits are; raises ArtifactError where `folder` has shards of others."""
     record = folder / ".splits.json"
-    now = {"count": len(splits), "fingerprint": fingerprint(list(splits))}
+    now = {"count": len(splits), "fingerprint": value_fingerprint(list(splits))}
     if not record.exists():
         write_json(record, now)
         return

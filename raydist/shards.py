@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from raydist import cluster, errors
+from raydist.disk import disk_errors
 from raydist.errors import JobError, RaydistError
 from raydist.log import Progress, warn
-from raydist.manifest import disk_errors
 from raydist.shard_files import (
     Attempt,
     Split,

@@ -238,14 +238,14 @@ def _index(form: str, config: ConvertConfig) -> str:
 
 def _from_ciff(source: Path, config: ConvertConfig) -> str:
     from raydist.bow.exchange.ciff import import_ciff
-    from raydist.data.readers import fingerprint
+    from raydist.fingerprints import file_fingerprint
     from raydist.manifest import Output
 
     output = Output.open(
         config.out,
         kind="bow-index",
         config={"analyzer": config.analyzer.identity()},
-        inputs={"ciff": fingerprint(source)},
+        inputs={"ciff": file_fingerprint(source)},
         resolved=config.resolved(),
     )
     if output.complete:
@@ -259,14 +259,14 @@ def _from_ciff(source: Path, config: ConvertConfig) -> str:
 def _from_vectors(config: ConvertConfig) -> str:
     """Makes an index of learned sparse vectors."""
     from raydist.bow.exchange.vectors import index_vectors, read_vectors
-    from raydist.data.readers import fingerprint
+    from raydist.fingerprints import file_fingerprint
     from raydist.manifest import Output
 
     output = Output.open(
         config.out,
         kind="bow-index",
         config={"unit": config.unit},
-        inputs={"vectors": fingerprint(config.source)},
+        inputs={"vectors": file_fingerprint(config.source)},
         resolved=config.resolved(),
     )
     if output.complete:

@@ -25,11 +25,11 @@ _SPLITS = (64, 4096)
 
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if asked for, and the manifest."""
-    from raydist.data.readers import fingerprint
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
     from raydist.data.splits import plan_splits
     from raydist.dense.embed import describe_model, embed_corpus, opened
     from raydist.dense.vectors import KIND
+    from raydist.fingerprints import file_fingerprint
 
     corpus = config.corpus
     if corpus.order == "list":
@@ -45,7 +45,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
             f"{config.model.path} into {config.out} ({about['dimension']} dimensions)"
         )
         return
-    inputs = {name: fingerprint(paths) for name, paths in corpus.inputs().items()}
+    inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
     inputs["model"] = about["model"]["fingerprint"]
     output = Output.open(
         config.out,

@@ -102,9 +102,9 @@ def _check_out(out: str | None) -> None:
 
 def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
+    from raydist.disk import disk_errors
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import write_table
-    from raydist.manifest import disk_errors
 
     if config.per_query:
         place = Path(config.per_query)
@@ -125,14 +125,15 @@ def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
 
 def _write_all(config: EvaluateConfig, evaluated: Evaluated) -> None:
     """Writes `out`, or replaces it: results.json, report.md, per_query.tsv, figures, manifest."""
-    from raydist.data.readers import fingerprint
+    from raydist.disk import disk_errors, write_json
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import shown, write_table
-    from raydist.manifest import Output, disk_errors, write_json
+    from raydist.fingerprints import file_fingerprint
+    from raydist.manifest import Output
 
     assert config.out is not None
-    inputs = {path: fingerprint(path) for path in config.run}
-    inputs["qrels"] = fingerprint(config.qrels.paths)
+    inputs = {path: file_fingerprint(path) for path in config.run}
+    inputs["qrels"] = file_fingerprint(config.qrels.paths)
     target = Path(config.out)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     output = Output.open(

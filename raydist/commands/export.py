@@ -29,7 +29,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
     """Writes the folder, then pushes or registers it if asked to."""
     from raydist.export.hub import check_push, export_model, push_folder
     from raydist.export.provenance import find_provenance
-    from raydist.models.fingerprint import model_fingerprint
+    from raydist.fingerprints import model_fingerprint
 
     about = find_provenance(config.checkpoint)
     if config.push:

@@ -32,9 +32,9 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index, clean
     from raydist.bow.format.segment import Segment
-    from raydist.data.readers import fingerprint
     from raydist.data.split_reader import collect_rejects, read_kept, report_absent
     from raydist.data.splits import plan_splits
+    from raydist.fingerprints import file_fingerprint
 
     if config.delete is not None:
         _delete(config, config.delete, flags)
@@ -43,7 +43,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     assert corpus is not None
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: index keeps the order of the source")
-    inputs = {name: fingerprint(paths) for name, paths in corpus.inputs().items()}
+    inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.split_bytes
     )

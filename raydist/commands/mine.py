@@ -30,8 +30,9 @@ from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
 from raydist.config.search import Fusion, Interpolate, Rrf, SearchConfig
+from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
-from raydist.manifest import MANIFEST, Output, disk_errors, read_manifest
+from raydist.manifest import MANIFEST, Output, read_manifest
 from raydist.records import Query, Run
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ _DEPTH = 1000
 def run(config: MineConfig, flags: Flags) -> None:
     """Writes the samples and the manifest beside them."""
     from raydist.data.mining import Rules, mine, record
-    from raydist.data.readers import fingerprint, read_qrels, read_queries, read_run
+    from raydist.data.readers import read_qrels, read_queries, read_run
+    from raydist.fingerprints import file_fingerprint
 
     out = Path(config.out)
     if out.is_dir():
@@ -63,7 +65,7 @@ def run(config: MineConfig, flags: Flags) -> None:
     if flags.dry_run:
         log.say(f"would mine {config.negatives} negatives for up to {len(qrels):,} queries: {out}")
         return
-    inputs = {name: fingerprint(path) for name, path in _paths(config).items()}
+    inputs = {name: file_fingerprint(path) for name, path in _paths(config).items()}
     if config.teacher is not None:
         found = reranker_fingerprint(config.teacher)
         inputs |= {f"teacher.{name}": content for name, content in found.items()}

@@ -34,7 +34,7 @@ _MODULES = 100  # per split
 def run(config: QuickstartConfig, flags: Flags) -> int:
     """Writes data, index and run below `out` and prints the measures."""
     from raydist.data import docstrings
-    from raydist.manifest import disk_errors
+    from raydist.disk import disk_errors
 
     out = Path(config.out)
     data = out / "data"

@@ -40,7 +40,8 @@ def score_run(
     config: Reranking, reranker: RerankerConfig, flags: Flags, *, kind: str, tag: str = "raydist"
 ) -> tuple[Run, Output, dict[str, Any]] | None:
     """Returns the reordered run, its output and what it took; None if there is nothing to do."""
-    from raydist.data.readers import fingerprint, read_queries, read_run
+    from raydist.data.readers import read_queries, read_run
+    from raydist.fingerprints import file_fingerprint
 
     out = Path(config.out)
     if out.is_dir():
@@ -61,8 +62,8 @@ def score_run(
         )
         return None
     inputs = {
-        "run": fingerprint(config.run.path),
-        "queries": fingerprint(config.queries.paths),
+        "run": file_fingerprint(config.run.path),
+        "queries": file_fingerprint(config.queries.paths),
         **_texts_fingerprint(config),
         **reranker_fingerprint(reranker),
     }
@@ -161,23 +162,24 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
 
 
 def _texts_fingerprint(config: Reranking) -> dict[str, str]:
-    from raydist.data.readers import fingerprint
+    from raydist.fingerprints import file_fingerprint
 
     if config.corpus is not None:
-        return {"corpus": fingerprint(config.corpus.paths)}
+        return {"corpus": file_fingerprint(config.corpus.paths)}
     assert config.index is not None
-    return {"index": fingerprint(str(text_store(config.index) / "store.json"))}
+    return {"index": file_fingerprint(str(text_store(config.index) / "store.json"))}
 
 
 def reranker_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
     """Returns the fingerprint of the model, or of the index that BM25 counts in."""
-    from raydist.data.readers import fingerprint
+    from raydist.fingerprints import file_fingerprint, model_fingerprint
     from raydist.models.backbone import resolve_folder
-    from raydist.models.fingerprint import model_fingerprint
 
     if isinstance(reranker, Bm25Reranking):
         place = reranker.index
-        return {} if place is None else {"reranker.index": fingerprint(f"{place}/manifest.json")}
+        return (
+            {} if place is None else {"reranker.index": file_fingerprint(f"{place}/manifest.json")}
+        )
     return {"model": model_fingerprint(resolve_folder(reranker.model))}
 
 

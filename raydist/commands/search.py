@@ -20,8 +20,8 @@ from raydist import log
 from raydist.commands.searching.engine import Searching, batches, read, spread
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
+from raydist.disk import disk_errors
 from raydist.errors import ConfigError
-from raydist.manifest import disk_errors
 from raydist.records import RUN, Run
 
 Config = SearchConfig

@@ -20,8 +20,8 @@ def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
         config: a verb's configuration.
         own: places that do not count, nor what lies below or around them.
     """
-    from raydist.data.readers import fingerprint
     from raydist.errors import DataError
+    from raydist.fingerprints import file_fingerprint
 
     excluded = [_place(each) for each in own]
     found = {}
@@ -31,7 +31,7 @@ def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
             if any(_inside(where, each) or _inside(each, where) for each in excluded):
                 continue
             if ":" in where or os.path.exists(where) or glob.glob(where, recursive=True):
-                found[text] = fingerprint(where)
+                found[text] = file_fingerprint(where)
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from raydist.data import irds, jsonl, jsonl_line, parquet, sources, trec, tsv
+from raydist.data import irds, jsonl, jsonl_line, parquet, trec, tsv
 from raydist.data.files import PathLike, Paths
 from raydist.data.formats import SUFFIXES, detect
 from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
@@ -259,8 +259,3 @@ def read_run(path: PathLike, *, sort: bool = False) -> Run:
         DataError: a bad line, or rows that are no ranking (unless `sort`).
     """
     return parse_run(path, sort=sort)
-
-
-def fingerprint(path: Paths) -> str:
-    """Returns 32 hex digits that tell inputs apart by content; see `sources.fingerprint`."""
-    return sources.fingerprint([made(each, "corpus") for each in several(path)])

@@ -17,8 +17,8 @@ from typing import Literal
 from raydist.data.samples import FACTS, SampleFacts
 from raydist.data.samples_scan import scan
 from raydist.data.samples_sources import Input, find_source, input_key
-from raydist.manifest import fingerprint as hash_of
-from raydist.manifest import write_json
+from raydist.disk import write_json
+from raydist.fingerprints import value_fingerprint
 
 
 def prepare(
@@ -76,7 +76,7 @@ def prepare(
         )
         if where
     }
-    key = hash_of(
+    key = value_fingerprint(
         {
             "content": [input_key(each) for each in given],
             "paths": [os.path.abspath(os.fspath(each)) for each in given],

@@ -20,11 +20,11 @@ from raydist.data import docstrings, irds
 from raydist.data.files import head
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.samples_judged import LeftOut, judge_lists, samples_of
-from raydist.data.sources import expand, fingerprint
+from raydist.data.sources import expand
 from raydist.data.store_reader import DocumentStore
 from raydist.errors import DataError
+from raydist.fingerprints import file_fingerprint, value_fingerprint
 from raydist.log import Progress
-from raydist.manifest import fingerprint as hash_of
 from raydist.records import DOCUMENTS
 
 _SUFFIXES = (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec")
@@ -45,8 +45,8 @@ def input_key(given: Input) -> str:
     paths = how.pop("path")
     several = [paths] if isinstance(paths, str) else list(paths)
     named = (irds.PREFIX, docstrings.PREFIX)  # their content has no files of its own
-    content = [path if path.startswith(named) else fingerprint(path) for path in several]
-    return hash_of([content, how])
+    content = [path if path.startswith(named) else file_fingerprint(path) for path in several]
+    return value_fingerprint([content, how])
 
 
 @dataclass(frozen=True, slots=True)

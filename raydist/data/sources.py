@@ -1,29 +1,19 @@
-"""Where input comes from: paths, globs, directories, URIs; and a fingerprint of what is there."""
+"""Where input comes from: paths, globs, directories, URIs."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
-from raydist.data.files import (
-    Paths,
-    filesystem,
-    open_input,
-)
+from raydist.data.files import Paths, filesystem
 from raydist.errors import DataError
-
-_SAMPLE_BYTES = 64 << 10
-_SAMPLES = 64
-_WHOLE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +108,3 @@ def _glob_to_regex(pattern: str) -> str:
     return "".join(
         meaning.get(t) or (t.replace("[!", "[^") if len(t) > 1 else re.escape(t)) for t in tokens
     )
-
-
-def fingerprint(paths: Paths) -> str:
-    """Returns 32 hex digits that tell inputs apart by content: same bytes, same fingerprint.
-
-    Files up to 16 MiB are hashed whole, larger ones by size and 64 evenly spaced samples of 64 KiB,
-    so that a terabyte takes milliseconds. Names of files count, folders and times do not.
-    """
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    digest = hashlib.blake2b(digest_size=16)
-    for path in several:
-        if os.fspath(path).startswith("irds:"):
-            digest.update(os.fspath(path).encode())
-            continue
-        for file in expand(path):
-            digest.update(f"{Path(file.path).name}\0{file.size}\0".encode())
-            with open_input(file.path) as source:
-                if file.size <= _WHOLE_BYTES:
-                    digest.update(source.read())
-                    continue
-                step = (file.size - _SAMPLE_BYTES) / (_SAMPLES - 1)
-                for sample in range(_SAMPLES):
-                    source.seek(round(sample * step))
-                    digest.update(source.read(_SAMPLE_BYTES))
-    return digest.hexdigest()

@@ -21,8 +21,9 @@ import numpy as np
 from raydist.data.store_files import checksum
 from raydist.dense.exact import exact_search
 from raydist.dense.vectors import SHARDS, VectorShards
+from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
-from raydist.manifest import fingerprint, write_json
+from raydist.fingerprints import value_fingerprint
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
@@ -103,7 +104,7 @@ def build_ann(
     about["crc32"] = [each["crc32"] for each in stats]
     shards = _shards(folder, keep)
     about["recall@10"] = AnnIndex(folder / FOLDER, about).recall(shards, _sample(shards))
-    write_json(folder / FOLDER / _ABOUT, {**about, "check": fingerprint(about)})
+    write_json(folder / FOLDER / _ABOUT, {**about, "check": value_fingerprint(about)})
     return about
 
 
@@ -187,7 +188,7 @@ class AnnIndex:
             ) from None
         except (ValueError, RecursionError):
             about = {}
-        if not isinstance(about, dict) or about.pop("check", None) != fingerprint(about):
+        if not isinstance(about, dict) or about.pop("check", None) != value_fingerprint(about):
             raise ArtifactError(f"{folder / _ABOUT} is corrupted; delete {folder} and build again")
         return cls(folder, about)
 

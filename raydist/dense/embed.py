@@ -19,11 +19,11 @@ from raydist.data.idhash import find_duplicates
 from raydist.data.rejects import Rejects
 from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
+from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import load_config, resolve_folder
 from raydist.models.batches import padding_waste
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows
-from raydist.models.fingerprint import model_fingerprint
 from raydist.models.preparation import check, prepare
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map

@@ -19,9 +19,9 @@ from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, exact_search
 from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError, DataError
+from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
-from raydist.models.fingerprint import model_fingerprint
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.disk import write_json
 from raydist.errors import ArtifactError
-from raydist.manifest import fingerprint, write_json
+from raydist.fingerprints import value_fingerprint
 
 
 class Section:
@@ -49,7 +50,7 @@ def seal(path: Path) -> None:
         cuts.append(data.size)
         view = memoryview(data)
         sections = [[stop, zlib.crc32(view[start:stop])] for start, stop in pairwise(cuts)]
-    write_json(_beside(path), {"sections": sections, "check": fingerprint(sections)})
+    write_json(_beside(path), {"sections": sections, "check": value_fingerprint(sections)})
 
 
 def open_sections(path: Path) -> tuple[pa.Buffer, list[Section]]:
@@ -66,7 +67,7 @@ def open_sections(path: Path) -> tuple[pa.Buffer, list[Section]]:
         raise _corrupted(beside, error.strerror or str(error)) from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _corrupted(beside, str(error)) from None
-    if check != fingerprint(sections):
+    if check != value_fingerprint(sections):
         raise _corrupted(beside, "its checksum does not match")
     try:
         size = path.stat().st_size

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from raydist.errors import ConfigError
 from raydist.evaluation.mlflow_store import connect, download, mlflow_errors
-from raydist.manifest import fingerprint
+from raydist.fingerprints import value_fingerprint
 from raydist.storage import cache_folder
 
 REGISTERED = "models:/"
@@ -41,7 +41,7 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
             model = client.get_model_version(found["name"], found["version"])
         parts = urlsplit(model.source)
         if parts.scheme in _ARTIFACTS:
-            copy = cache_folder() / "registered" / fingerprint([uri, model.source])
+            copy = cache_folder() / "registered" / value_fingerprint([uri, model.source])
             if not copy.is_dir():
                 download(uri, model.source, copy)
             return str(copy), str(model.version)

@@ -7,16 +7,14 @@ saved folder carries `raydist.json`, and loading it with an explicit other value
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import Tokenizer
-
 from raydist.errors import ArtifactError, ConfigError
+from raydist.fingerprints import tokenizer_fingerprint
 from raydist.models.pooling import Pooling
 
 CONTRACT_FILE = "raydist.json"
@@ -74,20 +72,6 @@ class Contract:
         }
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (folder / CONTRACT_FILE).write_text(text, encoding="utf-8")
-
-
-def tokenizer_fingerprint(folder: Path) -> str:
-    """Returns a digest of a folder's tokenizer.json, whatever padding and truncation it carries.
-
-    Returns the empty string where the folder (of two towers) has its tokenizers further down.
-    """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return ""
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()[:16]
 
 
 def read_contract(folder: Path) -> Contract | None:

@@ -57,8 +57,8 @@ def locate(model: str, registry: str) -> Place:
         return Place(*registered(model, registry))
     if not Path(model).is_dir():
         return Place(model)
+    from raydist.fingerprints import model_fingerprint
     from raydist.models.backbone import resolve_folder
-    from raydist.models.fingerprint import model_fingerprint
 
     return Place(model, model_fingerprint(resolve_folder(model)))
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.manifest import fingerprint
+from raydist.fingerprints import value_fingerprint
 
 if TYPE_CHECKING:
     from raydist.text.lexicon import Lexicon
@@ -113,7 +113,7 @@ class Analyzer:
     @property
     def fingerprint(self) -> str:
         """16 digits; equal for analyzers that make the same terms of every text."""
-        return fingerprint(
+        return value_fingerprint(
             [_VERSION, self.language == "english", self._stemmer_name, sorted(self.stops)]
         )
 

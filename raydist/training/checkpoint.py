@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from raydist.disk import disk_errors, write_json
 from raydist.errors import ArtifactError
-from raydist.manifest import disk_errors, write_json
 
 STATE = "loop.json"
 _NAME = re.compile(r"step-(\d+)")

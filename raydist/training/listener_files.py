@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from raydist.disk import write_json
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
-from raydist.manifest import write_json
 from raydist.records import Qrels, Run
 from raydist.training.decisions import Rules, State
 from raydist.training.validation import Ranks

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_run
+from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.errors import ConfigError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
+from raydist.fingerprints import file_fingerprint
 from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
@@ -213,7 +214,7 @@ def _fingerprints(spec: Mapping[str, Any]) -> dict[str, str]:
     sources = {name: spec[name] for name in ("corpus", "queries", "qrels")}
     if "run" in spec["retriever"]:
         sources["run"] = spec["retriever"]["run"]
-    return {name: fingerprint(source["path"]) for name, source in sources.items()}
+    return {name: file_fingerprint(source["path"]) for name, source in sources.items()}
 
 
 def _submitter(spec: Mapping[str, Any], submit: Submit) -> Callable[[Path, int], Pending]:

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 
 from raydist import cluster, errors
+from raydist.disk import write_json
 from raydist.errors import JobError, RaydistError
 from raydist.log import warn
-from raydist.manifest import write_json
 
 _ERROR = ".error.json"
 _RESULT = ".result.json"

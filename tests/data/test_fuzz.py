@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raydist.data.ids import IdList
-from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_run
+from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
+from raydist.fingerprints import file_fingerprint
 from raydist.records import DOCUMENTS
 
 ROWS = [{"_id": f"d{i}", "title": "t" * (i % 3), "text": f"words é {i} " * 4} for i in range(30)]
@@ -133,7 +134,7 @@ def test_damaged_input_is_an_error_that_names_the_file_or_is_read(
     @given(hostile(good))
     def check(data: bytes) -> None:
         file.write_bytes(data)
-        fingerprint(file)
+        file_fingerprint(file)
         try:
             read(file)
         except DataError as error:

@@ -8,11 +8,12 @@ from types import ModuleType
 
 import pytest
 
-from raydist.data.readers import fingerprint, read_documents, read_qrels, read_queries, read_split
+from raydist.data.readers import read_documents, read_qrels, read_queries, read_split
 from raydist.data.samples import SampleSet
 from raydist.data.samples_prepare import prepare
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
+from raydist.fingerprints import file_fingerprint
 from raydist.records import Query
 
 
@@ -130,7 +131,7 @@ def test_a_data_set_is_read_by_its_id_in_splits_of_documents() -> None:
     (table,) = read_documents(("irds:some/set",), max_docs=2)
     assert table["title"].to_pylist() == ["", "t"]
     assert read_queries("irds:some/set") == [Query("1", "a topic")]
-    assert fingerprint("irds:some/set") != fingerprint("irds:other/set")
+    assert file_fingerprint("irds:some/set") != file_fingerprint("irds:other/set")
 
 
 @pytest.mark.usefixtures("package")

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.data import files
-from raydist.data.readers import fingerprint, read_documents, read_queries, read_split
+from raydist.data.readers import read_documents, read_queries, read_split
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
+from raydist.fingerprints import file_fingerprint
 
 LINES = "".join(json.dumps({"id": str(i), "text": f"text {i}"}) + "\n" for i in range(300)).encode()
 
@@ -135,7 +136,7 @@ def test_uris_are_read_like_paths(tmp_path: Path, scheme: str) -> None:
     assert [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()] == expected
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/a.jsonl").write_bytes(LINES)
-    assert fingerprint(f"{root}/in/a.jsonl") == fingerprint(tmp_path / "copy/a.jsonl")
+    assert file_fingerprint(f"{root}/in/a.jsonl") == file_fingerprint(tmp_path / "copy/a.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -160,20 +161,3 @@ def test_what_is_not_there_is_named(
     with pytest.raises(DataError, match=message) as caught:
         ids_of(path)
     assert path in str(caught.value)
-
-
-def test_a_fingerprint_depends_on_bytes_and_names_not_on_folders(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir()
-    a, b = tmp_path / "c.jsonl", tmp_path / "x" / "c.jsonl"
-    a.write_bytes(LINES)
-    b.write_bytes(LINES)
-    assert fingerprint(a) == fingerprint(b)
-    b.write_bytes(LINES.replace(b"text 7", b"text 8"))
-    assert fingerprint(a) != fingerprint(b)
-    big = LINES * 1800
-    assert len(big) > 16 << 20
-    a.write_bytes(big)
-    b.write_bytes(big)
-    assert fingerprint(a) == fingerprint(b)
-    b.write_bytes(big[:-3] + b"!}\n")
-    assert fingerprint(a) != fingerprint(b)

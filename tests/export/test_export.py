@@ -21,10 +21,10 @@ from raydist.evaluation.tracking import Tracker
 from raydist.export.hub import export_model
 from raydist.export.model_card import model_card
 from raydist.export.provenance import Provenance, Table, find_provenance
+from raydist.fingerprints import model_fingerprint
 from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import Contract
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.models.fingerprint import model_fingerprint
 from raydist.rerank.cross_encoder import CrossEncoder as Reranker
 
 TEXTS = ["the model of a query", "", "an answer to a document " * 20]

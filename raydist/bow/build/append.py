@@ -19,15 +19,10 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.build.splits import Options, Read
 from raydist.data import idhash
 from raydist.data.store_join import concatenate
+from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError, DataError
-from raydist.manifest import (
-    MANIFEST,
-    differences,
-    disk_errors,
-    fingerprint,
-    read_manifest,
-    write_json,
-)
+from raydist.fingerprints import value_fingerprint
+from raydist.manifest import MANIFEST, differences, read_manifest
 from raydist.shard_files import Split
 
 _SUMS = ("documents", "empty", "rejected", "duplicates", "terms", "postings", "tokens", "bytes")
@@ -67,7 +62,7 @@ def append_to_index(
     """
     manifest = read_manifest(folder, ["bow-index"])
     _same_options(manifest, options, folder)
-    key = fingerprint([dict(inputs), max_docs])
+    key = value_fingerprint([dict(inputs), max_docs])
     if key in manifest.get("appended", {}):
         return None
     side = folder / f".append-{key}"
@@ -106,7 +101,7 @@ def append_to_index(
             manifest |= {"store": new_store, "store_bytes": found["store_bytes"]}
         appended = {"inputs": dict(inputs), "segments": facts["segments"]}
         manifest["appended"] = {**manifest.get("appended", {}), key: appended}
-        write_json(folder / MANIFEST, {**manifest, "check": fingerprint(manifest)})
+        write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
         if old_store:
             shutil.rmtree(folder / old_store, ignore_errors=True)
         clean(folder)

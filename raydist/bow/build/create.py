@@ -28,9 +28,9 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
 from raydist.data import idhash
 from raydist.data.store_join import concatenate
+from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
 from raydist.log import warn
-from raydist.manifest import disk_errors
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 

@@ -25,8 +25,10 @@ from raydist.bow.format.writing import SegmentWriter
 from raydist.data import idhash
 from raydist.data.store_reader import DocumentStore
 from raydist.data.store_writer import StoreWriter
+from raydist.disk import disk_errors, write_json
 from raydist.errors import DataError
-from raydist.manifest import MANIFEST, disk_errors, fingerprint, read_manifest, write_json
+from raydist.fingerprints import value_fingerprint
+from raydist.manifest import MANIFEST, read_manifest
 
 Array = npt.NDArray[Any]
 
@@ -76,7 +78,7 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
         manifest |= {**facts, "segments": names}
         manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
         manifest.pop("appended", None)  # what is gone may be added again
-        write_json(folder / MANIFEST, {**manifest, "check": fingerprint(manifest)})
+        write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
         for name in sorted(old):
             shutil.rmtree(folder / name, ignore_errors=True)
         if old_store:

@@ -21,7 +21,8 @@ from raydist.bow.search.retriever import BowRetriever
 from raydist.build import fuse_runs, open_retriever
 from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError
-from raydist.manifest import fingerprint, read_manifest
+from raydist.fingerprints import value_fingerprint
+from raydist.manifest import read_manifest
 from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
 from raydist.shard_files import Split, Stats, shard_path
@@ -107,7 +108,7 @@ def spread(config: SearchConfig, queries: Queries, out: Path | None) -> list[pa.
     What is done is kept beside `out` until all is, so the same command goes on after a crash.
     """
     checks = [read_manifest(storage.local(folder)) for folder in config.index]
-    key = fingerprint(
+    key = value_fingerprint(
         [
             config.identity(),
             checks,

@@ -17,8 +17,9 @@ from raydist.config.load import load
 from raydist.config.losses import DistillationLoss, Loss
 from raydist.config.model import ScratchConfig
 from raydist.config.training import DataConfig, TrainingConfig
+from raydist.disk import write_json
 from raydist.errors import DataError
-from raydist.manifest import fingerprint, write_json
+from raydist.fingerprints import value_fingerprint
 
 if TYPE_CHECKING:
     from raydist.data.samples import SampleFacts
@@ -168,7 +169,7 @@ def _bm25_run(config: TrainingConfig, data: DataConfig, folder: Path) -> Path:
     """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
     corpus, queries = data.corpus or config.corpus, data.queries or config.queries
     assert corpus is not None and queries is not None
-    name = fingerprint([corpus.resolved(), queries.resolved(), data.bm25_negatives])
+    name = value_fingerprint([corpus.resolved(), queries.resolved(), data.bm25_negatives])
     index, ranking = folder / f"bm25-{name}", folder / f"bm25-{name}.txt"
     if not ranking.exists():
         folder.mkdir(parents=True, exist_ok=True)

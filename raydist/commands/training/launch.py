@@ -155,7 +155,7 @@ def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
                 found[f"validation.{name}.{what}"] = input_key(source)
     model = _check_model(recipe)
     if model is not None:
-        from raydist.models.fingerprint import model_fingerprint
+        from raydist.fingerprints import model_fingerprint
 
         found["model"] = model_fingerprint(model)
     return found

@@ -1,0 +1,125 @@
+"""Writing to a disk: atomically, and with errors that a user can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from raydist.errors import JobError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+}
+_FULL = 1 << 20  # bytes; a disk with less room than that is full
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
+    """Gives a hidden name beside `path`; what is written there becomes `path` when the block ends.
+
+    Readers see the old content or the new, after a power failure too. Where the block raises,
+    nothing is left behind and `path` stays as it was.
+
+    Args:
+        path: the file or folder to write, in a folder that exists.
+        replace: False keeps what another process has put there in the meantime.
+    """
+    target = Path(path)
+    # Unique among processes and machines: two writers of one path must not share their partial.
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield partial
+        _sync(partial)
+        if partial.is_dir():
+            _move_folder(partial, target, replace)
+        elif replace or not target.exists():
+            os.replace(partial, target)
+        _sync_folder(target.parent)
+    finally:
+        remove(partial)
+
+
+def _move_folder(partial: Path, target: Path, replace: bool) -> None:
+    """Renames a folder; one that is not empty cannot be replaced, so an old one steps aside."""
+    old = partial.with_suffix(".old")
+    if replace and target.exists():
+        os.replace(target, old)
+    try:
+        os.rename(partial, target)
+    except OSError as error:
+        if replace or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    remove(old)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or a folder with all that is in it, is on the disk."""
+    if not path.is_dir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        return
+    for each in path.iterdir():
+        _sync(each)
+    _sync_folder(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # network file systems may not know how
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def remove(path: Path) -> None:
+    """Deletes a file or folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented JSON atomically."""
+    with atomic(path) as partial, open(partial, "w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1, ensure_ascii=False, default=str)
+        out.write("\n")
+
+
+@contextlib.contextmanager
+def disk_errors(what: object) -> Iterator[None]:
+    """Turns a full or read-only disk into a JobError that names `what` was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        raise _cannot_write(error.filename or what, _REASONS[error.errno]) from error
+    except RuntimeError as error:  # torch does not say why it could not write
+        if not (isinstance(what, str | os.PathLike) and _is_full(Path(what))):
+            raise
+        raise _cannot_write(what, _REASONS[errno.ENOSPC]) from error
+
+
+def _cannot_write(what: object, reason: str) -> JobError:
+    return JobError(
+        f"writing {what}: {reason}; "
+        f"make room or choose another out=, then run the same command again"
+    )
+
+
+def _is_full(path: Path) -> bool:
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    status = os.statvfs(nearest)
+    return status.f_bavail * status.f_frsize < _FULL
