@@ -22,9 +22,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.report import arguments, goal, write_results
 from raydist.data.readers import read_documents
-from raydist.data.store_join import concatenate
-from raydist.data.store_reader import DocumentStore
-from raydist.data.store_writer import StoreWriter
+from raydist.data.store.build import concatenate
+from raydist.data.store.reader import DocumentStore
+from raydist.data.store.writer import StoreWriter
 
 GOALS = {
     "jsonl_cpu_s_per_408_mb": goal("<=", 1.5),

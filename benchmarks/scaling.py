@@ -138,7 +138,7 @@ def ids_seconds(documents: int) -> float:
     """Returns how long the driver looks for ids that occur twice."""
     import pyarrow as pa
 
-    from raydist.data.idhash import find_duplicates
+    from raydist.data.store.idhash import find_duplicates
 
     ids = pa.array([f"D{i:08d}" for i in range(documents)], pa.large_string())
     seconds = []

@@ -34,8 +34,8 @@ def file_fingerprint(paths: Paths) -> str:
     Files up to 16 MiB are hashed whole, larger ones by size and 64 evenly spaced samples of 64 KiB,
     so that a terabyte takes milliseconds. Names of files count, folders and times do not.
     """
-    from raydist.data import irds
     from raydist.data.files import open_input
+    from raydist.data.formats import irds
     from raydist.data.sources import expand
     from raydist.data.splits import made, several
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import mean_length
-from raydist.data.store_reader import DocumentStore
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.manifest import read_manifest
 from raydist.text.analyzer import Analyzer

@@ -26,7 +26,7 @@ from raydist.config.convert import ConvertConfig
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.data.store_reader import DocumentStore
+    from raydist.data.store.reader import DocumentStore
 
 Config = ConvertConfig
 
@@ -70,7 +70,7 @@ def _kind(config: ConvertConfig) -> str:
         read_manifest(local(config.source), ("bow-index",))
         return "index"
     from raydist.bow.exchange.vectors import are_vectors
-    from raydist.data.convert import kind_of
+    from raydist.data.samples.convert import kind_of
 
     if are_vectors(config.source):
         return "vectors"
@@ -118,9 +118,8 @@ def _check(kind: str, form: str, config: ConvertConfig) -> None:
 
 
 def _run(kind: str, config: ConvertConfig) -> str:
-    from raydist.data.convert import write_run
-    from raydist.data.convert_samples import run_of_samples
     from raydist.data.readers import read_run
+    from raydist.data.samples.convert import run_of_samples, write_run
 
     if kind == "samples":
         with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
@@ -135,8 +134,7 @@ def _run(kind: str, config: ConvertConfig) -> str:
 
 
 def _lines(kind: str, form: str, config: ConvertConfig) -> str:
-    from raydist.data.convert import write_lines
-    from raydist.data.convert_samples import convert_samples
+    from raydist.data.samples.convert import convert_samples, write_lines
 
     with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
         if kind == "samples":
@@ -154,8 +152,8 @@ def _lines(kind: str, form: str, config: ConvertConfig) -> str:
 
 
 def _run_records(form: str, config: ConvertConfig, scratch: Path) -> Iterable[Any]:
-    from raydist.data import convert
     from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
+    from raydist.data.samples import convert
 
     assert config.corpus is not None and config.queries is not None
     found = read_run(config.source, sort=config.sort)
@@ -191,7 +189,7 @@ def _stores(
     import pyarrow as pa
 
     from raydist.data.readers import read_documents, read_queries
-    from raydist.data.store_reader import DocumentStore
+    from raydist.data.store.reader import DocumentStore
     from raydist.records import DOCUMENTS
 
     documents = queries = None

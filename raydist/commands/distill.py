@@ -22,7 +22,7 @@ from raydist.config.training import DataConfig
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.data.samples import SampleFacts
+    from raydist.data.samples.sample_set import SampleFacts
     from raydist.losses.objective import Objective
     from raydist.training.sets import SetPlan
     from raydist.training.targets import Retarget

@@ -25,7 +25,9 @@ _SPLITS = (64, 4096)
 
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if asked for, and the manifest."""
-    from raydist.data.split_reader import collect_rejects, read_kept, report_absent
+    from raydist.data.ids import report_absent
+    from raydist.data.readers import read_kept
+    from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits
     from raydist.dense.embed import describe_model, embed_corpus, opened
     from raydist.dense.vectors import KIND

@@ -32,7 +32,9 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index, clean
     from raydist.bow.format.segment import Segment
-    from raydist.data.split_reader import collect_rejects, read_kept, report_absent
+    from raydist.data.ids import report_absent
+    from raydist.data.readers import read_kept
+    from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits
     from raydist.fingerprints import file_fingerprint
 

@@ -38,8 +38,8 @@ from raydist.records import Query, Run
 if TYPE_CHECKING:
     import numpy as np
 
-    from raydist.data.mining import Rules
-    from raydist.data.store_reader import DocumentStore
+    from raydist.data.samples.mining import Rules
+    from raydist.data.store.reader import DocumentStore
     from raydist.records import Qrels
 
 Config = MineConfig
@@ -49,8 +49,8 @@ _DEPTH = 1000
 
 def run(config: MineConfig, flags: Flags) -> None:
     """Writes the samples and the manifest beside them."""
-    from raydist.data.mining import Rules, mine, record
     from raydist.data.readers import read_qrels, read_queries, read_run
+    from raydist.data.samples.mining import Rules, mine, record
     from raydist.fingerprints import file_fingerprint
 
     out = Path(config.out)
@@ -210,10 +210,10 @@ def _store(
     config: MineConfig, ranked: Run, qrels: Qrels, rules: Rules, folder: Path
 ) -> DocumentStore:
     """Opens the index's texts, or puts those that are needed from the corpus into a store."""
-    from raydist.data.mining import wanted_ids
     from raydist.data.readers import read_documents
-    from raydist.data.store import needed_texts
-    from raydist.data.store_reader import DocumentStore
+    from raydist.data.samples.mining import wanted_ids
+    from raydist.data.store.build import needed_texts
+    from raydist.data.store.reader import DocumentStore
 
     if config.corpus is None:
         return DocumentStore.open(_stored(config))

@@ -152,7 +152,7 @@ def _check_texts(config: Reranking) -> None:
 
 def _texts(config: Reranking, run: Run, folder: Path) -> Path:
     from raydist.data.readers import read_documents
-    from raydist.data.store import needed_texts
+    from raydist.data.store.build import needed_texts
 
     if config.index is not None:
         return text_store(config.index)

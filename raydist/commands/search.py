@@ -82,7 +82,7 @@ def _write(found: Run, out: Path | None) -> None:
     if out is None:
         found.write_to(sys.stdout)
         return
-    from raydist.data.convert import write_run
+    from raydist.data.samples.convert import write_run
 
     with disk_errors(out):
         write_run(found, out)

@@ -117,6 +117,34 @@ class IdList:
         log.warn(message)
 
 
+def report_absent(
+    ids: str | None,
+    exclude_ids: str | None,
+    found: Iterable[pa.Array | pa.ChunkedArray],
+    missing: Missing,
+) -> None:
+    """Complains about ids to keep that were not found, which no single split can know.
+
+    Args:
+        ids: the file of ids to keep, None for no such file.
+        exclude_ids: the file of ids to leave out; those of them that are in both are not missed.
+        found: the ids of the documents of all splits.
+        missing: `error`, `warn` or `ignore`.
+
+    Raises:
+        DataError: ids are missing and `missing` is `error`.
+    """
+    if ids is None or missing == "ignore":
+        return
+    keep = IdList.read(ids)
+    seen = np.zeros(len(keep), bool)
+    left_out = () if exclude_ids is None else IdList.read(exclude_ids).ids
+    for part in (*found, pa.array(left_out, pa.string())):
+        position = keep.positions(part)
+        seen[position[position >= 0]] = True
+    keep.check({keep.ids[i] for i in np.flatnonzero(seen)}, missing, "corpus.missing")
+
+
 def filter_documents(
     tables: Iterable[pa.Table],
     ids: IdList | None = None,

@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from raydist.data import irds, jsonl, jsonl_line, parquet, trec, tsv
 from raydist.data.files import PathLike, Paths
-from raydist.data.formats import SUFFIXES, detect
+from raydist.data.formats import irds, jsonl, parquet, trec, tsv
+from raydist.data.formats.judgements import parse_qrels, parse_run
 from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
-from raydist.data.judgements import parse_qrels, parse_run
 from raydist.data.rejects import BadLines, Rejects
-from raydist.data.sources import expand
+from raydist.data.sources import SUFFIXES, detect, expand
 from raydist.data.splits import made, plan_file, plan_splits, several, shown
 from raydist.errors import DataError
 from raydist.records import Qrels, Query, Run
@@ -75,7 +74,7 @@ def read_split(
             path, start, stop, compression=compression, layout=layout, bad=bad, replace=replace
         )
     else:
-        columns = jsonl_line.sniff(path, fields)
+        columns = jsonl.sniff(path, fields)
         tables = jsonl.read(
             path, start, stop, compression=compression, columns=columns, bad=bad, replace=replace
         )
@@ -91,6 +90,29 @@ def _first(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
             return
         left -= table.num_rows
         yield table
+
+
+def read_kept(
+    arguments: Mapping[str, Any],
+    ids: str | None,
+    exclude_ids: str | None,
+    split: Mapping[str, Any],
+    rejects: Any,
+) -> Iterable[pa.Table]:
+    """Yields those documents of a split that are asked for, as tables of the schema DOCUMENTS.
+
+    Args:
+        arguments: of `read_split`.
+        ids: a file of the ids to keep.
+        exclude_ids: a file of the ids to leave out.
+        split: a descriptor of `plan_splits`.
+        rejects: where skipped lines go, as for `read_split`.
+    """
+    tables = read_split(split, rejects=rejects, **arguments)
+    if ids is None and exclude_ids is None:
+        return tables
+    keep, drop = (None if path is None else IdList.read(path) for path in (ids, exclude_ids))
+    return filter_documents(tables, keep, drop, missing="ignore")
 
 
 def read_documents(

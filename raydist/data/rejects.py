@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from raydist import log
@@ -44,6 +46,35 @@ class Rejects:
         if self.count:
             where = f"; all are in {self.path}" if self.path else ""
             log.warn(f"{name}: {self.count:,} bad lines skipped, the first: {self.first}{where}")
+
+
+def collect_rejects(files: Iterable[Path], target: str | None) -> int:
+    """Says how many lines the splits skipped, puts them into one file, and returns their number.
+
+    Args:
+        files: the splits' rejects, in the order of the corpus; those that are absent count nothing.
+        target: the file that has them all in the end; None leaves them where they are.
+    """
+    present = [file for file in files if file.is_file() and file.stat().st_size]
+    count = 0
+    for file in present:
+        with open(file, "rb") as lines:
+            count += sum(1 for _ in lines)
+    if not count:
+        return 0
+    with open(present[0], encoding="utf-8") as source:
+        first = json.loads(source.readline())
+    where = f"; all are in {target}" if target else ""
+    log.warn(
+        f"{count:,} bad lines skipped, the first: {first['file']}, line {first['line']}: "
+        f"{first['reason']}{where}"
+    )
+    if target is not None:
+        with open(target, "wb") as out:
+            for file in present:
+                with open(file, "rb") as lines:
+                    shutil.copyfileobj(lines, out)
+    return count
 
 
 class BadLines:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from raydist.data import docstrings, irds, parquet, trec
+from raydist.data import docstrings
 from raydist.data.files import Paths, compression_of, is_uri, open_input
-from raydist.data.formats import SUFFIXES, detect
-from raydist.data.sources import InputFile, expand
+from raydist.data.formats import irds, parquet, trec
+from raydist.data.sources import SUFFIXES, InputFile, detect, expand
 from raydist.errors import DataError
 
 _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")

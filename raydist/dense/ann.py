@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from raydist.data.store_files import checksum
+from raydist.data.store.format import checksum
 from raydist.dense.exact import exact_search
 from raydist.dense.vectors import SHARDS, VectorShards
 from raydist.disk import write_json

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raydist.data.idhash import find_duplicates
 from raydist.data.rejects import Rejects
+from raydist.data.store.idhash import find_duplicates
 from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint

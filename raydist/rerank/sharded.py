@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.data.store_reader import DocumentStore
+from raydist.data.store.reader import DocumentStore
 from raydist.protocols import Reranker
 from raydist.records import QUERIES, RUN, Query, Run
 from raydist.rerank.apply import Missing, rerank

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from raydist.data.samples import SampleSet
+from raydist.data.samples.sample_set import SampleSet
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.log import warn

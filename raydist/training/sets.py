@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydist.data.samples import SampleFacts
+from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
 from raydist.training.samplers import (
     DistillationListwiseSampler,

@@ -19,7 +19,7 @@ from raydist.bow.build.runs import Run, write_run
 from raydist.bow.build.sorting import byte_order
 from raydist.bow.build.splits import Options
 from raydist.bow.format.segment import Segment
-from raydist.data.store_reader import DocumentStore
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer
 from tests.bow.documents import contents, expected, found, read, splits_of

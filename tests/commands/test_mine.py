@@ -55,7 +55,7 @@ def test_samples_are_written_with_scores_and_a_manifest(folder, capsys):
 @pytest.mark.parametrize("scores", ["auto", "teacher"])
 def test_the_samples_are_what_training_reads_and_a_runs_scores_are_no_teachers(folder, scores):
     main(["mine", "run=run.txt", *BASE, "negatives=3", "prompt=find: ", f"scores={scores}"])
-    from raydist.data.samples_formats import FORMATS, sniff
+    from raydist.data.samples.lines import FORMATS, sniff
 
     line = (folder / "train.jsonl").read_bytes().splitlines()[0]
     assert sniff(line, False) == "flagembedding"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydist.data.samples import SampleSet
-from raydist.data.samples_prepare import prepare
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
 from raydist.records import Sample
 
 LINE = {"query": "q", "pos": ["p"], "neg": ["n1", "n2"]}

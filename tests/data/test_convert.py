@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data import convert
-from raydist.data.convert_samples import convert_samples, sample_record
 from raydist.data.readers import read_documents, read_qrels, read_run
-from raydist.data.samples import StoredTexts
-from raydist.data.samples_formats import FORMATS
-from raydist.data.store_reader import DocumentStore
+from raydist.data.samples import convert
+from raydist.data.samples.convert import convert_samples, sample_record
+from raydist.data.samples.lines import FORMATS
+from raydist.data.samples.sample_set import StoredTexts
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Run, Sample
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data import trec
+from raydist.data.formats import trec
 from raydist.data.readers import read_documents, read_queries, read_split
 from raydist.data.rejects import Rejects
 from raydist.data.splits import plan_splits

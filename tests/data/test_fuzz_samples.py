@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data.samples import SampleSet
-from raydist.data.samples_prepare import prepare
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
 from raydist.errors import DataError
 from tests.data.test_fuzz import hostile
 

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_split
-from raydist.data.samples import SampleSet
-from raydist.data.samples_prepare import prepare
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint

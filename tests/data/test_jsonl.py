@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data import jsonl
+from raydist.data.formats import jsonl
 from raydist.data.readers import read_documents, read_split
 from raydist.data.rejects import BadLines, Rejects
 from raydist.data.splits import plan_splits

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data.mining import Rules, limit_of, mine, record, wanted_ids
+from raydist.data.samples.mining import Rules, limit_of, mine, record, wanted_ids
 from raydist.records import Run
 
 DOCS = [f"d{i}" for i in range(12)]

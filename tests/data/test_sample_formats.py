@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raydist.data.samples import SampleSet
-from raydist.data.samples_prepare import prepare
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
 from raydist.errors import DataError
 from raydist.records import Sample
 from tests.data.sample_files import jsonl, read

@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from raydist.data.samples import SampleSet
-from raydist.data.samples_judged import LeftOut, samples_of
-from raydist.data.samples_prepare import prepare
-from raydist.data.store_reader import DocumentStore
+from raydist.data.samples.judged import LeftOut, samples_of
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import DOCUMENTS, Run, Sample
 from tests.data.sample_files import LINE, jsonl, read
@@ -256,7 +256,7 @@ def test_a_worker_holds_a_row_and_not_the_file(tmp_path: Path) -> None:
             out.write(record + "\n")  # 200 MB
     prepare(tmp_path / "big.jsonl", tmp_path / "d")
     script = (
-        "import resource, sys; from raydist.data.samples import SampleSet;"
+        "import resource, sys; from raydist.data.samples.sample_set import SampleSet;"
         "samples = SampleSet(sys.argv[1]); before = resource.getrusage(resource.RUSAGE_SELF);"
         "import mmap; n = sum(len(samples[i].documents[0]) for i in range(0, 1000, 97));"
         "after = resource.getrusage(resource.RUSAGE_SELF);"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data import idhash
-from raydist.data.store_join import concatenate
-from raydist.data.store_reader import DocumentStore
-from raydist.data.store_writer import StoreWriter
+from raydist.data.store import idhash
+from raydist.data.store.build import concatenate
+from raydist.data.store.reader import DocumentStore
+from raydist.data.store.writer import StoreWriter
 from raydist.errors import ArtifactError
 from raydist.records import DOCUMENTS, Document
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.data.store import needed_texts
+from raydist.data.store.build import needed_texts
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query, Run
 from raydist.rerank.apply import rerank

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from raydist.data.samples_prepare import prepare
+from raydist.data.samples.prepare import prepare
 from raydist.losses.inputs import Forward
 from raydist.losses.objective import Objective, Terms
 from raydist.losses.objective import Part as LossPart

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from raydist.data.samples import SampleFacts
+from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
 from raydist.training.samplers import (
     DistillationListwiseSampler,

@@ -17,8 +17,8 @@ import pyarrow as pa
 from raydist.bow.build.create import build_index, check_duplicates, clean
 from raydist.bow.format.segment import Segment
 from raydist.bow.build.splits import Options, Read
-from raydist.data import idhash
-from raydist.data.store_join import concatenate
+from raydist.data.store import idhash
+from raydist.data.store.build import concatenate
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError, DataError
 from raydist.fingerprints import value_fingerprint

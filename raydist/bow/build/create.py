@@ -26,8 +26,8 @@ from raydist.bow.build.merge import merge_runs
 from raydist.bow.build.runs import Run
 from raydist.bow.format.segment import Segment
 from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
-from raydist.data import idhash
-from raydist.data.store_join import concatenate
+from raydist.data.store import idhash
+from raydist.data.store.build import concatenate
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
 from raydist.log import warn

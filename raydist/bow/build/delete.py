@@ -22,9 +22,9 @@ from raydist.bow.build.create import clean
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.format.segment import Segment
 from raydist.bow.format.writing import SegmentWriter
-from raydist.data import idhash
-from raydist.data.store_reader import DocumentStore
-from raydist.data.store_writer import StoreWriter
+from raydist.data.store import idhash
+from raydist.data.store.reader import DocumentStore
+from raydist.data.store.writer import StoreWriter
 from raydist.disk import disk_errors, write_json
 from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint

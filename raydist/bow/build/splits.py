@@ -18,7 +18,7 @@ from raydist.bow.build.invert import Inverter
 from raydist.bow.build.runs import write_run
 from raydist.bow.format.writing import SegmentWriter
 from raydist.data.rejects import Rejects
-from raydist.data.store_writer import StoreWriter
+from raydist.data.store.writer import StoreWriter
 from raydist.shard_files import Split, Stats
 from raydist.text.analyzer import Analyzer
 

@@ -22,7 +22,7 @@ from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
 
 if TYPE_CHECKING:
-    from raydist.data.samples import SampleFacts
+    from raydist.data.samples.sample_set import SampleFacts
     from raydist.losses.objective import Objective
     from raydist.training.job import Job
     from raydist.training.sets import SetPlan
@@ -54,7 +54,7 @@ class Recipe:
 
 def decide(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:
     """Prepares the data and returns the run, decided."""
-    from raydist.data.samples_prepare import prepare
+    from raydist.data.samples.prepare import prepare
     from raydist.training.job import Job
     from raydist.training.listening import check_listeners
     from raydist.training.loop import Plan
@@ -189,7 +189,7 @@ def _verb(verb: str, config: Mapping[str, Any], beside: Path) -> None:
 
 def _create(scratch: ScratchConfig, job: Job, seed: int) -> None:
     """Makes a model from nothing, its vocabulary trained on the data's texts."""
-    from raydist.data.samples import SampleSet
+    from raydist.data.samples.sample_set import SampleSet
     from raydist.models.scratch import create
 
     target = Path(job.model)

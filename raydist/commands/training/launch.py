@@ -138,7 +138,7 @@ def _reached(folder: Path) -> int:
 
 def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
     """Returns what tells this run's inputs from others by content."""
-    from raydist.data.samples_sources import input_key
+    from raydist.data.samples.sources import input_key
 
     found = {}
     for name, data in config.sets().items():

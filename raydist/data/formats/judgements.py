@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from raydist.data.files import PathLike, compression_of, read_blocks, read_text
-from raydist.data.parquet import read_table
+from raydist.data.formats.parquet import read_table
 from raydist.data.sources import expand
 from raydist.errors import DataError
 from raydist.records import RUN, Run

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.data.files import compression_of, read_blocks
-from raydist.data.samples_fields import number_of, record_of
-from raydist.data.store_reader import DocumentStore
+from raydist.data.samples.fields import number_of, record_of
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
 

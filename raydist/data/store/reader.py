@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydist.data import idhash
 from raydist.data.files import PathLike
-from raydist.data.store_files import FORMAT, ROW, STORED, VERSION, Codec, checksum, id_array
-from raydist.data.store_writer import StoreWriter
+from raydist.data.store import idhash
+from raydist.data.store.format import FORMAT, ROW, STORED, VERSION, Codec, checksum, id_array
+from raydist.data.store.writer import StoreWriter
 from raydist.errors import ArtifactError
 from raydist.records import DOCUMENTS, Document
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.data.files import PathLike
-from raydist.data.store_files import STORED, Codec, save_array, seal, write_index
+from raydist.data.store.format import STORED, Codec, save_array, seal, write_index
 
 _BLOCK_BYTES = 64 << 10
 _FIRST_PART = "00000.arrow"

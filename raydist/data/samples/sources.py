@@ -1,7 +1,7 @@
 """Where samples come from when a file does not hold them: runs, judgements, BEIR, ir_datasets.
 
 Such sources are written once as lines of ids (formats `ids` and `lists` of
-`raydist.data.samples_formats`), with the texts in a document store beside them.
+`raydist.data.samples.lines`), with the texts in a document store beside them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.data import docstrings, irds
+from raydist.data import docstrings
 from raydist.data.files import head
+from raydist.data.formats import irds
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
-from raydist.data.samples_judged import LeftOut, judge_lists, samples_of
+from raydist.data.samples.judged import LeftOut, judge_lists, samples_of
 from raydist.data.sources import expand
-from raydist.data.store_reader import DocumentStore
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint, value_fingerprint
 from raydist.log import Progress
@@ -94,7 +95,7 @@ def find_source(
 ) -> Source:
     """Returns the lines behind paths, writing them into `folder` where they must be made.
 
-    Args: see `raydist.data.samples_prepare.prepare`.
+    Args: see `raydist.data.samples.prepare.prepare`.
 
     Raises:
         DataError: something is missing or contradictory.

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from raydist.data.samples_fields import (
+from raydist.data.samples.fields import (
     answers_of,
     both_scores,
     cells_of,

@@ -1,29 +1,124 @@
-"""One pass over the lines of a data set: parsed as training will, counted, and indexed.
+"""Checking a data set once, before anything expensive starts, and indexing its lines.
 
-It collects the facts that training plans with, names the first bad line (or skips and counts
-them), and writes where each line is, for random access.
+`raydist.data.samples.prepare` passes over the lines. Sources that are not lines of samples (runs,
+relevance judgements, BEIR folders, ir_datasets) become lines of ids first: see
+`raydist.data.samples.sources`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from raydist.data.files import compression_of, read_blocks
 from raydist.data.rejects import Rejects
-from raydist.data.samples import LINES, SampleFacts, StoredTexts
-from raydist.data.samples_formats import FORMATS, Texts, overrides, sniff
-from raydist.data.samples_sources import Source
-from raydist.data.store_reader import DocumentStore
+from raydist.data.samples.lines import FORMATS, Texts, overrides, sniff
+from raydist.data.samples.sample_set import FACTS, LINES, SampleFacts, StoredTexts
+from raydist.data.samples.sources import Input, Source, find_source, input_key
+from raydist.data.store.reader import DocumentStore
+from raydist.disk import write_json
 from raydist.errors import DataError
+from raydist.fingerprints import value_fingerprint
 from raydist.log import Progress, size
 from raydist.records import Sample
+
+
+def prepare(
+    path: str | os.PathLike[str] | Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    name: str = "data",
+    format: str | None = None,
+    corpus: Input | None = None,
+    queries: Input | None = None,
+    qrels: Input | None = None,
+    run: Input | None = None,
+    positives: Literal["judged", "retrieved"] = "judged",
+    relevance: int = 1,
+    split: str = "train",
+    on_bad: Literal["error", "skip"] = "error",
+    need_negatives: bool = False,
+    need_scores: bool = False,
+    max_rows: int = 0,
+) -> SampleFacts:
+    """Checks and indexes a data set, or returns the facts of an earlier, equal call.
+
+    Args:
+        path: samples, a run, relevance judgements, a BEIR folder or `irds:ID`; globs and several
+            files of one format are one data set.
+        folder: where the index goes; everything in it belongs to this data set.
+        name: for messages.
+        format: a key of `FORMATS`; found out if None.
+        corpus: documents that ids refer to: a path, or `read_documents`' keyword arguments; so
+            are the following ones with their readers.
+        queries: queries that ids refer to.
+        qrels: relevance judgements that make positives.
+        run: a run whose other documents become negatives, where `path` is no run itself.
+        positives: `judged` takes all judged relevant documents, `retrieved` those that the run has.
+        relevance: least grade of a positive.
+        split: of a BEIR folder's qrels.
+        on_bad: `skip` leaves bad lines out, counts them and writes them to `rejects.jsonl`.
+        need_negatives: a sample without a negative is a bad line; samples made of judgements and
+            a run are left out and counted.
+        need_scores: a sample without teacher scores is a bad line.
+        max_rows: use the first rows only; 0 = all.
+
+    Raises:
+        DataError: a missing file, a bad line (with file, number and excerpt), or no usable sample.
+    """
+    target = Path(folder)
+    given = [path] if isinstance(path, str | os.PathLike) else list(path)
+    inputs = {
+        what: input_key(where)
+        for what, where in (
+            ("corpus", corpus),
+            ("queries", queries),
+            ("qrels", qrels),
+            ("run", run),
+        )
+        if where
+    }
+    key = value_fingerprint(
+        {
+            "content": [input_key(each) for each in given],
+            "paths": [os.path.abspath(os.fspath(each)) for each in given],
+            "inputs": inputs,
+            "meaning": [format, positives, relevance, split, max_rows],
+            "checks": [on_bad, need_negatives, need_scores],
+        }
+    )
+    if (target / FACTS).exists():
+        known = SampleFacts.from_dict(json.loads((target / FACTS).read_text(encoding="utf-8")))
+        if known.key == key:
+            return known
+        (target / FACTS).unlink()
+    target.mkdir(parents=True, exist_ok=True)
+    source = find_source(
+        [os.fspath(each) for each in given],
+        target,
+        format=format,
+        corpus=corpus,
+        queries=queries,
+        qrels=qrels,
+        run=run,
+        positives=positives,
+        relevance=relevance,
+        split=split,
+        need_negatives=need_negatives,
+    )
+    facts = scan(source, target, name, on_bad, need_negatives, need_scores, max_rows)
+    facts = replace(facts, key=key)
+    write_json(target / FACTS, facts.to_dict())
+    return facts
+
 
 _REJECTS = "rejects.jsonl"
 _MOST = 64  # counts of negatives from here on are one class

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydist.data.files import open_input
-from raydist.data.jsonl_line import ID_NAMES, TEXT_NAMES, TITLE_NAMES
+from raydist.data.formats.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES
 from raydist.data.rejects import BadLines
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS

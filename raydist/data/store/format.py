@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from raydist.data import idhash
+from raydist.data.store import idhash
 
 Codec = Literal["lz4", "zstd", "none"]
 

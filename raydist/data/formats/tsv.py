@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.data.files import head, read_blocks
-from raydist.data.jsonl import is_utf8
-from raydist.data.jsonl_line import ID_NAMES, TEXT_NAMES, TITLE_NAMES
+from raydist.data.formats.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES, is_utf8
 from raydist.data.rejects import BadLines, utf8_problem
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS

@@ -1,18 +1,20 @@
-"""Joining document stores without compressing anything again."""
+"""Stores made of stores and of a corpus, without compressing or keeping more than is needed."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist.data.files import PathLike
-from raydist.data.store_files import PART, ROW, save_array, seal, write_index
-from raydist.data.store_reader import DocumentStore
+from raydist.data.store.format import PART, ROW, save_array, seal, write_index
+from raydist.data.store.reader import DocumentStore
 
 
 def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
@@ -63,3 +65,28 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # another file system, or one without links
         shutil.copyfile(source, target)
+
+
+def needed_texts(doc_ids: Iterable[str], tables: Iterable[pa.Table], folder: Path) -> Path:
+    """Writes a store of those documents of `tables` that are asked for; returns its folder.
+
+    A store that is complete is left as it is; one that was not finished is written anew.
+
+    Args:
+        doc_ids: which documents; those that do not occur are no error.
+        tables: of the schema DOCUMENTS, read only where there is no complete store.
+        folder: the store's.
+    """
+    if (folder / "store.json").is_file():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    wanted = pa.array(doc_ids, pa.string())
+
+    def kept() -> Iterable[pa.Table]:
+        for table in tables:
+            found = table.filter(pc.is_in(table["doc_id"], value_set=wanted))
+            if found.num_rows:
+                yield found
+
+    DocumentStore.create(kept(), folder)
+    return folder

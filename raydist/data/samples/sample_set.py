@@ -1,6 +1,6 @@
 """Training data of any size, read by row: a line index, files mapped into memory, and the texts.
 
-`raydist.data.samples_prepare.prepare` checks a data set once and writes the index; every worker
+`raydist.data.samples.prepare.prepare` checks a data set once and writes the index; every worker
 opens it here. A worker holds no text but that of the rows it asks for.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from raydist.data.samples_formats import FORMATS, Texts
-from raydist.data.store_reader import DocumentStore
+from raydist.data.samples.lines import FORMATS, Texts
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import Sample
 
