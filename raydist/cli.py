@@ -126,7 +126,7 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     storage.spare_inputs(out, config.resolved())
     if flags.dry_run:
         return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
-    with storage.writing(out) as place, disk_errors(place):
+    with storage.writing(out, config.lock_wait) as place, disk_errors(place):
         return int(module.run(config.model_copy(update={"out": str(place)}), flags) or 0)
 
 

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from raydist import storage
-from raydist.errors import ArtifactError, ConfigError, DataError, JobError
+from raydist.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -17,18 +15,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("RAYDIST_STORAGE", raising=False)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     return tmp_path / "cache"
-
-
-@pytest.fixture
-def bucket() -> str:
-    return f"memory://bucket-{uuid.uuid4().hex}"
-
-
-def index(folder: Path, content: str = "x") -> Path:
-    (folder / "parts").mkdir(parents=True, exist_ok=True)
-    (folder / "parts/0.bin").write_text(content)
-    (folder / "manifest.json").write_text(json.dumps({"content": content}))
-    return folder
 
 
 def test_outputs_lie_below_the_storage_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,94 +51,8 @@ def test_a_local_output_is_its_own_path(tmp_path: Path) -> None:
     for out in (str(tmp_path / "o"), f"file://{tmp_path}/o"):
         with storage.writing(out) as path:
             assert path == tmp_path / "o"
-
-
-def test_a_remote_output_is_put_whole_with_its_manifest_last(bucket: str, cache: Path) -> None:
-    fs = fsspec.filesystem("memory")
-    order: list[str] = []
-    opened = type(fs)._open
-
-    def watched(self, path, mode="rb", **options):  # type: ignore[no-untyped-def]
-        if "w" in mode:
-            order.append(path.rsplit("/", 1)[-1])
-        return opened(self, path, mode, **options)
-
-    type(fs)._open = watched
-    try:
-        with storage.writing(f"{bucket}/idx") as path:
-            index(path)
-            (path / "z-last-by-name.json").write_text("{}")
-    finally:
-        type(fs)._open = opened
-    assert order[-1] == "manifest.json" and len(order) == 3
-    assert fs.cat(f"{bucket}/idx/parts/0.bin") == b"x"
-    assert list((cache / "outputs").iterdir()) == []
-
-
-def test_a_failed_command_leaves_its_local_copy_and_nothing_remote(bucket: str) -> None:
-    with pytest.raises(DataError), storage.writing(f"{bucket}/idx") as path:
-        index(path)
-        raise DataError("stopped")
-    assert not fsspec.filesystem("memory").exists(f"{bucket}/idx")
-    with storage.writing(f"{bucket}/idx") as again:
-        assert again == path and (again / "parts/0.bin").read_text() == "x"
-    assert fsspec.filesystem("memory").exists(f"{bucket}/idx/manifest.json")
-
-
-def test_what_is_complete_remotely_is_seen_by_the_next_command(bucket: str) -> None:
-    with storage.writing(f"{bucket}/idx") as path:
-        index(path)
-    with storage.writing(f"{bucket}/idx") as path:
-        assert json.loads((path / "manifest.json").read_text()) == {"content": "x"}
-        index(path, "new")
-    assert fsspec.filesystem("memory").cat(f"{bucket}/idx/parts/0.bin") == b"new"
-
-
-def test_a_remote_folder_is_copied_once_and_again_when_it_changes(
-    bucket: str, tmp_path: Path
-) -> None:
-    storage.put(index(tmp_path / "a", "one"), f"{bucket}/idx")
-    copy = storage.local(f"{bucket}/idx")
-    assert (copy / "parts/0.bin").read_text() == "one" and copy.name == "idx"
-    before = (copy / "parts/0.bin").stat().st_ino
-    assert (storage.local(f"{bucket}/idx/") / "parts/0.bin").stat().st_ino == before
-    storage.put(index(tmp_path / "a", "two"), f"{bucket}/idx")
-    assert (storage.local(f"{bucket}/idx") / "parts/0.bin").read_text() == "two"
-
-
-def test_an_incomplete_or_missing_remote_folder_is_refused(bucket: str) -> None:
-    fs = fsspec.filesystem("memory")
-    with fs.open(f"{bucket}/idx/parts/0.bin", "wb") as out:
-        out.write(b"x")
-    with pytest.raises(ArtifactError, match=r"no manifest\.json"):
-        storage.local(f"{bucket}/idx")
-    with pytest.raises(DataError, match="no such file or folder"):
-        storage.local(f"{bucket}/none")
-    with pytest.raises(DataError, match="no file system"):
-        storage.local("nowhere://x")
-
-
-def test_single_files_travel_as_well(bucket: str, tmp_path: Path) -> None:
-    with storage.writing(f"{bucket}/runs/run.txt") as path:
-        path.write_text("1 Q0 d 1 1 t\n")
-        index(path.with_name("run.txt.raydist"))
-    assert storage.local(f"{bucket}/runs/run.txt").read_text() == "1 Q0 d 1 1 t\n"
-    assert (storage.local(f"{bucket}/runs/run.txt.raydist") / "manifest.json").exists()
     assert storage.local(tmp_path) == tmp_path
     assert storage.local(f"file://{tmp_path}/x") == tmp_path / "x"
-
-
-def test_a_store_that_refuses_is_an_error_that_names_it(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fs = fsspec.filesystem("memory")
-
-    def refuse(self, path, mode="rb", **options):  # type: ignore[no-untyped-def]
-        raise PermissionError("forbidden")
-
-    monkeypatch.setattr(type(fs), "_open", refuse)
-    with pytest.raises(JobError, match=rf"{bucket}/idx: cannot be written: .*forbidden"):
-        storage.put(index(tmp_path / "a"), f"{bucket}/idx")
 
 
 @pytest.mark.parametrize(

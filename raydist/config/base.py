@@ -102,6 +102,8 @@ class Verb(Block):
 
     storage: str | None = execution(None)
     """Root of a relative `out`: a path or URI (`s3://...`); `RAYDIST_STORAGE` if not given."""
+    lock_wait: float = execution(60.0, ge=0)
+    """Seconds to wait for another command that writes the same `out`; 0 is not at all."""
 
 
 def _identity(value: Any) -> Any:

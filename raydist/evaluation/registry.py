@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from raydist.errors import ConfigError
 from raydist.evaluation.mlflow_store import connect, download, mlflow_errors
 from raydist.fingerprints import value_fingerprint
-from raydist.storage import cache_folder
+from raydist.stores.copies import cache_folder
 
 REGISTERED = "models:/"
 """What a reference to a registered model begins with."""

@@ -1,0 +1,162 @@
+"""One writer per output at a time.
+
+A lock file lies beside the output while it is written, and a small JSON file that says who writes.
+The operating system lets go of the lock when its holder dies, whatever way, so nothing is to be
+cleaned up by hand. A network file system that cannot lock gets a file that names its holder's
+process instead, which protects the processes of one machine only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from raydist import log
+from raydist.errors import JobError
+
+WAIT = 60.0
+"""Seconds that a second writer waits, where nobody says otherwise."""
+
+_COMMAND = 200  # characters
+
+_held = threading.local()  # the paths that this thread has locked, for nested calls
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who writes an output.
+
+    Attributes:
+        host: the machine's name.
+        pid: the process.
+        command: its command line, shortened.
+        since: when it began, in UTC.
+    """
+
+    host: str
+    pid: int
+    command: str
+    since: str
+
+    @classmethod
+    def here(cls) -> Holder:
+        """Returns this process."""
+        program = Path(sys.argv[0] if sys.argv else "").name
+        words = ["raydist" if program == "__main__.py" else program, *sys.argv[1:]]
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        return cls(socket.gethostname(), os.getpid(), shlex.join(words)[:_COMMAND], since)
+
+    @classmethod
+    def read(cls, data: Any) -> Holder | None:
+        """Returns the holder that parsed JSON describes, None if it describes none."""
+        try:
+            return cls(**{name: data[name] for name in ("host", "pid", "command", "since")})
+        except (KeyError, TypeError):
+            return None
+
+    def to_dict(self) -> dict[str, str | int]:
+        """Returns what `read` reads."""
+        return asdict(self)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was a process of this machine that has ended."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # another user's
+            return False
+        return False
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since} ({self.command})"
+
+
+@contextlib.contextmanager
+def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
+    """Holds the lock of an output while the block runs; inside another block of it, does nothing.
+
+    Args:
+        path: the folder or file that is written; it need not exist.
+        wait: seconds to wait for another writer.
+
+    Raises:
+        JobError: another process still writes after `wait`.
+    """
+    output = Path(os.path.realpath(path))
+    own = vars(_held).setdefault("paths", set())
+    lock_file = None if output in own else _lock_file(output)
+    if lock_file is None:
+        yield
+        return
+    record = lock_file.with_name(f"{lock_file.name}.json")
+    lock = _acquire(output, lock_file, record, wait)
+    own.add(output)
+    try:
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
+            partial = record.with_name(f"{record.name}.{os.getpid()}.part")
+            partial.write_text(json.dumps(Holder.here().to_dict()), encoding="utf-8")
+            os.replace(partial, record)
+        yield
+    finally:
+        own.discard(output)
+        record.unlink(missing_ok=True)
+        # While it is held: whoever waits for this file sees that it is gone and makes a new one.
+        lock_file.unlink(missing_ok=True)
+        lock.release()
+
+
+def _lock_file(output: Path) -> Path | None:
+    """Returns where the lock lies, None where nothing can be written anyway."""
+    with contextlib.suppress(OSError):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    if os.access(output.parent, os.W_OK | os.X_OK):
+        return output.parent / f".{output.name}.lock"
+    if output.is_dir() and os.access(output, os.W_OK | os.X_OK):  # a mounted disk, for one
+        return output / ".lock"
+    return None
+
+
+def _acquire(output: Path, lock_file: Path, record: Path, wait: float) -> FileLock:
+    lock = FileLock(lock_file, mode=0o666)
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+        return lock
+    holder = _describe(record)
+    if wait:
+        log.say(f"{output}: waiting up to {log.duration(wait)} for {holder}")
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=wait, poll_interval=0.1)
+            return lock
+    raise busy(output, _describe(record), wait)
+
+
+def busy(output: object, holder: object, wait: float) -> JobError:
+    """Returns the error of a writer that waited in vain."""
+    return JobError(
+        f"out = {output}: is being written by {holder}; this command waited {log.duration(wait)} "
+        "(lock_wait); run it again when the other has finished"
+    )
+
+
+def _describe(record: Path) -> str:
+    try:
+        holder = Holder.read(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        holder = None
+    return str(holder or "another process")
