@@ -41,6 +41,7 @@ def test_each_outside_system_has_one_room() -> None:
         f.startswith("training/") for f in users("ray.train")
     )
     assert all(f.startswith("serving/") for f in users("ray.serve"))
+    assert users("obstore") <= {"stores/objects.py"}
     assert users("deepspeed") <= {"training/deepspeed.py"}
     assert users("mlflow") <= {"evaluation/mlflow_store.py"}
     assert {f.split("/")[0] for f in users("faiss")} <= {"dense"}

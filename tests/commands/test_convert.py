@@ -90,12 +90,11 @@ def test_a_remote_run_is_converted_into_a_remote_run(
 ) -> None:
     import uuid
 
-    import fsspec
+    from raydist.stores.objects import Objects
 
     monkeypatch.setenv("RAYDIST_CACHE", str(data / "cache"))
     bucket = f"memory://b{uuid.uuid4().hex}"
-    with fsspec.open(f"{bucket}/run.txt", "wb") as out:
-        out.write((data / "run.txt").read_bytes())
+    Objects(bucket).write("run.txt", (data / "run.txt").read_bytes())
     assert main(["convert", f"in={bucket}/run.txt", "out=x/run.parquet", f"storage={bucket}"]) == 0
     assert main(["convert", f"in={bucket}/x/run.parquet", "out=local.txt"]) == 0
     assert (data / "local.txt").read_text() == (data / "run.txt").read_text()
