@@ -209,9 +209,8 @@ def _parallel(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]
         futures = [pool.submit(function, item) for item in items]
         try:
             return [each.result() for each in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _entry(meta: Any) -> Entry:

@@ -85,15 +85,10 @@ def test_a_dry_run_writes_nothing(data: Path, capsys: pytest.CaptureFixture[str]
     assert not (data / "run.parquet").exists()
 
 
-def test_a_remote_run_is_converted_into_a_remote_run(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import uuid
-
+def test_a_remote_run_is_converted_into_a_remote_run(data: Path, s3: str) -> None:
     from raydist.stores.objects import Objects
 
-    monkeypatch.setenv("RAYDIST_CACHE", str(data / "cache"))
-    bucket = f"memory://b{uuid.uuid4().hex}"
+    bucket = s3
     Objects(bucket).write("run.txt", (data / "run.txt").read_bytes())
     assert main(["convert", f"in={bucket}/run.txt", "out=x/run.parquet", f"storage={bucket}"]) == 0
     assert main(["convert", f"in={bucket}/x/run.parquet", "out=local.txt"]) == 0

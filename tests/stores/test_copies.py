@@ -125,9 +125,7 @@ def test_what_was_used_least_recently_is_removed(
     assert storage.local(f"{bucket}/old").exists()
 
 
-def test_a_copy_that_a_newer_one_replaced_stays_for_an_hour(
-    bucket: str, tmp_path: Path
-) -> None:
+def test_a_copy_that_a_newer_one_replaced_stays_for_an_hour(bucket: str, tmp_path: Path) -> None:
     publish(bucket, "a")
     first = storage.local(f"{bucket}/idx")
     publish(bucket, "b")

@@ -184,9 +184,7 @@ with Lease(Objects(sys.argv[1]), "idx", 0):
 def test_a_lease_is_waited_for_and_taken_over_from_the_dead(
     s3: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, s3], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", HOLD, s3], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     with (
         pytest.raises(JobError, match=rf"idx: is being written by process {process.pid} on"),
@@ -207,7 +205,10 @@ def test_a_lease_of_another_machine_runs_out(s3: str, monkeypatch: pytest.Monkey
     held = lease.Lease(objects, "idx", 0)
     held._holder = type(held._holder)("elsewhere", 1, "raydist", "2026-01-01T00:00:00Z")
     with held:
-        with pytest.raises(JobError, match="process 1 on elsewhere"), lease.Lease(objects, "idx", 0):
+        with (
+            pytest.raises(JobError, match="process 1 on elsewhere"),
+            lease.Lease(objects, "idx", 0),
+        ):
             pass
         held._ended.set()  # it stops, without a word
         with lease.Lease(objects, "idx", 5), pytest.raises(JobError, match="lost its lease to"):
