@@ -23,22 +23,22 @@ def words() -> list[str]:
         return [line.split("\t")[0] for line in lines]
 
 
-def write(folder: Path) -> tuple[Path, Path]:
+def write(folder: Path, documents: int = DOCUMENTS, queries: int = QUERIES) -> tuple[Path, Path]:
     """Writes `corpus.jsonl` and `queries.tsv` and returns their paths."""
     rng = Random(13)
     vocabulary = words()
     weights = list(accumulate(1 / (rank + 3) for rank in range(len(vocabulary))))
     texts: list[list[str]] = []
-    for _ in range(DOCUMENTS):
+    for _ in range(documents):
         texts.append(_document(rng, vocabulary, weights, texts))
-    corpus, queries = folder / "corpus.jsonl", folder / "queries.tsv"
-    with open(corpus, "w", encoding="utf-8") as out:
+    corpus_file, queries_file = folder / "corpus.jsonl", folder / "queries.tsv"
+    with open(corpus_file, "w", encoding="utf-8") as out:
         for number, text in enumerate(texts):
             row = {"id": f"d{number}", "contents": " ".join(text)}
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    lines = [f"{number}\t{_query(rng, vocabulary, texts)}\n" for number in range(QUERIES)]
-    queries.write_text("".join(lines), encoding="utf-8")
-    return corpus, queries
+    lines = [f"{number}\t{_query(rng, vocabulary, texts)}\n" for number in range(queries)]
+    queries_file.write_text("".join(lines), encoding="utf-8")
+    return corpus_file, queries_file
 
 
 def _document(
