@@ -4,10 +4,10 @@
     python -m benchmarks.bow parts=search rounds=8
     python -m benchmarks.bow docs=100000 engines=raydist,lucene
 
-Parts are build, search and ray; each replaces what it measured before, so they may be run one after
-another. What is needed is fetched by pip into benchmarks/.work (bow_fetch.py). CPU seconds of one
-thread throughout, but where the name says wall; engines take turns in every round, and each figure
-is the best of its rounds.
+The parts are build, search and ray; each replaces its earlier figures, so they can be run one by
+one. Peers are fetched by pip into benchmarks/.work (bow_fetch.py). Times are CPU seconds of one
+thread unless the name says wall. Engines take turns in every round; a figure is the best of its
+rounds.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ NOTES = {
     "search": "mean CPU ms of a query, its analysis included, over all queries of the corpus",
     "ray": "one cluster that runs already; of two builds the second. Actors are new processes in "
     "each build: their start and the loading of machine code are not in cpu and wall, but in "
-    "ray_start_s. cpu is the driver's and the workers', that of Ray's daemons stands apart.",
+    "ray_start_s. cpu is the driver's and the workers', Ray's daemons are counted apart.",
 }
 
 
@@ -121,15 +121,15 @@ def search(engine: str, docs: int) -> dict[str, float]:
         lines = queries.read_text(encoding="utf-8").splitlines()
         return {str(k): our_search(index, [x.split("\t", 1)[1] for x in lines], k) for k in KS}
     if engine == "lucene":
-        found = {}
+        means = {}
         for k in KS:
             text, _, _ = run(*lucene_command(), "bench", index, queries, k, PASSES, "-")
-            found[str(k)] = min(map(float, re.findall(r"rep \d+ k=\d+ mean ([\d.]+)", text)))
-        return found
+            means[str(k)] = min(map(float, re.findall(r"rep \d+ k=\d+ mean ([\d.]+)", text)))
+        return means
     words = [engine, "search", index, queries, ",".join(map(str, KS)), 2]
     text, _, _ = run(peer_python(engine), PEERS, *words, env=ONE_THREAD)
-    means: dict[str, float] = json.loads(text.strip().splitlines()[-1])
-    return means
+    by_k: dict[str, float] = json.loads(text.strip().splitlines()[-1])
+    return by_k
 
 
 def our_search(index: Path, texts: list[str], k: int) -> float:
@@ -151,49 +151,53 @@ def retriever(index: Path) -> Any:
     return BowRetriever(BowIndex.open(index))
 
 
-# --- What was measured
+# --- Results
 
 
 def main() -> None:
-    given = arguments(DEFAULTS)
-    docs, engines, parts = given["docs"], given["engines"].split(","), given["parts"].split(",")
-    record = WORK / f"bow-{docs}.json"
+    options = arguments(DEFAULTS)
+    docs, engines, parts = (
+        options["docs"],
+        options["engines"].split(","),
+        options["parts"].split(","),
+    )
+    file = WORK / f"bow-{docs}.json"
     empty: dict[str, Any] = {"build": {}, "search": {}, "ray": {}, "missing": {}, "dates": {}}
-    kept = json.loads(record.read_text()) if record.exists() else empty
+    record = json.loads(file.read_text()) if file.exists() else empty
     for engine in engines:
-        kept["missing"].pop(engine, None)
+        record["missing"].pop(engine, None)
     for part in parts:
         if part == "build":
             for engine in engines:
                 try:
-                    kept["build"][engine] = build(engine, docs)
+                    record["build"][engine] = build(engine, docs)
                 except Missing as reason:
-                    kept["missing"][engine] = str(reason)
+                    record["missing"][engine] = str(reason)
             if "raydist" in engines:
-                kept["open_ms"] = open_ms(place("raydist", docs))
+                record["open_ms"] = open_ms(place("raydist", docs))
         elif part == "search":
-            ready = [e for e in engines if e in kept["build"] and place(e, docs).exists()]
-            rounds = [{e: search(e, docs) for e in ready} for _ in range(given["rounds"])]
+            ready = [e for e in engines if e in record["build"] and place(e, docs).exists()]
+            rounds = [{e: search(e, docs) for e in ready} for _ in range(options["rounds"])]
             for engine in ready:
                 best = {str(k): min(r[engine][str(k)] for r in rounds) for k in KS}
-                kept["search"][engine] = best
+                record["search"][engine] = best
         elif part == "ray":
-            kept["ray"] = ray_figures(corpus(docs) / "corpus.jsonl")
+            record["ray"] = ray_figures(corpus(docs) / "corpus.jsonl")
         else:
             raise SystemExit(f"parts = {part!r}: expected build, search or ray")
-        kept["dates"][part] = datetime.date.today().isoformat()
-        record.write_text(json.dumps(kept))
-    report(kept, docs)
+        record["dates"][part] = datetime.date.today().isoformat()
+        file.write_text(json.dumps(record))
+    report(record, docs)
 
 
-def report(kept: dict[str, Any], docs: int) -> None:
+def report(record: dict[str, Any], docs: int) -> None:
     """Prints the table and records the figures."""
-    built, searched = kept["build"], kept["search"]
-    figures: dict[str, float] = {**kept["ray"]}
+    built, searched = record["build"], record["search"]
+    figures: dict[str, float] = {**record["ray"]}
     if "raydist" in built:
         ours = built["raydist"]
         figures |= {"build_cpu_s": ours["cpu_s"], "size_mb": ours["mb"]}
-        figures |= {"peak_rss_mb": ours["peak_mb"], "open_ms": kept["open_ms"]}
+        figures |= {"peak_rss_mb": ours["peak_mb"], "open_ms": record["open_ms"]}
         if "lucene" in built:
             figures["build_cpu_vs_lucene"] = ours["cpu_s"] / built["lucene"]["cpu_s"]
             figures["size_vs_lucene"] = ours["mb"] / built["lucene"]["mb"]
@@ -204,8 +208,8 @@ def report(kept: dict[str, Any], docs: int) -> None:
     columns = ["engine", "build CPU s", "peak MB", "disk MB", *(f"ms k={k}" for k in KS)]
     columns += ["build / Lucene's", *(f"k={k} / Lucene's" for k in KS)]
     rows = []
-    for engine in [*built, *(e for e in kept["missing"] if e not in built)]:
-        name = f"{engine}: {kept['missing'][engine]}" if engine in kept["missing"] else engine
+    for engine in [*built, *(e for e in record["missing"] if e not in built)]:
+        name = f"{engine}: {record['missing'][engine]}" if engine in record["missing"] else engine
         mine, means = built.get(engine, {}), searched.get(engine, {})
         row = [name, *(mine.get(key) for key in ("cpu_s", "peak_mb", "mb"))]
         row += [means.get(str(k)) for k in KS]
@@ -214,7 +218,7 @@ def report(kept: dict[str, Any], docs: int) -> None:
         rows.append(row)
     print_table(f"{docs:,} documents, one thread, CPU time", columns, rows)
     table = [dict(zip(columns, row)) for row in rows]
-    notes = {"documents": docs, "table": table, "measured": kept["dates"], **NOTES}
+    notes = {"documents": docs, "table": table, "measured": record["dates"], **NOTES}
     folder = None if docs == DEFAULTS["docs"] else WORK  # a trial is no record
     write_results("bow", figures, GOALS, notes=notes, folder=folder)
 

@@ -35,18 +35,18 @@ ONE_THREAD = os.environ | {
 
 
 class Missing(Exception):
-    """An engine cannot be had on this machine; says why."""
+    """An engine is not available on this machine, and why."""
 
 
 def run(*command: object, **options: Any) -> tuple[str, float, float]:
     """Runs a program; returns what it prints, its CPU seconds and peak MB."""
     text = [str(word) for word in command]
-    with tempfile.TemporaryFile("w+") as said:
-        child = subprocess.Popen(text, stdout=said, stderr=subprocess.STDOUT, **options)
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(text, stdout=log, stderr=subprocess.STDOUT, **options)
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        output = said.read()
+        log.seek(0)
+        output = log.read()
     if child.returncode:
         raise subprocess.CalledProcessError(child.returncode, text, output[-6000:])
     return output, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
@@ -65,7 +65,7 @@ def corpus(docs: int) -> Path:
     folder = WORK / f"corpus-{docs}"
     if not (folder / "queries.tsv").exists():
         if not (TOOLS / "gen_corpus.py").exists():
-            raise SystemExit(f"no corpus: {TOOLS}/gen_corpus.py is not there")
+            raise SystemExit(f"no corpus: {TOOLS}/gen_corpus.py does not exist")
         run(sys.executable, TOOLS / "gen_corpus.py", folder, docs, 42)
     return folder
 
@@ -74,7 +74,7 @@ def corpus(docs: int) -> Path:
 def lucene_command() -> list[str]:
     """Returns the command of Lucene's driver, fetched and compiled.
 
-    Raises Missing where there is no compiler, no driver, or nothing to be fetched.
+    Raises Missing where there is no compiler, no driver or no network.
     """
     javac = shutil.which("javac")
     driver = TOOLS / "LuceneTool.java"

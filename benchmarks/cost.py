@@ -7,8 +7,8 @@ A seconds until workers are at work, S bytes of text, W workers, N documents, D 
 s splits, each a run to be merged, and R ranges of terms that are merged by themselves. Rates: r
 bytes/s and t tokens/s of a worker, m seconds of a worker per merged posting, q seconds of a worker
 for looking into one run for one range, i seconds of the driver per document and doubling (it looks
-for ids that occur twice). What grows faster than the corpus: s and R both grow with it, so that
-their product, the looking of every range into every run, grows with its square; and N log N.
+for duplicate ids). Two terms grow faster than the corpus: N log N, and s R, as
+every range looks into every run, which grows with its square.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ class Collection:
 
     @property
     def splits(self) -> float:
-        """How many runs there are to merge."""
+        """Runs to merge."""
         return max(1.0, self.nbytes / self.split_bytes)
 
     @property
     def ranges(self) -> float:
-        """How many ranges of terms are merged by themselves."""
+        """Ranges of terms, each merged by itself."""
         return max(1.0, self.postings / RANGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured; see the module for the letters."""
+    """The measured rates; the module explains the letters."""
 
     start_s: float
     bytes_per_s: float
@@ -64,7 +64,7 @@ terms after stop words and stemming, 78 word pieces (v1 passages have 57 words; 
 
 
 def index_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, float]:
-    """Returns the seconds of the parts of a build with so many workers, in their order."""
+    """Returns the seconds of the parts of a build with that many workers, in order."""
     merged = corpus.postings * rates.merge_s
     looked = rates.look_s * corpus.ranges * corpus.splits
     ids = rates.ids_log_s * corpus.documents * math.log2(max(2.0, corpus.documents))
@@ -78,5 +78,5 @@ def index_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, f
 
 
 def embed_seconds(rates: Rates, corpus: Collection, workers: int) -> dict[str, float]:
-    """Returns the seconds of the parts of embedding a corpus with so many workers."""
+    """Returns the seconds of the parts of embedding a corpus with that many workers."""
     return {"start": rates.start_s, "encode": corpus.tokens / (rates.tokens_per_s * workers)}

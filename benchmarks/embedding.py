@@ -18,8 +18,9 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.embedding_speed import contents, throughput, workers
-from benchmarks.report import RESULTS, SHARED, WORK, arguments, goal, minilm, write_results
+from benchmarks.embedding_speed import throughput, workers
+from benchmarks.models import contents, minilm
+from benchmarks.report import SHARED, WORK, arguments, goal, recorded, write_results
 
 GOALS = {
     "throughput_vs_st": goal(">=", 1.3),
@@ -29,7 +30,7 @@ GOALS = {
 
 
 def main() -> None:
-    given = arguments(
+    options = arguments(
         {
             "parts": "throughput,workers,memory,quality,ann",
             "collections": "cacm,nfcorpus,vaswani",
@@ -45,22 +46,17 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     WORK.mkdir(exist_ok=True)
-    figures: dict[str, float] = {}
-    notes: dict[str, Any] = {}
-    record = RESULTS / "embedding.json"
-    if record.is_file():
-        old = json.loads(record.read_text())
-        figures, notes = old["figures"], old.get("notes", {})
-    for part in given["parts"].split(","):
-        found, more = PARTS[part](given)
-        figures |= found
-        notes |= more
+    figures, notes = recorded("embedding")
+    for part in options["parts"].split(","):
+        measured, remarks = PARTS[part](options)
+        figures |= measured
+        notes |= remarks
     names = sorted({key.split("_")[1] for key in figures if key.startswith("ndcg10_")})
     goals = dict(GOALS)
     for name in names:
         reference = figures[f"ndcg10_{name}_st"]
         goals[f"ndcg10_{name}_dense"] = goal(">=", round(reference - 1e-3, 6))
-    if given["save"]:
+    if options["save"]:
         write_results("embedding", figures, goals, notes=notes)
     else:
         print(json.dumps(figures, indent=1))
@@ -75,14 +71,14 @@ sys.exit(status)
 """
 
 
-def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def memory(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Embeds a small and a large corpus with a random 2-layer model; compares the peaks."""
     from raydist.models.scratch import create
 
     words = [f"word{i}" for i in range(500)]
     model = create([" ".join(words)] * 2, WORK / "memory-model", hidden=32, vocab=1024)
     peaks, seconds = {}, {}
-    for count in (given["small"], given["large"]):
+    for count in (options["small"], options["large"]):
         corpus = WORK / f"memory-{count}.jsonl"
         with open(corpus, "w") as out:
             for i in range(count):
@@ -101,7 +97,7 @@ def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
             time.perf_counter() - started,
         )
         print(f"{count} documents: peak {peaks[count]:.0f} MiB", flush=True)
-    figures = {"peak_rss_200k_vs_10k": peaks[given["large"]] / peaks[given["small"]]}
+    figures = {"peak_rss_200k_vs_10k": peaks[options["large"]] / peaks[options["small"]]}
     notes = {
         "memory": {
             "documents": list(peaks),
@@ -112,7 +108,7 @@ def memory(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     return figures, notes
 
 
-def ann(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def ann(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Measures recall@10 of FAISS's variants against exact search, with a collection's queries."""
     from raydist.cli import main as raydist
     from raydist.data.readers import read_queries
@@ -134,17 +130,17 @@ def ann(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         shutil.copytree(vectors, target)
         build_ann(target, exact.shards.manifest, kind)
         near = DenseRetriever.open(target, device="cpu", approximate=True).search(queries, 10)
-        found = {query: set(docs) for query, docs, _ in near}
-        shares = [len(found[query] & set(docs)) / len(docs) for query, docs, _ in best]
+        near_docs = {query: set(docs) for query, docs, _ in near}
+        shares = [len(near_docs[query] & set(docs)) / len(docs) for query, docs, _ in best]
         figures[f"recall10_{kind}"] = statistics.mean(shares)
         shutil.rmtree(target)
     return figures, {"ann": {"documents": len(exact.shards), "queries": len(queries)}}
 
 
-def quality(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def quality(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Measures BM25, dense, hybrid and sentence-transformers' own encode + exact search."""
     figures: dict[str, float] = {}
-    for name in given["collections"].split(","):
+    for name in options["collections"].split(","):
         figures |= _collection(name)
     return figures, {"hybrid": "reciprocal rank fusion of BM25 and dense, 1000 results each"}
 
@@ -174,13 +170,13 @@ def _collection(name: str) -> dict[str, float]:
         "st": _sentence_transformers(name, queries),
     }
     runs["hybrid"] = reciprocal_rank([runs["bm25"], runs["dense"]])
-    found = {kind: evaluate(run, qrels, ["nDCG@10"]).means["nDCG@10"] for kind, run in runs.items()}
-    print(name, {kind: round(value, 4) for kind, value in found.items()}, flush=True)
-    return {f"ndcg10_{name}_{kind}": value for kind, value in found.items()}
+    ndcg = {kind: evaluate(run, qrels, ["nDCG@10"]).means["nDCG@10"] for kind, run in runs.items()}
+    print(name, {kind: round(value, 4) for kind, value in ndcg.items()}, flush=True)
+    return {f"ndcg10_{name}_{kind}": value for kind, value in ndcg.items()}
 
 
 def _sentence_transformers(name: str, queries: Any) -> Any:
-    """Its own encoding and semantic search, the documents' vectors kept between runs."""
+    """Its own encoding and semantic search, the documents' vectors cached between runs."""
     import numpy as np
     import torch
     from sentence_transformers import SentenceTransformer
@@ -190,17 +186,17 @@ def _sentence_transformers(name: str, queries: Any) -> Any:
 
     model = SentenceTransformer(str(minilm()), device="cpu")
     ids, texts = zip(*contents(name))
-    kept = WORK / f"{name}-st.npy"
-    if not kept.is_file():
-        np.save(kept, model.encode_document(list(texts), show_progress_bar=False))
-    found = semantic_search(
+    file = WORK / f"{name}-st.npy"
+    if not file.is_file():
+        np.save(file, model.encode_document(list(texts), show_progress_bar=False))
+    hits_Q = semantic_search(
         torch.from_numpy(model.encode_query([query.text for query in queries])),
-        torch.from_numpy(np.load(kept)),
+        torch.from_numpy(np.load(file)),
         top_k=1000,
     )
     rankings = (
         (query.query_id, [ids[hit["corpus_id"]] for hit in hits], [hit["score"] for hit in hits])
-        for query, hits in zip(queries, found)
+        for query, hits in zip(queries, hits_Q)
     )
     return Run.from_lists(rankings)
 

@@ -11,21 +11,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from benchmarks.report import SHARED, WORK, minilm
-
-
-def contents(name: str) -> Iterator[tuple[str, str]]:
-    """Yields (doc_id, contents) of a collection."""
-    from raydist.data.readers import read_documents
-
-    for table in read_documents(SHARED / name / "corpus.jsonl"):
-        for row in table.to_pylist():
-            text = f"{row['title']}\n{row['text']}" if row["title"] else row["text"]
-            yield row["doc_id"], text
+from benchmarks.models import contents, minilm
+from benchmarks.report import WORK
 
 
 def mixed_texts(count: int) -> list[str]:
@@ -37,7 +28,7 @@ def mixed_texts(count: int) -> list[str]:
     return [texts[(i * 7919) % len(texts)] for i in range(len(texts))]  # in no order
 
 
-def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Times sentence-transformers, ours and the bare forward pass in turns, on the same texts.
 
     `clock=cpu threads=1` compares processor time instead, for a machine that others use too; that
@@ -51,9 +42,9 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
     from raydist.models.biencoder import BiEncoder
     from raydist.models.encode import EncodeStats, default_max_tokens
 
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    texts = mixed_texts(given["texts"])
+    if options["threads"]:
+        torch.set_num_threads(options["threads"])
+    texts = mixed_texts(options["texts"])
     model = BiEncoder.load(minilm(), device="cpu")
     theirs = SentenceTransformer(str(minilm()), device="cpu")
     rows = model.tokenize(texts, "document")
@@ -81,7 +72,7 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     processor: dict[str, list[float]] = {name: [] for name in runs}
     vectors: dict[str, Any] = {}
-    for _ in range(given["repeats"]):
+    for _ in range(options["repeats"]):
         for name, work in runs.items():
             started, used = time.perf_counter(), time.process_time()
             vectors[name] = work()
@@ -91,7 +82,7 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
     # The quickest of the rounds: what else the machine does only makes a round slower.
     quickest = {name: min(values) for name, values in seconds.items()}
     least = {name: min(values) for name, values in processor.items()}
-    taken = quickest if given["clock"] == "wall" else least
+    taken = quickest if options["clock"] == "wall" else least
     figures = {
         "throughput_vs_st": taken["st"] / taken["ours"],
         "share_of_bare_forward": taken["bare"] / taken["ours"],
@@ -104,7 +95,7 @@ def throughput(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]
             "threads": torch.get_num_threads(),
             "seconds": {name: [round(v, 2) for v in values] for name, values in seconds.items()},
             "processor_seconds": {name: round(value, 2) for name, value in least.items()},
-            "clock": given["clock"],
+            "clock": options["clock"],
             "texts_per_second": len(texts) / quickest["ours"],
             "tokens_per_second": float(lengths.sum()) / quickest["ours"],
             "padding_waste": stats.padding_waste,
@@ -128,7 +119,7 @@ if __name__ == "__main__":
 """
 
 
-def workers(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def workers(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """Times `raydist embed workers=2` and sentence-transformers' pool of two, in turns.
 
     Each is a program of its own, one thread per process; wall time from its start to its end, with
@@ -136,13 +127,13 @@ def workers(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """
     WORK.mkdir(exist_ok=True)
     corpus = WORK / "workers.jsonl"
-    texts = mixed_texts(4 * given["texts"])
+    texts = mixed_texts(4 * options["texts"])
     corpus.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)))
     program = WORK / "pool.py"
     program.write_text(_POOL)
     seconds: dict[str, list[float]] = {"ours": [], "st": []}
     encoding: dict[str, list[float]] = {"ours": [], "st": []}
-    for turn in range(given["repeats"]):
+    for turn in range(options["repeats"]):
         target = WORK / f"workers-vectors-{os.getpid()}-{turn}"
         embed = ["-m", "raydist", "embed", f"corpus={corpus}", f"model={minilm()}", "workers=2"]
         for name, words in (
@@ -174,7 +165,7 @@ def workers(given: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         "throughput_vs_st_two_processes_encoding": alone["st"] / alone["ours"],
     }
     rounded = {
-        what: {name: [round(value, 1) for value in values] for name, values in found.items()}
-        for what, found in (("seconds", seconds), ("encoding_seconds", encoding))
+        what: {name: [round(value, 1) for value in values] for name, values in taken.items()}
+        for what, taken in (("seconds", seconds), ("encoding_seconds", encoding))
     }
     return figures, {"workers": {"texts": len(texts), "processes": 2, **rounded}}

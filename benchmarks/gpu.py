@@ -1,4 +1,4 @@
-"""What the library's rooms reach on a GPU: throughput, memory, share of the peak FLOPs.
+"""What the library reaches on a GPU: throughput, memory, share of the peak FLOPs.
 
     python -m benchmarks.gpu [parts=peak,embed,train,rerank] [dtype=bfloat16]
 
@@ -7,7 +7,7 @@ comparison; no Ray, DeepSpeed or pydantic. Models are random, of released sizes:
 embedding and training, Qwen3-Reranker-0.6B's for reranking. `size=tiny` runs on a CPU, to test it.
 
 Model FLOPs are 2 per weight of a matrix and token, and 4 per pair of tokens, layer and width for
-attention; three times that for training (forward and backward), whatever is computed again. The
+attention; three times that for training (forward and backward), recomputation not counted. The
 peak is that of a large matrix product in the same dtype, measured first.
 """
 
@@ -51,19 +51,19 @@ WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("", "n",
 
 
 def main() -> None:
-    given = arguments({"parts": "peak,embed,train,rerank", "size": "base", "dtype": "bfloat16"})
+    options = arguments({"parts": "peak,embed,train,rerank", "size": "base", "dtype": "bfloat16"})
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and given["size"] != "tiny":
+    if device == "cpu" and options["size"] != "tiny":
         raise SystemExit("no GPU here; size=tiny tests this program on a CPU")
-    size: dict[str, Any] = SIZES[given["size"]]
-    peak = matrix_peak(size["matrix"], given["dtype"], device)
+    size: dict[str, Any] = SIZES[options["size"]]
+    peak = matrix_peak(size["matrix"], options["dtype"], device)
     figures: dict[str, float] = {"peak_tflops": peak / 1e12}
     with tempfile.TemporaryDirectory() as folder:
-        for part in given["parts"].split(","):
+        for part in options["parts"].split(","):
             if part != "peak":
-                figures |= PARTS[part](size, Path(folder), given["dtype"], device, peak)
-    if device == "cuda" and given["size"] == "base":
-        write_results("gpu", figures, {}, notes={"dtype": given["dtype"]})
+                figures |= PARTS[part](size, Path(folder), options["dtype"], device, peak)
+    if device == "cuda" and options["size"] == "base":
+        write_results("gpu", figures, {}, notes={"dtype": options["dtype"]})
     else:
         print_table("benchmark gpu (a test)", ["figure", "value"], list(figures.items()))
 

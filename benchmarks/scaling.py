@@ -10,7 +10,6 @@ One Ray of two CPUs runs throughout, so its own start is not counted; that of th
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import shutil
 import tempfile
@@ -18,23 +17,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bow import corpus
+from benchmarks.bow_fetch import corpus
 from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
-from benchmarks.report import RESULTS, arguments, goal, minilm, print_table, write_results
+from benchmarks.models import minilm
+from benchmarks.report import arguments, goal, print_table, recorded, write_results
 
 DEFAULTS = {"parts": "build,merge,embed", "docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
 GOALS = {"index_splits_2_vs_1": goal("<=", 0.65), "embed_2_vs_1": goal("<=", 0.65)}
 SPLITS = (8, 32, 128)  # of the merge's measurement; 8 of them are about as large as by default
-MEMORY = 1 << 30  # bytes of a worker, which says how many ranges of terms there are
+MEMORY = 1 << 30  # bytes of a worker, which decides the number of term ranges
 NODES = (1, 2, 4, 8, 16)
 WORKERS_PER_NODE = 16
 
 
 def main() -> None:
     settings = arguments(DEFAULTS)
-    record = RESULTS / "scaling.json"
-    known = json.loads(record.read_text()) if record.is_file() else {}
-    figures: dict[str, float] = known.get("figures", {})
+    figures, _ = recorded("scaling")
     import ray
 
     ray.init(
@@ -60,8 +58,8 @@ def main() -> None:
     tables(figures)
     hours = predictions(figures)
     dropped = ("merge_ns_per_posting_and_doubling",)
-    kept = {name: each for name, each in figures.items() if name not in dropped}
-    write_results("scaling", kept | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
+    shown = {name: each for name, each in figures.items() if name not in dropped}
+    write_results("scaling", shown | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
 
 
 def run(verb: str, out: Path, **options: Any) -> tuple[float, dict[str, Any]]:
@@ -79,7 +77,7 @@ def run(verb: str, out: Path, **options: Any) -> tuple[float, dict[str, Any]]:
 
 
 def builds(source: Path, folder: Path, rounds: int) -> dict[str, float]:
-    """Builds with 0, 1 and 2 workers: wall seconds, and what of them is splits and merge."""
+    """Builds with 0, 1 and 2 workers: wall seconds, and the share of splits and merge."""
     figures: dict[str, float] = {}
     some = folder / "some.jsonl"
     with open(source, encoding="utf-8") as lines:
@@ -88,11 +86,11 @@ def builds(source: Path, folder: Path, rounds: int) -> dict[str, float]:
     options = {"split_bytes": size // 24}
     run("index", folder / "index", corpus=some)  # compiles
     for workers in (0, 1, 2):
-        found = [
+        runs = [
             run("index", folder / "index", corpus=source, workers=workers, **options)
             for _ in range(rounds)
         ]
-        wall, about = min(found, key=lambda pair: pair[0])
+        wall, about = min(runs, key=lambda pair: pair[0])
         name = f"index_{workers}_workers" if workers != 1 else "index_1_worker"
         figures |= {f"{name}_s": wall, f"{name}_splits_s": about["seconds"]["splits"]}
         figures |= {f"{name}_merge_s": about["seconds"]["merge"]}
@@ -113,7 +111,7 @@ def builds(source: Path, folder: Path, rounds: int) -> dict[str, float]:
 
 
 def merges(source: Path, folder: Path) -> dict[str, float]:
-    """Merges of the same postings out of more and more runs, in this process."""
+    """Merges the same postings from more and more runs, in this process."""
     seconds, postings = [], 1
     options = {"store": "false", "memory_per_worker": MEMORY}
     for splits in SPLITS:
@@ -135,7 +133,7 @@ def merges(source: Path, folder: Path) -> dict[str, float]:
 
 
 def ids_seconds(documents: int) -> float:
-    """Returns how long the driver looks for ids that occur twice."""
+    """Returns the seconds in which the driver finds duplicate ids."""
     import pyarrow as pa
 
     from raydist.data.store.idhash import find_duplicates
@@ -160,11 +158,11 @@ def embeddings(source: Path, folder: Path, documents: int, rounds: int) -> dict[
     figures: dict[str, float] = {}
     options = {"model": model, "split_bytes": max(1000, some.stat().st_size // 16)}
     for workers, name in ((1, "embed_1_worker"), (2, "embed_2_workers")):
-        found = [
+        runs = [
             run("embed", folder / "vectors", corpus=some, workers=workers, **options)
             for _ in range(rounds)
         ]
-        wall, about = min(found, key=lambda pair: pair[0])
+        wall, about = min(runs, key=lambda pair: pair[0])
         start = min(
             run("embed", folder / "vectors", corpus=few, model=model, workers=workers)[0]
             for _ in range(rounds)

@@ -25,8 +25,8 @@ from typing import Any
 
 import httpx
 
+from benchmarks.models import minilm_with_head, mixed_documents
 from benchmarks.report import WORK, arguments, goal, memory_bytes, print_table, write_results
-from benchmarks.reranking import minilm_with_head, mixed_documents
 from raydist.log import say
 from raydist.serving.load import LoadResult, rerank_bodies, run_load
 
@@ -104,13 +104,13 @@ def _rate(load: LoadResult) -> float:
 
 
 def _same_scores(servers: dict[str, tuple[str, int]], body: dict[str, Any]) -> None:
-    """Checks that all servers give the same ranking: otherwise nothing is compared."""
-    found = {}
+    """Checks that all servers give the same scores, without which the comparison is void."""
+    scores_of = {}
     for name, (url, _) in servers.items():
         answer = httpx.post(f"{url}/v1/rerank", json=body, timeout=60).raise_for_status().json()
-        found[name] = {r["index"]: r["relevance_score"] for r in answer["results"]}
-    first = found["raydist"]
-    for name, scores in found.items():
+        scores_of[name] = {r["index"]: r["relevance_score"] for r in answer["results"]}
+    first = scores_of["raydist"]
+    for name, scores in scores_of.items():
         worst = max(abs(scores[i] - first[i]) for i in first)
         assert worst < 1e-3, (name, worst)
 
@@ -120,7 +120,7 @@ def overload(
 ) -> tuple[Counter[str], float]:
     """Returns status counts and by how many MB the service's processes grew after a warm-up.
 
-    In its first two minutes a fresh replica gets its buffers, some 40 MB, and keeps them.
+    In its first two minutes a fresh replica allocates some 40 MB of buffers, and keeps them.
     """
     warm = run_load(url, bodies, rate=rate, seconds=min(120.0, seconds / 2.5))
     before = _resident_mb(process)
@@ -165,7 +165,7 @@ def _plain(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def _install_infinity() -> Path:
-    """Returns infinity's program, installed if it is not there yet."""
+    """Returns infinity's program, installed if it is missing."""
     place = WORK / "infinity"
     program = place / "bin" / "infinity_emb"
     if not program.exists():

@@ -3,20 +3,19 @@
 A query is a term of another vocabulary, its one document the MeSH concept that curators mapped it
 to. BM25's first 100 are reranked with MiniLM, and with MiniLM after `jobs/terminology/train.yaml`,
 which sees the training queries alone (no concept is in two splits). Both also search all concepts
-by themselves. The figures are of the test queries whose words are not those of their concept, where
-there is something to learn; the notes have all test queries. Every step is a command.
+by themselves. The figures are of the test queries that differ from their concept's words, where
+there is something to learn; the notes cover all test queries. Every step is a command.
 """
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.models import raydist
 from benchmarks.report import SHARED, WORK, print_table
 from raydist.data.readers import read_qrels, read_run
 from raydist.evaluation.measures import evaluate
@@ -40,18 +39,18 @@ def terminology() -> tuple[dict[str, float], dict[str, Any]]:
     same = {row["query_id"] for row in rows if row["lexically_identical"] == "1"}
     (FOLDER / "train.ids").write_text("\n".join(train) + "\n")
     (FOLDER / "test.ids").write_text("\n".join(test) + "\n")
-    _run("train", HERE / "jobs" / "terminology" / "train.yaml", *_training())
+    raydist("train", HERE / "jobs" / "terminology" / "train.yaml", *_training())
     runs = _runs()
     qrels = read_qrels(DATA / "qrels.txt")
     hard: Qrels = {q: qrels[q] for q in test if q not in same}
     every: Qrels = {q: qrels[q] for q in test}
-    found = {name: evaluate(read_run(run), hard, MEASURES) for name, run in runs.items()}
+    measured = {name: evaluate(read_run(run), hard, MEASURES) for name, run in runs.items()}
     table, tests = [], {}
-    for name, values in found.items():
+    for name, values in measured.items():
         row: list[Any] = [name, *(float(np.mean(values.of(m))) for m in MEASURES)]
         other = name.replace("trained", "minilm")
         if other != name:
-            paired = compare(values.of("nDCG@10"), found[other].of("nDCG@10"))
+            paired = compare(values.of("nDCG@10"), measured[other].of("nDCG@10"))
             row += [paired.difference, paired.p]
             tests[f"{name} - {other}"] = {
                 "difference": round(paired.difference, 4),
@@ -82,24 +81,19 @@ def _training() -> list[str]:
 
 
 def _runs() -> dict[str, Path]:
-    """Makes the runs of the test queries, unless they are there, and returns their files."""
+    """Returns the files of the test queries' runs, made unless they exist."""
     corpus = f"corpus={DATA / 'corpus.jsonl'}"
     queries = [f"queries.path={DATA / 'queries.jsonl'}", f"queries.ids={FOLDER / 'test.ids'}"]
     runs = {"bm25": FOLDER / "bm25.txt"}
-    _run("index", corpus, f"out={FOLDER / 'index'}")
-    _run("search", f"index={FOLDER / 'index'}", *queries, "k=100", f"out={runs['bm25']}")
+    raydist("index", corpus, f"out={FOLDER / 'index'}")
+    raydist("search", f"index={FOLDER / 'index'}", *queries, "k=100", f"out={runs['bm25']}")
     for name, model in (("minilm", MINILM), ("trained", str(FOLDER / "model"))):
         rerank, dense = runs[f"{name}_rerank"], runs[f"{name}_dense"] = (
             FOLDER / f"{name}-rerank.txt",
             FOLDER / f"{name}-dense.txt",
         )
         taken = [f"run={runs['bm25']}", corpus, *queries, f"reranker.model={model}"]
-        _run("rerank", *taken, "reranker.kind=biencoder", f"out={rerank}")
-        _run("embed", corpus, f"model={model}", f"out={FOLDER / f'{name}-vectors'}")
-        _run("search", f"index={FOLDER / f'{name}-vectors'}", *queries, "k=100", f"out={dense}")
+        raydist("rerank", *taken, "reranker.kind=biencoder", f"out={rerank}")
+        raydist("embed", corpus, f"model={model}", f"out={FOLDER / f'{name}-vectors'}")
+        raydist("search", f"index={FOLDER / f'{name}-vectors'}", *queries, "k=100", f"out={dense}")
     return runs
-
-
-def _run(verb: str, *words: str | Path) -> None:
-    command = [sys.executable, "-m", "raydist", verb, *map(str, words)]
-    subprocess.run(command, check=True)

@@ -3,8 +3,8 @@
     python -m benchmarks.training                 # all of it, about half an hour on two cores
     python -m benchmarks.training parts=overhead,memory
 
-The collection NFCorpus is looked for in `collections=` (a folder that holds `nfcorpus/`); without
-it its figures are left out. Figures of parts that are not run are kept from the last record.
+`collections=` is the folder that holds `nfcorpus/`; without it its figures are left out. Parts that
+are not run keep their figures from the last record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import RESULTS, arguments, goal, minilm, write_results
+from benchmarks.models import minilm
+from benchmarks.report import arguments, goal, recorded, write_results
 from benchmarks.training_memory import cached_extra_memory_vs_uncached, cached_peak_vs_st
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,10 +43,7 @@ def main() -> None:
             "work": "",
         }
     )
-    figures: dict[str, float] = {}
-    record = RESULTS / "training.json"
-    if record.is_file():
-        figures |= json.loads(record.read_text())["figures"]
+    figures, _ = recorded("training")
     collection = Path(options["collections"]) / "nfcorpus"
     with tempfile.TemporaryDirectory() as scrap:
         folder = Path(options["work"] or scrap)
@@ -170,7 +168,7 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
 
 
 def _plain_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
-    """The same training as anyone would write it down."""
+    """The same training as a plain script."""
     import torch
     from torch.nn import functional as F
     from transformers import AutoModel, AutoTokenizer
@@ -221,12 +219,12 @@ def ndcg(model: Path, corpus: Path, queries: Path, qrels: Path, **options: Any) 
     ids = [row["doc_id"] for row in rows]
     texts = [f"{row['title']}\n{row['text']}" if row["title"] else row["text"] for row in rows]
     documents = encoder.encode_documents(texts)
-    asked = read_queries(str(queries))
-    scores = encoder.encode_queries([query.text for query in asked]) @ documents.T
+    topics = read_queries(str(queries))
+    scores = encoder.encode_queries([query.text for query in topics]) @ documents.T
     best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
     run = Run.from_lists(
         (query.query_id, [ids[i] for i in rows_], scores[q][rows_])
-        for q, (query, rows_) in enumerate(zip(asked, best, strict=True))
+        for q, (query, rows_) in enumerate(zip(topics, best, strict=True))
     )
     return float(evaluate(run, read_qrels(str(qrels)), ["nDCG@10"]).means["nDCG@10"])
 

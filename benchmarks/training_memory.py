@@ -3,7 +3,7 @@
     python -m benchmarks.training_memory MODE     # uncached | cached | st: one process, one figure
 
 MiniLM, 128 queries of 16 tokens against their 128 passages of 64 tokens, chunks of 8 (16 of them).
-A step of two pairs comes first, so that gradients and buffers are there; the figure is the
+A step of two pairs comes first, to allocate gradients and buffers; the figure is the
 process's highest resident memory during the step (the kernel's mark, reset before) less what it
 held before.
 """
@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import memory_bytes, minilm
+from benchmarks.models import minilm
+from benchmarks.report import memory_bytes
 
 PAIRS, CHUNK = 128, 8
 QUERY_TOKENS, PASSAGE_TOKENS = 16, 64

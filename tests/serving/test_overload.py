@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reranking import minilm_with_head, mixed_documents
+from benchmarks.models import minilm_with_head, mixed_documents
 from benchmarks.serving import overload, raydist_server
 from raydist.serving.load import rerank_bodies, run_load
 
