@@ -171,6 +171,7 @@ def train(
     size: dict[str, Any], folder: Path, dtype: str, device: str, peak: float
 ) -> dict[str, float]:
     """Trains with InfoNCE over all passages of the batch, plain and with gradient caching."""
+    from raydist.losses.inputs import Targets
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch, text_hashes
     from raydist.training.engine import TorchEngine
@@ -185,15 +186,17 @@ def train(
             place, pooling="mean", normalize=True, autocast=autocast, dropout=0.1, device=device
         ).train()
         rows = (model.tokenize(queries, "query"), model.tokenize(passages, "document"))
-        batch = Batch(
+        targets = Targets(
             sizes_B=torch.full((count,), group),
-            query_hashes_B=text_hashes(queries),
-            passage_hashes_P=text_hashes(passages),
             mask_BD=torch.ones(count, group, dtype=torch.bool),
+            hashes_P=text_hashes(passages),
+        )
+        batch = Batch(
+            targets,
             queries=model.pad(rows[0]),
             passages=model.pad(rows[1]),
             global_samples=count,
-        ).to(device)
+        )
         engine = TorchEngine(model, lr=1e-5)
         steps = partial(_steps, engine, batch, chunk, size["steps"])
         _memory(device, reset=True)
@@ -214,11 +217,11 @@ def train(
 def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
     from raydist.losses.objective import Objective
     from raydist.losses.parts import contrastive
-    from raydist.training.step import biencoder_step
+    from raydist.training.step import forward_backward
 
     objective = Objective((contrastive(temperature=0.05),))
     for _ in range(count):
-        biencoder_step(engine, batch, objective, chunk_size=chunk)
+        forward_backward(engine, batch, objective, chunk_size=chunk)
         engine.step()
 
 

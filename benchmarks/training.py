@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +121,14 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
     from raydist.losses.parts import contrastive
     from raydist.models.biencoder import BiEncoder
     from raydist.records import Sample
-    from raydist.training import loop
-    from raydist.training.checkpoint import LocalCheckpoints
-    from raydist.training.collating import collate_texts
+    from raydist.training.checkpoint import Checkpoints
+    from raydist.training.collate import collate_texts
     from raydist.training.engine import TorchEngine
+    from raydist.training.plan import Plan, Schedule
+    from raydist.training.run import train
     from raydist.training.samplers import GroupSampler, Order, Stream
-    from raydist.training.schedule import Schedule
-    from raydist.training.source import BatchSource, Part
-    from raydist.training.step import biencoder_step, cells_of
+    from raydist.training.source import BatchSource, TrainingSet
+    from raydist.training.trainer import Trainer
 
     model = BiEncoder.load(
         minilm(),
@@ -142,26 +141,18 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
     objective = Objective((contrastive(temperature=TEMPERATURE),))
     rows = [Sample(query, (positive, negative)) for query, positive, negative in texts]
 
-    def collate(drawn: Sequence[Sample], numbers: Sequence[int], total: int) -> Any:
-        return collate_texts(drawn, model, rows=numbers, global_samples=total)
+    def collate(drawn: Sequence[Sample], total: int) -> Any:
+        return collate_texts(drawn, model, global_samples=total)
 
-    part = Part("data", rows, GroupSampler(GROUP), collate)
-    source = BatchSource(Order((Stream(len(rows), BATCH),)), (part,))
+    dataset = TrainingSet("data", rows, GroupSampler(GROUP), collate)
+    source = BatchSource(Order((Stream(len(rows), BATCH),)), (dataset,))
 
     def run(steps: int) -> float:
-        plan = loop.Plan(steps, Schedule(1e-5, steps), log_every=10, checkpoint_every=10)
+        plan = Plan(steps, Schedule(1e-5, steps), log_every=10, checkpoint_every=10)
         with tempfile.TemporaryDirectory() as folder:
+            checkpoints = Checkpoints(Path(folder) / "checkpoints")
             started = time.perf_counter()
-            loop.run(
-                engine,
-                lambda batches: biencoder_step(engine, batches, objective),
-                objective.total,
-                partial(cells_of, device=engine.device),
-                source,
-                plan,
-                log=Mirror(folder).step,
-                checkpoints=LocalCheckpoints(Path(folder) / "checkpoints"),
-            )
+            train(plan, Trainer(engine, objective, source, checkpoints, log=Mirror(folder).step))
             return time.perf_counter() - started
 
     return run

@@ -95,12 +95,13 @@ def measure(mode: str) -> dict[str, float]:
 def _ours(folder: Path, chunk_size: int) -> Any:
     import torch
 
+    from raydist.losses.inputs import Targets
     from raydist.losses.objective import Objective
     from raydist.losses.parts import contrastive
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch
     from raydist.training.engine import TorchEngine
-    from raydist.training.step import biencoder_step
+    from raydist.training.step import forward_backward
 
     model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
     engine = TorchEngine(model, lr=1e-5)
@@ -108,15 +109,13 @@ def _ours(folder: Path, chunk_size: int) -> Any:
 
     def step(pairs: int) -> float:
         queries, passages = _inputs(pairs)
-        batch = Batch(
+        targets = Targets(
             sizes_B=torch.ones(pairs, dtype=torch.int64),
-            query_hashes_B=torch.arange(pairs),
-            passage_hashes_P=torch.arange(pairs),
             mask_BD=torch.ones(pairs, 1, dtype=torch.bool),
-            queries=queries,
-            passages=passages,
+            hashes_P=torch.arange(pairs),
         )
-        return goal.total(biencoder_step(engine, batch, goal, chunk_size=chunk_size))
+        batch = Batch(targets, queries=queries, passages=passages)
+        return goal.total(forward_backward(engine, batch, goal, chunk_size=chunk_size))
 
     return step
 

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist.commands.training.decide import Recipe, check_teacher
 from raydist.commands.training.launch import launch
+from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.distill import DistillConfig
 from raydist.config.losses import ListwiseSoftmaxCE, TargetConfig
@@ -24,8 +24,8 @@ from raydist.errors import ConfigError
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
     from raydist.losses.objective import Objective
-    from raydist.training.sets import SetPlan
-    from raydist.training.targets import Retarget
+    from raydist.training.plan import SetPlan
+    from raydist.training.source import TeacherTargets
 
 Config = DistillConfig
 
@@ -36,7 +36,7 @@ def run(config: DistillConfig, flags: Flags) -> None:
 
 
 def _distilling(config: DistillConfig) -> Recipe:
-    from raydist.training.sets import plan_lists
+    from raydist.training.plan import plan_lists
 
     student = config.model
     options = student.arguments()
@@ -50,7 +50,7 @@ def _distilling(config: DistillConfig) -> Recipe:
     def judged(data: DataConfig) -> bool:
         return (data.qrels or config.qrels) is not None
 
-    def prepare(data: DataConfig) -> dict[str, Any]:
+    def needs(data: DataConfig) -> dict[str, Any]:
         if judged(data):
             return {"positives": "retrieved", "need_negatives": True}
         return {"need_scores": True}
@@ -60,7 +60,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         by_grade = config.sampler.kind == "listwise" and judged(data)
         return replace(facts, scores=False) if by_grade else facts
 
-    def plan(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
+    def plan_set(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
         return plan_lists(
             used(facts, data),
             folder,
@@ -73,7 +73,7 @@ def _distilling(config: DistillConfig) -> Recipe:
 
     def objective(
         facts: Sequence[SampleFacts],
-    ) -> tuple[Objective, Retarget | None, Sequence[str]]:
+    ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
         from raydist.build import build_objective, build_target
 
         sets = config.sets()
@@ -83,7 +83,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         built = build_objective(config.loss, config.distill, config.losses, output=student.output)
         return built, build_target(target), notes
 
-    return Recipe(student.kind, student.path, student.scratch, options, prepare, plan, objective)
+    return Recipe(student.kind, student.path, student.scratch, options, needs, plan_set, objective)
 
 
 def _target(

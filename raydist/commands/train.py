@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist.commands.training.decide import Recipe, check_teacher
 from raydist.commands.training.launch import launch
+from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.train import TrainConfig
 from raydist.config.training import DataConfig
@@ -23,8 +23,8 @@ from raydist.errors import DataError
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
     from raydist.losses.objective import Objective
-    from raydist.training.sets import SetPlan
-    from raydist.training.targets import Retarget
+    from raydist.training.plan import SetPlan
+    from raydist.training.source import TeacherTargets
 
 Config = TrainConfig
 
@@ -38,7 +38,7 @@ def run(config: TrainConfig, flags: Flags) -> None:
 
 
 def _contrastive(config: TrainConfig) -> Recipe:
-    from raydist.training.sets import plan_groups
+    from raydist.training.plan import plan_groups
 
     answers = any(
         loss.kind == "biir" and loss.training_type != "retrieval"
@@ -50,11 +50,11 @@ def _contrastive(config: TrainConfig) -> Recipe:
     )
     teacher = config.distill.kind != "none" or bool(config.losses) or margins
 
-    def prepare(data: DataConfig) -> dict[str, Any]:
-        asked = data.train_group_size or config.train_group_size
-        return {"need_negatives": asked is not None and asked > 1}
+    def needs(data: DataConfig) -> dict[str, Any]:
+        group = data.train_group_size or config.train_group_size
+        return {"need_negatives": group is not None and group > 1}
 
-    def plan(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
+    def plan_set(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
         return plan_groups(
             facts,
             folder,
@@ -70,7 +70,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
 
     def objective(
         facts: Sequence[SampleFacts],
-    ) -> tuple[Objective, Retarget | None, Sequence[str]]:
+    ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
         from raydist.build import build_objective, build_target
 
         if answers and not any(found.answers for found in facts):
@@ -103,8 +103,8 @@ def _contrastive(config: TrainConfig) -> Recipe:
         config.model.path,
         config.model.scratch,
         config.model.arguments(),
-        prepare,
-        plan,
+        needs,
+        plan_set,
         objective,
     )
 

@@ -21,10 +21,7 @@ from raydist.models.pooling import Pooling, pool
 from raydist.models.preparation import check, prepare
 from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.st_folder import write_st_folder
-from raydist.models.tokens import TextTokenizer, pad_ids
-
-Role = Literal["query", "document", "answer"]
-ROLES: tuple[Role, ...] = ("query", "document", "answer")
+from raydist.models.tokens import ROLES, Role, TextTokenizer, pad_ids
 
 
 class BiEncoder(nn.Module):

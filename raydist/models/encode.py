@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from raydist.models.batches import length_batches, padding_waste
+from raydist.models.tokens import Role
 
 if TYPE_CHECKING:
-    from raydist.models.biencoder import BiEncoder, Role
+    from raydist.models.biencoder import BiEncoder
 
 WINDOW = 2048
 

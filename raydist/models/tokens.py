@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from raydist.errors import ArtifactError
+
+Role = Literal["query", "document", "answer"]
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What a text is to a bi-encoder; an answer is encoded by the query's tower."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 
 from raydist.errors import ConfigError
-from raydist.models.biencoder import BiEncoder, Role
+from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import default_max_tokens, encode_rows
-from raydist.models.tokens import TextTokenizer
+from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
 from raydist.rerank.cpu import tune_process
 from raydist.rerank.cross_encoder import pick_device, pick_dtype

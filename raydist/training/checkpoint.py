@@ -1,8 +1,8 @@
-"""Where a run's state is kept so that it can go on: atomic, complete or not there.
+"""What a run leaves on disk: states to resume from, and models, read again before they count.
 
-A checkpoint is a folder: what the engine wrote (weights and optimizer, each rank its shard),
-`loop.json` (the sampler's two integers, the listeners' states) and nothing of the random state,
-which is a function of (seed, step, rank).
+A checkpoint is a folder, complete or absent: what the engine wrote (weights, optimizer and random
+state, each rank its part) and `loop.json` (the step, the place in the data, the listeners' states).
+Dropout does not depend on the saved random state: each step seeds it by (seed, step, rank).
 """
 
 from __future__ import annotations
@@ -12,26 +12,36 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+import torch
 
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ArtifactError
+from raydist.training.engine import Engine
 
+CHECKPOINTS = "checkpoints"
+"""The folder of the states below a run's."""
 STATE = "loop.json"
 _NAME = re.compile(r"step-(\d+)")
+FINAL = "checkpoint-final"
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+"""Allowed difference, as a share of the largest value: both compute the same on one device."""
+
+_HALF = 1e-2
+"""The same for half precisions: two roundings of bfloat16."""
 
 
-class CheckpointStore(Protocol):
-    """Keeps checkpoints; called by every rank at the same steps."""
+Save = Callable[[Any, Path, Mapping[str, Any]], None]
+"""Writes (model, folder, settings) as a full model folder; every rank calls it."""
 
-    def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
-        """Keeps a checkpoint: `write` puts this rank's files into the folder that it is given."""
-        ...
 
-    def latest(self) -> Path | None:
-        """Returns the newest complete checkpoint's folder, None if there is none."""
-        ...
+def save_model(model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes the model by its own `save`; for one process, or rank 0 of several."""
+    model.save(folder, settings=dict(settings))
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -48,11 +58,11 @@ def read_state(folder: Path) -> dict[str, Any]:
     return state
 
 
-class LocalCheckpoints:
-    """Checkpoints in a folder that every rank sees: `FOLDER/step-00000100`.
+class Checkpoints:
+    """States in a folder that every rank sees: `FOLDER/step-00000100`.
 
-    All ranks write into a folder of another name; rank 0 renames it when all are done, so that a
-    checkpoint is complete or not there.
+    All ranks write into a folder of another name; rank 0 renames it when all are done. Every rank
+    calls at the same steps.
     """
 
     def __init__(
@@ -70,7 +80,13 @@ class LocalCheckpoints:
         self._barrier = barrier
 
     def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint and removes the oldest ones beyond `keep`."""
+        """Writes a checkpoint and removes the oldest ones beyond `keep`.
+
+        Args:
+            step: optimizer steps done.
+            write: puts this rank's files into the folder that it is given.
+            state: JSON values, written by rank 0.
+        """
         target = self.folder / f"step-{step:08}"
         partial = self.folder / f".{target.name}.part"
         with disk_errors(self.folder):
@@ -90,11 +106,99 @@ class LocalCheckpoints:
 
     def latest(self) -> Path | None:
         """Returns the newest checkpoint's folder, None if there is none."""
-        found = self._complete()
-        return found[-1] if found else None
+        complete = self._complete()
+        return complete[-1] if complete else None
 
     def _complete(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        found = [f for f in self.folder.iterdir() if _NAME.fullmatch(f.name)]
-        return sorted((f for f in found if (f / STATE).exists()), key=lambda f: f.name)
+        folders = [f for f in self.folder.iterdir() if _NAME.fullmatch(f.name)]
+        return sorted((f for f in folders if (f / STATE).exists()), key=lambda f: f.name)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSave:
+    """Writes a model, reads it again and compares one batch's output; a `Save` for listeners.
+
+    What was written is compared with what was to be written, LoRA matrices merged: merging rounds
+    in half precision, and that is no fault of the folder.
+
+    Attributes:
+        probe: a model's output for a few texts; called without gradients, in evaluation mode.
+        load: opens a written folder as a model on the trained model's device.
+        first: whether this is rank 0, the one that writes.
+    """
+
+    probe: Callable[[Any], torch.Tensor]
+    load: Callable[[Path], Any]
+    first: bool = True
+
+    def __call__(self, model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
+        """Writes the model, all of whose parameters are here, into the folder.
+
+        Raises:
+            ArtifactError: the written model does not give what the trained one gives.
+        """
+        if not self.first:
+            return
+        training = model.training
+        model.eval()
+        whole = model.merged()
+        before = self._output(whole.to(model.device))
+        whole.save(folder, settings=dict(settings))
+        del whole  # a copy makes room for what is read
+        _compare(before, self._output(self.load(folder).eval()), _allowed(model), folder)
+        model.train(training)
+
+    def _output(self, model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return self.probe(model).cpu()
+
+
+def save_final(
+    engine: Engine,
+    folder: Path,
+    *,
+    save: Save,
+    settings: Mapping[str, Any],
+    barrier: Callable[[], None] = lambda: None,
+) -> Path:
+    """Writes `FOLDER/checkpoint-final`, put in place when it is complete.
+
+    Args:
+        engine: holds the model; every rank calls this.
+        folder: the run's folder.
+        save: writes the model.
+        settings: travels with the model.
+        barrier: waits for all ranks.
+
+    Raises:
+        ArtifactError: the written model does not give what the trained one gives.
+    """
+    target = folder / FINAL
+    partial = folder / f".{FINAL}.part"
+    if engine.rank == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+    with engine.whole_parameters():
+        save(engine.module, partial, settings)
+    if engine.rank == 0:
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+    barrier()
+    return target
+
+
+def _allowed(model: Any) -> float:
+    if getattr(model, "autocast", None) is not None:
+        return _HALF
+    return _TOLERANCE.get(next(model.parameters()).dtype, _HALF)
+
+
+def _compare(before: torch.Tensor, after: torch.Tensor, allowed: float, where: Path) -> None:
+    scale = float(before.abs().max()) or 1.0
+    worst = float((before - after).abs().max()) / scale
+    if not worst <= allowed:
+        raise ArtifactError(
+            f"{where}: the written model differs from the trained one by {worst:.2e} of the "
+            f"largest value (allowed {allowed:.0e}); it was not put in place"
+        )

@@ -28,7 +28,7 @@ from raydist.training.collate import Inputs, take
 _MUCH_PADDING = 0.1
 _ROWS_ON_CPU = 8
 
-Forward = Callable[[Inputs], Tensor]
+Encode = Callable[[Inputs], Tensor]
 """Padded inputs of some rows → their representations [rows, ...]."""
 
 
@@ -38,7 +38,7 @@ class Represented:
 
     Attributes:
         rows: a leaf tensor [n, ...] that collects the loss's gradient.
-        forward: what made them.
+        encode: what made them.
         inputs: of all rows.
         chunks: row indices of each chunk.
         graph: the representations with their graph, where nothing is cached.
@@ -46,7 +46,7 @@ class Represented:
     """
 
     rows: Tensor
-    forward: Forward
+    encode: Encode
     inputs: Inputs
     chunks: list[Tensor]
     graph: Tensor | None
@@ -76,12 +76,12 @@ def split(inputs: Inputs, chunk_size: int, *, chunks: int = 0) -> list[Tensor]:
 
 
 def represent(
-    forward: Forward, inputs: Inputs, *, device: torch.device, chunk_size: int = 0, chunks: int = 0
+    encode: Encode, inputs: Inputs, *, device: torch.device, chunk_size: int = 0, chunks: int = 0
 ) -> Represented:
     """Returns the representations of all rows; a graph is kept only where nothing is cached.
 
     Args:
-        forward: the model.
+        encode: the model.
         inputs: padded inputs of n rows, on any device.
         device: where the model is.
         chunk_size: rows in a chunk; 0 does not cache.
@@ -89,18 +89,18 @@ def represent(
     """
     pieces = _pieces(inputs, device, chunk_size, chunks)
     if not chunk_size:
-        made = [forward(_moved(take(inputs, piece), device)) for piece in pieces]
+        made = [encode(_moved(take(inputs, piece), device)) for piece in pieces]
         graph = made[0] if len(made) == 1 else _in_order(made, pieces)
         rows = graph.detach().requires_grad_()
-        return Represented(rows, forward, inputs, pieces, graph, [])
+        return Represented(rows, encode, inputs, pieces, graph, [])
     states: list[list[Tensor]] = []
     outputs: list[Tensor] = []
     with torch.no_grad():
         for piece in pieces:
             states.append(_random_state(device))
-            outputs.append(forward(_moved(take(inputs, piece), device)))
+            outputs.append(encode(_moved(take(inputs, piece), device)))
     rows = _in_order(outputs, pieces).requires_grad_()
-    return Represented(rows, forward, inputs, pieces, None, states)
+    return Represented(rows, encode, inputs, pieces, None, states)
 
 
 def surrogates(represented: Sequence[Represented], device: torch.device) -> Iterator[Tensor]:
@@ -123,7 +123,7 @@ def surrogates(represented: Sequence[Represented], device: torch.device) -> Iter
         seen = 0
         for piece, state in zip(item.chunks, item.states):
             _set_random_state(state, device)
-            output = item.forward(_moved(take(item.inputs, piece), device))
+            output = item.encode(_moved(take(item.inputs, piece), device))
             part = gradient[piece.to(gradient.device)]
             # Chunks beyond the last row only keep step with other ranks.
             yield _dot(output, part if seen < len(gradient) else torch.zeros_like(part))

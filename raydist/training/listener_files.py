@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,9 @@ from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
 from raydist.records import Qrels, Run
+from raydist.training.checkpoint import Save, save_model
 from raydist.training.decisions import Rules, State
 from raydist.training.validation import Ranks
-
-Save = Callable[[Any, Path, Mapping[str, Any]], None]
-"""Writes the model as a full checkpoint folder, with its settings; every rank calls it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +33,6 @@ class ValidationSettings:
     key: str
     value: float
     step: int
-
-
-def save_model(model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes the model by its own `save`; for one process, or rank 0 of several."""
-    model.save(folder, settings=dict(settings))
 
 
 class ListenerFiles:

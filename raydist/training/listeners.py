@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror
+from raydist.training.checkpoint import Save
 from raydist.training.decisions import State, aggregate, combine, observe
-from raydist.training.listener_files import ListenerFiles, Save
+from raydist.training.listener_files import ListenerFiles
 from raydist.training.listener_rules import listener_rules
 from raydist.training.validation import Ranks
 from raydist.training.validation_listener import ValidationListener

@@ -21,7 +21,7 @@ from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document
 from raydist.training.beside import RaySubmit
-from raydist.training.listener_files import Save
+from raydist.training.checkpoint import Save
 from raydist.training.listeners import AggregatorValidationListener, Listeners
 from raydist.training.validation import (
     DenseRetrieval,

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+
+from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.collate import Batch
 from raydist.training.samplers import Order, Visit, share
@@ -30,12 +33,14 @@ class Rows(Protocol):
 
 
 Sampler = Callable[[Sample, Visit], Sample | None]
-Collate = Callable[[Sequence[Sample], Sequence[int], int], Batch]
-"""(drawn samples, their rows, samples over all ranks) -> batch."""
+Collate = Callable[[Sequence[Sample], int], Batch]
+"""(drawn samples, samples over all ranks) -> batch."""
+TeacherTargets = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""(teacher scores [B, D], mask [B, D]) -> targets [B, D]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class TrainingSet:
     """One data set of a run.
 
     Attributes:
@@ -57,7 +62,7 @@ class Part:
 class Drawn:
     """One rank's samples of a step, before they become tensors."""
 
-    part: Part
+    dataset: TrainingSet
     samples: list[Sample]
     rows: list[int]
     global_samples: int
@@ -69,13 +74,13 @@ class BatchSource:
 
     Attributes:
         order: the global order.
-        parts: the data sets, in the order of `order.streams`.
+        datasets: in the order of `order.streams`.
         rank, world_size: this rank's place.
         accumulation: parts that a step is computed in.
     """
 
     order: Order
-    parts: tuple[Part, ...]
+    datasets: tuple[TrainingSet, ...]
     rank: int = 0
     world_size: int = 1
     accumulation: int = 1
@@ -83,26 +88,57 @@ class BatchSource:
     def drawn(self, step: int) -> list[Drawn]:
         """Returns this rank's samples of a step (counted from 0), one entry per part of it."""
         which, rows, visits = self.order.at(*self.order.locate(step))
-        part = self.parts[which]
-        found = []
+        dataset = self.datasets[which]
+        parts = []
         for i in range(self.accumulation):
-            piece = share(len(rows), i, self.accumulation)
-            mine = share(piece.stop - piece.start, self.rank, self.world_size)
-            span = slice(piece.start + mine.start, piece.start + mine.stop)
-            samples, kept = [], []
-            for row, number in zip(rows[span].tolist(), visits[span].tolist()):
-                sample = part.sampler(part.rows[row], self.order.visit(which, row, number))
-                assert sample is not None, (part.name, row)  # excluded before launch
+            part = share(len(rows), i, self.accumulation)
+            own = share(part.stop - part.start, self.rank, self.world_size)
+            span = slice(part.start + own.start, part.start + own.stop)
+            own_rows, samples = rows[span].tolist(), []
+            for row, number in zip(own_rows, visits[span].tolist()):
+                sample = dataset.sampler(dataset.rows[row], self.order.visit(which, row, number))
+                assert sample is not None, (dataset.name, row)  # excluded before launch
                 samples.append(sample)
-                kept.append(row)
-            found.append(Drawn(part, part.fill(samples), kept, piece.stop - piece.start))
-        return found
+            filled = dataset.fill(samples)
+            parts.append(Drawn(dataset, filled, own_rows, part.stop - part.start))
+        return parts
 
     def __call__(self, step: int) -> list[Batch]:
         """Returns this rank's batches of a step, one per part of the accumulation."""
         return [
-            one.part.collate(one.samples, one.rows, one.global_samples) for one in self.drawn(step)
+            drawn.dataset.collate(drawn.samples, drawn.global_samples) for drawn in self.drawn(step)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSampler:
+    """A sampler whose samples come with targets, made before a draw takes some documents.
+
+    So a document's target says where it stands in the whole list, whatever else a step reads.
+
+    Attributes:
+        sampler: draws documents, by the teacher's own scores where they count.
+        targets: makes targets of a list's scores.
+        repair: pull the target of a drawn positive up to the drawn best (`repair_positive`).
+    """
+
+    sampler: Sampler
+    targets: TeacherTargets
+    repair: bool = False
+
+    def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
+        """Returns the drawn sample with its targets; None skips the query."""
+        assert sample.scores is not None, sample
+        drawn = self.sampler(replace(sample, targets=_of(self.targets, sample.scores)), visit)
+        if drawn is None or not self.repair:
+            return drawn
+        assert drawn.targets is not None
+        return replace(drawn, targets=_of(repair_positive, drawn.targets))
+
+
+def _of(targets: TeacherTargets, scores: Sequence[float]) -> tuple[float, ...]:
+    scores_1D = torch.tensor([scores], dtype=torch.float32)
+    return tuple(targets(scores_1D, torch.ones_like(scores_1D, dtype=torch.bool))[0].tolist())
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
+from raydist.training.checkpoint import Save
 from raydist.training.decisions import State, observe, vote
-from raydist.training.listener_files import ListenerFiles, Save
+from raydist.training.listener_files import ListenerFiles
 from raydist.training.listener_rules import listener_rules
 from raydist.training.validation import Ranks, Retrieval, Task, validate
 

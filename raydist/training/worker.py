@@ -43,13 +43,13 @@ class Place:
         if self.world_size > 1:
             dist.barrier()
 
-    def agree(self, decision: bool) -> bool:
-        """Returns rank 0's decision on every rank."""
+    def gather(self, value: Any) -> list[Any]:
+        """Returns every rank's picklable value, in the order of ranks."""
         if self.world_size == 1:
-            return decision
-        told = torch.tensor([int(decision)], device=self.device)
-        dist.broadcast(told, 0)
-        return bool(told.item())
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
 
 
 Work = Callable[[Place], dict[str, Any]]

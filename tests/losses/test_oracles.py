@@ -208,7 +208,7 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     from raydist.losses.objective import Objective
     from raydist.losses.parts import contrastive as contrastive_part
     from raydist.training.engine import TorchEngine
-    from raydist.training.step import biencoder_step
+    from raydist.training.step import forward_backward
     from tests.training import tiny
 
     whole = tiny.data(group=1)
@@ -231,6 +231,6 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     wanted = tiny.gradient(model)
     model.zero_grad()
     goal = Objective((contrastive_part(temperature=0.05, mask_duplicates=False),))
-    terms = biencoder_step(TorchEngine(model, lr=0.0), batch, goal, chunk_size=2)
+    terms = forward_backward(TorchEngine(model, lr=0.0), batch, goal, chunk_size=2)
     assert goal.total(terms) == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(tiny.gradient(model), wanted, rtol=1e-4, atol=1e-6)

@@ -16,10 +16,7 @@ from raydist.losses.inputs import Forward
 from raydist.losses.objective import Objective, Terms
 from raydist.losses.objective import Part as LossPart
 from raydist.losses.parts import Distill, contrastive
-from raydist.training.job import Job
-from raydist.training.loop import Plan
-from raydist.training.schedule import Schedule
-from raydist.training.sets import plan_groups
+from raydist.training.plan import Job, Plan, Schedule, plan_groups
 from tests.training.small import checkpoint, samples
 
 

@@ -9,10 +9,9 @@ import torch
 from raydist.losses.objective import Objective
 from raydist.losses.parts import contrastive
 from raydist.records import Sample
-from raydist.training.collate import Inputs, text_hash
-from raydist.training.collating import collate_texts
+from raydist.training.collate import Inputs, collate_texts, text_hash
 from raydist.training.engine import TorchEngine
-from raydist.training.step import biencoder_step
+from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, encoder
 
 
@@ -40,11 +39,11 @@ def test_a_batch_knows_all_positives_of_its_queries() -> None:
         Sample("q two", ("d", "n")),
         Sample("q three", ("b", "m"), others=("a",)),
     ]
-    batch = collate_texts(samples, Words())
-    assert batch.known_BK is not None
+    known = collate_texts(samples, Words()).targets.known_BK
+    assert known is not None
     expected = ["abc", "ddd", "bab"]
-    assert batch.known_BK.tolist() == [[text_hash(text) for text in row] for row in expected]
-    assert collate_texts(samples[1:2], Words()).known_BK is None
+    assert known.tolist() == [[text_hash(text) for text in row] for row in expected]
+    assert collate_texts(samples[1:2], Words()).targets.known_BK is None
 
 
 def test_a_prompt_is_put_before_queries_and_answers_keep_the_models_own() -> None:
@@ -60,7 +59,7 @@ def test_symmetric_documents_are_encoded_by_the_tower_of_queries(tmp_path: Path)
     for symmetric in (False, True):
         engine = TorchEngine(model, lr=1e-3)
         batch = collate_texts(samples, model, symmetric=symmetric)
-        biencoder_step(engine, batch, Objective((contrastive(),)))
+        forward_backward(engine, batch, Objective((contrastive(),)))
         trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
         assert trained == ({"0"} if symmetric else {"0", "1"})
         engine.optimizer.zero_grad()
@@ -75,10 +74,10 @@ def test_a_margin_is_of_the_teachers_own_scores_whatever_is_learnt_of_them(
     texts = ("river stone", "lamp", "garden")
     sample = Sample("river", texts, scores=(9.0, 8.9, 3.0), targets=(3.0, 2.0, 1.0))
     goal = Objective((contrastive(teacher_margin=margin, scope="no_in_batch"),))
-    batch = collate_texts([sample], model, targets=True)
-    loss = goal.total(biencoder_step(TorchEngine(model, lr=1e-3), batch, goal))
+    batch = collate_texts([sample], model, teacher=True)
+    loss = goal.total(forward_backward(TorchEngine(model, lr=1e-3), batch, goal))
     kept = Sample("river", (texts[0], *texts[2 if margin > 0.1 else 1 :]))
     plain = Objective((contrastive(scope="no_in_batch"),))
     engine = TorchEngine(model, lr=1e-3)
-    expected = plain.total(biencoder_step(engine, collate_texts([kept], model), plain))
+    expected = plain.total(forward_backward(engine, collate_texts([kept], model), plain))
     assert loss == pytest.approx(expected, rel=1e-5)

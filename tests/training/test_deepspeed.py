@@ -16,7 +16,7 @@ from raydist.losses.objective import Objective
 from raydist.losses.parts import Distill, contrastive, listwise
 from raydist.losses.reinforced import biir
 from raydist.training.engine import Engine, TorchEngine
-from raydist.training.step import biencoder_step
+from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
 
@@ -70,7 +70,7 @@ def train(
         parts = [tiny.batch(whole, rows)]
         if cut and engine.steps == 1:
             parts = [tiny.batch(whole, rows[:1]), tiny.batch(whole, rows[1:])]
-        terms = biencoder_step(engine, parts, GOAL, chunk_size=chunk)
+        terms = forward_backward(engine, parts, GOAL, chunk_size=chunk)
         seen.append((GOAL.total(terms), engine.step()))
     return seen
 
@@ -142,7 +142,7 @@ def alone() -> tuple[list[tuple[float, float]], torch.Tensor]:
     for step in range(STEPS):
         engine.set_lr(1e-2 / (1 + step))
         rows: list[Any] = [range(9)] if step != 1 else [[0, 5], [1, 2, 3, 4, 6, 7, 8]]
-        terms = biencoder_step(engine, [tiny.batch(whole, part) for part in rows], GOAL)
+        terms = forward_backward(engine, [tiny.batch(whole, part) for part in rows], GOAL)
         seen.append((GOAL.total(terms), engine.step()))
     return seen, weights(engine)
 

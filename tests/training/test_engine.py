@@ -14,7 +14,7 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import Objective
 from raydist.losses.parts import Distill, contrastive
 from raydist.training.engine import TorchEngine, parameter_groups
-from raydist.training.step import biencoder_step
+from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
 
@@ -34,7 +34,7 @@ def train(engine: TorchEngine, steps: int, rows: range = range(9), chunk: int = 
     norms = []
     for _ in range(steps):
         engine.set_lr(1e-2 / (1 + engine.steps))
-        biencoder_step(engine, tiny.batch(tiny.data(), rows), GOAL, chunk_size=chunk)
+        forward_backward(engine, tiny.batch(tiny.data(), rows), GOAL, chunk_size=chunk)
         norms.append(engine.step())
     return norms
 
@@ -43,7 +43,7 @@ def test_a_step_is_adamw_with_torchs_clipping() -> None:
     ours = engine(max_grad_norm=0.05)
     reference = tiny.TinyEncoder(torch.float32)
     optimizer = torch.optim.AdamW(parameter_groups(reference, lr=1e-2, weight_decay=0.01))
-    biencoder_step(ours, tiny.batch(tiny.data(), range(9)), GOAL)
+    forward_backward(ours, tiny.batch(tiny.data(), range(9)), GOAL)
     for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
         theirs.grad = None if mine.grad is None else mine.grad.clone()
     norm = ours.step()

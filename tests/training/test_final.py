@@ -14,11 +14,11 @@ from raydist.config.validation import Listener
 from raydist.errors import ArtifactError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.scratch import create
+from raydist.training.checkpoint import CheckedSave
 from raydist.training.decisions import Best, State
-from raydist.training.final import CheckedSave
-from raydist.training.job import run_job
 from raydist.training.listener_files import ListenerFiles
 from raydist.training.listening import evaluate_checkpoint
+from raydist.training.run import run
 from raydist.training.validation import Ranks
 from raydist.training.worker import Place
 from tests.training.jobs import lines, tiny_job, weights
@@ -95,7 +95,7 @@ OPTIONS = {"dropout": 0.0, "pooling": "mean", "lora": {"r": 4}}
 
 def train(dev: dict[str, Any], rank: int, world: int, folder: Path) -> None:
     job = tiny_job(folder, steps=4, zero=3, validation={"dev": dev}, model_options=OPTIONS)
-    run_job(job, Place(rank, world, torch.device("cpu")))
+    run(job, Place(rank, world, torch.device("cpu")))
 
 
 def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_p
     spawn(partial(train, dev), 2, tmp_path / "run")
     assert evaluate_checkpoint(dev, tmp_path / "run/listeners/dev/best/RR").means == {"RR": 1.0}
     alone = tmp_path / "alone"
-    run_job(tiny_job(alone, steps=4, model_options=OPTIONS), Place(0, 1, torch.device("cpu")))
+    run(tiny_job(alone, steps=4, model_options=OPTIONS), Place(0, 1, torch.device("cpu")))
     for mine, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     for name, tensor in weights(alone).items():

@@ -11,7 +11,7 @@ from raydist.losses.objective import Objective
 from raydist.losses.parts import contrastive
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates
-from raydist.training.step import biencoder_step, cells_of, crossencoder_step
+from raydist.training.step import cells_of, forward_backward
 from tests.training import tiny
 
 CPU = torch.device("cpu")
@@ -86,10 +86,10 @@ def test_one_chunk_with_a_graph_is_not_computed_twice() -> None:
     batch = tiny.batch(whole, range(9))
     goal = Objective((contrastive(temperature=0.5),))
     engine = TorchEngine(Counting(torch.float64), lr=0.0)
-    biencoder_step(engine, batch, goal)
+    forward_backward(engine, batch, goal)
     assert sum(calls) == 27 + 9
     calls.clear()
-    biencoder_step(engine, batch, goal, chunk_size=10)
+    forward_backward(engine, batch, goal, chunk_size=10)
     assert calls == [10, 10, 7, 9, 10, 10, 7, 9]
 
 
@@ -111,7 +111,8 @@ def test_rows_of_like_length_go_together_on_a_cpu_with_the_gradient_of_one_padde
 
 
 def test_cells_are_those_that_the_model_computes() -> None:
-    batch = replace(tiny.batch(tiny.data(), range(9)), answers=None, answer_mask_BA=None)
+    batch = tiny.batch(tiny.data(), range(9))
+    batch = replace(batch, answers=None, targets=replace(batch.targets, answer_mask_BA=None))
     goal = Objective((contrastive(temperature=0.5),))
     for chunk, passes in ((0, 1), (4, 2)):  # caching reads every row twice
         engine = TorchEngine(tiny.TinyEncoder(torch.float32), lr=0.0)
@@ -119,7 +120,7 @@ def test_cells_are_those_that_the_model_computes() -> None:
         engine.module.register_forward_pre_hook(
             lambda module, given, seen=seen: seen.append(given[0]["input_ids"].numel())
         )
-        biencoder_step(engine, batch, goal, chunk_size=chunk)
+        forward_backward(engine, batch, goal, chunk_size=chunk)
         assert cells_of(batch, CPU, chunk_size=chunk) * passes == sum(seen)
     assert batch.queries is not None and batch.passages is not None
     uncut = batch.queries["input_ids"].numel() + batch.passages["input_ids"].numel()
@@ -133,7 +134,7 @@ def test_accumulation_parts_divide_once_by_the_counts_of_all() -> None:
     results = []
     for parts in ([range(9)], [range(1), range(1, 4), range(4, 9)]):
         engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
-        terms = biencoder_step(engine, [tiny.batch(whole, part) for part in parts], goal)
+        terms = forward_backward(engine, [tiny.batch(whole, part) for part in parts], goal)
         results.append((goal.total(terms), tiny.gradient(engine.module)))
     (loss, gradient), (cut_loss, cut_gradient) = results
     assert abs(loss - cut_loss) < 1e-12
@@ -146,6 +147,6 @@ def test_scores_of_pairs_are_cached_alike() -> None:
     gradients = []
     for chunk in (0, 4):
         engine = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)
-        crossencoder_step(engine, tiny.pair_batch(whole, range(9)), goal, chunk_size=chunk)
+        forward_backward(engine, tiny.pair_batch(whole, range(9)), goal, chunk_size=chunk)
         gradients.append(tiny.gradient(engine.module))
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-13)

@@ -10,7 +10,7 @@ import torch
 
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
-from raydist.training.job import run_job
+from raydist.training.run import run
 from raydist.training.worker import Place, _idle_gpus, fit
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
@@ -19,7 +19,7 @@ HERE = Place(0, 1, torch.device("cpu"))
 
 
 def train(options: dict[str, Any], rank: int, world: int, folder: Path) -> None:
-    run_job(tiny_job(folder, **options), Place(rank, world, torch.device("cpu")))
+    run(tiny_job(folder, **options), Place(rank, world, torch.device("cpu")))
 
 
 def train_on_two(folder: Path, **options: Any) -> None:
@@ -28,7 +28,7 @@ def train_on_two(folder: Path, **options: Any) -> None:
 
 
 def test_the_final_model_is_read_again_and_loads_in_sentence_transformers(tmp_path: Path) -> None:
-    result = run_job(tiny_job(tmp_path), HERE)
+    result = run(tiny_job(tmp_path), HERE)
     assert result["step"] == 6 and result["samples"] == 42
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
     from sentence_transformers import SentenceTransformer
@@ -52,7 +52,7 @@ def test_a_model_that_reads_back_differently_is_not_put_in_place(
 
     monkeypatch.setattr(BiEncoder, "save", broken)
     with pytest.raises(ArtifactError, match="differs from the trained one"):
-        run_job(tiny_job(tmp_path, steps=2), HERE)
+        run(tiny_job(tmp_path, steps=2), HERE)
     assert not (tmp_path / "checkpoint-final").exists()
 
 
@@ -66,8 +66,8 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_goes_on(tmp_pa
         assert torch.equal(tensor, weights(halves)[name]), name
     dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
     train_on_two(alone, steps=4, **dry)
-    run_job(tiny_job(alone, **dry), HERE)
-    run_job(tiny_job(tmp_path / "one", **dry), HERE)
+    run(tiny_job(alone, **dry), HERE)
+    run(tiny_job(tmp_path / "one", **dry), HERE)
     for mine, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -75,8 +75,8 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_goes_on(tmp_pa
 
 def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
     dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
-    run_job(tiny_job(tmp_path / "a", **dry), HERE)
-    run_job(tiny_job(tmp_path / "b", chunk_size=3, **dry), HERE)
+    run(tiny_job(tmp_path / "a", **dry), HERE)
+    run(tiny_job(tmp_path / "b", chunk_size=3, **dry), HERE)
     for mine, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
@@ -89,7 +89,7 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
     marker = tmp_path / "killed"
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     job = tiny_job(disturbed, deadly=marker)
-    result = fit(partial(run_job, job), disturbed, workers=2, cpus_per_worker=1)
+    result = fit(partial(run, job), disturbed, workers=2, cpus_per_worker=1)
     assert marker.exists(), "no worker was killed"
     assert result["step"] == 6 and result["resumed_at"] == 4
     train_on_two(whole)

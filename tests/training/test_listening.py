@@ -14,8 +14,8 @@ from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document, Run
-from raydist.training.job import run_job
 from raydist.training.listening import check_listeners, evaluate_checkpoint, make_listeners
+from raydist.training.run import run
 from raydist.training.worker import Place
 from tests.training.jobs import tiny_job
 
@@ -196,7 +196,7 @@ def test_a_job_in_python_is_given_hooks(files, tmp_path):
 
     hooks = {"dev": [(before, None), (None, after)]}
     job = tiny_job(tmp_path / "run", steps=2, validation={"dev": spec(files)}, hooks=hooks)
-    run_job(job, Place(0, 1, torch.device("cpu")))
+    run(job, Place(0, 1, torch.device("cpu")))
     lines = (tmp_path / "run/listeners/dev/history.jsonl").read_text().splitlines()
     values = [json.loads(line)["nDCG@10"] for line in lines]
     assert seen == [0, values[0], 1, values[1], 2, values[2]]

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,17 @@ import torch
 from raydist.errors import JobError
 from raydist.losses.objective import Objective
 from raydist.losses.parts import Distill, contrastive
-from raydist.training import loop
-from raydist.training.checkpoint import LocalCheckpoints
-from raydist.training.collate import Batch
-from raydist.training.collating import collate_texts
+from raydist.models.biencoder import BiEncoder
+from raydist.records import Sample
+from raydist.training import run
+from raydist.training.checkpoint import Checkpoints
+from raydist.training.collate import Batch, collate_texts
 from raydist.training.engine import TorchEngine
+from raydist.training.plan import Plan, Schedule
 from raydist.training.samplers import GroupSampler, Order, Stream
-from raydist.training.schedule import Schedule
-from raydist.training.source import BatchSource, Part, ahead
-from raydist.training.step import biencoder_step, cells_of
-from raydist.training.targets import Taught
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, ahead
+from raydist.training.step import forward_backward
+from raydist.training.trainer import Trainer
 from tests.training.small import checkpoint, encoder, samples
 
 
@@ -59,53 +59,46 @@ class Counter:
         self.seen = list(state["seen"])
 
 
+def dataset(model: BiEncoder, rows: list[Sample]) -> TrainingSet:
+    def collate(drawn: Sequence[Sample], total: int) -> Batch:
+        return collate_texts(drawn, model, teacher=True, global_samples=total)
+
+    return TrainingSet("small", rows, TeacherSampler(GroupSampler(3), scores_as_targets), collate)
+
+
 def train(
     folder: Path,
     out: Path,
     *,
     steps: int = 8,
     every: int = 0,
-    accumulation: int = 1,
     listener: Counter | None = None,
     prefetch: int = 2,
-    temperature: float = 0.05,
     dropout: float = 0.1,
-    **options: Any,
-) -> tuple[loop.Outcome, list[dict[str, float]], dict[str, torch.Tensor]]:
+) -> tuple[run.Outcome, list[dict[str, float]], dict[str, torch.Tensor]]:
     model = encoder(folder, dropout=dropout)
-    engine = TorchEngine(model, lr=1e-3)
-    objective = Objective((contrastive(temperature=temperature, distill=Distill()),))
+    objective = Objective((contrastive(distill=Distill()),))
     rows = samples(scores=True)
-    part = Part(
-        "small",
-        rows,
-        Taught(GroupSampler(3), scores_as_targets),
-        lambda drawn, numbers, total: collate_texts(
-            drawn, model, rows=numbers, targets=True, global_samples=total
-        ),
-    )
-    source = BatchSource(Order((Stream(len(rows), 6),), 5), (part,), accumulation=accumulation)
+    source = BatchSource(Order((Stream(len(rows), 6),), 5), (dataset(model, rows),))
     logged: list[dict[str, float]] = []
-    outcome = loop.run(
-        engine,
-        lambda batches: biencoder_step(engine, batches, objective),
-        objective.total,
-        partial(cells_of, device=torch.device("cpu")),
+    trainer = Trainer(
+        TorchEngine(model, lr=1e-3),
+        objective,
         source,
-        loop.Plan(
-            steps,
-            Schedule(1e-3, steps, 0.25),
-            log_every=1,
-            checkpoint_every=every,
-            prefetch=prefetch,
-            progress=False,
-            folder=out / "bad",
-        ),
-        log=lambda step, values: logged.append({"step": step, **values}),
-        checkpoints=LocalCheckpoints(out),
+        Checkpoints(out),
         listener=listener,
-        **options,
+        log=lambda step, values: logged.append({"step": step, **values}),
     )
+    plan = Plan(
+        steps,
+        Schedule(1e-3, steps, 0.25),
+        log_every=1,
+        checkpoint_every=every,
+        prefetch=prefetch,
+        progress=False,
+        folder=out / "bad",
+    )
+    outcome = run.train(plan, trainer)
     return outcome, logged, {k: v.clone() for k, v in model.state_dict().items()}
 
 
@@ -156,40 +149,31 @@ def test_a_line_names_every_term_rate_and_norm(folder: Path, tmp_path: Path) -> 
 
 def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -> None:
     """With the query's own negatives only, cutting a step into parts changes nothing."""
-    model = encoder(folder)
-    rows = samples(scores=True)
     norms = []
     for accumulation in (1, 2, 3):
         model = encoder(folder)
         engine = TorchEngine(model, lr=1e-3)
         objective = Objective((contrastive(scope="no_in_batch", distill=Distill()),))
-        part = Part(
-            "small",
-            rows,
-            Taught(GroupSampler(3), scores_as_targets),
-            lambda drawn, numbers, total, model=model: collate_texts(
-                drawn, model, targets=True, global_samples=total
-            ),
-        )
-        source = BatchSource(Order((Stream(24, 7),), 5), (part,), accumulation=accumulation)
+        small = dataset(model, samples(scores=True))
+        source = BatchSource(Order((Stream(24, 7),), 5), (small,), accumulation=accumulation)
         batches = source(0)
-        assert len(batches) == accumulation and sum(b.size for b in batches) == 7
-        terms = biencoder_step(engine, batches, objective)
+        assert len(batches) == accumulation and sum(len(b.targets.sizes_B) for b in batches) == 7
+        terms = forward_backward(engine, batches, objective)
         norms.append((objective.total(terms), engine.step()))
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
     assert norms[2] == pytest.approx(norms[0], rel=1e-5)
 
 
 def test_ranks_share_the_global_batch_in_order(folder: Path) -> None:
-    def collate(drawn: Any, numbers: Any, total: int) -> Any:
-        return list(numbers), total
+    def collate(drawn: Any, total: int) -> Any:
+        return [sample.query_id for sample in drawn], total
 
-    part = Part("small", samples(), GroupSampler(3), collate)
+    small = TrainingSet("small", samples(), GroupSampler(3), collate)
     order = Order((Stream(24, 7),), 5)
-    (whole,) = BatchSource(order, (part,))(2)
+    (whole,) = BatchSource(order, (small,))(2)
     for world in (2, 3):
-        shares = [BatchSource(order, (part,), rank, world)(2)[0] for rank in range(world)]
-        assert [row for rows, _ in shares for row in rows] == whole[0]
+        shares = [BatchSource(order, (small,), rank, world)(2)[0] for rank in range(world)]
+        assert [query for queries, _ in shares for query in queries] == whole[0]
         assert {total for _, total in shares} == {7}
 
 
@@ -238,23 +222,18 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
-    folder: Path, tmp_path: Path
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
-    def broken(terms: loop.Terms) -> float:
+    def broken(self: Objective, terms: object) -> float:
         nonlocal calls
         calls += 1
         return math.nan if calls == 3 else 1.0
 
-    original, loop_run = Objective.total, loop.run
-    del loop_run
-    try:
-        Objective.total = lambda self, terms: broken(terms)  # type: ignore[assignment,method-assign]
-        with pytest.raises(JobError, match=r"step 3: loss nan .*samples are in .*rank-0\.jsonl"):
-            train(folder, tmp_path)
-    finally:
-        Objective.total = original  # type: ignore[method-assign]
+    monkeypatch.setattr(Objective, "total", broken)
+    with pytest.raises(JobError, match=r"step 3: loss nan .*samples are in .*rank-0\.jsonl"):
+        train(folder, tmp_path)
     saved = (tmp_path / "bad" / "step-00000003-rank-0.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in saved]
     assert len(records) == 6 and {len(r["documents"]) for r in records} == {3}
@@ -277,7 +256,7 @@ def test_a_checkpoint_is_complete_or_not_there(folder: Path, tmp_path: Path) -> 
     train(folder, tmp_path, steps=6, every=1)
     found = sorted(f.name for f in tmp_path.iterdir() if f.is_dir())
     assert found == ["step-00000005", "step-00000006"]
-    store = LocalCheckpoints(tmp_path)
+    store = Checkpoints(tmp_path)
 
     def fails(target: Path) -> None:
         (target / "half").write_text("x")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raydist.models.scratch import create
-from raydist.training.collating import collate_pairs
+from raydist.training.collate import collate_pairs
 from raydist.training.memory import kept_bytes, memory_note
 from tests.training.small import reranker, samples, texts
 

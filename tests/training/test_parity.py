@@ -17,7 +17,7 @@ from raydist.losses.pairwise import margin_mse_pairs
 from raydist.losses.parts import Distill, contrastive, listwise
 from raydist.losses.reinforced import biir
 from raydist.training.engine import TorchEngine
-from raydist.training.step import biencoder_step, crossencoder_step
+from raydist.training.step import forward_backward
 from tests.losses import naive
 from tests.training import tiny
 from tests.training.spawn import spawn
@@ -69,30 +69,30 @@ def run_all(rank: int, world: int, folder: Path) -> None:
     for scope, kind, training_type, chunk in CASES:
         goal = objective(scope, kind, training_type)
         batch = tiny.batch(whole, rows, teacher=kind is not None)
-        terms = biencoder_step(engine, batch, goal, chunk_size=chunk)
+        terms = forward_backward(engine, batch, goal, chunk_size=chunk)
         keep((scope, kind, training_type, chunk), engine, goal, terms)
     flagged = tiny.batch(whole, rows, no_in_batch=True)
     goal = objective("cross_device", "m3_kd", None)
-    keep("flag", engine, goal, biencoder_step(engine, flagged, goal))
+    keep("flag", engine, goal, forward_backward(engine, flagged, goal))
     # Parts of one row have no foreign columns, and some have no answer.
     even = tiny.data(size=8)
     mine = range(rank * 8 // world, (rank + 1) * 8 // world)
     goal = objective("cross_device", "kl_div", "retrieval_answer_passage")
     parts = [tiny.batch(even, range(i, i + 1), no_in_batch=True) for i in mine]
-    keep("parts", engine, goal, biencoder_step(engine, parts, goal, chunk_size=1))
+    keep("parts", engine, goal, forward_backward(engine, parts, goal, chunk_size=1))
     joined = tiny.batch(even, mine, no_in_batch=True)
-    keep("no parts", engine, goal, biencoder_step(engine, joined, goal))
+    keep("no parts", engine, goal, forward_backward(engine, joined, goal))
     # On the first rank no query has an answer.
     answered = [row for row in range(9) if whole.answer_mask[row, 0]]
     silent = [row for row in range(9) if row not in answered]
     some = {(1, 0): [*silent, *answered], (2, 0): silent, (2, 1): answered}.get((world, rank))
     if some is not None:
         goal = objective("cross_device", "kl_div", "retrieval_answer_passage")
-        keep("silent", engine, goal, biencoder_step(engine, tiny.batch(whole, some), goal))
+        keep("silent", engine, goal, forward_backward(engine, tiny.batch(whole, some), goal))
     scorer = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)
     for chunk in CHUNKS:
         goal = pair_objective()
-        terms = crossencoder_step(scorer, tiny.pair_batch(whole, rows), goal, chunk_size=chunk)
+        terms = forward_backward(scorer, tiny.pair_batch(whole, rows), goal, chunk_size=chunk)
         keep(("pairs", chunk), scorer, goal, terms)
     results["fault"] = fault(rank, world, rows)
     if rank == 0:
@@ -126,7 +126,7 @@ def fault(rank: int, world: int, rows: range) -> float:
     goal = Objective(
         (contrastive(temperature=TEMPERATURE, scope="cross_device", mask_duplicates=False),)
     )
-    biencoder_step(engine, part, goal)
+    forward_backward(engine, part, goal)
     engine.add_gradients()
     ours = tiny.gradient(engine.module)
     ratio = float(faulty @ ours / (ours @ ours))

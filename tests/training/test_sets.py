@@ -7,12 +7,12 @@ import pytest
 
 from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
+from raydist.training.plan import SetPlan, plan_groups, plan_lists
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
     GroupSampler,
 )
-from raydist.training.sets import SetPlan, plan_groups, plan_lists
 
 FACTS = SampleFacts(
     "data", "flagembedding", rows=100, files=("/d/train.jsonl",), negatives={9: 60, 20: 40}
@@ -61,11 +61,11 @@ def test_a_file_name_can_turn_negatives_of_the_batch_off() -> None:
 def test_answers_and_teachers_are_used_where_they_are_and_wanted() -> None:
     rich = replace(FACTS, scores=True, answers=True, answer_scores=True, negative_answers=3)
     plan = groups(rich)
-    assert plan.targets and plan.answers == 4 and plan.answer_targets
+    assert plan.teacher and plan.answers == 4 and plan.answer_teacher
     assert groups(rich, 3).answers == 3
     assert groups(replace(rich, negative_answers=0)).answers == 1
     bare = groups(rich, teacher=False, answers=False)
-    assert not bare.targets and bare.answers == 0 and not bare.answer_targets
+    assert not bare.teacher and bare.answers == 0 and not bare.answer_teacher
 
 
 def test_a_small_data_set_says_that_it_fills_a_batch_several_times() -> None:
@@ -77,7 +77,7 @@ def test_lists_get_the_sampler_that_was_asked_for() -> None:
     plan = plan_lists(
         facts, Path("/d"), batch_size=4, sampler={"kind": "listwise", "top_k": 9, "size": 5}
     )
-    assert plan.sampler == DistillationListwiseSampler(9, 5) and plan.targets
+    assert plan.sampler == DistillationListwiseSampler(9, 5) and plan.teacher
     negatives = {"kind": "negatives", "passages_per_query": 6, "positives": "all"}
     with pytest.raises(ConfigError, match="needs qrels"):
         plan_lists(facts, Path("/d"), batch_size=4, sampler=negatives)

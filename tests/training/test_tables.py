@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from raydist.training.tables import add_rows_in_place
+from raydist.training.engine import add_rows_in_place
 
 
 class Model(nn.Module):

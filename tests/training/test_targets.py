@@ -15,7 +15,7 @@ from raydist.training.samplers import (
     GroupSampler,
     Visit,
 )
-from raydist.training.targets import Taught
+from raydist.training.source import TeacherSampler
 
 SCORES = (9.0, 3.0, 7.0, 7.0, 0.0, 5.0, 1.0, 2.0)
 SAMPLE = Sample("q", tuple("abcdefgh"), scores=SCORES, positives=2)
@@ -43,7 +43,7 @@ def test_a_target_says_where_a_document_stands_in_the_whole_list(
 ) -> None:
     wanted = dict(zip(SAMPLE.documents, expected))
     for number in range(5):
-        drawn = Taught(sampler, partial(make_targets, **target))(SAMPLE, Visit(3, number))
+        drawn = TeacherSampler(sampler, partial(make_targets, **target))(SAMPLE, Visit(3, number))
         assert drawn is not None and drawn.targets is not None
         plain = sampler(SAMPLE, Visit(3, number))
         assert (drawn.documents, drawn.scores) == (plain.documents, plain.scores)
@@ -52,7 +52,7 @@ def test_a_target_says_where_a_document_stands_in_the_whole_list(
 
 def test_a_positive_is_pulled_up_towards_the_drawn_best() -> None:
     low = Sample("q", ("p", "n"), scores=(1.0, 5.0))
-    taught = Taught(GroupSampler(2), make_targets, repair=True)
+    taught = TeacherSampler(GroupSampler(2), make_targets, repair=True)
     drawn = taught(low, Visit(0, 0))
     assert drawn is not None and drawn.scores == (1.0, 5.0)
     assert drawn.targets == pytest.approx((0.8 * 1.0 + 0.2 * 5.0, 5.0))

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from raydist.losses.inputs import Targets
 from raydist.training.collate import Batch, Inputs
 
 LENGTH = 6
@@ -122,22 +123,23 @@ def batch(
         return {k: v[index] for k, v in inputs.items()}
 
     answers = whole.answer_mask.shape[1]
-    return Batch(
+    targets = Targets(
         sizes_B=torch.full((len(rows),), whole.group),
-        query_hashes_B=i,
-        passage_hashes_P=whole.hashes[spread(whole.group)],
         mask_BD=torch.ones(len(rows), whole.group, dtype=torch.bool),
-        queries=some(whole.queries, i),
-        passages=some(whole.passages, spread(whole.group)),
-        known_BK=whole.known[i],
-        pairs=None,
         targets_BD=whole.teacher[i] if teacher else None,
         labels_BD=whole.labels[i],
-        answers=some(whole.answers, spread(answers)),
+        hashes_P=whole.hashes[spread(whole.group)],
+        known_BK=whole.known[i],
         answer_mask_BA=whole.answer_mask[i],
         answer_hashes=whole.answer_hashes[spread(answers)],
         answer_targets_BA=whole.answer_teacher[i] if teacher else None,
         no_in_batch=no_in_batch,
+    )
+    return Batch(
+        targets,
+        queries=some(whole.queries, i),
+        passages=some(whole.passages, spread(whole.group)),
+        answers=some(whole.answers, spread(answers)),
     )
 
 
@@ -148,15 +150,14 @@ def pair_batch(whole: Data, rows: range) -> Batch:
     mask = torch.arange(int(sizes.max()))[None] < sizes[:, None]
     i = torch.tensor(list(rows))
     width = mask.shape[1]
-    return Batch(
+    targets = Targets(
         sizes_B=sizes,
-        query_hashes_B=i,
-        passage_hashes_P=whole.hashes[index],
         mask_BD=mask,
-        pairs={k: v[index] for k, v in whole.passages.items()},
         targets_BD=whole.teacher[i][:, :width] * mask,
         labels_BD=whole.labels[i][:, :width] * mask,
+        hashes_P=whole.hashes[index],
     )
+    return Batch(targets, pairs={k: v[index] for k, v in whole.passages.items()})
 
 
 def gradient(module: nn.Module) -> Tensor:

@@ -1,30 +1,37 @@
-"""One story for every verb that trains: check the data, decide, train, write the manifest."""
+"""One story for every verb that trains: prepare, plan, run, report."""
 
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import cluster, log
-from raydist.commands.training.decide import Recipe, decide
-from raydist.commands.training.say import say_plan, say_result
+from raydist.commands.training.plan import Recipe, plan
+from raydist.commands.training.prepare import (
+    create_model,
+    find_model,
+    fingerprints,
+    listener_arguments,
+    prepare,
+)
 from raydist.config.base import Flags
 from raydist.config.training import TrainingConfig
 from raydist.errors import ArtifactError, RaydistError
 from raydist.manifest import Output
 
 if TYPE_CHECKING:
-    from raydist.training.job import Job
+    from raydist.training.plan import Job, SetPlan
 
 KIND = "training-run"
 _DRY_ROWS = 100  # samples of each data set that a dry run looks at
 
 
 def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
-    """Checks the data, decides the run, trains, and writes the manifest.
+    """Prepares the data, plans the run, trains, and writes the manifest.
 
     Raises:
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
@@ -32,16 +39,15 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
     """
     if flags.dry_run:
         with tempfile.TemporaryDirectory() as scrap:
-            _check_model(recipe)
-            job = decide(config, recipe, Path(scrap), _DRY_ROWS)
-            say_plan(config, job)
+            find_model(recipe)
+            _prepare_and_plan(config, recipe, Path(scrap), _DRY_ROWS)
             log.say(f"would write {config.out} (a look at the first {_DRY_ROWS} samples)")
         return
     output = Output.open(
         config.out,
         kind=KIND,
         config=config.identity(),
-        inputs=_fingerprints(config, recipe),
+        inputs=fingerprints(config, recipe),
         resolved=config.resolved(),
     )
     if output.complete:
@@ -52,34 +58,45 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
     if reached and not flags.resume:
         raise ArtifactError(
             f"out = {config.out}: holds an interrupted run of this configuration at step "
-            f"{reached}: --resume goes on with it; or choose another out="
+            f"{reached}: --resume continues it; or choose another out="
         )
     try:
         beside = sum(each.gpus for each in config.validation.values() if each.kind == "listener")
         if config.workers or beside:  # before the data is prepared, which may take long
             cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker, beside)
-        job = decide(config, recipe, folder)
+        job = _prepare_and_plan(config, recipe, folder)
+        if recipe.scratch is not None:
+            samples = [each.folder for each in job.sets]
+            create_model(recipe.scratch, Path(job.model), samples, config.seed)
     except RaydistError:
         if not output.resumed:
             output.discard()
         raise
-    say_plan(config, job)
     result = _train(config, job, folder, reached)
     output.finish(
         outcome=result,
-        samples={plan.name: plan.stream.rows for plan in job.sets},
+        samples={each.name: each.stream.rows for each in job.sets},
         steps_per_epoch=job.order.steps_per_epoch,
         trained=job.kind,
     )
-    say_result(config, job, result)
+    _say_result(config, result)
+
+
+def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:
+    facts = prepare(config, recipe, folder, rows)
+    job, notes = plan(config, recipe, facts, folder, listener_arguments(config))
+    for note in notes:
+        log.warn(note)
+    _say_plan(config, job)
+    return job
 
 
 def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict[str, Any]:
     """Runs the job, tracked and shown."""
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker, resolve_uri
-    from raydist.training.job import run_job
     from raydist.training.progress import followed
+    from raydist.training.run import run
     from raydist.training.worker import fit
 
     mirror = Mirror(folder, resume_step=reached)
@@ -102,7 +119,7 @@ def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict
     mirror.artifact(folder / "config.json")
     status = "FAILED"
     try:
-        work = partial(run_job, job)
+        work = partial(run, job)
         resources: dict[str, Any] = {
             "workers": config.workers,
             "cpus_per_worker": config.cpus_per_worker,
@@ -129,48 +146,51 @@ def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict
 
 def _reached(folder: Path) -> int:
     """Returns the step of the newest checkpoint, 0 if there is none."""
-    from raydist.training.checkpoint import LocalCheckpoints, read_state
-    from raydist.training.job import CHECKPOINTS
+    from raydist.training.checkpoint import CHECKPOINTS, Checkpoints, read_state
 
-    latest = LocalCheckpoints(folder / CHECKPOINTS).latest()
+    latest = Checkpoints(folder / CHECKPOINTS).latest()
     return int(read_state(latest)["step"]) if latest else 0
-
-
-def _fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
-    """Returns what tells this run's inputs from others by content."""
-    from raydist.data.samples.sources import input_key
-
-    found = {}
-    for name, data in config.sets().items():
-        found[f"{name}.path"] = input_key({"path": data.path})
-        for what in ("corpus", "queries", "qrels", "run"):
-            source = config.inputs(data)[what]
-            if source is not None:
-                found[f"{name}.{what}"] = input_key(source)
-    for name, listener in config.validation.items():
-        spec = listener.arguments()
-        spec["retriever.run"] = spec.get("retriever", {}).get("run")
-        for what in ("corpus", "queries", "qrels", "retriever.run"):
-            if source := spec.get(what):
-                found[f"validation.{name}.{what}"] = input_key(source)
-    model = _check_model(recipe)
-    if model is not None:
-        from raydist.fingerprints import model_fingerprint
-
-        found["model"] = model_fingerprint(model)
-    return found
-
-
-def _check_model(recipe: Recipe) -> Path | None:
-    """Returns the folder to start from; raises DataError where there is no model."""
-    if recipe.model is None:
-        return None
-    from raydist.models.backbone import resolve_folder
-
-    return resolve_folder(recipe.model)
 
 
 def _inputs_of(folder: Path) -> dict[str, Any]:
     """Returns the fingerprints that `Output` wrote down for this run."""
     job = json.loads((folder / ".job.json").read_text(encoding="utf-8"))
     return dict(job["inputs"])
+
+
+def _say_plan(config: TrainingConfig, job: Job) -> None:
+    """Says what is trained on, and for how long."""
+    order = job.order
+    rows = []
+    for each in job.sets:
+        stream = each.stream
+        rows.append([each.name, stream.rows, stream.batch_size, stream.batches, _drawn(each)])
+    log.table("training data", ["data set", "samples", "batch", "steps/epoch", "drawn"], rows)
+    epochs = job.plan.steps / order.steps_per_epoch
+    where = f"{config.workers} Ray workers" if config.workers else "this process"
+    stage = f", ZeRO {job.zero}" if job.zero else ""
+    log.say(f"{job.kind}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
+
+
+def _drawn(plan: SetPlan) -> str:
+    words = [str(plan.sampler).replace("Sampler", "")]
+    words += ["teacher"] if plan.teacher else []
+    words += ["no_in_batch"] if plan.no_in_batch else []
+    words += ["symmetric"] if plan.symmetric else []
+    return ", ".join(words)
+
+
+def _say_result(config: TrainingConfig, result: Mapping[str, Any]) -> None:
+    """Says how it went."""
+    rate = result["samples"] / result["seconds"] if result["seconds"] else 0.0
+    loss = result["loss"]
+    rows: list[list[object]] = [
+        ["steps", result["step"]],
+        ["last loss", "-" if loss is None else float(loss)],
+        ["samples/s", rate],
+        ["padding", f"{result['padding_waste']:.1%}"],
+    ]
+    if result["stopped"]:
+        rows.append(["stopped early by", ", ".join(config.validation)])
+    log.table(f"trained {config.out}", ["what", "value"], rows)
+    log.say(f"model: {config.out}/checkpoint-final (model={config.out} takes it)")

@@ -1,15 +1,16 @@
-"""From a data set's facts to how it is trained on: group size, answers, batch size, its sampler.
+"""What a run will do, decided: its data sets, its loss, its steps and rates. Pure; nothing is read.
 
-What the user left open follows from the facts, and is said; what cannot work is an error before
-anything expensive starts.
+`plan_groups` and `plan_lists` turn a data set's facts into how it is trained on. What the user left
+open follows from the facts, and is said; what cannot work is an error before anything starts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
@@ -17,14 +18,57 @@ from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
     GroupSampler,
+    Order,
     Stream,
 )
-from raydist.training.source import Sampler
+from raydist.training.source import Sampler, TeacherTargets
+
+if TYPE_CHECKING:
+    from raydist.losses.objective import Objective
+    from raydist.training.listening import Hooks
 
 DEFAULT_GROUP = 8
 
 _SYMMETRIC = ("symmetric_sts", "symmetric_clustering")
 """Types whose documents are encoded as queries, as FlagEmbedding does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The learning rates of a run.
+
+    Attributes:
+        lr: the highest rate.
+        steps: optimizer steps of the run.
+        warmup: steps of the linear rise; below 1 it is a share of `steps`.
+        kind: what follows: `linear` to zero, `cosine` to zero, or `constant`.
+        floor: the lowest share of `lr` after the warm-up.
+    """
+
+    lr: float
+    steps: int
+    warmup: float = 0.0
+    kind: Literal["constant", "linear", "cosine"] = "linear"
+    floor: float = 0.0
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of the rise."""
+        return math.ceil(self.warmup * self.steps) if self.warmup < 1 else int(self.warmup)
+
+    def at(self, step: int) -> float:
+        """Returns the rate of a step counted from 0; the first step of a rise is not zero."""
+        rise = self.warmup_steps
+        if step < rise:
+            return self.lr * (step + 1) / rise
+        left = max(0.0, (self.steps - step) / max(1, self.steps - rise))
+        if self.kind == "linear":
+            factor = left
+        elif self.kind == "cosine":
+            factor = 0.5 * (1.0 + math.cos(math.pi * (1.0 - left)))
+        else:
+            factor = 1.0
+        return self.lr * max(self.floor, factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +81,9 @@ class SetPlan:
         stream: what the global order needs to know.
         sampler: draws a sample's documents.
         prompt: instruction of queries that bring none.
-        targets: whether batches carry teacher targets.
+        teacher: whether batches carry teacher targets.
         answers: A, answers of a sample in a batch; 0 for none.
-        answer_targets: whether batches carry teacher scores of answers.
+        answer_teacher: whether batches carry teacher scores of answers.
         no_in_batch: only a sample's own documents are negatives.
         symmetric: documents are encoded as queries.
         notes: what the user should know.
@@ -50,12 +94,90 @@ class SetPlan:
     stream: Stream
     sampler: Sampler
     prompt: str | None = None
-    targets: bool = False
+    teacher: bool = False
     answers: int = 0
-    answer_targets: bool = False
+    answer_teacher: bool = False
     no_in_batch: bool = False
     symmetric: bool = False
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the loop does, besides computing.
+
+    Attributes:
+        steps: optimizer steps of the run.
+        schedule: learning rates.
+        seed: of dropout.
+        log_every: steps between logged lines.
+        checkpoint_every: steps between checkpoints; 0 keeps only the last one.
+        prefetch: steps whose batches are prepared ahead.
+        progress: rank 0 shows its progress.
+        folder: where a batch with a non-finite loss is saved.
+    """
+
+    steps: int
+    schedule: Schedule
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 0
+    prefetch: int = 2
+    progress: bool = True
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run, decided: all that a worker needs to know. Picklable.
+
+    Attributes:
+        kind: what is trained.
+        folder: the run's folder.
+        model: the folder or name to start from.
+        sets: the data sets.
+        objective: the loss.
+        plan: steps, rates, logs.
+        seed: of the order, the draws and dropout.
+        accumulation: parts that a step is computed in.
+        chunk_size: rows encoded at a time (gradient caching); 0 = off.
+        targets: turns the scores of a teacher's whole list into targets.
+        repair_positive: a drawn positive's target is pulled up (see `TeacherSampler`).
+        model_options: keyword arguments of the model's `load`.
+        optimizer: keyword arguments of the engine: lr, weight_decay, betas, eps, max_grad_norm.
+        zero: ZeRO stage; 0 needs no DeepSpeed.
+        zero_options: further keyword arguments of the DeepSpeed engine.
+        keep: checkpoints that are kept.
+        validation: listeners' arguments by id.
+        settings: travels with the final model.
+        hooks: (before, after) pairs by listener's id, called by every rank; picklable, as the job
+            is, if there are workers.
+    """
+
+    kind: Literal["biencoder", "crossencoder"]
+    folder: Path
+    model: str
+    sets: tuple[SetPlan, ...]
+    objective: Objective
+    plan: Plan
+    seed: int = 0
+    accumulation: int = 1
+    chunk_size: int = 0
+    targets: TeacherTargets | None = None
+    repair_positive: bool = False
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
+    zero: int = 0
+    zero_options: Mapping[str, Any] = field(default_factory=dict)
+    keep: int = 2
+    validation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Hooks = field(default_factory=dict)
+
+    @property
+    def order(self) -> Order:
+        """The global order of its samples."""
+        return Order(tuple(plan.stream for plan in self.sets), self.seed)
 
 
 def plan_groups(
@@ -125,9 +247,9 @@ def plan_groups(
         Stream(facts.rows, own, weight),
         GroupSampler(size, answer_group),
         prompt,
-        targets=facts.scores and teacher,
+        teacher=facts.scores and teacher,
         answers=answer_group,
-        answer_targets=used and facts.answer_scores and teacher,
+        answer_teacher=used and facts.answer_scores and teacher,
         no_in_batch=alone,
         symmetric=facts.kind in _SYMMETRIC,
         notes=tuple(notes),
@@ -168,4 +290,4 @@ def plan_lists(
         draw = DistillationListwiseSampler(**fields)
     own = set_batch_size or facts.overrides.get("batch_size") or batch_size
     stream = Stream(facts.rows, own, weight)
-    return SetPlan(facts.name, folder, stream, draw, prompt, targets=facts.scores)
+    return SetPlan(facts.name, folder, stream, draw, prompt, teacher=facts.scores)

@@ -1,0 +1,162 @@
+"""From a configuration and the data's facts to a run, decided. Pure: nothing is read or written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from raydist.config.losses import DistillationLoss, Loss
+from raydist.config.model import ScratchConfig
+from raydist.config.training import DataConfig, TrainingConfig
+from raydist.errors import DataError
+
+if TYPE_CHECKING:
+    from raydist.data.samples.sample_set import SampleFacts
+    from raydist.losses.objective import Objective
+    from raydist.training.plan import Job, SetPlan
+    from raydist.training.source import TeacherTargets
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a verb adds to a run.
+
+    Attributes:
+        kind: what is trained.
+        model: the folder or name to start from; None starts from nothing.
+        scratch: sizes of a model from nothing.
+        model_options: keyword arguments of the model's `load`.
+        needs: data set's configuration -> what samples must have: arguments of `prepare`.
+        plan_set: (facts, folder, data set's configuration) -> how it is trained on.
+        objective: facts of all data sets -> loss, what turns scores into targets, notes.
+    """
+
+    kind: Literal["biencoder", "crossencoder"]
+    model: str | None
+    scratch: ScratchConfig | None
+    model_options: Mapping[str, Any]
+    needs: Callable[[DataConfig], Mapping[str, Any]]
+    plan_set: Callable[[SampleFacts, Path, DataConfig], SetPlan]
+    objective: Callable[
+        [Sequence[SampleFacts]], tuple[Objective, TeacherTargets | None, Sequence[str]]
+    ]
+
+
+def data_folder(folder: Path, name: str) -> Path:
+    """Returns the folder of a data set's prepared samples below a run's."""
+    return folder / "data" / name
+
+
+def plan(
+    config: TrainingConfig,
+    recipe: Recipe,
+    facts: Sequence[SampleFacts],
+    folder: Path,
+    validation: Mapping[str, Mapping[str, Any]],
+) -> tuple[Job, list[str]]:
+    """Returns the run and what the user should know of it.
+
+    Raises:
+        ConfigError, DataError: the data has not what the configuration needs.
+    """
+    from raydist.training.plan import Job, Plan, Schedule
+
+    sets = [
+        recipe.plan_set(of_set, data_folder(folder, name), data)
+        for of_set, (name, data) in zip(facts, config.sets().items(), strict=True)
+    ]
+    objective, targets, notes = recipe.objective(facts)
+    notes = [*(f"{f.name}: {note}" for f in facts for note in f.notes), *notes]
+    notes += [f"{each.name}: {note}" for each in sets for note in each.notes]
+    for each in sets:
+        _check_shares(config, each)
+    if recipe.kind == "biencoder":
+        notes += _notes_on_negatives(config)
+    steps_per_epoch = sum(each.stream.batches for each in sets)
+    steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
+    optim = config.optim
+    job = Job(
+        kind=recipe.kind,
+        folder=folder,
+        model=recipe.model or str(folder / "scratch"),
+        sets=tuple(sets),
+        objective=objective,
+        plan=Plan(
+            steps=steps,
+            schedule=Schedule(optim.lr, steps, optim.warmup, optim.schedule, optim.floor),
+            seed=config.seed,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint.every or min(500, max(1, math.ceil(steps / 10))),
+            prefetch=config.prefetch,
+            progress=config.workers == 0,
+            folder=folder / "nonfinite",
+        ),
+        seed=config.seed,
+        accumulation=config.accumulation,
+        chunk_size=config.cache.chunk_size,
+        targets=targets,
+        repair_positive=config.distill.repair_positive,
+        model_options={**recipe.model_options, "seed": config.seed},
+        optimizer={
+            "lr": optim.lr,
+            "weight_decay": optim.weight_decay,
+            "betas": (optim.beta1, optim.beta2),
+            "eps": optim.eps,
+            "max_grad_norm": optim.clip,
+        },
+        zero=config.deepspeed.zero,
+        zero_options={
+            "offload_optimizer": config.deepspeed.offload_optimizer,
+            "offload_parameters": config.deepspeed.offload_parameters,
+        },
+        keep=config.checkpoint.keep,
+        validation=validation,
+    )
+    return job, notes
+
+
+def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
+    """Raises DataError where a loss needs a teacher that a data set has not."""
+    for loss in losses:
+        margin = getattr(loss, "teacher_margin", None)
+        if margin is not None and not any(f.scores or f.answer_scores for f in facts):
+            raise DataError(
+                f"loss.teacher_margin = {margin:g}: no data set has the teacher scores that it "
+                "compares (pos_scores and neg_scores); leave it out"
+            )
+        if not isinstance(loss, DistillationLoss) or loss.kind == "list_mle":
+            continue
+        for of_set in facts:
+            if not of_set.scores:
+                raise DataError(f"{of_set.name}: has no teacher scores, which {loss.kind} needs")
+
+
+def _check_shares(config: TrainingConfig, plan: SetPlan) -> None:
+    """Raises DataError where a data set's own lines ask for too small a batch."""
+    processes = max(1, config.workers) * config.accumulation
+    if plan.stream.batch_size < processes:
+        field = "data" if config.data is not None else f"datasets.{plan.name}"
+        raise DataError(
+            f"{plan.name}: its lines say batch_size = {plan.stream.batch_size}: expected at least "
+            f"one sample for each of {config.workers} workers and {config.accumulation} "
+            f"accumulation parts; {field}.batch_size={processes} goes before the lines"
+        )
+
+
+def _notes_on_negatives(config: TrainingConfig) -> list[str]:
+    """Returns notes on losses whose negatives depend on how a step is cut."""
+    notes = []
+    for name, loss in config.objectives().items():
+        scope = getattr(loss, "scope", None)
+        parts = config.accumulation * (max(1, config.workers) if scope == "in_batch" else 1)
+        if scope in ("in_batch", "cross_device") and parts > 1:
+            cut = "workers and accumulation parts" if scope == "in_batch" else "accumulation parts"
+            wider = "loss.scope=cross_device takes all workers'; " * (scope == "in_batch")
+            notes.append(
+                f"loss.scope = {scope} ({name}): negatives are those of 1/{parts} of a step, so "
+                f"another number of {cut} is another training; {wider}cache=16 needs no parts"
+            )
+    return notes

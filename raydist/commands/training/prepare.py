@@ -1,0 +1,141 @@
+"""Before a run is planned: its inputs by content, its data prepared, its model found or made."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raydist.commands.training.plan import Recipe, data_folder
+from raydist.config.base import Flags
+from raydist.config.load import load
+from raydist.config.model import ScratchConfig
+from raydist.config.training import DataConfig, TrainingConfig
+from raydist.disk import write_json
+from raydist.fingerprints import value_fingerprint
+
+if TYPE_CHECKING:
+    from raydist.data.samples.sample_set import SampleFacts
+
+
+def prepare(
+    config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0
+) -> list[SampleFacts]:
+    """Checks the listeners' inputs, writes each data set's samples and returns the facts.
+
+    Args:
+        config: of the run.
+        recipe: of the verb.
+        folder: of the run; samples go to `data/NAME` below it.
+        rows: looks at so many samples of each data set and builds no index; 0 = all.
+    """
+    from raydist.data.samples.prepare import prepare as prepare_samples
+    from raydist.training.listening import check_listeners
+
+    check_listeners(listener_arguments(config), recipe.kind)
+    facts = []
+    for name, data in config.sets().items():
+        options = {**config.inputs(data), **recipe.needs(data)}
+        if data.bm25_negatives and not rows:
+            options["run"] = _bm25_run(config, data, folder / "data")
+        if rows:
+            options["max_rows"] = min(rows, options["max_rows"] or rows)
+        assumed = rows and data.bm25_negatives
+        if assumed:
+            options["need_negatives"] = False
+        of_set = prepare_samples(data.path, data_folder(folder, name), name=name, **options)
+        if assumed:
+            negatives = {data.bm25_negatives: of_set.rows}
+            of_set = replace(of_set, negatives=negatives, without_negatives="")
+        facts.append(of_set)
+    return facts
+
+
+def listener_arguments(config: TrainingConfig) -> dict[str, dict[str, Any]]:
+    """Returns the listeners' plain values by id."""
+    return {name: listener.arguments() for name, listener in config.validation.items()}
+
+
+def find_model(recipe: Recipe) -> Path | None:
+    """Returns the folder to start from, None for a model from scratch.
+
+    Raises:
+        DataError: there is no such model.
+    """
+    if recipe.model is None:
+        return None
+    from raydist.models.backbone import resolve_folder
+
+    return resolve_folder(recipe.model)
+
+
+def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
+    """Returns what tells this run's inputs from others by content."""
+    from raydist.data.samples.sources import input_key
+
+    keys = {}
+    for name, data in config.sets().items():
+        keys[f"{name}.path"] = input_key({"path": data.path})
+        for part in ("corpus", "queries", "qrels", "run"):
+            source = config.inputs(data)[part]
+            if source is not None:
+                keys[f"{name}.{part}"] = input_key(source)
+    for name, listener in listener_arguments(config).items():
+        listener["retriever.run"] = listener.get("retriever", {}).get("run")
+        for part in ("corpus", "queries", "qrels", "retriever.run"):
+            if source := listener.get(part):
+                keys[f"validation.{name}.{part}"] = input_key(source)
+    model = find_model(recipe)
+    if model is not None:
+        from raydist.fingerprints import model_fingerprint
+
+        keys["model"] = model_fingerprint(model)
+    return keys
+
+
+def create_model(scratch: ScratchConfig, target: Path, samples: Iterable[Path], seed: int) -> None:
+    """Makes a model from nothing, its vocabulary trained on the prepared samples' texts."""
+    from raydist.data.samples.sample_set import SampleSet
+    from raydist.models.scratch import create
+
+    if (target / "config.json").exists():
+        return
+
+    def texts() -> Iterator[str]:
+        for folder in samples:
+            of_set = SampleSet(folder)
+            for row in range(len(of_set)):
+                sample = of_set[row]
+                yield sample.query
+                yield from sample.documents
+
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".scratch-") as partial:
+        place = Path(partial) / "model"
+        create(texts(), place, **scratch.model_dump(), seed=seed)
+        os.replace(place, target)
+
+
+def _bm25_run(config: TrainingConfig, data: DataConfig, folder: Path) -> Path:
+    """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
+    corpus, queries = data.corpus or config.corpus, data.queries or config.queries
+    assert corpus is not None and queries is not None
+    name = value_fingerprint([corpus.resolved(), queries.resolved(), data.bm25_negatives])
+    index, ranking = folder / f"bm25-{name}", folder / f"bm25-{name}.txt"
+    if not ranking.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run_verb("index", {"corpus": corpus.resolved(), "out": str(index)}, index)
+        search = {"index": str(index), "queries": queries.resolved(), "k": data.bm25_negatives}
+        _run_verb("search", {**search, "out": str(ranking)}, ranking)
+    return ranking
+
+
+def _run_verb(verb: str, config: Mapping[str, Any], out: Path) -> None:
+    module = importlib.import_module(f"raydist.commands.{verb}")
+    file = out.with_name(f".{out.name}.{verb}.json")
+    write_json(file, config)
+    module.run(load(module.Config, [str(file)]), Flags())
+    file.unlink()

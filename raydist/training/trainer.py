@@ -1,0 +1,224 @@
+"""What one rank trains with: model, engine, data, listeners and checkpoints, built from a job.
+
+They are put together here once, for bi-encoders and cross-encoders alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raydist.data.samples.sample_set import SampleSet
+from raydist.evaluation.measures import Evaluation
+from raydist.evaluation.mirror import Mirror
+from raydist.log import warn
+from raydist.losses.nested import nested
+from raydist.losses.objective import Objective
+from raydist.models.biencoder import BiEncoder
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.tokens import Role
+from raydist.protocols import Listener
+from raydist.records import Sample
+from raydist.training.checkpoint import (
+    CHECKPOINTS,
+    CheckedSave,
+    Checkpoints,
+    Save,
+    read_state,
+    save_model,
+)
+from raydist.training.collate import Batch, collate_pairs, collate_texts
+from raydist.training.engine import Engine, TorchEngine
+from raydist.training.listeners import Listeners
+from raydist.training.listening import make_listeners
+from raydist.training.memory import memory_note
+from raydist.training.plan import Job, SetPlan
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
+from raydist.training.validation import Ranks
+from raydist.training.worker import Place
+
+LISTENERS = "listeners"
+
+Model = BiEncoder | CrossEncoderModel
+
+
+def _always(step: int) -> bool:
+    return True
+
+
+def _nowhere(step: int, values: Mapping[str, float]) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What one rank trains with.
+
+    Attributes:
+        engine: weights and optimizer.
+        objective: the loss.
+        source: this rank's batches.
+        checkpoints: keeps states, and may hold one to resume from.
+        chunk_size: rows that are encoded at a time (gradient caching); 0 encodes all at once.
+        listener: sees the whole model, wherever its parts are.
+        due: the steps after which the listener may have something to do.
+        log: takes (step, values); called by rank 0 only.
+        save: writes the final model.
+    """
+
+    engine: Engine
+    objective: Objective
+    source: BatchSource
+    checkpoints: Checkpoints
+    chunk_size: int = 0
+    listener: Listener | None = None
+    due: Callable[[int], bool] = _always
+    log: Callable[[int, Mapping[str, float]], None] = _nowhere
+    save: Save = save_model
+
+
+def build_trainer(job: Job, place: Place) -> Trainer:
+    """Loads the model and opens the data of a job; warns where a step may not fit the memory."""
+    cls = _model_class(job)
+    model = cls.load(job.model, device=place.device, **job.model_options)
+    engine = _engine(job, model)
+    checkpoints = Checkpoints(
+        job.folder / CHECKPOINTS, keep=job.keep, rank=place.rank, barrier=place.barrier
+    )
+    latest = checkpoints.latest()
+    place.barrier()
+    reached = read_state(latest)["step"] if latest else 0
+    mirror = Mirror(job.folder, resume_step=reached) if place.rank == 0 else None
+    datasets = tuple(_training_set(job, plan, model) for plan in job.sets)
+    source = BatchSource(job.order, datasets, place.rank, place.world_size, job.accumulation)
+    if place.rank == 0 and reached < job.plan.steps:
+        cached = job.chunk_size or job.model_options.get("gradient_checkpointing")
+        if not cached and (note := memory_note(model, source(reached))):
+            warn(note)
+    save = CheckedSave(
+        _probe(datasets[0], place.device), partial(_reload, job, place.device), place.rank == 0
+    )
+    listeners = _listeners(job, place, mirror, save)
+    return Trainer(
+        engine,
+        _objective(job, model),
+        source,
+        checkpoints,
+        chunk_size=job.chunk_size,
+        listener=listeners,
+        due=_due(job),
+        log=_nowhere if mirror is None else mirror.step,
+        save=save,
+    )
+
+
+def _model_class(job: Job) -> type[BiEncoder] | type[CrossEncoderModel]:
+    return BiEncoder if job.kind == "biencoder" else CrossEncoderModel
+
+
+def _reload(job: Job, device: torch.device, folder: Path) -> Model:
+    kept = ("dtype", "autocast", "attention", "truncate")
+    options = {name: job.model_options[name] for name in kept if name in job.model_options}
+    return _model_class(job).load(folder, device=device, **options)
+
+
+def _engine(job: Job, model: torch.nn.Module) -> Engine:
+    if job.zero == 0:
+        return TorchEngine(model, **job.optimizer)
+    from raydist.training.deepspeed import DeepSpeedEngine
+
+    return DeepSpeedEngine(model, zero=job.zero, **job.optimizer, **job.zero_options)  # type: ignore[arg-type]
+
+
+def _objective(job: Job, model: Model) -> Objective:
+    """Returns the job's objective, on nested prefixes of the vectors if the model asks for them."""
+    if not isinstance(model, BiEncoder) or not model.contract.dimensions:
+        return job.objective
+    return nested(
+        job.objective,
+        model.contract.dimensions,
+        width=model.hidden,
+        normalize=model.contract.normalize,
+    )
+
+
+def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
+    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
+    sampler = plan.sampler
+    if plan.teacher:
+        assert job.targets is not None
+        sampler = TeacherSampler(plan.sampler, job.targets, job.repair_positive)
+
+    def collate(drawn: Sequence[Sample], total: int) -> Batch:
+        if isinstance(model, CrossEncoderModel):
+            return collate_pairs(drawn, model, teacher=plan.teacher, global_samples=total)
+        return collate_texts(
+            drawn,
+            model,
+            teacher=plan.teacher,
+            answers=plan.answers,
+            answer_teacher=plan.answer_teacher,
+            no_in_batch=plan.no_in_batch,
+            symmetric=plan.symmetric,
+            global_samples=total,
+        )
+
+    return TrainingSet(plan.name, samples, sampler, collate, samples.fill)
+
+
+def _listeners(job: Job, place: Place, mirror: Mirror | None, save: Save) -> Listeners | None:
+    if not job.validation:
+        return None
+    return make_listeners(
+        job.validation,
+        folder=job.folder / LISTENERS,
+        steps=job.plan.steps,
+        ranks=Ranks(place.rank, place.world_size, place.gather),
+        mirror=mirror,
+        save=save,
+        submit=_submit_nothing if place.rank else None,
+        hooks=job.hooks,
+    )
+
+
+class _Nothing:
+    """What other ranks hold of an evaluation beside training: they get rank 0's result."""
+
+    def result(self, timeout_s: float) -> Evaluation | None:
+        return None
+
+
+def _submit_nothing(spec: Mapping[str, Any], folder: Path) -> _Nothing:
+    return _Nothing()
+
+
+def _due(job: Job) -> Callable[[int], bool]:
+    intervals = {spec["interval"] for spec in job.validation.values() if "interval" in spec}
+    return lambda step: step == job.plan.steps or any(step % i == 0 for i in intervals)
+
+
+def _probe(dataset: TrainingSet, device: torch.device) -> Callable[[Any], torch.Tensor]:
+    """Returns what gives a model's output for a few of the training texts."""
+    samples = [dataset.rows[row] for row in range(min(4, len(dataset.rows)))]
+    samples = dataset.fill([replace(s, documents=s.documents[:1]) for s in samples])
+    queries = [sample.query for sample in samples]
+    documents = [sample.documents[0] for sample in samples]
+
+    def output(model: Model) -> torch.Tensor:
+        if isinstance(model, CrossEncoderModel):
+            pairs = model.pad(model.tokenize(queries, documents))
+            scores: torch.Tensor = model({k: v.to(device) for k, v in pairs.items()})
+            return scores
+        vectors = []
+        roles: tuple[tuple[list[str], Role], ...] = ((queries, "query"), (documents, "document"))
+        for texts, role in roles:
+            inputs = model.pad(model.tokenize(texts, role))
+            vectors.append(model({k: v.to(device) for k, v in inputs.items()}, role))
+        return torch.cat(vectors)
+
+    return output
