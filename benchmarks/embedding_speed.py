@@ -38,9 +38,8 @@ def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from raydist.models.batches import length_batches
     from raydist.models.biencoder import BiEncoder
-    from raydist.models.encode import EncodeStats, default_max_tokens
+    from raydist.models.encode import EncodeStats, default_max_tokens, length_batches
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])

@@ -21,10 +21,9 @@ from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import load_config, resolve_folder
-from raydist.models.batches import padding_waste
 from raydist.models.biencoder import BiEncoder
-from raydist.models.encode import WINDOW, EncodeStats, encode_windows
-from raydist.models.preparation import check, prepare
+from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
+from raydist.models.folder import check_contract, read_folder
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
@@ -132,9 +131,9 @@ def describe_model(
         )
     }
     replaced = bool(options.get("replace_contract"))
-    places, contract, _ = prepare(folder, asked, replaced)
+    places, contract, _ = read_folder(folder, asked, replaced)
     backbone, truncate = load_config(places[0]), int(options.get("truncate") or 0)
-    check(contract, backbone, truncate)
+    check_contract(contract, backbone, truncate)
     dimension = truncate or int(backbone.hidden_size)
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")

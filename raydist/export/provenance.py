@@ -11,7 +11,7 @@ from typing import Any, Literal
 from raydist.errors import ArtifactError
 from raydist.models.backbone import has_head, load_config, resolve_folder
 from raydist.models.contract import read_contract
-from raydist.models.st_folder import read_st_folder
+from raydist.models.folder import read_st_folder
 
 _UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
 

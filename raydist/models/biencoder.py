@@ -15,12 +15,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raydist.models.backbone import DTYPES, load_backbone, resolve_folder
+from raydist.models.backbone import (
+    DTYPES,
+    load_backbone,
+    merged,
+    resolve_folder,
+    save_tokenizer,
+    save_transformer,
+)
 from raydist.models.contract import Contract
+from raydist.models.encode import encode
+from raydist.models.folder import check_contract, read_folder, write_st_folder
 from raydist.models.pooling import Pooling, pool
-from raydist.models.preparation import check, prepare
-from raydist.models.saving import merged, save_tokenizer, save_transformer
-from raydist.models.st_folder import write_st_folder
 from raydist.models.tokens import ROLES, Role, TextTokenizer, pad_ids
 
 
@@ -133,7 +139,7 @@ class BiEncoder(nn.Module):
             "towers": towers,
             "dimensions": None if dimensions is None else tuple(dimensions),
         }
-        places, contract, tokenizer = prepare(folder, asked, replace_contract)
+        places, contract, tokenizer = read_folder(folder, asked, replace_contract)
         loaded = [
             load_backbone(
                 place,
@@ -147,7 +153,7 @@ class BiEncoder(nn.Module):
             )
             for place in places
         ]
-        check(contract, loaded[0].config, truncate)
+        check_contract(contract, loaded[0].config, truncate)
         model = cls(
             loaded,
             tokenizer,
@@ -234,14 +240,10 @@ class BiEncoder(nn.Module):
 
     def encode_queries(self, texts: Sequence[str], **options: Any) -> np.ndarray:
         """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
-        from raydist.models.encode import encode
-
         return encode(self, texts, "query", **options)
 
     def encode_documents(self, texts: Sequence[str], **options: Any) -> np.ndarray:
         """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
-        from raydist.models.encode import encode
-
         return encode(self, texts, "document", **options)
 
     def merged(self) -> BiEncoder:

@@ -22,11 +22,13 @@ from raydist.models.backbone import (
     load_config,
     load_tokenizer,
     max_positions,
+    merged,
     position_limit,
     resolve_folder,
+    save_tokenizer,
+    save_transformer,
 )
 from raydist.models.contract import Contract, read_contract, reconcile
-from raydist.models.saving import merged, save_tokenizer, save_transformer
 from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
 
 _ACTIVATIONS = {

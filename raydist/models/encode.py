@@ -10,18 +10,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from raydist.models.batches import length_batches, padding_waste
-from raydist.models.tokens import Role
-
-if TYPE_CHECKING:
-    from raydist.models.biencoder import BiEncoder
+from raydist.models.tokens import Role, TextTokenizer
 
 WINDOW = 2048
+
+
+class TextEncoder(Protocol):
+    """What encoding needs of a bi-encoder."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """The length of an output vector."""
+        ...
+
+    def role_tokenizer(self, role: Role) -> TextTokenizer:
+        """Returns the tokenizer of a role, for use in a thread."""
+        ...
+
+    def pad(self, token_ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Returns `input_ids` and `attention_mask` [B, T]."""
+        ...
+
+    def __call__(self, inputs: dict[str, torch.Tensor], role: Role) -> torch.Tensor:
+        """Returns the vectors [B, D]."""
+        ...
 
 
 @dataclass
@@ -40,7 +62,7 @@ class EncodeStats:
 
 
 def encode(
-    model: BiEncoder,
+    model: TextEncoder,
     texts: Sequence[str],
     role: Role,
     *,
@@ -59,7 +81,7 @@ def encode(
 
 
 def encode_windows(
-    model: BiEncoder,
+    model: TextEncoder,
     windows: Iterable[Sequence[str]],
     role: Role,
     *,
@@ -93,20 +115,20 @@ def encode_windows(
         while (rows := pending.result()) is not None:
             pending = thread.submit(ahead)
             started = time.perf_counter()
-            yield_this = encode_rows(model, rows, role, max_tokens, stats)
+            vectors_nD = encode_rows(model, rows, role, max_tokens, stats)
             stats.seconds += time.perf_counter() - started
             stats.texts += len(rows)
-            yield yield_this
+            yield vectors_nD
 
 
-def default_max_tokens(model: BiEncoder) -> int:
+def default_max_tokens(model: TextEncoder) -> int:
     """Returns a token budget: on a CPU what keeps a layer's activations in the cache."""
     return 65536 if model.device.type != "cpu" else 1024
 
 
 @torch.inference_mode()
 def encode_rows(
-    model: BiEncoder,
+    model: TextEncoder,
     rows: Sequence[list[int]],
     role: Role,
     max_tokens: int,
@@ -126,3 +148,25 @@ def encode_rows(
         placed = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
         out[torch.from_numpy(batch).to(device)] = model(placed, role).float()
     return out.cpu().numpy()
+
+
+def length_batches(
+    lengths: np.ndarray, max_tokens: int, max_rows: int = 1 << 30
+) -> Iterator[np.ndarray]:
+    """Yields row numbers, longest rows first, such that rows x longest row <= `max_tokens`.
+
+    A row longer than the budget comes alone. Ties keep their order, so the cut depends on the
+    lengths alone. The longest batch comes first: a memory shortage shows at once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        size = min(max(1, max_tokens // longest), max_rows)
+        yield order[start : start + size]
+        start += size
+
+
+def padding_waste(tokens: int, padded: int) -> float:
+    """Returns the share of computed token places that held padding."""
+    return 1.0 - tokens / padded if padded else 0.0

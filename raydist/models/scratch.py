@@ -15,8 +15,7 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from raydist.errors import ConfigError
-from raydist.models.backbone import quiet
-from raydist.models.saving import save_transformer
+from raydist.models.backbone import quiet, save_transformer
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ALPHABET = 1000

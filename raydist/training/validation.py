@@ -18,7 +18,7 @@ import torch
 from raydist.dense.exact import merge_top, top_of_block
 from raydist.errors import DataError
 from raydist.evaluation.measures import Evaluation, evaluate
-from raydist.models.batches import length_batches
+from raydist.models.encode import length_batches
 from raydist.protocols import Encoder
 from raydist.records import Document, Qrels, Query, Run
 from raydist.rerank.apply import Missing, sort_scored

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.models.batches import length_batches, padding_waste
+from raydist.models.encode import length_batches, padding_waste
 
 
 @given(
