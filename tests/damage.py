@@ -1,4 +1,4 @@
-"""Damages one file of a folder, as disks and interrupted copies do."""
+"""Damage to one file of a folder, as by disks and interrupted copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WAYS = ["flip", "flip", "flip", "truncate", "grow", "remove", "empty"]
 
 
 def damage(data: bytes, how: str, where: float, bit: int) -> bytes | None:
-    """Returns what becomes of a file; None if it is gone."""
+    """Returns the damaged content; None if the file is gone."""
     at = int(where * len(data))
     if how == "flip":
         return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :] if data else b"\0"

@@ -1,11 +1,11 @@
-"""Holds a real cluster of three raylets on this machine, told on standard input what to do.
+"""Runs a real cluster of three raylets on this machine, controlled by standard input.
 
     python -m tests.cluster.nodes
 
-Prints a line of JSON: the cluster's `address`, its `dashboard`, and how many `nodes` it has. Then
-every line is an order that is answered by another line: `kill NAME` ends, without a word to anyone,
-the raylet (not the head's) under which a process runs that is called NAME, as soon as there is
-one; `add` starts a raylet in its place; `quit` ends it all, as the end of the input does.
+Prints a line of JSON: the cluster's `address`, its `dashboard`, and its number of `nodes`. Every
+line after that is an order and gets a line in reply. `kill NAME` kills, without warning, a raylet
+(not the head's) as soon as a process called NAME runs below it. `add` starts a raylet in its place.
+`quit`, or the end of the input, ends the cluster.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import psutil
 from ray.cluster_utils import Cluster
 
 STORE = 200 << 20  # bytes of a node's object store
-PLACE = f"/tmp/rdn-{os.getpid()}"
+FOLDER = f"/tmp/rdn-{os.getpid()}"
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def runs(node: Any, name: str) -> bool:
-    """Whether a raylet has a child that is called so."""
+    """Returns whether a process of that name runs below a raylet."""
     for raylet in node.all_processes["raylet"]:
         for child in psutil.Process(raylet.process.pid).children(recursive=True):
             try:
@@ -44,7 +44,7 @@ def runs(node: Any, name: str) -> bool:
 
 
 def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
-    """Kills a raylet and all that it runs; gives up after a minute."""
+    """Kills a raylet and its processes; gives up after a minute."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for node in nodes:
@@ -57,22 +57,22 @@ def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
 
 
 def add(cluster: Cluster, number: int) -> Any:
-    """Starts a raylet with a folder of its own, as on a machine of its own."""
-    return cluster.add_node(num_cpus=2, object_store_memory=STORE, temp_dir=f"{PLACE}/{number}")
+    """Starts a raylet with its own folder, as on its own machine."""
+    return cluster.add_node(num_cpus=2, object_store_memory=STORE, temp_dir=f"{FOLDER}/{number}")
 
 
 def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
-    # A job looks for its cluster in a file of this folder; other clusters here have theirs.
-    os.makedirs(f"{PLACE}/ray", exist_ok=True)
-    os.environ["RAY_TMPDIR"] = PLACE
+    # A job reads its cluster's address from a file in this folder; other clusters have their own.
+    os.makedirs(f"{FOLDER}/ray", exist_ok=True)
+    os.environ["RAY_TMPDIR"] = FOLDER
     head = {
         "num_cpus": 1,
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "dashboard_port": free_port(),
         "dashboard_agent_listen_port": free_port(),
-        "temp_dir": f"{PLACE}/0",
+        "temp_dir": f"{FOLDER}/0",
         "object_store_memory": STORE,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -97,7 +97,7 @@ def main() -> None:
                 break
     finally:
         cluster.shutdown()
-        shutil.rmtree(PLACE, ignore_errors=True)
+        shutil.rmtree(FOLDER, ignore_errors=True)
 
 
 if __name__ == "__main__":

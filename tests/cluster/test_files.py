@@ -117,7 +117,7 @@ def read(path: Path) -> Any:
 
 
 def check_entrypoint(line: str) -> None:
-    """An entrypoint is one of our own command lines, and its configuration holds."""
+    """Checks that an entrypoint is one of our command lines with a valid configuration."""
     words = shlex.split(line)
     assert words[:3] == ["python", "-m", "raydist"], line
     verb, rest = words[3], [w for w in words[4:] if not w.startswith("--")]
@@ -143,20 +143,20 @@ def test_launcher_files_pass_rays_own_validation(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [ROOT / f"cluster/{name}.yaml" for name in ("aws", "gcp")], ids=lambda p: p.name
 )
-def test_launched_clusters_that_grow_say_so_to_their_jobs(path: Path) -> None:
+def test_launched_clusters_that_autoscale_tell_their_jobs(path: Path) -> None:
     (start,) = [line for line in read(path)["head_start_ray_commands"] if "ray start" in line]
     assert " RAYDIST_AUTOSCALING=1 ray start --head" in start
 
 
 @pytest.mark.parametrize("kind", ["head", "worker"])
 def test_bare_machines_start_ray_with_the_jobs_python(kind: str, tmp_path: Path) -> None:
-    """A job's `python` is the one of the environment that was installed."""
-    place = tmp_path / "venv/bin"
-    place.mkdir(parents=True)
-    (place / "ray").write_text("#!/bin/sh\ncommand -v python\n")
-    (place / "python").write_text("#!/bin/sh\n")
+    """A job's `python` is that of the installed environment."""
+    programs = tmp_path / "venv/bin"
+    programs.mkdir(parents=True)
+    (programs / "ray").write_text("#!/bin/sh\ncommand -v python\n")
+    (programs / "python").write_text("#!/bin/sh\n")
     for name in ("ray", "python"):
-        (place / name).chmod(0o755)
+        (programs / name).chmod(0o755)
     commands = read(ROOT / "cluster/local.yaml")[f"{kind}_start_ray_commands"]
     done = subprocess.run(
         ["bash", "-c", commands[-1]],
@@ -165,17 +165,17 @@ def test_bare_machines_start_ray_with_the_jobs_python(kind: str, tmp_path: Path)
         text=True,
         check=True,
     )
-    assert done.stdout == f"{place}/python\n", done.stderr
+    assert done.stdout == f"{programs}/python\n", done.stderr
 
 
 @pytest.mark.parametrize("path", KUBERAY, ids=lambda p: p.name)
-def test_kuberay_files_hold_to_the_schema(path: Path) -> None:
+def test_kuberay_files_follow_the_schema(path: Path) -> None:
     for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         assert document["apiVersion"] == "ray.io/v1"
         assert re.fullmatch(r"[a-z0-9-]+", document["metadata"]["name"])
         jsonschema.validate(document["spec"], SPECS[document["kind"]])
         text = path.read_text(encoding="utf-8")
-        assert "RAY_AUTH" not in yaml.safe_dump(document), "the operator sets what authOptions say"
+        assert "RAY_AUTH" not in yaml.safe_dump(document), "the operator sets it from authOptions"
         assert "create secret generic raydist-auth --from-literal=auth_token=" in text
         if document["kind"] == "RayJob":
             check_entrypoint(document["spec"]["entrypoint"])
@@ -186,9 +186,9 @@ def test_kuberay_files_hold_to_the_schema(path: Path) -> None:
 
 
 def check_travels(line: str) -> None:
-    """What an entrypoint reads is in the image: no path beside the checkout, no package for tests.
+    """Checks that the image has what an entrypoint reads: nothing beside the checkout or for tests.
 
-    An attempt after a failed one goes on where that stopped, which training is to be told.
+    A second attempt continues where the first one stopped; training needs a flag for that.
     """
     words = shlex.split(line)
     for word in words:
@@ -198,7 +198,7 @@ def check_travels(line: str) -> None:
 
 
 def _against_real_definitions(document: dict[str, Any]) -> None:
-    """Validates against KubeRay's own CRDs where a folder of them is given."""
+    """Validates against KubeRay's own CRDs if KUBERAY_CRDS names their folder."""
     folder = os.environ.get("KUBERAY_CRDS")
     if not folder:
         return
@@ -222,19 +222,19 @@ def check_serve(config: dict[str, Any]) -> None:
         assert hasattr(importlib.import_module(module), name)
 
 
-def strict(given: Any, parsed: Any, where: str = "") -> None:
-    """Every key that is given is one that Serve read; it ignores unknown ones by itself."""
-    if isinstance(given, dict) and not where.endswith((".args", ".runtime_env", ".user_config")):
-        for key, value in given.items():
+def strict(config: Any, parsed: Any, where: str = "") -> None:
+    """Checks that Serve read every key; on its own it ignores unknown ones."""
+    if isinstance(config, dict) and not where.endswith((".args", ".runtime_env", ".user_config")):
+        for key, value in config.items():
             assert isinstance(parsed, dict) and key in parsed, f"{where}.{key} is unknown to Serve"
             strict(value, parsed[key], f"{where}.{key}")
-    elif isinstance(given, list):
-        for i, value in enumerate(given):
+    elif isinstance(config, list):
+        for i, value in enumerate(config):
             strict(value, parsed[i], f"{where}[{i}]")
 
 
 @pytest.mark.parametrize("path", SERVE, ids=lambda p: p.name)
-def test_serve_files_hold_to_serves_schema(path: Path) -> None:
+def test_serve_files_follow_serves_schema(path: Path) -> None:
     check_serve(read(path))
 
 
@@ -253,21 +253,21 @@ def test_every_recipe_is_a_valid_configuration(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda p: str(p.relative_to(ROOT / "jobs")))
-def test_what_a_recipe_writes_does_not_travel_with_the_next_job(path: Path) -> None:
+def test_the_output_of_a_recipe_does_not_travel_with_the_next_job(path: Path) -> None:
     out = read(path).get("out")
     if out is not None and not Path(out).is_absolute():
         command = ["git", "-C", str(ROOT), "check-ignore", "-q", f"{out}/model.safetensors"]
         assert subprocess.run(command).returncode == 0, out
 
 
-def test_the_jobs_environment_is_one_that_ray_takes() -> None:
+def test_ray_accepts_the_environment_of_jobs() -> None:
     from ray.runtime_env import RuntimeEnv
 
     config = read(ROOT / "jobs/runtime_env.yaml")
     assert RuntimeEnv(**config).to_dict()["env_vars"] == config["env_vars"]
 
 
-def test_kuberay_clusters_that_grow_say_so_to_their_jobs() -> None:
+def test_kuberay_clusters_that_autoscale_tell_their_jobs() -> None:
     for path in KUBERAY:
         document = read(path)
         cluster = document["spec"].get("rayClusterSpec", document["spec"])
@@ -287,7 +287,7 @@ def test_images_and_cluster_files_agree_on_versions() -> None:
     assert tags.pop("local.yaml") == set() and all(tags.values())
 
 
-def test_the_images_user_can_be_made_and_finds_its_programs_in_a_login_shell() -> None:
+def test_the_images_user_can_be_created_and_finds_its_programs_in_a_login_shell() -> None:
     """Ubuntu 24.04 has a user 1000 already; /etc/profile sets PATH anew on Debian."""
     docker = (ROOT / "cluster/Dockerfile").read_text()
     _, cpu, cuda, last = re.split(r"^FROM ", docker, flags=re.MULTILINE)
@@ -297,7 +297,7 @@ def test_the_images_user_can_be_made_and_finds_its_programs_in_a_login_shell() -
     assert "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in cpu
 
 
-def test_what_the_image_copies_and_nothing_else_is_sent_to_its_build() -> None:
+def test_only_what_the_image_copies_is_sent_to_its_build() -> None:
     docker = (ROOT / "cluster/Dockerfile").read_text()
     lines = re.findall(r"^COPY --chown=ray (.*) \S+$", docker, re.MULTILINE)
     copied = {name for line in lines for name in line.split()}

@@ -1,4 +1,4 @@
-"""A real cluster of three raylets on one machine: what a node's sudden death leaves unchanged."""
+"""A real cluster of three raylets on one machine: a node's sudden death changes no result."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SMALL = [
     *("stages.train.steps=12", "stages.train.batch_size=12", "stages.train.checkpoint.every=3"),
     *("stages.train.validation.dev.interval=12", "stages.distill.steps=4"),
 ]
-TOLERANCE = 1e-6  # of a final weight, absolute; equal to the bit wherever it was run so far
+TOLERANCE = 1e-6  # absolute, of a final weight; so far all were equal to the bit
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Three raylets under token authentication, held by a process of their own."""
+    """Three raylets with token authentication, in a process of their own."""
 
     process: subprocess.Popen[str]
     dashboard: str
@@ -50,9 +50,9 @@ class Nodes:
     def kill_one(
         self, program: subprocess.Popen[bytes], folder: Path, mark: str, name: str
     ) -> None:
-        """Kills a raylet that runs `name` once two files named `mark` are in the folder."""
+        """Kills a raylet that runs `name` once the folder has two files that match `mark`."""
         while len(list(folder.glob(mark))) < 2:
-            assert program.poll() is None, f"it was over before there was {folder}/{mark}"
+            assert program.poll() is None, f"it ended before {folder}/{mark} existed"
             time.sleep(0.003)
         assert self.order(f"kill {name}") == f"killed a node that ran {name}"
         assert self.order("add") == "added a node"
@@ -79,7 +79,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Returns the files of an output that are its result, not how it came about."""
+    """Returns the files that are an output's result, without its records."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -103,7 +103,7 @@ def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
 
 
 @pytest.mark.ray
-def test_doctor_looks_at_every_node(nodes: Nodes, tmp_path: Path) -> None:
+def test_doctor_checks_every_node(nodes: Nodes, tmp_path: Path) -> None:
     command = [str(BIN / "raydist"), "doctor", f"storage={tmp_path}"]
     done = subprocess.run(
         [*command, f"address={nodes.environment['RAY_ADDRESS']}"],
@@ -139,7 +139,7 @@ def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_pipeline_loses_a_node_in_three_stages_and_gives_the_same(
+def test_a_pipeline_that_loses_a_node_in_three_stages_gives_the_same_results(
     nodes: Nodes, undisturbed: Path, tmp_path: Path
 ) -> None:
     submit = ["job", "submit", "--working-dir", ".", "--runtime-env", "jobs/runtime_env.yaml"]
@@ -167,14 +167,14 @@ def differing_weights(one: Path, other: Path) -> dict[str, float]:
 
     a, b = (load_file(run / "checkpoint-final/model.safetensors") for run in (one, other))
     assert a.keys() == b.keys()
-    found = {name: float((a[name] - b[name]).abs().max()) for name in a}
-    print(f"largest difference of a weight: {max(found.values())}")
-    return {name: each for name, each in found.items() if not each <= TOLERANCE}
+    difference = {name: float((a[name] - b[name]).abs().max()) for name in a}
+    print(f"largest difference of a weight: {max(difference.values())}")
+    return {name: each for name, each in difference.items() if not each <= TOLERANCE}
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_submitted_mistake_comes_back_as_its_exit_code(nodes: Nodes, tmp_path: Path) -> None:
+def test_a_submitted_mistake_returns_its_exit_code(nodes: Nodes, tmp_path: Path) -> None:
     submit = [str(BIN / "raydist"), "submit", "index", f"address={nodes.dashboard}"]
     words = [f"corpus={tmp_path}/nowhere.jsonl", f"out={tmp_path}/index"]
     with nodes.start(*submit, *words) as program:

@@ -1,4 +1,4 @@
-"""The cost model's arithmetic: what falls with workers, what grows faster than the corpus."""
+"""The cost model: which parts shrink with workers, which grow faster than the corpus."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SMALL = Collection(
 )
 
 
-def test_the_parts_are_those_of_the_formula() -> None:
+def test_the_parts_follow_the_formula() -> None:
     parts = index_seconds(RATES, SMALL, 4)
     assert parts["start"] == 10
     assert parts["splits"] == (1 << 30) / 16e6
@@ -28,7 +28,7 @@ def test_more_workers_than_splits_do_not_help_the_splits() -> None:
     assert index_seconds(RATES, SMALL, 16)["splits"] == index_seconds(RATES, SMALL, 99)["splits"]
 
 
-def test_looking_grows_with_the_square_and_ids_faster_than_the_corpus() -> None:
+def test_looking_grows_with_the_square_and_ids_slightly_faster_than_the_corpus() -> None:
     grown = replace(SMALL, documents=1 << 21, nbytes=1 << 31, postings=50 * RANGE)
     before, after = (index_seconds(RATES, each, 4) for each in (SMALL, grown))
     for part in ("splits", "merge"):

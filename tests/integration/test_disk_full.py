@@ -1,6 +1,6 @@
-"""A disk that fills up in mid-work: a clear error, and the same command goes on when there is room.
+"""A disk that fills up during work: a clear error, and with more room the same command continues.
 
-The disk is a small tmpfs, so the tests need the right to mount and are skipped without it.
+The disk is a small tmpfs; without the right to mount one the tests are skipped.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ ROOM = 64 << 20
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(place)]
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
     try:
         done = subprocess.run(mount, capture_output=True)
     except OSError:
         pytest.skip("no mount command")
     if done.returncode:
         pytest.skip("no right to mount a small disk")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def resize(place: Path, size: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={size}", str(place)], check=True)
+def resize(disk: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fill_and_go_on(
+def fill_and_continue(
     words: Sequence[str],
     disk: Path,
     capsys: pytest.CaptureFixture[str],
@@ -70,7 +70,7 @@ def fill_and_go_on(
     command: Callable[[Sequence[str]], int] = main,
     sizes: Sequence[int] = PAGES,
 ) -> Path:
-    """Runs a command on a disk that is full again and again, then with room; returns its output."""
+    """Runs a command on ever larger disks that are full, then with room; returns its output."""
     full = 0
     for size in (*(page * KIB for page in sizes), ROOM):
         resize(disk, size)
@@ -88,18 +88,18 @@ def fill_and_go_on(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    kept = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     varying = ("manifest.json", "config.json", "metrics.jsonl", "tracking.jsonl", "facts.json")
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in kept
+        for path in files
         if path.name not in varying and not path.name.startswith(".") and path.suffix != ".done"
     }
 
 
 def test_an_index(data: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["index", f"corpus={data}/corpus.jsonl", "split_bytes=8kB"]
-    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys)
+    out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys)
     assert main([*words, f"out={data}/whole"]) == 0
     assert contents(out) == contents(data / "whole")
 
@@ -108,7 +108,7 @@ def test_vectors(
     data: Path, disk: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["embed", f"corpus={data}/corpus.jsonl", f"model={tiny_bert}", "split_bytes=8kB"]
-    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys)
+    out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys)
     assert main([*words, f"out={data}/whole"]) == 0
     assert contents(out / "shards") == contents(data / "whole/shards")
 
@@ -118,7 +118,7 @@ def test_training(
 ) -> None:
     words = ["train", f"data={data}/train.jsonl", f"model={tiny_bert}", "steps=6", "batch_size=8"]
     words += ["checkpoint.every=1", "tracking=none", "threads=1", "train_group_size=2"]
-    out = fill_and_go_on([*words, f"out={disk}/out"], disk, capsys, "--resume")
+    out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys, "--resume")
     assert main([*words, f"out={data}/whole"]) == 0
     assert contents(out / "checkpoint-final") == contents(data / "whole/checkpoint-final")
 
@@ -137,7 +137,7 @@ def test_files(
         "rerank": [*texts, f"run={data}/run.txt", f"reranker={model}", "split_pairs=300"],
         "search": [f"index={data}/index", texts[1], "k=50"],
     }
-    out = fill_and_go_on([verb, *own[verb], f"out={disk}/out"], disk, capsys)
+    out = fill_and_continue([verb, *own[verb], f"out={disk}/out"], disk, capsys)
     assert main([verb, *own[verb], f"out={data}/whole"]) == 0
     assert out.read_bytes() == (data / "whole").read_bytes()
 
@@ -145,7 +145,7 @@ def test_files(
 def test_a_pipeline_with_its_records(
     data: Path, disk: Path, database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From a disk on which not even the record of the first stage has room."""
+    """At first the disk has no room even for the record of the first stage."""
     index = {"corpus": f"{data}/corpus.jsonl", "split_bytes": 8000, "out": "{out}/index"}
     search = {"verb": "search", "index": "{out}/index", "queries": f"{data}/queries.jsonl"}
     evaluate = {"run": ["{out}/run.txt"], "qrels": f"{data}/qrels.txt", "out": "{out}/report"}
@@ -155,6 +155,6 @@ def test_a_pipeline_with_its_records(
     (data / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     pipeline = runpy.run_path(str(ROOT / "jobs/pipeline.py"), run_name="pipeline")["main"]
     sizes = (4, 8, 12, 16, *PAGES)
-    out = fill_and_go_on([f"{data}/plan.yaml"], disk, capsys, command=pipeline, sizes=sizes)
+    out = fill_and_continue([f"{data}/plan.yaml"], disk, capsys, command=pipeline, sizes=sizes)
     assert (out / "report/manifest.json").is_file()
     assert pipeline([f"{data}/plan.yaml"]) == 0 and "done" not in capsys.readouterr().err

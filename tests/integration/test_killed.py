@@ -1,7 +1,7 @@
-"""A pipeline whose process is killed in the middle of every stage, and begun again each time.
+"""A pipeline whose process is killed in the middle of every stage, and restarted each time.
 
-What was complete is not done again, nothing is lost, and all results are those of a pipeline that
-was left alone.
+Complete stages do not run again, nothing is lost, and all results are those of an undisturbed
+pipeline.
 """
 
 from __future__ import annotations
@@ -105,19 +105,19 @@ MIDDLE: dict[str, Callable[[Path, Process], bool]] = {
     "evaluate": files("stages/evaluate.json", 1),
     "export": files("export/.job.json", 1),
 }
-"""What tells that a stage is at work."""
+"""How to see from outside that a stage is at work."""
 
 
 def start(folder: Path) -> Process:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-    with open(folder / "said.txt", "wb") as said:
+    with open(folder / "log.txt", "wb") as log:
         command = [sys.executable, str(ROOT / "jobs/pipeline.py"), "plan.yaml"]
-        return subprocess.Popen(command, cwd=folder, env=environment, stderr=said, stdout=said)
+        return subprocess.Popen(command, cwd=folder, env=environment, stderr=log, stdout=log)
 
 
 def ends_well(process: Process, folder: Path) -> None:
-    assert process.wait(600) == 0, (folder / "said.txt").read_text()[-5000:]
+    assert process.wait(600) == 0, (folder / "log.txt").read_text()[-5000:]
 
 
 def prepared(folder: Path, source: Path) -> Path:
@@ -138,11 +138,11 @@ def done(out: Path, stage: str) -> bool:
 
 
 def outputs(out: Path) -> dict[str, bytes]:
-    """Returns what the stages made: not their manifests, records and clocks."""
-    kept = ["*.txt", "*.jsonl", "index/segments/**/*", "index/store/**/*", "vectors/shards/*/*"]
-    kept += [f"{model}/**/model.safetensors" for model in ("encoder", "student", "export")]
-    found = {path for pattern in kept for path in out.glob(pattern) if path.is_file()}
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(found)}
+    """Returns the results of the stages, without manifests, records and times."""
+    patterns = ["*.txt", "*.jsonl", "index/segments/**/*", "index/store/**/*", "vectors/shards/*/*"]
+    patterns += [f"{model}/**/model.safetensors" for model in ("encoder", "student", "export")]
+    files = {path for pattern in patterns for path in out.glob(pattern) if path.is_file()}
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(files)}
 
 
 def times(out: Path) -> dict[str, int]:
@@ -150,37 +150,37 @@ def times(out: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_a_pipeline_killed_in_every_stage_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+def test_a_pipeline_killed_in_every_stage_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
     source = docstrings.write(tmp_path / "docstrings")
     whole = prepared(tmp_path / "whole", source)
     ends_well(start(whole), whole)
     killed = prepared(tmp_path / "killed", source)
     out = killed / "out"
     finished: dict[str, int] = {}
-    said = {}
+    logs = {}
     for stage in PLAN["stages"]:
         process = start(killed)
         while not ((out / f"stages/{stage}.json").exists() and MIDDLE[stage](out, process)):
-            assert process.poll() is None, (killed / "said.txt").read_text()[-5000:]
+            assert process.poll() is None, (killed / "log.txt").read_text()[-5000:]
             time.sleep(0.001)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        said[stage] = (killed / "said.txt").read_text()
+        logs[stage] = (killed / "log.txt").read_text()
         assert not done(out, stage), f"{stage} was over before it could be killed"
         now = times(out)
-        assert {name: now[name] for name in finished} == finished, "done again"
+        assert {name: now[name] for name in finished} == finished, "it ran again"
         complete = [name for name in PLAN["stages"] if done(out, name)]
         assert complete == list(PLAN["stages"])[: len(complete)]
         finished = {name: each for name, each in now.items() if of_stage(name) in complete}
     ends_well(start(killed), killed)
-    said["end"] = (killed / "said.txt").read_text()
+    logs["end"] = (killed / "log.txt").read_text()
     assert outputs(out) == outputs(whole / "out")
-    check_resumed(said)
+    check_resumed(logs)
     check_tracked(killed / "mlflow.db")
 
 
 def of_stage(name: str) -> str:
-    """Returns the stage that made a file."""
+    """Returns the stage that wrote a file."""
     first = name.split("/")[0]
     for stage, config in PLAN["stages"].items():
         if config["out"] == f"{{out}}/{first}":
@@ -188,9 +188,9 @@ def of_stage(name: str) -> str:
     return ""
 
 
-def check_resumed(said: dict[str, str]) -> None:
-    """The process after a killed one did less than all of the stage's work."""
-    after = dict(zip(said, list(said.values())[1:]))
+def check_resumed(logs: dict[str, str]) -> None:
+    """The process after a killed one did only a part of the stage's work."""
+    after = dict(zip(logs, list(logs.values())[1:]))
     pairs = DOCUMENTS * 10
     for stage, what, total in (
         ("index", "indexing", DOCUMENTS),
@@ -205,7 +205,7 @@ def check_resumed(said: dict[str, str]) -> None:
 
 
 def check_tracked(database: Path) -> None:
-    """One run for the pipeline, ended, and the stages' runs below it."""
+    """The pipeline has one finished run, and the runs of the stages are its children."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{database}")
@@ -217,4 +217,4 @@ def check_tracked(database: Path) -> None:
     above = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
     names = {run.info.run_name for run in runs if above[run.info.run_id] == parents[0].info.run_id}
     assert {"encoder", "student", "evaluate bm25, reranked"} <= names
-    assert set(above.values()) <= {None, *above}, "a run below one that is not there"
+    assert set(above.values()) <= {None, *above}, "the parent of a run is missing"

@@ -1,4 +1,4 @@
-"""`jobs/pipeline.py`: what is run, what is skipped, what is refused before any work."""
+"""`jobs/pipeline.py`: which stages run, which are skipped, what is refused before any work."""
 
 from __future__ import annotations
 
@@ -71,50 +71,50 @@ def run(
     return run
 
 
-def ran(said: str) -> list[str]:
-    lines = (line.split() for line in said.splitlines())
+def stages_run(err: str) -> list[str]:
+    lines = (line.split() for line in err.splitlines())
     return [line[1].rstrip(":") for line in lines if line[:1] == ["stage"] and "raydist" in line]
 
 
 def test_complete_stages_are_skipped(run: Run, tmp_path: Path) -> None:
-    code, said = run()
-    assert code == 0 and ran(said) == ["index", "first", "evaluate"]
+    code, err = run()
+    assert code == 0 and stages_run(err) == ["index", "first", "evaluate"]
     ranking = (tmp_path / "out/run.txt").read_text()
-    code, said = run()
-    assert code == 0 and ran(said) == [] and said.count("skipped") == 3
+    code, err = run()
+    assert code == 0 and stages_run(err) == [] and err.count("skipped") == 3
     (tmp_path / "out/run.txt").unlink()
-    code, said = run()
-    assert code == 0 and ran(said) == ["first", "evaluate"]
+    code, err = run()
+    assert code == 0 and stages_run(err) == ["first", "evaluate"]
     assert (tmp_path / "out/run.txt").read_text() == ranking
 
 
-def test_a_changed_stage_is_run_again_with_what_comes_after_it_or_refuses_to_overwrite(
+def test_a_changed_stage_and_those_after_it_run_again_or_refuse_to_overwrite(
     run: Run, tmp_path: Path
 ) -> None:
     assert run()[0] == 0
-    code, said = run("stages.first.k=2", "--dry-run")
-    states = [word for word in said.split() if word in ("skip", "run")]
-    assert code == 0 and states == ["skip", "run", "run"] and ran(said) == []
-    code, said = run("stages.first.k=2")
-    assert code == 0 and ran(said) == ["first", "evaluate"]
-    code, said = run("stages.index.max_docs=3")
-    assert code == 2 and ran(said) == ["index"]
-    assert "choose another out= or delete it" in said
+    code, err = run("stages.first.k=2", "--dry-run")
+    states = [word for word in err.split() if word in ("skip", "run")]
+    assert code == 0 and states == ["skip", "run", "run"] and stages_run(err) == []
+    code, err = run("stages.first.k=2")
+    assert code == 0 and stages_run(err) == ["first", "evaluate"]
+    code, err = run("stages.index.max_docs=3")
+    assert code == 2 and stages_run(err) == ["index"]
+    assert "choose another out= or delete it" in err
     shutil.rmtree(tmp_path / "out/index")
-    code, said = run("stages.index.max_docs=3")
-    assert code == 0 and ran(said) == ["index", "first", "evaluate"]
+    code, err = run("stages.index.max_docs=3")
+    assert code == 0 and stages_run(err) == ["index", "first", "evaluate"]
 
 
-def test_a_stage_that_fails_stops_the_pipeline_and_is_gone_on_with(
+def test_a_failing_stage_stops_the_pipeline_which_continues_from_there(
     run: Run, tmp_path: Path
 ) -> None:
     queries = (tmp_path / "queries.jsonl").read_text()
     (tmp_path / "queries.jsonl").write_text("no json\n")
-    code, said = run()
-    assert code == 2 and "queries.jsonl, line 1" in said and ran(said) == ["index", "first"]
+    code, err = run()
+    assert code == 2 and "queries.jsonl, line 1" in err and stages_run(err) == ["index", "first"]
     (tmp_path / "queries.jsonl").write_text(queries)
-    code, said = run()
-    assert code == 0 and ran(said) == ["first", "evaluate"]
+    code, err = run()
+    assert code == 0 and stages_run(err) == ["first", "evaluate"]
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_a_stage_that_fails_stops_the_pipeline_and_is_gone_on_with(
         (["storage=s3://bucket/x"], "give a path that every node sees"),
     ],
 )
-def test_mistakes_are_told_before_any_work(
+def test_mistakes_are_reported_before_any_work(
     run: Run, tmp_path: Path, words: list[str], message: str
 ) -> None:
-    code, said = run(*words)
-    assert code == 2 and message in said and "Traceback" not in said
-    assert ran(said) == [] and not (tmp_path / "out").exists()
+    code, err = run(*words)
+    assert code == 2 and message in err and "Traceback" not in err
+    assert stages_run(err) == [] and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -151,15 +151,15 @@ def test_mistakes_are_told_before_any_work(
         ("- a", "expected keys and values"),
     ],
 )
-def test_mistakes_of_a_file_are_told(run: Run, tmp_path: Path, text: str, message: str) -> None:
+def test_mistakes_in_a_file_are_reported(run: Run, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "plan.yaml").write_text(text)
-    code, said = run()
-    assert code == 2 and message in said and "Traceback" not in said
+    code, err = run()
+    assert code == 2 and message in err and "Traceback" not in err
 
 
 def test_arguments_are_read_as_the_verb_reads_them(run: Run, tmp_path: Path) -> None:
     code, _ = run("stages.first.tag=10:30", "stages.first.out={out}/new.txt")
-    assert code == 2, "evaluate's run is not there"
+    assert code == 2, "evaluate's run does not exist"
     assert (tmp_path / "out/new.txt").read_text().splitlines()[0].endswith(" 10:30")
 
 
@@ -168,25 +168,25 @@ def test_an_input_that_was_replaced_is_not_skipped(run: Run, tmp_path: Path) -> 
     qrels = (tmp_path / "qrels.txt").read_text()
     for content in (qrels.replace("d0 0 d0 1", "d0 0 d1 1"), qrels):
         (tmp_path / "qrels.txt").write_text(content)
-        code, said = run()
-        assert code == 0 and ran(said) == ["evaluate"]
+        code, err = run()
+        assert code == 0 and stages_run(err) == ["evaluate"]
     assert run()[1].count("skipped") == 3
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(corpus.read_text().replace("common", "rare"))
-    code, said = run()
-    assert code == 2 and ran(said) == ["index"] and "content of corpus" in said
+    code, err = run()
+    assert code == 2 and stages_run(err) == ["index"] and "content of corpus" in err
 
 
-def test_an_output_without_its_manifest_is_not_complete(run: Run, tmp_path: Path) -> None:
+def test_an_output_without_its_manifest_is_incomplete(run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     (tmp_path / "out/report/manifest.json").unlink()
     assert run("--dry-run")[1].split().count("run") == 1
     shutil.rmtree(tmp_path / "out/report")
-    code, said = run()
-    assert code == 0 and ran(said) == ["evaluate"]
+    code, err = run()
+    assert code == 0 and stages_run(err) == ["evaluate"]
 
 
-def test_outputs_are_looked_for_where_they_are_written(
+def test_outputs_are_checked_where_they_are_written(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAYDIST_STORAGE", str(tmp_path / "storage"))
@@ -205,17 +205,17 @@ def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Pat
     documented = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
     assert documented is not None
     with_stage(tmp_path, **yaml.safe_load(documented[1]))
-    read = pipeline.read_plan("plan.yaml", [])
-    configs = {name: pipeline.prepare(name, s, (), "out") for name, s in read["stages"].items()}
+    plan = pipeline.read_plan("plan.yaml", [])
+    configs = {name: pipeline.prepare(name, s, (), "out") for name, s in plan["stages"].items()}
     served = pipeline.look(Path("out"), configs)[-1]
-    served.record.write_text(json.dumps({"made_of": served.made_of}))  # as when it was stopped
-    code, said = run("--dry-run")
-    states = [word for word in said.split() if word in ("skip", "run")]
+    served.record.write_text(json.dumps({"made_of": served.made_of}))  # as after a stop
+    code, err = run("--dry-run")
+    states = [word for word in err.split() if word in ("skip", "run")]
     assert code == 0 and states == ["skip", "skip", "skip", "run"]
 
 
 @pytest.mark.ray
-def test_a_pipeline_ends_with_a_service_until_it_is_told_to_stop(run: Run, tmp_path: Path) -> None:
+def test_a_pipeline_ends_with_a_service_until_it_is_stopped(run: Run, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -223,31 +223,31 @@ def test_a_pipeline_ends_with_a_service_until_it_is_told_to_stop(run: Run, tmp_p
     command = [sys.executable, str(ROOT / "jobs/pipeline.py"), "plan.yaml"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    said = tmp_path / "said.txt"
-    with open(said, "wb") as log:
+    log_file = tmp_path / "log.txt"
+    with open(log_file, "wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     ends = time.monotonic() + 150
     answer = ""
     while not answer:
-        assert process.poll() is None and time.monotonic() < ends, said.read_text()
+        assert process.poll() is None and time.monotonic() < ends, log_file.read_text()
         try:
-            asked = {"query": "word3", "k": 1}
-            found = httpx.post(f"http://127.0.0.1:{port}/v1/search", json=asked, timeout=10)
-            answer = found.text if found.status_code == 200 else ""
+            url = f"http://127.0.0.1:{port}/v1/search"
+            response = httpx.post(url, json={"query": "word3", "k": 1}, timeout=10)
+            answer = response.text if response.status_code == 200 else ""
         except httpx.HTTPError:
             time.sleep(0.3)
     assert "d3" in answer
     process.send_signal(signal.SIGTERM)
-    assert process.wait(90) == 0, said.read_text()
-    assert ran(said.read_text()) == ["index", "first", "evaluate", "serve"]
-    assert said.read_text().count(" done ") == 4
+    assert process.wait(90) == 0, log_file.read_text()
+    assert stages_run(log_file.read_text()) == ["index", "first", "evaluate", "serve"]
+    assert log_file.read_text().count(" done ") == 4
 
 
 def test_a_submitted_pipeline_needs_storage(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "x"}}')
-    code, said = run()
-    assert code == 2 and "set storage=" in said
+    code, err = run()
+    assert code == 2 and "set storage=" in err
     assert run(f"storage={tmp_path}/shared")[0] == 0
     assert (tmp_path / "shared/out/report").is_dir()
