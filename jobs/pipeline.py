@@ -1,14 +1,14 @@
-"""The whole picture as one job: every stage is a verb, run in order, skipped when it is complete.
+"""The whole chain as one job: every stage is a verb, run in order, skipped when it is complete.
 
     python jobs/pipeline.py jobs/quickstart/pipeline.yaml [stages.train.steps=50 ...] [--dry-run]
 
-A pipeline file has `out:`, the folder of all stages (below `storage:` if that is given), and
-`stages:`, each a verb's configuration with `verb:` beside it. `{out}` in a value stands for that
-folder. A stage is complete when its output is complete and was made by the same configuration, of
-inputs with the same content, after the same earlier stages; what comes after a changed stage is run
-again, and a verb that would overwrite another result refuses and says what to delete. A `serve`
-stage is never complete: it serves until it is stopped. Every stage can also be run by hand from the
-configuration in `OUT/stages/NAME.json`.
+A pipeline file has `out:`, the folder of all stages (below `storage:`, if set), and `stages:`, each
+a verb's configuration; `verb:` names the verb if the stage's name does not. `{out}` in a value
+stands for the folder. A stage is complete if its output is, and if the same configuration made it
+from inputs with the same content, after the same earlier stages. Stages after a changed one run
+again; a verb that would overwrite another result refuses and says what to delete. A `serve` stage
+is never complete: it serves until it is stopped. To run a stage by hand, use its configuration in
+`OUT/stages/NAME.json`.
 """
 
 from __future__ import annotations
@@ -53,35 +53,50 @@ def main(words: Sequence[str]) -> int:
         return 2
     try:
         plan = read_plan(files[0], overrides)
-        with disk_errors(plan["out"]):
-            return run(plan, f"pipeline {files[0]}", dry_run=bool(flags))
+        with disk_errors(plan.out):
+            return run(plan, f"pipeline {files[0]} in {plan.out}", dry_run=bool(flags))
     except RaydistError as error:
         for line in str(error).splitlines():
             log.say(f"error: {line}")
         return error.exit_code
     except KeyboardInterrupt:
-        log.say("interrupted; run the same command again to go on")
+        log.say("interrupted; run the same command again to continue")
         return 130
 
 
-def run(plan: Mapping[str, Any], title: str, dry_run: bool = False) -> int:
-    """Runs the stages of a plan in order, or says which ones are to be run."""
-    out = Path(plan["out"])
-    configs = {
-        name: prepare(name, stage, plan["arguments"].get(name, ()), str(out))
-        for name, stage in plan["stages"].items()
-    }
-    title = f"{title} in {out}"
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pipeline file with its arguments; the stages are checked configurations by name."""
+
+    out: Path
+    stages: Mapping[str, tuple[str, Block]]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A verb with its configuration, the file that records it, and whether it is complete."""
+
+    name: str
+    verb: str
+    config: Block
+    record: Path
+    made_of: str
+    complete: bool
+
+
+def run(plan: Plan, title: str, dry_run: bool = False) -> int:
+    """Runs the stages of a plan in order, or shows which ones would run."""
     columns = ["stage", "verb", "state", "seconds"]
-    stages = look(out, configs)
+    stages = stages_of(plan)
     if dry_run:
         rows = [(s.name, s.verb, "skip" if s.complete else "run", 0.0) for s in stages]
         log.table(title, columns, rows)
         return 0
-    if all(stage.complete for stage in stages) and ended(out):
+    if all(stage.complete for stage in stages) and parent_is_closed(plan.out):
         log.table(title, columns, [(s.name, s.verb, "skipped", 0.0) for s in stages])
         return 0
-    parent = start_parent(plan, out)
+    parent = start_parent(plan)
     rows = []
     status = "FAILED"
     try:
@@ -96,30 +111,21 @@ def run(plan: Mapping[str, Any], title: str, dry_run: bool = False) -> int:
         raise
     finally:
         if parent is not None:
-            finish_parent(parent, out, rows, status)
+            finish_parent(parent, plan.out, rows, status)
     log.table(title, columns, rows)
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A verb with its configuration, where that is noted, and whether it is still to be run."""
-
-    name: str
-    verb: str
-    config: Block
-    record: Path
-    made_of: str
-    complete: bool
-
-
-def look(out: Path, configs: Mapping[str, tuple[str, Block]]) -> list[Stage]:
-    """Returns the stages in order; one that is to be run makes all later ones run, too."""
+def stages_of(plan: Plan) -> list[Stage]:
+    """Returns the stages in order; those after an incomplete one are incomplete, too."""
     stages: list[Stage] = []
-    own = [str(out), *(target for _, config in configs.values() if (target := output(config)))]
+    own = [
+        str(plan.out),
+        *(target for _, config in plan.stages.values() if (target := output(config))),
+    ]
     made_of, complete = "", True
-    for name, (verb, config) in configs.items():
-        record = out / "stages" / f"{name}.json"
+    for name, (verb, config) in plan.stages.items():
+        record = plan.out / "stages" / f"{name}.json"
         made_of = value_fingerprint([made_of, verb, config.identity(), contents(config, own)])
         complete = complete and verb != "serve" and is_complete(record, made_of, config)
         stages.append(Stage(name, verb, config, record, made_of, complete))
@@ -127,7 +133,7 @@ def look(out: Path, configs: Mapping[str, tuple[str, Block]]) -> list[Stage]:
 
 
 def output(config: Block) -> str | None:
-    """Returns where a stage writes to, as the verb resolves it."""
+    """Returns the path that a stage writes, as the verb resolves it."""
     out = getattr(config, "out", None)
     return None if out is None else storage.resolve(out, getattr(config, "storage", None))
 
@@ -151,11 +157,13 @@ def run_stage(stage: Stage, parent: Tracker | None) -> tuple[int, Row]:
     return code, (stage.name, stage.verb, "done", seconds)
 
 
-def read_plan(file: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns the pipeline file with `a=value` arguments laid over it.
+def read_plan(file: str, overrides: Sequence[str]) -> Plan:
+    """Returns the plan of a file and `a=value` arguments.
 
-    Those for stages, `stages.NAME.a.b=value`, are kept by stage under `arguments`: the verb's
-    configuration knows how to read them.
+    Arguments for stages, `stages.NAME.a.b=value`, are read by the verb's configuration.
+
+    Raises:
+        ConfigError: anything wrong in any stage.
     """
     plan = read_yaml(file)
     stages = plan.get("stages")
@@ -188,13 +196,16 @@ def read_plan(file: str, overrides: Sequence[str]) -> dict[str, Any]:
             f"out = {plan['out']}: stages read each other's output: give a path that every node "
             "sees; single stages may write to a URI"
         )
-    return plan | {"arguments": arguments}
+    configs = {
+        name: prepare(name, stage, arguments[name], plan["out"]) for name, stage in stages.items()
+    }
+    return Plan(Path(plan["out"]), configs, plan | {"arguments": arguments})
 
 
 def prepare(
     name: str, stage: Mapping[str, Any], arguments: Sequence[str], out: str
 ) -> tuple[str, Block]:
-    """Returns a stage's verb and its checked configuration: all mistakes show before any work."""
+    """Returns a stage's verb and its checked configuration."""
     verb = stage.get("verb", name)
     module = importlib.import_module(f"raydist.commands.{verb}") if verb in tuple(VERBS) else None
     if not hasattr(module, "Config"):
@@ -210,7 +221,7 @@ def prepare(
 
 
 def fill(value: Any, out: str) -> Any:
-    """Puts the folder of the pipeline where `{out}` stands."""
+    """Replaces `{out}` in a value by the folder of the pipeline."""
     if isinstance(value, dict):
         return {key: fill(item, out) for key, item in value.items()}
     if isinstance(value, list):
@@ -219,7 +230,7 @@ def fill(value: Any, out: str) -> Any:
 
 
 def is_complete(record: Path, made_of: str, config: Block) -> bool:
-    """Whether a stage was finished by this configuration and its output is still there, whole."""
+    """Returns whether this configuration finished the stage and its output still exists."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -234,34 +245,34 @@ def is_complete(record: Path, made_of: str, config: Block) -> bool:
     return FileType.File in [each.type for each in found]  # a file, or a folder with its manifest
 
 
-def start_parent(plan: Mapping[str, Any], out: Path) -> Tracker | None:
-    """Begins the MLflow run that the stages' runs become children of, if the plan tracks."""
-    uri = resolve_uri(str(plan.get("tracking", "auto")), out)
+def start_parent(plan: Plan) -> Tracker | None:
+    """Starts the MLflow run that is the parent of the stages' runs, if the plan tracks."""
+    uri = resolve_uri(str(plan.settings.get("tracking", "auto")), plan.out)
     if uri is None:
         return None
-    mirror = Mirror(out / "stages")
-    mirror.params({"pipeline": plan})
-    name = str(plan.get("name", out.name))
-    return Tracker.start(out / "stages", uri=uri, name=name, resume=True)
+    mirror = Mirror(plan.out / "stages")
+    mirror.params({"pipeline": plan.settings})
+    name = str(plan.settings.get("name", plan.out.name))
+    return Tracker.start(plan.out / "stages", uri=uri, name=name, resume=True)
 
 
-def ended(out: Path) -> bool:
-    """Whether the pipeline's own run, if it has one, was ended and nothing is left to be sent."""
+def parent_is_closed(out: Path) -> bool:
+    """Returns whether the parent run, if there is one, ended with everything sent."""
     events = [record for record, _ in read_lines(out / "stages" / EVENTS)]
     return not events or events[-1].get("status") == "FINISHED"
 
 
 def tracked(config: Block, parent: Tracker | None) -> Block:
-    """Makes a stage's run a child of the pipeline's, where the verb tracks at all."""
+    """Returns a configuration whose run is a child of the pipeline's, if the verb tracks at all."""
     tracking = getattr(config, "tracking", None)
     if not isinstance(tracking, Tracking):
         return config
-    place = {"uri": "none"} if parent is None else {"uri": parent.uri, "parent": parent.run_id}
-    return config.model_copy(update={"tracking": tracking.model_copy(update=place)})
+    own = {"uri": "none"} if parent is None else {"uri": parent.uri, "parent": parent.run_id}
+    return config.model_copy(update={"tracking": tracking.model_copy(update=own)})
 
 
 def finish_parent(parent: Tracker, out: Path, rows: Sequence[Row], status: str) -> None:
-    """Ends the parent run with the times of the stages that were run."""
+    """Ends the parent run and logs the seconds of the stages that ran."""
     seconds = {f"seconds/{name}": each for name, _, state, each in rows if state == "done"}
     if seconds:
         Mirror(out / "stages", repair=False).metrics(0, seconds)

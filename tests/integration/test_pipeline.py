@@ -205,9 +205,7 @@ def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Pat
     documented = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
     assert documented is not None
     with_stage(tmp_path, **yaml.safe_load(documented[1]))
-    plan = pipeline.read_plan("plan.yaml", [])
-    configs = {name: pipeline.prepare(name, s, (), "out") for name, s in plan["stages"].items()}
-    served = pipeline.look(Path("out"), configs)[-1]
+    served = pipeline.stages_of(pipeline.read_plan("plan.yaml", []))[-1]
     served.record.write_text(json.dumps({"made_of": served.made_of}))  # as after a stop
     code, err = run("--dry-run")
     states = [word for word in err.split() if word in ("skip", "run")]
