@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from raydist.losses.parts import Distill
     from raydist.protocols import Reranker, Selective
     from raydist.records import Run
-    from raydist.serving.searcher import Searcher
+    from raydist.serving.search import Searcher
 
 
 def open_retriever(
@@ -93,7 +93,7 @@ def open_searcher(config: ServeConfig) -> Searcher:
     """Returns what searches the served index folders, with the texts of all that have some."""
     from pathlib import PurePath
 
-    from raydist.serving.searcher import Searcher
+    from raydist.serving.search import Searcher
 
     retrievers: dict[str, Selective] = {}
     stores = []

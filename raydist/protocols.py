@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from raydist.records import Query, Run
+    from raydist.records import Document, Query, Run
 
 
 @runtime_checkable
@@ -34,6 +34,14 @@ class Selective(Retriever, Protocol):
 
     def only(self, doc_ids: Sequence[str], /) -> Retriever:
         """Returns the same search among these documents; ids that are not here do not matter."""
+        ...
+
+
+class TextStore(Protocol):
+    """Texts by id."""
+
+    def get(self, doc_ids: Sequence[str], /) -> Sequence[Document | None]:
+        """Returns a document for each id, None where there is none."""
         ...
 
 

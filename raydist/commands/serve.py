@@ -41,8 +41,8 @@ def run(config: ServeConfig, flags: Flags) -> None:
         return
     stop = threading.Event()
     cluster.connect()
+    from raydist.serving.app import metrics_url, open_port, start
     from raydist.serving.keys import read_keys
-    from raydist.serving.running import metrics_url, open_port, start
 
     open_port(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
@@ -89,7 +89,7 @@ def _end(patience_s: float = 10.0) -> None:
 def _shut_down() -> None:
     import ray
 
-    from raydist.serving.running import stop
+    from raydist.serving.app import stop
 
     # A Ray of our own ends with everything in it; on a cluster only Serve is ours to stop.
     stop(serve_too=bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")))

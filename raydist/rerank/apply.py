@@ -8,29 +8,21 @@ permutation of what was scored, and the input is never changed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from raydist.errors import ConfigError, DataError
-from raydist.protocols import Reranker
-from raydist.records import Document, Query, Run
+from raydist.protocols import Reranker, TextStore
+from raydist.records import Query, Run
 
 Missing = Literal["error", "drop", "keep"]
-
-
-class Texts(Protocol):
-    """A document store: texts by id."""
-
-    def get(self, doc_ids: Sequence[str], /) -> Sequence[Document | None]:
-        """Returns a document for each id, None where there is none."""
-        ...
 
 
 def rerank(
     run: Run,
     reranker: Reranker,
-    store: Texts | Mapping[str, str],
+    store: TextStore | Mapping[str, str],
     queries: Sequence[Query] | Mapping[str, str],
     *,
     depth: int = 0,
@@ -120,7 +112,7 @@ def _batches(run: Run, size: int) -> Iterator[list[tuple[str, list[str]]]]:
 def _texts(
     query_id: str,
     doc_ids: Sequence[str],
-    store: Texts | Mapping[str, str],
+    store: TextStore | Mapping[str, str],
     queries: Mapping[str, str],
     missing: Missing,
 ) -> tuple[str, list[str], np.ndarray]:

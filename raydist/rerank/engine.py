@@ -1,29 +1,87 @@
-"""The scorer engine: many requests, one model, micro-batches under a token budget.
+"""The scorer engine: queries and their documents through one model, in shared micro-batches.
 
-A request is tokenised in threads, its equal documents once; its rows wait in a pool sorted by
-length. One thread forms micro-batches: the next request in fair order gives the seed (its longest
-row), and rows of nearly that length, of the next few requests, fill the batch up to the token
-budget. So a small request is not kept waiting by a large one, and little is padded.
+What is computed when is the micro-batcher's (`batcher.py`); here a query's documents become rows,
+equal ones once, and the rows' logits become scores.
 """
 
 from __future__ import annotations
 
-import atexit
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from raydist.rerank.pool import Pool, Unit
-from raydist.rerank.request import Request
-from raydist.rerank.rows import Options, Scorer, TooLong
-from raydist.rerank.scored import Scored, Stats
+from raydist.rerank.batcher import MicroBatcher, Times
+from raydist.rerank.rows import Encoded, Options, Row, Scorer, TooLong, sigmoid
 
-_Batch: TypeAlias = tuple[list[Unit[Request]], "Future[np.ndarray]"]
-_Tokenising: TypeAlias = list[tuple[Request, "Future[None]"]]
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The answer to one request of n documents.
+
+    Attributes:
+        scores: float64 [n], larger is better.
+        logits: float32 [n], the model's own numbers.
+        truncated: for each document whether a part of it or of the query was not read.
+        chunks: in how many pieces each document was read.
+        tokens: prompt tokens, shared prefixes counted once per row.
+        cached_prefix_tokens: how many of them were not computed again.
+        times: what it took.
+    """
+
+    scores: np.ndarray
+    logits: np.ndarray
+    truncated: list[bool]
+    chunks: list[int]
+    tokens: int
+    cached_prefix_tokens: int
+    times: Times
+
+
+@dataclass(slots=True)
+class _ScoreWork:
+    """One query with its documents."""
+
+    scorer: Scorer
+    query: str
+    documents: Sequence[str]
+    options: Options
+    positions: list[int] = field(default_factory=list)
+    """The i-th document is the `positions[i]`-th distinct one."""
+    encoded: Encoded = field(default_factory=lambda: Encoded([], []))
+
+    def encode(self) -> list[Row]:
+        """Returns the rows of the distinct documents."""
+        if not self.documents:
+            return []
+        numbers: dict[str, int] = {}
+        self.positions = [numbers.setdefault(text, len(numbers)) for text in self.documents]
+        try:
+            self.encoded = self.scorer.encode(self.query, list(numbers), self.options)
+        except TooLong as error:
+            first = [self.positions.index(number) for number in range(len(numbers))]
+            raise error.renumbered(first) from None
+        return [row for rows in self.encoded.rows for row in rows]
+
+    def answer(self, values: np.ndarray, times: Times) -> Scores:
+        """Returns the scores; a document in pieces has the best one's."""
+        encoded = self.encoded
+        if not encoded.rows:
+            return Scores(np.zeros(0), np.zeros(0, np.float32), [], [], 0, 0, times)
+        begins = np.cumsum([0, *map(len, encoded.rows[:-1])])
+        # NaN if one of the pieces is: it must not be outvoted.
+        logits = np.maximum.reduceat(values, begins)[self.positions]
+        shared = sum(len(row.prefix) for rows in encoded.rows for row in rows)
+        return Scores(
+            scores=sigmoid(logits) if self.scorer.sigmoid else logits.astype(np.float64),
+            logits=logits,
+            truncated=[encoded.truncated[p] for p in self.positions],
+            chunks=[len(encoded.rows[p]) for p in self.positions],
+            tokens=encoded.tokens,
+            cached_prefix_tokens=shared - len(encoded.rows[0][0].prefix),
+            times=times,
+        )
 
 
 class Engine:
@@ -31,8 +89,7 @@ class Engine:
 
     Args:
         scorer: the model.
-        batch_tokens: the most tokens of a micro-batch, padding and what rows read of prefixes
-            included (a single longer row goes alone).
+        batch_tokens: the most tokens of a micro-batch; see `MicroBatcher`.
         threads: how many threads tokenise.
         window: how many documents `score` has under way at once; more are sorted together.
     """
@@ -40,23 +97,12 @@ class Engine:
     def __init__(
         self, scorer: Scorer, *, batch_tokens: int = 16384, threads: int = 2, window: int = 4096
     ) -> None:
-        assert batch_tokens > 0 and threads > 0 and window > 0
+        assert window > 0
         self.scorer = scorer
-        self.batch_tokens = batch_tokens
         self.window = window
-        self.stats = Stats()
-        self._tokenisers = ThreadPoolExecutor(threads, thread_name_prefix="tokenise")
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="forward")
-        self._pool: Pool[Request] = Pool()
-        self._changed = threading.Condition()
-        self._tokenising = 0
-        self._closed = False
-        self._driver: threading.Thread | None = None
-
-    @property
-    def queued_tokens(self) -> int:
-        """Tokens of tokenised rows that wait for a batch."""
-        return self._pool.tokens
+        self.batcher = MicroBatcher(
+            scorer.forward, budget=batch_tokens, packed=scorer.packed, threads=threads
+        )
 
     def submit(
         self,
@@ -66,7 +112,7 @@ class Engine:
         *,
         deadline: float = float("inf"),
         patience_s: float = float("inf"),
-    ) -> Future[Scored]:
+    ) -> Future[Scores]:
         """Begins to score `documents`; cancel the future to drop what was not computed yet.
 
         Args:
@@ -79,17 +125,8 @@ class Engine:
         Raises:
             TooLong: (from the future) a document does not fit and truncation is "error".
         """
-        assert not self._closed, "the engine is closed"
-        request = Request.of(query, documents, options, deadline, patience_s)
-        if not documents:
-            return request.future
-        with self._changed:
-            self._tokenising += 1
-            self._start()
-        self._tokenisers.submit(self._tokenise, request).add_done_callback(
-            lambda done: self._tokenised(request, done)
-        )
-        return request.future
+        work = _ScoreWork(self.scorer, query, documents, options)
+        return self.batcher.submit(work, deadline=deadline, patience_s=patience_s)
 
     def score(
         self,
@@ -98,29 +135,17 @@ class Engine:
     ) -> list[list[float]]:
         """Returns one score per document, larger is better; lists may be ragged or empty.
 
-        Micro-batches go by `batch` alone, not by when a text was tokenised: the same work, done
-        again after a crash, gives the same bits.
+        The same list always forms the same micro-batches, so it always gives the same bits.
         """
-        assert not self._closed, "the engine is closed"
-        results: list[list[float]] = []
-        now: _Tokenising = []
-        for group in [*_groups(batch, self.window), []]:
-            # Tokenised while the group before it is computed.
-            made = [Request.of(query, documents, options) for query, documents in group]
-            coming = [(each, self._tokenisers.submit(self._encode, each)) for each in made]
-            results += self._compute(now)
-            now = coming
-        return results
+        groups = (
+            [_ScoreWork(self.scorer, query, documents, options) for query, documents in group]
+            for group in _windows(batch, self.window)
+        )
+        return [each.scores.tolist() for group in self.batcher.compute(groups) for each in group]
 
     def close(self) -> None:
         """Ends the threads after the requests under way are answered."""
-        atexit.unregister(self._leave)
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._tokenisers.shutdown(wait=True)
-        self._join()
-        self._device.shutdown(wait=True)
+        self.batcher.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -128,151 +153,8 @@ class Engine:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self) -> None:
-        """Starts the thread that there is while there is work: an idle engine can be collected."""
-        if self._driver is None:
-            self._driver = threading.Thread(target=self._drive, name="engine", daemon=True)
-            self._driver.start()
-            atexit.register(self._leave)
 
-    def _join(self) -> None:
-        driver = self._driver
-        if driver is not None:
-            driver.join()
-
-    def _leave(self) -> None:
-        """Ends the thread before the interpreter ends; what still waits is dropped.
-
-        Python cuts daemon threads off at its end, and one that is just then inside torch's
-        destructors takes the process down with it.
-        """
-        with self._changed:
-            self._closed = True
-            for owner in self._pool.owners():
-                self._pool.drop(owner)
-                owner.future.cancel()
-            self._changed.notify_all()
-        self._join()
-
-    def _compute(self, group: _Tokenising) -> list[list[float]]:
-        pool: Pool[Request] = Pool()
-        for request, task in group:
-            task.result()
-            if units := _units(request):
-                pool.add(request, units)
-        running: _Batch | None = None
-        while pool or running is not None:
-            units = pool.take(self.batch_tokens, packed=self.scorer.packed)
-            started = self._launch(units) if units else None
-            if running is not None:
-                self._settle(*running)
-                running[1].result()  # nothing more is computed after a failure
-            running = started
-        return [request.future.result().scores.tolist() for request, _ in group]
-
-    def _tokenise(self, request: Request) -> None:
-        self._encode(request)
-        if units := _units(request):
-            with self._changed:
-                self._pool.add(request, units)
-                self._changed.notify_all()
-
-    def _encode(self, request: Request) -> None:
-        if request.future.done():  # it has no documents, or is not wanted any more
-            return
-        begun = time.monotonic()
-        try:
-            request.encoded = self.scorer.encode(request.query, request.documents, request.options)
-        except TooLong as error:  # equal documents were encoded once
-            first = [request.place.index(number) for number in range(len(request.documents))]
-            raise error.placed(first) from None
-        request.ready = time.monotonic()
-        request.tokenize_s = request.ready - begun
-        request.waiting = sum(map(len, request.encoded.rows))
-        request.logits = [0.0] * request.waiting
-        with self._changed:
-            self.stats.requests += 1
-            self.stats.documents += len(request.place)
-            self.stats.tokenize_s += request.tokenize_s
-
-    def _tokenised(self, request: Request, task: Future[None]) -> None:
-        error = task.exception()
-        if error is not None and request.future.set_running_or_notify_cancel():
-            request.future.set_exception(error)
-        with self._changed:
-            self._tokenising -= 1
-            self._changed.notify_all()
-
-    def _drive(self) -> None:
-        """Forms micro-batches and runs them until nothing waits.
-
-        The next batch is formed while the present one is computed.
-        """
-        running: _Batch | None = None
-        while True:
-            units: list[Unit[Request]] = []
-            with self._changed:
-                while running is None and not self._pool:
-                    if not self._tokenising:
-                        self._driver = None
-                        if not self._closed:
-                            atexit.unregister(self._leave)
-                        return
-                    self._changed.wait()
-                for owner in self._pool.owners():
-                    late = owner.late
-                    if owner.future.done():
-                        self._pool.drop(owner)
-                    elif late is not None:
-                        self._pool.drop(owner)
-                        if owner.future.set_running_or_notify_cancel():
-                            owner.future.set_exception(late)
-                units = self._pool.take(self.batch_tokens, packed=self.scorer.packed)
-            try:
-                started = self._launch(units) if units else None
-            except RuntimeError:  # the interpreter ends: its executors take nothing any more
-                return
-            if running is not None:
-                self._settle(*running)
-            running = started
-
-    def _launch(self, units: list[Unit[Request]]) -> _Batch:
-        now = time.monotonic()
-        for unit in units:
-            unit.owner.started = unit.owner.started or now
-        lengths = [unit.length for unit in units]
-        with self._changed:
-            self.stats.batches += 1
-            self.stats.rows += len(units)
-            self.stats.tokens += sum(lengths)
-            self.stats.padded_tokens += (
-                sum(lengths) if self.scorer.packed else max(lengths) * len(lengths)
-            )
-        return units, self._device.submit(self.scorer.forward, [unit.row for unit in units])
-
-    def _settle(self, units: list[Unit[Request]], batch: Future[np.ndarray]) -> None:
-        begun = time.monotonic()
-        error = batch.exception()
-        self.stats.infer_s += time.monotonic() - begun
-        if error is not None:
-            for owner in {id(unit.owner): unit.owner for unit in units}.values():
-                if not owner.future.done() and owner.future.set_running_or_notify_cancel():
-                    owner.future.set_exception(error)
-            return
-        for unit, logit in zip(units, batch.result().tolist()):
-            owner = unit.owner
-            owner.logits[unit.number] = logit
-            owner.waiting -= 1
-            if not owner.waiting and not owner.future.done():
-                owner.finish(self.scorer.sigmoid)
-
-
-def _units(request: Request) -> list[Unit[Request]]:
-    rows = (row for rows in request.encoded.rows for row in rows)
-    return [Unit(len(row), row, request, number) for number, row in enumerate(rows)]
-
-
-def _groups(
+def _windows(
     batch: Sequence[tuple[str, Sequence[str]]], window: int
 ) -> Iterator[list[tuple[str, Sequence[str]]]]:
     """Yields consecutive requests, as many as have `window` documents together, or one."""

@@ -23,12 +23,12 @@ class TooLong(DataError):
         )
         self.field, self.tokens, self.room = field, tokens, room
 
-    def placed(self, places: Sequence[int]) -> TooLong:
-        """Returns the error of a document as one of a request that has it at `places[index]`."""
+    def renumbered(self, positions: Sequence[int]) -> TooLong:
+        """Returns the error of a request that has the document `index` at `positions[index]`."""
         _, opening, index = self.field.removesuffix("]").partition("documents[")
         if not opening:
             return self
-        return TooLong(f"documents[{places[int(index)]}]", self.tokens, self.room)
+        return TooLong(f"documents[{positions[int(index)]}]", self.tokens, self.room)
 
 
 @dataclass(frozen=True, slots=True)

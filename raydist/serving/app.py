@@ -10,9 +10,13 @@ postponed annotations in this file.
 
 import asyncio
 import contextlib
+import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
@@ -21,8 +25,16 @@ from ray.serve.handle import DeploymentHandle
 
 from raydist.config.reranker import Bm25Reranking
 from raydist.config.serve import ServeConfig
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, JobError
 from raydist.evaluation.tracking import resolve_uri
+from raydist.serving.backend import (
+    EmbedAnswer,
+    EmbedCall,
+    ScoreAnswer,
+    ScoreCall,
+    SearchAnswer,
+    SearchCall,
+)
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.frame import open_log
 from raydist.serving.http import make_app
@@ -32,6 +44,7 @@ from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
 
+_NAME = "raydist"
 _CONNECTIONS = 10_000
 """Requests that an ingress may hold; the few that Serve refuses beyond them get its plain 429."""
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
@@ -40,31 +53,34 @@ _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 class _Handles:
     """The service's backend behind Ray Serve's handles."""
 
-    def __init__(self, handles: dict[str, DeploymentHandle], index: DeploymentHandle | None):
-        self._handles = handles
+    def __init__(self, models: Mapping[str, DeploymentHandle], index: DeploymentHandle | None):
+        self._models = models
         self._index = index
 
-    async def score(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        return await _call(self._handles[model].score, request)
+    async def score(self, model: str, call: ScoreCall) -> ScoreAnswer:
+        answer: ScoreAnswer = await _remote(self._models[model].score, call)
+        return answer
 
-    async def embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        return await _call(self._handles[model].embed, request)
+    async def embed(self, model: str, call: EmbedCall) -> EmbedAnswer:
+        answer: EmbedAnswer = await _remote(self._models[model].embed, call)
+        return answer
 
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def search(self, call: SearchCall) -> SearchAnswer:
         assert self._index is not None
-        return await _call(self._index.search, request)
+        answer: SearchAnswer = await _remote(self._index.search, call)
+        return answer
 
     async def check(self, model: str) -> None:
-        handle = self._handles.get(model, self._index)
+        handle = self._models.get(model, self._index)
         assert handle is not None
-        await _call(handle.check)
+        await _remote(handle.check)
 
 
-async def _call(method: Any, *arguments: Any) -> dict[str, Any]:
+async def _remote(method: Any, *arguments: Any) -> Any:
     """Calls a replica; a full queue is a 429, a failure of its code a 500, its loss a 503."""
     response = method.remote(*arguments)
     try:
-        answer: dict[str, Any] = await response
+        answer = await response
     except asyncio.CancelledError:
         response.cancel()  # the client went away, or the deadline passed
         raise
@@ -77,9 +93,8 @@ async def _call(method: Any, *arguments: Any) -> dict[str, Any]:
         raise ServiceError(500, message, "model_failed") from error
     except (RayError, RayServeException) as error:
         raise not_ready(f"a replica was lost ({type(error).__name__}); try again") from None
-    if "failed" in answer:
-        status, message, code, param, headers = answer["failed"]
-        raise ServiceError(status, message, code, param=param, headers=headers)
+    if isinstance(answer, ServiceError):
+        raise answer
     return answer
 
 
@@ -102,7 +117,7 @@ class Ingress:
             kinds["index"] = "index"
         self._handles = handles
         self._share = config.replicas.min / config.replicas.ingresses
-        self._asking: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self.service = Service(
             _Handles(handles, index),
             kinds,
@@ -114,10 +129,10 @@ class Ingress:
 
     async def check_health(self) -> None:
         """Asks the replicas, once they are there, how fast they are: admission goes by it."""
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+        if self._measuring is None:
+            self._measuring = asyncio.create_task(self._measure())
 
-    async def _ask(self) -> None:
+    async def _measure(self) -> None:
         for model, handle in self._handles.items():
             with contextlib.suppress(RayError, RayServeException):
                 state = await handle.state.remote()
@@ -220,3 +235,46 @@ def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
         logging_config=_QUIET,
         **options,
     )(kind)
+
+
+def open_port(config: ServeConfig) -> None:
+    """Starts Serve's proxy; raises ConfigError where keys are needed and there are none."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    build(config)  # checks
+    serve.start(http_options={"host": config.host, "port": config.port})
+
+
+def start(config: ServeConfig) -> None:
+    """Runs the application; returns when it is ready.
+
+    Raises:
+        JobError: it does not start; says what a replica said last.
+    """
+    try:
+        serve.run(build(config), name=_NAME, route_prefix="/", blocking=False)
+    except RuntimeError as error:
+        raise JobError(f"the service did not start: {_last_error() or error}") from None
+
+
+def _last_error() -> str:
+    """Returns the last error that a replica met when it started, empty if none is known."""
+    application = serve.status().applications.get(_NAME)
+    for status in application.deployments.values() if application else ():
+        errors = re.findall(r"^(?:[\w.]+\.)?\w+Error: .*$", status.message, re.M)
+        if errors:
+            return str(errors[-1]).removeprefix("raydist.errors.")
+    return ""
+
+
+def metrics_url() -> str:
+    """Returns where Prometheus finds this node's metrics."""
+    node_id = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == node_id)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def stop(*, serve_too: bool) -> None:
+    """Lets running requests end, then stops the application, and Serve if asked to."""
+    serve.delete(_NAME)
+    if serve_too:
+        serve.shutdown()

@@ -1,30 +1,155 @@
-"""What the service's routes need from outside: something that computes, somewhere for numbers.
+"""What the routes ask of the models: calls, answers, and who carries them.
 
-The backend is in this process for tests and notebooks, behind Ray Serve's handles in `app.py`.
+Calls and answers travel between processes. The backend is in this process for tests and notebooks,
+behind Ray Serve's handles in `app.py`.
+
+Shapes: n texts, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from raydist.records import Document
+from raydist.rerank.rows import Truncation
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an answer took: tokens that were read, and milliseconds by stage."""
+
+    tokens: int = 0
+    cached_prefix_tokens: int = 0
+    queue_ms: float = 0.0
+    tokenize_ms: float = 0.0
+    infer_ms: float = 0.0
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds by the stage's name."""
+        return {"queue": self.queue_ms, "tokenize": self.tokenize_ms, "infer": self.infer_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreOptions:
+    """How a request wants its documents scored; None and 0 leave it to the server.
+
+    Attributes:
+        truncation: what happens to a document that does not fit.
+        max_tokens_per_doc: documents are cut to so many tokens first.
+        instruction: the task of a reranker that follows instructions.
+        raw_scores: whether scores are the model's logits.
+    """
+
+    truncation: Truncation | None = None
+    max_tokens_per_doc: int = 0
+    instruction: str | None = None
+    raw_scores: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCall:
+    """One query and its documents.
+
+    Attributes:
+        query: the query's text.
+        documents: texts.
+        options: how they are scored.
+        timeout_s: seconds after which the answer is of no use.
+        patience_s: seconds that it may wait for its first batch.
+    """
+
+    query: str
+    documents: Sequence[str]
+    options: ScoreOptions = field(default_factory=ScoreOptions)
+    timeout_s: float = 60.0
+    patience_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreAnswer:
+    """One score per document, and what was done to each.
+
+    Attributes:
+        scores: larger is better.
+        truncated: whether a part of the document or of the query was not read.
+        chunks: in how many pieces the document was read.
+        cost: what it took.
+        warnings: what was done otherwise than asked.
+        version: the model's.
+    """
+
+    scores: Sequence[float] = ()
+    truncated: Sequence[bool] = ()
+    chunks: Sequence[int] = ()
+    cost: Cost = field(default_factory=Cost)
+    warnings: Sequence[str] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedCall:
+    """Texts to embed; `dimensions` keeps the first so many, 0 all."""
+
+    texts: Sequence[str]
+    role: Literal["query", "document"]
+    dimensions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedAnswer:
+    """Float32 vectors [n, D] of the texts, and what they took (tokens are an estimate)."""
+
+    vectors_nD: np.ndarray
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCall:
+    """A query, how many documents each retriever gives, and the only ones that may be found."""
+
+    query: str
+    depth: int
+    ids: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A document with the score of each stage that saw it; None where no store has its text."""
+
+    doc_id: str
+    scores: Mapping[str, float]
+    document: Document | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """Hits, best first, and the milliseconds of each stage."""
+
+    hits: Sequence[Hit]
+    timings_ms: Mapping[str, float]
 
 
 class Backend(Protocol):
-    """What computes."""
+    """What computes. Methods raise ServiceError."""
 
-    async def score(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedReranker.score`."""
+    async def score(self, model: str, call: ScoreCall, /) -> ScoreAnswer:
+        """Scores documents with a reranker."""
         ...
 
-    async def embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedEmbedder.embed`."""
+    async def embed(self, model: str, call: EmbedCall, /) -> EmbedAnswer:
+        """Embeds texts."""
         ...
 
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns `hits` (id, scores, title, text, contents) best first and `timings_ms`."""
+    async def search(self, call: SearchCall, /) -> SearchAnswer:
+        """Searches the index."""
         ...
 
-    async def check(self, model: str) -> None:
+    async def check(self, model: str, /) -> None:
         """Raises if the model, or the index, does not work."""
         ...
 
@@ -36,10 +161,10 @@ class Metrics(Protocol):
         """Counts a request."""
         ...
 
-    def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
+    def computed(self, model: str, cost: Cost, documents: int) -> None:
         """Counts what a scoring or an embedding took."""
         ...
 
     def under_way(self, requests: int, tokens: int) -> None:
-        """Shows the work that was let in."""
+        """Shows the work that was admitted."""
         ...

@@ -39,7 +39,11 @@ class Limits:
     deadline_s: float = 60.0
 
     def check(
-        self, query: str, documents: Sequence[str], field: str = "documents", asked: str = "query"
+        self,
+        query: str,
+        documents: Sequence[str],
+        field: str = "documents",
+        query_field: str = "query",
     ) -> int:
         """Returns the estimated tokens of a request; raises ServiceError 413 if it is too large."""
         if len(documents) > self.max_documents:
@@ -52,9 +56,9 @@ class Limits:
         if len(query) > self.max_query_chars:
             raise ServiceError(
                 413,
-                f"{asked} has {len(query)} characters, the most is {self.max_query_chars}",
+                f"{query_field} has {len(query)} characters, the most is {self.max_query_chars}",
                 "query_too_long",
-                param=asked,
+                param=query_field,
             )
         for place, text in enumerate(documents):
             if len(text) > self.max_text_chars:

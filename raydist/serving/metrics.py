@@ -5,16 +5,12 @@ Names begin with `raydist_` there (Ray adds `ray_` before it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from raydist.rerank.scored import Stats
-
-if TYPE_CHECKING:
-    from raydist.rerank.engine import Engine
+from raydist.rerank.batcher import MicroBatcher, Stats
+from raydist.serving.backend import Cost
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]
 _SIZES = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0]
@@ -54,24 +50,25 @@ class RayMetrics:
         self._requests.inc(1, {"route": route, "status": str(status)})
         self._seconds.observe(max(seconds, 1e-9), {"route": route})
 
-    def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None:
+    def computed(self, model: str, cost: Cost, documents: int) -> None:
         """Counts what a scoring or an embedding took."""
         tags = {"model": model}
+        timings_ms = cost.timings_ms
         for stage, histogram in self._stages.items():
-            histogram.observe(max(answer["timings_ms"][stage] / 1000, 1e-9), tags)
-        self._tokens.observe(max(answer["tokens"], 1), tags)
+            histogram.observe(max(timings_ms[stage] / 1000, 1e-9), tags)
+        self._tokens.observe(max(cost.tokens, 1), tags)
         self._pairs.inc(documents, tags)
-        if answer["cached_prefix_tokens"]:
-            self._cached.inc(answer["cached_prefix_tokens"], tags)
+        if cost.cached_prefix_tokens:
+            self._cached.inc(cost.cached_prefix_tokens, tags)
 
     def under_way(self, requests: int, tokens: int) -> None:
-        """Shows the work that was let in."""
+        """Shows the work that was admitted."""
         self._open.set(requests)
         self._admitted.set(tokens)
 
 
-class EngineMetrics:
-    """What the engine of one replica computed, and what waits in it.
+class BatcherMetrics:
+    """What the batcher of one replica computed, and what waits in it.
 
     Args:
         model: the served name.
@@ -88,17 +85,17 @@ class EngineMetrics:
             ),
         }
         self._queued = Gauge("raydist_queued_tokens", "Tokens waiting for a batch", tag_keys=keys)
-        self._engine: Engine | None = None
-        self._seen = Stats()
+        self._batcher: MicroBatcher | None = None
+        self._counted = Stats()
 
-    def look(self, engine: Engine) -> None:
-        """Counts what was done since the last look; a newer model's engine begins at nothing."""
-        if engine is not self._engine:
-            self._engine, self._seen = engine, Stats()
-        now = replace(engine.stats)
+    def update(self, batcher: MicroBatcher) -> None:
+        """Counts the work since the last update; a newer model's batcher begins at nothing."""
+        if batcher is not self._batcher:
+            self._batcher, self._counted = batcher, Stats()
+        stats = replace(batcher.stats)
         for name, counter in self._counters.items():
-            more = getattr(now, name) - getattr(self._seen, name)
+            more = getattr(stats, name) - getattr(self._counted, name)
             if more:
                 counter.inc(more, self._tags)
-        self._seen = now
-        self._queued.set(engine.queued_tokens, self._tags)
+        self._counted = stats
+        self._queued.set(batcher.queued_tokens, self._tags)

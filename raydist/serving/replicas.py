@@ -1,158 +1,396 @@
 """What runs in a replica: a reranker, an encoder, or an index; each in a process of its own.
 
-An expected failure is returned as `failed` instead of being raised: Serve would log its traceback
-and wrap it.
+An expected error is returned instead of being raised: Serve would log its traceback and wrap it.
+
+Shapes: n texts, D dimensions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TypeVar
+
+import numpy as np
 
 from raydist.build import build_reranker
 from raydist.config.model import EncoderSource
 from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig, settled
 from raydist.config.serve import ServeConfig
-from raydist.serving.errors import ServiceError
+from raydist.errors import ConfigError
+from raydist.protocols import Encoder, Reranker
+from raydist.rerank.batcher import DeadlinePassed, MicroBatcher, NotBegun, Times
+from raydist.rerank.engine import Engine
+from raydist.rerank.rows import Options, TooLong
+from raydist.serving.admission import estimate_tokens
+from raydist.serving.backend import (
+    Cost,
+    EmbedAnswer,
+    EmbedCall,
+    ScoreAnswer,
+    ScoreCall,
+    SearchAnswer,
+    SearchCall,
+)
+from raydist.serving.errors import ServiceError, deadline, not_ready
 from raydist.serving.frame import open_log
-from raydist.serving.metrics import EngineMetrics
-from raydist.serving.reload import Following, Place, locate
-from raydist.serving.served import ServedEmbedder, ServedReranker
+from raydist.serving.metrics import BatcherMetrics
+from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
+
+A = TypeVar("A")
+_QUERY = "what causes rain?"
+_TEXTS = ["Rain falls from clouds.", "Bread is baked in an oven."]
+_WARMUP = [f"{i} {' '.join(_TEXTS * 5)}" for i in range(8)]
 
 
-def _place(config: ServedRerankerConfig, registry: str) -> Place:
-    return Place("") if isinstance(config, Bm25Reranking) else locate(config.model, registry)
+class RerankerModel:
+    """One reranker, many requests at once.
+
+    Those with a scorer engine share its micro-batches; BM25, which has no model, scores one request
+    after another in a thread of its own.
+    """
+
+    def __init__(self, reranker: Reranker) -> None:
+        self.reranker = reranker
+        self.engine: Engine | None = getattr(reranker, "engine", None)
+        self._options: Options = getattr(reranker, "options", Options())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
+
+    async def score(self, call: ScoreCall) -> ScoreAnswer:
+        """Returns scores and what they took.
+
+        Raises:
+            ServiceError: 422 a document does not fit or an instruction is not understood, 503 it
+                was not begun in time, 504 the deadline passed, 500 a score is not a number.
+        """
+        if self.engine is None:
+            answer = await self._score_plainly(call)
+        else:
+            answer = await self._score_in_batches(self.engine, call)
+        if not all(map(math.isfinite, answer.scores)):
+            raise ServiceError(500, "the model gave a score that is not a number", "bad_score")
+        return answer
+
+    async def check(self) -> None:
+        """Scores a known pair; raises ServiceError if that does not work."""
+        answer = await self.score(ScoreCall(_QUERY, _TEXTS, timeout_s=30.0, patience_s=30.0))
+        if len(answer.scores) != 2:
+            raise not_ready("the model does not score a known pair")
+
+    def warm(self) -> float:
+        """Scores some texts twice, so that no request pays for the first time.
+
+        Returns the speed of the second time, in estimated tokens per second.
+        """
+        for _ in range(2):
+            begun = time.monotonic()
+            self.reranker.score([(_QUERY, _WARMUP)])
+        return estimate_tokens(_QUERY, _WARMUP) / max(time.monotonic() - begun, 1e-4)
+
+    def close(self) -> None:
+        """Ends the threads after the requests under way are answered."""
+        if self.engine is not None:
+            self.engine.close()
+        self._thread.shutdown()
+
+    async def _score_in_batches(self, engine: Engine, call: ScoreCall) -> ScoreAnswer:
+        options = Options(
+            truncation=call.options.truncation or self._options.truncation,
+            max_tokens_per_document=call.options.max_tokens_per_doc,
+            instruction=call.options.instruction,
+        )
+        future = engine.submit(
+            call.query,
+            call.documents,
+            options,
+            deadline=time.monotonic() + call.timeout_s,
+            patience_s=call.patience_s,
+        )
+        try:
+            # Cancelling the waiting task cancels the future: its rows are not computed.
+            result = await asyncio.wrap_future(future)
+        except TooLong as error:
+            raise ServiceError(422, str(error), "document_too_long", param=error.field) from None
+        except ConfigError as error:
+            raise ServiceError(422, str(error), "unsupported", param="instruction") from None
+        except NotBegun:
+            message = "the model is slower than a moment ago; try again"
+            # As long as those before it will take.
+            raise not_ready(message, call.patience_s) from None
+        except DeadlinePassed:
+            raise deadline(call.timeout_s) from None
+        scores = result.logits if call.options.raw_scores else result.scores
+        return ScoreAnswer(
+            scores=scores.tolist(),
+            truncated=result.truncated,
+            chunks=result.chunks,
+            cost=_cost(result.times, result.tokens, result.cached_prefix_tokens),
+        )
+
+    async def _score_plainly(self, call: ScoreCall) -> ScoreAnswer:
+        if call.options.instruction:
+            message = "this reranker takes no instruction"
+            raise ServiceError(422, message, "unsupported", param="instruction")
+        warnings = []
+        if call.options.max_tokens_per_doc:
+            warnings.append("max_tokens_per_doc is ignored: this reranker reads whole documents")
+        arrived = time.monotonic()
+
+        def work() -> tuple[list[float], Times]:
+            started = time.monotonic()
+            (scores,) = self.reranker.score([(call.query, call.documents)])
+            return scores, Times(started - arrived, 0.0, time.monotonic() - started)
+
+        loop = asyncio.get_running_loop()
+        scores, times = await loop.run_in_executor(self._thread, work)
+        return ScoreAnswer(
+            scores=scores,
+            truncated=[False] * len(call.documents),
+            chunks=[1] * len(call.documents),
+            cost=_cost(times, sum(text.count(" ") + 1 for text in call.documents)),
+            warnings=warnings,
+        )
 
 
-def _reranker(config: ServedRerankerConfig, place: Place) -> ServedReranker:
-    return ServedReranker(build_reranker(settled(config, place.model)))
+@dataclass(frozen=True, slots=True)
+class _TextRow:
+    """A text to embed; it costs its characters."""
+
+    text: str
+    role: str
+    prefix: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.text) + 8
 
 
-def _embedder(config: EncoderSource, place: Place) -> ServedEmbedder:
-    from raydist.models.biencoder import BiEncoder
-    from raydist.models.encode import default_max_tokens
+@dataclass(frozen=True, slots=True)
+class _EmbedWork:
+    """A request's texts, as the batcher sees them."""
 
-    model = BiEncoder.load(place.model, **config.arguments())
-    return ServedEmbedder(model, round_chars=8 * default_max_tokens(model))
+    call: EmbedCall
+
+    def encode(self) -> list[_TextRow]:
+        """Returns the texts; the encoder tokenises them itself."""
+        return [_TextRow(text, self.call.role) for text in self.call.texts]
+
+    def answer(self, values: np.ndarray, times: Times) -> EmbedAnswer:
+        """Returns the vectors."""
+        tokens = sum(len(text) // 4 + 2 for text in self.call.texts)
+        return EmbedAnswer(values, _cost(times, tokens))
 
 
-def _failure(error: ServiceError) -> dict[str, Any]:
-    parts = (error.status, error.message, error.code, error.param, error.headers)
-    return {"failed": parts}
+class EmbedderModel:
+    """One encoder; the texts of all requests share its batches.
+
+    Args:
+        encoder: the model.
+        batch_chars: characters of a batch; a longer text is encoded alone.
+    """
+
+    def __init__(self, encoder: Encoder, *, batch_chars: int = 8192) -> None:
+        self.encoder = encoder
+        self.batcher = MicroBatcher(self._forward, budget=batch_chars, packed=True)
+        self._dimension = 0  # unknown until something was encoded
+
+    async def embed(self, call: EmbedCall) -> EmbedAnswer:
+        """Returns float32 vectors, and what they took.
+
+        Raises:
+            ServiceError: 422 the model has fewer dimensions, 500 a vector is not finite.
+        """
+        self._check_dimensions(call)
+        # Cancelling the waiting task cancels the future: its texts are not encoded.
+        answer = await asyncio.wrap_future(self.batcher.submit(_EmbedWork(call)))
+        vectors_nD = answer.vectors_nD
+        self._dimension = vectors_nD.shape[1]
+        self._check_dimensions(call)
+        if call.dimensions:
+            vectors_nD = vectors_nD[:, : call.dimensions]
+            norms = np.linalg.norm(vectors_nD, axis=1, keepdims=True)
+            vectors_nD = vectors_nD / np.maximum(norms, 1e-12)
+        if not np.isfinite(vectors_nD).all():
+            raise ServiceError(500, "the model gave a vector that is not finite", "bad_vector")
+        return EmbedAnswer(np.ascontiguousarray(vectors_nD, np.float32), answer.cost)
+
+    async def check(self) -> None:
+        """Embeds a known text."""
+        await self.embed(EmbedCall([_QUERY], "query"))
+
+    def warm(self) -> float:
+        """Does as `RerankerModel.warm`."""
+        for _ in range(2):
+            begun = time.monotonic()
+            self._dimension = self.encoder.encode_documents(_WARMUP).shape[1]
+        return estimate_tokens("", _WARMUP) / max(time.monotonic() - begun, 1e-4)
+
+    def close(self) -> None:
+        """Ends the threads after the requests under way are answered."""
+        self.batcher.close()
+
+    def _forward(self, rows: Sequence[_TextRow]) -> np.ndarray:
+        """Returns the vectors [n, D] of texts of one role or of both."""
+        parts, order = [], []
+        for role, encode in (
+            ("query", self.encoder.encode_queries),
+            ("document", self.encoder.encode_documents),
+        ):
+            numbers = [number for number, row in enumerate(rows) if row.role == role]
+            if numbers:
+                parts.append(encode([rows[number].text for number in numbers]))
+                order += numbers
+        return np.concatenate(parts)[np.argsort(order)]
+
+    def _check_dimensions(self, call: EmbedCall) -> None:
+        if 0 < self._dimension < call.dimensions:
+            raise ServiceError(
+                422,
+                f"dimensions={call.dimensions}: the model gives {self._dimension}",
+                "too_many_dimensions",
+                param="dimensions",
+            )
 
 
 class Scorer:
-    """One reranker in one process."""
+    """The deployment of a reranker."""
 
     def __init__(self, config: ServeConfig, name: str) -> None:
         open_log(config.access_log)
-        chosen = config.scorers()[name]
-        self._following = Following(
+        reranker = config.scorers()[name]
+        self._watcher = ModelWatcher(
             name,
-            partial(_place, chosen, config.registry),
-            partial(_reranker, chosen),
-            check=ServedReranker.check,
-            retire=ServedReranker.close,
+            partial(_reranker_version, reranker, config.registry),
+            partial(_load_reranker, reranker),
+            check=RerankerModel.check,
+            retire=RerankerModel.close,
             every_s=config.reload_s,
         )
-        self._metrics = EngineMetrics(name)
-        self._speed = self._following.model.warm()
+        self._metrics = BatcherMetrics(name)
+        self._speed = self._watcher.model.warm()
 
-    async def score(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedReranker.score`; a failure is returned as `failed`."""
-        version, served = self._following.at.version, self._following.model
-        try:
-            return {**await served.score(request), "version": version}
-        except ServiceError as error:
-            return _failure(error)
+    async def score(self, call: ScoreCall) -> ScoreAnswer | ServiceError:
+        """Scores with the present model."""
+        version, model = self._watcher.version.name, self._watcher.model
+        answer = await _returned(model.score(call))
+        if isinstance(answer, ServiceError):
+            return answer
+        return replace(answer, version=version)
 
-    async def check(self) -> dict[str, Any]:
+    async def check(self) -> ServiceError | None:
         """Scores a known pair."""
-        try:
-            await self._following.model.check()
-        except ServiceError as error:
-            return _failure(error)
-        return {}
+        return await _returned(self._watcher.model.check())
 
     async def check_health(self) -> None:
         """Tells Serve to replace this replica where the model does not work; shows its work."""
-        self._following.start()
-        if (engine := self._following.model.engine) is not None:
-            self._metrics.look(engine)
-        await self._following.model.check()
+        self._watcher.start()
+        if (engine := self._watcher.model.engine) is not None:
+            self._metrics.update(engine.batcher)
+        await self._watcher.model.check()
 
     async def state(self) -> dict[str, int]:
         """Returns the replica's process id, the tokens that wait in it, and tokens per second."""
-        engine = self._following.model.engine
-        queued = engine.queued_tokens if engine else 0
+        engine = self._watcher.model.engine
+        queued = engine.batcher.queued_tokens if engine else 0
         return {"pid": os.getpid(), "queued_tokens": queued, "tokens_per_s": int(self._speed)}
 
 
 class Embedder:
-    """One encoder in one process."""
+    """The deployment of an encoder."""
 
     def __init__(self, config: ServeConfig) -> None:
         open_log(config.access_log)
         assert config.embedder is not None
-        self._following = Following(
+        self._watcher = ModelWatcher(
             config.models()[-1],
             partial(locate, config.embedder.path, config.registry),
-            partial(_embedder, config.embedder),
-            check=ServedEmbedder.check,
-            retire=ServedEmbedder.close,
+            partial(_load_embedder, config.embedder),
+            check=EmbedderModel.check,
+            retire=EmbedderModel.close,
             every_s=config.reload_s,
         )
-        self._speed = self._following.model.warm()
+        self._speed = self._watcher.model.warm()
 
-    async def embed(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See `ServedEmbedder.embed`; a failure is returned as `failed`."""
-        try:
-            return await self._following.model.embed(request)
-        except ServiceError as error:
-            return _failure(error)
+    async def embed(self, call: EmbedCall) -> EmbedAnswer | ServiceError:
+        """Embeds with the present model."""
+        return await _returned(self._watcher.model.embed(call))
+
+    async def check(self) -> ServiceError | None:
+        """Embeds a known text."""
+        return await _returned(self._watcher.model.check())
+
+    async def check_health(self) -> None:
+        """Tells Serve to replace this replica where the model does not work."""
+        self._watcher.start()
+        await self._watcher.model.check()
 
     async def state(self) -> dict[str, int]:
         """Returns the replica's process id and tokens per second."""
         return {"pid": os.getpid(), "tokens_per_s": int(self._speed)}
 
-    async def check(self) -> dict[str, Any]:
-        """Embeds a known text."""
-        await self._following.model.check()
-        return {}
-
-    async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work."""
-        self._following.start()
-        await self._following.model.check()
-
 
 class Index:
-    """The index folders in one process."""
+    """The deployment of the index folders."""
 
     def __init__(self, config: ServeConfig) -> None:
         from raydist.build import open_searcher
 
         self.searcher = open_searcher(config)
-        # Of its own, so that a question for its health does not wait behind searches.
+        # Of its own, so that a health check does not wait behind searches.
         self._threads = ThreadPoolExecutor(max(1, round(config.replicas.cpus)), "search")
-        self._look()  # compiles before the first request
+        self._probe()  # compiles before the first request
 
-    def _look(self) -> None:
-        self.searcher.search("a query that works", 1)
+    async def search(self, call: SearchCall) -> SearchAnswer:
+        """Returns hits and milliseconds per stage."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.searcher.search, call)
 
-    async def check(self) -> dict[str, Any]:
+    async def check(self) -> None:
         """Searches once."""
-        await asyncio.to_thread(self._look)
-        return {}
+        await asyncio.to_thread(self._probe)
 
     async def check_health(self) -> None:
         """Tells Serve to replace this replica where the index cannot be searched."""
-        await asyncio.to_thread(self._look)
+        await asyncio.to_thread(self._probe)
 
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Returns hits and milliseconds per stage."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.searcher.answer, request)
+    def _probe(self) -> None:
+        self.searcher.search(SearchCall("a query that works", 1))
+
+
+async def _returned(work: Awaitable[A]) -> A | ServiceError:
+    """Returns an answer or the expected error."""
+    try:
+        return await work
+    except ServiceError as error:
+        return error
+
+
+def _reranker_version(reranker: ServedRerankerConfig, registry: str) -> ModelVersion:
+    if isinstance(reranker, Bm25Reranking):
+        return ModelVersion("")
+    return locate(reranker.model, registry)
+
+
+def _load_reranker(reranker: ServedRerankerConfig, version: ModelVersion) -> RerankerModel:
+    return RerankerModel(build_reranker(settled(reranker, version.model)))
+
+
+def _load_embedder(embedder: EncoderSource, version: ModelVersion) -> EmbedderModel:
+    from raydist.models.biencoder import BiEncoder
+    from raydist.models.encode import default_max_tokens
+
+    model = BiEncoder.load(version.model, **embedder.arguments())
+    return EmbedderModel(model, batch_chars=8 * default_max_tokens(model))
+
+
+def _cost(times: Times, tokens: int, cached_prefix_tokens: int = 0) -> Cost:
+    queue, tokenize, infer = (
+        round(max(seconds, 0.0) * 1000, 3)
+        for seconds in (times.queue_s, times.tokenize_s, times.infer_s)
+    )
+    return Cost(tokens, cached_prefix_tokens, queue, tokenize, infer)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raydist.rerank.batcher import DeadlinePassed, NotBegun
 from raydist.rerank.engine import Engine
-from raydist.rerank.pool import Pool, Unit
-from raydist.rerank.request import DeadlinePassed, NotBegun
+from raydist.rerank.queue import FairQueue, Unit
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit, sigmoid
 
 
@@ -212,7 +212,7 @@ from raydist.rerank.engine import Engine
 
 engine = Engine(Letters(wait=0.02), batch_tokens=10)
 # Registered before the engine's own, so called after it; a failure there would not show.
-alive = lambda: any(thread.name == "engine" for thread in threading.enumerate())
+alive = lambda: any(thread.name == "batcher" for thread in threading.enumerate())
 atexit.register(lambda: os._exit(3) if alive() else None)
 engine.score([("q", ["abc", "de"])])
 if WAITING:
@@ -233,7 +233,7 @@ def test_an_engine_that_is_idle_is_let_go_and_begins_again_when_asked() -> None:
     for _ in range(3):
         assert engine.score([("q", ["ab", "c"])]) == [[wanted("ab"), wanted("c")]]
         deadline = time.monotonic() + 10
-        while engine._driver is not None:
+        while engine.batcher._driver is not None:
             assert time.monotonic() < deadline
             time.sleep(0.001)
     gone = weakref.ref(engine)
@@ -250,8 +250,8 @@ def test_statistics_count_padding() -> None:
         future = engine.submit("q", ["a" * 10, "b" * 5])
         scorer.gate.set()
         future.result()
-        assert (engine.stats.tokens, engine.stats.padded_tokens) == (15, 20)
-        assert engine.stats.padding_waste == pytest.approx(0.25)
+        stats = engine.batcher.stats
+        assert (stats.batches, stats.tokens, stats.padded_tokens) == (1, 15, 20)
 
 
 @settings(max_examples=100, deadline=None)
@@ -269,7 +269,7 @@ def test_the_pool_gives_every_unit_once(
     packed: bool,
     dropped: int,
 ) -> None:
-    pool: Pool[str] = Pool()
+    pool: FairQueue[str] = FairQueue()
     units: list[Unit[str]] = []
     for number, lengths in enumerate(owners):
         mine = [
@@ -301,7 +301,7 @@ def test_the_pool_gives_every_unit_once(
 
 def test_a_padded_batch_has_room_for_its_prefixes_and_mixes_no_long_with_short_ones() -> None:
     """Rows of a padded batch all hold a prefix as long as the longest one."""
-    pool: Pool[str] = Pool()
+    pool: FairQueue[str] = FairQueue()
     for owner, prefix, count in (("short", 90, 100), ("like", 110, 100), ("long", 7000, 10)):
         rows = [Row(range(50), prefix=(len(owner),) * prefix) for _ in range(count)]
         pool.add(owner, [Unit(50, row, owner, place) for place, row in enumerate(rows)])
@@ -344,8 +344,8 @@ def test_waiting_for_a_tokeniser_is_waiting_too() -> None:
     with Engine(Slow(), threads=1) as engine:
         futures = [engine.submit("q", [text]) for text in ("a", "b")]
         first, second = (future.result() for future in futures)
-    assert second.queue_s > 0.15 and second.tokenize_s < second.queue_s + 0.2
-    assert first.queue_s < second.queue_s
+    assert second.times.queue_s > 0.15 and second.times.tokenize_s < second.times.queue_s + 0.2
+    assert first.times.queue_s < second.times.queue_s
 
 
 def test_sigmoid_has_no_overflow() -> None:

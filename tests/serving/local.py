@@ -11,11 +11,19 @@ from starlette.testclient import TestClient
 
 from raydist.records import Document, Query, Run
 from raydist.rerank.bm25 import BM25Reranker
+from raydist.serving.backend import (
+    EmbedAnswer,
+    EmbedCall,
+    ScoreAnswer,
+    ScoreCall,
+    SearchAnswer,
+    SearchCall,
+)
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
 from raydist.serving.limits import Limits
-from raydist.serving.searcher import Searcher
-from raydist.serving.served import ServedEmbedder, ServedReranker
+from raydist.serving.replicas import EmbedderModel, RerankerModel
+from raydist.serving.search import Searcher
 from raydist.serving.service import Service
 
 BODY = {
@@ -77,26 +85,26 @@ class LocalBackend:
         embedder: Any = None,
         searcher: Searcher | None = None,
     ) -> None:
-        self.rerankers = {name: ServedReranker(each) for name, each in rerankers.items()}
-        self.embedder = ServedEmbedder(embedder) if embedder is not None else None
+        self.rerankers = {name: RerankerModel(each) for name, each in rerankers.items()}
+        self.embedder = EmbedderModel(embedder) if embedder is not None else None
         self.searcher = searcher
 
-    async def score(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
-        return await self.rerankers[model].score(request)
+    async def score(self, model: str, call: ScoreCall) -> ScoreAnswer:
+        return await self.rerankers[model].score(call)
 
-    async def embed(self, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def embed(self, model: str, call: EmbedCall) -> EmbedAnswer:
         assert self.embedder is not None
-        return await self.embedder.embed(request)
+        return await self.embedder.embed(call)
 
-    async def search(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def search(self, call: SearchCall) -> SearchAnswer:
         assert self.searcher is not None
-        return self.searcher.answer(request)
+        return self.searcher.search(call)
 
     async def check(self, model: str) -> None:
         if model in self.rerankers:
             await self.rerankers[model].check()
         elif model == "index":
-            await self.search({"query": "ready", "depth": 1, "ids": None})
+            await self.search(SearchCall("ready", 1))
 
 
 def service(

@@ -4,9 +4,8 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ import raydist
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
 from raydist.rerank.rows import Options
+from raydist.serving.backend import Cost
 from raydist.serving.http import make_app
 from tests.rerank import small_qwen3
 from tests.serving.local import BODY, LetterCounts, assert_envelope, client, service
@@ -219,7 +219,7 @@ def test_what_is_under_way_is_shown_while_it_is_and_what_is_refused_is_not() -> 
 
         def request(self, route: str, status: int, seconds: float) -> None: ...
 
-        def scored(self, model: str, answer: Mapping[str, Any], documents: int) -> None: ...
+        def computed(self, model: str, cost: Cost, documents: int) -> None: ...
 
         def under_way(self, requests: int, tokens: int) -> None:
             self.under.append((requests, tokens))

@@ -88,6 +88,6 @@ def test_a_failing_model_is_not_taken_for_a_lost_replica() -> None:
         (ActorDiedError(), 503, "not_ready"),
     ):
         with pytest.raises(ServiceError) as caught:
-            asyncio.run(app._call(Call(error)))
+            asyncio.run(app._remote(Call(error)))
         assert (caught.value.status, caught.value.code) == (status, code)
         assert "memory" not in caught.value.message

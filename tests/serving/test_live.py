@@ -269,7 +269,7 @@ def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
 
 
 def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
-    from raydist.serving.running import metrics_url
+    from raydist.serving.app import metrics_url
 
     board = json.loads((ROOT / "cluster" / "grafana-serving.json").read_text())
     queries = " ".join(t["expr"] for panel in board["panels"] for t in panel["targets"])

@@ -26,20 +26,20 @@ class Numbers:
         self.kept[self.name] = value
 
 
-def test_an_engines_work_is_counted_once_and_goes_on_with_a_newer_model(
+def test_the_work_of_a_batcher_is_counted_once_and_continues_with_a_newer_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metrics, "Counter", Numbers)
     monkeypatch.setattr(metrics, "Gauge", Numbers)
     Numbers.kept = {}
-    shown = metrics.EngineMetrics("letters")
+    counted = metrics.BatcherMetrics("letters")
     for turn in (1, 2):  # the second engine is a newer model's
         scorer = Letters()
         with Engine(scorer, batch_tokens=20) as engine:
-            shown.look(engine)
+            counted.update(engine.batcher)
             engine.score([("q", ["a" * 10, "b" * 6, "c" * 10])])
-            shown.look(engine)
-            shown.look(engine)
+            counted.update(engine.batcher)
+            counted.update(engine.batcher)
             assert Numbers.kept == {
                 "raydist_batches": 2 * turn,
                 "raydist_batch_tokens": 26 * turn,
@@ -50,8 +50,8 @@ def test_an_engines_work_is_counted_once_and_goes_on_with_a_newer_model(
     with Engine(scorer, batch_tokens=20) as engine:
         engine.submit("q", [f"{'a' * 18}{i:02}" for i in range(10)])
         ends = time.monotonic() + 10
-        while not engine.queued_tokens and time.monotonic() < ends:
+        while not engine.batcher.queued_tokens and time.monotonic() < ends:
             time.sleep(0.01)
-        shown.look(engine)
+        counted.update(engine.batcher)
         assert Numbers.kept["raydist_queued_tokens"] > 0
         scorer.gate.set()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +15,7 @@ from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.records import Query
 from raydist.rerank.bm25 import BM25Reranker
+from raydist.serving.backend import SearchAnswer, SearchCall
 from raydist.serving.replicas import Index
 from tests.serving.local import assert_envelope, client
 
@@ -43,10 +42,10 @@ def config(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> ServeCo
 
 def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
     index = Index(config)
-    assert asyncio.run(index.check()) == {}
-    asked = [Query("q", "a query")]
+    asyncio.run(index.check())
+    queries = [Query("q", "a query")]
     retrievers = [open_retriever(each, scoring=config.scoring) for each in config.index]
-    runs = [each.search(asked, 100) for each in retrievers]
+    runs = [each.search(queries, 100) for each in retrievers]
     names = ("vec", "corpus", "other")
     stages = dict(zip(names, runs)) | {"fusion": fuse_runs(runs, config.fusion, 100)}
     wanted: dict[str, dict[str, float]] = {}
@@ -93,22 +92,23 @@ def test_vectors_alone_have_no_texts_so_nothing_is_reranked(config: ServeConfig)
 def test_health_does_not_wait_behind_searches(config: ServeConfig) -> None:
     index = Index(config)
     begun, ends = threading.Event(), threading.Event()
-    answer = index.searcher.answer
+    search = index.searcher.search
 
-    def slow(request: Mapping[str, Any]) -> dict[str, Any]:
-        begun.set()
-        assert ends.wait(30)
-        return answer(request)
+    def slow(call: SearchCall) -> SearchAnswer:
+        if call.depth > 1:  # not the health check's
+            begun.set()
+            assert ends.wait(30)
+        return search(call)
 
-    index.searcher.answer = slow  # type: ignore[method-assign]
+    index.searcher.search = slow  # type: ignore[method-assign]
 
-    async def ask() -> list[dict[str, Any]]:
-        request = {"query": "a query", "depth": 3}
-        searches = [asyncio.create_task(index.search(request)) for _ in range(50)]
+    async def ask() -> list[SearchAnswer]:
+        call = SearchCall("a query", 3)
+        searches = [asyncio.create_task(index.search(call)) for _ in range(50)]
         assert await asyncio.to_thread(begun.wait, 30)
         async with asyncio.timeout(30):
             await index.check_health()
         ends.set()
         return await asyncio.gather(*searches)
 
-    assert all(len(found["hits"]) > 0 for found in asyncio.run(ask()))
+    assert all(answer.hits for answer in asyncio.run(ask()))

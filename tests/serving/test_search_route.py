@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 from raydist.records import Query, Run
 from raydist.serving.errors import ServiceError
 from raydist.serving.http import make_app
-from raydist.serving.searcher import Searcher
+from raydist.serving.search import Searcher
 from tests.serving.local import TEXTS, Store, Words, assert_envelope, client, service
 
 

@@ -11,49 +11,49 @@ import pytest
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.evaluation.promotion import promote
 from raydist.evaluation.registry import registered
-from raydist.serving import reload
-from raydist.serving.reload import Following, Place, locate
+from raydist.serving import watcher
+from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
 
 
 class Toy:
     """A model that works unless its version says otherwise."""
 
-    def __init__(self, place: Place) -> None:
-        if place.version.startswith("unreadable"):
+    def __init__(self, version: ModelVersion) -> None:
+        if version.name.startswith("unreadable"):
             raise DataError("half a file")
-        self.version, self.ended = place.version, False
+        self.version, self.retired = version.name, False
 
     async def check(self) -> None:
         if self.version.startswith("broken"):
             raise ValueError("scores are not numbers")
 
-    def end(self) -> None:
-        self.ended = True
+    def retire(self) -> None:
+        self.retired = True
 
 
 class Shelf:
-    """A place whose version a test sets; a list gives one after another."""
+    """A model whose version a test sets; a list gives one after another."""
 
     def __init__(self, *versions: str) -> None:
         self.versions = list(versions)
 
-    def __call__(self) -> Place:
+    def __call__(self) -> ModelVersion:
         version = self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
         if version == "gone":
             raise DataError("no such folder")
-        return Place("toy", version)
+        return ModelVersion("toy", version)
 
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]]:
-    monkeypatch.setattr(reload, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(watcher, "_SETTLE_S", 0.0)
     lines: list[dict[str, str]] = []
 
-    class Kept(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(json.loads(record.getMessage()))
 
-    logger, handler = logging.getLogger("raydist.access"), Kept()
+    logger, handler = logging.getLogger("raydist.access"), Recorder()
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -62,18 +62,18 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]]:
     logger.removeHandler(handler)
 
 
-def following(shelf: Shelf, every_s: float = 0.0) -> Following[Toy]:
-    return Following("toy", shelf, Toy, check=Toy.check, retire=Toy.end, every_s=every_s)
+def watch(shelf: Shelf, every_s: float = 0.0) -> ModelWatcher[Toy]:
+    return ModelWatcher("toy", shelf, Toy, check=Toy.check, retire=Toy.retire, every_s=every_s)
 
 
 def test_a_newer_model_is_used_and_the_older_one_retired(log: list[dict[str, str]]) -> None:
     shelf = Shelf("1")
-    followed = following(shelf)
-    first = followed.model
-    assert not asyncio.run(followed.look()) and followed.model is first and not first.ended
+    watched = watch(shelf)
+    first = watched.model
+    assert not asyncio.run(watched.look()) and watched.model is first and not first.retired
     shelf.versions = ["2"]
-    assert asyncio.run(followed.look())
-    assert followed.model.version == followed.at.version == "2" and first.ended
+    assert asyncio.run(watched.look())
+    assert watched.model.version == watched.version.name == "2" and first.retired
     assert [(line["event"], line["before"], line["now"]) for line in log] == [
         ("reloaded", "1", "2")
     ]
@@ -82,36 +82,36 @@ def test_a_newer_model_is_used_and_the_older_one_retired(log: list[dict[str, str
 @pytest.mark.parametrize("bad", ["unreadable", "broken"])
 def test_one_that_does_not_work_is_left_alone(bad: str, log: list[dict[str, str]]) -> None:
     shelf = Shelf("1")
-    followed = following(shelf)
+    watched = watch(shelf)
     shelf.versions = [bad]
     for _ in range(3):
-        assert not asyncio.run(followed.look())
-    assert followed.model.version == "1" and not followed.model.ended
+        assert not asyncio.run(watched.look())
+    assert watched.model.version == "1" and not watched.model.retired
     assert [line["event"] for line in log] == ["kept"]  # tried once, not at every look
     shelf.versions = ["3"]
-    assert asyncio.run(followed.look()) and followed.model.version == "3"
+    assert asyncio.run(watched.look()) and watched.model.version == "3"
 
 
 def test_a_folder_that_still_changes_or_is_gone_for_a_moment_waits() -> None:
     shelf = Shelf("1")
-    followed = following(shelf)
+    watched = watch(shelf)
     shelf.versions = ["half", "2"]
-    assert not asyncio.run(followed.look()) and followed.model.version == "1"
+    assert not asyncio.run(watched.look()) and watched.model.version == "1"
     shelf.versions = ["gone"]
-    assert not asyncio.run(followed.look()) and followed.model.version == "1"
+    assert not asyncio.run(watched.look()) and watched.model.version == "1"
     shelf.versions = ["2"]
-    assert asyncio.run(followed.look())
+    assert asyncio.run(watched.look())
 
 
 def test_it_looks_by_itself_where_that_is_asked_for() -> None:
     async def wait(every_s: float) -> str:
         shelf = Shelf("1")
-        followed = following(shelf, every_s)
-        followed.start()
-        followed.start()
+        watched = watch(shelf, every_s)
+        watched.start()
+        watched.start()
         shelf.versions = ["2"]
         await asyncio.sleep(0.3)
-        return followed.model.version
+        return watched.model.version
 
     assert asyncio.run(wait(0.01)) == "2"
     assert asyncio.run(wait(0.0)) == "1"
@@ -119,23 +119,23 @@ def test_it_looks_by_itself_where_that_is_asked_for() -> None:
 
 def test_whatever_fails_it_looks_again(log: list[dict[str, str]]) -> None:
     class Odd(Shelf):
-        def __call__(self) -> Place:
-            place = super().__call__()
-            if place.version == "odd":
+        def __call__(self) -> ModelVersion:
+            version = super().__call__()
+            if version.name == "odd":
                 raise ValueError("half a config.json")
-            return place
+            return version
 
     def end(model: Toy) -> None:
         raise RuntimeError("its threads do not end")
 
     async def wait() -> str:
         shelf = Odd("1", "odd", "2", "2", "odd", "3")
-        followed = Following("toy", shelf, Toy, check=Toy.check, retire=end, every_s=0.01)
-        followed.start()
+        watched = ModelWatcher("toy", shelf, Toy, check=Toy.check, retire=end, every_s=0.01)
+        watched.start()
         async with asyncio.timeout(30):
             while len(log) < 6:
                 await asyncio.sleep(0.01)
-        return followed.model.version
+        return watched.model.version
 
     assert asyncio.run(wait()) == "3"
     said = [(line["event"], line.get("error", "")) for line in log]
@@ -153,8 +153,8 @@ def test_whatever_fails_it_looks_again(log: list[dict[str, str]]) -> None:
 def test_a_folders_version_is_its_content(tiny_bert: Path, tmp_path: Path) -> None:
     link = tmp_path / "model"
     link.symlink_to(tiny_bert)
-    there = locate(str(link), "")
-    assert there == Place(str(link), locate(str(tiny_bert), "").version) and there.version
+    before = locate(str(link), "")
+    assert before == ModelVersion(str(link), locate(str(tiny_bert), "").name) and before.name
     other = tmp_path / "other"
     other.mkdir()
     for file in tiny_bert.iterdir():
@@ -163,19 +163,19 @@ def test_a_folders_version_is_its_content(tiny_bert: Path, tmp_path: Path) -> No
     weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
     link.unlink()
     link.symlink_to(other)
-    assert locate(str(link), "").version != there.version
-    assert locate("Qwen/Qwen3-Reranker-0.6B", "") == Place("Qwen/Qwen3-Reranker-0.6B", "")
+    assert locate(str(link), "").name != before.name
+    assert locate("Qwen/Qwen3-Reranker-0.6B", "") == ModelVersion("Qwen/Qwen3-Reranker-0.6B", "")
 
 
-def test_a_registered_models_place_follows_its_alias(database: str, tmp_path: Path) -> None:
+def test_a_registered_models_version_follows_its_alias(database: str, tmp_path: Path) -> None:
     folders = [tmp_path / "a model", tmp_path / "other"]
     for step, folder in enumerate(folders):
         folder.mkdir()
         values = {f"q{i}": 0.1 + 0.5 * step + 0.01 * i for i in range(10)}
-        told = {"metric": "nDCG@10", "fingerprint": str(step)}
-        assert promote(database, "toy", folder, values=values, **told).moved
+        facts = {"metric": "nDCG@10", "fingerprint": str(step)}
+        assert promote(database, "toy", folder, values=values, **facts).moved
         assert registered("models:/toy@champion", database) == (str(folder), str(step + 1))
-        assert locate("models:/toy@champion", database) == Place(str(folder), str(step + 1))
+        assert locate("models:/toy@champion", database) == ModelVersion(str(folder), str(step + 1))
     assert registered("models:/toy/1", database) == (str(folders[0]), "1")
     with pytest.raises(JobError, match="other"):
         registered("models:/other@champion", database)

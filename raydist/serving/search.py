@@ -1,0 +1,127 @@
+"""Search over index folders: retrievers, fusion, texts, and what a reranker reads of the hits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from raydist.protocols import Selective, TextStore
+from raydist.records import Document, Query, Run
+from raydist.serving.admission import estimate_tokens
+from raydist.serving.backend import Hit, SearchAnswer, SearchCall
+from raydist.serving.limits import Limits
+
+
+class Searcher:
+    """Searches one index or several.
+
+    Args:
+        retrievers: by the name that results show.
+        stores: documents' texts; those that the first does not have come from the next.
+        fuse: turns several runs into one; needed for several retrievers.
+    """
+
+    def __init__(
+        self,
+        retrievers: Mapping[str, Selective],
+        stores: Sequence[TextStore] = (),
+        fuse: Callable[[Sequence[Run], int], Run] | None = None,
+    ) -> None:
+        assert retrievers and (fuse is not None or len(retrievers) == 1)
+        self.retrievers = dict(retrievers)
+        self.stores = stores
+        self.fuse = fuse
+
+    def search(self, call: SearchCall) -> SearchAnswer:
+        """Returns at most `depth` hits, best first, and the milliseconds of each stage.
+
+        With ids, the search is among them, not filtered afterwards.
+        """
+        queries = [Query("q", call.query)]
+        timings: dict[str, float] = {}
+        runs: dict[str, Run] = {}
+        for name, retriever in self.retrievers.items():
+            begun = time.perf_counter()
+            part = retriever if call.ids is None else retriever.only(call.ids)
+            runs[name] = part.search(queries, call.depth)
+            timings[name] = _ms_since(begun)
+        if self.fuse is not None and len(runs) > 1:
+            begun = time.perf_counter()
+            runs["fusion"] = self.fuse([*runs.values()], call.depth)
+            timings["fusion"] = _ms_since(begun)
+        scores: dict[str, dict[str, float]] = {}
+        ranking: list[str] = []
+        for name, run in runs.items():
+            ranking = [doc_id for _, doc_ids, _ in run for doc_id in doc_ids]
+            for _, doc_ids, values in run:
+                for doc_id, value in zip(doc_ids, values.tolist()):
+                    scores.setdefault(doc_id, {})[name] = value
+        begun = time.perf_counter()
+        documents = self._documents(ranking)
+        timings["texts"] = _ms_since(begun)
+        hits = [Hit(doc_id, scores[doc_id], documents.get(doc_id)) for doc_id in ranking]
+        return SearchAnswer(hits, timings)
+
+    def _documents(self, doc_ids: Sequence[str]) -> dict[str, Document]:
+        """Returns the documents that a store has."""
+        documents: dict[str, Document] = {}
+        for store in self.stores:
+            missing = [doc_id for doc_id in doc_ids if doc_id not in documents]
+            fetched = zip(missing, store.get(missing))
+            documents |= {doc_id: each for doc_id, each in fetched if each is not None}
+        return documents
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The hits that a reranker reads.
+
+    Attributes:
+        ranks: of those hits, from 0.
+        texts: their texts.
+        warnings: which hits are not read, and why.
+    """
+
+    ranks: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def candidates(hits: Sequence[Hit], query: str, limits: Limits) -> Candidates:
+    """Returns what a reranker reads: of the hits that have texts as many as a request may hold."""
+    chosen = Candidates()
+    tokens = without = beyond = 0
+    for rank, hit in enumerate(hits):
+        if hit.document is None:
+            without += 1
+            continue
+        text = hit.document.contents[: limits.max_text_chars]
+        total = tokens + estimate_tokens(query, [text])
+        if len(chosen.ranks) == limits.max_documents or total > limits.max_tokens:
+            beyond += 1
+            continue
+        chosen.ranks.append(rank)
+        chosen.texts.append(text)
+        tokens = total
+    for count, reason in (
+        (without, "no served index has their texts"),
+        (beyond, "limits.max_documents or limits.max_tokens is reached"),
+    ):
+        if count:
+            chosen.warnings.append(f"{count} of {len(hits)} hits were not reranked: {reason}")
+    return chosen
+
+
+def reranked(hits: Sequence[Hit], ranks: Sequence[int], scores: Sequence[float]) -> list[Hit]:
+    """Returns the hits with these ranks by their scores, then the others in their order."""
+    by_rank = dict(zip(ranks, scores))
+    ordered = [
+        replace(hits[rank], scores={**hits[rank].scores, "rerank": by_rank[rank]})
+        for rank in sorted(ranks, key=lambda rank: -by_rank[rank])
+    ]
+    return ordered + [hit for rank, hit in enumerate(hits) if rank not in by_rank]
+
+
+def _ms_since(begun: float) -> float:
+    return round((time.perf_counter() - begun) * 1000, 3)

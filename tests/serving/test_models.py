@@ -1,0 +1,157 @@
+"""Models as a replica holds them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raydist.rerank.batcher import NotBegun
+from raydist.serving.backend import EmbedAnswer, EmbedCall, ScoreCall
+from raydist.serving.errors import ServiceError
+from raydist.serving.replicas import EmbedderModel, RerankerModel
+from tests.serving.local import LetterCounts
+
+
+def test_a_request_that_is_not_begun_in_time_is_told_when_to_come_again() -> None:
+    def submit(*_: Any, patience_s: float, **__: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(NotBegun(f"not within {patience_s}"))
+        return future
+
+    reranker: Any = SimpleNamespace(engine=SimpleNamespace(submit=submit))
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(RerankerModel(reranker).score(ScoreCall("q", ["a"], patience_s=14.6)))
+    assert caught.value.status == 503
+    assert caught.value.headers["Retry-After"] == "15"
+
+
+def test_too_many_dimensions_are_refused_before_anything_is_encoded() -> None:
+    class Counting(LetterCounts):
+        texts = 0
+
+        def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+            self.texts += len(texts)
+            return super().encode_queries(texts)
+
+    encoder = Counting()
+    model = EmbedderModel(encoder)
+    model.warm()
+    warmed = encoder.texts
+    with pytest.raises(ServiceError, match="dimensions=28: the model gives 27"):
+        asyncio.run(model.embed(EmbedCall(["a"], "document", 28)))
+    assert encoder.texts == warmed
+    answer = asyncio.run(model.embed(EmbedCall(["a"], "document", 27)))
+    assert answer.vectors_nD.shape == (1, 27) and encoder.texts == warmed + 1
+    model.close()
+
+
+class Gate:
+    """An encoder that waits until its gate is open, and records its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[str]]] = []
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def encode_queries(self, texts: Sequence[str]) -> np.ndarray:
+        return self.encode("query", texts)
+
+    def encode_documents(self, texts: Sequence[str]) -> np.ndarray:
+        return self.encode("document", texts)
+
+    def encode(self, role: str, texts: Sequence[str]) -> np.ndarray:
+        self.calls.append((role, list(texts)))
+        self.entered.set()
+        assert self.open.wait(10)
+        if "bad" in texts:
+            raise RuntimeError("no")
+        return np.array([[len(text), ord(text[0])] for text in texts], np.float32)
+
+
+def test_waiting_requests_share_a_batch_and_get_their_own_vectors() -> None:
+    async def embed_many() -> list[EmbedAnswer]:
+        first = asyncio.create_task(model.embed(EmbedCall(["x"], "document")))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        calls = [EmbedCall([f"{i}a", f"{i}bc"], "document") for i in range(5)]
+        calls.append(EmbedCall(["q"], "query"))
+        others = [asyncio.create_task(model.embed(call)) for call in calls]
+        while model.batcher.queued_tokens < 11 * 8:
+            await asyncio.sleep(0.001)
+        gate.open.set()
+        return await asyncio.gather(first, *others)
+
+    gate = Gate()
+    model = EmbedderModel(gate)
+    first, *others, query = asyncio.run(embed_many())
+    for i, answer in enumerate(others):
+        np.testing.assert_array_equal(answer.vectors_nD, [[2, 48 + i], [3, 48 + i]])
+        assert answer.cost.queue_ms > 0 and answer.cost.infer_ms > 0
+    assert first.vectors_nD.tolist() == [[1, 120]]
+    assert query.vectors_nD.tolist() == [[1, 113]]
+    assert [(role, len(texts)) for role, texts in gate.calls] == [
+        ("document", 1),
+        ("query", 1),
+        ("document", 10),
+    ]
+    model.close()
+
+
+def test_a_small_request_does_not_wait_for_a_large_one() -> None:
+    async def embed_both() -> tuple[EmbedAnswer, EmbedAnswer]:
+        texts = [f"large {i}" for i in range(100)]
+        large = asyncio.create_task(model.embed(EmbedCall(texts, "document")))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        small = asyncio.create_task(model.embed(EmbedCall(["small"], "document")))
+        await asyncio.sleep(0.05)
+        gate.open.set()
+        return await asyncio.gather(small, large)
+
+    gate = Gate()
+    model = EmbedderModel(gate, batch_chars=200)
+    _, large = asyncio.run(embed_both())
+    batch = next(i for i, (_, texts) in enumerate(gate.calls) if "small" in texts)
+    assert batch <= 2 and len(large.vectors_nD) == 100
+    assert len(gate.calls) > 5
+    model.close()
+
+
+def test_a_text_larger_than_a_batch_is_encoded_alone() -> None:
+    gate = Gate()
+    gate.open.set()
+    model = EmbedderModel(gate, batch_chars=50)
+    texts = ["a" * 40, "b" * 500, "c"]
+    answer = asyncio.run(model.embed(EmbedCall(texts, "document")))
+    assert answer.vectors_nD[:, 0].tolist() == [40, 500, 1]
+    assert [texts for _, texts in gate.calls] == [[texts[1]], [texts[0], texts[2]]] or [
+        texts for _, texts in gate.calls
+    ] == [[texts[1]], [texts[0]], [texts[2]]]
+    model.close()
+
+
+def test_a_cancelled_request_is_not_encoded_and_an_error_reaches_only_its_batch() -> None:
+    async def embed_some() -> None:
+        first = asyncio.create_task(model.embed(EmbedCall(["x"], "document")))
+        assert await asyncio.to_thread(gate.entered.wait, 10)
+        cancelled = asyncio.create_task(model.embed(EmbedCall(["cancelled"], "document")))
+        bad = asyncio.create_task(model.embed(EmbedCall(["bad"], "query")))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+        await asyncio.sleep(0)
+        gate.open.set()
+        with pytest.raises(RuntimeError, match="no"):
+            await bad
+        await first
+        answer = await model.embed(EmbedCall(["y"], "document"))
+        assert answer.vectors_nD.tolist() == [[1, 121]]
+
+    gate = Gate()
+    model = EmbedderModel(gate)
+    asyncio.run(embed_some())
+    assert not any("cancelled" in texts for _, texts in gate.calls)
+    model.close()
