@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
-from raydist.config.base import Flags
+from raydist.config.base import Flags, identity
 from raydist.config.convert import ConvertConfig
 from raydist.errors import ConfigError
 
@@ -242,7 +242,7 @@ def _from_ciff(source: Path, config: ConvertConfig) -> str:
     output = Output.open(
         config.out,
         kind="bow-index",
-        config={"analyzer": config.analyzer.identity()},
+        config={"analyzer": identity(config.analyzer)},
         inputs={"ciff": file_fingerprint(source)},
         resolved=config.resolved(),
     )

@@ -1,16 +1,40 @@
 """The building blocks of configurations.
 
-A configuration is a tree of frozen pydantic models. The docstring under a field is its help text;
-`raydist fields VERB` and the error messages are made from the models alone.
+A configuration is a frozen pydantic model of a verb. Its blocks are the rooms' specs, plain
+dataclasses (`raydist.spec`): a model with the same fields (`model_of`) checks what a user wrote and
+gives the spec. `raydist fields VERB` and the error messages are made from the models alone; the
+docstring under a field is its help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+import ast
+import dataclasses
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    WrapValidator,
+    create_model,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
+
+from raydist.spec import EXECUTION, FromText, Kind
 
 _UNITS = {"": 1, "b": 1}
 for _i, _u in enumerate("kmgt", 1):
@@ -38,7 +62,7 @@ def execution(default: Any, **bounds: Any) -> Any:
     return Field(default, json_schema_extra={"execution": True}, **bounds)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class FromScalar:
     """Annotation of a field: how one word on the command line becomes the block.
 
@@ -48,7 +72,7 @@ class FromScalar:
     read: Callable[[str], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Flags:
     """The command line's flags, as far as a command acts on them."""
 
@@ -73,6 +97,15 @@ class Block(BaseModel):
     primary: ClassVar[str | None] = None
     """The field that a scalar given to this block sets."""
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[BaseModel], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        for field in cls.__pydantic_fields__.values():
+            field.annotation = _checked(field.annotation, field.metadata)
+            field.metadata = [_understood(each) for each in field.metadata]
+        return handler(source)
+
     @model_validator(mode="before")
     @classmethod
     def _from_scalar(cls, data: Any) -> Any:
@@ -82,19 +115,145 @@ class Block(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result: every field but `out` and those marked `execution`."""
-        return {
-            name: _identity(getattr(self, name))
-            for name, field in type(self).model_fields.items()
-            if name != "out"
-            and not (
-                isinstance(field.json_schema_extra, dict)
-                and field.json_schema_extra.get("execution")
-            )
-        }
+        values: dict[str, Any] = identity(self)
+        return values
 
     def resolved(self) -> dict[str, Any]:
         """Returns the whole configuration as JSON values, under the names that a user writes."""
-        return self.model_dump(mode="json", by_alias=True)
+        values: dict[str, Any] = resolved(self)
+        return values
+
+
+def fields_of(value: Any) -> dict[str, FieldInfo]:
+    """Returns the fields of a block or spec by name, none of other values."""
+    kind: Any = type(value)
+    model = model_of(kind) if _is_spec(kind) else kind
+    return model.model_fields if issubclass(model, Block) else {}
+
+
+def identity(value: Any) -> Any:
+    """Returns what decides the result: every field but `out` and those that say how to run."""
+    if fields := fields_of(value):
+        return {
+            name: identity(getattr(value, name))
+            for name, field in fields.items()
+            if name != "out" and not _says_how_to_run(field)
+        }
+    if isinstance(value, dict):
+        return {key: identity(item) for key, item in value.items()}
+    return [identity(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _says_how_to_run(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return EXECUTION in field.metadata or (isinstance(extra, dict) and "execution" in extra)
+
+
+def resolved(value: Any) -> Any:
+    """Returns a block or spec as JSON values, under the names that a user writes."""
+    if fields := fields_of(value):
+        return {f.alias or name: resolved(getattr(value, name)) for name, f in fields.items()}
+    if isinstance(value, dict):
+        return {key: resolved(item) for key, item in value.items()}
+    return [resolved(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_spec(kind: Any) -> bool:
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
+@functools.cache
+def model_of(spec: type) -> type[Block]:
+    """Returns the model that checks the fields of a spec."""
+    hints = typing.get_type_hints(spec, include_extras=True)
+    docs = {n: doc for cls in reversed(spec.__mro__) for n, doc in _docstrings(cls).items()}
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(spec):
+        given: dict[str, Any] = {"description": docs.get(field.name)}
+        if field.default is not dataclasses.MISSING:
+            given["default"] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            given["default_factory"] = field.default_factory
+        if field.name.endswith("_"):
+            given["alias"] = field.name[:-1]
+        fields[field.name] = (hints[field.name], Field(**given))
+    model = create_model(spec.__name__, __base__=Block, __doc__=spec.__doc__, **fields)
+    model.primary = getattr(spec, "primary", None)
+    return model
+
+
+def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
+    """Returns a type in which models stand for specs; `kind` chooses from a union of specs."""
+    if _is_spec(annotation):
+        return Annotated[model_of(annotation), WrapValidator(_becomes(annotation))]
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal or not args:
+        return annotation
+    if origin is Annotated:
+        return Annotated[(_checked(args[0], args[1:]), *map(_understood, args[1:]))]
+    if origin not in (Union, types.UnionType):
+        return origin[tuple(map(_checked, args))]
+    specs = [each for each in args if _is_spec(each)]
+    if len(specs) < 2:
+        return Union[tuple(map(_checked, args))]  # noqa: UP007
+    tags = {kind: _kinds(each)[0] for each in specs for kind in _kinds(each)}
+    default = next((mark.default for mark in marks if isinstance(mark, Kind)), None)
+    choices = tuple(Annotated[_checked(each), Tag(_kinds(each)[0])] for each in specs)
+    others = [_checked(each) for each in args if each not in specs]
+    return Union[(Annotated[Union[choices], Discriminator(_chooser(tags, default))], *others)]  # noqa: UP007
+
+
+def _understood(mark: Any) -> Any:
+    """Returns what pydantic understands of an annotation."""
+    if isinstance(mark, FromText):
+        return BeforeValidator(lambda value: mark.read(value) if isinstance(value, str) else value)
+    return mark
+
+
+def _kinds(spec: type) -> tuple[str, ...]:
+    return get_args(typing.get_type_hints(spec)["kind"])
+
+
+def _chooser(tags: dict[str, str], default: str | None) -> Callable[[Any], Any]:
+    def choose(value: Any) -> Any:
+        if isinstance(value, dict):
+            kind = value.get("kind", default)
+        else:
+            kind = getattr(value, "kind", None)
+        return tags.get(kind, kind)  # type: ignore[arg-type]
+
+    return choose
+
+
+def _becomes(spec: type) -> Callable[..., Any]:
+    def build(value: Any, check: Callable[[Any], Block]) -> Any:
+        if isinstance(value, spec):
+            return value
+        model = check(value)
+        return spec(**{name: getattr(model, name) for name in type(model).model_fields})
+
+    return build
+
+
+@functools.cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _docstrings(cls: type) -> dict[str, str]:
+    """Returns the docstrings under the fields that a spec's class declares."""
+    if not _is_spec(cls):
+        return {}
+    return {
+        field.target.id: inspect.cleandoc(doc.value.value)
+        for field, doc in pairwise(_classes(cls.__module__)[cls.__name__].body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(doc.value.value, str)
+    }
 
 
 class Verb(Block):
@@ -104,13 +263,3 @@ class Verb(Block):
     """Root of a relative `out`: a path or URI (`s3://...`); `RAYDIST_STORAGE` if not given."""
     lock_wait: float = execution(60.0, ge=0)
     """Seconds to wait for another command that writes the same `out`; 0 is not at all."""
-
-
-def _identity(value: Any) -> Any:
-    if isinstance(value, Block):
-        return value.identity()
-    if isinstance(value, dict):
-        return {key: _identity(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_identity(item) for item in value]
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Verb
-from raydist.config.data import CorpusSource, QrelsSource, QueriesSource
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 
 
 class ConvertConfig(Verb):

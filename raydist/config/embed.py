@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from raydist.config.base import Block, Bytes, Verb, execution
-from raydist.config.data import CorpusSource
 from raydist.config.model import EncoderSource
+from raydist.data.spec import CorpusSource
 
 
 class AnnConfig(Block):

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Bytes, Verb, execution
-from raydist.config.data import CorpusSource
+from raydist.data.spec import CorpusSource
 
 
 class IndexConfig(Verb):

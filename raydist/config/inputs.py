@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raydist.config.base import Block
+from raydist.config.base import Block, fields_of, identity
 
 
 def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
@@ -39,9 +39,9 @@ def _texts(value: Any) -> Iterator[str]:
     """Yields every text of what decides the result."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Block):
+    elif fields_of(value):
         yield from getattr(value, "paths", ())  # a collection that is made has no `path`
-        for name in value.identity():
+        for name in identity(value):
             yield from _texts(getattr(value, name))
     elif isinstance(value, Mapping):
         for item in value.values():

@@ -235,10 +235,9 @@ def _fill_kinds(value: Any, shape: Shape) -> Any:
         if below is None:
             filled[name] = item
             continue
-        if isinstance(item, dict) and len(below.blocks) > 1 and "kind" not in item:
-            default = below.default
-            if isinstance(default, Block):
-                item = {"kind": default.kind, **item}  # type: ignore[attr-defined]
+        union = len(below.blocks) > 1 and below.default is not None
+        if union and isinstance(item, dict) and "kind" not in item:
+            item = {"kind": below.default.kind, **item}
         filled[name] = _fill_kinds(item, below)
     return filled
 

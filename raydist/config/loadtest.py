@@ -7,8 +7,8 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from raydist.config.base import Block
-from raydist.config.data import CorpusSource, QueriesSource
 from raydist.config.tracking import Tracking
+from raydist.data.spec import CorpusSource, QueriesSource
 
 
 class LoadConfig(Block):

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource
 from raydist.config.reranker import RerankerConfig
+from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource
 
 
 class MineConfig(Verb):

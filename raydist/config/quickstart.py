@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from raydist.config.base import Block, execution
-from raydist.config.data import Paths
+from raydist.data.spec import Paths
 
 
 class QuickstartConfig(Block):

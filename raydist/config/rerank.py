@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.config.data import CorpusSource, QueriesSource, RunSource
 from raydist.config.reranker import RerankerConfig
+from raydist.data.spec import CorpusSource, QueriesSource, RunSource
 
 
 class Reranking(Verb):

@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from raydist.config.base import Block, FromScalar
+from raydist.config.base import Block, FromScalar, fields_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def _shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Block):
+    if fields_of(value):
         kind = getattr(value, "kind", None)
         return str(kind) if kind is not None else ""
     if isinstance(value, list | tuple):

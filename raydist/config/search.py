@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Block, Verb, execution
-from raydist.config.data import Paths, QueriesSource
+from raydist.data.spec import Paths, QueriesSource
 
 
 class Bm25(Block):

@@ -8,10 +8,10 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from raydist.config.base import Block, Bytes
-from raydist.config.data import Paths
 from raydist.config.model import EncoderSource
 from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig
 from raydist.config.search import Bm25, Fusion, Rrf, Scoring
+from raydist.data.spec import Paths
 from raydist.serving.limits import MOST_ENTRIES
 
 

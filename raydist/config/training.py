@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Block, Verb, execution
-from raydist.config.data import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
 from raydist.config.losses import Distillation, Loss
 from raydist.config.tracking import Tracking
-from raydist.config.validation import Validation
+from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
+from raydist.training.spec import Validation
 
 
 class DataConfig(Block):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,29 @@ from typing import Any
 from raydist import cluster
 from raydist.errors import JobError
 from raydist.evaluation.measures import Evaluation
+from raydist.training.spec import Listener
 
 
 @dataclass(frozen=True, slots=True)
 class RaySubmit:
-    """Starts `evaluate(arguments, folder)` as a Ray task; picklable.
+    """Starts `evaluate(spec, folder)` as a Ray task; picklable.
 
     The task takes a CPU if one is free when it starts. Otherwise it takes none and shares those of
     training: waiting for one that training holds to its end would never come to an end. For the
-    same reason its share of a GPU (`gpus` of the arguments) must be one that training leaves.
+    same reason its share of a GPU (`gpus` of the spec) must be one that training leaves.
     """
 
-    evaluate: Callable[[Mapping[str, Any], str], Evaluation]
+    evaluate: Callable[[Listener, str], Evaluation]
 
-    def __call__(self, arguments: Mapping[str, Any], folder: Path) -> _Task:
+    def __call__(self, spec: Listener, folder: Path) -> _Task:
         """Starts a task and returns what gives its result."""
         cluster.connect()
         import ray
 
         free = ray.available_resources().get("CPU", 0.0)
-        task = ray.remote(
-            num_cpus=1 if free >= 1 else 0, num_gpus=arguments.get("gpus", 0), max_retries=3
-        )(self.evaluate)
-        return _Task(task.remote(dict(arguments), str(folder)), str(folder))
+        cpus = 1 if free >= 1 else 0
+        task = ray.remote(num_cpus=cpus, num_gpus=spec.gpus, max_retries=3)(self.evaluate)
+        return _Task(task.remote(spec, str(folder)), str(folder))
 
 
 @dataclass(frozen=True, slots=True)

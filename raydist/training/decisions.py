@@ -1,6 +1,6 @@
 """The arithmetic of validation listeners: what is a new best, what is kept, when to stop.
 
-Pure functions of rules, state and values; files, models and ranks are in `listeners.py`. Steps are
+Pure functions of spec, state and values; files, models and ranks are in `listeners.py`. Steps are
 optimizer steps: one unit for warm-up, interval and early stopping.
 """
 
@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from raydist.evaluation.measures import direction
+from raydist.training.spec import Aggregate, Listener
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -18,48 +21,6 @@ class Best:
 
     value: float
     step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What a listener was asked for.
-
-    Attributes:
-        metrics: measure name -> whether its best checkpoint is kept.
-        interval: evaluate at the multiples of this many steps, 0 included.
-        warmup: record bests from this step on; -1 = from the start.
-        early_stop: stop when the newest best of the kept metrics is this many steps old; 0 = never.
-        min_delta: a value must be better than the best by more than this.
-        directions: -1 for measures whose smaller values are better; 1 where absent.
-    """
-
-    metrics: Mapping[str, bool]
-    interval: int = 128
-    warmup: int = -1
-    early_stop: int = 0
-    min_delta: float = 0.0
-    directions: Mapping[str, int] = field(default_factory=dict)
-
-    def problems(self) -> list[str]:
-        """Returns what contradicts itself: one sentence each, none if all is well."""
-        found = []
-        if not self.metrics:
-            found.append("metrics = {}: name at least one measure, for example {map: true}")
-        if self.interval < 1:
-            found.append(f"interval = {self.interval}: expected at least 1 step")
-        if self.early_stop < 0 or (self.interval > 0 and self.early_stop % self.interval):
-            found.append(
-                f"early_stop = {self.early_stop}: expected 0 (never) or a multiple of "
-                f"interval = {self.interval}"
-            )
-        if self.early_stop > 0 and self.metrics and not any(self.metrics.values()):
-            found.append(
-                f"early_stop = {self.early_stop}: no metric is kept, so nothing could decide; "
-                f"set one of {', '.join(self.metrics)} to true, or early_stop to 0"
-            )
-        if self.min_delta < 0:
-            found.append(f"min_delta = {self.min_delta}: expected 0 or more")
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +62,14 @@ class State:
             failures=int(data["failures"]),
         )
 
-    def below_baseline(self, rules: Rules) -> dict[str, tuple[float, float]]:
+    def below_baseline(self) -> dict[str, tuple[float, float]]:
         """Returns metric -> (baseline, current) where the current value is worse."""
         if self.step <= 0:
             return {}
         return {
             name: (self.baseline[name], value)
             for name, value in self.current.items()
-            if name in self.baseline
-            and rules.directions.get(name, 1) * (value - self.baseline[name]) < 0
+            if name in self.baseline and direction(name) * (value - self.baseline[name]) < 0
         }
 
 
@@ -123,23 +83,23 @@ class Observation:
 
 
 def observe(
-    rules: Rules, state: State, step: int, values: Mapping[str, float]
+    spec: Listener | Aggregate, state: State, step: int, values: Mapping[str, float]
 ) -> tuple[State, Observation]:
     """Returns the state after an evaluation and what it changed.
 
-    From `warmup` on a value that is better than the best by more than `min_delta` (in the measure's
-    direction; strictly, if that is 0) becomes the best; the first number does so in any case. A
-    NaN never does.
+    From `warmup` on a value that is better than the best by more than `min_delta` (strictly, if
+    that is 0) becomes the best; the first number does so in any case. A NaN or another count never
+    does.
     """
-    assert step > state.step and set(values) == set(rules.metrics), (step, state.step, values)
+    metrics = spec.metrics or {}
+    assert step > state.step and set(values) == set(metrics), (step, state.step, values)
     best = dict(state.best)
     improved = []
     for name, value in values.items():
-        if math.isnan(value) or step < rules.warmup:
+        if math.isnan(value) or step < spec.warmup:
             continue
-        sign = rules.directions.get(name, 1)
         old = best.get(name)
-        if old is None or sign * (value - old.value) > rules.min_delta:
+        if old is None or direction(name) * (value - old.value) > spec.min_delta:
             best[name] = Best(value, step)
             improved.append(name)
     bad = tuple(name for name, value in values.items() if math.isnan(value))
@@ -151,20 +111,20 @@ def observe(
         baseline=dict(values) if step == 0 else state.baseline,
         failures=state.failures + len(bad),
     )
-    kept = tuple(name for name in improved if rules.metrics[name])
+    kept = tuple(name for name in improved if metrics[name])
     return after, Observation(tuple(improved), kept, bad)
 
 
-def vote(rules: Rules, state: State) -> bool | None:
+def vote(spec: Listener, state: State) -> bool | None:
     """Returns whether the listener wants to stop; None if it has no vote (early_stop = 0).
 
     It wants to when the newest best of the *kept* metrics is `early_stop` steps old or older.
     Before a first best it does not.
     """
-    if rules.early_stop == 0:
+    if spec.early_stop == 0:
         return None
-    newest = [b.step for name, b in state.best.items() if rules.metrics[name]]
-    return bool(newest) and state.step - max(newest) >= rules.early_stop
+    newest = [b.step for name, b in state.best.items() if spec.metrics[name]]
+    return bool(newest) and state.step - max(newest) >= spec.early_stop
 
 
 def combine(votes: Iterable[bool | None], agree: Literal["all", "any"] = "all") -> bool | None:

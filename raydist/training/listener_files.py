@@ -21,7 +21,7 @@ from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
 from raydist.records import Qrels, Run
 from raydist.training.checkpoint import Save, save_model
-from raydist.training.decisions import Rules, State
+from raydist.training.decisions import State
 from raydist.training.validation import Ranks
 
 
@@ -59,7 +59,7 @@ class ListenerFiles:
         self,
         step: int,
         results: Evaluation,
-        rules: Rules,
+        metrics: Mapping[str, bool],
         state: State,
         improved: Sequence[str],
         wants_to_stop: bool | None,
@@ -72,17 +72,17 @@ class ListenerFiles:
         table = self.folder / "per_query" / f"step-{step:08}.parquet"
         table.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(results.table(), table)
-        self._keep_run(step, results, rules, improved)
-        values = {name: results.means[name] for name in rules.metrics}
+        self._keep_run(step, results, metrics, improved)
+        values = {name: results.means[name] for name in metrics}
         spread = {
             name: [float(q) for q in np.quantile(results.of(name), [0, 0.25, 0.5, 0.75, 1])]
-            for name in rules.metrics
+            for name in metrics
         }
         self.line(step, values, spread, improved, wants_to_stop)
         self.info(state)
         quartiles = {
             f"{name}/{label}": spread[name][i]
-            for name in rules.metrics
+            for name in metrics
             for label, i in (("q1", 1), ("median", 2), ("q3", 3))
         }
         self.log(step, values, state, quartiles)
@@ -213,7 +213,7 @@ class ListenerFiles:
         return self._ranks.gather(removed)[0]  # type: ignore[no-any-return]
 
     def _keep_run(
-        self, step: int, results: Evaluation, rules: Rules, improved: Sequence[str]
+        self, step: int, results: Evaluation, metrics: Mapping[str, bool], improved: Sequence[str]
     ) -> None:
         """Keeps the runs of the start, of the newest best and of the newest evaluation."""
         if results.run is None:
@@ -221,13 +221,13 @@ class ListenerFiles:
         import pyarrow.parquet as pq
 
         names = ["end", *(["start"] if step == 0 else [])]
-        names += ["best"] if _deciding(rules) in improved else []
+        names += ["best"] if _deciding(metrics) in improved else []
         for name in names:
             path = self.folder / "runs" / f"{name}.parquet"
             path.parent.mkdir(exist_ok=True)
             pq.write_table(results.run.table, path)
 
-    def dashboard(self, rules: Rules, state: State, qrels: Qrels) -> None:
+    def dashboard(self, metrics: Mapping[str, bool], state: State, qrels: Qrels) -> None:
         """Records how start, best and end compare: figures, values per query, runs."""
         if not self._first or self._mirror is None or state.step < 0:
             return
@@ -235,20 +235,20 @@ class ListenerFiles:
 
         from raydist.evaluation.dashboard import record_validation
 
-        best = state.best.get(_deciding(rules))
+        best = state.best.get(_deciding(metrics))
         steps = {"start": 0, "best": best.step if best else -1, "end": state.step}
         runs = {}
         for name, step in steps.items():
             path = self.folder / "runs" / f"{name}.parquet"
             if path.exists() and step >= 0 and f"step {step:,}" not in runs:
                 runs[f"step {step:,}"] = Run(pq.read_table(path))
-        found = {name: evaluate(run, qrels, list(rules.metrics)) for name, run in runs.items()}
+        found = {name: evaluate(run, qrels, list(metrics)) for name, run in runs.items()}
         if found:
             record_validation(self._mirror, self._id, found, runs, qrels, self.folder)
 
-    def warn_below(self, rules: Rules, state: State) -> None:
+    def warn_below(self, state: State) -> None:
         """Says loudly where a run ends below where it began."""
-        for name, (before, after) in state.below_baseline(rules).items():
+        for name, (before, after) in state.below_baseline().items():
             kept = f"; its best is step {state.best[name].step:,}" if name in state.best else ""
             self.tell(
                 f"validation {self._id}: {name} ENDS BELOW ITS START: {after:.4f} at step "
@@ -264,9 +264,9 @@ class ListenerFiles:
                 self._mirror.tags({f"warning.{self._id}": message})
 
 
-def _deciding(rules: Rules) -> str:
+def _deciding(metrics: Mapping[str, bool]) -> str:
     """Returns the measure whose best run is shown: the first that is kept, or the first."""
-    return next((name for name, keep in rules.metrics.items() if keep), next(iter(rules.metrics)))
+    return next((name for name, keep in metrics.items() if keep), next(iter(metrics)))
 
 
 def _link(source: str, target: str) -> None:

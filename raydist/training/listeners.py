@@ -14,15 +14,16 @@ mean of several; `Listeners` joins them for the loop.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror
 from raydist.training.checkpoint import Save
 from raydist.training.decisions import State, aggregate, combine, observe
 from raydist.training.listener_files import ListenerFiles
-from raydist.training.listener_rules import listener_rules
+from raydist.training.spec import Aggregate
 from raydist.training.validation import Ranks
 from raydist.training.validation_listener import ValidationListener
 
@@ -32,13 +33,9 @@ class AggregatorValidationListener:
 
     Args:
         id: names its folder and its metrics.
+        spec: measures, what is averaged, when to record and to stop.
         listeners: whose values are averaged; they cast no votes of their own any more.
         folder: where the listeners' folders are.
-        metrics: measure -> whether its best checkpoint is kept; the listeners' own by default.
-        of: `current` values, or each listener's `best` so far.
-        agree: stop when `all` listeners that have a vote want to, or `any`.
-        warmup: record bests from this step on; -1 = from the start.
-        min_delta: what a new best must be better by.
         save, mirror, ranks, facts: as for `ValidationListener`.
 
     Raises:
@@ -48,14 +45,10 @@ class AggregatorValidationListener:
     def __init__(
         self,
         id: str,
+        spec: Aggregate,
         listeners: Sequence[ValidationListener],
         *,
         folder: Path,
-        metrics: Mapping[str, bool] | None = None,
-        of: Literal["current", "best"] = "current",
-        agree: Literal["all", "any"] = "all",
-        warmup: int = -1,
-        min_delta: float = 0.0,
         save: Save | None = None,
         mirror: Mirror | None = None,
         ranks: Ranks = Ranks(),  # noqa: B008  frozen
@@ -66,42 +59,41 @@ class AggregatorValidationListener:
             raise ConfigError(f"{where} = []: name the listeners whose values are averaged")
         first = listeners[0]
         for other in listeners:
-            if other.rules.interval != first.rules.interval:
+            if other.spec.interval != first.spec.interval:
                 raise ConfigError(
-                    f"{where}: {first.id} has interval {first.rules.interval}, {other.id} has "
-                    f"{other.rules.interval}; they must be equal"
+                    f"{where}: {first.id} has interval {first.spec.interval}, {other.id} has "
+                    f"{other.spec.interval}; they must be equal"
                 )
-            if set(other.rules.metrics) != set(first.rules.metrics):
+            if set(other.spec.metrics) != set(first.spec.metrics):
                 raise ConfigError(
-                    f"{where}: {first.id} measures {', '.join(first.rules.metrics)}, {other.id} "
-                    f"{', '.join(other.rules.metrics)}; they must be the same"
+                    f"{where}: {first.id} measures {', '.join(first.spec.metrics)}, {other.id} "
+                    f"{', '.join(other.spec.metrics)}; they must be the same"
                 )
             if other._submit is not None:
                 raise ConfigError(f"{where}: {other.id} is async; its values come too late to join")
-        metrics = dict(metrics if metrics is not None else first.rules.metrics)
-        unknown = set(metrics) - set(first.rules.metrics)
+        metrics = first.spec.metrics if spec.metrics is None else spec.metrics
+        unknown = set(metrics) - set(first.spec.metrics)
         if unknown:
             raise ConfigError(
                 f"validation.{id}.metrics: {', '.join(sorted(unknown))} is not measured by the "
-                f"listeners, which have {', '.join(first.rules.metrics)}"
+                f"listeners, which have {', '.join(first.spec.metrics)}"
             )
         self.id = id
         self.listeners = list(listeners)
-        self.rules = listener_rules(id, metrics, first.rules.interval, warmup, 0, min_delta)
+        self.spec = replace(spec, metrics=metrics)
+        self.metrics = metrics
         self.state = State()
-        self._of = of
-        self._agree = agree
         self._files = ListenerFiles(folder / id, id, save, mirror, ranks, facts or {})
 
     def after_step(self, step: int, model: Any) -> bool:
         """Averages what its listeners measured at this step; they are called before it."""
-        if step % self.rules.interval == 0 and step > self.state.step:
+        if step % self.listeners[0].spec.interval == 0 and step > self.state.step:
             if self.state.step < 0:
                 self._files.cut(self.state)
             states = [listener.state for listener in self.listeners]
             assert all(state.step == step for state in states), [state.step for state in states]
-            values = aggregate(states, self.rules.metrics, self._of)
-            self.state, seen = observe(self.rules, self.state, step, values)
+            values = aggregate(states, self.metrics, self.spec.of)
+            self.state, seen = observe(self.spec, self.state, step, values)
             self._files.line(step, values, {}, seen.improved, self.vote())
             self._files.info(self.state)
             self._files.log(step, values, self.state)
@@ -110,11 +102,11 @@ class AggregatorValidationListener:
 
     def finish(self, model: Any) -> None:
         """Warns if the mean ends below its start."""
-        self._files.warn_below(self.rules, self.state)
+        self._files.warn_below(self.state)
 
     def vote(self) -> bool | None:
         """Returns whether its listeners, all or any, want to stop; None if none has a vote."""
-        return combine((listener.vote() for listener in self.listeners), self._agree)
+        return combine((listener.vote() for listener in self.listeners), self.spec.agree)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what decides from here on, as JSON values."""

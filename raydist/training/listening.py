@@ -1,6 +1,6 @@
 """From plain values to listeners: reads each listener's data and puts the parts together.
 
-The values are what `raydist.config.validation` gives as `arguments()`, so that a training worker
+The values are what `raydist.training.spec` gives as `arguments()`, so that a training worker
 needs no configuration classes; they are JSON-able and travel between processes.
 """
 
@@ -23,6 +23,7 @@ from raydist.records import Document
 from raydist.training.beside import RaySubmit
 from raydist.training.checkpoint import Save
 from raydist.training.listeners import AggregatorValidationListener, Listeners
+from raydist.training.spec import Aggregate, DenseRetriever, Listener
 from raydist.training.validation import (
     DenseRetrieval,
     Ranks,
@@ -34,18 +35,15 @@ from raydist.training.validation import (
 )
 from raydist.training.validation_listener import Hook, Pending, ValidationListener
 
-Specs = Mapping[str, Mapping[str, Any]]
-"""Listener id -> its arguments."""
-
 Hooks = Mapping[str, Sequence[tuple[Hook | None, Hook | None]]]
 """Listener id -> pairs called (before, after) each of its evaluations."""
 
-Submit = Callable[[Mapping[str, Any], Path], Pending]
-"""Starts `evaluate_checkpoint(arguments, folder)` in another process."""
+Submit = Callable[[Listener, Path], Pending]
+"""Starts `evaluate_checkpoint(spec, folder)` in another process."""
 
 
 def make_listeners(
-    specs: Specs,
+    specs: Mapping[str, Listener | Aggregate],
     *,
     folder: str | os.PathLike[str],
     steps: int | None = None,
@@ -60,7 +58,7 @@ def make_listeners(
     """Returns the listeners of a run.
 
     Args:
-        specs: arguments by id.
+        specs: by id.
         folder: where their folders go, usually `OUT/listeners`.
         steps: the run's last step.
         ranks: the processes that validate together.
@@ -76,29 +74,24 @@ def make_listeners(
         DataError: an input is missing or malformed.
     """
     place = Path(folder)
+    watching = {id: spec for id, spec in specs.items() if isinstance(spec, Listener)}
+    prints = {id: _fingerprints(spec) for id, spec in watching.items()} if ranks.rank == 0 else {}
     found: dict[str, ValidationListener] = {}
-    for id, spec in specs.items():
-        if spec["kind"] == "aggregate":
-            continue
-        beside = spec.get("async", False)
-        if beside and submit is None:
+    for id, spec in watching.items():
+        if spec.async_ and submit is None:
             submit = RaySubmit(evaluate_checkpoint)
         found[id] = ValidationListener(
             id,
-            spec["metrics"],
+            spec,
             _task(spec),
-            _retrieval(spec, ranks, score) if documents and not beside else _nothing,
+            _retrieval(spec, ranks, score) if documents and not spec.async_ else _nothing,
             folder=place,
-            warmup=spec["warmup"],
-            interval=spec["interval"],
-            early_stop=spec["early_stop"],
-            min_delta=spec["min_delta"],
             hooks=(hooks or {}).get(id, ()),
             save=save,
             mirror=mirror,
             ranks=ranks,
-            submit=_submitter(spec, submit) if beside and submit is not None else None,
-            facts={"data": _fingerprints(spec)} if ranks.rank == 0 else None,
+            submit=_submitter(spec, submit) if spec.async_ and submit is not None else None,
+            facts={"data": prints[id]} if prints else None,
         )
     if stray := (hooks or {}).keys() - found.keys():
         raise ConfigError(
@@ -106,10 +99,10 @@ def make_listeners(
             f"there are {', '.join(found) or 'none'}"
         )
     joined = []
-    for id, spec in specs.items():
-        if spec["kind"] != "aggregate":
+    for id, mean in specs.items():
+        if isinstance(mean, Listener):
             continue
-        unknown = [name for name in spec["listeners"] if name not in found]
+        unknown = [name for name in mean.listeners if name not in found]
         if unknown:
             raise ConfigError(
                 f"validation.{id}.listeners: {', '.join(unknown)}: no such listener; "
@@ -118,25 +111,21 @@ def make_listeners(
         joined.append(
             AggregatorValidationListener(
                 id,
-                [found[name] for name in spec["listeners"]],
+                mean,
+                [found[name] for name in mean.listeners],
                 folder=place,
-                metrics=spec["metrics"],
-                of=spec["of"],
-                agree=spec["agree"],
-                warmup=spec["warmup"],
-                min_delta=spec["min_delta"],
                 save=save,
                 mirror=mirror,
                 ranks=ranks,
-                facts={"data": {name: _fingerprints(specs[name]) for name in spec["listeners"]}}
-                if ranks.rank == 0
-                else None,
+                facts={"data": {name: prints[name] for name in mean.listeners}} if prints else None,
             )
         )
     return Listeners([*found.values(), *joined], steps)
 
 
-def check_listeners(specs: Specs, kind: Literal["biencoder", "crossencoder"]) -> None:
+def check_listeners(
+    specs: Mapping[str, Listener | Aggregate], kind: Literal["biencoder", "crossencoder"]
+) -> None:
     """Raises what would go wrong with a model of this kind, in a moment: reads no documents.
 
     Raises:
@@ -144,9 +133,9 @@ def check_listeners(specs: Specs, kind: Literal["biencoder", "crossencoder"]) ->
         DataError: an input is missing or malformed.
     """
     for id, spec in specs.items():
-        if spec["kind"] == "aggregate":
+        if isinstance(spec, Aggregate):
             continue
-        if kind == "crossencoder" and spec["retriever"]["kind"] == "dense":
+        if kind == "crossencoder" and spec.retriever.kind == "dense":
             raise ConfigError(
                 f"validation.{id}.retriever = dense: a cross-encoder has no vectors to search by; "
                 f"give it a run to rerank: validation.{id}.retriever.kind=rerank "
@@ -156,12 +145,12 @@ def check_listeners(specs: Specs, kind: Literal["biencoder", "crossencoder"]) ->
     make_listeners(specs, folder="", ranks=Ranks(1, 2), submit=_never, documents=False)
 
 
-def _never(spec: Mapping[str, Any], folder: Path) -> Pending:
+def _never(spec: Listener, folder: Path) -> Pending:
     raise AssertionError("a check submits nothing")
 
 
 def evaluate_checkpoint(
-    spec: Mapping[str, Any], folder: str | os.PathLike[str], score: Score | None = None
+    spec: Listener, folder: str | os.PathLike[str], score: Score | None = None
 ) -> Evaluation:
     """Loads a saved checkpoint and evaluates it: what an `async` listener runs elsewhere.
 
@@ -171,23 +160,23 @@ def evaluate_checkpoint(
     contract = read_contract(place)
     assert contract is not None, place  # every checkpoint has one
     cls = BiEncoder if contract.kind == "biencoder" else CrossEncoderModel
-    model = cls.load(place, device=None if spec.get("gpus") else "cpu")
+    model = cls.load(place, device=None if spec.gpus else "cpu")
     ranks = Ranks()
-    return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec["metrics"]))
+    return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec.metrics))
 
 
-def _task(spec: Mapping[str, Any]) -> Task:
-    return Task(read_queries(**spec["queries"]), read_qrels(**spec["qrels"]))
+def _task(spec: Listener) -> Task:
+    return Task(read_queries(**spec.queries.arguments()), read_qrels(**spec.qrels.arguments()))
 
 
 def _nothing(model: Any, queries: Any) -> None:
     raise AssertionError("this listener does not retrieve in this process")
 
 
-def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Retrieval:
-    how = spec["retriever"]
-    tables = read_documents(**spec["corpus"])
-    if how["kind"] == "dense":
+def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
+    retriever = spec.retriever
+    tables = read_documents(**spec.corpus.arguments())
+    if isinstance(retriever, DenseRetriever):
         documents = [
             Document(row["doc_id"], row["text"], row["title"] or "")
             for table in tables
@@ -198,8 +187,8 @@ def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Re
             document if i in mine else Document(document.doc_id, "")
             for i, document in enumerate(documents)
         ]
-        return DenseRetrieval(documents, how["k"], ranks)
-    run = read_run(**how["run"]).top(how["depth"])
+        return DenseRetrieval(documents, retriever.k, ranks)
+    run = read_run(**retriever.run.arguments()).top(retriever.depth)
     wanted = set(run.table["doc_id"].to_pylist())
     texts = {
         row["doc_id"]: Document(row["doc_id"], row["text"], row["title"] or "").contents
@@ -207,15 +196,13 @@ def _retrieval(spec: Mapping[str, Any], ranks: Ranks, score: Score | None) -> Re
         for row in table.to_pylist()
         if row["doc_id"] in wanted
     }
-    return RunReranking(run, texts, how["depth"], ranks, score, how["missing"])
+    return RunReranking(run, texts, retriever.depth, ranks, score, retriever.missing)
 
 
-def _fingerprints(spec: Mapping[str, Any]) -> dict[str, str]:
-    sources = {name: spec[name] for name in ("corpus", "queries", "qrels")}
-    if "run" in spec["retriever"]:
-        sources["run"] = spec["retriever"]["run"]
-    return {name: file_fingerprint(source["path"]) for name, source in sources.items()}
+def _fingerprints(spec: Listener) -> dict[str, str]:
+    sources = {name.removeprefix("retriever."): each for name, each in spec.sources().items()}
+    return {name: file_fingerprint(each.arguments()["path"]) for name, each in sources.items()}
 
 
-def _submitter(spec: Mapping[str, Any], submit: Submit) -> Callable[[Path, int], Pending]:
+def _submitter(spec: Listener, submit: Submit) -> Callable[[Path, int], Pending]:
     return lambda folder, step: submit(spec, folder)

@@ -22,6 +22,7 @@ from raydist.training.samplers import (
     Stream,
 )
 from raydist.training.source import Sampler, TeacherTargets
+from raydist.training.spec import Aggregate, Listener
 
 if TYPE_CHECKING:
     from raydist.losses.objective import Objective
@@ -148,7 +149,7 @@ class Job:
         zero: ZeRO stage; 0 needs no DeepSpeed.
         zero_options: further keyword arguments of the DeepSpeed engine.
         keep: checkpoints that are kept.
-        validation: listeners' arguments by id.
+        validation: listeners by id.
         settings: travels with the final model.
         hooks: (before, after) pairs by listener's id, called by every rank; picklable, as the job
             is, if there are workers.
@@ -170,7 +171,7 @@ class Job:
     zero: int = 0
     zero_options: Mapping[str, Any] = field(default_factory=dict)
     keep: int = 2
-    validation: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    validation: Mapping[str, Listener | Aggregate] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=dict)
 

@@ -193,12 +193,12 @@ class _Nothing:
         return None
 
 
-def _submit_nothing(spec: Mapping[str, Any], folder: Path) -> _Nothing:
+def _submit_nothing(spec: object, folder: Path) -> _Nothing:
     return _Nothing()
 
 
 def _due(job: Job) -> Callable[[int], bool]:
-    intervals = {spec["interval"] for spec in job.validation.values() if "interval" in spec}
+    intervals = {each.interval for each in job.validation.values() if each.kind == "listener"}
     return lambda step: step == job.plan.steps or any(step % i == 0 for i in intervals)
 
 

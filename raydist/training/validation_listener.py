@@ -14,7 +14,7 @@ from raydist.evaluation.mirror import Mirror
 from raydist.training.checkpoint import Save
 from raydist.training.decisions import State, observe, vote
 from raydist.training.listener_files import ListenerFiles
-from raydist.training.listener_rules import listener_rules
+from raydist.training.spec import Listener
 from raydist.training.validation import Ranks, Retrieval, Task, validate
 
 _SIGN_OF_LIFE_S = 60.0
@@ -42,15 +42,10 @@ class ValidationListener:
 
     Args:
         id: names its folder and its metrics.
-        metrics: measure -> whether the checkpoint of its best value is kept.
+        spec: measures, interval, when to record and to stop.
         dataset: queries and judgements.
         retriever: turns model and queries into a run.
         folder: where the listeners' folders are.
-        warmup: record bests from this step on; -1 = from the start.
-        interval: steps between evaluations.
-        early_stop: steps without a new best of a kept measure after which it wants to stop;
-            0 = it has no vote.
-        min_delta: what a new best must be better by.
         hooks: pairs of callables (before, after) with (step, model, results); None for neither.
         save: writes a checkpoint; `save_model` on rank 0 by default.
         mirror: takes values and kept checkpoints (rank 0).
@@ -58,23 +53,16 @@ class ValidationListener:
         submit: starts the evaluation of a saved checkpoint beside training; one is under way at a
             time, so decisions lag by an interval.
         facts: fingerprints and the like, kept beside the settings of a checkpoint.
-
-    Raises:
-        ConfigError: the settings contradict each other.
     """
 
     def __init__(
         self,
         id: str,
-        metrics: Mapping[str, bool],
+        spec: Listener,
         dataset: Task,
         retriever: Retrieval,
         *,
         folder: Path,
-        warmup: int = -1,
-        interval: int = 128,
-        early_stop: int = 0,
-        min_delta: float = 0.0,
         hooks: Sequence[tuple[Hook | None, Hook | None]] = (),
         save: Save | None = None,
         mirror: Mirror | None = None,
@@ -83,7 +71,7 @@ class ValidationListener:
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.id = id
-        self.rules = listener_rules(id, metrics, interval, warmup, early_stop, min_delta)
+        self.spec = spec
         self.state = State()
         self._dataset = dataset
         self._retriever = retriever
@@ -95,12 +83,12 @@ class ValidationListener:
 
     def after_step(self, step: int, model: Any) -> bool:
         """Evaluates if the step is one of the interval's; returns whether it wants to stop."""
-        if step % self.rules.interval == 0 and step > max([self.state.step, *self._pending]):
+        if step % self.spec.interval == 0 and step > max([self.state.step, *self._pending]):
             self._collect(model)
             self._before(step, model)
             if self._submit is None:
                 results = validate(
-                    model, self._dataset, self._retriever, list(self.rules.metrics), self._ranks
+                    model, self._dataset, self._retriever, list(self.spec.metrics), self._ranks
                 )
                 self._observe(step, model, results, None)
             else:
@@ -114,12 +102,12 @@ class ValidationListener:
         What start, best and end are like goes into the record.
         """
         self._collect(model)
-        self._files.warn_below(self.rules, self.state)
-        self._files.dashboard(self.rules, self.state, self._dataset.qrels)
+        self._files.warn_below(self.state)
+        self._files.dashboard(self.spec.metrics, self.state, self._dataset.qrels)
 
     def vote(self) -> bool | None:
         """Returns whether it wants to stop, None if it has no vote."""
-        return vote(self.rules, self.state)
+        return vote(self.spec, self.state)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what decides from here on, as JSON values."""
@@ -135,7 +123,7 @@ class ValidationListener:
                 self._pending[step] = self._submit(place, step)
             elif step in recorded:  # it was decided after the checkpoint that we go on from
                 results = recorded[step]
-                self.state, seen = observe(self.rules, self.state, step, results)
+                self.state, seen = observe(self.spec, self.state, step, results)
                 self._files.line(step, results, {}, seen.improved, self.vote())
                 self._files.info(self.state)
 
@@ -158,9 +146,9 @@ class ValidationListener:
             self._observe(step, model, results, self._files.pending(step))
 
     def _observe(self, step: int, model: Any, results: Evaluation, place: Path | None) -> None:
-        values = {name: results.means[name] for name in self.rules.metrics}
-        self.state, seen = observe(self.rules, self.state, step, values)
-        self._files.record(step, results, self.rules, self.state, seen.improved, self.vote())
+        values = {name: results.means[name] for name in self.spec.metrics}
+        self.state, seen = observe(self.spec, self.state, step, values)
+        self._files.record(step, results, self.spec.metrics, self.state, seen.improved, self.vote())
         self._files.keep(step, model, seen.kept, self.state, place)
         for name in seen.not_a_number:
             self._files.tell(f"validation {self.id}, step {step}: {name} is not a number", bad=True)

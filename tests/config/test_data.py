@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from raydist.config.base import Block
-from raydist.config.data import CorpusSource, QrelsSource, QueriesSource, RunSource, split_paths
+from raydist.config.base import Block, identity
 from raydist.config.load import load
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource, split_paths
 from raydist.errors import ConfigError
 
 
@@ -48,13 +48,13 @@ def test_the_arguments_are_those_of_the_readers() -> None:
     from raydist.data import readers
 
     for block, reader in (
-        (CorpusSource(path="c"), readers.read_documents),
-        (QueriesSource(path="c"), readers.read_queries),
-        (QrelsSource(path="c"), readers.read_qrels),
+        (CorpusSource(path=("c",)), readers.read_documents),
+        (QueriesSource(path=("c",)), readers.read_queries),
+        (QrelsSource(path=("c",)), readers.read_qrels),
         (RunSource(path="c"), readers.read_run),
     ):
         inspect.signature(reader).bind(**block.arguments())
-    split_options = CorpusSource(path="c").split_arguments()
+    split_options = CorpusSource(path=("c",)).split_arguments()
     inspect.signature(readers.read_split).bind({}, **split_options)
 
 
@@ -80,10 +80,10 @@ def test_mistakes_are_named_by_their_key(words: list[str], message: str) -> None
 
 
 def test_where_rejects_go_does_not_change_the_result() -> None:
-    a = CorpusSource(path="c", rejects="r.jsonl").identity()
-    assert a == CorpusSource(path="c").identity() != CorpusSource(path="d").identity()
+    a = identity(CorpusSource(path=("c",), rejects="r.jsonl"))
+    assert a == identity(CorpusSource(path=("c",))) != identity(CorpusSource(path=("d",)))
 
 
 def test_paths_are_cut_at_commas_outside_brackets() -> None:
     assert split_paths("a, b[1,2],c{x,y}") == ["a", "b[1,2]", "c{x,y}"]
-    assert split_paths(["a,b"]) == ["a,b"]
+    assert split_paths("") == []

@@ -9,8 +9,8 @@ import pytest
 from raydist.config.base import Block
 from raydist.config.load import load
 from raydist.config.tracking import Tracking
-from raydist.config.validation import Validation
 from raydist.errors import ConfigError
+from raydist.training.spec import Validation
 
 
 class Config(Block):
@@ -49,8 +49,7 @@ def test_listeners_are_read_from_the_command_line():
     dev = config.validation["dev"]
     assert dev.metrics == {"nDCG@10": True, "R@100": False} and dev.async_
     assert config.validation["all"].listeners == ["dev"] and config.tracking.uri == "none"
-    plain = json.loads(json.dumps(dev.arguments()))
-    assert plain["corpus"]["path"] == ["C"] and plain["async"] is True
+    assert dev.corpus.path == ("C",) and config.resolved()["validation"]["dev"]["async"] is True
     assert load(Config, [], []).validation == {} and load(Config, [], []).tracking.uri == "auto"
     assert "async" not in config.identity()["validation"]["dev"]
 

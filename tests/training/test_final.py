@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from raydist.config.validation import Listener
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.errors import ArtifactError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.scratch import create
@@ -19,6 +19,7 @@ from raydist.training.decisions import Best, State
 from raydist.training.listener_files import ListenerFiles
 from raydist.training.listening import evaluate_checkpoint
 from raydist.training.run import run
+from raydist.training.spec import Listener
 from raydist.training.validation import Ranks
 from raydist.training.worker import Place
 from tests.training.jobs import lines, tiny_job, weights
@@ -77,23 +78,25 @@ def test_adapters_of_a_deep_model_in_half_precision_are_merged_before_they_are_c
     assert any("lora_B" in name for name, _ in model.named_parameters())
 
 
-def watched(folder: Path) -> dict[str, Any]:
-    """The arguments of a listener, and its files: one document, so that not all ranks encode."""
+def watched(folder: Path) -> Listener:
+    """A listener and its files: one document, so that not all ranks encode."""
     folder.mkdir()
     (folder / "corpus.jsonl").write_text(json.dumps({"_id": "d", "text": WORDS[0]}) + "\n")
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": WORDS[1]}) + "\n")
     (folder / "qrels.txt").write_text("q 0 d 1\n")
-    given = {name: str(folder / f"{name}.jsonl") for name in ("corpus", "queries")}
-    found = Listener(
-        **given, qrels=str(folder / "qrels.txt"), metrics={"RR": True}, interval=2
-    ).arguments()
-    return dict(json.loads(json.dumps(found)))
+    return Listener(
+        corpus=CorpusSource(path=(str(folder / "corpus.jsonl"),)),
+        queries=QueriesSource(path=(str(folder / "queries.jsonl"),)),
+        qrels=QrelsSource(path=(str(folder / "qrels.txt"),)),
+        metrics={"RR": True},
+        interval=2,
+    )
 
 
 OPTIONS = {"dropout": 0.0, "pooling": "mean", "lora": {"r": 4}}
 
 
-def train(dev: dict[str, Any], rank: int, world: int, folder: Path) -> None:
+def train(dev: Listener, rank: int, world: int, folder: Path) -> None:
     job = tiny_job(folder, steps=4, zero=3, validation={"dev": dev}, model_options=OPTIONS)
     run(job, Place(rank, world, torch.device("cpu")))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from raydist.config.validation import Aggregate, Listener
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource
 from raydist.errors import ConfigError, DataError
 from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
@@ -16,6 +17,7 @@ from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document, Run
 from raydist.training.listening import check_listeners, evaluate_checkpoint, make_listeners
 from raydist.training.run import run
+from raydist.training.spec import Aggregate, DenseRetriever, Listener, RunReranker
 from raydist.training.worker import Place
 from tests.training.jobs import tiny_job
 
@@ -38,13 +40,16 @@ def files(tmp_path):
 
 
 def spec(files, **options):
-    found = Listener(
-        corpus=str(files / "corpus.jsonl"),
-        queries=str(files / "queries.jsonl"),
-        qrels=str(files / "qrels.txt"),
+    return Listener(
+        corpus=CorpusSource(path=(str(files / "corpus.jsonl"),)),
+        queries=QueriesSource(path=(str(files / "queries.jsonl"),)),
+        qrels=QrelsSource(path=(str(files / "qrels.txt"),)),
         **{"interval": 1, "metrics": {"nDCG@10": True, "R@20": False}, **options},
     )
-    return json.loads(json.dumps(found.arguments()))
+
+
+def reranking(file, **options):
+    return RunReranker(run=RunSource(path=str(file)), **options)
 
 
 def documents(files):
@@ -84,7 +89,7 @@ def test_a_bi_encoder_is_evaluated_and_its_best_checkpoint_gives_the_same_values
 
 def test_a_cross_encoder_reranks_a_fixed_run(files, tmp_path, tiny_bert):
     model = CrossEncoderModel.load(tiny_bert, fresh_head=True)
-    arguments = spec(files, retriever={"kind": "rerank", "run": str(files / "run.txt"), "depth": 4})
+    arguments = spec(files, retriever=reranking(files / "run.txt", depth=4))
     listeners = make_listeners({"dev": arguments}, folder=tmp_path / "out", steps=1)
     for step in range(2):
         listeners.after_step(step, model)
@@ -101,8 +106,7 @@ def test_a_cross_encoder_reranks_a_fixed_run(files, tmp_path, tiny_bert):
 
 def test_a_bi_encoder_reranks_a_fixed_run_by_its_dot_products(files, tmp_path, tiny_bert):
     model = BiEncoder.load(tiny_bert, pooling="mean")
-    rerank = {"kind": "rerank", "run": str(files / "run.txt"), "depth": 5}
-    arguments = spec(files, retriever=rerank)
+    arguments = spec(files, retriever=reranking(files / "run.txt", depth=5))
     listeners = make_listeners({"dev": arguments}, folder=tmp_path / "out", steps=0)
     listeners.after_step(0, model)
     best = json.loads((tmp_path / "out/dev/info.json").read_text())["nDCG@10"]["value"]
@@ -121,8 +125,9 @@ def test_a_bi_encoder_reranks_a_fixed_run_by_its_dot_products(files, tmp_path, t
 @pytest.mark.parametrize("retriever", ["dense", "rerank"])
 @pytest.mark.parametrize("kind", ["biencoder", "crossencoder"])
 def test_what_a_kind_of_model_cannot_do_is_refused_before_anything_is_read(files, kind, retriever):
-    run = {"run": str(files / "run.txt")} if retriever == "rerank" else {}
-    specs = {"dev": spec(files, retriever={"kind": retriever, **run})}
+    dense = retriever == "dense"
+    how = DenseRetriever() if dense else reranking(files / "run.txt")
+    specs = {"dev": spec(files, retriever=how)}
     if (kind, retriever) == ("crossencoder", "dense"):
         with pytest.raises(ConfigError, match=r"validation\.dev\.retriever = dense: a cross-enc"):
             check_listeners(specs, kind)
@@ -132,9 +137,9 @@ def test_what_a_kind_of_model_cannot_do_is_refused_before_anything_is_read(files
 
 def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_bert):
     specs = {
-        "mean": Aggregate(kind="aggregate", listeners=["a", "b"]).arguments(),
+        "mean": Aggregate(listeners=["a", "b"]),
         "a": spec(files),
-        "b": spec(files, retriever={"kind": "dense", "k": 5}),
+        "b": spec(files, retriever=DenseRetriever(k=5)),
     }
     listeners = make_listeners(specs, folder=tmp_path)
     listeners.after_step(0, BiEncoder.load(tiny_bert))
@@ -148,7 +153,7 @@ def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_
     assert set(settings["data"]) == {"a", "b"} and set(settings["data"]["a"]) == {
         "corpus", "queries", "qrels"
     }  # fmt: skip
-    specs["mean"]["listeners"] = ["a", "c"]
+    specs["mean"] = Aggregate(listeners=["a", "c"])
     with pytest.raises(ConfigError, match=r"validation.mean.listeners: c: no such listener"):
         make_listeners(specs, folder=tmp_path)
 
@@ -156,10 +161,10 @@ def test_aggregates_are_put_together_by_the_listeners_ids(files, tmp_path, tiny_
 def test_inputs_that_do_not_fit_are_named_before_training(files, tmp_path):
     (files / "other.txt").write_text("x1 0 d1 1\n")
     with pytest.raises(DataError, match="none of the 8 queries is judged"):
-        make_listeners({"dev": spec(files) | {"qrels": {"path": [str(files / "other.txt")]}}},
-                       folder=tmp_path)  # fmt: skip
+        other = QrelsSource(path=(str(files / "other.txt"),))
+        make_listeners({"dev": replace(spec(files), qrels=other)}, folder=tmp_path)
     Run.from_lists([("q1", ["nowhere"], [1.0])]).write(files / "odd.txt")
-    retriever = {"kind": "rerank", "run": str(files / "odd.txt")}
+    retriever = reranking(files / "odd.txt")
     with pytest.raises(DataError, match="no document 'nowhere'"):
         make_listeners({"dev": spec(files, retriever=retriever)}, folder=tmp_path)
 
@@ -170,7 +175,7 @@ def test_an_evaluation_beside_training_is_a_ray_task_with_the_same_values(
 ):
     for name, beside in (("sync", False), ("async", True)):
         model = BiEncoder.load(tiny_bert, pooling="mean")
-        arguments = spec(files) | {"async": beside}
+        arguments = replace(spec(files), async_=beside)
         listeners = make_listeners({"dev": arguments}, folder=tmp_path / name, steps=2)
         for step in range(3):
             listeners.after_step(step, model)

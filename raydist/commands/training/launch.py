@@ -15,7 +15,6 @@ from raydist.commands.training.prepare import (
     create_model,
     find_model,
     fingerprints,
-    listener_arguments,
     prepare,
 )
 from raydist.config.base import Flags
@@ -84,7 +83,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
 
 def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:
     facts = prepare(config, recipe, folder, rows)
-    job, notes = plan(config, recipe, facts, folder, listener_arguments(config))
+    job, notes = plan(config, recipe, facts, folder)
     for note in notes:
         log.warn(note)
     _say_plan(config, job)

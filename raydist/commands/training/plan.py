@@ -55,7 +55,6 @@ def plan(
     recipe: Recipe,
     facts: Sequence[SampleFacts],
     folder: Path,
-    validation: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Job, list[str]]:
     """Returns the run and what the user should know of it.
 
@@ -113,7 +112,7 @@ def plan(
             "offload_parameters": config.deepspeed.offload_parameters,
         },
         keep=config.checkpoint.keep,
-        validation=validation,
+        validation=config.validation,
     )
     return job, notes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist.commands.training.plan import Recipe, data_folder
-from raydist.config.base import Flags
+from raydist.config.base import Flags, resolved
 from raydist.config.load import load
 from raydist.config.model import ScratchConfig
 from raydist.config.training import DataConfig, TrainingConfig
@@ -36,7 +36,7 @@ def prepare(
     from raydist.data.samples.prepare import prepare as prepare_samples
     from raydist.training.listening import check_listeners
 
-    check_listeners(listener_arguments(config), recipe.kind)
+    check_listeners(config.validation, recipe.kind)
     facts = []
     for name, data in config.sets().items():
         options = {**config.inputs(data), **recipe.needs(data)}
@@ -53,11 +53,6 @@ def prepare(
             of_set = replace(of_set, negatives=negatives, without_negatives="")
         facts.append(of_set)
     return facts
-
-
-def listener_arguments(config: TrainingConfig) -> dict[str, dict[str, Any]]:
-    """Returns the listeners' plain values by id."""
-    return {name: listener.arguments() for name, listener in config.validation.items()}
 
 
 def find_model(recipe: Recipe) -> Path | None:
@@ -84,11 +79,11 @@ def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
             source = config.inputs(data)[part]
             if source is not None:
                 keys[f"{name}.{part}"] = input_key(source)
-    for name, listener in listener_arguments(config).items():
-        listener["retriever.run"] = listener.get("retriever", {}).get("run")
-        for part in ("corpus", "queries", "qrels", "retriever.run"):
-            if source := listener.get(part):
-                keys[f"validation.{name}.{part}"] = input_key(source)
+    for name, listener in config.validation.items():
+        if listener.kind == "aggregate":
+            continue
+        for part, of_part in listener.sources().items():
+            keys[f"validation.{name}.{part}"] = input_key(of_part.arguments())
     model = find_model(recipe)
     if model is not None:
         from raydist.fingerprints import model_fingerprint
@@ -123,12 +118,12 @@ def _bm25_run(config: TrainingConfig, data: DataConfig, folder: Path) -> Path:
     """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
     corpus, queries = data.corpus or config.corpus, data.queries or config.queries
     assert corpus is not None and queries is not None
-    name = value_fingerprint([corpus.resolved(), queries.resolved(), data.bm25_negatives])
+    name = value_fingerprint([resolved(corpus), resolved(queries), data.bm25_negatives])
     index, ranking = folder / f"bm25-{name}", folder / f"bm25-{name}.txt"
     if not ranking.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _run_verb("index", {"corpus": corpus.resolved(), "out": str(index)}, index)
-        search = {"index": str(index), "queries": queries.resolved(), "k": data.bm25_negatives}
+        _run_verb("index", {"corpus": resolved(corpus), "out": str(index)}, index)
+        search = {"index": str(index), "queries": resolved(queries), "k": data.bm25_negatives}
         _run_verb("search", {**search, "out": str(ranking)}, ranking)
     return ranking
 

@@ -5,19 +5,18 @@ A scalar is the path: `corpus=DIR/corpus.jsonl` is `corpus.path=DIR/corpus.jsonl
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from annotated_types import MinLen
 
-from raydist.config.base import Block, execution
+from raydist.spec import EXECUTION, FromText
 
 
-def split_paths(value: Any) -> Any:
-    """Cuts text at commas that are outside brackets and braces; other types are left alone."""
-    if not isinstance(value, str):
-        return value
+def split_paths(text: str) -> list[str]:
+    """Cuts text at commas that are outside brackets and braces."""
     parts, depth = [""], 0
-    for letter in value:
+    for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and depth == 0:
             parts.append("")
@@ -26,34 +25,40 @@ def split_paths(value: Any) -> Any:
     return [part.strip() for part in parts if part.strip()]
 
 
-Paths = Annotated[tuple[str, ...], BeforeValidator(split_paths)]
+Paths = Annotated[tuple[str, ...], FromText(split_paths)]
 """One path or several: files, globs, directories, URIs, `irds:` ids."""
+
+Name = Annotated[str, MinLen(1)]
 
 Format = Literal["jsonl", "tsv", "parquet", "trec"]
 
 
-class TextFields(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFields:
     """Own names of a file's columns; the usual ones are found by themselves."""
 
-    id: str | None = Field(None, min_length=1)
+    id: Name | None = None
     """Name of the id, or a column number (from 1) of a table without header."""
-    text: str | None = Field(None, min_length=1)
+    text: Name | None = None
     """Name or number of the text; for TREC topics `title`, `desc`, `narr`, joined by `+`."""
 
     def mapping(self) -> dict[str, str] | None:
         """Returns the names that are given, None if there is none."""
-        return self.model_dump(exclude_none=True) or None
+        names = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {field: name for field, name in names.items() if name is not None} or None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fields(TextFields):
     """Own names of a corpus's columns; the usual ones are found by themselves."""
 
-    title: str | None = Field(None, min_length=1)
+    title: Name | None = None
     """Name or number of the title, if there is one."""
 
 
-class _Source(Block):
-    primary: ClassVar[str | None] = "path"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    primary: ClassVar[str] = "path"
 
     kind: Literal["files", "docstrings"] = "files"
     """`docstrings`: the quickstart's collection, made from Python's own documentation."""
@@ -63,16 +68,14 @@ class _Source(Block):
     """Keep only the ids in this file (one per line, `#` for comments)."""
     exclude_ids: str | None = None
     """Leave out the ids in this file."""
-    missing: Literal["error", "warn", "ignore"] = execution("error")
+    missing: Annotated[Literal["error", "warn", "ignore"], EXECUTION] = "error"
     """What to do about ids in `ids` that the source does not have."""
 
-    @model_validator(mode="after")
-    def _path_or_kind(self) -> _Source:
+    def __post_init__(self) -> None:
         if self.kind == "files" and not self.path:
             raise ValueError("a path is required")
         if self.kind != "files" and self.path:
             raise ValueError(f"kind={self.kind} takes no path")
-        return self
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -81,13 +84,14 @@ class _Source(Block):
 
     def arguments(self) -> dict[str, Any]:
         """Returns the reader's keyword arguments: `read_documents(**config.corpus.arguments())`."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        given = {name: v for name, v in given.items() if name not in ("kind", "path", "fields")}
-        if "fields" in type(self).model_fields:
-            given["fields"] = getattr(self, "fields").mapping()  # noqa: B009
-        return {"path": self.paths, **given}
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        del given["kind"]
+        if "fields" in given:
+            given["fields"] = given["fields"].mapping()
+        return {**given, "path": self.paths}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusSource(_Source):
     """Documents: where they are and how to read them."""
 
@@ -97,11 +101,11 @@ class CorpusSource(_Source):
     """Own names of id, title and text."""
     order: Literal["source", "list"] = "source"
     """Order of the documents: the source's, or that of `ids`."""
-    on_bad: Literal["error", "skip"] = execution("error")
+    on_bad: Annotated[Literal["error", "skip"], EXECUTION] = "error"
     """A bad line stops the work with its place, or is skipped and counted."""
-    rejects: str | None = execution(None)
+    rejects: Annotated[str | None, EXECUTION] = None
     """Where skipped lines are written (jsonl)."""
-    encoding_errors: Literal["strict", "replace"] = execution("strict")
+    encoding_errors: Annotated[Literal["strict", "replace"], EXECUTION] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
     def inputs(self) -> dict[str, Any]:
@@ -118,6 +122,7 @@ class CorpusSource(_Source):
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueriesSource(_Source):
     """Queries: where they are and how to read them."""
 
@@ -129,22 +134,24 @@ class QueriesSource(_Source):
     """Order of the queries: the source's, or that of `ids`."""
     on_bad: Literal["error", "skip"] = "error"
     """A bad line stops the work with its place, or is skipped and counted."""
-    rejects: str | None = execution(None)
+    rejects: Annotated[str | None, EXECUTION] = None
     """Where skipped lines are written (jsonl)."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QrelsSource(_Source):
     """Judgements: TREC, BEIR's TSV, or three columns."""
 
 
-class RunSource(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSource:
     """A run: TREC's six columns, or Parquet."""
 
-    primary: ClassVar[str | None] = "path"
+    primary: ClassVar[str] = "path"
 
-    path: str = Field(min_length=1)
+    path: Name
     """The file."""
     sort: bool = False
     """Order each query's documents by score where the file does not."""
