@@ -1,27 +1,35 @@
-"""One folder per command, complete once it has a manifest.
+"""The life of an output, from a dry run to its manifest: the same for every verb.
 
-`Output.open` says whether a folder is new, can be gone on with, or is complete; `finish` writes
-`manifest.json` last and atomically. While a folder is being written, `.job.json` holds what it will
-be, so that a restart with another configuration is refused instead of mixing two results.
+    ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work",))
+
+    with ARTEFACT.open(config.out, config, inputs=..., plan="index ...", dry_run=...) as output:
+        if output.done:  # a dry run, or already built: the user has been told
+            return
+        output.finish(**build(output.folder))
+
+An output is complete once it has a manifest, which is written last and atomically. Until then
+`.job.json` says what it will be, so that a restart with another configuration is refused instead of
+mixing two results.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import raydist
-from raydist.disk import disk_errors, write_json
-from raydist.errors import ArtifactError, ConfigError
+from raydist import log
+from raydist.disk import atomic, disk_errors, remove, write_json
+from raydist.errors import ArtifactError, ConfigError, RaydistError
 from raydist.fingerprints import value_fingerprint
 
 FORMAT = 1
@@ -81,21 +89,156 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return lines
 
 
+class Configuration(Protocol):
+    """What a verb was asked for, e.g. a `Block` of `raydist.config`."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the result."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Returns every value as JSON."""
+
+
 @dataclass(frozen=True, slots=True)
-class Output:
-    """A folder that a command writes.
+class Artefact:
+    """What a verb writes.
 
     Attributes:
-        folder: where it is.
-        complete: whether it was already built by the same configuration from the same inputs.
-        resumed: whether an interrupted run of the same command is being continued.
-        job: kind, config, inputs and versions, as they go into the manifest.
+        kind: what the manifest calls it.
+        is_file: `out` is a file, and `OUT.raydist` beside it the folder with its manifest.
+        replaces: each command writes the whole output anew, over an earlier one of its kind.
+        saves_config: the folder gets a `config.json` with which the command can be repeated.
+        progress: a glob of what a restart continues from; a new output that fails without any is
+            deleted, so that it does not stand in the way of the corrected command.
+        scratch: globs of what only a restart needs, deleted once the output is complete.
     """
 
+    kind: str
+    is_file: bool = False
+    replaces: bool = False
+    saves_config: bool = True
+    progress: str = MANIFEST
+    scratch: tuple[str, ...] = ()
+
+    @contextlib.contextmanager
+    def open(
+        self,
+        out: str | os.PathLike[str],
+        config: Configuration,
+        *,
+        inputs: Callable[[], Mapping[str, str]],
+        plan: str = "",
+        dry_run: bool = False,
+        identity: Mapping[str, Any] | None = None,
+    ) -> Iterator[Output]:
+        """Gives the output to write, or says why there is nothing to do (`output.done`).
+
+        Args:
+            out: a local path; what it holds already decides the output's state.
+            config: what was asked for.
+            inputs: computes fingerprints of the inputs by name; not called in a dry run.
+            plan: what a dry run says would be done: `index 3 splits of c.jsonl into IDX`.
+            dry_run: write nothing.
+            identity: what decides the result, where that is not `config.identity()`.
+
+        Raises:
+            ConfigError: `out` cannot be written.
+            ArtifactError: it holds something else, or the result of another configuration.
+        """
+        path = Path(out)
+        self.check(path)
+        folder = Path(f"{out}.raydist") if self.is_file else path
+        if dry_run:
+            log.say(f"would {plan}")
+            yield Output(path, folder, "planned", {}, self.scratch)
+            return
+
+        def prepare(folder: Path) -> Output:
+            output = Output.open(
+                folder,
+                kind=self.kind,
+                config=config.identity() if identity is None else identity,
+                inputs=inputs(),
+                resolved=config.resolved() if self.saves_config else None,
+            )
+            return replace(output, path=path, scratch=self.scratch)
+
+        if self.replaces:
+            with disk_errors(path), atomic(path) as partial:
+                yield prepare(partial)
+            return
+        output = prepare(folder)
+        if output.state == "complete" and path.exists():
+            output.clean()
+            log.say(f"{out}: already built with the same configuration")
+        elif output.state != "new":
+            output = replace(output, state="resumed")
+            for partial in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+                remove(partial)
+        try:
+            yield output
+        except RaydistError:
+            if output.state == "new" and not any(folder.glob(self.progress)):
+                remove(folder)
+            raise
+
+    def check(self, out: str | os.PathLike[str]) -> None:
+        """Raises what `open` would raise for a place that cannot be written, before long work."""
+        path = Path(out)
+        if self.is_file and path.is_dir():
+            raise ConfigError(f"out = {path}: is a folder, expected the file to write")
+        if self.is_file and path.exists() and not Path(f"{path}.raydist").exists():
+            raise ConfigError(
+                f"out = {path}: exists, and no {path.name}.raydist beside it says that this "
+                "command wrote it; delete it, or choose another out="
+            )
+        if self.replaces and path.exists():
+            if not path.is_dir():
+                raise ConfigError(f"out = {path}: is a file, expected a folder")
+            if any(path.iterdir()):
+                read_manifest(path, [self.kind])
+
+
+State = Literal["planned", "new", "resumed", "complete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one command writes.
+
+    Attributes:
+        path: the file or folder that the user named.
+        folder: the folder of the manifest.
+        state: `planned` in a dry run; `new`; `resumed`, where an interrupted run of the same
+            command is continued; `complete`, where the same command has built it.
+        job: kind, config, inputs and versions, as they go into the manifest.
+        scratch: globs of what only a restart needs.
+    """
+
+    path: Path
     folder: Path
-    complete: bool
-    resumed: bool
-    job: dict[str, Any]
+    state: State
+    job: Mapping[str, Any]
+    scratch: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the same command has built it."""
+        return self.state == "complete"
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an interrupted run of the same command is continued."""
+        return self.state == "resumed"
+
+    def discard(self) -> None:
+        """Deletes the folder."""
+        remove(self.folder)
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing to write."""
+        return self.state in ("planned", "complete")
 
     @classmethod
     def open(
@@ -110,7 +253,7 @@ class Output:
         """Prepares a folder for writing.
 
         Args:
-            folder: the `out=` of a command.
+            folder: where the manifest will lie.
             kind: what is written, e.g. `bow-index`.
             config: what decides the result (`Block.identity()`), compared with an earlier run's.
             inputs: fingerprints of the inputs by name.
@@ -134,14 +277,14 @@ class Output:
             "versions": _versions(),
         }
         if (path / MANIFEST).exists():
-            _same(path, read_manifest(path), job)
-            return cls(path, True, True, job)
+            _check_same(path, read_manifest(path), job)
+            return cls(path, path, "complete", job)
         resumed = (path / _JOB).exists()
         if resumed:
-            _same(path, _read_job(path / _JOB), job)
+            _check_same(path, _read_job(path / _JOB), job)
         elif path.is_dir():
-            for left in path.glob(f".{_JOB}.*.part"):  # of a command that was killed right here
-                left.unlink(missing_ok=True)
+            for partial in path.glob(f".{_JOB}.*.part"):  # of a command that was killed right here
+                remove(partial)
             if any(path.iterdir()):
                 raise ArtifactError(
                     f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
@@ -152,22 +295,29 @@ class Output:
                 write_json(path / _JOB, job)
             if resolved is not None and not (path / "config.json").exists():
                 write_json(path / "config.json", resolved)
-        return cls(path, False, resumed, job)
-
-    def discard(self) -> None:
-        """Deletes a folder whose work cannot start, so that the mended command finds it free."""
-        assert not self.complete and not self.resumed, self.folder
-        shutil.rmtree(self.folder)
+        return cls(path, path, "resumed" if resumed else "new", job)
 
     def finish(self, **facts: Any) -> None:
-        """Writes the manifest: from now on the folder is complete."""
+        """Writes the manifest: from now on the output is complete."""
         with disk_errors(self.folder):
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            manifest = {**self.job, "created": created, **facts}
-            manifest = json.loads(json.dumps(manifest, default=str))
-            manifest["check"] = value_fingerprint(manifest)
-            write_json(self.folder / MANIFEST, manifest)
+            if self.path != self.folder:
+                facts["out"] = self.path.name
+            write_manifest(self.folder, {**self.job, "created": created, **facts})
             (self.folder / _JOB).unlink(missing_ok=True)
+        self.clean()
+
+    def clean(self) -> None:
+        """Deletes what only a restart needs."""
+        for pattern in self.scratch:
+            for path in self.folder.glob(pattern):
+                remove(path)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replaces a folder's manifest atomically: what it names must be on the disk by then."""
+    manifest = json.loads(json.dumps(manifest, default=str))
+    write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
 
 
 def _read_job(path: Path) -> dict[str, Any]:
@@ -180,7 +330,7 @@ def _read_job(path: Path) -> dict[str, Any]:
     return job
 
 
-def _same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     if old.get("kind") != new["kind"]:
         raise ArtifactError(
             f"out = {path}: the folder holds a {old.get('kind')}, this command writes a "
@@ -189,10 +339,10 @@ def _same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     changed = differences(old.get("config", {}), new["config"])
     changed += differences(old.get("inputs", {}), new["inputs"], "content of ")
     if changed:
-        shown = "\n  ".join(changed)
+        lines = "\n  ".join(changed)
         raise ArtifactError(
             f"out = {path}: the folder was made with another configuration; choose another out= "
-            f"or delete it. What differs (there -> now):\n  {shown}"
+            f"or delete it. What differs (there -> now):\n  {lines}"
         )
 
 

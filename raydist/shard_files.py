@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydist.disk import write_json
+from raydist.disk import atomic, remove, write_json
 from raydist.errors import ArtifactError
 from raydist.fingerprints import value_fingerprint
 
@@ -29,21 +25,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def publish(work: Work, split: Split, number: int, folder: Path) -> Stats:
     """Runs the work and makes its shard and its marker appear atomically, in that order."""
-    final = shard_path(folder, number)
-    partial = folder / f".{number:05d}.{uuid.uuid4().hex[:8]}.part"
-    stats = work(split, partial)
-    before = read_done(folder, number)
-    if before is not None:  # another worker, thought dead, was quicker: same bytes, first wins
-        _remove(partial)
-        return before
-    if final.exists():  # published by a worker that died before its marker
-        _remove(final)
-    try:
-        os.rename(partial, final)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        _remove(partial)
+    shard = shard_path(folder, number)
+    with atomic(shard, replace=False) as partial:
+        stats = work(split, partial)
+        earlier = read_done(folder, number)
+        if earlier is not None:  # another worker, thought dead, was quicker: same bytes, first wins
+            return earlier
+        remove(shard)  # published by a worker that died before its marker
     write_json(_marker(folder, number), {"stats": stats, "check": value_fingerprint(stats)})
     return stats
 
@@ -98,7 +86,7 @@ def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
 def sweep(folder: Path) -> None:
     """Removes what crashed workers left half-written, and the counts of attempts."""
     for path in (*folder.glob(".*.part"), *folder.glob(".*.attempts")):
-        _remove(path)
+        remove(path)
 
 
 class Attempt:
@@ -134,10 +122,3 @@ def attempts(folder: Path, number: int) -> int:
 
 def _marker(folder: Path, number: int) -> Path:
     return folder / f"{number:05d}.done"
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

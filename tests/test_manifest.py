@@ -1,7 +1,12 @@
+"""An output is new, continued, complete or refused, and complete once it has a manifest."""
+
 from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,113 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.errors import ArtifactError, ConfigError
-from raydist.manifest import Output, read_manifest
+from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.manifest import Artefact, Output, read_manifest
+
+
+@dataclass
+class Settings:
+    """What a verb is asked for."""
+
+    value: int = 1
+
+    def identity(self) -> dict[str, Any]:
+        return {"value": self.value}
+
+    def resolved(self) -> dict[str, Any]:
+        return {"value": self.value, "workers": 2}
+
+
+@contextmanager
+def opened(
+    artefact: Artefact, out: Path, value: int = 1, *, dry_run: bool = False
+) -> Iterator[Output]:
+    settings, inputs = Settings(value), {"corpus": "abc"}
+    with artefact.open(
+        out, settings, inputs=lambda: inputs, plan=f"write {out}", dry_run=dry_run
+    ) as output:
+        yield output
+
+
+def test_a_verb_plans_writes_and_finds_its_output_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, artefact = tmp_path / "out", Artefact("thing", scratch=("work-*",))
+    with opened(artefact, folder, dry_run=True) as output:
+        assert output.done and not folder.exists()
+    with opened(artefact, folder) as output:
+        assert not output.done
+        (output.folder / "work-1").mkdir()
+        output.finish(documents=3)
+    with opened(artefact, folder) as output:
+        assert output.done
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "manifest.json"]
+    assert json.loads((folder / "config.json").read_text()) == Settings().resolved()
+    assert capsys.readouterr().err.splitlines() == [
+        f"would write {folder}",
+        f"{folder}: already built with the same configuration",
+    ]
+
+
+def test_a_file_has_its_manifest_beside_it(tmp_path: Path) -> None:
+    run, artefact = tmp_path / "run.txt", Artefact("thing", is_file=True)
+    for _ in range(2):
+        with opened(artefact, run) as output:
+            assert not output.done
+            output.path.write_text("1 Q0 a 1 1 t\n")
+            output.finish()
+        assert read_manifest(tmp_path / "run.txt.raydist", ["thing"])["out"] == "run.txt"
+        run.unlink()  # then it is written again
+    run.mkdir()
+    with pytest.raises(ConfigError, match="is a folder"), opened(artefact, run):
+        pass
+
+
+def test_a_file_of_the_users_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text("mine")
+    refused = pytest.raises(ConfigError, match=r"no run\.txt\.raydist beside it says")
+    with refused, opened(Artefact("thing", is_file=True), tmp_path / "run.txt"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run.txt"]
+
+
+def test_a_report_is_replaced_whole_but_nothing_else_is(tmp_path: Path) -> None:
+    folder, artefact = tmp_path / "report", Artefact("report", replaces=True)
+    for value in (1, 2):
+        with opened(artefact, folder, value) as output:
+            (output.folder / f"part-{value}").touch()
+            output.finish()
+    assert read_manifest(folder)["config"] == {"value": 2} and not (folder / "part-1").exists()
+    with pytest.raises(DataError), opened(artefact, folder, 3):
+        raise DataError("stopped")
+    assert read_manifest(folder)["config"] == {"value": 2}
+    with pytest.raises(ArtifactError, match="is a report, expected other"):
+        Artefact("other", replaces=True).check(folder)
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_failed_command_leaves_what_a_restart_continues_from(
+    tmp_path: Path, progress: bool
+) -> None:
+    artefact = Artefact("thing", progress="shards/*.done")
+    with pytest.raises(DataError), opened(artefact, tmp_path / "out") as output:
+        (output.folder / "shards").mkdir()
+        if progress:
+            (output.folder / "shards/00000.done").touch()
+        raise DataError("line 7")
+    assert (tmp_path / "out").exists() == progress
+    with opened(artefact, tmp_path / "out", 1 if progress else 2) as output:
+        assert output.resumed == progress
+
+
+def test_partial_files_of_a_killed_command_are_removed(tmp_path: Path) -> None:
+    artefact = Artefact("thing", is_file=True)
+    with pytest.raises(KeyboardInterrupt), opened(artefact, tmp_path / "a[1].txt"):
+        (tmp_path / ".a[1].txt.0123.part").touch()
+        raise KeyboardInterrupt
+    with opened(artefact, tmp_path / "a[1].txt") as output:
+        assert output.resumed
+    assert not list(tmp_path.glob("*.part"))
 
 
 def begin(folder: Path, **config: object) -> Output:

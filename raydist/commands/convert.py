@@ -14,7 +14,6 @@ Reading and writing take no more memory than the run or one block of samples.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,12 +22,15 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags, identity
 from raydist.config.convert import ConvertConfig
+from raydist.disk import remove
 from raydist.errors import ConfigError
+from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.data.store.reader import DocumentStore
 
 Config = ConvertConfig
+ARTEFACT = Artefact("bow-index")
 
 _FROM = {
     "run": ("trec", "parquet", "rerank", "flagembedding", "tevatron"),
@@ -56,7 +58,8 @@ def run(config: ConvertConfig, flags: Flags) -> None:
         facts = _run(kind, config)
     else:
         facts = _lines(kind, form, config)
-    log.say(f"{config.out}: {facts}")
+    if facts:
+        log.say(f"{config.out}: {facts}")
 
 
 def _kind(config: ConvertConfig) -> str:
@@ -237,20 +240,18 @@ def _index(form: str, config: ConvertConfig) -> str:
 def _from_ciff(source: Path, config: ConvertConfig) -> str:
     from raydist.bow.exchange.ciff import import_ciff
     from raydist.fingerprints import file_fingerprint
-    from raydist.manifest import Output
 
-    output = Output.open(
+    with ARTEFACT.open(
         config.out,
-        kind="bow-index",
-        config={"analyzer": identity(config.analyzer)},
-        inputs={"ciff": file_fingerprint(source)},
-        resolved=config.resolved(),
-    )
-    if output.complete:
-        return "already converted with the same configuration"
-    shutil.rmtree(output.folder / "segments", ignore_errors=True)
-    facts = import_ciff(source, output.folder)
-    output.finish(**facts, analyzer=config.analyzer.build().to_dict())
+        config,
+        inputs=lambda: {"ciff": file_fingerprint(source)},
+        identity={"analyzer": identity(config.analyzer)},
+    ) as output:
+        if output.done:
+            return ""
+        remove(output.folder / "segments")
+        facts = import_ciff(source, output.folder)
+        output.finish(**facts, analyzer=config.analyzer.build().to_dict())
     return f"{facts['documents']:,} documents, {facts['terms']:,} terms"
 
 
@@ -258,18 +259,16 @@ def _from_vectors(config: ConvertConfig) -> str:
     """Makes an index of learned sparse vectors."""
     from raydist.bow.exchange.vectors import index_vectors, read_vectors
     from raydist.fingerprints import file_fingerprint
-    from raydist.manifest import Output
 
-    output = Output.open(
+    with ARTEFACT.open(
         config.out,
-        kind="bow-index",
-        config={"unit": config.unit},
-        inputs={"vectors": file_fingerprint(config.source)},
-        resolved=config.resolved(),
-    )
-    if output.complete:
-        return "already converted with the same configuration"
-    shutil.rmtree(output.folder / "segments", ignore_errors=True)
-    facts = index_vectors(read_vectors(config.source), output.folder, unit=config.unit)
-    output.finish(**facts)
+        config,
+        inputs=lambda: {"vectors": file_fingerprint(config.source)},
+        identity={"unit": config.unit},
+    ) as output:
+        if output.done:
+            return ""
+        remove(output.folder / "segments")
+        facts = index_vectors(read_vectors(config.source), output.folder, unit=config.unit)
+        output.finish(**facts)
     return f"{facts['documents']:,} documents, {facts['postings']:,} weights"

@@ -5,18 +5,20 @@ The folder can be searched with `raydist search index=OUT`, alone or fused with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.errors import ConfigError
-from raydist.manifest import Output
+from raydist.manifest import Artefact
 from raydist.shard_files import Split
 
 Config = EmbedConfig
+ARTEFACT = Artefact("vectors", progress="shards/*.done")
 _SPLIT_BYTES = (256 << 10, 4 << 20)
 """Least and most: what a crash loses and progress waits for is minutes of a CPU."""
 _SPLITS = (64, 4096)
@@ -30,7 +32,6 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits
     from raydist.dense.embed import describe_model, embed_corpus, opened
-    from raydist.dense.vectors import KIND
     from raydist.fingerprints import file_fingerprint
 
     corpus = config.corpus
@@ -41,58 +42,62 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     whole = plan_splits(corpus.paths, format=corpus.format, split_bytes=1 << 62)
     split_bytes = config.split_bytes or _split_bytes(whole)
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
-    if flags.dry_run:
-        log.say(
-            f"would embed {len(splits)} splits of {', '.join(corpus.paths)} with "
-            f"{config.model.path} into {config.out} ({about['dimension']} dimensions)"
-        )
-        return
-    inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
-    inputs["model"] = about["model"]["fingerprint"]
-    output = Output.open(
-        config.out,
-        kind=KIND,
-        config=config.identity(),
-        inputs=inputs,
-        resolved=config.resolved(),
-    )
-    if output.complete:
-        log.say(f"{config.out}: already embedded with the same configuration")
-        return
-    facts = embed_corpus(
-        splits,
-        partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids),
-        output.folder,
-        model=config.model.path,
-        model_options=options,
-        precision=config.precision,
-        max_tokens=config.max_tokens,
-        workers=config.workers,
-        cpus_per_worker=config.cpus_per_worker,
-        gpus_per_worker=config.gpus_per_worker,
-    )
-    found = opened(output.folder, facts).doc_ids
-    report_absent(corpus.ids, corpus.exclude_ids, [found], corpus.missing)
-    skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
-    facts["rejected"] = collect_rejects(skipped, corpus.rejects)
-    if config.ann.kind != "none":
-        from raydist.dense.ann import build_ann
 
-        settings: dict[str, Any] = config.ann.model_dump()
-        facts["ann"] = build_ann(
+    def inputs() -> dict[str, str]:
+        files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
+        return files | {"model": about["model"]["fingerprint"]}
+
+    with ARTEFACT.open(
+        config.out,
+        config,
+        inputs=inputs,
+        plan=f"embed {len(splits)} splits of {', '.join(corpus.paths)} with {config.model.path} "
+        f"into {config.out} ({about['dimension']} dimensions)",
+        dry_run=flags.dry_run,
+    ) as output:
+        if output.done:
+            return
+        facts = embed_corpus(
+            splits,
+            partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids),
             output.folder,
-            facts,
-            settings.pop("kind"),
+            model=config.model.path,
+            model_options=options,
+            precision=config.precision,
+            max_tokens=config.max_tokens,
             workers=config.workers,
             cpus_per_worker=config.cpus_per_worker,
-            **settings,
+            gpus_per_worker=config.gpus_per_worker,
         )
-    output.finish(**facts)
-    rate = facts["documents"] / facts["seconds"] if facts["seconds"] else 0.0
+        ids = opened(output.folder, facts).doc_ids
+        report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
+        skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
+        facts["rejected"] = collect_rejects(skipped, corpus.rejects)
+        if config.ann.kind != "none":
+            facts["ann"] = _build_ann(config, output.folder, facts)
+        output.finish(**facts)
+    _report(config, facts)
+
+
+def _build_ann(config: EmbedConfig, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    from raydist.dense.ann import build_ann
+
+    settings: dict[str, Any] = config.ann.model_dump()
+    return build_ann(
+        folder,
+        facts,
+        settings.pop("kind"),
+        workers=config.workers,
+        cpus_per_worker=config.cpus_per_worker,
+        **settings,
+    )
+
+
+def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:
     rows: list[tuple[str, object]] = [
         ("documents", facts["documents"]),
         ("dimensions", facts["dimension"]),
-        ("documents/s and worker", rate),
+        ("documents/s and worker", facts["documents"] / max(facts["seconds"], 1e-9)),
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
     if "ann" in facts:

@@ -10,7 +10,6 @@ A judged query that a run does not answer counts 0; queries without judgements d
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -20,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.evaluate import EvaluateConfig
+from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError
+from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.evaluation.dashboard import Evaluated
     from raydist.records import Qrels, Run
 
 Config = EvaluateConfig
-KIND = "evaluation"
+ARTEFACT = Artefact("evaluation", replaces=True)
 
 
 def run(config: EvaluateConfig, flags: Flags) -> None:
@@ -41,7 +42,8 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     named = dict(zip(names(config.run), config.run))
     runs = {name: read_run(path, sort=config.sort) for name, path in named.items()}
     _check_queries(runs, qrels, named)
-    _check_out(config.out)
+    if config.out is not None:
+        ARTEFACT.check(config.out)
     if flags.dry_run:
         log.say(f"would measure {len(runs)} runs on {len(qrels):,} judged queries")
         return
@@ -88,21 +90,8 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
             )
 
 
-def _check_out(out: str | None) -> None:
-    """Raises what stands in the way of a report: the folder is replaced if it is one, too."""
-    from raydist.manifest import read_manifest
-
-    if out is None or not Path(out).exists():
-        return
-    if not Path(out).is_dir():
-        raise ConfigError(f"out = {out}: is a file, expected a folder")
-    if any(Path(out).iterdir()):
-        read_manifest(out, [KIND])
-
-
 def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
-    from raydist.disk import disk_errors
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import write_table
 
@@ -120,43 +109,29 @@ def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
             drawn = draw(evaluated, folder)
         log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
     if config.out:
-        _write_all(config, evaluated)
+        _write_all(config, config.out, evaluated)
 
 
-def _write_all(config: EvaluateConfig, evaluated: Evaluated) -> None:
-    """Writes `out`, or replaces it: results.json, report.md, per_query.tsv, figures, manifest."""
-    from raydist.disk import disk_errors, write_json
+def _write_all(config: EvaluateConfig, out: str, evaluated: Evaluated) -> None:
+    """Writes results.json, report.md, per_query.tsv and figures, or replaces them."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import shown, write_table
     from raydist.fingerprints import file_fingerprint
-    from raydist.manifest import Output
 
-    assert config.out is not None
-    inputs = {path: file_fingerprint(path) for path in config.run}
-    inputs["qrels"] = file_fingerprint(config.qrels.paths)
-    target = Path(config.out)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    output = Output.open(
-        partial,
-        kind=KIND,
-        config=config.identity(),
-        inputs=inputs,
-        resolved=config.resolved(),
-    )
+    def inputs() -> dict[str, str]:
+        runs = {path: file_fingerprint(path) for path in config.run}
+        return runs | {"qrels": file_fingerprint(config.qrels.paths)}
+
     table = evaluated.table
-    with disk_errors(output.folder):
+    with ARTEFACT.open(out, config, inputs=inputs, plan=f"report in {out}") as output:
         write_json(output.folder / "results.json", table.to_dict())
         notes = "".join(f"\n- {note}" for note in table.notes)
         text = f"{shown(table, 'markdown')}\n{notes}\n"
         (output.folder / "report.md").write_text(text, encoding="utf-8")
         write_table(evaluated.per_query(), output.folder / "per_query.tsv")
         draw(evaluated, output.folder / "figures")
-    output.finish(queries=table.queries)
-    with disk_errors(target):
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(partial, target)
-    log.say(f"report, values per query and figures: {target}")
+        output.finish(queries=table.queries)
+    log.say(f"report, values per query and figures: {out}")
 
 
 def _track(config: EvaluateConfig, evaluated: Evaluated, named: Mapping[str, str]) -> None:

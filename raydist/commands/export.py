@@ -16,13 +16,13 @@ from raydist import log, storage
 from raydist.config.base import Flags
 from raydist.config.export import ExportConfig
 from raydist.errors import ConfigError
-from raydist.manifest import Output
+from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.export.provenance import Provenance
 
 Config = ExportConfig
-KIND = "model"
+ARTEFACT = Artefact("model", saves_config=False)  # the model has a config.json of its own
 
 
 def run(config: ExportConfig, flags: Flags) -> None:
@@ -35,34 +35,31 @@ def run(config: ExportConfig, flags: Flags) -> None:
     if config.push:
         check_push(config.name)
     values = _values_of(about) if config.alias is not None else {}
-    if flags.dry_run:
-        log.say(f"would export the {about.kind} in {about.folder} to {config.out}")
-        return
-    checkpoint = model_fingerprint(about.folder)
-    output = Output.open(
+    with ARTEFACT.open(
         config.out,
-        kind=KIND,
-        config=config.identity(),
-        inputs={"checkpoint": checkpoint},
-    )
-    if output.complete:
-        log.say(f"{config.out}: already exported with the same configuration")
-    else:
-        export_model(
-            config.checkpoint,
-            output.folder,
-            name=config.name,
-            doc=_text(config.doc),
-            bibtex=_text(config.bibtex),
-            about=about,
-        )
-        output.finish(exported=about.kind, fingerprint=model_fingerprint(output.folder))
-        log.say(f"{config.out}: {about.kind} with its model card in README.md")
+        config,
+        inputs=lambda: {"checkpoint": model_fingerprint(about.folder)},
+        plan=f"export the {about.kind} in {about.folder} to {config.out}",
+        dry_run=flags.dry_run,
+    ) as output:
+        if not output.done:
+            export_model(
+                config.checkpoint,
+                output.folder,
+                name=config.name,
+                doc=_text(config.doc),
+                bibtex=_text(config.bibtex),
+                about=about,
+            )
+            output.finish(exported=about.kind, fingerprint=model_fingerprint(output.folder))
+            log.say(f"{config.out}: {about.kind} with its model card in README.md")
+    if flags.dry_run:
+        return
     if config.push:
         url = push_folder(output.folder, config.name, private=config.private)
         log.say(f"pushed to {url}")
     if config.alias is not None:
-        _register(config, about, values, checkpoint)
+        _register(config, about, values, output.job["inputs"]["checkpoint"])
 
 
 def _text(given: str) -> str:

@@ -20,17 +20,17 @@ from raydist import log
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.errors import ConfigError
-from raydist.manifest import Output
+from raydist.manifest import Artefact
 from raydist.shard_files import Split
 
 Config = IndexConfig
-KIND = "bow-index"
+ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
 
 
 def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
     from raydist.bow.build.append import append_to_index
-    from raydist.bow.build.create import build_index, clean
+    from raydist.bow.build.create import build_index
     from raydist.bow.format.segment import Segment
     from raydist.data.ids import report_absent
     from raydist.data.readers import read_kept
@@ -49,14 +49,12 @@ def run(config: IndexConfig, flags: Flags) -> None:
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.split_bytes
     )
-    if flags.dry_run:
-        log.say(
-            f"would {'append' if flags.append else 'index'} {len(splits)} splits of "
-            f"{', '.join(corpus.paths)} {'to' if flags.append else 'into'} {config.out}"
-        )
-        return
     read = partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
+    source = f"{len(splits)} splits of {', '.join(corpus.paths)}"
     if flags.append:
+        if flags.dry_run:
+            log.say(f"would append {source} to {config.out}")
+            return
         facts = append_to_index(
             splits, read, Path(config.out), _options(config), **_how(config), inputs=inputs
         )
@@ -65,25 +63,22 @@ def run(config: IndexConfig, flags: Flags) -> None:
             return
         _summary(config, facts)
         return
-    output = Output.open(
+    with ARTEFACT.open(
         config.out,
-        kind=KIND,
-        config=config.identity(),
-        inputs=inputs,
-        resolved=config.resolved(),
-    )
-    if output.complete:
-        clean(output.folder)
-        log.say(f"{config.out}: already built with the same configuration")
-        return
-    facts = build_index(splits, read, output.folder, _options(config), **_how(config))
-    if not config.max_docs:
-        found = (Segment.open(output.folder / name).doc_ids for name in facts["segments"])
-        report_absent(corpus.ids, corpus.exclude_ids, found, corpus.missing)
-    skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
-    collect_rejects(skipped, corpus.rejects)
-    output.finish(**facts)
-    clean(output.folder)
+        config,
+        inputs=lambda: inputs,
+        plan=f"index {source} into {config.out}",
+        dry_run=flags.dry_run,
+    ) as output:
+        if output.done:
+            return
+        facts = build_index(splits, read, output.folder, _options(config), **_how(config))
+        if not config.max_docs:
+            ids = (Segment.open(output.folder / name).doc_ids for name in facts["segments"])
+            report_absent(corpus.ids, corpus.exclude_ids, ids, corpus.missing)
+        skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
+        collect_rejects(skipped, corpus.rejects)
+        output.finish(**facts)
     _summary(config, facts)
 
 

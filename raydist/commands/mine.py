@@ -14,11 +14,10 @@ distils from a teacher's scores alone: a run's are marked by `score_source`. Bes
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,19 +29,22 @@ from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
 from raydist.config.search import Fusion, Interpolate, Rrf, SearchConfig
-from raydist.disk import disk_errors
-from raydist.errors import ConfigError, DataError
-from raydist.manifest import MANIFEST, Output, read_manifest
+from raydist.disk import atomic
+from raydist.errors import DataError
+from raydist.fingerprints import file_fingerprint
+from raydist.manifest import MANIFEST, Artefact, read_manifest
 from raydist.records import Query, Run
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from raydist.data.files import Paths
     from raydist.data.samples.mining import Rules
     from raydist.data.store.reader import DocumentStore
     from raydist.records import Qrels
 
 Config = MineConfig
+ARTEFACT = Artefact("mined-samples", is_file=True, scratch=("texts",))
 _DEPTH = 1000
 """Candidates of a query at least, so that positives are found whose score says something."""
 
@@ -50,66 +52,67 @@ _DEPTH = 1000
 def run(config: MineConfig, flags: Flags) -> None:
     """Writes the samples and the manifest beside them."""
     from raydist.data.readers import read_qrels, read_queries, read_run
-    from raydist.data.samples.mining import Rules, mine, record
-    from raydist.fingerprints import file_fingerprint
+    from raydist.data.samples.mining import Rules
 
-    out = Path(config.out)
-    if out.is_dir():
-        raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    read = [read_run(path, sort=config.sort) for path in config.run]
+    ARTEFACT.check(config.out)
+    runs = [read_run(path, sort=config.sort) for path in config.run]
     qrels = read_qrels(**config.qrels.arguments())
-    asked = read_queries(**config.queries.arguments())
-    queries = {query.query_id: query.text for query in asked}
-    _check(config, read, qrels, queries)
+    queries = read_queries(**config.queries.arguments())
+    _check(config, runs, qrels, {query.query_id for query in queries})
     rules = Rules(**{name: getattr(config, name) for name in Rules.__dataclass_fields__})
-    if flags.dry_run:
-        log.say(f"would mine {config.negatives} negatives for up to {len(qrels):,} queries: {out}")
-        return
-    inputs = {name: file_fingerprint(path) for name, path in _paths(config).items()}
-    if config.teacher is not None:
-        found = reranker_fingerprint(config.teacher)
-        inputs |= {f"teacher.{name}": content for name, content in found.items()}
-    output = Output.open(
-        f"{out}.raydist",
-        kind="mined-samples",
-        config=config.identity(),
-        inputs=inputs,
-        resolved=config.resolved(),
-    )
-    if output.complete and out.is_file():
-        log.say(f"{out}: already written with the same configuration")
-        return
-    started = time.perf_counter()
-    judged = [query for query in asked if query.query_id in qrels]
-    ranked = _fused(config, read) if read else _searched(config, judged)
-    counts: Counter[str] = Counter()
-    teacher = None
-    taught = config.teacher is not None or config.scores == "teacher"
-    if config.teacher is not None:
-        from raydist.build import build_reranker
+    with ARTEFACT.open(
+        config.out,
+        config,
+        inputs=partial(_inputs, config),
+        plan=f"mine {config.negatives} negatives for up to {len(qrels):,} queries: {config.out}",
+        dry_run=flags.dry_run,
+    ) as output:
+        if output.done:
+            return
+        started = time.perf_counter()
+        judged = [query for query in queries if query.query_id in qrels]
+        ranked = _fused(config, runs) if runs else _searched(config, judged)
+        with _store(config, ranked, qrels, rules, output.folder) as store:
+            counts = _write(config, ranked, queries, qrels, rules, store, output.path)
+        output.finish(counts=dict(counts), seconds=time.perf_counter() - started)
+    rows = [(what, counts[what]) for what in sorted(counts) if counts[what]]
+    log.table(f"mined: {config.out}", ["what", "number"], rows)
 
-        teacher = build_reranker(config.teacher).score
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.folder / f"{out.name}.part"
+
+def _write(
+    config: MineConfig,
+    ranked: Run,
+    queries: Sequence[Query],
+    qrels: Qrels,
+    rules: Rules,
+    store: DocumentStore,
+    out: Path,
+) -> Counter[str]:
+    """Writes the samples; returns how many there are, and what was left out."""
+    from raydist.build import build_reranker
+    from raydist.data.samples.mining import mine, record
+
+    teacher = None if config.teacher is None else build_reranker(config.teacher).score
+    taught = config.teacher is not None or config.scores == "teacher"
+    counts: Counter[str] = Counter()
+
+    def texts(doc_ids: Iterable[str]) -> list[str | None]:
+        documents = store.get(list(doc_ids))
+        return [document.contents if document is not None else None for document in documents]
+
+    def watched() -> Iterator[tuple[str, list[str], np.ndarray]]:
+        for ranking in ranked:
+            yield ranking
+            progress.advance()
+
     with (
-        disk_errors(out),
-        _store(config, ranked, qrels, rules, output.folder) as store,
-        open(partial, "w", encoding="utf-8", newline="\n") as lines,
+        atomic(out) as path,
+        open(path, "w", encoding="utf-8", newline="\n") as lines,
         log.Progress("mine", len(ranked.query_ids), "queries") as progress,
     ):
-
-        def texts(doc_ids: Iterable[str]) -> list[str | None]:
-            found = store.get(list(doc_ids))
-            return [document.contents if document is not None else None for document in found]
-
-        def watched() -> Iterator[tuple[str, list[str], np.ndarray]]:
-            for ranking in ranked:
-                yield ranking
-                progress.advance()
-
         samples = mine(
             watched(),
-            queries,
+            {query.query_id: query.text for query in queries},
             qrels,
             texts,
             rules,
@@ -122,15 +125,10 @@ def run(config: MineConfig, flags: Flags) -> None:
                 mined, scores=config.scores != "none", teacher=taught, prompt=config.prompt
             )
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    if not counts["samples"]:
-        partial.unlink()
-        reasons = ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()) if n)
-        raise DataError(f"{out}: no query has both a positive and a negative ({reasons})")
-    os.replace(partial, out)
-    shutil.rmtree(output.folder / "texts", ignore_errors=True)
-    output.finish(out=out.name, counts=dict(counts), seconds=time.perf_counter() - started)
-    rows = [(what, counts[what]) for what in sorted(counts) if counts[what]]
-    log.table(f"mined: {out}", ["what", "number"], rows)
+        if not counts["samples"]:
+            reasons = ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()) if n)
+            raise DataError(f"{out}: no query has both a positive and a negative ({reasons})")
+    return counts
 
 
 def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
@@ -165,9 +163,7 @@ def _fusion(config: MineConfig) -> Fusion | None:
     return Interpolate(normalise=config.fusion, weights=weights)
 
 
-def _check(
-    config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Mapping[str, str]
-) -> None:
+def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[str]) -> None:
     """Raises where runs, judgements and queries do not belong together."""
     ranked = dict.fromkeys(query_id for found in runs for query_id in found.query_ids)
     of, names = ("run", config.run) if runs else ("queries", config.queries.paths)
@@ -189,15 +185,21 @@ def _check(
         )
 
 
-def _paths(config: MineConfig) -> dict[str, tuple[str, ...] | str]:
-    """Returns the files whose content decides the result, by the names of the fields."""
-    paths: dict[str, tuple[str, ...] | str] = {"run": config.run} if config.run else {}
+def _inputs(config: MineConfig) -> dict[str, str]:
+    """Returns the fingerprints of what decides the result, by the names of the fields."""
+    paths: dict[str, Paths] = {"run": config.run} if config.run else {}
     paths |= {"queries": config.queries.paths, "qrels": config.qrels.paths}
     if not config.run:
-        paths["index"] = tuple(str(storage.local(each) / MANIFEST) for each in config.index)
+        paths["index"] = [storage.local(each) / MANIFEST for each in config.index]
     if config.corpus is not None:
-        return paths | {"corpus": config.corpus.paths}
-    return paths | {"texts": str(_stored(config) / "store.json")}
+        paths["corpus"] = config.corpus.paths
+    else:
+        paths["texts"] = _stored(config) / "store.json"
+    inputs = {name: file_fingerprint(path) for name, path in paths.items()}
+    if config.teacher is not None:
+        teacher = reranker_fingerprint(config.teacher)
+        inputs |= {f"teacher.{name}": content for name, content in teacher.items()}
+    return inputs
 
 
 def _stored(config: MineConfig) -> Path:

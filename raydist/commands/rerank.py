@@ -8,8 +8,7 @@ manifest, and until the work is done the shards from which an interrupted comman
 
 from __future__ import annotations
 
-import os
-import shutil
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,72 +18,65 @@ from raydist.build import build_reranker, text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, Reranking
 from raydist.config.reranker import Bm25Reranking, RerankerConfig
-from raydist.errors import ConfigError, DataError, RaydistError
-from raydist.manifest import Output
+from raydist.disk import atomic
+from raydist.errors import DataError
+from raydist.manifest import Artefact
 from raydist.records import Query, Run
 
 Config = RerankConfig
+SCRATCH = ("shards", "texts", "run.arrow", "queries.arrow")
+PROGRESS = "shards/*.done"
+ARTEFACT = Artefact("reranked-run", is_file=True, progress=PROGRESS, scratch=SCRATCH)
 
 
 def run(config: RerankConfig, flags: Flags) -> None:
     """Writes the reranked run and the manifest beside it."""
-    found = score_run(config, config.reranker, flags, kind="reranked-run", tag=config.tag)
-    if found is None:
-        return
-    reranked, output, facts = found
-    _write(reranked, Path(config.out))
-    finish(output, facts, config.out, "reranked")
+    score_run(config, config.reranker, flags, ARTEFACT, _write, tag=config.tag)
 
 
 def score_run(
-    config: Reranking, reranker: RerankerConfig, flags: Flags, *, kind: str, tag: str = "raydist"
-) -> tuple[Run, Output, dict[str, Any]] | None:
-    """Returns the reordered run, its output and what it took; None if there is nothing to do."""
-    from raydist.data.readers import read_queries, read_run
-    from raydist.fingerprints import file_fingerprint
+    config: Reranking,
+    reranker: RerankerConfig,
+    flags: Flags,
+    artefact: Artefact,
+    write: Callable[[Run, Path], None],
+    *,
+    tag: str = "raydist",
+) -> None:
+    """Scores the documents of a run and writes them in their new order.
 
-    out = Path(config.out)
-    if out.is_dir():
-        raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    if out.exists() and not Path(f"{out}.raydist").exists():
-        raise ConfigError(
-            f"out = {out}: exists, and no {out.name}.raydist beside it says that this command "
-            "wrote it; delete it, or choose another out="
-        )
+    Args:
+        config: the run, and where the texts are.
+        reranker: what scores.
+        flags: of the command line.
+        artefact: what is written.
+        write: writes the new run to a path, atomically.
+        tag: of the new run.
+    """
+    from raydist.data.readers import read_queries, read_run
+    from raydist.rerank.sharded import rerank_sharded
+
+    artefact.check(config.out)
     original = read_run(**config.run.arguments())
     queries = read_queries(**config.queries.arguments())
     _check_queries(original, queries, config)
     if flags.dry_run:
         _check_texts(config)
-        log.say(
-            f"would score {len(original):,} documents of {len(original.query_ids):,} queries "
-            f"with {_name(reranker)} and write {out}"
-        )
-        return None
-    inputs = {
-        "run": file_fingerprint(config.run.path),
-        "queries": file_fingerprint(config.queries.paths),
-        **_texts_fingerprint(config),
-        **reranker_fingerprint(reranker),
-    }
-    output = Output.open(
-        f"{out}.raydist",
-        kind=kind,
-        config=config.identity(),
-        inputs=inputs,
-        resolved=config.resolved(),
-    )
-    if output.complete and out.is_file():
-        log.say(f"{out}: already written with the same configuration")
-        return None
-    from raydist.rerank.sharded import rerank_sharded
-
-    kept = original.top(config.depth) if config.depth else original
-    try:
+    with artefact.open(
+        config.out,
+        config,
+        inputs=partial(_inputs, config, reranker),
+        plan=f"score {len(original):,} documents of {len(original.query_ids):,} queries "
+        f"with {_name(reranker)} and write {config.out}",
+        dry_run=flags.dry_run,
+    ) as output:
+        if output.done:
+            return
+        candidates = original.top(config.depth) if config.depth else original
         reranked, facts = rerank_sharded(
-            kept,
+            candidates,
             queries,
-            _texts(config, kept, output.folder),
+            _texts(config, candidates, output.folder),
             output.folder,
             partial(build_reranker, reranker),
             missing=config.missing,
@@ -94,39 +86,28 @@ def score_run(
             cpus_per_worker=config.cpus_per_worker,
             gpus_per_worker=config.gpus_per_worker,
         )
-    except RaydistError:
-        if not any(output.folder.glob("shards/*.done")):  # nothing to go on from
-            shutil.rmtree(output.folder, ignore_errors=True)
-        raise
-    return reranked, output, facts
+        write(reranked, output.path)
+        output.finish(**facts)
+    _report(config, facts, artefact.kind)
 
 
-def finish(output: Output, facts: dict[str, Any], out: str, what: str) -> None:
-    """Writes the manifest, removes what only a restart needs, and prints the summary."""
-    output.finish(**facts, out=os.path.basename(out))
-    for name in ("shards", "texts"):
-        shutil.rmtree(output.folder / name, ignore_errors=True)
-    for name in ("run.arrow", "queries.arrow"):
-        (output.folder / name).unlink(missing_ok=True)
-    seconds = facts["seconds"]
+def _report(config: Reranking, facts: Mapping[str, Any], what: str) -> None:
     rows: list[tuple[str, object]] = [
         ("queries", facts["queries"]),
         ("pairs scored", facts["pairs"]),
-        ("pairs/s and worker", facts["pairs"] / seconds if seconds else 0.0),
+        ("pairs/s and worker", facts["pairs"] / max(facts["seconds"], 1e-9)),
     ]
     if facts["without_text"]:
         rows.append(("documents without text", facts["without_text"]))
-    log.table(f"{what}: {out}", ["what", "value"], rows)
+    log.table(f"{what.replace('-', ' ')}: {config.out}", ["what", "value"], rows)
 
 
 def _write(run: Run, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        partial_ = out.with_name(f".{out.name}.{os.getpid()}.part")
-        pq.write_table(run.table, partial_)
-        os.replace(partial_, out)
+        with atomic(out) as partial:
+            pq.write_table(run.table, partial)
     else:
         run.write(out)
 
@@ -161,13 +142,20 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
     return needed_texts(wanted, read_documents(**config.corpus.arguments()), folder / "texts")
 
 
-def _texts_fingerprint(config: Reranking) -> dict[str, str]:
+def _inputs(config: Reranking, reranker: RerankerConfig) -> dict[str, str]:
     from raydist.fingerprints import file_fingerprint
 
     if config.corpus is not None:
-        return {"corpus": file_fingerprint(config.corpus.paths)}
-    assert config.index is not None
-    return {"index": file_fingerprint(str(text_store(config.index) / "store.json"))}
+        texts = {"corpus": file_fingerprint(config.corpus.paths)}
+    else:
+        assert config.index is not None
+        texts = {"index": file_fingerprint(text_store(config.index) / "store.json")}
+    return {
+        "run": file_fingerprint(config.run.path),
+        "queries": file_fingerprint(config.queries.paths),
+        **texts,
+        **reranker_fingerprint(reranker),
+    }
 
 
 def reranker_fingerprint(reranker: RerankerConfig) -> dict[str, str]:

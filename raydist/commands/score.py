@@ -9,34 +9,30 @@ file lies `OUT.raydist`: the manifest, and until the work is done the shards.
 from __future__ import annotations
 
 import json
-import os
+from functools import partial
 from pathlib import Path
 
-from raydist.commands.rerank import finish, score_run
+from raydist.commands.rerank import PROGRESS, SCRATCH, score_run
 from raydist.config.base import Flags
 from raydist.config.score import ScoreConfig
+from raydist.disk import atomic
+from raydist.manifest import Artefact
 from raydist.records import Run
 
 Config = ScoreConfig
+ARTEFACT = Artefact("teacher-scores", is_file=True, progress=PROGRESS, scratch=SCRATCH)
 
 
 def run(config: ScoreConfig, flags: Flags) -> None:
     """Writes the teacher's lists and the manifest beside them."""
+    score_run(config, config.teacher, flags, ARTEFACT, partial(_write, config))
+
+
+def _write(config: ScoreConfig, run: Run, out: Path) -> None:
     from raydist.data.readers import read_queries
 
-    found = score_run(config, config.teacher, flags, kind="teacher-scores")
-    if found is None:
-        return
-    scored, output, facts = found
     texts = {q.query_id: q.text for q in read_queries(**config.queries.arguments())}
-    _write(scored, texts, Path(config.out))
-    finish(output, facts, config.out, "scored")
-
-
-def _write(run: Run, texts: dict[str, str], out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with open(partial, "w", encoding="utf-8", newline="\n") as lines:
+    with atomic(out) as path, open(path, "w", encoding="utf-8", newline="\n") as lines:
         for query_id, doc_ids, scores in run:
             record = {
                 "query_id": query_id,
@@ -47,4 +43,3 @@ def _write(run: Run, texts: dict[str, str], out: Path) -> None:
                 ],
             }
             lines.write(json.dumps(record, ensure_ascii=False) + "\n")
-    os.replace(partial, out)

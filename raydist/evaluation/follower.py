@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from raydist.disk import atomic
 from raydist.errors import ArtifactError
 from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
 from raydist.evaluation.names import metric_name
@@ -143,9 +144,8 @@ class Follower:
 
     def save(self) -> None:
         """Writes `tracking.json`."""
-        partial = self.folder / f".{STATE}.part"
-        partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
-        os.replace(partial, self.folder / STATE)
+        with atomic(self.folder / STATE) as partial:
+            partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
 
     def _follow(self) -> None:
         wait = self._poll_s

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from raydist.disk import atomic
+
 METRICS = "metrics.jsonl"
 EVENTS = "tracking.jsonl"
 
@@ -155,10 +157,9 @@ def _repair(path: Path, resume_step: int | None) -> None:
         if not later:
             kept.append(record)
     if changed:
-        partial = path.with_name(f".{path.name}.part")
-        with open(partial, "w", encoding="utf-8", errors="surrogatepass", newline="\n") as out:
+        options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
+        with atomic(path) as partial, open(partial, "w", **options) as out:
             out.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-        os.replace(partial, path)
     elif end < path.stat().st_size:
         os.truncate(path, end)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raydist.disk import atomic
 from raydist.errors import JobError
 from raydist.evaluation.follower import Refused, Value
 from raydist.evaluation.names import metric_name
@@ -185,12 +186,9 @@ def download(uri: str, source: str, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        found = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri)
-        try:
-            os.rename(found, target)
-        except OSError:
-            if not target.is_dir():  # else another process was quicker
-                raise
+        copy = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri)
+        with atomic(target, replace=False) as partial:
+            os.rename(copy, partial)
 
 
 def give_up(client: Any, run_id: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from raydist.disk import atomic
 from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
 from raydist.evaluation.significance import Paired, compare, holm
 
@@ -137,18 +137,17 @@ def per_query(evaluations: Mapping[str, Evaluation], baseline: str | None = None
 
 def write_table(table: Any, path: Path) -> None:
     """Writes an Arrow table as `.parquet`, `.csv` or tab-separated, by the file's name."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
+    with atomic(path) as partial:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
 
-        pq.write_table(table, partial)
-    else:
-        from pyarrow import csv
+            pq.write_table(table, partial)
+        else:
+            from pyarrow import csv
 
-        mark, quotes = (",", "needed") if path.suffix == ".csv" else ("\t", "none")
-        options = csv.WriteOptions(delimiter=mark, quoting_style=quotes, quoting_header=quotes)
-        csv.write_csv(table, partial, options)
-    os.replace(partial, path)
+            mark, quotes = (",", "needed") if path.suffix == ".csv" else ("\t", "none")
+            options = csv.WriteOptions(delimiter=mark, quoting_style=quotes, quoting_header=quotes)
+            csv.write_csv(table, partial, options)
 
 
 def shown(found: Report, format: Format = "table") -> str:

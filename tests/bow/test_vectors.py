@@ -121,7 +121,7 @@ def test_vectors_are_indexed_and_searched_from_the_command_line(tmp_path, monkey
         (tmp_path / f"{name}.jsonl").write_text("".join(lines))
     assert main(["convert", "in=documents.jsonl", "out=IDX", "unit=0.25"]) == 0
     assert main(["convert", "in=documents.jsonl", "out=IDX", "unit=0.25"]) == 0
-    assert "already converted" in capsys.readouterr().err
+    assert "already built" in capsys.readouterr().err
     assert main(["search", "index=IDX", "queries=queries.jsonl", "k=5"]) == 0
     said = capsys.readouterr()
     rows = [line.split() for line in said.out.splitlines()]

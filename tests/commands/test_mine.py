@@ -48,7 +48,7 @@ def test_samples_are_written_with_scores_and_a_manifest(folder, capsys):
     assert not (folder / "train.jsonl.raydist/texts").exists()
     before = (folder / "train.jsonl").read_bytes()
     assert main(["mine", "run=run.txt", *BASE, "negatives=15"]) == 0
-    assert "already written" in capsys.readouterr().err
+    assert "already built" in capsys.readouterr().err
     assert (folder / "train.jsonl").read_bytes() == before
 
 

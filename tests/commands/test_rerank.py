@@ -59,7 +59,7 @@ def test_the_same_command_again_does_nothing(
     before = Path("new.txt").stat().st_mtime_ns
     assert main(LINE) == 0
     assert Path("new.txt").stat().st_mtime_ns == before
-    assert "already written" in capsys.readouterr().err
+    assert "already built" in capsys.readouterr().err
     assert main([*LINE, "reranker.k1=1"]) == 2
     assert "reranker.k1: 1.5 -> 1.0" in capsys.readouterr().err
 

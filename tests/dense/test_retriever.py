@@ -53,7 +53,7 @@ def test_search_ranks_by_inner_product_with_the_model_that_embedded(folder):
 
 def test_the_same_command_again_finds_its_work_done(folder, small_corpus, capsys):
     embedded(small_corpus, folder.parent / "model", folder)
-    assert "already embedded with the same configuration" in capsys.readouterr().err
+    assert "already built with the same configuration" in capsys.readouterr().err
     with pytest.raises(ArtifactError, match='precision: "float32" -> "int8"'):
         embedded(small_corpus, folder.parent / "model", folder, "precision=int8")
 

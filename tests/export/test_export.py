@@ -133,7 +133,7 @@ def test_the_same_export_again_does_nothing_and_a_dry_run_writes_nothing(trained
     assert not (tmp_path / "hf").exists()
     export(*words)
     export(*words)
-    assert "already exported" in capsys.readouterr().err
+    assert "already built" in capsys.readouterr().err
 
 
 def test_a_push_that_cannot_succeed_is_refused_before_anything_is_written(

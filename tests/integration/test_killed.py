@@ -95,7 +95,7 @@ def maps(name: str) -> Callable[[Path, Process], bool]:
 MIDDLE: dict[str, Callable[[Path, Process], bool]] = {
     "index": files("index/.work/splits/*.done"),
     "bm25": maps("index/"),
-    "mine": files("train.jsonl.raydist/train.jsonl.part", 1),
+    "mine": files(".train.jsonl.*.part", 1),
     "train": files("encoder/checkpoints/*/loop.json"),
     "embed": files("vectors/shards/*.done"),
     "hybrid": maps("vectors/"),

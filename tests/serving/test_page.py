@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from raydist.serving.search import Searcher
 
 from raydist.serving.http import make_app
+from raydist.serving.search import Searcher
 from tests.serving.local import TEXTS, Store, Words, service
 from tests.serving.test_live import free_port
 
