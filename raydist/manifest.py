@@ -222,20 +222,6 @@ class Output:
     scratch: tuple[str, ...] = ()
 
     @property
-    def complete(self) -> bool:
-        """Whether the same command has built it."""
-        return self.state == "complete"
-
-    @property
-    def resumed(self) -> bool:
-        """Whether an interrupted run of the same command is continued."""
-        return self.state == "resumed"
-
-    def discard(self) -> None:
-        """Deletes the folder."""
-        remove(self.folder)
-
-    @property
     def done(self) -> bool:
         """Whether there is nothing to write."""
         return self.state in ("planned", "complete")

@@ -110,7 +110,7 @@ def test_a_failed_command_leaves_what_a_restart_continues_from(
         raise DataError("line 7")
     assert (tmp_path / "out").exists() == progress
     with opened(artefact, tmp_path / "out", 1 if progress else 2) as output:
-        assert output.resumed == progress
+        assert output.state == ("resumed" if progress else "new")
 
 
 def test_partial_files_of_a_killed_command_are_removed(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_partial_files_of_a_killed_command_are_removed(tmp_path: Path) -> None:
         (tmp_path / ".a[1].txt.0123.part").touch()
         raise KeyboardInterrupt
     with opened(artefact, tmp_path / "a[1].txt") as output:
-        assert output.resumed
+        assert output.state == "resumed"
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -129,14 +129,14 @@ def begin(folder: Path, **config: object) -> Output:
 
 def test_a_folder_is_complete_once_it_has_a_manifest(tmp_path: Path) -> None:
     out = begin(tmp_path / "a/b", k1=0.9)
-    assert not out.complete and not out.resumed
+    assert out.state == "new"
     with pytest.raises(ArtifactError, match="interrupted"):
         read_manifest(out.folder)
-    assert begin(tmp_path / "a/b", k1=0.9).resumed
+    assert begin(tmp_path / "a/b", k1=0.9).state == "resumed"
     out.finish(documents=3)
     manifest = read_manifest(out.folder, ["thing"])
     assert manifest["documents"] == 3 and manifest["config"] == {"k1": 0.9}
-    assert begin(tmp_path / "a/b", k1=0.9).complete
+    assert begin(tmp_path / "a/b", k1=0.9).state == "complete"
 
 
 @pytest.mark.parametrize("finished", [False, True])
@@ -232,7 +232,8 @@ def test_an_output_whose_opening_was_cut_short_is_opened_again(
         patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
             Output.open(tmp_path / "a", **told)
-    assert Output.open(tmp_path / "a", **told).resumed == (stops_at == "config.json")
+    state = Output.open(tmp_path / "a", **told).state
+    assert state == ("resumed" if stops_at == "config.json" else "new")
     assert json.loads((tmp_path / "a/config.json").read_text()) == {"a": 1}
 
 

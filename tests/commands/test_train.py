@@ -71,7 +71,7 @@ def test_a_run_writes_metrics_model_and_manifest_and_its_config_repeats_it(
     assert [e["loss"] for e in metrics("b")] == [e["loss"] for e in lines]
     capsys.readouterr()
     assert main(line(model, "a", "distill.kind=kl_div", "loss.scope=cross_device")) == 0
-    assert "already trained" in capsys.readouterr().err
+    assert "already built" in capsys.readouterr().err
     assert main(line(model, "a", "optim.lr=1e-3")) == 2
     assert "optim.lr: 2e-05 -> 0.001" in capsys.readouterr().err
 

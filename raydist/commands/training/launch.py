@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -19,13 +18,13 @@ from raydist.commands.training.prepare import (
 )
 from raydist.config.base import Flags
 from raydist.config.training import TrainingConfig
-from raydist.errors import ArtifactError, RaydistError
-from raydist.manifest import Output
+from raydist.errors import ArtifactError
+from raydist.manifest import Artefact, Output
 
 if TYPE_CHECKING:
     from raydist.training.plan import Job, SetPlan
 
-KIND = "training-run"
+ARTEFACT = Artefact("training-run", progress="tracking.jsonl")
 _DRY_ROWS = 100  # samples of each data set that a dry run looks at
 
 
@@ -36,30 +35,26 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
         ConfigError, DataError, JobError: see what they say.
     """
-    if flags.dry_run:
-        with tempfile.TemporaryDirectory() as scrap:
-            find_model(recipe)
-            _prepare_and_plan(config, recipe, Path(scrap), _DRY_ROWS)
-            log.say(f"would write {config.out} (a look at the first {_DRY_ROWS} samples)")
-        return
-    output = Output.open(
+    with ARTEFACT.open(
         config.out,
-        kind=KIND,
-        config=config.identity(),
-        inputs=fingerprints(config, recipe),
-        resolved=config.resolved(),
-    )
-    if output.complete:
-        log.say(f"{config.out}: already trained with the same configuration")
-        return
-    folder = output.folder.absolute()
-    reached = _reached(folder)
-    if reached and not flags.resume:
-        raise ArtifactError(
-            f"out = {config.out}: holds an interrupted run of this configuration at step "
-            f"{reached}: --resume continues it; or choose another out="
-        )
-    try:
+        config,
+        inputs=partial(fingerprints, config, recipe),
+        plan=f"write {config.out} (a look at the first {_DRY_ROWS} samples)",
+        dry_run=flags.dry_run,
+    ) as output:
+        if output.state == "planned":
+            with tempfile.TemporaryDirectory() as scratch:
+                find_model(recipe)
+                _prepare_and_plan(config, recipe, Path(scratch), _DRY_ROWS)
+        if output.done:
+            return
+        folder = output.folder.absolute()
+        reached = _reached(folder)
+        if reached and not flags.resume:
+            raise ArtifactError(
+                f"out = {config.out}: holds an interrupted run of this configuration at step "
+                f"{reached}: --resume continues it; or choose another out="
+            )
         beside = sum(each.gpus for each in config.validation.values() if each.kind == "listener")
         if config.workers or beside:  # before the data is prepared, which may take long
             cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker, beside)
@@ -67,17 +62,13 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         if recipe.scratch is not None:
             samples = [each.folder for each in job.sets]
             create_model(recipe.scratch, Path(job.model), samples, config.seed)
-    except RaydistError:
-        if not output.resumed:
-            output.discard()
-        raise
-    result = _train(config, job, folder, reached)
-    output.finish(
-        outcome=result,
-        samples={each.name: each.stream.rows for each in job.sets},
-        steps_per_epoch=job.order.steps_per_epoch,
-        trained=job.kind,
-    )
+        result = _train(config, job, output, reached)
+        output.finish(
+            outcome=result,
+            samples={each.name: each.stream.rows for each in job.sets},
+            steps_per_epoch=job.order.steps_per_epoch,
+            trained=job.kind,
+        )
     _say_result(config, result)
 
 
@@ -90,7 +81,7 @@ def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows
     return job
 
 
-def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict[str, Any]:
+def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> dict[str, Any]:
     """Runs the job, tracked and shown."""
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker, resolve_uri
@@ -98,7 +89,11 @@ def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict
     from raydist.training.run import run
     from raydist.training.worker import fit
 
+    folder = output.folder.absolute()
     mirror = Mirror(folder, resume_step=reached)
+    mirror.params(config.resolved())
+    mirror.params({"inputs": output.job["inputs"]})
+    mirror.artifact(folder / "config.json")
     tracking = config.tracking
     uri = resolve_uri(tracking.uri, folder.parent)
     tracker = None
@@ -113,9 +108,6 @@ def _train(config: TrainingConfig, job: Job, folder: Path, reached: int) -> dict
             artifacts=tracking.artifacts,
             resume=reached > 0,
         )
-    mirror.params(config.resolved())
-    mirror.params({"inputs": _inputs_of(folder)})
-    mirror.artifact(folder / "config.json")
     status = "FAILED"
     try:
         work = partial(run, job)
@@ -149,12 +141,6 @@ def _reached(folder: Path) -> int:
 
     latest = Checkpoints(folder / CHECKPOINTS).latest()
     return int(read_state(latest)["step"]) if latest else 0
-
-
-def _inputs_of(folder: Path) -> dict[str, Any]:
-    """Returns the fingerprints that `Output` wrote down for this run."""
-    job = json.loads((folder / ".job.json").read_text(encoding="utf-8"))
-    return dict(job["inputs"])
 
 
 def _say_plan(config: TrainingConfig, job: Job) -> None:
