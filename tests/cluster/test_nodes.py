@@ -17,6 +17,7 @@ import pytest
 from raydist.cli import main
 from raydist.data import docstrings
 from raydist.manifest import read_manifest
+from tests.outputs import results
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -78,16 +79,6 @@ def nodes() -> Iterator[Nodes]:
     process.communicate("quit\n", timeout=120)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Returns the files that are an output's result, without its records."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("manifest.json", "config.json")
-        if not path.name.startswith(".") and path.suffix != ".done"
-    }
-
-
 @pytest.mark.ray
 def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
     nodes: Nodes, tmp_path: Path
@@ -99,7 +90,7 @@ def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
     with nodes.start(*command) as program:
         nodes.kill_one(program, tmp_path / "nodes/.work/splits", "*.done", "MapWorker")
         assert program.wait(300) == 0
-    assert contents(tmp_path / "nodes") == contents(tmp_path / "alone")
+    assert results(tmp_path / "nodes") == results(tmp_path / "alone")
 
 
 @pytest.mark.ray
@@ -155,11 +146,11 @@ def test_a_pipeline_that_loses_a_node_in_three_stages_gives_the_same_results(
         nodes.kill_one(program, out / "encoder/checkpoints", "*/loop.json", "TrainWorker")
         nodes.kill_one(program, out / "vectors/shards", "*.done", "MapWorker")
         assert program.wait(1500) == 0
-    assert contents(out / "index") == contents(undisturbed / "index")
+    assert results(out / "index") == results(undisturbed / "index")
     trained = read_manifest(out / "encoder")["outcome"]
     assert trained["step"] == 12 and trained["resumed_at"] >= 3, "training was not interrupted"
     assert differing_weights(out / "encoder", undisturbed / "encoder") == {}
-    assert contents(out / "vectors") == contents(undisturbed / "vectors")
+    assert results(out / "vectors") == results(undisturbed / "vectors")
 
 
 def differing_weights(one: Path, other: Path) -> dict[str, float]:

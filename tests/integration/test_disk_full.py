@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from raydist.cli import main
+from tests.outputs import results
 
 ROOT = Path(__file__).resolve().parents[2]
 KIB = 1 << 10
@@ -87,21 +88,11 @@ def fill_and_continue(
     return disk / "out"
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    varying = ("manifest.json", "config.json", "metrics.jsonl", "tracking.jsonl", "facts.json")
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in files
-        if path.name not in varying and not path.name.startswith(".") and path.suffix != ".done"
-    }
-
-
 def test_an_index(data: Path, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["index", f"corpus={data}/corpus.jsonl", "split_bytes=8kB"]
     out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys)
     assert main([*words, f"out={data}/whole"]) == 0
-    assert contents(out) == contents(data / "whole")
+    assert results(out) == results(data / "whole")
 
 
 def test_vectors(
@@ -110,7 +101,7 @@ def test_vectors(
     words = ["embed", f"corpus={data}/corpus.jsonl", f"model={tiny_bert}", "split_bytes=8kB"]
     out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys)
     assert main([*words, f"out={data}/whole"]) == 0
-    assert contents(out / "shards") == contents(data / "whole/shards")
+    assert results(out / "shards") == results(data / "whole/shards")
 
 
 def test_training(
@@ -120,7 +111,7 @@ def test_training(
     words += ["checkpoint.every=1", "tracking=none", "threads=1", "train_group_size=2"]
     out = fill_and_continue([*words, f"out={disk}/out"], disk, capsys, "--resume")
     assert main([*words, f"out={data}/whole"]) == 0
-    assert contents(out / "checkpoint-final") == contents(data / "whole/checkpoint-final")
+    assert results(out / "checkpoint-final") == results(data / "whole/checkpoint-final")
 
 
 @pytest.mark.parametrize("verb", ["mine", "score", "rerank", "search"])

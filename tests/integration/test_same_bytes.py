@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 
 from raydist.cli import main
 from tests.bow import generated
+from tests.outputs import results
 
 DOCUMENTS, QUERIES = 1200, 40
 TEXTS = ["corpus=corpus.jsonl", "queries=queries.tsv"]
@@ -78,14 +79,6 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def outputs(folder: Path) -> Iterator[Path]:
-    """Yields the files that commands wrote, without those that tell the time."""
-    for path in sorted(folder.rglob("*")):
-        timed = path.name in ("manifest.json", "config.json") or path.suffix == ".done"
-        if path.is_file() and not timed and not path.name.startswith("."):
-            yield path
-
-
 def rounded(value: Any) -> Any:
     """Rounds floats: how a mean is summed depends on the processor."""
     if isinstance(value, float):
@@ -98,7 +91,7 @@ def rounded(value: Any) -> Any:
 def test_every_output_has_the_recorded_bytes(
     inputs: Path, golden: Callable[[str, str], None]
 ) -> None:
-    before = set(outputs(inputs))
+    inputs_before = results(inputs)
     lines = []
     for name, words in COMMANDS.items():
         printed = io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True)
@@ -109,8 +102,7 @@ def test_every_output_has_the_recorded_bytes(
             text = json.dumps(rounded(json.loads(text))).encode()
         if text:
             lines.append(f"{hashlib.sha256(text).hexdigest()[:16]}  {name}, printed\n")
-    for path in outputs(inputs):
-        if path not in before:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-            lines.append(f"{digest}  {path.relative_to(inputs)}\n")
+    for name, content in results(inputs).items():
+        if name not in inputs_before:
+            lines.append(f"{hashlib.sha256(content).hexdigest()[:16]}  {name}\n")
     golden("same-bytes.txt", "".join(lines))
