@@ -54,7 +54,7 @@ def score_run(
         tag: of the new run.
     """
     from raydist.data.readers import read_queries, read_run
-    from raydist.rerank.sharded import rerank_sharded
+    from raydist.rerank.apply import rerank_sharded
 
     artefact.check(config.out)
     original = read_run(**config.run.arguments())

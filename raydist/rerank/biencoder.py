@@ -15,8 +15,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import default_max_tokens, encode_rows
 from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
-from raydist.rerank.cpu import tune_process
-from raydist.rerank.cross_encoder import pick_device, pick_dtype
+from raydist.rerank.device import pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 
@@ -168,9 +167,7 @@ class BiEncoderReranker:
         threads: int = 2,
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
-        where = pick_device(device)
-        if where.type == "cpu":
-            tune_process()
+        where = prepare_device(device)
         model = BiEncoder.load(path_or_name, dtype=pick_dtype(dtype, where), device=where)
         self.options = options
         self.scorer = BiEncoderScorer(model, batch_tokens=batch_tokens, name=str(path_or_name))

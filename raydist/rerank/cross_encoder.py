@@ -18,32 +18,10 @@ from tokenizers import Tokenizer
 from raydist.errors import ConfigError
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.tokens import Pair
-from raydist.rerank.cpu import tune_process
+from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
-from raydist.rerank.packed import can_pack, packed_logits, use_packed_attention
+from raydist.rerank.packed_encoder import can_pack, packed_logits, use_packed_attention
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
-
-
-def pick_device(device: str = "") -> torch.device:
-    """Returns the device of that name, or the accelerator that is there, else the CPU."""
-    if device:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pick_dtype(dtype: str, device: torch.device) -> str:
-    """Returns `dtype`, or what suits the device: bfloat16 on an accelerator, else float32."""
-    return dtype or ("float32" if device.type == "cpu" else "bfloat16")
-
-
-def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
-    """Returns a token budget that suits the device.
-
-    A CPU works best on what fits its caches, and padding costs it time; an accelerator wants work.
-    """
-    if device.type != "cpu":
-        return 65536
-    return 1024 if packed else 512
 
 
 class CrossEncoderScorer:
@@ -169,9 +147,7 @@ class CrossEncoder:
         threads: int = 2,
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
-        where = pick_device(device)
-        if where.type == "cpu":
-            tune_process()
+        where = prepare_device(device)
         model = CrossEncoderModel.load(
             path_or_name,
             max_length=max_length or None,

@@ -28,8 +28,7 @@ from raydist.models.backbone import (
     quiet,
     resolve_folder,
 )
-from raydist.rerank.cpu import tune_process
-from raydist.rerank.cross_encoder import batch_tokens_for, pick_device, pick_dtype
+from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
 from raydist.rerank.prefix import PrefixCache
@@ -162,9 +161,7 @@ class Qwen3Reranker:
         threads: int = 2,
         options: Options = Options(),  # noqa: B008  frozen
     ) -> None:
-        where = pick_device(device)
-        if where.type == "cpu":
-            tune_process()
+        where = prepare_device(device)
         folder = resolve_folder(check_name(model))
         config = load_config(folder)
         if not any(a.endswith("ForCausalLM") for a in config.architectures or []):

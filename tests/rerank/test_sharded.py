@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from raydist.data.store.build import needed_texts
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query, Run
-from raydist.rerank.apply import rerank
-from raydist.rerank.sharded import query_splits, rerank_sharded
+from raydist.rerank.apply import query_splits, rerank, rerank_sharded
 
 TEXTS = {f"d{i}": "x" * (i * 7 % 11) for i in range(40)}
 
