@@ -26,7 +26,8 @@ from typing import Any
 from pyarrow.fs import FileType
 
 from raydist import log, storage
-from raydist.cli import VERBS, execute
+from raydist.cli import execute
+from raydist.commands import VERBS
 from raydist.config.base import Block, Flags
 from raydist.config.inputs import contents
 from raydist.config.load import load, read_yaml

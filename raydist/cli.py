@@ -11,30 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from raydist.commands import VERBS, check_verb
 from raydist.errors import ConfigError, RaydistError
 
-VERBS = {
-    "index": "build a bag-of-words index of a corpus",
-    "analyze": "show the tokens of a text",
-    "search": "search one index or several, fused",
-    "evaluate": "measure runs against relevance judgements",
-    "embed": "turn a corpus into vectors",
-    "mine": "write hard negatives for training",
-    "train": "train a bi-encoder",
-    "distill": "train a reranker or bi-encoder from a teacher's rankings",
-    "score": "score a run's documents with a teacher",
-    "rerank": "reorder a run",
-    "export": "write a Hugging Face folder with its model card",
-    "convert": "convert runs, samples and indexes",
-    "serve": "serve reranking, embeddings and search over HTTP",
-    "load": "measure a running service under load",
-    "submit": "run a verb on a cluster as a Ray job",
-    "doctor": "say what this machine or cluster can run",
-    "tracking": "send a mirrored run to MLflow",
-    "quickstart": "index, search and measure a small corpus that needs no download",
-    "fields": "print the reference of a verb",
-    "completion": "print a shell's completion script",
-}
 _FLAGS = {
     "--print": "show the resolved configuration and stop",
     "--dry-run": "check the configuration and the inputs, say what would be written, start nothing",
@@ -77,12 +56,7 @@ def _run(words: list[str]) -> int:
         print(_overview())
         return 0 if "--help" in flags or not words else 2
     verb, rest = rest[0], rest[1:]
-    if verb not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(verb, VERBS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
-        raise ConfigError(f"{verb}: unknown verb; {hint}")
+    check_verb(verb)
     if verb in ("fields", "completion", "submit", "tracking"):  # these take words, not only keys
         return _word_verb(verb, rest, flags)
     return _config_verb(verb, rest, flags)

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,21 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def runtime_imports(path: Path) -> set[str]:
+    """Returns what a file imports when it runs, also inside functions."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
 def users(module: str) -> set[str]:
     return {
         name(f) for f in FILES if any(i == module or i.startswith(module + ".") for i in imports(f))
@@ -50,6 +66,15 @@ def test_each_outside_system_has_one_room() -> None:
 def test_configuration_is_known_only_at_the_edge() -> None:
     inside = {f for f in users("raydist.config") if not f.startswith(EDGE)}
     assert inside == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts): f for f in FILES}
+    graph = {
+        module: (runtime_imports(file) & modules.keys()) - {module}
+        for module, file in modules.items()
+    }
+    TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
 
 
 def test_rooms_of_plain_data_know_neither_torch_nor_transformers() -> None:
@@ -115,7 +140,7 @@ def test_starting_loads_neither_torch_nor_ray(words: list[str]) -> None:
 
 
 def test_every_verb_has_its_module() -> None:
-    from raydist.cli import VERBS
+    from raydist.commands import VERBS
 
     modules = {p.stem for p in (PACKAGE / "commands").glob("*.py")} - {"__init__"}
     assert modules == set(VERBS)

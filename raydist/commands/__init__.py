@@ -1,1 +1,38 @@
 """The verbs of the command line: one module each, one story, read top to bottom."""
+
+from __future__ import annotations
+
+import difflib
+
+from raydist.errors import ConfigError
+
+VERBS = {
+    "index": "build a bag-of-words index of a corpus",
+    "analyze": "show the tokens of a text",
+    "search": "search one index or several, fused",
+    "evaluate": "measure runs against relevance judgements",
+    "embed": "turn a corpus into vectors",
+    "mine": "write hard negatives for training",
+    "train": "train a bi-encoder",
+    "distill": "train a reranker or bi-encoder from a teacher's rankings",
+    "score": "score a run's documents with a teacher",
+    "rerank": "reorder a run",
+    "export": "write a Hugging Face folder with its model card",
+    "convert": "convert runs, samples and indexes",
+    "serve": "serve reranking, embeddings and search over HTTP",
+    "load": "measure a running service under load",
+    "submit": "run a verb on a cluster as a Ray job",
+    "doctor": "say what this machine or cluster can run",
+    "tracking": "send a mirrored run to MLflow",
+    "quickstart": "index, search and measure a small corpus that needs no download",
+    "fields": "print the reference of a verb",
+    "completion": "print a shell's completion script",
+}
+
+
+def check_verb(verb: str) -> None:
+    """Raises ConfigError for an unknown verb, with the nearest known one."""
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
+        raise ConfigError(f"{verb}: unknown verb; {hint}")

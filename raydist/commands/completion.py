@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 
+from raydist.commands import VERBS
 from raydist.errors import ConfigError
 
 _SCRIPTS = {
@@ -47,8 +48,6 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
 
 def candidates(words: Sequence[str]) -> Iterator[str]:
     """Yields what the last of `words` may become."""
-    from raydist.cli import VERBS
-
     last = words[-1] if words else ""
     if len(words) <= 1:
         yield from (verb for verb in VERBS if verb.startswith(last))

@@ -6,17 +6,15 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from raydist.cli import VERBS
+from raydist.commands import VERBS, check_verb
 from raydist.config.base import Block
 from raydist.config.schema import reference
-from raydist.errors import ConfigError
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Prints the keys of the verbs that are named, or of all."""
     for verb in words or VERBS:
-        if verb not in VERBS:
-            raise ConfigError(f"{verb}: unknown verb; the verbs are {', '.join(VERBS)}")
+        check_verb(verb)
         module = importlib.import_module(f"raydist.commands.{verb}")
         if hasattr(module, "Config"):
             print(f"raydist {verb}: {VERBS[verb]}\n")

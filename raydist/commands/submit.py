@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
+from raydist.commands import check_verb
 from raydist.commands.submitting.files import check_travels, package_files
 from raydist.commands.submitting.follow import Follower
 from raydist.errors import ConfigError, JobError
@@ -74,11 +75,9 @@ def _check(words: Sequence[str]) -> list[str]:
         return [verb, *(word for word in files if Path(word).is_file())]
     import importlib
 
-    from raydist.cli import VERBS
     from raydist.config.load import load
 
-    if verb not in VERBS:
-        raise ConfigError(f"submit: {verb}: unknown verb; the verbs are {', '.join(VERBS)}")
+    check_verb(verb)
     module = importlib.import_module(f"raydist.commands.{verb}")
     if not hasattr(module, "Config"):
         raise ConfigError(f"submit: {verb} is not run on a cluster")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import raydist
-from raydist.cli import VERBS
+from raydist.commands import VERBS
 from raydist.config.load import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raydist import cli
+from raydist.commands import VERBS
 from raydist.config.base import Block
 from raydist.config.load import load
 from raydist.config.schema import reference
@@ -48,8 +48,8 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_verb_is_pinned() -> None:
-    modules = [importlib.import_module(f"raydist.commands.{verb}") for verb in cli.VERBS]
-    verbs = {verb for verb, module in zip(cli.VERBS, modules) if hasattr(module, "Config")}
+    modules = [importlib.import_module(f"raydist.commands.{verb}") for verb in VERBS]
+    verbs = {verb for verb, module in zip(VERBS, modules) if hasattr(module, "Config")}
     assert verbs == set(LINES["resolves"])
 
 

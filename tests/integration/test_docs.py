@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from raydist.cli import VERBS
+from raydist.commands import VERBS
 from raydist.config.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
