@@ -108,7 +108,7 @@ def _register(
     config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
 ) -> None:
     from raydist.evaluation.follower import read_state
-    from raydist.evaluation.promotion import promote
+    from raydist.evaluation.registry import promote
     from raydist.evaluation.tracking import resolve_uri
 
     assert about.run is not None  # `_values_of` wants a run

@@ -142,16 +142,11 @@ def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
 
 def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
     """Returns what `raydist search` finds; a folder of vectors is searched by its own model."""
-    from raydist.commands.searching.engine import Searching, batches
+    from raydist.commands.search import FusedSearch
 
     k = max(config.last, _DEPTH)
-    searching = Searching(SearchConfig(index=config.index, k=k, fusion=_fusion(config)))
-    tables = []
-    with log.Progress("search", len(queries), "queries") as progress:
-        for batch in batches(queries):
-            tables.append(searching(batch).table)
-            progress.advance(len(batch))
-    return Run(pa.concat_tables(tables))
+    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=_fusion(config)))
+    return Run(pa.concat_tables(search.tables(queries)))
 
 
 def _fusion(config: MineConfig) -> Fusion | None:

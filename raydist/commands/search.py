@@ -2,88 +2,281 @@
 
     raydist search index=IDX queries=queries.jsonl k=1000 out=run.txt
     raydist search index=IDX,VEC fusion=rrf queries=queries.jsonl k=1000 out=hybrid.txt
-    raydist search index=IDX
+    raydist search index=IDX k=5
 
-The last one asks for queries and shows the best documents, `?ID` what makes a document's score.
-What an index is (bag of words, vectors) is read from its manifest. Queries are searched in batches,
-so any number of them streams; row order in the run is the ranking.
+The last one prompts for queries: `boundary layer flow` shows the best documents with the words that
+match, `?51` what each term adds to document 51's score. What an index is (bag of words, vectors) is
+read from its manifest. Queries are searched in batches, so any number of them streams; row order in
+the run is the ranking.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
-from raydist import log
-from raydist.commands.searching.engine import Searching, batches, read, spread
+from raydist import log, storage
+from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.search.retriever import BowRetriever
+from raydist.build import fuse_runs, open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.disk import disk_errors
-from raydist.errors import ConfigError
-from raydist.records import RUN, Run
+from raydist.errors import ConfigError, DataError
+from raydist.fingerprints import value_fingerprint
+from raydist.manifest import read_manifest
+from raydist.protocols import Retriever, Selective
+from raydist.records import RUN, Query, Run
+from raydist.shard_files import Split, Stats, shard_path
+from raydist.shards import sharded_map
+from raydist.text.snippets import highlight, snippet
 
 Config = SearchConfig
-_FEW = 10  # documents at the prompt
+Queries = Sequence[Query | Vector]
+"""Texts, or ids with weighted terms."""
+
+_BATCH = 1024  # queries per batch
+_SPLIT = 256  # queries per split at least, the unit of work and of restart
+_SPLITS = 512  # at most
+_PROMPT_K = 10  # documents at the prompt
+_BOLD, _PLAIN = "\033[1m", "\033[0m"
 
 
 def run(config: SearchConfig, flags: Flags) -> None:
-    """Writes the run of all queries."""
+    """Writes the run of all queries, or prompts for them."""
     out = Path(config.out) if config.out else None
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    queries = None if config.queries is None else read(config)
-    spread_out = queries is not None and config.workers > 0
-    searching = None if spread_out and not flags.dry_run else Searching(config)
-    if queries is None:
-        assert searching is not None
-        _prompt(searching, config, flags)
+    if config.queries is None:
+        _prompt(FusedSearch(config), config, flags)
         return
+    queries = _read_queries(config)
+    search = FusedSearch(config) if flags.dry_run or not config.workers else None
     if flags.dry_run:
         log.say(f"would search {len(queries):,} queries in {', '.join(config.index)}")
         return
-    if searching is None:
-        tables = spread(config, queries, out)
-    else:
-        tables = []
-        with log.Progress("search", total=len(queries), unit="queries") as progress:
-            for batch in batches(queries):
-                tables.append(searching(batch).table)
-                progress.advance(len(batch))
-    found = Run(pa.concat_tables(tables) if tables else RUN.empty_table(), _tag(config))
-    _write(found, out)
-    empty = len(queries) - len(found.query_ids)
+    tables = _search_on_ray(config, queries, out) if search is None else search.tables(queries)
+    tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
+    results = Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag)
+    _write(results, out)
+    empty = len(queries) - len(results.query_ids)
     if empty:
-        log.warn(f"{empty:,} of {len(queries):,} queries found nothing")
+        log.warn(f"{empty:,} of {len(queries):,} queries have no results")
 
 
-def _prompt(searching: Searching, config: SearchConfig, flags: Flags) -> None:
-    from raydist.bow.search.retriever import BowRetriever
-    from raydist.commands.searching.prompt import ask
+def _read_queries(config: SearchConfig) -> Queries:
+    """Reads texts, or weighted terms where the indexes are of such."""
+    from raydist.data.readers import read_queries
 
-    if config.out is not None:
-        raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
-    if flags.dry_run:
-        log.say(f"would ask for queries and search {', '.join(config.index)}")
-        return
-    bow = next((each for each in searching.retrievers if isinstance(each, BowRetriever)), None)
-    k = config.k if "k" in config.model_fields_set else _FEW
-    ask(lambda query: searching([query], k), bow)
-
-
-def _tag(config: SearchConfig) -> str:
-    if config.tag is not None:
-        return config.tag
-    return config.fusion.kind if config.fusion is not None else "raydist"
+    assert config.queries is not None
+    weighted = [bool(read_manifest(storage.local(each)).get("unit")) for each in config.index]
+    if not any(weighted):
+        return read_queries(**config.queries.arguments())
+    if not all(weighted):
+        raise ConfigError(f"index = {','.join(config.index)}: some are of weighted terms, not all")
+    return [vector for path in config.queries.paths for vector in read_vectors(path)]
 
 
-def _write(found: Run, out: Path | None) -> None:
+def _write(results: Run, out: Path | None) -> None:
     if out is None:
-        found.write_to(sys.stdout)
+        results.write_to(sys.stdout)
         return
     from raydist.data.samples.convert import write_run
 
     with disk_errors(out):
-        write_run(found, out)
-    log.say(f"{out}: {len(found):,} results of {len(found.query_ids):,} queries")
+        write_run(results, out)
+    log.say(f"{out}: {len(results):,} results of {len(results.query_ids):,} queries")
+
+
+class FusedSearch:
+    """The indexes of a configuration, opened, and their fusion.
+
+    Attributes:
+        retrievers: one per index, among the documents that the configuration leaves.
+    """
+
+    def __init__(self, config: SearchConfig) -> None:
+        fields = {"ties", "threads", "in_memory", "model", "approximate"}
+        options = config.model_dump(include=fields)
+        self._config = config
+        self.retrievers = [
+            _among(open_retriever(folder, scoring=config.scoring, **options), config)
+            for folder in config.index
+        ]
+
+    def __call__(self, queries: Queries, k: int = 0) -> Run:
+        """Returns the best `k` documents of each query, as many as configured if 0."""
+        config = self._config
+        k = k or config.k
+        if config.fusion is None:
+            return _search(self.retrievers[0], queries, k)
+        runs = [_search(each, queries, config.depth or k) for each in self.retrievers]
+        return fuse_runs(runs, config.fusion, k=k)
+
+    def tables(self, queries: Queries) -> list[pa.Table]:
+        """Returns the rows of the run, batch by batch, while progress is shown."""
+        tables = []
+        with log.Progress("search", total=len(queries), unit="queries") as progress:
+            for batch in _batches(queries):
+                tables.append(self(batch).table)
+                progress.advance(len(batch))
+        return tables
+
+
+def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
+    weighted = [query for query in queries if not isinstance(query, Query)]
+    if weighted:
+        assert isinstance(retriever, BowRetriever)
+        return retriever.search_terms(weighted, k)
+    return retriever.search([query for query in queries if isinstance(query, Query)], k)
+
+
+def _among(retriever: Selective, config: SearchConfig) -> Retriever:
+    """Returns the search among the documents that the configuration leaves."""
+    from raydist.data.ids import IdList
+
+    if config.ids is None and config.exclude_ids is None:
+        return retriever
+    wanted = IdList.read(config.ids).ids if config.ids else retriever.doc_ids.to_pylist()
+    if config.exclude_ids:
+        excluded = set(IdList.read(config.exclude_ids).ids)
+        wanted = [each for each in wanted if each not in excluded]
+    return retriever.only(wanted)
+
+
+def _batches(queries: Queries) -> Iterator[Queries]:
+    for start in range(0, len(queries), _BATCH):
+        yield queries[start : start + _BATCH]
+
+
+def _search_on_ray(config: SearchConfig, queries: Queries, out: Path | None) -> list[pa.Table]:
+    """Searches on Ray; returns the rows of the run in the order of the queries.
+
+    Workers take queries, not segments: each opens the whole index, whose files are mapped and
+    shared by the workers of a machine, so every query meets the statistics and the thresholds of
+    all segments, and the run is the same for any number of workers. Finished splits are kept beside
+    `out` until all are, so the same command continues after a crash.
+    """
+    manifests = [read_manifest(storage.local(folder)) for folder in config.index]
+    values = [tuple(q) if isinstance(q, tuple) else (q.query_id, q.text) for q in queries]
+    key = value_fingerprint([config.identity(), manifests, values])
+    step = max(_SPLIT, -(-len(queries) // _SPLITS))
+    splits = [
+        {"first": first, "size": min(step, len(queries) - first)}
+        for first in range(0, len(queries), step)
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if out is None else out.absolute().with_name(f".{out.name}.{key}")
+        sharded_map(
+            splits,
+            partial(_Worker, config, list(queries)),
+            folder,
+            workers=config.workers,
+            cpus_per_worker=float(config.threads),
+            label="search",
+            unit="queries",
+        )
+        tables = [_read_table(shard_path(folder, number)) for number in range(len(splits))]
+        if out is not None:
+            shutil.rmtree(folder)
+    return tables
+
+
+class _Worker:
+    def __init__(self, config: SearchConfig, queries: Queries) -> None:
+        self._search = FusedSearch(config)
+        self._queries = queries
+
+    def __call__(self, split: Split, target: Path) -> Stats:
+        """Writes the rows of a split's queries."""
+        queries = self._queries[split["first"] : split["first"] + split["size"]]
+        tables = [self._search(batch).table for batch in _batches(queries)]
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, RUN) as writer:
+            for table in tables:
+                writer.write_table(table)
+        return {"queries": len(queries)}
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def _prompt(search: FusedSearch, config: SearchConfig, flags: Flags) -> None:
+    """Answers lines of the standard input; an empty one ends."""
+    if config.out is not None:
+        raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
+    if flags.dry_run:
+        log.say(f"would prompt for queries and search {', '.join(config.index)}")
+        return
+    bow = next((each for each in search.retrievers if isinstance(each, BowRetriever)), None)
+    k = config.k if "k" in config.model_fields_set else _PROMPT_K
+    if sys.stdin.isatty():
+        log.say("a query, or ?ID to explain a document; an empty line ends")
+    marks = (_BOLD, _PLAIN) if sys.stdout.isatty() else ("*", "*")
+    last = ""
+    for line in _lines():
+        if line.startswith("?"):
+            _explain(bow, last, line[1:].strip())
+            continue
+        last = line
+        _show(search([Query("prompt", line)], k), bow, line, marks)
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        if sys.stdin.isatty():
+            print("query> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        yield line
+
+
+def _show(results: Run, bow: BowRetriever | None, query: str, marks: tuple[str, str]) -> None:
+    """Prints documents with snippets; the bag-of-words index, if there is one, has the texts."""
+    rows = results.table.to_pylist()
+    if not rows:
+        print("no results")
+        return
+    texts = dict.fromkeys((row["doc_id"] for row in rows), ("", ""))
+    tokens: Callable[[str], list[str]] = str.split
+    if bow is not None and bow.index.store is not None:
+        ids = list(texts)
+        for doc_id, document in zip(ids, bow.index.store.get(ids)):
+            if document is not None:
+                texts[doc_id] = document.title, document.text
+        if bow.index.analyzer is not None:
+            tokens = bow.index.analyzer.tokens
+    terms = set(tokens(query))
+    for rank, row in enumerate(rows, 1):
+        title, body = texts[row["doc_id"]]
+        marked = highlight(*snippet(title, terms, tokens, 100), *marks) if title else ""
+        print(f"{rank:3} {row['score']:9.4f}  {row['doc_id']}  {marked}".rstrip())
+        if body:
+            print(f"{'':15}{highlight(*snippet(body, terms, tokens), *marks)}")
+    sys.stdout.flush()
+
+
+def _explain(bow: BowRetriever | None, query: str, doc_id: str) -> None:
+    if bow is None:
+        log.warn("only a bag-of-words index explains its scores")
+        return
+    try:
+        explanation = bow.explain(query, doc_id)
+    except (DataError, ConfigError) as error:
+        log.warn(str(error))
+        return
+    print(f"{explanation.score:.6f}  {doc_id}, {explanation.length} tokens")
+    for part in sorted(explanation.parts, key=lambda part: -part.score):
+        facts = f"tf {part.tf:,}, df {part.df:,}, weight {round(part.weight, 6):,}"
+        print(f"{part.score:9.6f}  {part.term}  ({facts})")
+    if explanation.constant:
+        print(f"{explanation.constant:9.6f}  for the document's length")
+    sys.stdout.flush()

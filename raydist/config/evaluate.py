@@ -51,8 +51,7 @@ class EvaluateConfig(Verb):
 
     @model_validator(mode="after")
     def _known(self) -> EvaluateConfig:
-        from raydist.evaluation.measures import parse
-        from raydist.evaluation.names import metric_names
+        from raydist.evaluation.measures import metric_names, parse
 
         metric_names(parse(self.measures))
         if len(set(self.run)) < len(self.run):

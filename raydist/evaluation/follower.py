@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
+from raydist.evaluation.measures import metric_name
 from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
-from raydist.evaluation.names import metric_name
 from raydist.log import say, warn
 
 STATE = "tracking.json"

@@ -21,6 +21,7 @@ from raydist.records import Qrels, Run
 
 Ties = Literal["score", "rank"]
 _NOT_A_QUALITY = {"NumQ", "NumRel"}  # counts of the qrels, whatever the run
+_ILLEGAL = re.compile(r"[^\w./: -]")  # in a metric's name, for MLflow
 _SHORT = re.compile(r"(P|R|RR|AP|nDCG|Success|Judged|ERR|RBP|SDCG)_?(\d+)$")
 
 
@@ -244,3 +245,32 @@ def interval(
         means[start:stop] = values[rng.integers(0, count, (stop - start, count))].mean(1)
     low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
     return Interval(float(low), float(high), label)
+
+
+def metric_name(name: str) -> str:
+    """Returns a name that MLflow accepts.
+
+    `nDCG@10` becomes `nDCG_at_10` and `AP(rel=2)@100` becomes `AP_rel_2_at_100`; a name without a
+    forbidden character stays what it is.
+    """
+    text = name.replace("@", "_at_").replace(")", "")
+    return _ILLEGAL.sub("_", text)
+
+
+def metric_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns {name: MLflow's name}.
+
+    Raises:
+        ConfigError: two names would become the same.
+    """
+    mapped: dict[str, str] = {}
+    owner: dict[str, str] = {}
+    for name in names:
+        short = metric_name(name)
+        if owner.setdefault(short, name) != name:
+            raise ConfigError(
+                f"metrics: {owner[short]!r} and {name!r} would both be logged as {short!r}; "
+                f"leave one of them out"
+            )
+        mapped[name] = short
+    return mapped

@@ -17,7 +17,7 @@ from typing import Any
 from raydist.disk import atomic
 from raydist.errors import JobError
 from raydist.evaluation.follower import Refused, Value
-from raydist.evaluation.names import metric_name
+from raydist.evaluation.measures import metric_name
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000

@@ -1,12 +1,32 @@
-"""Models by their place in the registry: `models:/NAME@ALIAS` or `models:/NAME/VERSION`."""
+"""Registered models: where one lies by its name, and who is champion.
+
+A reference is `models:/NAME@ALIAS` or `models:/NAME/VERSION`. An alias moves only after a paired
+test against its holder.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
 from raydist.errors import ConfigError
-from raydist.evaluation.mlflow_store import connect, download, mlflow_errors
+from raydist.evaluation.measures import metric_name
+from raydist.evaluation.mlflow_store import (
+    connect,
+    create_run,
+    download,
+    mlflow_errors,
+    read_artifact,
+)
+from raydist.evaluation.significance import compare
+from raydist.evaluation.tracking import facts
 from raydist.fingerprints import value_fingerprint
 from raydist.stores.copies import cache_folder
 
@@ -48,3 +68,119 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
     if parts.scheme in ("", "file"):
         return unquote(parts.path), str(model.version)
     return str(model.source), str(model.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """What became of a model that was registered.
+
+    Attributes:
+        version: its version in the registry.
+        moved: whether the alias now points to it.
+        reason: why, or why not: one sentence.
+    """
+
+    version: int
+    moved: bool
+    reason: str
+
+
+def promote(
+    uri: str,
+    name: str,
+    source: str | os.PathLike[str],
+    *,
+    alias: str = "champion",
+    metric: str,
+    values: Mapping[str, float],
+    fingerprint: str,
+    run_id: str | None = None,
+    model_id: str | None = None,
+    upload: bool = False,
+    experiment: str = "raydist",
+    level: float = 0.05,
+) -> Promotion:
+    """Registers a model and moves an alias to it if it beats the alias's present holder.
+
+    The holder is beaten if the mean over the queries that both were measured on is higher and a
+    paired t-test gives p < `level`; without a holder, or where the holder is the same model in
+    another folder, the alias is simply set. The values are an artifact of the run that made the
+    model, which the version's tags name: they outlive the folder.
+
+    Args:
+        uri: MLflow's URI.
+        name: registered model, created if need be.
+        source: the model's folder.
+        alias: for example `champion`.
+        metric: measure that decides; the holder must have been measured by the same one.
+        values: this model's value for each query.
+        fingerprint: of the model; a version of this fingerprint and folder is taken as it is.
+        run_id: run that made the model; one is created for a new version if it is not known.
+        model_id: LoggedModel that it is.
+        upload: keep the model's files among the run's artifacts, as where `source` will not stay;
+            an MLflow server, which takes no folder of ours for a source, gets them in any case.
+        experiment: of a run that is created.
+        level: of significance.
+
+    Raises:
+        JobError: MLflow cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with mlflow_errors(uri):
+        upload = upload or uri.startswith(("http://", "https://"))
+        place = Path(source).absolute().as_uri()
+        if not client.search_registered_models(f"name = '{name}'", max_results=1):
+            client.create_registered_model(name)
+        versions = client.search_model_versions(f"name = '{name}'")
+        same = [each for each in versions if each.tags.get("fingerprint") == fingerprint]
+        made = next((each for each in same if upload or each.source == place), None)
+        tag = f"per_query.{metric_name(metric)}"
+        if run_id is None and (made is None or tag not in made.tags):
+            state = {"uri": uri, "experiment": experiment, "name": name, "tags": facts()}
+            run_id = create_run(client, state, None)["run_id"]
+            client.set_terminated(run_id)
+        if made is None:
+            if upload:
+                inside = f"registered/{name}-{fingerprint}"
+                client.log_artifacts(run_id, str(source), inside)
+                place = f"runs:/{run_id}/{inside}"
+            # MLflow's own stores forget `model_id`, so it is a tag as well.
+            tags = {"fingerprint": fingerprint} | ({"model_id": model_id} if model_id else {})
+            made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
+        version = str(made.version)
+        if tag not in made.tags:
+            file = f"registered/{name}-{version}/{metric_name(metric)}.json"
+            client.log_text(run_id, json.dumps(dict(values)), file)
+            mean = sum(values.values()) / max(len(values), 1)
+            client.set_model_version_tag(name, version, metric_name(metric), f"{mean:.6f}")
+            client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
+
+        def won(reason: str) -> Promotion:
+            client.set_registered_model_alias(name, alias, version)
+            return Promotion(int(version), True, reason)
+
+        if alias not in client.get_registered_model(name).aliases:
+            return won(f"{name} had no {alias}")
+        holder = client.get_model_version_by_alias(name, alias)
+        if str(holder.version) == version:
+            return Promotion(int(version), True, f"version {version} is {alias} already")
+        if holder.tags.get("fingerprint") == fingerprint:
+            return won(f"version {version} is the same model as version {holder.version}")
+        text = read_artifact(client, holder.tags.get(tag, ""))
+        old: dict[str, float] = json.loads(text) if text is not None else {}
+        common = sorted(old.keys() & values.keys())
+        if len(common) < 2:
+            return Promotion(
+                int(version),
+                False,
+                f"{alias} is version {holder.version}, whose {metric} is not known of these "
+                f"queries: nothing to test against; remove the alias in MLflow to set it untested",
+            )
+        result = compare(np.array([values[q] for q in common]), np.array([old[q] for q in common]))
+        better = result.difference > 0 and result.p < level
+        reason = (
+            f"version {version} {'beats' if better else 'does not beat'} version {holder.version}: "
+            f"{metric} {result.difference:+.4f} on {len(common)} queries, {result.test}, "
+            f"p = {result.p:.3g}"
+        )
+        return won(reason) if better else Promotion(int(version), False, reason)

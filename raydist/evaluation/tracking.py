@@ -8,11 +8,17 @@ run: the one that started it.
 
 from __future__ import annotations
 
+import getpass
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from raydist import __version__
 from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.evaluation.follower import Follower, read_state
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, read_lines
@@ -23,8 +29,11 @@ from raydist.evaluation.mlflow_store import (
     give_up,
     mlflow_errors,
 )
-from raydist.evaluation.provenance import facts
 from raydist.log import say, warn
+
+_PACKAGES = (
+    "ray", "torch", "transformers", "deepspeed", "pyarrow", "ir-measures", "mlflow", "numpy",
+)  # fmt: skip
 
 
 def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
@@ -191,3 +200,42 @@ def replay(
     with mlflow_errors(target):
         connect(target).set_terminated(tracker.run_id, ends[-1] if ends else "KILLED")
     return tracker
+
+
+def git_state(folder: Path | None = None) -> dict[str, str]:
+    """Returns commit, branch and whether tracked files differ from it; empty outside a checkout."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    return {
+        "mlflow.source.git.commit": commit,
+        "git.branch": _git(folder, "rev-parse", "--abbrev-ref", "HEAD"),
+        "git.dirty": str(bool(_git(folder, "status", "--porcelain", "-uno"))).lower(),
+    }
+
+
+def facts(folder: Path | None = None) -> dict[str, str]:
+    """Returns tags of a run: git state, versions of raydist and its main packages, the machine."""
+    found = {"raydist.version": __version__, "python.version": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[f"{name}.version"] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    found["host"] = platform.node()
+    found["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
+    try:
+        found["mlflow.user"] = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        found["mlflow.user"] = "unknown"
+    return found | git_state(folder)
+
+
+def _git(folder: Path | None, *words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

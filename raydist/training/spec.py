@@ -109,8 +109,7 @@ class Aggregate:
 
 
 def _metric_problems(metrics: dict[str, bool]) -> list[str]:
-    from raydist.evaluation.measures import direction, parse
-    from raydist.evaluation.names import metric_names
+    from raydist.evaluation.measures import direction, metric_names, parse
 
     if not metrics:
         return ["metrics = {}: name at least one measure, for example {map: true}"]

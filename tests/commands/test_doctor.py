@@ -6,7 +6,6 @@ import pytest
 
 from raydist.cli import main
 from raydist.commands import doctor
-from raydist.commands.checks import places
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +81,9 @@ def test_storage_is_what_the_verbs_take_for_it(
         ("sqlite:///garbage", "bad MLflow sqlite:///{here}/garbage: MLflow cannot be used"),
         (
             "sqlite:///garbage/x.db",
-            "bad MLflow sqlite:///{here}/garbage/x.db: {here}/garbage is no",
+            "bad MLflow sqlite:///{here}/garbage/x.db: {here}/garbage is not",
         ),
-        ("sqlite:///new/x.db", "ok MLflow sqlite:///{here}/new/x.db: is made by the first run"),
+        ("sqlite:///new/x.db", "ok MLflow sqlite:///{here}/new/x.db: the first run creates it"),
         ("none", "note MLflow none: runs are not tracked"),
     ],
 )
@@ -158,9 +157,9 @@ def test_nodes_that_do_not_answer_are_named(
 
     gone = [{"NodeID": "ab" * 28, "Alive": True}, {"NodeID": "cd" * 28, "Alive": False}]
     monkeypatch.setattr(ray, "nodes", lambda: gone)
-    state, _, found = places.check_storage(str(tmp_path), 1)
+    state, _, found = doctor.check_storage(str(tmp_path), 1)
     assert state == "bad" and f"{tmp_path}: node abababab: " in found and "cdcd" not in found
     monkeypatch.undo()
-    monkeypatch.setattr(places, "_PATIENCE_S", 0)
-    state, _, found = places.check_storage(str(tmp_path), 1)
+    monkeypatch.setattr(doctor, "_PATIENCE_S", 0)
+    state, _, found = doctor.check_storage(str(tmp_path), 1)
     assert state == "bad" and "no answer within 0 seconds" in found

@@ -54,7 +54,7 @@ def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypat
     score = lines[0].split()[1]
     assert lines[4].endswith("a, 5 tokens") and lines[4].startswith(score[:5])
     assert "cat (tf 3, df 1" in lines[5] and "dog (tf 1, df 2" in lines[6]
-    assert lines[7:] == ["nothing found"]  # and an empty line ends
+    assert lines[7:] == ["no results"]  # and an empty line ends
     assert "'x'" in said.err
     assert main(["search", "index=IDX", "out=run.txt"]) == 2
     assert "queries=" in capsys.readouterr().err
@@ -62,13 +62,13 @@ def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypat
 
 @pytest.mark.ray
 def test_workers_share_the_queries_and_write_the_same_run(folder, monkeypatch, ray_cluster):
-    from raydist.commands.searching import engine
+    from raydist.commands import search
 
     lines = [f"q{i}\t{text}\n" for i, text in enumerate(["cat", "dog", "zebra", "birds cat"] * 3)]
     (folder / "many.tsv").write_text("".join(lines))
     words = ["search", "index=IDX", "queries=many.tsv", "k=2"]
     assert main([*words, "out=here.txt"]) == 0
-    monkeypatch.setattr(engine, "_SPLIT", 5)
+    monkeypatch.setattr(search, "_SPLIT", 5)
     assert main([*words, "out=there.txt", "workers=2"]) == 0
     assert (folder / "there.txt").read_text() == (folder / "here.txt").read_text()
     assert not list(folder.glob(".there*"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from raydist.errors import ConfigError
+from raydist.evaluation.measures import metric_name, metric_names
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, flatten, read_lines
-from raydist.evaluation.names import metric_name, metric_names
 
 
 def lines(path):

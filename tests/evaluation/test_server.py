@@ -14,8 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from raydist.evaluation.promotion import promote
-from raydist.evaluation.registry import registered
+from raydist.evaluation.registry import promote, registered
 
 
 @pytest.fixture

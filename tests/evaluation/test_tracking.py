@@ -11,7 +11,7 @@ import pytest
 
 from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.mirror import Mirror
-from raydist.evaluation.promotion import promote
+from raydist.evaluation.registry import promote
 from raydist.evaluation.tracking import Tracker, replay, resolve_uri
 
 

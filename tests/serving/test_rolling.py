@@ -16,7 +16,7 @@ import pytest
 
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
-from raydist.evaluation.promotion import promote
+from raydist.evaluation.registry import promote
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.cross_encoder import CrossEncoder
 from tests.serving.test_live import DOCUMENTS, free_port

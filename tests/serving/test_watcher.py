@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydist.errors import ConfigError, DataError, JobError
-from raydist.evaluation.promotion import promote
-from raydist.evaluation.registry import registered
+from raydist.evaluation.registry import promote, registered
 from raydist.serving import watcher
 from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
 
