@@ -19,7 +19,7 @@ def connect() -> None:
     if ray.is_initialized():
         return
     kwargs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if not _given():
+    if not _is_named():
         kwargs |= {"address": "local", "include_dashboard": False}
     ray.init(**kwargs)
 
@@ -28,20 +28,20 @@ def available() -> dict[str, float]:
     """Returns the cluster's resources, e.g. `{"CPU": 2.0, "GPU": 0.0}`."""
     import ray
 
-    found = ray.cluster_resources()
-    return {"CPU": float(found.get("CPU", 0)), "GPU": float(found.get("GPU", 0))}
+    resources = ray.cluster_resources()
+    return {name: float(resources.get(name, 0)) for name in ("CPU", "GPU")}
 
 
 def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None:
     """Connects; raises JobError if `workers` of that size can never run here.
 
-    The same goes for the GPUs that evaluations `beside` training take of those that are left. An
-    autoscaling cluster may still grow, so it is only checked where the cluster is fixed. What this
-    machine cannot have is said before a cluster is started on it.
+    The same holds for the GPUs that evaluations `beside` training take of the rest. An autoscaling
+    cluster may still grow, so only a fixed one is checked; this machine, before a cluster is
+    started on it.
     """
     ray = _ray()
     fixed = os.environ.get("RAYDIST_AUTOSCALING") != "1"
-    if fixed and not (ray.is_initialized() or _given()):
+    if fixed and not (ray.is_initialized() or _is_named()):
         _check("CPU", workers, cpus, float(os.cpu_count() or 1))
     connect()
     if fixed:
@@ -57,18 +57,18 @@ def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None
 
 
 def _ray() -> Any:
-    """Imports Ray, told first what it reads from the environment at that moment."""
+    """Imports Ray, after setting the variables that it reads on import."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not _given():
-        # Ray's word for a node that is 127.0.0.1: otherwise its services listen on every interface.
+    if not _is_named():
+        # Makes the node 127.0.0.1; otherwise Ray's services listen on every interface.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     return ray
 
 
-def _given() -> bool:
+def _is_named() -> bool:
     """Returns whether the environment names a cluster."""
     return bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID"))
 

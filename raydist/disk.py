@@ -25,14 +25,14 @@ _FULL = 1 << 20  # bytes; a disk with less room than that is full
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Path]:
-    """Gives a hidden name beside `path`; what is written there becomes `path` when the block ends.
+    """Gives a hidden path beside `path`; what is written to it becomes `path` when the block ends.
 
     Readers see the old content or the new, after a power failure too. Where the block raises,
     nothing is left behind and `path` stays as it was.
 
     Args:
         path: the file or folder to write, in a folder that exists.
-        replace: False keeps what another process has put there in the meantime.
+        replace: False keeps what another process has written in the meantime.
     """
     target = Path(path)
     # Unique among processes and machines: two writers of one path must not share their partial.
@@ -74,7 +74,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # network file systems may not know how
+    with contextlib.suppress(OSError):  # not every network file system can
         number = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(number)
@@ -83,7 +83,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or folder, if it is there."""
+    """Deletes a file or folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

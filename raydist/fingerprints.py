@@ -1,7 +1,7 @@
-"""Short hashes by which outputs know what they were made from: values, files, models, tokenizers.
+"""Short hashes that identify what outputs were made from: values, files, models, tokenizers.
 
-All are of content, never of times or folders. They stand in manifests, so that their values are
-part of the format of what raydist writes.
+All are of content, never of times or folders. Manifests hold them, so their values are part of the
+format of what raydist writes.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 class Configuration(Protocol):
-    """What a verb was asked for, e.g. a `Block` of `raydist.config`."""
+    """The configuration of a verb, e.g. a `Block` of `raydist.config`."""
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result."""
@@ -135,7 +135,7 @@ class Artefact:
 
         Args:
             out: a local path; what it holds already decides the output's state.
-            config: what was asked for.
+            config: of the verb.
             inputs: computes fingerprints of the inputs by name; not called in a dry run.
             plan: what a dry run says would be done: `index 3 splits of c.jsonl into IDX`.
             dry_run: write nothing.
@@ -183,7 +183,7 @@ class Artefact:
             raise
 
     def check(self, out: str | os.PathLike[str]) -> None:
-        """Raises what `open` would raise for a place that cannot be written, before long work."""
+        """Raises what `open` would raise if `out` cannot be written: a check before long work."""
         path = Path(out)
         if self.is_file and path.is_dir():
             raise ConfigError(f"out = {path}: is a folder, expected the file to write")
@@ -328,7 +328,7 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         lines = "\n  ".join(changed)
         raise ArtifactError(
             f"out = {path}: the folder was made with another configuration; choose another out= "
-            f"or delete it. What differs (there -> now):\n  {lines}"
+            f"or delete it. What differs (old -> new):\n  {lines}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the sharded map leaves on disk: shards, done markers, and how often a split was begun."""
+"""What the sharded map writes to the disk: shards, done markers, and attempts at a split."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def publish(work: Work, split: Split, number: int, folder: Path) -> Stats:
 def done_shards(folder: Path) -> dict[int, Stats]:
     """Returns the stats of every shard that is complete, by its split's number."""
     numbers = (int(path.stem) for path in sorted(folder.glob("[0-9]*.done")))
-    found = ((number, read_done(folder, number)) for number in numbers)
-    return {number: stats for number, stats in found if stats is not None}
+    markers = ((number, read_done(folder, number)) for number in numbers)
+    return {number: stats for number, stats in markers if stats is not None}
 
 
 def read_done(folder: Path, number: int) -> Stats | None:
@@ -64,7 +64,7 @@ def read_done(folder: Path, number: int) -> Stats | None:
 
 
 def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
-    """Notes what the splits are; raises ArtifactError where `folder` has shards of others."""
+    """Records what the splits are; raises ArtifactError if `folder` has shards of others."""
     record = folder / ".splits.json"
     now = {"count": len(splits), "fingerprint": value_fingerprint(list(splits))}
     if not record.exists():
@@ -74,12 +74,12 @@ def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
         before = json.loads(record.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ArtifactError(
-            f"{record} is corrupted: {error}; delete {folder} to begin anew"
+            f"{record} is corrupted: {error}; delete {folder} to start over"
         ) from None
     if before != now:
         raise ArtifactError(
-            f"{folder}: the shards there were made from another input or other splits; "
-            f"delete {folder} to begin anew"
+            f"{folder}: its shards were made from another input or other splits; "
+            f"delete it to start over"
         )
 
 
@@ -113,7 +113,7 @@ class Attempt:
 
 
 def attempts(folder: Path, number: int) -> int:
-    """Returns how often a split was begun without coming to an end."""
+    """Returns how often a split was begun without an end."""
     try:
         return int((folder / f".{number:05d}.attempts").read_text().split()[0])
     except (OSError, ValueError, IndexError):

@@ -63,7 +63,7 @@ def sharded_map(
     Raises:
         JobError: a split keeps failing, the disk is full, or resources are missing.
         ArtifactError: `folder` holds shards of other splits.
-        RaydistError: whatever mistake of the user a worker found.
+        RaydistError: a user's mistake that a worker met.
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,11 +105,11 @@ def _on_ray(
     folder: Path,
     options: tuple[int, float, float, int],
 ) -> Iterator[tuple[int, Stats]]:
-    """Streams the splits through an actor pool; what a crash left over goes round again.
+    """Streams the splits through an actor pool, and again those that a crash left over.
 
     Ray restarts actors that die and repeats their task. Where the work itself raises, the whole
-    stream fails: then the splits without a marker are streamed again, and a split that was begun
-    `retries` times without coming to an end is named.
+    stream fails: then the splits without a marker are streamed again. A split that was begun
+    `retries` times without an end is named.
     """
     workers, cpus, gpus, retries = options
     cluster.require(min(workers, len(pending)), cpus, gpus)
@@ -118,9 +118,9 @@ def _on_ray(
     from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    left, fruitless = list(pending), 0
-    while left:
-        items = [{"number": i, "split": json.dumps(splits[i])} for i in left]
+    remaining, futile = list(pending), 0
+    while remaining:
+        items = [{"number": i, "split": json.dumps(splits[i])} for i in remaining]
         stream = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Actor,
             batch_size=1,
@@ -139,47 +139,50 @@ def _on_ray(
                 yield answer["number"], answer["stats"]
         except RayError as error:
             published = done_shards(folder)
-            for i in left:
+            for i in remaining:
                 if i in published and i not in finished:
                     finished.add(i)
                     yield i, published[i]
-            tired = [i for i in left if i not in finished and attempts(folder, i) >= retries]
-            if tired:
+            exhausted = [
+                i for i in remaining if i not in finished and attempts(folder, i) >= retries
+            ]
+            if exhausted:
                 raise JobError(
-                    f"split {tired[0]} ({json.dumps(splits[tired[0]])}) failed "
-                    f"{attempts(folder, tired[0])} times: {Attempt.reason(folder, tired[0])}"
+                    f"split {exhausted[0]} ({json.dumps(splits[exhausted[0]])}) failed "
+                    f"{attempts(folder, exhausted[0])} times: "
+                    f"{Attempt.reason(folder, exhausted[0])}"
                 ) from error
-            reasons = [Attempt.reason(folder, i) for i in left if attempts(folder, i)]
-            said = "; ".join(reasons) or _last_line(error)
-            fruitless = 0 if finished else fruitless + 1
-            if fruitless >= retries:  # no worker came as far as to count its attempts
+            reasons = [Attempt.reason(folder, i) for i in remaining if attempts(folder, i)]
+            reason = "; ".join(reasons) or _last_line(error)
+            futile = 0 if finished else futile + 1
+            if futile >= retries:  # no worker came as far as to count its attempts
                 raise JobError(
                     f"{folder}: {retries} times the workers failed before any split was done: "
-                    f"{said}"
+                    f"{reason}"
                 ) from error
-            warn(f"a worker failed ({said}); trying its split again")
-        left = [i for i in left if i not in finished]
+            warn(f"a worker failed ({reason}); trying its split again")
+        remaining = [i for i in remaining if i not in finished]
 
 
 class _Actor:
     """Works on one split after another inside a Ray Data actor."""
 
     def __init__(
-        self, make_worker: Callable[[], Work], folder: str, retries: int, place: str
+        self, make_worker: Callable[[], Work], folder: str, retries: int, directory: str
     ) -> None:
         self._make_worker = make_worker
-        self._work: Work | None = None  # made with the first split: its mistakes are answers too
+        self._work: Work | None = None  # created with the first split: its mistakes are answers too
         self._folder = Path(folder)
         self._retries = retries
-        with contextlib.suppress(OSError):  # relative paths mean what they mean to the user
-            os.chdir(place)
+        with contextlib.suppress(OSError):  # a relative path means what it means to the user
+            os.chdir(directory)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         number, split = int(batch["number"][0]), json.loads(str(batch["split"][0]))
         answer: dict[str, Any] = {"number": number}
         try:
             done = read_done(self._folder, number)
-            if done is not None:  # another actor, or this one before it was restarted, was here
+            if done is not None:  # by another actor, or by this one before it was restarted
                 return {"answer": [json.dumps(answer | {"stats": done})]}
             self._check(number, split)
             with disk_errors(self._folder), Attempt(self._folder, number):
@@ -190,7 +193,7 @@ class _Actor:
         return {"answer": [json.dumps(answer)]}
 
     def _check(self, number: int, split: Split) -> None:
-        """Raises JobError where the work cannot succeed."""
+        """Raises JobError if the work cannot succeed."""
         if not self._folder.is_dir():
             raise JobError(
                 f"{self._folder}: the worker on {socket.gethostname()} does not see this folder; "

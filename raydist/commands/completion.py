@@ -22,9 +22,9 @@ COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o default -F _raydist raydist""",
     "zsh": """#compdef raydist
 _raydist() {
-  local -a found
-  found=(${(f)"$(raydist completion words ${words[2,CURRENT]} 2>/dev/null)"})
-  compadd -S '' -a found || _files
+  local -a candidates
+  candidates=(${(f)"$(raydist completion words ${words[2,CURRENT]} 2>/dev/null)"})
+  compadd -S '' -a candidates || _files
 }
 compdef _raydist raydist""",
     "fish": """function __raydist
@@ -35,7 +35,7 @@ complete -c raydist -a '(__raydist)'""",
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
-    """Prints the script of the shell that is named."""
+    """Prints the script of a shell, or the words that may come next."""
     if words and words[0] == "words":
         for word in candidates(list(words[1:])):
             print(word)

@@ -20,13 +20,13 @@ from raydist.shard_files import Split
 Config = EmbedConfig
 ARTEFACT = Artefact("vectors", progress="shards/*.done")
 _SPLIT_BYTES = (256 << 10, 4 << 20)
-"""Least and most: what a crash loses and progress waits for is minutes of a CPU."""
+"""Least and most: what a crash loses, and progress waits for, is minutes of a CPU."""
 _SPLITS = (64, 4096)
-"""As many at least, where they are not too small; at most, where files would be too many."""
+"""Few and many: at least as many if they are not too small; no more, for the files' sake."""
 
 
 def run(config: EmbedConfig, flags: Flags) -> None:
-    """Writes the vector shards, the approximate index if asked for, and the manifest."""
+    """Writes the vector shards, the approximate index if there is to be one, and the manifest."""
     from raydist.data.ids import report_absent
     from raydist.data.readers import read_kept
     from raydist.data.rejects import collect_rejects
@@ -115,5 +115,5 @@ def _model_options(config: EmbedConfig) -> dict[str, Any]:
 def _split_bytes(whole: Iterable[Split]) -> int:
     """Returns the size of a split: by the corpus alone, never the workers."""
     total = sum(int(split.get("size", 0)) for split in whole)
-    (least, most), (several, many) = _SPLIT_BYTES, _SPLITS
-    return max(least, min(total // several, most), total // many)
+    (least, most), (few, many) = _SPLIT_BYTES, _SPLITS
+    return max(least, min(total // few, most), total // many)

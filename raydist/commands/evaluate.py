@@ -24,7 +24,7 @@ from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
-    from raydist.evaluation.dashboard import Evaluated
+    from raydist.evaluation.dashboard import Comparison
     from raydist.records import Qrels, Run
 
 Config = EvaluateConfig
@@ -34,9 +34,9 @@ ARTEFACT = Artefact("evaluation", replaces=True)
 def run(config: EvaluateConfig, flags: Flags) -> None:
     """Prints the table and writes what was asked for."""
     from raydist.data.readers import read_qrels, read_run
-    from raydist.evaluation.dashboard import Evaluated
+    from raydist.evaluation.dashboard import Comparison
     from raydist.evaluation.measures import evaluate, parse
-    from raydist.evaluation.report import report, shown
+    from raydist.evaluation.report import render, report
 
     qrels = read_qrels(**config.qrels.arguments())
     named = dict(zip(names(config.run), config.run))
@@ -48,10 +48,12 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
         log.say(f"would measure {len(runs)} runs on {len(qrels):,} judged queries")
         return
     measures = parse(config.measures)
-    found = {name: evaluate(r, qrels, measures, ties=config.ties) for name, r in runs.items()}
+    evaluations = {
+        name: evaluate(each, qrels, measures, ties=config.ties) for name, each in runs.items()
+    }
     baseline = next((name for name, path in named.items() if path == config.baseline), None)
     table = report(
-        found,
+        evaluations,
         baseline=baseline,
         method=config.interval,
         level=config.level,
@@ -60,12 +62,12 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
         resamples=config.resamples,
         seed=config.seed,
     )
-    print(shown(table, config.format))
+    print(render(table, config.format))
     for note in table.notes:
         log.say(note)
-    evaluated = Evaluated(runs, qrels, found, table)
-    _write_parts(config, evaluated)
-    _track(config, evaluated, named)
+    comparison = Comparison(runs, qrels, evaluations, table)
+    _write_parts(config, comparison)
+    _track(config, comparison, named)
 
 
 def names(paths: tuple[str, ...]) -> list[str]:
@@ -76,12 +78,12 @@ def names(paths: tuple[str, ...]) -> list[str]:
 
 
 def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, str]) -> None:
-    for name, found in runs.items():
-        common = sum(query_id in qrels for query_id in found.query_ids)
-        if found.query_ids and not common:
+    for name, each in runs.items():
+        common = sum(query_id in qrels for query_id in each.query_ids)
+        if each.query_ids and not common:
             raise ConfigError(
-                f"run = {named[name]}: none of its {len(found.query_ids):,} queries is judged "
-                f"(for example {found.query_ids[0]!r}; the qrels have {next(iter(qrels))!r})"
+                f"run = {named[name]}: none of its {len(each.query_ids):,} queries is judged "
+                f"(for example {each.query_ids[0]!r}; the qrels have {next(iter(qrels))!r})"
             )
         if common < len(qrels):
             log.warn(
@@ -90,7 +92,7 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
             )
 
 
-def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
+def _write_parts(config: EvaluateConfig, comparison: Comparison) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import write_table
@@ -99,43 +101,43 @@ def _write_parts(config: EvaluateConfig, evaluated: Evaluated) -> None:
         place = Path(config.per_query)
         with disk_errors(place):
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_table(evaluated.per_query(), place)
+            write_table(comparison.per_query(), place)
         log.say(f"values per query: {place}")
     if config.figures:
         folder = Path(config.figures)
         if folder.exists() and not folder.is_dir():
             raise ConfigError(f"figures = {folder}: is a file, expected a folder")
         with disk_errors(folder):
-            drawn = draw(evaluated, folder)
+            drawn = draw(comparison, folder)
         log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
     if config.out:
-        _write_all(config, config.out, evaluated)
+        _write_all(config, config.out, comparison)
 
 
-def _write_all(config: EvaluateConfig, out: str, evaluated: Evaluated) -> None:
+def _write_all(config: EvaluateConfig, out: str, comparison: Comparison) -> None:
     """Writes results.json, report.md, per_query.tsv and figures, or replaces them."""
     from raydist.evaluation.dashboard import draw
-    from raydist.evaluation.report import shown, write_table
+    from raydist.evaluation.report import render, write_table
     from raydist.fingerprints import file_fingerprint
 
     def inputs() -> dict[str, str]:
         runs = {path: file_fingerprint(path) for path in config.run}
         return runs | {"qrels": file_fingerprint(config.qrels.paths)}
 
-    table = evaluated.table
+    table = comparison.report
     with ARTEFACT.open(out, config, inputs=inputs, plan=f"report in {out}") as output:
         write_json(output.folder / "results.json", table.to_dict())
         notes = "".join(f"\n- {note}" for note in table.notes)
-        text = f"{shown(table, 'markdown')}\n{notes}\n"
+        text = f"{render(table, 'markdown')}\n{notes}\n"
         (output.folder / "report.md").write_text(text, encoding="utf-8")
-        write_table(evaluated.per_query(), output.folder / "per_query.tsv")
-        draw(evaluated, output.folder / "figures")
+        write_table(comparison.per_query(), output.folder / "per_query.tsv")
+        draw(comparison, output.folder / "figures")
         output.finish(queries=table.queries)
     log.say(f"report, values per query and figures: {out}")
 
 
-def _track(config: EvaluateConfig, evaluated: Evaluated, named: Mapping[str, str]) -> None:
-    """Logs an MLflow run per evaluated run, below one for all if there are several."""
+def _track(config: EvaluateConfig, comparison: Comparison, named: Mapping[str, str]) -> None:
+    """Logs an MLflow run per comparison run, below one for all if there are several."""
     from raydist.evaluation.tracking import Tracker, resolve_uri
 
     uri = resolve_uri(config.tracking.uri, config.storage or ".")
@@ -144,16 +146,16 @@ def _track(config: EvaluateConfig, evaluated: Evaluated, named: Mapping[str, str
     from raydist.evaluation.dashboard import record_evaluation, record_report
     from raydist.evaluation.mirror import Mirror
 
-    found, table = evaluated.found, evaluated.table
+    evaluations, table = comparison.evaluations, comparison.report
     options: dict[str, Any] = config.tracking.model_dump(exclude={"uri", "name"})
-    title = config.tracking.name or f"evaluate {', '.join(found)}"[:200]
+    title = config.tracking.name or f"evaluate {', '.join(evaluations)}"[:200]
     folder = Path(tempfile.mkdtemp(prefix="raydist-evaluate-"))
     children = []
     with Tracker.start(folder / "all", uri=uri, name=title, follow=False, **options) as tracker:
         mirror = Mirror(tracker.folder)
-        record_report(mirror, evaluated, config.resolved())
-        for i, (name, evaluation) in enumerate(found.items()):
-            if len(found) == 1:
+        record_report(mirror, comparison, config.resolved())
+        for i, (name, evaluation) in enumerate(evaluations.items()):
+            if len(evaluations) == 1:
                 record_evaluation(mirror, name, evaluation, named[name], table)
                 continue
             with tracker.child(folder / f"{i}", name, follow=False) as child:

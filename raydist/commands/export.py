@@ -26,7 +26,7 @@ ARTEFACT = Artefact("model", saves_config=False)  # the model has a config.json 
 
 
 def run(config: ExportConfig, flags: Flags) -> None:
-    """Writes the folder, then pushes or registers it if asked to."""
+    """Writes the folder, then pushes or registers it."""
     from raydist.export.hub import check_push, export_model, push_folder
     from raydist.export.provenance import find_provenance
     from raydist.fingerprints import model_fingerprint
@@ -62,11 +62,11 @@ def run(config: ExportConfig, flags: Flags) -> None:
         _register(config, about, values, output.job["inputs"]["checkpoint"])
 
 
-def _text(given: str) -> str:
-    """Returns a text, or what is in the file that it names."""
-    if "\n" in given or len(given) > 255 or not Path(given).is_file():
-        return given
-    return Path(given).read_text(encoding="utf-8")
+def _text(text: str) -> str:
+    """Returns a text, or the content of the file that it names."""
+    if "\n" in text or len(text) > 255 or not Path(text).is_file():
+        return text
+    return Path(text).read_text(encoding="utf-8")
 
 
 def _values_of(about: Provenance) -> Mapping[str, float]:
@@ -79,21 +79,20 @@ def _values_of(about: Provenance) -> Mapping[str, float]:
     settings = about.settings
     if about.run is None or "key" not in settings:
         raise ConfigError(
-            f"alias: {about.folder} was not chosen by a validation listener, so no values "
-            "are there to compare; export checkpoint=RUN/listeners/ID/best/MEASURE"
+            f"alias: {about.folder} was not chosen by a validation listener, so it has no "
+            "values to compare; export checkpoint=RUN/listeners/ID/best/MEASURE"
         )
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     for listener in _measuring(about):
-        place = about.run / "listeners" / listener / "per_query"
-        path = place / f"step-{settings['step']:08}.parquet"
+        path = about.run / f"listeners/{listener}/per_query/step-{settings['step']:08}.parquet"
         if not path.is_file():
             raise ConfigError(f"alias: {path} is missing, with the checkpoint's values per query")
         table = pq.read_table(path)
         for query_id, value in zip(
             table["query_id"].to_pylist(), table[settings["key"]].to_pylist()
         ):
-            found.setdefault(query_id, []).append(value)
-    return {query_id: sum(values) / len(values) for query_id, values in found.items()}
+            values.setdefault(query_id, []).append(value)
+    return {query_id: sum(each) / len(each) for query_id, each in values.items()}
 
 
 def _measuring(about: Provenance) -> Sequence[str]:
@@ -111,7 +110,7 @@ def _register(
     from raydist.evaluation.registry import promote
     from raydist.evaluation.tracking import resolve_uri
 
-    assert about.run is not None  # `_values_of` wants a run
+    assert about.run is not None  # checked by `_values_of`
     uri = resolve_uri(config.tracking.uri, about.run.parent)
     if uri is None:
         raise ConfigError("alias: tracking.uri=none has no registry; name an MLflow URI")
@@ -120,7 +119,7 @@ def _register(
         tracked = {}  # the run is not in this MLflow
     chosen = "{listener}/{key}".format(**about.settings)
     models = tracked.get("models", {}).get(chosen, {})
-    made = promote(
+    promotion = promote(
         uri,
         (config.name or Path(config.out).name).replace("/", "-"),
         config.out,
@@ -133,4 +132,4 @@ def _register(
         upload=storage.leaves(config.out),
         experiment=config.tracking.experiment,
     )
-    log.say(f"registered as version {made.version}; {config.alias}: {made.reason}")
+    log.say(f"registered as version {promotion.version}; {config.alias}: {promotion.reason}")

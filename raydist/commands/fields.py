@@ -1,4 +1,4 @@
-"""Prints the reference of a verb, made from its configuration models: `raydist fields VERB`."""
+"""Prints the reference of a verb, read off its configuration models: `raydist fields VERB`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydist.config.schema import reference
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
-    """Prints the keys of the verbs that are named, or of all."""
+    """Prints the keys of the verbs in `words`, or of all."""
     for verb in words or VERBS:
         check_verb(verb)
         module = importlib.import_module(f"raydist.commands.{verb}")

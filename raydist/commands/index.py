@@ -5,7 +5,7 @@
     raydist index delete=ids.txt out=IDX
 
 Splits of the corpus are read, analysed and inverted by workers, and what they leave is merged by
-ranges of terms. The same command goes on where an interrupted one stopped; the result is the same
+ranges of terms. The same command continues where an interrupted one stopped; the result is the same
 for any number of workers. Added documents become a further segment.
 """
 
@@ -124,11 +124,11 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
     total = seconds["splits"] + seconds["merge"]
     parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]
     with_terms = facts["documents"] - facts["empty"]
-    several = ", of each segment" if len(facts["segments"]) > 1 else ""
+    scope = ", of each segment" if len(facts["segments"]) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("documents", f"{facts['documents']:,}"),
         ("without terms", f"{facts['empty']:,}"),
-        ("distinct terms" + several, f"{facts['terms']:,}"),
+        ("distinct terms" + scope, f"{facts['terms']:,}"),
         ("postings", f"{facts['postings']:,}"),
         ("average length", f"{facts['tokens'] / max(1, with_terms):.2f}"),
         ("segments", f"{len(facts['segments']):,}"),

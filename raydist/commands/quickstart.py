@@ -61,21 +61,16 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
         print(f"\n$ {shlex.join(['raydist', verb, *arguments])}", file=sys.stderr)
         module = importlib.import_module(f"raydist.commands.{verb}")
         module.run(load(module.Config, (), arguments), Flags())
-    after = (
-        ""
-        if config.full
-        else ("\nnext: raydist quickstart full=true also trains a bi-encoder on the same data")
-    )
-    log.say(
-        f"{after}\n      raydist VERB --help lists a verb's keys; README.md has a page per task"
-    )
+    if not config.full:
+        log.say("\nnext: raydist quickstart full=true also trains a bi-encoder on the same data")
+    log.say("raydist VERB --help lists a verb's keys; README.md has a page per task")
     return 0
 
 
 def _training(out: Path, index: Path, config: QuickstartConfig) -> list[tuple[str, ...]]:
     """Returns the steps from the same data to a hybrid search, measured on held-out queries."""
     data, model, vectors = out / "data", out / "model", out / "vectors"
-    asked, qrels = f"queries={data}/test/queries.jsonl", f"qrels={data}/test/qrels.txt"
+    queries, qrels = f"queries={data}/test/queries.jsonl", f"qrels={data}/test/qrels.txt"
     before, after = out / "test-bm25.txt", out / "test-hybrid.txt"
     scratch = "{layers: 2, hidden: 128, heads: 2, vocab: 8192, max_length: 128}"
     return [
@@ -91,8 +86,8 @@ def _training(out: Path, index: Path, config: QuickstartConfig) -> list[tuple[st
             *("embed", f"corpus={data}/corpus.jsonl", f"model={model}/checkpoint-final"),
             *(f"out={vectors}", f"workers={config.workers}"),
         ),
-        ("search", f"index={index}", asked, "k=100", f"out={before}"),
-        ("search", f"index={index},{vectors}", "fusion=rrf", asked, "k=100", f"out={after}"),
+        ("search", f"index={index}", queries, "k=100", f"out={before}"),
+        ("search", f"index={index},{vectors}", "fusion=rrf", queries, "k=100", f"out={after}"),
         (
             *("evaluate", f"run={before},{after}", qrels, f"baseline={before}"),
             "measures=nDCG@10,RR@10,R@100",
@@ -107,7 +102,7 @@ def _read(
     modules: Sequence[tuple[str, str]],
 ) -> Iterator[list[Entry]]:
     """Yields the entries of all modules; workers parse the sources."""
-    shutil.rmtree(folder, ignore_errors=True)  # the sources may be others since
+    shutil.rmtree(folder, ignore_errors=True)  # the sources may have changed
     splits = [
         {"modules": modules[at : at + _MODULES], "size": len(modules[at : at + _MODULES])}
         for at in range(0, len(modules), _MODULES)
@@ -126,7 +121,7 @@ class _Reader:
 
     def __call__(self, split: Split, target: Path) -> Stats:
         """Writes the entries of some modules."""
-        found = [e for name, path in split["modules"] for e in self._extract((name, path))]
-        rows = [(e.name, e.summary, e.rest) for e in found]
+        entries = [e for name, path in split["modules"] for e in self._extract((name, path))]
+        rows = [(e.name, e.summary, e.rest) for e in entries]
         target.write_text(json.dumps(rows), encoding="utf-8")
         return {"modules": len(split["modules"])}

@@ -16,7 +16,7 @@ from raydist.errors import ConfigError
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
-    """Replays the folders that are named."""
+    """Sends the records in the folders of `words`."""
     from raydist.evaluation.tracking import replay, resolve_uri
 
     options = dict(word.split("=", 1) for word in words if "=" in word)

@@ -50,20 +50,20 @@ def build_ann(
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> dict[str, Any]:
-    """Builds `folder/ann/` beside complete shards; returns what is known of it, with its recall.
+    """Builds `folder/ann/` beside complete shards; returns its settings and its recall.
 
     The recall@10 against exact search is of a sample of the documents' own vectors as queries.
 
     Args:
         folder: of vector shards.
-        facts: the shards' manifest, or what will become it.
-        kind: hnsw (fast, in memory, vectors in full) or ivf_pq (compressed).
+        facts: the shards' manifest, or the facts that will be in it.
+        kind: hnsw (fast, whole vectors in memory) or ivf_pq (compressed).
         rows_per_part: rows that one FAISS index covers.
-        links: neighbours of a node (hnsw).
-        build_effort: candidates weighed when a node is linked (hnsw efConstruction).
-        search_effort: candidates weighed in a search (hnsw efSearch).
+        links: neighbours per node (hnsw).
+        build_effort: candidates considered when a node is linked (hnsw efConstruction).
+        search_effort: candidates considered in a search (hnsw efSearch).
         lists: cells (ivf_pq); 0 = about four times the square root of the rows.
-        probes: cells looked into (ivf_pq), more where these hold too few candidates.
+        probes: cells searched (ivf_pq), more where these hold too few candidates.
         subvectors: bytes per vector (ivf_pq); 0 = an eighth of the dimension.
         workers: Ray actors; 0 = in this process.
         cpus_per_worker: CPUs of an actor.
@@ -109,8 +109,8 @@ def build_ann(
 
 
 def _shards(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
-    places = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
-    return VectorShards.of_files(places, dict(facts))
+    paths = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
+    return VectorShards.of_files(paths, dict(facts))
 
 
 def _sample(shards: VectorShards) -> np.ndarray:
@@ -155,9 +155,9 @@ def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, A
     )
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
     rng = np.random.default_rng(start)
-    wanted = min(rows, max(_TRAIN_PER_LIST * lists, 256 * 64))
-    chosen = np.sort(rng.choice(rows, wanted, replace=False)) + start
-    index.train(shards.take(chosen))
+    count = min(rows, max(_TRAIN_PER_LIST * lists, 256 * 64))
+    sample = np.sort(rng.choice(rows, count, replace=False)) + start
+    index.train(shards.take(sample))
     return index
 
 
@@ -178,7 +178,7 @@ class AnnIndex:
 
     @classmethod
     def open(cls, vectors: Path) -> AnnIndex:
-        """Returns the approximate index inside a vector folder; ArtifactError if there is none."""
+        """Returns the approximate index inside a vector folder; ArtifactError without one."""
         folder = vectors / FOLDER
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
@@ -210,22 +210,22 @@ class AnnIndex:
     def search(
         self, shards: VectorShards, queries_QD: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns scores [Q, k] and rows [Q, k]; row -1 (score -inf) where nothing was found.
+        """Returns scores [Q, k] and rows [Q, k]; row -1 (score -inf) where results run out.
 
         Candidates (k, four times as many for ivf_pq) of all parts are scored exactly; ties by row.
         """
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-        wanted = k if self.about["kind"] == "hnsw" else 4 * k
-        found = []
+        count = k if self.about["kind"] == "hnsw" else 4 * k
+        candidates = []
         for start, part in zip(self.about["starts"], self._load()):
             if self.about["kind"] == "hnsw":
-                part.hnsw.efSearch = max(int(self.about["search_effort"]), wanted)
+                part.hnsw.efSearch = max(int(self.about["search_effort"]), count)
             else:  # as many cells as hold the candidates
-                cells = -(-wanted * part.nlist // part.ntotal)
+                cells = -(-count * part.nlist // part.ntotal)
                 part.nprobe = min(part.nlist, max(int(self.about["probes"]), cells))
-            rows = part.search(queries_QD, min(wanted, part.ntotal))[1]
-            found.append(np.where(rows >= 0, rows + start, -1))
-        rows_Qc = np.sort(np.concatenate(found, axis=1), axis=1)
+            rows = part.search(queries_QD, min(count, part.ntotal))[1]
+            candidates.append(np.where(rows >= 0, rows + start, -1))
+        rows_Qc = np.sort(np.concatenate(candidates, axis=1), axis=1)
         scores_Qc = np.full(rows_Qc.shape, -np.inf, np.float32)
         for q, rows in enumerate(rows_Qc):
             real = rows >= 0

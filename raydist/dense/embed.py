@@ -30,7 +30,7 @@ from raydist.shards import sharded_map
 _WINDOW_CHARACTERS = 8 << 20
 
 Read = Callable[[Split, Rejects], Iterable[pa.Table]]
-"""Reads a split as tables of the DOCUMENTS schema, noting skipped lines; must be picklable."""
+"""Reads a split as tables of the DOCUMENTS schema and notes skipped lines; must be picklable."""
 
 
 def embed_corpus(
@@ -52,7 +52,7 @@ def embed_corpus(
     Args:
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
-        folder: shards of an interrupted run of the same splits are kept.
+        folder: an interrupted run of the same splits is continued.
         model: folder or name of a bi-encoder.
         model_options: keyword arguments of `BiEncoder.load`.
         precision: how vectors are stored.
@@ -71,7 +71,7 @@ def embed_corpus(
     make_worker = partial(
         _make_worker,
         read=read,
-        model=str(facts["model"]["path"]),  # a name or URI is found by each node for itself
+        model=str(facts["model"]["path"]),  # each node resolves a name or URI for itself
         options=options,
         precision=precision,
         max_tokens=max_tokens,
@@ -103,19 +103,19 @@ def embed_corpus(
 
 def opened(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
     """Maps the shards of a folder that has no manifest yet, by the facts that will be in it."""
-    places = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
-    return VectorShards.of_files(places, dict(facts))
+    paths = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
+    return VectorShards.of_files(paths, dict(facts))
 
 
 def describe_model(
     model: str | Path, options: Mapping[str, Any], precision: Precision = "float32"
 ) -> dict[str, Any]:
-    """Returns `dimension` and `model` (as named, folder, fingerprint, contract), without weights.
+    """Returns `dimension` and `model` (path, folder, fingerprint, contract), without its weights.
 
-    What the folder's model cannot do raises here, before anything is written.
+    Options that the model does not support raise here, before anything is written.
     """
     folder = resolve_folder(model)
-    asked = {
+    overrides = {
         name: options.get(name)
         for name in (
             "pooling",
@@ -131,21 +131,21 @@ def describe_model(
         )
     }
     replaced = bool(options.get("replace_contract"))
-    places, contract, _ = read_folder(folder, asked, replaced)
-    backbone, truncate = load_config(places[0]), int(options.get("truncate") or 0)
+    paths, contract, _ = read_folder(folder, overrides, replaced)
+    backbone, truncate = load_config(paths[0]), int(options.get("truncate") or 0)
     check_contract(contract, backbone, truncate)
     dimension = truncate or int(backbone.hidden_size)
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
-    given = {name: value for name, value in asked.items() if value is not None}
-    named = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
+    explicit = {name: value for name, value in overrides.items() if value is not None}
+    name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
     return {
         "dimension": dimension,
         "model": {
-            "path": named,
+            "path": name,
             "folder": str(folder.absolute()),
             "fingerprint": model_fingerprint(folder),
-            "asked": given | ({"replace_contract": True} if replaced else {}),
+            "asked": explicit | ({"replace_contract": True} if replaced else {}),
             "pooling": contract.pooling,
             "normalize": contract.normalize,
         },
@@ -239,7 +239,7 @@ def _check_finite(vectors_nD: np.ndarray, doc_ids: pa.Array, encoder: BiEncoder)
 
 
 def _check_ids(doc_ids: pa.ChunkedArray) -> None:
-    """Raises DataError if an id occurs twice; takes a dozen bytes per document."""
+    """Raises DataError if an id occurs twice; needs a dozen bytes per document."""
     twice = find_duplicates(doc_ids)
     if twice.count:
         raise DataError(

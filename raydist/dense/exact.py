@@ -1,4 +1,4 @@
-"""Exact search: blocked inner products over mapped vectors, the best k kept.
+"""Exact search: blocked inner products over mapped vectors.
 
 Blocks are cut from the sequence of rows and filled up to one size, so that sharded vectors give
 exactly what the same vectors in one shard give, to the bit. Equal scores are in input order.
@@ -31,10 +31,10 @@ def exact_search(
 
     Args:
         shards: what to search.
-        queries_QD: float32; a batch of some hundred keeps the scores of a block in the cache.
+        queries_QD: float32; with some hundred, the scores of a block stay in the cache.
         k: results per query.
         block: rows multiplied at a time.
-        device: None = an accelerator if there is one.
+        device: None = an accelerator if the machine has one.
         allowed_N: rows that may be found, None = all.
     """
     if device is None:
@@ -56,26 +56,26 @@ def exact_search(
         if allowed_N is not None:
             barred = torch.from_numpy(~allowed_N[start : start + size]).to(device)
             products_Qn = products_Qn.masked_fill(barred, -torch.inf)
-        wanted = k
+        needed = k
         if scores.shape[1] == k:  # only what beats the present k-th can still enter
-            wanted = int((products_Qn > scores[:, -1:]).sum(dim=1).max())
-            if wanted == 0:
+            needed = int((products_Qn > scores[:, -1:]).sum(dim=1).max())
+            if needed == 0:
                 continue
-        found, places = top_of_block(products_Qn, min(k, wanted))
-        scores, rows = merge_top(scores, rows, found, places + start, k)
+        best, positions = top_of_block(products_Qn, min(k, needed))
+        scores, rows = merge_top(scores, rows, best, positions + start, k)
     return scores.cpu().numpy(), rows.cpu().numpy()
 
 
 def top_of_block(scores_Qn: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the best k scores of each row and their places; equal scores by place, ascending."""
+    """Returns each row's best k scores and their positions; equal scores by position, ascending."""
     k = min(k, scores_Qn.shape[1])
-    best, places = scores_Qn.topk(k, dim=1)
-    # topk is free in which of several equal scores it takes at the border and in their order.
+    best, positions = scores_Qn.topk(k, dim=1)
+    # Which of the equal scores at the border topk takes, and in which order, is undefined.
     border = (scores_Qn >= best[:, -1:]).sum(dim=1) > k
     if border.any():
         fixed = scores_Qn[border].sort(dim=1, descending=True, stable=True)
-        best[border], places[border] = fixed.values[:, :k], fixed.indices[:, :k]
-    return _ordered(best, places)
+        best[border], positions[border] = fixed.values[:, :k], fixed.indices[:, :k]
+    return _ordered(best, positions)
 
 
 def merge_top(
@@ -92,8 +92,8 @@ def merge_top(
     return scores.gather(1, order), rows.gather(1, order)
 
 
-def _ordered(scores: torch.Tensor, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    by_place = places.sort(dim=1)
-    scores = scores.gather(1, by_place.indices)
+def _ordered(scores: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    by_position = positions.sort(dim=1)
+    scores = scores.gather(1, by_position.indices)
     order = scores.sort(dim=1, descending=True, stable=True)
-    return order.values, by_place.values.gather(1, order.indices)
+    return order.values, by_position.values.gather(1, order.indices)

@@ -62,7 +62,7 @@ def interpolate(
     Args:
         runs: at least one.
         weights: one per run, all 1 if None.
-        normalize: how scores become comparable.
+        normalize: what makes scores comparable.
         k: results kept per query.
         tag: of the fused run.
     """
@@ -104,7 +104,7 @@ def fuse(
     k: int = 1000,
     tag: str = "fused",
 ) -> Run:
-    """Fuses by the method that is named: `rrf`, or interpolation of `minmax`, `z` or raw scores."""
+    """Fuses by `rrf`, or by interpolation of `minmax`, `z` or raw scores."""
     if method == "rrf":
         return reciprocal_rank(runs, constant=constant, weights=weights, k=k, tag=tag)
     return interpolate(runs, weights=weights, normalize=method, k=k, tag=tag)
@@ -132,11 +132,11 @@ class _Stack:
 def _stack(runs: Sequence[Run], weights: Sequence[float] | None) -> _Stack:
     if not runs:
         raise ConfigError("fusion: no run to fuse")
-    given = list(weights) if weights is not None else [1.0] * len(runs)
-    if len(given) != len(runs):
-        raise ConfigError(f"fusion.weights: {len(given)} weights for {len(runs)} runs")
-    if not all(np.isfinite(given)) or not any(given):
-        raise ConfigError(f"fusion.weights = {given}: expected finite numbers, not all 0")
+    weights_R = list(weights) if weights is not None else [1.0] * len(runs)
+    if len(weights_R) != len(runs):
+        raise ConfigError(f"fusion.weights: {len(weights_R)} weights for {len(runs)} runs")
+    if not all(np.isfinite(weights_R)) or not any(weights_R):
+        raise ConfigError(f"fusion.weights = {weights_R}: expected finite numbers, not all 0")
     table = pa.concat_tables([run.table for run in runs]).combine_chunks()
     queries = _codes(table["query_id"])
     docs = _codes(table["doc_id"])
@@ -153,7 +153,7 @@ def _stack(runs: Sequence[Run], weights: Sequence[float] | None) -> _Stack:
         rank_L,
         run_L,
         table["score"].to_numpy().astype(np.float64),
-        np.asarray(given, np.float64)[run_L],
+        np.asarray(weights_R, np.float64)[run_L],
         queries.dictionary,
         docs.dictionary,
     )
@@ -190,10 +190,10 @@ def _ranking(
     query_P, doc_P, score_P = query_P[order], doc_P[order], score_P[order]
     starts = np.flatnonzero(np.diff(query_P, prepend=-1))
     rank_P = np.arange(len(query_P)) - np.repeat(starts, np.diff(np.append(starts, len(query_P))))
-    kept = rank_P < k
+    top_P = rank_P < k
     columns = [
-        stacked.query_ids.take(pa.array(query_P[kept])),
-        stacked.doc_ids.take(pa.array(doc_P[kept])),
-        pa.array(score_P[kept]),
+        stacked.query_ids.take(pa.array(query_P[top_P])),
+        stacked.doc_ids.take(pa.array(doc_P[top_P])),
+        pa.array(score_P[top_P]),
     ]
     return Run(pa.table(columns, names=RUN.names).cast(RUN), tag)

@@ -1,4 +1,4 @@
-"""The dense retriever: queries encoded by the model that made the vectors, then searched.
+"""The dense retriever: queries encoded by the model that embedded the documents, then searched.
 
 Shapes: Q queries, D dimensions, k results.
 """
@@ -73,10 +73,10 @@ class DenseRetriever:
 
         Args:
             folder: with a manifest.
-            model: where the model lies now; None = where it lay when the corpus was embedded.
+            model: where the model is now; None = where it was when the corpus was embedded.
             approximate: search the folder's FAISS index instead of all vectors.
             batch: queries searched together.
-            device: of model and search; None = an accelerator if there is one.
+            device: of model and search; None = an accelerator if the machine has one.
             dtype: of the model's weights.
             tag: the run's name.
 
@@ -85,19 +85,19 @@ class DenseRetriever:
             DataError: the model is no longer where it was.
         """
         shards = VectorShards.open(folder)
-        made_by: dict[str, Any] = shards.manifest["model"]
+        model_facts: dict[str, Any] = shards.manifest["model"]
         try:
-            place = resolve_folder(model if model is not None else made_by["path"])
+            model_folder = resolve_folder(model if model is not None else model_facts["path"])
         except DataError as error:
             raise DataError(f"{folder}: {error}; name the model that embedded it") from None
-        found = model_fingerprint(place)
-        if found != made_by["fingerprint"]:
+        fingerprint = model_fingerprint(model_folder)
+        if fingerprint != model_facts["fingerprint"]:
             raise ArtifactError(
-                f"{folder} was embedded by {made_by['path']} (fingerprint "
-                f"{made_by['fingerprint']}), {place} is another model ({found}); embed the corpus "
-                "again or name the model that did"
+                f"{folder} was embedded by {model_facts['path']} (fingerprint "
+                f"{model_facts['fingerprint']}), {model_folder} is another model "
+                f"({fingerprint}); embed the corpus again or name the model that did"
             )
-        encoder = BiEncoder.load(place, dtype=dtype, device=device, **made_by["asked"])
+        encoder = BiEncoder.load(model_folder, dtype=dtype, device=device, **model_facts["asked"])
         if shards.dimension != encoder.hidden:
             encoder.truncate = shards.dimension
         ann = AnnIndex.open(Path(folder)) if approximate else None
@@ -112,9 +112,9 @@ class DenseRetriever:
         return self._doc_ids
 
     def only(self, doc_ids: Iterable[str]) -> DenseAmong:
-        """Returns this search among these documents alone; ids that are not here do not matter."""
-        wanted = pa.array(list(doc_ids), pa.large_string())
-        flags = pc.is_in(self.doc_ids, value_set=wanted)
+        """Returns a search among these documents alone; unknown ids do not matter."""
+        ids = pa.array(list(doc_ids), pa.large_string())
+        flags = pc.is_in(self.doc_ids, value_set=ids)
         return DenseAmong(self, flags.to_numpy(zero_copy_only=False))
 
     def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
@@ -153,7 +153,7 @@ class DenseRetriever:
     def search_vectors(
         self, queries_QD: np.ndarray, k: int, allowed_N: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns scores [Q, k] and rows [Q, k] for query vectors; row -1 = nothing found."""
+        """Returns scores [Q, k] and rows [Q, k] for query vectors; row -1 = no result."""
         if self.ann is not None and allowed_N is None:
             return self.ann.search(self.shards, queries_QD, k)
         return exact_search(

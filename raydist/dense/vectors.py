@@ -162,7 +162,7 @@ class VectorShards:
 
     @classmethod
     def of_files(cls, shards: Sequence[Path], manifest: dict[str, Any]) -> VectorShards:
-        """Maps shard folders in the given order."""
+        """Maps shard folders, in their order."""
         batches: list[pa.RecordBatch] = []
         sections: list[Section] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
@@ -174,13 +174,13 @@ class VectorShards:
                 raise ArtifactError(f"{path}: holds {reader.schema}, the manifest says {schema}")
             batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
             sections += vectors
-        found = cls._of(batches, sections, schema, manifest)
-        if "documents" in manifest and len(found) != int(manifest["documents"]):
+        opened = cls._of(batches, sections, schema, manifest)
+        if "documents" in manifest and len(opened) != int(manifest["documents"]):
             raise ArtifactError(
-                f"{shards[0].parent}: {len(found)} vectors, the manifest says "
+                f"{shards[0].parent}: {len(opened)} vectors, the manifest says "
                 f"{manifest['documents']}; embed the corpus again"
             )
-        return found
+        return opened
 
     @classmethod
     def in_memory(cls, doc_ids: Sequence[str], vectors_ND: np.ndarray) -> VectorShards:
@@ -231,11 +231,11 @@ class VectorShards:
         out = np.empty((len(rows), self.dimension), np.float32)
         number = np.searchsorted(self.offsets, rows, "right") - 1
         for batch in np.unique(number):
-            mine = np.flatnonzero(number == batch)
+            positions = np.flatnonzero(number == batch)
             stored, scale = self._stored(int(batch))
-            places = rows[mine] - self.offsets[batch]
-            own_scale = None if scale is None else scale[places]
-            out[mine] = decode(stored[places], own_scale, self.precision, self.dimension)
+            own = rows[positions] - self.offsets[batch]
+            own_scale = None if scale is None else scale[own]
+            out[positions] = decode(stored[own], own_scale, self.precision, self.dimension)
         return out
 
     def _stored(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -315,13 +315,13 @@ def open_sections(path: Path) -> tuple[pa.Buffer, list[Section]]:
         data = pa.memory_map(str(path)).read_buffer()
     except OSError as error:
         raise _corrupted(path, error.strerror or str(error)) from None
-    view, start, found = memoryview(data), 0, []
+    view, start, parts = memoryview(data), 0, []
     for stop, crc32 in sections:
-        found.append(Section(path, view[start:stop], crc32))
+        parts.append(Section(path, view[start:stop], crc32))
         start = stop
-    for section in found[::2]:
+    for section in parts[::2]:
         section.check()
-    return data, found[1::2]
+    return data, parts[1::2]
 
 
 def _beside(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves for the eye: figures in a folder, and everything in a run's record."""
+"""What an evaluation shows: figures in a folder, and all of it in a run's record."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from typing import Any
 from raydist.evaluation import figures
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
-from raydist.evaluation.report import Report, per_query, report, shown
+from raydist.evaluation.report import Report, per_query, render, report
 from raydist.records import Qrels, Run
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Runs by name, their judgements, their evaluations, and how these compare."""
+class Comparison:
+    """Runs and their evaluations by name, the judgements, and how the evaluations compare."""
 
     runs: Mapping[str, Run]
     qrels: Qrels
-    found: Mapping[str, Evaluation]
-    table: Report
+    evaluations: Mapping[str, Evaluation]
+    report: Report
 
     def per_query(self) -> Any:
         """Returns an Arrow table of the values per query and their differences to the baseline."""
-        return per_query(self.found, self.table.baseline)
+        return per_query(self.evaluations, self.report.baseline)
 
 
-def draw(evaluated: Evaluated, folder: Path) -> list[Path]:
+def draw(comparison: Comparison, folder: Path) -> list[Path]:
     """Writes the figures of an evaluation into a folder and returns their paths.
 
     Args:
-        evaluated: its table's baseline decides whether there is something to compare.
-        folder: made if need be.
+        comparison: without a baseline only the figures of single runs are drawn.
+        folder: created if missing.
     """
-    found, table = evaluated.found, evaluated.table
-    runs, qrels = evaluated.runs, evaluated.qrels
-    measures = next(iter(found.values())).measures
-    made = {
-        "box": figures.box_plot({m: {r: e.of(m) for r, e in found.items()} for m in measures}),
+    evaluations, table = comparison.evaluations, comparison.report
+    runs, qrels = comparison.runs, comparison.qrels
+    measures = next(iter(evaluations.values())).measures
+    pictures = {
+        "box": figures.box_plot(
+            {m: {r: e.of(m) for r, e in evaluations.items()} for m in measures}
+        ),
         "recall_precision": figures.recall_precision(
             {name: figures.recall_precision_values(run, qrels) for name, run in runs.items()}
         ),
@@ -53,22 +55,22 @@ def draw(evaluated: Evaluated, folder: Path) -> list[Path]:
     if table.baseline is not None and compared:
         pairs = {m: {r.run: r.paired for r in compared if r.measure == m} for m in measures}
         p = {m: {r.run: r.p for r in compared if r.measure == m} for m in measures}
-        made["wins"] = figures.wins_and_losses(pairs, p, table.baseline)  # type: ignore[arg-type]
-        reference = found[table.baseline]
-        for name, evaluation in found.items():
+        pictures["wins"] = figures.wins_and_losses(pairs, p, table.baseline)  # type: ignore[arg-type]
+        reference = evaluations[table.baseline]
+        for name, evaluation in evaluations.items():
             if name != table.baseline:
                 by_measure = {m: evaluation.of(m) - reference.of(m) for m in measures}
                 picture = figures.differences(by_measure, name, table.baseline)
-                made[f"differences_{_file(name)}"] = picture
-    return [figures.save(figure, folder / f"{name}.png") for name, figure in made.items()]
+                pictures[f"differences_{_file(name)}"] = picture
+    return [figures.save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
 
-def record_report(mirror: Mirror, evaluated: Evaluated, parameters: Mapping[str, Any]) -> None:
+def record_report(mirror: Mirror, comparison: Comparison, parameters: Mapping[str, Any]) -> None:
     """Records a whole report: parameters, figures, the table and the values per query."""
     mirror.params(parameters)
-    notes = "; ".join(evaluated.table.notes)
+    notes = "; ".join(comparison.report.notes)
     mirror.tags({"raydist.verb": "evaluate", "raydist.notes": notes})
-    _record(mirror, evaluated, mirror.folder)
+    _record(mirror, comparison, mirror.folder)
 
 
 def record_evaluation(
@@ -95,7 +97,7 @@ def record_evaluation(
 def record_validation(
     mirror: Mirror,
     id: str,
-    found: Mapping[str, Evaluation],
+    evaluations: Mapping[str, Evaluation],
     runs: Mapping[str, Run],
     qrels: Qrels,
     folder: Path,
@@ -105,45 +107,47 @@ def record_validation(
     Args:
         mirror: the training run's record.
         id: the listener.
-        found: evaluations by name, such as `start`, `best` and `end`; the first is the baseline.
+        evaluations: by name, such as `start`, `best` and `end`; the first is the baseline.
         runs: their runs.
         qrels: the listener's judgements.
         folder: where the figures are written.
     """
-    baseline = next(iter(found))
-    table = report(found, baseline=baseline if len(found) > 1 else None)
+    baseline = next(iter(evaluations))
+    table = report(evaluations, baseline=baseline if len(evaluations) > 1 else None)
     within = f"validation/{id}"
     for name, run in runs.items():
         path = folder / "runs" / f"{_file(name)}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         run.write(path)
         mirror.artifact(path, f"{within}/runs")
-    _record(mirror, Evaluated(runs, qrels, found, table), folder, within)
+    _record(mirror, Comparison(runs, qrels, evaluations, table), folder, within)
 
 
-def _record(mirror: Mirror, evaluated: Evaluated, folder: Path, within: str = "") -> None:
+def _record(mirror: Mirror, comparison: Comparison, folder: Path, within: str = "") -> None:
     """Writes figures and table to `folder`, and records them and the values per query."""
-    draw(evaluated, folder / "figures")
+    draw(comparison, folder / "figures")
     mirror.artifact(folder / "figures", f"{within}/figures".lstrip("/"))
     text = folder / "report.md"
-    text.write_text(shown(evaluated.table, "markdown") + "\n", encoding="utf-8")
+    text.write_text(render(comparison.report, "markdown") + "\n", encoding="utf-8")
     mirror.artifact(text, within)
-    baseline = evaluated.table.baseline
-    values = per_query(_baseline_last(evaluated.found, baseline), baseline)
+    baseline = comparison.report.baseline
+    values = per_query(_baseline_last(comparison.evaluations, baseline), baseline)
     mirror.table(_columns(values), f"{within}/per_query.json".lstrip("/"))
 
 
 def _columns(table: Any) -> dict[str, Sequence[Any]]:
-    """Returns columns for a page: numbers of 5 digits are enough to read."""
+    """Returns columns for a page, numbers rounded to 5 digits."""
     return {
         name: [round(v, 5) if isinstance(v, float) else v for v in table[name].to_pylist()]
         for name in table.column_names
     }
 
 
-def _baseline_last(found: Mapping[str, Evaluation], baseline: str | None) -> dict[str, Evaluation]:
-    """A table begins with what is compared, not with the baseline's differences to itself."""
-    return dict(sorted(found.items(), key=lambda item: item[0] == baseline))
+def _baseline_last(
+    evaluations: Mapping[str, Evaluation], baseline: str | None
+) -> dict[str, Evaluation]:
+    """Puts the baseline last: its differences to itself are no way to begin a table."""
+    return dict(sorted(evaluations.items(), key=lambda item: item[0] == baseline))
 
 
 def _file(name: str) -> str:

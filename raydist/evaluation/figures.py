@@ -1,6 +1,6 @@
 """Pictures of an evaluation: distributions, recall and precision, scores, wins and losses.
 
-Each function returns a matplotlib figure; `save` writes it. Nothing is drawn on a screen and no
+Each function returns a matplotlib figure; `save` writes it. Nothing is boxes on a screen and no
 global state is touched. R runs, Q queries.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RECALL_LEVELS = tuple(i / 10 for i in range(11))
-# Okabe and Ito's colours, told apart by colour-blind readers as well.
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 _STYLES = ("-", "--", "-.", ":")
 _GREY = "#767676"
@@ -38,7 +38,7 @@ def box_plot(values: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     figure = _figure(width=max(4.5, 1.2 + len(values) * (0.8 + 0.55 * len(runs))), height=4.2)
     axes = figure.subplots(1, len(values), squeeze=False, sharey=False)[0]
     for axis, (measure, by_run) in zip(axes, values.items()):
-        drawn = axis.boxplot(
+        boxes = axis.boxplot(
             [by_run[run] for run in runs],
             whis=(5, 95),
             showmeans=True,
@@ -48,7 +48,7 @@ def box_plot(values: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             medianprops={"color": "black", "linewidth": 1.6},
             meanprops={"marker": "D", "markerfacecolor": "white", "markeredgecolor": "black"},
         )
-        for i, box in enumerate(drawn["boxes"]):
+        for i, box in enumerate(boxes["boxes"]):
             box.set(facecolor=_COLOURS[i % len(_COLOURS)], alpha=0.75)
         axis.set_title(measure)
         axis.set_xticks(range(1, len(runs) + 1), runs, rotation=30, ha="right")
@@ -167,7 +167,7 @@ def wins_and_losses(
     ]
     figure = _figure(width=7.4, height=1.5 + 0.42 * len(rows))
     axis = figure.subplots()
-    places = np.arange(len(rows))[::-1]
+    ys = np.arange(len(rows))[::-1]
     left = np.zeros(len(rows))
     for field, label, colour in (
         ("wins", "better", _COLOURS[2]),
@@ -175,16 +175,16 @@ def wins_and_losses(
         ("losses", "worse", _COLOURS[3]),
     ):
         counts = np.array([getattr(paired, field) for _, paired, _ in rows])
-        axis.barh(places, counts, left=left, color=colour, label=label, height=0.7)
-        for place, count, start in zip(places, counts, left):
+        axis.barh(ys, counts, left=left, color=colour, label=label, height=0.7)
+        for y, count, start in zip(ys, counts, left):
             if count >= 0.04 * max(1, counts.sum()) and count:
-                axis.text(start + count / 2, place, str(count), ha="center", va="center", size=8)
+                axis.text(start + count / 2, y, str(count), ha="center", va="center", size=8)
         left += counts
     width = float(left.max(initial=1.0))
-    for place, (_, paired, p) in zip(places, rows):
+    for y, (_, paired, p) in zip(ys, rows):
         note = f"{paired.difference:+.3f}, {_p(p)}"
-        axis.text(width * 1.02, place, note, va="center", size=8)
-    axis.set_yticks(places, [label for label, _, _ in rows])
+        axis.text(width * 1.02, y, note, va="center", size=8)
+    axis.set_yticks(ys, [label for label, _, _ in rows])
     axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= width])
     axis.set_xlim(0, width * 1.34)
     axis.set_xlabel(f"queries, compared with {baseline}; then mean difference and corrected p")

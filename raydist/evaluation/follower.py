@@ -1,8 +1,8 @@
 """Follows a run's record and hands what is new to a store; never loses a line, never blocks.
 
 Knows nothing of MLflow: a store takes values, parameters, tags, files, tables and checkpoints. What
-was taken is remembered in `tracking.json` beside the record, so sending goes on after an outage or
-in another process.
+was taken is noted in `tracking.json` beside the record, so sending continues after an outage or in
+another process.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class _Chunk:
     refused: list[str] = field(default_factory=list)
 
 
-class Refused(Exception):
-    """A store will never take this: no use in trying again."""
+class Refusal(Exception):
+    """A store will never take this: trying again is of no use."""
 
 
 class Store(Protocol):
@@ -75,7 +75,7 @@ class Store(Protocol):
 
 
 class Follower:
-    """Sends a record to a store, in a thread or when told to.
+    """Sends a record to a store, in a thread or by `flush`.
 
     Attributes:
         state: what `tracking.json` holds: `sent` offsets, `models`, and the owner's own entries.
@@ -133,7 +133,7 @@ class Follower:
                 if not self.down:
                     warn(
                         f"tracking: the tracker does not take what is logged ({_short(error)}); "
-                        f"the run goes on and is recorded in {self.folder}"
+                        f"the run continues and is recorded in {self.folder}"
                     )
                 self.down = True
                 return False
@@ -170,8 +170,8 @@ class Follower:
         chunk, reached = _Chunk(), None
         for record, after in self._new(METRICS):
             reached = after
-            found = {k: v for k, v in record.items() if k not in ("step", "time")}
-            self._add(chunk, found, record["step"], record["time"])
+            values = {k: v for k, v in record.items() if k not in ("step", "time")}
+            self._add(chunk, values, record["step"], record["time"])
             if len(chunk.values) >= _CHUNK:
                 break
         if reached is not None:
@@ -204,14 +204,14 @@ class Follower:
                 self._model(record)
 
     def _model(self, record: dict[str, Any]) -> None:
-        """One entry per kept checkpoint; the earlier ones of the same name are superseded."""
+        """Sends a kept checkpoint, which supersedes the earlier ones of the same name."""
         known = self.state["models"].setdefault(record["name"], {})
         if str(record["step"]) in known:
             return
         metrics = {metric_name(k): v for k, v in record["metrics"].items()}
         try:
             model_id = self._store.model({**record, "metrics": metrics}, list(known.values()))
-        except Refused as error:
+        except Refusal as error:
             self._refuse(str(error))
         else:
             known[str(record["step"])] = model_id
@@ -232,42 +232,42 @@ class Follower:
                 chunk.refused.append(f"{name!r} would be logged as {short!r}, like {owner!r}")
 
     def _send_values(self, chunk: _Chunk) -> None:
-        """Sends values; what is known of them counts once they were taken."""
+        """Sends values; their names and counts are noted once the store took them."""
         renamed = {f"metric.{short}": name for short, name in chunk.names.items() if short != name}
         if renamed:
             self._send(self._store.tags, renamed)
         self._send(self._store.values, chunk.values)
         self.state["names"] |= chunk.names
         self.state["skipped"] += chunk.skipped
-        for why in chunk.refused:
-            self._refuse(why)
+        for reason in chunk.refused:
+            self._refuse(reason)
 
     def _send(self, send: Any, *args: Any) -> None:
         try:
             send(*args)
-        except Refused as error:
+        except Refusal as error:
             self._refuse(str(error))
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, reason: str) -> None:
         if self.refused < 5:
-            warn(f"tracking: left out: {why}")
+            warn(f"tracking: left out: {reason}")
         self.state["refused"] += 1
 
     def _new(self, name: str) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
         """Yields (record, mark after it) of what was not sent.
 
         A file that was rewritten is read from its beginning: a resumed run cuts its record. So a
-        mark names the file that was read, whatever has its place by then.
+        mark names the file's inode, not its path.
         """
         path = self.folder / name
         if not path.exists():
             return
         sent = self.state["sent"].get(name, {"file": -1, "offset": 0})
         with open(path, "rb") as file:
-            found = os.fstat(file.fileno())
-            same = sent["file"] == found.st_ino and sent["offset"] <= found.st_size
+            status = os.fstat(file.fileno())
+            same = sent["file"] == status.st_ino and sent["offset"] <= status.st_size
             for record, after in lines_of(file, int(sent["offset"]) if same else 0):
-                yield record, {"file": found.st_ino, "offset": after}
+                yield record, {"file": status.st_ino, "offset": after}
 
     def _sent(self, name: str, mark: Mapping[str, int]) -> None:
         self.state["sent"][name] = dict(mark)
@@ -275,7 +275,7 @@ class Follower:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Returns what `tracking.json` holds, None where there is none."""
+    """Returns what `tracking.json` holds, None without one."""
     try:
         return json.loads((folder / STATE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
     except FileNotFoundError:

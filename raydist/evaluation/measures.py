@@ -1,9 +1,9 @@
 """Turns a run and its qrels into numbers, by ir-measures.
 
 M measures, Q judged queries. A judged query without results counts 0, a query without judgements
-is left out, and equal scores are ordered as the measure's tool orders them (trec_eval: by document
-id, descending): all of this is ir-measures' own behaviour, so the numbers are those of its command
-line. `ties="rank"` measures the run's row order instead.
+does not count, and equal scores are ordered as the measure's tool orders them (trec_eval: by
+document id, descending): this is ir-measures' own behaviour, so the numbers are those of its
+command line. `ties="rank"` measures the run's row order instead.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ _SHORT = re.compile(r"(P|R|RR|AP|nDCG|Success|Judged|ERR|RBP|SDCG)_?(\d+)$")
 
 
 def parse(names: Iterable[str]) -> dict[str, Any]:
-    """Returns ir-measures' objects by the names that were given.
+    """Returns ir-measures' objects by the names in `names`.
 
     Takes ir-measures' names (`nDCG@10`, `AP(rel=2)@100`), trec_eval's (`map`, `ndcg_cut_10`,
-    `P_30`; a name such as `P` that stands for several cutoffs becomes several measures) and short
-    forms (`P30`).
+    `P_30`; a name such as `P`, which stands for many cutoffs, becomes as many measures) and
+    short forms (`P30`).
 
     Raises:
-        ConfigError: a name is unknown, not supported by an installed tool, or given twice.
+        ConfigError: a name is unknown, not supported by an installed tool, or occurs twice.
     """
     import ir_measures
 
-    found: dict[str, Any] = {}
+    parsed: dict[str, Any] = {}
     for name in names:
         for key, measure in _parse_one(name.strip()):
-            if key in found:
-                raise ConfigError(f"measures: {key} is given twice")
+            if key in parsed:
+                raise ConfigError(f"measures: {key} occurs twice")
             if not ir_measures.DefaultPipeline.supports(measure):
                 raise ConfigError(
                     f"measures: {key}: ir-measures knows it, but the tool that computes it is "
                     f"not installed"
                 )
-            found[key] = measure
-    if not found:
-        raise ConfigError("measures: none given; for example nDCG@10,AP,R@1000")
-    return found
+            parsed[key] = measure
+    if not parsed:
+        raise ConfigError("measures: expected at least one; for example nDCG@10,AP,R@1000")
+    return parsed
 
 
 def _parse_one(name: str) -> list[tuple[str, Any]]:
@@ -74,7 +74,7 @@ def _parse_one(name: str) -> list[tuple[str, Any]]:
     if short and not name.startswith("P_"):
         return [(name, _parse_one(f"{short[1]}@{short[2]}")[0][1])]
     try:
-        several = ir_measures.parse_trec_measure(name)
+        measures = ir_measures.parse_trec_measure(name)
     except ValueError as error:
         if "known trec name" in str(error):
             raise ConfigError(f"measures: {name!r}: trec_eval has it, ir-measures not") from None
@@ -86,7 +86,7 @@ def _parse_one(name: str) -> list[tuple[str, Any]]:
         )
         hint = f"; did you mean {near}{name[len(base) :] if '@' in name else ''}?" if near else ""
         raise ConfigError(f"measures: {name!r} is not a measure of ir-measures{hint}") from None
-    return [(name, several[0])] if len(several) == 1 else [(str(m), m) for m in several]
+    return [(name, measures[0])] if len(measures) == 1 else [(str(m), m) for m in measures]
 
 
 def direction(name: str) -> int:
@@ -117,11 +117,11 @@ class Evaluation:
     """One run's values.
 
     Attributes:
-        measures: the measures' names as they were given.
+        measures: the measures' names, as the caller wrote them.
         query_ids: the judged queries, in the qrels' order.
         values_MQ: float64 value of each measure for each query.
         means: the measures' aggregates: means, but sums for counts such as NumRelRet.
-        run: what was measured, where that is kept.
+        run: the measured run, where the caller needs it again.
     """
 
     measures: tuple[str, ...]
@@ -197,7 +197,7 @@ def _scores(run: Run, judged: Mapping[str, int], ties: Ties) -> dict[str, dict[s
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval of a mean over queries; `method` says how it was made."""
+    """A confidence interval of a mean over queries; `method` names how it was estimated."""
 
     low: float
     high: float
@@ -216,7 +216,7 @@ def interval(
 
     Args:
         values_Q: one measure's values.
-        method: `bootstrap`: percentiles of the means of queries drawn with replacement (Efron);
+        method: `bootstrap`: percentiles of the means of queries sampled with replacement (Efron);
             `t`: mean ± t · s / √Q, Student's t with Q − 1 degrees of freedom.
         level: confidence, between 0 and 1.
         resamples: bootstrap samples.
@@ -239,7 +239,7 @@ def interval(
         return Interval(float(values.mean() - half), float(values.mean() + half), label)
     rng = np.random.default_rng(seed)
     means = np.empty(resamples)
-    step = max(1, 4_000_000 // count)  # bounds the drawn indices to 32 MB
+    step = max(1, 4_000_000 // count)  # bounds the sampled indices to 32 MB
     for start in range(0, resamples, step):
         stop = min(start + step, resamples)
         means[start:stop] = values[rng.integers(0, count, (stop - start, count))].mean(1)

@@ -25,9 +25,9 @@ class Mirror:
     """Appends to the record in `folder`. One process writes it: the driver or rank 0.
 
     Args:
-        folder: the run's output folder, made if need be.
-        resume_step: when a run goes on from a checkpoint, drop what was logged after its step: it
-            will be logged again. A line that a crash left half-written goes in any case.
+        folder: the run's output folder, created if missing.
+        resume_step: when a run continues from a checkpoint, drop what was logged after its step: it
+            will be logged again. A line that a crash left half-written is dropped in any case.
         repair: False leaves the files alone: another process writes them, too.
     """
 
@@ -63,8 +63,8 @@ class Mirror:
 
     def artifact(self, path: str | os.PathLike[str], folder: str = "") -> None:
         """Records a file or folder to be uploaded under `folder` of the run's artifacts."""
-        place = str(Path(path).absolute())
-        self._append(EVENTS, {"event": "artifact", "path": place, "folder": folder, "time": _now()})
+        event = {"event": "artifact", "path": str(Path(path).absolute()), "folder": folder}
+        self._append(EVENTS, {**event, "time": _now()})
 
     def table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Records a table that the tracker shows, as columns of equal length."""
@@ -148,7 +148,7 @@ def _repair(path: Path, resume_step: int | None) -> None:
     end = 0
     for record, after in read_lines(path):
         end = after
-        # A run that begins again at 0 evaluates step 0 again; one that goes on does not repeat it.
+        # A run that begins again at 0 evaluates step 0 again; one that is resumed does not.
         later = resume_step is not None and (
             record.get("step", -1) >= resume_step + (resume_step > 0)
             or record.get("event") == "end"

@@ -1,6 +1,6 @@
-"""MLflow, and the only module that imports it: a run as a store, an experiment, a client.
+"""The only module that imports MLflow: a run as a store, an experiment, a client.
 
-Import takes seconds, so it happens only where something is tracked, and never in workers.
+The import takes seconds, so it happens only where something is tracked, and never in workers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from raydist.disk import atomic
 from raydist.errors import JobError
-from raydist.evaluation.follower import Refused, Value
+from raydist.evaluation.follower import Refusal, Value
 from raydist.evaluation.measures import metric_name
 
 PARAM_LENGTH = 6000
@@ -67,22 +67,22 @@ class MlflowStore:
         """Sets tags, cut at 5000 characters."""
         from mlflow.entities import RunTag
 
-        found = [RunTag(key[:250], str(value)[:TAG_LENGTH]) for key, value in tags.items()]
-        for i in range(0, len(found), _BATCH):
+        entries = [RunTag(key[:250], str(value)[:TAG_LENGTH]) for key, value in tags.items()]
+        for i in range(0, len(entries), _BATCH):
             with _refusals():
-                self._client.log_batch(self._run_id, tags=found[i : i + _BATCH])
+                self._client.log_batch(self._run_id, tags=entries[i : i + _BATCH])
 
     def artifact(self, path: str, folder: str) -> None:
         """Uploads a file, or what a folder holds."""
         if not Path(path).exists():
-            raise Refused(f"the file {path} is gone")
-        whole = Path(path).is_dir()
-        send = self._client.log_artifacts if whole else self._client.log_artifact
+            raise Refusal(f"{path} does not exist any more")
+        is_folder = Path(path).is_dir()
+        send = self._client.log_artifacts if is_folder else self._client.log_artifact
         with _refusals():
             send(self._run_id, path, folder or None)
 
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
-        """As MLflow's `log_table`, but a table that is sent again replaces the first."""
+        """Logs a table as MLflow's `log_table` does, but replaces one of the same file name."""
         rows = [list(row) for row in zip(*columns.values())]
         with _refusals():
             self._client.log_text(
@@ -91,11 +91,11 @@ class MlflowStore:
         tables = self._state.setdefault("tables", [])
         if file not in tables:
             tables.append(file)
-        shown = json.dumps([{"path": table, "type": "table"} for table in tables])
-        self._client.set_tag(self._run_id, "mlflow.loggedArtifacts", shown)
+        listed = json.dumps([{"path": table, "type": "table"} for table in tables])
+        self._client.set_tag(self._run_id, "mlflow.loggedArtifacts", listed)
 
     def model(self, record: Mapping[str, Any], superseded: Sequence[str]) -> str:
-        """A LoggedModel without files (they stay where they are), linked to the run."""
+        """Logs a LoggedModel without files (they stay where they are), linked to the run."""
         import mlflow
         from mlflow.entities import LoggedModelOutput
 
@@ -146,42 +146,41 @@ def connect(uri: str) -> Any:
 
 
 def create_run(client: Any, state: Mapping[str, Any], artifacts: str | None) -> dict[str, str]:
-    """Creates a run, and its experiment if need be; returns their ids.
+    """Creates a run, and its experiment if it is missing; returns their ids.
 
     Args:
         client: from `connect`.
         state: `uri`, `experiment`, `name` and `tags`.
         artifacts: URI of a new experiment's artifacts; beside a SQLite file by default.
     """
-    found = client.get_experiment_by_name(state["experiment"])
-    if found is None:
+    experiment = client.get_experiment_by_name(state["experiment"])
+    if experiment is None:
         if artifacts is None and state["uri"].startswith("sqlite:///"):
             database = Path(state["uri"].removeprefix("sqlite:///"))
             artifacts = (database.parent / "mlartifacts" / state["experiment"]).as_uri()
         experiment_id = client.create_experiment(state["experiment"], artifacts)
     else:
-        experiment_id = found.experiment_id
+        experiment_id = experiment.experiment_id
     tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
     run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
     return {"experiment_id": experiment_id, "run_id": run.info.run_id}
 
 
 def read_artifact(client: Any, uri: str) -> str | None:
-    """Returns the text of `runs:/RUN_ID/PATH`, None where it is not there."""
+    """Returns the text of `runs:/RUN_ID/PATH`, None if it does not exist."""
     from mlflow.exceptions import MlflowException
 
-    _, _, place = uri.partition("runs:/")
-    run_id, _, path = place.partition("/")
+    run_id, _, path = uri.removeprefix("runs:/").partition("/")
     try:
         with tempfile.TemporaryDirectory() as folder:
-            found = client.download_artifacts(run_id, path, folder)
-            return Path(found).read_text(encoding="utf-8")
+            copy = client.download_artifacts(run_id, path, folder)
+            return Path(copy).read_text(encoding="utf-8")
     except (MlflowException, OSError):
         return None
 
 
 def download(uri: str, source: str, target: Path) -> None:
-    """Copies a folder of artifacts to a local place, where it appears when it is complete."""
+    """Copies a folder of artifacts to `target`, which appears when it is complete."""
     from mlflow.artifacts import download_artifacts
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -192,7 +191,7 @@ def download(uri: str, source: str, target: Path) -> None:
 
 
 def give_up(client: Any, run_id: str) -> None:
-    """Ends a run whose process was killed before there was anything to go on with."""
+    """Ends a run whose process was killed before there was anything to resume."""
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException):  # somebody deleted it
@@ -202,7 +201,7 @@ def give_up(client: Any, run_id: str) -> None:
 
 @contextlib.contextmanager
 def mlflow_errors(uri: str) -> Iterator[None]:
-    """Turns MLflow's errors into a JobError that says how to go on without it."""
+    """Turns MLflow's errors into a JobError that says how to do without it."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -212,13 +211,13 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         raise JobError(
             f"tracking.uri = {uri}: MLflow cannot be used: {text[:300]}; "
-            f"mend it, or go without by tracking=none"
+            f"fix it, or do without by tracking=none"
         ) from error
 
 
 @contextlib.contextmanager
 def _fluent(uri: str) -> Iterator[None]:
-    """Points MLflow's global functions, which alone make external models, to `uri` for a moment."""
+    """Points MLflow's global functions, which alone create external models, to `uri`."""
     import mlflow
 
     before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
@@ -233,12 +232,12 @@ def _fluent(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Tells what MLflow refuses for good from an outage."""
+    """Distinguishes what MLflow refuses for good from an outage."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
         if error.error_code in _REFUSALS:
-            raise Refused(" ".join(str(error).split())[:200]) from error
+            raise Refusal(" ".join(str(error).split())[:200]) from error
         raise

@@ -1,4 +1,4 @@
-"""Registered models: where one lies by its name, and who is champion.
+"""Registered models: finding one by its name, and moving an alias to a better one.
 
 A reference is `models:/NAME@ALIAS` or `models:/NAME/VERSION`. An alias moves only after a paired
 test against its holder.
@@ -50,15 +50,15 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
         ConfigError: the reference is of another form.
         JobError: MLflow cannot be reached, or has no such model.
     """
-    found = _REFERENCE.fullmatch(reference)
-    if found is None:
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
         raise ConfigError(f"{reference}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     client = connect(uri)
     with mlflow_errors(uri):
-        if found["alias"]:
-            model = client.get_model_version_by_alias(found["name"], found["alias"])
+        if match["alias"]:
+            model = client.get_model_version_by_alias(match["name"], match["alias"])
         else:
-            model = client.get_model_version(found["name"], found["version"])
+            model = client.get_model_version(match["name"], match["version"])
         parts = urlsplit(model.source)
         if parts.scheme in _ARTIFACTS:
             copy = cache_folder() / "registered" / value_fingerprint([uri, model.source])
@@ -72,12 +72,12 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What became of a model that was registered.
+    """What registering a model came to.
 
     Attributes:
         version: its version in the registry.
         moved: whether the alias now points to it.
-        reason: why, or why not: one sentence.
+        reason: why, or why not, in one sentence.
     """
 
     version: int
@@ -104,12 +104,12 @@ def promote(
 
     The holder is beaten if the mean over the queries that both were measured on is higher and a
     paired t-test gives p < `level`; without a holder, or where the holder is the same model in
-    another folder, the alias is simply set. The values are an artifact of the run that made the
-    model, which the version's tags name: they outlive the folder.
+    another folder, the alias is set without a test. The values are an artifact of the run that made
+    the model, which the version's tags name: they outlive the folder.
 
     Args:
         uri: MLflow's URI.
-        name: registered model, created if need be.
+        name: registered model, created if missing.
         source: the model's folder.
         alias: for example `champion`.
         metric: measure that decides; the holder must have been measured by the same one.
@@ -118,7 +118,7 @@ def promote(
         run_id: run that made the model; one is created for a new version if it is not known.
         model_id: LoggedModel that it is.
         upload: keep the model's files among the run's artifacts, as where `source` will not stay;
-            an MLflow server, which takes no folder of ours for a source, gets them in any case.
+            an MLflow server, which takes no local folder for a source, gets them in any case.
         experiment: of a run that is created.
         level: of significance.
 
@@ -128,44 +128,44 @@ def promote(
     client = connect(uri)
     with mlflow_errors(uri):
         upload = upload or uri.startswith(("http://", "https://"))
-        place = Path(source).absolute().as_uri()
+        location = Path(source).absolute().as_uri()
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
         versions = client.search_model_versions(f"name = '{name}'")
         same = [each for each in versions if each.tags.get("fingerprint") == fingerprint]
-        made = next((each for each in same if upload or each.source == place), None)
+        model = next((each for each in same if upload or each.source == location), None)
         tag = f"per_query.{metric_name(metric)}"
-        if run_id is None and (made is None or tag not in made.tags):
+        if run_id is None and (model is None or tag not in model.tags):
             state = {"uri": uri, "experiment": experiment, "name": name, "tags": facts()}
             run_id = create_run(client, state, None)["run_id"]
             client.set_terminated(run_id)
-        if made is None:
+        if model is None:
             if upload:
                 inside = f"registered/{name}-{fingerprint}"
                 client.log_artifacts(run_id, str(source), inside)
-                place = f"runs:/{run_id}/{inside}"
+                location = f"runs:/{run_id}/{inside}"
             # MLflow's own stores forget `model_id`, so it is a tag as well.
             tags = {"fingerprint": fingerprint} | ({"model_id": model_id} if model_id else {})
-            made = client.create_model_version(name, place, run_id, tags, model_id=model_id)
-        version = str(made.version)
-        if tag not in made.tags:
+            model = client.create_model_version(name, location, run_id, tags, model_id=model_id)
+        version = str(model.version)
+        if tag not in model.tags:
             file = f"registered/{name}-{version}/{metric_name(metric)}.json"
             client.log_text(run_id, json.dumps(dict(values)), file)
             mean = sum(values.values()) / max(len(values), 1)
             client.set_model_version_tag(name, version, metric_name(metric), f"{mean:.6f}")
             client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
 
-        def won(reason: str) -> Promotion:
+        def move(reason: str) -> Promotion:
             client.set_registered_model_alias(name, alias, version)
             return Promotion(int(version), True, reason)
 
         if alias not in client.get_registered_model(name).aliases:
-            return won(f"{name} had no {alias}")
+            return move(f"{name} had no {alias}")
         holder = client.get_model_version_by_alias(name, alias)
         if str(holder.version) == version:
             return Promotion(int(version), True, f"version {version} is {alias} already")
         if holder.tags.get("fingerprint") == fingerprint:
-            return won(f"version {version} is the same model as version {holder.version}")
+            return move(f"version {version} is the same model as version {holder.version}")
         text = read_artifact(client, holder.tags.get(tag, ""))
         old: dict[str, float] = json.loads(text) if text is not None else {}
         common = sorted(old.keys() & values.keys())
@@ -183,4 +183,4 @@ def promote(
             f"{metric} {result.difference:+.4f} on {len(common)} queries, {result.test}, "
             f"p = {result.p:.3g}"
         )
-        return won(reason) if better else Promotion(int(version), False, reason)
+        return move(reason) if better else Promotion(int(version), False, reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rows, measure by measure, and in words how intervals and tests were made."""
+    """The rows, measure by measure; the notes say which intervals and tests these are."""
 
     rows: tuple[Row, ...]
     baseline: str | None
@@ -52,8 +52,8 @@ class Report:
                 record |= {"p_corrected": _number(row.p), "test": paired.test}
                 record |= {"wins": paired.wins, "ties": paired.ties, "losses": paired.losses}
             rows.append(record)
-        return {"baseline": self.baseline, "queries": self.queries, "rows": rows,
-                "notes": list(self.notes)}  # fmt: skip
+        notes = list(self.notes)
+        return {"baseline": self.baseline, "queries": self.queries, "rows": rows, "notes": notes}
 
 
 def report(
@@ -82,29 +82,31 @@ def report(
     first = next(iter(evaluations.values()))
     rows: list[Row] = []
     sums = [measure for measure in first.measures if is_sum(measure)]
-    how: dict[str, Any] = {"method": method, "level": level, "resamples": resamples, "seed": seed}
     for measure in first.measures:
-        for run, found in evaluations.items():
-            values = found.of(measure)
-            spread = _NONE if measure in sums else interval(values, **how)
+        for run, evaluation in evaluations.items():
+            values = evaluation.of(measure)
+            spread = _NONE
+            if measure not in sums:
+                spread = interval(
+                    values, method=method, level=level, resamples=resamples, seed=seed
+                )
             paired = None
             if baseline is not None and run != baseline:
                 reference = evaluations[baseline].of(measure)
                 paired = compare(values, reference, test=test, resamples=resamples, seed=seed)
-            rows.append(Row(measure, run, found.means[measure], spread, paired))
-    groups: dict[str, list[int]] = {}
+            rows.append(Row(measure, run, evaluation.means[measure], spread, paired))
+    families: dict[str, dict[int, float]] = {}  # row -> p
     for i, row in enumerate(rows):
         if row.paired is not None:
-            groups.setdefault(row.measure if family == "measure" else "", []).append(i)
-    for places in groups.values():
-        found_p = [_p_of(rows[i]) for i in places]
-        for i, p in zip(places, holm(found_p)):
-            row = rows[i]
-            rows[i] = Row(row.measure, row.run, row.mean, row.interval, row.paired, p)
+            name = row.measure if family == "measure" else ""
+            families.setdefault(name, {})[i] = row.paired.p
+    for p_values in families.values():
+        for i, p in zip(p_values, holm(list(p_values.values()))):
+            rows[i] = replace(rows[i], p=p)
     notes = []
-    made = next((row.interval.method for row in rows if row.measure not in sums), None)
-    if made is not None:
-        notes.append(f"intervals of the mean over {len(first.query_ids)} queries: {made}")
+    intervals = next((row.interval.method for row in rows if row.measure not in sums), None)
+    if intervals is not None:
+        notes.append(f"intervals of the mean over {len(first.query_ids)} queries: {intervals}")
     if sums:
         notes.append(
             f"{', '.join(sums)}: the sum over the queries, without an interval"
@@ -118,18 +120,19 @@ def report(
 
 
 def per_query(evaluations: Mapping[str, Evaluation], baseline: str | None = None) -> Any:
-    """Returns an Arrow table: run, query_id, a column per measure, and its difference to the
-    baseline's (`MEASURE - BASELINE`) if there is one.
-    """  # noqa: D205
+    """Returns an Arrow table: run, query_id, a column per measure.
+
+    With a baseline, a column `MEASURE - BASELINE` has each measure's difference to it.
+    """
     import pyarrow as pa
 
     parts = []
-    for run, found in evaluations.items():
-        table = found.table()
+    for run, evaluation in evaluations.items():
+        table = evaluation.table()
         table = table.add_column(0, "run", pa.array([run] * table.num_rows, pa.string()))
         if baseline is not None:
-            for measure in found.measures:
-                difference = found.of(measure) - evaluations[baseline].of(measure)
+            for measure in evaluation.measures:
+                difference = evaluation.of(measure) - evaluations[baseline].of(measure)
                 table = table.append_column(f"{measure} - {baseline}", pa.array(difference))
         parts.append(table)
     return pa.concat_tables(parts)
@@ -150,26 +153,26 @@ def write_table(table: Any, path: Path) -> None:
             csv.write_csv(table, partial, options)
 
 
-def shown(found: Report, format: Format = "table") -> str:
+def render(report: Report, format: Format = "table") -> str:
     """Returns the report as text, without a newline at its end."""
     if format == "json":
-        return json.dumps(found.to_dict(), indent=1)
-    tested = any(row.paired is not None for row in found.rows)
-    several = len({row.run for row in found.rows}) > 1
-    header = ["measure", *(["run"] if several else []), "mean", "low", "high"]
+        return json.dumps(report.to_dict(), indent=1)
+    tested = any(row.paired is not None for row in report.rows)
+    names = ["measure", "run"] if len({row.run for row in report.rows}) > 1 else ["measure"]
+    header = [*names, "mean", "low", "high"]
     if tested:
         header += ["difference", "p", "p corrected", "better", "equal", "worse"]
     digits = 4 if format != "tsv" else 17
-    lines = [_cells(row, several, tested, digits) for row in found.rows]
+    lines = [_cells(row, len(names), tested, digits) for row in report.rows]
     if format == "tsv":
         return "\n".join("\t".join(line) for line in [header, *lines])
     if format == "markdown":
-        rule = ["---"] * (2 if several else 1) + ["---:"] * (len(header) - (2 if several else 1))
+        rule = ["---"] * len(names) + ["---:"] * (len(header) - len(names))
         return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-    return "\n".join(_aligned([header, *lines], 2 if several else 1))
+    return "\n".join(_aligned([header, *lines], len(names)))
 
 
-def _cells(row: Row, several: bool, tested: bool, digits: int) -> list[str]:
+def _cells(row: Row, names: int, tested: bool, digits: int) -> list[str]:
     def number(value: float | None, sign: str = "") -> str:
         if value is None or value != value:
             return "-"
@@ -179,7 +182,7 @@ def _cells(row: Row, several: bool, tested: bool, digits: int) -> list[str]:
         small = p is not None and p < 5e-5 and digits < 10
         return f"{p:.0e}" if small else number(p)
 
-    cells = [row.measure, *([row.run] if several else []), number(row.mean)]
+    cells = [*[row.measure, row.run][:names], number(row.mean)]
     cells += [number(row.interval.low), number(row.interval.high)]
     if not tested:
         return cells
@@ -199,11 +202,6 @@ def _aligned(lines: Sequence[Sequence[str]], names: int) -> list[str]:
         ).rstrip()
         for line in lines
     ]
-
-
-def _p_of(row: Row) -> float:
-    assert row.paired is not None
-    return row.paired.p
 
 
 def _number(value: float | None) -> float | None:

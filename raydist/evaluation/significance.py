@@ -108,7 +108,7 @@ def randomisation(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted by Holm's step-down method (1979), in the order given.
+    """Returns p-values adjusted by Holm's step-down method (1979), in their order.
 
     The i-th smallest of m is multiplied by m − i + 1, then made monotone and cut at 1. A NaN stays
     NaN and is no member of the family.

@@ -40,8 +40,8 @@ def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
     """Returns the tracking URI that `tracking.uri` means, None for no tracking.
 
     `none` is none, `sqlite` is `STORAGE/mlflow.db`, `auto` is `MLFLOW_TRACKING_URI` where that is
-    set and `sqlite` otherwise; anything else is MLflow's own URI, relative SQLite files being made
-    absolute (a worker runs in another folder).
+    set and `sqlite` otherwise; anything else is MLflow's own URI, with the path of a SQLite file
+    made absolute (a worker runs in another folder).
     """
     if uri in ("none", ""):
         return None
@@ -85,17 +85,17 @@ class Tracker:
         follow: bool = True,
         poll_s: float = 1.0,
     ) -> Tracker:
-        """Creates the run (or goes on with it) and begins to follow the record.
+        """Creates the run (or resumes it) and begins to follow the record.
 
         Args:
             folder: where the record is; also keeps the tracker's own `tracking.json`.
             uri: MLflow's tracking URI, from `resolve_uri`.
-            experiment: created if need be, its artifacts under an absolute place.
+            experiment: created if missing, its artifacts under an absolute path.
             name: the run's name; the folder's if None.
             tags: further tags of the run.
             parent: run id of the parent.
             artifacts: URI of a new experiment's artifacts; beside a SQLite file by default.
-            resume: go on with the run that `folder` was sent to before.
+            resume: continue the run that `folder` was sent to before.
             follow: send in a thread; otherwise only `flush` and `close` send.
             poll_s: seconds between looks at the record.
 
@@ -169,12 +169,12 @@ class Tracker:
 def replay(
     folder: str | os.PathLike[str], *, uri: str | None = None, experiment: str | None = None
 ) -> Tracker:
-    """Sends a record to MLflow from where it stopped, or whole to another `uri` as a new run.
+    """Sends a record to MLflow from where that stopped, or all of it to another `uri` as a new run.
 
     Returns the tracker, whose follower counts what was left out.
 
     Raises:
-        ArtifactError: there is no record.
+        ArtifactError: the folder has no record.
         JobError: MLflow cannot be reached.
     """
     folder = Path(folder)
@@ -216,19 +216,19 @@ def git_state(folder: Path | None = None) -> dict[str, str]:
 
 def facts(folder: Path | None = None) -> dict[str, str]:
     """Returns tags of a run: git state, versions of raydist and its main packages, the machine."""
-    found = {"raydist.version": __version__, "python.version": platform.python_version()}
+    tags = {"raydist.version": __version__, "python.version": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[f"{name}.version"] = metadata.version(name)
+            tags[f"{name}.version"] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    found["host"] = platform.node()
-    found["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
+    tags["host"] = platform.node()
+    tags["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
     try:
-        found["mlflow.user"] = getpass.getuser()
+        tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
-        found["mlflow.user"] = "unknown"
-    return found | git_state(folder)
+        tags["mlflow.user"] = "unknown"
+    return tags | git_state(folder)
 
 
 def _git(folder: Path | None, *words: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a Hugging Face folder with its card, and pushes it when asked to."""
+"""Writes a checkpoint as a Hugging Face folder with its card, and pushes it to the hub."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def export_model(
 
     Args:
         checkpoint: a training run, one of its checkpoints, or any model folder.
-        folder: made if need be.
+        folder: created if missing.
         name: the model's name in its card; the folder's if empty.
         doc: what to say of the model, Markdown.
         bibtex: how to cite it.
-        about: where it comes from, if that was found before.
+        about: where it comes from, if the caller knows.
 
     Raises:
-        ArtifactError: the written model answers otherwise than the checkpoint.
+        ArtifactError: the written model answers differently from the checkpoint.
     """
     about = about or find_provenance(checkpoint)
     model = _load(about.folder, about.kind)

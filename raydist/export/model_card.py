@@ -1,4 +1,4 @@
-"""The model card: what a model is, how to use it, how it was made and how good it is."""
+"""The model card: what a model is, how to use it, how it was trained and how good it is."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def model_card(
     """Returns the card as Markdown with YAML front matter; the same facts give the same bytes.
 
     Of the training configuration it leaves out where outputs went; absolute paths are shortened to
-    their last part, and addresses lose what may let somebody in.
+    their last part, and addresses lose their credentials.
 
     Args:
         about: where the model comes from.
         contract: how it prepares texts.
         name: the model's name, `owner/name` on a hub.
         dimension: length of its vectors, for a bi-encoder.
-        doc: what its author says of it, Markdown.
+        doc: its author's description, Markdown.
         bibtex: how to cite it.
         base_model: hub name of the model that it was trained from.
     """
@@ -94,7 +94,7 @@ def _what_pairs(contract: Contract) -> str:
 
 def _usage(name: str, contract: Contract) -> str:
     note = "The instructions are saved with the model; do not add them yourself."
-    told = contract.query_instruction or contract.document_instruction
+    instructed = contract.query_instruction or contract.document_instruction
     return "\n".join(
         [
             "```python",
@@ -112,7 +112,7 @@ def _usage(name: str, contract: Contract) -> str:
             f"raydist embed corpus=corpus.jsonl model={name} out=vectors",
             "raydist search index=vectors queries=queries.jsonl k=1000 out=run.txt",
             "```",
-            *(["", note] if told else []),
+            *(["", note] if instructed else []),
         ]
     )
 
@@ -177,21 +177,20 @@ def _training(about: Provenance) -> list[str]:
         settings = yaml.safe_dump(chosen, sort_keys=False)
         parts += ["Validation settings of this checkpoint:", f"```yaml\n{settings}```"]
     if about.versions:
-        made = ", ".join(f"{name} {version}" for name, version in about.versions.items())
-        parts.append(f"Made with {made}.")
+        versions = ", ".join(f"{name} {version}" for name, version in about.versions.items())
+        parts.append(f"Made with {versions}.")
     return ["## Training", *parts] if parts else []
 
 
 _OWN = ("out", "storage", "tracking")
-"""Fields that say where a run's outputs went, which is nobody else's business."""
+"""Fields that say where a run's outputs went: private."""
 
 
 def _public(value: Any) -> Any:
-    """Leaves out what is not said, and what paths and addresses tell of machine and owner."""
+    """Leaves out empty values, and what paths and addresses reveal of machine and owner."""
     if isinstance(value, Mapping):
-        told = {name: item for name, item in value.items() if item is not None}
-        shown = {name: _public(item) for name, item in told.items() if name not in _OWN}
-        return {name: item for name, item in shown.items() if item not in ({}, [])}
+        items = {n: _public(v) for n, v in value.items() if v is not None and n not in _OWN}
+        return {name: item for name, item in items.items() if item not in ({}, [])}
     if isinstance(value, list | tuple):
         return [_public(item) for item in value]
     if isinstance(value, str) and re.match(r"/|~|file:|sqlite:", value):

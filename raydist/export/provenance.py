@@ -71,7 +71,7 @@ def kind_of(folder: Path) -> Literal["biencoder", "crossencoder"]:
 
 
 def find_provenance(checkpoint: str | Path) -> Provenance:
-    """Returns what the folders around a checkpoint tell.
+    """Returns what the folders around a checkpoint say of it.
 
     Args:
         checkpoint: a training run, its final or a kept checkpoint, or any model folder or name.
@@ -96,16 +96,16 @@ def find_provenance(checkpoint: str | Path) -> Provenance:
 
 
 def _run_of(folder: Path) -> Path | None:
-    for place in list(folder.absolute().parents)[:_UP]:
-        if (place / "metrics.jsonl").is_file() and (place / "config.json").is_file():
-            return place
+    for parent in list(folder.absolute().parents)[:_UP]:
+        if (parent / "metrics.jsonl").is_file() and (parent / "config.json").is_file():
+            return parent
     return None
 
 
 def _tables(run: Path, settings: Mapping[str, Any]) -> list[Table]:
     """Returns each listener's values at the checkpoint's step, where it measured then."""
     step = settings.get("step")
-    found = []
+    tables = []
     for history in sorted(run.glob("listeners/*/history.jsonl")):
         lines = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
         at = [line for line in lines if line["step"] == step] or (
@@ -116,8 +116,8 @@ def _tables(run: Path, settings: Mapping[str, Any]) -> list[Table]:
         if at:
             chose = settings.get("key", "") if settings.get("listener") == listener else ""
             baseline = _values(start) if start is not None and start is not at[-1] else {}
-            found.append(Table(listener, chose, at[-1]["step"], _values(at[-1]), baseline))
-    return found
+            tables.append(Table(listener, chose, at[-1]["step"], _values(at[-1]), baseline))
+    return tables
 
 
 def _values(line: Mapping[str, Any]) -> dict[str, float]:
@@ -132,7 +132,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
-    return found
+    return values

@@ -75,8 +75,8 @@ def test_names_of_trec_eval_and_short_forms_are_read():
     [
         (["ndcg@10"], "did you mean nDCG@10"),
         (["gm_map"], "trec_eval has it"),
-        (["nDCG@10", "nDCG@10"], "given twice"),
-        ([], "none given"),
+        (["nDCG@10", "nDCG@10"], "occurs twice"),
+        ([], "expected at least one"),
         (["nDCG@ten"], "nDCG@ten"),
         (["quality"], "not a measure"),
         (["nDCG(depth=3)"], "depth"),

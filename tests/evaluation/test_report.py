@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 from raydist.evaluation.measures import Evaluation
-from raydist.evaluation.report import per_query, report, shown, write_table
+from raydist.evaluation.report import per_query, render, report, write_table
 from raydist.evaluation.significance import holm
 
 RNG = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_the_correction_may_be_over_all_comparisons():
 def test_without_a_baseline_nothing_is_tested():
     found = report({"one": FOUND["base"]})
     assert all(row.paired is None for row in found.rows) and len(found.notes) == 1
-    assert shown(found).splitlines()[0].split() == ["measure", "mean", "low", "high"]
+    assert render(found).splitlines()[0].split() == ["measure", "mean", "low", "high"]
 
 
 def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
@@ -62,8 +62,8 @@ def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
     means = {"NumRelRet": 6.0, "AP": 2 / 3}
     counted = Evaluation(("NumRelRet", "AP"), ("q1", "q2", "q3"), values, means)
     found = report({"one": counted}, method="t")
-    assert shown(found).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
-    assert "-" not in shown(found).splitlines()[2].split()
+    assert render(found).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
+    assert "-" not in render(found).splitlines()[2].split()
     assert found.to_dict()["rows"][0]["low"] is None
     assert found.notes[1] == "NumRelRet: the sum over the queries, without an interval"
     only = Evaluation(("NumRelRet",), ("q1", "q2", "q3"), values[:1], {"NumRelRet": 6.0})
@@ -72,14 +72,14 @@ def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
 
 def test_the_table_comes_as_text_markdown_tsv_and_json():
     found = report(FOUND, baseline="base")
-    text = shown(found).splitlines()
+    text = render(found).splitlines()
     assert len(text) == 7 and len({len(line.split("  ")[0]) for line in text}) >= 1
     mean = FOUND["good"].means["AP"]
     assert f"{mean:.4f}" in text[3] and text[3].startswith("AP")
-    assert shown(found, "markdown").splitlines()[1].count("---") == 11
-    cells = shown(found, "tsv").splitlines()[3].split("\t")
+    assert render(found, "markdown").splitlines()[1].count("---") == 11
+    cells = render(found, "tsv").splitlines()[3].split("\t")
     assert cells[:2] == ["AP", "good"] and float(cells[2]) == mean
-    data = json.loads(shown(found, "json"))
+    data = json.loads(render(found, "json"))
     assert data["rows"][2]["mean"] == mean and data["baseline"] == "base"
     assert data["rows"][0].get("p") is None
 

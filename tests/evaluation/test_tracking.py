@@ -74,7 +74,7 @@ def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
     assert not tracker.flush()
     assert not tracker.close(timeout_s=10)
     said = capsys.readouterr().err
-    assert "the run goes on" in said and f"raydist tracking replay {folder}" in said
+    assert "the run continues" in said and f"raydist tracking replay {folder}" in said
     with pytest.raises(JobError, match="MLflow"):
         replay(folder)
     shutil.rmtree(path)
