@@ -41,3 +41,8 @@ def test_a_tables_long_title_stays_on_one_line(capsys: pytest.CaptureFixture[str
     title = f"trained {'/a/long/way' * 12}/[model]"
     log.table(title, ["what", "value"], [("steps", 5)])
     assert capsys.readouterr().err.splitlines()[0] == title
+
+
+def test_numbers_have_their_noun() -> None:
+    assert log.count(1, "split") == "1 split"
+    assert log.count(0, "query") == "0 queries" and log.count(1200, "id") == "1,200 ids"

@@ -46,7 +46,7 @@ def run(config: DoctorConfig, flags: Flags) -> int:
         state, subject, text = finding
         print(f"{state:<5} {subject:<22} {text}", flush=True)
     bad = sum(state == "bad" for state, _, _ in findings)
-    print(f"{bad} problem{'s' * (bad != 1)}" if bad else "nothing that was asked for is broken")
+    print(log.count(bad, "problem") if bad else "nothing that was asked for is broken")
     return 1 if bad else 0
 
 
@@ -177,8 +177,7 @@ def cluster(address: str) -> Generator[Finding, None, tuple[int, int, int]]:
         yield "bad", "Ray cluster", f"{address}: {brief(error)}{remedy}"
         return os.cpu_count() or 1, 0, 0
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    count = f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
-    yield "ok", "Ray cluster", f"{address}: {count}, Ray {ray.__version__}"
+    yield "ok", "Ray cluster", f"{address}: {log.count(len(nodes), 'node')}, Ray {ray.__version__}"
     resources = defaultdict(float, ray.cluster_resources())
     amounts = f"{resources['CPU']:g} CPU, {resources['GPU']:g} GPU, "
     amounts += f"{log.size(resources['memory'])} memory, "
@@ -217,7 +216,7 @@ def check_storage(storage: str, nodes: int) -> Finding:
         _remove(storage, mark)
     if broken:
         return "bad", "storage", f"{name}: {'; '.join(broken)}"
-    also = f" and from {nodes} node{'s' * (nodes != 1)}, which see the same" if nodes else ""
+    also = f" and from {log.count(nodes, 'node')}, which see the same" if nodes else ""
     return "ok", "storage", f"{name}: writable from here{also}"
 
 

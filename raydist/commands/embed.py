@@ -51,8 +51,8 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         config.out,
         config,
         inputs=inputs,
-        plan=f"embed {len(splits)} splits of {', '.join(corpus.paths)} with {config.model.path} "
-        f"into {config.out} ({about['dimension']} dimensions)",
+        plan=f"embed {log.count(len(splits), 'split')} of {', '.join(corpus.paths)} with "
+        f"{config.model.path} into {config.out} ({about['dimension']} dimensions)",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:

@@ -45,7 +45,7 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     if config.out is not None:
         ARTEFACT.check(config.out)
     if flags.dry_run:
-        log.say(f"would measure {len(runs)} runs on {len(qrels):,} judged queries")
+        log.say(f"would measure {log.count(len(runs), 'run')} on {len(qrels):,} judged queries")
         return
     measures = parse(config.measures)
     evaluations = {

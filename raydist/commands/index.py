@@ -50,7 +50,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
         corpus.paths, format=corpus.format, split_bytes=config.split_bytes
     )
     read = partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
-    source = f"{len(splits)} splits of {', '.join(corpus.paths)}"
+    source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:
         if flags.dry_run:
             log.say(f"would append {source} to {config.out}")
@@ -90,10 +90,11 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
         raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
     ids = IdList.read(path).ids
     if flags.dry_run:
-        log.say(f"would take {len(ids):,} documents out of {config.out}")
+        log.say(f"would take {log.count(len(ids), 'document')} out of {config.out}")
         return
     facts = delete_from_index(Path(config.out), ids)
-    log.say(f"{config.out}: {len(ids):,} ids taken out, {facts['documents']:,} documents are left")
+    left = log.count(facts["documents"], "document")
+    log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
 
 
 def _options(config: IndexConfig) -> Any:

@@ -59,7 +59,7 @@ def run(config: SearchConfig, flags: Flags) -> None:
     queries = _read_queries(config)
     search = FusedSearch(config) if flags.dry_run or not config.workers else None
     if flags.dry_run:
-        log.say(f"would search {len(queries):,} queries in {', '.join(config.index)}")
+        log.say(f"would search {log.count(len(queries), 'query')} in {', '.join(config.index)}")
         return
     tables = _search_on_ray(config, queries, out) if search is None else search.tables(queries)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
@@ -91,7 +91,7 @@ def _write(results: Run, out: Path | None) -> None:
 
     with disk_errors(out):
         write_run(results, out)
-    log.say(f"{out}: {len(results):,} results of {len(results.query_ids):,} queries")
+    log.say(f"{out}: {len(results):,} results of {log.count(len(results.query_ids), 'query')}")
 
 
 class FusedSearch:

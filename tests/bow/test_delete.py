@@ -105,7 +105,7 @@ def test_a_document_is_replaced_by_deleting_and_appending_it(tmp_path, monkeypat
         ["corpus=new.jsonl", "--append"],
     ):
         assert main(["index", "out=IDX", *words]) == 0
-    assert "2 documents are left" in capsys.readouterr().err
+    assert "2 documents left" in capsys.readouterr().err
     assert main(["index", "out=FRESH", "corpus=both.jsonl"]) == 0
     assert answers(Path("IDX")) == answers(Path("FRESH"))
     capsys.readouterr()

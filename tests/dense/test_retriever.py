@@ -141,7 +141,7 @@ def test_bad_lines_are_skipped_counted_and_written(small_corpus, folder, tmp_pat
 def test_a_dry_run_writes_nothing(small_corpus, folder, tmp_path, capsys):
     words = [f"corpus={small_corpus}", f"model={folder.parent / 'model'}", f"out={tmp_path / 'v'}"]
     command.run(load(command.Config, [], words), Flags(dry_run=True))
-    assert "would embed 1 splits" in capsys.readouterr().err
+    assert "would embed 1 split of" in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
 
 
