@@ -98,7 +98,7 @@ def test_what_stopped_at_a_bad_line_goes_on_as_its_message_says(tmp_path, capsys
 
 def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert main(["index", f"corpus={small}", f"out={tmp_path / 'idx'}", "--dry-run"]) == 0
-    assert "would index 1 splits" in capsys.readouterr().err
+    assert "would index 1 split of" in capsys.readouterr().err
     assert not (tmp_path / "idx").exists()
 
 
