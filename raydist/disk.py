@@ -39,7 +39,7 @@ def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Pa
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield partial
-        _sync(partial)
+        sync(partial)
         if partial.is_dir():
             _move_folder(partial, target, replace)
         elif replace or not target.exists():
@@ -62,14 +62,14 @@ def _move_folder(partial: Path, target: Path, replace: bool) -> None:
     remove(old)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or a folder with all that is in it, is on the disk."""
     if not path.is_dir():
         with open(path, "rb") as file:
             os.fsync(file.fileno())
         return
     for each in path.iterdir():
-        _sync(each)
+        sync(each)
     _sync_folder(path)
 
 

@@ -9,6 +9,8 @@ process instead, which protects the processes of one machine only.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import shlex
@@ -24,10 +26,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from raydist import log
+from raydist.disk import remove
 from raydist.errors import JobError
 
 WAIT = 60.0
 """Seconds that a second writer waits, where nobody says otherwise."""
+
+OWN_FILES = (".lock", ".lock.json")
+"""What lies inside an output folder instead, where nothing may be created beside it."""
 
 _COMMAND = 200  # characters
 
@@ -104,7 +110,7 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
     if lock_file is None:
         yield
         return
-    record = lock_file.with_name(f"{lock_file.name}.json")
+    record = lock_file.with_name(f"{lock_file.name}.json")  # as OWN_FILES says
     lock = _acquire(output, lock_file, record, wait)
     own.add(output)
     try:
@@ -121,6 +127,44 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def reader(folder: Path) -> Iterator[None]:
+    """Keeps a folder that no manifest may name any more from being removed while the block runs.
+
+    For what is opened later, or by other processes of this machine; what is open needs no lock.
+
+    Raises:
+        FileNotFoundError: it is gone, or about to be.
+    """
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if not folder.is_dir() or not os.path.samestat(os.fstat(number), folder.stat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        yield
+    except BlockingIOError:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
+    finally:
+        os.close(number)
+
+
+def remove_unread(folder: Path) -> None:
+    """Removes a folder unless a `reader` keeps it; whoever removes next tries again."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove(folder)
+    except BlockingIOError:
+        pass
+    except OSError:  # a file system that cannot lock has no readers that could be seen
+        remove(folder)
+    finally:
+        os.close(number)
+
+
 def _lock_file(output: Path) -> Path | None:
     """Returns where the lock lies, None where nothing can be written anyway."""
     with contextlib.suppress(OSError):
@@ -128,7 +172,7 @@ def _lock_file(output: Path) -> Path | None:
     if os.access(output.parent, os.W_OK | os.X_OK):
         return output.parent / f".{output.name}.lock"
     if output.is_dir() and os.access(output, os.W_OK | os.X_OK):  # a mounted disk, for one
-        return output / ".lock"
+        return output / OWN_FILES[0]
     return None
 
 

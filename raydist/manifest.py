@@ -24,18 +24,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import raydist
 from raydist import log
-from raydist.disk import atomic, disk_errors, remove, write_json
+from raydist.disk import atomic, disk_errors, remove, sync, write_json
 from raydist.errors import ArtifactError, ConfigError, RaydistError
 from raydist.fingerprints import value_fingerprint
+from raydist.locks import OWN_FILES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _JOB = ".job.json"
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyarrow", "numba", "numpy")
+
+Opened = TypeVar("Opened")
 
 
 def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> dict[str, Any]:
@@ -73,6 +76,32 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
     if kinds and data["kind"] not in kinds:
         raise ArtifactError(f"{folder} is a {data['kind']}, expected {' or '.join(kinds)}")
     return data
+
+
+def open_generation(
+    folder: str | os.PathLike[str],
+    kinds: Sequence[str],
+    opened: Callable[[Mapping[str, Any]], Opened],
+) -> Opened:
+    """Returns what `opened` makes of a manifest, of the newest one where a writer replaces it.
+
+    Args:
+        folder: what a verb wrote as `out=`.
+        kinds: as for `read_manifest`.
+        opened: opens everything that the manifest names.
+
+    Raises:
+        ArtifactError: as for `read_manifest`, or whatever is wrong with the files.
+    """
+    manifest = read_manifest(folder, kinds)
+    while True:
+        try:
+            return opened(manifest)
+        except ArtifactError:
+            newer = read_manifest(folder, kinds)
+            if newer == manifest:
+                raise
+            manifest = newer
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -161,7 +190,7 @@ class Artefact:
                 inputs=inputs(),
                 resolved=config.resolved() if self.saves_config else None,
             )
-            return replace(output, path=path if self.is_file else folder, scratch=self.scratch)
+            return replace(output, path=path, scratch=self.scratch)
 
         if self.replaces:
             with disk_errors(path), atomic(path) as partial:
@@ -207,7 +236,7 @@ class Output:
     """What one command writes.
 
     Attributes:
-        path: the file to write; the folder, if the output is one.
+        path: the file or folder that the user named.
         folder: the folder of the manifest.
         state: `planned` in a dry run; `new`; `resumed`, where an interrupted run of the same
             command is continued; `complete`, where the same command has built it.
@@ -271,7 +300,7 @@ class Output:
         elif path.is_dir():
             for partial in path.glob(f".{_JOB}.*.part"):  # of a command that was killed right here
                 remove(partial)
-            if any(path.iterdir()):
+            if any(each.name not in OWN_FILES for each in path.iterdir()):
                 raise ArtifactError(
                     f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
                 )
@@ -286,6 +315,9 @@ class Output:
     def finish(self, **facts: Any) -> None:
         """Writes the manifest: from now on the output is complete."""
         with disk_errors(self.folder):
+            for each in self.folder.iterdir():  # what the manifest names is on the disk before it
+                if not each.name.startswith("."):
+                    sync(each)
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             if self.path != self.folder:
                 facts["out"] = self.path.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -17,7 +17,7 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import mean_length
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
-from raydist.manifest import read_manifest
+from raydist.manifest import open_generation
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
@@ -38,6 +38,7 @@ class BowIndex:
         folder: where it lies, None if made of loose segments.
         documents: how many documents have tokens, the N of the formulas.
         tokens: tokens of all documents.
+        store: the documents' texts, None where the index was built without.
         unit: the weight that an impact of 1 stands for, in an index of weighted terms; else 0.
     """
 
@@ -47,7 +48,7 @@ class BowIndex:
         analyzer: Analyzer | None,
         *,
         folder: Path | None = None,
-        store: str | None = None,
+        store: DocumentStore | None = None,
         unit: float = 0.0,
     ) -> None:
         """Joins opened segments."""
@@ -58,11 +59,14 @@ class BowIndex:
         self.documents = sum(segment.nonempty for segment in self.segments)
         self.tokens = sum(segment.tokens for segment in self.segments)
         self.unit = unit
-        self._store = store
+        self.store = store
 
     @classmethod
     def open(cls, folder: Path | str, *, in_memory: bool = False, verify: bool = False) -> BowIndex:
-        """Opens what `raydist index` wrote.
+        """Opens what `raydist index` wrote: the newest generation, and it alone.
+
+        All files are mapped here, so whatever is added, deleted or merged later, this index answers
+        as it is now until it is closed; who wants the new generation opens another.
 
         Every file's size is compared here, and what is read of it with its checksum before it is
         first used, so a damaged index gives an error or the right answer, never a wrong one. A file
@@ -76,17 +80,19 @@ class BowIndex:
         Raises:
             ArtifactError: the folder is incomplete, corrupted, newer, or something else.
         """
-        manifest = read_manifest(folder, [KIND])
         place = Path(folder)
-        segments = [Segment.open(place / s, in_memory=in_memory) for s in manifest["segments"]]
-        described = manifest.get("analyzer")
-        index = cls(
-            segments,
-            None if described is None else Analyzer.from_dict(described),
-            folder=place,
-            store=manifest.get("store"),
-            unit=manifest.get("unit", 0.0),
-        )
+
+        def opened(manifest: Mapping[str, Any]) -> BowIndex:
+            described, store = manifest.get("analyzer"), manifest.get("store")
+            return cls(
+                [Segment.open(place / s, in_memory=in_memory) for s in manifest["segments"]],
+                None if described is None else Analyzer.from_dict(described),
+                folder=place,
+                store=DocumentStore.open(place / store) if store else None,
+                unit=manifest.get("unit", 0.0),
+            )
+
+        index = open_generation(place, [KIND], opened)
         if verify:
             index.verify()
         return index
@@ -109,13 +115,6 @@ class BowIndex:
     def average_length(self) -> float:
         """Mean tokens of the documents that have any, as Lucene rounds it."""
         return mean_length(self.tokens, self.documents)
-
-    @cached_property
-    def store(self) -> DocumentStore | None:
-        """The documents' texts, None where the index was built without."""
-        if self.folder is None or self._store is None:
-            return None
-        return DocumentStore.open(self.folder / self._store)
 
     @cached_property
     def doc_ids(self) -> pa.StringArray:

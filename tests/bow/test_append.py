@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from raydist.bow.build.append import append_to_index
-from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.create import build_index
+from raydist.bow.build.generation import clean
 from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.errors import ArtifactError, ConfigError, DataError
@@ -91,7 +92,6 @@ def test_an_interrupted_append_leaves_the_old_index_and_goes_on(tmp_path, monkey
     opened = BowIndex.open(tmp_path)
     assert len(opened) == 5 and opened.store.get(["d4"])[0].text == ROWS[4][2]
     append(ROWS[5:9], tmp_path)
-    assert found([tmp_path / "segments/00000", tmp_path / "segments/00001"]) == expected(
-        ROWS[:9], Analyzer()
-    )
+    segments = [tmp_path / each for each in read_manifest(tmp_path)["segments"]]
+    assert found(segments) == expected(ROWS[:9], Analyzer())
     assert np.array_equal(BowIndex.open(tmp_path).bases, [0, 5])

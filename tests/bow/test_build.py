@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.bow.build import merge, splits
-from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.create import build_index
+from raydist.bow.build.generation import clean
 from raydist.bow.build.invert import Inverter
 from raydist.bow.build.runs import Run, write_run
 from raydist.bow.build.sorting import byte_order

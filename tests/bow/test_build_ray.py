@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from raydist.bow.build import merge
-from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.create import build_index
+from raydist.bow.build.generation import clean
 from raydist.bow.build.splits import Options
 from tests.bow.documents import contents, read, splits_of
 

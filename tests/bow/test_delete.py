@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.bow.build import delete
-from raydist.bow.build.create import build_index, clean
+from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
+from raydist.bow.build.generation import clean
 from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever

@@ -7,22 +7,24 @@ of an index that was built anew. Until the manifest is replaced, the index is th
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from raydist.bow.build.create import build_index, check_duplicates, clean
-from raydist.bow.format.segment import Segment
+from raydist import locks
+from raydist.bow.build.create import build_index, check_duplicates
+from raydist.bow.build.generation import next_name, publish, side_folder
 from raydist.bow.build.splits import Options, Read
+from raydist.bow.format.segment import Segment
+from raydist.bow.index import KIND
 from raydist.data.store import idhash
 from raydist.data.store.build import concatenate
-from raydist.disk import disk_errors, write_json
+from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError, DataError
 from raydist.fingerprints import value_fingerprint
-from raydist.manifest import MANIFEST, differences, read_manifest
+from raydist.manifest import differences, read_manifest
 from raydist.shard_files import Split
 
 _SUMS = ("documents", "empty", "rejected", "duplicates", "terms", "postings", "tokens", "bytes")
@@ -60,51 +62,39 @@ def append_to_index(
         ConfigError: the index was built with other options.
         DataError: as for `build_index`.
     """
-    manifest = read_manifest(folder, ["bow-index"])
-    _same_options(manifest, options, folder)
     key = value_fingerprint([dict(inputs), max_docs])
-    if key in manifest.get("appended", {}):
-        return None
-    side = folder / f".append-{key}"
-    number = 1 + max(int(Path(name).parts[1]) for name in manifest["segments"])
-    with disk_errors(folder):
-        side.mkdir(exist_ok=True)
-    facts = build_index(
-        splits,
-        read,
-        side,
-        options,
-        max_docs=max_docs,
-        duplicates=duplicates,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        name=f"{number:05d}",
-    )
-    with disk_errors(folder):
-        new_store = f"store-{number:05d}"
-        found = _join(folder, manifest, side, facts, new_store)
-        try:
-            check_duplicates(found, duplicates)
-        except DataError:
-            shutil.rmtree(folder / new_store, ignore_errors=True)
-            raise
-        target = folder / "segments" / f"{number:05d}"
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(side / "segments" / f"{number:05d}", target)
-        for name in _SUMS:
-            manifest[name] += facts[name]
-        manifest["duplicates"] = found["duplicates"]
-        manifest["text_bytes"] += facts["text_bytes"]
-        manifest["segments"] += facts["segments"]
-        old_store = manifest["store"]
-        if old_store:
-            manifest |= {"store": new_store, "store_bytes": found["store_bytes"]}
-        appended = {"inputs": dict(inputs), "segments": facts["segments"]}
-        manifest["appended"] = {**manifest.get("appended", {}), key: appended}
-        write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
-        if old_store:
-            shutil.rmtree(folder / old_store, ignore_errors=True)
-        clean(folder)
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        _same_options(manifest, options, folder)
+        if key in manifest.get("appended", {}):
+            return None
+        side, name = side_folder(folder, key), next_name(manifest, key)
+        with disk_errors(folder):
+            side.mkdir(exist_ok=True)
+        facts = build_index(
+            splits,
+            read,
+            side,
+            options,
+            max_docs=max_docs,
+            duplicates=duplicates,
+            workers=workers,
+            cpus_per_worker=cpus_per_worker,
+            name=name,
+        )
+        with disk_errors(folder):
+            joined = _join(folder, manifest, side, facts, f"store-{name}", duplicates)
+            target = folder / "segments" / name
+            remove(target)
+            os.rename(side / "segments" / name, target)
+            for each in _SUMS:
+                manifest[each] += facts[each]
+            manifest |= joined
+            manifest["text_bytes"] += facts["text_bytes"]
+            manifest["segments"] += facts["segments"]
+            appended = {"inputs": dict(inputs), "segments": facts["segments"]}
+            manifest["appended"] = {**manifest.get("appended", {}), key: appended}
+            publish(folder, manifest)
     of_this = ("seconds", "cpu_seconds", "text_bytes")
     return {**manifest, **{name: facts[name] for name in of_this}}
 
@@ -132,15 +122,31 @@ def _same_options(manifest: Mapping[str, Any], options: Options, folder: Path) -
 
 
 def _join(
-    folder: Path, manifest: Mapping[str, Any], side: Path, facts: Mapping[str, Any], name: str
+    folder: Path,
+    manifest: Mapping[str, Any],
+    side: Path,
+    facts: Mapping[str, Any],
+    name: str,
+    duplicates: str,
 ) -> dict[str, Any]:
-    """Joins the stores, or only the ids; returns what was found about all documents."""
+    """Joins the stores, or only the ids; returns what the manifest says of all documents."""
     if manifest["store"]:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove(folder / name)
         joined = concatenate([folder / manifest["store"], side / "store"], folder / name)
-        return {**joined, "store_bytes": joined["bytes"]}
+        try:
+            check_duplicates(joined, duplicates)
+        except DataError:
+            remove(folder / name)
+            raise
+        return {
+            "store": name,
+            "store_bytes": joined["bytes"],
+            "duplicates": joined["duplicates"],
+        }
     places = [folder / each for each in manifest["segments"]]
     places += [side / each for each in facts["segments"]]
     columns = [Segment.open(place).doc_ids.cast(pa.large_string()) for place in places]
     found = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
-    return {"duplicates": found.count, "examples": [list(each) for each in found.examples]}
+    examples = [list(each) for each in found.examples]
+    check_duplicates({"duplicates": found.count, "examples": examples}, duplicates)
+    return {"duplicates": found.count}

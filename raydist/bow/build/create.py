@@ -22,6 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import merge_runs
 from raydist.bow.build.runs import Run
 from raydist.bow.format.segment import Segment
@@ -34,7 +35,6 @@ from raydist.log import warn
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 
-_WORK = ".work"
 
 
 def build_index(
@@ -73,7 +73,7 @@ def build_index(
     clock, began, cpu = time.time(), time.monotonic(), time.process_time()
     if max_docs:
         splits, read = limit_documents(splits, read, max_docs)
-    work = folder / _WORK
+    work = folder / WORK
     shards = work / "splits"
     stats = sharded_map(
         splits,
@@ -185,13 +185,6 @@ def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
     if duplicates == "error":
         raise DataError(f"{message} (duplicates=warn goes on)")
     warn(message)
-
-
-def clean(folder: Path) -> None:
-    """Removes what a complete index does not need any more."""
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
-    for left in folder.glob(".append-*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _keep_segments(parts: Sequence[Path], target: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Legend: N documents of a segment, T terms, P postings.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.build.create import clean
+from raydist import locks
+from raydist.bow.build.generation import next_name, publish
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.format.segment import Segment
 from raydist.bow.format.writing import SegmentWriter
 from raydist.data.store import idhash
 from raydist.data.store.reader import DocumentStore
 from raydist.data.store.writer import StoreWriter
-from raydist.disk import disk_errors, write_json
+from raydist.disk import disk_errors, remove
 from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
-from raydist.manifest import MANIFEST, read_manifest
+from raydist.manifest import read_manifest
 
 Array = npt.NDArray[Any]
 
@@ -47,44 +47,44 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
         ArtifactError: there is no complete index, or it is damaged.
         DataError: an id that the index does not have, or nothing would be left.
     """
-    manifest = read_manifest(folder, [KIND])
-    index = BowIndex.open(folder)
     ids = list(doc_ids)
-    index.positions(ids)  # all of them are there
-    gone = pc.is_in(index.doc_ids, value_set=pa.array(ids, pa.string()))
-    keep = ~np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
-    if not keep.any():
-        raise DataError(f"{folder}: no document would be left; delete the folder instead")
-    number = 1 + max(int(Path(name).parts[1]) for name in manifest["segments"])
-    target = folder / "segments" / f"{number:05d}"
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        index = BowIndex.open(folder)
+        index.positions(ids)  # the index has them all
+        gone = pc.is_in(index.doc_ids, value_set=pa.array(ids, pa.string()))
+        keep = ~np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
+        if not keep.any():
+            raise DataError(f"{folder}: no document would be left; delete the folder instead")
+        name = next_name(manifest, value_fingerprint(ids))
+        with disk_errors(folder):
+            remove(folder / "segments" / name)
+            names = _without_documents(index, manifest["segments"], keep, folder, name)
+            facts = _facts([Segment.open(folder / each) for each in names])
+            facts["duplicates"] = _duplicates(index, keep) if manifest["duplicates"] else 0
+            if manifest["store"]:
+                facts |= _without_texts(index, keep, folder / f"store-{name}")
+            manifest |= {**facts, "segments": names}
+            manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
+            manifest.pop("appended", None)  # what is gone may be added again
+            publish(folder, manifest)
+    return manifest
+
+
+def _without_documents(
+    index: BowIndex, segments: list[str], keep: Array, folder: Path, name: str
+) -> list[str]:
+    """Writes segments anew that hold some of the documents; returns the names of all."""
     names: list[str] = []
     ends = [*index.bases[1:], len(index)]
-    with disk_errors(folder):
-        shutil.rmtree(target, ignore_errors=True)
-        places = zip(manifest["segments"], index.segments, index.bases, ends)
-        for i, (name, segment, start, stop) in enumerate(places):
-            keep_N = keep[start:stop]
-            if keep_N.all():
-                names.append(name)
-            elif keep_N.any():
-                names.append(f"segments/{number:05d}/{i:05d}")
-                _without(segment, keep_N, folder / names[-1])
-        facts = _facts([Segment.open(folder / name) for name in names])
-        facts["duplicates"] = _duplicates(index, keep) if manifest["duplicates"] else 0
-        if manifest["store"]:
-            facts |= _without_texts(index, keep, folder / f"store-{number:05d}")
-        old = {*manifest["segments"]} - {*names}
-        old_store = manifest["store"]
-        manifest |= {**facts, "segments": names}
-        manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
-        manifest.pop("appended", None)  # what is gone may be added again
-        write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
-        for name in sorted(old):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        if old_store:
-            shutil.rmtree(folder / old_store, ignore_errors=True)
-        clean(folder)
-    return manifest
+    for i, (old, segment, start, stop) in enumerate(zip(segments, index.segments, index.bases, ends)):
+        keep_N = keep[start:stop]
+        if keep_N.all():
+            names.append(old)
+        elif keep_N.any():
+            names.append(f"segments/{name}/{i:05d}")
+            _without(segment, keep_N, folder / names[-1])
+    return names
 
 
 def _without(segment: Segment, keep_N: Array, target: Path) -> None:
@@ -141,7 +141,7 @@ def _duplicates(index: BowIndex, keep: Array) -> int:
 def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]:
     """Writes a store of the documents that are kept."""
     assert index.store is not None
-    shutil.rmtree(target, ignore_errors=True)
+    remove(target)
     writer = StoreWriter(target)
     row = size = 0
     for table in index.store.tables():

@@ -1,7 +1,11 @@
-"""Reading a document store: everything stays mapped, what is used is checked."""
+"""Reading a document store: everything is mapped when it is opened, what is used is checked.
+
+So an opened store answers as it was, even after its folder was removed.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +18,12 @@ import pyarrow as pa
 
 from raydist.data.files import PathLike
 from raydist.data.store import idhash
-from raydist.data.store.format import FORMAT, ROW, STORED, VERSION, Codec, checksum, id_array
+from raydist.data.store.format import FORMAT, ROW, STORED, VERSION, Codec, id_array
 from raydist.data.store.writer import StoreWriter
 from raydist.errors import ArtifactError
 from raydist.records import DOCUMENTS, Document
+
+_HEADER = 4096  # bytes; the header of an array is much smaller
 
 
 class DocumentStore:
@@ -39,17 +45,13 @@ class DocumentStore:
         self.folder = folder
         self.facts = {name: int(about[name]) for name in ("documents", "empty", "bytes", "blocks")}
         self.parts = [folder / "parts" / name for name in about["parts"]]
-        self._sizes = list(about["parts"].values())
         self._files = about["files"]
-        self._maps: dict[int, pa.Buffer] = {}
+        sizes = {name: int(each["bytes"]) for name, each in self._files.items()}
+        self._maps = {name: self._map(folder / name, size) for name, size in sizes.items()}
+        self._texts = [self._map(*each) for each in zip(self.parts, about["parts"].values())]
         self.blocks_B = self._array("blocks.npy", check=True)
         self.id_ends_N1 = self._array("id_ends.npy")
-        ids = folder / "ids.bin"
-        empty = not self._files["ids.bin"]["bytes"]
-        self._check_size(ids)
-        self.id_bytes: np.ndarray = (
-            np.empty(0, np.uint8) if empty else np.memmap(ids, np.uint8, mode="r")
-        )
+        self.id_bytes = np.frombuffer(self._maps["ids.bin"], np.uint8)
         if (
             self.blocks_B.shape != (self.facts["blocks"], 5)
             or len(self.id_ends_N1) != len(self) + 1
@@ -115,6 +117,7 @@ class DocumentStore:
     def close(self) -> None:
         """Lets go of the mapped files; the store cannot be used afterwards."""
         self._maps.clear()
+        self._texts.clear()
 
     @property
     def doc_ids(self) -> pa.Array:
@@ -197,38 +200,39 @@ class DocumentStore:
 
     def _block(self, block: int) -> pa.RecordBatch:
         _, part, offset, length, crc = self.blocks_B[block].tolist()
-        if part not in self._maps:
-            path = self.parts[part]
-            self._check_size(path, self._sizes[part])
-            with pa.memory_map(str(path)) as mapped:
-                self._maps[part] = mapped.read_buffer()
-        message = self._maps[part].slice(offset, length)
+        message = self._texts[part].slice(offset, length)
         if message.size != length or zlib.crc32(message) != crc:
             raise self._damaged(self.parts[part].name, f"batch {block} has a wrong checksum")
         return pa.ipc.read_record_batch(pa.ipc.read_message(message), STORED)
 
-    def _array(self, name: str, check: bool = False) -> np.ndarray:
-        self._check_size(self.folder / name)
-        if check:
-            self._check_sum(name)
-        try:
-            mapped = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise self._damaged(name, str(error)) from error
-        return np.asarray(mapped)
-
-    def _check_size(self, path: Path, size: int | None = None) -> None:
-        size = self._files[path.name]["bytes"] if size is None else size
+    def _map(self, path: Path, size: int) -> pa.Buffer:
+        """Returns a file's bytes; its descriptor is closed, so a store may have many parts."""
         try:
             found = path.stat().st_size
         except FileNotFoundError:
             raise self._damaged(path.name, "it is missing") from None
         if found != size:
             raise self._damaged(path.name, f"it has {found} bytes, not {size}")
+        if not size:
+            return pa.py_buffer(b"")
+        with pa.memory_map(str(path)) as mapped:
+            return mapped.read_buffer()
+
+    def _array(self, name: str, check: bool = False) -> np.ndarray:
+        if check:
+            self._check_sum(name)
+        data = self._maps[name]
+        head = io.BytesIO(data.slice(0, min(_HEADER, data.size)))
+        try:
+            np.lib.format.read_magic(head)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+            values = np.frombuffer(data, dtype, offset=head.tell())
+            return values.reshape(shape)
+        except ValueError as error:
+            raise self._damaged(name, str(error)) from error
 
     def _check_sum(self, name: str) -> None:
-        self._check_size(self.folder / name)
-        if checksum(self.folder / name) != self._files[name]["crc32"]:
+        if zlib.crc32(self._maps[name]) != self._files[name]["crc32"]:
             raise self._damaged(name, "its checksum is wrong")
 
     def _damaged(self, name: str, why: str) -> ArtifactError:
