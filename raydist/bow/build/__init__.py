@@ -1,0 +1,1 @@
+"""Building an index, appending to it, deleting from it."""
