@@ -47,7 +47,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
 
 
 def candidates(words: Sequence[str]) -> Iterator[str]:
-    """Yields what the last of `words` may become."""
+    """Yields the completions of the last of `words`."""
     last = words[-1] if words else ""
     if len(words) <= 1:
         yield from (verb for verb in VERBS if verb.startswith(last))
@@ -60,9 +60,12 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
     from raydist.config.schema import reference
 
     key, equals, value = last.partition("=")
-    for row in reference(module.Config):
-        if equals and row.key == key:
-            choices = row.type.split(" | ") if " | " in row.type else []
+    rows = reference(module.Config)
+    if equals:  # members of a union have a row each
+        types = [row.type for row in rows if row.key == key]
+        choices = dict.fromkeys(" | ".join(types).split(" | "))
+        if len(choices) > 1:
             yield from (f"{key}={choice}" for choice in choices if choice.startswith(value))
-        elif not equals and row.key.startswith(last) and row.type not in ("block",):
-            yield f"{row.key}="
+        return
+    keys = (f"{row.key}=" for row in rows if row.key.startswith(last) and row.type != "block")
+    yield from dict.fromkeys(keys)
