@@ -33,6 +33,7 @@ from raydist.models.backbone import resolve_folder
 from raydist.records import Query, Run
 from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
+from raydist.rerank.spec import CrossEncoderSpec
 
 HERE = Path(__file__).parents[1]
 DATA = SHARED / "msmarco-dl19-judged"
@@ -109,7 +110,9 @@ def _reranked(model: Path, run: Run, texts: dict[str, str], queries: list[Query]
     file = WORK / "dl19" / "reranked" / f"{name}.txt"
     if not file.is_file():
         file.parent.mkdir(exist_ok=True)
-        rerank(run, CrossEncoder(model, device="cpu"), texts, queries).write(file)
+        rerank(
+            run, CrossEncoder(CrossEncoderSpec(model=str(model), device="cpu")), texts, queries
+        ).write(file)
     return read_run(file)
 
 

@@ -230,10 +230,13 @@ def rerank(
 ) -> dict[str, float]:
     """Scores 100 documents of 20 to 300 words per query with a Qwen3 of the 0.6B's shape."""
     from raydist.rerank.qwen3 import Qwen3Reranker
+    from raydist.rerank.spec import Qwen3Spec
     from tests.rerank import small_qwen3
 
     place = small_qwen3.write(folder / "qwen3", rows=151_669, **size["qwen3"])
-    reranker = Qwen3Reranker(place, device=device, dtype=dtype if device == "cuda" else "float32")
+    reranker = Qwen3Reranker(
+        Qwen3Spec(model=str(place), device=device, dtype=dtype if device == "cuda" else "float32")
+    )
     draw = random.Random(0)
     requests = [
         (

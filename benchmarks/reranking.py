@@ -136,9 +136,12 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
             return score(model, pairs)
     else:
         from raydist.rerank.qwen3 import Qwen3Reranker
+        from raydist.rerank.spec import Qwen3Spec
 
         reranker = Qwen3Reranker(
-            folder, device="cpu", share_prefix=way == "fast", batch_tokens=batch
+            Qwen3Spec(
+                model=str(folder), device="cpu", share_prefix=way == "fast", batch_tokens=batch
+            )
         )
 
         def work(pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
@@ -165,12 +168,13 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
     import torch
 
     from raydist.rerank.cross_encoder import CrossEncoder
+    from raydist.rerank.spec import CrossEncoderSpec
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = minilm_with_head(Path(name))
         theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
-        mine = CrossEncoder(folder, device="cpu")
+        mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
     query, documents = mixed_documents(256)
     ways: dict[str, Callable[[], Any]] = {
         "sentence-transformers": lambda: theirs.predict(

@@ -12,12 +12,6 @@ from raydist.config.losses import (
     DistillationLoss,
     InfoNCE,
 )
-from raydist.config.reranker import (
-    BiEncoderReranking,
-    Bm25Reranking,
-    CrossEncoderReranking,
-    RerankerConfig,
-)
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
     from raydist.losses.listwise import Output
     from raydist.losses.objective import Objective, Part
     from raydist.losses.parts import Distill
-    from raydist.protocols import Reranker, Selective
+    from raydist.protocols import Selective
     from raydist.records import Run
     from raydist.serving.search import Searcher
 
@@ -109,50 +103,6 @@ def open_searcher(config: ServeConfig) -> Searcher:
 
 def _fuse(fusion: Fusion, runs: Sequence[Run], k: int) -> Run:
     return fuse_runs(runs, fusion, k)
-
-
-def build_reranker(config: RerankerConfig) -> Reranker:
-    """Returns the reranker that a configuration describes, its model loaded."""
-    if isinstance(config, Bm25Reranking):
-        return _bm25(config)
-    from raydist.rerank.rows import Options
-
-    options = Options(truncation=config.truncation)
-    common = config.model_dump(include={"device", "dtype", "batch_tokens", "threads"})
-    model = config.model
-    if isinstance(config, BiEncoderReranking):
-        from raydist.rerank.biencoder import BiEncoderReranker
-
-        return BiEncoderReranker(model, options=options, **common)
-    if isinstance(config, CrossEncoderReranking):
-        from raydist.rerank.cross_encoder import CrossEncoder
-
-        return CrossEncoder(
-            model,
-            max_length=config.max_length,
-            query_max_length=config.query_max_length,
-            options=options,
-            **common,
-        )
-    from raydist.rerank.qwen3 import Qwen3Reranker
-
-    own = {"max_length", "task", "prefix", "suffix", "share_prefix"}
-    return Qwen3Reranker(model, options=options, **common, **config.model_dump(include=own))
-
-
-def _bm25(config: Bm25Reranking) -> Reranker:
-    from raydist.rerank.bm25 import BM25Reranker
-
-    if config.index is None:
-        return BM25Reranker(k1=config.k1, b=config.b, epsilon=config.epsilon)
-    from raydist.bow.index import BowIndex
-
-    index = BowIndex.open(config.index)
-    if index.analyzer is None:
-        raise ConfigError(
-            f"reranker.index = {config.index}: has no analyzer: it holds weighted terms"
-        )
-    return BM25Reranker(tokens=index.analyzer.tokens, statistics=index, k1=config.k1, b=config.b)
 
 
 def build_objective(

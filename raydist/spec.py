@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,21 @@ class Kind:
     """Annotation of a union of specs: the `kind` of a block that does not say."""
 
     default: str
+
+
+_UNITS = {"": 1, "b": 1}
+for _i, _u in enumerate("kmgt", 1):
+    _UNITS |= {_u: 1024**_i, f"{_u}ib": 1024**_i, f"{_u}b": 1000**_i}
+
+
+def _parse_bytes(text: str) -> int:
+    digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    unit = text.strip()[len(digits) :].strip().lower()
+    try:
+        return int(float(digits) * _UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise ValueError("expected a size such as 512MiB, 2GB or a number of bytes") from None
+
+
+Bytes = Annotated[int, Ge(0), FromText(_parse_bytes)]
+"""A number of bytes; text with a unit is accepted (`512MiB`, `2 GB`)."""

@@ -89,10 +89,10 @@ def _write(
     out: Path,
 ) -> Counter[str]:
     """Writes the samples; returns how many there are, and what was left out."""
-    from raydist.build import build_reranker
     from raydist.data.samples.mining import mine, record
+    from raydist.rerank.load import load_reranker
 
-    teacher = None if config.teacher is None else build_reranker(config.teacher).score
+    teacher = None if config.teacher is None else load_reranker(config.teacher).score
     taught = config.teacher is not None or config.scores == "teacher"
     counts: Counter[str] = Counter()
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
-from raydist.build import build_reranker, text_store
+from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, Reranking
-from raydist.config.reranker import Bm25Reranking, RerankerConfig
 from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.manifest import Artefact
 from raydist.records import Query, Run
+from raydist.rerank.load import load_reranker
+from raydist.rerank.spec import Bm25Spec, RerankerSpec
 
 Config = RerankConfig
 SCRATCH = ("shards", "texts", "run.arrow", "queries.arrow")
@@ -36,7 +37,7 @@ def run(config: RerankConfig, flags: Flags) -> None:
 
 def score_run(
     config: Reranking,
-    reranker: RerankerConfig,
+    reranker: RerankerSpec,
     flags: Flags,
     artefact: Artefact,
     write: Callable[[Run, Path], None],
@@ -78,7 +79,7 @@ def score_run(
             queries,
             _texts(config, candidates, output.folder),
             output.folder,
-            partial(build_reranker, reranker),
+            partial(load_reranker, reranker),
             missing=config.missing,
             split_pairs=config.split_pairs,
             tag=tag,
@@ -142,7 +143,7 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
     return needed_texts(wanted, read_documents(**config.corpus.arguments()), folder / "texts")
 
 
-def _inputs(config: Reranking, reranker: RerankerConfig) -> dict[str, str]:
+def _inputs(config: Reranking, reranker: RerankerSpec) -> dict[str, str]:
     from raydist.fingerprints import file_fingerprint
 
     if config.corpus is not None:
@@ -158,12 +159,12 @@ def _inputs(config: Reranking, reranker: RerankerConfig) -> dict[str, str]:
     }
 
 
-def reranker_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
+def reranker_fingerprint(reranker: RerankerSpec) -> dict[str, str]:
     """Returns the fingerprint of the model, or of the index that BM25 counts in."""
     from raydist.fingerprints import file_fingerprint, model_fingerprint
     from raydist.models.backbone import resolve_folder
 
-    if isinstance(reranker, Bm25Reranking):
+    if isinstance(reranker, Bm25Spec):
         place = reranker.index
         return (
             {} if place is None else {"reranker.index": file_fingerprint(f"{place}/manifest.json")}
@@ -171,5 +172,5 @@ def reranker_fingerprint(reranker: RerankerConfig) -> dict[str, str]:
     return {"model": model_fingerprint(resolve_folder(reranker.model))}
 
 
-def _name(reranker: RerankerConfig) -> str:
-    return "bm25" if isinstance(reranker, Bm25Reranking) else reranker.model
+def _name(reranker: RerankerSpec) -> str:
+    return "bm25" if isinstance(reranker, Bm25Spec) else reranker.model

@@ -36,26 +36,6 @@ from pydantic_core import CoreSchema
 
 from raydist.spec import EXECUTION, FromText, Kind
 
-_UNITS = {"": 1, "b": 1}
-for _i, _u in enumerate("kmgt", 1):
-    _UNITS |= {_u: 1024**_i, f"{_u}ib": 1024**_i, f"{_u}b": 1000**_i}
-
-
-def parse_bytes(value: Any) -> Any:
-    """Reads sizes such as `512MiB`, `2 GB` or `1000`; other types are left to the validator."""
-    if not isinstance(value, str):
-        return value
-    digits = value.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = value.strip()[len(digits) :].strip().lower()
-    try:
-        return int(float(digits) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise ValueError("expected a size such as 512MiB, 2GB or a number of bytes") from None
-
-
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(ge=0)]
-"""A number of bytes; text with a unit is accepted (`1GiB`)."""
-
 
 def execution(default: Any, **bounds: Any) -> Any:
     """Returns a field that says how to run, not what to make: it never changes the result."""

@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from raydist.config.base import Block, Bytes, Verb, execution
+from raydist.config.base import Block, Verb, execution
 from raydist.config.model import EncoderSource
 from raydist.data.spec import CorpusSource
+from raydist.spec import Bytes
 
 
 class AnnConfig(Block):

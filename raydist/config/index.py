@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.analyze import AnalyzerConfig
-from raydist.config.base import Bytes, Verb, execution
+from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource
+from raydist.spec import Bytes
 
 
 class IndexConfig(Verb):

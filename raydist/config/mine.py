@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.config.reranker import RerankerConfig
 from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource
+from raydist.rerank.spec import RerankerSpec
 
 
 class MineConfig(Verb):
@@ -53,7 +53,7 @@ class MineConfig(Verb):
     """One per run or index."""
     sort: bool = False
     """Order each query's documents by score where a run's file does not."""
-    teacher: RerankerConfig | None = None
+    teacher: RerankerSpec | None = None
     """A reranker that scores the texts of the result; the run's scores are written without one."""
     scores: Literal["auto", "teacher", "none"] = "auto"
     """Write pos_scores and neg_scores; a run's are marked as such and training does not distil from

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.config.reranker import RerankerConfig
 from raydist.data.spec import CorpusSource, QueriesSource, RunSource
+from raydist.rerank.spec import RerankerSpec
 
 
 class Reranking(Verb):
@@ -47,7 +47,7 @@ class Reranking(Verb):
 class RerankConfig(Reranking):
     """Reorders a run."""
 
-    reranker: RerankerConfig
+    reranker: RerankerSpec
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
     tag: str = Field("raydist", min_length=1, pattern=r"^\S+$")
     """The new run's tag."""

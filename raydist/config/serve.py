@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, Bytes
+from raydist.config.base import Block
 from raydist.config.model import EncoderSource
-from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig
 from raydist.config.search import Bm25, Fusion, Rrf, Scoring
 from raydist.data.spec import Paths
-from raydist.serving.limits import MOST_ENTRIES
-
-
-class LimitsConfig(Block):
-    """What one request, and all together, may ask for."""
-
-    max_body_bytes: Bytes = 16 << 20
-    """Bytes of a request's body."""
-    max_documents: int = Field(2048, ge=1, le=MOST_ENTRIES)
-    """Documents of a request."""
-    max_query_chars: int = Field(32_768, ge=1)
-    """Characters of a query."""
-    max_text_chars: int = Field(1_000_000, ge=1)
-    """Characters of a document."""
-    max_tokens: int = Field(2_000_000, ge=1)
-    """Estimated tokens of a request."""
-    queue_tokens: int = Field(500_000, ge=1)
-    """Estimated tokens under way in one ingress; more is answered with 429."""
-    max_requests: int = Field(256, ge=1)
-    """Requests under way in one ingress; more is answered with 429."""
-    max_wait_s: float = Field(10.0, gt=0)
-    """Seconds that the work under way may take at the measured speed; more is answered with 429."""
-    deadline_s: float = Field(60.0, gt=0)
-    """Seconds after which a request is given up with 504."""
-
-
-class ReplicasConfig(Block):
-    """How many processes score, and what each needs."""
-
-    primary: ClassVar[str | None] = "min"
-
-    min: int = Field(1, ge=1)
-    """Replicas of each model."""
-    max: int = Field(0, ge=0)
-    """Most replicas under load; 0 does not scale."""
-    target_ongoing: float = Field(4.0, gt=0)
-    """Requests per replica that scaling aims at."""
-    upscale_delay_s: float = Field(30.0, ge=0)
-    """Seconds that more replicas must have been wanted before they are started."""
-    downscale_delay_s: float = Field(600.0, ge=0)
-    """Seconds that fewer replicas must have sufficed before some are stopped."""
-    look_back_s: float = Field(30.0, gt=0)
-    """Seconds over which the requests are averaged."""
-    cpus: float = Field(1.0, ge=0)
-    """CPUs of a replica; its threads."""
-    gpus: float = Field(0.0, ge=0)
-    """GPUs of a replica."""
-    max_ongoing: int = Field(64, ge=1)
-    """Requests that a replica works on at once."""
-    max_queued: int = Field(128, ge=1)
-    """Requests that wait for a replica; more is answered with 429."""
-    ingresses: int = Field(1, ge=1)
-    """Processes that answer HTTP."""
-
-    @model_validator(mode="after")
-    def _order(self) -> ReplicasConfig:
-        if self.max and self.max < self.min:
-            raise ValueError(f"replicas.max={self.max} is below replicas.min={self.min}")
-        return self
+from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
+from raydist.serving.spec import Limits, Replicas
 
 
 class ServeConfig(Block):
     """Serves reranking, scoring, embeddings and search over HTTP."""
 
-    reranker: ServedRerankerConfig | None = None
+    reranker: ServedRerankerSpec | None = None
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), a model's folder, or models:/NAME@champion."""
-    rerankers: dict[str, ServedRerankerConfig] = {}
+    rerankers: dict[str, ServedRerankerSpec] = {}
     """Further rerankers by the name that requests give as `model`."""
     embedder: EncoderSource | None = None
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
@@ -100,9 +41,9 @@ class ServeConfig(Block):
     """Let requests in without keys although the address is not loopback."""
     access_log: str | None = None
     """File for one JSON line per request, without texts; Ray's log folder if not given."""
-    limits: LimitsConfig = LimitsConfig()
+    limits: Limits = Limits()
     """What requests may ask for."""
-    replicas: ReplicasConfig = ReplicasConfig()
+    replicas: Replicas = Replicas()
     """How many processes score."""
     reload_s: float = Field(60.0, ge=0)
     """Seconds between looks for a newer model in the same folder or registry; 0 never looks."""
@@ -137,20 +78,20 @@ class ServeConfig(Block):
         """Returns the models' full names, such as the hub's, with the names they are served by."""
         placed: dict[str, str] = {}
         for name, each in self.scorers().items():
-            if not isinstance(each, Bm25Reranking):
+            if not isinstance(each, Bm25Spec):
                 placed[each.model] = name
         if self.embedder is not None:
             placed[self.embedder.path] = self.models()[-1]
         return placed
 
-    def scorers(self) -> dict[str, ServedRerankerConfig]:
+    def scorers(self) -> dict[str, ServedRerankerSpec]:
         """Returns the rerankers by name, the default first."""
         first = {} if self.reranker is None else {self.models()[0]: self.reranker}
         return {**first, **self.rerankers}
 
 
-def _name(reranker: ServedRerankerConfig) -> str:
-    return "bm25" if isinstance(reranker, Bm25Reranking) else _last(reranker.model)
+def _name(reranker: ServedRerankerSpec) -> str:
+    return "bm25" if isinstance(reranker, Bm25Spec) else _last(reranker.model)
 
 
 def _last(model: str) -> str:

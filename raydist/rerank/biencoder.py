@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, takewhile
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +17,7 @@ from raydist.protocols import Encoder
 from raydist.rerank.device import pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.spec import BiEncoderSpec
 
 Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
 """Vectors by role and token ids, the one used last at the end."""
@@ -146,34 +146,16 @@ class BiEncoderScorer:
 
 
 class BiEncoderReranker:
-    """Reranks with a bi-encoder; satisfies the `Reranker` protocol.
+    """Reranks with a bi-encoder; satisfies the `Reranker` protocol."""
 
-    Args:
-        path_or_name: folder, finished training run, or hub name.
-        device: "cpu", "cuda:0", ...; empty = what is there.
-        dtype: float32, bfloat16 or float16; empty = what suits the device.
-        batch_tokens: the engine's budget; 0 = what suits the device.
-        threads: how many threads tokenise.
-        options: truncation and caps of every request.
-    """
-
-    def __init__(
-        self,
-        path_or_name: str | Path,
-        *,
-        device: str = "",
-        dtype: str = "",
-        batch_tokens: int = 0,
-        threads: int = 2,
-        options: Options = Options(),  # noqa: B008  frozen
-    ) -> None:
-        where = prepare_device(device)
-        model = BiEncoder.load(path_or_name, dtype=pick_dtype(dtype, where), device=where)
-        self.options = options
-        self.scorer = BiEncoderScorer(model, batch_tokens=batch_tokens, name=str(path_or_name))
+    def __init__(self, spec: BiEncoderSpec) -> None:
+        device = prepare_device(spec.device)
+        model = BiEncoder.load(spec.model, dtype=pick_dtype(spec.dtype, device), device=device)
+        self.options = Options(spec.truncation)
+        self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
         # Rows that are remembered, and what they read of the query, cost nothing.
         budget = 4 * self.scorer.batch_tokens
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one similarity per document, larger is better; lists may be ragged or empty.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_encoder import can_pack, packed_logits, use_packed_attention
 from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.spec import CrossEncoderSpec
 
 
 class CrossEncoderScorer:
@@ -123,45 +123,26 @@ class CrossEncoder:
     """Reranks with a cross-encoder; satisfies the `Reranker` protocol.
 
     Args:
-        path_or_name: folder, finished training run, or hub name.
-        max_length: tokens of a pair, special tokens included; 0 = the model's own.
-        query_max_length: tokens kept of a query; 0 = the longer of query and document is cut.
-        device: "cpu", "cuda:0", ...; empty = what is there.
-        dtype: float32, bfloat16 or float16; empty = what suits the device.
-        batch_tokens: the engine's budget; 0 = what suits the device.
+        spec: the model, its lengths, and how it runs.
         packed: run without padding where architecture and device allow it.
-        threads: how many threads tokenise.
-        options: truncation and caps of every request.
     """
 
-    def __init__(
-        self,
-        path_or_name: str | Path,
-        *,
-        max_length: int = 0,
-        query_max_length: int = 0,
-        device: str = "",
-        dtype: str = "",
-        batch_tokens: int = 0,
-        packed: bool = True,
-        threads: int = 2,
-        options: Options = Options(),  # noqa: B008  frozen
-    ) -> None:
-        where = prepare_device(device)
+    def __init__(self, spec: CrossEncoderSpec, *, packed: bool = True) -> None:
+        device = prepare_device(spec.device)
         model = CrossEncoderModel.load(
-            path_or_name,
-            max_length=max_length or None,
-            query_max_length=query_max_length or None,
-            replace_contract=bool(max_length or query_max_length),
-            dtype=pick_dtype(dtype, where),
-            device=where,
+            spec.model,
+            max_length=spec.max_length or None,
+            query_max_length=spec.query_max_length or None,
+            replace_contract=bool(spec.max_length or spec.query_max_length),
+            dtype=pick_dtype(spec.dtype, device),
+            device=device,
         )
-        self.options = options
+        self.options = Options(spec.truncation)
         self.scorer = CrossEncoderScorer(
-            model, packed=packed and where.type == "cpu", name=str(path_or_name)
+            model, packed=packed and device.type == "cpu", name=spec.model
         )
-        budget = batch_tokens or batch_tokens_for(where, packed=self.scorer.packed)
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
+        budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one score per document, larger is better; lists may be ragged or empty."""

@@ -5,13 +5,26 @@ sigmoid(h . (W_yes - W_no)): the vocabulary's other 150,000 logits are never com
 values of a query's shared prefix are computed once and kept in a small cache (`prefix.py`).
 Released models: Qwen/Qwen3-Reranker-0.6B, -4B and -8B; or any local folder.
 
+The prompt, byte for byte as the models were trained::
+
+    prefix  <|im_start|>system ... <|im_start|>user
+    body    <Instruct>: {task}
+            <Query>: {query}
+            <Document>: {document}
+    suffix  <|im_end|> ... assistant, an empty thought
+
+Everything before the document is shared by a query's candidates. It is cut from the document at
+the blank after `<Document>:`, where the tokenizer cuts as well, so ids equal those of the whole.
+
+A text that spells a special token (`<|im_end|>`) is read letter by letter, so that no document can
+end the user's turn and answer for the model; the models' own example would read the token.
+
 Shapes: n rows, T tokens, D hidden dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,65 +45,126 @@ from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
 from raydist.rerank.prefix import PrefixCache
-from raydist.rerank.prompt import Prompt
-from raydist.rerank.released import PREFIX, RELEASED, SUFFIX, TASK
-from raydist.rerank.rows import Encoded, Options, Row
+from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.spec import Qwen3Spec
+
+_FEW = 8
+"""Tokens that instruction and query have at least, each."""
 
 
-def check_name(name: str | Path) -> str:
-    """Returns a released name or a local folder's path; raises ConfigError for another name."""
-    if str(name) in RELEASED or Path(name).is_dir():
-        return str(name)
-    raise ConfigError(
-        f"reranker.model={name}: neither a local folder nor one of {', '.join(RELEASED)}"
-    )
+class Prompt:
+    """Turns queries and documents into rows of token ids.
+
+    Args:
+        tokenizer: the model's, without padding and truncation, for this prompt alone.
+        spec: the prompt's parts and its length. Without `share_prefix` rows are whole prompts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spec: Qwen3Spec) -> None:
+        self.tokenizer = tokenizer
+        self.max_length = max_length = spec.max_length
+        self.task = spec.task
+        self.share = spec.share_prefix
+        tokenizer.encode_special_tokens = False
+        self.prefix_ids = self._ids(spec.prefix)
+        self.suffix_ids = self._ids(spec.suffix)
+        tokenizer.encode_special_tokens = True
+        self.room = max_length - len(self.prefix_ids) - len(self.suffix_ids)
+        self._bare = len(self._ids("<Instruct>: \n<Query>: \n<Document>:"))
+        least = 2 * (self._bare + 2 * _FEW)
+        if self.room < least:
+            raise ArtifactError(
+                f"reranker.max_length={max_length}: prefix and suffix take "
+                f"{max_length - self.room} tokens; leave at least {least} for instruction, query "
+                "and document"
+            )
+        if self._ids("<Document>:") + self._ids(" a b") != self._ids("<Document>: a b"):
+            raise ArtifactError(
+                "reranker.model: its tokenizer joins '<Document>:' with the document, so it is not "
+                "a Qwen3 reranker's"
+            )
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def _first(self, text: str, tokens: int) -> str:
+        """Returns as much of a text as its first tokens hold."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return text if len(encoding) <= tokens else text[: encoding.offsets[tokens - 1][1]]
+
+    def head(self, query: str, instruction: str | None = None) -> tuple[tuple[int, ...], int]:
+        """Returns the ids of everything before the document, and how many tokens were cut off it.
+
+        Instruction and query are cut where the body's head would take more than half of the room:
+        first the instruction, down to half of that, or to what the query leaves of it.
+        """
+        task = self.task if instruction is None else instruction
+        ids = whole = self._ids(f"<Instruct>: {task}\n<Query>: {query}\n<Document>:")
+        half = self.room // 2
+        if len(ids) > half:
+            free = half - self._bare
+            task = self._first(task, max(free // 2, free - len(self._ids(query))))
+            end = self._ids("\n<Document>:")
+            ids = self._ids(f"<Instruct>: {task}\n<Query>: {query}")[: half - len(end)] + end
+        return (*self.prefix_ids, *ids), len(whole) - len(ids)
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        """Returns the rows of a query's documents.
+
+        Raises:
+            TooLong: a text does not fit and `options.truncation` is "error".
+        """
+        head, cut = self.head(query, options.instruction)
+        if cut and options.truncation == "error":
+            room = len(head) - len(self.prefix_ids)
+            raise TooLong("query", room + cut, room)
+        room = self.max_length - len(head) - len(self.suffix_ids)
+        encodings = self.tokenizer.encode_batch_fast(
+            [f" {text}" for text in documents], add_special_tokens=False
+        )
+        rows: list[list[Row]] = []
+        truncated: list[bool] = []
+        tokens = 0
+        for index, encoding in enumerate(encodings):
+            pieces, lost = fit(encoding.ids, room, index, options)
+            tails = [[*piece, *self.suffix_ids] for piece in pieces]
+            tokens += sum(len(head) + len(tail) for tail in tails)
+            truncated.append(lost or cut > 0)
+            if self.share:
+                rows.append([Row(tail, prefix=head) for tail in tails])
+            else:
+                rows.append([Row([*head, *tail]) for tail in tails])
+        return Encoded(rows, truncated, tokens)
 
 
 class Qwen3Scorer:
     """A Qwen3 reranker behind the scorer engine.
 
     Args:
+        spec: the prompt, its length, and whether prefixes are shared.
         model: the causal language model.
         tokenizer: its fast tokenizer.
-        max_length: the most tokens of a prompt, prefix and suffix included.
-        task: the instruction where a request has none.
-        prefix: the prompt's beginning.
-        suffix: the prompt's end.
-        share_prefix: whether keys and values of what comes before the document are shared.
         prefixes: how many prefixes' keys and values are kept.
         packed: run without padding, on a CPU.
-        name: how answers name the model.
     """
 
     sigmoid = True
 
     def __init__(
         self,
+        spec: Qwen3Spec,
         model: PreTrainedModel,
         tokenizer: Any,
         *,
-        max_length: int = 8192,
-        task: str = TASK,
-        prefix: str = PREFIX,
-        suffix: str = SUFFIX,
-        share_prefix: bool = True,
         prefixes: int = 16,
         packed: bool = False,
-        name: str = "",
     ) -> None:
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.no_padding()
         backend.no_truncation()
-        yes, no = _single(backend, "yes"), _single(backend, "no")
-        self.name = name
-        self.prompt = Prompt(
-            backend,
-            max_length=max_length,
-            task=task,
-            prefix=prefix,
-            suffix=suffix,
-            share=share_prefix,
-        )
+        yes, no = _single_id(backend, "yes"), _single_id(backend, "no")
+        self.name = spec.model
+        self.prompt = Prompt(backend, spec)
         self.model: Any = model
         weight = model.get_output_embeddings().weight
         # The difference of two rows, in float32: what the softmax over (no, yes) needs.
@@ -131,77 +205,42 @@ class Qwen3Reranker:
     """Reranks with a Qwen3 reranker; satisfies the `Reranker` protocol.
 
     Args:
-        model: a released name or a local folder.
-        max_length: the most tokens of a prompt, prefix and suffix included.
-        task: what the model is told to look for.
-        prefix: the prompt's beginning.
-        suffix: the prompt's end.
-        share_prefix: compute what comes before the document once per query.
-        device: "cpu", "cuda:0", ...; empty = what is there.
-        dtype: float32, bfloat16 or float16; empty = what suits the device.
-        batch_tokens: the engine's budget; 0 = what suits the device.
+        spec: the model, its prompt, and how it runs.
         packed: run without padding where architecture and device allow it.
-        threads: how many threads tokenise.
-        options: truncation and caps of every request.
     """
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        max_length: int = 8192,
-        task: str = TASK,
-        prefix: str = PREFIX,
-        suffix: str = SUFFIX,
-        share_prefix: bool = True,
-        device: str = "",
-        dtype: str = "",
-        batch_tokens: int = 0,
-        packed: bool = True,
-        threads: int = 2,
-        options: Options = Options(),  # noqa: B008  frozen
-    ) -> None:
-        where = prepare_device(device)
-        folder = resolve_folder(check_name(model))
+    def __init__(self, spec: Qwen3Spec, *, packed: bool = True) -> None:
+        device = prepare_device(spec.device)
+        folder = resolve_folder(spec.model)
         config = load_config(folder)
         if not any(a.endswith("ForCausalLM") for a in config.architectures or []):
             raise ArtifactError(
-                f"reranker.model={model}: {config.architectures} is not a causal language model; "
-                "use reranker.kind=cross_encoder for a model with a scoring head"
+                f"reranker.model={spec.model}: {config.architectures} is not a causal language "
+                "model; use reranker.kind=cross_encoder for a model with a scoring head"
             )
         tokenizer = load_tokenizer(folder)
         most = max_positions(config, tokenizer)
-        if not 0 < max_length <= most:
-            raise ConfigError(f"reranker.max_length={max_length}: expected 1 to {most}")
+        if not 0 < spec.max_length <= most:
+            raise ConfigError(f"reranker.max_length={spec.max_length}: expected 1 to {most}")
         with quiet():
             network = AutoModelForCausalLM.from_pretrained(
                 str(folder),
-                dtype=DTYPES[pick_dtype(dtype, where)],
+                dtype=DTYPES[pick_dtype(spec.dtype, device)],
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
             )
-        self.options = options
-        self.scorer = Qwen3Scorer(
-            network.to(where).eval(),
-            tokenizer,
-            max_length=max_length,
-            task=task,
-            prefix=prefix,
-            suffix=suffix,
-            share_prefix=share_prefix,
-            packed=packed,
-            name=str(model),
-        )
-        budget = batch_tokens or batch_tokens_for(where, packed=self.scorer.packed)
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=threads)
+        self.options = Options(spec.truncation)
+        self.scorer = Qwen3Scorer(spec, network.to(device).eval(), tokenizer, packed=packed)
+        budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns P(yes) per document; lists may be ragged or empty."""
         return self.engine.score(batch, self.options)
 
 
-def _single(tokenizer: Tokenizer, word: str) -> int:
+def _single_id(tokenizer: Tokenizer, word: str) -> int:
     ids = tokenizer.encode(word, add_special_tokens=False).ids
     if len(ids) != 1:
         raise ArtifactError(

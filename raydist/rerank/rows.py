@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from raydist.errors import DataError
-
-Truncation = Literal["truncate", "chunk_max", "error"]
+from raydist.rerank.spec import Truncation
 
 
 class TooLong(DataError):

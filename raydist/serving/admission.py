@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from raydist.serving.errors import overloaded
+from raydist.serving.errors import ServiceError, overloaded
+from raydist.serving.spec import Limits
 
 _CHARACTERS_PER_TOKEN = 4
 
@@ -24,6 +25,53 @@ def estimate_tokens(query: str, documents: Sequence[str], overhead: int = 8) -> 
     """Returns roughly how many tokens scoring will cost: each document with the query."""
     each = len(query) // _CHARACTERS_PER_TOKEN + overhead
     return sum(len(text) // _CHARACTERS_PER_TOKEN + each for text in documents)
+
+
+def check_size(
+    limits: Limits,
+    query: str,
+    documents: Sequence[str],
+    field: str = "documents",
+    query_field: str = "query",
+) -> int:
+    """Returns the estimated tokens of a request; raises ServiceError 413 if it is too large."""
+    if len(documents) > limits.max_documents:
+        raise ServiceError(
+            413,
+            f"{field} has {len(documents)} entries, the most is {limits.max_documents}",
+            "too_many_documents",
+            param=field,
+        )
+    if len(query) > limits.max_query_chars:
+        raise ServiceError(
+            413,
+            f"{query_field} has {len(query)} characters, the most is {limits.max_query_chars}",
+            "query_too_long",
+            param=query_field,
+        )
+    for position, text in enumerate(documents):
+        if len(text) > limits.max_text_chars:
+            raise ServiceError(
+                413,
+                f"{field}[{position}] has {len(text)} characters, the most is "
+                f"{limits.max_text_chars}",
+                "text_too_long",
+                param=f"{field}[{position}]",
+            )
+    tokens = estimate_tokens(query, documents)
+    check_tokens(limits, tokens, field)
+    return tokens
+
+
+def check_tokens(limits: Limits, tokens: int, field: str = "documents") -> None:
+    """Raises ServiceError 413 for more estimated tokens than a request may have."""
+    if tokens > limits.max_tokens:
+        raise ServiceError(
+            413,
+            f"the request has about {tokens} tokens, the most is {limits.max_tokens}",
+            "too_many_tokens",
+            param=field,
+        )
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from raydist.config.reranker import Bm25Reranking
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, JobError
 from raydist.evaluation.tracking import resolve_uri
+from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,
@@ -39,7 +40,6 @@ from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.frame import open_log
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys, read_keys
-from raydist.serving.limits import Limits
 from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
@@ -121,7 +121,7 @@ class Ingress:
         self.service = Service(
             _Handles(handles, index),
             kinds,
-            limits=Limits(**config.limits.model_dump()),
+            limits=config.limits,
             keys=keys,
             metrics=RayMetrics(),
             aliases=config.aliases(),
@@ -185,12 +185,10 @@ def _absolute(config: ServeConfig) -> ServeConfig:
     def at(path: str) -> str:
         return str(Path(path).absolute()) if Path(path).exists() else path
 
-    def placed(chosen: Any) -> Any:
-        if isinstance(chosen, Bm25Reranking):
-            field, path = "index", chosen.index
-        else:
-            field, path = "model", chosen.model
-        return chosen if path is None else chosen.model_copy(update={field: at(path)})
+    def placed(spec: ServedRerankerSpec) -> ServedRerankerSpec:
+        if isinstance(spec, Bm25Spec):
+            return replace(spec, index=spec.index and at(spec.index))
+        return replace(spec, model=at(spec.model))
 
     changed: dict[str, Any] = {
         "rerankers": {name: placed(each) for name, each in config.rerankers.items()},

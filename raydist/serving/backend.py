@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from raydist.records import Document
-from raydist.rerank.rows import Truncation
+from raydist.rerank.spec import Truncation
 
 
 @dataclass(frozen=True, slots=True)

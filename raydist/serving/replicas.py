@@ -19,15 +19,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from raydist.build import build_reranker
 from raydist.config.model import EncoderSource
-from raydist.config.reranker import Bm25Reranking, ServedRerankerConfig, settled
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
 from raydist.protocols import Encoder, Reranker
 from raydist.rerank.batcher import DeadlinePassed, MicroBatcher, NotBegun, Times
 from raydist.rerank.engine import Engine
+from raydist.rerank.load import load_reranker
 from raydist.rerank.rows import Options, TooLong
+from raydist.rerank.spec import Bm25Spec, RegisteredSpec, ServedRerankerSpec
 from raydist.serving.admission import estimate_tokens
 from raydist.serving.backend import (
     Cost,
@@ -370,14 +370,15 @@ async def _returned(work: Awaitable[A]) -> A | ServiceError:
         return error
 
 
-def _reranker_version(reranker: ServedRerankerConfig, registry: str) -> ModelVersion:
-    if isinstance(reranker, Bm25Reranking):
+def _reranker_version(reranker: ServedRerankerSpec, registry: str) -> ModelVersion:
+    if isinstance(reranker, Bm25Spec):
         return ModelVersion("")
     return locate(reranker.model, registry)
 
 
-def _load_reranker(reranker: ServedRerankerConfig, version: ModelVersion) -> RerankerModel:
-    return RerankerModel(build_reranker(settled(reranker, version.model)))
+def _load_reranker(reranker: ServedRerankerSpec, version: ModelVersion) -> RerankerModel:
+    spec = reranker.at(version.model) if isinstance(reranker, RegisteredSpec) else reranker
+    return RerankerModel(load_reranker(spec))
 
 
 def _load_embedder(embedder: EncoderSource, version: ModelVersion) -> EmbedderModel:

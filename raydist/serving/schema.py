@@ -1,7 +1,7 @@
 """Requests of the HTTP service: Cohere's, Jina's, Voyage's and TEI's shapes at once.
 
 A null means absent, unknown fields are ignored (clients send fields of other services), numbers are
-bounded. Limits that depend on the server's settings are checked in `limits.py`.
+bounded. Limits that depend on the server's settings are checked in `admission.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from raydist.serving.limits import MOST_ENTRIES
+from raydist.rerank.spec import Truncation
+from raydist.serving.spec import MAX_ENTRIES
 
 _RERANK_EXAMPLE: dict[str, Any] = {
     "query": "what causes rain?",
@@ -47,7 +48,7 @@ def _clean(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_clean)]
 """Text of real characters."""
-_ENTRIES = Field(max_length=MOST_ENTRIES, fail_fast=True)
+_ENTRIES = Field(max_length=MAX_ENTRIES, fail_fast=True)
 """Of a list, which may have millions: the first that is wrong or too many ends its reading."""
 Texts = Annotated[list[Text], _ENTRIES]
 
@@ -76,9 +77,6 @@ class TextDocument(_Request):
     """Echoed in the results."""
     text: Text | None = None
     """What is scored, unless `rank_fields` names other fields."""
-
-
-Truncation = Literal["truncate", "chunk_max", "error"]
 
 
 class RerankRequest(_Request):

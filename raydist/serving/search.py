@@ -10,7 +10,7 @@ from raydist.protocols import Selective, TextStore
 from raydist.records import Document, Query, Run
 from raydist.serving.admission import estimate_tokens
 from raydist.serving.backend import Hit, SearchAnswer, SearchCall
-from raydist.serving.limits import Limits
+from raydist.serving.spec import Limits
 
 
 class Searcher:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from raydist.serving.admission import Admission, estimate_tokens
+from raydist.serving.admission import Admission, check_size, check_tokens, estimate_tokens
 from raydist.serving.answers import (
     DocumentText,
     Embedding,
@@ -45,9 +45,9 @@ from raydist.serving.backend import (
 )
 from raydist.serving.errors import ServiceError, deadline, not_ready
 from raydist.serving.keys import Keys
-from raydist.serving.limits import Limits
 from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.search import candidates, reranked
+from raydist.serving.spec import Limits
 
 T = TypeVar("T")
 _CONCURRENT_QUERIES = 16
@@ -153,7 +153,7 @@ class Service:
             instruction=request.instruction,
             raw_scores=request.raw_scores,
         )
-        self.limits.check("", request.documents)
+        check_size(self.limits, "", request.documents)
         groups = _by_query(request.queries, request.documents)
         answers = await self._score(model, groups, client, options)
         scores = [0.0] * len(request.documents)
@@ -173,7 +173,7 @@ class Service:
         """Answers /v1/embeddings."""
         model = self._model(request.model, "embedder")
         texts = [request.input] if isinstance(request.input, str) else request.input
-        tokens = self.limits.check("", texts, field="input")
+        tokens = check_size(self.limits, "", texts, field="input")
         call = EmbedCall(texts, request.input_type, request.dimensions or 0)
         with self._admitted(tokens, client, model):
             answer = await self._within(self.backend.embed(model, call))
@@ -193,7 +193,7 @@ class Service:
     async def search(self, request: SearchRequest, request_id: str, client: str) -> SearchResponse:
         """Answers /v1/search: one admission and one deadline for all its stages."""
         self._model(None, "index")
-        self.limits.check(request.query, request.ids or [], field="ids")
+        check_size(self.limits, request.query, request.ids or [], field="ids")
         rerankers = [name for name, kind in self.kinds.items() if kind == "reranker"]
         reranker = rerankers[0] if request.rerank and rerankers else None
         call = SearchCall(request.query, max(request.depth, request.k), request.ids)
@@ -260,8 +260,8 @@ class Service:
         self, model: str, groups: Sequence[_Group], client: str, options: ScoreOptions
     ) -> list[ScoreAnswer]:
         """Returns an answer for each group; all are admitted together."""
-        tokens = sum(self.limits.check(g.query, g.texts, query_field=g.field) for g in groups)
-        self.limits.check_tokens(tokens)
+        tokens = sum(check_size(self.limits, g.query, g.texts, query_field=g.field) for g in groups)
+        check_tokens(self.limits, tokens)
         slots = asyncio.Semaphore(_CONCURRENT_QUERIES)
         ends = time.monotonic() + self.limits.deadline_s
 

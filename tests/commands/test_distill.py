@@ -10,6 +10,7 @@ import yaml
 
 from raydist.cli import main
 from raydist.rerank.cross_encoder import CrossEncoder
+from raydist.rerank.spec import CrossEncoderSpec
 from tests.training.small import checkpoint, texts
 
 STAGES = [Path(__file__).parents[2] / "jobs/rank-distillm" / f"stage{i}.yaml" for i in (1, 2)]
@@ -92,7 +93,9 @@ def test_a_student_that_emits_probabilities_learns_and_is_saved_with_them(
     assert main(distill(model, "a", *words, "steps=8")) == 0
     losses = [entry["loss"] for entry in metrics("a")]
     assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
-    scores = CrossEncoder("a", device="cpu").score([("river stone", texts()[:5])])[0]
+    scores = CrossEncoder(CrossEncoderSpec(model="a", device="cpu")).score(
+        [("river stone", texts()[:5])]
+    )[0]
     assert all(0 < score < 1 for score in scores)
 
 

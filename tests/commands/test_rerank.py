@@ -10,11 +10,11 @@ import pytest
 from raydist.cli import main
 from raydist.config.load import load
 from raydist.config.rerank import RerankConfig
-from raydist.config.reranker import CrossEncoderReranking, reranker_from_scalar
 from raydist.data.readers import read_run
 from raydist.errors import ConfigError
 from raydist.records import Run
 from raydist.rerank.bm25 import BM25Reranker
+from raydist.rerank.spec import CrossEncoderSpec, reranker_from_text
 
 TEXTS = {"a": "heart disease", "b": "lung cancer", "c": "heart heart", "d": "skin"}
 QUERIES = {"q1": "heart", "q2": "lung cancer"}
@@ -167,17 +167,17 @@ def test_a_scalar_is_a_kind_a_released_name_or_a_folder(
         str(tmp_path / "run"): {"kind": "cross_encoder", "model": str(tmp_path / "run")},
     }
     for text, wanted in cases.items():
-        assert reranker_from_scalar(text) == wanted
+        assert reranker_from_text(text) == wanted
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "some_models").mkdir()
     (tmp_path / "some_models" / "__init__.py").touch()
     folder("some_models/plain", architectures=["BertModel"])
     packaged = {"kind": "biencoder", "model": "package:some_models/plain"}
-    assert reranker_from_scalar("package:some_models/plain") == packaged
+    assert reranker_from_text("package:some_models/plain") == packaged
     config = load(
         RerankConfig, (), [*LINE[1:4], f"reranker={head}", "reranker.max_length=64", "out=o"]
     )
-    assert isinstance(config.reranker, CrossEncoderReranking)
+    assert isinstance(config.reranker, CrossEncoderSpec)
     assert (config.reranker.model, config.reranker.max_length) == (head, 64)
 
 

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
-from raydist.config.base import Block, Bytes, execution
+from raydist.config.base import Block, execution
 from raydist.config.load import load
 from raydist.config.schema import reference
 from raydist.errors import ConfigError
+from raydist.spec import Bytes
 
 
 class Source(Block):

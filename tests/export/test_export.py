@@ -26,6 +26,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import Contract
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.cross_encoder import CrossEncoder as Reranker
+from raydist.rerank.spec import CrossEncoderSpec
 
 TEXTS = ["the model of a query", "", "an answer to a document " * 20]
 BIBTEX = "@misc{us, title={A model}}"
@@ -108,7 +109,7 @@ def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_told(
     model.save(tmp_path / "ce")
     export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
     theirs = CrossEncoder(str(tmp_path / "hf"), device="cpu")
-    mine = Reranker(tmp_path / "hf", device="cpu")
+    mine = Reranker(CrossEncoderSpec(model=str(tmp_path / "hf"), device="cpu"))
     found = {
         query: mine.score([(query, TEXTS)])[0] - theirs.predict([(query, text) for text in TEXTS])
         for query in ("a query", "the model of a long query to a document")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from raydist.rerank.released import PREFIX, SUFFIX, TASK
+from raydist.rerank.spec import PREFIX, SUFFIX, TASK
 
 
 def load(folder: Path) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from raydist.rerank.released import PREFIX, SUFFIX, TASK
+from raydist.rerank.spec import PREFIX, SUFFIX, TASK
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
 # How Qwen tokenizers cut text before merging; its own words for "letters", "one digit", ...

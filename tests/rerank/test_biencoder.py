@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from raydist.build import build_reranker
 from raydist.config.load import load
 from raydist.config.rerank import RerankConfig
-from raydist.config.reranker import BiEncoderReranking, RegisteredReranking, settled
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.rerank.biencoder import BiEncoderReranker, BiEncoderScorer, similarities
 from raydist.rerank.engine import Engine
+from raydist.rerank.load import load_reranker
 from raydist.rerank.rows import Options, TooLong
+from raydist.rerank.spec import BiEncoderSpec, RegisteredSpec
 from tests.training.small import checkpoint, texts
 
 
@@ -74,7 +74,7 @@ def test_scores_are_those_of_the_texts_encoded_whole(
     wanted = similarities(BiEncoder.load(folder, device="cpu"), BATCH)
     words = ["run=r", "corpus=c", "queries=q", "out=o", f"reranker={folder}"]
     config = load(RerankConfig, (), [*words, f"reranker.batch_tokens={tokens}"])
-    reranker = build_reranker(config.reranker)
+    reranker = load_reranker(config.reranker)
     assert isinstance(reranker, BiEncoderReranker)
     first = reranker.score([*BATCH, ("none", [])])
     for _ in range(2):  # the second time from the vectors that the engine remembers
@@ -137,6 +137,6 @@ def test_only_so_many_vectors_are_remembered(
 
 
 def test_a_registered_bi_encoder_keeps_its_options(tmp_path: Path) -> None:
-    registered = RegisteredReranking(model="models:/m@champion", device="cpu", threads=3)
-    found = settled(registered, str(checkpoint(tmp_path / "model")))
-    assert isinstance(found, BiEncoderReranking) and (found.device, found.threads) == ("cpu", 3)
+    registered = RegisteredSpec(model="models:/m@champion", device="cpu", threads=3)
+    folder = str(checkpoint(tmp_path / "model"))
+    assert registered.at(folder) == BiEncoderSpec(model=folder, device="cpu", threads=3)

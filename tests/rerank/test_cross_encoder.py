@@ -19,6 +19,7 @@ from transformers import (
 from raydist.errors import ConfigError
 from raydist.rerank.cross_encoder import CrossEncoder
 from raydist.rerank.rows import Options, TooLong
+from raydist.rerank.spec import CrossEncoderSpec
 from tests.rerank import small_qwen3
 
 WORDS = small_qwen3.WORDS
@@ -70,7 +71,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 500, 100_000])
 def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_tokens: int) -> None:
-    mine = CrossEncoder(folder, packed=packed, batch_tokens=batch_tokens, device="cpu")
+    mine = CrossEncoder(
+        CrossEncoderSpec(model=str(folder), batch_tokens=batch_tokens, device="cpu"), packed=packed
+    )
     assert mine.scorer.packed == packed
     theirs = sentence_transformers.CrossEncoder(
         str(folder), device="cpu", max_length=mine.scorer.model.contract.document_max_length
@@ -96,7 +99,7 @@ def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> Non
         str(folder), device="cpu", activation_fn=torch.nn.Identity()
     )
     theirs.save_pretrained(str(tmp_path / "identity"))
-    mine = CrossEncoder(tmp_path / "identity", device="cpu")
+    mine = CrossEncoder(CrossEncoderSpec(model=str(tmp_path / "identity"), device="cpu"))
     got = mine.score([("heart", ["lung", "heart disease"])])[0]
     np.testing.assert_allclose(
         got, theirs.predict([("heart", "lung"), ("heart", "heart disease")]), atol=1e-5
@@ -105,7 +108,9 @@ def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> Non
 
 def test_chunk_max_reads_the_whole_document(folder: Path) -> None:
     options = Options(truncation="chunk_max")
-    mine = CrossEncoder(folder, device="cpu", options=options)
+    mine = CrossEncoder(
+        CrossEncoderSpec(model=str(folder), device="cpu", truncation=options.truncation)
+    )
     text = texts(5, 1, 1)[0] + " lung" * 150 + " heart" * 150
     scored = mine.engine.submit("heart", [text], options).result()
     room = mine.scorer.room - 1
@@ -117,7 +122,7 @@ def test_chunk_max_reads_the_whole_document(folder: Path) -> None:
 
 
 def test_a_cut_query_is_reported_or_refused(folder: Path) -> None:
-    mine = CrossEncoder(folder, device="cpu", max_length=16)
+    mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", max_length=16))
     query = "heart disease " * 20
     assert mine.engine.submit(query, ["lung"]).result().truncated == [True]
     assert mine.engine.submit("heart", ["lung"]).result().truncated == [False]
@@ -127,6 +132,6 @@ def test_a_cut_query_is_reported_or_refused(folder: Path) -> None:
 
 
 def test_an_instruction_is_refused(folder: Path) -> None:
-    mine = CrossEncoder(folder, device="cpu")
+    mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
     with pytest.raises(ConfigError, match="takes no instruction"):
         mine.engine.submit("heart", ["lung"], Options(instruction="find organs")).result()

@@ -6,11 +6,14 @@ import torch
 
 from raydist.rerank.prefix import PrefixCache
 from raydist.rerank.qwen3 import Qwen3Reranker
+from raydist.rerank.spec import Qwen3Spec
 from tests.rerank import small_qwen3
 
 
 def test_prefixes_are_kept_by_their_number_and_their_tokens(tmp_path: Path) -> None:
-    reranker = Qwen3Reranker(small_qwen3.write(tmp_path), max_length=256, device="cpu")
+    reranker = Qwen3Reranker(
+        Qwen3Spec(model=str(small_qwen3.write(tmp_path)), max_length=256, device="cpu")
+    )
     cache = PrefixCache(reranker.scorer.model.base_model, size=3, tokens=100)
 
     def misses(*prefixes: tuple[int, ...]) -> int:

@@ -21,10 +21,10 @@ from raydist.serving.backend import (
 )
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
-from raydist.serving.limits import Limits
 from raydist.serving.replicas import EmbedderModel, RerankerModel
 from raydist.serving.search import Searcher
 from raydist.serving.service import Service
+from raydist.serving.spec import Limits
 
 BODY = {
     "query": "rain",

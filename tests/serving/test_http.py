@@ -15,6 +15,7 @@ import raydist
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
 from raydist.rerank.rows import Options
+from raydist.rerank.spec import Qwen3Spec
 from raydist.serving.backend import Cost
 from raydist.serving.http import make_app
 from tests.rerank import small_qwen3
@@ -130,7 +131,7 @@ def test_embeddings_as_floats_and_base64() -> None:
 @pytest.fixture(scope="module")
 def qwen3(tmp_path_factory: pytest.TempPathFactory) -> Qwen3Reranker:
     folder = small_qwen3.write(tmp_path_factory.mktemp("qwen3"))
-    return Qwen3Reranker(folder, max_length=256, device="cpu")
+    return Qwen3Reranker(Qwen3Spec(model=str(folder), max_length=256, device="cpu"))
 
 
 def test_an_engines_details_reach_the_answer(qwen3: Qwen3Reranker) -> None:
@@ -162,7 +163,9 @@ def test_an_engines_details_reach_the_answer(qwen3: Qwen3Reranker) -> None:
 def test_without_a_word_on_truncation_the_servers_own_setting_counts(tmp_path: Path) -> None:
     folder = small_qwen3.write(tmp_path)
     options = Options(truncation="error")
-    strict = Qwen3Reranker(folder, max_length=256, device="cpu", options=options)
+    strict = Qwen3Reranker(
+        Qwen3Spec(model=str(folder), max_length=256, device="cpu", truncation=options.truncation)
+    )
     serving = client({"qwen3": strict})
     texts = ["heart disease", "lung " * 400]
     for path, body in (

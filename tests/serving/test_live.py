@@ -28,6 +28,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.cross_encoder import CrossEncoder
+from raydist.rerank.spec import CrossEncoderSpec
 
 pytestmark = pytest.mark.ray
 ROOT = Path(raydist.__file__).parents[1]
@@ -143,7 +144,9 @@ def test_openais_client(url: str, tiny_bert: Path) -> None:
 def test_the_models_scores_are_the_librarys(url: str, model: Path) -> None:
     answer = httpx.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"}, timeout=30)
     assert answer.status_code == 200
-    scores = CrossEncoder(model, device="cpu").score([("rain", DOCUMENTS)])[0]
+    scores = CrossEncoder(CrossEncoderSpec(model=str(model), device="cpu")).score(
+        [("rain", DOCUMENTS)]
+    )[0]
     got = {r["index"]: r["relevance_score"] for r in answer.json()["results"]}
     assert [got[i] for i in range(3)] == pytest.approx(scores, abs=1e-6)
 

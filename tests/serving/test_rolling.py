@@ -19,6 +19,7 @@ from raydist.config.serve import ServeConfig
 from raydist.evaluation.registry import promote
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.cross_encoder import CrossEncoder
+from raydist.rerank.spec import CrossEncoderSpec
 from tests.serving.test_live import DOCUMENTS, free_port
 
 pytestmark = pytest.mark.ray
@@ -59,7 +60,9 @@ def deploy(port: int, *words: str) -> None:
 
 
 def scores(model: Path) -> list[float]:
-    return CrossEncoder(model, device="cpu").score([("rain", DOCUMENTS)])[0]
+    return CrossEncoder(CrossEncoderSpec(model=str(model), device="cpu")).score(
+        [("rain", DOCUMENTS)]
+    )[0]
 
 
 class Stream:

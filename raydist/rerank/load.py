@@ -1,0 +1,39 @@
+"""From a spec to a reranker."""
+
+from __future__ import annotations
+
+from raydist.errors import ConfigError
+from raydist.protocols import Reranker
+from raydist.rerank.spec import BiEncoderSpec, Bm25Spec, CrossEncoderSpec, RerankerSpec
+
+
+def load_reranker(spec: RerankerSpec) -> Reranker:
+    """Returns the reranker that a spec describes, its model loaded."""
+    if isinstance(spec, Bm25Spec):
+        return _bm25(spec)
+    if isinstance(spec, BiEncoderSpec):
+        from raydist.rerank.biencoder import BiEncoderReranker
+
+        return BiEncoderReranker(spec)
+    if isinstance(spec, CrossEncoderSpec):
+        from raydist.rerank.cross_encoder import CrossEncoder
+
+        return CrossEncoder(spec)
+    from raydist.rerank.qwen3 import Qwen3Reranker
+
+    return Qwen3Reranker(spec)
+
+
+def _bm25(spec: Bm25Spec) -> Reranker:
+    from raydist.rerank.bm25 import BM25Reranker
+
+    if spec.index is None:
+        return BM25Reranker(k1=spec.k1, b=spec.b, epsilon=spec.epsilon)
+    from raydist.bow.index import BowIndex
+
+    index = BowIndex.open(spec.index)
+    if index.analyzer is None:
+        raise ConfigError(
+            f"reranker.index = {spec.index}: has no analyzer: it holds weighted terms"
+        )
+    return BM25Reranker(tokens=index.analyzer.tokens, statistics=index, k1=spec.k1, b=spec.b)

@@ -1,0 +1,71 @@
+"""What can be set of the service beside its models: what requests may ask for, and replicas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Le
+
+from raydist.spec import Bytes
+
+MAX_ENTRIES = 20_000
+"""Entries of a list beyond which it is not even read, whatever the limits say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request, and all together, may ask for."""
+
+    max_body_bytes: Bytes = 16 << 20
+    """Bytes of a request's body."""
+    max_documents: Annotated[int, Ge(1), Le(MAX_ENTRIES)] = 2048
+    """Documents of a request."""
+    max_query_chars: Annotated[int, Ge(1)] = 32_768
+    """Characters of a query."""
+    max_text_chars: Annotated[int, Ge(1)] = 1_000_000
+    """Characters of a document."""
+    max_tokens: Annotated[int, Ge(1)] = 2_000_000
+    """Estimated tokens of a request."""
+    queue_tokens: Annotated[int, Ge(1)] = 500_000
+    """Estimated tokens under way in one ingress; more is answered with 429."""
+    max_requests: Annotated[int, Ge(1)] = 256
+    """Requests under way in one ingress; more is answered with 429."""
+    max_wait_s: Annotated[float, Gt(0)] = 10.0
+    """Seconds that the work under way may take at the measured speed; more is answered with 429."""
+    deadline_s: Annotated[float, Gt(0)] = 60.0
+    """Seconds after which a request is given up with 504."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicas:
+    """How many processes score, and what each needs."""
+
+    primary: ClassVar[str] = "min"
+
+    min: Annotated[int, Ge(1)] = 1
+    """Replicas of each model."""
+    max: Annotated[int, Ge(0)] = 0
+    """Most replicas under load; 0 does not scale."""
+    target_ongoing: Annotated[float, Gt(0)] = 4.0
+    """Requests per replica that scaling aims at."""
+    upscale_delay_s: Annotated[float, Ge(0)] = 30.0
+    """Seconds that more replicas must have been wanted before they are started."""
+    downscale_delay_s: Annotated[float, Ge(0)] = 600.0
+    """Seconds that fewer replicas must have sufficed before some are stopped."""
+    look_back_s: Annotated[float, Gt(0)] = 30.0
+    """Seconds over which the requests are averaged."""
+    cpus: Annotated[float, Ge(0)] = 1.0
+    """CPUs of a replica; its threads."""
+    gpus: Annotated[float, Ge(0)] = 0.0
+    """GPUs of a replica."""
+    max_ongoing: Annotated[int, Ge(1)] = 64
+    """Requests that a replica works on at once."""
+    max_queued: Annotated[int, Ge(1)] = 128
+    """Requests that wait for a replica; more is answered with 429."""
+    ingresses: Annotated[int, Ge(1)] = 1
+    """Processes that answer HTTP."""
+
+    def __post_init__(self) -> None:
+        if self.max and self.max < self.min:
+            raise ValueError(f"replicas.max={self.max} is below replicas.min={self.min}")
