@@ -83,7 +83,7 @@ class Block(BaseModel):
     ) -> CoreSchema:
         for field in cls.__pydantic_fields__.values():
             field.annotation = _checked(field.annotation, field.metadata)
-            field.metadata = [_understood(each) for each in field.metadata]
+            field.metadata = _understood(field.metadata)
         return handler(source)
 
     @model_validator(mode="before")
@@ -170,7 +170,7 @@ def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
     if origin is Literal or not args:
         return annotation
     if origin is Annotated:
-        return Annotated[(_checked(args[0], args[1:]), *map(_understood, args[1:]))]
+        return Annotated[(_checked(args[0], args[1:]), *_understood(args[1:]))]
     if origin not in (Union, types.UnionType):
         return origin[tuple(map(_checked, args))]
     specs = [each for each in args if _is_spec(each)]
@@ -183,11 +183,22 @@ def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
     return Union[(Annotated[Union[choices], Discriminator(_chooser(tags, default))], *others)]  # noqa: UP007
 
 
-def _understood(mark: Any) -> Any:
-    """Returns what pydantic understands of an annotation."""
-    if isinstance(mark, FromText):
-        return BeforeValidator(lambda value: mark.read(value) if isinstance(value, str) else value)
-    return mark
+def _understood(marks: Sequence[Any]) -> list[Any]:
+    """Returns what pydantic and the command line understand of annotations."""
+    understood: list[Any] = []
+    for mark in marks:
+        if isinstance(mark, FromText):
+            understood += [
+                BeforeValidator(functools.partial(_read_text, mark)),
+                FromScalar(mark.read),
+            ]
+        else:
+            understood.append(mark)
+    return understood
+
+
+def _read_text(mark: FromText, value: Any) -> Any:
+    return mark.read(value) if isinstance(value, str) else value
 
 
 def _kinds(spec: type) -> tuple[str, ...]:
