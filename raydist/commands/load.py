@@ -28,12 +28,12 @@ def run(config: LoadConfig, flags: Flags) -> int:
     from raydist.serving.load import run_load
 
     bodies = _bodies(config)
-    how = f"{config.rate:g} requests/s" if config.rate else f"{config.clients or 4} clients"
+    plan = f"{config.rate:g} requests/s" if config.rate else f"{config.clients or 4} clients"
     if flags.dry_run:
-        log.say(f"would send {how} to {config.url}{config.route} for {config.seconds:g} s")
+        log.say(f"would send {plan} to {config.url}{config.route} for {config.seconds:g} s")
         return 0
     total = int(config.rate * config.seconds) if config.rate else None
-    with log.Progress(f"load ({how})", total=total, unit="answers") as progress:
+    with log.Progress(f"load ({plan})", total=total, unit="answers") as progress:
         result = run_load(
             config.url,
             bodies,
@@ -49,7 +49,7 @@ def run(config: LoadConfig, flags: Flags) -> int:
     figures = result.figures()
     if not result.answered:
         raise JobError(f"url = {config.url}: no request was answered: {dict(result.statuses)}")
-    log.table(f"{config.url}{config.route}, {how}", ["what", "value"], list(figures.items()))
+    log.table(f"{config.url}{config.route}, {plan}", ["what", "value"], list(figures.items()))
     if result.late_s > 0.1:
         log.warn(f"this machine sent up to {result.late_s * 1e3:.0f} ms late: lower the rate")
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))

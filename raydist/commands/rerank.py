@@ -3,7 +3,7 @@
     raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker=bm25 out=new.txt
 
 `out=` is the new run (Parquet if it ends with .parquet). Beside it lies `OUT.raydist`: the
-manifest, and until the work is done the shards from which an interrupted command goes on.
+manifest, and until the work is done the shards from which an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
     if config.index is not None:
         return text_store(config.index)
     assert config.corpus is not None  # the configuration wants one of the two
-    wanted = set(run.table["doc_id"].to_pylist())
-    return needed_texts(wanted, read_documents(**config.corpus.arguments()), folder / "texts")
+    doc_ids = set(run.table["doc_id"].to_pylist())
+    return needed_texts(doc_ids, read_documents(**config.corpus.arguments()), folder / "texts")
 
 
 def _inputs(config: Reranking, reranker: RerankerSpec) -> dict[str, str]:
@@ -165,10 +165,9 @@ def reranker_fingerprint(reranker: RerankerSpec) -> dict[str, str]:
     from raydist.models.backbone import resolve_folder
 
     if isinstance(reranker, Bm25Spec):
-        place = reranker.index
-        return (
-            {} if place is None else {"reranker.index": file_fingerprint(f"{place}/manifest.json")}
-        )
+        if reranker.index is None:
+            return {}
+        return {"reranker.index": file_fingerprint(f"{reranker.index}/manifest.json")}
     return {"model": model_fingerprint(resolve_folder(reranker.model))}
 
 

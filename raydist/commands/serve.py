@@ -32,9 +32,9 @@ Config = ServeConfig
 
 
 def run(config: ServeConfig, flags: Flags) -> None:
-    """Serves until it is told to stop."""
+    """Serves until SIGTERM or Ctrl-C."""
     _check_port(config)
-    _check_places(config)
+    _check_folders(config)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
     if flags.dry_run:
         log.say(f"would serve {what} at http://{_address(config)}")
@@ -54,10 +54,10 @@ def run(config: ServeConfig, flags: Flags) -> None:
         raise
     log.say(f"serving {what} at http://{_address(config)}")
     if not read_keys(config.keys_file):
-        who = (
-            "by anybody (anonymous=true)" if config.anonymous else "on this machine; others get 401"
-        )
-        log.say(f"no key is needed {who}")
+        if config.anonymous:
+            log.say("no key is needed by anybody (anonymous=true)")
+        else:
+            log.say("no key is needed on this machine; others get 401")
     log.say(f"reference: http://{_address(config)}/docs   try it: http://{_address(config)}/")
     log.say(f"metrics: {metrics_url()}")
     while not stop.wait(0.5):
@@ -67,18 +67,18 @@ def run(config: ServeConfig, flags: Flags) -> None:
 
 
 def _end(patience_s: float = 10.0) -> None:
-    """Lets running requests end, then stops Serve and what of Ray was started here.
+    """Lets running requests end, then stops Serve, and Ray if it was started here.
 
-    A signal to the whole process group ends Ray's own processes as well; then there is nothing to
-    wait for.
+    A signal to the whole process group ends Ray's processes as well; then nothing is left to wait
+    for.
     """
-    beside = _children()
+    children = _children()
     work = threading.Thread(target=_shut_down, name="drain", daemon=True)
     work.start()
     ends = time.monotonic() + patience_s
     while work.is_alive() and time.monotonic() < ends:
         work.join(0.5)
-        if not beside <= _children() and work.is_alive():
+        if not children <= _children() and work.is_alive():
             work.join(3.0)
             break
     if work.is_alive():
@@ -91,19 +91,19 @@ def _shut_down() -> None:
 
     from raydist.serving.app import stop
 
-    # A Ray of our own ends with everything in it; on a cluster only Serve is ours to stop.
-    stop(serve_too=bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")))
+    # A Ray that was started here ends with everything in it; on a cluster only Serve is stopped.
+    stop(whole_serve=bool(os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")))
     ray.shutdown()
 
 
 def _children() -> set[int]:
     """Returns this process's living children, where /proc says so."""
-    found: set[int] = set()
-    for listed in Path("/proc/self/task").glob("*/children"):
+    children: set[int] = set()
+    for file in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):
-            found.update(map(int, listed.read_text().split()))
+            children.update(map(int, file.read_text().split()))
     living = set()
-    for pid in found:
+    for pid in children:
         with contextlib.suppress(OSError):
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
             if not state.startswith("Z"):
@@ -120,7 +120,7 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
     return handler
 
 
-def _check_places(config: ServeConfig) -> None:
+def _check_folders(config: ServeConfig) -> None:
     """Finds mistyped folders before anything is started."""
     for folder in config.index:
         if "://" not in folder:

@@ -23,30 +23,30 @@ class LoadConfig(Block):
     rate: float = Field(0.0, ge=0, le=10_000)
     """Requests per second, sent when due; 0 sends with `clients`."""
     clients: int = Field(0, ge=0, le=1000)
-    """Clients that send one request after the other; 4 if neither is given."""
+    """Clients that send one request after the other; 4 if neither `rate` nor `clients` is set."""
     seconds: float = Field(10.0, gt=0, le=3600)
-    """How long requests are sent."""
+    """Seconds for which requests are sent."""
     documents: int = Field(20, ge=1, le=1000)
     """Documents of a rerank request."""
     words: int = Field(60, ge=1, le=2000)
-    """Words of a made-up document, on average."""
+    """Words of a generated document, on average."""
     corpus: CorpusSource | None = None
-    """Draw documents from here instead (its first 10,000)."""
+    """Draw documents from here (the first 10,000) instead of generating them."""
     queries: QueriesSource | None = None
-    """Send these queries instead of made-up ones."""
+    """Send these queries instead of generated ones."""
     timeout: float = Field(30.0, gt=0, le=600)
-    """Seconds until a request without an answer is given up."""
+    """Seconds to wait for an answer."""
     most_in_flight: int = Field(512, ge=1, le=4096)
-    """Open requests at most; what is due beyond counts as refused."""
+    """Most open requests; those that are due beyond count as refused."""
     key_env: str = "RAYDIST_API_KEY"
     """Environment variable that has the bearer key, if the service needs one."""
     seed: int = 0
-    """Of the draw of documents."""
+    """Seed of the random documents."""
     tracking: Tracking = Tracking(uri="none")
     """Where to log the figures."""
 
     @model_validator(mode="after")
     def _one_way(self) -> LoadConfig:
         if self.rate and self.clients:
-            raise ValueError("rate and clients are two ways to send; give one")
+            raise ValueError("rate and clients exclude each other; give one")
         return self

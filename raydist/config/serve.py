@@ -24,27 +24,27 @@ class ServeConfig(Block):
     embedder: EncoderSource | None = None
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
     index: Paths = ()
-    """Folders that `index` or `embed` wrote, for /v1/search; several are fused."""
+    """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
     scoring: Scoring = Bm25()
     """Formula of a bag-of-words index."""
     fusion: Fusion = Rrf()
-    """How several indexes become one ranking."""
+    """How the rankings of many indexes become one."""
     name: str | None = Field(None, min_length=1)
-    """The reranker's name in requests; `bm25` or its folder's name if not given."""
+    """The reranker's name in requests; default: `bm25`, or its folder's name."""
     host: str = Field("127.0.0.1", min_length=1)
     """Address to listen on; anything but loopback needs keys."""
     port: int = Field(8000, ge=1, le=65535)
     """Port to listen on."""
     keys_file: str | None = None
-    """File of bearer keys, one per line; RAYDIST_API_KEYS (comma-separated) counts as well."""
+    """File of bearer keys, one per line; RAYDIST_API_KEYS (comma-separated) adds to them."""
     anonymous: bool = False
     """Let requests in without keys although the address is not loopback."""
     access_log: str | None = None
-    """File for one JSON line per request, without texts; Ray's log folder if not given."""
+    """File for one JSON line per request, without texts; default: Ray's log folder."""
     limits: Limits = Limits()
     """What requests may ask for."""
     replicas: Replicas = Replicas()
-    """How many processes score."""
+    """How many processes score, and what each needs."""
     reload_s: float = Field(60.0, ge=0)
     """Seconds between looks for a newer model in the same folder or registry; 0 never looks."""
     registry: str = "auto"
@@ -76,18 +76,18 @@ class ServeConfig(Block):
 
     def aliases(self) -> dict[str, str]:
         """Returns the models' full names, such as the hub's, with the names they are served by."""
-        placed: dict[str, str] = {}
+        names: dict[str, str] = {}
         for name, each in self.scorers().items():
             if not isinstance(each, Bm25Spec):
-                placed[each.model] = name
+                names[each.model] = name
         if self.embedder is not None:
-            placed[self.embedder.path] = self.models()[-1]
-        return placed
+            names[self.embedder.path] = self.models()[-1]
+        return names
 
     def scorers(self) -> dict[str, ServedRerankerSpec]:
         """Returns the rerankers by name, the default first."""
-        first = {} if self.reranker is None else {self.models()[0]: self.reranker}
-        return {**first, **self.rerankers}
+        default = {} if self.reranker is None else {self.models()[0]: self.reranker}
+        return {**default, **self.rerankers}
 
 
 def _name(reranker: ServedRerankerSpec) -> str:
@@ -95,7 +95,7 @@ def _name(reranker: ServedRerankerSpec) -> str:
 
 
 def _last(model: str) -> str:
-    """Returns how requests call a model: its folder's name, or its name in the registry."""
+    """Returns a model's name in requests: its folder's, or its name in the registry."""
     if model.startswith("models:/"):
         return model.removeprefix("models:/").partition("@")[0].partition("/")[0]
     name = PurePath(model).name

@@ -48,7 +48,7 @@ def rerank(
         reranker: anything with `score`.
         store: document texts by id (title and text joined), as a store or a plain mapping.
         queries: query texts by id.
-        depth: how many candidates of a query are reranked and kept; 0 = all.
+        depth: the most candidates of a query; the others are left out. 0 = all.
         missing: what becomes of a candidate without text. `error` refuses, `drop` leaves it out,
             `keep` puts it below the scored ones, in the old order, each a little lower.
         batch_queries: how many queries are scored in one call.
@@ -70,15 +70,15 @@ def rerank(
     )
     rankings: list[tuple[str, list[str], Any]] = []
     for batch in _batches(run.top(depth) if depth else run, batch_queries):
-        prepared = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
-        scored = reranker.score([(asked, found) for asked, found, _ in prepared])
-        if len(scored) != len(prepared):
-            raise DataError(f"the reranker gave {len(scored)} lists for {len(prepared)} queries")
-        for (query_id, doc_ids), (_, found, has_text), scores in zip(batch, prepared, scored):
-            if len(scores) != len(found):
+        lists = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
+        all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
+        if len(all_scores) != len(lists):
+            raise DataError(f"the reranker gave {len(all_scores)} lists for {len(lists)} queries")
+        for (query_id, doc_ids), (_, documents, has_text), scores in zip(batch, lists, all_scores):
+            if len(scores) != len(documents):
                 raise DataError(
                     f"query {query_id!r}: the reranker gave {len(scores)} scores for "
-                    f"{len(found)} documents"
+                    f"{len(documents)} documents"
                 )
             ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
             rankings.append((query_id, *ranking))
@@ -127,18 +127,18 @@ def _texts(
     queries: Mapping[str, str],
     missing: Missing,
 ) -> tuple[str, list[str], np.ndarray]:
-    """Returns the query's text, the texts that were found, and for each id whether it was."""
+    """Returns the query's text, the documents' texts, and for each id whether it has one."""
     if query_id not in queries:
         raise DataError(f"query {query_id!r} is in the run, but has no text in queries")
-    found: Sequence[str | None]
+    documents: Sequence[str | None]
     if isinstance(store, Mapping):
-        found = [store.get(doc_id) for doc_id in doc_ids]
-        for doc_id, text in zip(doc_ids, found):
+        documents = [store.get(doc_id) for doc_id in doc_ids]
+        for doc_id, text in zip(doc_ids, documents):
             if text is not None:
                 _check_text(text, "document", doc_id)
     else:
-        found = [d if d is None else d.contents for d in store.get(doc_ids)]
-    has_text = np.array([text is not None for text in found], bool)
+        documents = [each if each is None else each.contents for each in store.get(doc_ids)]
+    has_text = np.array([text is not None for text in documents], bool)
     if missing == "error" and not has_text.all():
         absent = doc_ids[int(np.flatnonzero(~has_text)[0])]
         raise DataError(
@@ -147,7 +147,7 @@ def _texts(
             "documents out, or missing=keep to put them below the scored ones"
         )
     _check_text(queries[query_id], "query", query_id)
-    return queries[query_id], [text for text in found if text is not None], has_text
+    return queries[query_id], [text for text in documents if text is not None], has_text
 
 
 def _check_text(value: object, what: str, name: str) -> None:
@@ -158,7 +158,7 @@ def _check_text(value: object, what: str, name: str) -> None:
 def sort_scored(
     query_id: str, doc_ids: Sequence[str], has_text: np.ndarray, scores: Sequence[float], keep: bool
 ) -> tuple[list[str], np.ndarray]:
-    """Returns ids and float32 scores, best first; equal scores in the given order.
+    """Returns ids and float32 scores, best first; equal scores in the order of `doc_ids`.
 
     Args:
         query_id: for errors.
@@ -178,8 +178,8 @@ def sort_scored(
             "finite numbers that fit a float32"
         )
     order = np.argsort(-values, kind="stable")
-    places = np.flatnonzero(has_text).tolist()
-    ids = [doc_ids[places[i]] for i in order.tolist()]
+    positions = np.flatnonzero(has_text).tolist()
+    ids = [doc_ids[positions[i]] for i in order.tolist()]
     ranked = values[order].astype(np.float32)
     if keep and not has_text.all():
         rest = np.flatnonzero(~has_text).tolist()
@@ -230,9 +230,9 @@ def rerank_sharded(
         run: the candidates.
         queries: their texts.
         texts: a document store's folder.
-        folder: where shards are kept until the work is done.
+        folder: where the shards are until the work is done.
         make_reranker: called once per worker; picklable.
-        depth: how many candidates of a query; 0 = all.
+        depth: the most candidates of a query; 0 = all.
         missing: as for `rerank`.
         split_pairs: pairs of a split.
         tag: of the new run.
@@ -242,11 +242,11 @@ def rerank_sharded(
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = run.top(depth) if depth else run
-    asked = set(run.query_ids)
-    kept = [query for query in queries if query.query_id in asked]
+    query_ids = set(run.query_ids)
+    needed = [query for query in queries if query.query_id in query_ids]
     _write(run.table, folder / "run.arrow")
     _write(
-        pa.table([[q.query_id for q in kept], [q.text for q in kept]], schema=QUERIES),
+        pa.table([[q.query_id for q in needed], [q.text for q in needed]], schema=QUERIES),
         folder / "queries.arrow",
     )
     splits = query_splits(run, split_pairs)
@@ -262,7 +262,7 @@ def rerank_sharded(
     )
     tables = [_read(shard_path(folder / "shards", number)) for number in range(len(splits))]
     facts = {
-        "queries": len(asked),
+        "queries": len(query_ids),
         "pairs": sum(int(s["pairs"]) for s in stats),
         "without_text": sum(int(s["without_text"]) for s in stats),
         "seconds": sum(float(s["seconds"]) for s in stats),
@@ -277,8 +277,8 @@ def _make_worker(
     store = DocumentStore.open(texts)
     table = _read(Path(folder) / "run.arrow")
     queries = _read(Path(folder) / "queries.arrow")
-    words = dict(zip(queries["query_id"].to_pylist(), queries["text"].to_pylist()))
-    return partial(_work, reranker, store, table, words, missing)
+    query_texts = dict(zip(queries["query_id"].to_pylist(), queries["text"].to_pylist()))
+    return partial(_work, reranker, store, table, query_texts, missing)
 
 
 def _work(
@@ -292,12 +292,12 @@ def _work(
 ) -> Stats:
     begun = time.perf_counter()
     part = Run(table.slice(split["first"], split["size"]))
-    known = int((store.positions(part.table["doc_id"].to_pylist()) >= 0).sum())
+    with_text = int((store.positions(part.table["doc_id"].to_pylist()) >= 0).sum())
     ranked = rerank(part, reranker, store, queries, missing=missing)
     _write(ranked.table, target)
     return {
-        "pairs": known,
-        "without_text": len(part) - known,
+        "pairs": with_text,
+        "without_text": len(part) - with_text,
         "seconds": round(time.perf_counter() - begun, 4),
     }
 

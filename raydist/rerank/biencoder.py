@@ -20,11 +20,11 @@ from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
 from raydist.rerank.spec import BiEncoderSpec
 
 Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
-"""Vectors by role and token ids, the one used last at the end."""
+"""Vectors by role and token ids, the last used at the end."""
 
 _NO_LIMIT = 1 << 30
-_REMEMBERED = 8192
-"""Vectors kept of the texts seen last: candidates of one query are often another's, too."""
+_RECENT = 8192
+"""Vectors of the last texts: candidates of one query are often another's, too."""
 
 
 def similarities(encoder: Encoder, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
@@ -50,7 +50,7 @@ class BiEncoderScorer:
     Args:
         model: the bi-encoder.
         batch_tokens: the most tokens of a forward pass; 0 = what suits the device.
-        name: how answers name the model.
+        name: the model's name in messages.
     """
 
     sigmoid = False
@@ -70,7 +70,7 @@ class BiEncoderScorer:
         self._turn = slice(None, None, -1 if from_left else 1)
         # What is cut from the left loses its instruction first, as everywhere.
         self._instruction = [] if from_left else self._inner(self._document([""])[0])
-        self._known: Vectors = OrderedDict()
+        self._recent: Vectors = OrderedDict()
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
         """Returns the rows of the documents, the query their prefix.
@@ -83,35 +83,35 @@ class BiEncoderScorer:
                 f"instruction={options.instruction!r}: {self.name} takes no instruction"
             )
         whole = self._query([query])[0]
-        asked = tuple(self.model.tokenize([query], "query")[0])
-        cut = len(asked) < len(whole)
+        prefix = tuple(self.model.tokenize([query], "query")[0])
+        cut = len(prefix) < len(whole)
         if cut and options.truncation == "error":
-            raise TooLong("query", len(whole), len(asked))
+            raise TooLong("query", len(whole), len(prefix))
         rows: list[list[Row]] = []
         truncated: list[bool] = []
         for index, ids in enumerate(self._document(documents)):
             pieces, lost = self._pieces(ids, index, options)
-            rows.append([Row(piece, prefix=asked) for piece in pieces])
+            rows.append([Row(piece, prefix=prefix) for piece in pieces])
             truncated.append(lost or cut)
-        tokens = sum(len(row) + len(asked) for row in chain.from_iterable(rows))
+        tokens = sum(len(row) + len(prefix) for row in chain.from_iterable(rows))
         return Encoded(rows, truncated, tokens)
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
-        """Returns the rows' similarities, float32 [n]; what was encoded lately is remembered."""
-        scores = self.similarities(rows, self._known)
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+        """Returns the rows' similarities, float32 [n]; vectors of the last texts are reused."""
+        scores = self.similarities(rows, self._recent)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
         return scores
 
-    def similarities(self, rows: Sequence[Row], known: Vectors) -> np.ndarray:
+    def similarities(self, rows: Sequence[Row], cache: Vectors) -> np.ndarray:
         """Returns the rows' similarities, float32 [n]; equal texts are encoded once.
 
         Args:
             rows: any number, batched by length.
-            known: vectors that need not be computed; those that were are added at its end.
+            cache: vectors that need not be computed; new ones are added at its end.
         """
-        query_nD = self._vectors("query", [row.prefix for row in rows], known)
-        document_nD = self._vectors("document", [row.tokens for row in rows], known)
+        query_nD = self._vectors("query", [row.prefix for row in rows], cache)
+        document_nD = self._vectors("document", [row.tokens for row in rows], cache)
         scores: np.ndarray = np.einsum("nD,nD->n", query_nD, document_nD)
         return scores
 
@@ -125,24 +125,25 @@ class BiEncoderScorer:
         """
         inner = self._inner(ids)
         same = takewhile(lambda pair: pair[0] == pair[1], zip(self._instruction, inner))
-        told = [token for token, _ in same]
-        room = self.model.contract.document_max_length - (len(ids) - len(inner)) - len(told)
+        instruction = [token for token, _ in same]
+        room = self.model.contract.document_max_length - (len(ids) - len(inner)) - len(instruction)
         if room < 1:  # an instruction that leaves no room for a text
-            told, room = [], room + len(told)
-        pieces, lost = fit(inner[len(told) :][self._turn], room, index, options)
-        whole = [[*self._before, *told, *piece[self._turn], *self._after] for piece in pieces]
+            instruction, room = [], room + len(instruction)
+        pieces, lost = fit(inner[len(instruction) :][self._turn], room, index, options)
+        before = [*self._before, *instruction]
+        whole = [[*before, *piece[self._turn], *self._after] for piece in pieces]
         return [piece or ids for piece in whole], lost
 
-    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], known: Vectors) -> np.ndarray:
+    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors) -> np.ndarray:
         """Returns the vectors [n, D] of texts as token ids."""
         keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
-        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in known}
+        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in cache}
         if missing:
-            made = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
-            known.update(zip(missing, made))
+            vectors_nD = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
+            cache.update(zip(missing, vectors_nD))
         for key in keys:
-            known.move_to_end(key)
-        return np.stack([known[key] for key in keys])
+            cache.move_to_end(key)
+        return np.stack([cache[key] for key in keys])
 
 
 class BiEncoderReranker:
@@ -153,7 +154,7 @@ class BiEncoderReranker:
         model = BiEncoder.load(spec.model, dtype=pick_dtype(spec.dtype, device), device=device)
         self.options = Options(spec.truncation)
         self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
-        # Rows that are remembered, and what they read of the query, cost nothing.
+        # Vectors that are reused, and the query's tokens in every row, cost nothing.
         budget = 4 * self.scorer.batch_tokens
         self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 

@@ -82,10 +82,10 @@ def _with_statistics(
     """Returns sum over terms of idf * tf / (tf + k1 * (1 - b + b * length / average length))."""
     total, average = statistics.documents, statistics.average_length
     weights = {}
-    for term, times in Counter(terms).items():
+    for term, repeats in Counter(terms).items():
         frequency = statistics.document_frequency(term)
         if frequency:
-            weights[term] = times * float(np.log1p((total - frequency + 0.5) / (frequency + 0.5)))
+            weights[term] = repeats * float(np.log1p((total - frequency + 0.5) / (frequency + 0.5)))
     scores = []
     for document in documents:
         counts = Counter(document)

@@ -30,7 +30,7 @@ class CrossEncoderScorer:
     Args:
         model: the cross-encoder; in evaluation mode while it scores.
         packed: run without padding; the model can then be used by this scorer alone.
-        name: how answers name the model.
+        name: the model's name in messages.
     """
 
     def __init__(self, model: CrossEncoderModel, *, packed: bool = False, name: str = "") -> None:
@@ -63,17 +63,17 @@ class CrossEncoderScorer:
             )
         encodings = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
         whole = encodings[0].ids
-        asked = whole[: self.query_cap] if self.query_cap else whole
+        capped = whole[: self.query_cap] if self.query_cap else whole
         rows: list[list[Row]] = []
         truncated: list[bool] = []
         for index, encoding in enumerate(encodings[1:]):
             ids = encoding.ids
-            question = self._question(asked, len(ids), options)
-            cut = len(question) < len(whole)
+            query_part = self._cut_query(capped, len(ids), options)
+            cut = len(query_part) < len(whole)
             if cut and options.truncation == "error":
-                raise TooLong("query", len(whole), len(question))
-            pieces, lost = fit(ids, self.room - len(question), index, options)
-            rows.append([self._row(question, piece) for piece in pieces])
+                raise TooLong("query", len(whole), len(query_part))
+            pieces, lost = fit(ids, self.room - len(query_part), index, options)
+            rows.append([self._row(query_part, piece) for piece in pieces])
             truncated.append(lost or cut)
         return Encoded(rows, truncated, sum(map(len, chain.from_iterable(rows))))
 
@@ -95,27 +95,27 @@ class CrossEncoderScorer:
             moved = {name: tensor.to(device) for name, tensor in inputs.items()}
             return self.model(moved).float().cpu().numpy()  # type: ignore[no-any-return]
 
-    def _question(self, asked: list[int], document: int, options: Options) -> list[int]:
-        """Returns the query's tokens that fit: the longer of the two is cut, as the field does.
+    def _cut_query(self, query: list[int], document: int, options: Options) -> list[int]:
+        """Returns the query's tokens that fit beside a document of so many tokens.
 
-        A query of at most half the room is never cut; where pieces of a document are scored, the
-        query gets at most half.
+        The longer of the two is cut. A query of at most half the room is never cut; where pieces of
+        a document are scored, the query gets at most half.
         """
         half = self.room // 2
-        if self.query_cap or len(asked) <= half:
-            return asked[: self.room - 1]
+        if self.query_cap or len(query) <= half:
+            return query[: self.room - 1]
         if options.truncation == "chunk_max":
-            return asked[:half]
+            return query[:half]
         document = min(document, options.max_tokens_per_document or document)
-        if len(asked) <= document:
-            return asked[:half]
-        return asked[: max(self.room - half, self.room - document)]
+        if len(query) <= document:
+            return query[:half]
+        return query[: max(self.room - half, self.room - document)]
 
-    def _row(self, question: Sequence[int], document: Sequence[int]) -> Row:
-        tokens = [*self._before, *question, *self._between, *document, *self._after]
+    def _row(self, query_part: Sequence[int], document: Sequence[int]) -> Row:
+        tokens = [*self._before, *query_part, *self._between, *document, *self._after]
         segment = len(tokens)
         if self._segment is not None:
-            segment = len(self._before) + len(question) + self._segment
+            segment = len(self._before) + len(query_part) + self._segment
         return Row(tokens, segment)
 
 
@@ -158,8 +158,8 @@ def _template(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], in
     owners = probe.sequence_ids
     first = owners.index(0)
     last = len(owners) - 1 - owners[::-1].index(1)
-    query = [place for place, owner in enumerate(owners) if owner == 0]
-    document = [place for place, owner in enumerate(owners) if owner == 1]
+    query = [position for position, owner in enumerate(owners) if owner == 0]
+    document = [position for position, owner in enumerate(owners) if owner == 1]
     between = probe.ids[query[-1] + 1 : document[0]]
     segment = None
     if 1 in probe.type_ids:

@@ -87,21 +87,21 @@ def _layer(
     """
     attention, mlp = layer.self_attn, layer.mlp
     normed_TD = _scaled(layer.input_layernorm, hidden_TD)
-    asked_QD, asked_turns = normed_TD, turns
+    query_QD, query_turns = normed_TD, turns
     if ends_n is not None:
-        hidden_TD, asked_QD = hidden_TD[ends_n], normed_TD[ends_n]
-        asked_turns = turns[0][ends_n], turns[1][ends_n]
+        hidden_TD, query_QD = hidden_TD[ends_n], normed_TD[ends_n]
+        query_turns = turns[0][ends_n], turns[1][ends_n]
 
     def heads(values: Tensor) -> Tensor:
         return values.view(len(values), -1, attention.head_dim)
 
-    q_QHD = _turned(_scaled(attention.q_norm, heads(attention.q_proj(asked_QD))), asked_turns)
+    q_QHD = _turned(_scaled(attention.q_norm, heads(attention.q_proj(query_QD))), query_turns)
     k_THD = _turned(_scaled(attention.k_norm, heads(attention.k_proj(normed_TD))), turns)
     v_THD = heads(attention.v_proj(normed_TD))
     mixed_QHD = torch.empty_like(q_QHD)
     done = 0
     for stretch in stretches:
-        keys, values = _seen(k_THD, v_THD, stretch, attention.layer_idx)
+        keys, values = _with_prefix(k_THD, v_THD, stretch, attention.layer_idx)
         each = stretch.length if ends_n is None else 1
         part = slice(done, done + stretch.rows * each)
         done = part.stop
@@ -131,7 +131,9 @@ def _turned(values_QHD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     return values_QHD.mul_(cos_Q1D).add_(swapped_QHD)
 
 
-def _seen(k_THD: Tensor, v_THD: Tensor, stretch: _Stretch, number: int) -> tuple[Tensor, Tensor]:
+def _with_prefix(
+    k_THD: Tensor, v_THD: Tensor, stretch: _Stretch, number: int
+) -> tuple[Tensor, Tensor]:
     """Returns a stretch's keys and values [n, H, S, D], those of its prefix included."""
     end = stretch.begin + stretch.rows * stretch.length
     tails = (

@@ -1,4 +1,4 @@
-"""Keys and values of shared prompt prefixes: computed once, kept in a small LRU, read by rows.
+"""Keys and values of shared prompt prefixes: computed once, cached (LRU), read by rows.
 
 Shapes: n rows, P prefix tokens, T tail tokens, H key heads, D dimensions of a head.
 """
@@ -18,7 +18,7 @@ _Layers = list[tuple[Tensor, Tensor]]
 
 
 class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's prefixes: new keys and values are joined for the caller, but not kept.
+    """One layer's prefixes: new keys and values are joined for the caller, but not stored.
 
     So that of all layers only the one at work holds the prefixes once per row.
     """
@@ -48,11 +48,11 @@ class PrefixCache:
 
     Args:
         decoder: the model without its head.
-        size: how many are kept.
+        size: the most prefixes.
         tokens: how many tokens they may have together: one of an 8-billion model has 150 kB.
 
     Attributes:
-        hits: prefixes that were there.
+        hits: prefixes that were in the cache.
         misses: prefixes that were computed.
     """
 
@@ -63,7 +63,7 @@ class PrefixCache:
         self.tokens = tokens
         self.hits = 0
         self.misses = 0
-        self._kept: OrderedDict[tuple[int, ...], _Layers] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, ...], _Layers] = OrderedDict()
 
     def inputs(self, prefixes: Sequence[tuple[int, ...]], tail: int) -> dict[str, Any]:
         """Returns the decoder's arguments for rows that continue `prefixes`.
@@ -110,21 +110,21 @@ class PrefixCache:
 
     def layers(self, prefix: tuple[int, ...]) -> _Layers:
         """Returns the keys and values [1, H, P, D] of each layer after `prefix`."""
-        kept = self._kept.get(prefix)
-        if kept is not None:
-            self._kept.move_to_end(prefix)
+        cached = self._cache.get(prefix)
+        if cached is not None:
+            self._cache.move_to_end(prefix)
             self.hits += 1
-            return kept
+            return cached
         self.misses += 1
         cache = DynamicCache(config=self.decoder.config)
         ids = torch.tensor([prefix], device=self.decoder.device)
         self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
         layers = [(layer.keys, layer.values) for layer in cache.layers]
-        self._kept[prefix] = layers
-        while len(self._kept) > self.size or (
-            len(self._kept) > 1 and sum(map(len, self._kept)) > self.tokens
+        self._cache[prefix] = layers
+        while len(self._cache) > self.size or (
+            len(self._cache) > 1 and sum(map(len, self._cache)) > self.tokens
         ):
-            self._kept.popitem(last=False)
+            self._cache.popitem(last=False)
         return layers
 
 
@@ -132,6 +132,6 @@ def _left_padded(tensors: Sequence[Tensor], length: int) -> Tensor:
     """Returns [1, H, P, D] tensors as one [len, H, length, D], zeros before the shorter ones."""
     _, heads, _, width = tensors[0].shape
     out = tensors[0].new_zeros(len(tensors), heads, length, width)
-    for place, tensor in enumerate(tensors):
-        out[place, :, length - tensor.shape[2] :] = tensor[0]
+    for number, tensor in enumerate(tensors):
+        out[number, :, length - tensor.shape[2] :] = tensor[0]
     return out

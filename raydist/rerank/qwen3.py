@@ -2,7 +2,7 @@
 
 The score is P(yes) = softmax over the logits of "no" and "yes" at the last position, which is
 sigmoid(h . (W_yes - W_no)): the vocabulary's other 150,000 logits are never computed. Keys and
-values of a query's shared prefix are computed once and kept in a small cache (`prefix.py`).
+values of a query's shared prefix are computed once and cached (`prefix.py`).
 Released models: Qwen/Qwen3-Reranker-0.6B, -4B and -8B; or any local folder.
 
 The prompt, byte for byte as the models were trained::
@@ -144,7 +144,7 @@ class Qwen3Scorer:
         spec: the prompt, its length, and whether prefixes are shared.
         model: the causal language model.
         tokenizer: its fast tokenizer.
-        prefixes: how many prefixes' keys and values are kept.
+        prefixes: the most prefixes whose keys and values are cached.
         packed: run without padding, on a CPU.
     """
 
@@ -191,8 +191,8 @@ class Qwen3Scorer:
         device = self.model.device
         lengths = torch.tensor([len(row) for row in rows])
         ids_nT = torch.full((len(rows), int(lengths.max())), self._pad)
-        for place, row in enumerate(rows):
-            ids_nT[place, : len(row)] = torch.tensor(row.tokens)
+        for number, row in enumerate(rows):
+            ids_nT[number, : len(row)] = torch.tensor(row.tokens)
         with torch.inference_mode():
             shared = self.prefixes.inputs([row.prefix for row in rows], ids_nT.shape[1])
             hidden_nTD = base(input_ids=ids_nT.to(device), **shared).last_hidden_state

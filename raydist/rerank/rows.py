@@ -1,9 +1,9 @@
-"""What the scorer engine passes around: options, rows of token ids, encoded requests, scorers."""
+"""What scorers and the engine exchange: options, rows of token ids, encoded documents."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from raydist.rerank.spec import Truncation
 
 
 class TooLong(DataError):
-    """A text does not fit and `truncation="error"` was asked; `field` says which it is."""
+    """A text does not fit and truncation is "error"; `field` says which text."""
 
     def __init__(self, field: str, tokens: int, room: int) -> None:
         super().__init__(
@@ -38,7 +38,7 @@ class Options:
         truncation: a document that does not fit is cut (`truncate`), cut into pieces of which the
             best counts (`chunk_max`), or refused (`error`, a query that does not fit as well).
         max_tokens_per_document: documents are cut to this many tokens first; 0 means no such cap.
-        instruction: the task told to a reranker that follows instructions; its own if None.
+        instruction: the task of a reranker that follows instructions; its own if None.
     """
 
     truncation: Truncation = "truncate"
@@ -69,14 +69,14 @@ class Encoded:
     """The rows of some documents.
 
     Attributes:
-        rows: for each document its rows: one, or several where it was chunked.
+        rows: for each document its rows: one, or more where it was chunked.
         truncated: for each document whether a part of it or of its query is in no row.
         tokens: prompt tokens of all rows, a shared prefix counted once per row.
     """
 
     rows: list[list[Row]]
     truncated: list[bool]
-    tokens: int = field(default=0)
+    tokens: int = 0
 
 
 class Scorer(Protocol):
@@ -117,14 +117,14 @@ def fit(
     """
     cap = options.max_tokens_per_document
     lost = 0 < cap < len(tokens)
-    kept = tokens[:cap] if lost else tokens
-    if len(kept) <= room:
-        return [kept], lost
+    capped = tokens[:cap] if lost else tokens
+    if len(capped) <= room:
+        return [capped], lost
     if options.truncation == "error":
-        raise TooLong(f"documents[{index}]", len(kept), room)
+        raise TooLong(f"documents[{index}]", len(capped), room)
     if options.truncation == "chunk_max":
-        return [kept[a : a + room] for a in range(0, len(kept), room)], lost
-    return [kept[:room]], True
+        return [capped[a : a + room] for a in range(0, len(capped), room)], lost
+    return [capped[:room]], True
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
-"""Admission: how much work is let in, counted in estimated tokens, before anything is computed.
+"""Admission: what a request may ask for, and how much work is under way at once.
 
-A request is let in while the tokens under way fit and can be worked off in time at the measured
-speed, and while its client does not hold more than its share when others are there: they have work
-under way, or were refused a moment ago, so that who holds everything makes room. Everything else is
-refused at once with the time after which there will probably be room: no queue grows without bound,
-and nobody waits for an answer that comes too late.
+Work is counted in estimated tokens, before anything is computed. A request is admitted while the
+tokens under way fit and can be computed in time at the measured speed, and while its client does
+not hold more than its share when there are other clients: they have work under way, or were refused
+a moment ago, so that a client that holds everything makes room. Everything else is refused at once,
+with the time after which there will probably be room: no queue grows without bound, and nobody
+waits for an answer that comes too late.
 """
 
 from __future__ import annotations
@@ -76,21 +77,21 @@ def check_tokens(limits: Limits, tokens: int, field: str = "documents") -> None:
 
 @dataclass(slots=True)
 class _Lane:
-    """What is under way for one model, for whom, and how fast it is."""
+    """The work under way for one model, by client, and the model's speed."""
 
     tokens_per_s: float
     measured: bool = False
     tokens: int = 0
     requests: int = 0
     held: Counter[str] = field(default_factory=Counter)
-    asked: dict[str, float] = field(default_factory=dict)
-    """When each client last asked; there are as many as there are keys."""
+    last_requests: dict[str, float] = field(default_factory=dict)
+    """When each client sent its last request; one entry per key."""
 
-    def ask(self, client: str, now: float, patience_s: float) -> bool:
-        """Notes that a client asks; returns whether others have work here, or asked lately."""
-        self.asked[client] = now
-        lately = (name for name, when in self.asked.items() if now - when < patience_s)
-        return any(name != client for name in (*lately, *self.held))
+    def is_shared(self, client: str, now: float, patience_s: float) -> bool:
+        """Notes a client's request; returns whether others have work here, or had a moment ago."""
+        self.last_requests[client] = now
+        recent = (name for name, at in self.last_requests.items() if now - at < patience_s)
+        return any(name != client for name in (*recent, *self.held))
 
     def enter(self, client: str, tokens: int) -> None:
         """Counts a request in."""
@@ -110,27 +111,27 @@ class _Lane:
         """Corrects the speed by what was computed while a request was under way.
 
         Quick answers say little of a low speed (what took the time was not the model), slow ones
-        much. What was given up after a while bounds the speed from above.
+        much. A request that was given up bounds the speed from above.
         """
-        found = tokens / max(seconds, 1e-3)
-        if found < self.tokens_per_s:
+        measured = tokens / max(seconds, 1e-3)
+        if measured < self.tokens_per_s:
             weight = min(0.5, seconds / max_wait_s)
         else:
             weight = 0.0 if not finished else 0.2 if self.measured else 1.0
             self.measured |= finished
-        self.tokens_per_s += weight * (found - self.tokens_per_s)
+        self.tokens_per_s += weight * (measured - self.tokens_per_s)
 
 
 class Admission:
     """Counts what is under way; used by one event loop, so it needs no lock.
 
     Args:
-        max_tokens: estimated tokens under way at once. A larger request is let in alone.
+        max_tokens: estimated tokens under way at once. A larger request is admitted alone.
         max_requests: requests under way at once.
         max_wait_s: how long a model's tokens under way may take at its measured speed.
         share: of the room (what the two bounds above leave) that one client may hold while others
-            have work under way, or asked for some within `max_wait_s`.
-        tokens_per_s: what a model is thought to do before it has been measured.
+            have work under way, or sent a request within `max_wait_s`.
+        tokens_per_s: a model's assumed speed before it has been measured.
     """
 
     def __init__(
@@ -164,14 +165,14 @@ class Admission:
         return self._lanes[model].tokens_per_s
 
     def expect(self, model: str, tokens_per_s: float) -> None:
-        """Sets a model's speed, unless requests have shown it already."""
+        """Sets a model's speed, unless requests have measured it already."""
         lane = self._lanes[model]
         if not lane.measured:
             lane.tokens_per_s, lane.measured = tokens_per_s, True
 
     @contextmanager
     def enter(self, tokens: int, client: str = "", model: str = "") -> Iterator[None]:
-        """Lets a request of `tokens` in for the duration of the block.
+        """Admits a request of `tokens` for the duration of the block.
 
         Raises:
             ServiceError: 429 with Retry-After.
@@ -180,10 +181,10 @@ class Admission:
         lane = self._lanes[model]
         both = (self._all, lane)
         wait = self._wait(lane, tokens)
-        crowded = [each.ask(client, begun, self.max_wait_s) for each in both]
+        shared = [each.is_shared(client, begun, self.max_wait_s) for each in both]
         if self.requests >= self.max_requests:
             raise overloaded(wait, f"{self.requests} requests are under way")
-        for each, others in zip(both, crowded):
+        for each, others in zip(both, shared):
             room = self._room(each)
             if each.requests and each.tokens + tokens > room:
                 raise overloaded(wait, f"about {each.tokens} tokens are under way")
@@ -193,14 +194,14 @@ class Admission:
         for each in both:
             each.enter(client, tokens)
         # Requests share the speed, so while this one is computed each other one gets as much.
-        shared = min(lane.tokens, lane.requests * tokens)
+        computed = min(lane.tokens, lane.requests * tokens)
         try:
             yield
             finished = True
         finally:
             for each in both:
                 each.leave(client, tokens)
-            lane.learn(shared, time.monotonic() - begun, finished, self.max_wait_s)
+            lane.learn(computed, time.monotonic() - begun, finished, self.max_wait_s)
 
     def _room(self, lane: _Lane) -> float:
         """Returns the tokens that may be under way."""

@@ -24,15 +24,15 @@ class RerankResult(_Answer):
     index: int
     """Its position in the request."""
     id: str | int | None = None
-    """Its own id, if it had one."""
+    """Its own id, if it has one."""
     relevance_score: float
     """Larger is better."""
     document: DocumentText | None = None
-    """Its text, if asked for."""
+    """Its text, with `return_documents`."""
     truncated: bool = False
     """Whether a part of it was not read."""
     chunks: int = 1
-    """In how many pieces it was read."""
+    """Pieces in which it was read."""
 
 
 class Usage(_Answer):
@@ -43,23 +43,23 @@ class Usage(_Answer):
     total_tokens: int = 0
     """The same: nothing is generated."""
     cached_prefix_tokens: int = 0
-    """Tokens of shared prefixes that were not computed again."""
+    """Tokens of shared prefixes that were computed once only."""
 
 
 class ApiVersion(_Answer):
     """Cohere's version block."""
 
     version: str = "2"
-    """Of Cohere's API, whose form this is."""
+    """Of Cohere's API."""
 
 
 class Meta(_Answer):
     """About the answer."""
 
     api_version: ApiVersion = ApiVersion()
-    """What Cohere's clients ask for."""
+    """For Cohere's clients."""
     warnings: list[str] = []
-    """What was done otherwise than asked, such as truncated documents."""
+    """Deviations from the request, such as truncated documents."""
     timings_ms: dict[str, float] = {}
     """Milliseconds by stage."""
     model_version: str | None = None
@@ -70,13 +70,13 @@ class RerankResponse(_Answer):
     """Results best first; equal scores in the request's order."""
 
     id: str
-    """The request's id: X-Request-Id if it was given."""
+    """The request's X-Request-Id, or a new id."""
     object: Literal["rerank"] = "rerank"
-    """What this is."""
+    """The type of this object."""
     model: str
     """The model that answered."""
     results: list[RerankResult]
-    """The documents in order."""
+    """The documents, best first."""
     data: list[RerankResult]
     """The same under Voyage's name."""
     usage: Usage
@@ -89,9 +89,9 @@ class ScoreResponse(_Answer):
     """One score per document, in the request's order."""
 
     id: str
-    """The request's id: X-Request-Id if it was given."""
+    """The request's X-Request-Id, or a new id."""
     object: Literal["score"] = "score"
-    """What this is."""
+    """The type of this object."""
     model: str
     """The model that answered."""
     scores: list[float]
@@ -106,7 +106,7 @@ class Embedding(_Answer):
     """One text's vector."""
 
     object: Literal["embedding"] = "embedding"
-    """What this is."""
+    """The type of this object."""
     index: int
     """The text's position in the request."""
     embedding: list[float] | str
@@ -117,7 +117,7 @@ class EmbeddingsResponse(_Answer):
     """Vectors in the order of the texts."""
 
     object: Literal["list"] = "list"
-    """What this is."""
+    """The type of this object."""
     model: str
     """The model that answered."""
     data: list[Embedding]
@@ -127,7 +127,7 @@ class EmbeddingsResponse(_Answer):
 
 
 class SearchResult(_Answer):
-    """One found document."""
+    """A hit."""
 
     rank: int
     """From 1."""
@@ -136,7 +136,7 @@ class SearchResult(_Answer):
     score: float
     """The last stage's score."""
     scores: dict[str, float]
-    """The score of each stage that saw it."""
+    """Its score in each stage that ranked it."""
     title: str | None = None
     """Its title, if it has one."""
     text: str | None = None
@@ -144,16 +144,16 @@ class SearchResult(_Answer):
 
 
 class SearchResponse(_Answer):
-    """Found documents, best first."""
+    """Hits, best first."""
 
     id: str
-    """The request's id: X-Request-Id if it was given."""
+    """The request's X-Request-Id, or a new id."""
     object: Literal["search"] = "search"
-    """What this is."""
+    """The type of this object."""
     results: list[SearchResult]
     """At most `k` of them."""
     warnings: list[str] = []
-    """What was done otherwise than asked, such as hits that were not reranked."""
+    """Deviations from the request, such as hits that were not reranked."""
     timings_ms: dict[str, float]
     """Milliseconds by stage."""
 
@@ -167,18 +167,18 @@ class ModelInfo(_Answer):
     id: str
     """Its name in requests."""
     object: Literal["model"] = "model"
-    """What this is."""
+    """The type of this object."""
     owned_by: str = "raydist"
-    """Whose it is."""
+    """Its owner."""
     kind: Kind
-    """What it does."""
+    """What it is for."""
 
 
 class ModelList(_Answer):
     """All served models."""
 
     object: Literal["list"] = "list"
-    """What this is."""
+    """The type of this object."""
     data: list[ModelInfo]
     """Rerankers first."""
 
@@ -187,7 +187,7 @@ class ErrorBody(_Answer):
     """What went wrong."""
 
     message: str
-    """For people: what is wrong and what is allowed."""
+    """For people: what is wrong, and what is allowed."""
     type: str
     """The kind of error, by status."""
     param: str | None = None

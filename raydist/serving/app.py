@@ -46,7 +46,7 @@ from raydist.serving.service import Service
 
 _NAME = "raydist"
 _CONNECTIONS = 10_000
-"""Requests that an ingress may hold; the few that Serve refuses beyond them get its plain 429."""
+"""Requests that an ingress may hold; Serve refuses more with its own plain 429."""
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
@@ -128,7 +128,7 @@ class Ingress:
         )
 
     async def check_health(self) -> None:
-        """Asks the replicas, once they are there, how fast they are: admission goes by it."""
+        """Asks the replicas for their speed, once they run: admission uses it."""
         if self._measuring is None:
             self._measuring = asyncio.create_task(self._measure())
 
@@ -146,8 +146,7 @@ def build(config: ServeConfig) -> serve.Application:
     """Returns the application of a configuration.
 
     Raises:
-        ConfigError: no keys are given and `anonymous` is not set, although the address is not
-            loopback.
+        ConfigError: the address is not loopback, and there are no keys and no `anonymous`.
     """
     keys = read_keys(config.keys_file, anonymous=config.anonymous)
     if not keys and not config.loopback and not config.anonymous:
@@ -167,7 +166,7 @@ def build(config: ServeConfig) -> serve.Application:
         name="ingress",
         num_replicas=config.replicas.ingresses,
         ray_actor_options={"num_cpus": 0},
-        # More than an ingress answers: what is too much it refuses itself, in its own words.
+        # More than an ingress admits: it refuses the rest itself, in the envelope.
         max_ongoing_requests=_CONNECTIONS,
         max_queued_requests=_CONNECTIONS,
         backpressure_config={"status_code": 429, "retry_after_s": 1},
@@ -182,23 +181,23 @@ def build(config: ServeConfig) -> serve.Application:
 def _absolute(config: ServeConfig) -> ServeConfig:
     """Returns the configuration with paths that mean the same in every process."""
 
-    def at(path: str) -> str:
+    def absolute(path: str) -> str:
         return str(Path(path).absolute()) if Path(path).exists() else path
 
-    def placed(spec: ServedRerankerSpec) -> ServedRerankerSpec:
+    def with_path(spec: ServedRerankerSpec) -> ServedRerankerSpec:
         if isinstance(spec, Bm25Spec):
-            return replace(spec, index=spec.index and at(spec.index))
-        return replace(spec, model=at(spec.model))
+            return replace(spec, index=spec.index and absolute(spec.index))
+        return replace(spec, model=absolute(spec.model))
 
     changed: dict[str, Any] = {
-        "rerankers": {name: placed(each) for name, each in config.rerankers.items()},
-        "index": tuple(at(folder) for folder in config.index),
+        "rerankers": {name: with_path(each) for name, each in config.rerankers.items()},
+        "index": tuple(absolute(folder) for folder in config.index),
         "registry": resolve_uri(config.registry) or "",
     }
     if config.reranker is not None:
-        changed |= {"reranker": placed(config.reranker), "name": config.models()[0]}
+        changed |= {"reranker": with_path(config.reranker), "name": config.models()[0]}
     if config.embedder is not None:
-        path = at(config.embedder.path)
+        path = absolute(config.embedder.path)
         changed["embedder"] = config.embedder.model_copy(update={"path": path})
     if config.access_log is not None:
         changed["access_log"] = str(Path(config.access_log).absolute())
@@ -206,7 +205,7 @@ def _absolute(config: ServeConfig) -> ServeConfig:
 
 
 def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
-    """Returns a replica class as Serve runs it: how many, with what, how they scale and end."""
+    """Returns a replica class as a deployment: its number, resources, scaling and shutdown."""
     replicas = config.replicas
     options: dict[str, Any] = {"num_replicas": replicas.min}
     if replicas.max > replicas.min:
@@ -236,9 +235,9 @@ def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
 
 
 def open_port(config: ServeConfig) -> None:
-    """Starts Serve's proxy; raises ConfigError where keys are needed and there are none."""
+    """Starts Serve's proxy; raises ConfigError if keys are needed and there are none."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    build(config)  # checks
+    build(config)  # checks the keys
     serve.start(http_options={"host": config.host, "port": config.port})
 
 
@@ -246,7 +245,7 @@ def start(config: ServeConfig) -> None:
     """Runs the application; returns when it is ready.
 
     Raises:
-        JobError: it does not start; says what a replica said last.
+        JobError: it does not start; with the last error of a replica.
     """
     try:
         serve.run(build(config), name=_NAME, route_prefix="/", blocking=False)
@@ -271,8 +270,8 @@ def metrics_url() -> str:
     return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
 
 
-def stop(*, serve_too: bool) -> None:
-    """Lets running requests end, then stops the application, and Serve if asked to."""
+def stop(*, whole_serve: bool) -> None:
+    """Lets running requests end, then stops the application, or the whole of Serve."""
     serve.delete(_NAME)
-    if serve_too:
+    if whole_serve:
         serve.shutdown()

@@ -30,12 +30,12 @@ def docs_page(openapi: Mapping[str, Any]) -> str:
         _prose(openapi["info"].get("description", "")),
         "<p><a href='openapi.json'>openapi.json</a> · <a href='./'>try it</a></p>",
     ]
-    shown: dict[str, str] = {}
+    first_path: dict[str, str] = {}
     used: dict[str, None] = {}
     for path, methods in openapi["paths"].items():
         for method, operation in methods.items():
             text = _operation(operation, schemas, used)
-            same = shown.setdefault(text, path)
+            same = first_path.setdefault(text, path)
             if same != path:
                 text = f"<p>The same as <code>{_e(same)}</code>.</p>"
             parts.append(f"<h2>{method.upper()} <code>{_e(path)}</code></h2>{text}")
@@ -116,8 +116,8 @@ def _type(field: Mapping[str, Any], used: dict[str, None]) -> str:
 
 def _resolve(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
     if "$ref" in schema:
-        found: Mapping[str, Any] = schemas[str(schema["$ref"]).rsplit("/", 1)[-1]]
-        return found
+        target: Mapping[str, Any] = schemas[str(schema["$ref"]).rsplit("/", 1)[-1]]
+        return target
     return schema
 
 
@@ -127,7 +127,7 @@ def _prose(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Returns text as HTML, what stands between backticks as code."""
+    """Returns text as HTML, the parts between backticks as code."""
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", _e(text))
 
 

@@ -1,6 +1,6 @@
-"""What stands around every request: its id, its key, its body's limits, the log, the last resort.
+"""What surrounds every request: its id, its key, its body's limits, the log, unexpected errors.
 
-A request is let in before its body is read, so that nobody without a key costs more than a header.
+Keys are checked before the body is read, so that nobody without a key costs more than a header.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ACCESS = logging.getLogger("raydist.access")
 _FAILURES = logging.getLogger("raydist.failures")
 _OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
-"""What needs neither key nor body."""
+"""Routes that need neither key nor body."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,7 +39,7 @@ class Frame:
         app: what answers.
         service: whose keys, limits and metrics count.
         echo_id: whether to add X-Request-Id to answers.
-        paths: what the log and the metrics call by its name.
+        paths: those that the log and the metrics name; others are `unknown`.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Frame:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex
+        own_id = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = own_id if _ID.fullmatch(own_id) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["id"] = request_id
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -95,9 +95,9 @@ class Frame:
                     await self.app(scope, _replay(body, receive), sending)
         except ServiceError as error:
             await refuse(error)
-        except Exception as error:  # whatever fails, its client is told in our words
+        except Exception as error:  # whatever fails, the client gets the envelope
             report(request_id, error)
-            if status:  # it was being answered: all that is left is to cut the connection
+            if status:  # the answer has begun: all that is left is to cut the connection
                 raise
             message = f"the service failed; its log has the reason under {request_id}"
             await refuse(ServiceError(500, message, "internal_error"))
@@ -106,9 +106,9 @@ class Frame:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counts a request as long as it and its body are here; raises ServiceError 429."""
+        """Counts a request while it and its body are in memory; raises ServiceError 429."""
         if self._open >= 2 * self.service.limits.max_requests:
-            raise overloaded(1.0, f"{self._open} requests are here already")
+            raise overloaded(1.0, f"{self._open} requests are open already")
         self._open += 1
         try:
             yield
@@ -122,7 +122,7 @@ class Frame:
             async with asyncio.timeout(limits.deadline_s):
                 return await _read(receive, limits.max_body_bytes, announced)
         except TimeoutError:
-            message = f"the body was not there after {limits.deadline_s:g} s"
+            message = f"the body did not arrive within {limits.deadline_s:g} s"
             raise ServiceError(408, message, "slow_body") from None
 
     def _log(
@@ -151,7 +151,7 @@ def error_response(error: ServiceError) -> Response:
 
 
 def report(request_id: str, error: Exception) -> None:
-    """Puts a failure of ours and its traceback into the log, which is not the access log."""
+    """Logs an unexpected error with its traceback, not in the access log."""
     _FAILURES.error("request %s failed", request_id, exc_info=error)
 
 

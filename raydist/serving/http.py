@@ -1,6 +1,6 @@
 """The HTTP layer: a FastAPI application over a `Service`; works with or without Ray.
 
-Every error has one envelope. What holds for every request whatever its route is in `frame.py`.
+Every error has one envelope. What all routes have in common is in `frame.py`.
 """
 
 from pathlib import Path
@@ -79,15 +79,15 @@ def _routes(app: FastAPI, service: Service) -> None:
         Takes what the clients of Cohere (v1, v2), Jina, Voyage and TEI send, and answers all of
         them at once: `results` and `data` are the same list. Sorted by score, then by position.
         """
-        return await service.rerank(body, *_who(request))
+        return await service.rerank(body, *_identity(request))
 
-    for place, path in enumerate(("/v1/rerank", "/v2/rerank", "/rerank")):
+    for number, path in enumerate(("/v1/rerank", "/v2/rerank", "/rerank")):
         app.add_api_route(
             path,
             rerank,
             methods=["POST"],
             summary="Rerank documents",
-            operation_id=f"rerank{place or ''}",
+            operation_id=f"rerank{number or ''}",
             response_model_exclude_none=True,
             tags=["rerank"],
         )
@@ -95,17 +95,17 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/score", tags=["rerank"], summary="Score pairs")
     async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
         """Scores each document with one query for all or with its own; keeps their order."""
-        return await service.score(body, *_who(request))
+        return await service.score(body, *_identity(request))
 
     @app.post("/v1/embeddings", tags=["embeddings"], summary="Embed texts")
     async def embeddings(body: EmbeddingsRequest, request: Request) -> EmbeddingsResponse:
         """Embeds texts, as OpenAI's API does. `input_type: query` for queries."""
-        return await service.embeddings(body, *_who(request))
+        return await service.embeddings(body, *_identity(request))
 
     @app.post("/v1/search", tags=["search"], summary="Search", response_model_exclude_none=True)
     async def search(body: SearchRequest, request: Request) -> SearchResponse:
         """Searches the served index: retrievers, fusion, reranking, each with score and time."""
-        return await service.search(body, *_who(request))
+        return await service.search(body, *_identity(request))
 
     @app.get("/v1/models", tags=["service"], summary="Served models")
     async def models() -> ModelList:
@@ -136,15 +136,15 @@ def _pages(app: FastAPI, service: Service) -> None:
         return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
 
 
-def _who(request: Request) -> tuple[str, str]:
+def _identity(request: Request) -> tuple[str, str]:
     """Returns the request's id and its client's name."""
     return request.state.id, request.state.client
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Answers what is no JSON with 400, a list that is too long with 413, wrong fields with 422."""
+    """Answers invalid JSON with 400, a list that is too long with 413, wrong fields with 422."""
     assert isinstance(error, RequestValidationError)
-    # Where a value may have several forms, the deepest is the one that was meant.
+    # Where a value may have one of many forms, the deepest error is of the form that was meant.
     first = max(error.errors(), key=lambda each: (each["type"] == "too_long", len(each["loc"])))
     if first["type"] == "json_invalid":
         return error_response(ServiceError(400, "the body is not valid JSON", "invalid_json"))
@@ -158,7 +158,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
         sent = request.headers.get("content-type", "without a content type")
         message = "the body is not a JSON object"
         if not sent.partition(";")[0].endswith("json"):
-            message = f"the body came as {sent}: send JSON with Content-Type: application/json"
+            message = f"the body was sent as {sent}: send JSON with Content-Type: application/json"
     message = f"{param}: {message}" if param else message
     return error_response(ServiceError(422, message, "invalid", param=param))
 

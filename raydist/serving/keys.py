@@ -18,8 +18,8 @@ ENVIRONMENT = "RAYDIST_API_KEYS"
 class Keys:
     """Who is let in: those with one of the keys; without keys this machine alone, or everybody.
 
-    Made once, where the application is built, and sent to every ingress: what a process finds in
-    its own environment decides nothing.
+    Read once, where the application is built, and sent to every ingress: the environment of a
+    process on another node decides nothing.
 
     Args:
         keys: only their digests are kept.
@@ -36,15 +36,15 @@ class Keys:
     def client(self, authorization: str | None) -> str | None:
         """Returns a name for the key in an Authorization header, None if it is not a valid one.
 
-        Every key is compared, whatever matched, so that time tells nothing.
+        Every key is compared, whatever matched, so that the time reveals nothing.
         """
         scheme, _, key = (authorization or "").partition(" ")
-        given = _digest(key.strip())
-        found = None
+        key_digest = _digest(key.strip())
+        name = None
         for digest in self._digests:
-            if hmac.compare_digest(digest, given):
-                found = digest.hex()[:8]
-        return found if scheme.lower() == "bearer" else None
+            if hmac.compare_digest(digest, key_digest):
+                name = digest.hex()[:8]
+        return name if scheme.lower() == "bearer" else None
 
     def admit(self, authorization: str | None, peer: str) -> str:
         """Returns the name of a request's client, empty without keys.
@@ -57,15 +57,15 @@ class Keys:
             ServiceError: 401.
         """
         if self._digests:
-            found = self.client(authorization)
-            if found is None:
+            name = self.client(authorization)
+            if name is None:
                 raise _refusal("a valid key is needed: Authorization: Bearer KEY")
-            return found
-        # Ray Serve listens where its own options say, whatever this application was told.
+            return name
+        # Ray Serve listens where its own options say, whatever this application's do.
         if self._anonymous or _loopback(peer):
             return ""
         raise _refusal(
-            "the service has no keys, so it answers its own machine alone: start it with "
+            "the service has no keys, so it only answers its own machine: start it with "
             f"keys_file= or {ENVIRONMENT}, or with anonymous=true"
         )
 
@@ -76,7 +76,7 @@ def read_keys(file: str | None = None, *, anonymous: bool = False) -> Keys:
     Raises:
         ConfigError: the file cannot be read or holds no key, or a key is not ASCII.
     """
-    found = _ascii(ENVIRONMENT, os.environ.get(ENVIRONMENT, "").split(","))
+    keys = _ascii(ENVIRONMENT, os.environ.get(ENVIRONMENT, "").split(","))
     if file:
         try:
             text = Path(file).read_text(encoding="utf-8-sig")
@@ -87,9 +87,9 @@ def read_keys(file: str | None = None, *, anonymous: bool = False) -> Keys:
         lines = [line.strip() for line in text.splitlines()]
         own = _ascii(f"keys_file={file}", [line for line in lines if not line.startswith("#")])
         if not own:
-            raise ConfigError(f"keys_file={file}: no key in it")
-        found += own
-    return Keys(found, anonymous=anonymous)
+            raise ConfigError(f"keys_file={file}: has no key")
+        keys += own
+    return Keys(keys, anonymous=anonymous)
 
 
 def _ascii(where: str, words: Sequence[str]) -> list[str]:

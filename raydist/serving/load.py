@@ -1,8 +1,8 @@
 """A bounded load generator for the service: a fixed rate, or a fixed number of clients.
 
 At a fixed rate requests are sent when they are due, whether earlier ones were answered or not, and
-latency counts from when a request was due: a server that stalls cannot slow its own measurement
-down. With clients, each sends its next request when its last was answered.
+latency counts from when a request was due: a server that stalls cannot slow down its own
+measurement. With clients, each sends its next request when its last was answered.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class LoadResult:
     Attributes:
         seconds: from the first request to the last answer.
         latencies_s: of the requests answered with 200, in the order of the answers, and the whole
-            patience for those without an answer; a quick refusal must not better the quantiles.
+            timeout for those without an answer; a quick refusal must not improve the quantiles.
         statuses: answers by status code; `timeout` and `refused` for requests without an answer.
         pairs: query-document pairs in requests that were answered with 200.
-        late_s: how late the generator itself was at worst (fixed rate only).
+        late_s: the longest delay of the generator itself (fixed rate only).
     """
 
     seconds: float = 0.0
@@ -57,20 +57,20 @@ class LoadResult:
     def figures(self) -> dict[str, float]:
         """Returns the figures by name, milliseconds and per second."""
         per_s = 1.0 / self.seconds if self.seconds else 0.0
-        found = {
+        figures = {
             "requests": float(sum(self.statuses.values())),
             "requests_per_s": self.answered * per_s,
             "pairs_per_s": self.pairs * per_s,
         }
         if self.latencies_s:
-            found |= {f"p{q}_ms": self.quantile_ms(q / 100) for q in (50, 95, 99)}
-        return found | {f"status_{code}": float(n) for code, n in sorted(self.statuses.items())}
+            figures |= {f"p{q}_ms": self.quantile_ms(q / 100) for q in (50, 95, 99)}
+        return figures | {f"status_{code}": float(n) for code, n in sorted(self.statuses.items())}
 
 
 def rerank_bodies(
     queries: Sequence[str], documents: Sequence[str], per_request: int, seed: int = 0
 ) -> Bodies:
-    """Yields rerank requests without end: each query with documents drawn from the given ones."""
+    """Yields rerank requests without end: each query with documents drawn at random."""
     rng = np.random.default_rng(seed)
     for query in itertools.cycle(queries):
         drawn = rng.integers(0, len(documents), per_request)
@@ -78,7 +78,7 @@ def rerank_bodies(
 
 
 def documents_of(words: int, count: int, seed: int = 0) -> list[str]:
-    """Returns made-up documents of `words` words on average, of mixed lengths."""
+    """Returns generated documents of `words` words on average, of mixed lengths."""
     rng = np.random.default_rng(seed)
     lengths = np.clip(rng.lognormal(np.log(max(words, 1)), 0.5, count), 1, 4 * words).astype(int)
     return [" ".join(rng.choice(_WORDS, n)) for n in lengths]
@@ -103,7 +103,7 @@ def run_load(
         url: the service's root, e.g. `http://127.0.0.1:8000`.
         bodies: the requests' JSON.
         route: path of the endpoint.
-        seconds: how long requests are sent.
+        seconds: for which requests are sent.
         rate: requests per second; 0 sends with `clients`.
         clients: clients that send one request after the other.
         most_in_flight: requests that may be open at once; one that is due beyond it counts as

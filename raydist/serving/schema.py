@@ -47,14 +47,14 @@ def _clean(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_clean)]
-"""Text of real characters."""
+"""Text without NUL and lone surrogates."""
 _ENTRIES = Field(max_length=MAX_ENTRIES, fail_fast=True)
-"""Of a list, which may have millions: the first that is wrong or too many ends its reading."""
+"""The first entry that is wrong or too many ends the reading of a list."""
 Texts = Annotated[list[Text], _ENTRIES]
 
 
 class _Request(BaseModel):
-    """Null means absent: a field's default stands in for it."""
+    """Null means absent: the field has its default."""
 
     model_config = ConfigDict(
         extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
@@ -80,12 +80,12 @@ class TextDocument(_Request):
 
 
 class RerankRequest(_Request):
-    """A query and the documents to put in order."""
+    """A query and the documents to rank."""
 
     model_config = ConfigDict(json_schema_extra={"example": _RERANK_EXAMPLE})
 
     query: Text
-    """What is asked."""
+    """The query's text."""
     documents: Annotated[list[Text | TextDocument], _ENTRIES] = []
     """Texts, or objects with `text` (Cohere v1, Jina)."""
     texts: Texts | None = None
@@ -103,9 +103,9 @@ class RerankRequest(_Request):
     rank_fields: Texts | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
-    """Documents are cut to so many tokens."""
+    """Documents are cut to this many tokens."""
     max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
-    """Accepted for Cohere v1's clients; pieces are made with `truncation: chunk_max`."""
+    """Accepted for Cohere v1's clients and ignored; see `truncation: chunk_max`."""
     truncation: Truncation | bool | None = None
     """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says).
 
@@ -113,7 +113,7 @@ class RerankRequest(_Request):
     truncate: bool | None = None
     """TEI's name: false is `truncation: error`."""
     instruction: Text | None = None
-    """What the reranker looks for, where it follows instructions."""
+    """The reranker's task, if it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
 
@@ -128,14 +128,14 @@ class RerankRequest(_Request):
     @model_validator(mode="after")
     def _ranked_fields_are_text(self) -> RerankRequest:
         """Checks the fields that are read; others, whatever they hold, are ignored."""
-        for place, item in enumerate(self.documents if self.rank_fields else ()):
+        for position, item in enumerate(self.documents if self.rank_fields else ()):
             extra = {} if isinstance(item, str) else item.model_extra or {}
             for name in self.rank_fields or ():
                 if isinstance(value := extra.get(name), str):
                     try:
                         _clean(value)
                     except ValueError as error:
-                        raise ValueError(f"documents[{place}].{name} {error}") from None
+                        raise ValueError(f"documents[{position}].{name} {error}") from None
         return self
 
     @property
@@ -145,7 +145,7 @@ class RerankRequest(_Request):
 
     @property
     def mode(self) -> Truncation | None:
-        """What happens to documents that do not fit; None leaves it to the server."""
+        """What happens to documents that do not fit; None is the server's own setting."""
         if self.truncation is False or self.truncate is False:
             return "error"
         if self.truncation is True or (self.truncation is None and self.truncate):
@@ -154,10 +154,10 @@ class RerankRequest(_Request):
 
     def contents(self) -> list[str]:
         """Returns the texts to score; raises ValueError naming a document without text."""
-        listed: Sequence[str | TextDocument] = (
+        items: Sequence[str | TextDocument] = (
             self.texts if self.texts is not None else self.documents
         )
-        return [_content(place, item, self.rank_fields) for place, item in enumerate(listed)]
+        return [_content(position, item, self.rank_fields) for position, item in enumerate(items)]
 
     def ids(self) -> list[str | int | None]:
         """Returns the documents' own ids, None where there is none."""
@@ -166,17 +166,17 @@ class RerankRequest(_Request):
         return [None if isinstance(item, str) else item.id for item in self.documents]
 
 
-def _content(place: int, item: str | TextDocument, fields: Sequence[str] | None) -> str:
+def _content(position: int, item: str | TextDocument, fields: Sequence[str] | None) -> str:
     if isinstance(item, str):
         return item
     if fields:
         values = {"text": item.text, "id": item.id, **(item.model_extra or {})}
-        found = [str(values[name]) for name in fields if values.get(name) is not None]
-        if found:
-            return "\n".join(found)
-        raise ValueError(f"documents[{place}] has none of the rank_fields {', '.join(fields)}")
+        texts = [str(values[name]) for name in fields if values.get(name) is not None]
+        if texts:
+            return "\n".join(texts)
+        raise ValueError(f"documents[{position}] has none of the rank_fields {', '.join(fields)}")
     if item.text is None:
-        raise ValueError(f"documents[{place}] has no text")
+        raise ValueError(f"documents[{position}] has no text")
     return item.text
 
 
@@ -194,7 +194,7 @@ class ScoreRequest(_Request):
     truncation: Truncation | None = None
     """A document that does not fit is cut, scored in pieces, or refused; the server's setting."""
     instruction: Text | None = None
-    """What the reranker looks for, where it follows instructions."""
+    """The reranker's task, if it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
 
@@ -214,15 +214,15 @@ class EmbeddingsRequest(_Request):
     model_config = ConfigDict(json_schema_extra={"example": _EMBEDDINGS_EXAMPLE})
 
     input: Text | Texts
-    """A text or several."""
+    """A text or a list of texts."""
     model: Text | None = None
-    """The served embedding model's name; the server's if absent."""
+    """A served embedding model's name; the server's if absent."""
     encoding_format: Literal["float", "base64"] = "float"
     """Numbers, or float32 in little-endian base64."""
     dimensions: Annotated[int, Field(ge=1)] | None = None
-    """Keep the first so many dimensions, scaled to unit length."""
+    """Keep this many dimensions, scaled to unit length."""
     input_type: Literal["query", "document"] = "document"
-    """Which instruction and tower a text gets."""
+    """Which instruction and tower the texts get."""
     user: str | None = None
     """Ignored."""
 
@@ -240,14 +240,14 @@ class SearchRequest(_Request):
     model_config = ConfigDict(json_schema_extra={"example": _SEARCH_EXAMPLE})
 
     query: Text
-    """What is asked."""
+    """The query's text."""
     k: Annotated[int, Field(ge=1, le=1000)] = 10
-    """How many results."""
+    """Most results."""
     rerank: bool = True
     """Whether the server's reranker orders the first `depth` results."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
-    """How many documents are fetched for fusion and reranking."""
+    """Documents that are retrieved for fusion and reranking."""
     ids: Texts | None = None
-    """Only these documents may be found."""
+    """Search among these documents only."""
     return_documents: bool = True
     """Whether results carry the documents' texts."""

@@ -128,12 +128,12 @@ def test_what_is_cut_is_told_and_what_is_too_long_can_be_refused(short: BiEncode
 def test_only_so_many_vectors_are_remembered(
     short: BiEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("raydist.rerank.biencoder._REMEMBERED", 3)
+    monkeypatch.setattr("raydist.rerank.biencoder._RECENT", 3)
     scorer = BiEncoderScorer(short)
     (wanted,) = similarities(short, [("garden", texts()[:9])])
     rows = [row for each in scorer.encode("garden", texts()[:9], Options()).rows for row in each]
     assert scorer.forward(rows).tolist() == pytest.approx(wanted, abs=1e-5)
-    assert len(scorer._known) == 3
+    assert len(scorer._recent) == 3
 
 
 def test_a_registered_bi_encoder_keeps_its_options(tmp_path: Path) -> None:

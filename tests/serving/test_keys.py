@@ -39,7 +39,7 @@ def test_keys_that_no_header_can_carry_are_refused(
     for content, message in (
         ("alpha\nschlüssel".encode(), "key 2 has a character that is not ASCII"),
         (b"\xff\xfe\x00", "not text in UTF-8"),
-        (b" # nothing\n", "no key in it"),
+        (b" # nothing\n", "has no key"),
     ):
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=message):
