@@ -48,19 +48,19 @@ QUERIES = ["river stone", "lamp " * 30, "garden"]
 BATCH = [(query, [*texts()[i : i + 9], "bread " * 40, ""]) for i, query in enumerate(QUERIES)]
 
 
-def told(folder: Path, **options: object) -> Path:
+def with_instructions(folder: Path, **options: object) -> Path:
     """A bi-encoder with instructions, which keeps few tokens; its tokenizer pads and cuts."""
     given = {"query_instruction": "winter market: ", "document_instruction": "paper: "}
     lengths = {"query_max_length": 9, "document_max_length": 12}
     BiEncoder.load(checkpoint(folder / "plain"), **given, **lengths, **options).save(
-        folder / "told"
+        folder / "instructed"
     )
-    own = folder / "told" / "tokenizer.json"
+    own = folder / "instructed" / "tokenizer.json"
     tokenizer = Tokenizer.from_file(str(own))
     tokenizer.enable_padding(length=64)
     tokenizer.enable_truncation(10)
     tokenizer.save(str(own))
-    return folder / "told"
+    return folder / "instructed"
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -68,7 +68,7 @@ def told(folder: Path, **options: object) -> Path:
 def test_scores_are_those_of_the_texts_encoded_whole(
     tmp_path: Path, side: str, tokens: int
 ) -> None:
-    folder = told(tmp_path)
+    folder = with_instructions(tmp_path)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": side}))
     wanted = similarities(BiEncoder.load(folder, device="cpu"), BATCH)
@@ -93,7 +93,7 @@ PIECES = ["river lamp stone engine", "harbour letter music paper", "bridge"]
 def short(tmp_path: Path) -> BiEncoder:
     """Keeps four words of a document beside its instruction and special tokens."""
     return BiEncoder.load(
-        told(tmp_path), device="cpu", document_max_length=8, replace_contract=True
+        with_instructions(tmp_path), device="cpu", document_max_length=8, replace_contract=True
     )
 
 
@@ -106,7 +106,7 @@ def test_a_long_document_is_scored_in_pieces(short: BiEncoder) -> None:
     assert got.chunks == [3, 1] and got.truncated == [False, False]
 
 
-def test_what_is_cut_is_told_and_what_is_too_long_can_be_refused(short: BiEncoder) -> None:
+def test_cuts_are_reported_and_too_long_texts_can_be_refused(short: BiEncoder) -> None:
     documents = [" ".join(PIECES), PIECES[0]]
     cut = ["river lamp", "river lamp"]
     (wanted,) = similarities(short, [("garden", cut)])
@@ -125,9 +125,7 @@ def test_what_is_cut_is_told_and_what_is_too_long_can_be_refused(short: BiEncode
         scorer.encode("garden", documents, Options(instruction="find it"))
 
 
-def test_only_so_many_vectors_are_remembered(
-    short: BiEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_last_vectors_are_kept(short: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raydist.rerank.biencoder._RECENT", 3)
     scorer = BiEncoderScorer(short)
     (wanted,) = similarities(short, [("garden", texts()[:9])])
