@@ -190,7 +190,7 @@ class Artefact:
                 inputs=inputs(),
                 resolved=config.resolved() if self.saves_config else None,
             )
-            return replace(output, path=path, scratch=self.scratch)
+            return replace(output, path=path if self.is_file else folder, scratch=self.scratch)
 
         if self.replaces:
             with disk_errors(path), atomic(path) as partial:
@@ -236,7 +236,7 @@ class Output:
     """What one command writes.
 
     Attributes:
-        path: the file or folder that the user named.
+        path: the file to write; the folder, if the output is one.
         folder: the folder of the manifest.
         state: `planned` in a dry run; `new`; `resumed`, where an interrupted run of the same
             command is continued; `complete`, where the same command has built it.

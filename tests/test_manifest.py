@@ -90,7 +90,9 @@ def test_a_report_is_replaced_whole_but_nothing_else_is(tmp_path: Path) -> None:
         with opened(artefact, folder, value) as output:
             (output.folder / f"part-{value}").touch()
             output.finish()
-    assert read_manifest(folder)["config"] == {"value": 2} and not (folder / "part-1").exists()
+    manifest = read_manifest(folder)
+    assert manifest["config"] == {"value": 2} and not (folder / "part-1").exists()
+    assert "out" not in manifest
     with pytest.raises(DataError), opened(artefact, folder, 3):
         raise DataError("stopped")
     assert read_manifest(folder)["config"] == {"value": 2}
