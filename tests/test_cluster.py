@@ -11,22 +11,22 @@ from raydist import cluster
 from raydist.errors import JobError
 
 
-@pytest.mark.parametrize("given", [None, "127.0.0.1:6379"])
+@pytest.mark.parametrize("address", [None, "127.0.0.1:6379"])
 def test_what_this_machine_cannot_have_is_said_before_a_cluster_is_started(
-    given: str | None, monkeypatch: pytest.MonkeyPatch
+    address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected: list[bool] = []
     for name in ("RAY_ADDRESS", "RAY_JOB_ID", "RAYDIST_AUTOSCALING"):
         monkeypatch.delenv(name, raising=False)
-    if given:
-        monkeypatch.setenv("RAY_ADDRESS", given)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(cluster, "connect", lambda: connected.append(True))
     monkeypatch.setattr(cluster, "available", lambda: {"CPU": 8.0, "GPU": 0.0})
     workers = (os.cpu_count() or 1) + 8
     with pytest.raises(JobError, match=rf"workers = {workers} with 1 CPU each need {workers} CPU"):
         cluster.require(workers, 1, 0)
-    assert connected == ([True] if given else []), "a given cluster is asked for what it has"
+    assert connected == ([True] if address else []), "a named cluster says what it has"
 
 
 def test_gpus_are_required_and_a_growing_cluster_is_trusted(

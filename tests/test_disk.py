@@ -74,6 +74,6 @@ def test_json_is_readable_and_ends_with_a_line_feed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_says_what_to_do() -> None:
-    said = pytest.raises(JobError, match=r"writing /dev/full: the disk is full; make room")
-    with said, disk_errors("/dev/full"), open("/dev/full", "w") as file:
+    refused = pytest.raises(JobError, match=r"writing /dev/full: the disk is full; make room")
+    with refused, disk_errors("/dev/full"), open("/dev/full", "w") as file:
         file.write("x")

@@ -204,11 +204,11 @@ def test_a_damaged_manifest_is_an_error_or_says_what_it_said(data: st.DataObject
             damaged[bit // 8] ^= 1 << bit % 8
             path.write_bytes(bytes(damaged))
         try:
-            found = read_manifest(path.parent)
+            read = read_manifest(path.parent)
         except ArtifactError as error:
             assert str(path) in str(error)
         else:
-            assert found == manifest
+            assert read == manifest
 
 
 @pytest.mark.parametrize("left", [b"", b"[1, 2", b"\xff{}", b"3"])
@@ -223,18 +223,18 @@ def test_a_damaged_record_of_an_interrupted_command_is_named(tmp_path: Path, lef
 def test_an_output_whose_opening_was_cut_short_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops_at: str
 ) -> None:
-    told: dict[str, Any] = {"kind": "thing", "config": {}, "inputs": {}, "resolved": {"a": 1}}
+    options: dict[str, Any] = {"kind": "thing", "config": {}, "inputs": {}, "resolved": {"a": 1}}
 
-    def killed(place: str, target: Path) -> None:
+    def killed(partial: str, target: Path) -> None:
         if Path(target).name == stops_at:
             raise KeyboardInterrupt
-        Path(place).rename(target)
+        Path(partial).rename(target)
 
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            Output.open(tmp_path / "a", **told)
-    state = Output.open(tmp_path / "a", **told).state
+            Output.open(tmp_path / "a", **options)
+    state = Output.open(tmp_path / "a", **options).state
     assert state == ("resumed" if stops_at == "config.json" else "new")
     assert json.loads((tmp_path / "a/config.json").read_text()) == {"a": 1}
 

@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 class Failing:
-    """Counts its calls in a file; does to one split what it is told."""
+    """Counts its calls in a file; fails at one split in the way of `how`."""
 
     def __init__(self, log: Path, how: str, times: int) -> None:
         self.log, self.how, self.times = log, how, times

@@ -106,7 +106,7 @@ def _measuring(about: Provenance) -> Sequence[str]:
 def _register(
     config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
 ) -> None:
-    from raydist.evaluation.follower import read_state
+    from raydist.evaluation.follower import State, read_state
     from raydist.evaluation.registry import promote
     from raydist.evaluation.tracking import resolve_uri
 
@@ -114,11 +114,11 @@ def _register(
     uri = resolve_uri(config.tracking.uri, about.run.parent)
     if uri is None:
         raise ConfigError("alias: tracking.uri=none has no registry; name an MLflow URI")
-    tracked = read_state(about.run) or {}
-    if tracked.get("uri") != uri:
-        tracked = {}  # the run is not in this MLflow
+    tracked = read_state(about.run)
+    if tracked is None or tracked.uri != uri:
+        tracked = State()  # the run is not in this MLflow
     chosen = "{listener}/{key}".format(**about.settings)
-    models = tracked.get("models", {}).get(chosen, {})
+    models = tracked.models.get(chosen, {})
     promotion = promote(
         uri,
         (config.name or Path(config.out).name).replace("/", "-"),
@@ -127,7 +127,7 @@ def _register(
         metric=str(about.settings["key"]),
         values=values,
         fingerprint=fingerprint,
-        run_id=tracked.get("run_id"),
+        run_id=tracked.run_id or None,
         model_id=models.get(str(about.settings["step"])),
         upload=storage.leaves(config.out),
         experiment=config.tracking.experiment,

@@ -36,7 +36,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
             log.say(f"would send {folder} to {uri or 'where it was tracked'}")
             continue
         tracker = replay(folder, uri=uri, experiment=options.get("experiment"))
-        left_out = tracker.follower.skipped + tracker.follower.refused
+        left_out = tracker.follower.state.skipped + tracker.follower.state.refused
         note = f" ({left_out} values or files left out)" if left_out else ""
         log.say(f"{folder}: sent to run {tracker.run_id} in {tracker.uri}{note}")
     return 0

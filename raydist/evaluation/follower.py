@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -32,6 +32,35 @@ class Value(NamedTuple):
     value: float
     step: int
     time_ms: int
+
+
+@dataclass(slots=True)
+class State:
+    """What `tracking.json` holds: where a record goes, and how much of it was sent.
+
+    Attributes:
+        uri, experiment, name, tags: what the run was started with.
+        experiment_id, run_id: the run.
+        sent: by file, the inode that was read and the offset in it.
+        models: by name and step, the ids of kept checkpoints.
+        names: by a metric's name in the store, its own name.
+        skipped: values that were NaN or infinite.
+        refused: events that the store refused.
+        tables: files of the tables.
+    """
+
+    uri: str = ""
+    experiment: str = ""
+    name: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    experiment_id: str = ""
+    run_id: str = ""
+    sent: dict[str, dict[str, int]] = field(default_factory=dict)
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    skipped: int = 0
+    refused: int = 0
+    tables: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -78,18 +107,13 @@ class Follower:
     """Sends a record to a store, in a thread or by `flush`.
 
     Attributes:
-        state: what `tracking.json` holds: `sent` offsets, `models`, and the owner's own entries.
-        skipped: values that were NaN or infinite.
-        refused: events that the store refused.
+        state: what `tracking.json` holds.
         down: whether the store failed the last time.
     """
 
-    def __init__(self, folder: Path, store: Store, state: dict[str, Any], poll_s: float) -> None:
+    def __init__(self, folder: Path, store: Store, state: State, poll_s: float) -> None:
         self.folder = folder
         self.state = state
-        for name, empty in (("sent", {}), ("models", {}), ("names", {}), ("skipped", 0)):
-            self.state.setdefault(name, empty)
-        self.state.setdefault("refused", 0)
         self.down = False
         self._store = store
         self._poll_s = poll_s
@@ -98,16 +122,6 @@ class Follower:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self.save()
-
-    @property
-    def skipped(self) -> int:
-        """NaN and infinite values that were left out."""
-        return int(self.state["skipped"])
-
-    @property
-    def refused(self) -> int:
-        """Events that the store refused for good."""
-        return int(self.state["refused"])
 
     def start(self) -> None:
         """Begins to follow in a thread."""
@@ -145,7 +159,7 @@ class Follower:
     def save(self) -> None:
         """Writes `tracking.json`."""
         with atomic(self.folder / STATE) as partial:
-            partial.write_text(json.dumps(self.state, indent=1), encoding="utf-8")
+            partial.write_text(json.dumps(asdict(self.state), indent=1), encoding="utf-8")
 
     def _follow(self) -> None:
         wait = self._poll_s
@@ -179,8 +193,8 @@ class Follower:
             self._sent(METRICS, reached)
             return True
         if end is not None:
-            if self.skipped:
-                self._store.tags({"raydist.values_skipped": str(self.skipped)})
+            if self.state.skipped:
+                self._store.tags({"raydist.values_skipped": str(self.state.skipped)})
             self._store.end(end[0]["status"], end[0]["time"])
             self._sent(EVENTS, end[1])
             return True  # a record that was continued has more behind its end
@@ -205,7 +219,7 @@ class Follower:
 
     def _model(self, record: dict[str, Any]) -> None:
         """Sends a kept checkpoint, which supersedes the earlier ones of the same name."""
-        known = self.state["models"].setdefault(record["name"], {})
+        known = self.state.models.setdefault(record["name"], {})
         if str(record["step"]) in known:
             return
         metrics = {metric_name(k): v for k, v in record["metrics"].items()}
@@ -217,7 +231,7 @@ class Follower:
             known[str(record["step"])] = model_id
 
     def _add(self, chunk: _Chunk, values: Mapping[str, Any], step: int, time_ms: int) -> None:
-        names: dict[str, str] = self.state["names"]
+        names = self.state.names
         for name, value in values.items():
             if value in ("NaN", "Infinity", "-Infinity"):
                 chunk.skipped += 1
@@ -237,8 +251,8 @@ class Follower:
         if renamed:
             self._send(self._store.tags, renamed)
         self._send(self._store.values, chunk.values)
-        self.state["names"] |= chunk.names
-        self.state["skipped"] += chunk.skipped
+        self.state.names |= chunk.names
+        self.state.skipped += chunk.skipped
         for reason in chunk.refused:
             self._refuse(reason)
 
@@ -249,9 +263,9 @@ class Follower:
             self._refuse(str(error))
 
     def _refuse(self, reason: str) -> None:
-        if self.refused < 5:
+        if self.state.refused < 5:
             warn(f"tracking: left out: {reason}")
-        self.state["refused"] += 1
+        self.state.refused += 1
 
     def _new(self, name: str) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
         """Yields (record, mark after it) of what was not sent.
@@ -262,7 +276,7 @@ class Follower:
         path = self.folder / name
         if not path.exists():
             return
-        sent = self.state["sent"].get(name, {"file": -1, "offset": 0})
+        sent = self.state.sent.get(name, {"file": -1, "offset": 0})
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             same = sent["file"] == status.st_ino and sent["offset"] <= status.st_size
@@ -270,17 +284,17 @@ class Follower:
                 yield record, {"file": status.st_ino, "offset": after}
 
     def _sent(self, name: str, mark: Mapping[str, int]) -> None:
-        self.state["sent"][name] = dict(mark)
+        self.state.sent[name] = dict(mark)
         self.save()
 
 
-def read_state(folder: Path) -> dict[str, Any] | None:
+def read_state(folder: Path) -> State | None:
     """Returns what `tracking.json` holds, None without one."""
     try:
-        return json.loads((folder / STATE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ArtifactError(f"{folder / STATE} is corrupted: {error}; delete it") from None
 
 

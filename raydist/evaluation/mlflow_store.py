@@ -11,12 +11,13 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from raydist.disk import atomic
 from raydist.errors import JobError
-from raydist.evaluation.follower import Refusal, Value
+from raydist.evaluation.follower import Refusal, State, Value
 from raydist.evaluation.measures import metric_name
 
 PARAM_LENGTH = 6000
@@ -28,10 +29,10 @@ _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 class MlflowStore:
     """Puts what a follower sends into one MLflow run."""
 
-    def __init__(self, client: Any, state: dict[str, Any]) -> None:
+    def __init__(self, client: Any, state: State) -> None:
         self._client = client
         self._state = state
-        self._run_id = state["run_id"]
+        self._run_id = state.run_id
         self._params: dict[str, str] | None = None
 
     def values(self, values: Sequence[Value]) -> None:
@@ -88,7 +89,7 @@ class MlflowStore:
             self._client.log_text(
                 self._run_id, json.dumps({"columns": list(columns), "data": rows}), file
             )
-        tables = self._state.setdefault("tables", [])
+        tables = self._state.tables
         if file not in tables:
             tables.append(file)
         listed = json.dumps([{"path": table, "type": "table"} for table in tables])
@@ -100,11 +101,11 @@ class MlflowStore:
         from mlflow.entities import LoggedModelOutput
 
         name, step = metric_name(record["name"]).replace("/", "-").replace(":", "-"), record["step"]
-        with _refusals(), _fluent(self._state["uri"]):
+        with _refusals(), _fluent(self._state.uri):
             model = mlflow.create_external_model(
                 name=f"{name}-step-{step}",
                 source_run_id=self._run_id,
-                experiment_id=self._state["experiment_id"],
+                experiment_id=self._state.experiment_id,
                 params={k: str(v)[:PARAM_LENGTH] for k, v in record["params"].items()},
                 tags={"path": record["path"], "step": str(step), "kept": "true"},
                 model_type="raydist checkpoint",
@@ -145,25 +146,25 @@ def connect(uri: str) -> Any:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def create_run(client: Any, state: Mapping[str, Any], artifacts: str | None) -> dict[str, str]:
-    """Creates a run, and its experiment if it is missing; returns their ids.
+def create_run(client: Any, state: State, artifacts: str | None = None) -> State:
+    """Creates a run, and its experiment if it is missing; returns the state with their ids.
 
     Args:
         client: from `connect`.
-        state: `uri`, `experiment`, `name` and `tags`.
+        state: the run's URI, experiment, name and tags.
         artifacts: URI of a new experiment's artifacts; beside a SQLite file by default.
     """
-    experiment = client.get_experiment_by_name(state["experiment"])
+    experiment = client.get_experiment_by_name(state.experiment)
     if experiment is None:
-        if artifacts is None and state["uri"].startswith("sqlite:///"):
-            database = Path(state["uri"].removeprefix("sqlite:///"))
-            artifacts = (database.parent / "mlartifacts" / state["experiment"]).as_uri()
-        experiment_id = client.create_experiment(state["experiment"], artifacts)
+        if artifacts is None and state.uri.startswith("sqlite:///"):
+            database = Path(state.uri.removeprefix("sqlite:///"))
+            artifacts = (database.parent / "mlartifacts" / state.experiment).as_uri()
+        experiment_id = client.create_experiment(state.experiment, artifacts)
     else:
         experiment_id = experiment.experiment_id
-    tags = {key: str(value)[:TAG_LENGTH] for key, value in state["tags"].items()}
-    run = client.create_run(experiment_id, tags=tags, run_name=state["name"])
-    return {"experiment_id": experiment_id, "run_id": run.info.run_id}
+    tags = {key: str(value)[:TAG_LENGTH] for key, value in state.tags.items()}
+    run = client.create_run(experiment_id, tags=tags, run_name=state.name)
+    return replace(state, experiment_id=str(experiment_id), run_id=run.info.run_id)
 
 
 def read_artifact(client: Any, uri: str) -> str | None:

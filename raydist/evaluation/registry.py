@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from raydist.errors import ConfigError
+from raydist.evaluation.follower import State
 from raydist.evaluation.measures import metric_name
 from raydist.evaluation.mlflow_store import (
     connect,
@@ -136,8 +137,7 @@ def promote(
         model = next((each for each in same if upload or each.source == location), None)
         tag = f"per_query.{metric_name(metric)}"
         if run_id is None and (model is None or tag not in model.tags):
-            state = {"uri": uri, "experiment": experiment, "name": name, "tags": facts()}
-            run_id = create_run(client, state, None)["run_id"]
+            run_id = create_run(client, State(uri, experiment, name, facts())).run_id
             client.set_terminated(run_id)
         if model is None:
             if upload:

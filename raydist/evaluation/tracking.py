@@ -20,7 +20,7 @@ from typing import Any
 
 from raydist import __version__
 from raydist.errors import ArtifactError, ConfigError, JobError
-from raydist.evaluation.follower import Follower, read_state
+from raydist.evaluation.follower import Follower, State, read_state
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, read_lines
 from raydist.evaluation.mlflow_store import (
     MlflowStore,
@@ -66,7 +66,7 @@ class Tracker:
 
     def __init__(self, folder: Path, follower: Follower) -> None:
         self.folder = folder
-        self.run_id: str = follower.state["run_id"]
+        self.run_id = follower.state.run_id
         self.follower = follower
         self.complete = False
 
@@ -107,17 +107,17 @@ class Tracker:
         old = read_state(folder)
         client = connect(uri)
         with mlflow_errors(uri):
-            if resume and old and old["uri"] == uri:
-                client.update_run(old["run_id"], status="RUNNING")
+            if resume and old and old.uri == uri:
+                client.update_run(old.run_id, status="RUNNING")
                 state = old
             else:
-                if old and old["uri"] == uri:
-                    give_up(client, old["run_id"])
-                state = {"uri": uri, "experiment": experiment, "name": name or folder.name}
-                state["tags"] = facts() | dict(tags or {})
+                if old and old.uri == uri:
+                    give_up(client, old.run_id)
+                all_tags = facts() | dict(tags or {})
                 if parent:
-                    state["tags"]["mlflow.parentRunId"] = parent
-                state |= create_run(client, state, artifacts)
+                    all_tags["mlflow.parentRunId"] = parent
+                state = State(uri, experiment, name or folder.name, all_tags)
+                state = create_run(client, state, artifacts)
         store = MlflowStore(client, state)
         follower = Follower(folder, store, state, poll_s)
         if follow:
@@ -133,16 +133,16 @@ class Tracker:
     @property
     def experiment_id(self) -> str:
         """MLflow's id of the experiment."""
-        return str(self.follower.state["experiment_id"])
+        return self.follower.state.experiment_id
 
     @property
     def uri(self) -> str:
         """The tracking URI."""
-        return str(self.follower.state["uri"])
+        return self.follower.state.uri
 
     def child(self, folder: str | os.PathLike[str], name: str, **options: Any) -> Tracker:
         """Starts the tracker of a child run; `options` as in `start`."""
-        options = {"experiment": self.follower.state["experiment"], **options}
+        options = {"experiment": self.follower.state.experiment, **options}
         return Tracker.start(folder, uri=self.uri, name=name, parent=self.run_id, **options)
 
     def flush(self) -> bool:
@@ -161,8 +161,8 @@ class Tracker:
                 f"tracking: not everything reached {self.uri}; the record in {self.folder} is "
                 f"complete; send it later with: raydist tracking replay {self.folder}"
             )
-        if self.follower.skipped:
-            say(f"tracking: {self.follower.skipped} NaN or infinite values are not in MLflow")
+        if skipped := self.follower.state.skipped:
+            say(f"tracking: {skipped} NaN or infinite values are not in MLflow")
         return done
 
 
@@ -180,17 +180,17 @@ def replay(
     folder = Path(folder)
     if not (folder / EVENTS).exists() and not (folder / METRICS).exists():
         raise ArtifactError(f"{folder}: no {METRICS} and no {EVENTS}: nothing to send")
-    old = read_state(folder) or {}
-    target = uri or old.get("uri") or resolve_uri("auto")
+    old = read_state(folder) or State()
+    target = uri or old.uri or resolve_uri("auto")
     if target is None:
         raise ConfigError("uri = none: expected where to send the record, for example sqlite")
-    same = old.get("uri") == target and experiment in (None, old.get("experiment"))
+    same = old.uri == target and experiment in (None, old.experiment)
     tracker = Tracker.start(
         folder,
         uri=target,
-        experiment=experiment or old.get("experiment", "raydist"),
-        name=old.get("name"),
-        tags=old.get("tags"),
+        experiment=experiment or old.experiment or "raydist",
+        name=old.name or None,
+        tags=old.tags,
         resume=same,
         follow=False,
     )

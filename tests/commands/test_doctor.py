@@ -48,7 +48,7 @@ def test_storage_that_can_be_written_is_left_clean(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
 
 
-def told(capsys: pytest.CaptureFixture[str], what: str) -> str:
+def line_about(capsys: pytest.CaptureFixture[str], what: str) -> str:
     """Returns the line about something, its words one blank apart."""
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if line[6:].startswith(f"{what} ")]
@@ -63,11 +63,11 @@ def test_storage_is_what_the_verbs_take_for_it(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for storage in ("~/new", "memory://doctor", f"file://{tmp_path}/a b[1]"):
         assert main(["doctor", f"storage={storage}"]) == 0
-        assert told(capsys, "storage") == f"ok storage {storage}: writable from here"
+        assert line_about(capsys, "storage") == f"ok storage {storage}: writable from here"
     assert (tmp_path / "home/new").is_dir() and (tmp_path / "a b[1]").is_dir()
     assert list((tmp_path / "here").iterdir()) == []
     assert main(["doctor", "storage=nowhere://x"]) == 1
-    assert "no file system for this scheme" in told(capsys, "storage")
+    assert "no file system for this scheme" in line_about(capsys, "storage")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_tracking_is_asked_and_nothing_is_made(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "garbage").write_bytes(bytes(range(256)) * 8)
     assert main(["doctor", f"tracking={uri.format(here=tmp_path)}"]) == int(line.startswith("bad"))
-    found = told(capsys, "MLflow")
-    assert found.startswith(line.format(here=tmp_path)) and "secret" not in found
+    text = line_about(capsys, "MLflow")
+    assert text.startswith(line.format(here=tmp_path)) and "secret" not in text
     assert [path.name for path in tmp_path.iterdir()] == ["garbage"]
 
 
@@ -106,7 +106,7 @@ def test_a_database_that_mlflow_reads_is_well(
     database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["doctor", f"tracking={database}"]) == 0
-    assert told(capsys, "MLflow") == f"ok MLflow {database}: MLflow reads it"
+    assert line_about(capsys, "MLflow") == f"ok MLflow {database}: MLflow reads it"
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_a_database_that_mlflow_reads_is_well(
 def test_what_verbs_could_run_with(
     cpus: int, gpus: int, sizes: list[int], lines: list[str]
 ) -> None:
-    found = [line for _, _, line in doctor._verbs(cpus, gpus, sizes)]
-    assert len(found) == 4
-    assert all(line.startswith(start) for line, start in zip(found, lines)), found
+    texts = [line for _, _, line in doctor._verbs(cpus, gpus, sizes)]
+    assert len(texts) == 4
+    assert all(text.startswith(start) for text, start in zip(texts, lines)), texts
 
 
 @pytest.mark.ray
@@ -139,14 +139,14 @@ def test_every_node_must_see_the_same_storage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    asked = ["doctor", "address=auto"]
-    assert main([*asked, f"storage={tmp_path}/shared"]) == 0
-    said = capsys.readouterr().out
-    assert "writable from here and from 1 node, which see the same" in said
-    assert "auto: 1 node, Ray" in said and "Ray auth               token" in said
+    words = ["doctor", "address=auto"]
+    assert main([*words, f"storage={tmp_path}/shared"]) == 0
+    output = capsys.readouterr().out
+    assert "writable from here and from 1 node, which see the same" in output
+    assert "auto: 1 node, Ray" in output and "Ray auth               token" in output
     assert list((tmp_path / "shared").iterdir()) == []
-    assert main([*asked, "storage=memory://doctor"]) == 1  # a memory is a process's own
-    assert "is another place than here" in told(capsys, "storage")
+    assert main([*words, "storage=memory://doctor"]) == 1  # a memory is a process's own
+    assert "is another place than here" in line_about(capsys, "storage")
 
 
 @pytest.mark.ray
@@ -155,11 +155,11 @@ def test_nodes_that_do_not_answer_are_named(
 ) -> None:
     import ray
 
-    gone = [{"NodeID": "ab" * 28, "Alive": True}, {"NodeID": "cd" * 28, "Alive": False}]
-    monkeypatch.setattr(ray, "nodes", lambda: gone)
-    state, _, found = doctor.check_storage(str(tmp_path), 1)
-    assert state == "bad" and f"{tmp_path}: node abababab: " in found and "cdcd" not in found
+    nodes = [{"NodeID": "ab" * 28, "Alive": True}, {"NodeID": "cd" * 28, "Alive": False}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    state, _, text = doctor.check_storage(str(tmp_path), 1)
+    assert state == "bad" and f"{tmp_path}: node abababab: " in text and "cdcd" not in text
     monkeypatch.undo()
     monkeypatch.setattr(doctor, "_PATIENCE_S", 0)
-    state, _, found = doctor.check_storage(str(tmp_path), 1)
-    assert state == "bad" and "no answer within 0 seconds" in found
+    state, _, text = doctor.check_storage(str(tmp_path), 1)
+    assert state == "bad" and "no answer within 0 seconds" in text

@@ -40,10 +40,10 @@ def test_a_killed_command_goes_on_and_leaves_each_document_once(
     for folder in (killed, whole):
         subprocess.run([*command, f"out={folder}"], check=True, stderr=subprocess.DEVNULL)
     assert {path: path.stat().st_mtime_ns for path in done} == before, "done splits were redone"
-    found, expected = VectorShards.open(killed), VectorShards.open(whole)
-    assert found.doc_ids.to_pylist() == [row["id"] for row in rows]
-    assert found.doc_ids.equals(expected.doc_ids)
-    np.testing.assert_array_equal(found.read(0, 1200), expected.read(0, 1200))
+    vectors, expected = VectorShards.open(killed), VectorShards.open(whole)
+    assert vectors.doc_ids.to_pylist() == [row["id"] for row in rows]
+    assert vectors.doc_ids.equals(expected.doc_ids)
+    np.testing.assert_array_equal(vectors.read(0, 1200), expected.read(0, 1200))
 
 
 def test_ids_that_are_in_no_split_are_named_and_the_command_goes_on_without_them(
@@ -57,8 +57,11 @@ def test_ids_that_are_in_no_split_are_named_and_the_command_goes_on_without_them
     words = ["embed", f"corpus={corpus}", f"model={model}", f"out={tmp_path / 'v'}"]
     words += [f"corpus.ids={tmp_path / 'ids.txt'}", f"corpus.exclude_ids={tmp_path / 'not.txt'}"]
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "1 of 3 ids are not in the source: 'absent'" in said and "corpus.missing=warn" in said
+    messages = capsys.readouterr().err
+    assert (
+        "1 of 3 ids are not in the source: 'absent'" in messages
+        and "corpus.missing=warn" in messages
+    )
     assert main([*words, "corpus.missing=warn"]) == 0
     assert VectorShards.open(tmp_path / "v").doc_ids.to_pylist() == ["d1"]
 

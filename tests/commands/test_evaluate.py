@@ -26,12 +26,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_one_run_gives_a_table_of_means_and_a_run_in_mlflow(folder, capsys):
     assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "measures=AP,RR,map"]) == 0
-    said = capsys.readouterr()
-    rows = [line.split() for line in said.out.splitlines()]
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.splitlines()]
     assert rows[0] == ["measure", "mean", "low", "high"]
     assert [row[:2] for row in rows[1:]] == [["AP", "0.5000"], ["RR", "0.5000"], ["map", "0.5000"]]
-    assert "1 of 3 judged queries have no results and count 0" in said.err
-    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in said.err
+    assert "1 of 3 judged queries have no results and count 0" in printed.err
+    assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in printed.err
     assert (folder / "mlflow.db").exists()
 
 
@@ -61,8 +61,8 @@ def test_a_folder_that_is_no_report_is_left_alone_and_nothing_is_measured(folder
     (folder / "OUT").mkdir()
     (folder / "OUT/mine.txt").write_text("mine")
     assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "out=OUT"]) == 2
-    said = capsys.readouterr()
-    assert "OUT" in said.err and not said.out and not (folder / "mlflow.db").exists()
+    printed = capsys.readouterr()
+    assert "OUT" in printed.err and not printed.out and not (folder / "mlflow.db").exists()
     assert [path.name for path in (folder / "OUT").iterdir()] == ["mine.txt"]
 
 
@@ -104,8 +104,8 @@ def test_what_was_measured_goes_to_mlflow(folder, database, capsys):
 def test_mistakes_are_named_without_a_traceback(folder, capsys, words, text):
     (folder / "other.txt").write_text("x1 0 a 1\n")
     assert main(["evaluate", *words]) == 2
-    said = capsys.readouterr().err
-    assert text in said and "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert text in printed and "Traceback" not in printed
 
 
 def test_a_dry_run_reads_the_inputs_and_writes_nothing(folder, capsys):

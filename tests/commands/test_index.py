@@ -66,8 +66,11 @@ def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     few = [f"corpus.ids={tmp_path / 'ids.txt'}", f"corpus.exclude_ids={tmp_path / 'not.txt'}"]
     few.append(f"out={tmp_path / 'few'}")
     assert main([*base, *few]) == 2
-    said = capsys.readouterr().err
-    assert "1 of 3 ids are not in the source: 'absent'" in said and "corpus.missing=warn" in said
+    messages = capsys.readouterr().err
+    assert (
+        "1 of 3 ids are not in the source: 'absent'" in messages
+        and "corpus.missing=warn" in messages
+    )
     assert main([*base, *few, "corpus.missing=warn"]) == 0  # goes on where it stopped
     assert BowIndex.open(tmp_path / "few").doc_ids.to_pylist() == ["d3"]
     small.write_text(small.read_text() + "oops\n")
@@ -85,9 +88,9 @@ def test_what_stopped_at_a_bad_line_goes_on_as_its_message_says(tmp_path, capsys
     corpus.write_bytes(b'{"id":"1","text":"cat"}\n{"id":"2","text":"dog \xff"}\n')
     words = ["index", f"corpus={corpus}", f"out={out}"]
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "line 2" in said and "byte offset 46" in said
-    assert "on_bad=skip" in said and "encoding_errors=replace" in said
+    messages = capsys.readouterr().err
+    assert "line 2" in messages and "byte offset 46" in messages
+    assert "on_bad=skip" in messages and "encoding_errors=replace" in messages
     assert main([*words, "corpus.on_bad=skip"]) == 0
     assert read_manifest(out)["documents"] == 1
     other = [*words[:2], f"out={tmp_path / 'other'}"]

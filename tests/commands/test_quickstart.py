@@ -21,12 +21,12 @@ def test_it_indexes_searches_and_measures(tmp_path, monkeypatch, capsys, ray_clu
     monkeypatch.setattr(quickstart, "_MODULES", 7)
     full = ["full=true", "train_steps=2"] if workers else []
     assert main(["quickstart", "packages=", f"workers={workers}", *full]) == 0
-    said = capsys.readouterr()
-    values = [line.split() for line in said.out.splitlines() if line.startswith("nDCG@10")]
+    printed = capsys.readouterr()
+    values = [line.split() for line in printed.out.splitlines() if line.startswith("nDCG@10")]
     assert 0.5 < float(values[0][1]) <= 1
     assert len(values) == (3 if full else 1)
-    assert "$ raydist search index=quickstart/index" in said.err
-    assert ("full=true" in said.err.split("\nnext: ")[-1]) == (not full)
+    assert "$ raydist search index=quickstart/index" in printed.err
+    assert ("full=true" in printed.err.split("\nnext: ")[-1]) == (not full)
     entries = docstrings.collect(run=lambda extract, modules: map(extract, modules))
     lines = (tmp_path / "quickstart/data/corpus.jsonl").read_text().splitlines()
     assert len(lines) == len(entries) > 50

@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def found(capsys, *words):
+def results(capsys, *words):
     capsys.readouterr()
     assert main(["search", "index=IDX", "queries=queries.tsv", *words]) == 0
     return [line.split()[2] for line in capsys.readouterr().out.splitlines()]
@@ -34,10 +34,10 @@ def found(capsys, *words):
 
 def test_a_search_among_listed_documents_or_without_them(folder, capsys):
     (folder / "ids.txt").write_text("# kept\nc\nb\nnowhere\n")
-    everything = found(capsys)
+    everything = results(capsys)
     assert sorted(everything) == ["a", "b", "c"]
-    assert found(capsys, "ids=ids.txt") == [each for each in everything if each != "a"]
-    assert found(capsys, "exclude_ids=ids.txt") == ["a"]
+    assert results(capsys, "ids=ids.txt") == [each for each in everything if each != "a"]
+    assert results(capsys, "exclude_ids=ids.txt") == ["a"]
     assert main(["search", "index=IDX", "queries=queries.tsv", "ids=none.txt"]) == 2
     assert "none.txt" in capsys.readouterr().err
 
@@ -46,8 +46,8 @@ def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypat
     capsys.readouterr()
     monkeypatch.setattr("sys.stdin", io.StringIO("cat dogs\n?a\n?x\nzebra\n\nbirds\n"))
     assert main(["search", "index=IDX"]) == 0
-    said = capsys.readouterr()
-    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    printed = capsys.readouterr()
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
     assert lines[0].startswith("1 ") and lines[0].endswith(" a *Cats*")
     assert lines[1] == "A *cat's* life. *Cats* and *dogs*."
     assert lines[2].startswith("2 ") and lines[3] == "The *dog* sleeps."
@@ -55,7 +55,7 @@ def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypat
     assert lines[4].endswith("a, 5 tokens") and lines[4].startswith(score[:5])
     assert "cat (tf 3, df 1" in lines[5] and "dog (tf 1, df 2" in lines[6]
     assert lines[7:] == ["no results"]  # and an empty line ends
-    assert "'x'" in said.err
+    assert "'x'" in printed.err
     assert main(["search", "index=IDX", "out=run.txt"]) == 2
     assert "queries=" in capsys.readouterr().err
 

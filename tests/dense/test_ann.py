@@ -25,5 +25,5 @@ def test_deep_rankings_are_whole(tmp_path, kind):
         scores, rows = AnnIndex.open(tmp_path).search(shards, queries, k)
         assert (rows >= 0).all() and (np.diff(scores) <= 0).all()
         truth = exact_search(shards, queries, k)[1]
-        found = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, rows)])
-        assert found > 0.95, (k, found)
+        recall = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, rows)])
+        assert recall > 0.95, (k, recall)

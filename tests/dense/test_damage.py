@@ -25,7 +25,7 @@ QUERIES = np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two shards of 70 vectors with an approximate index, in every precision."""
     vectors = np.random.default_rng(0).normal(size=(70, 16)).astype(np.float32)
-    made = {}
+    by_precision = {}
     for precision in PRECISIONS:
         folder = tmp_path_factory.mktemp("vectors") / precision
         output = Output.open(folder, kind="vectors", config={}, inputs={})
@@ -38,8 +38,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         kind = "hnsw" if precision == "float32" else "ivf_pq"
         facts["ann"] = build_ann(folder, facts, kind, rows_per_part=40, subvectors=4)
         output.finish(**facts)
-        made[precision] = folder
-    return made
+        by_precision[precision] = folder
+    return by_precision
 
 
 def answers(folder: Path) -> list[Any]:
@@ -47,8 +47,8 @@ def answers(folder: Path) -> list[Any]:
     shards = VectorShards.open(folder)
     scores, rows = exact_search(shards, QUERIES, 10)
     near, near_rows = AnnIndex.open(folder).search(shards, QUERIES, 10)
-    found = [scores, rows, near, near_rows, shards.take(np.array([3, 69, 3]))]
-    return [shards.doc_ids.to_pylist(), *(array.tolist() for array in found)]
+    arrays = [scores, rows, near, near_rows, shards.take(np.array([3, 69, 3]))]
+    return [shards.doc_ids.to_pylist(), *(array.tolist() for array in arrays)]
 
 
 @pytest.fixture(scope="module")
@@ -77,15 +77,15 @@ def test_damage_is_an_error_that_names_the_file_or_does_not_matter(
     files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if p.is_file()]
     files = [name for name in files if not name.name.endswith(".done")]
     name = files[which % len(files)]
-    with tempfile.TemporaryDirectory() as place:
-        room = Path(place) / "damaged"
-        before, after = damaged_copy(folder, room, name, how, where, bit)
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / "damaged"
+        before, after = damaged_copy(folder, copy, name, how, where, bit)
         try:
-            found = answers(room)
+            results = answers(copy)
         except ArtifactError as error:
-            assert after != before and str(room) in str(error), error
-            gone = after is None and name.name == "ann.json"  # a folder without that index
-            assert name.name in str(error) or gone, f"{name}: {error}"
+            assert after != before and str(copy) in str(error), error
+            no_index = after is None and name.name == "ann.json"  # a folder without that index
+            assert name.name in str(error) or no_index, f"{name}: {error}"
         else:
-            assert found == right[precision]
+            assert results == right[precision]
             assert after == before or name.suffix == ".json", f"{name}: {how} was not noticed"

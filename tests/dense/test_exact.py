@@ -73,13 +73,13 @@ def test_rows_that_are_not_allowed_are_as_if_they_were_not_there(case):
     allowed = np.random.default_rng(case["seed"]).random(len(vectors)) < 0.4
     shards = VectorShards.in_memory([str(i) for i in range(len(vectors))], vectors)
     scores, rows = exact_search(shards, queries, case["k"], block=case["block"], allowed_N=allowed)
-    kept = np.flatnonzero(allowed)
-    truth, order = by_definition(vectors[kept], queries, case["k"])
+    allowed_rows = np.flatnonzero(allowed)
+    truth, order = by_definition(vectors[allowed_rows], queries, case["k"])
     np.testing.assert_array_equal(scores, truth)
-    np.testing.assert_array_equal(rows, kept[order])
+    np.testing.assert_array_equal(rows, allowed_rows[order])
 
 
 def test_equal_scores_at_the_border_go_by_place():
-    scores, places = top_of_block(torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0, 1.0]]), 4)
+    scores, positions = top_of_block(torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0, 1.0]]), 4)
     assert scores.tolist() == [[2.0, 2.0, 1.0, 1.0]]
-    assert places.tolist() == [[1, 3, 0, 2]]
+    assert positions.tolist() == [[1, 3, 0, 2]]

@@ -23,9 +23,9 @@ def some_runs(draw):
         rankings = []
         for query in draw(st.permutations(["q1", "q2", "q3"])):
             if draw(st.booleans()):
-                found = draw(st.lists(st.sampled_from(DOCS), unique=True, min_size=1))
-                scores = sorted((draw(st.integers(-4, 4)) / 4 for _ in found), reverse=True)
-                rankings.append((query, found, scores))
+                ranking = draw(st.lists(st.sampled_from(DOCS), unique=True, min_size=1))
+                scores = sorted((draw(st.integers(-4, 4)) / 4 for _ in ranking), reverse=True)
+                rankings.append((query, ranking, scores))
         runs.append(Run.from_lists(rankings))
     weights = [draw(st.sampled_from([0.25, 1.0, 2.0])) for _ in runs]
     return runs, weights
@@ -91,14 +91,14 @@ def test_normalised_scores_are_summed_and_a_missing_document_counts_as_the_runs_
     runs, weights = case
 
     def expected(query):
-        found = []
+        parts = []
         for run, weight in zip(runs, weights):
             for q, docs, scores in run:
                 if q == query:
                     values, lowest = normalized(scores, how)
-                    found.append((weight, dict(zip(docs, values)), lowest))
-        every = {doc for _, values, _ in found for doc in values}
-        return {doc: sum(w * values.get(doc, low) for w, values, low in found) for doc in every}
+                    parts.append((weight, dict(zip(docs, values)), lowest))
+        every = {doc for _, values, _ in parts for doc in values}
+        return {doc: sum(w * values.get(doc, low) for w, values, low in parts) for doc in every}
 
     check(interpolate(runs, weights=weights, normalize=how, k=k), runs, expected, k)
 

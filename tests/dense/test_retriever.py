@@ -43,9 +43,9 @@ def test_search_ranks_by_inner_product_with_the_model_that_embedded(folder):
     scores = model.encode_queries([q.text for q in QUERIES]) @ shards.read(0, len(shards)).T
     ids = np.array(shards.doc_ids.to_pylist())
     assert run.query_ids == ["q1", "q2", "q3"]
-    for row, (_, docs, found) in zip(scores, run):
+    for row, (_, docs, actual) in zip(scores, run):
         order = np.argsort(-row, kind="stable")[:10]
-        np.testing.assert_allclose(found, row[order], atol=1e-5)
+        np.testing.assert_allclose(actual, row[order], atol=1e-5)
         assert set(docs) == set(ids[order]) or np.allclose(np.sort(row)[-11:-9], row[order[-1]])
     assert len(retriever.search(QUERIES, 1000)) == 3 * 157
     assert len(retriever.search([], 5)) == 0
@@ -150,6 +150,6 @@ def test_a_search_among_some_documents_is_the_search_of_all_without_the_others(f
     some = set(retriever.doc_ids.to_pylist()[::7])
     among = retriever.only([*some, "nowhere"]).search(QUERIES, 10)
     for (_, docs, scores), (_, all_docs, all_scores) in zip(among, retriever.search(QUERIES, 157)):
-        kept = [(d, s) for d, s in zip(all_docs, all_scores.tolist()) if d in some][:10]
-        assert list(zip(docs, scores.tolist())) == kept
+        expected = [(d, s) for d, s in zip(all_docs, all_scores.tolist()) if d in some][:10]
+        assert list(zip(docs, scores.tolist())) == expected
     assert len(retriever.only([]).search(QUERIES, 10)) == 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raydist.evaluation.follower import Follower, Value
+from raydist.evaluation.follower import Follower, State, Value
 from raydist.evaluation.mirror import METRICS, Mirror
 
 
@@ -46,13 +46,13 @@ def test_an_outage_changes_no_count_and_loses_no_name(tmp_path: Path) -> None:
     for step in range(3):
         mirror.step(step, {"loss": float("nan"), "loss/infonce@64": 1.0})
     store = Lists()
-    follower = Follower(tmp_path, store, {}, 1)
+    follower = Follower(tmp_path, store, State(), 1)
     store.down = True
     for _ in range(5):
         assert not follower.flush()
     store.down = False
     assert follower.flush() and follower.flush()
-    assert follower.skipped == 3 and len(store.taken) == 3
+    assert follower.state.skipped == 3 and len(store.taken) == 3
     (short,) = {value.name for value in store.taken}
     assert store.tagged == {f"metric.{short}": "loss/infonce@64"}
 
@@ -71,5 +71,5 @@ def test_a_record_that_is_rewritten_while_it_is_sent_is_sent_from_its_beginning(
     for step in range(2):
         mirror.step(step, {"loss": float(step)})
     store = Rewritten()
-    assert Follower(tmp_path, store, {}, 1).flush()
+    assert Follower(tmp_path, store, State(), 1).flush()
     assert [value.step for value in store.taken] == [0, 1, 7]

@@ -27,9 +27,9 @@ def tasks(draw):
     rankings = []
     for q in [*queries, "unjudged"]:
         if draw(st.booleans()):
-            found = draw(st.lists(st.sampled_from(docs), unique=True, min_size=1))
-            scores = sorted((draw(st.integers(-3, 3)) / 2 for _ in found), reverse=True)
-            rankings.append((q, found, scores))
+            ranking = draw(st.lists(st.sampled_from(docs), unique=True, min_size=1))
+            scores = sorted((draw(st.integers(-3, 3)) / 2 for _ in ranking), reverse=True)
+            rankings.append((q, ranking, scores))
     return Run.from_lists(rankings), qrels
 
 
@@ -66,8 +66,8 @@ def test_equal_scores_go_by_document_id_as_in_trec_eval_or_by_the_rows():
 def test_names_of_trec_eval_and_short_forms_are_read():
     got = {name: str(measure) for name, measure in parse(["map", "P_30", "P100", "Rprec"]).items()}
     assert got == {"map": "AP", "P_30": "P@30", "P100": "P@100", "Rprec": "Rprec"}
-    several = parse(["success"])
-    assert list(several) == ["Success@1", "Success@5", "Success@10"]
+    measures = parse(["success"])
+    assert list(measures) == ["Success@1", "Success@5", "Success@10"]
 
 
 @pytest.mark.parametrize(

@@ -25,70 +25,72 @@ def evaluation(shift):
     )
 
 
-FOUND = {"base": evaluation(0.0), "same": evaluation(0.0), "good": evaluation(0.3)}
+EVALUATIONS = {"base": evaluation(0.0), "same": evaluation(0.0), "good": evaluation(0.3)}
 
 
 def test_rows_have_means_intervals_and_p_values_corrected_within_each_measure():
-    found = report(FOUND, baseline="base", method="t")
-    assert [(row.measure, row.run) for row in found.rows] == [
-        (m, r) for m in ("AP", "P@5") for r in FOUND
+    table = report(EVALUATIONS, baseline="base", method="t")
+    assert [(row.measure, row.run) for row in table.rows] == [
+        (m, r) for m in ("AP", "P@5") for r in EVALUATIONS
     ]
     for measure in ("AP", "P@5"):
-        rows = {row.run: row for row in found.rows if row.measure == measure}
+        rows = {row.run: row for row in table.rows if row.measure == measure}
         assert rows["base"].paired is None and rows["base"].p is None
         p = [
-            scipy.stats.ttest_rel(FOUND[r].of(measure), FOUND["base"].of(measure)).pvalue
+            scipy.stats.ttest_rel(
+                EVALUATIONS[r].of(measure), EVALUATIONS["base"].of(measure)
+            ).pvalue
             for r in ("same", "good")
         ]
         assert [rows["same"].p, rows["good"].p] == pytest.approx(holm(p))
-    assert found.notes[0].endswith("t(29), 95%") and "each measure" in found.notes[1]
+    assert table.notes[0].endswith("t(29), 95%") and "each measure" in table.notes[1]
 
 
 def test_the_correction_may_be_over_all_comparisons():
-    raw = report(FOUND, baseline="base", family="all")
+    raw = report(EVALUATIONS, baseline="base", family="all")
     tested = [row for row in raw.rows if row.paired]
     assert [row.p for row in tested] == pytest.approx(holm([row.paired.p for row in tested]))
     assert "all comparisons" in raw.notes[1]
 
 
 def test_without_a_baseline_nothing_is_tested():
-    found = report({"one": FOUND["base"]})
-    assert all(row.paired is None for row in found.rows) and len(found.notes) == 1
-    assert render(found).splitlines()[0].split() == ["measure", "mean", "low", "high"]
+    table = report({"one": EVALUATIONS["base"]})
+    assert all(row.paired is None for row in table.rows) and len(table.notes) == 1
+    assert render(table).splitlines()[0].split() == ["measure", "mean", "low", "high"]
 
 
 def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
     values = np.array([[1.0, 2.0, 3.0], [0.5, 0.5, 1.0]])
     means = {"NumRelRet": 6.0, "AP": 2 / 3}
     counted = Evaluation(("NumRelRet", "AP"), ("q1", "q2", "q3"), values, means)
-    found = report({"one": counted}, method="t")
-    assert render(found).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
-    assert "-" not in render(found).splitlines()[2].split()
-    assert found.to_dict()["rows"][0]["low"] is None
-    assert found.notes[1] == "NumRelRet: the sum over the queries, without an interval"
+    table = report({"one": counted}, method="t")
+    assert render(table).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
+    assert "-" not in render(table).splitlines()[2].split()
+    assert table.to_dict()["rows"][0]["low"] is None
+    assert table.notes[1] == "NumRelRet: the sum over the queries, without an interval"
     only = Evaluation(("NumRelRet",), ("q1", "q2", "q3"), values[:1], {"NumRelRet": 6.0})
     assert len(report({"one": only}).notes) == 1
 
 
 def test_the_table_comes_as_text_markdown_tsv_and_json():
-    found = report(FOUND, baseline="base")
-    text = render(found).splitlines()
+    table = report(EVALUATIONS, baseline="base")
+    text = render(table).splitlines()
     assert len(text) == 7 and len({len(line.split("  ")[0]) for line in text}) >= 1
-    mean = FOUND["good"].means["AP"]
+    mean = EVALUATIONS["good"].means["AP"]
     assert f"{mean:.4f}" in text[3] and text[3].startswith("AP")
-    assert render(found, "markdown").splitlines()[1].count("---") == 11
-    cells = render(found, "tsv").splitlines()[3].split("\t")
+    assert render(table, "markdown").splitlines()[1].count("---") == 11
+    cells = render(table, "tsv").splitlines()[3].split("\t")
     assert cells[:2] == ["AP", "good"] and float(cells[2]) == mean
-    data = json.loads(render(found, "json"))
+    data = json.loads(render(table, "json"))
     assert data["rows"][2]["mean"] == mean and data["baseline"] == "base"
     assert data["rows"][0].get("p") is None
 
 
 def test_values_per_query_come_with_their_difference_to_the_baseline(tmp_path):
-    table = per_query(FOUND, "base")
+    table = per_query(EVALUATIONS, "base")
     assert table.column_names == ["run", "query_id", "AP", "P@5", "AP - base", "P@5 - base"]
     good = table.slice(60, 30).to_pydict()
-    expected = FOUND["good"].of("AP") - FOUND["base"].of("AP")
+    expected = EVALUATIONS["good"].of("AP") - EVALUATIONS["base"].of("AP")
     assert good["AP - base"] == expected.tolist() and good["query_id"] == list(QUERIES)
     write_table(table, tmp_path / "a.tsv")
     assert (tmp_path / "a.tsv").read_text().splitlines()[1].startswith("base\tq0\t")

@@ -57,12 +57,12 @@ def test_a_servers_champion_is_served_from_its_artifacts(
     for step in (1, 2):
         (folder / "model.safetensors").write_text(f"weights {step}")
         values = {f"q{i}": 0.3 * step + 0.01 * (i % 3) + 0.001 * step * i for i in range(20)}
-        told = {"metric": "nDCG@10", "values": values, "fingerprint": f"f{step}"}
+        options = {"metric": "nDCG@10", "values": values, "fingerprint": f"f{step}"}
         for _ in range(2):  # again is the same version
-            made = promote(server, "toy", folder, **told)
-            assert (made.version, made.moved) == (step, True), made.reason
-        place, version = registered("models:/toy@champion", server)
-        assert version == str(step) and Path(place) != folder
-        assert (Path(place) / "model.safetensors").read_text() == f"weights {step}"
-        assert (Path(place) / "1_Pooling" / "config.json").read_text() == "{}"
-        assert registered("models:/toy@champion", server)[0] == place
+            promotion = promote(server, "toy", folder, **options)
+            assert (promotion.version, promotion.moved) == (step, True), promotion.reason
+        copy, version = registered("models:/toy@champion", server)
+        assert version == str(step) and Path(copy) != folder
+        assert (Path(copy) / "model.safetensors").read_text() == f"weights {step}"
+        assert (Path(copy) / "1_Pooling" / "config.json").read_text() == "{}"
+        assert registered("models:/toy@champion", server)[0] == copy

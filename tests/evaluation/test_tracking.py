@@ -46,7 +46,7 @@ def test_everything_that_is_recorded_arrives_under_names_that_mlflow_takes(
     assert run.data.metrics["dev/AP_rel_2_at_100"] == 0.5
     assert run.data.tags["metric.dev/nDCG_at_10"] == "dev/nDCG@10"
     assert run.data.tags["corpus"] == "c1" and "raydist.version" in run.data.tags
-    assert "bad" not in run.data.metrics and tracker.follower.skipped == 3
+    assert "bad" not in run.data.metrics and tracker.follower.state.skipped == 3
     assert run.data.tags["raydist.values_skipped"] == "3"
     assert history(database, tracker.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # load_table searches by the global URI
@@ -65,7 +65,7 @@ def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
     assert tracker.flush()
     path = tmp_path / "store" / "mlflow.db"
     shutil.move(path, tmp_path / "kept.db")
-    path.mkdir()  # the database is gone; connections of the pool do not help
+    path.mkdir()  # no database any more; connections of the pool do not help
     (path / "x").touch()
     tracker.follower._store._client._tracking_client.store.engine.dispose()
     for step in (2, 3):
@@ -73,8 +73,8 @@ def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
     mirror.metrics(3, {"dev/map": 0.5})
     assert not tracker.flush()
     assert not tracker.close(timeout_s=10)
-    said = capsys.readouterr().err
-    assert "the run continues" in said and f"raydist tracking replay {folder}" in said
+    messages = capsys.readouterr().err
+    assert "the run continues" in messages and f"raydist tracking replay {folder}" in messages
     with pytest.raises(JobError, match="MLflow"):
         replay(folder)
     shutil.rmtree(path)
@@ -106,7 +106,7 @@ def test_a_record_goes_whole_to_another_store(database, tmp_path):
         replay(tmp_path / "other", uri=database)
 
 
-def test_a_resumed_run_goes_on_and_changed_parameters_become_tags(database, tmp_path):
+def test_a_resumed_run_continues_and_changed_parameters_become_tags(database, tmp_path):
     folder = tmp_path / "run"
     first = Tracker.start(folder, uri=database, follow=False)
     mirror = Mirror(folder)
@@ -128,7 +128,7 @@ def test_a_resumed_run_goes_on_and_changed_parameters_become_tags(database, tmp_
     assert sorted(set(history(database, first.run_id, "loss"))) == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
-def test_a_run_that_is_begun_anew_leaves_no_run_behind_that_seems_to_go_on(database, tmp_path):
+def test_a_run_that_is_begun_anew_leaves_no_run_behind_that_seems_alive(database, tmp_path):
     from mlflow import MlflowClient
 
     client = MlflowClient(database)
@@ -150,11 +150,11 @@ def test_each_kept_checkpoint_is_a_logged_model_with_its_values_and_the_last_is_
         mirror.model("dev/nDCG@10", step, tmp_path / "best", {"nDCG@10": value}, {"lr": 1})
     assert tracker.close()
     models = client(database).search_logged_models([tracker.experiment_id])
-    found = {m.name: m for m in models}
-    assert set(found) == {"dev-nDCG_at_10-step-50", "dev-nDCG_at_10-step-100"}
-    newest = found["dev-nDCG_at_10-step-100"]
+    by_name = {m.name: m for m in models}
+    assert set(by_name) == {"dev-nDCG_at_10-step-50", "dev-nDCG_at_10-step-100"}
+    newest = by_name["dev-nDCG_at_10-step-100"]
     assert newest.tags["kept"] == "true" and newest.tags["path"] == str(tmp_path / "best")
-    assert found["dev-nDCG_at_10-step-50"].tags["kept"] == "false"
+    assert by_name["dev-nDCG_at_10-step-50"].tags["kept"] == "false"
     assert [(m.key, m.value, m.step) for m in newest.metrics] == [("nDCG_at_10", 0.4, 100)]
     assert os.environ.get("MLFLOW_TRACKING_URI") == before
     assert newest.source_run_id == tracker.run_id and newest.params == {"lr": "1"}
@@ -166,12 +166,12 @@ def test_child_runs_know_their_parent(database, tmp_path):
     assert client(database).get_parent_run(child.run_id).info.run_id == parent.run_id
 
 
-def test_a_file_that_is_gone_is_left_out_and_counted_not_waited_for(database, tmp_path):
+def test_a_missing_file_is_left_out_and_counted_not_waited_for(database, tmp_path):
     tracker = Tracker.start(tmp_path / "run", uri=database, follow=False)
     mirror = Mirror(tmp_path / "run")
     mirror.artifact(tmp_path / "gone.png")
     mirror.step(1, {"P@5": 1.0, "P_at_5": 2.0})
-    assert tracker.close() and tracker.follower.refused == 2
+    assert tracker.close() and tracker.follower.state.refused == 2
     assert client(database).get_run(tracker.run_id).data.metrics == {"P_at_5": 1.0}
 
 
@@ -180,45 +180,45 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
     better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
     noisy = {q: v + (0.2 if i % 2 else -0.199) for i, (q, v) in enumerate(better.items())}
     moved = []
-    for n, found in enumerate((values, better, noisy, values)):
+    for n, per_query in enumerate((values, better, noisy, values)):
         folder = tmp_path / f"model{n}"
         folder.mkdir()
-        told = {"metric": "nDCG@10", "fingerprint": str(n)}
-        promotion = promote(database, "retriever", folder, values=found, **told)
+        options = {"metric": "nDCG@10", "fingerprint": str(n)}
+        promotion = promote(database, "retriever", folder, values=per_query, **options)
         moved.append(promotion.moved)
         assert promotion.version == n + 1
     assert moved == [True, True, False, False]
     assert "does not beat version 2" in promotion.reason and "paired t(39)" in promotion.reason
     holder = client(database).get_model_version_by_alias("retriever", "champion")
     assert holder.version in (2, "2")
-    place = client(database).download_artifacts(
+    artifact = client(database).download_artifacts(
         *holder.tags["per_query.nDCG_at_10"].removeprefix("runs:/").split("/", 1)
     )
-    assert json.loads(Path(place).read_text()) == better
+    assert json.loads(Path(artifact).read_text()) == better
     assert not list((tmp_path / "model1").iterdir())  # the model's folder is left alone
 
 
 def test_a_champion_can_be_beaten_after_its_folder_was_replaced(database, tmp_path):
     values = {f"q{i}": 0.3 + 0.01 * (i % 7) for i in range(40)}
     better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
-    told = {"metric": "nDCG@10", "alias": "champion"}
-    promote(database, "r", tmp_path / "out", values=values, fingerprint="a", **told)
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="b", **told).moved
-    lost = promote(database, "r", tmp_path / "out", values=values, fingerprint="c", **told)
+    options = {"metric": "nDCG@10", "alias": "champion"}
+    promote(database, "r", tmp_path / "out", values=values, fingerprint="a", **options)
+    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="b", **options).moved
+    lost = promote(database, "r", tmp_path / "out", values=values, fingerprint="c", **options)
     assert not lost.moved and "does not beat version 2" in lost.reason
     other = promote(database, "r", tmp_path / "out", values=better, fingerprint="d", metric="AP")
     assert not other.moved and "remove the alias in MLflow" in other.reason
     client(database).delete_registered_model_alias("r", "champion")
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="d", **told).moved
+    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="d", **options).moved
 
 
 def test_a_model_is_registered_once_for_each_folder_that_it_lies_in(database, tmp_path):
-    told = {"metric": "AP", "values": {"q1": 0.1, "q2": 0.2}, "fingerprint": "a"}
-    first = promote(database, "r", tmp_path / "out", **told)
-    again = promote(database, "r", tmp_path / "out", **told)
+    options = {"metric": "AP", "values": {"q1": 0.1, "q2": 0.2}, "fingerprint": "a"}
+    first = promote(database, "r", tmp_path / "out", **options)
+    again = promote(database, "r", tmp_path / "out", **options)
     assert (first.version, again.version, again.moved) == (1, 1, True)
     assert "is champion already" in again.reason
-    moved = promote(database, "r", tmp_path / "elsewhere", **told)
+    moved = promote(database, "r", tmp_path / "elsewhere", **options)
     assert moved.moved and "same model as version 1" in moved.reason
     assert len(client(database).search_model_versions("name = 'r'")) == 2
 

@@ -110,11 +110,11 @@ def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_told(
     export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
     theirs = CrossEncoder(str(tmp_path / "hf"), device="cpu")
     mine = Reranker(CrossEncoderSpec(model=str(tmp_path / "hf"), device="cpu"))
-    found = {
+    differences = {
         query: mine.score([(query, TEXTS)])[0] - theirs.predict([(query, text) for text in TEXTS])
         for query in ("a query", "the model of a long query to a document")
     }
-    short, long = (np.abs(difference).max() for difference in found.values())
+    short, long = (np.abs(difference).max() for difference in differences.values())
     assert short < 1e-5 < long
     assert "queries of more than 3 tokens" in capsys.readouterr().err
     assert "cuts queries to 3 tokens" in (tmp_path / "hf/README.md").read_text()
@@ -180,7 +180,7 @@ def test_an_alias_registers_the_model_with_its_run_and_its_logged_model(
     assert "version 1; champion: version 1 is champion already" in capsys.readouterr().err
     version = MlflowClient(database).get_model_version_by_alias("org-ours", "champion")
     assert version.run_id == tracker.run_id and version.source == (tmp_path / "hf").as_uri()
-    assert version.tags["model_id"] == tracker.follower.state["models"]["dev/nDCG@10"]["20"]
+    assert version.tags["model_id"] == tracker.follower.state.models["dev/nDCG@10"]["20"]
     assert version.tags["per_query.nDCG_at_10"].startswith(f"runs:/{tracker.run_id}/")
 
 
@@ -202,8 +202,8 @@ def test_a_checkpoint_that_an_aggregate_chose_has_the_mean_of_each_query(
     export(f"checkpoint={chosen}", f"out={out}", "alias=champion", f"tracking={database}")
     version = MlflowClient(database).get_model_version_by_alias("hf", "champion")
     place = version.tags["per_query.AP"].removeprefix("runs:/").split("/", 1)
-    kept = json.loads(Path(MlflowClient(database).download_artifacts(*place)).read_text())
-    assert kept == pytest.approx({"q0": 0.3, "q1": 0.6, "q2": 0.9})
+    stored = json.loads(Path(MlflowClient(database).download_artifacts(*place)).read_text())
+    assert stored == pytest.approx({"q0": 0.3, "q1": 0.6, "q2": 0.9})
 
 
 def test_the_fingerprint_in_an_exports_manifest_is_that_of_its_folder(trained, tmp_path):

@@ -25,8 +25,8 @@ import pyarrow as pa
 from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import merge_runs
 from raydist.bow.build.runs import Run
-from raydist.bow.format.segment import Segment
 from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
+from raydist.bow.format.segment import Segment
 from raydist.data.store import idhash
 from raydist.data.store.build import concatenate
 from raydist.disk import disk_errors
@@ -34,7 +34,6 @@ from raydist.errors import ConfigError, DataError
 from raydist.log import warn
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
-
 
 
 def build_index(

@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from raydist import locks
 from raydist.bow.build.generation import next_name, publish
-from raydist.bow.index import KIND, BowIndex
 from raydist.bow.format.segment import Segment
 from raydist.bow.format.writing import SegmentWriter
+from raydist.bow.index import KIND, BowIndex
 from raydist.data.store import idhash
 from raydist.data.store.reader import DocumentStore
 from raydist.data.store.writer import StoreWriter
@@ -77,7 +77,9 @@ def _without_documents(
     """Writes segments anew that hold some of the documents; returns the names of all."""
     names: list[str] = []
     ends = [*index.bases[1:], len(index)]
-    for i, (old, segment, start, stop) in enumerate(zip(segments, index.segments, index.bases, ends)):
+    for i, (old, segment, start, stop) in enumerate(
+        zip(segments, index.segments, index.bases, ends)
+    ):
         keep_N = keep[start:stop]
         if keep_N.all():
             names.append(old)

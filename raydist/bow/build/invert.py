@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.build.runs import Postings
+from raydist.bow.build.sorting import byte_order
 from raydist.kernels.arrays import readonly
 from raydist.kernels.intrinsics import prefetch
 from raydist.kernels.jit import kernel
-from raydist.bow.build.runs import Postings
-from raydist.bow.build.sorting import byte_order
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]

@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.build.runs import Run
+from raydist.bow.build.sorting import byte_order
+from raydist.bow.format.segment import concatenate
+from raydist.bow.format.writing import SegmentWriter
 from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
-from raydist.bow.build.runs import Run
-from raydist.bow.format.segment import concatenate
-from raydist.bow.build.sorting import byte_order
-from raydist.bow.format.writing import SegmentWriter
 from raydist.log import Progress
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map

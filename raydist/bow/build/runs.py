@@ -18,9 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.kernels.arrays import readonly
-from raydist.kernels.arrays import string_buffers
 from raydist.bow.format.writing import write
+from raydist.kernels.arrays import readonly, string_buffers
 
 Array = npt.NDArray[Any]
 
