@@ -40,8 +40,8 @@ def _distilling(config: DistillConfig) -> Recipe:
 
     student = config.model
     options = student.arguments()
-    for own in ("kind", "output"):
-        options.pop(own, None)
+    for name in ("kind", "output"):
+        options.pop(name, None)
     if student.kind == "crossencoder":
         options["fresh_head"] = True
         if student.output != "real":
@@ -56,7 +56,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         return {"need_scores": True}
 
     def used(facts: SampleFacts, data: DataConfig) -> SampleFacts:
-        """Returns the facts without the teacher's scores where the grades are the targets."""
+        """Returns the facts, without the teacher's scores where grades are the targets."""
         by_grade = config.sampler.kind == "listwise" and judged(data)
         return replace(facts, scores=False) if by_grade else facts
 
@@ -77,7 +77,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         from raydist.build import build_objective, build_target
 
         sets = config.sets()
-        facts = [used(found, sets[found.name]) for found in facts]
+        facts = [used(of_set, sets[of_set.name]) for of_set in facts]
         check_teacher(config.objectives().values(), facts)
         target, notes = _target(config, facts)
         built = build_objective(config.loss, config.distill, config.losses, output=student.output)
@@ -89,25 +89,25 @@ def _distilling(config: DistillConfig) -> Recipe:
 def _target(
     config: DistillConfig, facts: Sequence[SampleFacts]
 ) -> tuple[TargetConfig, tuple[str, ...]]:
-    """Returns the target asked for, or one that the losses can read."""
+    """Returns the configured target, or one that the losses can read."""
     bounded = any(
         isinstance(loss, ListwiseSoftmaxCE) and not loss.gains
         for loss in config.objectives().values()
     )
     outside = [f.name for f in facts if f.scores and (f.lowest_score < 0 or f.highest_score > 1)]
-    asked = config.target
+    target = config.target
     if not bounded or not outside:
-        return asked or TargetConfig(), ()
-    if asked is None:
+        return target or TargetConfig(), ()
+    if target is None:
         note = (
             "listwise_softmax_ce reads targets in [0, 1]: target=minmax, for the scores go beyond"
         )
         return TargetConfig(kind="minmax"), (note,)
-    if asked.kind in ("score", "rank"):
-        found = next(f for f in facts if f.name == outside[0])
+    if target.kind in ("score", "rank"):
+        worst = next(f for f in facts if f.name == outside[0])
         raise ConfigError(
-            f"target = {asked.kind}: listwise_softmax_ce reads targets in [0, 1], {found.name} has "
-            f"scores from {found.lowest_score:g} to {found.highest_score:g}; use target=minmax, "
-            "target=binary(T) or loss.gains=true"
+            f"target = {target.kind}: listwise_softmax_ce reads targets in [0, 1], {worst.name} "
+            f"has scores from {worst.lowest_score:g} to {worst.highest_score:g}; use "
+            "target=minmax, target=binary(T) or loss.gains=true"
         )
-    return asked, ()
+    return target, ()

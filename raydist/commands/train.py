@@ -4,7 +4,7 @@
 
 The data is checked before anything starts. DIR/metrics.jsonl has a line per logged step,
 DIR/checkpoint-final is what embed, search and export take as `model=` (so does DIR itself), and
---resume goes on with a run that was interrupted.
+--resume continues a run that was interrupted.
 """
 
 from __future__ import annotations
@@ -73,23 +73,23 @@ def _contrastive(config: TrainConfig) -> Recipe:
     ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
         from raydist.build import build_objective, build_target
 
-        if answers and not any(found.answers for found in facts):
+        if answers and not any(of_set.answers for of_set in facts):
             raise DataError(
                 "loss.kind = biir: the data has no answers (the field `answer`); "
                 "loss.training_type=retrieval trains without"
             )
         check_teacher(config.objectives().values(), facts)
         contrast = {"infonce", "biir"} & {loss.kind for loss in config.objectives().values()}
-        scored = [found.name for found in facts if found.scores]
+        scored = [of_set.name for of_set in facts if of_set.scores]
         notes: list[str] = []
-        unasked = "distill" not in config.model_fields_set and not config.losses
-        if scored and contrast and unasked:
+        default = "distill" not in config.model_fields_set and not config.losses
+        if scored and contrast and default:
             notes.append(
                 f"{', '.join(scored)}: has teacher scores, so distill.kind="
                 f"{config.distill.kind} is on (distill=none leaves them unused)"
             )
-        asked = "distill" in config.model_fields_set and config.distill.kind != "none"
-        if asked and contrast and not scored and not config.losses:
+        explicit = "distill" in config.model_fields_set and config.distill.kind != "none"
+        if explicit and contrast and not scored and not config.losses:
             notes.append(
                 f"distill.kind = {config.distill.kind}: no data set has teacher scores "
                 "(pos_scores and neg_scores), so nothing is distilled"
@@ -110,7 +110,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
 
 
 def _sharp_scores(config: TrainConfig) -> list[str]:
-    """Returns a note where a temperature made for unit vectors meets vectors of any length."""
+    """Returns a note where a temperature for unit vectors meets vectors of any length."""
     sharp = {
         name: loss.temperature
         for name, loss in config.objectives().items()
@@ -118,10 +118,11 @@ def _sharp_scores(config: TrainConfig) -> list[str]:
     }
     if not sharp or _normalizes(config):
         return []
-    found = ", ".join(f"{name} {temperature:g}" for name, temperature in sharp.items())
+    temperatures = ", ".join(f"{name} {temperature:g}" for name, temperature in sharp.items())
     return [
-        f"loss.temperature ({found}) is one for vectors of length 1, and model.normalize is false: "
-        "scores, losses and gradients are large; model.normalize=true, or loss.temperature=1"
+        f"loss.temperature ({temperatures}) is one for vectors of length 1, and "
+        "model.normalize is false: scores, losses and gradients are large; model.normalize=true, "
+        "or loss.temperature=1"
     ]
 
 

@@ -1,6 +1,6 @@
-"""The pretrained part of a model: found, loaded, prepared and saved.
+"""The pretrained part of a model: located, loaded, prepared and saved.
 
-Weights come from safetensors only, and code never from a checkpoint (`trust_remote_code` is off
+Weights come from safetensors only, and never code from a checkpoint (`trust_remote_code` is off
 and cannot be switched on).
 """
 
@@ -34,7 +34,7 @@ DTYPES = {
 }
 FINISHED = "checkpoint-final"
 UNLIMITED = 1 << 20
-_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
+_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -58,8 +58,10 @@ def resolve_folder(path_or_name: str | Path) -> Path:
 
     `package:NAME/FOLDER` is a folder inside an installed Python package.
 
-    A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if need be.
-    Raises DataError if there is no such thing.
+    A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if missing.
+
+    Raises:
+        DataError: there is no such model.
     """
     name, path = str(path_or_name), packaged(str(path_or_name))
     if "://" in name:
@@ -72,21 +74,21 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         if (path / "modules.json").is_file() or _is_model(path / "config.json"):
             return path
         if (path / "metrics.jsonl").is_file():
-            raise DataError(f"model {path}: a training run without {FINISHED}: it has not ended")
-        raise DataError(f"model {path}: no config.json of a model in this folder, so no model")
+            raise DataError(f"model {path}: a training run without {FINISHED}: it has not finished")
+        raise DataError(f"model {path}: this folder has no config.json of a model")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise DataError(f"model {name}: no such folder")
     try:
-        return Path(snapshot_download(name, allow_patterns=_WANTED))
+        return Path(snapshot_download(name, allow_patterns=_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"model {name}: neither a folder nor a model that could be fetched ({reason})"
+            f"model {name}: neither a folder nor a model that can be fetched ({reason})"
         ) from None
 
 
 def _is_model(config: Path) -> bool:
-    """Returns whether a file is a model's configuration (a run's own has the same name)."""
+    """Returns whether a file is a model's configuration (a run's has the same name)."""
     try:
         return "model_type" in json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -142,7 +144,7 @@ def max_positions(config: Any, tokenizer: Any) -> int:
     return min(position_limit(config), int(min(tokenizer.model_max_length, UNLIMITED)))
 
 
-# These number positions from the padding id on, so their table holds fewer than it is long.
+# These number positions from the padding id on, so their table takes fewer tokens than its length.
 _OFFSET_POSITIONS = frozenset(
     {
         "roberta",
@@ -271,16 +273,16 @@ def _with_lora(model: Any, lora: Mapping[str, Any], head: bool) -> Any:
 def merged(tower: nn.Module) -> nn.Module:
     """Returns a copy on the CPU with LoRA matrices in the weights; a tower without any as it is.
 
-    The tower itself stays what and where it is: an engine may hold views of its parameters.
+    The tower itself is left alone: an engine may hold views of its parameters.
     """
     if not hasattr(tower, "merge_and_unload"):
         return tower
-    known: dict[int, Any] = {
+    copies: dict[int, Any] = {
         id(p): nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False)
         for p in tower.parameters()
     }
-    known |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
-    model: Any = copy.deepcopy(tower, known)
+    copies |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
+    model: Any = copy.deepcopy(tower, copies)
     whole: nn.Module = model.merge_and_unload()
     return whole
 
@@ -292,18 +294,18 @@ def save_transformer(tower: nn.Module, place: Path) -> None:
         OSError: the files cannot be written.
     """
     model: Any = merged(tower)
-    if not torch.cuda.is_available():  # saving loads an installed DeepSpeed, which would say so
+    if not torch.cuda.is_available():  # saving loads an installed DeepSpeed, which warns without
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with quiet():
             model.save_pretrained(str(place))
-    except SafetensorError as error:  # says in words alone what the system said
+    except SafetensorError as error:  # has the system's error as text alone
         reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(reason, str(error), str(place)) from error
 
 
 def save_tokenizer(tokenizer: Any, place: Path, max_length: int) -> None:
-    """Writes a tokenizer whose own limit is `max_length`."""
+    """Writes a tokenizer whose limit is `max_length`."""
     before = tokenizer.model_max_length
     tokenizer.model_max_length = max_length
     try:

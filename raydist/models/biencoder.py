@@ -31,7 +31,7 @@ from raydist.models.tokens import ROLES, Role, TextTokenizer, pad_ids
 
 
 class BiEncoder(nn.Module):
-    """A transformer with pooling as a module; make one with `BiEncoder.load`.
+    """A transformer with pooling; `BiEncoder.load` opens one.
 
     Attributes:
         contract: the frozen text preparation; see `raydist.models.contract.Contract`.
@@ -127,7 +127,7 @@ class BiEncoder(nn.Module):
             DataError: there is no such folder or name.
         """
         folder = resolve_folder(path_or_name)
-        asked: dict[str, Any] = {
+        requested: dict[str, Any] = {
             "pooling": pooling,
             "normalize": normalize,
             "query_instruction": query_instruction,
@@ -139,7 +139,7 @@ class BiEncoder(nn.Module):
             "towers": towers,
             "dimensions": None if dimensions is None else tuple(dimensions),
         }
-        places, contract, tokenizer = read_folder(folder, asked, replace_contract)
+        places, contract, tokenizer = read_folder(folder, requested, replace_contract)
         loaded = [
             load_backbone(
                 place,
@@ -249,7 +249,7 @@ class BiEncoder(nn.Module):
     def merged(self) -> BiEncoder:
         """Returns a copy on the CPU with LoRA matrices in the weights; itself without any."""
         towers = [merged(tower) for tower in self.towers]
-        if all(mine is own for mine, own in zip(towers, self.towers)):
+        if all(whole is tower for whole, tower in zip(towers, self.towers)):
             return self
         return BiEncoder(
             towers,
@@ -263,10 +263,10 @@ class BiEncoder(nn.Module):
     def save(self, folder: str | Path, **provenance: Any) -> None:
         """Writes a folder that raydist and sentence-transformers load with equal vectors.
 
-        LoRA matrices are merged into the written weights; the model itself is left as it is.
+        LoRA matrices are merged into the written weights; the model itself does not change.
 
         Args:
-            folder: made if need be.
+            folder: created if missing.
             provenance: further JSON values for `raydist.json`, such as `settings`.
         """
         folder = Path(folder)
@@ -277,6 +277,6 @@ class BiEncoder(nn.Module):
             save_transformer(tower, place)
             self.tokenizer.padding_side = contract.padding_side
             lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
-            own_length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
-            save_tokenizer(self.tokenizer, place, own_length)
+            length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
+            save_tokenizer(self.tokenizer, place, length)
         contract.write(folder, dimension=self.hidden, **provenance)

@@ -2,7 +2,7 @@
 
 A model is only as good as the way its texts are prepared: the same weights with another prefix,
 length, pooling or padding side are another model, and nothing fails when they differ. So each
-saved folder carries `raydist.json`, and loading it with an explicit other value is refused.
+saved folder carries `raydist.json`, and loading it with another value is refused.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class Contract:
 def read_contract(folder: Path) -> Contract | None:
     """Returns the contract frozen into a folder, None where it has none.
 
-    Raises ArtifactError for a newer format, an unreadable file, or a tokenizer that was exchanged.
+    Raises:
+        ArtifactError: a newer format, an unreadable file, or a tokenizer that was replaced.
     """
     path = folder / CONTRACT_FILE
     if not path.is_file():
@@ -105,29 +106,29 @@ def read_contract(folder: Path) -> Contract | None:
 
 
 def reconcile(
-    frozen: Contract, asked: Mapping[str, Any], folder: Path, *, may_differ: frozenset[str]
+    frozen: Contract, requested: Mapping[str, Any], folder: Path, *, may_differ: frozenset[str]
 ) -> Contract:
-    """Returns the contract to use: the frozen one, with the asked values that may differ.
+    """Returns the contract to use: the frozen one, with the requested values that may differ.
 
     Args:
         frozen: what the folder says.
-        asked: explicit wishes by field name; None = not said.
+        requested: values by field name; None leaves a field to the folder.
         folder: named in the error.
-        may_differ: fields in which a wish wins over the folder.
+        may_differ: fields in which a requested value wins over the folder.
 
     Raises:
-        ConfigError: naming every other field in which wish and folder differ.
+        ConfigError: naming every other field in which both differ.
     """
-    said = {name: value for name, value in asked.items() if value is not None}
+    explicit = {name: value for name, value in requested.items() if value is not None}
     clash = [
         f"model.{name}={value!r} but {getattr(frozen, name)!r} in the checkpoint"
-        for name, value in said.items()
+        for name, value in explicit.items()
         if name not in may_differ and value != getattr(frozen, name)
     ]
     if clash:
         raise ConfigError(
-            f"{folder} was made with another text preparation: {'; '.join(clash)}. "
+            f"{folder} prepares texts differently: {'; '.join(clash)}. "
             "Leave the fields out to use the checkpoint's, or set model.replace_contract=true to "
             "train it into another model"
         )
-    return replace(frozen, **said)
+    return replace(frozen, **explicit)

@@ -38,7 +38,7 @@ _ACTIVATIONS = {
 
 
 class CrossEncoderModel(nn.Module):
-    """A sequence classifier with one output; make one with `CrossEncoderModel.load`.
+    """A sequence classifier with one output; `CrossEncoderModel.load` opens one.
 
     Attributes:
         contract: lengths, padding side and activation, frozen into the folder.
@@ -143,14 +143,14 @@ class CrossEncoderModel(nn.Module):
                 document_max_length=min(limit, 8192),
                 activation=_activation(folder, untouched),
             )
-        asked = {
+        requested = {
             "document_max_length": max_length,
             "query_max_length": query_max_length,
             "padding_side": padding_side,
             "activation": activation,
         }
-        may_differ = frozenset(asked) if free else frozenset[str]()
-        contract = reconcile(frozen, asked, folder, may_differ=may_differ)
+        may_differ = frozenset(requested) if free else frozenset[str]()
+        contract = reconcile(frozen, requested, folder, may_differ=may_differ)
         _check(contract, transformer)
         model = cls(
             transformer,
@@ -167,11 +167,6 @@ class CrossEncoderModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
-
-    @property
-    def pair_tokenizer(self) -> PairTokenizer:
-        """The tokenizer of pairs: picklable, without weights, for data workers."""
-        return self._tokenize
 
     def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
         """Returns each pair's token ids with its segment boundary, truncated, unpadded."""
@@ -211,7 +206,7 @@ class CrossEncoderModel(nn.Module):
         """Writes a folder that raydist and sentence-transformers' CrossEncoder score alike with.
 
         Args:
-            folder: made if need be.
+            folder: created if missing.
             provenance: further JSON values for `raydist.json`.
         """
         folder = Path(folder)
@@ -235,11 +230,11 @@ def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
     """
     if not has_head(config):
         return "identity"
-    own = getattr(config, "sentence_transformers", None) or {}
+    settings = getattr(config, "sentence_transformers", None) or {}
     saved = folder / "config_sentence_transformers.json"
-    if "activation_fn" not in own and saved.is_file():
-        own = json.loads(saved.read_text(encoding="utf-8"))
-    name = own.get("activation_fn") or getattr(
+    if "activation_fn" not in settings and saved.is_file():
+        settings = json.loads(saved.read_text(encoding="utf-8"))
+    name = settings.get("activation_fn") or getattr(
         config, "sbert_ce_default_activation_function", "Sigmoid"
     )
     match str(name).rsplit(".", 1)[-1]:

@@ -91,7 +91,7 @@ def encode_windows(
     """Yields the float32 vectors [n, D] of each window of texts.
 
     Sorting by length happens within a window, so memory is bounded by two windows; the next
-    window is read and tokenised in a thread while the model works on the present one.
+    window is read and tokenised in a thread while the model encodes the current one.
 
     Args:
         model: the encoder.

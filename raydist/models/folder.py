@@ -29,7 +29,7 @@ _LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 _DEFAULT_MAX_LENGTH = 512
-# Of these, another wish than a sentence-transformers folder's is a choice, not a contradiction.
+# In these, another value than a sentence-transformers folder's is a choice, not a contradiction.
 _FREE_IN_ST = frozenset(
     {"query_max_length", "document_max_length", "answer_instruction", "dimensions", "towers"}
 )
@@ -37,14 +37,14 @@ _ALL = frozenset(Contract.__dataclass_fields__)
 
 
 def read_folder(
-    folder: Path, asked: dict[str, Any], replace_contract: bool
+    folder: Path, requested: dict[str, Any], replace_contract: bool
 ) -> tuple[list[Path], Contract, Any]:
     """Returns the towers' folders, the contract and the tokenizer.
 
     Args:
         folder: of a model.
-        asked: explicit wishes by field of the contract; None = not said.
-        replace_contract: whether wishes win over what the folder froze.
+        requested: values by field of the contract; None leaves a field to the folder.
+        replace_contract: whether requested values win over what the folder froze.
     """
     frozen = read_contract(folder)
     layout = read_st_folder(folder)
@@ -80,9 +80,9 @@ def read_folder(
                 document_max_length=default,
             )
             may_differ = _ALL
-    if asked["towers"] == 2 and frozen.towers == 1:
+    if requested["towers"] == 2 and frozen.towers == 1:
         may_differ |= {"towers"}
-    contract = reconcile(frozen, asked, folder, may_differ=may_differ)
+    contract = reconcile(frozen, requested, folder, may_differ=may_differ)
     if contract.towers not in (1, 2) or contract.towers < len(places):
         raise ConfigError(
             f"model.towers={contract.towers}: expected 1 or 2, and {folder} has {len(places)}"
@@ -91,7 +91,7 @@ def read_folder(
 
 
 def check_contract(contract: Contract, config: Any, truncate: int) -> None:
-    """Raises ConfigError for what the backbone of `config` cannot do."""
+    """Raises ConfigError where the backbone of `config` cannot keep a contract."""
     if contract.pooling not in POOLINGS:
         raise ConfigError(
             f"model.pooling={contract.pooling!r}: expected one of {', '.join(POOLINGS)}"
@@ -115,14 +115,14 @@ def check_contract(contract: Contract, config: Any, truncate: int) -> None:
 
 @dataclass(frozen=True)
 class StFolder:
-    """What a sentence-transformers folder says.
+    """The contents of a sentence-transformers folder's JSON files.
 
     Attributes:
         towers: the folders of the one transformer, or of the query's and the document's.
         pooling: the pooling of all towers.
         normalize: whether a Normalize module follows.
-        max_length: tokens kept of a (query, document), 0 = not said.
-        prompts: the instruction of a (query, document), None = not said.
+        max_length: tokens kept of a (query, document), 0 = none stated.
+        prompts: the instruction of a (query, document), None = none stated.
     """
 
     towers: tuple[Path, ...]
@@ -142,9 +142,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_st_folder(folder: Path) -> StFolder | None:
-    """Returns what the folder's modules.json says, None where there is none.
+    """Returns the contents of modules.json and what it names, None where there is none.
 
-    Raises ArtifactError for a module or a pooling that raydist would silently get wrong.
+    Raises:
+        ArtifactError: a module or a pooling that raydist would silently get wrong.
     """
     if not (folder / "modules.json").is_file():
         return None
@@ -277,8 +278,8 @@ def write_st_folder(folder: Path, contract: Contract, hidden: int) -> tuple[Path
 def _tower_config(contract: Contract, tower: Path) -> dict[str, Any]:
     query, document = contract.query_max_length, contract.document_max_length
     if contract.towers == 2:
-        own = query if tower.name.startswith("query") else document
-        return {"max_seq_length": own, "do_lower_case": False}
+        length = query if tower.name.startswith("query") else document
+        return {"max_seq_length": length, "do_lower_case": False}
     config: dict[str, Any] = {"max_seq_length": max(query, document), "do_lower_case": False}
     if query != document:
         # Read by sentence-transformers 6; an older one has a single length and needs its removal.
@@ -289,8 +290,8 @@ def _tower_config(contract: Contract, tower: Path) -> dict[str, Any]:
 def _write_pooling(place: Path, contract: Contract, hidden: int) -> None:
     place.mkdir(exist_ok=True)
     record: dict[str, Any] = {"word_embedding_dimension": hidden}
-    chosen = {ours: theirs for theirs, ours in _MODES.items()}[contract.pooling]
-    record |= {key: mode == chosen for key, mode in _LEGACY_MODES.items()}
+    pooling = {ours: theirs for theirs, ours in _MODES.items()}[contract.pooling]
+    record |= {key: mode == pooling for key, mode in _LEGACY_MODES.items()}
     _dump(place / "config.json", record | {"include_prompt": True})
 
 

@@ -1,4 +1,4 @@
-"""Model folders inside installed Python packages: `package:NAME/FOLDER`. Loads neither of them."""
+"""Model folders inside installed Python packages: `package:NAME/FOLDER`. Loads no package."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ Pooling = Literal["cls", "mean", "last_token"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
-def pool(hidden_BTD: Tensor, mask_BT: Tensor | None, how: Pooling) -> Tensor:
+def pool(hidden_BTD: Tensor, mask_BT: Tensor | None, pooling: Pooling) -> Tensor:
     """Returns the pooled vectors [B, D] in float32 (float64 for float64 input).
 
     Right under padding on either side: `cls` is the first attended token and `last_token` the last.
@@ -22,21 +22,21 @@ def pool(hidden_BTD: Tensor, mask_BT: Tensor | None, how: Pooling) -> Tensor:
     Args:
         hidden_BTD: the backbone's last hidden state, in any floating dtype.
         mask_BT: 1 where a token is real; None where nothing is padded.
-        how: `cls`, `mean` or `last_token`.
+        pooling: `cls`, `mean` or `last_token`.
     """
     exact = torch.promote_types(hidden_BTD.dtype, torch.float32)
-    if how == "mean":
+    if pooling == "mean":
         if mask_BT is None:
             return hidden_BTD.mean(dim=1, dtype=exact)
         weights_BT = mask_BT.to(exact)
         sums_BD = (hidden_BTD.to(exact) * weights_BT.unsqueeze(-1)).sum(dim=1)
         return sums_BD / weights_BT.sum(dim=1, keepdim=True).clamp(min=1)
-    if how not in POOLINGS:
-        raise ValueError(f"pooling: {how!r}: expected one of {', '.join(POOLINGS)}")
+    if pooling not in POOLINGS:
+        raise ValueError(f"pooling: {pooling!r}: expected one of {', '.join(POOLINGS)}")
     if mask_BT is None:
-        return hidden_BTD[:, 0 if how == "cls" else -1].to(exact)
+        return hidden_BTD[:, 0 if pooling == "cls" else -1].to(exact)
     real_BT = mask_BT.to(torch.int32)
-    if how == "cls":
+    if pooling == "cls":
         position_B = real_BT.argmax(dim=1)
     else:
         position_B = real_BT.shape[1] - 1 - real_BT.flip(1).argmax(dim=1)

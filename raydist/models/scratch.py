@@ -1,4 +1,4 @@
-"""A model from nothing: a WordPiece vocabulary trained on given texts and a random small BERT."""
+"""A model from scratch: a WordPiece vocabulary trained on texts, and a small random BERT."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def create(
     The same texts, sizes and seed give the same bytes of vocabulary and weights.
 
     Args:
-        texts: read once, streamed; all the vocabulary there will be.
-        folder: made if need be.
+        texts: read once, streamed; the vocabulary comes from them alone.
+        folder: created if missing.
         layers: transformer layers.
         hidden: width; a multiple of `heads`. The inner layer is four times as wide.
         heads: attention heads.
@@ -88,8 +88,8 @@ def _vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
         for character in word:
             frequency[character] += count
     alphabet = {c for c, _ in sorted(frequency.items(), key=lambda kv: (-kv[1], kv[0]))[:_ALPHABET]}
-    kept = sorted(word for word in words if alphabet.issuperset(word))
-    inner = {character for word in kept for character in word[1:]}
+    usable = sorted(word for word in words if alphabet.issuperset(word))
+    inner = {character for word in usable for character in word[1:]}
     numbered = [*_SPECIAL, *sorted(alphabet), *(f"##{c}" for c in sorted(inner))]
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = WhitespaceSplit()
@@ -99,5 +99,5 @@ def _vocabulary(texts: Iterable[str], size: int) -> dict[str, int]:
         special_tokens=numbered,
         show_progress=False,
     )
-    tokenizer.train_from_iterator((f"{word} " * words[word] for word in kept), trainer)
+    tokenizer.train_from_iterator((f"{word} " * words[word] for word in usable), trainer)
     return dict(sorted(tokenizer.get_vocab().items(), key=lambda kv: kv[1]))

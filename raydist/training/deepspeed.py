@@ -52,7 +52,7 @@ _TAG = "state"
 def avoid_compilation() -> None:
     """Keeps DeepSpeed from compiling its shared-memory operator for CPU (minutes, for nothing).
 
-    The table of operators is private to DeepSpeed; a test watches that this still takes effect.
+    The table of operators is private to DeepSpeed; a test checks that this still takes effect.
     """
     table = getattr(deepspeed.ops, "__compatible_ops__", None)
     if isinstance(table, dict):
@@ -103,7 +103,7 @@ class DeepSpeedEngine:
         self.zero = zero
         self.agrees_on_chunks = zero == 3
         self.reductions = 0
-        """How often gradients travelled between ranks, for the tests."""
+        """Number of reductions of gradients over ranks, for the tests."""
         self._max_grad_norm = max_grad_norm
         overlap = (
             self.device.type == "cuda" if overlap_communication is None else (overlap_communication)
@@ -228,19 +228,19 @@ class DeepSpeedEngine:
                     self._load(converted)
                 finally:
                     self._engine._config.load_universal_checkpoint = False
-            self._mend()
+            self._repair_groups()
         self.steps = about["steps"]
 
     def _load(self, folder: Path) -> None:
         path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
         if path is None:
-            raise ArtifactError(f"{folder}: incomplete, DeepSpeed's files are not all there")
+            raise ArtifactError(f"{folder}: incomplete, some of DeepSpeed's files are missing")
 
-    def _mend(self) -> None:
+    def _repair_groups(self) -> None:
         """Undoes what ZeRO 3's universal loading mixes up between parameter groups.
 
-        It gives all of them one and the same step counter, which each of them would then advance,
-        and the first group's weight decay.
+        All of them get one step counter, which each would then advance, and the first group's
+        weight decay.
         """
         for state in self._adam.state.values():
             if isinstance(state.get("step"), Tensor):
@@ -252,9 +252,9 @@ class DeepSpeedEngine:
         file = folder / "engine.json"
         about = json.loads(file.read_text()) if file.exists() else {}
         if about.get("engine") != "deepspeed" or about.get("zero") != self.zero:
-            found = f"deepspeed.zero={about['zero']}" if "zero" in about else "the plain engine"
+            writer = f"deepspeed.zero={about['zero']}" if "zero" in about else "the plain engine"
             raise ArtifactError(
-                f"{folder}: written by {found if about else 'something else'}, this run has "
+                f"{folder}: written by {writer if about else 'something else'}, this run has "
                 f"deepspeed.zero={self.zero}; resume with the stage that the run began with"
             )
         checked: dict[str, Any] = about
@@ -262,21 +262,21 @@ class DeepSpeedEngine:
 
     @contextmanager
     def _universal(self, folder: Path) -> Iterator[Path]:
-        """Yields the universal form of a checkpoint: rank 0 converts, other machines for theirs."""
+        """Yields the universal form of a checkpoint: converted by rank 0 and on each machine."""
         name = [tempfile.mkdtemp(prefix="raydist-universal-") if not self.rank else ""]
         if not self.rank:
             _convert(folder / _TAG, Path(name[0]) / _TAG)
         dist.broadcast_object_list(name, 0)
         target = Path(name[0])
-        mine = not self.rank
+        owner = not self.rank
         if not (target / _TAG).is_dir():
-            target, mine = Path(tempfile.mkdtemp(prefix="raydist-universal-")), True
+            target, owner = Path(tempfile.mkdtemp(prefix="raydist-universal-")), True
             _convert(folder / _TAG, target / _TAG)
         try:
             yield target
             dist.barrier()
         finally:
-            if mine:
+            if owner:
                 shutil.rmtree(target, ignore_errors=True)
 
 

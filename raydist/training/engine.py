@@ -35,7 +35,7 @@ class Engine(Protocol):
         module: the model.
         device: where it is.
         rank, world_size: of this process.
-        steps: optimizer steps made.
+        steps: optimizer steps done.
         agrees_on_chunks: every rank must make the same number of forward passes (ZeRO 3).
     """
 
@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
     def step(self) -> float:
-        """Makes one optimizer step; returns the global gradient norm before clipping."""
+        """Does one optimizer step; returns the global gradient norm before clipping."""
         ...
 
     def whole_parameters(self) -> AbstractContextManager[None]:
@@ -104,7 +104,7 @@ class TorchEngine:
         eps: float = 1e-8,
         max_grad_norm: float = 1.0,
     ) -> None:
-        """Makes the optimizer; ranks start from rank 0's weights.
+        """Creates the optimizer; ranks start from rank 0's weights.
 
         Args:
             module: the model, on its device.
@@ -120,7 +120,7 @@ class TorchEngine:
         self.rank = dist.get_rank() if self.world_size > 1 else 0
         self.steps = 0
         self.reductions = 0
-        """How often gradients travelled between ranks, for the tests."""
+        """Number of reductions of gradients over ranks, for the tests."""
         self._max_grad_norm = max_grad_norm
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self.device = next(module.parameters()).device
@@ -162,11 +162,11 @@ class TorchEngine:
         used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
         used = used.to(self.device)
         dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        there = [p for p, flag in zip(self._trained, used.tolist()) if flag]
-        for parameter in there:
+        parameters = [p for p, flag in zip(self._trained, used.tolist()) if flag]
+        for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets(there):
+        for bucket in _buckets(parameters):
             flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
             dist.all_reduce(flat)
             start = 0
@@ -242,7 +242,7 @@ def save_random_state(folder: Path, rank: int) -> None:
 
 
 def load_random_state(folder: Path, rank: int) -> None:
-    """Restores `rng-RANK.pt`; a rank that did not exist then keeps the state it has."""
+    """Restores `rng-RANK.pt`; a rank without such a file keeps its state."""
     file = folder / f"rng-{rank:05d}.pt"
     if not file.exists():
         return
@@ -311,8 +311,8 @@ class _Lookup(torch.autograd.Function):
         weight, rows = ctx.weight, ids.reshape(-1)
         gradient = gradient.reshape(len(rows), -1)
         if ctx.padding is not None:
-            kept = rows != ctx.padding
-            rows, gradient = rows[kept], gradient[kept]
+            real = rows != ctx.padding
+            rows, gradient = rows[real], gradient[real]
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
         weight.grad.index_add_(0, rows, gradient)

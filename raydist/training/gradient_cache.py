@@ -24,7 +24,7 @@ from torch import Tensor
 from raydist.losses.gather import world_size
 from raydist.training.collate import Inputs, take
 
-# A CPU pays for padding, and nothing for many small passes: there, rows of like length go together.
+# A CPU pays for padding and not for many small passes, so rows of like length go together there.
 _MUCH_PADDING = 0.1
 _ROWS_ON_CPU = 8
 
@@ -38,7 +38,7 @@ class Represented:
 
     Attributes:
         rows: a leaf tensor [n, ...] that collects the loss's gradient.
-        encode: what made them.
+        encode: the model.
         inputs: of all rows.
         chunks: row indices of each chunk.
         graph: the representations with their graph, where nothing is cached.
@@ -59,8 +59,8 @@ def split(inputs: Inputs, chunk_size: int, *, chunks: int = 0) -> list[Tensor]:
     Args:
         inputs: padded inputs of n rows.
         chunk_size: rows in a chunk; 0 takes all rows in one.
-        chunks: how many chunks to make instead, where ranks must agree; an index that is drawn
-            twice only keeps step with the others and carries no gradient (see `surrogates`).
+        chunks: number of chunks instead, where ranks must agree; an index that is repeated only
+            keeps step with the other ranks and carries no gradient (see `surrogates`).
     """
     rows = inputs["input_ids"].shape[0]
     count = chunks or (-(-rows // chunk_size) if chunk_size else 1)
@@ -89,8 +89,8 @@ def represent(
     """
     pieces = _pieces(inputs, device, chunk_size, chunks)
     if not chunk_size:
-        made = [encode(_moved(take(inputs, piece), device)) for piece in pieces]
-        graph = made[0] if len(made) == 1 else _in_order(made, pieces)
+        encoded = [encode(_moved(take(inputs, piece), device)) for piece in pieces]
+        graph = encoded[0] if len(encoded) == 1 else _in_order(encoded, pieces)
         rows = graph.detach().requires_grad_()
         return Represented(rows, encode, inputs, pieces, graph, [])
     states: list[list[Tensor]] = []
@@ -112,22 +112,22 @@ def surrogates(represented: Sequence[Represented], device: torch.device) -> Iter
         represented: what the loss read; its gradient lies in `rows.grad`.
         device: where the model is.
     """
-    kept = [_dot(item.graph, _gradient(item)) for item in represented if item.graph is not None]
-    if kept:
-        yield torch.stack(kept).sum()
+    dots = [_dot(item.graph, _gradient(item)) for item in represented if item.graph is not None]
+    if dots:
+        yield torch.stack(dots).sum()
     after = _random_state(device)
     for item in represented:
         if item.graph is not None:
             continue
         gradient = _gradient(item)
-        seen = 0
+        replayed = 0
         for piece, state in zip(item.chunks, item.states):
             _set_random_state(state, device)
             output = item.encode(_moved(take(item.inputs, piece), device))
             part = gradient[piece.to(gradient.device)]
             # Chunks beyond the last row only keep step with other ranks.
-            yield _dot(output, part if seen < len(gradient) else torch.zeros_like(part))
-            seen += len(piece)
+            yield _dot(output, part if replayed < len(gradient) else torch.zeros_like(part))
+            replayed += len(piece)
     _set_random_state(after, device)
 
 
@@ -171,10 +171,9 @@ def _in_order(outputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> Tensor:
 def _moved(inputs: Inputs, device: torch.device) -> Inputs:
     """Returns inputs on the device, without a mask that hides nothing (which is faster)."""
     mask = inputs.get("attention_mask")
-    kept = dict(inputs)
     if mask is not None and mask.device.type == "cpu" and bool(mask.all()):
-        del kept["attention_mask"]
-    return {name: value.to(device, non_blocking=True) for name, value in kept.items()}
+        inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
+    return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What a run will do, decided: its data sets, its loss, its steps and rates. Pure; nothing is read.
 
-`plan_groups` and `plan_lists` turn a data set's facts into how it is trained on. What the user left
-open follows from the facts, and is said; what cannot work is an error before anything starts.
+`plan_groups` and `plan_lists` decide how a data set is trained on. What the user left open follows
+from the data's facts, with a note; what cannot work is an error before anything starts.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def plan_groups(
         facts: of the prepared data.
         folder: where it is.
         batch_size: of the run, over all ranks.
-        group: G asked for; None follows the data (8, or 1 without any negatives).
+        group: G; None follows the data (8, or 1 without any negatives).
         teacher: teacher scores are used where the data has them.
         answers: answers are used where the data has them.
         set_batch_size: this data set's own batch size.
@@ -209,7 +209,7 @@ def plan_groups(
         no_in_batch: None follows the file's name (`…no_in_batch_neg.jsonl`).
 
     Raises:
-        DataError: G needs negatives that the data has not.
+        DataError: G needs negatives and the data has none.
     """
     notes: list[str] = []
     size = group or facts.overrides.get("train_group_size")
@@ -239,13 +239,13 @@ def plan_groups(
         answer_group = 1 + min(facts.negative_answers, max(0, size - 1))
     name = Path(facts.files[0]).name if facts.files else ""
     alone = Path(name).stem.endswith("no_in_batch_neg") if no_in_batch is None else no_in_batch
-    own = set_batch_size or facts.overrides.get("batch_size") or batch_size
-    if facts.rows < own:
-        notes.append(f"{facts.rows} samples fill a batch of {own} several times over")
+    size_of_batch = set_batch_size or facts.overrides.get("batch_size") or batch_size
+    if facts.rows < size_of_batch:
+        notes.append(f"{facts.rows} samples fill a batch of {size_of_batch} several times over")
     return SetPlan(
         facts.name,
         folder,
-        Stream(facts.rows, own, weight),
+        Stream(facts.rows, size_of_batch, weight),
         GroupSampler(size, answer_group),
         prompt,
         teacher=facts.scores and teacher,
@@ -279,7 +279,7 @@ def plan_lists(
         prompt: instruction of its queries.
 
     Raises:
-        ConfigError: the sampler needs judgements that are not there.
+        ConfigError: the sampler needs judgements and there are none.
     """
     draw: Sampler
     fields = {name: value for name, value in sampler.items() if name != "kind"}
@@ -289,6 +289,6 @@ def plan_lists(
         draw = DistillationNegativesSampler(**fields)
     else:
         draw = DistillationListwiseSampler(**fields)
-    own = set_batch_size or facts.overrides.get("batch_size") or batch_size
-    stream = Stream(facts.rows, own, weight)
+    size_of_batch = set_batch_size or facts.overrides.get("batch_size") or batch_size
+    stream = Stream(facts.rows, size_of_batch, weight)
     return SetPlan(facts.name, folder, stream, draw, prompt, teacher=facts.scores)

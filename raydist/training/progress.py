@@ -1,4 +1,4 @@
-"""A run's progress as seen from outside: follows the lines that rank 0 writes."""
+"""A run's progress, read from the lines that rank 0 writes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raydist.log import Progress
 
 
 def note(loss: float, lr: float, samples_per_s: float, padding_waste: float) -> str:
-    """Returns what stands behind a run's progress."""
+    """Returns the text behind a run's progress bar."""
     return (
         f"loss {loss:.4f}, lr {lr:.2e}, {samples_per_s:,.1f} samples/s, {padding_waste:.0%} padding"
     )
@@ -41,11 +41,9 @@ def followed(folder: Path, steps: int, done: int = 0, every_s: float = 0.5) -> I
                 for line, after in read_lines(path, offset):
                     offset = after
                     if line["step"] > reached:
-                        shown = [
-                            float(line.get(name, 0.0))
-                            for name in ("loss", "lr", "samples_per_s", "padding_waste")
-                        ]
-                        progress.advance(line["step"] - reached, note=note(*shown))
+                        names = ("loss", "lr", "samples_per_s", "padding_waste")
+                        values = [float(line.get(name, 0.0)) for name in names]
+                        progress.advance(line["step"] - reached, note=note(*values))
                         reached = line["step"]
                 if last:
                     return

@@ -1,10 +1,10 @@
 """Which samples a step reads, and which documents of each: pure functions of (seed, epoch, step).
 
-Nothing here depends on workers, ranks or time, so that a run's order can be had again from two
-integers, the epoch and the step. Every data set is an endless stream of passes, each pass a
-permutation of its rows; an epoch takes the next stretch of each stream in batches of one data set,
-and mixes the batches of all sets. A visit is a row's how-manieth turn; what is drawn for a row
-depends on (seed, data set, row, visit) alone.
+Nothing here depends on workers, ranks or time, so that two integers, the epoch and the step, give
+a run's order again. Every data set is an endless stream of passes, each pass a permutation of its
+rows; an epoch takes the next stretch of each stream in batches of one data set, and mixes the
+batches of all sets. A visit counts a row's turns; what is drawn for a row depends on (seed,
+data set, row, visit) alone.
 
 Named here: `DistillationListwiseSampler`, `DistillationNegativesSampler` and the contrastive
 `GroupSampler`. A sampler is called with (sample, visit) and returns the drawn sample, or None to
@@ -59,7 +59,7 @@ def shuffled(n: int, seed: int) -> np.ndarray:
 
 
 def permuted(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Returns where a permutation of range(n) puts positions, in O(1) memory whatever n is.
+    """Returns the places of positions under a permutation of range(n), in O(1) memory.
 
     A Feistel network over the next power of four, walked until it lands below n.
     """
@@ -89,7 +89,7 @@ class Stream:
     Attributes:
         rows: its samples.
         batch_size: its samples in a step, over all ranks.
-        weight: how often an epoch passes over it (2 = twice, 0.5 = half of it).
+        weight: passes over it in an epoch (2 = twice, 0.5 = half of it).
     """
 
     rows: int
@@ -241,7 +241,7 @@ class DistillationListwiseSampler:
 
     Attributes:
         top_k: how many of the teacher's list are kept; 0 keeps all.
-        size: draws so many of the kept, going through all of them over the visits; 0 takes all.
+        size: how many of those are drawn, all in turn over the visits; 0 takes all.
     """
 
     top_k: int = 0

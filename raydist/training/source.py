@@ -1,7 +1,7 @@
 """The batches of a run: a step's number becomes drawn samples, and those become tensors.
 
-A pure function of (step, rank, world size) over prepared data sets, so that it can run ahead in a
-thread and be asked again for any step.
+A pure function of (step, rank, world size) over prepared data sets: it can run ahead in a thread,
+and gives the same batches for a step whenever it is called.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Rows(Protocol):
     """Samples by row: a prepared data set, or a list in a test."""
 
     def __len__(self) -> int:
-        """Returns how many samples there are."""
+        """Returns the number of samples."""
         ...
 
     def __getitem__(self, row: int, /) -> Sample:
-        """Returns a sample."""
+        """Returns the sample of a row."""
         ...
 
 
@@ -48,7 +48,7 @@ class TrainingSet:
         rows: its samples.
         sampler: draws a sample's documents.
         collate: makes tensors of drawn samples.
-        fill: puts texts into drawn samples whose documents are ids so far.
+        fill: replaces ids of documents by their texts, where samples hold ids.
     """
 
     name: str
@@ -114,10 +114,10 @@ class BatchSource:
 class TeacherSampler:
     """A sampler whose samples come with targets, made before a draw takes some documents.
 
-    So a document's target says where it stands in the whole list, whatever else a step reads.
+    A document's target is thus its place in the whole list, whatever else a step reads.
 
     Attributes:
-        sampler: draws documents, by the teacher's own scores where they count.
+        sampler: draws documents, by the teacher's scores where it uses them.
         targets: makes targets of a list's scores.
         repair: pull the target of a drawn positive up to the drawn best (`repair_positive`).
     """
@@ -145,13 +145,13 @@ def _of(targets: TeacherTargets, scores: Sequence[float]) -> tuple[float, ...]:
 def ahead(
     source: Callable[[int], list[Batch]], first: int, stop: int, depth: int = 2
 ) -> Iterator[Iterator[list[Batch]]]:
-    """Gives the batches of steps first … stop − 1, prepared by a thread while training runs.
+    """Yields the batches of steps first … stop − 1, prepared by a thread while training runs.
 
     Args:
         source: step -> batches.
         first: first step.
         stop: step after the last one.
-        depth: steps prepared ahead; 0 prepares each when it is asked for.
+        depth: steps prepared ahead; 0 prepares each step when it is due.
     """
     if depth == 0:
         yield (source(step) for step in range(first, stop))

@@ -1,8 +1,8 @@
 """Where training runs: in this process, or on Ray Train's workers, restarted when one dies.
 
-The only file that imports `ray.train`. Work is a picklable function of a `Place`; what it needs it
-finds in the run's folder, which every worker must see. State lives in the run's own checkpoints
-(`raydist.training.checkpoint`): a restarted group of workers goes on from the newest complete one,
+The only file that imports `ray.train`. Work is a picklable function of a `Place`; what it needs
+lies in the run's folder, which every worker must see. State lives in the run's own checkpoints
+(`raydist.training.checkpoint`): a restarted group of workers resumes from the newest complete one,
 and a Ray run's name is never used twice, so that nothing is continued by accident.
 """
 
@@ -32,7 +32,7 @@ _RAY = ".ray"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a process stands among those that train together."""
+    """A process among those that train together."""
 
     rank: int
     world_size: int
@@ -81,7 +81,7 @@ def fit(
 
     Raises:
         JobError: resources are missing, or workers keep dying.
-        RaydistError: whatever mistake of the user the work found.
+        RaydistError: a mistake of the user that the work met.
     """
     if workers == 0:
         if threads:
@@ -139,16 +139,16 @@ def fit(
             "and every worker see"
         ) from None
     (folder / _RESULT).unlink()
-    shutil.rmtree(folder / _RAY, ignore_errors=True)  # what Ray noted of its own run
+    shutil.rmtree(folder / _RAY, ignore_errors=True)  # Ray's record of its own run
     return result
 
 
-def _idle_gpus(workers: int, gpus_per_worker: float, there: float) -> str:
-    """Returns a note where a cluster's GPUs are not asked for, or nothing."""
-    if gpus_per_worker or not there:
+def _idle_gpus(workers: int, gpus_per_worker: float, gpus: float) -> str:
+    """Returns a note where a cluster's GPUs stay unused, or nothing."""
+    if gpus_per_worker or not gpus:
         return ""
     return (
-        f"workers = {workers} train on CPUs, and the cluster has {there:g} GPU: "
+        f"workers = {workers} train on CPUs, and the cluster has {gpus:g} GPU: "
         "gpus_per_worker=1 gives each worker one"
     )
 
@@ -156,13 +156,13 @@ def _idle_gpus(workers: int, gpus_per_worker: float, there: float) -> str:
 def _in_worker(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker.
 
-    A mistake of the user is not worth another try: it is written down, and the group of workers
-    that Ray starts anew ends at once.
+    A mistake of the user is not worth another try: it is written to the run's folder, and the
+    workers that Ray starts in place of these end at once.
     """
     import ray.train
     import ray.train.torch
 
-    # What the driver's environment says of threads must not change a run's last bits.
+    # The driver's number of threads must not change a run's last bits.
     torch.set_num_threads(config["threads"])
     folder = Path(config["folder"])
     if (folder / _ERROR).exists():
@@ -177,7 +177,7 @@ def _in_worker(config: dict[str, Any]) -> None:
     except RaydistError as error:
         if folder.is_dir():
             write_json(folder / _ERROR, {"kind": type(error).__name__, "message": str(error)})
-        raise  # so that ranks that wait for this one are ended
+        raise  # so that Ray ends the ranks that wait for this one
     if rank == 0:
         write_json(folder / _RESULT, result)
 
@@ -185,10 +185,9 @@ def _in_worker(config: dict[str, Any]) -> None:
 def _raise_mistake(folder: Path) -> None:
     path = folder / _ERROR
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        error = json.loads(path.read_text(encoding="utf-8"))
         path.unlink()
-        kind = getattr(errors, found["kind"], JobError)
-        raise kind(found["message"])
+        raise getattr(errors, error["kind"], JobError)(error["message"])
 
 
 def _cause(failure: Exception) -> str:

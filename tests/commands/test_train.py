@@ -355,4 +355,4 @@ def test_mistakes_end_the_command_before_anything_starts(
     Path("other.txt").write_text("someone 0 d1 1\n")
     assert main(line(model, "a", *words)) in (1, 2)
     assert message in capsys.readouterr().err
-    assert not Path("a").exists(), "the mended command would be refused"
+    assert not Path("a").exists(), "the corrected command would be refused"

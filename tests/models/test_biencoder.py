@@ -144,7 +144,7 @@ def test_a_value_out_of_bounds_is_named(tiny_bert, options, message):
 def test_what_is_no_model_is_named(tiny_bert, tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         BiEncoder.load("./nowhere")
-    with pytest.raises(DataError, match="neither a folder nor a model that could be fetched"):
+    with pytest.raises(DataError, match="neither a folder nor a model that can be fetched"):
         BiEncoder.load("nobody/nothing")
     with pytest.raises(DataError, match=r"no config\.json of a model"):
         BiEncoder.load(tmp_path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 import torch
@@ -98,9 +96,3 @@ def test_lora_trains_the_head_and_saves_merged(tiny_bert, tmp_path):
     model.save(tmp_path)
     merged = CrossEncoderModel.load(tmp_path, device="cpu")
     assert np.abs(logits(merged) - logits(model)).max() < 1e-5
-
-
-def test_a_pair_tokenizer_travels_to_data_workers(tiny_bert):
-    model = CrossEncoderModel.load(tiny_bert, fresh_head=True, query_max_length=8, device="cpu")
-    travelled = pickle.loads(pickle.dumps(model.pair_tokenizer))  # noqa: S301
-    assert travelled(QUERIES, DOCUMENTS) == model.tokenize(QUERIES, DOCUMENTS)
