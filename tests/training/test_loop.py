@@ -20,7 +20,7 @@ from raydist.training.collate import Batch, collate_texts
 from raydist.training.engine import TorchEngine
 from raydist.training.plan import Plan, Schedule
 from raydist.training.samplers import GroupSampler, Order, Stream
-from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, ahead
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
 from raydist.training.step import forward_backward
 from raydist.training.trainer import Trainer
 from tests.training.small import checkpoint, encoder, samples
@@ -164,19 +164,6 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
     assert norms[2] == pytest.approx(norms[0], rel=1e-5)
 
 
-def test_ranks_share_the_global_batch_in_order(folder: Path) -> None:
-    def collate(drawn: Any, total: int) -> Any:
-        return [sample.query_id for sample in drawn], total
-
-    small = TrainingSet("small", samples(), GroupSampler(3), collate)
-    order = Order((Stream(24, 7),), 5)
-    (whole,) = BatchSource(order, (small,))(2)
-    for world in (2, 3):
-        shares = [BatchSource(order, (small,), rank, world)(2)[0] for rank in range(world)]
-        assert [query for queries, _ in shares for query in queries] == whole[0]
-        assert {total for _, total in shares} == {7}
-
-
 @pytest.mark.parametrize(
     ("owner", "method", "what"),
     [
@@ -269,30 +256,3 @@ def test_a_checkpoint_is_complete_or_not_there(folder: Path, tmp_path: Path) -> 
     (tmp_path / "step-00000009").mkdir()  # without its state
     latest = store.latest()
     assert latest is not None and latest.name == "step-00000006"
-
-
-def test_batches_come_in_order_and_errors_come_through() -> None:
-    def source(step: int) -> list[Batch]:
-        if step == 7:
-            raise ValueError("row 7")
-        return [step]  # type: ignore[list-item]
-
-    for depth in (0, 1, 3):
-        seen: list[Any] = []
-        with pytest.raises(ValueError, match="row 7"), ahead(source, 2, 9, depth) as batches:
-            for batch in batches:
-                seen += batch
-        assert seen == [2, 3, 4, 5, 6]
-    with ahead(source, 3, 6) as batches:
-        assert [b[0] for b in batches] == [3, 4, 5]
-
-
-def test_rates_rise_then_fall() -> None:
-    linear = Schedule(2.0, 10, 4)
-    assert [linear.at(s) for s in range(4)] == [0.5, 1.0, 1.5, 2.0]
-    assert linear.at(4) == 2.0 and linear.at(7) == 1.0 and linear.at(10) == 0.0
-    cosine = Schedule(2.0, 10, 0, "cosine")
-    assert cosine.at(0) == 2.0 and cosine.at(5) == pytest.approx(1.0) and cosine.at(10) < 1e-9
-    assert Schedule(2.0, 10, 0, "constant").at(9) == 2.0
-    assert Schedule(2.0, 10, 0.2).warmup_steps == 2
-    assert Schedule(2.0, 10, 0, "linear", floor=0.3).at(9) == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""A document's target is its own, whatever else a draw takes."""
+"""Batches are a function of the step; a document's target is its own, whatever else is drawn."""
 
 from __future__ import annotations
 
@@ -9,16 +9,49 @@ import pytest
 
 from raydist.losses.targets import make_targets
 from raydist.records import Sample
+from raydist.training.collate import Batch
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
     GroupSampler,
+    Order,
+    Stream,
     Visit,
 )
-from raydist.training.source import TeacherSampler
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, ahead
+from tests.training.small import samples
 
 SCORES = (9.0, 3.0, 7.0, 7.0, 0.0, 5.0, 1.0, 2.0)
 SAMPLE = Sample("q", tuple("abcdefgh"), scores=SCORES, positives=2)
+
+
+def test_ranks_share_the_global_batch_in_order() -> None:
+    def collate(drawn: Any, total: int) -> Any:
+        return [sample.query_id for sample in drawn], total
+
+    small = TrainingSet("small", samples(), GroupSampler(3), collate)
+    order = Order((Stream(24, 7),), 5)
+    (whole,) = BatchSource(order, (small,))(2)
+    for world in (2, 3):
+        shares = [BatchSource(order, (small,), rank, world)(2)[0] for rank in range(world)]
+        assert [query for queries, _ in shares for query in queries] == whole[0]
+        assert {total for _, total in shares} == {7}
+
+
+def test_batches_come_in_order_and_errors_come_through() -> None:
+    def source(step: int) -> list[Batch]:
+        if step == 7:
+            raise ValueError("row 7")
+        return [step]  # type: ignore[list-item]
+
+    for depth in (0, 1, 3):
+        seen: list[Any] = []
+        with pytest.raises(ValueError, match="row 7"), ahead(source, 2, 9, depth) as batches:
+            for batch in batches:
+                seen += batch
+        assert seen == [2, 3, 4, 5, 6]
+    with ahead(source, 3, 6) as batches:
+        assert [b[0] for b in batches] == [3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
-from raydist.training.plan import SetPlan, plan_groups, plan_lists
+from raydist.training.plan import Schedule, SetPlan, plan_groups, plan_lists
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
@@ -84,3 +84,14 @@ def test_lists_get_the_sampler_that_was_asked_for() -> None:
     judged = replace(facts, format="ids", labels=True)
     plan = plan_lists(judged, Path("/d"), batch_size=4, sampler=negatives)
     assert plan.sampler == DistillationNegativesSampler(6, "all")
+
+
+def test_rates_rise_then_fall() -> None:
+    linear = Schedule(2.0, 10, 4)
+    assert [linear.at(s) for s in range(4)] == [0.5, 1.0, 1.5, 2.0]
+    assert linear.at(4) == 2.0 and linear.at(7) == 1.0 and linear.at(10) == 0.0
+    cosine = Schedule(2.0, 10, 0, "cosine")
+    assert cosine.at(0) == 2.0 and cosine.at(5) == pytest.approx(1.0) and cosine.at(10) < 1e-9
+    assert Schedule(2.0, 10, 0, "constant").at(9) == 2.0
+    assert Schedule(2.0, 10, 0.2).warmup_steps == 2
+    assert Schedule(2.0, 10, 0, "linear", floor=0.3).at(9) == pytest.approx(0.6)

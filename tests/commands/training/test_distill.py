@@ -3,45 +3,39 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from raydist.cli import main
+from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.cross_encoder import CrossEncoder
 from raydist.rerank.spec import CrossEncoderSpec
-from tests.training.small import checkpoint, texts
+from tests.commands.training.runs import VALIDATION, metrics
+from tests.training.small import texts
 
-STAGES = [Path(__file__).parents[2] / "jobs/rank-distillm" / f"stage{i}.yaml" for i in (1, 2)]
+STAGES = [Path(__file__).parents[3] / "jobs/rank-distillm" / f"stage{i}.yaml" for i in (1, 2)]
 SOURCES = ["corpus=corpus.jsonl", "queries=queries.jsonl", "tracking=none", "log_every=1"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("models") / "tiny")
+def judge(offset: int) -> None:
+    """Judges one document of each query."""
+    Path("qrels.txt").write_text("".join(f"q{i} 0 d{i + offset} 1\n" for i in range(8)))
+
+
+def rank(scale: int = 1) -> None:
+    """Writes a run of 12 documents of each query."""
+    lines = (
+        f"q{i} Q0 d{i + j} {j + 1} {scale * (20 - j)} r\n" for i in range(8) for j in range(12)
+    )
+    Path("run.txt").write_text("".join(lines))
 
 
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A corpus with queries and judgements and a run of 12 documents each, in this folder."""
-    monkeypatch.chdir(tmp_path)
-    pool = texts()
-    write("corpus.jsonl", [{"id": f"d{i}", "text": text} for i, text in enumerate(pool)])
-    write("queries.jsonl", [{"id": f"q{i}", "text": pool[i * 5]} for i in range(8)])
-    Path("qrels.txt").write_text("".join(f"q{i} 0 d{i + 5} 1\n" for i in range(8)))
-    Path("run.txt").write_text(
-        "".join(f"q{i} Q0 d{i + j} {j + 1} {20 - j} r\n" for i in range(8) for j in range(12))
-    )
-    return tmp_path
-
-
-def write(name: str, records: list[Any]) -> None:
-    Path(name).write_text("".join(json.dumps(r) + "\n" for r in records))
-
-
-def metrics(out: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+def run(files: Path) -> None:
+    """A run of 12 documents of each query, one of them judged."""
+    judge(5)
+    rank()
 
 
 def distill(model: Path, out: str, *words: str) -> list[str]:
@@ -50,7 +44,7 @@ def distill(model: Path, out: str, *words: str) -> list[str]:
 
 
 def test_both_stages_of_rank_distillm_run_and_the_second_finds_the_first(
-    files: Path, model: Path
+    run: None, model: Path
 ) -> None:
     first, second = (yaml.safe_load(stage.read_text()) for stage in STAGES)
     assert second["model"]["path"] == f"{first['storage']}/{first['out']}"
@@ -67,19 +61,13 @@ def test_both_stages_of_rank_distillm_run_and_the_second_finds_the_first(
 
 @pytest.mark.parametrize("loss", ["adr_mse", "listnet", "listwise_softmax_ce"])
 def test_lists_with_judgements_have_their_grades_as_targets(
-    files: Path, model: Path, loss: str
+    run: None, model: Path, loss: str
 ) -> None:
     """Another run's scores in the same order change nothing; another judgement does."""
     losses = []
     for name, scores, judged in (("a", 1, 5), ("b", 7, 5), ("c", 1, 4)):
-        Path("run.txt").write_text(
-            "".join(
-                f"q{i} Q0 d{i + j} {j + 1} {scores * (20 - j)} r\n"
-                for i in range(8)
-                for j in range(12)
-            )
-        )
-        Path("qrels.txt").write_text("".join(f"q{i} 0 d{i + judged} 1\n" for i in range(8)))
+        rank(scores)
+        judge(judged)
         assert main(distill(model, name, f"loss.kind={loss}", "qrels=qrels.txt")) == 0
         losses.append(metrics(name)[0]["loss"])
     assert losses[0] == losses[1] != losses[2]
@@ -87,7 +75,7 @@ def test_lists_with_judgements_have_their_grades_as_targets(
 
 @pytest.mark.parametrize("output", ["prob", "log_prob"])
 def test_a_student_that_emits_probabilities_learns_and_is_saved_with_them(
-    files: Path, model: Path, output: str
+    run: None, model: Path, output: str
 ) -> None:
     words = ["loss.kind=listwise_softmax_ce", f"model.output={output}", "optim.lr=1e-3"]
     assert main(distill(model, "a", *words, "steps=8")) == 0
@@ -108,8 +96,39 @@ def test_a_student_that_emits_probabilities_learns_and_is_saved_with_them(
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_starts(
-    files: Path, model: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    run: None, model: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(distill(model, "a", *words)) == 2
     assert message in capsys.readouterr().err
+    assert not Path("a").exists()
+
+
+@pytest.mark.parametrize("loss", ["adr_mse", "distill_ranknet", "listwise_softmax_ce"])
+def test_distill_trains_a_cross_encoder_from_lists(
+    files: Path, model: Path, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["data=distill.jsonl", f"loss.kind={loss}", "sampler.size=5"]
+    assert main(distill(model, "a", *words)) == 0
+    assert f"loss/{loss}" in metrics("a")[0]
+    assert ("target=minmax" in capsys.readouterr().err) == (loss == "listwise_softmax_ce")
+    scorer = CrossEncoderModel.load("a", device="cpu")
+    assert scorer.contract.kind == "crossencoder"
+
+
+def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, model: Path) -> None:
+    words = [
+        *("data=distill.jsonl", "model.kind=biencoder", "qrels=qrels.txt", "batch_size=1"),
+        *("sampler.kind=negatives", "sampler.passages_per_query=3"),
+        *("loss.kind=infonce", "distill=none"),
+    ]
+    assert main(distill(model, "a", *words)) == 0
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["trained"] == "biencoder" and manifest["samples"]["data"] == 3
+
+
+def test_a_cross_encoder_is_not_validated_by_a_search(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(distill(model, "a", "data=distill.jsonl", *VALIDATION)) == 2
+    assert "validation.dev.retriever = dense: a cross-encoder" in capsys.readouterr().err
     assert not Path("a").exists()

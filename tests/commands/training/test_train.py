@@ -8,47 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from raydist.cli import main
+from tests.commands.training.runs import VALIDATION, metrics, write
 from tests.training.jobs import record
-from tests.training.small import WORDS, checkpoint, samples, texts
+from tests.training.small import WORDS, samples
 
-VALIDATION = [
-    *("validation.dev.corpus=corpus.jsonl", "validation.dev.queries=queries.jsonl"),
-    "validation.dev.qrels=qrels.txt",
-]
 COMMON = ["tracking=none", "log_every=1", "model.document_max_length=32", "model.dropout=0"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return checkpoint(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Samples, and a corpus with queries and judgements, in the present folder."""
-    monkeypatch.chdir(tmp_path)
-    write("train.jsonl", [record(s) for s in samples(scores=True)])
-    pool = texts()
-    write("corpus.jsonl", [{"id": f"d{i}", "text": text} for i, text in enumerate(pool)])
-    write("queries.jsonl", [{"id": f"q{i}", "text": pool[i * 5]} for i in range(8)])
-    Path("qrels.txt").write_text("".join(f"q{i} 0 d{i * 5} 1\n" for i in range(8)))
-    candidates = [{"id": f"d{j}", "score": (j * 7) % 12} for j in range(12)]
-    lists = [{"query_id": f"q{i}", "candidates": candidates[i % 3 :]} for i in range(8)]
-    write("distill.jsonl", lists)
-    return tmp_path
-
-
-def write(name: str, records: list[Any]) -> None:
-    Path(name).write_text("".join(json.dumps(r) + "\n" for r in records))
-
-
-def metrics(out: str) -> list[dict[str, float]]:
-    return [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
 
 
 def line(model: Path, out: str, *words: str) -> list[str]:
@@ -282,36 +250,6 @@ def test_several_data_sets_take_turns(files: Path, model: Path) -> None:
     assert manifest["steps_per_epoch"] == 4 + 3 and len(metrics("a")) == 14
 
 
-@pytest.mark.parametrize("loss", ["adr_mse", "distill_ranknet", "listwise_softmax_ce"])
-def test_distill_trains_a_cross_encoder_from_lists(
-    files: Path, model: Path, loss: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [
-        *("distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"),
-        *(f"model={model}", "out=a", f"loss.kind={loss}", "steps=2", "batch_size=4"),
-        *("tracking=none", "log_every=1", "sampler.size=5"),
-    ]
-    assert main(words) == 0
-    assert f"loss/{loss}" in metrics("a")[0]
-    assert ("target=minmax" in capsys.readouterr().err) == (loss == "listwise_softmax_ce")
-    from raydist.models.crossencoder import CrossEncoderModel
-
-    scorer = CrossEncoderModel.load("a", device="cpu")
-    assert scorer.contract.kind == "crossencoder"
-
-
-def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, model: Path) -> None:
-    words = [
-        *("distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"),
-        *("out=a", "steps=2", "batch_size=1", "tracking=none", f"model={model}"),
-        *("model.kind=biencoder", "qrels=qrels.txt", "sampler.kind=negatives"),
-        *("sampler.passages_per_query=3", "loss.kind=infonce", "distill=none"),
-    ]
-    assert main(words) == 0
-    manifest = json.loads(Path("a/manifest.json").read_text())
-    assert manifest["trained"] == "biencoder" and manifest["samples"]["data"] == 3
-
-
 def test_a_run_that_validation_reranks_is_one_of_the_inputs(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -324,15 +262,6 @@ def test_a_run_that_validation_reranks_is_one_of_the_inputs(
     Path("run.txt").write_text(ranking.replace("q7 Q0 d38 4 -3 t\n", ""))
     assert main(line(model, "a", *words)) == 2
     assert "content of validation.dev.retriever.run" in capsys.readouterr().err
-
-
-def test_a_cross_encoder_is_not_validated_by_a_search(
-    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["distill", "data=distill.jsonl", "corpus=corpus.jsonl", "queries=queries.jsonl"]
-    assert main([*words, f"model={model}", "out=a", "tracking=none", *VALIDATION]) == 2
-    assert "validation.dev.retriever = dense: a cross-encoder" in capsys.readouterr().err
-    assert not Path("a").exists()
 
 
 @pytest.mark.parametrize(
