@@ -26,7 +26,7 @@ from raydist.training.spec import Aggregate, Listener
 
 if TYPE_CHECKING:
     from raydist.losses.objective import Objective
-    from raydist.training.listening import Hooks
+    from raydist.training.validation.build import Hooks
 
 DEFAULT_GROUP = 8
 

@@ -34,12 +34,12 @@ from raydist.training.checkpoint import (
 )
 from raydist.training.collate import Batch, collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
-from raydist.training.listeners import Listeners
-from raydist.training.listening import make_listeners
 from raydist.training.memory import memory_note
 from raydist.training.plan import Job, SetPlan
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
-from raydist.training.validation import Ranks
+from raydist.training.validation.build import make_listeners
+from raydist.training.validation.listener import Listeners
+from raydist.training.validation.retrieval import Ranks
 from raydist.training.worker import Place
 
 LISTENERS = "listeners"
@@ -111,7 +111,7 @@ def build_trainer(job: Job, place: Place) -> Trainer:
         checkpoints,
         chunk_size=job.chunk_size,
         listener=listeners,
-        due=_due(job),
+        due=_always if listeners is None else listeners.due,
         log=_nowhere if mirror is None else mirror.step,
         save=save,
     )
@@ -195,11 +195,6 @@ class _Nothing:
 
 def _submit_nothing(spec: object, folder: Path) -> _Nothing:
     return _Nothing()
-
-
-def _due(job: Job) -> Callable[[int], bool]:
-    intervals = {each.interval for each in job.validation.values() if each.kind == "listener"}
-    return lambda step: step == job.plan.steps or any(step % i == 0 for i in intervals)
 
 
 def _probe(dataset: TrainingSet, device: torch.device) -> Callable[[Any], torch.Tensor]:

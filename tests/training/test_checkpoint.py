@@ -15,12 +15,11 @@ from raydist.errors import ArtifactError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.scratch import create
 from raydist.training.checkpoint import CheckedSave
-from raydist.training.decisions import Best, State
-from raydist.training.listener_files import ListenerFiles
-from raydist.training.listening import evaluate_checkpoint
 from raydist.training.run import run
 from raydist.training.spec import Listener
-from raydist.training.validation import Ranks
+from raydist.training.validation.build import evaluate_checkpoint
+from raydist.training.validation.decisions import Best, State
+from raydist.training.validation.files import ListenerFiles
 from raydist.training.worker import Place
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.small import WORDS, checkpoint, encoder, texts
@@ -40,7 +39,7 @@ def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = encoder(checkpoint(tmp_path / "start")).train()
-    files = ListenerFiles(tmp_path / "dev", "dev", checked(), None, Ranks(), {})
+    files = ListenerFiles(tmp_path, "dev", checked())
     files.keep(1, model, ["RR"], State(best={"RR": Best(0.5, 1)}), None)
     assert model.training, "training goes on as it was"
     kept = tmp_path / "dev" / "best" / "RR"

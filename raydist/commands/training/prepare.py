@@ -34,7 +34,7 @@ def prepare(
         rows: looks at so many samples of each data set and builds no index; 0 = all.
     """
     from raydist.data.samples.prepare import prepare as prepare_samples
-    from raydist.training.listening import check_listeners
+    from raydist.training.validation.build import check_listeners
 
     check_listeners(config.validation, recipe.kind)
     facts = []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.training.decisions import Best, State, aggregate, combine, observe, vote
+from raydist.training.validation.decisions import Best, State, aggregate, combine, observe, vote
 from tests.training.test_listeners import listener
 
 NAMES = ["AP", "P@5", "RR"]

@@ -12,10 +12,14 @@ from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror, read_lines
 from raydist.records import Query, Run
-from raydist.training.listeners import AggregatorValidationListener, Listeners
 from raydist.training.spec import Aggregate, Listener
-from raydist.training.validation import Ranks, Task
-from raydist.training.validation_listener import ValidationListener
+from raydist.training.validation.files import ListenerFiles
+from raydist.training.validation.listener import (
+    AggregatorValidationListener,
+    Listeners,
+    ValidationListener,
+)
+from raydist.training.validation.retrieval import Ranks, Task, validate
 
 QUERIES = [Query("q1", "one"), Query("q2", "two")]
 TASK = Task(QUERIES, {"q1": {"yes": 1}, "q2": {"yes": 1}})
@@ -61,7 +65,9 @@ def make(folder, ranks, /, id="dev", **options):
     options = {"interval": 10, **options}
     names = [field.name for field in fields(Listener) if field.name in options]
     spec = listener(**{name: options.pop(name) for name in names})
-    return ValidationListener(id, spec, TASK, by_rank(ranks), folder=folder, **options)
+    names = [field.name for field in fields(ListenerFiles) if field.name in options]
+    files = ListenerFiles(folder, id, **{name: options.pop(name) for name in names})
+    return ValidationListener(files, spec, TASK, by_rank(ranks), **options)
 
 
 def listener(**options):
@@ -72,7 +78,7 @@ def listener(**options):
 
 def aggregator(listeners, folder, /, id="m", **options):
     spec = Aggregate(listeners=[each.id for each in listeners], **options)
-    return AggregatorValidationListener(id, spec, listeners, folder=folder)
+    return AggregatorValidationListener(ListenerFiles(folder, id), spec, listeners)
 
 
 RANKS = {0: 4, 10: 2, 20: 3, 30: 2, 40: 1, 50: 2, 60: 2, 70: 5}
@@ -238,8 +244,6 @@ class Later:
         self.looks -= 1
         if self.looks > 0:
             return None
-        from raydist.training.validation import validate
-
         model = Model()
         model.step = self.step
         return validate(model, TASK, by_rank(RANKS), ["RR", "Success@1"])

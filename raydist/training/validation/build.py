@@ -1,18 +1,17 @@
-"""From plain values to listeners: reads each listener's data and puts the parts together.
-
-The values are what `raydist.training.spec` gives as `arguments()`, so that a training worker
-needs no configuration classes; they are JSON-able and travel between processes.
-"""
+"""Listeners of a run, built from their specs: reads each one's data and puts the parts together."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from raydist import cluster
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, JobError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.fingerprints import file_fingerprint
@@ -20,11 +19,17 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document
-from raydist.training.beside import RaySubmit
 from raydist.training.checkpoint import Save
-from raydist.training.listeners import AggregatorValidationListener, Listeners
 from raydist.training.spec import Aggregate, DenseRetriever, Listener
-from raydist.training.validation import (
+from raydist.training.validation.files import ListenerFiles
+from raydist.training.validation.listener import (
+    AggregatorValidationListener,
+    Hook,
+    Listeners,
+    Pending,
+    ValidationListener,
+)
+from raydist.training.validation.retrieval import (
     DenseRetrieval,
     Ranks,
     Retrieval,
@@ -33,7 +38,6 @@ from raydist.training.validation import (
     Task,
     validate,
 )
-from raydist.training.validation_listener import Hook, Pending, ValidationListener
 
 Hooks = Mapping[str, Sequence[tuple[Hook | None, Hook | None]]]
 """Listener id -> pairs called (before, after) each of its evaluations."""
@@ -73,54 +77,42 @@ def make_listeners(
         ConfigError: contradictions, or an aggregate or hook that names an unknown listener.
         DataError: an input is missing or malformed.
     """
+    hooks = hooks or {}
     place = Path(folder)
-    watching = {id: spec for id, spec in specs.items() if isinstance(spec, Listener)}
-    prints = {id: _fingerprints(spec) for id, spec in watching.items()} if ranks.rank == 0 else {}
-    found: dict[str, ValidationListener] = {}
-    for id, spec in watching.items():
-        if spec.async_ and submit is None:
-            submit = RaySubmit(evaluate_checkpoint)
-        found[id] = ValidationListener(
-            id,
+    single = {id: spec for id, spec in specs.items() if isinstance(spec, Listener)}
+    means = {id: spec for id, spec in specs.items() if isinstance(spec, Aggregate)}
+    data = {id: _fingerprints(spec) for id, spec in single.items()} if ranks.rank == 0 else {}
+    listeners: dict[str, ValidationListener] = {}
+    for id, spec in single.items():
+        in_process = documents and not spec.async_
+        start = partial(_start, submit or RaySubmit(evaluate_checkpoint), spec)
+        listeners[id] = ValidationListener(
+            ListenerFiles(place, id, save, mirror, ranks, {"data": data[id]} if data else {}),
             spec,
             _task(spec),
-            _retrieval(spec, ranks, score) if documents and not spec.async_ else _nothing,
-            folder=place,
-            hooks=(hooks or {}).get(id, ()),
-            save=save,
-            mirror=mirror,
-            ranks=ranks,
-            submit=_submitter(spec, submit) if spec.async_ and submit is not None else None,
-            facts={"data": prints[id]} if prints else None,
+            _retrieval(spec, ranks, score) if in_process else _nothing,
+            hooks=hooks.get(id, ()),
+            submit=start if spec.async_ else None,
         )
-    if stray := (hooks or {}).keys() - found.keys():
-        raise ConfigError(
-            f"hooks: {', '.join(sorted(stray))}: no such listener; "
-            f"there are {', '.join(found) or 'none'}"
-        )
-    joined = []
-    for id, mean in specs.items():
-        if isinstance(mean, Listener):
-            continue
-        unknown = [name for name in mean.listeners if name not in found]
-        if unknown:
+    known = ", ".join(listeners) or "none"
+    if stray := hooks.keys() - listeners.keys():
+        raise ConfigError(f"hooks: {', '.join(sorted(stray))}: no such listener; there are {known}")
+    aggregators = []
+    for id, mean in means.items():
+        if unknown := [name for name in mean.listeners if name not in listeners]:
             raise ConfigError(
                 f"validation.{id}.listeners: {', '.join(unknown)}: no such listener; "
-                f"there are {', '.join(found) or 'none'}"
+                f"there are {known}"
             )
-        joined.append(
+        facts = {"data": {name: data[name] for name in mean.listeners}} if data else {}
+        aggregators.append(
             AggregatorValidationListener(
-                id,
+                ListenerFiles(place, id, save, mirror, ranks, facts),
                 mean,
-                [found[name] for name in mean.listeners],
-                folder=place,
-                save=save,
-                mirror=mirror,
-                ranks=ranks,
-                facts={"data": {name: prints[name] for name in mean.listeners}} if prints else None,
+                [listeners[name] for name in mean.listeners],
             )
         )
-    return Listeners([*found.values(), *joined], steps)
+    return Listeners([*listeners.values(), *aggregators], steps)
 
 
 def check_listeners(
@@ -204,5 +196,51 @@ def _fingerprints(spec: Listener) -> dict[str, str]:
     return {name: file_fingerprint(each.arguments()["path"]) for name, each in sources.items()}
 
 
-def _submitter(spec: Listener, submit: Submit) -> Callable[[Path, int], Pending]:
-    return lambda folder, step: submit(spec, folder)
+def _start(submit: Submit, spec: Listener, folder: Path, step: int) -> Pending:
+    return submit(spec, folder)
+
+
+@dataclass(frozen=True, slots=True)
+class RaySubmit:
+    """Starts `evaluate(spec, folder)` as a Ray task; picklable.
+
+    The task takes a CPU if one is free when it starts. Otherwise it takes none and shares those of
+    training: waiting for one that training holds to its end would never come to an end. For the
+    same reason its share of a GPU (`gpus` of the spec) must be one that training leaves.
+    """
+
+    evaluate: Callable[[Listener, str], Evaluation]
+
+    def __call__(self, spec: Listener, folder: Path) -> _Task:
+        """Starts a task and returns what gives its result."""
+        cluster.connect()
+        import ray
+
+        free = ray.available_resources().get("CPU", 0.0)
+        cpus = 1 if free >= 1 else 0
+        task = ray.remote(num_cpus=cpus, num_gpus=spec.gpus, max_retries=3)(self.evaluate)
+        return _Task(task.remote(spec, str(folder)), str(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    reference: Any
+    folder: str
+
+    def result(self, timeout_s: float) -> Evaluation | None:
+        """Returns the evaluation, None if it takes longer than this time.
+
+        Raises:
+            JobError: the task failed.
+        """
+        import ray
+
+        ready, _ = ray.wait([self.reference], timeout=timeout_s)
+        if not ready:
+            return None
+        try:
+            evaluation: Evaluation = ray.get(self.reference)
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise JobError(f"validation of {self.folder} failed: {lines[-1]}") from error
+        return evaluation

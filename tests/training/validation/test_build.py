@@ -15,9 +15,9 @@ from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Document, Run
-from raydist.training.listening import check_listeners, evaluate_checkpoint, make_listeners
 from raydist.training.run import run
 from raydist.training.spec import Aggregate, DenseRetriever, Listener, RunReranker
+from raydist.training.validation.build import check_listeners, evaluate_checkpoint, make_listeners
 from raydist.training.worker import Place
 from tests.training.jobs import tiny_job
 

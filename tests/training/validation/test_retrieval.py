@@ -10,7 +10,7 @@ import torch
 
 from raydist.errors import DataError
 from raydist.records import Document, Query, Run
-from raydist.training.validation import (
+from raydist.training.validation.retrieval import (
     DenseRetrieval,
     Ranks,
     RunReranking,

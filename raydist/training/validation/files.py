@@ -1,4 +1,4 @@
-"""What a validation listener leaves on disk and in the run's record.
+"""A listener's files, and its part of the run's record.
 
 Rank 0 writes; checkpoints are saved by every rank, since each may hold a part of the model.
 """
@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
 from raydist.records import Qrels, Run
 from raydist.training.checkpoint import Save, save_model
-from raydist.training.decisions import State
-from raydist.training.validation import Ranks
+from raydist.training.validation.decisions import State
+from raydist.training.validation.retrieval import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +35,34 @@ class ValidationSettings:
     step: int
 
 
+@dataclass(frozen=True, slots=True)
 class ListenerFiles:
-    """The folder of one listener."""
+    """The folder of one listener, and its part of the run's record.
 
-    def __init__(
-        self,
-        folder: Path,
-        id: str,
-        save: Save | None,
-        mirror: Mirror | None,
-        ranks: Ranks,
-        facts: Mapping[str, Any],
-    ) -> None:
-        self.folder = folder
-        self._id = id
-        self._save = save
-        self._mirror = mirror
-        self._ranks = ranks
-        self._facts = facts
-        self._first = ranks.rank == 0
+    Attributes:
+        root: where the listeners' folders are.
+        id: names its folder and its metrics.
+        save: writes a checkpoint; `save_model` on rank 0 by default.
+        mirror: takes values and kept checkpoints (rank 0).
+        ranks: the processes that validate together.
+        facts: fingerprints and the like, kept beside the settings of a checkpoint.
+    """
+
+    root: Path
+    id: str
+    save: Save | None = None
+    mirror: Mirror | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The listener's folder."""
+        return self.root / self.id
+
+    @property
+    def _first(self) -> bool:
+        return self.ranks.rank == 0
 
     def record(
         self,
@@ -124,14 +133,14 @@ class ListenerFiles:
             return
         best = {f"{name}/best": found.value for name, found in state.best.items()}
         named = {**values, **best, **(more or {})}
-        if self._mirror is not None:
-            self._mirror.metrics(step, {f"{self._id}/{k}": v for k, v in named.items()})
+        if self.mirror is not None:
+            self.mirror.metrics(step, {f"{self.id}/{k}": v for k, v in named.items()})
         shown = ", ".join(
             f"{name} {value:.4f}" + (" (best)" if name in state.best and
                                      state.best[name].step == step else "")
             for name, value in values.items()
         )  # fmt: skip
-        say(f"validation {self._id}, step {step:,}: {shown}")
+        say(f"validation {self.id}, step {step:,}: {shown}")
 
     def keep(
         self, step: int, model: Any, kept: Sequence[str], state: State, place: Path | None
@@ -144,16 +153,16 @@ class ListenerFiles:
         if kept and place is None:
             place = self.folder / f".step-{step:08}.part"
             self._write(place, step, model, {})
-        self._ranks.gather(None)  # every rank has written
+        self.ranks.gather(None)  # every rank has written
         if place is None or not self._first:
             return
         for name in kept:
-            settings = ValidationSettings(self._id, name, state.best[name].value, step)
+            settings = ValidationSettings(self.id, name, state.best[name].value, step)
             fresh = self.folder / "best" / f".{name}.part"
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.parent.mkdir(parents=True, exist_ok=True)
             shutil.copytree(place, fresh, copy_function=_link)
-            write_json(fresh / "settings.json", {**asdict(settings), **self._facts})
+            write_json(fresh / "settings.json", {**asdict(settings), **self.facts})
             target = self.folder / "best" / name
             old = target.with_name(f".{name}.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -161,9 +170,9 @@ class ListenerFiles:
                 os.replace(target, old)
             os.replace(fresh, target)
             shutil.rmtree(old, ignore_errors=True)
-            if self._mirror is not None:
-                values = {f"{self._id}/{k}": v for k, v in state.current.items()}
-                self._mirror.model(f"{self._id}/{name}", step, target, values, asdict(settings))
+            if self.mirror is not None:
+                values = {f"{self.id}/{k}": v for k, v in state.current.items()}
+                self.mirror.model(f"{self.id}/{name}", step, target, values, asdict(settings))
         shutil.rmtree(place)
 
     def pending(self, step: int) -> Path:
@@ -174,18 +183,18 @@ class ListenerFiles:
         """Saves a checkpoint to be evaluated beside training."""
         place = self.pending(step)
         self._write(place, step, model, {})
-        self._ranks.gather(None)
+        self.ranks.gather(None)
         return place
 
     def _write(self, place: Path, step: int, model: Any, settings: Mapping[str, Any]) -> None:
         if self._first:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-        self._ranks.gather(None)  # the folder is there
-        if self._save is not None:
-            self._save(model, place, {"listener": self._id, "step": step, **settings})
+        self.ranks.gather(None)  # the folder is there
+        if self.save is not None:
+            self.save(model, place, {"listener": self.id, "step": step, **settings})
         elif self._first:
-            save_model(model, place, {"listener": self._id, "step": step, **settings})
+            save_model(model, place, {"listener": self.id, "step": step, **settings})
 
     def cut(self, state: State) -> dict[int, dict[str, float]]:
         """Removes what was written after the state's step; returns the removed values by step."""
@@ -210,7 +219,7 @@ class ListenerFiles:
             partial.write_text("".join(kept), encoding="utf-8")
             os.replace(partial, path)
             self.info(state)
-        return self._ranks.gather(removed)[0]  # type: ignore[no-any-return]
+        return self.ranks.gather(removed)[0]  # type: ignore[no-any-return]
 
     def _keep_run(
         self, step: int, results: Evaluation, metrics: Mapping[str, bool], improved: Sequence[str]
@@ -229,7 +238,7 @@ class ListenerFiles:
 
     def dashboard(self, metrics: Mapping[str, bool], state: State, qrels: Qrels) -> None:
         """Records how start, best and end compare: figures, values per query, runs."""
-        if not self._first or self._mirror is None or state.step < 0:
+        if not self._first or self.mirror is None or state.step < 0:
             return
         import pyarrow.parquet as pq
 
@@ -244,14 +253,14 @@ class ListenerFiles:
                 runs[f"step {step:,}"] = Run(pq.read_table(path))
         found = {name: evaluate(run, qrels, list(metrics)) for name, run in runs.items()}
         if found:
-            record_validation(self._mirror, self._id, found, runs, qrels, self.folder)
+            record_validation(self.mirror, self.id, found, runs, qrels, self.folder)
 
     def warn_below(self, state: State) -> None:
         """Says loudly where a run ends below where it began."""
         for name, (before, after) in state.below_baseline().items():
             kept = f"; its best is step {state.best[name].step:,}" if name in state.best else ""
             self.tell(
-                f"validation {self._id}: {name} ENDS BELOW ITS START: {after:.4f} at step "
+                f"validation {self.id}: {name} ENDS BELOW ITS START: {after:.4f} at step "
                 f"{state.step:,}, {before:.4f} before training{kept}",
                 bad=True,
             )
@@ -260,8 +269,8 @@ class ListenerFiles:
         """Says something once, not once per rank."""
         if self._first:
             (warn if bad else say)(message)
-            if bad and self._mirror is not None:
-                self._mirror.tags({f"warning.{self._id}": message})
+            if bad and self.mirror is not None:
+                self.mirror.tags({f"warning.{self.id}": message})
 
 
 def _deciding(metrics: Mapping[str, bool]) -> str:

@@ -1,6 +1,6 @@
 """The arithmetic of validation listeners: what is a new best, what is kept, when to stop.
 
-Pure functions of spec, state and values; files, models and ranks are in `listeners.py`. Steps are
+Pure functions of spec, state and values; files, models and ranks are in `listener.py`. Steps are
 optimizer steps: one unit for warm-up, interval and early stopping.
 """
 
