@@ -18,8 +18,8 @@ from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.distill import DistillConfig
 from raydist.config.losses import ListwiseSoftmaxCE, TargetConfig
-from raydist.config.training import DataConfig
 from raydist.errors import ConfigError
+from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
@@ -47,28 +47,26 @@ def _distilling(config: DistillConfig) -> Recipe:
         if student.output != "real":
             options["activation"] = "sigmoid"
 
-    def judged(data: DataConfig) -> bool:
+    def judged(data: TrainingData) -> bool:
         return (data.qrels or config.qrels) is not None
 
-    def needs(data: DataConfig) -> dict[str, Any]:
+    def needs(data: TrainingData) -> dict[str, Any]:
         if judged(data):
             return {"positives": "retrieved", "need_negatives": True}
         return {"need_scores": True}
 
-    def used(facts: SampleFacts, data: DataConfig) -> SampleFacts:
+    def used(facts: SampleFacts, data: TrainingData) -> SampleFacts:
         """Returns the facts, without the teacher's scores where grades are the targets."""
         by_grade = config.sampler.kind == "listwise" and judged(data)
         return replace(facts, scores=False) if by_grade else facts
 
-    def plan_set(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
+    def plan_set(facts: SampleFacts, folder: Path, data: TrainingData) -> SetPlan:
         return plan_lists(
             used(facts, data),
             folder,
+            data,
             batch_size=config.batch_size,
-            sampler=config.sampler.model_dump(),
-            set_batch_size=data.batch_size,
-            weight=data.weight,
-            prompt=data.prompt,
+            sampler=config.sampler,
         )
 
     def objective(

@@ -17,8 +17,8 @@ from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.train import TrainConfig
-from raydist.config.training import DataConfig
 from raydist.errors import DataError
+from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
@@ -50,22 +50,19 @@ def _contrastive(config: TrainConfig) -> Recipe:
     )
     teacher = config.distill.kind != "none" or bool(config.losses) or margins
 
-    def needs(data: DataConfig) -> dict[str, Any]:
+    def needs(data: TrainingData) -> dict[str, Any]:
         group = data.train_group_size or config.train_group_size
         return {"need_negatives": group is not None and group > 1}
 
-    def plan_set(facts: SampleFacts, folder: Path, data: DataConfig) -> SetPlan:
+    def plan_set(facts: SampleFacts, folder: Path, data: TrainingData) -> SetPlan:
         return plan_groups(
             facts,
             folder,
+            data,
             batch_size=config.batch_size,
-            group=data.train_group_size or config.train_group_size,
+            group=config.train_group_size,
             teacher=teacher,
             answers=answers,
-            set_batch_size=data.batch_size,
-            weight=data.weight,
-            prompt=data.prompt,
-            no_in_batch=data.no_in_batch,
         )
 
     def objective(

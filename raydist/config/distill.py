@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Tag, model_validator
 
-from raydist.config.base import Block, FromScalar
+from raydist.config.base import FromScalar
 from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
 from raydist.config.model import ModelConfig, RerankerModelConfig, check_precision
 from raydist.config.training import TrainingConfig
+from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler
 
 Output = Literal["real", "log_prob", "prob"]
 
@@ -34,32 +35,6 @@ class BiEncoderStudent(ModelConfig):
     probabilities; log_prob is the same in logarithms."""
 
 
-class Listwise(Block):
-    """The teacher's best documents of a query (DistillationListwiseSampler)."""
-
-    primary: ClassVar[str | None] = "kind"
-
-    kind: Literal["listwise"] = "listwise"
-    """Lists as the teacher gives them; with `qrels` the grades are the targets, not its scores."""
-    top_k: int = Field(0, ge=0)
-    """Documents of a list that are used at all, the best first; 0 = all."""
-    size: int = Field(16, ge=0)
-    """Documents drawn of them for a step, all in turn over the passes; 0 = all at once."""
-
-
-class Negatives(Block):
-    """A judged positive against other retrieved documents (DistillationNegativesSampler)."""
-
-    primary: ClassVar[str | None] = "kind"
-
-    kind: Literal["negatives"] = "negatives"
-    """Positives by `qrels`."""
-    passages_per_query: int = Field(8, ge=2)
-    """Documents of a query in a step."""
-    positives: Literal["first", "random", "all"] = "first"
-    """The teacher's best positive, one per pass, or all of them."""
-
-
 def _student(value: Any) -> str:
     given = value.get("kind", "crossencoder") if isinstance(value, dict) else value.kind
     return str(given)
@@ -79,7 +54,9 @@ class DistillConfig(TrainingConfig):
         FromScalar(_path),
     ]
     """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
-    sampler: Annotated[Listwise | Negatives, Field(discriminator="kind")] = Listwise()
+    sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
+        DistillationListwiseSampler()
+    )
     """Which documents of a list a step reads."""
     loss: Loss | None = AdrMse()
     """What is optimised."""

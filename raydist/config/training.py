@@ -2,120 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, Verb, execution
+from raydist.config.base import Verb, execution
 from raydist.config.losses import Distillation, Loss
 from raydist.config.tracking import Tracking
-from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
-from raydist.training.spec import Validation
-
-
-class DataConfig(Block):
-    """One data set of training samples."""
-
-    primary: ClassVar[str | None] = "path"
-
-    path: Paths = Field(min_length=1)
-    """Samples, a run, judgements, a BEIR folder or `irds:ID`; several files are one data set."""
-    format: Literal["flagembedding", "tevatron", "lists", "ids", "triples", "pairs"] | None = None
-    """Of the lines; found out if not given."""
-    corpus: CorpusSource | None = None
-    """Documents that ids refer to; the run's own `corpus` if not given."""
-    queries: QueriesSource | None = None
-    """Queries that ids refer to; the run's own `queries` if not given."""
-    qrels: QrelsSource | None = None
-    """Judgements that make positives; the run's own `qrels` if not given."""
-    run: RunSource | None = None
-    """A run whose other documents become negatives, where `path` holds judgements."""
-    bm25_negatives: int = Field(0, ge=0)
-    """Negatives from BM25's first documents, where `path` holds judgements: so many are looked at
-    for each query; 0 = none. An index is built for it once."""
-    relevance: int = 1
-    """Least grade of a positive."""
-    split: str = "train"
-    """Of a BEIR folder's judgements."""
-    weight: float = Field(1.0, gt=0)
-    """Passes over this data set in an epoch."""
-    prompt: str | None = None
-    """Instruction before queries that bring none of their own, as it stands."""
-    no_in_batch: bool | None = None
-    """Only a sample's own documents are its negatives; by a file name that ends in
-    `no_in_batch_neg` if not given."""
-    train_group_size: int | None = Field(None, ge=1)
-    """Positive and negatives of a sample together; the run's own if not given."""
-    batch_size: int | None = Field(None, ge=1)
-    """Samples of a step, over all workers; the run's own if not given."""
-    max_samples: int = Field(0, ge=0)
-    """Use the first samples only; 0 = all."""
-
-
-class OptimConfig(Block):
-    """AdamW and its learning rates."""
-
-    primary: ClassVar[str | None] = "lr"
-
-    lr: float = Field(2e-5, gt=0)
-    """Highest learning rate."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """What follows the warm-up: down to `floor`, or constant."""
-    warmup: float = Field(0.1, ge=0)
-    """Steps of the rise; below 1 it is a share of all steps."""
-    floor: float = Field(0.0, ge=0, le=1)
-    """Lowest share of `lr` after the warm-up."""
-    weight_decay: float = Field(0.01, ge=0)
-    """Of matrices; biases and norms do not decay."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the gradient's mean."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Decay of the squared gradient's mean."""
-    eps: float = Field(1e-8, gt=0)
-    """Added to the denominator."""
-    clip: float = Field(1.0, ge=0)
-    """Largest norm of the gradient; 0 = no clipping."""
-
-
-class CacheConfig(Block):
-    """Gradient caching: batches of any size at the memory of a chunk."""
-
-    primary: ClassVar[str | None] = "chunk_size"
-
-    chunk_size: int = Field(0, ge=0, json_schema_extra={"execution": True})
-    """Texts that are encoded at a time, twice; 0 = off."""
-
-
-class DeepSpeedConfig(Block):
-    """Spreads the optimizer's state (1), gradients (2), and weights (3) over the workers."""
-
-    primary: ClassVar[str | None] = "zero"
-
-    zero: int = Field(0, ge=0, le=3)
-    """ZeRO stage; 0 trains without DeepSpeed."""
-    offload_optimizer: bool = execution(False)
-    """Keep the optimizer's state in CPU memory (ZeRO 1 to 3)."""
-    offload_parameters: bool = execution(False)
-    """Keep the weights in CPU memory (ZeRO 3)."""
-
-
-class CheckpointConfig(Block):
-    """The state that an interrupted run goes on from."""
-
-    primary: ClassVar[str | None] = "every"
-
-    every: int = execution(0, ge=0)
-    """Steps between checkpoints; 0 = a tenth of the run, 500 at most."""
-    keep: int = execution(2, ge=1)
-    """How many are kept."""
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.training.spec import (
+    Cache,
+    Checkpointing,
+    DeepSpeed,
+    Optim,
+    TrainingData,
+    Validation,
+)
 
 
 class TrainingConfig(Verb):
     """The fields of every training run."""
 
-    data: DataConfig | None = None
+    data: TrainingData | None = None
     """The training samples."""
-    datasets: dict[str, DataConfig] = {}
+    datasets: dict[str, TrainingData] = {}
     """Several data sets by name, instead of `data`; a step's samples are of one of them."""
     corpus: CorpusSource | None = None
     """Documents that ids in the data refer to."""
@@ -137,13 +47,13 @@ class TrainingConfig(Verb):
     """Parts that a step is computed in, one after the other."""
     seed: int = 0
     """Of order, draws, dropout and fresh weights."""
-    optim: OptimConfig = OptimConfig()
+    optim: Optim = Optim()
     """AdamW and its learning rates; a number is the learning rate."""
-    cache: CacheConfig = CacheConfig()
+    cache: Cache = Cache()
     """Gradient caching; a number is the chunk size."""
-    deepspeed: DeepSpeedConfig = DeepSpeedConfig()
+    deepspeed: DeepSpeed = DeepSpeed()
     """DeepSpeed; a number is the ZeRO stage."""
-    checkpoint: CheckpointConfig = CheckpointConfig()
+    checkpoint: Checkpointing = Checkpointing()
     """State to go on from; a number is the steps between checkpoints."""
     loss: Loss | None = None
     """What is optimised."""
@@ -209,17 +119,17 @@ class TrainingConfig(Verb):
         """Returns the losses by name, the one loss under its own kind."""
         return dict(self.losses) if self.loss is None else {self.loss.kind: self.loss}
 
-    def sets(self) -> dict[str, DataConfig]:
+    def sets(self) -> dict[str, TrainingData]:
         """Returns the data sets by name."""
         return {"data": self.data} if self.data is not None else dict(self.datasets)
 
-    def inputs(self, data: DataConfig) -> dict[str, Any]:
+    def inputs(self, data: TrainingData) -> dict[str, Any]:
         """Returns the keyword arguments of `prepare` that say where a data set's parts are."""
-        given: dict[str, Any] = {}
+        sources: dict[str, Any] = {}
         for name in ("corpus", "queries", "qrels", "run"):
             source = getattr(data, name) or getattr(self, name, None)
-            given[name] = None if source is None else source.arguments()
-        return given | {
+            sources[name] = None if source is None else source.arguments()
+        return sources | {
             "format": data.format,
             "relevance": data.relevance,
             "split": data.split,

@@ -22,7 +22,7 @@ from raydist.training.samplers import (
     Stream,
 )
 from raydist.training.source import Sampler, TeacherTargets
-from raydist.training.spec import Aggregate, Listener
+from raydist.training.spec import Aggregate, DeepSpeed, Listener, Optim, TrainingData
 
 if TYPE_CHECKING:
     from raydist.losses.objective import Objective
@@ -145,9 +145,8 @@ class Job:
         targets: turns the scores of a teacher's whole list into targets.
         repair_positive: a drawn positive's target is pulled up (see `TeacherSampler`).
         model_options: keyword arguments of the model's `load`.
-        optimizer: keyword arguments of the engine: lr, weight_decay, betas, eps, max_grad_norm.
-        zero: ZeRO stage; 0 needs no DeepSpeed.
-        zero_options: further keyword arguments of the DeepSpeed engine.
+        optim: AdamW.
+        deepspeed: ZeRO, if there is any.
         keep: checkpoints that are kept.
         validation: listeners by id.
         settings: travels with the final model.
@@ -167,9 +166,8 @@ class Job:
     targets: TeacherTargets | None = None
     repair_positive: bool = False
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    optimizer: Mapping[str, Any] = field(default_factory=dict)
-    zero: int = 0
-    zero_options: Mapping[str, Any] = field(default_factory=dict)
+    optim: Optim = field(default_factory=Optim)
+    deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
     keep: int = 2
     validation: Mapping[str, Listener | Aggregate] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -184,35 +182,29 @@ class Job:
 def plan_groups(
     facts: SampleFacts,
     folder: Path,
+    data: TrainingData,
     *,
     batch_size: int,
     group: int | None,
     teacher: bool,
     answers: bool,
-    set_batch_size: int | None = None,
-    weight: float = 1.0,
-    prompt: str | None = None,
-    no_in_batch: bool | None = None,
 ) -> SetPlan:
     """Returns the plan of a contrastive data set.
 
     Args:
         facts: of the prepared data.
         folder: where it is.
+        data: what was set for this data set.
         batch_size: of the run, over all ranks.
-        group: G; None follows the data (8, or 1 without any negatives).
+        group: G of the run; None follows the data (8, or 1 without any negatives).
         teacher: teacher scores are used where the data has them.
         answers: answers are used where the data has them.
-        set_batch_size: this data set's own batch size.
-        weight: passes of an epoch.
-        prompt: instruction of its queries.
-        no_in_batch: None follows the file's name (`…no_in_batch_neg.jsonl`).
 
     Raises:
         DataError: G needs negatives and the data has none.
     """
     notes: list[str] = []
-    size = group or facts.overrides.get("train_group_size")
+    size = data.train_group_size or group or facts.overrides.get("train_group_size")
     fewest, most = facts.fewest_negatives, max(facts.negatives, default=0)
     if facts.kind == "only_1neg":
         size = 2
@@ -234,20 +226,19 @@ def plan_groups(
             f"{few} of {facts.rows} samples have fewer than {size - 1} negatives: repeated"
         )
     used = facts.answers and answers
-    answer_group = 0
-    if used:
-        answer_group = 1 + min(facts.negative_answers, max(0, size - 1))
-    name = Path(facts.files[0]).name if facts.files else ""
-    alone = Path(name).stem.endswith("no_in_batch_neg") if no_in_batch is None else no_in_batch
-    size_of_batch = set_batch_size or facts.overrides.get("batch_size") or batch_size
-    if facts.rows < size_of_batch:
-        notes.append(f"{facts.rows} samples fill a batch of {size_of_batch} several times over")
+    answer_group = 1 + min(facts.negative_answers, max(0, size - 1)) if used else 0
+    alone = data.no_in_batch
+    if alone is None:
+        alone = bool(facts.files) and Path(facts.files[0]).stem.endswith("no_in_batch_neg")
+    stream = _stream(facts, data, batch_size)
+    if facts.rows < stream.batch_size:
+        notes.append(f"{facts.rows} samples fill a batch of {stream.batch_size} several times over")
     return SetPlan(
         facts.name,
         folder,
-        Stream(facts.rows, size_of_batch, weight),
+        stream,
         GroupSampler(size, answer_group),
-        prompt,
+        data.prompt,
         teacher=facts.scores and teacher,
         answers=answer_group,
         answer_teacher=used and facts.answer_scores and teacher,
@@ -260,35 +251,29 @@ def plan_groups(
 def plan_lists(
     facts: SampleFacts,
     folder: Path,
+    data: TrainingData,
     *,
     batch_size: int,
-    sampler: Mapping[str, Any],
-    set_batch_size: int | None = None,
-    weight: float = 1.0,
-    prompt: str | None = None,
+    sampler: DistillationListwiseSampler | DistillationNegativesSampler,
 ) -> SetPlan:
     """Returns the plan of a data set of lists, for distillation.
 
     Args:
         facts: of the prepared data.
         folder: where it is.
-        batch_size: lists in a step, over all ranks.
-        sampler: `kind` (listwise, negatives) and its fields.
-        set_batch_size: this data set's own batch size.
-        weight: passes of an epoch.
-        prompt: instruction of its queries.
+        data: what was set for this data set.
+        batch_size: lists in a step of the run, over all ranks.
+        sampler: draws a list's documents.
 
     Raises:
         ConfigError: the sampler needs judgements and there are none.
     """
-    draw: Sampler
-    fields = {name: value for name, value in sampler.items() if name != "kind"}
-    if sampler["kind"] == "negatives":
-        if not facts.labels and facts.format in ("lists", "pairs"):
-            raise ConfigError("sampler.kind = negatives: needs qrels=PATH to tell positives")
-        draw = DistillationNegativesSampler(**fields)
-    else:
-        draw = DistillationListwiseSampler(**fields)
-    size_of_batch = set_batch_size or facts.overrides.get("batch_size") or batch_size
-    stream = Stream(facts.rows, size_of_batch, weight)
-    return SetPlan(facts.name, folder, stream, draw, prompt, teacher=facts.scores)
+    if sampler.kind == "negatives" and not facts.labels and facts.format in ("lists", "pairs"):
+        raise ConfigError("sampler.kind = negatives: needs qrels=PATH to tell positives")
+    stream = _stream(facts, data, batch_size)
+    return SetPlan(facts.name, folder, stream, sampler, data.prompt, teacher=facts.scores)
+
+
+def _stream(facts: SampleFacts, data: TrainingData, batch_size: int) -> Stream:
+    batch_size = data.batch_size or facts.overrides.get("batch_size") or batch_size
+    return Stream(facts.rows, batch_size, data.weight)

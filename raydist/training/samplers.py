@@ -16,11 +16,12 @@ Shapes: n rows of a step, G documents of a group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge
 
 from raydist.records import Sample
 
@@ -237,15 +238,16 @@ class GroupSampler:
 
 @dataclass(frozen=True, slots=True)
 class DistillationListwiseSampler:
-    """The teacher's best documents of a query, for listwise distillation.
+    """The teacher's best documents of a query (DistillationListwiseSampler)."""
 
-    Attributes:
-        top_k: how many of the teacher's list are kept; 0 keeps all.
-        size: how many of those are drawn, all in turn over the visits; 0 takes all.
-    """
+    primary: ClassVar[str] = "kind"
 
-    top_k: int = 0
-    size: int = 0
+    kind: Literal["listwise"] = field(default="listwise", kw_only=True, repr=False)
+    """Lists as the teacher gives them; with `qrels` the grades are the targets, not its scores."""
+    top_k: Annotated[int, Ge(0)] = 0
+    """Documents of a list that are used at all, the best first; 0 = all."""
+    size: Annotated[int, Ge(0)] = 16
+    """Documents drawn of them for a step, all in turn over the passes; 0 = all at once."""
 
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
         """Returns the sample with the drawn documents, in the teacher's order."""
@@ -265,22 +267,23 @@ class DistillationListwiseSampler:
 
 @dataclass(frozen=True, slots=True)
 class DistillationNegativesSampler:
-    """Judged and retrieved documents against other retrieved ones, scored by the teacher.
+    """A judged positive against other retrieved documents (DistillationNegativesSampler)."""
 
-    The sample's first `positives` documents are those retrieved and judged relevant, the others
-    every other retrieved document.
+    primary: ClassVar[str] = "kind"
 
-    Attributes:
-        passages_per_query: documents of a query in a step, at least 2.
-        positives: `first` takes the teacher's best, `random` one per visit, `all` every one (and
-            negatives for the rest of the places, at least one).
-    """
-
-    passages_per_query: int = 8
+    kind: Literal["negatives"] = field(default="negatives", kw_only=True, repr=False)
+    """Positives by `qrels`."""
+    passages_per_query: Annotated[int, Ge(2)] = 8
+    """Documents of a query in a step."""
     positives: Literal["first", "random", "all"] = "first"
+    """The teacher's best positive, one per pass, or all of them."""
 
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
-        """Returns the drawn sample; None for a query without a positive or a negative."""
+        """Returns the drawn sample; None for a query without a positive or a negative.
+
+        The sample's first `positives` documents are those retrieved and judged relevant, the others
+        every other retrieved document. `all` of them leave room for at least one negative.
+        """
         count = len(sample.documents) - sample.positives
         if sample.positives < 1 or count < 1:
             return None

@@ -1,15 +1,117 @@
-"""What can be set of validation: `validation.ID.{kind, metrics, corpus, ...}`."""
+"""What can be set of training: data sets, optimizer, DeepSpeed, checkpoints, validation."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource
+from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
 from raydist.spec import EXECUTION, FromText, Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """One data set of training samples."""
+
+    primary: ClassVar[str] = "path"
+
+    path: Annotated[Paths, MinLen(1)]
+    """Samples, a run, judgements, a BEIR folder or `irds:ID`; several files are one data set."""
+    format: Literal["flagembedding", "tevatron", "lists", "ids", "triples", "pairs"] | None = None
+    """Of the lines; found out if not given."""
+    corpus: CorpusSource | None = None
+    """Documents that ids refer to; the run's own `corpus` if not given."""
+    queries: QueriesSource | None = None
+    """Queries that ids refer to; the run's own `queries` if not given."""
+    qrels: QrelsSource | None = None
+    """Judgements that make positives; the run's own `qrels` if not given."""
+    run: RunSource | None = None
+    """A run whose other documents become negatives, where `path` holds judgements."""
+    bm25_negatives: Annotated[int, Ge(0)] = 0
+    """Negatives from BM25's first documents, where `path` holds judgements: so many are looked at
+    for each query; 0 = none. An index is built for it once."""
+    relevance: int = 1
+    """Least grade of a positive."""
+    split: str = "train"
+    """Of a BEIR folder's judgements."""
+    weight: Annotated[float, Gt(0)] = 1.0
+    """Passes over this data set in an epoch."""
+    prompt: str | None = None
+    """Instruction before queries that bring none of their own, as it stands."""
+    no_in_batch: bool | None = None
+    """Only a sample's own documents are its negatives; by a file name that ends in
+    `no_in_batch_neg` if not given."""
+    train_group_size: Annotated[int, Ge(1)] | None = None
+    """Positive and negatives of a sample together; the run's own if not given."""
+    batch_size: Annotated[int, Ge(1)] | None = None
+    """Samples of a step, over all workers; the run's own if not given."""
+    max_samples: Annotated[int, Ge(0)] = 0
+    """Use the first samples only; 0 = all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optim:
+    """AdamW and its learning rates."""
+
+    primary: ClassVar[str] = "lr"
+
+    lr: Annotated[float, Gt(0)] = 2e-5
+    """Highest learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the warm-up: down to `floor`, or constant."""
+    warmup: Annotated[float, Ge(0)] = 0.1
+    """Steps of the rise; below 1 it is a share of all steps."""
+    floor: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Lowest share of `lr` after the warm-up."""
+    weight_decay: Annotated[float, Ge(0)] = 0.01
+    """Of matrices; biases and norms do not decay."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Decay of the gradient's mean."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Decay of the squared gradient's mean."""
+    eps: Annotated[float, Gt(0)] = 1e-8
+    """Added to the denominator."""
+    clip: Annotated[float, Ge(0)] = 1.0
+    """Largest norm of the gradient; 0 = no clipping."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """Gradient caching: batches of any size at the memory of a chunk."""
+
+    primary: ClassVar[str] = "chunk_size"
+
+    chunk_size: Annotated[int, Ge(0), EXECUTION] = 0
+    """Texts that are encoded at a time, twice; 0 = off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeepSpeed:
+    """Spreads the optimizer's state (1), gradients (2), and weights (3) over the workers."""
+
+    primary: ClassVar[str] = "zero"
+
+    zero: Annotated[int, Ge(0), Le(3)] = 0
+    """ZeRO stage; 0 trains without DeepSpeed."""
+    offload_optimizer: Annotated[bool, EXECUTION] = False
+    """Keep the optimizer's state in CPU memory (ZeRO 1 to 3)."""
+    offload_parameters: Annotated[bool, EXECUTION] = False
+    """Keep the weights in CPU memory (ZeRO 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpointing:
+    """The state that an interrupted run goes on from."""
+
+    primary: ClassVar[str] = "every"
+
+    every: Annotated[int, Ge(0), EXECUTION] = 0
+    """Steps between checkpoints; 0 = a tenth of the run, 500 at most."""
+    keep: Annotated[int, Ge(1), EXECUTION] = 2
+    """How many are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

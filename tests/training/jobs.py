@@ -17,6 +17,7 @@ from raydist.losses.objective import Objective, Terms
 from raydist.losses.objective import Part as LossPart
 from raydist.losses.parts import Distill, contrastive
 from raydist.training.plan import Job, Plan, Schedule, plan_groups
+from raydist.training.spec import Optim, TrainingData
 from tests.training.small import checkpoint, samples
 
 
@@ -50,11 +51,14 @@ def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **opti
             for sample in samples(scores=True):
                 out.write(json.dumps(record(sample)) + "\n")
     facts = prepare(folder / "train.jsonl", folder / "data")
-    plan = plan_groups(facts, folder / "data", batch_size=7, group=4, teacher=True, answers=False)
+    data = TrainingData(path=(str(folder / "train.jsonl"),))
+    plan = plan_groups(
+        facts, folder / "data", data, batch_size=7, group=4, teacher=True, answers=False
+    )
     part = contrastive(temperature=0.05, scope="cross_device", distill=Distill())
     if deadly is not None:
         part = LossPart(part.weights, Deadly(part, deadly, 5))
-    given = {
+    settings = {
         "kind": "biencoder",
         "folder": folder,
         "model": str(model),
@@ -70,9 +74,9 @@ def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **opti
         ),
         "targets": scores_as_targets,
         "model_options": {"dropout": 0.1, "pooling": "mean", "normalize": True},
-        "optimizer": {"lr": 1e-3},
+        "optim": Optim(lr=1e-3),
     }
-    return Job(**{**given, **options})  # type: ignore[arg-type]
+    return Job(**{**settings, **options})  # type: ignore[arg-type]
 
 
 def record(sample: Any) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.scratch import create
 from raydist.training.checkpoint import CheckedSave
 from raydist.training.run import run
-from raydist.training.spec import Listener
+from raydist.training.spec import DeepSpeed, Listener
 from raydist.training.validation.build import evaluate_checkpoint
 from raydist.training.validation.decisions import Best, State
 from raydist.training.validation.files import ListenerFiles
@@ -96,7 +96,14 @@ OPTIONS = {"dropout": 0.0, "pooling": "mean", "lora": {"r": 4}}
 
 
 def train(dev: Listener, rank: int, world: int, folder: Path) -> None:
-    job = tiny_job(folder, steps=4, zero=3, validation={"dev": dev}, model_options=OPTIONS)
+    validation = {"dev": dev}
+    job = tiny_job(
+        folder,
+        steps=4,
+        deepspeed=DeepSpeed(zero=3),
+        validation=validation,
+        model_options=OPTIONS,
+    )
     run(job, Place(rank, world, torch.device("cpu")))
 
 

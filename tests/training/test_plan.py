@@ -13,15 +13,21 @@ from raydist.training.samplers import (
     DistillationNegativesSampler,
     GroupSampler,
 )
+from raydist.training.spec import TrainingData
 
 FACTS = SampleFacts(
     "data", "flagembedding", rows=100, files=("/d/train.jsonl",), negatives={9: 60, 20: 40}
 )
 
 
+def data(**options: object) -> TrainingData:
+    return TrainingData(path=("train.jsonl",), **options)  # type: ignore[arg-type]
+
+
 def groups(facts: SampleFacts, group: int | None = None, **options: object) -> SetPlan:
-    given: dict[str, object] = {"batch_size": 32, "teacher": True, "answers": True, **options}
-    return plan_groups(facts, Path("/d"), group=group, **given)  # type: ignore[arg-type]
+    named = [name for name in ("teacher", "answers") if name in options]
+    flags = {"teacher": True, "answers": True, **{name: options.pop(name) for name in named}}
+    return plan_groups(facts, Path("/d"), data(**options), batch_size=32, group=group, **flags)  # type: ignore[arg-type]
 
 
 def test_the_group_size_follows_what_was_asked_and_else_the_data() -> None:
@@ -30,7 +36,7 @@ def test_the_group_size_follows_what_was_asked_and_else_the_data() -> None:
     carried = replace(FACTS, overrides={"train_group_size": 5, "batch_size": 16})
     assert groups(carried).sampler == GroupSampler(5)
     assert groups(carried).stream.batch_size == 16
-    assert groups(carried, set_batch_size=9).stream.batch_size == 9
+    assert groups(carried, batch_size=9).stream.batch_size == 9
     alone = groups(replace(FACTS, negatives={0: 100}, without_negatives="train.jsonl, line 1"))
     assert alone.sampler == GroupSampler(1) and "no negatives" in alone.notes[0]
 
@@ -74,16 +80,15 @@ def test_a_small_data_set_says_that_it_fills_a_batch_several_times() -> None:
 
 def test_lists_get_the_sampler_that_was_asked_for() -> None:
     facts = replace(FACTS, format="lists", scores=True)
-    plan = plan_lists(
-        facts, Path("/d"), batch_size=4, sampler={"kind": "listwise", "top_k": 9, "size": 5}
-    )
-    assert plan.sampler == DistillationListwiseSampler(9, 5) and plan.teacher
-    negatives = {"kind": "negatives", "passages_per_query": 6, "positives": "all"}
+    listwise = DistillationListwiseSampler(9, 5)
+    plan = plan_lists(facts, Path("/d"), data(), batch_size=4, sampler=listwise)
+    assert plan.sampler == listwise and plan.teacher
+    negatives = DistillationNegativesSampler(6, "all")
     with pytest.raises(ConfigError, match="needs qrels"):
-        plan_lists(facts, Path("/d"), batch_size=4, sampler=negatives)
+        plan_lists(facts, Path("/d"), data(), batch_size=4, sampler=negatives)
     judged = replace(facts, format="ids", labels=True)
-    plan = plan_lists(judged, Path("/d"), batch_size=4, sampler=negatives)
-    assert plan.sampler == DistillationNegativesSampler(6, "all")
+    plan = plan_lists(judged, Path("/d"), data(), batch_size=4, sampler=negatives)
+    assert plan.sampler == negatives
 
 
 def test_rates_rise_then_fall() -> None:

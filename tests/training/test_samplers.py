@@ -190,7 +190,7 @@ def test_the_listwise_sampler_keeps_the_teachers_best() -> None:
     best = sorted(item.scores, reverse=True)
     drawn = DistillationListwiseSampler(top_k=6)(item, Visit(0, 0))
     assert drawn is not None and list(drawn.scores or ()) == best[:6]
-    whole = DistillationListwiseSampler()(item, Visit(0, 0))
+    whole = DistillationListwiseSampler(size=0)(item, Visit(0, 0))
     assert whole is not None and list(whole.scores or ()) == best
 
 

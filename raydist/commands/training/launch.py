@@ -153,7 +153,8 @@ def _say_plan(config: TrainingConfig, job: Job) -> None:
     log.table("training data", ["data set", "samples", "batch", "steps/epoch", "drawn"], rows)
     epochs = job.plan.steps / order.steps_per_epoch
     where = f"{config.workers} Ray workers" if config.workers else "this process"
-    stage = f", ZeRO {job.zero}" if job.zero else ""
+    zero = job.deepspeed.zero
+    stage = f", ZeRO {zero}" if zero else ""
     log.say(f"{job.kind}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
 
 

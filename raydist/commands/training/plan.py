@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raydist.config.losses import DistillationLoss, Loss
 from raydist.config.model import ScratchConfig
-from raydist.config.training import DataConfig, TrainingConfig
+from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
+from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
@@ -38,8 +39,8 @@ class Recipe:
     model: str | None
     scratch: ScratchConfig | None
     model_options: Mapping[str, Any]
-    needs: Callable[[DataConfig], Mapping[str, Any]]
-    plan_set: Callable[[SampleFacts, Path, DataConfig], SetPlan]
+    needs: Callable[[TrainingData], Mapping[str, Any]]
+    plan_set: Callable[[SampleFacts, Path, TrainingData], SetPlan]
     objective: Callable[
         [Sequence[SampleFacts]], tuple[Objective, TeacherTargets | None, Sequence[str]]
     ]
@@ -99,18 +100,8 @@ def plan(
         targets=targets,
         repair_positive=config.distill.repair_positive,
         model_options={**recipe.model_options, "seed": config.seed},
-        optimizer={
-            "lr": optim.lr,
-            "weight_decay": optim.weight_decay,
-            "betas": (optim.beta1, optim.beta2),
-            "eps": optim.eps,
-            "max_grad_norm": optim.clip,
-        },
-        zero=config.deepspeed.zero,
-        zero_options={
-            "offload_optimizer": config.deepspeed.offload_optimizer,
-            "offload_parameters": config.deepspeed.offload_parameters,
-        },
+        optim=optim,
+        deepspeed=config.deepspeed,
         keep=config.checkpoint.keep,
         validation=config.validation,
     )

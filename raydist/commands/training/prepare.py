@@ -14,9 +14,10 @@ from raydist.commands.training.plan import Recipe, data_folder
 from raydist.config.base import Flags, resolved
 from raydist.config.load import load
 from raydist.config.model import ScratchConfig
-from raydist.config.training import DataConfig, TrainingConfig
+from raydist.config.training import TrainingConfig
 from raydist.disk import write_json
 from raydist.fingerprints import value_fingerprint
+from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
@@ -114,7 +115,7 @@ def create_model(scratch: ScratchConfig, target: Path, samples: Iterable[Path], 
         os.replace(place, target)
 
 
-def _bm25_run(config: TrainingConfig, data: DataConfig, folder: Path) -> Path:
+def _bm25_run(config: TrainingConfig, data: TrainingData, folder: Path) -> Path:
     """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
     corpus, queries = data.corpus or config.corpus, data.queries or config.queries
     assert corpus is not None and queries is not None

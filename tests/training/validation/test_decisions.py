@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.training.validation.decisions import Best, State, aggregate, combine, observe, vote
-from tests.training.test_listeners import listener
+from tests.training.validation.test_listener import listener
 
 NAMES = ["AP", "P@5", "RR"]
 VALUES = st.one_of(st.integers(0, 6).map(lambda i: i / 8), st.just(math.nan))
