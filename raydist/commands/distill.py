@@ -40,8 +40,6 @@ def _distilling(config: DistillConfig) -> Recipe:
 
     student = config.model
     options = student.arguments()
-    for name in ("kind", "output"):
-        options.pop(name, None)
     if student.kind == "crossencoder":
         options["fresh_head"] = True
         if student.output != "real":

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import model_validator
 
-from raydist.config.base import FromScalar
 from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
-from raydist.config.model import ModelConfig, RerankerModelConfig, check_precision
 from raydist.config.training import TrainingConfig
+from raydist.models.spec import BiEncoderStudent, CrossEncoderStudent, check_precision
+from raydist.spec import FromText, Kind
 from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler
-
-Output = Literal["real", "log_prob", "prob"]
-
-
-class CrossEncoderStudent(RerankerModelConfig):
-    """A cross-encoder; it gets a fresh head where its folder has none."""
-
-    kind: Literal["crossencoder"] = "crossencoder"
-    """Reads query and document together."""
-    output: Output = "real"
-    """What it emits: real numbers, or (for listwise_softmax_ce) their sigmoids as probabilities;
-    log_prob is the same in logarithms. The saved model then gives probabilities."""
-
-
-class BiEncoderStudent(ModelConfig):
-    """A bi-encoder, scoring by the dot product."""
-
-    kind: Literal["biencoder"] = "biencoder"
-    """Reads query and document apart."""
-    output: Output = "real"
-    """What it emits in training: real numbers, or (for listwise_softmax_ce) their sigmoids as
-    probabilities; log_prob is the same in logarithms."""
-
-
-def _student(value: Any) -> str:
-    given = value.get("kind", "crossencoder") if isinstance(value, dict) else value.kind
-    return str(given)
 
 
 def _path(text: str) -> dict[str, Any]:
@@ -47,12 +20,7 @@ def _path(text: str) -> dict[str, Any]:
 class DistillConfig(TrainingConfig):
     """A reranker or bi-encoder trained from a teacher's rankings."""
 
-    model: Annotated[
-        Annotated[CrossEncoderStudent, Tag("crossencoder")]
-        | Annotated[BiEncoderStudent, Tag("biencoder")],
-        Discriminator(_student),
-        FromScalar(_path),
-    ]
+    model: Annotated[CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromText(_path)]
     """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
     sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
         DistillationListwiseSampler()

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from raydist.config.base import Block, Verb, execution
-from raydist.config.model import EncoderSource
 from raydist.data.spec import CorpusSource
+from raydist.models.spec import EncoderSource
 from raydist.spec import Bytes
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetConfig, check_losses
-from raydist.config.model import ModelConfig, check_precision
 from raydist.config.training import TrainingConfig
+from raydist.models.spec import TrainedEncoder, check_precision
 
 
 class TrainConfig(TrainingConfig):
     """A bi-encoder trained by contrast, with or without a teacher."""
 
-    model: ModelConfig
+    model: TrainedEncoder
     """What to start from: a path or name, or `model.scratch` for nothing."""
     train_group_size: int | None = Field(None, ge=1)
     """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""

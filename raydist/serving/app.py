@@ -198,7 +198,7 @@ def _absolute(config: ServeConfig) -> ServeConfig:
         changed |= {"reranker": with_path(config.reranker), "name": config.models()[0]}
     if config.embedder is not None:
         path = absolute(config.embedder.path)
-        changed["embedder"] = config.embedder.model_copy(update={"path": path})
+        changed["embedder"] = replace(config.embedder, path=path)
     if config.access_log is not None:
         changed["access_log"] = str(Path(config.access_log).absolute())
     return config.model_copy(update=changed)

@@ -19,9 +19,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from raydist.config.model import EncoderSource
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
+from raydist.models.spec import EncoderSource
 from raydist.protocols import Encoder, Reranker
 from raydist.rerank.batcher import DeadlinePassed, MicroBatcher, NotBegun, Times
 from raydist.rerank.engine import Engine

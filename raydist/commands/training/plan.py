@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydist.config.losses import DistillationLoss, Loss
-from raydist.config.model import ScratchConfig
 from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
+from raydist.models.spec import Scratch
 from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Recipe:
 
     kind: Literal["biencoder", "crossencoder"]
     model: str | None
-    scratch: ScratchConfig | None
+    scratch: Scratch | None
     model_options: Mapping[str, Any]
     needs: Callable[[TrainingData], Mapping[str, Any]]
     plan_set: Callable[[SampleFacts, Path, TrainingData], SetPlan]

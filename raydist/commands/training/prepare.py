@@ -6,17 +6,17 @@ import importlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist.commands.training.plan import Recipe, data_folder
 from raydist.config.base import Flags, resolved
 from raydist.config.load import load
-from raydist.config.model import ScratchConfig
 from raydist.config.training import TrainingConfig
 from raydist.disk import write_json
 from raydist.fingerprints import value_fingerprint
+from raydist.models.spec import Scratch
 from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
     return keys
 
 
-def create_model(scratch: ScratchConfig, target: Path, samples: Iterable[Path], seed: int) -> None:
+def create_model(scratch: Scratch, target: Path, samples: Iterable[Path], seed: int) -> None:
     """Makes a model from nothing, its vocabulary trained on the prepared samples' texts."""
     from raydist.data.samples.sample_set import SampleSet
     from raydist.models.scratch import create
@@ -111,7 +111,7 @@ def create_model(scratch: ScratchConfig, target: Path, samples: Iterable[Path], 
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".scratch-") as partial:
         place = Path(partial) / "model"
-        create(texts(), place, **scratch.model_dump(), seed=seed)
+        create(texts(), place, **asdict(scratch), seed=seed)
         os.replace(place, target)
 
 

@@ -1,37 +1,40 @@
-"""The model of a verb: `model=PATH_OR_NAME` is `model.path=PATH_OR_NAME`."""
+"""What can be set of a model: `model=PATH_OR_NAME` is `model.path=PATH_OR_NAME`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from annotated_types import Ge, Gt, Lt, MinLen
 
-from raydist.config.base import Block, execution
+from raydist.spec import EXECUTION
 
 
-class ScratchConfig(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
     """A model from nothing: a WordPiece vocabulary trained on the data and a random BERT."""
 
-    layers: int = Field(2, ge=1)
+    layers: Annotated[int, Ge(1)] = 2
     """Transformer layers."""
-    hidden: int = Field(128, ge=8)
+    hidden: Annotated[int, Ge(8)] = 128
     """Width; a multiple of `heads`."""
-    heads: int = Field(2, ge=1)
+    heads: Annotated[int, Ge(1)] = 2
     """Attention heads."""
-    vocab: int = Field(8192, ge=32)
+    vocab: Annotated[int, Ge(32)] = 8192
     """Most WordPiece entries."""
-    max_length: int = Field(512, ge=8)
+    max_length: Annotated[int, Ge(8)] = 512
     """Positions that the model has."""
 
 
-class LoraConfig(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
     """Low-rank adapters instead of all weights; saved models have them merged."""
 
-    r: int = Field(16, ge=1)
+    r: Annotated[int, Ge(1)] = 16
     """Rank of the matrices."""
-    alpha: float = Field(32, gt=0)
+    alpha: Annotated[float, Gt(0)] = 32
     """Scale of the adapters, divided by the rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Dropout before the adapters."""
     targets: tuple[str, ...] = ()
     """Names of the modules that get adapters; all linear ones if empty."""
@@ -47,12 +50,13 @@ class LoraConfig(Block):
         }
 
 
-class EncoderSource(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSource:
     """A trained bi-encoder: where it is, and what its folder does not say by itself."""
 
-    primary: ClassVar[str | None] = "path"
+    primary: ClassVar[str] = "path"
 
-    path: str = Field(min_length=1)
+    path: Annotated[str, MinLen(1)]
     """A folder, a finished training run, or a name on the Hugging Face hub."""
     pooling: Literal["cls", "mean", "last_token"] | None = None
     """How token vectors become one; the folder's own if not given."""
@@ -62,9 +66,9 @@ class EncoderSource(Block):
     """Text before each query; the folder's own if not given."""
     document_instruction: str | None = None
     """Text before each document; the folder's own if not given."""
-    query_max_length: int | None = Field(None, ge=2)
+    query_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a query, all included; the folder's own if not given."""
-    document_max_length: int | None = Field(None, ge=2)
+    document_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a document, all included; the folder's own if not given."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
@@ -75,20 +79,20 @@ class EncoderSource(Block):
 
     def arguments(self) -> dict[str, Any]:
         """Returns the keyword arguments of `BiEncoder.load`, the path and `dtype=auto` left out."""
-        given = {name: getattr(self, name) for name in type(self).model_fields if name != "path"}
-        if self.dtype == "auto":
-            del given["dtype"]
-        return {name: value for name, value in given.items() if value is not None}
+        left_out = ("path", "dtype") if self.dtype == "auto" else ("path",)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {n: v for n, v in values.items() if n not in left_out and v is not None}
 
 
-class _Trained(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
     """What every model that is trained has in common."""
 
-    primary: ClassVar[str | None] = "path"
+    primary: ClassVar[str] = "path"
 
-    path: str | None = Field(None, min_length=1)
+    path: Annotated[str, MinLen(1)] | None = None
     """The folder or hub name to start from."""
-    scratch: ScratchConfig | None = None
+    scratch: Scratch | None = None
     """Start from nothing instead."""
     padding_side: Literal["left", "right"] | None = None
     """Side on which short texts are padded; the folder's own if not given."""
@@ -99,33 +103,29 @@ class _Trained(Block):
     """Precision of the matrix products while weights stay float32."""
     attention: str = "sdpa"
     """sdpa, eager, or flash_attention_2 where it is installed."""
-    gradient_checkpointing: bool = execution(False)
+    gradient_checkpointing: Annotated[bool, EXECUTION] = False
     """Recompute activations in the backward pass: less memory, more time."""
-    lora: LoraConfig | None = None
+    lora: Lora | None = None
     """Train low-rank adapters only."""
-    dropout: float | None = Field(None, ge=0, lt=1)
+    dropout: Annotated[float, Ge(0), Lt(1)] | None = None
     """Replaces every dropout probability of the model."""
     replace_contract: bool = False
     """Let the values given here win over what the folder froze."""
 
-    @model_validator(mode="after")
-    def _one_start(self) -> _Trained:
+    def __post_init__(self) -> None:
         if (self.path is None) == (self.scratch is None):
             raise ValueError("one of path and scratch is required")
-        return self
 
     def arguments(self) -> dict[str, Any]:
         """Returns the keyword arguments of the model's `load`, without the path."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        given |= {"lora": self.lora.arguments() if self.lora else None}
-        return {
-            name: value
-            for name, value in given.items()
-            if name not in ("path", "scratch") and value is not None
-        }
+        left_out = ("path", "scratch", "kind", "output")
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"lora": self.lora.arguments() if self.lora else None}
+        return {n: v for n, v in values.items() if n not in left_out and v is not None}
 
 
-class ModelConfig(_Trained):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedEncoder(_Trained):
     """A bi-encoder to train."""
 
     pooling: Literal["cls", "mean", "last_token"] | None = None
@@ -140,27 +140,53 @@ class ModelConfig(_Trained):
     """Text before each document."""
     answer_instruction: str | None = None
     """Text before each answer (Reinforced-IR)."""
-    query_max_length: int | None = Field(None, ge=2)
+    query_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a query, all included."""
-    document_max_length: int | None = Field(None, ge=2)
+    document_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a document or an answer, all included."""
     dimensions: tuple[int, ...] | None = None
     """Nested (Matryoshka) dimensions to train for, ascending."""
 
 
-class RerankerModelConfig(_Trained):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedReranker(_Trained):
     """A cross-encoder to train."""
 
-    max_length: int | None = Field(None, ge=5)
+    max_length: Annotated[int, Ge(5)] | None = None
     """Tokens kept of a pair, all included."""
-    query_max_length: int | None = Field(None, ge=0)
+    query_max_length: Annotated[int, Ge(0)] | None = None
     """Tokens kept of the query before only the document is cut; 0 cuts the longer of the two."""
 
 
-def check_precision(model: ModelConfig | RerankerModelConfig, zero: int) -> list[str]:
+Output = Literal["real", "log_prob", "prob"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossEncoderStudent(TrainedReranker):
+    """A cross-encoder; it gets a fresh head where its folder has none."""
+
+    kind: Literal["crossencoder"] = "crossencoder"
+    """Reads query and document together."""
+    output: Output = "real"
+    """What it emits: real numbers, or (for listwise_softmax_ce) their sigmoids as probabilities;
+    log_prob is the same in logarithms. The saved model then gives probabilities."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BiEncoderStudent(TrainedEncoder):
+    """A bi-encoder, scoring by the dot product."""
+
+    kind: Literal["biencoder"] = "biencoder"
+    """Reads query and document apart."""
+    output: Output = "real"
+    """What it emits in training: real numbers, or (for listwise_softmax_ce) their sigmoids as
+    probabilities; log_prob is the same in logarithms."""
+
+
+def check_precision(model: TrainedEncoder | TrainedReranker, zero: int) -> list[str]:
     """Returns what is wrong with half-precision weights, one line at most; for the verbs."""
     # A reranker's LoRA trains its head as well, which stays in the model's own precision.
-    adapters_alone = model.lora is not None and isinstance(model, ModelConfig)
+    adapters_alone = model.lora is not None and isinstance(model, TrainedEncoder)
     if model.dtype == "float32" or zero or adapters_alone:
         return []
     return [
