@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import model_validator
 
+from raydist.config.base import FromScalar
 from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
 from raydist.config.training import TrainingConfig
 from raydist.models.spec import BiEncoderStudent, CrossEncoderStudent, check_precision
-from raydist.spec import FromText, Kind
+from raydist.spec import Kind
 from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler
 
 
@@ -20,7 +21,9 @@ def _path(text: str) -> dict[str, Any]:
 class DistillConfig(TrainingConfig):
     """A reranker or bi-encoder trained from a teacher's rankings."""
 
-    model: Annotated[CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromText(_path)]
+    model: Annotated[
+        CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromScalar(_path)
+    ]
     """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
     sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
         DistillationListwiseSampler()
