@@ -122,8 +122,8 @@ def _model_class(job: Job) -> type[BiEncoder] | type[CrossEncoderModel]:
 
 
 def _reload(job: Job, device: torch.device, folder: Path) -> Model:
-    kept = ("dtype", "autocast", "attention", "truncate")
-    options = {name: job.model_options[name] for name in kept if name in job.model_options}
+    names = ("dtype", "autocast", "attention", "truncate")
+    options = {name: job.model_options[name] for name in names if name in job.model_options}
     return _model_class(job).load(folder, device=device, **options)
 
 

@@ -82,7 +82,7 @@ def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows
 
 
 def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> dict[str, Any]:
-    """Runs the job, tracked and shown."""
+    """Runs the job, with its record and progress."""
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker, resolve_uri
     from raydist.training.progress import followed
@@ -167,7 +167,7 @@ def _drawn(plan: SetPlan) -> str:
 
 
 def _say_result(config: TrainingConfig, result: Mapping[str, Any]) -> None:
-    """Says how it went."""
+    """Says what came of the run."""
     rate = result["samples"] / result["seconds"] if result["seconds"] else 0.0
     loss = result["loss"]
     rows: list[list[object]] = [

@@ -1,4 +1,4 @@
-"""Before a run is planned: its inputs by content, its data prepared, its model found or made."""
+"""Before a run is planned: fingerprints of its inputs, its samples, the model to start from."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def create_model(scratch: Scratch, target: Path, samples: Iterable[Path], seed: 
 
 
 def _bm25_run(config: TrainingConfig, data: TrainingData, folder: Path) -> Path:
-    """Returns BM25's ranking of a data set's queries, made by the verbs that make such things."""
+    """Returns BM25's ranking of a data set's queries, by the verbs `index` and `search`."""
     corpus, queries = data.corpus or config.corpus, data.queries or config.queries
     assert corpus is not None and queries is not None
     name = value_fingerprint([resolved(corpus), resolved(queries), data.bm25_negatives])

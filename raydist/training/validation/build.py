@@ -174,19 +174,19 @@ def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
             for table in tables
             for row in table.to_pylist()
         ]
-        mine = ranks.share(len(documents))  # other ranks' texts are not kept here
+        share = ranks.share(len(documents))  # no rank holds another's texts
         documents = [
-            document if i in mine else Document(document.doc_id, "")
+            document if i in share else Document(document.doc_id, "")
             for i, document in enumerate(documents)
         ]
         return DenseRetrieval(documents, retriever.k, ranks)
     run = read_run(**retriever.run.arguments()).top(retriever.depth)
-    wanted = set(run.table["doc_id"].to_pylist())
+    candidates = set(run.table["doc_id"].to_pylist())
     texts = {
         row["doc_id"]: Document(row["doc_id"], row["text"], row["title"] or "").contents
         for table in tables
         for row in table.to_pylist()
-        if row["doc_id"] in wanted
+        if row["doc_id"] in candidates
     }
     return RunReranking(run, texts, retriever.depth, ranks, score, retriever.missing)
 

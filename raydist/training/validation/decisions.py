@@ -88,8 +88,8 @@ def observe(
     """Returns the state after an evaluation and what it changed.
 
     From `warmup` on a value that is better than the best by more than `min_delta` (strictly, if
-    that is 0) becomes the best; the first number does so in any case. A NaN or another count never
-    does.
+    that is 0) becomes the best, and so does the first number. A NaN never does; a count, which is
+    neither good nor bad, only as the first.
     """
     metrics = spec.metrics or {}
     assert step > state.step and set(values) == set(metrics), (step, state.step, values)
@@ -128,7 +128,7 @@ def vote(spec: Listener, state: State) -> bool | None:
 
 
 def combine(votes: Iterable[bool | None], agree: Literal["all", "any"] = "all") -> bool | None:
-    """Returns the joint vote: listeners without a vote are not asked; None if none has one."""
+    """Returns the joint vote of those that have one; None if none has."""
     cast = [v for v in votes if v is not None]
     if not cast:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from raydist.disk import write_json
+from raydist.disk import atomic, write_json
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
@@ -23,6 +23,9 @@ from raydist.records import Qrels, Run
 from raydist.training.checkpoint import Save, save_model
 from raydist.training.validation.decisions import State
 from raydist.training.validation.retrieval import Ranks
+
+_NO_MEASURES = ("step", "stop", "new_best", "quartiles")
+"""The other keys of a line of history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,45 +134,35 @@ class ListenerFiles:
         """Records the values, the best ones so far, and says them."""
         if not self._first:
             return
-        best = {f"{name}/best": found.value for name, found in state.best.items()}
-        named = {**values, **best, **(more or {})}
+        bests = {f"{name}/best": best.value for name, best in state.best.items()}
         if self.mirror is not None:
+            named = {**values, **bests, **(more or {})}
             self.mirror.metrics(step, {f"{self.id}/{k}": v for k, v in named.items()})
-        shown = ", ".join(
-            f"{name} {value:.4f}" + (" (best)" if name in state.best and
-                                     state.best[name].step == step else "")
-            for name, value in values.items()
-        )  # fmt: skip
-        say(f"validation {self.id}, step {step:,}: {shown}")
+        new = {name for name, best in state.best.items() if best.step == step}
+        words = [f"{k} {v:.4f}" + (" (best)" if k in new else "") for k, v in values.items()]
+        say(f"validation {self.id}, step {step:,}: {', '.join(words)}")
 
     def keep(
         self, step: int, model: Any, kept: Sequence[str], state: State, place: Path | None
     ) -> None:
         """Puts the checkpoint under `best/` for each measure that has a new best.
 
-        `place` is a checkpoint that was saved before (an evaluation beside training); it is removed
-        when it is not, or no longer, needed.
+        `place` is a checkpoint that was saved before, for an evaluation beside training; it is
+        removed.
         """
         if kept and place is None:
             place = self.folder / f".step-{step:08}.part"
-            self._write(place, step, model, {})
+            self._write(place, step, model)
         self.ranks.gather(None)  # every rank has written
         if place is None or not self._first:
             return
         for name in kept:
             settings = ValidationSettings(self.id, name, state.best[name].value, step)
-            fresh = self.folder / "best" / f".{name}.part"
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(place, fresh, copy_function=_link)
-            write_json(fresh / "settings.json", {**asdict(settings), **self.facts})
             target = self.folder / "best" / name
-            old = target.with_name(f".{name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                os.replace(target, old)
-            os.replace(fresh, target)
-            shutil.rmtree(old, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(target) as partial:
+                shutil.copytree(place, partial, copy_function=_link)
+                write_json(partial / "settings.json", {**asdict(settings), **self.facts})
             if self.mirror is not None:
                 values = {f"{self.id}/{k}": v for k, v in state.current.items()}
                 self.mirror.model(f"{self.id}/{name}", step, target, values, asdict(settings))
@@ -182,42 +175,39 @@ class ListenerFiles:
     def save_pending(self, step: int, model: Any) -> Path:
         """Saves a checkpoint to be evaluated beside training."""
         place = self.pending(step)
-        self._write(place, step, model, {})
-        self.ranks.gather(None)
+        self._write(place, step, model)
+        self.ranks.gather(None)  # every rank has written
         return place
 
-    def _write(self, place: Path, step: int, model: Any, settings: Mapping[str, Any]) -> None:
+    def _write(self, place: Path, step: int, model: Any) -> None:
         if self._first:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-        self.ranks.gather(None)  # the folder is there
+        self.ranks.gather(None)  # the folder exists
         if self.save is not None:
-            self.save(model, place, {"listener": self.id, "step": step, **settings})
+            self.save(model, place, {"listener": self.id, "step": step})
         elif self._first:
-            save_model(model, place, {"listener": self.id, "step": step, **settings})
+            save_model(model, place, {"listener": self.id, "step": step})
 
     def cut(self, state: State) -> dict[int, dict[str, float]]:
         """Removes what was written after the state's step; returns the removed values by step."""
         removed: dict[int, dict[str, float]] = {}
         path = self.folder / "history.jsonl"
         if self._first and path.exists():
-            kept = []
+            lines = []
             for text in path.read_text(encoding="utf-8").splitlines():
                 try:
                     line = json.loads(text)
                 except ValueError:
                     continue  # half-written in a crash
                 if line["step"] <= state.step:
-                    kept.append(text + "\n")
+                    lines.append(text + "\n")
                 else:
-                    values = {
-                        k: v for k, v in line.items() if k not in ("step", "stop", "new_best")
+                    removed[line["step"]] = {
+                        k: float(v) for k, v in line.items() if k not in _NO_MEASURES
                     }
-                    values.pop("quartiles", None)
-                    removed[line["step"]] = {k: float(v) for k, v in values.items()}
-            partial = path.with_name(".history.part")
-            partial.write_text("".join(kept), encoding="utf-8")
-            os.replace(partial, path)
+            with atomic(path) as partial:
+                partial.write_text("".join(lines), encoding="utf-8")
             self.info(state)
         return self.ranks.gather(removed)[0]  # type: ignore[no-any-return]
 
@@ -251,30 +241,29 @@ class ListenerFiles:
             path = self.folder / "runs" / f"{name}.parquet"
             if path.exists() and step >= 0 and f"step {step:,}" not in runs:
                 runs[f"step {step:,}"] = Run(pq.read_table(path))
-        found = {name: evaluate(run, qrels, list(metrics)) for name, run in runs.items()}
-        if found:
-            record_validation(self.mirror, self.id, found, runs, qrels, self.folder)
+        evaluations = {name: evaluate(run, qrels, list(metrics)) for name, run in runs.items()}
+        if evaluations:
+            record_validation(self.mirror, self.id, evaluations, runs, qrels, self.folder)
 
     def warn_below(self, state: State) -> None:
-        """Says loudly where a run ends below where it began."""
+        """Warns where a run ends below its start."""
         for name, (before, after) in state.below_baseline().items():
-            kept = f"; its best is step {state.best[name].step:,}" if name in state.best else ""
-            self.tell(
+            best = f"; its best is step {state.best[name].step:,}" if name in state.best else ""
+            self.warn(
                 f"validation {self.id}: {name} ENDS BELOW ITS START: {after:.4f} at step "
-                f"{state.step:,}, {before:.4f} before training{kept}",
-                bad=True,
+                f"{state.step:,}, {before:.4f} before training{best}"
             )
 
-    def tell(self, message: str, bad: bool = False) -> None:
-        """Says something once, not once per rank."""
+    def warn(self, message: str) -> None:
+        """Warns once, not once per rank, and tags the run's record."""
         if self._first:
-            (warn if bad else say)(message)
-            if bad and self.mirror is not None:
+            warn(message)
+            if self.mirror is not None:
                 self.mirror.tags({f"warning.{self.id}": message})
 
 
 def _deciding(metrics: Mapping[str, bool]) -> str:
-    """Returns the measure whose best run is shown: the first that is kept, or the first."""
+    """Returns the measure whose best run is reported: the first that is kept, or the first."""
     return next((name for name, keep in metrics.items() if keep), next(iter(metrics)))
 
 

@@ -33,7 +33,7 @@ class Pending(Protocol):
     """An evaluation that runs beside training."""
 
     def result(self, timeout_s: float) -> Evaluation | None:
-        """Returns the evaluation, None if it is not there within this time."""
+        """Returns the evaluation, None if it takes longer than this time."""
         ...
 
 
@@ -143,7 +143,7 @@ class ValidationListener:
         )
         self._files.keep(step, model, change.kept, self.state, place)
         for name in change.not_a_number:
-            self._files.tell(f"validation {self.id}, step {step}: {name} is not a number", bad=True)
+            self._files.warn(f"validation {self.id}, step {step}: {name} is not a number")
         for _, after in self._hooks:
             if after is not None:
                 after(step, model, results)

@@ -35,7 +35,7 @@ class Ranks:
 
     Attributes:
         rank: this process.
-        world: how many there are.
+        world: number of processes.
         gather: takes a picklable value and returns every rank's, in order, on every rank.
     """
 
@@ -50,7 +50,7 @@ class Ranks:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked: queries with their judgements. Queries without judgements are not searched."""
+    """Queries with their judgements. Queries without judgements are not searched."""
 
     queries: Sequence[Query]
     qrels: Qrels
@@ -102,12 +102,12 @@ class DenseRetrieval:
             stop = min(start + self.block, share.stop)
             part = [document.contents for document in self.documents[start:stop]]
             block_BD = torch.from_numpy(np.asarray(model.encode_documents(part), np.float32))
-            found, places = top_of_block(queries_QD @ block_BD.T, self.k)
-            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, found, places + start, self.k)
+            scores, rows = top_of_block(queries_QD @ block_BD.T, self.k)
+            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, scores, rows + start, self.k)
         parts = self.ranks.gather((scores_Qk, rows_Qk))  # shares of ascending rows
         scores_Qk, rows_Qk = parts[0]
-        for found, rows in parts[1:]:
-            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, found, rows, self.k)
+        for scores, rows in parts[1:]:
+            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, scores, rows, self.k)
         if not bool(torch.isfinite(scores_Qk).all()):
             return None
         ids = [document.doc_id for document in self.documents]
@@ -153,26 +153,28 @@ class RunReranking:
 
     def __call__(self, model: Any, queries: Sequence[Query]) -> Run | None:
         """Returns the candidates by descending score; equal scores keep the run's order."""
-        wanted = {query.query_id: query.text for query in queries}
+        query_texts = {query.query_id: query.text for query in queries}
         rankings = [
             (query_id, doc_ids[: self.depth])
             for query_id, doc_ids, _ in self.run
-            if query_id in wanted
+            if query_id in query_texts
         ]
-        mine = rankings[self.ranks.rank :: self.ranks.world]
-        batch = [(wanted[q], [self.texts[d] for d in docs if d in self.texts]) for q, docs in mine]
-        found = (self.score or score_pairs)(model, batch)
+        share = rankings[self.ranks.rank :: self.ranks.world]
+        batch = [
+            (query_texts[q], [self.texts[d] for d in docs if d in self.texts]) for q, docs in share
+        ]
+        own_scores = (self.score or score_pairs)(model, batch)
         merged: dict[str, list[float]] = {}
-        for part in self.ranks.gather([(q, scores) for (q, _), scores in zip(mine, found)]):
+        for part in self.ranks.gather([(q, scores) for (q, _), scores in zip(share, own_scores)]):
             merged |= dict(part)
         ranked = []
         for query_id, doc_ids in rankings:
             scores = merged[query_id]
             if not np.isfinite(scores).all():
                 return None
-            there = np.array([doc_id in self.texts for doc_id in doc_ids], bool)
+            has_text = np.array([doc_id in self.texts for doc_id in doc_ids], bool)
             keep = self.missing == "keep"
-            ids, values = sort_scored(query_id, doc_ids, there, scores, keep)
+            ids, values = sort_scored(query_id, doc_ids, has_text, scores, keep)
             ranked.append((query_id, ids, values.tolist()))
         return Run.from_lists(ranked)
 
@@ -231,5 +233,5 @@ def validate(
             result = Evaluation(tuple(measures), queries, values, dict.fromkeys(measures, math.nan))
         else:
             result = evaluate(run, task.qrels, measures)
-    told: Evaluation = ranks.gather(result)[0]
-    return told if ranks.rank else replace(told, run=run)
+    evaluation: Evaluation = ranks.gather(result)[0]
+    return evaluation if ranks.rank else replace(evaluation, run=run)
