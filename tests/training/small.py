@@ -29,11 +29,11 @@ def texts() -> list[str]:
 def samples(count: int = 24, negatives: int = 5, scores: bool = False) -> list[Sample]:
     """Samples whose query shares words with its positive."""
     pool = texts()
-    made = []
+    drawn = []
     for i in range(count):
         positive = pool[i % len(pool)] + f" {WORDS[i % len(WORDS)]}"
         others = [pool[(i * 7 + 11 * j + 5) % len(pool)] for j in range(negatives)]
-        made.append(
+        drawn.append(
             Sample(
                 query=" ".join(positive.split()[:3]),
                 documents=(positive, *others),
@@ -43,7 +43,7 @@ def samples(count: int = 24, negatives: int = 5, scores: bool = False) -> list[S
                 query_id=f"q{i}",
             )
         )
-    return made
+    return drawn
 
 
 def checkpoint(folder: Path) -> Path:
@@ -54,11 +54,11 @@ def checkpoint(folder: Path) -> Path:
 
 def encoder(folder: Path, **options: object) -> BiEncoder:
     """The random BERT as a bi-encoder, dropout off unless asked for."""
-    given = {"dropout": 0.0, "device": "cpu", "pooling": "mean", "normalize": True, **options}
-    return BiEncoder.load(folder, **given)  # type: ignore[arg-type]
+    settings = {"dropout": 0.0, "device": "cpu", "pooling": "mean", "normalize": True, **options}
+    return BiEncoder.load(folder, **settings)  # type: ignore[arg-type]
 
 
 def reranker(folder: Path, **options: object) -> CrossEncoderModel:
     """The random BERT as a cross-encoder with a fresh head."""
-    given = {"dropout": 0.0, "device": "cpu", **options}
-    return CrossEncoderModel.load(folder, **given)  # type: ignore[arg-type]
+    settings = {"dropout": 0.0, "device": "cpu", **options}
+    return CrossEncoderModel.load(folder, **settings)  # type: ignore[arg-type]

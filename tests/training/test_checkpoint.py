@@ -42,8 +42,8 @@ def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(
     files = ListenerFiles(tmp_path, "dev", checked())
     files.keep(1, model, ["RR"], State(best={"RR": Best(0.5, 1)}), None)
     assert model.training, "training goes on as it was"
-    kept = tmp_path / "dev" / "best" / "RR"
-    before = (kept / "model.safetensors").read_bytes()
+    best = tmp_path / "dev" / "best" / "RR"
+    before = (best / "model.safetensors").read_bytes()
     save = BiEncoder.save
 
     def broken(self: BiEncoder, folder: Path, **options: Any) -> None:
@@ -56,8 +56,8 @@ def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(
     monkeypatch.setattr(BiEncoder, "save", broken)
     with pytest.raises(ArtifactError, match="differs from the trained one"):
         files.keep(2, model, ["RR"], State(best={"RR": Best(0.6, 2)}), None)
-    assert (kept / "model.safetensors").read_bytes() == before
-    assert json.loads((kept / "settings.json").read_text())["step"] == 1
+    assert (best / "model.safetensors").read_bytes() == before
+    assert json.loads((best / "settings.json").read_text())["step"] == 1
 
 
 def test_adapters_of_a_deep_model_in_half_precision_are_merged_before_they_are_compared(
@@ -114,7 +114,7 @@ def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_p
     assert evaluate_checkpoint(dev, tmp_path / "run/listeners/dev/best/RR").means == {"RR": 1.0}
     alone = tmp_path / "alone"
     run(tiny_job(alone, steps=4, model_options=OPTIONS), Place(0, 1, torch.device("cpu")))
-    for mine, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for ours, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, rtol=0, atol=1e-4)

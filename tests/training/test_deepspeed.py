@@ -64,15 +64,15 @@ def train(
 ) -> list[tuple[float, float]]:
     """Losses and norms of some steps, the second one in two accumulation parts if asked for."""
     whole = tiny.data()
-    seen = []
+    curve = []
     for _ in range(steps):
         engine.set_lr(1e-2 / (1 + engine.steps))
         parts = [tiny.batch(whole, rows)]
         if cut and engine.steps == 1:
             parts = [tiny.batch(whole, rows[:1]), tiny.batch(whole, rows[1:])]
         terms = forward_backward(engine, parts, GOAL, chunk_size=chunk)
-        seen.append((GOAL.total(terms), engine.step()))
-    return seen
+        curve.append((GOAL.total(terms), engine.step()))
+    return curve
 
 
 def shares(world: int) -> list[range]:
@@ -86,9 +86,9 @@ def every_stage(rank: int, world: int, folder: Path) -> None:
     for zero in STAGES:
         for chunk in CHUNKS:
             engine = make(zero)
-            seen = train(engine, shares(world)[rank], STEPS, chunk, cut=True)
+            curve = train(engine, shares(world)[rank], STEPS, chunk, cut=True)
             assert engine.reductions == STEPS
-            results[zero, chunk] = (seen, weights(engine))
+            results[zero, chunk] = (curve, weights(engine))
             unclipped = make(zero, max_grad_norm=0.0)
             results[zero, chunk, "unclipped"] = train(unclipped, shares(world)[rank], 1, chunk)
     for zero in STAGES:
@@ -138,13 +138,13 @@ def alone() -> tuple[list[tuple[float, float]], torch.Tensor]:
     """The plain engine on one process, its accumulation parts cut as two ranks cut theirs."""
     engine = make(None)
     whole = tiny.data()
-    seen = []
+    curve = []
     for step in range(STEPS):
         engine.set_lr(1e-2 / (1 + step))
         rows: list[Any] = [range(9)] if step != 1 else [[0, 5], [1, 2, 3, 4, 6, 7, 8]]
         terms = forward_backward(engine, [tiny.batch(whole, part) for part in rows], GOAL)
-        seen.append((GOAL.total(terms), engine.step()))
-    return seen, weights(engine)
+        curve.append((GOAL.total(terms), engine.step()))
+    return curve, weights(engine)
 
 
 @pytest.mark.parametrize("zero", STAGES)
@@ -153,9 +153,9 @@ def test_every_stage_on_two_ranks_trains_as_the_plain_engine_alone(
     folder: Path, zero: int, chunk: int
 ) -> None:
     results = torch.load(folder / "stages-2.pt")
-    seen, after = results[zero, chunk]
+    curve, after = results[zero, chunk]
     expected, expected_after = alone()
-    for ours, theirs in zip(seen, expected):
+    for ours, theirs in zip(curve, expected):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(after, expected_after, rtol=0, atol=1e-5)
     # The norm is known, and is that before clipping, where nothing is clipped as well.

@@ -39,10 +39,10 @@ def test_chunks_that_only_keep_step_carry_no_gradient() -> None:
     gradients = []
     for chunks in (0, 5):
         model = tiny.TinyEncoder(torch.float64, dropout=0.0)
-        made = represent(model, inputs, device=CPU, chunk_size=2, chunks=chunks)
-        (made.rows**2).sum().backward()
+        represented = represent(model, inputs, device=CPU, chunk_size=2, chunks=chunks)
+        (represented.rows**2).sum().backward()
         passes = 0
-        for surrogate in surrogates([made], CPU):
+        for surrogate in surrogates([represented], CPU):
             surrogate.backward()
             passes += 1
         assert passes == (chunks or 2)
@@ -56,9 +56,9 @@ def test_replayed_dropout_is_the_dropout_of_the_first_pass() -> None:
     model = tiny.TinyEncoder(torch.float64, dropout=0.5)
     weights = torch.randn(27, 6, dtype=torch.float64)
     torch.manual_seed(11)
-    made = represent(model, inputs, device=CPU, chunk_size=5)
-    (made.rows * weights).sum().backward()
-    for surrogate in surrogates([made], CPU):
+    represented = represent(model, inputs, device=CPU, chunk_size=5)
+    (represented.rows * weights).sum().backward()
+    for surrogate in surrogates([represented], CPU):
         surrogate.backward()
     after = torch.rand(3)
     cached = tiny.gradient(model)
@@ -67,7 +67,7 @@ def test_replayed_dropout_is_the_dropout_of_the_first_pass() -> None:
     for piece in split(inputs, 5):
         part = {k: v[piece] for k, v in inputs.items()}
         rows = model(part)
-        torch.testing.assert_close(rows, made.rows[piece])
+        torch.testing.assert_close(rows, represented.rows[piece])
         (rows * weights[piece]).sum().backward()
     torch.testing.assert_close(cached, tiny.gradient(model), rtol=0, atol=1e-13)
     # What is drawn afterwards is what an uncached run would draw.
@@ -97,15 +97,15 @@ def test_rows_of_like_length_go_together_on_a_cpu_with_the_gradient_of_one_padde
     inputs = tiny.data().passages
     model = tiny.TinyEncoder(torch.float64, dropout=0.0)
     weights = torch.randn(27, 6, dtype=torch.float64)
-    made = represent(model, inputs, device=CPU)
-    assert len(made.chunks) > 1
-    (made.rows * weights).sum().backward()
-    for surrogate in surrogates([made], CPU):
+    represented = represent(model, inputs, device=CPU)
+    assert len(represented.chunks) > 1
+    (represented.rows * weights).sum().backward()
+    for surrogate in surrogates([represented], CPU):
         surrogate.backward()
     together = tiny.gradient(model)
     model.zero_grad()
     rows = model(inputs)
-    torch.testing.assert_close(made.rows.detach(), rows.detach())
+    torch.testing.assert_close(represented.rows.detach(), rows.detach())
     (rows * weights).sum().backward()
     torch.testing.assert_close(together, tiny.gradient(model), rtol=0, atol=1e-13)
 
@@ -118,7 +118,7 @@ def test_cells_are_those_that_the_model_computes() -> None:
         engine = TorchEngine(tiny.TinyEncoder(torch.float32), lr=0.0)
         seen: list[int] = []
         engine.module.register_forward_pre_hook(
-            lambda module, given, seen=seen: seen.append(given[0]["input_ids"].numel())
+            lambda module, args, seen=seen: seen.append(args[0]["input_ids"].numel())
         )
         forward_backward(engine, batch, goal, chunk_size=chunk)
         assert cells_of(batch, CPU, chunk_size=chunk) * passes == sum(seen)

@@ -14,10 +14,10 @@ pytestmark = pytest.mark.slow
 def test_hard_negatives_raise_minilm_on_the_test_queries_of_nfcorpus(
     collections: Path, tmp_path: Path, minilm: Path
 ) -> None:
-    found = nfcorpus(collections / "nfcorpus", tmp_path / "out", "tracking=none")
-    assert found["nfcorpus_ndcg10_trained"] > found["nfcorpus_ndcg10_start"], found
+    figures = nfcorpus(collections / "nfcorpus", tmp_path / "out", "tracking=none")
+    assert figures["nfcorpus_ndcg10_trained"] > figures["nfcorpus_ndcg10_start"], figures
 
 
 def test_a_small_encoder_from_nothing_learns_the_documentation_of_python(tmp_path: Path) -> None:
-    found = quickstart(tmp_path / "out")
-    assert found["quickstart_ndcg10_trained"] > found["quickstart_ndcg10_start"] + 0.2, found
+    figures = quickstart(tmp_path / "out")
+    assert figures["quickstart_ndcg10_trained"] > figures["quickstart_ndcg10_start"] + 0.2, figures

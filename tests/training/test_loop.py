@@ -180,7 +180,7 @@ def test_what_does_not_fit_names_the_remedy(
     method: str,
     what: str,
 ) -> None:
-    def full(*given: Any, **options: Any) -> Any:
+    def full(*args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(owner, method, full)
@@ -241,8 +241,8 @@ def test_listeners_see_step_zero_and_may_stop_and_a_stopped_run_stays_stopped(
 
 def test_a_checkpoint_is_complete_or_not_there(folder: Path, tmp_path: Path) -> None:
     train(folder, tmp_path, steps=6, every=1)
-    found = sorted(f.name for f in tmp_path.iterdir() if f.is_dir())
-    assert found == ["step-00000005", "step-00000006"]
+    folders = sorted(f.name for f in tmp_path.iterdir() if f.is_dir())
+    assert folders == ["step-00000005", "step-00000006"]
     store = Checkpoints(tmp_path)
 
     def fails(target: Path) -> None:

@@ -68,18 +68,18 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_goes_on(tmp_pa
     train_on_two(alone, steps=4, **dry)
     run(tiny_job(alone, **dry), HERE)
     run(tiny_job(tmp_path / "one", **dry), HERE)
-    for mine, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
 def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
     dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
     run(tiny_job(tmp_path / "a", **dry), HERE)
     run(tiny_job(tmp_path / "b", chunk_size=3, **dry), HERE)
-    for mine, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
-        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.ray
