@@ -54,11 +54,11 @@ class TrainingConfig(Verb):
     deepspeed: DeepSpeed = DeepSpeed()
     """DeepSpeed; a number is the ZeRO stage."""
     checkpoint: Checkpointing = Checkpointing()
-    """State to go on from; a number is the steps between checkpoints."""
+    """State to resume from; a number is the steps between checkpoints."""
     loss: Loss | None = None
     """What is optimised."""
     losses: dict[str, Loss] = {}
-    """Several losses by name, added up, instead of `loss`."""
+    """Several losses by name, added, instead of `loss`."""
     distill: Distillation = Distillation()
     """Distillation beside a contrastive loss, on where the data has teacher scores."""
     validation: Validation = {}

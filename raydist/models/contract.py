@@ -31,7 +31,7 @@ class Contract:
         normalize: whether vectors have unit length.
         padding_side: the side that short texts are padded on.
         towers: 1 (shared weights) or 2 (queries, documents).
-        query_instruction: put before each query, as it stands (mind the trailing blank).
+        query_instruction: put before each query, verbatim (mind the trailing blank).
         document_instruction: put before each document.
         answer_instruction: put before each answer (role `answer`, which uses the query tower).
         query_max_length: tokens kept of a query, instruction and special tokens included. For a

@@ -135,7 +135,7 @@ class TrainedEncoder(_Trained):
     towers: Literal[1, 2] | None = None
     """One transformer for all texts, or one for queries and one for documents."""
     query_instruction: str | None = None
-    """Text before each query, as it stands (mind the blank at its end)."""
+    """Text before each query, verbatim (mind the blank at its end)."""
     document_instruction: str | None = None
     """Text before each document."""
     answer_instruction: str | None = None

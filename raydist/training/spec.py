@@ -21,7 +21,7 @@ class TrainingData:
     path: Annotated[Paths, MinLen(1)]
     """Samples, a run, judgements, a BEIR folder or `irds:ID`; several files are one data set."""
     format: Literal["flagembedding", "tevatron", "lists", "ids", "triples", "pairs"] | None = None
-    """Of the lines; found out if not given."""
+    """Of the lines; detected if not given."""
     corpus: CorpusSource | None = None
     """Documents that ids refer to; the run's own `corpus` if not given."""
     queries: QueriesSource | None = None
@@ -31,25 +31,25 @@ class TrainingData:
     run: RunSource | None = None
     """A run whose other documents become negatives, where `path` holds judgements."""
     bm25_negatives: Annotated[int, Ge(0)] = 0
-    """Negatives from BM25's first documents, where `path` holds judgements: so many are looked at
-    for each query; 0 = none. An index is built for it once."""
+    """First documents of BM25's ranking that become a query's negatives unless they are relevant,
+    where `path` holds judgements; 0 = none. The index is built once."""
     relevance: int = 1
-    """Least grade of a positive."""
+    """Lowest grade of a positive."""
     split: str = "train"
     """Of a BEIR folder's judgements."""
     weight: Annotated[float, Gt(0)] = 1.0
     """Passes over this data set in an epoch."""
     prompt: str | None = None
-    """Instruction before queries that bring none of their own, as it stands."""
+    """Instruction put before queries that have none of their own, verbatim."""
     no_in_batch: bool | None = None
-    """Only a sample's own documents are its negatives; by a file name that ends in
-    `no_in_batch_neg` if not given."""
+    """Only a sample's own documents are its negatives; if not given, true for a file name that
+    ends in `no_in_batch_neg`."""
     train_group_size: Annotated[int, Ge(1)] | None = None
     """Positive and negatives of a sample together; the run's own if not given."""
     batch_size: Annotated[int, Ge(1)] | None = None
     """Samples of a step, over all workers; the run's own if not given."""
     max_samples: Annotated[int, Ge(0)] = 0
-    """Use the first samples only; 0 = all."""
+    """Use so many samples, the first ones; 0 = all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +104,14 @@ class DeepSpeed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpointing:
-    """The state that an interrupted run goes on from."""
+    """The state that an interrupted run resumes from."""
 
     primary: ClassVar[str] = "every"
 
     every: Annotated[int, Ge(0), EXECUTION] = 0
     """Steps between checkpoints; 0 = a tenth of the run, 500 at most."""
     keep: Annotated[int, Ge(1), EXECUTION] = 2
-    """How many are kept."""
+    """Checkpoints that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +197,7 @@ class Aggregate:
     metrics: dict[str, bool] | None = None
     """Measure -> whether the checkpoint of its best mean is kept; the listeners' own if null."""
     of: Literal["current", "best"] = "current"
-    """Average the listeners' present values, or their bests."""
+    """Average the listeners' current values, or their bests."""
     agree: Literal["all", "any"] = "all"
     """Stop when all listeners that have a vote want to, or any."""
     warmup: Annotated[int, Ge(-1)] = -1
