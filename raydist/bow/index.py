@@ -1,8 +1,11 @@
-"""An opened bag-of-words index: its segments, their joint statistics, analyzer and documents."""
+"""An opened bag-of-words index: its segments, their joint statistics and vocabulary.
+
+Legend: T terms, P postings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +24,7 @@ from raydist.manifest import open_generation
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
+Slice = tuple[pa.LargeBinaryArray, Array, Array, Array]
 
 KIND = "bow-index"
 """What the manifest of an index folder calls it."""
@@ -35,8 +39,8 @@ class BowIndex:
         segments: in document order.
         bases: the position of each segment's first document.
         analyzer: how texts become terms; None for an index of weighted terms.
-        folder: where it lies, None if made of loose segments.
-        documents: how many documents have tokens, the N of the formulas.
+        folder: the index folder, None for loose segments.
+        nonempty: documents with at least one token, the N of the formulas.
         tokens: tokens of all documents.
         store: the documents' texts, None where the index was built without.
         unit: the weight that an impact of 1 stands for, in an index of weighted terms; else 0.
@@ -56,7 +60,7 @@ class BowIndex:
         self.bases = list(accumulate((s.documents for s in self.segments), initial=0))[:-1]
         self.analyzer = analyzer
         self.folder = folder
-        self.documents = sum(segment.nonempty for segment in self.segments)
+        self.nonempty = sum(segment.nonempty for segment in self.segments)
         self.tokens = sum(segment.tokens for segment in self.segments)
         self.unit = unit
         self.store = store
@@ -70,7 +74,7 @@ class BowIndex:
 
         Every file's size is compared here, and what is read of it with its checksum before it is
         first used, so a damaged index gives an error or the right answer, never a wrong one. A file
-        that is changed later, while it is mapped, is not noticed.
+        that is changed later, while it is mapped, is not detected.
 
         Args:
             folder: the index.
@@ -114,7 +118,7 @@ class BowIndex:
     @property
     def average_length(self) -> float:
         """Mean tokens of the documents that have any, as Lucene rounds it."""
-        return mean_length(self.tokens, self.documents)
+        return mean_length(self.tokens, self.nonempty)
 
     @cached_property
     def doc_ids(self) -> pa.StringArray:
@@ -143,23 +147,23 @@ class BowIndex:
 
         Args:
             doc_ids: external ids.
-            missing: `error` raises DataError for an id that is not here, `ignore` leaves it out.
+            missing: `error` raises DataError for an unknown id, `ignore` skips it.
         """
         wanted = pa.array(list(doc_ids), pa.string())
-        found = pc.index_in(wanted, value_set=self.doc_ids)
-        if missing == "error" and found.null_count:
-            absent = wanted.filter(found.is_null())
+        rows = pc.index_in(wanted, value_set=self.doc_ids)
+        if missing == "error" and rows.null_count:
+            absent = wanted.filter(rows.is_null())
             raise DataError(
                 f"{len(absent)} of {len(wanted)} document ids are not in the index, "
                 f"the first: {absent[0].as_py()!r}"
             )
-        return np.asarray(found.drop_null().to_numpy(zero_copy_only=False), np.int64)
+        return np.asarray(rows.drop_null().to_numpy(zero_copy_only=False), np.int64)
 
     def lookup(self, terms: Sequence[bytes]) -> tuple[list[Array], list[int]]:
         """Finds terms.
 
-        Returns what each segment's dictionary says of them (`Segment.lookup`) and each term's
-        document frequency in all of them.
+        Returns what each segment's dictionary says of them (`Segment.lookup`), and their document
+        frequencies in the whole index.
         """
         rows = [segment.lookup(terms) for segment in self.segments]
         df: list[int] = sum((each[:, 2] for each in rows[1:]), rows[0][:, 2]).tolist()
@@ -171,5 +175,60 @@ class BowIndex:
 
 
 def encode_term(term: str) -> bytes:
-    """Returns a term's bytes in the dictionary; unpaired surrogates as they came."""
+    """Returns a term's bytes in the dictionary, unpaired surrogates included."""
     return term.encode("utf-8", "surrogatepass")
+
+
+class Vocabulary:
+    """The distinct terms of an index.
+
+    Attributes:
+        terms: in ascending byte order.
+        df_T: in how many documents each occurs.
+    """
+
+    def __init__(self, index: BowIndex) -> None:
+        """Reads the segments' dictionaries."""
+        self._index = index
+        columns = [segment.read_terms(0, segment.size) for segment in index.segments]
+        everything = pa.chunked_array([each[0] for each in columns], pa.large_binary())
+        distinct = pc.unique(everything)
+        self.terms = distinct.take(pc.sort_indices(distinct))
+        self.df_T = np.zeros(len(self.terms), np.int64)
+        for names, numbers_TK, _, _ in columns:
+            places = pc.index_in(names, value_set=self.terms).to_numpy()
+            self.df_T[places] += numbers_TK[:, 0].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def slices(self, postings: int) -> Iterator[Slice]:
+        """Yields terms, indptr (int64 [T + 1]), documents and tfs, about so many at a time.
+
+        Documents are positions in the index.
+        """
+        ends_T = np.cumsum(self.df_T)
+        first = 0
+        while first < len(self.terms):
+            before = int(ends_T[first - 1]) if first else 0
+            last = max(first + 1, int(np.searchsorted(ends_T, before + postings, side="right")))
+            yield self._slice(first, last)
+            first = last
+
+    def _slice(self, first: int, last: int) -> Slice:
+        names = self.terms.slice(first, last - first)
+        owners, docs, tfs = [], [], []
+        for segment, base in zip(self._index.segments, self._index.bases):
+            a = segment.lower_bound(names[0].as_py())
+            z = segment.lower_bound(names[len(names) - 1].as_py() + b"\x00")
+            mine, numbers_TK, begin, before = segment.read_terms(a, z)
+            indptr_T1, docs_P, tfs_P = segment.decode(numbers_TK, begin, before)
+            places = pc.index_in(mine, value_set=names).to_numpy()
+            owners.append(np.repeat(places, np.diff(indptr_T1)))
+            docs.append(docs_P.astype(np.int64) + base)
+            tfs.append(tfs_P)
+        indptr_T1 = np.concatenate(([0], np.cumsum(self.df_T[first:last])))
+        if len(docs) == 1:
+            return names, indptr_T1, docs[0], tfs[0]
+        order = np.argsort(np.concatenate(owners), kind="stable")
+        return names, indptr_T1, np.concatenate(docs)[order], np.concatenate(tfs)[order]

@@ -22,8 +22,12 @@ _NO_BYTES = readonly(np.empty(0, np.uint8))
 
 
 def string_buffers(strings: pa.Array) -> tuple[Array, Array]:
-    """Returns the offsets (int64 [S + 1]) and the bytes of a large_binary array, read-only."""
+    """Returns the offsets (int64 [S + 1]) and the bytes of a string or binary array, read-only."""
+    wide = pa.types.is_large_string(strings.type) or pa.types.is_large_binary(strings.type)
+    kind = np.dtype(np.int64 if wide else np.int32)
     _, offsets, data = strings.buffers()
     count = len(strings) + 1
-    part = np.frombuffer(offsets, np.int64, count, strings.offset * 8)
-    return part, _NO_BYTES if data is None else np.frombuffer(data, np.uint8)
+    if data is None or not len(strings):
+        return readonly(np.zeros(count, np.int64)), _NO_BYTES
+    part = np.frombuffer(offsets, kind, count, strings.offset * kind.itemsize)
+    return readonly(part, np.int64), readonly(np.frombuffer(data, np.uint8))

@@ -1,7 +1,7 @@
 """Machine instructions that numba has no name for.
 
 Unaligned 64-bit loads and stores (little endian), a prefetch, trailing zeros, the bits of a float,
-and a comparison of 32 lanes at once. Offsets count elements of the array; nothing is checked.
+and comparisons of 32 lanes at once. Offsets count elements of the array; nothing is checked.
 """
 
 from __future__ import annotations
@@ -112,9 +112,45 @@ def _float_of_bits(typing_context: Any, value: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
+def _classify_32(typing_context: Any, source: Any, at: Any, target: Any, to: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, mask = ir.IntType(8), ir.IntType(32)
+        lanes = ir.VectorType(byte, 32)
+
+        def address(which: int) -> Any:
+            array = context.make_array(signature.args[which])(context, builder, args[which])
+            place = builder.gep(array.data, [args[which + 1]])
+            return builder.bitcast(place, lanes.as_pointer())
+
+        def every(value: int) -> Any:
+            return ir.Constant(lanes, [value] * 32)
+
+        def among(values: Any, first: str, count: int) -> Any:
+            return builder.icmp_unsigned("<", builder.sub(values, every(ord(first))), every(count))
+
+        def bits(flags: Any) -> Any:
+            return builder.zext(builder.bitcast(flags, mask), ir.IntType(64))
+
+        text = builder.load(address(0))
+        text.align = 1
+        capital = among(text, "A", 26)
+        small = builder.or_(text, builder.select(capital, every(0x20), every(0)))
+        stored = builder.store(small, address(2))
+        stored.align = 1
+        letter, digit = among(small, "a", 26), among(text, "0", 10)
+        word = builder.or_(builder.or_(letter, digit), among(text, "_", 1))
+        foreign = builder.icmp_signed("<", text, every(0))
+        return builder.or_(bits(word), builder.shl(bits(foreign), ir.Constant(ir.IntType(64), 32)))
+
+    return types.uint64(source, types.uint64, target, types.uint64), generate
+
+
 # Inside a kernel: load64(bytes, offset), store64(bytes, offset, value), prefetch(array, offset),
 # at_least_32(uint32s, offset, limit) -> bit i set where array[offset + i] >= limit,
 # clear_32(uint32s, offset) sets 32 elements to 0,
+# classify_32(bytes, at, target, to) lower-cases 32 bytes of ASCII text from bytes[at] to target[to]
+# and returns a bit for each that is a letter, digit or underscore (bits 0 .. 31) and for each that
+# is not ASCII (bits 32 .. 63),
 # trailing_zeros(uint64) with 64 for 0, ones(uint64), bits_of_float(float32), float_of_bits(uint32).
 load64: Callable[..., Any] = intrinsic(_load64)
 store64: Callable[..., Any] = intrinsic(_store64)
@@ -125,3 +161,4 @@ trailing_zeros: Callable[..., Any] = intrinsic(_trailing_zeros)
 ones: Callable[..., Any] = intrinsic(_ones)
 bits_of_float: Callable[..., Any] = intrinsic(_bits_of_float)
 float_of_bits: Callable[..., Any] = intrinsic(_float_of_bits)
+classify_32: Callable[..., Any] = intrinsic(_classify_32)

@@ -20,17 +20,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compiles `function` on first use and caches the machine code on disk.
 
-    Kernels release the interpreter's lock, check no bounds and divide as C does. The cache is found
-    by what is in a kernel's file and in the files that it imports, not by where the package lies:
-    every submitted job has its package in a folder of its own, and need not compile anew.
+    Kernels release the interpreter's lock, check no bounds and divide as C does. The key of the
+    cache is the content of a kernel's file and of the files that it imports, not their path: every
+    submitted job has its package in a folder of its own, and need not compile again. Import names
+    from modules, not modules from packages: the imports are read off the source.
     """
     shared = numba.config.CACHE_DIR
     sources = _sources_hash(function.__module__)
     base = _cache_base(shared)
     numba.config.CACHE_DIR = str(base / sources)
     try:
-        kept = _source_in(base / sources, Path(function.__code__.co_filename))
-        function.__code__ = function.__code__.replace(co_filename=str(kept))
+        copy = _source_in(base / sources, Path(function.__code__.co_filename))
+        function.__code__ = function.__code__.replace(co_filename=str(copy))
         compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(
             function
         )
@@ -43,7 +44,7 @@ def kernel(function: F) -> F:
 def _cache_base(shared: str) -> Path:
     """Returns the folder of all caches: NUMBA_CACHE_DIR, the user's own, or beside the package.
 
-    Machine code is loaded from there, so a folder that others may write is not taken unasked.
+    It holds machine code, so a folder that others can write to is used only on request.
     """
     if shared:
         return Path(shared)
@@ -52,8 +53,8 @@ def _cache_base(shared: str) -> Path:
     for place in (own, beside):
         with contextlib.suppress(OSError):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = place.stat()
-            private = found.st_uid == os.getuid() and not found.st_mode & 0o022
+            status = place.stat()
+            private = status.st_uid == os.getuid() and not status.st_mode & 0o022
             if (private or place == beside) and os.access(place, os.W_OK):
                 return place
     return beside
@@ -61,17 +62,17 @@ def _cache_base(shared: str) -> Path:
 
 @lru_cache
 def _source_in(folder: Path, source: Path) -> Path:
-    """Returns a copy of a source file in the cache: numba finds machine code by the file's path."""
-    kept = folder / source.name
+    """Returns a copy of a source file in the cache: numba keys machine code by the file's path."""
+    copy = folder / source.name
     try:
-        if not kept.exists():
+        if not copy.exists():
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{source.name}.{os.getpid()}"
             partial.write_bytes(source.read_bytes())
-            os.replace(partial, kept)
-    except OSError:  # nothing can be kept: numba looks for a place by itself
+            os.replace(partial, copy)
+    except OSError:  # nothing can be written: numba chooses a folder itself
         return source
-    return kept
+    return copy
 
 
 @lru_cache
@@ -80,10 +81,10 @@ def _sources_hash(module: str) -> str:
     digest = hashlib.blake2b(digest_size=8)
     seen, waiting = {module}, [module]
     while waiting:
-        found = importlib.util.find_spec(waiting.pop())
-        if found is None or found.origin is None:
+        spec = importlib.util.find_spec(waiting.pop())
+        if spec is None or spec.origin is None:
             continue
-        source = Path(found.origin).read_bytes()
+        source = Path(spec.origin).read_bytes()
         digest.update(source)
         names = re.findall(rb"^from (raydist\.[\w.]+) import", source, re.MULTILINE)
         fresh = sorted({name.decode() for name in names} - seen)

@@ -18,8 +18,8 @@ class Statistics(Protocol):
     """What BM25 needs to know of a whole collection."""
 
     @property
-    def documents(self) -> int:
-        """The number of documents."""
+    def nonempty(self) -> int:
+        """How many documents have at least one token."""
         ...
 
     @property
@@ -80,7 +80,7 @@ def _with_statistics(
     b: float,
 ) -> list[float]:
     """Returns sum over terms of idf * tf / (tf + k1 * (1 - b + b * length / average length))."""
-    total, average = statistics.documents, statistics.average_length
+    total, average = statistics.nonempty, statistics.average_length
     weights = {}
     for term, repeats in Counter(terms).items():
         frequency = statistics.document_frequency(term)

@@ -18,43 +18,11 @@ from raydist.fingerprints import value_fingerprint
 if TYPE_CHECKING:
     from raydist.text.lexicon import Lexicon
 
-ENGLISH_STOP_WORDS = tuple(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "for",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "no",
-        "not",
-        "of",
-        "on",
-        "or",
-        "such",
-        "that",
-        "the",
-        "their",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "will",
-        "with",
-    ]
-)
+_STOPS = """
+    a an and are as at be but by for if in into is it no not
+    of on or such that the their then there these they this to was will with
+"""
+ENGLISH_STOP_WORDS = tuple(_STOPS.split())
 """The 33 words that Lucene's EnglishAnalyzer drops."""
 
 STEMMERS = ("porter", "snowball", "none")
@@ -112,7 +80,7 @@ class Analyzer:
 
     @property
     def fingerprint(self) -> str:
-        """16 digits; equal for analyzers that make the same terms of every text."""
+        """16 digits; equal for analyzers that give the same terms for every text."""
         return value_fingerprint(
             [_VERSION, self.language == "english", self._stemmer_name, sorted(self.stops)]
         )
@@ -135,7 +103,7 @@ class Analyzer:
     def from_dict(cls, values: Mapping[str, Any]) -> Analyzer:
         """Returns the analyzer that `to_dict` described.
 
-        Raises ArtifactError if this version of raydist would make other terms.
+        Raises ArtifactError if this version of raydist would give other terms.
         """
         stops = values["stop_words"]
         stops = stops if isinstance(stops, str) else tuple(stops)
@@ -144,7 +112,7 @@ class Analyzer:
         if recorded != analyzer.fingerprint:
             raise ArtifactError(
                 f"the analyzer {analyzer} has the fingerprint {analyzer.fingerprint}, recorded is "
-                f"{recorded}: this version of raydist makes other terms; build the index again"
+                f"{recorded}: this version of raydist gives other terms; build the index again"
             )
         return analyzer
 
@@ -161,16 +129,16 @@ class Analyzer:
 
     def tokens(self, text: str) -> list[str]:
         """Returns the terms of a text in order."""
-        kept: dict[Any, tuple[Lexicon, list[str]]] = _LOCAL.__dict__
-        lexicon, names = kept.get(self) or (self.lexicon(), [])
+        lexicons: dict[Any, tuple[Lexicon, list[str]]] = _LOCAL.__dict__
+        lexicon, names = lexicons.get(self) or (self.lexicon(), [])
         terms = lexicon.numbers(text)
         if len(lexicon.terms) > len(names):
             new = lexicon.terms.strings(len(names))
             names += [term.decode("utf-8", "surrogatepass") for term in new.to_pylist()]
         if len(names) < _REMEMBERED:
-            kept[self] = lexicon, names
+            lexicons[self] = lexicon, names
         else:
-            kept.pop(self, None)
+            lexicons.pop(self, None)
         return [names[term] for term in terms.tolist()]
 
 
@@ -191,7 +159,7 @@ def _snowball(language: str) -> Callable[[list[str]], list[str]]:
 
     stem_all = snowballstemmer.stemmer(language).stemWords
     known: dict[str, str] = {}
-    one_at_a_time = threading.Lock()  # the stemmer keeps its place in a word in itself
+    one_at_a_time = threading.Lock()  # the stemmer is not re-entrant
 
     def stem(words: list[str]) -> list[str]:
         with one_at_a_time:

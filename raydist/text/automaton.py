@@ -1,6 +1,6 @@
 """A tiny regular-expression compiler: patterns over symbol sets become a minimal automaton.
 
-Used once, when the tables of the tokenizer are made; the tokenizer itself only walks the result.
+Used once, to write the tables of the tokenizer, which only walks the result.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def one_of(symbols: Iterable[int]) -> Pattern:
 
 
 class _Machine:
-    """A non-deterministic automaton in the making (Thompson's construction)."""
+    """A non-deterministic automaton under construction (Thompson)."""
 
     def __init__(self) -> None:
         self.silent: list[list[int]] = []
@@ -75,14 +75,14 @@ class _Machine:
             self.add(pattern.parts[0], loop, loop)
 
     def closure(self, states: Iterable[int]) -> frozenset[int]:
-        found = set(states)
-        todo = list(found)
+        reached = set(states)
+        todo = list(reached)
         while todo:
             for after in self.silent[todo.pop()]:
-                if after not in found:
-                    found.add(after)
+                if after not in reached:
+                    reached.add(after)
                     todo.append(after)
-        return frozenset(found)
+        return frozenset(reached)
 
 
 def compile_patterns(pattern: Pattern, symbols: int) -> tuple[np.ndarray, np.ndarray]:

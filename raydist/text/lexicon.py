@@ -8,91 +8,104 @@ Legend: N texts, W words, S distinct words.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.kernels.addresses import addresses, flat
-from raydist.kernels.arrays import readonly
+from raydist.kernels.addresses import Array, Words, addresses, view
+from raydist.kernels.arrays import readonly, string_buffers
 from raydist.kernels.jit import kernel
 from raydist.text import porter
-from raydist.text.dictionary import PAD, Dictionary
-from raydist.text.tokenizer import OFFSETS, PLACE, TOKENS, USED, Tokenizer, tokenize
+from raydist.text.scan import Tables
+from raydist.text.string_table import PAD, StringTable
+from raydist.text.tokenizer import Tokenizer, tokenize
 
-Array = npt.NDArray[Any]
 Stem = Callable[[list[str]], list[str]]
 
 _NO_TERM = 0xFFFFFFFF
-_ROOM, _NEW = -1, -2
-_NO_BYTES = readonly(np.zeros(0, np.uint8))
+_READY, _CRAMPED, _UNKNOWN = 0, 1, 2  # outcomes of `_terms_of_text`
 _NO_TERMS = readonly(np.zeros(0, np.uint32))
+
+
+class Terms(NamedTuple):
+    """The terms of words."""
+
+    term_of: Words  # [S]
 
 
 @kernel
 def _words_to_terms(words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: Array) -> Any:
     """Replaces words by terms in place, closing the gaps of stop words; returns the terms left."""
-    kept = np.uint64(0)
+    filled = np.uint64(0)
     begin = np.uint64(0)
     for text in range(ends_N.shape[0]):
-        before = kept
+        before = filled
         for w in range(begin, ends_N[text]):
             term = term_of_S[words_W[w]]
-            words_W[kept] = term
+            words_W[filled] = term
             if term != np.uint32(0xFFFFFFFF):
-                kept += np.uint64(1)
+                filled += np.uint64(1)
         begin = ends_N[text]
-        lengths_N[text] = kept - before
-    return kept
+        lengths_N[text] = filled - before
+    return filled
 
 
 @kernel
 def _terms_of_text(table: Array, more: Array, possessive: Any, known: Any, size: Any) -> Any:
-    """Replaces the words of one text by terms and returns how many there are.
+    """Replaces the words of one text by terms.
 
-    Or returns _ROOM or _NEW, for more room or for words that are not known yet: then it goes on if
-    called again with `size` 0. `size` is the text's bytes, `more` the address of `term_of_S`.
+    Args:
+        table: addresses of a tokenizer's arrays.
+        more: the address of `term_of_S`.
+        possessive: whether a final 's is cut off.
+        known: how many words have terms.
+        size: bytes of the text, 0 to continue after an outcome that was not _READY.
+
+    Returns:
+        _READY and the number of terms; _CRAMPED where the tokenizer needs more room; _UNKNOWN where
+        there are words without terms yet.
     """
-    place = flat(table, PLACE, np.uint64)
+    tables = view(table, np.uint64(0), Tables)
+    place = tables.place
     if size:
-        flat(table, OFFSETS, np.int64)[1] = size
+        tables.offsets[1] = size
         place[:] = np.uint64(0)
     if not tokenize(table, possessive):
-        return _ROOM
-    if flat(table, USED, np.uint64)[0] > known:
-        return _NEW
-    words_W = flat(table, TOKENS, np.uint32)
-    term_of_S = flat(more, np.uint64(0), np.uint32)
-    kept = np.uint64(0)
+        return _CRAMPED, np.int64(0)
+    if tables.used[0] > known:
+        return _UNKNOWN, np.int64(0)
+    words_W = tables.tokens
+    term_of_S = view(more, np.uint64(0), Terms).term_of
+    filled = np.uint64(0)
     for w in range(place[2]):
         term = term_of_S[words_W[w]]
-        words_W[kept] = term
-        kept += np.uint64(term != np.uint32(_NO_TERM))
-    return np.int64(kept)
+        words_W[filled] = term
+        filled += np.uint64(term != np.uint32(_NO_TERM))
+    return _READY, np.int64(filled)
 
 
 class Lexicon:
-    """Analyses texts and remembers the distinct terms it met, numbered in that order.
+    """Analyses texts and numbers their distinct terms in the order of first appearance.
 
     It belongs to one thread.
 
     Attributes:
-        terms: the dictionary of terms.
+        terms: the distinct terms.
     """
 
     def __init__(
         self, *, possessive: bool, stop_words: Iterable[str], stem: Stem | None, porter: bool
     ) -> None:
-        """Makes an empty lexicon.
+        """Creates an empty lexicon.
 
         Args:
             possessive: whether a final 's is cut off.
             stop_words: words that are dropped, in lower case.
-            stem: returns the stems of words; None leaves them as they are.
+            stem: returns the stems of words; None leaves words unchanged.
             porter: stems by Lucene's English stemmer instead of `stem`.
         """
-        self.terms = Dictionary()
+        self.terms = StringTable()
         self._stem = stem
         self._porter = porter
         self._tokenizer = Tokenizer(possessive=possessive)
@@ -119,7 +132,8 @@ class Lexicon:
         """
         if isinstance(texts, pa.ChunkedArray):
             texts = texts.combine_chunks()
-        return self.analyze(*_buffers(texts))
+        offsets_N1, data = string_buffers(texts)
+        return self.analyze(data, offsets_N1)
 
     def analyze(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
         """Does the same for texts as bytes (uint8) and offsets (int64), both read-only."""
@@ -127,8 +141,8 @@ class Lexicon:
         words_W, ends_N = self._tokenizer(data, offsets_N1)
         self._learn()
         lengths_N = np.empty(len(ends_N), np.uint32)
-        kept = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
-        return words_W[:kept], lengths_N
+        filled = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
+        return words_W[:filled], lengths_N
 
     def numbers(self, text: str) -> Array:
         """Returns the terms of one text, uint32 [W], valid until the next call."""
@@ -146,17 +160,17 @@ class Lexicon:
             self._aimed = True
         while True:
             known, possessive = self._known, tokenizer.possessive
-            count = _terms_of_text(tokenizer.table, self._more, possessive, known, size)
-            if count >= 0:
+            outcome, count = _terms_of_text(tokenizer.table, self._more, possessive, known, size)
+            if outcome == _READY:
                 return tokenizer.tokens[:count]
-            if count == _ROOM:
+            if outcome == _CRAMPED:
                 tokenizer.make_room()
             else:
                 self._learn()
             size = 0
 
     def _learn(self) -> None:
-        """Gives the words that are new since the last call their terms."""
+        """Finds the terms of the words that are new since the last call."""
         first, last = self._known, len(self._words)
         if first == last:
             return
@@ -178,17 +192,6 @@ class Lexicon:
             data, starts = _joined([stem.encode() for stem in self._stem(words)])
         self._term_of[first:last] = self.terms.add(data, starts)
         self._known = last
-
-
-def _buffers(texts: pa.Array) -> tuple[Array, Array]:
-    """Returns the bytes (uint8) and offsets (int64 [N + 1]) of a string array, read-only."""
-    large = pa.types.is_large_string(texts.type) or pa.types.is_large_binary(texts.type)
-    _, offsets, data = texts.buffers()
-    if not len(texts) or data is None:
-        return _NO_BYTES, readonly(np.zeros(len(texts) + 1, np.int64))
-    all_offsets = np.frombuffer(offsets, np.int64 if large else np.int32)
-    part = all_offsets[texts.offset : texts.offset + len(texts) + 1]
-    return readonly(np.frombuffer(data, np.uint8)), readonly(part, np.int64)
 
 
 def _joined(strings: list[bytes]) -> tuple[Array, Array]:

@@ -1,21 +1,29 @@
 """The two ways to find the next words in UTF-8 text: 32 bytes at a time, or through the automaton.
 
-Nothing here knows of documents or dictionaries. Words go to `out` in lower case.
+Nothing here knows of documents or of the table of words. Words are written in lower case.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from raydist.kernels.intrinsics import trailing_zeros
+from raydist.kernels.addresses import (
+    Array,
+    ByteGrid,
+    Bytes,
+    Flags,
+    Ints,
+    Longs,
+    Offsets,
+    Shorts,
+    Words,
+)
+from raydist.kernels.intrinsics import classify_32, trailing_zeros
 from raydist.kernels.jit import kernel
 from raydist.text.grammar import PAGE
-from raydist.text.lanes import classify_32
 
-Array = npt.NDArray[Any]
 U = np.uint64
 
 LONGEST = 255
@@ -23,9 +31,43 @@ LONGEST = 255
 
 _LETTERS, _DIGITS = 1, 2
 
+QUEUED = np.dtype(
+    [
+        ("at", np.uint64),  # where its bytes begin in the ring
+        ("length", np.uint64),
+        ("first", np.uint64),  # its key words
+        ("second", np.uint64),
+        ("slot", np.uint64),  # where to look for it first
+    ]
+)
+"""A token that waits to be looked up."""
+
+
+class Tables(NamedTuple):
+    """What `tokenize` reads and writes."""
+
+    data: Bytes  # the texts, UTF-8
+    offsets: Offsets  # [N + 1] where each begins
+    ends: Longs  # [N] receives the tokens up to the end of each
+    place: Longs  # where it is: text, byte, tokens so far
+    page_of: Shorts  # the grammar, see grammar.py
+    classes: Bytes
+    lower: Ints
+    next_state: ByteGrid
+    accepting: Flags
+    joints: Bytes
+    ring: Bytes  # lower-cased text that queued tokens lie in
+    queue: Annotated[Array, QUEUED, 1]  # tokens whose slots are on their way from memory
+    edges: Words  # where words of ASCII begin and end
+    tokens: Words  # [W] receives the numbers of words
+    slots: Longs  # the table of words, as are starts, heap and used
+    starts: Longs
+    heap: Bytes
+    used: Longs
+
 
 def joints() -> Array:
-    """Returns by ASCII character: does it join letters (1), digits (2), is it one (4, 8)."""
+    """Returns flags by ASCII character: joins letters 1, digits 2; is a letter 4, a digit 8."""
     joints = np.zeros(128, np.uint8)
     for characters, kind in ((":.'", _LETTERS), (",;.'", _DIGITS)):
         for character in characters:
@@ -84,22 +126,13 @@ def _encode(code: Any, out: Array, o: Any) -> Any:
 
 
 @kernel
-def match(
-    data: Array,
-    i: Any,
-    end: Any,
-    page_of: Array,
-    classes: Array,
-    lower: Array,
-    next_state: Array,
-    accepting: Array,
-    out: Array,
-    o: Any,
-) -> Any:
-    """Returns where the scan goes on behind `data[i]`, and the end of the token put to `out[o:]`.
+def match(tables: Tables, i: Any, end: Any, o: Any) -> Any:
+    """Returns where to continue behind `data[i]`, and the end of the token put to `ring[o:]`.
 
     The second is `o` if no token begins here.
     """
+    data, page_of, classes, lower = tables.data, tables.page_of, tables.classes, tables.lower
+    next_state, accepting, out = tables.next_state, tables.accepting, tables.ring
     state = 1
     at, after, to, ends = i, i, o, o
     units = U(0)
@@ -150,15 +183,15 @@ def scan_ascii(data: Array, i: Any, stop: Any, ring: Array, base: Any, edges: Ar
     while at < stop:
         to = base + (at - i)
         if at + U(32) <= readable:
-            found = classify_32(data, at, ring, to)
+            flags = classify_32(data, at, ring, to)
         else:
             for j in range(readable - at):
                 ring[to + U(j)] = data[at + U(j)]
-            found = classify_32(ring, to, ring, to)
+            flags = classify_32(ring, to, ring, to)
         left = stop - at
         valid = U(0xFFFFFFFF) if left >= U(32) else (U(1) << left) - U(1)
-        word = found & valid
-        foreign = (found >> U(32)) & valid
+        word = flags & valid
+        foreign = (flags >> U(32)) & valid
         changes = (word ^ (word << U(1) | carry)) & U(0xFFFFFFFF)
         carry = word >> U(31)
         while changes:

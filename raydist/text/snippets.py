@@ -13,15 +13,15 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019.][^\W_]+)*")
 def snippet(
     text: str, terms: Collection[str], tokens: Callable[[str], Sequence[str]], width: int = 160
 ) -> tuple[str, list[Span]]:
-    """Returns at most `width` characters of a text and the words there that match, as spans.
+    """Returns at most `width` characters of a text, and the spans of its words that match.
 
     The window with most distinct terms is taken, of these the one with most matches, of these the
     first; a text without any gives its beginning.
 
     Args:
         text: the document's.
-        terms: the query's terms, as the analyzer makes them.
-        tokens: the analyzer; it is asked for each word by itself.
+        terms: the query's terms, as the analyzer gives them.
+        tokens: the analyzer; it gets one word at a time.
         width: of the snippet in characters.
     """
     known: dict[str, str | None] = {}

@@ -2,9 +2,9 @@
 
 Text is scanned without memory: a token is the longest match of the grammar within the next 255
 UTF-16 units, and where none begins one code point is skipped. Stretches of ASCII go 32 bytes at a
-time: a bit per byte that belongs to words, and a look at what stands between two words. All else is
+time: a bit per byte that belongs to words, and a look at what is between two words. All else is
 walked through the automaton of `grammar.py`. Tokens wait in a queue while the slots of the
-dictionary that they will need are on their way from memory.
+table of words that they will need are on their way from memory.
 
 Legend: N texts, W tokens.
 """
@@ -15,121 +15,80 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from raydist.kernels.addresses import addresses, flat, grid
+from raydist.kernels.addresses import Array, addresses, view
 from raydist.kernels.intrinsics import prefetch, trailing_zeros
 from raydist.kernels.jit import kernel
-from raydist.text.dictionary import SPARE, Dictionary, add, hash_keys, read_keys
 from raydist.text.grammar import TABLES
-from raydist.text.scan import LONGEST, joints, match, scan_ascii, strip_possessive
+from raydist.text.scan import LONGEST, QUEUED, Tables, joints, match, scan_ascii, strip_possessive
+from raydist.text.string_table import SPARE, StringTable, add, hash_keys, read_keys
 
-Array = npt.NDArray[Any]
 U = np.uint64
 
 _BLOCK = 4096  # bytes of text between two checks of the room
 _QUEUE = 64
 _RING = 1 << 15  # bytes of lower-cased text that queued tokens may lie in
 
-# Rows of a tokenizer's table of addresses.
-_DATA = U(0)
-OFFSETS = U(1)
-_ENDS = U(2)
-PLACE = U(3)
-TOKENS = U(13)
-USED = U(17)
+
+_TEXTS = 3  # arrays of it that are the caller's
 
 
 @kernel
-def _enqueue(
-    ring: Array, at: Any, length: Any, queue: Array, queued: Any, slots: Array, shift: Any
-) -> Any:
+def _enqueue(tables: Tables, at: Any, length: Any, queued: Any, shift: Any) -> Any:
     """Adds a token to the queue and fetches its slot; returns the tokens waiting."""
-    first, second = read_keys(ring, at, length)
+    first, second = read_keys(tables.ring, at, length)
     slot = hash_keys(first, second) >> shift
-    prefetch(slots, slot << U(2))
-    q = queued * U(5)
-    queue[q] = at
-    queue[q + U(1)] = length
-    queue[q + U(2)] = first
-    queue[q + U(3)] = second
-    queue[q + U(4)] = slot
+    prefetch(tables.slots, slot << U(2))
+    token = tables.queue[queued]
+    token.at = at
+    token.length = length
+    token.first = first
+    token.second = second
+    token.slot = slot
     return queued + U(1)
 
 
 @kernel
-def _resolve(
-    ring: Array,
-    queue: Array,
-    queued: Any,
-    tokens: Array,
-    filled: Any,
-    slots: Array,
-    starts: Array,
-    heap: Array,
-    used: Array,
-) -> None:
-    """Looks up the queued tokens."""
+def _resolve(tables: Tables, queued: Any, filled: Any) -> Any:
+    """Looks up the queued tokens; returns how many tokens there are now."""
+    ring, queue, tokens = tables.ring, tables.queue, tables.tokens
+    slots, starts, heap, used = tables.slots, tables.starts, tables.heap, tables.used
     for z in range(queued):
-        q = U(z) * U(5)
+        token = queue[z]
         tokens[filled + U(z)] = add(
-            ring,
-            queue[q],
-            queue[q + U(1)],
-            queue[q + U(2)],
-            queue[q + U(3)],
-            queue[q + U(4)],
-            slots,
-            starts,
-            heap,
-            used,
-        )
+            ring, token.at, token.length, token.first, token.second, token.slot,
+            slots, starts, heap, used,
+        )  # fmt: skip
+    return filled + queued
 
 
 @kernel
 def tokenize(table: Array, possessive: Any) -> Any:
-    """Goes on at `place` (text, byte, tokens so far); returns whether it came to the end.
+    """Continues at `place` (text, byte, tokens so far); returns whether it reached the end.
 
-    `table` holds the addresses of a tokenizer's arrays. Where this returns False, the dictionary or
-    `tokens` need more room.
+    `table` holds the addresses of a tokenizer's arrays. Where this returns False, the
+    table of words or `tokens` need more room.
     """
-    data = flat(table, _DATA, np.uint8)
-    offsets_N1 = flat(table, OFFSETS, np.int64)
-    ends_N = flat(table, _ENDS, np.uint64)
-    place = flat(table, PLACE, np.uint64)
-    page_of = flat(table, U(4), np.uint16)
-    classes = flat(table, U(5), np.uint8)
-    lower = flat(table, U(6), np.int32)
-    next_state = grid(table, U(7), np.uint8)
-    accepting = flat(table, U(8), np.bool_)
-    joint_of = flat(table, U(9), np.uint8)
-    ring = flat(table, U(10), np.uint8)
-    queue = flat(table, U(11), np.uint64)
-    edges = flat(table, U(12), np.uint32)
-    tokens = flat(table, TOKENS, np.uint32)
-    slots = flat(table, U(14), np.uint64)
-    starts = flat(table, U(15), np.uint64)
-    heap = flat(table, U(16), np.uint8)
-    used = flat(table, USED, np.uint64)
-    shift = U(64) - trailing_zeros(U(slots.shape[0] >> 2))
+    tables = view(table, U(0), Tables)
+    data, offsets_N1, ends_N, place = tables.data, tables.offsets, tables.ends, tables.place
+    joint_of, ring, edges, used = tables.joints, tables.ring, tables.edges, tables.used
+    shift = U(64) - trailing_zeros(U(tables.slots.shape[0] >> 2))
     text, i, filled = place[0], place[1], place[2]
     queued = U(0)
     base = U(0)
-    half = U(slots.shape[0] >> 3)
+    half = U(tables.slots.shape[0] >> 3)
     while text < U(offsets_N1.shape[0] - 1):
         end = U(offsets_N1[text + U(1)])
         while i < end:
             if (
                 used[0] + queued + U(_BLOCK) > half
-                or used[1] + U(SPARE) > U(heap.shape[0])
-                or filled + queued + U(_BLOCK) > U(tokens.shape[0])
+                or used[1] + U(SPARE) > U(tables.heap.shape[0])
+                or filled + queued + U(_BLOCK) > U(tables.tokens.shape[0])
             ):
-                _resolve(ring, queue, queued, tokens, filled, slots, starts, heap, used)
-                place[0], place[1], place[2] = text, i, filled + queued
+                place[0], place[1], place[2] = text, i, _resolve(tables, queued, filled)
                 return False
             if base + U(2 * _BLOCK) > U(_RING) or queued == U(_QUEUE):
-                _resolve(ring, queue, queued, tokens, filled, slots, starts, heap, used)
-                filled += queued
+                filled = _resolve(tables, queued, filled)
                 queued = U(0)
                 base = U(0)
             stop = min(end, i + U(_BLOCK))
@@ -148,69 +107,64 @@ def tokenize(table: Array, possessive: Any) -> Any:
             length = until - i
             e = U(0)
             while e < count:
-                s, t = U(edges[e]), U(edges[e + U(1)])
-                if s >= length:
+                first, last = U(edges[e]), U(edges[e + U(1)])
+                if first >= length:
                     break
                 e += U(2)
-                while e < count and U(edges[e]) == t + U(1):
-                    joint = joint_of[ring[base + t]]
-                    sides = joint_of[ring[base + t - U(1)]] & joint_of[ring[base + t + U(1)]]
+                while e < count and U(edges[e]) == last + U(1):
+                    joint = joint_of[ring[base + last]]
+                    sides = joint_of[ring[base + last - U(1)]] & joint_of[ring[base + last + U(1)]]
                     if joint & (sides >> 2) & 3 == 0:
                         break
-                    t = U(edges[e + U(1)])
+                    last = U(edges[e + U(1)])
                     e += U(2)
-                if t - s > U(LONGEST):
-                    until, general = i + s, i + t
+                if last - first > U(LONGEST):
+                    until, general = i + first, i + last
                     break
-                if ring[base + s] == 95:  # underscores alone are no word
-                    z = s
-                    while z < t and ring[base + z] == 95:
+                if ring[base + first] == 95:  # underscores alone are no word
+                    z = first
+                    while z < last and ring[base + z] == 95:
                         z += U(1)
-                    if z == t:
+                    if z == last:
                         continue
-                n = t - s
+                n = last - first
                 if possessive:
-                    n = strip_possessive(ring, base + s, base + t) - base - s
-                queued = _enqueue(ring, base + s, n, queue, queued, slots, shift)
+                    n = strip_possessive(ring, base + first, base + last) - base - first
+                queued = _enqueue(tables, base + first, n, queued, shift)
                 if queued == U(_QUEUE):
-                    _resolve(ring, queue, queued, tokens, filled, slots, starts, heap, used)
-                    filled += queued
+                    filled = _resolve(tables, queued, filled)
                     queued = U(0)
             base += length
             i = until
             while i < general:
                 if base + U(4 * LONGEST) > U(_RING) or queued == U(_QUEUE):
-                    _resolve(ring, queue, queued, tokens, filled, slots, starts, heap, used)
-                    filled += queued
+                    filled = _resolve(tables, queued, filled)
                     queued = U(0)
                     base = U(0)
-                i, to = match(
-                    data, i, end, page_of, classes, lower, next_state, accepting, ring, base
-                )
+                i, to = match(tables, i, end, base)
                 if to > base:
                     if possessive:
                         to = strip_possessive(ring, base, to)
-                    queued = _enqueue(ring, base, to - base, queue, queued, slots, shift)
+                    queued = _enqueue(tables, base, to - base, queued, shift)
                     base = to
         # Nothing of this text is left; its tokens may still be waiting.
         ends_N[text] = filled + queued
         text += U(1)
         if text < U(offsets_N1.shape[0] - 1):
             i = U(offsets_N1[text])
-    _resolve(ring, queue, queued, tokens, filled, slots, starts, heap, used)
-    place[0], place[1], place[2] = text, i, filled + queued
+    place[0], place[1], place[2] = text, i, _resolve(tables, queued, filled)
     return True
 
 
 @cache
 def _tables() -> tuple[Array, Array, Array, Array, Array, Array]:
-    with np.load(TABLES) as t:
+    with np.load(TABLES) as tables:
         return (
-            t["page_of"],
-            t["classes"],
-            t["lower"],
-            t["next_state"],
-            t["accepting"],
+            tables["page_of"],
+            tables["classes"],
+            tables["lower"],
+            tables["next_state"],
+            tables["accepting"],
             joints(),
         )
 
@@ -219,20 +173,20 @@ class Tokenizer:
     """Turns texts into numbers of distinct lower-case words.
 
     Attributes:
-        words: the dictionary of distinct words.
+        words: the distinct words.
         possessive: whether a final 's is cut off.
         table: the addresses of all arrays, for `tokenize`.
         place: where `tokenize` is: text, byte, tokens so far.
         tokens: receives the numbers of words.
     """
 
-    def __init__(self, *, possessive: bool, words: Dictionary | None = None) -> None:
-        self.words = words or Dictionary()
+    def __init__(self, *, possessive: bool, words: StringTable | None = None) -> None:
+        self.words = words or StringTable()
         self.possessive = possessive
-        self.table = np.zeros((18, 3), np.uint64)
+        self.table = np.zeros((len(Tables._fields), 3), np.uint64)
         self.place = np.zeros(3, np.uint64)
         self._ring = np.zeros(_RING + 64, np.uint8)
-        self._queue = np.zeros(5 * _QUEUE, np.uint64)
+        self._queue = np.zeros(_QUEUE, QUEUED)
         self._edges = np.zeros(_BLOCK + 64, np.uint32)
         self.tokens = np.zeros(1 << 14, np.uint32)
         self._version = -1
@@ -258,11 +212,11 @@ class Tokenizer:
     def aim(self, data: Array, offsets_N1: Array, ends_N: Array) -> None:
         """Enters texts (uint8), where they begin (int64) and room for their ends (uint64)."""
         assert data.dtype == np.uint8 and offsets_N1.dtype == np.int64 and ends_N.dtype == np.uint64
-        self.table[:3] = addresses([data, offsets_N1, ends_N])
+        self.table[:_TEXTS] = addresses([data, offsets_N1, ends_N])
         self.refresh()
 
     def make_room(self) -> None:
-        """Enlarges what `tokenize` found too small."""
+        """Enlarges what was too small for `tokenize`."""
         self.words.reserve(2 * _BLOCK, SPARE)
         if int(self.place[2]) + 2 * _BLOCK > len(self.tokens):
             self.tokens = np.resize(self.tokens, 2 * len(self.tokens))
@@ -270,10 +224,10 @@ class Tokenizer:
         self.refresh()
 
     def refresh(self) -> None:
-        """Enters what has been replaced."""
+        """Enters the addresses of arrays that were replaced."""
         words = self.words
         if self._version != words.version:
             self._version = words.version
             work = [self.place, *_tables(), self._ring, self._queue, self._edges, self.tokens]
             arrays = [*work, words.slots, words.starts, words.heap, words.used]
-            self.table[3:] = addresses(arrays)
+            self.table[_TEXTS:] = addresses(arrays)

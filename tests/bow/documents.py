@@ -49,7 +49,7 @@ def expected(rows: Sequence[Row], analyzer: Analyzer) -> dict[str, list[tuple[in
     return dict(sorted(postings.items(), key=lambda item: item[0].encode()))
 
 
-def found(segments: Sequence[Path]) -> dict[str, list[tuple[int, int]]]:
+def postings_of(segments: Sequence[Path]) -> dict[str, list[tuple[int, int]]]:
     """Postings by term of consecutive segments, documents numbered through."""
     postings: dict[str, list[tuple[int, int]]] = {}
     base = 0

@@ -13,7 +13,7 @@ from raydist.bow.index import BowIndex
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.manifest import Output, read_manifest
 from raydist.text.analyzer import Analyzer
-from tests.bow.documents import expected, found, read, splits_of
+from tests.bow.documents import expected, postings_of, read, splits_of
 
 ROWS = [(f"d{i}", "", " ".join(f"w{i % m}" for m in (2, 3, 5, 7, 11))) for i in range(40)]
 
@@ -40,8 +40,9 @@ def test_an_appended_index_equals_a_rebuilt_one(tmp_path, store, merge):
     facts = append(ROWS[20:], tmp_path, options, "third")
     opened = BowIndex.open(tmp_path, verify=True)
     manifest = read_manifest(tmp_path)
-    assert found([tmp_path / each for each in manifest["segments"]]) == expected(ROWS, Analyzer())
-    assert len(opened) == opened.documents == manifest["documents"] == len(ROWS)
+    segments = [tmp_path / each for each in manifest["segments"]]
+    assert postings_of(segments) == expected(ROWS, Analyzer())
+    assert len(opened) == opened.nonempty == manifest["documents"] == len(ROWS)
     assert opened.tokens == manifest["tokens"] == facts["tokens"] == 5 * len(ROWS)
     assert opened.doc_ids.to_pylist() == [row[0] for row in ROWS]
     if store:
@@ -93,5 +94,5 @@ def test_an_interrupted_append_leaves_the_old_index_and_goes_on(tmp_path, monkey
     assert len(opened) == 5 and opened.store.get(["d4"])[0].text == ROWS[4][2]
     append(ROWS[5:9], tmp_path)
     segments = [tmp_path / each for each in read_manifest(tmp_path)["segments"]]
-    assert found(segments) == expected(ROWS[:9], Analyzer())
+    assert postings_of(segments) == expected(ROWS[:9], Analyzer())
     assert np.array_equal(BowIndex.open(tmp_path).bases, [0, 5])

@@ -15,15 +15,13 @@ from hypothesis import strategies as st
 from raydist.bow.build import merge, splits
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
-from raydist.bow.build.invert import Inverter
-from raydist.bow.build.runs import Run, write_run
-from raydist.bow.build.sorting import byte_order
-from raydist.bow.build.splits import Options
+from raydist.bow.build.spills import Spill, byte_order, write_spill
+from raydist.bow.build.splits import Inverter, Options
 from raydist.bow.format.segment import Segment
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer
-from tests.bow.documents import contents, expected, found, read, splits_of
+from tests.bow.documents import contents, expected, postings_of, read, splits_of
 
 WORDS = [
     "a",
@@ -63,7 +61,7 @@ def test_the_bytes_do_not_depend_on_splits_or_batches_and_hold_every_posting(row
         again = build(rows, other, cuts, Options(batch_size=batch))
         assert contents(one / "segments") == contents(other / "segments")
         wanted = expected(rows, Analyzer())
-        assert found([one / facts["segments"][0]]) == wanted
+        assert postings_of([one / facts["segments"][0]]) == wanted
         assert facts["postings"] == again["postings"] == sum(map(len, wanted.values()))
         assert facts["tokens"] == sum(tf for pairs in wanted.values() for _, tf in pairs)
         segment = Segment.open(one / "segments" / "00000")
@@ -82,7 +80,7 @@ def test_unmerged_segments_hold_the_same_postings(rows, cuts, compress):
         facts = build(rows, folder, cuts, options)
         places = [folder / each for each in facts["segments"]]
         clean(folder)
-        assert found(places) == expected(rows, Analyzer())
+        assert postings_of(places) == expected(rows, Analyzer())
         assert all(Segment.open(place).compress == compress for place in places)
 
 
@@ -111,7 +109,7 @@ def test_a_split_that_fills_the_memory_is_spilled_and_the_bytes_stay_the_same(
     unmerged = build(rows, tmp_path / "apart", options=Options(batch_size=7, merge=False))
     assert len(unmerged["segments"]) > 3
     places = [tmp_path / "apart" / each for each in unmerged["segments"]]
-    assert found(places) == found([tmp_path / "whole/segments/00000"])
+    assert postings_of(places) == postings_of([tmp_path / "whole/segments/00000"])
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -122,11 +120,11 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
         inverter = Inverter(Analyzer())
         part = rows[start : start + 130]
         inverter.add(pa.array([row[0] for row in part]), pa.array([row[2] for row in part]))
-        write_run(tmp_path / f"run{number}", inverter.postings())
+        write_spill(tmp_path / f"run{number}", inverter.postings())
         runs.append(tmp_path / f"run{number}")
     how = {"compress": compress, "block_size": 16}
-    merge.merge_runs(runs, tmp_path / "whole", work=tmp_path / "w", memory=1 << 30, **how)
-    ranges = merge.plan_ranges([Run(run) for run in runs], 500)
+    merge.merge_spills(runs, tmp_path / "whole", work=tmp_path / "w", memory=1 << 30, **how)
+    ranges = merge.plan_ranges([Spill(run) for run in runs], 500)
     assert len(ranges) > 5
     assert ranges[0]["first"] is None and ranges[-1]["last"] is None
     worker = merge._MergeWorker([str(run) for run in runs], how)
@@ -139,7 +137,7 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
     monkeypatch.setattr(merge, "_LEAST", 300)
     for threads in (0, 2, 3):
         out = tmp_path / f"tight-{threads}"
-        merge.merge_runs(runs, out, work=tmp_path / "w", memory=0, workers=threads, **how)
+        merge.merge_spills(runs, out, work=tmp_path / "w", memory=0, workers=threads, **how)
         assert contents(tmp_path / "whole") == contents(out)
 
 
@@ -159,7 +157,7 @@ def test_byte_order_is_pythons_and_marks_equal_strings(strings):
 def test_a_title_is_indexed_before_the_text_and_parts_words(tmp_path):
     rows = [("1", "Neural nets", "learn"), ("2", "", "alone"), ("3", "title-", "-text")]
     facts = build(rows, tmp_path)
-    assert found([tmp_path / facts["segments"][0]]) == expected(rows, Analyzer())
+    assert postings_of([tmp_path / facts["segments"][0]]) == expected(rows, Analyzer())
     with DocumentStore.open(tmp_path / "store") as store:
         documents = store.get(["1", "2"])
     assert [(d.title, d.text) for d in documents] == [("Neural nets", "learn"), ("", "alone")]

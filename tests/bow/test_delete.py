@@ -38,7 +38,7 @@ def answers(folder: Path) -> list:
     ranked = [BowRetriever(index).rank(query, 50) for query in (*WORDS, "cat dog", "cow cow bird")]
     found = [(index.pick_ids(docs).to_pylist(), scores.tolist()) for docs, scores in ranked]
     texts = index.store and index.store.get(index.doc_ids.to_pylist())
-    return [found, index.documents, index.tokens, index.doc_ids.to_pylist(), texts]
+    return [found, index.nonempty, index.tokens, index.doc_ids.to_pylist(), texts]
 
 
 @settings(max_examples=60)
@@ -113,5 +113,5 @@ def test_a_document_is_replaced_by_deleting_and_appending_it(tmp_path, monkeypat
     assert main(["index", "out=IDX", "delete=ids.txt", "corpus=new.jsonl"]) == 2
     assert "give either corpus" in capsys.readouterr().err
     assert main(["index", "out=IDX"]) == 2
-    assert BowIndex.open("IDX").documents == 3
+    assert BowIndex.open("IDX").nonempty == 3
     assert text_store("IDX").name == read_manifest("IDX")["store"] != "store"

@@ -138,7 +138,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(small, tmp_path, capsys
         raise OSError(errno.ENOSPC, "No space left on device", "run.bin")
 
     with monkeypatch.context() as patch:
-        patch.setattr(splits, "write_run", full)
+        patch.setattr(splits, "write_spill", full)
         assert main(words) == 1
     assert "the disk is full; make room" in capsys.readouterr().err
     assert main(words) == 0

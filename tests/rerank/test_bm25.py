@@ -43,7 +43,7 @@ def test_it_is_a_reranker() -> None:
 
 @dataclass
 class Corpus:
-    documents: int = 10
+    nonempty: int = 10
     average_length: float = 2.0
 
     def document_frequency(self, term: str) -> int:

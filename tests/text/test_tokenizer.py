@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raydist.kernels.arrays import readonly
-from raydist.text.dictionary import Dictionary
+from raydist.text.string_table import StringTable
 from raydist.text.tokenizer import Tokenizer
 from tests.text import reference
 
@@ -86,7 +86,7 @@ def test_broken_utf8_is_skipped_without_harm():
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), max_size=300))
 def test_the_dictionary_numbers_strings_by_first_appearance(strings):
-    dictionary = Dictionary(capacity=8)
+    dictionary = StringTable(capacity=8)
     numbers = []
     for part in (strings[::2], strings[1::2]):
         starts = np.zeros(len(part) + 1, np.uint64)
@@ -110,6 +110,6 @@ def test_the_dictionary_tells_apart_strings_that_differ_in_any_byte(length):
     starts = np.zeros(len(strings) + 1, np.uint64)
     starts[1:] = np.cumsum([len(s) for s in strings])
     data = np.frombuffer(b"".join(strings) + bytes(16), np.uint8)
-    dictionary = Dictionary()
+    dictionary = StringTable()
     assert dictionary.add(data, starts).tolist() == list(range(len(strings)))
     assert dictionary.add(data, starts).tolist() == list(range(len(strings)))

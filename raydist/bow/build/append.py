@@ -1,7 +1,7 @@
 """Adds documents to an index: they become a further segment, and the statistics grow.
 
 A search over the segments uses the statistics of all of them, so its rankings and scores are those
-of an index that was built anew. Until the manifest is replaced, the index is the old one.
+of an index of all documents built at once. Until the manifest is replaced, it is the old index.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def append_to_index(
     Args:
         splits: as for `build_index`.
         read: as for `build_index`.
-        folder: a complete index; what an interrupted append left there is gone on with.
-        options: they must be those of the index.
+        folder: a complete index; an interrupted append of these inputs is continued.
+        options: those of the index.
         inputs: fingerprints of the inputs by name.
         max_docs: as for `build_index`.
         duplicates: as for `build_index`; also an id that the index has already.
@@ -58,7 +58,7 @@ def append_to_index(
         cpus_per_worker: as for `build_index`.
 
     Raises:
-        ArtifactError: there is no complete index.
+        ArtifactError: no complete index.
         ConfigError: the index was built with other options.
         DataError: as for `build_index`.
     """
@@ -100,24 +100,24 @@ def append_to_index(
 
 
 def _same_options(manifest: Mapping[str, Any], options: Options, folder: Path) -> None:
-    there = {
+    built = {
         "analyzer": manifest["analyzer"],
         "compress": manifest["config"]["compress"],
         "block_size": manifest["config"]["block_size"],
         "store": bool(manifest["store"]),
     }
-    here = {
+    wanted = {
         "analyzer": options.analyzer.to_dict(),
         "compress": options.compress,
         "block_size": options.block_size,
         "store": options.store,
     }
-    changed = differences(there, here)
+    changed = differences(built, wanted)
     if changed:
-        shown = "\n  ".join(changed)
+        lines = "\n  ".join(changed)
         raise ConfigError(
             f"{folder} was built with other settings; append with the same ones (there -> now):\n"
-            f"  {shown}"
+            f"  {lines}"
         )
 
 
@@ -146,7 +146,7 @@ def _join(
     places = [folder / each for each in manifest["segments"]]
     places += [side / each for each in facts["segments"]]
     columns = [Segment.open(place).doc_ids.cast(pa.large_string()) for place in places]
-    found = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
-    examples = [list(each) for each in found.examples]
-    check_duplicates({"duplicates": found.count, "examples": examples}, duplicates)
-    return {"duplicates": found.count}
+    repeats = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
+    examples = [list(each) for each in repeats.examples]
+    check_duplicates({"duplicates": repeats.count, "examples": examples}, duplicates)
+    return {"duplicates": repeats.count}

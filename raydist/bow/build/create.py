@@ -1,6 +1,6 @@
-"""Builds a bag-of-words index: splits of a corpus become runs, the runs become one segment.
+"""Builds a bag-of-words index: splits of a corpus become spills, the spills become one segment.
 
-    corpus ─ splits ─► read, analyse, invert ─► runs ─► merge by ranges of terms ─► segments/00000
+    corpus ─ splits ─► read, analyse, invert ─► spills ─► merge by ranges of terms ─► segments/00000
                                             └─► stores ────────── link ───────────► store
 
 What is written depends on the documents alone: not on the number of workers, the order in which
@@ -23,8 +23,8 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.bow.build.generation import WORK
-from raydist.bow.build.merge import merge_runs
-from raydist.bow.build.runs import Run
+from raydist.bow.build.merge import merge_spills
+from raydist.bow.build.spills import Spill
 from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
 from raydist.bow.format.segment import Segment
 from raydist.data.store import idhash
@@ -53,7 +53,7 @@ def build_index(
     Args:
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
-        folder: what an interrupted build of the same splits left there is gone on with.
+        folder: the index; an interrupted build of the same splits is continued.
         options: see `Options`.
         max_docs: index only the first documents; 0 is all.
         duplicates: what a document id that occurs twice is: an `error`, or a `warn`ing.
@@ -89,17 +89,17 @@ def build_index(
     parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
     segments = folder / "segments"
     with disk_errors(folder), ThreadPoolExecutor(1) as pool:
-        # With workers there are cores to spare: texts and ids are looked at beside the merge.
-        looked = pool.submit(_look_at_documents, parts, shards, len(stats), folder, options)
+        # With workers there are cores to spare: texts and ids are checked during the merge.
+        checks = pool.submit(_check_documents, parts, shards, len(stats), folder, options)
         if workers < 2:
-            facts |= looked.result()
+            facts |= checks.result()
             check_duplicates(facts, duplicates)
         _report_empty(facts)
         segments.mkdir(exist_ok=True)
         target = segments / name
         shutil.rmtree(target, ignore_errors=True)
         if options.merge:
-            merged = merge_runs(
+            merged = merge_spills(
                 parts,
                 target,
                 work=work / "ranges",
@@ -113,7 +113,7 @@ def build_index(
         else:
             facts |= _keep_segments(parts, target)
         if workers > 1:
-            facts |= looked.result()
+            facts |= checks.result()
             check_duplicates(facts, duplicates)
     facts["seconds"] = {
         "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
@@ -136,13 +136,13 @@ def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
     return {**totals, "first_empty": first}
 
 
-def _look_at_documents(
+def _check_documents(
     parts: Sequence[Path], shards: Path, count: int, folder: Path, options: Options
 ) -> dict[str, Any]:
-    """Joins the stores, if there are any, and looks for ids that occur twice."""
+    """Joins the stores, if any, and looks for ids that occur twice."""
     if options.store:
         return _join_stores([shard_path(shards, i) / "store" for i in range(count)], folder)
-    return _look_for_duplicates(parts, options.merge)
+    return _find_duplicates(parts, options.merge)
 
 
 def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
@@ -157,12 +157,12 @@ def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
     }
 
 
-def _look_for_duplicates(parts: Sequence[Path], merge: bool) -> dict[str, Any]:
-    ids = [Run(part).doc_ids if merge else Segment.open(part).doc_ids for part in parts]
+def _find_duplicates(parts: Sequence[Path], merge: bool) -> dict[str, Any]:
+    ids = [Spill(part).doc_ids if merge else Segment.open(part).doc_ids for part in parts]
     columns = [each.cast(pa.large_string()) for each in ids]
-    found = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
-    examples = [list(each) for each in found.examples]
-    return {"store": None, "duplicates": found.count, "examples": examples}
+    repeats = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
+    examples = [list(each) for each in repeats.examples]
+    return {"store": None, "duplicates": repeats.count, "examples": examples}
 
 
 def _report_empty(facts: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def _report_empty(facts: dict[str, Any]) -> None:
 
 
 def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
-    """Raises DataError for ids that occur twice, or warns of them; takes the examples out."""
+    """Raises DataError for ids that occur twice, or warns of them; pops the examples."""
     examples = facts.pop("examples")
     if not facts["duplicates"]:
         return
@@ -182,7 +182,7 @@ def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
         f"{b + 1:,} has the id {doc_id!r} of document {a + 1:,}"
     )
     if duplicates == "error":
-        raise DataError(f"{message} (duplicates=warn goes on)")
+        raise DataError(f"{message} (duplicates=warn continues)")
     warn(message)
 
 

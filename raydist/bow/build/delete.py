@@ -1,6 +1,6 @@
-"""Takes documents out of an index: what is left is what a build without them would have written.
+"""Deletes documents from an index: the result is what a build without them would have written.
 
-Segments that hold some of the documents are written anew, and so is the store. Until the manifest
+Segments that hold some of the documents are rewritten, and so is the store. Until the manifest
 is replaced, the index is the old one.
 
 Legend: N documents of a segment, T terms, P postings.
@@ -32,7 +32,7 @@ from raydist.manifest import read_manifest
 
 Array = npt.NDArray[Any]
 
-_TERMS = 1 << 15  # looked at together
+_TERMS = 1 << 15  # read together
 _POSTINGS = 1 << 22  # the same
 
 
@@ -44,7 +44,7 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
         doc_ids: external ids; of an id that occurs twice all documents go.
 
     Raises:
-        ArtifactError: there is no complete index, or it is damaged.
+        ArtifactError: the index is incomplete or damaged.
         DataError: an id that the index does not have, or nothing would be left.
     """
     ids = list(doc_ids)
@@ -66,7 +66,7 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
                 facts |= _without_texts(index, keep, folder / f"store-{name}")
             manifest |= {**facts, "segments": names}
             manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
-            manifest.pop("appended", None)  # what is gone may be added again
+            manifest.pop("appended", None)  # what was deleted may be appended again
             publish(folder, manifest)
     return manifest
 
@@ -74,7 +74,7 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
 def _without_documents(
     index: BowIndex, segments: list[str], keep: Array, folder: Path, name: str
 ) -> list[str]:
-    """Writes segments anew that hold some of the documents; returns the names of all."""
+    """Rewrites segments that hold some of the documents; returns the names of all."""
     names: list[str] = []
     ends = [*index.bases[1:], len(index)]
     for i, (old, segment, start, stop) in enumerate(
@@ -90,7 +90,7 @@ def _without_documents(
 
 
 def _without(segment: Segment, keep_N: Array, target: Path) -> None:
-    """Writes a segment of the documents that are kept."""
+    """Writes a segment of the remaining documents."""
     number_N = (np.cumsum(keep_N) - 1).astype(np.uint32)
     writer = SegmentWriter(
         target,
@@ -100,12 +100,12 @@ def _without(segment: Segment, keep_N: Array, target: Path) -> None:
         block_size=segment.block_size,
     )
     for terms, indptr_T1, docs_P, tfs_P in _slices(segment):
-        kept_P = keep_N[docs_P]
-        df_T = np.add.reduceat(kept_P, indptr_T1[:-1], dtype=np.int64)
+        keep_P = keep_N[docs_P]
+        df_T = np.add.reduceat(keep_P, indptr_T1[:-1], dtype=np.int64)
         left_T = df_T > 0
         indptr = np.concatenate(([0], np.cumsum(df_T[left_T])))
         left = terms.filter(pa.array(left_T))
-        writer.append(left, indptr, number_N[docs_P[kept_P]], tfs_P[kept_P])
+        writer.append(left, indptr, number_N[docs_P[keep_P]], tfs_P[keep_P])
     writer.close()
 
 
@@ -141,7 +141,7 @@ def _duplicates(index: BowIndex, keep: Array) -> int:
 
 
 def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]:
-    """Writes a store of the documents that are kept."""
+    """Writes a store of the remaining documents."""
     assert index.store is not None
     remove(target)
     writer = StoreWriter(target)

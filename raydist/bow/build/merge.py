@@ -1,10 +1,10 @@
-"""Joins runs into one segment, a range of terms at a time.
+"""Merges spills into one segment, a range of terms at a time.
 
-Runs hold consecutive documents, so a term's postings in the whole are those of its runs one behind
-the other. The ranges are chosen by the runs alone and hold about the same number of postings; each
-takes a bounded amount of memory, and on a cluster they are written beside each other.
+Spills hold consecutive documents, so a term's postings are those of its spills in a row. The ranges
+are chosen by the spills alone and hold about the same number of postings; each
+takes a bounded amount of memory, and a cluster writes them in parallel.
 
-Legend: N documents, T terms, P postings, R runs.
+Legend: N documents, T terms, P postings.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.build.runs import Run
-from raydist.bow.build.sorting import byte_order
+from raydist.bow.build.spills import Spill, byte_order
 from raydist.bow.format.segment import concatenate
 from raydist.bow.format.writing import SegmentWriter
 from raydist.kernels.arrays import readonly
@@ -52,7 +51,7 @@ def _place(
     out_docs: Array,
     out_tfs: Array,
 ) -> None:
-    """Copies a run's postings of consecutive terms to where each term's go."""
+    """Copies a spill's postings of consecutive terms to where each term's go."""
     first = U(indptr_T1[0])
     for i in range(to_T.shape[0]):
         start, stop = U(indptr_T1[i]) - first, U(indptr_T1[i + 1]) - first
@@ -62,18 +61,18 @@ def _place(
             out_tfs[p + shift] = tfs_P[p]
 
 
-def plan_ranges(runs: Sequence[Run], postings: int) -> list[dict[str, Any]]:
+def plan_ranges(spills: Sequence[Spill], postings: int) -> list[dict[str, Any]]:
     """Returns consecutive ranges of terms with about `postings` postings each.
 
     They are JSON-able: `first` and `last` are the terms that begin this and the next range, in hex,
     None at the ends; `size` is about its postings.
     """
-    step = max(1, postings // (2 * max(1, len(runs))))
+    step = max(1, postings // (2 * max(1, len(spills))))
     marks: list[tuple[bytes, int]] = []
-    for run in runs:
-        total = int(run.indptr_T1[-1])
-        rows = np.searchsorted(run.indptr_T1, np.arange(step, total, step), side="right") - 1
-        marks += [(term, step) for term in run.terms.take(pa.array(rows)).to_pylist()]
+    for spill in spills:
+        total = int(spill.indptr_T1[-1])
+        rows = np.searchsorted(spill.indptr_T1, np.arange(step, total, step), side="right") - 1
+        marks += [(term, step) for term in spill.terms.take(pa.array(rows)).to_pylist()]
     marks.sort()
     cuts: list[bytes | None] = [None]
     held = 0
@@ -88,7 +87,7 @@ def plan_ranges(runs: Sequence[Run], postings: int) -> list[dict[str, Any]]:
     ]
 
 
-def merge_runs(
+def merge_spills(
     folders: Sequence[Path],
     folder: Path,
     *,
@@ -99,34 +98,34 @@ def merge_runs(
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> dict[str, int]:
-    """Writes the segment of all runs and returns its statistics.
+    """Writes the segment of all spills and returns its statistics.
 
     Args:
-        folders: the runs, in the order of their documents.
+        folders: the spills, in the order of their documents.
         folder: the segment; it must not exist yet.
-        work: a folder for parts of it, removed at the end.
+        work: a folder for parts of the segment, removed at the end.
         compress: whether postings are bit-packed.
         block_size: postings per block.
         memory: bytes that a worker may use.
-        workers: Ray actors that write ranges of terms; where that is not worth while, as many
-            threads that gather them for this one, which writes. 0 does all in this thread.
+        workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
+            threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
     """
     options: dict[str, Any] = {"compress": compress, "block_size": block_size}
     postings = max(_LEAST, memory // _BYTES_PER_POSTING // 4)
-    runs = [Run(each) for each in folders]
-    if workers == 0 or sum(run.about["postings"] for run in runs) < _WORTH_SHARING:
+    spills = [Spill(each) for each in folders]
+    if workers == 0 or sum(spill.about["postings"] for spill in spills) < _WORTH_SHARING:
         threads = min(workers, os.cpu_count() or 1)
-        ranges = plan_ranges(runs, max(_LEAST, postings // max(1, threads)))
-        ids = pa.chunked_array([run.doc_ids for run in runs], pa.large_string())
-        writer = SegmentWriter(folder, lengths_N=_lengths(runs), doc_ids=ids, **options)
+        ranges = plan_ranges(spills, max(_LEAST, postings // max(1, threads)))
+        ids = pa.chunked_array([spill.doc_ids for spill in spills], pa.large_string())
+        writer = SegmentWriter(folder, lengths_N=_lengths(spills), doc_ids=ids, **options)
         with Progress("merging", unit="postings", share_total=len(ranges)) as progress:
-            for terms, indptr_T1, docs_P, tfs_P in _ahead(runs, ranges, threads):
+            for terms, indptr_T1, docs_P, tfs_P in _ahead(spills, ranges, threads):
                 writer.append(terms, indptr_T1, docs_P, tfs_P)
                 progress.advance(len(docs_P), share=1.0)
         return writer.close()
     # Ranges of at most a few MB keep all workers busy to the end.
-    ranges = plan_ranges(runs, min(postings, 4 << 20))
+    ranges = plan_ranges(spills, min(postings, 4 << 20))
     make_worker = partial(_MergeWorker, [str(each) for each in folders], options)
     sharded_map(
         ranges,
@@ -146,65 +145,65 @@ class _MergeWorker:
     """Writes ranges of terms as parts of the segment; the first part has the documents' ids."""
 
     def __init__(self, folders: Sequence[str], options: dict[str, Any]) -> None:
-        self._runs = [Run(Path(each)) for each in folders]
+        self._spills = [Spill(Path(each)) for each in folders]
         self._options = options
 
     def __call__(self, split: Split, target: Path) -> Stats:
         ids = None
         if split["first"] is None:
-            ids = pa.chunked_array([run.doc_ids for run in self._runs], pa.large_string())
-        lengths = _lengths(self._runs)
+            ids = pa.chunked_array([spill.doc_ids for spill in self._spills], pa.large_string())
+        lengths = _lengths(self._spills)
         writer = SegmentWriter(target, lengths_N=lengths, doc_ids=ids, **self._options)
-        writer.append(*_merge_range(self._runs, split))
+        writer.append(*_merge_range(self._spills, split))
         return dict(writer.close())
 
 
-def _lengths(runs: Sequence[Run]) -> Array:
-    if not runs:
+def _lengths(spills: Sequence[Spill]) -> Array:
+    if not spills:
         return np.empty(0, np.uint32)
-    return np.concatenate([run.lengths_N for run in runs])
+    return np.concatenate([spill.lengths_N for spill in spills])
 
 
-def _ahead(runs: Sequence[Run], ranges: Sequence[Split], threads: int) -> Iterator[Merged]:
+def _ahead(spills: Sequence[Spill], ranges: Sequence[Split], threads: int) -> Iterator[Merged]:
     """Yields the merged ranges in order; threads are up to that many ranges ahead."""
     if threads < 2:
         for each in ranges:
-            yield _merge_range(runs, each)
+            yield _merge_range(spills, each)
         return
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[Merged]] = deque()
         for each in ranges:
-            waiting.append(pool.submit(_merge_range, runs, each))
+            waiting.append(pool.submit(_merge_range, spills, each))
             if len(waiting) == threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _merge_range(runs: Sequence[Run], split: Split) -> Merged:
-    """Returns a range's terms, where each one's postings are, their documents and frequencies."""
-    pieces = list(_pieces(runs, split))
-    strings = [run.terms.slice(a, b - a) for run, a, b in pieces]
+def _merge_range(spills: Sequence[Spill], split: Split) -> Merged:
+    """Returns a range's terms, indptr, documents and frequencies."""
+    pieces = list(_pieces(spills, split))
+    strings = [spill.terms.slice(a, b - a) for spill, a, b in pieces]
     if not strings:
         nothing = np.empty(0, np.uint32)
         return pa.array([], pa.large_binary()), np.zeros(1, np.int64), nothing, nothing
     terms = pa.concat_arrays(strings)
     order, new = byte_order(terms, distinct=len(strings) == 1)
-    df = np.concatenate([np.diff(run.indptr_T1[a : b + 1]) for run, a, b in pieces])
+    df = np.concatenate([np.diff(spill.indptr_T1[a : b + 1]) for spill, a, b in pieces])
     ends = np.cumsum(df[order])
     total = int(ends[-1]) if len(ends) else 0
     to = np.empty(len(order), np.int64)
     to[order] = ends - df[order]
     docs, tfs = np.empty(total, np.uint32), np.empty(total, np.uint32)
-    bases = dict(zip(map(id, runs), accumulate((len(r.lengths_N) for r in runs), initial=0)))
+    bases = dict(zip(map(id, spills), accumulate((len(r.lengths_N) for r in spills), initial=0)))
     done = 0
-    for run, a, b in pieces:
-        span = slice(int(run.indptr_T1[a]), int(run.indptr_T1[b]))
+    for spill, a, b in pieces:
+        span = slice(int(spill.indptr_T1[a]), int(spill.indptr_T1[b]))
         _place(
-            run.indptr_T1[a : b + 1],
-            run.docs_P[span],
-            readonly(run.tfs_P[span], np.uint32),
-            bases[id(run)],
+            spill.indptr_T1[a : b + 1],
+            spill.docs_P[span],
+            readonly(spill.tfs_P[span], np.uint32),
+            bases[id(spill)],
             readonly(to[done : done + b - a]),
             docs,
             tfs,
@@ -212,16 +211,16 @@ def _merge_range(runs: Sequence[Run], split: Split) -> Merged:
         done += b - a
     starts = np.flatnonzero(new)
     indptr = np.append(to[order[starts]], total)
-    for run in runs:
-        run.release()
+    for spill in spills:
+        spill.release()
     return terms.take(pa.array(order[starts])), indptr, docs, tfs
 
 
-def _pieces(runs: Sequence[Run], split: Split) -> Iterator[tuple[Run, int, int]]:
-    """Yields the runs that have terms in the range, with the first and the end."""
+def _pieces(spills: Sequence[Spill], split: Split) -> Iterator[tuple[Spill, int, int]]:
+    """Yields the spills that have terms in the range, with the first and the end."""
     first, last = split["first"], split["last"]
-    for run in runs:
-        a = 0 if first is None else run.below(bytes.fromhex(first))
-        b = len(run.terms) if last is None else run.below(bytes.fromhex(last))
+    for spill in spills:
+        a = 0 if first is None else spill.below(bytes.fromhex(first))
+        b = len(spill.terms) if last is None else spill.below(bytes.fromhex(last))
         if a < b:
-            yield run, a, b
+            yield spill, a, b

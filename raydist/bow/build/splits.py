@@ -1,6 +1,8 @@
 """One split of a corpus on its way into an index: read, analysed, inverted, written.
 
-Nothing here knows of other splits, so it runs in any process and any order.
+Splits know nothing of each other: they run in any process and any order.
+
+Legend: N documents, W terms of all documents, T distinct terms, P postings.
 """
 
 from __future__ import annotations
@@ -10,21 +12,31 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.build.invert import Inverter
-from raydist.bow.build.runs import write_run
+from raydist.bow.build.spills import Postings, byte_order, write_spill
 from raydist.bow.format.writing import SegmentWriter
 from raydist.data.rejects import Rejects
 from raydist.data.store.writer import StoreWriter
+from raydist.kernels.arrays import readonly
+from raydist.kernels.intrinsics import prefetch
+from raydist.kernels.jit import kernel
 from raydist.shard_files import Split, Stats
 from raydist.text.analyzer import Analyzer
+
+Array = npt.NDArray[Any]
+U = np.uint64
 
 Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 """Reads a split as tables of the DOCUMENTS schema, noting skipped lines; must be picklable."""
 
+_AHEAD = 12  # occurrences between fetching a place and using it
+_BYTES_PER_TERM = 4 + 8 + 8  # kept, sorted, and written apart
 _BASE_MEMORY = 64 << 20  # tables being read, batches, files being written
 LEAST_MEMORY = 128 << 20
 """The least `memory_per_worker`."""
@@ -56,9 +68,9 @@ class Options:
 def limit_documents(splits: Sequence[Split], read: Read, max_docs: int) -> tuple[list[Split], Read]:
     """Returns the splits and the reading of the first `max_docs` documents.
 
-    It reads up to there once, since nobody else knows how many documents a split has.
+    They are read once to count them: only reading tells how many documents a split has.
     """
-    kept: list[Split] = []
+    limited: list[Split] = []
     left = max_docs
     for split in splits:
         if not left:
@@ -71,8 +83,8 @@ def limit_documents(splits: Sequence[Split], read: Read, max_docs: int) -> tuple
         take = min(rows, left)
         left -= take
         if take:
-            kept.append({**split, "max_rows": take})
-    return kept, partial(_first_rows, read)
+            limited.append({**split, "max_rows": take})
+    return limited, partial(_first_rows, read)
 
 
 def _first_rows(read: Read, split: Split, rejects: Rejects) -> Iterable[pa.Table]:
@@ -84,8 +96,125 @@ def _first_rows(read: Read, split: Split, rejects: Rejects) -> Iterable[pa.Table
             return
 
 
+@kernel
+def _count(terms_W: Array, counts_T: Array) -> None:
+    for w in range(terms_W.shape[0]):
+        counts_T[terms_W[w]] += U(1)
+
+
+@kernel
+def _scatter(terms_W: Array, lengths_N: Array, cursor_T: Array, packed: Array) -> None:
+    """Puts each occurrence behind the last one of its term, as `document << 32 | tf`.
+
+    `cursor` points at each term's last posting; the first is a guard that equals no document.
+    """
+    w = U(0)
+    last = U(terms_W.shape[0])
+    for doc in range(lengths_N.shape[0]):
+        for _ in range(lengths_N[doc]):
+            if w + U(_AHEAD) < last:
+                prefetch(packed, cursor_T[terms_W[w + U(_AHEAD)]])
+            term = terms_W[w]
+            w += U(1)
+            place = cursor_T[term]
+            if packed[place] >> U(32) == U(doc):
+                packed[place] += U(1)
+            else:
+                cursor_T[term] = place + U(1)
+                packed[place + U(1)] = U(doc) << U(32) | U(1)
+
+
+@kernel
+def _gather(
+    order_T: Array, starts_T: Array, cursor_T: Array, packed: Array, docs_P: Array, tfs_P: Array
+) -> None:
+    """Writes the postings in an order of terms."""
+    p = U(0)
+    for i in range(order_T.shape[0]):
+        term = order_T[i]
+        for place in range(starts_T[term] + U(1), cursor_T[term] + U(1)):
+            docs_P[p] = packed[place] >> U(32)
+            tfs_P[p] = packed[place] & U(0xFFFFFFFF)
+            p += U(1)
+
+
+class Inverter:
+    """Collects documents and inverts them.
+
+    The terms of all documents are kept in order; then a counting sort groups them by term. A term's
+    occurrences arrive by document, so those of one document are counted where they are put.
+
+    Attributes:
+        documents: how many are collected.
+    """
+
+    def __init__(self, analyzer: Analyzer) -> None:
+        self._lexicon = analyzer.lexicon()
+        self._terms: list[Array] = []
+        self._lengths: list[Array] = []
+        self._ids: list[pa.Array] = []
+        self._occurrences = 0
+        self._ids_bytes = 0
+        self.documents = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that inverting the collected documents takes at its peak."""
+        return (
+            self._occurrences * _BYTES_PER_TERM
+            + 2 * self._lexicon.nbytes
+            + 2 * self._ids_bytes
+            + 8 * self.documents
+        )
+
+    def add(self, doc_ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray) -> None:
+        """Collects documents: their ids and their texts."""
+        terms, lengths = self._lexicon(texts)
+        self._terms.append(terms.copy())
+        self._lengths.append(lengths)
+        chunks = doc_ids.chunks if isinstance(doc_ids, pa.ChunkedArray) else [doc_ids]
+        self._ids += [chunk.cast(pa.large_string()) for chunk in chunks]
+        self._occurrences += len(terms)
+        self._ids_bytes += int(doc_ids.nbytes)
+        self.documents += len(lengths)
+
+    def postings(self) -> Postings:
+        """Returns the collected documents inverted, numbered from 0 as they came."""
+        lexicon = self._lexicon
+        terms = lexicon.terms.strings()
+        counts = np.zeros(len(terms), np.uint64)
+        for part in self._terms:
+            _count(part, counts)
+        # One more place per term, for the guard.
+        starts = np.zeros(len(terms), np.uint64)
+        np.cumsum(counts[:-1] + U(1), out=starts[1:])
+        packed = np.empty(self._occurrences + len(terms), np.uint64)
+        packed[starts] = U(0xFFFFFFFFFFFFFFFF)
+        cursor = starts.copy()
+        every = np.concatenate(self._terms) if self._terms else np.empty(0, np.uint32)
+        self._terms = []
+        lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.uint32)
+        _scatter(every, lengths, cursor, packed)
+        del every
+        order, _ = byte_order(terms, distinct=True)
+        indptr = np.zeros(len(terms) + 1, np.int64)
+        np.cumsum((cursor - starts)[order], out=indptr[1:])
+        docs = np.empty(int(indptr[-1]), np.uint32)
+        tfs = np.empty(int(indptr[-1]), np.uint32)
+        _gather(order, starts, cursor, packed, docs, tfs)
+        ids = pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.large_string())
+        return Postings(
+            terms.take(pa.array(order)),
+            readonly(indptr),
+            readonly(docs),
+            readonly(tfs),
+            readonly(lengths),
+            ids,
+        )
+
+
 class SplitWorker:
-    """Turns one split after another into runs, or into segments if they are not merged."""
+    """Turns one split after another into spills, or into segments if they are not merged."""
 
     def __init__(self, read: Read, options: Options) -> None:
         self._read = read
@@ -96,7 +225,7 @@ class SplitWorker:
         inverter.postings()
 
     def __call__(self, split: Split, target: Path) -> Stats:
-        """Writes a split's runs or segments, its store and its rejects below `target`."""
+        """Writes a split's spills or segments, its store and its rejects below `target`."""
         began, cpu = time.time(), time.process_time()
         target.mkdir(parents=True)
         options = self._options
@@ -126,7 +255,7 @@ class SplitWorker:
         postings = inverter.postings()
         part = f"{len(stats['parts']):05d}"
         if self._options.merge:
-            about = write_run(target / part, postings)
+            about = write_spill(target / part, postings)
         else:
             writer = SegmentWriter(
                 target / part,
@@ -146,7 +275,7 @@ class SplitWorker:
 
 
 def _contents(table: pa.Table) -> pa.ChunkedArray:
-    """Returns what is indexed: title and text; a line end parts words, and an empty one is none."""
+    """Returns what is indexed: title, line end, text; the text alone where there are no titles."""
     titles, texts = table["title"], table["text"]
     if not pc.max(pc.binary_length(titles)).as_py():
         return texts

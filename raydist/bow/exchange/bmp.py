@@ -28,9 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow.exchange.fst import build_fst
-from raydist.bow.exchange.merged import Vocabulary, merged_terms
 from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucene_term
-from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.index import BowIndex, Vocabulary, encode_term
 from raydist.errors import ConfigError, DataError
 from raydist.kernels.intrinsics import store64
 from raydist.kernels.jit import kernel
@@ -56,7 +55,7 @@ def export_bmp(
     terms: Iterable[str] | None = None,
     too_many: str = "error",
 ) -> dict[str, int]:
-    """Writes an index for Block-Max Pruning; returns how much of what, and what was left out.
+    """Writes an index for Block-Max Pruning; returns counts of what was written and left out.
 
     The impacts of a text index are BM25's as Lucene computes it, those of weighted terms their
     weights; either way scaled so that the largest is 255, and at least 1.
@@ -79,9 +78,9 @@ def export_bmp(
         raise ConfigError(f"block_size = {block_size}: 1 to 256, documents in a block have 8 bits")
     if too_many not in ("error", "prune"):
         raise ConfigError(f"too_many = {too_many!r}: expected error or prune")
-    vocabulary = merged_terms(index)
-    kept_T = _kept(vocabulary, terms, too_many)
-    names, indptr_T1, docs_P, impacts_P = _impacts(index, vocabulary, kept_T, k1, b)
+    vocabulary = Vocabulary(index)
+    keep_T = _exported(vocabulary, terms, too_many)
+    names, indptr_T1, docs_P, impacts_P = _impacts(index, vocabulary, keep_T, k1, b)
     if not len(docs_P):
         raise DataError("nothing to export: no term has postings")
     levels_P = quantise(impacts_P)
@@ -111,30 +110,30 @@ def quantise(impacts: Array) -> Array:
     return np.clip(scaled, 1, _LEVELS).astype(np.uint8)
 
 
-def _kept(vocabulary: Vocabulary, terms: Iterable[str] | None, too_many: str) -> Array:
+def _exported(vocabulary: Vocabulary, terms: Iterable[str] | None, too_many: str) -> Array:
     """Returns which terms are exported."""
-    kept_T = np.ones(len(vocabulary), np.bool_)
+    keep_T = np.ones(len(vocabulary), np.bool_)
     if terms is not None:
         wanted = pa.array(sorted({encode_term(term) for term in terms}), pa.large_binary())
-        kept_T = pc.is_in(vocabulary.terms, value_set=wanted).to_numpy(zero_copy_only=False)
-    count = int(kept_T.sum())
+        keep_T = pc.is_in(vocabulary.terms, value_set=wanted).to_numpy(zero_copy_only=False)
+    count = int(keep_T.sum())
     if count <= MOST_TERMS:
-        return kept_T
+        return keep_T
     if too_many == "error":
         raise DataError(
             f"{count:,} terms: the format numbers {MOST_TERMS:,}; name the terms to export, or "
             f"prune to the most frequent"
         )
-    by_df = np.argsort(-np.where(kept_T, vocabulary.df_T, 0), kind="stable")
+    by_df = np.argsort(-np.where(keep_T, vocabulary.df_T, 0), kind="stable")
     pruned_T = np.zeros(len(vocabulary), np.bool_)
     pruned_T[by_df[:MOST_TERMS]] = True
     return pruned_T
 
 
 def _impacts(
-    index: BowIndex, vocabulary: Vocabulary, kept_T: Array, k1: float, b: float
+    index: BowIndex, vocabulary: Vocabulary, keep_T: Array, k1: float, b: float
 ) -> tuple[pa.LargeBinaryArray, Array, Array, Array]:
-    """Returns the kept terms, indptr (int64 [T + 1]), documents (uint32) and impacts (float32)."""
+    """Returns the exported terms, indptr (int64 [T + 1]), documents and impacts (float32)."""
     norms_N = np.concatenate([segment.norms_N for segment in index.segments])
     inverse = lucene_inverse(NORM_LENGTHS, k1, b, index.average_length)
     docs: list[Array] = [np.empty(0, np.uint32)]
@@ -142,18 +141,18 @@ def _impacts(
     first = 0
     for names, indptr_T1, docs_P, tfs_P in vocabulary.slices(_SLICE):
         df_T = np.diff(indptr_T1)
-        kept_P = np.repeat(kept_T[first : first + len(names)], df_T)
-        docs_P, values_P = docs_P[kept_P].astype(np.uint32), tfs_P[kept_P].astype(np.float32)
+        keep_P = np.repeat(keep_T[first : first + len(names)], df_T)
+        docs_P, values_P = docs_P[keep_P].astype(np.uint32), tfs_P[keep_P].astype(np.float32)
         if not index.unit:
-            idf_T = np.array([lucene_idf(index.documents, n) for n in df_T.tolist()])
+            idf_T = np.array([lucene_idf(index.nonempty, n) for n in df_T.tolist()])
             inverse_P = inverse[norms_N[docs_P]]
-            weights_P = np.repeat(idf_T, df_T)[kept_P]
+            weights_P = np.repeat(idf_T, df_T)[keep_P]
             values_P = weights_P * lucene_term(np.float32(1), values_P, inverse_P)
         docs.append(docs_P)
         impacts.append(values_P)
         first += len(names)
-    indptr_T1 = np.concatenate(([0], np.cumsum(vocabulary.df_T[kept_T])))
-    names = vocabulary.terms.filter(pa.array(kept_T))
+    indptr_T1 = np.concatenate(([0], np.cumsum(vocabulary.df_T[keep_T])))
+    names = vocabulary.terms.filter(pa.array(keep_T))
     return names, indptr_T1, np.concatenate(docs), np.concatenate(impacts)
 
 

@@ -28,7 +28,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.exchange.merged import merged_terms
 from raydist.bow.exchange.wire import (
     list_bytes,
     read_list,
@@ -37,10 +36,12 @@ from raydist.bow.exchange.wire import (
     write_records,
 )
 from raydist.bow.format.writing import SegmentWriter
-from raydist.bow.index import BowIndex
+from raydist.bow.index import BowIndex, Vocabulary
 from raydist.errors import ArtifactError, DataError
+from raydist.kernels.varint import get_varint, put_varint
 
 Array = npt.NDArray[Any]
+U = np.uint64
 PathLike = str | os.PathLike[str]
 
 _SLICE = 1 << 20  # postings written at once
@@ -48,7 +49,7 @@ _RECORDS = 1 << 16  # documents written at once
 
 
 def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist") -> dict[str, int]:
-    """Writes an index as a CIFF file (`.gz` compresses it); returns how much of what.
+    """Writes an index as a CIFF file (`.gz` compresses it); returns counts.
 
     Raises DataError for an index beyond the format's 2**31 - 1 documents or occurrences.
     """
@@ -57,7 +58,7 @@ def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist"
     documents = len(index)
     if documents >= 1 << 31:
         raise DataError(f"{documents:,} documents: CIFF numbers them with 31 bits")
-    vocabulary = merged_terms(index)
+    vocabulary = Vocabulary(index)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     postings = 0
     with opener(partial, "wb") as out:
@@ -89,8 +90,7 @@ def import_ciff(
 ) -> dict[str, Any]:
     """Writes the segment `folder/segments/00000` of a CIFF file and returns its facts.
 
-    The facts are those of a build, without an analyzer: whoever writes the manifest knows how the
-    terms were made.
+    The facts are those of a build, without an analyzer: only the caller can know it.
 
     Raises DataError where the file is not CIFF or contradicts itself.
     """
@@ -182,12 +182,8 @@ def _joined(
 
 
 def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 128:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    out = np.empty(10, np.uint8)
+    return out[: put_varint(out, U(0), U(value))].tobytes()
 
 
 def _integer(field: int, value: int) -> bytes:
@@ -201,36 +197,22 @@ def _message(out: BinaryIO, body: bytes) -> None:
 def _header(data: Array) -> dict[int, int]:
     """Returns the integer fields of the header by number."""
     fields = dict.fromkeys(range(1, 7), 0)
-    body = memoryview(data[: 1 << 20].tobytes())
-    try:
-        size, at = _read_varint(body, 0)
-        end = at + size
-        while at < end:
-            tag, at = _read_varint(body, at)
-            if tag & 7 == 0:
-                fields[tag >> 3], at = _read_varint(body, at)
-            elif tag & 7 == 1:
-                at += 8
-            elif tag & 7 == 2:
-                length, at = _read_varint(body, at)
-                at += length
-            else:
-                raise IndexError
-    except IndexError:
-        raise DataError("does not begin with a CIFF header") from None
-    if fields[1] > 1:
+    size, at = get_varint(data, U(0))
+    end = at + size
+    good = end <= len(data)
+    while good and at < end:
+        tag, at = get_varint(data, U(at))
+        if tag & 7 == 0:
+            fields[tag >> 3], at = get_varint(data, U(at))
+        elif tag & 7 == 1:
+            at += 8
+        elif tag & 7 == 2:
+            length, at = get_varint(data, U(at))
+            at += length
+        else:
+            good = False
+    if good and fields[1] > 1:
         raise ArtifactError(f"CIFF version {fields[1]}, this raydist reads version 1")
-    if at != end or fields[1] != 1:
+    if not good or at != end or fields[1] != 1:
         raise DataError("does not begin with a CIFF header")
     return fields
-
-
-def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise IndexError

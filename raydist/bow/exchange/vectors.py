@@ -1,7 +1,7 @@
-"""Indexes of weighted terms, such as a learned sparse encoder makes: `{"id", "vector": {term: w}}`.
+"""Indexes of weighted terms, such as of learned sparse encoders: `{"id", "vector": {term: w}}`.
 
-A weight is kept as a whole number of `unit`s, in the place of a term's frequency, so that the same
-segments, CIFF and BMP files serve. Scores are sums of query weight x document weight.
+A weight is stored as a whole number of `unit`s in place of a term's frequency, so that segments,
+CIFF and BMP files are the same. Scores are sums of query weight x document weight.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_vectors(path: PathLike) -> Iterator[Vector]:
 
 
 def are_vectors(path: PathLike) -> bool:
-    """Returns whether a file's first line is a vector; False where there is no such file."""
+    """Returns whether a file's first line is a vector; False where it does not exist."""
     source = Path(path)
     if not source.is_file() or not source.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return False
@@ -58,16 +58,16 @@ def are_vectors(path: PathLike) -> bool:
 
 
 def _vector(source: Path, number: int, line: bytes) -> Vector:
-    shown = line[:200].decode("utf-8", "replace").rstrip()
+    excerpt = line[:200].decode("utf-8", "replace").rstrip()
     try:
         record = json.loads(line)
         name, weights = record["id"], record["vector"]
         values = np.array(list(weights.values()), np.float64)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError.at(source, number, shown, _EXPECTED) from None
+        raise DataError.at(source, number, excerpt, _EXPECTED) from None
     good = isinstance(name, str | int) and np.isfinite(values).all() and (values >= 0).all()
     if not good or values.ndim != 1:
-        raise DataError.at(source, number, shown, _EXPECTED)
+        raise DataError.at(source, number, excerpt, _EXPECTED)
     return str(name), weights
 
 
@@ -82,7 +82,7 @@ def index_vectors(
 ) -> dict[str, Any]:
     """Writes the segments of weighted documents below `folder` and returns the facts.
 
-    The facts are those of a build, with the `unit` and without an analyzer: they belong into the
+    The facts are those of a build, with the `unit` and without an analyzer: they belong in the
     manifest of a `bow-index`.
 
     Args:
@@ -125,7 +125,7 @@ def index_vectors(
         if len(batch) == segment_documents:
             flush()
     if not seen:
-        raise DataError("there are no documents")
+        raise DataError("the file has no documents")
     if batch:
         flush()
     return {**facts, "empty": empty, "segments": segments, "store": None, "unit": unit}
@@ -147,8 +147,8 @@ def _write(
     if impacts.max(initial=0) >= 1 << 32:
         raise DataError(f"a weight of {weights.max()} is more than 2**32 - 1 units of {unit}")
     docs = np.repeat(np.arange(len(rows)), sizes)
-    kept = impacts > 0
-    terms, docs, impacts = terms[kept], docs[kept], impacts[kept].astype(np.uint32)
+    positive = impacts > 0
+    terms, docs, impacts = terms[positive], docs[positive], impacts[positive].astype(np.uint32)
     lengths = np.bincount(docs, weights=impacts, minlength=len(rows))
     if lengths.max(initial=0) >= 1 << 32:
         raise DataError(f"a document's weights add up to more than 2**32 - 1 units of {unit}")

@@ -12,47 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.errors import DataError
-from raydist.kernels.arrays import readonly
+from raydist.kernels.arrays import readonly, string_buffers
 from raydist.kernels.jit import inlined, kernel
+from raydist.kernels.varint import get_varint, put_varint, varint_length
 
 Array = npt.NDArray[Any]
 U = np.uint64
-
-
-@inlined
-def _put(out: Array, o: Any, value: Any) -> Any:
-    while value >= U(128):
-        out[o] = np.uint8(value & U(127) | U(128))
-        value >>= U(7)
-        o += U(1)
-    out[o] = np.uint8(value)
-    return o + U(1)
-
-
-@inlined
-def _length(value: Any) -> Any:
-    """Returns how many bytes a number takes."""
-    size = U(1)
-    while value >= U(128):
-        value >>= U(7)
-        size += U(1)
-    return size
-
-
-@inlined
-def _get(data: Array, o: Any) -> Any:
-    """Returns a number and where it ends, which is behind the data if they end before it."""
-    value = U(0)
-    shift = U(0)
-    size = U(data.shape[0])
-    while o < size:
-        byte = U(data[o])
-        o += U(1)
-        value |= (byte & U(127)) << shift
-        if byte < U(128) or shift > U(56):
-            return value, o
-        shift += U(7)
-    return value, size + U(1)
 
 
 @inlined
@@ -60,13 +25,13 @@ def _field(out: Array, o: Any, tag: Any, value: Any) -> Any:
     """Writes a field unless it has its default, 0."""
     if value:
         out[o] = np.uint8(tag)
-        o = _put(out, o + U(1), value)
+        o = put_varint(out, o + U(1), value)
     return o
 
 
 @inlined
 def _field_length(value: Any) -> Any:
-    return U(1) + _length(value) if value else U(0)
+    return U(1) + varint_length(value) if value else U(0)
 
 
 @kernel
@@ -91,11 +56,11 @@ def _write_lists(
             prev = doc
         body += _field_length(last - first) + _field_length(total)
         if letters:
-            body += U(1) + _length(letters) + letters
-        o = _put(out, o, body)
+            body += U(1) + varint_length(letters) + letters
+        o = put_varint(out, o, body)
         if letters:
             out[o] = np.uint8(0x0A)
-            o = _put(out, o + U(1), letters)
+            o = put_varint(out, o + U(1), letters)
             for i in range(letters):
                 out[o + i] = names[begin + i]
             o += letters
@@ -117,7 +82,7 @@ def list_bytes(
     terms: pa.LargeBinaryArray, indptr_T1: Array, docs_P: Array, tfs_P: Array
 ) -> memoryview:
     """Returns the PostingsList messages of terms, each behind its length."""
-    offsets_T1, names = _buffers(terms)
+    offsets_T1, names = string_buffers(terms)
     span = int(offsets_T1[-1] - offsets_T1[0])
     out = np.empty(16 * len(docs_P) + 64 * len(terms) + span, np.uint8)
     used = _write_lists(
@@ -141,12 +106,12 @@ def _write_records(base: Any, offsets_N1: Array, names: Array, lengths_N: Array,
         length = U(lengths_N[i])
         body = _field_length(number) + _field_length(length)
         if letters:
-            body += U(1) + _length(letters) + letters
-        o = _put(out, o, body)
+            body += U(1) + varint_length(letters) + letters
+        o = put_varint(out, o, body)
         o = _field(out, o, 0x08, number)
         if letters:
             out[o] = np.uint8(0x12)
-            o = _put(out, o + U(1), letters)
+            o = put_varint(out, o + U(1), letters)
             for j in range(letters):
                 out[o + j] = names[begin + j]
             o += letters
@@ -156,7 +121,7 @@ def _write_records(base: Any, offsets_N1: Array, names: Array, lengths_N: Array,
 
 def write_records(base: int, ids: pa.StringArray, lengths_N: Array) -> memoryview:
     """Returns the DocRecord messages of documents numbered from `base`."""
-    offsets_N1, names = _buffers(ids.cast(pa.large_binary()))
+    offsets_N1, names = string_buffers(ids.cast(pa.large_binary()))
     out = np.empty(int(offsets_N1[-1] - offsets_N1[0]) + 40 * len(ids), np.uint8)
     used = _write_records(base, offsets_N1, names, readonly(lengths_N, np.uint32), out)
     return out[:used].data
@@ -167,7 +132,7 @@ def _scan(data: Array, starts: Array, ends: Array) -> Any:
     o = U(0)
     size = U(data.shape[0])
     for i in range(starts.shape[0]):
-        length, o = _get(data, o)
+        length, o = get_varint(data, o)
         if o > size or length > size - o:
             return False
         starts[i] = o
@@ -186,23 +151,23 @@ def scan_messages(data: Array, count: int) -> tuple[Array, Array] | None:
 
 @kernel
 def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Array) -> Any:
-    """Reads a PostingsList; returns postings, or -1; `term` receives where its bytes lie."""
+    """Reads a PostingsList; returns postings, or -1; `term` receives the span of its bytes."""
     o = U(o)
     end = U(end)
     count = U(0)
     room = U(docs.shape[0])
     doc = U(0)
     while o < end:
-        tag, o = _get(data, o)
+        tag, o = get_varint(data, o)
         if tag == U(0x22):
-            size, o = _get(data, o)
+            size, o = get_varint(data, o)
             if o > end or size > end - o:
                 return -1
             stop = o + size
             tf = U(0)
             while o < stop:
-                inner, o = _get(data, o)
-                value, o = _get(data, o)
+                inner, o = get_varint(data, o)
+                value, o = get_varint(data, o)
                 if inner == U(0x08):
                     doc += value
                 elif inner == U(0x10):
@@ -214,7 +179,7 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
                 tfs[count] = tf
             count += U(1)
         elif tag == U(0x0A):
-            size, o = _get(data, o)
+            size, o = get_varint(data, o)
             if o > end or size > end - o:
                 return -1
             term[0] = o
@@ -223,9 +188,9 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
                 return 0
             o += size
         elif tag & U(7) == U(0):
-            _, o = _get(data, o)
+            _, o = get_varint(data, o)
         elif tag & U(7) == U(2):
-            size, o = _get(data, o)
+            size, o = get_varint(data, o)
             if o > end or size > end - o:
                 return -1
             o += size
@@ -253,15 +218,15 @@ def read_list(
 
 @kernel
 def _read_records(data: Array, starts: Array, stops: Array, numbers: Array, out: Array) -> Any:
-    """Reads DocRecords; `out` [N, 3] receives where the id lies and the length."""
+    """Reads DocRecords; `out` [N, 3] receives the span of the id and the length."""
     for i in range(starts.shape[0]):
         o = U(starts[i])
         end = U(stops[i])
         numbers[i] = 0
         out[i, :] = 0
         while o < end:
-            tag, o = _get(data, o)
-            value, o = _get(data, o)
+            tag, o = get_varint(data, o)
+            value, o = get_varint(data, o)
             if tag == U(0x08):
                 numbers[i] = value
             elif tag == U(0x12):
@@ -290,10 +255,3 @@ def read_records(data: Array, starts: Array, stops: Array) -> tuple[Array, pa.St
     except UnicodeDecodeError as error:
         raise DataError(f"a document's id is not UTF-8: {error}") from None
     return numbers, pa.array(ids, pa.string()), out[:, 2].astype(np.uint32)
-
-
-def _buffers(strings: pa.LargeBinaryArray) -> tuple[Array, Array]:
-    _, offsets, data = strings.buffers()
-    part = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
-    letters = np.empty(0, np.uint8) if data is None else np.frombuffer(data, np.uint8)
-    return readonly(part), readonly(letters)

@@ -17,39 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from raydist.kernels.jit import kernel
+from raydist.kernels.varint import get_varint, put_varint
 
 Array = npt.NDArray[Any]
 U = np.uint64
 
 GROUP = 16
 """Entries per group."""
-
-
-@kernel
-def _write_number(out: Array, o: Any, value: Any) -> Any:
-    while value >= U(128):
-        out[o] = np.uint8(value & U(127) | U(128))
-        value >>= U(7)
-        o += U(1)
-    out[o] = np.uint8(value)
-    return o + U(1)
-
-
-@kernel
-def _read_number(data: Array, o: Any) -> Any:
-    byte = U(data[o])
-    o += U(1)
-    if byte < U(128):
-        return byte, o
-    value = byte & U(127)
-    shift = U(7)
-    while True:
-        byte = U(data[o])
-        o += U(1)
-        value |= (byte & U(127)) << shift
-        if byte < U(128):
-            return value, o
-        shift += U(7)
 
 
 @kernel
@@ -90,13 +64,13 @@ def put(
             limit = min(length, start - other)
             while shared < limit and data[other + shared] == data[start + shared]:
                 shared += 1
-        o = _write_number(out, o, U(shared))
-        o = _write_number(out, o, U(length - shared))
+        o = put_varint(out, o, U(shared))
+        o = put_varint(out, o, U(length - shared))
         for j in range(start + shared, start + length):
             out[o] = data[j]
             o += U(1)
         for n in range(width):
-            o = _write_number(out, o, U(numbers_SK[i, n]))
+            o = put_varint(out, o, U(numbers_SK[i, n]))
             sums[n] += numbers_SK[i, n]
     return np.int64(o), g
 
@@ -107,11 +81,11 @@ def measure(data: Array, o: Any, skip: Any, count: Any, width: Any) -> Any:
     o = U(o)
     total = U(0)
     for i in range(skip + count):
-        shared, o = _read_number(data, o)
-        more, o = _read_number(data, o)
+        shared, o = get_varint(data, o)
+        more, o = get_varint(data, o)
         o += more
         for _ in range(width):
-            _, o = _read_number(data, o)
+            _, o = get_varint(data, o)
         if i >= skip:
             total += shared + more
     return np.int64(total)
@@ -129,8 +103,8 @@ def take(
     width = sums.shape[0]
     buffer = np.empty(256, np.uint8)
     for _ in range(skip):
-        shared, o = _read_number(data, o)
-        more, o = _read_number(data, o)
+        shared, o = get_varint(data, o)
+        more, o = get_varint(data, o)
         if shared + more > U(buffer.shape[0]):
             larger = np.empty(2 * (shared + more), np.uint8)
             larger[: buffer.shape[0]] = buffer
@@ -139,14 +113,14 @@ def take(
             buffer[shared + j] = data[o + j]
         o += more
         for n in range(width):
-            value, o = _read_number(data, o)
+            value, o = get_varint(data, o)
             sums[n] += value
     to = U(0)
     before = U(0)
     offsets_S1[0] = 0
     for i in range(offsets_S1.shape[0] - 1):
-        shared, o = _read_number(data, o)
-        more, o = _read_number(data, o)
+        shared, o = get_varint(data, o)
+        more, o = get_varint(data, o)
         if i == 0:
             for j in range(shared):
                 out[j] = buffer[j]
@@ -160,7 +134,7 @@ def take(
         to += more
         o += more
         for n in range(width):
-            value, o = _read_number(data, o)
+            value, o = get_varint(data, o)
             numbers_SK[i, n] = value
         offsets_S1[i + 1] = np.int64(to)
 
@@ -180,8 +154,8 @@ def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -
         o = groups[position // U(GROUP), 0]
         length = U(0)
         for _ in range(position % U(GROUP) + U(1)):
-            shared, o = _read_number(data, o)
-            more, o = _read_number(data, o)
+            shared, o = get_varint(data, o)
+            more, o = get_varint(data, o)
             length = shared + more
             if length > U(buffer.shape[0]):
                 larger = np.empty(2 * length, np.uint8)
@@ -201,8 +175,8 @@ def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -
 @kernel
 def _head_above(data: Array, o: Any, keys: Array, start: Any, stop: Any) -> Any:
     """Returns whether the string at the head of the group at `o` is above the key."""
-    _, o = _read_number(data, o)
-    length, o = _read_number(data, o)
+    _, o = get_varint(data, o)
+    length, o = get_varint(data, o)
     limit = min(length, stop - start)
     for i in range(limit):
         a = data[o + i]
@@ -218,8 +192,8 @@ def find_one(
 ) -> None:
     """Looks up the key `keys[start : stop]` among sorted strings.
 
-    `row` (uint64 [2 + 2 K]) receives 1 where it is there, its position (where it would be, if not),
-    then its numbers (0 if not there) and the sums of the numbers before it.
+    `row` (uint64 [2 + 2 K]) receives 1 if it occurs, its position (or the one that it would have),
+    its numbers (or 0) and the sums of the numbers before it.
     """
     width = U(groups.shape[1] - 1)
     low = U(0)
@@ -244,8 +218,8 @@ def find_one(
     match = U(0)  # bytes that the key shares with the entry before, which is below the key
     found = False
     while position < end:
-        shared, o = _read_number(data, o)
-        more, o = _read_number(data, o)
+        shared, o = get_varint(data, o)
+        more, o = get_varint(data, o)
         if shared < match:
             break
         if shared == match:
@@ -263,7 +237,7 @@ def find_one(
             match += here
         o += more
         for n in range(width):
-            value, o = _read_number(data, o)
+            value, o = get_varint(data, o)
             if found:
                 row[U(2) + n] = value
             else:

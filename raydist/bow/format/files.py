@@ -86,7 +86,7 @@ class Files:
     """The opened files of one segment.
 
     Attributes:
-        folder: where they lie.
+        folder: the segment's.
         header: what `segment.json` says.
     """
 
@@ -110,10 +110,10 @@ class Files:
         size = self.header["files"][name]["bytes"]
         try:
             with open(path, "rb") as file:
-                found = os.fstat(file.fileno()).st_size
-                if found != size:
+                actual = os.fstat(file.fileno()).st_size
+                if actual != size:
                     raise ArtifactError(
-                        f"{path} is corrupted: {found} bytes, expected {size}; build it again"
+                        f"{path} is corrupted: {actual} bytes, expected {size}; build it again"
                     )
                 if not size:
                     return readonly(np.empty(0, np.uint8))
@@ -144,8 +144,8 @@ class Files:
         if not unchecked[chunks].any():
             return
         for chunk in (np.flatnonzero(unchecked[chunks]) + chunks.start).tolist():
-            found = zlib.crc32(data[chunk * CHUNK : (chunk + 1) * CHUNK].data)
-            if found != self.header["files"][name]["crc32"][chunk]:
+            actual = zlib.crc32(data[chunk * CHUNK : (chunk + 1) * CHUNK].data)
+            if actual != self.header["files"][name]["crc32"][chunk]:
                 raise ArtifactError(
                     f"{self.folder / name} is corrupted: the checksum of bytes {chunk * CHUNK} to "
                     f"{min((chunk + 1) * CHUNK, len(data))} does not match; build the index again"

@@ -5,7 +5,7 @@ segments of consecutive ranges of terms, so that a merge may run in parallel. Th
 the content alone. Files::
 
     terms, terms.groups        the dictionary: df and bytes of postings beside each term
-    postings                   packed postings with their skips (codec.py), or the skips alone
+    postings                   packed postings with their skips (postings.py), or the skips alone
     docs, tfs                  uint32 arrays of a raw segment (compress=False)
     norms, lengths             a byte and an exact number of tokens per document
     ids, ids.groups            external ids
@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.format import codec, dictionary
+from raydist.bow.format import dictionary, postings
 from raydist.bow.format.files import Files
 from raydist.bow.format.writing import PADDING, StringsWriter, finish, write
 from raydist.errors import ArtifactError
@@ -41,7 +41,7 @@ class Segment:
     """A segment opened for reading.
 
     Attributes:
-        folder: where it lies.
+        folder: the one it was opened from.
         documents: N, empty ones included.
         nonempty: documents with at least one token.
         size: T, the number of distinct terms.
@@ -97,7 +97,7 @@ class Segment:
         return _decode(ids, groups, 0, self.documents)[0].cast(pa.string())
 
     def pick_ids(self, docs: Array) -> pa.StringArray:
-        """Returns the external ids of the documents at the given positions."""
+        """Returns the external ids of the documents at `docs`, positions in the segment."""
         ids, groups = self._ids()
         which = readonly(docs, np.int64)
         offsets = np.empty(len(which) + 1, np.int64)
@@ -125,7 +125,7 @@ class Segment:
         """Reads the terms `first <= t < last`.
 
         Returns the terms, `[T, 2]` df and bytes of postings, where the first one's bytes begin in
-        the file `postings`, and how many postings lie before them.
+        the file `postings`, and how many postings precede them.
         """
         assert 0 <= first <= last <= self.size
         if first == last:
@@ -141,7 +141,7 @@ class Segment:
         """Finds terms.
 
         Returns uint64 [Q, 6]: found, position, df, bytes of postings, postings before it, where its
-        postings begin. A term that is not here has the position where it would stand and df 0.
+        postings begin. A missing term has the position that it would have, and df 0.
         """
         offsets = np.array([0, *accumulate(map(len, terms))])
         offsets.flags.writeable = False
@@ -159,7 +159,7 @@ class Segment:
         return self.decode(numbers_TK, begin, before)
 
     def decode(self, numbers_TK: Array, begin: int, before: int) -> tuple[Array, Array, Array]:
-        """Decodes consecutive terms from what `read_terms` said of them; see `postings`."""
+        """Decodes consecutive terms from what `read_terms` returned; see `postings`."""
         indptr_T1 = np.zeros(len(numbers_TK) + 1, np.int64)
         np.cumsum(numbers_TK[:, 0], out=indptr_T1[1:])
         total = int(indptr_T1[-1])
@@ -169,10 +169,10 @@ class Segment:
             span = slice(before, before + total)
             return indptr_T1, self.raw_docs[span], self.raw_tfs[span]
         self.files.check("postings", begin, begin + int(numbers_TK[:, 1].sum()))
-        docs = np.empty(total + codec.BLOCK_SLACK, np.uint32)
-        tfs = np.empty(total + codec.BLOCK_SLACK, np.uint32)
+        docs = np.empty(total + postings.BLOCK_SLACK, np.uint32)
+        tfs = np.empty(total + postings.BLOCK_SLACK, np.uint32)
         df_T, sizes_T = readonly(numbers_TK[:, 0]), readonly(numbers_TK[:, 1])
-        codec.decode(self.packed, begin, df_T, sizes_T, self.block_size, docs, tfs)
+        postings.decode(self.packed, begin, df_T, sizes_T, self.block_size, docs, tfs)
         return indptr_T1, docs[:total], tfs[:total]
 
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from raydist.bow.format import dictionary
 from raydist.bow.format.files import seal
-from raydist.bow.format.packing import encode
+from raydist.bow.format.postings import encode
 from raydist.bow.formulas import norm_bytes
-from raydist.kernels.arrays import readonly
+from raydist.kernels.arrays import readonly, string_buffers
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +43,7 @@ class StringsWriter:
         count = len(strings)
         if not count:
             return
-        offsets_S1, data = _buffers(strings)
+        offsets_S1, data = string_buffers(strings)
         span = int(offsets_S1[-1] - offsets_S1[0])
         columns = numbers_SK.shape[1]
         out = np.empty(span + (20 + 10 * columns) * count, np.uint8)
@@ -85,7 +85,7 @@ class SegmentWriter:
         compress: bool = True,
         block_size: int = 128,
     ) -> None:
-        """Begins a segment in `folder`, which is made if need be.
+        """Begins a segment in `folder`, creating it if needed.
 
         Args:
             folder: an empty or absent folder.
@@ -197,11 +197,11 @@ class SegmentWriter:
         )
 
 
-def finish(folder: Path, names: list[str], about: dict[str, Any]) -> dict[str, int]:
+def finish(folder: Path, files: list[str], about: dict[str, Any]) -> dict[str, int]:
     """Seals a segment and returns its statistics."""
-    header = seal(folder, names, about)
-    kept = ("documents", "terms", "postings", "tokens")
-    return {name: about[name] for name in kept} | {
+    header = seal(folder, files, about)
+    names = ("documents", "terms", "postings", "tokens")
+    return {name: about[name] for name in names} | {
         "bytes": sum(entry["bytes"] for entry in header["files"].values())
     }
 
@@ -223,11 +223,3 @@ def _write_ids(folder: Path, doc_ids: pa.Array | pa.ChunkedArray) -> None:
             part = chunk.slice(start, _SLICE).cast(pa.large_binary())
             writer.append(part, np.empty((len(part), 0), np.uint64))
     writer.close()
-
-
-def _buffers(strings: pa.LargeBinaryArray) -> tuple[Array, Array]:
-    """Returns the offsets (int64 [S + 1]) and bytes of a binary array."""
-    _, offsets, data = strings.buffers()
-    all_offsets = np.frombuffer(offsets, np.int64)
-    part = all_offsets[strings.offset : strings.offset + len(strings) + 1]
-    return readonly(part), _NO_BYTES if data is None else readonly(np.frombuffer(data, np.uint8))

@@ -1,6 +1,6 @@
-"""Candidates of a search: collected from the sums, cut by a threshold, scored exactly, ordered.
+"""Candidates of a search: collected from a window's sums, cut by a threshold, scored and ordered.
 
-Legend: C candidates, W documents of a window.
+Legend: q terms of the query, C candidates, W documents of a window.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from raydist.bow.search.lists import DOCS, FIRST, count_of, load_docs, not_below, row_of, seek
+from raydist.bow.search.lists import count_of, load_docs, not_below, seek, tf1_of
+from raydist.bow.search.workspace import SUM, SegmentArrays, Work
 from raydist.kernels.intrinsics import (
     at_least_32,
     bits_of_float,
@@ -21,7 +21,6 @@ from raydist.kernels.intrinsics import (
 )
 from raydist.kernels.jit import kernel
 
-Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32
 F32 = np.float32
@@ -30,19 +29,20 @@ _FEW = 24  # sorted by insertion
 
 
 @kernel
-def kth_largest(value: Array, count: Any, k: Any, bins: Array) -> Any:
-    """Returns the k-th largest upper half among `count` >= k words, by two passes of 256 bins."""
-    bins[:512] = 0
+def kth_largest(work: Work, count: Any, k: Any) -> Any:
+    """Returns the k-th largest sum among `count` >= k words, by two passes of 256 bins."""
+    words, bins = work.words, work.bins
+    bins[:] = 0
     for i in range(count):
-        bins[value[i] >> U32(24)] += 1
+        bins[words[i] >> U32(24)] += 1
     seen = 0
     high = 255
     while seen + bins[high] < k:
         seen += bins[high]
         high -= 1
     for i in range(count):
-        if value[i] >> U32(24) == high:
-            bins[U32(256) + ((value[i] >> U32(16)) & U32(255))] += 1
+        if words[i] >> U32(24) == high:
+            bins[U32(256) + ((words[i] >> SUM) & U32(255))] += 1
     low = 255
     while True:
         seen += bins[256 + low]
@@ -52,48 +52,42 @@ def kth_largest(value: Array, count: Any, k: Any, bins: Array) -> Any:
 
 
 @kernel
-def keep(found: Array, value: Array, count: Any, threshold: Any) -> Any:
+def keep(work: Work, count: Any, threshold: Any) -> Any:
     """Drops the candidates whose sums are below the threshold; returns how many are left."""
-    limit = U32(min(threshold, U(65535))) << U32(16)
+    candidates, words = work.candidates, work.words
+    limit = U32(min(threshold, U(65535))) << SUM
     to = U(0)
     for i in range(count):
-        doc = found[i]
-        word = value[i]
-        found[to] = doc
-        value[to] = word
+        doc = candidates[i]
+        word = words[i]
+        candidates[to] = doc
+        words[to] = word
         to += U(word >= limit)
     return to
 
 
 @kernel
-def keep_allowed(found: Array, value: Array, start: Any, count: Any, allowed: Array) -> Any:
+def keep_allowed(segment: SegmentArrays, work: Work, start: Any, count: Any) -> Any:
     """Drops the candidates from `start` that are not allowed."""
+    candidates, words, allowed = work.candidates, work.words, segment.allowed
     to = start
     for i in range(start, count):
-        doc = found[i]
-        found[to] = doc
-        value[to] = value[i]
+        doc = candidates[i]
+        candidates[to] = doc
+        words[to] = words[i]
         to += U(allowed[doc])
     return to
 
 
 @kernel
-def collect(
-    sums: Array,
-    masks: Array,
-    found: Array,
-    value: Array,
-    count: Any,
-    begin: Any,
-    touched: Any,
-    need: Any,
-) -> Any:
+def collect(work: Work, count: Any, begin: Any, touched: Any, need: Any) -> Any:
     """Lists the documents whose sum is at least `need`, in order, and clears the sums.
 
     Written so that few branches depend on where the documents are.
     """
-    limit = need << U(16)
-    words = U(0)
+    sums, masks, candidates, words = work.sums, work.masks, work.candidates, work.words
+    limit = need << U(SUM)
+    filled = U(0)
     left = touched
     while left:
         offset = trailing_zeros(left) << U(8)
@@ -102,24 +96,24 @@ def collect(
             at = offset + (quarter << U(6))
             mask = at_least_32(sums, at, limit)
             mask |= at_least_32(sums, at + U(32), limit) << U(32)
-            masks[0, words] = mask
-            masks[1, words] = at
-            words += U(mask != U(0))
-    for w in range(words):
+            masks[0, filled] = mask
+            masks[1, filled] = at
+            filled += U(mask != U(0))
+    for w in range(filled):
         mask = masks[0, w]
         offset = masks[1, w]
         end = count + ones(mask)
         for i in range(U(4)):
             at = offset + trailing_zeros(mask)
             mask &= mask - U(1)
-            found[count + i] = U32(begin + at)
-            value[count + i] = sums[at]
+            candidates[count + i] = U32(begin + at)
+            words[count + i] = sums[at]
         count += U(4)
         while count < end:
             at = offset + trailing_zeros(mask)
             mask &= mask - U(1)
-            found[count] = U32(begin + at)
-            value[count] = sums[at]
+            candidates[count] = U32(begin + at)
+            words[count] = sums[at]
             count += U(1)
         count = end
     while touched:
@@ -131,61 +125,73 @@ def collect(
 
 
 @kernel
-def rescore(
-    packed: Array,
-    raw_docs: Array,
-    raw_tfs: Array,
-    norms: Array,
-    state: Array,
-    ends: Array,
-    spots: Array,
-    docs: Array,
-    weights: Array,
-    inverse: Array,
-    bits: Any,
-    found: Array,
-    value: Array,
-    count: Any,
-    exact: Array,
-) -> None:
-    """Writes the exact sums of the candidates to `exact`."""
+def settle(
+    segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: Any, slack: Any, k: Any
+) -> Any:
+    """Scores the candidates exactly and writes them best first; returns how many there are.
+
+    Args:
+        segment: where they are.
+        work: holds them, and receives the answer.
+        terms: how many terms the query has.
+        count: how many candidates there are.
+        bits: of a payload that belong to each term.
+        slack: by how much the sums of documents of one score may differ.
+        k: how many documents are wanted.
+    """
+    if count > k:
+        kth = kth_largest(work, count, np.int64(k))
+        if kth > slack:
+            count = keep(work, count, kth - slack)
+    _rescore(segment, work, terms, count, bits)
+    _sort_by_score(work, count)
+    return np.int64(count)
+
+
+@kernel
+def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: Any) -> None:
+    """Writes the exact scores of the candidates; `bits` of a payload belong to each term."""
     most = U(0)
     if bits > U(1):
         most = (U(1) << bits) - U(1)
+    candidates, words, exact = work.candidates, work.words, work.exact
+    docs, ends, spots = work.docs, work.ends, work.spots
+    norms, inverse = segment.norms, segment.inverse
     exact[:count] = 0.0
-    for j in range(U(weights.shape[0])):
-        b = state[FIRST, j]
-        stop = state[FIRST, j + U(1)]
-        weight = weights[j]
+    for j in range(terms):
+        cursor = work.cursors[j]
+        b = cursor.first
+        stop = cursor.stop
+        weight = cursor.weight
         for i in range(count):
-            tf = (U(value[i]) >> (j * bits)) & most
-            doc = found[i]
+            tf = (U(words[i]) >> (j * bits)) & most
+            doc = candidates[i]
             if tf == most:  # as much as the payload can say, or more: see the posting
                 tf = U(0)
                 b = seek(ends, b, stop, doc)
                 if b < stop:
-                    if state[DOCS, j] != b:
-                        load_docs(packed, raw_docs, state, ends, spots, docs, j, b)
-                    size = count_of(state, docs, j, b)
+                    if cursor.docs_block != b:
+                        load_docs(segment, work, j, b)
+                    size = count_of(cursor, b)
                     at = not_below(docs, j, U(0), size, doc)
                     if docs[j, at] == doc:
-                        tf = row_of(packed, raw_tfs, spots[b], size, at) + U(1)
+                        tf = tf1_of(segment, spots[b], size, at) + U(1)
             if tf:
                 ratio = F32(1) + F32(tf) * inverse[norms[doc]]
                 exact[i] += np.float64(weight - weight / ratio)
 
 
 @kernel
-def answer(
-    found: Array, exact: Array, count: Any, keys: Array, bins: Array, docs: Array, scores: Array
-) -> None:
-    """Writes the candidates, which ascend, by descending score; ties stay in order.
+def _sort_by_score(work: Work, count: Any) -> None:
+    """Writes the candidates by descending score ; ties stay in order.
 
-    A radix sort of the scores' bits; keys are [2, C].
+    A radix sort of the scores' bits.
     """
+    keys, bins = work.keys, work.bins
+    candidates, exact, docs, scores = work.candidates, work.exact, work.best_docs, work.best_scores
     for i in range(count):
         score = U(~bits_of_float(np.float32(exact[i])))
-        keys[0, i] = (score << U(32)) | U(found[i])
+        keys[0, i] = (score << U(32)) | U(candidates[i])
     at: Any = U(0)
     if count <= U(_FEW):
         for a in range(U(1), count):

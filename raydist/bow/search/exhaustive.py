@@ -1,4 +1,4 @@
-"""Scores of every matching document: any model, any number of terms, no pruning.
+"""Scores of every matching document, by any model and without pruning; what each term adds to one.
 
 Legend: N documents of a segment, M of them matching.
 """
@@ -6,6 +6,7 @@ Legend: N documents of a segment, M of them matching.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS
+from raydist.bow.index import BowIndex
 from raydist.bow.search.scoring import Collection, Scoring, Term
 from raydist.kernels.jit import kernel
 
@@ -36,9 +38,9 @@ def term_postings(segment: Segment, row: Array) -> tuple[Array, Array]:
 def occurrences(segments: Sequence[Segment], rows: Sequence[Array]) -> list[int]:
     """Returns how often each term occurs in the collection."""
     counts = np.zeros(len(rows[0]), np.int64)
-    for segment, found in zip(segments, rows):
-        for i in np.flatnonzero(found[:, 0]).tolist():
-            counts[i] += int(term_postings(segment, found[i])[1].sum(dtype=np.int64))
+    for segment, rows_q in zip(segments, rows):
+        for i in np.flatnonzero(rows_q[:, 0]).tolist():
+            counts[i] += int(term_postings(segment, rows_q[i])[1].sum(dtype=np.int64))
     return counts.tolist()
 
 
@@ -61,8 +63,8 @@ def score_all(
     """Returns the matching documents, ascending (int64 [M]), and their scores (float32 [M]).
 
     Args:
-        segment: where to look.
-        rows: what its dictionary said of the terms.
+        segment: the segment to search.
+        rows: the terms in its dictionary (`Segment.lookup`).
         terms: the same terms' statistics.
         scoring: the model.
         collection: statistics of all segments.
@@ -78,9 +80,76 @@ def score_all(
             _add(sums_N, seen_N, docs, scoring.parts(term, collection, tfs, lengths))
     if allowed is not None:
         seen_N &= allowed.astype(np.bool_)
-    found = np.flatnonzero(seen_N)
-    scores = sums_N[found]
-    constant = scoring.constant(query_tokens, document_lengths(segment, scoring, found))
+    docs = np.flatnonzero(seen_N)
+    scores = sums_N[docs]
+    constant = scoring.constant(query_tokens, document_lengths(segment, scoring, docs))
     if constant is not None:
         scores = scores + constant
-    return found, scores.astype(np.float32)
+    return docs, scores.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class TermScore:
+    """What one term adds to a document's score."""
+
+    term: str
+    boost: float
+    df: int
+    tf: int
+    weight: float
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a document has its score.
+
+    `constant` is what the document adds by itself; `score` the sum of it and the parts.
+    """
+
+    doc_id: str
+    score: float
+    length: int
+    parts: tuple[TermScore, ...]
+    constant: float = 0.0
+
+
+def explain(
+    index: BowIndex,
+    scoring: Scoring,
+    collection: Collection,
+    terms: Sequence[tuple[str, Term]],
+    rows: Sequence[Array],
+    doc_id: str,
+) -> Explanation:
+    """Returns what each term adds to a document's score.
+
+    Args:
+        index: where the document is.
+        scoring: the model.
+        collection: what it knows of the collection.
+        terms: the query's terms by name.
+        rows: for each segment, where the terms' postings are (`BowIndex.lookup`).
+        doc_id: the document's id; DataError where the index has no such document.
+    """
+    position = int(index.positions([doc_id])[0])
+    number = int(np.searchsorted(index.bases, position, side="right")) - 1
+    segment = index.segments[number]
+    doc = np.array([position - index.bases[number]])
+    length = document_lengths(segment, scoring, doc)
+    parts = []
+    for (name, term), row in zip(terms, rows[number]):
+        if not row[0]:
+            continue
+        docs, tfs = term_postings(segment, row)
+        at = int(np.searchsorted(docs, doc[0]))
+        if at < len(docs) and docs[at] == doc[0]:
+            part = scoring.parts(term, collection, tfs[at : at + 1], length)[0]
+            weight = scoring.weight_of(term, collection)
+            parts.append(TermScore(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
+    constant = 0.0
+    if parts:
+        added = scoring.constant(sum(term.boost for _, term in terms), length)
+        constant = 0.0 if added is None else float(added[0])
+    score = float(np.float32(sum(part.score for part in parts) + constant))
+    return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)

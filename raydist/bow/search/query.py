@@ -6,20 +6,24 @@ Legend: W terms of the query in order, q distinct ones, S segments.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from raydist.bow.format.dictionary import find_one
-from raydist.bow.search.lists import FACTS, GROUPS, SEGMENT_ROWS, TERMS
-from raydist.bow.search.workspace import BOOSTS, COUNTS, MOST_TERMS, NUMBERS, ROWS, WEIGHTS
-from raydist.kernels.addresses import flat, grid
+from raydist.bow.search.workspace import MOST_TERMS, SEGMENT_ARRAYS, SegmentArrays, Work
+from raydist.kernels.addresses import Array, Bytes, Longs, view
 from raydist.kernels.jit import kernel
 
-Array = npt.NDArray[Any]
 U = np.uint64
 F32 = np.float32
+
+
+class Strings(NamedTuple):
+    """Strings one after another, such as a lexicon's terms."""
+
+    heap: Bytes
+    starts: Longs  # where each begins, and the end
 
 
 @kernel
@@ -38,13 +42,10 @@ def prepare(
     Returns:
         Whether the query has no more distinct terms than there is room for.
     """
-    heap = flat(lexicon, U(0), np.uint8)
-    starts = flat(lexicon, U(1), np.uint64)
-    rows = grid(workspace, ROWS, np.uint64)
-    weights = flat(workspace, WEIGHTS, np.float32)
-    counts = flat(workspace, COUNTS, np.int64)
-    numbers = flat(workspace, NUMBERS, np.uint32)
-    boosts = flat(workspace, BOOSTS, np.float32)
+    strings = view(lexicon, U(0), Strings)
+    work = view(workspace, U(0), Work)
+    rows, weights, counts = work.rows, work.weights, work.counts
+    numbers, boosts = work.numbers, work.boosts
     distinct = U(0)
     for w in range(U(terms_W.shape[0])):
         term = terms_W[w]
@@ -61,18 +62,13 @@ def prepare(
     for s in range(U(counts.shape[0])):
         counts[s] = 0
     for i in range(distinct):
-        begin, end = starts[numbers[i]], starts[numbers[i] + U(1)]
+        begin, end = strings.starts[numbers[i]], strings.starts[numbers[i] + U(1)]
         df = U(0)
         for s in range(U(counts.shape[0])):
             # A segment's rows are closed up: one that is not found is overwritten by the next.
             row = rows[s * U(MOST_TERMS) + U(counts[s])]
-            first = s * U(SEGMENT_ROWS)
-            find_one(
-                flat(segments, first + TERMS, np.uint8),
-                grid(segments, first + GROUPS, np.uint64),
-                flat(segments, first + FACTS, np.uint64)[0],
-                heap, begin, end, row,
-            )  # fmt: skip
+            segment = view(segments, s * SEGMENT_ARRAYS, SegmentArrays)
+            find_one(segment.terms, segment.groups, segment.facts[0], strings.heap, begin, end, row)
             df += row[2]
             row[1] = i
             counts[s] += np.int64(row[0])

@@ -13,8 +13,10 @@ stay below the threshold are not essential: they are looked at only for document
 lists brought up. Maxima of blocks come from their competitive (tf, norm) pairs at query time, hence
 hold for any k1, b and statistics.
 
-Legend: q terms of the query, B blocks of all its terms one term after another, W documents of a
-window, C candidates.
+This is MaxScore (Turtle & Flood 1995; Ding & Suel, SIGIR 2011, with block maxima) a window at a
+time instead of a document at a time.
+
+Legend: q terms of the query.
 """
 
 from __future__ import annotations
@@ -22,83 +24,38 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from raydist.bow.format.codec import BLOCK_SLACK
 from raydist.bow.format.files import CHUNK
-from raydist.bow.search.candidates import answer, collect, keep, keep_allowed, kth_largest, rescore
-from raydist.bow.search.essential import add_list, stream_list
-from raydist.bow.search.impacts import fill, reached, skips
-from raydist.bow.search.lists import (
-    ALLOWED,
-    BELOW,
-    BLOCK,
-    DOCS,
-    FACTS,
-    FINAL,
-    FIRST,
-    FREQS,
-    INVERSE,
-    NONE,
-    NORMS,
-    ORDER,
-    PACKED,
-    PLACE,
-    RAW_DOCS,
-    RAW_TFS,
-    SEGMENT_ROWS,
-    TOP,
-    UNCHECKED_CHUNKS,
-    WIDE,
-    WINDOW,
-    load_docs,
-    load_tfs,
-    value_of,
-)
-from raydist.bow.search.probes import probe_list, sweep_list
-from raydist.bow.search.windows import enter_window, next_document
+from raydist.bow.format.postings import BLOCK_SLACK, BYTES, BYTES_MASK, DOC_WIDTH, LAST, SKIP
+from raydist.bow.search.candidates import keep, kth_largest, settle
+from raydist.bow.search.lists import load_docs, load_tfs, quantised, word_of
+from raydist.bow.search.windows import enter_window, next_document, scan_window
 from raydist.bow.search.workspace import (
-    BEST_DOCS,
-    BEST_SCORES,
-    BINNED,
-    COUNTS,
-    DOCS_OF,
-    ENDS,
-    EXACT,
-    FOUND,
-    HITS,
-    KEYS,
-    MASKS,
+    MARGIN,
     MOST_TERMS,
-    ROWS,
-    SPOTS,
-    STATE,
-    SUMS,
-    TABLE,
-    TFS_OF,
-    TOPS,
-    VALUE,
-    WEIGHTS,
+    NONE,
+    NORM,
+    SEGMENT_ARRAYS,
+    SUM,
+    TABULATED,
+    WINDOW,
+    SegmentArrays,
+    Work,
 )
-from raydist.kernels.addresses import flat, grid
+from raydist.kernels.addresses import Array, view
 from raydist.kernels.intrinsics import load64
-from raydist.kernels.jit import kernel
+from raydist.kernels.jit import inlined, kernel
 
-Array = npt.NDArray[Any]
 U = np.uint64
 U32 = np.uint32
 F32 = np.float32
 
-OVERFLOW = -1
-"""`rank` found more documents within the slack of the k-th than there is room for."""
+_BIN = U32(7)  # impacts are binned by their upper 9 bits
+_OR_MORE = U(254)  # tf - 1 in a competitive pair: this or more
+_LARGEST = U(0xFFFFFFFF)
 
-ROOM = -2
-"""`rank` needs a larger workspace."""
-
-UNCHECKED = -3
-"""`rank` met postings whose checksums were not compared yet."""
-
-LOW = U(0xFFFFFFFF)
+# Outcomes of `rank`.
+RANKED, CROWDED, CRAMPED, UNCHECKED = 0, 1, 2, 3
 
 
 @kernel
@@ -109,195 +66,228 @@ def rank(
 
     Args:
         segments: addresses of all segments' arrays.
-        workspace: addresses of its arrays, `ROWS` and `WEIGHTS` filled.
+        workspace: addresses of its arrays, `rows` and `weights` filled.
         number: the segment.
         block_size: its postings per block.
         k: how many documents are wanted, at least 1.
         floor: a score; documents below it are of no use (0 if all are).
 
     Returns:
-        How many documents and scores were written, best first: all whose score is at least the
-        k-th, and some more; or OVERFLOW, ROOM, or UNCHECKED - j for the term whose postings were
-        not checked.
+        RANKED and how many documents and scores were written, best first: all whose score is at
+        least the k-th, and some more; CROWDED where more documents than there is room for are
+        within the slack of the k-th; CRAMPED where the workspace is too small; or UNCHECKED and the
+        number of a term whose postings' checksums were not compared yet.
     """
-    first = U(number) * U(SEGMENT_ROWS)
-    packed = flat(segments, first + PACKED, np.uint8)
-    raw_docs = flat(segments, first + RAW_DOCS, np.uint32)
-    raw_tfs = flat(segments, first + RAW_TFS, np.uint32)
-    norms = flat(segments, first + NORMS, np.uint8)
-    unchecked = flat(segments, first + UNCHECKED_CHUNKS, np.bool_)
-    allowed = flat(segments, first + ALLOWED, np.uint8)
-    inverse = flat(segments, first + INVERSE, np.float32)
-    top_norm = flat(segments, first + FACTS, np.uint64)[1]
-    state = grid(workspace, STATE, np.uint64)
-    ends = flat(workspace, ENDS, np.uint32)
-    tops = flat(workspace, TOPS, np.uint32)
-    spots = flat(workspace, SPOTS, np.uint64)
-    docs = grid(workspace, DOCS_OF, np.uint32)
-    tfs = grid(workspace, TFS_OF, np.uint32)
-    table = grid(workspace, TABLE, np.uint32)
-    sums = flat(workspace, SUMS, np.uint32)
-    masks = grid(workspace, MASKS, np.uint64)
-    hits = flat(workspace, HITS, np.uint32)
-    found = flat(workspace, FOUND, np.uint32)
-    value = flat(workspace, VALUE, np.uint32)
-    exact = flat(workspace, EXACT, np.float64)
-    bins = flat(workspace, BINNED, np.int64)
-    terms = U(flat(workspace, COUNTS, np.int64)[number])
-    begin = U(number) * U(MOST_TERMS)
-    rows = grid(workspace, ROWS, np.uint64)[begin : begin + terms]
-    weights = flat(workspace, WEIGHTS, np.float32)[begin : begin + terms]
-
+    segment = view(segments, U(number) * SEGMENT_ARRAYS, SegmentArrays)
+    work = view(workspace, U(0), Work)
+    terms = U(work.counts[number])
     if terms == U(0):
-        return np.int64(0)
-    block_size = U(block_size)
-    blocks = U(0)
+        return RANKED, np.int64(0)
+    first = U(number) * U(MOST_TERMS)
+    rows, weights = work.rows[first : first + terms], work.weights[first : first + terms]
+    block_size, k = U(block_size), U(k)
+    if not _fits(work, rows, block_size, k):
+        return CRAMPED, np.int64(0)
     for j in range(terms):
-        blocks += (rows[j, 2] + block_size - U(1)) // block_size
-    if (
-        blocks > U(ends.shape[0])
-        or terms >= U(state.shape[1])
-        or block_size != U(docs.shape[1] - BLOCK_SLACK)
-        or U(4) * U(k) + U(WINDOW + 64) > U(found.shape[0])
-    ):
-        return ROOM
+        if _unchecked(segment.unchecked, rows[j]):
+            return UNCHECKED, np.int64(j)
+
+    # A sum of q terms fits 16 bits; see `quantised` for what it is over the scaled score.
     total = 0.0
     for j in range(terms):
         total += np.float64(weights[j])
-        begin = rows[j, 5] // U(CHUNK)
-        for chunk in range(begin, (rows[j, 5] + rows[j, 3] + U(CHUNK - 1)) // U(CHUNK)):
-            if unchecked[chunk]:
-                return UNCHECKED - np.int64(j)
-
-    # A sum of q terms fits 16 bits; see `quantised` for what it is over the scaled score.
     scale = (65530.0 - 1.25 * np.float64(terms)) / total
     slack = terms + U(1)
     bits = U(4) if terms <= U(4) else U(16) // terms
-    documents = U(norms.shape[0])
-    scaled = np.empty(terms, np.float32)
-    best: Any = U(0)
-    b = U(0)
-    for j in range(terms):
-        scaled[j] = weights[j] * scale
-        fill(table, j, scaled[j], inverse, U(top_norm) + U(1), bits)
-        df, before, at = rows[j, 2], rows[j, 4], rows[j, 5]
-        blocks = (df + block_size - U(1)) // block_size
-        state[FIRST, j] = b
-        state[FIRST, j + U(1)] = b + blocks
-        state[FINAL, j] = df - (blocks - U(1)) * block_size
-        state[BLOCK, j] = b
-        state[DOCS, j] = NONE
-        state[FREQS, j] = NONE
-        state[PLACE, j] = U(0)
-        state[ORDER, j] = j
-        bins[:] = 0
-        if blocks > U(1):
-            start = before
-            step = block_size
-            if not raw_docs.shape[0]:
-                start = at + U(4) + (load64(packed, at) & LOW)
-                step = U(0)
-            skips(
-                packed, raw_docs, state, ends, tops, spots, table, scaled, inverse, bins, j,
-                at + U(4), start, step,
-            )  # fmt: skip
-        else:
-            spots[b] = before
-            if not raw_docs.shape[0]:
-                spots[b] = at + U(2) | (load64(packed, at) & U(65535)) << U(48)
-            load_docs(packed, raw_docs, state, ends, spots, docs, j, b)
-            load_tfs(packed, raw_tfs, state, spots, tfs, j, b)
-            top: Any = U32(0)
-            for i in range(df):
-                norm = U(norms[docs[j, i]])
-                q = value_of(table, scaled, inverse, j, U(tfs[j, i]), norm) >> U32(16)
-                bins[q >> U32(7)] += 1
-                top = max(top, q)
-            ends[b] = docs[j, df - U(1)]
-            tops[b] = top
-        b += blocks
-        # Pairs of a term belong to different documents: k of them give a sum that k reach.
-        best = max(best, reached(bins, np.int64(k)))
+    reached = open_terms(segment, work, rows, weights, scale, bits, block_size, np.int64(k))
+    if segment.allowed.shape[0]:
+        reached = U(0)
+    reached = max(reached, U(floor * scale))
+    threshold: Any = reached - slack if reached > slack else U(1)
 
-    filtered = allowed.shape[0] > 0
-    if filtered:
-        best = U(0)
-    best = max(best, U(floor * scale))
-    threshold: Any = best - slack if best > slack else U(1)
-    room = U(found.shape[0] - WINDOW - 64)
-    refresh = U(k) + max(U(k) >> U(1), U(32))
-    fresh = True
+    documents = U(segment.norms.shape[0])
+    room = U(work.candidates.shape[0]) - U(WINDOW + MARGIN)
+    refresh = k + max(k >> U(1), U(32))
     count = U(0)
     begin = U(0)
+    raised = False
     while begin < documents:
         end = min(documents, begin + U(WINDOW))
-        enter_window(state, ends, tops, docs, terms, begin, end)
-        all_tops = state[BELOW, terms]
-        if all_tops < threshold:
-            begin = next_document(state, ends, docs, terms, end, documents)
+        if enter_window(work, terms, begin, end) < threshold:
+            begin = next_document(work, terms, end, documents)
             continue
-        essential = U(0)
-        while state[BELOW, essential + U(1)] < threshold:
-            essential += U(1)
-        need = threshold - state[BELOW, essential]
         start = count
-        if essential + U(1) == terms:
-            j = state[ORDER, essential]
-            count = stream_list(
-                packed, raw_docs, raw_tfs, norms, state, ends, tops, spots, docs, tfs, table,
-                scaled, inverse, found, value, count, j, begin, end, need,
-            )  # fmt: skip
-        else:
-            touched = U(0)
-            for a in range(essential, terms):
-                j = state[ORDER, a]
-                others = all_tops - state[TOP, j]
-                least = threshold - others if threshold > others else U(0)
-                touched |= add_list(
-                    packed, raw_docs, raw_tfs, norms, state, ends, tops, spots, docs, tfs, table,
-                    scaled, inverse, sums, j, begin, end, least,
-                )  # fmt: skip
-            count = collect(sums, masks, found, value, count, begin, touched, need)
-        if filtered:
-            count = keep_allowed(found, value, start, count, allowed)
-        left: Any = essential
-        while left > U(0) and count > start:
-            left -= U(1)
-            j = state[ORDER, left]
-            wide = state[WIDE, j]
-            if wide == U(0):
-                continue
-            need = threshold - state[BELOW, left]
-            if count - start > U(4) * wide:
-                count = sweep_list(
-                    packed, raw_docs, raw_tfs, norms, state, ends, spots, docs, table, scaled,
-                    inverse, sums, hits, found, value, start, count, j, begin, end, need,
-                )  # fmt: skip
-            else:
-                before = threshold - state[BELOW, left + U(1)]
-                count = probe_list(
-                    packed, raw_docs, raw_tfs, norms, state, ends, tops, spots, docs, table,
-                    scaled, inverse, found, value, start, count, j, before, need,
-                )  # fmt: skip
-        if count > start and count >= U(k) and (fresh or count >= refresh):
-            fresh = False
-            kth = kth_largest(value, count, np.int64(k), bins)
+        count = scan_window(segment, work, terms, count, begin, end, threshold)
+        if count > start and count >= k and (not raised or count >= refresh):
+            raised = True
+            kth = kth_largest(work, count, np.int64(k))
             if kth > threshold + slack:
                 threshold = kth - slack
-            count = keep(found, value, count, threshold)
+            count = keep(work, count, threshold)
             if count >= room:
-                return OVERFLOW
+                return CROWDED, np.int64(0)
         begin = end
-    if count > U(k):
-        kth = kth_largest(value, count, np.int64(k), bins)
-        if kth > slack:
-            count = keep(found, value, count, kth - slack)
-    rescore(
-        packed, raw_docs, raw_tfs, norms, state, ends, spots, docs, weights, inverse, bits,
-        found, value, count, exact,
-    )  # fmt: skip
-    answer(
-        found, exact, count, grid(workspace, KEYS, np.uint64), bins,
-        flat(workspace, BEST_DOCS, np.int64), flat(workspace, BEST_SCORES, np.float32),
-    )  # fmt: skip
-    return np.int64(count)
+    return RANKED, settle(segment, work, terms, count, bits, slack, k)
+
+
+@inlined
+def _fits(work: Work, rows: Array, block_size: Any, k: Any) -> Any:
+    """Returns whether the workspace has room for the terms, their blocks and the candidates."""
+    blocks = U(0)
+    for j in range(U(rows.shape[0])):
+        blocks += (rows[j, 2] + block_size - U(1)) // block_size
+    return (
+        blocks <= U(work.ends.shape[0])
+        and U(rows.shape[0]) <= U(work.cursors.shape[0])
+        and block_size == U(work.docs.shape[1] - BLOCK_SLACK)
+        and U(4) * k + U(WINDOW + MARGIN) <= U(work.candidates.shape[0])
+    )
+
+
+@inlined
+def _unchecked(unchecked: Array, row: Array) -> Any:
+    """Returns whether a term has postings in chunks whose checksums were not compared."""
+    for chunk in range(row[5] // U(CHUNK), (row[5] + row[3] + U(CHUNK - 1)) // U(CHUNK)):
+        if unchecked[chunk]:
+            return True
+    return False
+
+
+@kernel
+def open_terms(
+    segment: SegmentArrays,
+    work: Work,
+    rows: Array,
+    weights: Array,
+    scale: Any,
+    bits: Any,
+    block_size: Any,
+    k: Any,
+) -> Any:
+    """Opens the lists of a query's terms.
+
+    Args:
+        segment: where they are.
+        work: receives their cursors, blocks and impacts.
+        rows: what the dictionary said of each term, uint64 [q, 6].
+        weights: boost * idf of each, float32 [q].
+        scale: quantised impacts are so many times the impacts.
+        bits: of a payload that belong to each term.
+        block_size: postings per block.
+        k: how many documents are wanted.
+
+    Returns:
+        A quantised impact that at least k documents have from one term alone, 0 if not known.
+    """
+    bins = work.bins
+    reached = U(0)
+    b = U(0)
+    for j in range(U(rows.shape[0])):
+        df, before, at = rows[j, 2], rows[j, 4], rows[j, 5]
+        blocks = (df + block_size - U(1)) // block_size
+        cursor = work.cursors[j]
+        cursor.weight = weights[j]
+        cursor.scaled = F32(weights[j] * scale)
+        cursor.first = b
+        cursor.stop = b + blocks
+        cursor.size = block_size
+        cursor.tail = df - (blocks - U(1)) * block_size
+        cursor.block = b
+        cursor.docs_block = NONE
+        cursor.tfs_block = NONE
+        cursor.place = U(0)
+        work.order[j] = j
+        _tabulate(segment, work, j, bits)
+        bins[:] = 0
+        if blocks > U(1):
+            _read_skips(segment, work, j, before, at)
+        else:
+            _read_block(segment, work, j, before, at)
+        b += blocks
+        # Pairs of a term belong to different documents: k of them give a sum that k reach.
+        reached = max(reached, _reached(bins, k))
+    return reached
+
+
+@kernel
+def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
+    """Computes a term's words by tf and norm; the payload says the tf, as far as it can."""
+    impacts, inverse = work.impacts, segment.inverse
+    scaled = work.cursors[j].scaled
+    norms = segment.facts[1] + U(1)
+    for tf1 in range(TABULATED):
+        payload = U32(0)
+        if bits > U(1):
+            payload = U32(min(tf1 + U(1), (U(1) << bits) - U(1)) << (j * bits))
+        tf = F32(tf1 + U(1))
+        for norm in range(norms):
+            impact = quantised(scaled, tf, inverse[norm])
+            impacts[j, (tf1 << NORM) + norm] = (impact << SUM) | payload
+
+
+@kernel
+def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
+    """Reads a term's skips: where its blocks are, and their largest impacts."""
+    packed, inverse = segment.packed, segment.inverse
+    impacts, bins = work.impacts, work.bins
+    ends, tops, spots = work.ends, work.tops, work.spots
+    cursor = work.cursors[j]
+    begin, step = before, cursor.size
+    if not segment.raw_docs.shape[0]:
+        begin = at + U(4) + (load64(packed, at) & LAST)
+        step = U(0)
+    at += U(4)
+    for b in range(cursor.first, cursor.stop):
+        entry = load64(packed, at)
+        pairs = U(packed[at + SKIP - U(1)])
+        at += SKIP
+        top: Any = U32(0)
+        for _ in range(pairs):
+            tf1 = U(packed[at]) - U(1)
+            norm = U(packed[at + U(1)])
+            impact = word_of(impacts, inverse, cursor, j, tf1, norm) >> SUM
+            bins[impact >> _BIN] += 1
+            if tf1 == _OR_MORE:
+                impact = word_of(impacts, inverse, cursor, j, _LARGEST, norm) >> SUM
+            top = max(top, impact)
+            at += U(2)
+        ends[b] = U32(entry & LAST)
+        tops[b] = top
+        spots[b] = begin | ((entry >> DOC_WIDTH) << DOC_WIDTH)
+        begin += step + ((entry >> BYTES) & BYTES_MASK)
+
+
+@kernel
+def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
+    """Reads a term's only block, which has no skips, and unpacks it."""
+    docs, tfs, impacts, bins = work.docs, work.tfs, work.impacts, work.bins
+    norms, inverse = segment.norms, segment.inverse
+    cursor = work.cursors[j]
+    b = cursor.first
+    work.spots[b] = before
+    if not segment.raw_docs.shape[0]:
+        widths = load64(segment.packed, at) & U(65535)
+        work.spots[b] = at + U(2) | widths << DOC_WIDTH
+    load_docs(segment, work, j, b)
+    load_tfs(segment, work, j, b)
+    top: Any = U32(0)
+    for i in range(cursor.tail):
+        norm = U(norms[docs[j, i]])
+        impact = word_of(impacts, inverse, cursor, j, U(tfs[j, i]), norm) >> SUM
+        bins[impact >> _BIN] += 1
+        top = max(top, impact)
+    work.ends[b] = docs[j, cursor.tail - U(1)]
+    work.tops[b] = top
+
+
+@kernel
+def _reached(bins: Array, k: Any) -> Any:
+    """Returns an impact that k of the binned ones reach, 0 if there are fewer."""
+    seen = 0
+    at: Any = bins.shape[0]
+    while at > 0:
+        at -= 1
+        seen += bins[at]
+        if seen >= k:
+            return U(at) << U(_BIN)
+    return U(0)

@@ -1,8 +1,8 @@
 """Top-k search of a bag-of-words index.
 
-Lucene's BM25 goes through the pruned kernel, segment after segment, each told the score that the
-ones before have reached; what the kernel is not made for (another model, exact lengths, hundreds of
-terms, more ties than it has room for) is scored exhaustively. Both give the same bits.
+Lucene's BM25 goes through the pruned kernel, segment after segment, each starting from the k-th
+score of those before. What the kernel does not support (other models, exact lengths, hundreds of
+terms, more ties than fit its memory) is scored exhaustively. Both give the same bits.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search import rank
-from raydist.bow.search.exhaustive import occurrences, score_all
-from raydist.bow.search.explanation import Explanation, explain
+from raydist.bow.search.exhaustive import Explanation, explain, occurrences, score_all
 from raydist.bow.search.query import prepare
 from raydist.bow.search.scoring import Collection, Scoring, Term
 from raydist.bow.search.ties import TIES, best
-from raydist.bow.search.workspace import MOST_TERMS, PerThread
+from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
@@ -73,9 +72,9 @@ class BowRetriever:
             lengths: see `Scoring`.
             ties: order of equal scores: `docid` (input order), `external` (id as a string) or
                 `anserini` (that, and scores as Anserini writes them).
-            threads: queries searched beside each other.
-            only: ids of the only documents that may be found.
-            exclude: ids of documents that may not be found.
+            threads: queries searched in parallel.
+            only: ids of the documents to search; None is all.
+            exclude: ids of documents to leave out.
             pruned: False scores every matching document, for comparison.
 
         Raises:
@@ -96,11 +95,11 @@ class BowRetriever:
         self.ties = ties
         self._threads = threads
         mean = index.average_length
-        self._collection = Collection(index.documents, index.tokens, mean, index.unit or 1.0)
+        self._collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
         self._pruned = pruned and model == "lucene" and lengths == "norm"
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
         self._allowed = self._masks(only, exclude)
-        self._point()
+        self._address()
         self._thread = PerThread(len(index.segments))
 
     @property
@@ -109,40 +108,41 @@ class BowRetriever:
         return self.index.doc_ids
 
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
-        """Returns this search among these documents alone; ids that are not here do not matter."""
+        """Returns this search restricted to some documents; unknown ids are ignored."""
         wanted = pa.array(list(doc_ids), pa.string())
-        found = pc.is_in(self.index.doc_ids, value_set=wanted)
-        flags = found.cast(pa.uint8()).to_numpy(zero_copy_only=False)
+        chosen = pc.is_in(self.index.doc_ids, value_set=wanted)
+        flags = chosen.cast(pa.uint8()).to_numpy(zero_copy_only=False)
         if self._allowed is not None:
             flags = flags & np.concatenate(self._allowed)
         other = copy.copy(self)
-        other._allowed = self._cut(flags)
-        other._point()
+        other._allowed = self._split(flags)
+        other._address()
         return other
 
-    def _point(self) -> None:
-        """Notes the addresses of the arrays that the kernels read, SEGMENT_ROWS of each segment."""
+    def _address(self) -> None:
+        """Notes the addresses of the arrays that the kernels read, the same of each segment."""
         arrays: list[Array] = []
         for number, segment in enumerate(self.index.segments):
             facts = [segment.size, int(segment.norms_N.max(initial=0))]
-            arrays += [
-                segment.packed,
-                segment.raw_docs,
-                segment.raw_tfs,
-                segment.norms_N,
-                segment.files.unchecked("postings"),
-                _NO_FILTER if self._allowed is None else self._allowed[number],
-                self._inverse,
-                *segment.dictionary,
-                np.array(facts, np.uint64),
-            ]
+            arrays += SegmentArrays(
+                packed=segment.packed,
+                raw_docs=segment.raw_docs,
+                raw_tfs=segment.raw_tfs,
+                norms=segment.norms_N,
+                unchecked=segment.files.unchecked("postings"),
+                allowed=_NO_FILTER if self._allowed is None else self._allowed[number],
+                inverse=self._inverse,
+                terms=segment.dictionary[0],
+                groups=segment.dictionary[1],
+                facts=np.array(facts, np.uint64),
+            )
         self._arrays = arrays  # kept alive
         self._segments = addresses(arrays)
 
     def _masks(
         self, only: Iterable[str] | None, exclude: Iterable[str] | None
     ) -> list[Array] | None:
-        """Returns which documents of each segment may be found, None for all."""
+        """Returns the flags of the documents to search by segment, None for all."""
         if only is None and exclude is None:
             return None
         allowed = np.ones(len(self.index), np.uint8)
@@ -151,22 +151,22 @@ class BowRetriever:
             allowed[self.index.positions(only)] = 1
         if exclude is not None:
             allowed[self.index.positions(exclude)] = 0
-        return self._cut(allowed)
+        return self._split(allowed)
 
-    def _cut(self, allowed: Array) -> list[Array]:
-        """Cuts the flags of all documents into those of each segment."""
+    def _split(self, allowed: Array) -> list[Array]:
+        """Splits the flags of all documents by segment."""
         ends = [*self.index.bases[1:], len(self.index)]
         return [readonly(allowed[a:z]) for a, z in zip(self.index.bases, ends)]
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
-        found = self._map(lambda query: self.rank(query.text, k), queries)
-        return self._run([query.query_id for query in queries], found)
+        rankings = self._map(lambda query: self.rank(query.text, k), queries)
+        return self._run([query.query_id for query in queries], rankings)
 
     def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
         """Does the same for queries of weighted terms, each an id and its weights."""
-        found = self._map(lambda query: self.rank_terms(query[1], k), queries)
-        return self._run([query_id for query_id, _ in queries], found)
+        rankings = self._map(lambda query: self.rank_terms(query[1], k), queries)
+        return self._run([query_id for query_id, _ in queries], rankings)
 
     def _map(self, rank: Callable[[Any], Ranking], queries: Sequence[Any]) -> list[Ranking]:
         if self._threads == 1 or len(queries) < 2:
@@ -174,12 +174,12 @@ class BowRetriever:
         with ThreadPoolExecutor(self._threads) as pool:
             return list(pool.map(rank, queries))
 
-    def _run(self, query_ids: Sequence[str], found: Sequence[Ranking]) -> Run:
-        if not found:
+    def _run(self, query_ids: Sequence[str], rankings: Sequence[Ranking]) -> Run:
+        if not rankings:
             return Run(RUN.empty_table())
-        docs = np.concatenate([docs for docs, _ in found])
-        scores = np.concatenate([scores for _, scores in found])
-        rows = np.repeat(np.arange(len(found)), [len(docs) for docs, _ in found])
+        docs = np.concatenate([docs for docs, _ in rankings])
+        scores = np.concatenate([scores for _, scores in rankings])
+        rows = np.repeat(np.arange(len(rankings)), [len(docs) for docs, _ in rankings])
         names = pa.array(query_ids, pa.string()).take(pa.array(rows))
         columns = [names, self.index.pick_ids(docs), pa.array(scores)]
         return Run(pa.table(columns, schema=RUN))
@@ -189,9 +189,9 @@ class BowRetriever:
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
         if self._pruned and k > 0:
-            found = self._rank_text(text, min(k, max(1, self._size)))
-            if found is not None:
-                return found
+            ranking = self._rank_text(text, min(k, max(1, self._size)))
+            if ranking is not None:
+                return ranking
         return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
 
     def rank_terms(self, query: Mapping[str, float], k: int) -> tuple[Array, Array]:
@@ -203,16 +203,16 @@ class BowRetriever:
         terms = self._terms(rows, df, list(query.values()))
         if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
             self._thread.workspace.enter(rows, self._weights(terms))
-            found = self._rank_segments(k)
-            if found is not None:
-                return found
+            ranking = self._rank_segments(k)
+            if ranking is not None:
+                return ranking
         docs, scores = self._rank_all(rows, terms)
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
     def _rank_text(self, text: str, k: int) -> Ranking | None:
         """Ranks by the kernels, or returns None for a query that they do not take."""
         assert self.index.analyzer is not None
-        thread, documents = self._thread, self.index.documents
+        thread, documents = self._thread, self.index.nonempty
         numbers = thread.numbers(self.index.analyzer, text)
         table = thread.workspace.table
         if len(numbers) > _MOST_WORDS or not prepare(
@@ -252,9 +252,9 @@ class BowRetriever:
 
     def _rank_all(self, rows: Sequence[Array], terms: Sequence[Term]) -> tuple[Array, Array]:
         """Scores every matching document of all segments."""
-        found = [self._score_all(number, each, terms) for number, each in enumerate(rows)]
-        docs = [docs + base for (docs, _), base in zip(found, self.index.bases)]
-        return np.concatenate(docs), np.concatenate([scores for _, scores in found])
+        scored = [self._score_all(number, each, terms) for number, each in enumerate(rows)]
+        docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
+        return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
 
     def _score_all(self, number: int, rows: Array, terms: Sequence[Term]) -> tuple[Array, Array]:
         allowed = None if self._allowed is None else self._allowed[number]
@@ -267,7 +267,7 @@ class BowRetriever:
         workspace = self._thread.workspace
         if len(self.index.segments) == 1:
             count = self._rank_segment(0, k, 0.0)
-            if count < 0:
+            if count is None:
                 return None
             if self.ties == "docid":
                 count = min(count, k)
@@ -278,18 +278,18 @@ class BowRetriever:
         floor = 0.0
         for number, base in enumerate(self.index.bases):
             count = self._rank_segment(number, k, floor)
-            if count < 0:
+            if count is None:
                 return None
             docs = np.concatenate([docs, workspace.docs[:count] + base])
             scores = np.concatenate([scores, workspace.scores[:count]])
             if len(docs) >= k:
                 floor = float(np.partition(scores, len(scores) - k)[len(scores) - k])
-                kept = scores >= floor
-                docs, scores = docs[kept], scores[kept]
+                enough = scores >= floor
+                docs, scores = docs[enough], scores[enough]
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
-    def _rank_segment(self, number: int, k: int, floor: float) -> int:
-        """Returns how many candidates of a segment are in the workspace, or rank.OVERFLOW."""
+    def _rank_segment(self, number: int, k: int, floor: float) -> int | None:
+        """Returns how many candidates of a segment are in the workspace; None: too many ties."""
         segment = self.index.segments[number]
         workspace = self._thread.workspace
         rows = workspace.rows[number]
@@ -299,12 +299,14 @@ class BowRetriever:
                     segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
         size = segment.block_size
         while True:
-            count: int = rank.rank(self._segments, workspace.table, number, size, k, floor)
-            if count > rank.ROOM:
-                return count
-            if count == rank.ROOM:
+            outcome, value = rank.rank(self._segments, workspace.table, number, size, k, floor)
+            if outcome == rank.RANKED:
+                return int(value)
+            if outcome == rank.CROWDED:
+                return None
+            if outcome == rank.CRAMPED:
                 df = rows[: workspace.counts[number], 2].tolist()
                 workspace.grow(len(df) + 1, sum(-(-each // size) for each in df), size, k)
             else:
-                row = rows[rank.UNCHECKED - count].tolist()
+                row = rows[value].tolist()
                 segment.files.check("postings", row[5], row[5] + row[3])

@@ -28,8 +28,8 @@ def best(
         pick_ids: external ids of positions.
     """
     if len(docs) > k:
-        kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
-        docs, scores = docs[kept], scores[kept]
+        enough = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+        docs, scores = docs[enough], scores[enough]
     order = np.lexsort((docs, -scores))
     docs, scores = docs[order], scores[order]
     if ties != "docid":

@@ -1,56 +1,135 @@
-"""The working memory of one thread's searches, and its lexicon.
+"""The arrays that the kernels of a search share, how their elements are packed, and who holds them.
 
-Legend: q terms of the query, B blocks of all its terms one term after another, W documents of a
-window, C candidates, S segments.
+Legend: S segments, N documents of one, q terms of the query, B blocks of all its terms one term
+after another, W documents of a window, C candidates.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from raydist.bow.format.codec import BLOCK_SLACK
-from raydist.bow.search.lists import BINS, WINDOW
-from raydist.kernels.addresses import addresses
+from raydist.bow.format.postings import BLOCK_SLACK
+from raydist.kernels.addresses import (
+    Array,
+    Bytes,
+    Doubles,
+    Flags,
+    Floats,
+    LongGrid,
+    Longs,
+    Offsets,
+    WordGrid,
+    Words,
+    addresses,
+)
 from raydist.text.analyzer import Analyzer
 from raydist.text.lexicon import Lexicon
 
-Array = npt.NDArray[Any]
 U = np.uint64
+U32 = np.uint32
 
 MOST_TERMS = 256
-"""Terms of a query that the kernel takes: its sums have 16 bits."""
+"""Terms of a query that the kernels take: its sums have 16 bits."""
+
+WINDOW = 16384
+"""Documents per window."""
+
+MARGIN = 64
+"""Candidates that may be written behind the last one."""
+
+BINS = 512
+"""Of a sum's 16 bits, for the first threshold."""
+
+TABULATED = U(16)
+"""Frequencies whose impacts are computed before the first window."""
+
+NONE = U(0xFFFFFFFFFFFFFFFF)
+
+# A spot says where a block starts and, as its skip entry does, how wide its values are packed.
+START = U(0xFFFFFFFFFFFF)
+
+# A word is a sum of quantised impacts above a payload of exact frequencies, some bits a term.
+SUM, PAYLOAD = U32(16), U32(0xFFFF)
+
+# A row of impacts is indexed by (tf - 1) << NORM | norm.
+NORM = U(8)
+
+CURSOR = np.dtype(
+    [
+        ("weight", np.float32),  # boost * idf
+        ("scaled", np.float32),  # the same in units of a quantised impact
+        ("first", np.uint64),  # its first block
+        ("stop", np.uint64),  # the block behind its last
+        ("size", np.uint64),  # postings of a block
+        ("tail", np.uint64),  # postings of its last block
+        ("block", np.uint64),  # the block it has come to
+        ("docs_block", np.uint64),  # the block whose documents are unpacked
+        ("tfs_block", np.uint64),  # the block whose frequencies are unpacked
+        ("place", np.uint64),  # of its unpacked documents, the first not below the window
+        ("top", np.uint64),  # largest impact in the window
+        ("wide", np.uint64),  # blocks in the window
+    ]
+)
+"""A query's term on its way through its list of postings."""
+
+
+class SegmentArrays(NamedTuple):
+    """What the kernels read of a segment."""
+
+    packed: Bytes
+    raw_docs: Words  # raw segments only, as are raw_tfs
+    raw_tfs: Words
+    norms: Bytes  # [N]
+    unchecked: Flags  # chunks of the file of `packed` whose checksums were not compared
+    allowed: Bytes  # [N] 1 for documents that may be candidates, or empty for all
+    inverse: Floats  # [256] Lucene's inverse denominator by norm
+    terms: Bytes  # the dictionary, as are groups
+    groups: LongGrid
+    facts: Longs  # terms, largest norm
+
+
+SEGMENT_ARRAYS = U(len(SegmentArrays._fields))
+
+
+class Work(NamedTuple):
+    """The working memory of a search."""
+
+    # What the dictionaries said of the query's terms, by segment and term
+    rows: LongGrid  # [S q, 6]
+    weights: Floats  # [S q] boost * idf
+    counts: Offsets  # [S] terms that a segment has
+    numbers: Words  # [q] the lexicon's numbers of the terms
+    boosts: Floats  # [q]
+    # Lists
+    cursors: Annotated[Array, CURSOR, 1]  # [q]
+    order: Longs  # [q] terms by their largest impact in the window
+    below: Longs  # [q + 1] sums of the largest impacts in that order
+    ends: Words  # [B] last document
+    tops: Words  # [B] largest impact
+    spots: Longs  # [B] where a block starts
+    docs: WordGrid  # [q, block size + BLOCK_SLACK] unpacked documents
+    tfs: WordGrid  # the same, tf - 1
+    impacts: WordGrid  # [q, 16 * 256] words by tf - 1 and norm
+    # A window
+    sums: Words  # [W + 128] words, zero between windows
+    masks: LongGrid  # [2, W / 64 + 1] which of 64 documents are candidates, the first of the 64
+    hits: Words  # [block size + 1] positions in a block
+    # Candidates
+    candidates: Words  # [C] documents, ascending
+    words: Words  # [C]
+    exact: Doubles  # [C] scores
+    keys: LongGrid  # [2, C] ~score << 32 | document
+    bins: Offsets  # [BINS]
+    best_docs: Offsets  # [C] the answer
+    best_scores: Floats
+
 
 _REMEMBERED = 1 << 18  # terms that a thread's lexicon may hold
 _ROOM = 1 << 17  # candidates beside 4 k and a window
-
-# Rows of the table of a workspace's addresses.
-STATE = U(0)  # see lists.py
-ENDS = U(1)  # [B] last document
-TOPS = U(2)  # [B] largest Q
-SPOTS = U(3)  # [B] where the block lies | widths << 48
-DOCS_OF = U(4)  # [q, block_size + slack] unpacked
-TFS_OF = U(5)  # the same, tf - 1
-TABLE = U(6)  # [q, 16 * 256] Q << 16 | payload by tf - 1 and norm
-SUMS = U(7)  # [W + 128], zero between windows
-MASKS = U(8)
-HITS = U(9)  # [block_size + 1]
-FOUND = U(10)  # [C] candidates in ascending order
-VALUE = U(11)  # [C] their sums << 16 | payload
-EXACT = U(12)  # [C]
-BINNED = U(13)
-KEYS = U(14)  # [2, C] ~score << 32 | document
-ROWS = U(15)  # [S q, 6] what the dictionary said of each term that a segment has
-WEIGHTS = U(16)  # [S q] boost * idf
-COUNTS = U(17)  # [S] terms that a segment has
-NUMBERS = U(18)  # [q] the lexicon's numbers of the terms
-BOOSTS = U(19)  # [q]
-BEST_DOCS = U(20)  # [C] the answer
-BEST_SCORES = U(21)
 
 
 class Workspace:
@@ -75,48 +154,50 @@ class Workspace:
         self.grow(16, 1 << 12, 128, 10)
 
     def grow(self, terms: int, blocks: int, block_size: int, k: int) -> None:
-        """Makes room for queries of so many terms and blocks, this size of block and this k."""
-        have = self._size
-        terms, blocks, k = max(have[0], terms), max(have[1], blocks), max(have[3], k)
+        """Makes room for queries of `terms` terms with `blocks` blocks of `block_size` postings."""
+        old = self._size
+        terms, blocks, k = max(old[0], terms), max(old[1], blocks), max(old[3], k)
         blocks = 1 << (blocks - 1).bit_length()
         self._size = (terms, blocks, block_size, k)
-        room = 4 * k + _ROOM + WINDOW + 64
+        room = 4 * k + _ROOM + WINDOW + MARGIN
         self.docs = np.empty(room, np.int64)
         self.scores = np.empty(room, np.float32)
-        self._arrays: list[Array] = [
-            np.zeros((10, terms + 1), np.uint64),
-            np.empty(blocks, np.uint32),
-            np.empty(blocks, np.uint32),
-            np.empty(blocks, np.uint64),
-            np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
-            np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
-            np.empty((terms, 16 * 256), np.uint32),
-            np.zeros(WINDOW + 128, np.uint32),
-            np.empty((2, WINDOW // 64 + 1), np.uint64),
-            np.empty(block_size + 1, np.uint32),
-            np.empty(room, np.uint32),
-            np.empty(room, np.uint32),
-            np.empty(room, np.float64),
-            np.empty(BINS, np.int64),
-            np.empty((2, room), np.uint64),
-            self.rows.reshape(-1, 6),
-            self.weights.reshape(-1),
-            self.counts,
-            self._numbers,
-            self._boosts,
-            self.docs,
-            self.scores,
-        ]
-        self.table = addresses(self._arrays)
+        self._work = Work(
+            rows=self.rows.reshape(-1, 6),
+            weights=self.weights.reshape(-1),
+            counts=self.counts,
+            numbers=self._numbers,
+            boosts=self._boosts,
+            cursors=np.zeros(terms, CURSOR),
+            order=np.empty(terms, np.uint64),
+            below=np.empty(terms + 1, np.uint64),
+            ends=np.empty(blocks, np.uint32),
+            tops=np.empty(blocks, np.uint32),
+            spots=np.empty(blocks, np.uint64),
+            docs=np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
+            tfs=np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
+            impacts=np.empty((terms, int(TABULATED) << int(NORM)), np.uint32),
+            sums=np.zeros(WINDOW + 128, np.uint32),
+            masks=np.empty((2, WINDOW // 64 + 1), np.uint64),
+            hits=np.empty(block_size + 1, np.uint32),
+            candidates=np.empty(room, np.uint32),
+            words=np.empty(room, np.uint32),
+            exact=np.empty(room, np.float64),
+            keys=np.empty((2, room), np.uint64),
+            bins=np.empty(BINS, np.int64),
+            best_docs=self.docs,
+            best_scores=self.scores,
+        )
+        self.table = addresses(self._work)
 
     def enter(self, rows: Sequence[Array], weights: Array) -> None:
         """Enters what each segment says of a query's terms, and their weights."""
-        for number, found in enumerate(rows):
-            here = found[:, 0] > 0
-            count = int(here.sum())
+        for number, terms in enumerate(rows):
+            present = terms[:, 0] > 0
+            count = int(present.sum())
             self.counts[number] = count
-            self.rows[number, :count] = found[here]
-            self.weights[number, :count] = weights[here]
+            self.rows[number, :count] = terms[present]
+            self.weights[number, :count] = weights[present]
 
 
 class PerThread(threading.local):

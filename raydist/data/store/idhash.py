@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.kernels.arrays import string_buffers
+
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads nearby ids
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 _SHIFT = np.uint64(32)
@@ -41,14 +43,11 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     count = len(ids)
     if not count:
         return np.empty(0, np.uint32)
-    wide = pa.types.is_large_string(ids.type)
-    kind = np.dtype(np.int64 if wide else np.int32)
-    _, ends, data = ids.buffers()
-    offsets_N1 = np.frombuffer(ends, kind, count + 1, ids.offset * kind.itemsize).astype(np.int64)
+    offsets_N1, data = string_buffers(ids)
     first, last = int(offsets_N1[0]), int(offsets_N1[-1])
     padded = np.zeros(last - first + 8, np.uint8)
     if last > first:
-        padded[:-8] = np.frombuffer(data, np.uint8, last - first, first)
+        padded[:-8] = data[first:last]
     words = np.lib.stride_tricks.as_strided(
         padded[:8].view("<u8"), shape=(len(padded) - 7,), strides=(1,), writeable=False
     )

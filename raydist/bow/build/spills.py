@@ -1,7 +1,7 @@
-"""Runs: what a build keeps between inverting a split and merging all of them.
+"""Spills: what a build keeps between inverting a split and merging all of them.
 
-A run holds the postings of consecutive documents by ascending term, in plain arrays: two files, one
-of them mapped. Written and read once, by the same build, it is neither packed nor checksummed.
+A spill holds the postings of consecutive documents by ascending term, in plain arrays: two files,
+one of them mapped. Written and read once, by the same build, it is neither packed nor checksummed.
 
 Legend: N documents, T terms, P postings.
 """
@@ -20,8 +20,10 @@ import pyarrow as pa
 
 from raydist.bow.format.writing import write
 from raydist.kernels.arrays import readonly, string_buffers
+from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
+U = np.uint64
 
 _HEADER, _DATA = "run.json", "run.bin"
 _ALIGN = 64
@@ -48,8 +50,8 @@ class Postings:
     doc_ids: pa.Array
 
 
-def write_run(folder: Path, postings: Postings) -> dict[str, int]:
-    """Writes a run; returns its documents, empty ones, terms, postings and tokens."""
+def write_spill(folder: Path, postings: Postings) -> dict[str, int]:
+    """Writes a spill; returns its documents, empty ones, terms, postings and tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     tfs = postings.tfs_P
     ids = postings.doc_ids.cast(pa.large_binary())
@@ -84,11 +86,11 @@ def write_run(folder: Path, postings: Postings) -> dict[str, int]:
     return about
 
 
-class Run:
-    """A run opened for reading; its arrays are read-only views of one map.
+class Spill:
+    """A spill opened for reading; its arrays are read-only views of one map.
 
     Attributes:
-        about: what `write_run` returned.
+        about: what `write_spill` returned.
         terms: ascending by bytes, large_binary [T].
         indptr_T1: as in `Postings`.
         docs_P: as in `Postings`.
@@ -123,7 +125,7 @@ class Run:
         return pa.Array.from_buffers(kind, len(ends) - 1, buffers)
 
     def release(self) -> None:
-        """Lets go of the pages that were read; they come back when they are needed again."""
+        """Drops the pages that were read; the next use reads them again."""
         if hasattr(self._map, "madvise"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
@@ -137,3 +139,64 @@ class Run:
             else:
                 high = middle
         return low
+
+
+@kernel
+def _words(data_H: Array, offsets_S1: Array, rows: Array, depth: Any, words: Array) -> None:
+    """Puts the bytes `8 depth ..` of the strings `rows` into words that sort as they do."""
+    for i in range(rows.shape[0]):
+        at = U(offsets_S1[rows[i]]) + (U(depth) << U(3))
+        end = min(U(offsets_S1[rows[i] + 1]), at + U(8))
+        word = U(0)
+        shift = U(56)
+        while at < end:
+            word |= U(data_H[at]) << shift
+            shift -= U(8)
+            at += U(1)
+        words[i] = word
+
+
+def byte_order(strings: pa.Array, *, distinct: bool) -> tuple[Array, Array]:
+    """Returns the ascending byte order of a large_binary array.
+
+    Args:
+        strings: strings without zero bytes.
+        distinct: whether no string occurs twice; if so, the sort need not be stable,
+            which is faster.
+
+    Returns:
+        the row of each rank, int64 [S], equal strings by row; and whether its string differs from
+        that of the rank before, bool [S].
+    """
+    offsets_S1, data_H = string_buffers(strings)
+    count = len(strings)
+    order = np.arange(count)
+    if not count:
+        return order, np.empty(0, bool)
+    words = np.empty(count, np.uint64)
+    _words(data_H, offsets_S1, order, 0, words)
+    order = np.argsort(words, kind=None if distinct else "stable")
+    words = words[order]
+    new = np.ones(count, bool)
+    new[1:] = words[1:] != words[:-1]
+    lengths = np.diff(offsets_S1)
+    places = np.arange(count)
+    depth = 1
+    while True:
+        # Strings that share their beginning with others of which some are longer.
+        group = np.cumsum(new[places])
+        longer = lengths[order[places]] > 8 * depth
+        sizes = np.bincount(group)
+        active = (sizes > 1) & (np.bincount(group, weights=longer) > 0)
+        keep = active[group]
+        places, group = places[keep], group[keep]
+        if not len(places):
+            return order, new
+        rows = order[places]
+        words = np.empty(len(rows), np.uint64)
+        _words(data_H, offsets_S1, rows, depth, words)
+        inner = np.lexsort((words, group))
+        order[places] = rows[inner]
+        words = words[inner]
+        new[places[1:]] |= (words[1:] != words[:-1]) & (group[1:] == group[:-1])
+        depth += 1

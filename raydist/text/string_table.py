@@ -73,10 +73,10 @@ def add(
     heap_H: Array,
     used: Array,
 ) -> Any:
-    """Returns the number of the string `data[at : at + length]`, a new one if it was not there.
+    """Returns the number of the string `data[at : at + length]`, a new one if it is new.
 
     `first`, `second` are its key words, `slot` is where to look first. `used` holds the strings and
-    bytes so far. There must be room for one more.
+    bytes so far. One more must fit.
     """
     last = U(slots.shape[0] >> 2) - U(1)
     while True:
@@ -137,7 +137,7 @@ def _add_all(
     used: Array,
     numbers: Array,
 ) -> Any:
-    """Adds strings from `begin` on while there is room; returns where it stopped."""
+    """Adds strings from `begin` on as long as they fit; returns where it stopped."""
     half = U(slots.shape[0] >> 3)
     for i in range(begin, starts.shape[0] - 1):
         at, length = U(starts[i]), U(starts[i + 1]) - U(starts[i])
@@ -152,7 +152,7 @@ def _add_all(
     return starts.shape[0] - 1
 
 
-class Dictionary:
+class StringTable:
     """A growing set of strings, numbered from 0.
 
     Attributes:
