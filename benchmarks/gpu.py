@@ -215,11 +215,11 @@ def train(
 
 
 def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
-    from raydist.losses.objective import Objective
-    from raydist.losses.parts import contrastive
+    from raydist.losses.parts import make_objective
+    from raydist.losses.spec import InfoNCE
     from raydist.training.step import forward_backward
 
-    objective = Objective((contrastive(temperature=0.05),))
+    objective = make_objective(InfoNCE(temperature=0.05))
     for _ in range(count):
         forward_backward(engine, batch, objective, chunk_size=chunk)
         engine.step()

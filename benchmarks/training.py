@@ -117,8 +117,8 @@ def _filled(text: str) -> str:
 def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
     """Returns a function that trains for some steps and returns the seconds."""
     from raydist.evaluation.mirror import Mirror
-    from raydist.losses.objective import Objective
-    from raydist.losses.parts import contrastive
+    from raydist.losses.parts import make_objective
+    from raydist.losses.spec import InfoNCE
     from raydist.models.biencoder import BiEncoder
     from raydist.records import Sample
     from raydist.training.checkpoint import Checkpoints
@@ -138,7 +138,7 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
         device="cpu",
     )
     engine = TorchEngine(model, lr=1e-5)
-    objective = Objective((contrastive(temperature=TEMPERATURE),))
+    objective = make_objective(InfoNCE(temperature=TEMPERATURE))
     rows = [Sample(query, (positive, negative)) for query, positive, negative in texts]
 
     def collate(drawn: Sequence[Sample], total: int) -> Any:

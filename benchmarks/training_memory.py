@@ -96,8 +96,8 @@ def _ours(folder: Path, chunk_size: int) -> Any:
     import torch
 
     from raydist.losses.inputs import Targets
-    from raydist.losses.objective import Objective
-    from raydist.losses.parts import contrastive
+    from raydist.losses.parts import make_objective
+    from raydist.losses.spec import InfoNCE
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch
     from raydist.training.engine import TorchEngine
@@ -105,7 +105,7 @@ def _ours(folder: Path, chunk_size: int) -> Any:
 
     model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
     engine = TorchEngine(model, lr=1e-5)
-    goal = Objective((contrastive(temperature=0.05, scope="cross_device", mask_duplicates=False),))
+    goal = make_objective(InfoNCE(temperature=0.05, scope="cross_device", mask_duplicates=False))
 
     def step(pairs: int) -> float:
         queries, passages = _inputs(pairs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.distill import DistillConfig
-from raydist.config.losses import ListwiseSoftmaxCE, TargetConfig
+from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
 from raydist.errors import ConfigError
 from raydist.training.spec import TrainingData
 
@@ -70,21 +71,22 @@ def _distilling(config: DistillConfig) -> Recipe:
     def objective(
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
-        from raydist.build import build_objective, build_target
+        from raydist.losses.parts import make_objective
+        from raydist.losses.targets import make_targets
 
         sets = config.sets()
         facts = [used(of_set, sets[of_set.name]) for of_set in facts]
         check_teacher(config.objectives().values(), facts)
         target, notes = _target(config, facts)
-        built = build_objective(config.loss, config.distill, config.losses, output=student.output)
-        return built, build_target(target), notes
+        built = make_objective(config.loss, config.distill, config.losses, output=student.output)
+        return built, partial(make_targets, target=target), notes
 
     return Recipe(student.kind, student.path, student.scratch, options, needs, plan_set, objective)
 
 
 def _target(
     config: DistillConfig, facts: Sequence[SampleFacts]
-) -> tuple[TargetConfig, tuple[str, ...]]:
+) -> tuple[TargetSpec, tuple[str, ...]]:
     """Returns the configured target, or one that the losses can read."""
     bounded = any(
         isinstance(loss, ListwiseSoftmaxCE) and not loss.gains
@@ -93,12 +95,12 @@ def _target(
     outside = [f.name for f in facts if f.scores and (f.lowest_score < 0 or f.highest_score > 1)]
     target = config.target
     if not bounded or not outside:
-        return target or TargetConfig(), ()
+        return target or TargetSpec(), ()
     if target is None:
         note = (
             "listwise_softmax_ce reads targets in [0, 1]: target=minmax, for the scores go beyond"
         )
-        return TargetConfig(kind="minmax"), (note,)
+        return TargetSpec(kind="minmax"), (note,)
     if target.kind in ("score", "rank"):
         worst = next(f for f in facts if f.name == outside[0])
         raise ConfigError(

@@ -10,6 +10,7 @@ DIR/checkpoint-final is what embed, search and export take as `model=` (so does 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ def _contrastive(config: TrainConfig) -> Recipe:
     def objective(
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
-        from raydist.build import build_objective, build_target
+        from raydist.losses.parts import make_objective
+        from raydist.losses.targets import make_targets
 
         if answers and not any(of_set.answers for of_set in facts):
             raise DataError(
@@ -92,8 +94,8 @@ def _contrastive(config: TrainConfig) -> Recipe:
                 "(pos_scores and neg_scores), so nothing is distilled"
             )
         notes += _sharp_scores(config)
-        built = build_objective(config.loss, config.distill, config.losses)
-        return built, build_target(config.target), notes
+        built = make_objective(config.loss, config.distill, config.losses)
+        return built, partial(make_targets, target=config.target), notes
 
     return Recipe(
         "biencoder",

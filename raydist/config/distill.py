@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from raydist.config.base import FromScalar
-from raydist.config.losses import AdrMse, Distillation, Loss, Target, check_losses
+from raydist.losses.spec import AdrMse, Distillation, Loss, Target, check_losses
 from raydist.config.training import TrainingConfig
 from raydist.models.spec import BiEncoderStudent, CrossEncoderStudent, check_precision
 from raydist.spec import Kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from raydist.config.losses import Distillation, InfoNCE, Loss, Target, TargetConfig, check_losses
+from raydist.losses.spec import Distillation, InfoNCE, Loss, Target, TargetSpec, check_losses
 from raydist.config.training import TrainingConfig
 from raydist.models.spec import TrainedEncoder, check_precision
 
@@ -18,7 +18,7 @@ class TrainConfig(TrainingConfig):
     """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""
     loss: Loss | None = InfoNCE()
     """What is optimised."""
-    target: Target = TargetConfig()
+    target: Target = TargetSpec()
     """How teacher scores become targets."""
 
     @model_validator(mode="after")

@@ -16,15 +16,14 @@ d the embedding's width.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from raydist.errors import DataError
 from raydist.losses.gather import SumCount, gather_rows, layout, logits_dtype
-
-Scope = Literal["no_in_batch", "in_batch", "cross_device"]
+from raydist.losses.spec import Scope
 
 BLOCK_LOGITS = 1 << 24
 """Logits that exist at a time when no block size is asked for (64 MiB in float32)."""

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from raydist.errors import ConfigError
-from raydist.losses.contrastive import Columns, Scope, ScopeScores, columns_of, scope_scores
+from raydist.losses.contrastive import Columns, ScopeScores, columns_of, scope_scores
 from raydist.losses.gather import logits_dtype
+from raydist.losses.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,11 @@ from torch.nn.functional import logsigmoid, softplus
 from raydist.errors import DataError
 from raydist.losses.gather import SumCount
 from raydist.losses.pairwise import ordered_pairs
+from raydist.losses.spec import LambdaScheme
 from raydist.losses.targets import ranks
 
 Output = Literal["real", "log_prob", "prob"]
 """What the student emits: any real number, log-probabilities, or probabilities."""
-
-LambdaScheme = Literal["none", "ndcg_loss1", "ndcg_loss2", "lambda_rank", "ndcg_loss2pp"]
 
 
 def listwise_softmax_ce(

@@ -12,14 +12,12 @@ Legend: B queries of this rank, A answers of each, d the embedding's width.
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from raydist.losses.contrastive import (
     Columns,
-    Scope,
     ScopeScores,
     allowed_own,
     columns_of,
@@ -29,9 +27,8 @@ from raydist.losses.contrastive import (
 from raydist.losses.gather import SumCount, logits_dtype
 from raydist.losses.inputs import Forward
 from raydist.losses.objective import Part, Terms
-from raydist.losses.parts import Distill, contrastive, distilled
-
-TrainingType = Literal["retrieval", "retrieval_answer", "retrieval_answer_passage"]
+from raydist.losses.parts import contrastive, distilled
+from raydist.losses.spec import BiIR, Distillation, Scope
 
 ANSWER_PASSAGE_WEIGHT = 0.25
 
@@ -106,76 +103,29 @@ def answer_norms(answers_BAd: Tensor, answer_mask_BA: Tensor) -> SumCount:
     return squares_B.sum(), there_B.sum().to(first_Bd.dtype)
 
 
-def biir(
-    name: str = "",
-    *,
-    training_type: TrainingType = "retrieval_answer",
-    temperature: float = 0.02,
-    answer_temperature: float | None = None,
-    normalize_answer: bool = True,
-    scope: Scope = "in_batch",
-    weight: float = 1.0,
-    distill: Distill | None = None,
-    mask_duplicates: bool = True,
-    teacher_margin: float | None = None,
-    column_block: int = 0,
-) -> Part:
+def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Part:
     """Returns the Reinforced-IR objective: terms qp, qa, ap, answer_norm and distillation.
 
     Args:
+        loss: what can be set.
         name: prefix of the terms' names where there are several losses.
-        training_type: `retrieval` has qp alone, `retrieval_answer` adds qa, and
-            `retrieval_answer_passage` ap as well.
-        temperature: τ of qp and ap.
-        answer_temperature: of qa; 0.05 if None.
-        normalize_answer: the soft penalty on the answers' norms; `retrieval` has no answers.
-        scope: which documents and answers are negatives.
-        weight: of the whole part.
         distill: distillation of passages, and of answers where these have teacher scores.
-        mask_duplicates: leave out columns with the text of any of the row's positives.
-        teacher_margin: leave out own negatives that the teacher scores above positive − margin.
-        column_block: columns whose logits exist at a time; 0 chooses by memory.
     """
     prefix = f"{name}_" if name else ""
-    first = contrastive(
-        prefix + "qp",
-        temperature=temperature,
-        scope=scope,
-        weight=weight,
-        distill=distill,
-        mask_duplicates=mask_duplicates,
-        teacher_margin=teacher_margin,
-        column_block=column_block,
-        distill_name=prefix + distill.kind if distill else None,
-    )
+    distill_name = prefix + distill.kind if distill else None
+    first = contrastive(loss, prefix + "qp", distill, distill_name)
     weights = dict(first.weights)
-    with_answers = training_type != "retrieval"
-    with_passages = training_type == "retrieval_answer_passage"
-    if with_answers:
-        weights[prefix + "qa"] = weight
-        if distill is not None:
-            weights[prefix + distill.kind + "_answers"] = weight * distill.weight
-        if normalize_answer:
-            weights[prefix + "answer_norm"] = weight
-    if with_passages:
-        weights[prefix + "ap"] = weight * ANSWER_PASSAGE_WEIGHT
-
-    compute = partial(
-        _answer_terms,
-        first=first,
-        prefix=prefix,
-        scope=scope,
-        distill=distill,
-        answer_temperature=0.05 if answer_temperature is None else answer_temperature,
-        passage_temperature=temperature if with_passages else None,
-        normalize_answer=normalize_answer,
-        mask_duplicates=mask_duplicates,
-        teacher_margin=teacher_margin,
-        column_block=column_block,
-    )
-    if not with_answers:
-        compute = partial(_passage_terms, first=first)
-    return Part(weights, compute, answers=with_answers)
+    if loss.training_type == "retrieval":
+        return Part(weights, partial(_passage_terms, first=first))
+    weights[prefix + "qa"] = loss.weight
+    if distill is not None:
+        weights[prefix + distill.kind + "_answers"] = loss.weight * distill.weight
+    if loss.normalize_answer:
+        weights[prefix + "answer_norm"] = loss.weight
+    if loss.training_type == "retrieval_answer_passage":
+        weights[prefix + "ap"] = loss.weight * ANSWER_PASSAGE_WEIGHT
+    compute = partial(_answer_terms, loss=loss, distill=distill, first=first, prefix=prefix)
+    return Part(weights, compute, answers=True)
 
 
 def _passage_terms(batch: Forward, *, first: Part) -> Terms:
@@ -184,18 +134,7 @@ def _passage_terms(batch: Forward, *, first: Part) -> Terms:
 
 
 def _answer_terms(
-    batch: Forward,
-    *,
-    first: Part,
-    prefix: str,
-    scope: Scope,
-    distill: Distill | None,
-    answer_temperature: float,
-    passage_temperature: float | None,
-    normalize_answer: bool,
-    mask_duplicates: bool,
-    teacher_margin: float | None,
-    column_block: int,
+    batch: Forward, *, loss: BiIR, distill: Distillation | None, first: Part, prefix: str
 ) -> Terms:
     output, targets = batch.embeddings("biir"), batch.targets
     terms = first.compute(batch)
@@ -203,36 +142,38 @@ def _answer_terms(
     if mask_BA is None or output.answers is None:
         return terms
     answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
-    hashes = targets.answer_hashes if mask_duplicates else None
-    columns = answer_columns(answers_BAd, mask_BA, scope=batch.scope(scope), hashes=hashes)
+    hashes = targets.answer_hashes if loss.mask_duplicates else None
+    columns = answer_columns(answers_BAd, mask_BA, scope=batch.scope(loss.scope), hashes=hashes)
     answered_B = mask_BA[:, 0]
     scores = query_answer_scores(
         output.queries_Bd,
         columns,
         mask_BA,
-        temperature=answer_temperature,
-        column_block=column_block,
+        temperature=loss.answer_temperature or 0.05,
+        column_block=loss.column_block,
     )
     if distill is None or teacher_BA is None or distill.keeps_hard:
         allowed_BA = allowed_own(
-            mask_BA, hashes_P=hashes, teacher_BD=teacher_BA, margin=teacher_margin
+            mask_BA, hashes_P=hashes, teacher_BD=teacher_BA, margin=loss.teacher_margin
         )
         terms[prefix + "qa"] = info_nce(scores, allowed_BD=allowed_BA, rows_B=answered_B)
     if distill is not None and teacher_BA is not None:
         name = prefix + distill.kind + "_answers"
-        terms[name] = distilled(scores, teacher_BA, distill, rows_B=answered_B)
-    if normalize_answer:
+        terms[name] = distilled(
+            scores, teacher_BA, distill.kind, temperature=distill.temperature, rows_B=answered_B
+        )
+    if loss.normalize_answer:
         terms[prefix + "answer_norm"] = answer_norms(answers_BAd, mask_BA)
-    if passage_temperature is not None:
-        passages = batch.columns(scope, mask_duplicates=mask_duplicates)
+    if loss.training_type == "retrieval_answer_passage":
+        passages = batch.columns(loss.scope, mask_duplicates=loss.mask_duplicates)
         terms[prefix + "ap"] = answer_passage(
             answers_BAd,
             mask_BA,
             passages,
-            temperature=passage_temperature,
+            temperature=loss.temperature,
             allowed_BD=allowed_own(
                 targets.mask_BD, hashes_P=passages.hashes_P, known_BK=targets.known_BK
             ),
-            column_block=column_block,
+            column_block=loss.column_block,
         )
     return terms

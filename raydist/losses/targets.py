@@ -10,43 +10,32 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from raydist.errors import ConfigError
-
-Target = Literal["score", "rank", "minmax", "binary"]
+from raydist.losses.spec import TargetSpec
 
 
 def make_targets(
-    teacher_BD: Tensor, mask_BD: Tensor, *, target: Target = "score", threshold: float | None = None
+    teacher_BD: Tensor,
+    mask_BD: Tensor,
+    target: TargetSpec = TargetSpec(),  # noqa: B008  frozen
 ) -> Tensor:
     """Returns the targets of lists, 0 where padded.
 
-    Args:
-        teacher_BD: teacher scores.
-        mask_BD: true where there is a document.
-        target: `score` as it is; `rank`, the list's length − rank + 1, ties sharing their mean;
-            `minmax`, scaled to [0, 1] within the list, 0 where all are tied (nothing is better than
-            anything); `binary`, 1 from `threshold` on.
-        threshold: for `binary`.
-
-    Raises:
-        ConfigError: `binary` without a threshold, or an unknown target.
+    Ties share their mean rank; where all are tied, `minmax` gives 0: nothing is better than
+    anything.
     """
-    if target == "score":
+    if target.kind == "score":
         values = teacher_BD
-    elif target == "rank":
+    elif target.kind == "rank":
         lengths_B1 = mask_BD.sum(1, keepdim=True)
         values = lengths_B1 - ranks(teacher_BD, mask_BD) + 1
-    elif target == "minmax":
+    elif target.kind == "minmax":
         low = teacher_BD.masked_fill(~mask_BD, torch.inf).amin(1, keepdim=True)
         high = teacher_BD.masked_fill(~mask_BD, -torch.inf).amax(1, keepdim=True)
         width = high - low
         values = torch.where(width > 0, (teacher_BD - low) / width, 0.0)
-    elif target == "binary":
-        if threshold is None:
-            raise ConfigError("target=binary needs target_threshold, the lowest positive score")
-        values = (teacher_BD >= threshold).to(teacher_BD.dtype)
     else:
-        raise ConfigError(f"target {target!r}: allowed are score, rank, minmax, binary")
+        assert target.threshold is not None
+        values = (teacher_BD >= target.threshold).to(teacher_BD.dtype)
     return values.masked_fill(~mask_BD, 0.0)
 
 

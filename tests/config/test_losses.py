@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import pickle
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from raydist.build import build_objective, build_target
 from raydist.config.base import Block
 from raydist.config.load import load
-from raydist.config.losses import (
+from raydist.errors import ConfigError
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import (
     BiIR,
     Distillation,
     InfoNCE,
     Loss,
     Target,
-    TargetConfig,
+    TargetSpec,
     check_losses,
 )
-from raydist.errors import ConfigError
+from raydist.losses.targets import make_targets
 
 
 class Run(Block):
@@ -33,7 +34,7 @@ class Run(Block):
     """Beside it."""
     losses: dict[str, Loss] = {}
     """Several."""
-    target: Target = TargetConfig()
+    target: Target = TargetSpec()
     """Targets."""
 
 
@@ -49,33 +50,29 @@ def test_the_defaults_are_those_of_the_recipes() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind
-        for block in get_args(get_args(Loss)[0])
-        for kind in get_args(block.model_fields["kind"].annotation)
-    ],
+    [kind for spec in get_args(Loss) for kind in get_args(get_type_hints(spec)["kind"])],
 )
 def test_every_kind_is_built_alone_and_among_several_and_can_travel(kind: str) -> None:
     config = load(Run, [], [f"loss.kind={kind}", "loss.weight=0.5"])
-    goal = build_objective(config.loss, None, {})
+    goal = make_objective(config.loss, None, {})
     assert 0.5 in goal.weights.values()
     several = load(Run, [], [f"losses.a.kind={kind}", "losses.b.kind=adr_mse"])
-    goal = build_objective(None, None, several.losses)
+    goal = make_objective(None, None, several.losses)
     assert all(name.startswith(("a", "b")) for name in goal.names) and "b" in goal.names
     assert pickle.loads(pickle.dumps(goal)).names == goal.names  # noqa: S301
 
 
 def test_distillation_stands_beside_one_loss_as_a_term_of_its_own() -> None:
     config = load(Run, [], ["loss=infonce", "distill.kind=m3_kd", "distill.weight=0.3"])
-    assert build_objective(config.loss, config.distill, {}).weights == {
+    assert make_objective(config.loss, config.distill, {}).weights == {
         "infonce": 1.0,
         "m3_kd": 0.3,
     }
     config = load(Run, [], ["loss=biir", "distill=none"])
-    names = build_objective(config.loss, config.distill, {}).names
+    names = make_objective(config.loss, config.distill, {}).names
     assert names == ("qp", "qa", "answer_norm")
     several = load(Run, [], ["losses.a=infonce", "losses.b=infonce", "losses.c=kl_div"])
-    assert build_objective(None, several.distill, several.losses).names == ("a", "b", "c")
+    assert make_objective(None, several.distill, several.losses).names == ("a", "b", "c")
 
 
 def test_targets_are_words_or_a_word_with_a_threshold() -> None:
@@ -85,8 +82,8 @@ def test_targets_are_words_or_a_word_with_a_threshold() -> None:
     with pytest.raises(ConfigError, match=r"binary needs a threshold, as in target=binary"):
         load(Run, [], ["target=binary"])
     scores, mask = torch.tensor([[0.4, 0.5]]), torch.ones(1, 2, dtype=torch.bool)
-    assert build_target(binary)(scores, mask).tolist() == [[0.0, 1.0]]
-    assert torch.equal(build_target(TargetConfig())(scores, mask), scores)
+    assert make_targets(scores, mask, binary).tolist() == [[0.0, 1.0]]
+    assert torch.equal(make_targets(scores, mask), scores)
 
 
 def test_what_contradicts_is_named() -> None:

@@ -22,8 +22,8 @@ from raydist.losses.contrastive import (
 from raydist.losses.distillation import m3_kd
 from raydist.losses.inputs import Embeddings, Forward, Scores, Targets
 from raydist.losses.objective import Objective
-from raydist.losses.parts import Distill, contrastive, listwise
-from raydist.losses.reinforced import biir
+from raydist.losses.parts import make_objective, make_part
+from raydist.losses.spec import AdrMse, BiIR, Distillation, InfoNCE, RankNet
 
 
 def embeddings(queries: int, passages: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -143,8 +143,8 @@ def forward(teacher: bool = True) -> Forward:
 def test_terms_carry_names_and_weights_of_their_own() -> None:
     goal = Objective(
         (
-            contrastive(distill=Distill("kl_div", weight=0.3), weight=2.0),
-            contrastive("hard", temperature=0.5, scope="no_in_batch"),
+            make_part(InfoNCE(weight=2.0), distill=Distillation(kind="kl_div", weight=0.3)),
+            make_part(InfoNCE(temperature=0.5, scope="no_in_batch"), "hard"),
         )
     )
     assert goal.weights == {"infonce": 2.0, "kl_div": 0.6, "hard": 1.0}
@@ -156,13 +156,15 @@ def test_terms_carry_names_and_weights_of_their_own() -> None:
 
 
 def test_counts_without_the_model_are_the_counts_of_the_losses() -> None:
-    from raydist.losses import listwise as lists
 
     goal = Objective(
         (
-            biir(training_type="retrieval_answer_passage", distill=Distill("margin_mse")),
-            listwise("pairs", lists.distill_rank_net),
-            listwise("documents", lists.adr_mse),
+            make_part(
+                BiIR(training_type="retrieval_answer_passage"),
+                distill=Distillation(kind="margin_mse"),
+            ),
+            make_part(RankNet(), "pairs"),
+            make_part(AdrMse(), "documents"),
         )
     )
     terms = goal.forward(forward())
@@ -172,10 +174,10 @@ def test_counts_without_the_model_are_the_counts_of_the_losses() -> None:
 
 
 def test_m3_kd_replaces_the_hard_loss_where_there_is_a_teacher() -> None:
-    goal = Objective((contrastive(distill=Distill("m3_kd")),))
+    goal = make_objective(InfoNCE(), Distillation(kind="m3_kd"))
     assert set(goal.forward(forward())) == {"m3_kd"}
     assert set(goal.forward(forward(teacher=False))) == {"infonce"}
-    both = Objective((contrastive(distill=Distill("m3_kd", hard=True)),))
+    both = make_objective(InfoNCE(), Distillation(kind="m3_kd", hard=True))
     assert set(both.forward(forward())) == {"infonce", "m3_kd"}
 
 
@@ -183,19 +185,17 @@ def test_biir_on_pairs_and_a_missing_teacher_are_refused_by_name() -> None:
     targets = Targets(torch.tensor([2]), torch.ones(1, 2, dtype=torch.bool))
     pairs = Forward(Scores(torch.zeros(2)), targets)
     with pytest.raises(ConfigError, match=r"loss\.kind=biir needs a bi-encoder"):
-        Objective((biir(),)).forward(pairs)
+        make_objective(BiIR()).forward(pairs)
     with pytest.raises(ConfigError, match="adr_mse needs teacher scores"):
-        from raydist.losses import listwise as lists
-
-        Objective((listwise("adr_mse", lists.adr_mse),)).forward(pairs)
+        make_objective(AdrMse()).forward(pairs)
 
 
 def test_two_losses_of_one_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="two losses are called 'infonce'"):
-        Objective((contrastive(), contrastive()))
+        Objective((make_part(InfoNCE()), make_part(InfoNCE())))
 
 
 def test_retrieval_has_no_answer_terms_even_with_answers() -> None:
-    goal = Objective((biir(training_type="retrieval", normalize_answer=True),))
+    goal = make_objective(BiIR(training_type="retrieval", normalize_answer=True))
     assert goal.names == ("qp",)
     assert set(goal.forward(forward(teacher=False))) == {"qp"}

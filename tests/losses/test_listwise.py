@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from raydist.build import build_objective
-from raydist.config.losses import ListInfoNCE
 from raydist.errors import DataError
 from raydist.losses import listwise, pairwise
 from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward, Scores, Targets
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import ListInfoNCE
 from raydist.losses.targets import ranks
 
 ListLoss = Callable[[Tensor, Tensor, Tensor], SumCount]
@@ -191,7 +191,7 @@ def test_info_nce_over_a_list_pulls_the_judged_document_up_whatever_the_teacher_
     batch = Forward(
         Scores(logits), Targets(torch.tensor([4]), full(labels), teacher, labels_BD=labels)
     )
-    terms = build_objective(ListInfoNCE(), None, {}).forward(batch)
+    terms = make_objective(ListInfoNCE(), None, {}).forward(batch)
     terms["infonce_list"][0].backward()
     assert logits.grad is not None
     assert logits.grad.tolist() == pytest.approx([0.25, 0.25, -0.75, 0.25])

@@ -6,8 +6,8 @@ import torch
 
 from raydist.losses.inputs import Embeddings, Forward, Targets
 from raydist.losses.nested import nested
-from raydist.losses.objective import Objective
-from raydist.losses.parts import contrastive
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import InfoNCE
 
 B, G, WIDTH, TAU = 4, 3, 8, 0.5
 
@@ -31,7 +31,7 @@ def info_nce(queries, passages):
 def test_the_loss_is_the_mean_over_prefixes_and_the_whole(normalize):
     batch = example()
     objective = nested(
-        Objective((contrastive(temperature=TAU),)), (2, 4), width=WIDTH, normalize=normalize
+        make_objective(InfoNCE(temperature=TAU)), (2, 4), width=WIDTH, normalize=normalize
     )
     assert objective.names == ("infonce", "infonce@4", "infonce@2")
     terms = objective.forward(batch)
@@ -52,5 +52,5 @@ def test_the_loss_is_the_mean_over_prefixes_and_the_whole(normalize):
 
 
 def test_the_whole_width_is_not_counted_twice():
-    objective = nested(Objective((contrastive(),)), (4, 8), width=8, normalize=True)
+    objective = nested(make_objective(InfoNCE()), (4, 8), width=8, normalize=True)
     assert objective.weights == {"infonce": 0.5, "infonce@4": 0.5}

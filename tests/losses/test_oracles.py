@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from raydist.losses import distillation, listwise, pairwise
 from raydist.losses.contrastive import ScopeScores, columns_of, group_sizes, info_nce, scope_scores
 from raydist.losses.gather import SumCount
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import InfoNCE
 
 SEEDS = range(6)
 
@@ -205,8 +207,6 @@ def test_info_nce_equals_multiple_negatives_ranking(group: int, block: int) -> N
 def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> None:
     """Both sides encode in chunks of two and replay: parameters' gradients are compared."""
     losses = pytest.importorskip("sentence_transformers.losses")
-    from raydist.losses.objective import Objective
-    from raydist.losses.parts import contrastive as contrastive_part
     from raydist.training.engine import TorchEngine
     from raydist.training.step import forward_backward
     from tests.training import tiny
@@ -230,7 +230,7 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     expected.backward()
     wanted = tiny.gradient(model)
     model.zero_grad()
-    goal = Objective((contrastive_part(temperature=0.05, mask_duplicates=False),))
+    goal = make_objective(InfoNCE(temperature=0.05, mask_duplicates=False))
     terms = forward_backward(TorchEngine(model, lr=0.0), batch, goal, chunk_size=2)
     assert goal.total(terms) == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(tiny.gradient(model), wanted, rtol=1e-4, atol=1e-6)

@@ -15,7 +15,8 @@ from raydist.data.samples.prepare import prepare
 from raydist.losses.inputs import Forward
 from raydist.losses.objective import Objective, Terms
 from raydist.losses.objective import Part as LossPart
-from raydist.losses.parts import Distill, contrastive
+from raydist.losses.parts import make_part
+from raydist.losses.spec import Distillation, InfoNCE
 from raydist.training.plan import Job, Plan, Schedule, plan_groups
 from raydist.training.spec import Optim, TrainingData
 from tests.training.small import checkpoint, samples
@@ -55,7 +56,8 @@ def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **opti
     plan = plan_groups(
         facts, folder / "data", data, batch_size=7, group=4, teacher=True, answers=False
     )
-    part = contrastive(temperature=0.05, scope="cross_device", distill=Distill())
+    loss = InfoNCE(temperature=0.05, scope="cross_device")
+    part = make_part(loss, distill=Distillation())
     if deadly is not None:
         part = LossPart(part.weights, Deadly(part, deadly, 5))
     settings = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydist.losses.objective import Objective
-from raydist.losses.parts import contrastive
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import InfoNCE
 from raydist.records import Sample
 from raydist.training.collate import Inputs, collate_texts, text_hash
 from raydist.training.engine import TorchEngine
@@ -59,7 +59,7 @@ def test_symmetric_documents_are_encoded_by_the_tower_of_queries(tmp_path: Path)
     for symmetric in (False, True):
         engine = TorchEngine(model, lr=1e-3)
         batch = collate_texts(samples, model, symmetric=symmetric)
-        forward_backward(engine, batch, Objective((contrastive(),)))
+        forward_backward(engine, batch, make_objective(InfoNCE()))
         trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
         assert trained == ({"0"} if symmetric else {"0", "1"})
         engine.optimizer.zero_grad()
@@ -73,11 +73,11 @@ def test_a_margin_is_of_the_teachers_own_scores_whatever_is_learnt_of_them(
     model = encoder(checkpoint(tmp_path / "m"))
     texts = ("river stone", "lamp", "garden")
     sample = Sample("river", texts, scores=(9.0, 8.9, 3.0), targets=(3.0, 2.0, 1.0))
-    goal = Objective((contrastive(teacher_margin=margin, scope="no_in_batch"),))
+    goal = make_objective(InfoNCE(teacher_margin=margin, scope="no_in_batch"))
     batch = collate_texts([sample], model, teacher=True)
     loss = goal.total(forward_backward(TorchEngine(model, lr=1e-3), batch, goal))
     kept = Sample("river", (texts[0], *texts[2 if margin > 0.1 else 1 :]))
-    plain = Objective((contrastive(scope="no_in_batch"),))
+    plain = make_objective(InfoNCE(scope="no_in_batch"))
     engine = TorchEngine(model, lr=1e-3)
     expected = plain.total(forward_backward(engine, collate_texts([kept], model), plain))
     assert loss == pytest.approx(expected, rel=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ import pytest
 import torch
 
 from raydist.errors import ArtifactError
-from raydist.losses import listwise as lists
 from raydist.losses.objective import Objective
-from raydist.losses.parts import Distill, contrastive, listwise
-from raydist.losses.reinforced import biir
+from raydist.losses.parts import make_part
+from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.step import forward_backward
 from tests.training import tiny
@@ -24,14 +22,12 @@ STAGES = [0, 1, 2, 3]
 CHUNKS = [0, 2]
 GOAL = Objective(
     (
-        biir(
-            training_type="retrieval_answer_passage",
-            temperature=0.7,
-            scope="cross_device",
-            distill=Distill("m3_kd", hard=True),
+        make_part(
+            BiIR(training_type="retrieval_answer_passage", temperature=0.7, scope="cross_device"),
+            distill=Distillation(kind="m3_kd", hard=True),
         ),
-        contrastive("own", temperature=0.5, scope="no_in_batch", weight=0.5),
-        listwise("ranknet", partial(lists.distill_rank_net, per_query=True), weight=0.3),
+        make_part(InfoNCE(temperature=0.5, scope="no_in_batch", weight=0.5), "own"),
+        make_part(RankNet(per_query=True, weight=0.3), "ranknet"),
     )
 )
 STEPS = 3

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from raydist.errors import ArtifactError
-from raydist.losses.objective import Objective
-from raydist.losses.parts import Distill, contrastive
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import Distillation, InfoNCE
 from raydist.training.engine import TorchEngine, add_rows_in_place, parameter_groups
 from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
 
-GOAL = Objective((contrastive(temperature=0.5, scope="cross_device", distill=Distill()),))
+GOAL = make_objective(InfoNCE(temperature=0.5, scope="cross_device"), Distillation())
 
 
 def engine(**options: float) -> TorchEngine:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from raydist.losses.objective import Objective
-from raydist.losses.parts import contrastive
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import InfoNCE
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates
 from raydist.training.step import cells_of, forward_backward
@@ -84,7 +84,7 @@ def test_one_chunk_with_a_graph_is_not_computed_twice() -> None:
 
     whole = tiny.data()
     batch = tiny.batch(whole, range(9))
-    goal = Objective((contrastive(temperature=0.5),))
+    goal = make_objective(InfoNCE(temperature=0.5))
     engine = TorchEngine(Counting(torch.float64), lr=0.0)
     forward_backward(engine, batch, goal)
     assert sum(calls) == 27 + 9
@@ -113,7 +113,7 @@ def test_rows_of_like_length_go_together_on_a_cpu_with_the_gradient_of_one_padde
 def test_cells_are_those_that_the_model_computes() -> None:
     batch = tiny.batch(tiny.data(), range(9))
     batch = replace(batch, answers=None, targets=replace(batch.targets, answer_mask_BA=None))
-    goal = Objective((contrastive(temperature=0.5),))
+    goal = make_objective(InfoNCE(temperature=0.5))
     for chunk, passes in ((0, 1), (4, 2)):  # caching reads every row twice
         engine = TorchEngine(tiny.TinyEncoder(torch.float32), lr=0.0)
         seen: list[int] = []
@@ -130,7 +130,7 @@ def test_cells_are_those_that_the_model_computes() -> None:
 def test_accumulation_parts_divide_once_by_the_counts_of_all() -> None:
     """Parts of 1, 3 and 5 queries weigh as one batch of 9 where negatives do not depend on it."""
     whole = tiny.data()
-    goal = Objective((contrastive(temperature=0.5, scope="no_in_batch"),))
+    goal = make_objective(InfoNCE(temperature=0.5, scope="no_in_batch"))
     results = []
     for parts in ([range(9)], [range(1), range(1, 4), range(4, 9)]):
         engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
@@ -143,7 +143,7 @@ def test_accumulation_parts_divide_once_by_the_counts_of_all() -> None:
 
 def test_scores_of_pairs_are_cached_alike() -> None:
     whole = tiny.data()
-    goal = Objective((contrastive(temperature=0.5),))
+    goal = make_objective(InfoNCE(temperature=0.5))
     gradients = []
     for chunk in (0, 4):
         engine = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)

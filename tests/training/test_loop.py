@@ -11,7 +11,8 @@ import torch
 
 from raydist.errors import JobError
 from raydist.losses.objective import Objective
-from raydist.losses.parts import Distill, contrastive
+from raydist.losses.parts import make_objective
+from raydist.losses.spec import Distillation, InfoNCE
 from raydist.models.biencoder import BiEncoder
 from raydist.records import Sample
 from raydist.training import run
@@ -77,7 +78,7 @@ def train(
     dropout: float = 0.1,
 ) -> tuple[run.Outcome, list[dict[str, float]], dict[str, torch.Tensor]]:
     model = encoder(folder, dropout=dropout)
-    objective = Objective((contrastive(distill=Distill()),))
+    objective = make_objective(InfoNCE(), Distillation())
     rows = samples(scores=True)
     source = BatchSource(Order((Stream(len(rows), 6),), 5), (dataset(model, rows),))
     logged: list[dict[str, float]] = []
@@ -153,7 +154,7 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
     for accumulation in (1, 2, 3):
         model = encoder(folder)
         engine = TorchEngine(model, lr=1e-3)
-        objective = Objective((contrastive(scope="no_in_batch", distill=Distill()),))
+        objective = make_objective(InfoNCE(scope="no_in_batch"), Distillation())
         small = dataset(model, samples(scores=True))
         source = BatchSource(Order((Stream(24, 7),), 5), (small,), accumulation=accumulation)
         batches = source(0)

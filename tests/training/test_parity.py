@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,18 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from raydist.losses import listwise as lists
 from raydist.losses.objective import Objective
-from raydist.losses.pairwise import margin_mse_pairs
-from raydist.losses.parts import Distill, contrastive, listwise
-from raydist.losses.reinforced import biir
+from raydist.losses.parts import make_objective, make_part
+from raydist.losses.spec import (
+    AdrMse,
+    BiIR,
+    Distillation,
+    InfoNCE,
+    LambdaLoss,
+    ListNet,
+    MarginMsePairs,
+    RankNet,
+)
 from raydist.training.engine import TorchEngine
 from raydist.training.step import forward_backward
 from tests.losses import naive
@@ -31,25 +37,24 @@ CASES = list(itertools.product(SCOPES, KINDS, TYPES, CHUNKS))
 
 
 def objective(scope: str, kind: str | None, training_type: str | None) -> Objective:
-    distill = Distill(kind) if kind else None
-    shared: dict[str, Any] = {"temperature": TEMPERATURE, "scope": scope, "distill": distill}
+    distill = Distillation(kind=kind) if kind else None
+    shared: dict[str, Any] = {"temperature": TEMPERATURE, "scope": scope}
     if training_type is None:
-        return Objective((contrastive(**shared),))
-    return Objective(
-        (biir(training_type=training_type, answer_temperature=ANSWER_TEMPERATURE, **shared),)
-    )
+        return make_objective(InfoNCE(**shared), distill)
+    loss = BiIR(training_type=training_type, answer_temperature=ANSWER_TEMPERATURE, **shared)
+    return make_objective(loss, distill)
 
 
 def pair_objective() -> Objective:
     return Objective(
         (
-            listwise("ranknet", lists.distill_rank_net, weight=0.5),
-            listwise("ranknet_mean", partial(lists.distill_rank_net, per_query=True)),
-            listwise("adr", lists.adr_mse),
-            listwise("listnet", lists.list_net, weight=2.0),
-            listwise("lambda", lists.lambda_loss),
-            listwise("margin", margin_mse_pairs),
-            contrastive(temperature=0.3, distill=Distill("m3_kd", hard=True)),
+            make_part(RankNet(weight=0.5), "ranknet"),
+            make_part(RankNet(per_query=True), "ranknet_mean"),
+            make_part(AdrMse(), "adr"),
+            make_part(ListNet(weight=2.0), "listnet"),
+            make_part(LambdaLoss(), "lambda"),
+            make_part(MarginMsePairs(), "margin"),
+            make_part(InfoNCE(temperature=0.3), distill=Distillation(kind="m3_kd", hard=True)),
         )
     )
 
@@ -123,8 +128,8 @@ def fault(rank: int, world: int, rows: range) -> float:
         dist.all_reduce(faulty)
     faulty /= world
     engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
-    goal = Objective(
-        (contrastive(temperature=TEMPERATURE, scope="cross_device", mask_duplicates=False),)
+    goal = make_objective(
+        InfoNCE(temperature=TEMPERATURE, scope="cross_device", mask_duplicates=False)
     )
     forward_backward(engine, part, goal)
     engine.add_gradients()

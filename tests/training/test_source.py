@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from raydist.losses.spec import TargetSpec
 from raydist.losses.targets import make_targets
 from raydist.records import Sample
 from raydist.training.collate import Batch
@@ -65,18 +66,19 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ({"target": "score"}, SCORES),
-        ({"target": "rank"}, (8.0, 4.0, 6.5, 6.5, 1.0, 5.0, 2.0, 3.0)),
-        ({"target": "minmax"}, tuple(score / 9 for score in SCORES)),
-        ({"target": "binary", "threshold": 5.0}, (1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0)),
+        ({"kind": "score"}, SCORES),
+        ({"kind": "rank"}, (8.0, 4.0, 6.5, 6.5, 1.0, 5.0, 2.0, 3.0)),
+        ({"kind": "minmax"}, tuple(score / 9 for score in SCORES)),
+        ({"kind": "binary", "threshold": 5.0}, (1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0)),
     ],
 )
 def test_a_target_says_where_a_document_stands_in_the_whole_list(
     sampler: Any, target: dict[str, Any], expected: tuple[float, ...]
 ) -> None:
     wanted = dict(zip(SAMPLE.documents, expected))
+    taught = partial(make_targets, target=TargetSpec(**target))
     for number in range(5):
-        drawn = TeacherSampler(sampler, partial(make_targets, **target))(SAMPLE, Visit(3, number))
+        drawn = TeacherSampler(sampler, taught)(SAMPLE, Visit(3, number))
         assert drawn is not None and drawn.targets is not None
         plain = sampler(SAMPLE, Visit(3, number))
         assert (drawn.documents, drawn.scores) == (plain.documents, plain.scores)

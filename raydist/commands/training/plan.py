@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raydist.config.losses import DistillationLoss, Loss
+from raydist.losses.spec import DistillationLoss, Loss
 from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
 from raydist.models.spec import Scratch

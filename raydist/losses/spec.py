@@ -7,24 +7,30 @@ losses.ranks.kind=adr_mse losses.pairs.kind=distill_ranknet losses.pairs.weight=
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from annotated_types import Ge, Gt
 
-from raydist.config.base import Block, FromScalar, execution
+from raydist.spec import EXECUTION, FromText
 
+Positive = Annotated[float, Gt(0)]
+LambdaScheme = Literal["none", "ndcg_loss1", "ndcg_loss2", "lambda_rank", "ndcg_loss2pp"]
 Scope = Literal["in_batch", "cross_device", "no_in_batch"]
 
 
-class _Weighted(Block):
-    primary: ClassVar[str | None] = "kind"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Weighted:
+    primary: ClassVar[str] = "kind"
 
-    weight: float = Field(1.0, gt=0)
+    weight: Positive = 1.0
     """Multiplies the loss."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Contrastive(_Weighted):
-    temperature: float = Field(0.02, gt=0)
+    temperature: Positive = 0.02
     """Divides the scores."""
     scope: Scope = "in_batch"
     """Negatives: a worker's documents, all workers' documents, or a query's own alone."""
@@ -32,10 +38,11 @@ class _Contrastive(_Weighted):
     """Leave out documents with the text of any of the query's positives."""
     teacher_margin: float | None = None
     """Leave out own negatives that the teacher scores above the positive's score less this."""
-    column_block: int = execution(0, ge=0)
+    column_block: Annotated[int, Ge(0), EXECUTION] = 0
     """Documents whose scores exist at a time; 0 goes by memory."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfoNCE(_Contrastive):
     """Softmax cross-entropy of the positive against negatives."""
 
@@ -43,6 +50,7 @@ class InfoNCE(_Contrastive):
     """Contrastive."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BiIR(_Contrastive):
     """Reinforced-IR: queries, answers and passages."""
 
@@ -52,30 +60,33 @@ class BiIR(_Contrastive):
         "retrieval_answer"
     )
     """Queries to passages alone; also queries to answers; also answers to passages."""
-    answer_temperature: float | None = Field(None, gt=0)
+    answer_temperature: Positive | None = None
     """Divides the scores of answers; 0.05 if not given."""
     normalize_answer: bool = True
     """Draw the answers' norms to 1 by a soft penalty."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationLoss(_Weighted):
     """A teacher's scores of a query's documents, as a loss of its own."""
 
     kind: Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl"]
     """Which distance to the teacher; list_mle takes the documents' order as the teacher."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Positive = 1.0
     """Divides the student's scores."""
-    teacher_temperature: float = Field(1.0, gt=0)
+    teacher_temperature: Positive = 1.0
     """Divides the teacher's scores."""
     scope: Scope = "no_in_batch"
     """Further columns of m3_kd and list_mle."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _OnLists(_Weighted):
-    temperature: float = Field(1.0, gt=0)
+    temperature: Positive = 1.0
     """Divides the student's scores."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListwiseSoftmaxCE(_OnLists):
     """Softmax cross-entropy with graded targets in [0, 1]."""
 
@@ -85,6 +96,7 @@ class ListwiseSoftmaxCE(_OnLists):
     """Targets multiply the probabilities, whatever their size."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankNet(_OnLists):
     """Every pair that the teacher orders, by the logistic loss."""
 
@@ -96,45 +108,47 @@ class RankNet(_OnLists):
     """Divide by ln 2."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdrMse(_OnLists):
     """Squared differences of approximate and true ranks, discounted."""
 
     kind: Literal["adr_mse"] = "adr_mse"
     """Ranks."""
-    rank_temperature: float = Field(1.0, gt=0)
+    rank_temperature: Positive = 1.0
     """Of the approximate ranks."""
     ties: Literal["average", "ordinal"] = "average"
     """Tied documents share their mean rank, or rank as given."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListNet(_OnLists):
     """Cross-entropy between the softmaxes of teacher and student."""
 
     kind: Literal["listnet"] = "listnet"
     """Distributions."""
-    teacher_temperature: float = Field(1.0, gt=0)
+    teacher_temperature: Positive = 1.0
     """Divides the teacher's scores."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LambdaLoss(_OnLists):
     """Pairs weighted by what exchanging them does to nDCG."""
 
     kind: Literal["lambda_loss"] = "lambda_loss"
     """Pairs weighted by nDCG."""
-    scheme: Literal["none", "ndcg_loss1", "ndcg_loss2", "lambda_rank", "ndcg_loss2pp"] = (
-        "ndcg_loss2pp"
-    )
+    scheme: LambdaScheme = "ndcg_loss2pp"
     """How pairs are weighted."""
-    k: int = Field(0, ge=0)
+    k: Annotated[int, Ge(0)] = 0
     """Keep pairs with a document among the first k; 0 = all."""
-    sigma: float = Field(1.0, gt=0)
+    sigma: Positive = 1.0
     """Steepness."""
-    mu: float = Field(10.0, ge=0)
+    mu: Annotated[float, Ge(0)] = 10.0
     """Weight of ndcg_loss2 within ndcg_loss2pp."""
     log_base_2: bool = True
     """Logarithm to base 2."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListInfoNCE(_OnLists):
     """The judged positive, or else the teacher's best, against the others of its list."""
 
@@ -142,6 +156,7 @@ class ListInfoNCE(_OnLists):
     """Contrastive within the list."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MarginMsePairs(_OnLists):
     """Squared differences of margins over every pair that the teacher orders."""
 
@@ -149,41 +164,40 @@ class MarginMsePairs(_OnLists):
     """Margins."""
 
 
-Loss = Annotated[
-    InfoNCE
-    | BiIR
-    | DistillationLoss
-    | ListwiseSoftmaxCE
-    | RankNet
-    | AdrMse
-    | ListNet
-    | LambdaLoss
-    | ListInfoNCE
-    | MarginMsePairs,
-    Field(discriminator="kind"),
-]
+ListLoss = (
+    ListwiseSoftmaxCE | RankNet | AdrMse | ListNet | LambdaLoss | ListInfoNCE | MarginMsePairs
+)
+"""A loss on each query's own list."""
+
+Loss = InfoNCE | BiIR | DistillationLoss | ListLoss
 """A loss of any kind."""
 
 
-class Distillation(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distillation:
     """Distillation beside a contrastive loss, on where the data has teacher scores."""
 
-    primary: ClassVar[str | None] = "kind"
+    primary: ClassVar[str] = "kind"
 
     kind: Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl", "none"] = (
         "kl_div"
     )
     """Which distance to the teacher; none leaves its scores unused."""
-    weight: float = Field(1.0, gt=0)
+    weight: Positive = 1.0
     """Multiplies the distillation."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: Positive = 1.0
     """Divides the teacher's scores."""
-    student_temperature: float | None = Field(None, gt=0)
+    student_temperature: Positive | None = None
     """Divides the student's scores; the loss's own if not given."""
     hard: bool | None = None
     """Keep the contrastive loss beside it; by default all but m3_kd and list_mle do."""
     repair_positive: bool = False
     """Pull a positive that is not the teacher's best up to 0.8 of its score + 0.2 of the best."""
+
+    @property
+    def keeps_hard(self) -> bool:
+        """Whether the contrastive loss stays where there is a teacher."""
+        return self.kind not in ("m3_kd", "list_mle") if self.hard is None else self.hard
 
 
 def _target_from_scalar(text: str) -> dict[str, Any]:
@@ -195,7 +209,8 @@ def _target_from_scalar(text: str) -> dict[str, Any]:
     return {"kind": kind} if threshold is None else {"kind": kind, "threshold": threshold}
 
 
-class TargetConfig(Block):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSpec:
     """How a teacher's scores become targets."""
 
     kind: Literal["score", "rank", "minmax", "binary"] = "score"
@@ -204,28 +219,21 @@ class TargetConfig(Block):
     threshold: float | None = None
     """Lowest score of a positive, for binary: `target=binary(0.5)`."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _from_word(cls, data: Any) -> Any:
-        return _target_from_scalar(data) if isinstance(data, str) else data
-
-    @model_validator(mode="after")
-    def _threshold_is_for_binary(self) -> TargetConfig:
+    def __post_init__(self) -> None:
         if (self.kind == "binary") != (self.threshold is not None):
             raise ValueError(
                 "binary needs a threshold, as in target=binary(0.5)"
                 if self.kind == "binary"
                 else f"threshold: only binary has one, not {self.kind}"
             )
-        return self
 
 
-Target = Annotated[TargetConfig, FromScalar(_target_from_scalar)]
+Target = Annotated[TargetSpec, FromText(_target_from_scalar)]
 """How a teacher's scores become targets: `score`, `rank`, `minmax` or `binary(0.5)`."""
 
 
 def check_losses(
-    loss: Any, distill: Distillation | None, losses: dict[str, Any], *, pairs: bool
+    loss: Loss | None, distill: Distillation | None, losses: Mapping[str, Loss], *, pairs: bool
 ) -> list[str]:
     """Returns what contradicts what, one line each; for validators of the verbs.
 
