@@ -215,7 +215,7 @@ def train(
 
 
 def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
-    from raydist.losses.parts import make_objective
+    from raydist.losses.objective import make_objective
     from raydist.losses.spec import InfoNCE
     from raydist.training.step import forward_backward
 

@@ -117,7 +117,7 @@ def _filled(text: str) -> str:
 def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
     """Returns a function that trains for some steps and returns the seconds."""
     from raydist.evaluation.mirror import Mirror
-    from raydist.losses.parts import make_objective
+    from raydist.losses.objective import make_objective
     from raydist.losses.spec import InfoNCE
     from raydist.models.biencoder import BiEncoder
     from raydist.records import Sample

@@ -96,7 +96,7 @@ def _ours(folder: Path, chunk_size: int) -> Any:
     import torch
 
     from raydist.losses.inputs import Targets
-    from raydist.losses.parts import make_objective
+    from raydist.losses.objective import make_objective
     from raydist.losses.spec import InfoNCE
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch

@@ -63,9 +63,19 @@ def test_each_outside_system_has_one_room() -> None:
     assert {f.split("/")[0] for f in users("faiss")} <= {"dense"}
 
 
-def test_configuration_is_known_only_at_the_edge() -> None:
-    inside = {f for f in users("raydist.config") if not f.startswith(EDGE)}
-    assert inside == set()
+def test_rooms_know_neither_pydantic_nor_the_edge() -> None:
+    edge = users("raydist.config") | users("raydist.commands") | users("raydist.cli")
+    assert {f for f in edge if not f.startswith((*EDGE, "__main__.py"))} == set()
+    http = ("serving/answers.py", "serving/schema.py")  # requests and answers are pydantic models
+    versions = "commands/checks/machine.py"
+    assert {f for f in users("pydantic") if not f.startswith(("config/", *http, versions))} == set()
+
+
+def test_specs_are_loaded_without_torch() -> None:
+    specs = [f.relative_to(PACKAGE.parent).with_suffix("") for f in FILES if f.name == "spec.py"]
+    modules = ", ".join(".".join(spec.parts) for spec in specs)
+    code = f"import sys, {modules}\nassert not {{'torch', 'ray', 'pydantic'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

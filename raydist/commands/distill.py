@@ -71,7 +71,7 @@ def _distilling(config: DistillConfig) -> Recipe:
     def objective(
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
-        from raydist.losses.parts import make_objective
+        from raydist.losses.objective import make_objective
         from raydist.losses.targets import make_targets
 
         sets = config.sets()

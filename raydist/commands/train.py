@@ -69,7 +69,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
     def objective(
         facts: Sequence[SampleFacts],
     ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
-        from raydist.losses.parts import make_objective
+        from raydist.losses.objective import make_objective
         from raydist.losses.targets import make_targets
 
         if answers and not any(of_set.answers for of_set in facts):

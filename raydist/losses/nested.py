@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raydist.losses.inputs import Embeddings, Forward
-from raydist.losses.objective import Objective, Part, Terms
+from raydist.losses.objective import Objective
+from raydist.losses.parts import Part, Terms
 
 
 def nested(

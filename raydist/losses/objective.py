@@ -7,33 +7,18 @@ sums and counts added over ranks and accumulation parts first: the one division 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from raydist.errors import ConfigError
-from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward
-
-Terms = dict[str, SumCount]
-"""Terms by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some terms that are computed together.
-
-    Attributes:
-        weights: of the terms, by name.
-        compute: the terms of a batch.
-        answers: whether answers are read, and must be encoded.
-    """
-
-    weights: Mapping[str, float]
-    compute: Callable[[Forward], Terms]
-    answers: bool = False
+from raydist.losses.listwise import Output
+from raydist.losses.parts import Part, Terms, contrastive, distilling, listwise
+from raydist.losses.reinforced import biir
+from raydist.losses.spec import BiIR, Distillation, DistillationLoss, InfoNCE, Loss
 
 
 @dataclass(frozen=True)
@@ -100,3 +85,39 @@ class Objective:
         return sum(
             self.weights[name] * value / count for name, (value, count) in terms.items() if count
         )
+
+
+def make_objective(
+    loss: Loss | None,
+    distill: Distillation | None = None,
+    losses: Mapping[str, Loss] | None = None,
+    *,
+    output: Output = "real",
+) -> Objective:
+    """Returns the objective of one loss with distillation beside it, or of several named ones.
+
+    Args:
+        loss: the one loss; its terms are called by its kind.
+        distill: beside it, where it is contrastive and the data has a teacher.
+        losses: several by name, instead of `loss`; distillation is then one of them.
+        output: what the student emits: its scores, or their sigmoids as probabilities.
+    """
+    if loss is None:
+        named = (losses or {}).items()
+        return Objective(tuple(make_part(each, name, None, output) for name, each in named))
+    beside = None if distill is None or distill.kind == "none" else distill
+    return Objective((make_part(loss, "", beside, output),))
+
+
+def make_part(
+    loss: Loss, name: str = "", distill: Distillation | None = None, output: Output = "real"
+) -> Part:
+    """Returns one loss; without a name its terms are called by its kind."""
+    match loss:
+        case BiIR():
+            return biir(loss, name, distill)
+        case InfoNCE():
+            return contrastive(loss, name or loss.kind, distill)
+        case DistillationLoss():
+            return distilling(loss, name or loss.kind)
+    return listwise(loss, name or loss.kind, output)

@@ -6,6 +6,7 @@ Legend: B queries, D documents of the longest list.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
@@ -17,7 +18,6 @@ from raydist.losses.contrastive import ScopeScores, allowed_own, info_nce
 from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward
 from raydist.losses.listwise import Output
-from raydist.losses.objective import Objective, Part, Terms
 from raydist.losses.spec import (
     AdrMse,
     BiIR,
@@ -29,49 +29,26 @@ from raydist.losses.spec import (
     ListLoss,
     ListNet,
     ListwiseSoftmaxCE,
-    Loss,
     RankNet,
 )
 
+Terms = dict[str, SumCount]
+"""Terms by name."""
 
-def make_objective(
-    loss: Loss | None,
-    distill: Distillation | None = None,
-    losses: Mapping[str, Loss] | None = None,
-    *,
-    output: Output = "real",
-) -> Objective:
-    """Returns the objective of one loss with distillation beside it, or of several named ones.
 
-    Args:
-        loss: the one loss; its terms are called by its kind.
-        distill: beside it, where it is contrastive and the data has a teacher.
-        losses: several by name, instead of `loss`; distillation is then one of them.
-        output: what the student emits: its scores, or their sigmoids as probabilities.
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some terms that are computed together.
+
+    Attributes:
+        weights: of the terms, by name.
+        compute: the terms of a batch.
+        answers: whether answers are read, and must be encoded.
     """
-    if loss is None:
-        named = (losses or {}).items()
-        return Objective(tuple(make_part(each, name, None, output) for name, each in named))
-    beside = None if distill is None or distill.kind == "none" else distill
-    return Objective((make_part(loss, "", beside, output),))
 
-
-def make_part(
-    loss: Loss, name: str = "", distill: Distillation | None = None, output: Output = "real"
-) -> Part:
-    """Returns one loss; without a name its terms are called by its kind."""
-    match loss:
-        case BiIR():
-            from raydist.losses.reinforced import biir
-
-            return biir(loss, name, distill)
-        case InfoNCE():
-            return contrastive(loss, name or loss.kind, distill)
-        case DistillationLoss():
-            compute = partial(_distilling_terms, loss=loss, name=name or loss.kind)
-        case _:
-            compute = partial(_list_terms, loss=loss, name=name or loss.kind, output=output)
-    return Part({name or loss.kind: loss.weight}, compute)
+    weights: Mapping[str, float]
+    compute: Callable[[Forward], Terms]
+    answers: bool = False
 
 
 def contrastive(
@@ -152,10 +129,21 @@ def distilled(
     )
 
 
+def distilling(loss: DistillationLoss, name: str) -> Part:
+    """Returns a distillation as a loss of its own, with nothing beside it."""
+    return Part({name: loss.weight}, partial(_distilling_terms, loss=loss, name=name))
+
+
 def _distilling_terms(batch: Forward, *, loss: DistillationLoss, name: str) -> Terms:
     scores = batch.scores(temperature=loss.temperature, scope=loss.scope)
     teacher_BD = scores.own_BD if loss.kind == "list_mle" else batch.teacher(name)
     return {name: distilled(scores, teacher_BD, loss.kind, temperature=loss.teacher_temperature)}
+
+
+def listwise(loss: ListLoss, name: str, output: Output = "real") -> Part:
+    """Returns a loss on each query's own list, for cross-encoders and bi-encoders alike."""
+    compute = partial(_list_terms, loss=loss, name=name, output=output)
+    return Part({name: loss.weight}, compute)
 
 
 def _list_terms(batch: Forward, *, loss: ListLoss, name: str, output: Output) -> Terms:

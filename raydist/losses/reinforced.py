@@ -26,8 +26,7 @@ from raydist.losses.contrastive import (
 )
 from raydist.losses.gather import SumCount, logits_dtype
 from raydist.losses.inputs import Forward
-from raydist.losses.objective import Part, Terms
-from raydist.losses.parts import contrastive, distilled
+from raydist.losses.parts import Part, Terms, contrastive, distilled
 from raydist.losses.spec import BiIR, Distillation, Scope
 
 ANSWER_PASSAGE_WEIGHT = 0.25

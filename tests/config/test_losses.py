@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from raydist.config.base import Block
 from raydist.config.load import load
 from raydist.errors import ConfigError
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import (
     BiIR,
     Distillation,

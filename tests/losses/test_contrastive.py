@@ -21,8 +21,7 @@ from raydist.losses.contrastive import (
 )
 from raydist.losses.distillation import m3_kd
 from raydist.losses.inputs import Embeddings, Forward, Scores, Targets
-from raydist.losses.objective import Objective
-from raydist.losses.parts import make_objective, make_part
+from raydist.losses.objective import Objective, make_objective, make_part
 from raydist.losses.spec import AdrMse, BiIR, Distillation, InfoNCE, RankNet
 
 

@@ -15,7 +15,7 @@ from raydist.errors import DataError
 from raydist.losses import listwise, pairwise
 from raydist.losses.gather import SumCount
 from raydist.losses.inputs import Forward, Scores, Targets
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import ListInfoNCE
 from raydist.losses.targets import ranks
 

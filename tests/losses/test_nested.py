@@ -6,7 +6,7 @@ import torch
 
 from raydist.losses.inputs import Embeddings, Forward, Targets
 from raydist.losses.nested import nested
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
 
 B, G, WIDTH, TAU = 4, 3, 8, 0.5

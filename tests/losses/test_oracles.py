@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from raydist.losses import distillation, listwise, pairwise
 from raydist.losses.contrastive import ScopeScores, columns_of, group_sizes, info_nce, scope_scores
 from raydist.losses.gather import SumCount
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
 
 SEEDS = range(6)

@@ -13,9 +13,9 @@ import torch
 
 from raydist.data.samples.prepare import prepare
 from raydist.losses.inputs import Forward
-from raydist.losses.objective import Objective, Terms
-from raydist.losses.objective import Part as LossPart
-from raydist.losses.parts import make_part
+from raydist.losses.objective import Objective, make_part
+from raydist.losses.parts import Part as LossPart
+from raydist.losses.parts import Terms
 from raydist.losses.spec import Distillation, InfoNCE
 from raydist.training.plan import Job, Plan, Schedule, plan_groups
 from raydist.training.spec import Optim, TrainingData

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
 from raydist.records import Sample
 from raydist.training.collate import Inputs, collate_texts, text_hash

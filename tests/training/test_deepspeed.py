@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from raydist.errors import ArtifactError
-from raydist.losses.objective import Objective
-from raydist.losses.parts import make_part
+from raydist.losses.objective import Objective, make_part
 from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.step import forward_backward

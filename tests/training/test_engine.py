@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from raydist.errors import ArtifactError
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import Distillation, InfoNCE
 from raydist.training.engine import TorchEngine, add_rows_in_place, parameter_groups
 from raydist.training.step import forward_backward

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from raydist.errors import JobError
-from raydist.losses.objective import Objective
-from raydist.losses.parts import make_objective
+from raydist.losses.objective import Objective, make_objective
 from raydist.losses.spec import Distillation, InfoNCE
 from raydist.models.biencoder import BiEncoder
 from raydist.records import Sample

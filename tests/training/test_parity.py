@@ -10,8 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from raydist.losses.objective import Objective
-from raydist.losses.parts import make_objective, make_part
+from raydist.losses.objective import Objective, make_objective, make_part
 from raydist.losses.spec import (
     AdrMse,
     BiIR,
