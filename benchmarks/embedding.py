@@ -114,6 +114,7 @@ def ann(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     from raydist.data.readers import read_queries
     from raydist.dense.ann import build_ann
     from raydist.dense.retriever import DenseRetriever
+    from raydist.dense.spec import AnnSpec
 
     vectors = WORK / "vaswani-vectors"
     corpus = SHARED / "vaswani" / "corpus.jsonl"
@@ -128,7 +129,7 @@ def ann(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         target = WORK / f"vaswani-{kind}"
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(vectors, target)
-        build_ann(target, exact.shards.manifest, kind)
+        build_ann(target, exact.shards.manifest, AnnSpec(kind=kind))
         near = DenseRetriever.open(target, device="cpu", approximate=True).search(queries, 10)
         near_docs = {query: set(docs) for query, docs, _ in near}
         shares = [len(near_docs[query] & set(docs)) / len(docs) for query, docs, _ in best]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.config.search import Fusion, Scoring
+    from raydist.bow.spec import Scoring
     from raydist.config.serve import ServeConfig
     from raydist.protocols import Selective
-    from raydist.records import Run
     from raydist.serving.search import Searcher
 
 
@@ -39,10 +37,8 @@ def open_retriever(
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
-    options = scoring.model_dump(exclude={"kind", "variant", "smoothing"})
-    name = scoring.variant if scoring.kind == "bm25" else scoring.smoothing
     index = BowIndex.open(place, in_memory=in_memory)
-    return BowRetriever(index, model=name, ties=ties, threads=threads, **options)
+    return BowRetriever(index, scoring, ties=ties, threads=threads)
 
 
 def text_store(index: str) -> Path:
@@ -61,20 +57,11 @@ def text_store(index: str) -> Path:
     return folder
 
 
-def fuse_runs(runs: Sequence[Run], fusion: Fusion, k: int) -> Run:
-    """Returns several runs as one."""
-    from raydist.dense.fusion import interpolate, reciprocal_rank
-
-    weights = fusion.weights or None
-    if fusion.kind == "rrf":
-        return reciprocal_rank(runs, constant=fusion.constant, weights=weights, k=k)
-    return interpolate(runs, weights=weights, normalize=fusion.normalise, k=k)
-
-
 def open_searcher(config: ServeConfig) -> Searcher:
     """Returns what searches the served index folders, with the texts of all that have some."""
     from pathlib import PurePath
 
+    from raydist.dense.fusion import fuse
     from raydist.serving.search import Searcher
 
     retrievers: dict[str, Selective] = {}
@@ -85,9 +72,4 @@ def open_searcher(config: ServeConfig) -> Searcher:
         retrievers[name if name not in retrievers else folder] = retriever
         store = getattr(getattr(retriever, "index", None), "store", None)
         stores += [store] if store is not None else []
-    fuse = partial(_fuse, config.fusion)
-    return Searcher(retrievers, stores, fuse)
-
-
-def _fuse(fusion: Fusion, runs: Sequence[Run], k: int) -> Run:
-    return fuse_runs(runs, fusion, k)
+    return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from raydist import log
@@ -74,23 +73,17 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
         facts["rejected"] = collect_rejects(skipped, corpus.rejects)
         if config.ann.kind != "none":
-            facts["ann"] = _build_ann(config, output.folder, facts)
+            from raydist.dense.ann import build_ann
+
+            facts["ann"] = build_ann(
+                output.folder,
+                facts,
+                config.ann,
+                workers=config.workers,
+                cpus_per_worker=config.cpus_per_worker,
+            )
         output.finish(**facts)
     _report(config, facts)
-
-
-def _build_ann(config: EmbedConfig, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    from raydist.dense.ann import build_ann
-
-    settings: dict[str, Any] = config.ann.model_dump()
-    return build_ann(
-        folder,
-        facts,
-        settings.pop("kind"),
-        workers=config.workers,
-        cpus_per_worker=config.cpus_per_worker,
-        **settings,
-    )
 
 
 def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:

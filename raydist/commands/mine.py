@@ -28,7 +28,8 @@ from raydist.build import text_store
 from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
-from raydist.config.search import Fusion, Interpolate, Rrf, SearchConfig
+from raydist.config.search import SearchConfig
+from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint
@@ -137,7 +138,7 @@ def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
     if len(runs) == 1 and config.weights is None:
         return runs[0]
     depth = config.last or max(map(len, runs))
-    return fuse(runs, config.fusion, weights=config.weights, k=max(depth, _DEPTH))
+    return fuse(runs, max(depth, _DEPTH), _fusion(config))
 
 
 def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
@@ -145,13 +146,12 @@ def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
     from raydist.commands.search import FusedSearch
 
     k = max(config.last, _DEPTH)
-    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=_fusion(config)))
+    fusion = _fusion(config) if len(config.index) > 1 else None
+    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=fusion))
     return Run(pa.concat_tables(search.tables(queries)))
 
 
-def _fusion(config: MineConfig) -> Fusion | None:
-    if len(config.index) == 1:
-        return None
+def _fusion(config: MineConfig) -> Fusion:
     weights = tuple(config.weights or ())
     if config.fusion == "rrf":
         return Rrf(weights=weights)

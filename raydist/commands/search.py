@@ -24,7 +24,7 @@ import pyarrow as pa
 from raydist import log, storage
 from raydist.bow.exchange.vectors import Vector, read_vectors
 from raydist.bow.search.retriever import BowRetriever
-from raydist.build import fuse_runs, open_retriever
+from raydist.build import open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.disk import disk_errors
@@ -117,7 +117,9 @@ class FusedSearch:
         if config.fusion is None:
             return _search(self.retrievers[0], queries, k)
         runs = [_search(each, queries, config.depth or k) for each in self.retrievers]
-        return fuse_runs(runs, config.fusion, k=k)
+        from raydist.dense.fusion import fuse
+
+        return fuse(runs, k, config.fusion)
 
     def tables(self, queries: Queries) -> list[pa.Table]:
         """Returns the rows of the run, batch by batch, while progress is shown."""

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Verb
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.text.spec import AnalyzerSpec
 
 
 class ConvertConfig(Verb):
@@ -54,5 +54,5 @@ class ConvertConfig(Verb):
     """BMP: BM25's, whose impacts are stored."""
     unit: float = Field(0.01, gt=0)
     """Vectors to index: the smallest weight that counts; others are rounded to multiples of it."""
-    analyzer: AnalyzerConfig = AnalyzerConfig()
+    analyzer: AnalyzerSpec = AnalyzerSpec()
     """CIFF to index: how the terms in it were made, and queries will be."""

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from raydist.config.base import Block, Verb, execution
+from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource
+from raydist.dense.spec import AnnSpec
 from raydist.models.spec import EncoderSource
 from raydist.spec import Bytes
-
-
-class AnnConfig(Block):
-    """An approximate FAISS index beside the vectors."""
-
-    primary: ClassVar[str | None] = "kind"
-
-    kind: Literal["none", "hnsw", "ivf_pq"] = "none"
-    """`hnsw` is fast and keeps vectors in full, `ivf_pq` compresses them."""
-    rows_per_part: int = Field(1 << 18, ge=1)
-    """Rows that one FAISS index covers; parts are built beside each other."""
-    links: int = Field(32, ge=2)
-    """Neighbours of a node (hnsw)."""
-    build_effort: int = Field(200, ge=1)
-    """Candidates weighed when a node is linked (hnsw)."""
-    search_effort: int = Field(128, ge=1)
-    """Candidates weighed in a search (hnsw)."""
-    lists: int = Field(0, ge=0)
-    """Cells (ivf_pq); 0 is about four times the square root of the rows."""
-    probes: int = Field(16, ge=1)
-    """Cells looked into (ivf_pq)."""
-    subvectors: int = Field(0, ge=0)
-    """Bytes per vector (ivf_pq); 0 is an eighth of the dimension."""
 
 
 class EmbedConfig(Verb):
@@ -48,7 +26,7 @@ class EmbedConfig(Verb):
     """How vectors are stored."""
     dimension: int = Field(0, ge=0)
     """Dimensions kept of each vector (a Matryoshka prefix); 0 keeps all."""
-    ann: AnnConfig = AnnConfig()
+    ann: AnnSpec = AnnSpec()
     """An approximate index to build as well."""
     split_bytes: Bytes = 0
     """Size of a split of the corpus, the unit of restart; 0 goes by the corpus's size."""

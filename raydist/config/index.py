@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.analyze import AnalyzerConfig
 from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource
 from raydist.spec import Bytes
+from raydist.text.spec import AnalyzerSpec
 
 
 class IndexConfig(Verb):
@@ -21,7 +21,7 @@ class IndexConfig(Verb):
     """Instead of documents: the ids of those that leave the index, in a file, one per line."""
     out: str = Field(min_length=1)
     """The folder to write."""
-    analyzer: AnalyzerConfig = AnalyzerConfig()
+    analyzer: AnalyzerSpec = AnalyzerSpec()
     """How text becomes terms."""
     max_docs: int = Field(0, ge=0)
     """Index only the first documents; 0 is all."""

@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, Verb, execution
+from raydist.bow.spec import Bm25, Scoring
+from raydist.config.base import Verb, execution
 from raydist.data.spec import Paths, QueriesSource
-
-
-class Bm25(Block):
-    """BM25 and its variants; the default is Lucene's, to the last bit."""
-
-    kind: Literal["bm25"] = "bm25"
-    """The family of the formula."""
-    variant: Literal["lucene", "robertson", "atire", "bm25+", "bm25l"] = "lucene"
-    """Which formula; the names of Kamphuis et al. (2020)."""
-    k1: float = Field(0.9, ge=0)
-    """Saturation of the term frequency."""
-    b: float = Field(0.4, ge=0, le=1)
-    """Weight of the document's length."""
-    delta: float = Field(1.0, ge=0)
-    """Lower bound's shift (bm25+, bm25l)."""
-    lengths: Literal["norm", "exact"] = "norm"
-    """Document lengths as Lucene rounds them into a byte, or exact."""
-
-
-class QueryLikelihood(Block):
-    """Query likelihood with smoothing (Zhai and Lafferty, 2004)."""
-
-    kind: Literal["ql"] = "ql"
-    """The family of the formula."""
-    smoothing: Literal["dirichlet", "jelinek-mercer"] = "dirichlet"
-    """How unseen terms get probability."""
-    mu: float = Field(1000.0, gt=0)
-    """Dirichlet prior."""
-    weight: float = Field(0.1, gt=0, lt=1)
-    """Share of the collection (jelinek-mercer)."""
-    lengths: Literal["norm", "exact"] = "norm"
-    """Document lengths as Lucene rounds them into a byte, or exact."""
-
-
-class Rrf(Block):
-    """Reciprocal rank fusion (Cormack et al., 2009)."""
-
-    kind: Literal["rrf"] = "rrf"
-    """By ranks alone."""
-    constant: int = Field(60, ge=0)
-    """Added to each rank."""
-    weights: tuple[float, ...] = ()
-    """One per index; equal if empty."""
-
-
-class Interpolate(Block):
-    """A weighted sum of normalised scores."""
-
-    kind: Literal["interpolate"] = "interpolate"
-    """By scores."""
-    normalise: Literal["minmax", "z", "none"] = "minmax"
-    """How a query's scores are made comparable."""
-    weights: tuple[float, ...] = ()
-    """One per index; equal if empty."""
-
-
-Scoring = Annotated[Bm25 | QueryLikelihood, Field(discriminator="kind")]
-Fusion = Annotated[Rrf | Interpolate, Field(discriminator="kind")]
+from raydist.dense.spec import Fusion
 
 
 class SearchConfig(Verb):

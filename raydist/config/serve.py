@@ -6,9 +6,10 @@ from pathlib import Path, PurePath
 
 from pydantic import Field, model_validator
 
+from raydist.bow.spec import Bm25, Scoring
 from raydist.config.base import Block
-from raydist.config.search import Bm25, Fusion, Rrf, Scoring
 from raydist.data.spec import Paths
+from raydist.dense.spec import Fusion, Rrf
 from raydist.models.spec import EncoderSource
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.spec import Limits, Replicas

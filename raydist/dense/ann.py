@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
 from raydist.data.store.format import checksum
 from raydist.dense.exact import exact_search
+from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import SHARDS, VectorShards
 from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
@@ -27,7 +28,6 @@ from raydist.fingerprints import value_fingerprint
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
-AnnKind = Literal["hnsw", "ivf_pq"]
 FOLDER = "ann"
 _ABOUT = "ann.json"
 _BLOCK = 8192
@@ -38,15 +38,8 @@ _SAMPLE = 200
 def build_ann(
     folder: Path,
     facts: Mapping[str, Any],
-    kind: AnnKind,
+    spec: AnnSpec,
     *,
-    rows_per_part: int = 1 << 18,
-    links: int = 32,
-    build_effort: int = 200,
-    search_effort: int = 128,
-    lists: int = 0,
-    probes: int = 16,
-    subvectors: int = 0,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> dict[str, Any]:
@@ -57,37 +50,21 @@ def build_ann(
     Args:
         folder: of vector shards.
         facts: the shards' manifest, or the facts that will be in it.
-        kind: hnsw (fast, whole vectors in memory) or ivf_pq (compressed).
-        rows_per_part: rows that one FAISS index covers.
-        links: neighbours per node (hnsw).
-        build_effort: candidates considered when a node is linked (hnsw efConstruction).
-        search_effort: candidates considered in a search (hnsw efSearch).
-        lists: cells (ivf_pq); 0 = about four times the square root of the rows.
-        probes: cells searched (ivf_pq), more where these hold too few candidates.
-        subvectors: bytes per vector (ivf_pq); 0 = an eighth of the dimension.
+        spec: what is built.
         workers: Ray actors; 0 = in this process.
         cpus_per_worker: CPUs of an actor.
     """
-    if kind not in get_args(AnnKind):
-        raise ConfigError(f"ann.kind={kind!r}: expected one of {', '.join(get_args(AnnKind))}")
     dimension, rows = int(facts["dimension"]), int(facts["documents"])
-    subvectors = subvectors or max(1, dimension // 8)
-    if kind == "ivf_pq" and dimension % subvectors:
+    settings = asdict(spec) | {"subvectors": spec.subvectors or max(1, dimension // 8)}
+    part = settings.pop("rows_per_part")
+    if spec.kind == "ivf_pq" and dimension % settings["subvectors"]:
         raise ConfigError(
-            f"ann.subvectors={subvectors}: expected a divisor of the dimension {dimension}"
+            f"ann.subvectors={settings['subvectors']}: expected a divisor of the dimension "
+            f"{dimension}"
         )
-    settings = {
-        "kind": kind,
-        "links": links,
-        "build_effort": build_effort,
-        "search_effort": search_effort,
-        "lists": lists,
-        "probes": probes,
-        "subvectors": subvectors,
-    }
     splits = [
-        {"start": start, "stop": min(start + rows_per_part, rows), "settings": settings}
-        for start in range(0, rows, rows_per_part)
+        {"start": start, "stop": min(start + part, rows), "settings": settings}
+        for start in range(0, rows, part)
     ]
     keep = {name: facts[name] for name in ("dimension", "precision", "shards", "documents")}
     stats = sharded_map(
@@ -96,7 +73,7 @@ def build_ann(
         folder / FOLDER,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
-        label=f"build {kind}",
+        label=f"build {spec.kind}",
         unit="documents",
     )
     starts = [split["start"] for split in splits]

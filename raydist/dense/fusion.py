@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.dense.spec import Fusion, Rrf
 from raydist.errors import ConfigError
 from raydist.records import RUN, Run
 
@@ -95,19 +96,12 @@ def interpolate(
     return _ranking(stacked, above_L, k, tag, base_Q)
 
 
-def fuse(
-    runs: Sequence[Run],
-    method: Literal["rrf", "minmax", "z", "none"] = "rrf",
-    *,
-    weights: Sequence[float] | None = None,
-    constant: float = 60.0,
-    k: int = 1000,
-    tag: str = "fused",
-) -> Run:
-    """Fuses by `rrf`, or by interpolation of `minmax`, `z` or raw scores."""
-    if method == "rrf":
-        return reciprocal_rank(runs, constant=constant, weights=weights, k=k, tag=tag)
-    return interpolate(runs, weights=weights, normalize=method, k=k, tag=tag)
+def fuse(runs: Sequence[Run], k: int = 1000, fusion: Fusion = Rrf()) -> Run:  # noqa: B008
+    """Returns several runs as one, with `k` documents of each query."""
+    weights = fusion.weights or None
+    if fusion.kind == "rrf":
+        return reciprocal_rank(runs, constant=fusion.constant, weights=weights, k=k)
+    return interpolate(runs, weights=weights, normalize=fusion.normalise, k=k)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,9 @@ def test_a_norm_is_the_length_cut_to_four_bits_above_24(lengths: list[int]) -> N
     assert decoded.tolist() == [norm_length(length) for length in lengths]
 
 
-def scores(tmp_path: Path, model: str, **options: object) -> dict[int, float]:
+def scores(tmp_path: Path, formula: Scoring) -> dict[int, float]:
     index = index_of(DOCUMENTS, tmp_path)
-    retriever = BowRetriever(index, model=model, **options)  # type: ignore[arg-type]
+    retriever = BowRetriever(index, formula)
     docs, values = retriever.rank_terms(QUERY, 100)
     return dict(zip(docs.tolist(), values.tolist()))
 

@@ -7,6 +7,7 @@ import pytest
 
 from raydist.dense.ann import AnnIndex, build_ann
 from raydist.dense.exact import exact_search
+from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import VectorShards, VectorWriter
 
 
@@ -18,7 +19,7 @@ def test_deep_rankings_are_whole(tmp_path, kind):
     with VectorWriter(tmp_path / "shards" / "00000", 16) as writer:
         writer.append([f"d{i}" for i in range(4000)], vectors)
     facts = {"dimension": 16, "precision": "float32", "shards": 1, "documents": 4000}
-    build_ann(tmp_path, facts, kind, rows_per_part=3000)
+    build_ann(tmp_path, facts, AnnSpec(kind=kind, rows_per_part=3000))
     shards = VectorShards.of_files([tmp_path / "shards" / "00000"], facts)
     queries = (centres[:5] + rng.normal(size=(5, 16)) / 4).astype(np.float32)
     for k in (10, 1000):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from raydist.dense.ann import AnnIndex, build_ann
 from raydist.dense.exact import exact_search
+from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter
 from raydist.errors import ArtifactError
 from raydist.manifest import Output
@@ -36,7 +37,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         facts: dict[str, Any] = {"dimension": 16, "precision": precision, "documents": 70}
         facts["shards"] = 2
         kind = "hnsw" if precision == "float32" else "ivf_pq"
-        facts["ann"] = build_ann(folder, facts, kind, rows_per_part=40, subvectors=4)
+        facts["ann"] = build_ann(folder, facts, AnnSpec(kind=kind, rows_per_part=40, subvectors=4))
         output.finish(**facts)
         by_precision[precision] = folder
     return by_precision

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from raydist.build import fuse_runs, open_retriever
+from raydist.build import open_retriever
 from raydist.cli import main
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
+from raydist.dense.fusion import fuse
 from raydist.records import Query
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.serving.backend import SearchAnswer, SearchCall
@@ -47,7 +48,7 @@ def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
     retrievers = [open_retriever(each, scoring=config.scoring) for each in config.index]
     runs = [each.search(queries, 100) for each in retrievers]
     names = ("vec", "corpus", "other")
-    stages = dict(zip(names, runs)) | {"fusion": fuse_runs(runs, config.fusion, 100)}
+    stages = dict(zip(names, runs)) | {"fusion": fuse(runs, 100, config.fusion)}
     wanted: dict[str, dict[str, float]] = {}
     for name, run in stages.items():
         for _, doc_ids, values in run:

@@ -26,6 +26,8 @@ from raydist.bow.search.query import prepare
 from raydist.bow.search.scoring import Collection, Scoring, Term
 from raydist.bow.search.ties import TIES, best
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays
+from raydist.bow.spec import Bm25
+from raydist.bow.spec import Scoring as Formula
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
@@ -45,14 +47,8 @@ class BowRetriever:
     def __init__(
         self,
         index: BowIndex,
+        scoring: Formula = Bm25(),  # noqa: B008  frozen
         *,
-        model: str = "lucene",
-        k1: float = 0.9,
-        b: float = 0.4,
-        delta: float = 1.0,
-        mu: float = 1000.0,
-        weight: float = 0.1,
-        lengths: str = "norm",
         ties: str = "docid",
         threads: int = 1,
         only: Iterable[str] | None = None,
@@ -63,13 +59,7 @@ class BowRetriever:
 
         Args:
             index: an opened index.
-            model: a name of `scoring.MODELS`.
-            k1: see `Scoring`, as are `b`, `delta`, `mu`, `weight` and `lengths`.
-            b: see `Scoring`.
-            delta: see `Scoring`.
-            mu: see `Scoring`.
-            weight: see `Scoring`.
-            lengths: see `Scoring`.
+            scoring: the formula; an index of weighted terms has its own.
             ties: order of equal scores: `docid` (input order), `external` (id as a string) or
                 `anserini` (that, and scores as Anserini writes them).
             threads: queries searched in parallel.
@@ -85,19 +75,17 @@ class BowRetriever:
             raise ConfigError(f"ties = {ties!r}: expected one of {', '.join(TIES)}")
         if threads < 1:
             raise ConfigError(f"threads = {threads}: expected at least 1")
-        if index.unit and model == "lucene":
-            model = "impact"
-        elif (model == "impact") != bool(index.unit):
-            raise ConfigError(f"model = {model!r}: impact is for indexes of weighted terms, alone")
         self.index = index
         self._size = len(index)
-        self.scoring = Scoring(model, k1, b, delta, mu, weight, lengths)
+        self.scoring = Scoring.of(scoring, weighted=bool(index.unit))
         self.ties = ties
         self._threads = threads
         mean = index.average_length
         self._collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
-        self._pruned = pruned and model == "lucene" and lengths == "norm"
-        self._inverse = readonly(lucene_inverse(NORM_LENGTHS, k1, b, mean))
+        self._pruned = pruned and self.scoring.model == "lucene" and scoring.lengths == "norm"
+        self._inverse = readonly(
+            lucene_inverse(NORM_LENGTHS, self.scoring.k1, self.scoring.b, mean)
+        )
         self._allowed = self._masks(only, exclude)
         self._address()
         self._thread = PerThread(len(index.segments))

@@ -7,28 +7,17 @@ Legend: P postings of a term.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raydist.bow import formulas
+from raydist.bow.spec import Scoring as Formula
 from raydist.errors import ConfigError
 
 Array = npt.NDArray[Any]
-
-MODELS = (
-    "lucene",
-    "robertson",
-    "atire",
-    "bm25+",
-    "bm25l",
-    "dirichlet",
-    "jelinek-mercer",
-    "impact",
-)
-"""Names of the models; `impact` sums products of weights and is for indexes of weighted terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +48,9 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """A model with its parameters.
+    """A model with its parameters; `impact` sums products of weights."""
 
-    Attributes:
-        model: one of MODELS.
-        k1: saturation of the term frequency (BM25).
-        b: weight of the document's length, 0 to 1 (BM25).
-        delta: the shift of `bm25+` and `bm25l`.
-        mu: Dirichlet prior in tokens.
-        weight: share of the collection in `jelinek-mercer`, between 0 and 1.
-        lengths: `norm`, as Lucene rounds them into a byte, or `exact`.
-    """
-
-    model: str = "lucene"
+    model: str
     k1: float = 0.9
     b: float = 0.4
     delta: float = 1.0
@@ -79,21 +58,16 @@ class Scoring:
     weight: float = 0.1
     lengths: str = "norm"
 
-    def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise ConfigError(f"model = {self.model!r}: expected one of {', '.join(MODELS)}")
-        if self.lengths not in ("norm", "exact"):
-            raise ConfigError(f"lengths = {self.lengths!r}: expected norm or exact")
-        bounds = {
-            "k1": self.k1 >= 0,
-            "b": 0 <= self.b <= 1,
-            "delta": self.delta >= 0,
-            "mu": self.mu > 0,
-            "weight": 0 < self.weight < 1,
-        }
-        for name, holds in bounds.items():
-            if not holds:
-                raise ConfigError(f"{name} = {getattr(self, name)}: out of bounds")
+    @classmethod
+    def of(cls, formula: Formula, *, weighted: bool) -> Scoring:
+        """Returns the model of a formula; an index of weighted terms has only `impact`."""
+        model = formula.variant if formula.kind == "bm25" else formula.smoothing
+        if weighted and model != "lucene":
+            raise ConfigError(f"model = {model!r}: impact is for indexes of weighted terms, alone")
+        values = asdict(formula)
+        for name in ("kind", "variant", "smoothing"):
+            values.pop(name, None)
+        return cls("impact" if weighted else model, **values)
 
     @property
     def needs_occurrences(self) -> bool:
