@@ -13,6 +13,7 @@ from rank_bm25 import BM25L, BM25Okapi, BM25Plus
 
 from raydist.bow import formulas
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import Bm25, QueryLikelihood, Scoring
 from tests.bow.small_index import index_of, lucene_scores, norm_length
 
 DOCUMENTS = [
@@ -50,7 +51,7 @@ def scores(tmp_path: Path, formula: Scoring) -> dict[int, float]:
 
 @pytest.mark.parametrize(("model", "peer"), [("bm25+", BM25Plus), ("bm25l", BM25L)])
 def test_bm25_plus_and_l_are_rank_bm25s(tmp_path: Path, model: str, peer: type) -> None:
-    ours = scores(tmp_path, model, k1=1.5, b=0.75, delta=0.5, lengths="exact")
+    ours = scores(tmp_path, Bm25(variant=model, k1=1.5, b=0.75, delta=0.5, lengths="exact"))
     theirs = peer(DOCUMENTS, k1=1.5, b=0.75, delta=0.5)
     expected = np.zeros(len(DOCUMENTS))
     for term, boost in QUERY.items():  # rank-bm25 also scores documents without the term
@@ -63,7 +64,7 @@ def test_bm25_plus_and_l_are_rank_bm25s(tmp_path: Path, model: str, peer: type) 
 
 
 def test_robertson_is_rank_bm25s_okapi_where_idf_is_positive(tmp_path: Path) -> None:
-    ours = scores(tmp_path, "robertson", k1=1.5, b=0.75, lengths="exact")
+    ours = scores(tmp_path, Bm25(variant="robertson", k1=1.5, b=0.75, lengths="exact"))
     query = [term for term, boost in QUERY.items() for _ in range(boost)]
     expected = BM25Okapi(DOCUMENTS, k1=1.5, b=0.75).get_scores(query)
     assert ours == pytest.approx({d: s for d, s in enumerate(expected.tolist()) if s})
@@ -80,7 +81,7 @@ def test_atire_is_its_closed_form(tmp_path: Path) -> None:
             total += boost * math.log(len(DOCUMENTS) / df) * tf * 1.9 / base
         if total:
             expected[doc] = total
-    assert scores(tmp_path, "atire") == pytest.approx(expected)
+    assert scores(tmp_path, Bm25(variant="atire")) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("smoothing", ["dirichlet", "jelinek-mercer"])
@@ -102,7 +103,9 @@ def test_query_likelihood_ranks_by_the_probability_of_the_query(
             # both leave out what is the same for all documents
             total += boost * math.log(chance / (share if smoothing == "dirichlet" else 0.3 * share))
         expected[doc] = total
-    ours = scores(tmp_path, smoothing, mu=30.0, weight=0.3, lengths="exact")
+    ours = scores(
+        tmp_path, QueryLikelihood(smoothing=smoothing, mu=30.0, weight=0.3, lengths="exact")
+    )
     assert ours == pytest.approx(expected)
 
 
@@ -111,7 +114,7 @@ def test_lucene_with_rounded_or_exact_lengths_is_the_definition(
     tmp_path: Path, lengths: str
 ) -> None:
     expected = lucene_scores(DOCUMENTS, QUERY, lengths=lengths)
-    assert scores(tmp_path, "lucene", lengths=lengths) == expected
+    assert scores(tmp_path, Bm25(lengths=lengths)) == expected
 
 
 def test_idfs_are_the_published_ones() -> None:
