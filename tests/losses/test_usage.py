@@ -22,8 +22,8 @@ def test_a_contrastive_loss_with_distillation_beside_it() -> None:
     terms = objective.forward(batch)
     assert list(terms) == ["infonce", "kl_div"] and objective.weights["kl_div"] == 0.5
     loss = objective.loss(terms, objective.counts(batch).tolist())
-    sums = {name: (float(value), float(count)) for name, (value, count) in terms.items()}
-    assert float(loss) == pytest.approx(objective.total(sums), rel=1e-6)
+    sums = {name: (float(value.detach()), float(count)) for name, (value, count) in terms.items()}
+    assert float(loss.detach()) == pytest.approx(objective.total(sums), rel=1e-6)
     loss.backward()  # type: ignore[no-untyped-call]
     assert queries.grad is not None
 
