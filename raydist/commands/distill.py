@@ -18,8 +18,8 @@ from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.distill import DistillConfig
-from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
 from raydist.errors import ConfigError
+from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
 from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import model_validator
 
 from raydist.config.base import FromScalar
-from raydist.losses.spec import AdrMse, Distillation, Loss, Target, check_losses
 from raydist.config.training import TrainingConfig
+from raydist.losses.spec import AdrMse, Distillation, Loss, Target, check_losses
 from raydist.models.spec import BiEncoderStudent, CrossEncoderStudent, check_precision
 from raydist.spec import Kind
 from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler

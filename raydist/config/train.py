@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from raydist.losses.spec import Distillation, InfoNCE, Loss, Target, TargetSpec, check_losses
 from raydist.config.training import TrainingConfig
+from raydist.losses.spec import Distillation, InfoNCE, Loss, Target, TargetSpec, check_losses
 from raydist.models.spec import TrainedEncoder, check_precision
 
 

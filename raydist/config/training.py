@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.losses.spec import Distillation, Loss
 from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.losses.spec import Distillation, Loss
 from raydist.training.spec import (
     Cache,
     Checkpointing,

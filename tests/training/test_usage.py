@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from raydist.losses.objective import Objective
-from raydist.losses.parts import contrastive
+from raydist.losses.objective import make_objective
+from raydist.losses.spec import InfoNCE
 from raydist.models.biencoder import BiEncoder
 from raydist.records import Sample
 from raydist.training.checkpoint import Checkpoints
@@ -35,7 +35,7 @@ def test_a_bi_encoder_is_trained_by_the_loop(tmp_path: Path) -> None:
     losses: list[float] = []
     trainer = Trainer(
         TorchEngine(model, lr=1e-3),
-        Objective((contrastive(temperature=1.0),)),
+        make_objective(InfoNCE(temperature=1.0)),
         source,
         Checkpoints(tmp_path / "checkpoints"),
         log=lambda step, values: losses.append(values["loss"]),

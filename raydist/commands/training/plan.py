@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raydist.losses.spec import DistillationLoss, Loss
 from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
+from raydist.losses.spec import DistillationLoss, Loss
 from raydist.models.spec import Scratch
 from raydist.training.spec import TrainingData
 
