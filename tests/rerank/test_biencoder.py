@@ -50,9 +50,9 @@ BATCH = [(query, [*texts()[i : i + 9], "bread " * 40, ""]) for i, query in enume
 
 def with_instructions(folder: Path, **options: object) -> Path:
     """A bi-encoder with instructions, which keeps few tokens; its tokenizer pads and cuts."""
-    given = {"query_instruction": "winter market: ", "document_instruction": "paper: "}
+    instructions = {"query_instruction": "winter market: ", "document_instruction": "paper: "}
     lengths = {"query_max_length": 9, "document_max_length": 12}
-    BiEncoder.load(checkpoint(folder / "plain"), **given, **lengths, **options).save(
+    BiEncoder.load(checkpoint(folder / "plain"), **instructions, **lengths, **options).save(
         folder / "instructed"
     )
     own = folder / "instructed" / "tokenizer.json"

@@ -236,11 +236,11 @@ def test_empty_lists_stay_empty(folder: Path) -> None:
 
 def test_a_request_may_bring_its_own_instruction(folder: Path) -> None:
     fast = Qwen3Reranker(Qwen3Spec(model=str(folder), device="cpu"))
-    plain, told = (
+    plain, instructed = (
         fast.engine.submit("heart", ["lung"], Options(instruction=text)).result().scores[0]
         for text in (None, "Find organs.")
     )
-    assert plain != told
+    assert plain != instructed
     assert Qwen3Reranker(Qwen3Spec(model=str(folder), device="cpu", task="Find organs.")).score(
         [("heart", ["lung"])]
-    )[0] == [pytest.approx(told, abs=1e-6)]
+    )[0] == [pytest.approx(instructed, abs=1e-6)]

@@ -71,16 +71,16 @@ def serve(dashboard: str, *words: str) -> str:
 def wait_until_running(dashboard: str, url: str) -> None:
     """`serve deploy` returns before the replicas are up: asks until they are."""
     ends = time.monotonic() + 180
-    said = ""
+    text = ""
     while time.monotonic() < ends:
         try:
-            said = httpx.get(f"{url}/readyz", timeout=30).text
-            if json.loads(said) == {"status": "ready"}:
+            text = httpx.get(f"{url}/readyz", timeout=30).text
+            if json.loads(text) == {"status": "ready"}:
                 return
         except (httpx.HTTPError, ValueError):
             pass
         time.sleep(0.5)
-    raise AssertionError(f"not ready: {said} {serve(dashboard, 'status')}")
+    raise AssertionError(f"not ready: {text} {serve(dashboard, 'status')}")
 
 
 def test_deploy_and_redeploy_under_load(dashboard: str, tmp_path: Path) -> None:

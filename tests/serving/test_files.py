@@ -29,19 +29,19 @@ def test_every_recipe_is_a_valid_configuration(file: Path) -> None:
 
 def unknown_keys(model: type[BaseModel], data: dict[str, Any], where: str = "") -> list[str]:
     """Returns the keys that Serve would silently ignore."""
-    found = []
+    unknown = []
     for key, value in data.items():
         field = model.model_fields.get(key)
         if field is None:
-            found.append(f"{where}{key}")
+            unknown.append(f"{where}{key}")
             continue
         inner = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)]
         for each in inner:
             if issubclass(each, BaseModel):
                 for item in value if isinstance(value, list) else [value]:
-                    found += unknown_keys(each, item, f"{where}{key}.")
+                    unknown += unknown_keys(each, item, f"{where}{key}.")
                 break
-    return found
+    return unknown
 
 
 @pytest.mark.parametrize("file", CLUSTER, ids=lambda path: path.name)

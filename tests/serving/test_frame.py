@@ -24,7 +24,7 @@ class Broken:
         raise RuntimeError("out of memory")
 
 
-class Kept(logging.Handler):
+class Recorder(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
@@ -36,15 +36,15 @@ class Kept(logging.Handler):
 @pytest.fixture
 def logs() -> Iterator[list[logging.LogRecord]]:
     """What is written to the access log and to the log of failures."""
-    kept = Kept()
+    recorder = Recorder()
     loggers = [logging.getLogger(f"raydist.{name}") for name in ("access", "failures")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.addHandler(kept)
+        logger.addHandler(recorder)
         logger.setLevel(logging.INFO)
-    yield kept.records
+    yield recorder.records
     for logger, level in zip(loggers, levels):
-        logger.removeHandler(kept)
+        logger.removeHandler(recorder)
         logger.setLevel(level)
 
 
@@ -106,18 +106,18 @@ def test_without_a_key_no_byte_of_the_body_is_read() -> None:
     ],
 )
 def test_without_keys_only_this_machine_is_answered(peer: str, status: int) -> None:
-    def asked(keys: Keys) -> httpx.Response:
+    def request(keys: Keys) -> httpx.Response:
         serving = service()
         serving.keys = keys
         return TestClient(make_app(serving), client=(peer, 1)).post("/v1/rerank", json=BODY)
 
-    answer = asked(Keys([]))
+    answer = request(Keys([]))
     assert answer.status_code == status
     if status == 401:
         message = assert_envelope(answer, 401)["message"]
         assert "keys_file=" in message and "anonymous=true" in message
-    assert asked(Keys([], anonymous=True)).status_code == 200
-    assert asked(Keys(["one"])).status_code == 401
+    assert request(Keys([], anonymous=True)).status_code == 200
+    assert request(Keys(["one"])).status_code == 401
 
 
 def test_only_so_many_bodies_are_waited_for() -> None:

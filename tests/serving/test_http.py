@@ -103,8 +103,8 @@ def test_score_keeps_the_order() -> None:
     rain = scores_of("rain", [DOCUMENTS[0], DOCUMENTS[2]])
     assert each.json()["scores"] == [rain[0], scores_of("bread", [DOCUMENTS[1]])[0], rain[1]]
     many = [f"rain {i}" for i in range(600)]  # one request, however many queries it has
-    found = client(max_requests=2).post("/v1/score", json={"queries": many, "documents": many})
-    assert len(found.json()["scores"]) == 600
+    response = client(max_requests=2).post("/v1/score", json={"queries": many, "documents": many})
+    assert len(response.json()["scores"]) == 600
     assert client().post("/v1/score", json={"queries": [], "documents": []}).json()["scores"] == []
     uneven = {"queries": ["rain"], "documents": DOCUMENTS}
     assert_envelope(client().post("/v1/score", json=uneven), 422)
@@ -154,8 +154,8 @@ def test_an_engines_details_reach_the_answer(qwen3: Qwen3Reranker) -> None:
         assert error["param"] == "documents[1]"
     raw = serving.post("/v1/rerank", json=body | {"raw_scores": True}).json()["results"]
     assert [r["index"] for r in raw] == order
-    told = serving.post("/v1/rerank", json=body | {"instruction": "Find organs."}).json()
-    assert told["results"][0]["relevance_score"] != answer["results"][0]["relevance_score"]
+    instructed = serving.post("/v1/rerank", json=body | {"instruction": "Find organs."}).json()
+    assert instructed["results"][0]["relevance_score"] != answer["results"][0]["relevance_score"]
     capped = serving.post("/v1/rerank", json=body | {"max_tokens_per_doc": 1}).json()
     assert all(r["truncated"] for r in capped["results"])
 
@@ -173,10 +173,10 @@ def test_without_a_word_on_truncation_the_servers_own_setting_counts(tmp_path: P
         ("/v1/score", {"queries": "heart", "documents": texts}),
     ):
         assert_envelope(serving.post(path, json=body), 422)
-        for said in ({"truncation": "truncate"}, {"truncation": "chunk_max"}):
-            assert serving.post(path, json=body | said).status_code == 200
-    for said in ({"truncation": True}, {"truncate": True}):  # Voyage's and TEI's words
-        body = {"query": "heart", "documents": texts} | said
+        for choice in ({"truncation": "truncate"}, {"truncation": "chunk_max"}):
+            assert serving.post(path, json=body | choice).status_code == 200
+    for choice in ({"truncation": True}, {"truncate": True}):  # Voyage's and TEI's words
+        body = {"query": "heart", "documents": texts} | choice
         assert serving.post("/v1/rerank", json=body).status_code == 200
 
 
@@ -290,14 +290,14 @@ class Lines(logging.Handler):
 
 
 def test_the_access_log_has_no_text() -> None:
-    logger, kept = logging.getLogger("raydist.access"), Lines()
+    logger, recorder = logging.getLogger("raydist.access"), Lines()
     before = logger.level
-    logger.addHandler(kept)
+    logger.addHandler(recorder)
     logger.setLevel(logging.INFO)
     client().post("/v1/rerank", json={"query": "secretquery", "documents": ["secrettext"]})
-    logger.removeHandler(kept)
+    logger.removeHandler(recorder)
     logger.setLevel(before)
-    (line,) = kept.lines
+    (line,) = recorder.lines
     assert json.loads(line)["route"] == "/v1/rerank" and json.loads(line)["status"] == 200
     assert "secret" not in line
 

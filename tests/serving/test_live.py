@@ -172,7 +172,7 @@ def test_schemathesis_finds_no_server_error(url: str) -> None:
     import schemathesis
 
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [each.ok() for each in schema.get_all_operations()]
     posts = [operation for operation in operations if operation.method.upper() == "POST"]
     assert len(posts) == 6
     for operation in posts:
@@ -224,8 +224,8 @@ def test_more_requests_than_an_ingress_takes_are_refused_in_its_own_words(url: s
         everybody = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=300, limits=everybody) as client:
             body = {"query": "rain", "documents": ["word " * 30] * 40, "model": "neural"}
-            asked = [client.post(f"{url}/v1/rerank", json=body) for _ in range(300)]
-            return await asyncio.gather(*asked)
+            requests = [client.post(f"{url}/v1/rerank", json=body) for _ in range(300)]
+            return await asyncio.gather(*requests)
 
     answers = asyncio.run(burst())
     assert {answer.status_code for answer in answers} <= {200, 429, 503}
@@ -250,13 +250,13 @@ def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
     async def ask_and_leave() -> tuple[int, float]:
         """Returns the most tokens that were queued, and the seconds until none was any more."""
         async with httpx.AsyncClient(timeout=300) as client:
-            asked = asyncio.create_task(client.post(f"{url}/v1/rerank", json=body))
+            request = asyncio.create_task(client.post(f"{url}/v1/rerank", json=body))
             ends = time.monotonic() + 60
             while not (most := await asyncio.to_thread(queued)):
-                assert time.monotonic() < ends and not asked.done()
-            asked.cancel()
+                assert time.monotonic() < ends and not request.done()
+            request.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await asked
+                await request
         begun = time.monotonic()
         while await asyncio.to_thread(queued):
             assert time.monotonic() < begun + 60

@@ -65,9 +65,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    made = Server(0.05)
-    yield made
-    made.close()
+    instance = Server(0.05)
+    yield instance
+    instance.close()
 
 
 def bodies() -> Iterator[dict[str, object]]:

@@ -13,17 +13,17 @@ from tests.rerank.test_engine import Letters
 class Numbers:
     """A metric that keeps its numbers; Ray's own go to a process elsewhere."""
 
-    kept: dict[str, float] = {}
+    totals: dict[str, float] = {}
 
     def __init__(self, name: str, *_: Any, **__: Any) -> None:
         self.name = name
 
     def inc(self, value: float, tags: dict[str, str]) -> None:
         assert value > 0 and tags == {"model": "letters"}
-        self.kept[self.name] = self.kept.get(self.name, 0) + value
+        self.totals[self.name] = self.totals.get(self.name, 0) + value
 
     def set(self, value: float, tags: dict[str, str]) -> None:
-        self.kept[self.name] = value
+        self.totals[self.name] = value
 
 
 def test_the_work_of_a_batcher_is_counted_once_and_continues_with_a_newer_model(
@@ -31,7 +31,7 @@ def test_the_work_of_a_batcher_is_counted_once_and_continues_with_a_newer_model(
 ) -> None:
     monkeypatch.setattr(metrics, "Counter", Numbers)
     monkeypatch.setattr(metrics, "Gauge", Numbers)
-    Numbers.kept = {}
+    Numbers.totals = {}
     counted = metrics.BatcherMetrics("letters")
     for turn in (1, 2):  # the second engine is a newer model's
         scorer = Letters()
@@ -40,7 +40,7 @@ def test_the_work_of_a_batcher_is_counted_once_and_continues_with_a_newer_model(
             engine.score([("q", ["a" * 10, "b" * 6, "c" * 10])])
             counted.update(engine.batcher)
             counted.update(engine.batcher)
-            assert Numbers.kept == {
+            assert Numbers.totals == {
                 "raydist_batches": 2 * turn,
                 "raydist_batch_tokens": 26 * turn,
                 "raydist_padded_batch_tokens": 26 * turn,
@@ -53,5 +53,5 @@ def test_the_work_of_a_batcher_is_counted_once_and_continues_with_a_newer_model(
         while not engine.batcher.queued_tokens and time.monotonic() < ends:
             time.sleep(0.01)
         counted.update(engine.batcher)
-        assert Numbers.kept["raydist_queued_tokens"] > 0
+        assert Numbers.totals["raydist_queued_tokens"] > 0
         scorer.gate.set()

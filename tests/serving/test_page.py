@@ -74,21 +74,21 @@ def items(page: str) -> list[str]:
 
 
 def test_pasted_documents_are_put_in_order(rerank_url: str, tmp_path: Path) -> None:
-    asked = {"query": "rain", "documents": "bread is baked\nrain falls\nsnow <b>ice</b>"}
-    page = dom(f"{rerank_url}/?{urlencode(asked)}", tmp_path)
-    found = items(page)
-    assert len(found) == 3 and "<mark>rain</mark> falls" in found[0]
-    assert "score 0." in found[0] and "&lt;b&gt;" in page  # texts are never markup
+    fields = {"query": "rain", "documents": "bread is baked\nrain falls\nsnow <b>ice</b>"}
+    page = dom(f"{rerank_url}/?{urlencode(fields)}", tmp_path)
+    entries = items(page)
+    assert len(entries) == 3 and "<mark>rain</mark> falls" in entries[0]
+    assert "score 0." in entries[0] and "&lt;b&gt;" in page  # texts are never markup
     assert "3 results" in page and "infer" in page
     assert "bm25 (reranker)" in page
 
 
 def test_the_search_box_shows_snippets_scores_and_times(search_url: str, tmp_path: Path) -> None:
     page = dom(f"{search_url}/?{urlencode({'query': 'rain snow'})}", tmp_path)
-    found = items(page)
-    assert len(found) == 3
-    assert all("words " in item and "rerank " in item for item in found)
-    assert "<strong>" in found[0] and "<mark>" in found[0]
+    entries = items(page)
+    assert len(entries) == 3
+    assert all("words " in item and "rerank " in item for item in entries)
+    assert "<strong>" in entries[0] and "<mark>" in entries[0]
     assert re.search(r"3 results · words [\d.]+ ms", page)
     assert 'id="paste" hidden=""' in page
 
@@ -101,6 +101,6 @@ def test_what_was_done_otherwise_is_shown(tmp_path: Path) -> None:
 
 
 def test_an_error_is_shown(rerank_url: str, tmp_path: Path) -> None:
-    asked = {"query": "a" * 40_000, "documents": "b"}
-    page = dom(f"{rerank_url}/?{urlencode(asked)}", tmp_path)
+    fields = {"query": "a" * 40_000, "documents": "b"}
+    page = dom(f"{rerank_url}/?{urlencode(fields)}", tmp_path)
     assert 'class="error"' in page and "the most is 32768" in page

@@ -98,7 +98,7 @@ def test_no_list_is_read_to_its_end_that_is_longer_than_any_server_allows(
 
 
 def test_a_body_that_is_not_said_to_be_json_is_told_how_to_be_sent() -> None:
-    for kind, shown in (
+    for kind, quoted in (
         ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
         ("text/plain; charset=utf-8", "text/plain"),
     ):
@@ -106,7 +106,7 @@ def test_a_body_that_is_not_said_to_be_json_is_told_how_to_be_sent() -> None:
             "/v1/rerank", content=json.dumps(BODY), headers={"content-type": kind}
         )
         message = assert_envelope(answer, 422)["message"]
-        assert shown in message and "Content-Type: application/json" in message
+        assert quoted in message and "Content-Type: application/json" in message
     answer = client().post("/v1/rerank", json=[BODY])
     assert assert_envelope(answer, 422)["message"] == "the body is not a JSON object"
 

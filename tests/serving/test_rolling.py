@@ -43,9 +43,9 @@ def models(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pa
 def port(ray_cluster: None) -> Iterator[int]:
     from ray import serve
 
-    found = free_port()
-    serve.start(http_options={"host": "127.0.0.1", "port": found})
-    yield found
+    free = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": free})
+    yield free
     serve.delete("raydist")
     serve.shutdown()
 
@@ -90,8 +90,8 @@ class Stream:
                 time.sleep(0.01)
 
     def scores(self, answer: dict[str, Any]) -> list[float]:
-        found = {r["index"]: r["relevance_score"] for r in answer["results"]}
-        return [found[i] for i in range(len(DOCUMENTS))]
+        by_index = {r["index"]: r["relevance_score"] for r in answer["results"]}
+        return [by_index[i] for i in range(len(DOCUMENTS))]
 
     def wait_for(self, wanted: list[float]) -> None:
         """Returns when the last answers are all of the model with these scores."""
@@ -128,8 +128,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
     first, second = (scores(model) for model in models)
     assert first != pytest.approx(second, abs=1e-3)
     values = {f"q{i}": 0.1 + 0.01 * i for i in range(10)}
-    told = {"metric": "nDCG@10", "fingerprint": "first"}
-    promote(database, "toy", models[0], values=values, **told)
+    facts = {"metric": "nDCG@10", "fingerprint": "first"}
+    promote(database, "toy", models[0], values=values, **facts)
     link = tmp_path / "newest"
     link.symlink_to(models[0])
     deploy(
@@ -143,8 +143,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
         registry.wait_for(first)
         folder.wait_for(first)
         better = {query: value + 0.5 for query, value in values.items()}
-        told["fingerprint"] = "second"
-        assert promote(database, "toy", models[1], values=better, **told).moved
+        facts["fingerprint"] = "second"
+        assert promote(database, "toy", models[1], values=better, **facts).moved
         link.unlink()
         link.symlink_to(models[1])
         registry.wait_for(second)

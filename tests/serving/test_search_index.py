@@ -62,31 +62,31 @@ def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
         wanted[doc_id]["rerank"] = value
 
     serving = client(searcher=index.searcher)
-    found = serving.post("/v1/search", json={"query": "a query", "k": 100}).json()
-    assert {r["id"]: r["scores"] for r in found["results"]} == {
+    answer = serving.post("/v1/search", json={"query": "a query", "k": 100}).json()
+    assert {r["id"]: r["scores"] for r in answer["results"]} == {
         doc_id: pytest.approx(scores, abs=1e-6) for doc_id, scores in wanted.items()
     }
     best = sorted(order, key=lambda doc_id: -wanted[doc_id]["rerank"])
-    assert [r["id"] for r in found["results"]] == best
-    assert {r["id"]: r["text"] for r in found["results"]} == {each: texts[each] for each in order}
-    assert set(found["timings_ms"]) == {*names, "fusion", "texts", "rerank"}
-    assert found["warnings"] == []
+    assert [r["id"] for r in answer["results"]] == best
+    assert {r["id"]: r["text"] for r in answer["results"]} == {each: texts[each] for each in order}
+    assert set(answer["timings_ms"]) == {*names, "fusion", "texts", "rerank"}
+    assert answer["warnings"] == []
 
 
 def test_a_filter_reaches_every_index(config: ServeConfig) -> None:
     serving = client(searcher=Index(config).searcher)
     body = {"query": "a query", "ids": ["b", "x", "nowhere"]}
-    found = serving.post("/v1/search", json=body).json()["results"]
-    assert {r["id"] for r in found} == {"b", "x"}
+    answer = serving.post("/v1/search", json=body).json()["results"]
+    assert {r["id"] for r in answer} == {"b", "x"}
 
 
 def test_vectors_alone_have_no_texts_so_nothing_is_reranked(config: ServeConfig) -> None:
     alone = config.model_copy(update={"index": config.index[:1]})
     serving = client(searcher=Index(alone).searcher)
-    found = serving.post("/v1/search", json={"query": "a query"}).json()
-    assert len(found["results"]) == 3
-    assert all(list(r["scores"]) == ["vec"] and "text" not in r for r in found["results"])
-    assert found["warnings"] == ["3 of 3 hits were not reranked: no served index has their texts"]
+    answer = serving.post("/v1/search", json={"query": "a query"}).json()
+    assert len(answer["results"]) == 3
+    assert all(list(r["scores"]) == ["vec"] and "text" not in r for r in answer["results"])
+    assert answer["warnings"] == ["3 of 3 hits were not reranked: no served index has their texts"]
     assert_envelope(serving.post("/v1/search", json={"query": ""} | {"k": 0}), 422)
 
 

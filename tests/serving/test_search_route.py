@@ -17,14 +17,14 @@ from tests.serving.local import TEXTS, Store, Words, assert_envelope, client, se
 
 def test_search_shows_every_stages_score_and_time() -> None:
     serving = client(searcher=Searcher({"words": Words(TEXTS)}, [Store(TEXTS)]))
-    found = serving.post("/v1/search", json={"query": "rain snow", "k": 2}).json()
-    assert len(found["results"]) == 2
-    for rank, result in enumerate(found["results"], 1):
+    answer = serving.post("/v1/search", json={"query": "rain snow", "k": 2}).json()
+    assert len(answer["results"]) == 2
+    for rank, result in enumerate(answer["results"], 1):
         assert result["rank"] == rank
         assert set(result["scores"]) == {"words", "rerank"}
         assert result["score"] == result["scores"]["rerank"]
         assert result["text"] == TEXTS[result["id"]] and result["title"] == result["id"].upper()
-    assert set(found["timings_ms"]) == {"words", "texts", "rerank"}
+    assert set(answer["timings_ms"]) == {"words", "texts", "rerank"}
     body = {"query": "rain snow", "rerank": False, "return_documents": False}
     plain = serving.post("/v1/search", json=body).json()
     assert [r["id"] for r in plain["results"]] == ["a", "b", "c"]
@@ -44,15 +44,15 @@ def test_search_fuses_and_filters() -> None:
     searcher = Searcher({"x": Words(TEXTS), "y": Words(TEXTS)}, [Store(TEXTS)], fuse)
     serving = client(searcher=searcher)
     body = {"query": "rain snow", "rerank": False}
-    found = serving.post("/v1/search", json=body).json()["results"]
-    assert found[0]["scores"] == {"x": 2.0, "y": 2.0, "fusion": 4.0}
-    found = serving.post("/v1/search", json=body | {"ids": ["c", "b"]}).json()["results"]
-    assert {r["id"] for r in found} == {"b", "c"}
+    answer = serving.post("/v1/search", json=body).json()["results"]
+    assert answer[0]["scores"] == {"x": 2.0, "y": 2.0, "fusion": 4.0}
+    answer = serving.post("/v1/search", json=body | {"ids": ["c", "b"]}).json()["results"]
+    assert {r["id"] for r in answer} == {"b", "c"}
     assert serving.post("/v1/search", json=body | {"ids": []}).json()["results"] == []
     # The filter comes before the cut at k: the only one wanted is not among the first.
     last = body | {"ids": ["b", "nowhere"], "k": 1, "depth": 1}
-    found = serving.post("/v1/search", json=last).json()["results"]
-    assert [r["id"] for r in found] == ["b"] and found[0]["scores"]["x"] == 1.0
+    answer = serving.post("/v1/search", json=last).json()["results"]
+    assert [r["id"] for r in answer] == ["b"] and answer[0]["scores"]["x"] == 1.0
 
 
 def test_it_is_not_ready_where_a_retriever_fails() -> None:
@@ -68,8 +68,8 @@ def test_only_hits_with_texts_are_reranked_and_every_store_is_asked() -> None:
     more = TEXTS | {"e": "rain rain rain rain"}
     stores = [Store({"a": TEXTS["a"]}), Store({"c": TEXTS["c"]})]
     serving = client(searcher=Searcher({"words": Words(more)}, stores))
-    found = serving.post("/v1/search", json={"query": "rain"}).json()
-    results = found["results"]
+    answer = serving.post("/v1/search", json={"query": "rain"}).json()
+    results = answer["results"]
     assert [r["id"] for r in results[2:]] == ["e"]  # it has no text, so it stays behind the others
     assert [list(r["scores"]) for r in results] == [["words", "rerank"]] * 2 + [["words"]]
     assert {r["id"]: r.get("text") for r in results} == {
@@ -77,7 +77,7 @@ def test_only_hits_with_texts_are_reranked_and_every_store_is_asked() -> None:
         "c": TEXTS["c"],
         "e": None,
     }
-    assert found["warnings"] == ["1 of 3 hits were not reranked: no served index has their texts"]
+    assert answer["warnings"] == ["1 of 3 hits were not reranked: no served index has their texts"]
     without = client(searcher=Searcher({"words": Words(more)})).post(
         "/v1/search", json={"query": "rain"}
     )
@@ -88,9 +88,9 @@ def test_only_hits_with_texts_are_reranked_and_every_store_is_asked() -> None:
 def test_the_limits_of_requests_cut_what_is_reranked_instead_of_refusing_it() -> None:
     searcher = Searcher({"words": Words(TEXTS)}, [Store(TEXTS)])
     body = {"query": "rain snow"}
-    found = client(searcher=searcher, max_documents=2).post("/v1/search", json=body).json()
-    assert ["rerank" in r["scores"] for r in found["results"]] == [True, True, False]
-    assert "limits.max_documents" in found["warnings"][0]
+    answer = client(searcher=searcher, max_documents=2).post("/v1/search", json=body).json()
+    assert ["rerank" in r["scores"] for r in answer["results"]] == [True, True, False]
+    assert "limits.max_documents" in answer["warnings"][0]
     short = client(searcher=searcher, max_text_chars=4).post("/v1/search", json=body).json()
     assert all("rerank" in r["scores"] for r in short["results"]) and short["warnings"] == []
     assert [r["text"] for r in short["results"]] == [TEXTS[r["id"]] for r in short["results"]]

@@ -137,9 +137,9 @@ def test_whatever_fails_it_looks_again(log: list[dict[str, str]]) -> None:
         return watched.model.version
 
     assert asyncio.run(wait()) == "3"
-    said = [(line["event"], line.get("error", "")) for line in log]
+    events = [(line["event"], line.get("error", "")) for line in log]
     assert (
-        said
+        events
         == [
             ("looked", "half a config.json"),
             ("reloaded", ""),
