@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "raydist"
 FILES = sorted(PACKAGE.rglob("*.py"))
-SERVING = ("serving/app.py", "serving/replicas.py", "serving/running.py")
+SERVING = ("serving/app.py", "serving/replicas.py")
 EDGE = ("cli.py", "build.py", "commands/", "config/", *SERVING)
 
 
