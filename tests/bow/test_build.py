@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from raydist.bow.build import merge, splits
 from raydist.bow.build.create import build_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import WORK
 from raydist.bow.build.spills import Spill, byte_order, write_spill
 from raydist.bow.build.splits import Inverter, Options
 from raydist.bow.format.segment import Segment
 from raydist.data.store.reader import DocumentStore
+from raydist.disk import remove
 from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer
 from tests.bow.documents import contents, expected, postings_of, read, splits_of
@@ -79,7 +80,7 @@ def test_unmerged_segments_hold_the_same_postings(rows, cuts, compress):
         options = Options(merge=False, compress=compress, store=False)
         facts = build(rows, folder, cuts, options)
         places = [folder / each for each in facts["segments"]]
-        clean(folder)
+        remove(folder / WORK)
         assert postings_of(places) == expected(rows, Analyzer())
         assert all(Segment.open(place).compress == compress for place in places)
 
@@ -226,8 +227,8 @@ def test_an_interrupted_build_goes_on_and_leaves_the_same_bytes(tmp_path):
     before = (other / ".work/splits/00000/00000/run.bin").stat().st_mtime_ns
     build_index(cut, read, other, Options())
     assert (other / ".work/splits/00000/00000/run.bin").stat().st_mtime_ns == before
-    clean(whole)
-    clean(other)
+    remove(whole / WORK)
+    remove(other / WORK)
     assert contents(whole) == contents(other)
 
 
