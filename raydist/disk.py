@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raydist.errors import JobError
+from raydist.errors import ConfigError, JobError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -28,13 +30,18 @@ def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Pa
     """Gives a hidden path beside `path`; what is written to it becomes `path` when the block ends.
 
     Readers see the old content or the new, after a power failure too. Where the block raises,
-    nothing is left behind and `path` stays as it was.
+    nothing is left behind and `path` stays as it was. A symbolic link is followed: what it points
+    to is replaced. What is written for a device or FIFO goes into it when the block ends.
 
     Args:
         path: the file or folder to write, in a folder that exists.
         replace: False keeps what another process has written in the meantime.
     """
-    target = Path(path)
+    if is_stream(path):
+        with _poured_into(Path(path)) as partial:
+            yield partial
+        return
+    target = Path(os.path.realpath(path))
     # Unique among processes and machines: two writers of one path must not share their partial.
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.part")
     try:
@@ -47,6 +54,33 @@ def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Pa
         _sync_folder(target.parent)
     finally:
         remove(partial)
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path is a device or FIFO, which cannot be replaced, only written to.
+
+    Raises:
+        ConfigError: it is a disk or a socket.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+        kind = "block device" if stat.S_ISBLK(mode) else "socket"
+        raise ConfigError(f"out = {path}: is a {kind}, expected a file, folder, device or FIFO")
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+@contextlib.contextmanager
+def _poured_into(stream: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="raydist-") as folder:
+        partial = Path(folder) / stream.name
+        yield partial
+        if partial.is_dir():
+            raise ConfigError(f"out = {stream}: is a device or FIFO, expected a folder")
+        with open(partial, "rb") as source, open(stream, "wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
 
 
 def _move_folder(partial: Path, target: Path, replace: bool) -> None:

@@ -9,7 +9,6 @@ process instead, which protects the processes of one machine only.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -27,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from raydist import log
 from raydist.disk import remove
-from raydist.errors import JobError
+from raydist.errors import ArtifactError, JobError
 
 WAIT = 60.0
 """Seconds that a second writer waits, where nobody says otherwise."""
@@ -134,16 +133,23 @@ def reader(folder: Path) -> Iterator[None]:
     For what is opened later, or by other processes of this machine; what is open needs no lock.
 
     Raises:
-        FileNotFoundError: it is gone, or about to be.
+        ArtifactError: it is gone, or about to be.
     """
-    number = os.open(folder, os.O_RDONLY)
+    gone = ArtifactError(f"{folder}: was replaced just now; run the same command again")
     try:
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        number = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise gone from None
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise gone from None
+        except OSError:  # a file system that cannot lock: the folder is not kept
+            pass
         if not folder.is_dir() or not os.path.samestat(os.fstat(number), folder.stat()):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+            raise gone
         yield
-    except BlockingIOError:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder)) from None
     finally:
         os.close(number)
 

@@ -28,7 +28,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import raydist
 from raydist import log
-from raydist.disk import atomic, disk_errors, remove, sync, write_json
+from raydist.disk import atomic, disk_errors, is_stream, remove, sync, write_json
 from raydist.errors import ArtifactError, ConfigError, RaydistError
 from raydist.fingerprints import value_fingerprint
 from raydist.locks import OWN_FILES
@@ -216,6 +216,11 @@ class Artefact:
         path = Path(out)
         if self.is_file and path.is_dir():
             raise ConfigError(f"out = {path}: is a folder, expected the file to write")
+        if self.is_file and is_stream(path):
+            raise ConfigError(
+                f"out = {path}: is a device or FIFO; this command keeps its progress beside its "
+                "output, so name a file"
+            )
         if self.is_file and path.exists() and not Path(f"{path}.raydist").exists():
             raise ConfigError(
                 f"out = {path}: exists, and no {path.name}.raydist beside it says that this "

@@ -9,13 +9,13 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.disk import atomic
 from raydist.errors import DataError
 
 DOCUMENTS = pa.schema(
@@ -174,11 +174,8 @@ class Run:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes a TREC run file atomically."""
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with open(partial, "w", encoding="utf-8", newline="\n") as out:
+        with atomic(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as out:
             self.write_to(out)
-        os.replace(partial, target)
 
     def write_to(self, out: TextIO) -> None:
         """Writes TREC run lines, each score as the shortest decimal that gives the float32 back.

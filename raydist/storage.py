@@ -21,6 +21,7 @@ from typing import Any
 
 from raydist import locks
 from raydist.data.files import PathLike, filesystem, is_uri
+from raydist.disk import is_stream
 from raydist.errors import ConfigError
 from raydist.locks import WAIT
 from raydist.stores.copies import cache_folder
@@ -115,7 +116,7 @@ def writing(out: str, wait: float = WAIT) -> Iterator[Path]:
     """
     if not is_remote(out):
         path = Path(filesystem(out)[1]) if is_uri(out) else Path(out)
-        with locks.writer(path, wait):
+        with contextlib.nullcontext() if is_stream(path) else locks.writer(path, wait):
             yield path
         return
     from raydist.stores.publish import staged

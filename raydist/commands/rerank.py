@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raydist import log
+from raydist import locks, log
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, Reranking
@@ -74,19 +74,21 @@ def score_run(
         if output.done:
             return
         candidates = original.top(config.depth) if config.depth else original
-        reranked, facts = rerank_sharded(
-            candidates,
-            queries,
-            _texts(config, candidates, output.folder),
-            output.folder,
-            partial(load_reranker, reranker),
-            missing=config.missing,
-            split_pairs=config.split_pairs,
-            tag=tag,
-            workers=config.workers,
-            cpus_per_worker=config.cpus_per_worker,
-            gpus_per_worker=config.gpus_per_worker,
-        )
+        texts = _texts(config, candidates, output.folder)
+        with locks.reader(texts):  # workers open them whenever they start
+            reranked, facts = rerank_sharded(
+                candidates,
+                queries,
+                texts,
+                output.folder,
+                partial(load_reranker, reranker),
+                missing=config.missing,
+                split_pairs=config.split_pairs,
+                tag=tag,
+                workers=config.workers,
+                cpus_per_worker=config.cpus_per_worker,
+                gpus_per_worker=config.gpus_per_worker,
+            )
         write(reranked, output.path)
         output.finish(**facts)
     _report(config, facts, artefact.kind)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,8 +28,8 @@ from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
-from raydist.disk import disk_errors
-from raydist.errors import ConfigError, DataError
+from raydist.disk import disk_errors, is_stream
+from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
 from raydist.protocols import Retriever, Selective
@@ -174,10 +175,11 @@ def _search_on_ray(config: SearchConfig, queries: Queries, out: Path | None) -> 
         for first in range(0, len(queries), step)
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if out is None else out.absolute().with_name(f".{out.name}.{key}")
+        beside = out is not None and not is_stream(out)
+        folder = out.absolute().with_name(f".{out.name}.{key}") if out and beside else Path(scratch)
         sharded_map(
             splits,
-            partial(_Worker, config, list(queries)),
+            partial(_Worker, config, list(queries), manifests),
             folder,
             workers=config.workers,
             cpus_per_worker=float(config.threads),
@@ -185,15 +187,21 @@ def _search_on_ray(config: SearchConfig, queries: Queries, out: Path | None) -> 
             unit="queries",
         )
         tables = [_read_table(shard_path(folder, number)) for number in range(len(splits))]
-        if out is not None:
+        if beside:
             shutil.rmtree(folder)
     return tables
 
 
 class _Worker:
-    def __init__(self, config: SearchConfig, queries: Queries) -> None:
+    def __init__(
+        self, config: SearchConfig, queries: Queries, manifests: Sequence[Mapping[str, Any]]
+    ) -> None:
         self._search = FusedSearch(config)
         self._queries = queries
+        # Workers start at different times, and must all search the same generation.
+        for folder, manifest in zip(config.index, manifests):
+            if read_manifest(storage.local(folder)) != manifest:
+                raise JobError(f"{folder}: was changed while its search began; run it again")
 
     def __call__(self, split: Split, target: Path) -> Stats:
         """Writes the rows of a split's queries."""

@@ -17,7 +17,7 @@ from raydist.bow.build.generation import clean, next_name
 from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
-from raydist.errors import ArtifactError
+from raydist.errors import ArtifactError, DataError
 from raydist.manifest import read_manifest
 from raydist.records import Query
 from tests.bow.documents import read, splits_of
@@ -79,7 +79,7 @@ def test_a_folder_that_is_opened_later_stays_until_then(tmp_path):
         assert (store / "store.json").exists()
     append(ROWS[9:12], tmp_path, key="most")
     assert not store.exists()
-    with pytest.raises(FileNotFoundError), locks.reader(store):
+    with pytest.raises(ArtifactError, match="was replaced just now"), locks.reader(store):
         pass
 
 
@@ -150,3 +150,11 @@ def test_appends_at_the_same_moment_are_all_in(tmp_path):
     assert not list(tmp_path.glob(".*"))
     clean(tmp_path)
     assert len(BowIndex.open(tmp_path)) == len(ROWS)
+
+
+def test_more_documents_than_a_segment_can_number_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("raydist.bow.build.create.MAX_DOCUMENTS", 40)
+    with pytest.raises(DataError, match="40 documents: a segment numbers them with 32 bits"):
+        index(ROWS, tmp_path / "merged")
+    index(ROWS, tmp_path / "segments", Options(merge=False))
+    index(ROWS[:39], tmp_path / "fewer")

@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.bow.build.generation import WORK
-from raydist.bow.build.merge import merge_spills
+from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill
 from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
 from raydist.bow.format.segment import Segment
@@ -86,6 +86,11 @@ def build_index(
     facts = _totals(stats)
     if not facts["documents"]:
         raise DataError("the corpus has no documents")
+    if options.merge and facts["documents"] >= MAX_DOCUMENTS:
+        raise DataError(
+            f"{facts['documents']:,} documents: a segment numbers them with 32 bits; use "
+            "merge=false, or build several indexes"
+        )
     parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
     segments = folder / "segments"
     with disk_errors(folder), ThreadPoolExecutor(1) as pool:

@@ -38,6 +38,9 @@ U = np.uint64
 
 _BYTES_PER_POSTING = 32  # merged (8), encoded (10), and what is being read
 _LEAST = 1 << 16
+MAX_DOCUMENTS = 1 << 32
+"""A merged segment has fewer: postings number its documents with 32 bits."""
+
 _WORTH_SHARING = 1 << 28  # postings; fewer are merged sooner than actors have started
 
 

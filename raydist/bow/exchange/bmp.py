@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,6 +29,7 @@ import pyarrow.compute as pc
 from raydist.bow.exchange.fst import build_fst
 from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucene_term
 from raydist.bow.index import BowIndex, Vocabulary, encode_term
+from raydist.disk import atomic
 from raydist.errors import ConfigError, DataError
 from raydist.kernels.intrinsics import store64
 from raydist.kernels.jit import kernel
@@ -84,16 +84,13 @@ def export_bmp(
     if not len(docs_P):
         raise DataError("nothing to export: no term has postings")
     levels_P = quantise(impacts_P)
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
-    with open(partial, "wb") as out:
+    with atomic(path) as partial, open(partial, "wb") as out:
         _write_inverted(out, indptr_T1, docs_P, levels_P, len(index), block_size, compress_range)
         fst = build_fst(names.to_pylist())
         out.write(struct.pack("<Q", len(fst)) + fst)
         _write_ids(out, index)
         _write_forward(out, indptr_T1, docs_P, levels_P, len(index), block_size)
         out.write(struct.pack("<Q", block_size))
-    os.replace(partial, target)
     left_out = len(vocabulary) - len(names)
     return {
         "documents": len(index),

@@ -37,6 +37,7 @@ from raydist.bow.exchange.wire import (
 )
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import BowIndex, Vocabulary
+from raydist.disk import atomic
 from raydist.errors import ArtifactError, DataError
 from raydist.kernels.varint import get_varint, put_varint
 
@@ -54,14 +55,13 @@ def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist"
     Raises DataError for an index beyond the format's 2**31 - 1 documents or occurrences.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     documents = len(index)
     if documents >= 1 << 31:
         raise DataError(f"{documents:,} documents: CIFF numbers them with 31 bits")
     vocabulary = Vocabulary(index)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     postings = 0
-    with opener(partial, "wb") as out:
+    with atomic(target) as partial, opener(partial, "wb") as out:
         header = [
             *(_integer(field, value) for field, value in [(1, 1), (2, len(vocabulary))]),
             *(_integer(field, value) for field, value in [(3, documents), (4, len(vocabulary))]),
@@ -81,7 +81,6 @@ def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist"
                 part = ids.slice(start, _RECORDS)
                 lengths = lengths_N[start : start + _RECORDS]
                 out.write(write_records(base + start, part, lengths))
-    os.replace(partial, target)
     return {"documents": documents, "terms": len(vocabulary), "postings": postings}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from raydist.data.samples.lines import FORMATS, sniff
 from raydist.data.samples.sample_set import StoredTexts
 from raydist.data.sources import expand
 from raydist.data.store.reader import DocumentStore
+from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.records import Qrels, Run, Sample
 
@@ -60,16 +60,12 @@ def write_run(run: Run, out: PathLike) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".parquet", ".pq"):
         table = run.table.replace_schema_metadata({"tag": run.tag})
-        partial = _partial(path)
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-        os.replace(partial, path)
+        with atomic(path) as partial:
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     elif path.suffix == ".gz":
-        plain = path.with_name(f".{path.name}.{os.getpid()}.txt")
-        run.write(plain)
-        partial = _partial(path)
-        partial.write_bytes(gzip.compress(plain.read_bytes(), 6, mtime=0))
-        plain.unlink()
-        os.replace(partial, path)
+        with atomic(path) as partial:
+            run.write(partial)
+            partial.write_bytes(gzip.compress(partial.read_bytes(), 6, mtime=0))
     else:
         run.write(path)
 
@@ -185,25 +181,15 @@ def write_lines(records: Iterable[Mapping[str, Any]], out: PathLike) -> int:
     """
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
     count = 0
-    try:
-        with open(partial, "wb") as raw:
-            packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
-            for record in records:
-                packed.write(_line(record))
-                count += 1
-            packed.flush()
-            if packed is not raw:
-                packed.close()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as partial, open(partial, "wb") as raw:
+        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+        for record in records:
+            packed.write(_line(record))
+            count += 1
+        if packed is not raw:
+            packed.close()
     return count
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
