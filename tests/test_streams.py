@@ -1,4 +1,4 @@
-"""Outputs that are no plain files: devices and FIFOs are written to, links followed, all else kept."""
+"""Outputs that are no plain files: devices and FIFOs are written to, links are followed."""
 
 from __future__ import annotations
 
