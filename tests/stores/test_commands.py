@@ -1,0 +1,64 @@
+"""The commands that change an index, with the index on an object store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from raydist import storage
+from raydist.bow.index import BowIndex
+from raydist.cli import main
+from raydist.stores.objects import Objects
+
+
+def corpus(folder: Path, name: str, count: int) -> str:
+    rows = [json.dumps({"id": f"{name}{i}", "text": f"word {name} {i}"}) for i in range(count)]
+    (folder / f"{name}.jsonl").write_text("\n".join(rows))
+    return f"corpus={folder}/{name}.jsonl"
+
+
+def ids(uri: str) -> list[str]:
+    return sorted(BowIndex.open(storage.local(uri), verify=True).doc_ids.to_pylist())
+
+
+def test_an_index_lives_on_an_object_store(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = f"out={s3}/idx"
+    Objects(s3).upload({"corpus/a.jsonl": Path(corpus(tmp_path, "a", 5)[len("corpus=") :])})
+    assert main(["index", f"corpus={s3}/corpus/", out]) == 0
+    assert main(["index", f"corpus={s3}/corpus/", out]) == 0
+    reader = BowIndex.open(storage.local(f"{s3}/idx"))
+    assert main(["index", corpus(tmp_path, "b", 3), out, "--append"]) == 0
+    (tmp_path / "some.txt").write_text("a0\nb1\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", out]) == 0
+    assert ids(f"{s3}/idx") == ["a1", "a2", "a3", "a4", "b0", "b2"]
+    assert [each.text for each in reader.store.get(["a0", "a4"])] == ["word a 0", "word a 4"]
+    # The bucket holds what the manifest names, and nothing else.
+    copy = storage.local(f"{s3}/idx")
+    local = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
+    remote = {name for name in Objects(f"{s3}/idx").names() if not name.startswith(".files-")}
+    assert remote == local
+    (tmp_path / "q.tsv").write_text("1\tword 4\n")
+    assert (
+        main(["search", f"index={s3}/idx", f"queries={tmp_path}/q.tsv", f"out={s3}/run.txt"]) == 0
+    )
+    assert storage.local(f"{s3}/run.txt").read_text().startswith("1 Q0 a4 1 ")
+
+
+def test_appends_from_two_machines_are_both_in(s3: str, tmp_path: Path) -> None:
+    assert main(["index", corpus(tmp_path, "a", 5), f"out={s3}/idx"]) == 0
+    processes = []
+    for name in ("b", "c"):
+        words = ["index", corpus(tmp_path, name, 3), f"out={s3}/idx", "--append", "lock_wait=120"]
+        machine = {**os.environ, "RAYDIST_CACHE": str(tmp_path / f"cache-{name}")}
+        processes.append(subprocess.Popen([sys.executable, "-m", "raydist", *words], env=machine))
+    assert [process.wait(200) for process in processes] == [0, 0]
+    assert ids(f"{s3}/idx") == sorted(
+        [f"{n}{i}" for n in "bc" for i in range(3)] + [f"a{i}" for i in range(5)]
+    )
