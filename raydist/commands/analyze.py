@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from raydist import log
-from raydist.config.analyze import AnalyzeConfig
 from raydist.config.base import Flags
+from raydist.config.index import AnalyzeConfig
 from raydist.errors import DataError
 from raydist.text.analyzer import Analyzer
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
-from raydist.config.distill import DistillConfig
+from raydist.config.training import DistillConfig
 from raydist.errors import ConfigError
 from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
 from raydist.training.spec import TrainingData

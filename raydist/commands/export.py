@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from raydist import log, storage
 from raydist.config.base import Flags
-from raydist.config.export import ExportConfig
+from raydist.config.convert import ExportConfig
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from raydist import log
 from raydist.config.base import Flags
-from raydist.config.loadtest import LoadConfig
+from raydist.config.serve import LoadConfig
 from raydist.errors import JobError
 
 Config = LoadConfig

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from raydist import log
 from raydist.config.base import Flags
+from raydist.config.doctor import QuickstartConfig
 from raydist.config.load import load
-from raydist.config.quickstart import QuickstartConfig
 from raydist.data.docstrings import Entry
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map

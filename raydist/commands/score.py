@@ -14,7 +14,7 @@ from pathlib import Path
 
 from raydist.commands.rerank import PROGRESS, SCRATCH, score_run
 from raydist.config.base import Flags
-from raydist.config.score import ScoreConfig
+from raydist.config.rerank import ScoreConfig
 from raydist.disk import atomic
 from raydist.manifest import Artefact
 from raydist.records import Run

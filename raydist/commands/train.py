@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
-from raydist.config.train import TrainConfig
+from raydist.config.training import TrainConfig
 from raydist.errors import DataError
 from raydist.training.spec import TrainingData
 

@@ -1,4 +1,4 @@
-"""Configuration of `raydist convert`."""
+"""Configuration of `raydist convert` and `raydist export`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from raydist.config.base import Verb
+from raydist.config.base import Verb, execution
+from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.text.spec import AnalyzerSpec
 
@@ -56,3 +57,26 @@ class ConvertConfig(Verb):
     """Vectors to index: the smallest weight that counts; others are rounded to multiples of it."""
     analyzer: AnalyzerSpec = AnalyzerSpec()
     """CIFF to index: how the terms in it were made, and queries will be."""
+
+
+class ExportConfig(Verb):
+    """Writes a Hugging Face folder with its model card."""
+
+    checkpoint: str = Field(min_length=1)
+    """A training run (its final checkpoint), one of its checkpoints, or a model folder."""
+    out: str = Field(min_length=1)
+    """The folder to write."""
+    name: str = ""
+    """The model's name, `owner/name` to push; the folder's name if not given."""
+    doc: str = ""
+    """What the card says of the model: Markdown, or a file of it."""
+    bibtex: str = ""
+    """How to cite the model: an entry, or a file of it."""
+    push: bool = execution(False)
+    """Upload the folder to the Hugging Face hub."""
+    private: bool = execution(True)
+    """Create the repository for its owner alone."""
+    alias: str | None = execution(None, min_length=1)
+    """Register the model with MLflow and move this alias to it if it beats the present holder."""
+    tracking: Tracking = Tracking()
+    """Where the registry is, for `alias`."""

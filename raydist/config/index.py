@@ -1,12 +1,12 @@
-"""Configuration of `raydist index`."""
+"""Configuration of `raydist index` and `raydist analyze`."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
+from raydist.config.base import Block, Verb, execution
 from raydist.data.spec import CorpusSource
 from raydist.spec import Bytes
 from raydist.text.spec import AnalyzerSpec
@@ -52,4 +52,27 @@ class IndexConfig(Verb):
             raise ValueError(
                 "give either corpus, the documents to index, or delete, the ids to take out"
             )
+        return self
+
+
+class AnalyzeConfig(Block):
+    """Shows the terms of texts."""
+
+    primary: ClassVar[str | None] = "text"
+
+    text: str | None = None
+    """A text."""
+    input: str | None = None
+    """A file of texts, one per line (ended by a line feed alone)."""
+    analyzer: AnalyzerSpec = AnalyzerSpec()
+    """How text becomes terms."""
+    index: str | None = None
+    """An index whose analyzer is used instead."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> AnalyzeConfig:
+        if (self.text is None) == (self.input is None):
+            raise ValueError("give one of text= and input=")
+        if self.index is not None and "analyzer" in self.model_fields_set:
+            raise ValueError("give one of analyzer= and index=")
         return self

@@ -1,4 +1,4 @@
-"""Configuration of `raydist rerank`."""
+"""Configuration of `raydist rerank` and `raydist score`."""
 
 from __future__ import annotations
 
@@ -51,3 +51,12 @@ class RerankConfig(Reranking):
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
     tag: str = Field("raydist", min_length=1, pattern=r"^\S+$")
     """The new run's tag."""
+
+
+class ScoreConfig(Reranking):
+    """Scores a run's documents with a teacher, for distillation."""
+
+    teacher: RerankerSpec
+    """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
+    missing: Literal["error", "drop"] = "error"
+    """A candidate without text is an error, or is left out."""

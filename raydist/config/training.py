@@ -1,15 +1,31 @@
-"""What `train` and `distill` have in common: data sets, optimizer, steps, resources."""
+"""Configuration of `raydist train` and `raydist distill`."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
+from raydist.config.base import FromScalar, Verb, execution
 from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
-from raydist.losses.spec import Distillation, Loss
+from raydist.losses.spec import (
+    AdrMse,
+    Distillation,
+    InfoNCE,
+    Loss,
+    Target,
+    TargetSpec,
+    check_losses,
+)
+from raydist.models.spec import (
+    BiEncoderStudent,
+    CrossEncoderStudent,
+    TrainedEncoder,
+    check_precision,
+)
+from raydist.spec import Kind
+from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler
 from raydist.training.spec import (
     Cache,
     Checkpointing,
@@ -136,3 +152,77 @@ class TrainingConfig(Verb):
             "on_bad": self.on_bad,
             "max_rows": data.max_samples,
         }
+
+
+class TrainConfig(TrainingConfig):
+    """A bi-encoder trained by contrast, with or without a teacher."""
+
+    model: TrainedEncoder
+    """What to start from: a path or name, or `model.scratch` for nothing."""
+    train_group_size: int | None = Field(None, ge=1)
+    """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""
+    loss: Loss | None = InfoNCE()
+    """What is optimised."""
+    target: Target = TargetSpec()
+    """How teacher scores become targets."""
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> TrainConfig:
+        several = self.losses and self.distill == Distillation()
+        problems = check_losses(
+            self.loss, None if several else self.distill, self.losses, pairs=False
+        )
+        problems += check_precision(self.model, self.deepspeed.zero)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+def _path(text: str) -> dict[str, Any]:
+    return {"path": text}
+
+
+class DistillConfig(TrainingConfig):
+    """A reranker or bi-encoder trained from a teacher's rankings."""
+
+    model: Annotated[
+        CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromScalar(_path)
+    ]
+    """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
+    sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
+        DistillationListwiseSampler()
+    )
+    """Which documents of a list a step reads."""
+    loss: Loss | None = AdrMse()
+    """What is optimised."""
+    target: Target | None = None
+    """How teacher scores become targets; as they are if not given, or scaled to [0, 1] where
+    listwise_softmax_ce needs that."""
+
+    @model_validator(mode="after")
+    def _losses_agree(self) -> DistillConfig:
+        several = self.losses and self.distill == Distillation()
+        pairs = self.model.kind == "crossencoder"
+        problems = check_losses(
+            self.loss, None if several else self.distill, self.losses, pairs=pairs
+        )
+        problems += check_precision(self.model, self.deepspeed.zero)
+        judged = all(data.qrels or self.qrels for data in self.sets().values())
+        if self.sampler.kind == "negatives" and not judged:
+            problems.append("sampler.kind = negatives: needs qrels=PATH to tell positives")
+        if self.sampler.kind == "listwise" and judged and self.target is not None:
+            problems.append(
+                f"target = {self.target.kind}: is of a teacher's scores, and with qrels the grades "
+                "are the targets of sampler.kind=listwise; leave one of them out"
+            )
+        unbounded = [
+            loss.kind for loss in self.objectives().values() if loss.kind != "listwise_softmax_ce"
+        ]
+        if self.model.output != "real" and unbounded:
+            problems.append(
+                f"model.output = {self.model.output}: only listwise_softmax_ce reads "
+                f"probabilities, {unbounded[0]} needs model.output=real"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -7,7 +7,7 @@ import pytest
 from raydist.config.inputs import contents
 from raydist.config.load import load
 from raydist.config.mine import MineConfig
-from raydist.config.train import TrainConfig
+from raydist.config.training import TrainConfig
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from raydist.config.distill import DistillConfig
 from raydist.config.load import load
-from raydist.config.train import TrainConfig
+from raydist.config.training import DistillConfig, TrainConfig
 from raydist.errors import ConfigError
 
 LINE = ["data=train.jsonl", "model=PATH", "out=DIR"]
