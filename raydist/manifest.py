@@ -78,6 +78,11 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
     return data
 
 
+def is_output(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether a verb has written a folder, or has begun to."""
+    return any((Path(folder) / name).exists() for name in (MANIFEST, _JOB))
+
+
 def open_generation(
     folder: str | os.PathLike[str],
     kinds: Sequence[str],

@@ -39,6 +39,9 @@ _FROM = {
     "ciff": ("index",),
     "vectors": ("index",),
 }
+_PARQUET = (".parquet", ".pq")
+_INDEX_FILES = (".ciff", ".ciff.gz", ".bmp")
+_BINARY = (*_PARQUET, *_INDEX_FILES)
 
 
 def run(config: ConvertConfig, flags: Flags) -> None:
@@ -82,8 +85,7 @@ def _kind(config: ConvertConfig) -> str:
 
 
 def _form_of_index(config: ConvertConfig) -> bool:
-    name = config.out.lower()
-    return config.to in ("ciff", "bmp") or name.endswith((".ciff", ".ciff.gz", ".bmp"))
+    return config.to in ("ciff", "bmp") or config.out.lower().endswith(_INDEX_FILES)
 
 
 def _form(kind: str, config: ConvertConfig) -> str:
@@ -94,7 +96,7 @@ def _form(kind: str, config: ConvertConfig) -> str:
     if kind == "index" and _form_of_index(config):
         return "bmp" if name.endswith(".bmp") else "ciff"
     if kind == "run":
-        if name.endswith((".parquet", ".pq")):
+        if name.endswith(_PARQUET):
             return "parquet"
         if name.endswith((".jsonl", ".jsonl.gz")):
             return "rerank" if config.qrels is None else "flagembedding"
@@ -103,9 +105,11 @@ def _form(kind: str, config: ConvertConfig) -> str:
 
 
 def _check(kind: str, form: str, config: ConvertConfig) -> None:
-    if form == "trec" and config.out.lower().endswith((".parquet", ".pq")):
-        raise ConfigError(f"out = {config.out!r}: a TREC run does not end with .parquet")
-    if form == "parquet" and not config.out.lower().endswith((".parquet", ".pq")):
+    suffix = next((each for each in _BINARY if config.out.lower().endswith(each)), "")
+    if suffix and kind in ("run", "samples") and form != "parquet":
+        what = "a TREC run" if form == "trec" else f"a file of {form} lines"
+        raise ConfigError(f"out = {config.out!r}: {what} does not end with {suffix}")
+    if form == "parquet" and suffix not in _PARQUET:
         raise ConfigError(f"out = {config.out!r}: to=parquet writes a name that ends with .parquet")
     if kind != "run" or form in ("trec", "parquet"):
         return

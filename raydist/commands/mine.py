@@ -75,7 +75,8 @@ def run(config: MineConfig, flags: Flags) -> None:
         ranked = _fused(config, runs) if runs else _searched(config, judged)
         with _store(config, ranked, qrels, rules, output.folder) as store:
             counts = _write(config, ranked, queries, qrels, rules, store, output.path)
-        output.finish(counts=dict(counts), seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        output.finish(out=output.path.name, counts=dict(counts), seconds=seconds)
     rows = [(what, counts[what]) for what in sorted(counts) if counts[what]]
     log.table(f"mined: {config.out}", ["what", "number"], rows)
 

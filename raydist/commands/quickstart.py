@@ -24,6 +24,8 @@ from raydist.config.base import Flags
 from raydist.config.doctor import QuickstartConfig
 from raydist.config.load import load
 from raydist.data.docstrings import Entry
+from raydist.errors import ArtifactError, ConfigError
+from raydist.manifest import is_output
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 
@@ -38,6 +40,7 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
 
     out = Path(config.out)
     data = out / "data"
+    _check(out)
     if flags.dry_run:
         log.say(f"would write a collection, its index and a run below {out}")
         return 0
@@ -65,6 +68,13 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
         log.say("\nnext: raydist quickstart full=true also trains a bi-encoder on the same data")
     log.say("raydist VERB --help lists a verb's keys; README.md has a page per task")
     return 0
+
+
+def _check(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"out = {out}: is a file, expected a folder")
+    if is_output(out):
+        raise ArtifactError(f"out = {out}: another command writes this folder; choose another out=")
 
 
 def _training(out: Path, index: Path, config: QuickstartConfig) -> list[tuple[str, ...]]:

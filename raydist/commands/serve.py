@@ -33,8 +33,11 @@ Config = ServeConfig
 
 def run(config: ServeConfig, flags: Flags) -> None:
     """Serves until SIGTERM or Ctrl-C."""
+    from raydist.serving.keys import read_keys
+
     _check_port(config)
     _check_folders(config)
+    keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
     if flags.dry_run:
         log.say(f"would serve {what} at http://{_address(config)}")
@@ -42,7 +45,6 @@ def run(config: ServeConfig, flags: Flags) -> None:
     stop = threading.Event()
     cluster.connect()
     from raydist.serving.app import metrics_url, open_port, start
-    from raydist.serving.keys import read_keys
 
     open_port(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
@@ -53,7 +55,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
         _end()
         raise
     log.say(f"serving {what} at http://{_address(config)}")
-    if not read_keys(config.keys_file):
+    if not keys:
         if config.anonymous:
             log.say("no key is needed by anybody (anonymous=true)")
         else:

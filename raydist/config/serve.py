@@ -63,9 +63,10 @@ class ServeConfig(Block):
         return self
 
     @property
-    def loopback(self) -> bool:
-        """Whether only this machine can connect."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+    def public_host(self) -> str | None:
+        """The address, None where only this machine can connect."""
+        local = self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return None if local else self.host
 
     def models(self) -> list[str]:
         """Returns the served models' names: rerankers first, the embedder last."""

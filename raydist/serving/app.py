@@ -25,7 +25,7 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from raydist.config.serve import ServeConfig
-from raydist.errors import ConfigError, JobError
+from raydist.errors import JobError
 from raydist.evaluation.tracking import resolve_uri
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.backend import (
@@ -146,14 +146,9 @@ def build(config: ServeConfig) -> serve.Application:
     """Returns the application of a configuration.
 
     Raises:
-        ConfigError: the address is not loopback, and there are no keys and no `anonymous`.
+        ConfigError: as for `read_keys`.
     """
-    keys = read_keys(config.keys_file, anonymous=config.anonymous)
-    if not keys and not config.loopback and not config.anonymous:
-        raise ConfigError(
-            f"host={config.host}: others can connect, so keys are needed: set keys_file= or "
-            "RAYDIST_API_KEYS, or anonymous=true to let everybody in"
-        )
+    keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     config = _absolute(config)
     handles: dict[str, Any] = {
         name: deployment(Scorer, f"scorer-{name}", config).bind(config, name)

@@ -70,11 +70,19 @@ class Keys:
         )
 
 
-def read_keys(file: str | None = None, *, anonymous: bool = False) -> Keys:
+def read_keys(
+    file: str | None = None, *, anonymous: bool = False, public_host: str | None = None
+) -> Keys:
     """Returns the keys of a file (one per line, `#` for comments) and of RAYDIST_API_KEYS.
 
+    Args:
+        file: its path.
+        anonymous: without keys, let everybody in.
+        public_host: the address that the service listens on, if other machines reach it.
+
     Raises:
-        ConfigError: the file cannot be read or holds no key, or a key is not ASCII.
+        ConfigError: the file cannot be read or holds no key; a key is not ASCII; or others can
+            connect, and there are neither keys nor `anonymous`.
     """
     keys = _ascii(ENVIRONMENT, os.environ.get(ENVIRONMENT, "").split(","))
     if file:
@@ -89,6 +97,11 @@ def read_keys(file: str | None = None, *, anonymous: bool = False) -> Keys:
         if not own:
             raise ConfigError(f"keys_file={file}: has no key")
         keys += own
+    if public_host is not None and not keys and not anonymous:
+        raise ConfigError(
+            f"host={public_host}: others can connect, so keys are needed: set keys_file= or "
+            f"{ENVIRONMENT}, or anonymous=true to let everybody in"
+        )
     return Keys(keys, anonymous=anonymous)
 
 

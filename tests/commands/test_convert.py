@@ -65,6 +65,11 @@ def test_ids_survive_and_samples_with_scores_become_lists_and_runs_again(data: P
         (["in=run.txt", "out=x.jsonl"], "corpus: required to make rerank of a run"),
         (["in=run.txt", "out=x", "to=ciff"], "to = 'ciff': in = 'run.txt' holds a run"),
         (["in=run.txt", "out=x.txt", "to=parquet"], "a name that ends with .parquet"),
+        (["in=run.txt", "out=x.ciff"], "a TREC run does not end with .ciff"),
+        (["in=run.txt", "out=x.CIFF.gz"], "a TREC run does not end with .ciff.gz"),
+        (["in=run.txt", "out=x.bmp", "to=trec"], "a TREC run does not end with .bmp"),
+        (["in=run.txt", "out=x.pq", "to=trec"], "a TREC run does not end with .pq"),
+        (["in=run.txt", "out=x.bmp", "to=rerank"], "a file of rerank lines does not end with .bmp"),
         (["in=c.jsonl", "out=x.jsonl"], "a run line of 6 columns, or a sample"),
         (["in=none.txt", "out=x"], "none.txt: no such file"),
         (["in=.", "out=x.ciff"], "has no manifest.json"),
@@ -76,7 +81,7 @@ def test_mistakes_are_named(
 ) -> None:
     assert main(["convert", *words]) == 2
     assert message in capsys.readouterr().err
-    assert not (data / "x.jsonl").exists()
+    assert not list(data.glob("x*"))
 
 
 def test_a_dry_run_writes_nothing(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

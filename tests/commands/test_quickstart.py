@@ -33,3 +33,14 @@ def test_it_indexes_searches_and_measures(tmp_path, monkeypatch, capsys, ray_clu
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         keys = {row[0] for row in database.execute("select key from metrics")}
     assert "nDCG_at_10" in keys
+
+
+@pytest.mark.parametrize("name", ["manifest.json", ".job.json"])
+def test_another_command_s_folder_is_left_alone(tmp_path, capsys, name):
+    (tmp_path / name).write_text("{}")
+    for flags in ([], ["--dry-run"]):
+        assert main(["quickstart", f"out={tmp_path}", *flags]) != 0
+        assert "another command writes this folder" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert main(["quickstart", f"out={tmp_path / name}"]) == 2
+    assert "is a file, expected a folder" in capsys.readouterr().err

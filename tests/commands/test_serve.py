@@ -28,6 +28,16 @@ def test_dry_run_says_what_would_be_served(capsys: pytest.CaptureFixture[str]) -
     assert f"would serve bm25 at http://127.0.0.1:{port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+def test_without_keys_others_are_not_served(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAYDIST_API_KEYS", raising=False)
+    words = ["serve", "reranker=bm25", "host=0.0.0.0", f"port={free_port()}", *flags]
+    assert main(words) == 2
+    assert "others can connect, so keys are needed" in capsys.readouterr().err
+
+
 def test_a_taken_port_is_named_before_anything_starts(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
