@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("raydist", deadline=None)
 settings.load_profile("raydist")
 
+KERNELS = Path(os.environ.get("RAYDIST_CACHE") or Path.home() / ".cache/raydist") / "kernels"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -74,6 +75,8 @@ def s3(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_EC2_METADATA_DISABLED": "true",
+        # Only copies are to be new: kernels would be compiled again, for minutes.
+        "NUMBA_CACHE_DIR": os.environ.get("NUMBA_CACHE_DIR") or str(KERNELS),
         "RAYDIST_CACHE": str(tmp_path / "cache"),
     }
     for name, value in environment.items():
