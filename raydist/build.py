@@ -1,4 +1,4 @@
-"""From configurations to objects: the only module that knows both."""
+"""From configurations to objects: opens what several commands and the service search."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def open_retriever(
     model: str | None = None,
     approximate: bool = False,
 ) -> Selective:
-    """Returns what searches a folder (or its local copy): its manifest says what it is."""
+    """Returns a retriever over the index or vectors in a folder (or its local copy)."""
     from raydist import storage
     from raydist.manifest import read_manifest
 
-    place = storage.local(folder)
-    if read_manifest(place, ["bow-index", "vectors"])["kind"] == "vectors":
+    local = storage.local(folder)
+    if read_manifest(local, ["bow-index", "vectors"])["kind"] == "vectors":
         from raydist.dense.retriever import DenseRetriever
 
-        return DenseRetriever.open(place, model=model, approximate=approximate)
+        return DenseRetriever.open(local, model=model, approximate=approximate)
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
-    index = BowIndex.open(place, in_memory=in_memory)
+    index = BowIndex.open(local, in_memory=in_memory)
     return BowRetriever(index, scoring, ties=ties, threads=threads)
 
 
 def text_store(index: str) -> Path:
-    """Returns the folder of the texts that were stored beside an index (or its local copy)."""
+    """Returns the document store of an index (or of its local copy)."""
     from raydist import storage
     from raydist.manifest import read_manifest
 
-    place = storage.local(index)
-    # After documents were added, the store has another name.
-    folder = place / (read_manifest(place).get("store") or "store")
+    local = storage.local(index)
+    # Adding documents gives the store another name.
+    folder = local / (read_manifest(local).get("store") or "store")
     if not (folder / "store.json").is_file():
         raise ConfigError(
-            f"index = {index}: no document store there; build the index with store=true, "
+            f"index = {index}: has no document store; build the index with store=true, "
             "or give corpus="
         )
     return folder
 
 
 def open_searcher(config: ServeConfig) -> Searcher:
-    """Returns what searches the served index folders, with the texts of all that have some."""
+    """Returns a searcher of the served index folders, with the texts of those that have any."""
     from pathlib import PurePath
 
     from raydist.dense.fusion import fuse

@@ -1,7 +1,7 @@
 """The command line: `raydist VERB FILE... [key=value...] [--print] [--dry-run]`.
 
-Each verb is one module of `raydist.commands` with `Config`, its configuration, and `run`. Nothing
-heavy is imported before the arguments are known to be right.
+Each verb is one module of `raydist.commands`, with its configuration `Config` and its `run`.
+Nothing heavy is imported before the arguments have been checked.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from raydist.errors import ConfigError, RaydistError
 
 _FLAGS = {
     "--print": "show the resolved configuration and stop",
-    "--dry-run": "check the configuration and the inputs, say what would be written, start nothing",
+    "--dry-run": "check configuration and inputs, show what would be written, start nothing",
     "--resume": "continue an interrupted run of the same configuration",
     "--append": "add to an existing output",
-    "--help": "show this help, or with a verb its keys",
+    "--help": "show this help, or the keys of a verb",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code: 0, 1 for failed work, 2 for mistakes."""
+    """Runs the command line and returns the exit code: 0, 1 for a failure, 2 for a mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(words)
@@ -51,13 +51,15 @@ def _run(words: list[str]) -> int:
             return 0
         if flag not in _FLAGS:
             legal = ", ".join(_FLAGS)
-            raise ConfigError(f"{flag}: unknown flag; the flags are {legal}, all else is key=value")
+            raise ConfigError(
+                f"{flag}: unknown flag; the flags are {legal}; everything else is key=value"
+            )
     if not rest:
         print(_overview())
         return 0 if "--help" in flags or not words else 2
     verb, rest = rest[0], rest[1:]
     check_verb(verb)
-    if verb in ("fields", "completion", "submit", "tracking"):  # these take words, not only keys
+    if verb in ("fields", "completion", "submit", "tracking"):  # these take words as well as keys
         return _word_verb(verb, rest, flags)
     return _config_verb(verb, rest, flags)
 
@@ -88,7 +90,7 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
 
 
 def execute(module: Any, config: Any, flags: Any) -> int:
-    """Runs a command with its output where it belongs: below the storage root, or on a store."""
+    """Runs a command, with its output below the storage root or on an object store."""
     from raydist.config.base import Verb
 
     if not isinstance(config, Verb) or not getattr(config, "out", None):
@@ -114,11 +116,11 @@ def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in VERBS.items())
-    shown = "\n".join(f"  {flag:<{width}}  {what}" for flag, what in _FLAGS.items())
+    verbs = "\n".join(f"  {verb:<{width}}  {help}" for verb, help in VERBS.items())
+    flags = "\n".join(f"  {flag:<{width}}  {help}" for flag, help in _FLAGS.items())
     return (
         "raydist: training and indexing for information retrieval, on a laptop or a Ray cluster\n\n"
         "usage: raydist VERB [FILE.yaml ...] [key=value ...] [flags]\n\n"
-        f"verbs\n{verbs}\n\nflags\n{shown}\n\n"
+        f"verbs\n{verbs}\n\nflags\n{flags}\n\n"
         "raydist VERB --help lists a verb's keys; raydist quickstart shows it at work."
     )

@@ -1,10 +1,9 @@
-"""What the field of a spec can say beside its type, default and bounds.
+"""Specs, and the annotations of their fields beside types and bounds.
 
-A spec is a frozen dataclass that holds all that can be set of one thing. It lies in the room that
-does the thing, in `spec.py`; the docstring under a field is its help. The edge reads specs from
-files and command lines, checks types and bounds (`annotated_types`), and chooses the member of a
-union of specs by the field `kind`. A field that is called `async_` is written `async`. A spec's
-`primary`, if it has one, names the field that a scalar sets.
+A spec is a frozen dataclass of all settings of one thing. It is defined in the `spec.py` of the
+room that uses it; the docstring under a field is its help. The edge reads specs from files and
+command lines, checks types and bounds (`annotated_types`), and chooses among a union of specs by
+the field `kind`. A field `async_` is written `async`; `primary` names the field that a scalar sets.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from annotated_types import Ge
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Annotation of a field that says how to run, not what to make: no part of the identity."""
+    """Annotation of a field that does not change the result, and is not part of the identity."""
 
 
 EXECUTION = Execution()
@@ -26,21 +25,21 @@ EXECUTION = Execution()
 
 @dataclass(frozen=True, slots=True)
 class FromText:
-    """Annotation of a field: how text becomes its value, or a block's keys and values."""
+    """Annotation of a field: reads its value, or a block's keys and values, from text."""
 
     read: Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Annotation of a union of specs: the `kind` of a block that does not say."""
+    """Annotation of a union of specs: the kind of a block without `kind`."""
 
     default: str
 
 
 _UNITS = {"": 1, "b": 1}
-for _i, _u in enumerate("kmgt", 1):
-    _UNITS |= {_u: 1024**_i, f"{_u}ib": 1024**_i, f"{_u}b": 1000**_i}
+for _power, _unit in enumerate("kmgt", 1):
+    _UNITS |= {_unit: 1024**_power, f"{_unit}ib": 1024**_power, f"{_unit}b": 1000**_power}
 
 
 def _parse_bytes(text: str) -> int:

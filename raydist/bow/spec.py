@@ -13,7 +13,6 @@ class Bm25:
     """BM25 and its variants; the default is Lucene's, to the last bit."""
 
     kind: Literal["bm25"] = "bm25"
-    """The family of the formula."""
     variant: Literal["lucene", "robertson", "atire", "bm25+", "bm25l"] = "lucene"
     """Which formula; the names of Kamphuis et al. (2020)."""
     k1: Annotated[float, Ge(0)] = 0.9
@@ -31,7 +30,6 @@ class QueryLikelihood:
     """Query likelihood with smoothing (Zhai and Lafferty, 2004)."""
 
     kind: Literal["ql"] = "ql"
-    """The family of the formula."""
     smoothing: Literal["dirichlet", "jelinek-mercer"] = "dirichlet"
     """How unseen terms get probability."""
     mu: Annotated[float, Gt(0)] = 1000.0

@@ -1,1 +1,1 @@
-"""The configuration of each verb as typed models; imported by the edge, never by the library."""
+"""The configurations of the verbs as typed models; for the edge alone."""

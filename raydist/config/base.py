@@ -1,8 +1,8 @@
 """The building blocks of configurations.
 
 A configuration is a frozen pydantic model of a verb. Its blocks are the rooms' specs, plain
-dataclasses (`raydist.spec`): a model with the same fields (`model_of`) checks what a user wrote and
-gives the spec. `raydist fields VERB` and the error messages are made from the models alone; the
+dataclasses (`raydist.spec`); a model with the same fields (`model_of`) checks the user's values and
+builds the spec. `raydist fields VERB` and the error messages come from the models alone; the
 docstring under a field is its help.
 """
 
@@ -38,13 +38,13 @@ from raydist.spec import EXECUTION, FromText, Kind
 
 
 def execution(default: Any, **bounds: Any) -> Any:
-    """Returns a field that says how to run, not what to make: it never changes the result."""
+    """Returns a field that does not change the result, and is not part of the identity."""
     return Field(default, json_schema_extra={"execution": True}, **bounds)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FromScalar:
-    """Annotation of a field: how one word on the command line becomes the block.
+    """Annotation of a field: reads a block's keys and values from a scalar.
 
     Without it, a scalar sets a block's primary field, or the `kind` of a union of blocks.
     """
@@ -54,7 +54,7 @@ class FromScalar:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Flags:
-    """The command line's flags, as far as a command acts on them."""
+    """The flags of the command line that commands act on."""
 
     dry_run: bool = False
     resume: bool = False
@@ -62,7 +62,7 @@ class Flags:
 
 
 class Block(BaseModel):
-    """A part of a configuration: unknown keys are errors, values cannot be changed afterwards."""
+    """A part of a configuration: frozen, and strict about its keys."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -94,43 +94,43 @@ class Block(BaseModel):
         return data
 
     def identity(self) -> dict[str, Any]:
-        """Returns what decides the result: every field but `out` and those marked `execution`."""
+        """Returns the fields that decide the result."""
         values: dict[str, Any] = identity(self)
         return values
 
     def resolved(self) -> dict[str, Any]:
-        """Returns the whole configuration as JSON values, under the names that a user writes."""
+        """Returns the whole configuration as JSON values, with keys as users write them."""
         values: dict[str, Any] = resolved(self)
         return values
 
 
 def fields_of(value: Any) -> dict[str, FieldInfo]:
-    """Returns the fields of a block or spec by name, none of other values."""
+    """Returns the fields of a block or spec by name, and none for other values."""
     kind: Any = type(value)
     model = model_of(kind) if _is_spec(kind) else kind
     return model.model_fields if issubclass(model, Block) else {}
 
 
 def identity(value: Any) -> Any:
-    """Returns what decides the result: every field but `out` and those that say how to run."""
+    """Returns the fields that decide the result: all but `out` and those of the execution."""
     if fields := fields_of(value):
         return {
             name: identity(getattr(value, name))
             for name, field in fields.items()
-            if name != "out" and not _says_how_to_run(field)
+            if name != "out" and not _is_execution(field)
         }
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
     return [identity(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _says_how_to_run(field: FieldInfo) -> bool:
+def _is_execution(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return EXECUTION in field.metadata or (isinstance(extra, dict) and "execution" in extra)
 
 
 def resolved(value: Any) -> Any:
-    """Returns a block or spec as JSON values, under the names that a user writes."""
+    """Returns a block or spec as JSON values, with keys as users write them."""
     if fields := fields_of(value):
         return {f.alias or name: resolved(getattr(value, name)) for name, f in fields.items()}
     if isinstance(value, dict):
@@ -149,23 +149,23 @@ def model_of(spec: type) -> type[Block]:
     docs = {n: doc for cls in reversed(spec.__mro__) for n, doc in _docstrings(cls).items()}
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(spec):
-        given: dict[str, Any] = {"description": docs.get(field.name)}
+        arguments: dict[str, Any] = {"description": docs.get(field.name)}
         if field.default is not dataclasses.MISSING:
-            given["default"] = field.default
+            arguments["default"] = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            given["default_factory"] = field.default_factory
+            arguments["default_factory"] = field.default_factory
         if field.name.endswith("_"):
-            given["alias"] = field.name[:-1]
-        fields[field.name] = (hints[field.name], Field(**given))
+            arguments["alias"] = field.name[:-1]
+        fields[field.name] = (hints[field.name], Field(**arguments))
     model = create_model(spec.__name__, __base__=Block, __doc__=spec.__doc__, **fields)
     model.primary = getattr(spec, "primary", None)
     return model
 
 
 def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
-    """Returns a type in which models stand for specs; `kind` chooses from a union of specs."""
+    """Returns a type with models in place of specs; `kind` chooses among a union of them."""
     if _is_spec(annotation):
-        return Annotated[model_of(annotation), WrapValidator(_becomes(annotation))]
+        return Annotated[model_of(annotation), WrapValidator(_builder(annotation))]
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Literal or not args:
         return annotation
@@ -184,7 +184,7 @@ def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
 
 
 def _understood(marks: Sequence[Any]) -> list[Any]:
-    """Returns what pydantic and the command line understand of annotations."""
+    """Returns annotations as pydantic and the command line understand them."""
     understood: list[Any] = []
     for mark in marks:
         if isinstance(mark, FromText):
@@ -216,7 +216,7 @@ def _chooser(tags: dict[str, str], default: str | None) -> Callable[[Any], Any]:
     return choose
 
 
-def _becomes(spec: type) -> Callable[..., Any]:
+def _builder(spec: type) -> Callable[..., Any]:
     def build(value: Any, check: Callable[[Any], Block]) -> Any:
         if isinstance(value, spec):
             return value
@@ -248,9 +248,9 @@ def _docstrings(cls: type) -> dict[str, str]:
 
 
 class Verb(Block):
-    """The configuration of a verb that writes something."""
+    """The configuration of a verb that writes an output."""
 
     storage: str | None = execution(None)
     """Root of a relative `out`: a path or URI (`s3://...`); `RAYDIST_STORAGE` if not given."""
     lock_wait: float = execution(60.0, ge=0)
-    """Seconds to wait for another command that writes the same `out`; 0 is not at all."""
+    """Seconds to wait for another command that writes to `out`; 0 does not wait."""

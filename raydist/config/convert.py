@@ -63,20 +63,20 @@ class ExportConfig(Verb):
     """Writes a Hugging Face folder with its model card."""
 
     checkpoint: str = Field(min_length=1)
-    """A training run (its final checkpoint), one of its checkpoints, or a model folder."""
+    """A training run (for its final checkpoint), a checkpoint, or a model folder."""
     out: str = Field(min_length=1)
     """The folder to write."""
     name: str = ""
     """The model's name, `owner/name` to push; the folder's name if not given."""
     doc: str = ""
-    """What the card says of the model: Markdown, or a file of it."""
+    """Text of the model card: Markdown, or a file of it."""
     bibtex: str = ""
-    """How to cite the model: an entry, or a file of it."""
+    """How to cite the model: a BibTeX entry, or a file of it."""
     push: bool = execution(False)
     """Upload the folder to the Hugging Face hub."""
     private: bool = execution(True)
-    """Create the repository for its owner alone."""
+    """Create a private repository."""
     alias: str | None = execution(None, min_length=1)
-    """Register the model with MLflow and move this alias to it if it beats the present holder."""
+    """Register the model in MLflow, and give it this alias if it beats the current holder."""
     tracking: Tracking = Tracking()
     """Where the registry is, for `alias`."""

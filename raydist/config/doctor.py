@@ -11,27 +11,27 @@ from raydist.data.spec import Paths
 
 
 class DoctorConfig(Block):
-    """What to check beyond this machine."""
+    """Checks of this installation, and of what it connects to."""
 
     address: str | None = None
-    """Address of a cluster that must answer: a head's `host:port` or a job server's URL."""
+    """A cluster that must answer: `host:port` of its head, or the URL of its job server."""
     storage: str | None = None
-    """Path or URI that every node must be able to write to."""
+    """A path or URI that every node must be able to write to."""
     tracking: str | None = None
-    """MLflow tracking URI that must answer."""
+    """An MLflow tracking URI that must answer."""
 
 
 class QuickstartConfig(Block):
-    """Index, search and measure a small corpus that needs no download."""
+    """Indexes, searches and measures a small corpus that needs no download."""
 
     primary: ClassVar[str | None] = "out"
 
     out: str = Field("quickstart", min_length=1)
     """Folder for the data, the index and the run."""
     packages: Paths = ("numpy", "scipy", "pandas", "sklearn", "matplotlib", "torch")
-    """Installed packages whose documentation is taken beside the standard library's."""
+    """Installed packages whose documentation joins the standard library's."""
     full: bool = False
-    """Also train a bi-encoder on the same data, embed the corpus, and search with both: minutes."""
+    """Also train a bi-encoder on the same data, embed the corpus and search both; takes minutes."""
     train_steps: int = Field(225, ge=1)
     """Steps of that training."""
     workers: int = execution(2, ge=0)

@@ -25,11 +25,11 @@ class EmbedConfig(Verb):
     precision: Literal["float32", "float16", "int8", "binary"] = "float32"
     """How vectors are stored."""
     dimension: int = Field(0, ge=0)
-    """Dimensions kept of each vector (a Matryoshka prefix); 0 keeps all."""
+    """Dimensions to keep of each vector (a Matryoshka prefix); 0 keeps all."""
     ann: AnnSpec = AnnSpec()
-    """An approximate index to build as well."""
+    """An approximate index to build beside the vectors."""
     split_bytes: Bytes = 0
-    """Size of a split of the corpus, the unit of restart; 0 goes by the corpus's size."""
+    """Size of a split of the corpus, the unit of restart; 0 chooses by the size of the corpus."""
     workers: int = execution(0, ge=0)
     """Ray actors; 0 works in this process, without Ray."""
     cpus_per_worker: float = execution(1.0, gt=0)
@@ -37,4 +37,4 @@ class EmbedConfig(Verb):
     gpus_per_worker: float = execution(0.0, ge=0)
     """GPUs of an actor."""
     max_tokens: int = execution(0, ge=0)
-    """Tokens of a batch, padding included; 0 goes by the device."""
+    """Tokens in a batch, padding included; 0 chooses by the device."""

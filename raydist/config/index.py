@@ -18,29 +18,29 @@ class IndexConfig(Verb):
     corpus: CorpusSource | None = None
     """The documents."""
     delete: str | None = execution(None)
-    """Instead of documents: the ids of those that leave the index, in a file, one per line."""
+    """Instead of `corpus`: a file of ids to delete from the index, one per line."""
     out: str = Field(min_length=1)
     """The folder to write."""
     analyzer: AnalyzerSpec = AnalyzerSpec()
     """How text becomes terms."""
     max_docs: int = Field(0, ge=0)
-    """Index only the first documents; 0 is all."""
+    """Index only the first documents; 0 indexes all."""
     merge: bool = True
-    """One segment; false leaves one per split, and more where a split fills the memory."""
+    """Merge into one segment; false leaves one per split, or more if a split fills the memory."""
     compress: bool = True
     """Bit-packed postings; false writes plain arrays."""
     block_size: int = Field(128, ge=8, le=4096)
     """Postings per block, the unit that a search can skip."""
     store: bool = True
-    """Keep the texts, for snippets, reranking and training."""
+    """Store the texts, for snippets, reranking and training."""
     split_bytes: Bytes = 32 << 20
     """Size of a split of the corpus, the unit of work and of restart."""
     duplicates: Literal["error", "warn"] = execution("error")
-    """What it means that a document's id occurs twice."""
+    """A document id that occurs twice is an error, or a warning."""
     batch_size: int = execution(10_000, ge=1)
     """Documents analysed at once."""
     memory_per_worker: Bytes = execution(1 << 30)
-    """What a worker may use for documents and postings, besides about 300 MB for its programs."""
+    """Memory of a worker for documents and postings; its programs take about 300 MB more."""
     workers: int = execution(0, ge=0)
     """Ray actors; 0 works in this process, without Ray."""
     cpus_per_worker: float = execution(1.0, gt=0)
@@ -49,9 +49,7 @@ class IndexConfig(Verb):
     @model_validator(mode="after")
     def _documents_or_ids(self) -> IndexConfig:
         if (self.corpus is None) == (self.delete is None):
-            raise ValueError(
-                "give either corpus, the documents to index, or delete, the ids to take out"
-            )
+            raise ValueError("give one of corpus=, documents to index, and delete=, ids to remove")
         return self
 
 
@@ -61,9 +59,9 @@ class AnalyzeConfig(Block):
     primary: ClassVar[str | None] = "text"
 
     text: str | None = None
-    """A text."""
+    """A text to analyze."""
     input: str | None = None
-    """A file of texts, one per line (ended by a line feed alone)."""
+    """A file of texts, one per line (only a line feed ends a line)."""
     analyzer: AnalyzerSpec = AnalyzerSpec()
     """How text becomes terms."""
     index: str | None = None

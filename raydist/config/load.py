@@ -1,8 +1,8 @@
 """From files and `a.b=value` arguments to a validated configuration.
 
-Precedence: defaults, YAML files from left to right, arguments. Mappings merge deeply, lists
-replace, and a changed `kind` replaces its block. All mistakes are reported together, one line each,
-with the nearest legal key.
+Files are laid over the defaults from left to right, arguments over them. Mappings merge deeply,
+lists replace, and a changed `kind` replaces its block. All mistakes are reported together, one line
+each, with the nearest legal key.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from raydist.config.base import Block
-from raydist.config.schema import Shape, child, keys
+from raydist.config.schema import Shape, child, keys, kinds, shape_of
 from raydist.errors import ConfigError
 
 B = TypeVar("B", bound=Block)
@@ -32,8 +32,8 @@ def load(
 
     Args:
         model: the verb's configuration.
-        files: paths of YAML files, or what `read_yaml` gave of one.
-        arguments: what is laid over them.
+        files: paths of YAML files, or their contents.
+        arguments: laid over the files.
 
     Raises:
         ConfigError: with one line per mistake.
@@ -59,10 +59,10 @@ def load(
 def parse_arguments(
     model: type[Block], arguments: Iterable[str], problems: list[str]
 ) -> dict[str, Any]:
-    """Returns the mapping that `a.b=value` arguments spell, reading values by the fields' types.
+    """Returns the mapping that `a.b=value` arguments spell, with values of the fields' types.
 
-    Only the first `=` separates. A scalar for a block becomes its primary field, in any order with
-    dotted keys. What cannot be read is appended to `problems`.
+    Only the first `=` separates. A scalar for a block becomes its primary field; dotted keys may
+    come before or after it. Mistakes are appended to `problems`.
     """
     root = Shape(model)
     tree: dict[str, Any] = {}
@@ -128,7 +128,7 @@ def read_yaml(file: str) -> dict[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: expected keys and values, found {type(data).__name__}")
+        raise ConfigError(f"{file}: expected keys and values, got {type(data).__name__}")
     return data
 
 
@@ -148,7 +148,7 @@ class _Loader(yaml.SafeLoader):
         for key in scalars:
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
                 )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
@@ -174,7 +174,7 @@ _Loader.add_implicit_resolver(
 
 
 def _lift(value: Any, shape: Shape) -> Any:
-    """Turns scalars that a YAML file gives to a block into the block's primary field."""
+    """Returns a file's value in which the scalars of blocks are their primary fields."""
     if isinstance(value, dict):
         return {
             name: _lift(item, below) if (below := child(shape, str(name))) else item
@@ -186,7 +186,7 @@ def _lift(value: Any, shape: Shape) -> Any:
 
 
 def _read(shape: Shape, text: str) -> Any:
-    """Reads an argument's text by the type of the field that it is given to."""
+    """Returns an argument's value by the type of its field."""
     stripped = text.strip()
     if shape.is_block:
         if stripped.startswith("{"):
@@ -215,7 +215,7 @@ def _flow(text: str) -> Any:
 
 
 def _split(text: str) -> list[str]:
-    """Splits at commas that are not within brackets."""
+    """Splits text at commas outside brackets."""
     parts, depth, start = [], 0, 0
     for i, c in enumerate(text):
         depth += (c in "([{") - (c in ")]}")
@@ -226,25 +226,27 @@ def _split(text: str) -> list[str]:
 
 
 def _fill_kinds(value: Any, shape: Shape) -> Any:
-    """Adds the default's `kind` where only other fields of a union of blocks are given."""
+    """Adds the default's `kind` to blocks of a union that do not say theirs."""
     if not isinstance(value, dict):
         return value
     filled = {}
     for name, item in value.items():
         below = child(shape, str(name), value.get("kind"))
-        if below is None:
-            filled[name] = item
-            continue
-        union = len(below.blocks) > 1 and below.default is not None
-        if union and isinstance(item, dict) and "kind" not in item:
-            item = {"kind": below.default.kind, **item}
-        filled[name] = _fill_kinds(item, below)
+        if below is not None:
+            union = len(below.blocks) > 1 and below.default is not None
+            if union and isinstance(item, dict) and "kind" not in item:
+                item = {"kind": below.default.kind, **item}
+            item = _fill_kinds(item, below)
+        filled[name] = item
     return filled
 
 
-def _unknown(path: Sequence[str], legal: Sequence[str]) -> str:
-    near = difflib.get_close_matches(path[-1], legal, 1, 0.5)
+def _unknown(path: Sequence[str], legal: Sequence[str], owners: Sequence[str] = ()) -> str:
+    """Returns the line of an unknown key; `owners` are other kinds of the block that have it."""
     where = ".".join(path)
+    if owners:
+        return f"{where}: unknown key; it belongs to kind={'|'.join(owners)}"
+    near = difflib.get_close_matches(path[-1], legal, 1, 0.5)
     if near:
         return f"{where}: unknown key; did you mean {'.'.join([*path[:-1], near[0]])}?"
     return f"{where}: unknown key; allowed here: {', '.join(legal)}"
@@ -255,40 +257,47 @@ def _explain(error: ValidationError, root: Shape) -> list[str]:
     lines = []
     for item in error.errors(include_url=False):
         shape: Shape | None = root
+        union: Shape | None = None  # what `shape` was chosen from by its kind
         path: list[str] = []
         for part in item["loc"]:
             if isinstance(part, int):
                 path.append(str(part + 1))
                 shape = shape.item if shape else None
                 continue
-            below = child(shape, part) if shape else None
-            if below is None and shape is not None and part in (*shape.tags, "[key]"):
-                continue  # the tag of a union, which a user does not write
+            if shape is not None and len(shape.blocks) > 1 and part in shape.tags:
+                union = shape  # pydantic says which member it checked; users do not write that
+                shape = Shape(next(block for block in shape.blocks if part in kinds(block)))
+                continue
+            if part == "[key]":
+                continue
             path.append(part)
+            below = child(shape, part) if shape else None
             if below is not None:
-                shape = below
+                shape, union = below, None
         where = ".".join(path)
         if item["type"] == "extra_forbidden":
-            parent = root
-            for part in path[:-1]:
-                parent = child(parent, part) or parent
-            lines.append(_unknown(path, keys(parent)))
+            assert shape is not None
+            others = union.blocks if union else []
+            owners = [
+                kind for block in others if shape_of(block, path[-1]) for kind in kinds(block)
+            ]
+            lines.append(_unknown(path, keys(shape), owners))
         elif item["type"] == "missing":
             lines.append(f"{where}: required{_help(shape)}")
         elif item["type"].startswith("union_tag"):
             tags = ", ".join(shape.tags) if shape else ""
-            given = item.get("ctx", {}).get("tag")
+            kind = item.get("ctx", {}).get("tag")
             lines.append(
-                f"{where}.kind = {given!r}: expected one of {tags}"
-                if given
+                f"{where}.kind = {kind!r}: expected one of {tags}"
+                if kind
                 else f"{where}.kind: required, one of {tags}"
             )
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             message = message[:1].lower() + message[1:]
             value = item["input"]
-            shown = f" = {value!r}" if isinstance(value, str | int | float | bool) else ""
-            lines.append(f"{where}{shown}: {message}" if where else message)
+            equals = f" = {value!r}" if isinstance(value, str | int | float | bool) else ""
+            lines.append(f"{where}{equals}: {message}" if where else message)
     return lines
 
 

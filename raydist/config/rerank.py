@@ -12,7 +12,7 @@ from raydist.rerank.spec import RerankerSpec
 
 
 class Reranking(Verb):
-    """What `rerank` and `score` have in common."""
+    """The fields of `rerank` and `score`."""
 
     run: RunSource
     """The candidates of each query."""
@@ -25,11 +25,11 @@ class Reranking(Verb):
     out: str = Field(min_length=1)
     """The file to write."""
     depth: int = Field(0, ge=0)
-    """How many candidates of each query; 0 is all."""
+    """Candidates of each query; 0 takes all."""
     missing: Literal["error", "drop", "keep"] = "error"
-    """A candidate without text is an error, is left out, or is kept below the scored ones."""
+    """A candidate without text is an error, is dropped, or is kept below the scored ones."""
     split_pairs: int = Field(1024, ge=1)
-    """Pairs of a split, the unit of restart (whole queries)."""
+    """Pairs in a split, the unit of restart (of whole queries)."""
     workers: int = execution(0, ge=0)
     """Ray actors; 0 works in this process, without Ray."""
     cpus_per_worker: float = execution(1.0, gt=0)
@@ -59,4 +59,4 @@ class ScoreConfig(Reranking):
     teacher: RerankerSpec
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
     missing: Literal["error", "drop"] = "error"
-    """A candidate without text is an error, or is left out."""
+    """A candidate without text is an error, or is dropped."""

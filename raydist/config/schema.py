@@ -1,6 +1,6 @@
-"""Reading the models themselves: which keys a block has, which type a field takes, its help.
+"""What the models say of themselves: a block's keys, a field's type, its help.
 
-Used to read arguments by type, to explain mistakes, and to print the reference of a verb.
+Arguments are read by it, mistakes are explained, and the reference of a verb is printed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -35,7 +35,7 @@ class Shape:
 
     @property
     def blocks(self) -> list[type[Block]]:
-        """The block types that the field takes."""
+        """The types of blocks that the field takes."""
         return [m for m, _ in self._members if isinstance(m, type) and issubclass(m, Block)]
 
     @property
@@ -45,13 +45,8 @@ class Shape:
 
     @property
     def tags(self) -> list[str]:
-        """The kinds of a union of blocks, and the models' names as pydantic reports them."""
-        found = []
-        for block in self.blocks:
-            kind = block.model_fields.get("kind")
-            if kind is not None:
-                found += [str(value) for value in get_args(kind.annotation)]
-        return found
+        """The kinds of a union of blocks."""
+        return [kind for block in self.blocks for kind in kinds(block)]
 
     @property
     def item(self) -> Shape | None:
@@ -71,7 +66,7 @@ class Shape:
 
     @property
     def takes_text(self) -> bool:
-        """Whether text is taken verbatim."""
+        """Whether an argument is taken verbatim."""
         for member, _ in self._members:
             if get_origin(member) is Literal and all(isinstance(v, str) for v in get_args(member)):
                 return not self.optional
@@ -83,16 +78,13 @@ class Shape:
 
     @property
     def literals(self) -> dict[str, Any]:
-        """The allowed values of a closed choice that are not text, by how they are written."""
-        found: dict[str, Any] = {}
-        for member, _ in self._members:
-            if get_origin(member) is Literal:
-                found |= {str(v): v for v in get_args(member) if not isinstance(v, str)}
-        return found
+        """The values of a closed choice that are not text, by their spelling."""
+        choices = [get_args(m) for m, _ in self._members if get_origin(m) is Literal]
+        return {str(v): v for values in choices for v in values if not isinstance(v, str)}
 
     @property
     def default(self) -> Any:
-        """The field's default, or None if it is required."""
+        """The field's default; None if it is required."""
         if self.field is None:
             return None
         value = self.field.get_default(call_default_factory=True, validated_data={})
@@ -117,6 +109,12 @@ class Shape:
         return value if blocks[0].primary is None else {blocks[0].primary: value}
 
 
+def kinds(block: type[Block]) -> list[str]:
+    """Returns the kinds that choose a block, none if it is no member of a union."""
+    kind = block.model_fields.get("kind")
+    return [] if kind is None else [str(value) for value in get_args(kind.annotation)]
+
+
 def shape_of(block: type[Block], name: str) -> Shape | None:
     """Returns the shape of a block's field by its name or alias."""
     for key, field in block.model_fields.items():
@@ -127,15 +125,12 @@ def shape_of(block: type[Block], name: str) -> Shape | None:
 
 def child(shape: Shape, name: str, kind: Any = None) -> Shape | None:
     """Returns the shape below `shape` under the key `name`, or None if there is no such key."""
-    found = None
-    for block in shape.blocks:
-        below = shape_of(block, name)
-        if below is not None:
-            tag = block.model_fields.get("kind")
-            if kind is None or tag is None or kind in get_args(tag.annotation):
-                return below
-            found = found or below
-    return found or shape.mapping
+    candidates = [(block, shape_of(block, name)) for block in shape.blocks]
+    fields = [(block, below) for block, below in candidates if below is not None]
+    for block, below in fields:
+        if kind is None or not kinds(block) or kind in kinds(block):
+            return below
+    return fields[0][1] if fields else shape.mapping
 
 
 def keys(shape: Shape) -> list[str]:
@@ -160,30 +155,31 @@ def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
         shape = Shape(field.annotation, field)
         key = f"{prefix}{field.alias or name}"
         if shape.mapping is not None and shape.mapping.is_block:
-            yield Row(key, "mapping of blocks", _shown(shape.default), shape.help)
+            yield Row(key, "mapping of blocks", _text(shape.default), shape.help)
             yield from _blocks(shape.mapping, f"{key}.ID.")
         elif shape.is_block:
-            yield Row(key, "block", _shown(shape.default), shape.help)
+            yield Row(key, "block", _text(shape.default), shape.help)
             yield from _blocks(shape, f"{key}.")
         else:
-            default = "required" if field.is_required() else _shown(shape.default)
+            default = "required" if field.is_required() else _text(shape.default)
             yield Row(key, _type_name(field.annotation), default, shape.help)
 
 
 def _blocks(shape: Shape, prefix: str) -> Iterator[Row]:
-    seen: set[tuple[str, str]] = set()
-    several = len(shape.blocks) > 1
+    """Yields the rows of a block; those of a union say which kinds have them."""
+    kind_key = f"{prefix}kind"
+    owners: dict[Row, list[str]] = {}
     for block in shape.blocks:
         for row in reference(block, prefix):
-            if (row.key, row.help) in seen:
-                continue
-            seen.add((row.key, row.help))
-            kind = block.model_fields.get("kind")
-            of = f"[{'|'.join(map(str, get_args(kind.annotation)))}] " if several and kind else ""
-            yield Row(row.key, row.type, row.default, f"{of}{row.help}")
+            if row.key == kind_key and not row.help:
+                row = replace(row, help=(block.__doc__ or "").partition("\n")[0])
+            owners.setdefault(row, []).extend(kinds(block))
+    for row, having in owners.items():
+        some = len(having) < len(shape.tags) and row.key != kind_key  # its type is the kind
+        yield replace(row, help=f"[{'|'.join(having)}] {row.help}") if some else row
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):

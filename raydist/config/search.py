@@ -26,34 +26,34 @@ class SearchConfig(Verb):
     k: int = Field(1000, ge=1)
     """Documents per query; at the prompt, 10 if not given."""
     ids: str | None = None
-    """Search only among the documents in this file (an id per line, `#` for comments)."""
+    """Search only the documents in this file (an id per line, `#` for comments)."""
     exclude_ids: str | None = None
     """Leave out the documents in this file."""
     scoring: Scoring = Bm25()
-    """Formula of a bag-of-words index."""
+    """Formula for bag-of-words indexes."""
     ties: Literal["docid", "external", "anserini"] = "docid"
-    """Order of equal scores: input order, document id as text, or Anserini's rounded scores."""
+    """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
     fusion: Fusion | None = None
     """How several indexes become one ranking."""
     depth: int = Field(0, ge=0)
     """Documents per query and index before fusion; 0 is `k`."""
     model: str | None = None
-    """Where the encoder of the vectors lies now, if not where it was."""
+    """The encoder of the vectors, if it was moved."""
     approximate: bool = False
-    """Search the FAISS index that was built beside the vectors."""
+    """Search the FAISS index beside the vectors."""
     tag: str | None = Field(None, min_length=1, pattern=r"^\S+$")
     """Name of the run, its last column."""
     in_memory: bool = execution(False)
     """Read the index into memory instead of mapping it."""
     threads: int = execution(1, ge=1)
-    """Threads that search queries beside each other."""
+    """Threads that search queries in parallel."""
     workers: int = execution(0, ge=0)
     """Ray actors that share the queries; 0 searches in this process."""
 
     @model_validator(mode="after")
     def _several_are_fused(self) -> SearchConfig:
         if len(self.index) > 1 and self.fusion is None:
-            raise ValueError("index names several folders: say fusion=rrf or fusion=interpolate")
+            raise ValueError("index names several folders: give fusion=rrf or fusion=interpolate")
         weights = self.fusion.weights if self.fusion is not None else ()
         if weights and len(weights) != len(self.index):
             raise ValueError(

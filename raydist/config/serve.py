@@ -23,43 +23,43 @@ class ServeConfig(Block):
     reranker: ServedRerankerSpec | None = None
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), a model's folder, or models:/NAME@champion."""
     rerankers: dict[str, ServedRerankerSpec] = {}
-    """Further rerankers by the name that requests give as `model`."""
+    """Further rerankers, by the name that requests give as `model`."""
     embedder: EncoderSource | None = None
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
     index: Paths = ()
     """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
     scoring: Scoring = Bm25()
-    """Formula of a bag-of-words index."""
+    """Formula for bag-of-words indexes."""
     fusion: Fusion = Rrf()
-    """How the rankings of many indexes become one."""
+    """How the rankings of several indexes become one."""
     name: str | None = Field(None, min_length=1)
     """The reranker's name in requests; default: `bm25`, or its folder's name."""
     host: str = Field("127.0.0.1", min_length=1)
-    """Address to listen on; anything but loopback needs keys."""
+    """Address to listen on; any but loopback needs keys."""
     port: int = Field(8000, ge=1, le=65535)
     """Port to listen on."""
     keys_file: str | None = None
     """File of bearer keys, one per line; RAYDIST_API_KEYS (comma-separated) adds to them."""
     anonymous: bool = False
-    """Let requests in without keys although the address is not loopback."""
+    """Accept requests without keys although the address is not loopback."""
     access_log: str | None = None
     """File for one JSON line per request, without texts; default: Ray's log folder."""
     limits: Limits = Limits()
-    """What requests may ask for."""
+    """Limits of requests."""
     replicas: Replicas = Replicas()
-    """How many processes score, and what each needs."""
+    """Processes that score, and their resources."""
     reload_s: float = Field(60.0, ge=0)
-    """Seconds between looks for a newer model in the same folder or registry; 0 never looks."""
+    """Seconds between checks for a newer model in the folder or registry; 0 never checks."""
     registry: str = "auto"
     """MLflow's URI, for models:/NAME@ALIAS; auto is MLFLOW_TRACKING_URI, else ./mlflow.db."""
 
     @model_validator(mode="after")
-    def _something(self) -> ServeConfig:
+    def _consistent(self) -> ServeConfig:
         if not (self.reranker or self.rerankers or self.embedder or self.index):
             raise ValueError("nothing to serve: give reranker=, embedder= or index=")
         names = [*self.models(), *(["index"] if self.index else [])]
         if len({*names}) < len(names):
-            raise ValueError(f"two of the same name in {', '.join(names)}; set name=")
+            raise ValueError(f"a name occurs twice in {', '.join(names)}; set name=")
         return self
 
     @property
@@ -79,7 +79,7 @@ class ServeConfig(Block):
         return names
 
     def aliases(self) -> dict[str, str]:
-        """Returns the models' full names, such as the hub's, with the names they are served by."""
+        """Returns the names that models are served by, by their full names (such as the hub's)."""
         names: dict[str, str] = {}
         for name, each in self.scorers().items():
             if not isinstance(each, Bm25Spec):
@@ -104,34 +104,34 @@ class LoadConfig(Block):
     route: str = Field("/v1/rerank", pattern=r"^/")
     """Endpoint: /v1/rerank, or /v1/search."""
     rate: float = Field(0.0, ge=0, le=10_000)
-    """Requests per second, sent when due; 0 sends with `clients`."""
+    """Requests per second, each sent when it is due; 0 sends with `clients`."""
     clients: int = Field(0, ge=0, le=1000)
     """Clients that send one request after the other; 4 if neither `rate` nor `clients` is set."""
     seconds: float = Field(10.0, gt=0, le=3600)
     """Seconds for which requests are sent."""
     documents: int = Field(20, ge=1, le=1000)
-    """Documents of a rerank request."""
+    """Documents in a rerank request."""
     words: int = Field(60, ge=1, le=2000)
-    """Words of a generated document, on average."""
+    """Words in a generated document, on average."""
     corpus: CorpusSource | None = None
     """Draw documents from here (the first 10,000) instead of generating them."""
     queries: QueriesSource | None = None
     """Send these queries instead of generated ones."""
     timeout: float = Field(30.0, gt=0, le=600)
-    """Seconds to wait for an answer."""
+    """Seconds to wait for a response."""
     most_in_flight: int = Field(512, ge=1, le=4096)
-    """Most open requests; those that are due beyond count as refused."""
+    """Maximum of open requests; further ones that are due count as refused."""
     key_env: str = "RAYDIST_API_KEY"
-    """Environment variable that has the bearer key, if the service needs one."""
+    """Environment variable with the bearer key, if the service needs one."""
     seed: int = 0
     """Seed of the random documents."""
     tracking: Tracking = Tracking(uri="none")
-    """Where to log the figures."""
+    """Where the figures are logged."""
 
     @model_validator(mode="after")
     def _one_way(self) -> LoadConfig:
         if self.rate and self.clients:
-            raise ValueError("rate and clients exclude each other; give one")
+            raise ValueError("give one of rate= and clients=")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Where a run is tracked: MLflow, or only the local record."""
+"""Where a run is tracked: in MLflow, or only in its local record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raydist.config.base import Block, execution
 
 
 class Tracking(Block):
-    """Tracking by MLflow: `tracking=none` keeps the local record alone, `tracking=URI` sets it."""
+    """Tracking in MLflow: `tracking=URI` sets it, `tracking=none` keeps only the local record."""
 
     primary: ClassVar[str | None] = "uri"
 
@@ -18,11 +18,11 @@ class Tracking(Block):
     """`none`; `sqlite` for `mlflow.db` in the storage folder; an MLflow URI such as
     `sqlite:///my.db` or `http://host:5000`; `auto`: `MLFLOW_TRACKING_URI` if set, else sqlite."""
     experiment: str = execution("raydist", min_length=1)
-    """Experiment; created if need be."""
+    """Experiment; created if missing."""
     name: str | None = execution(None)
-    """Name of the run; the output's name if not given."""
+    """Name of the run; that of the output if not given."""
     parent: str | None = execution(None)
-    """MLflow id of the run that this one is a part of."""
+    """MLflow id of the parent run."""
     artifacts: str | None = execution(None)
     """URI for the artifacts of a new experiment; beside a SQLite file if not given."""
     tags: dict[str, str] = Field(default={}, json_schema_extra={"execution": True})

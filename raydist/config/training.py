@@ -42,27 +42,27 @@ class TrainingConfig(Verb):
     data: TrainingData | None = None
     """The training samples."""
     datasets: dict[str, TrainingData] = {}
-    """Several data sets by name, instead of `data`; a step's samples are of one of them."""
+    """Several data sets by name, instead of `data`; each step draws from one of them."""
     corpus: CorpusSource | None = None
-    """Documents that ids in the data refer to."""
+    """The documents that ids in the data refer to."""
     queries: QueriesSource | None = None
-    """Queries that ids in the data refer to."""
+    """The queries that ids in the data refer to."""
     qrels: QrelsSource | None = None
-    """Judgements that make positives of a run's or a list's documents."""
+    """Judgements that decide which documents of a run or list are positives."""
     on_bad: Literal["error", "skip"] = "error"
     """A bad line is an error, or is skipped, counted and written to a rejects file."""
     out: str = Field(min_length=1)
-    """The run's folder; on a cluster a path that every worker sees."""
+    """The folder of the run; on a cluster, a path that all workers share."""
     steps: int | None = Field(None, ge=1)
-    """Optimizer steps; counted by `epochs` if not given."""
+    """Optimizer steps; follows from `epochs` if not given."""
     epochs: float = Field(1.0, gt=0)
-    """Passes over the data, where `steps` is not given."""
+    """Passes over the data, if `steps` is not given."""
     batch_size: int = Field(32, ge=1)
-    """Samples of an optimizer step, over all workers and accumulation parts."""
+    """Samples in an optimizer step, over all workers and accumulation parts."""
     accumulation: int = Field(1, ge=1)
-    """Parts that a step is computed in, one after the other."""
+    """Parts of a step, computed one after the other."""
     seed: int = 0
-    """Of order, draws, dropout and fresh weights."""
+    """Seed of the order, the draws, dropout and new weights."""
     optim: Optim = Optim()
     """AdamW and its learning rates; a number is the learning rate."""
     cache: Cache = Cache()
@@ -70,17 +70,17 @@ class TrainingConfig(Verb):
     deepspeed: DeepSpeed = DeepSpeed()
     """DeepSpeed; a number is the ZeRO stage."""
     checkpoint: Checkpointing = Checkpointing()
-    """State to resume from; a number is the steps between checkpoints."""
+    """Checkpoints to resume from; a number is the steps between them."""
     loss: Loss | None = None
-    """What is optimised."""
+    """The loss to minimise."""
     losses: dict[str, Loss] = {}
-    """Several losses by name, added, instead of `loss`."""
+    """Several losses by name, added up, instead of `loss`."""
     distill: Distillation = Distillation()
-    """Distillation beside a contrastive loss, on where the data has teacher scores."""
+    """Distillation beside a contrastive loss, where the data has teacher scores."""
     validation: Validation = {}
-    """Listeners by id: evaluate while training, keep the best, stop early."""
+    """Listeners by id: they evaluate during training, keep the best model, and may stop early."""
     tracking: Tracking = Tracking()
-    """MLflow; `tracking=none` keeps the local record alone."""
+    """MLflow; `tracking=none` keeps only the local record."""
     workers: int = execution(0, ge=0)
     """Ray Train workers; 0 trains in this process, without Ray."""
     cpus_per_worker: float = execution(1.0, gt=0)
@@ -88,13 +88,13 @@ class TrainingConfig(Verb):
     gpus_per_worker: float = execution(0.0, ge=0, le=1)
     """GPUs of a worker; one worker drives one GPU."""
     max_failures: int = execution(3, ge=0)
-    """How often dead workers are replaced."""
+    """How often failed workers are replaced before the run fails."""
     threads: int = execution(0, ge=0)
-    """Torch threads where `workers` is 0; 0 = torch's choice."""
+    """Torch threads if `workers` is 0; 0 is torch's own choice."""
     log_every: int = execution(10, ge=1)
     """Steps between logged lines."""
     prefetch: int = execution(2, ge=0)
-    """Steps whose batches are prepared ahead, in a thread."""
+    """Steps to prepare batches ahead, in a thread."""
 
     @model_validator(mode="before")
     @classmethod
@@ -126,7 +126,7 @@ class TrainingConfig(Verb):
             if data.bm25_negatives and missing:
                 problems.append(f"{name}.bm25_negatives: needs {' and '.join(missing)}")
             if data.bm25_negatives and data.run is not None:
-                problems.append(f"{name}: one of run and bm25_negatives")
+                problems.append(f"{name}: give only one of run and bm25_negatives")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -155,22 +155,22 @@ class TrainingConfig(Verb):
 
 
 class TrainConfig(TrainingConfig):
-    """A bi-encoder trained by contrast, with or without a teacher."""
+    """Trains a bi-encoder by contrast, with or without a teacher."""
 
     model: TrainedEncoder
-    """What to start from: a path or name, or `model.scratch` for nothing."""
+    """The model to start from: a path or name, or `model.scratch` for a new one."""
     train_group_size: int | None = Field(None, ge=1)
-    """Positive and negatives of a sample together; 8 if not given, 1 where no sample has any."""
+    """Positive and negatives of a sample; 8 if not given, 1 if no sample has negatives."""
     loss: Loss | None = InfoNCE()
-    """What is optimised."""
+    """The loss to minimise."""
     target: Target = TargetSpec()
     """How teacher scores become targets."""
 
     @model_validator(mode="after")
     def _losses_agree(self) -> TrainConfig:
-        several = self.losses and self.distill == Distillation()
+        unset = self.losses and self.distill == Distillation()
         problems = check_losses(
-            self.loss, None if several else self.distill, self.losses, pairs=False
+            self.loss, None if unset else self.distill, self.losses, pairs=False
         )
         problems += check_precision(self.model, self.deepspeed.zero)
         if problems:
@@ -183,7 +183,7 @@ def _path(text: str) -> dict[str, Any]:
 
 
 class DistillConfig(TrainingConfig):
-    """A reranker or bi-encoder trained from a teacher's rankings."""
+    """Trains a reranker or bi-encoder from a teacher's rankings."""
 
     model: Annotated[
         CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromScalar(_path)
@@ -192,36 +192,36 @@ class DistillConfig(TrainingConfig):
     sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
         DistillationListwiseSampler()
     )
-    """Which documents of a list a step reads."""
+    """Which documents of a list a step uses."""
     loss: Loss | None = AdrMse()
-    """What is optimised."""
+    """The loss to minimise."""
     target: Target | None = None
-    """How teacher scores become targets; as they are if not given, or scaled to [0, 1] where
-    listwise_softmax_ce needs that."""
+    """How teacher scores become targets; unchanged if not given, or scaled to [0, 1] if
+    listwise_softmax_ce needs it."""
 
     @model_validator(mode="after")
     def _losses_agree(self) -> DistillConfig:
-        several = self.losses and self.distill == Distillation()
+        unset = self.losses and self.distill == Distillation()
         pairs = self.model.kind == "crossencoder"
         problems = check_losses(
-            self.loss, None if several else self.distill, self.losses, pairs=pairs
+            self.loss, None if unset else self.distill, self.losses, pairs=pairs
         )
         problems += check_precision(self.model, self.deepspeed.zero)
         judged = all(data.qrels or self.qrels for data in self.sets().values())
         if self.sampler.kind == "negatives" and not judged:
-            problems.append("sampler.kind = negatives: needs qrels=PATH to tell positives")
+            problems.append("sampler.kind = negatives: needs qrels=PATH to find the positives")
         if self.sampler.kind == "listwise" and judged and self.target is not None:
             problems.append(
-                f"target = {self.target.kind}: is of a teacher's scores, and with qrels the grades "
-                "are the targets of sampler.kind=listwise; leave one of them out"
+                f"target = {self.target.kind}: applies to a teacher's scores, but with qrels= the "
+                "targets of sampler.kind=listwise are the grades; leave one of them out"
             )
         unbounded = [
             loss.kind for loss in self.objectives().values() if loss.kind != "listwise_softmax_ce"
         ]
         if self.model.output != "real" and unbounded:
             problems.append(
-                f"model.output = {self.model.output}: only listwise_softmax_ce reads "
-                f"probabilities, {unbounded[0]} needs model.output=real"
+                f"model.output = {self.model.output}: only listwise_softmax_ce takes "
+                f"probabilities; {unbounded[0]} needs model.output=real"
             )
         if problems:
             raise ValueError("; ".join(problems))

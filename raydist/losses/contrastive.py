@@ -1,10 +1,10 @@
-"""InfoNCE in three scopes, and the scores that every contrastive loss is made of.
+"""InfoNCE in three scopes, and the scores that every contrastive loss reads.
 
 A query's columns are its own documents and the foreign ones, which the scope chooses: none
-(`no_in_batch`), the other documents of this rank (`in_batch`), or of all ranks (`cross_device`).
-`scope_scores` computes the own scores as they are and the foreign ones only as their log-sum-exp,
-streamed over blocks of columns, so a full row of logits never exists. All losses of a scope are
-short formulas on these two.
+(`no_in_batch`), the other documents of this rank (`in_batch`), or those of all ranks
+(`cross_device`). `scope_scores` returns the scores of the own documents, but only the log-sum-exp
+of the foreign ones, computed block by block, so that a full row of logits never exists. All losses
+in a scope are short formulas on these two.
 
 InfoNCE: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748.
 
@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 from raydist.errors import DataError
-from raydist.losses.gather import SumCount, gather_rows, layout, logits_dtype
+from raydist.losses.gather import SumCount, gather_rows, logits_dtype, row_layout
 from raydist.losses.spec import Scope
 
 BLOCK_LOGITS = 1 << 24
-"""Logits that exist at a time when no block size is asked for (64 MiB in float32)."""
+"""Logits held at a time if no block size is set (64 MiB in float32)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The documents that queries are scored against, and where each query's own ones lie.
+    """The documents that queries are scored against, and which of them are a query's own.
 
     Attributes:
         documents_Cd: embeddings of the scope's columns, this rank's among them.
@@ -60,7 +60,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class ScopeScores:
-    """What contrastive losses need of a query's row.
+    """What contrastive losses read of the queries' rows of logits.
 
     Attributes:
         own_BD: scores of the query's own documents, 0 where padded.
@@ -112,11 +112,11 @@ def columns_of(
     starts_B = sizes_B.cumsum(0) - sizes_B
     documents_Cd, hashes_C, valid_C = documents_Pd, hashes_P, valid_P
     if scope == "cross_device":
-        where = layout(documents_Pd.shape[0], documents_Pd.device)
-        documents_Cd = gather_rows(documents_Pd, where)
-        hashes_C = None if hashes_P is None else gather_rows(hashes_P, where)
-        valid_C = None if valid_P is None else gather_rows(valid_P.to(torch.uint8), where).bool()
-        starts_B = starts_B + where.start
+        layout = row_layout(documents_Pd.shape[0], documents_Pd.device)
+        documents_Cd = gather_rows(documents_Pd, layout)
+        hashes_C = None if hashes_P is None else gather_rows(hashes_P, layout)
+        valid_C = None if valid_P is None else gather_rows(valid_P.to(torch.uint8), layout).bool()
+        starts_B = starts_B + layout.start
     if known_BK is None and hashes_P is not None and len(sizes_B):
         known_BK = hashes_P[sizes_B.cumsum(0) - sizes_B][:, None]
     return Columns(
@@ -144,7 +144,7 @@ def scope_scores(
         queries_Bd: embeddings of this rank's queries.
         columns: the documents, from `columns_of`.
         temperature: divides every score.
-        column_block: columns whose logits exist at a time; 0 chooses by memory.
+        column_block: columns scored at a time; 0 chooses by memory.
     """
     queries_Bd = queries_Bd.to(columns.documents_Cd.dtype)
     with torch.autocast(queries_Bd.device.type, enabled=False):
@@ -166,15 +166,15 @@ def allowed_own(
     teacher_BD: Tensor | None = None,
     margin: float | None = None,
 ) -> Tensor:
-    """Returns which own documents may stand in the softmax (bool [B, D]), the positive always.
+    """Returns which own documents take part in the softmax (bool [B, D]); the positive always does.
 
     Left out are negatives with a known positive's text and, given a margin, negatives that a
     teacher or guide scores above the positive's score − margin.
 
     Args:
         mask_BD: true where a query has a document.
-        hashes_P: text hashes of the documents, one for each true place of a list that is full in
-            front (or for each place).
+        hashes_P: text hashes of the documents, one for each true entry of `mask_BD` (or for every
+            entry).
         known_BK: hashes of all known positives; the first document's by default.
         teacher_BD: scores of a teacher or a guide.
         margin: how far below the positive a negative must lie.
@@ -200,12 +200,12 @@ def info_nce(
 
     Args:
         scores: from `scope_scores`; the first own document is the positive.
-        allowed_BD: own documents that may stand in the softmax; all by default.
+        allowed_BD: own documents in the softmax; all by default.
         rows_B: queries that count; all by default.
     """
     allowed_BD = scores.mask_BD if allowed_BD is None else allowed_BD
     rows_B = scores.mask_BD[:, 0] if rows_B is None else rows_B & scores.mask_BD[:, 0]
-    # Rows that do not count may hold nothing at all; a finite row keeps their gradient zero.
+    # A row that does not count may allow nothing; a finite sum keeps its gradient zero.
     allowed_BD = allowed_BD | ~rows_B[:, None]
     own_B = scores.own_BD.masked_fill(~allowed_BD, -torch.inf).logsumexp(1)
     losses_B = torch.logaddexp(own_B, scores.foreign_B) - scores.own_BD[:, 0]
@@ -226,7 +226,7 @@ def _own_scores(queries_Bd: Tensor, columns: Columns) -> Tensor:
 
 
 class _ForeignLogSumExp(torch.autograd.Function):
-    """Log-sum-exp over foreign columns, block by block; backward computes the logits again."""
+    """Log-sum-exp over foreign columns, block by block; backward recomputes the logits."""
 
     @staticmethod
     def forward(
@@ -244,14 +244,14 @@ class _ForeignLogSumExp(torch.autograd.Function):
                 logits = _foreign_logits(queries_Bd, documents_Cd, columns, scale, part)
                 lse_B = torch.logaddexp(lse_B, logits.logsumexp(1))
         ctx.save_for_backward(queries_Bd, documents_Cd, lse_B)
-        ctx.rest = (columns, scale, block)
+        ctx.arguments = (columns, scale, block)
         return lse_B
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         queries_Bd, documents_Cd, lse_B = ctx.saved_tensors
-        columns, scale, block = ctx.rest
-        # A row without any column has −inf − (−inf): any finite number serves, its weight is 0.
+        columns, scale, block = ctx.arguments
+        # A row without columns would be −inf − (−inf); any finite number will do, its weight is 0.
         finite_B = lse_B.masked_fill(lse_B == -torch.inf, 0.0)
         weight_B = gradients[0] * scale
         queries_gradient = torch.zeros_like(queries_Bd)
@@ -277,17 +277,17 @@ def _foreign_logits(
     logits = (queries_Bd @ documents_Cd[part].T).mul_(scale)
     index = torch.arange(part.start, part.start + logits.shape[1], device=logits.device)
     starts_B = columns.starts_B[:, None]
-    out = (index >= starts_B) & (index < starts_B + columns.sizes_B[:, None])
+    excluded = (index >= starts_B) & (index < starts_B + columns.sizes_B[:, None])
     if columns.known_BK is not None and columns.hashes_C is not None:
-        out |= _among(columns.hashes_C[part].expand(len(out), -1), columns.known_BK)
+        excluded |= _among(columns.hashes_C[part].expand(len(excluded), -1), columns.known_BK)
     if columns.valid_C is not None:
-        out |= ~columns.valid_C[part]
-    return logits.masked_fill_(out, -torch.inf)
+        excluded |= ~columns.valid_C[part]
+    return logits.masked_fill_(excluded, -torch.inf)
 
 
 def _among(hashes_Bn: Tensor, known_BK: Tensor) -> Tensor:
-    """Returns which hashes [B, n] are among their row's known ones, which ascend."""
+    """Returns which hashes [B, n] are among their row's known ones (in ascending order)."""
     if known_BK.shape[1] == 1:
         return hashes_Bn == known_BK
-    place_Bn = torch.searchsorted(known_BK, hashes_Bn.contiguous())
-    return known_BK.gather(1, place_Bn.clamp_(max=known_BK.shape[1] - 1)) == hashes_Bn
+    index_Bn = torch.searchsorted(known_BK, hashes_Bn.contiguous())
+    return known_BK.gather(1, index_Bn.clamp_(max=known_BK.shape[1] - 1)) == hashes_Bn

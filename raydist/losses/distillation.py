@@ -22,7 +22,7 @@ from raydist.losses.gather import SumCount, logits_dtype
 def teacher_shares(teacher_BD: Tensor, mask_BD: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Returns T, the softmax over each list's teacher scores (0 where padded), detached."""
     scores = teacher_BD.detach().to(logits_dtype(teacher_BD)) / temperature
-    # A row of padding alone would be 0/0; its shares are masked to 0 all the same.
+    # A row of nothing but padding would be 0/0; its shares are masked to 0 in any case.
     masked = scores.masked_fill(~mask_BD & mask_BD.any(1, keepdim=True), -torch.inf)
     return masked.softmax(1).masked_fill(~mask_BD, 0.0)
 
@@ -37,7 +37,7 @@ def kl_div(
 ) -> SumCount:
     """Returns −Σ_i Σ_g T_ig log softmax(s_i)_g, the cross-entropy form, and the number of queries.
 
-    The hard cross-entropy of the scope that belongs to it is the contrastive loss beside it.
+    Its hard counterpart, the cross-entropy over the scope, is the contrastive loss beside it.
 
     Args:
         scores_BD: student scores.
@@ -61,7 +61,7 @@ def true_kl(
     temperature: float = 1.0,
     rows_B: Tensor | None = None,
 ) -> SumCount:
-    """Returns Σ_i KL(T_i ‖ softmax(s_i)): `kl_div` less the teacher's entropy, equal gradients."""
+    """Returns Σ_i KL(T_i ‖ softmax(s_i)): `kl_div` minus the teacher's entropy, same gradients."""
     rows_B = _rows(mask_BD, rows_B)
     total, count = kl_div(scores_BD, teacher_BD, mask_BD, temperature=temperature, rows_B=rows_B)
     shares_BD = teacher_shares(teacher_BD, mask_BD, temperature=temperature).to(total.dtype)
@@ -76,7 +76,7 @@ def m3_kd(
     temperature: float = 1.0,
     rows_B: Tensor | None = None,
 ) -> SumCount:
-    """Returns Σ_i Σ_g T_ig (lse over all columns but the previous g own ones − s_ig), and B.
+    """Returns Σ_i Σ_g T_ig (lse over all columns but the first g own ones − s_ig), and B.
 
     Args:
         scores: own scores and the log-sum-exp of the scope's foreign columns.
@@ -89,11 +89,11 @@ def m3_kd(
 
 
 def list_mle(scores: ScopeScores, *, mean: bool = True, rows_B: Tensor | None = None) -> SumCount:
-    """Returns `m3_kd` with equal weights 1/G: the documents' order as given is the target.
+    """Returns `m3_kd` with equal weights 1/G: the target is the order of the documents.
 
     Args:
         scores: own scores and the log-sum-exp of the scope's foreign columns.
-        mean: weights 1/G; false weights every place 1 (the likelihood of the permutation).
+        mean: weights 1/G; false weights every document 1 (the likelihood of the permutation).
         rows_B: queries that count; by default those with a document.
     """
     weights_BD = scores.mask_BD.to(scores.own_BD.dtype)
@@ -105,7 +105,7 @@ def list_mle(scores: ScopeScores, *, mean: bool = True, rows_B: Tensor | None = 
 def _successive(scores: ScopeScores, weights_BD: Tensor, rows_B: Tensor | None) -> SumCount:
     """Sums weights · (lse over the own documents from here on and the foreign columns − own)."""
     rows_B = _rows(scores.mask_BD, rows_B)
-    # −inf would make the running sum's gradient NaN; e^−(10^4) is 0 beside any real score.
+    # −inf would make the cumulative sum's gradient NaN; e^−(10^4) vanishes beside any score.
     floor = scores.own_BD.detach().amin(1, keepdim=True) - 1e4 if scores.own_BD.numel() else 0.0
     own_BD = torch.where(scores.mask_BD, scores.own_BD, floor)
     remaining_BD = own_BD.flip(1).logcumsumexp(1).flip(1)

@@ -1,4 +1,4 @@
-"""The scale rule: how rows and sums travel between ranks, and who divides.
+"""The scale rule: how rows and sums are exchanged between ranks, and who divides.
 
 Every rank scores its own rows against the rows of all ranks. `gather_rows` is an all-gather whose
 backward is a reduce-scatter of sums, so that the gradients of all ranks' (sum, count) terms add up
@@ -55,7 +55,7 @@ def logits_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def layout(rows: int, device: torch.device | str = "cpu") -> Layout:
+def row_layout(rows: int, device: torch.device | str = "cpu") -> Layout:
     """Returns how `rows` of this rank lie among the rows of all ranks (one collective)."""
     if world_size() == 1:
         return Layout((rows,), 0)
@@ -64,16 +64,16 @@ def layout(rows: int, device: torch.device | str = "cpu") -> Layout:
     return Layout(tuple(sizes.tolist()), dist.get_rank())
 
 
-def gather_rows(rows_nd: Tensor, where: Layout) -> Tensor:
+def gather_rows(rows_nd: Tensor, layout: Layout) -> Tensor:
     """Returns all ranks' rows [N, ...] in rank order, differentiable where `rows_nd` is.
 
     The gradient of this rank's rows is the sum over ranks of the gradients that reach them. All
     ranks must call it in the same order, and all or none must differentiate through it.
     """
-    assert rows_nd.shape[0] == where.sizes[where.rank], (rows_nd.shape, where)
-    if len(where.sizes) == 1:
+    assert rows_nd.shape[0] == layout.sizes[layout.rank], (rows_nd.shape, layout)
+    if len(layout.sizes) == 1:
         return rows_nd
-    gathered: Tensor = _Gather.apply(rows_nd, where)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(rows_nd, layout)  # type: ignore[no-untyped-call]
     return gathered
 
 
@@ -89,30 +89,30 @@ class _Gather(torch.autograd.Function):
     """All-gather of uneven rows; backward is a reduce-scatter that sums."""
 
     @staticmethod
-    def forward(ctx: Any, rows_nd: Tensor, where: Layout) -> Tensor:
-        ctx.where = where
-        longest = max(where.sizes)
-        even = min(where.sizes) == longest
+    def forward(ctx: Any, rows_nd: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        longest = max(layout.sizes)
+        even = min(layout.sizes) == longest
         padded = rows_nd.contiguous() if even else _pad(rows_nd, longest)
-        gathered = padded.new_empty((longest * len(where.sizes), *rows_nd.shape[1:]))
+        gathered = padded.new_empty((longest * len(layout.sizes), *rows_nd.shape[1:]))
         _all_gather(gathered, padded)
         if even:
             return gathered
         starts = range(0, gathered.shape[0], longest)
-        return torch.cat([gathered[a : a + n] for a, n in zip(starts, where.sizes)])
+        return torch.cat([gathered[a : a + n] for a, n in zip(starts, layout.sizes)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        where: Layout = ctx.where
+        layout: Layout = ctx.layout
         (gradient_Nd,) = gradients
-        longest = max(where.sizes)
-        if min(where.sizes) != longest:
-            ends = accumulate(where.sizes)
-            parts = [gradient_Nd[b - n : b] for b, n in zip(ends, where.sizes)]
+        longest = max(layout.sizes)
+        if min(layout.sizes) != longest:
+            ends = accumulate(layout.sizes)
+            parts = [gradient_Nd[b - n : b] for b, n in zip(ends, layout.sizes)]
             gradient_Nd = torch.cat([_pad(part, longest) for part in parts])
         own = gradient_Nd.new_empty((longest, *gradient_Nd.shape[1:]))
         _reduce_scatter(own, gradient_Nd.contiguous())
-        return own[: where.sizes[where.rank]], None
+        return own[: layout.sizes[layout.rank]], None
 
 
 def _pad(rows: Tensor, length: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What a loss reads: the model's output and the targets that came with the batch.
 
-`Forward` holds both for one batch and computes what several losses share (the gathered columns, a
-scope's scores) once. Every rank must ask for the same things in the same order.
+`Forward` holds both for one batch and computes what several losses share (the gathered columns, the
+scores of a scope) once. All ranks must call the same methods in the same order.
 
 Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
 longest list, K known positives and A answers of each query, d the embedding's width.
@@ -22,13 +22,13 @@ from raydist.losses.spec import Scope
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What does not depend on the model.
+    """The part of a batch that does not depend on the model.
 
     Attributes:
         sizes_B: int64, documents of each query.
         mask_BD: true where a query has a document.
         targets_BD: teacher targets, 0 where padded, or None without a teacher.
-        scores_BD: the teacher's scores that they were made of.
+        scores_BD: the teacher's scores that the targets were made of.
         labels_BD: relevance grades, or None.
         hashes_P: int64 text hashes of the documents, or None.
         known_BK: int64 text hashes of all known positives of each query, the drawn one first; None
@@ -70,7 +70,7 @@ class Scores:
 
 @dataclass(slots=True)
 class Forward:
-    """One batch's output and targets, and what is computed of them once."""
+    """One batch's output and targets, and what several losses compute from them."""
 
     output: Embeddings | Scores
     targets: Targets
@@ -78,10 +78,10 @@ class Forward:
     _scores: dict[tuple[float, Scope, bool], ScopeScores] = field(default_factory=dict)
 
     def without_output(self) -> Forward:
-        """Returns this batch with an output of zeros one wide and no foreign columns.
+        """Returns this batch with an output of zeros, one wide, and without foreign columns.
 
-        Counts depend on the targets alone, so the losses of it have the counts of the real one,
-        for next to no work and without any collective.
+        Counts depend on the targets alone, so its losses have the counts of the real batch, at
+        next to no cost and without a collective.
         """
         targets = replace(self.targets, no_in_batch=True)
         sizes_B = targets.sizes_B
@@ -94,14 +94,14 @@ class Forward:
         return Forward(Embeddings(queries_B1, zeros_P[:, None], answers), targets)
 
     def scope(self, scope: Scope) -> Scope:
-        """Returns the scope that holds for this batch: `no_in_batch` goes before all."""
+        """Returns the scope for this batch: its own `no_in_batch` overrides any other."""
         return "no_in_batch" if self.targets.no_in_batch else scope
 
     def embeddings(self, kind: str) -> Embeddings:
         """Returns the embeddings.
 
         Raises:
-            ConfigError: the model is no bi-encoder.
+            ConfigError: the model is not a bi-encoder.
         """
         if not isinstance(self.output, Embeddings):
             raise ConfigError(f"loss.kind={kind} needs a bi-encoder; this model scores pairs")
@@ -128,14 +128,14 @@ class Forward:
         mask_duplicates: bool = True,
         column_block: int = 0,
     ) -> ScopeScores:
-        """Returns the queries' scores in a scope; a cross-encoder's have no foreign columns."""
+        """Returns the queries' scores in a scope; a cross-encoder has no foreign columns."""
         key = (temperature, self.scope(scope), mask_duplicates)
         if key in self._scores:
             return self._scores[key]
         if isinstance(self.output, Scores):
             own_BD = _as_lists(self.output.logits_P, self.targets.mask_BD) / temperature
-            nothing_B = own_BD.new_full(own_BD.shape[:1], -torch.inf)
-            scores = ScopeScores(own_BD, self.targets.mask_BD, nothing_B)
+            empty_B = own_BD.new_full(own_BD.shape[:1], -torch.inf)
+            scores = ScopeScores(own_BD, self.targets.mask_BD, empty_B)
         else:
             scores = scope_scores(
                 self.output.queries_Bd,
@@ -150,7 +150,7 @@ class Forward:
         """Returns the teacher's targets [B, D].
 
         Raises:
-            ConfigError: the data has none.
+            ConfigError: the data has no teacher scores.
         """
         if self.targets.targets_BD is None:
             raise ConfigError(
@@ -160,7 +160,7 @@ class Forward:
         return self.targets.targets_BD
 
     def grades(self, kind: str) -> Tensor:
-        """Returns what lists are ordered by: the teacher's targets, or else the labels [B, D]."""
+        """Returns what orders the lists: the teacher's targets, or else the labels [B, D]."""
         if self.targets.targets_BD is None and self.targets.labels_BD is not None:
             return self.targets.labels_BD
         return self.teacher(kind)

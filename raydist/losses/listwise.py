@@ -1,6 +1,6 @@
 """Losses on whole lists: s student scores, t targets, larger is better, lists may be ragged.
 
-Padded places never enter a loss. Sources: ListNet, Cao et al. 2007; RankNet, Burges et al. 2005;
+Padding never enters a loss. Sources: ListNet, Cao et al. 2007; RankNet, Burges et al. 2005;
 LambdaLoss, Wang et al. 2018 (doi 10.1145/3269206.3271784); ADR-MSE and the distillation of
 rankings, Schlatt et al. 2025 (doi 10.1007/978-3-031-88714-7_31).
 
@@ -23,7 +23,7 @@ from raydist.losses.spec import LambdaScheme
 from raydist.losses.targets import ranks
 
 Output = Literal["real", "log_prob", "prob"]
-"""What the student emits: any real number, log-probabilities, or probabilities."""
+"""What the student's scores are: any real numbers, log-probabilities, or probabilities."""
 
 
 def listwise_softmax_ce(
@@ -34,17 +34,17 @@ def listwise_softmax_ce(
     output: Output = "real",
     gains: bool = False,
 ) -> SumCount:
-    """Returns −Σ_i lse_d(log softmax(s_i)_d + 1 − 1/t_id) over t > 0, and the queries with one.
+    """Returns −Σ_i lse_d(log softmax(s_i)_d + 1 − 1/t_id) over t > 0, and the queries' number.
 
-    One-hot targets give the ordinary cross-entropy, several ones −log of the summed probability. A
-    query without a positive target is left out of the sum and of the count.
+    A one-hot target gives the ordinary cross-entropy; several ones give −log of their summed
+    probability. A query without a positive target is left out of the sum and of the count.
 
     Args:
         scores_BD: student scores.
         targets_BD: in [0, 1].
         mask_BD: true where there is a document.
         output: what `scores_BD` are.
-        gains: the targets are gains that multiply the probabilities, of any size, instead.
+        gains: the targets are gains of any size, which multiply the probabilities.
 
     Raises:
         DataError: a target lies outside [0, 1] (below 0, with `gains`).
@@ -53,7 +53,7 @@ def listwise_softmax_ce(
     if bool((targets_BD < 0).any()) or (not gains and bool((targets_BD > 1).any())):
         low, high = float(targets_BD.min()), float(targets_BD.max())
         raise DataError(
-            f"listwise_softmax_ce: targets between {low:g} and {high:g}, allowed are 0 to 1; "
+            f"listwise_softmax_ce: targets between {low:g} and {high:g}, expected 0 to 1; "
             "target=minmax scales a teacher's, loss.gains=true takes grades of any size"
         )
     positive_BD = targets_BD > 0
@@ -64,8 +64,8 @@ def listwise_softmax_ce(
         logs_BD = scores_BD.masked_fill(~mask_BD, 1.0).log() if output == "prob" else scores_BD
     safe_BD = targets_BD.masked_fill(~positive_BD, 1.0)
     logs_BD = logs_BD + (safe_BD.log() if gains else 1.0 - 1.0 / safe_BD)
-    kept_BD = torch.where(positive_BD | ~rows_B[:, None], logs_BD, -torch.inf)
-    losses_B = -_fill(kept_BD, mask_BD | positive_BD).logsumexp(1)
+    positive_logs_BD = torch.where(positive_BD | ~rows_B[:, None], logs_BD, -torch.inf)
+    losses_B = -_fill(positive_logs_BD, mask_BD | positive_BD).logsumexp(1)
     return losses_B.masked_fill(~rows_B, 0.0).sum(), rows_B.sum().to(scores_BD.dtype)
 
 
@@ -81,7 +81,7 @@ def distill_rank_net(
 
     Args:
         scores_BD: student scores.
-        targets_BD: teacher scores or ranks turned so that larger is better.
+        targets_BD: teacher scores, or negated ranks.
         mask_BD: true where there is a document.
         per_query: average within each query first, so that none dominates; the count is then the
             number of queries with a pair.
@@ -134,9 +134,9 @@ def list_net(
 ) -> SumCount:
     """Returns −Σ_i Σ_d softmax(t_i / temperature)_d log softmax(s_i)_d, and the queries' number."""
     rows_B = mask_BD.any(1)
-    wanted_BD = _fill(targets_BD.to(scores_BD.dtype) / temperature, mask_BD).softmax(1)
+    shares_BD = _fill(targets_BD.to(scores_BD.dtype) / temperature, mask_BD).softmax(1)
     logs_BD = _fill(scores_BD, mask_BD).log_softmax(1).masked_fill(~mask_BD, 0.0)
-    losses_B = -(wanted_BD * logs_BD).sum(1)
+    losses_B = -(shares_BD * logs_BD).sum(1)
     return losses_B.masked_fill(~rows_B, 0.0).sum(), rows_B.sum().to(scores_BD.dtype)
 
 
@@ -145,7 +145,7 @@ def info_nce_list(
 ) -> SumCount:
     """Returns −Σ_i log softmax(s_i / temperature) at the largest target, and the number of queries.
 
-    Of several largest targets the first counts.
+    The first of several largest targets counts.
     """
     rows_B = mask_BD.any(1)
     logs_BD = _fill(scores_BD / temperature, mask_BD).log_softmax(1)
@@ -168,14 +168,14 @@ def lambda_loss(
     """Returns −Σ w_ij log σ(sigma (s_i − s_j)) over pairs with t_i > t_j, and the number of pairs.
 
     Args:
-        scores_BD: student scores; their order gives the documents' present ranks.
+        scores_BD: student scores; their order gives the documents' current ranks.
         targets_BD: relevance grades, whose gains are 2^t − 1 (0 for negative grades).
         mask_BD: true where there is a document.
         scheme: how pairs are weighted; `ndcg_loss1` takes all pairs, ordered or not.
-        k: keep pairs with a document among the first k; 0 keeps all.
+        k: use only pairs with a document among the first k; 0 uses all.
         sigma: steepness of the sigmoid.
         mu: weight of `ndcg_loss2` within `ndcg_loss2pp`.
-        log_base_2: logarithm to base 2 instead of the natural one.
+        log_base_2: use logarithms to base 2 instead of natural ones.
     """
     depth = scores_BD.shape[1]
     order_BD = _fill(scores_BD.detach(), mask_BD).argsort(dim=1, descending=True, stable=True)
@@ -186,9 +186,9 @@ def lambda_loss(
         pairs = mask_BD[:, :, None] & mask_BD[:, None, :]
     else:
         pairs = ordered_pairs(grades_BD, mask_BD)
-    places = torch.arange(1, depth + 1, device=scores_BD.device)
+    positions = torch.arange(1, depth + 1, device=scores_BD.device)
     if k:
-        first = places <= k
+        first = positions <= k
         pairs = pairs & (first[:, None] | first[None, :])
     weights = _lambda_weights(scheme, grades_BD.masked_fill(~mask_BD, 0.0), k or depth, mu)
     margins = scores_BD[:, :, None] - scores_BD[:, None, :]
@@ -203,25 +203,25 @@ def _lambda_weights(scheme: LambdaScheme, grades_BD: Tensor, k: int, mu: float) 
     if scheme == "none":
         return grades_BD.new_ones(())
     depth = grades_BD.shape[1]
-    places = torch.arange(1, depth + 1, device=grades_BD.device)
-    discounts = torch.log2(1.0 + places.to(grades_BD.dtype))
+    positions = torch.arange(1, depth + 1, device=grades_BD.device)
+    discounts = torch.log2(1.0 + positions.to(grades_BD.dtype))
     raw_BD = torch.exp2(grades_BD.clamp(min=0.0)) - 1.0
     ideal_B = (raw_BD.sort(1, descending=True).values / discounts)[:, :k].sum(1)
     gains_BD = raw_BD / ideal_B.clamp(min=1e-10)[:, None]
     if scheme == "ndcg_loss1":
         return (gains_BD / discounts)[:, :, None]
-    apart = (gains_BD[:, :, None] - gains_BD[:, None, :]).abs()
+    gain_gaps = (gains_BD[:, :, None] - gains_BD[:, None, :]).abs()
     inverse = 1.0 / discounts
-    rank_weights = (inverse[:, None] - inverse[None, :]).abs() * apart
+    rank_weights = (inverse[:, None] - inverse[None, :]).abs() * gain_gaps
     if scheme == "lambda_rank":
         return rank_weights
-    distance = (places[:, None] - places[None, :]).abs()
+    distance = (positions[:, None] - positions[None, :]).abs()
     beyond = torch.log2(1.0 + torch.arange(1, depth + 2, device=grades_BD.device))
     steps = (1.0 / beyond[:-1] - 1.0 / beyond[1:]).to(grades_BD.dtype)
     delta = torch.where(distance > 0, steps[(distance - 1).clamp(min=0)], 0.0)
-    return delta * apart if scheme == "ndcg_loss2" else mu * delta * apart + rank_weights
+    return delta * gain_gaps if scheme == "ndcg_loss2" else mu * delta * gain_gaps + rank_weights
 
 
 def _fill(values_BD: Tensor, mask_BD: Tensor) -> Tensor:
-    """Returns values with −inf where padded, but in rows of padding alone (they would be NaN)."""
+    """Returns values with −inf where padded, except in rows of nothing but padding (else NaN)."""
     return values_BD.masked_fill(~mask_BD & mask_BD.any(1, keepdim=True), -torch.inf)

@@ -24,12 +24,12 @@ def nested(
 ) -> Objective:
     """Returns the objective averaged over prefixes and the whole vector.
 
-    A term `infonce` stays the whole vector's; a prefix's is called `infonce@64`.
+    The whole vector's term keeps its name, such as `infonce`; a prefix's is called `infonce@64`.
 
     Args:
         objective: for a bi-encoder.
-        dimensions: lengths of the prefixes.
-        width: d, which is added if it is not among them.
+        dimensions: the lengths of the prefixes.
+        width: d, added to them if missing.
         normalize: whether the model gives unit vectors; prefixes are then scaled to unit length.
     """
     lengths = sorted({*dimensions, width}, reverse=True)
@@ -51,8 +51,8 @@ def _prefix_terms(batch: Forward, *, part: Part, m: int, suffix: str, normalize:
     cut = partial(_prefix, m=m, normalize=normalize)
     answers = None if whole.answers is None else cut(whole.answers)
     output = Embeddings(cut(whole.queries_Bd), cut(whole.passages_Pd), answers)
-    found = part.compute(Forward(output, batch.targets))
-    return {f"{name}{suffix}": term for name, term in found.items()}
+    terms = part.compute(Forward(output, batch.targets))
+    return {f"{name}{suffix}": term for name, term in terms.items()}
 
 
 def _prefix(vectors: Tensor, m: int, normalize: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 An `Objective` is a tuple of `Part`s. A part computes one or more terms, each a (sum, count) with a
 name of its own, under which it is logged. The total is Σ weight · sum / count over the terms, with
-sums and counts added over ranks and accumulation parts first: the one division of the scale rule.
+sums and counts first added over ranks and accumulation parts: the one division of the scale rule.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raydist.losses.spec import BiIR, Distillation, DistillationLoss, InfoNCE, L
 
 @dataclass(frozen=True)
 class Objective:
-    """Named weighted terms; `forward` and `counts` give theirs, `total` adds them up."""
+    """Named weighted terms."""
 
     parts: tuple[Part, ...]
     weights: dict[str, float] = field(init=False)
@@ -33,7 +33,7 @@ class Objective:
         for part in self.parts:
             for name, weight in part.weights.items():
                 if name in weights:
-                    raise ConfigError(f"two losses are called {name!r}; give them other names")
+                    raise ConfigError(f"two losses are called {name!r}; rename one of them")
                 weights[name] = weight
         object.__setattr__(self, "weights", weights)
 
@@ -44,11 +44,11 @@ class Objective:
 
     @property
     def answers(self) -> bool:
-        """Whether answers are read, and must be encoded."""
+        """Whether the terms read answers, which must then be encoded."""
         return any(part.answers for part in self.parts)
 
     def forward(self, batch: Forward) -> Terms:
-        """Returns the terms that this batch has, each as (sum, count) of this rank."""
+        """Returns the terms of this batch, each as (sum, count) of this rank."""
         terms: Terms = {}
         for part in self.parts:
             terms |= part.compute(batch)
@@ -61,7 +61,7 @@ class Objective:
         return torch.tensor(values, dtype=torch.float64)
 
     def loss(self, terms: Terms, counts: Sequence[float]) -> Tensor:
-        """Returns this rank's share of the total, to back-propagate and to sum over ranks.
+        """Returns this rank's share of the total, to back-propagate; gradients add up over ranks.
 
         Args:
             terms: from `forward`.
@@ -72,7 +72,7 @@ class Objective:
             for name, count in zip(self.names, counts)
             if name in terms and count
         ]
-        # A term without any item still holds the gathers that other ranks wait for.
+        # A term without items still holds the collectives that other ranks wait for.
         idle = [
             terms[name][0] * 0.0
             for name, count in zip(self.names, counts)
@@ -97,10 +97,10 @@ def make_objective(
     """Returns the objective of one loss with distillation beside it, or of several named ones.
 
     Args:
-        loss: the one loss; its terms are called by its kind.
+        loss: the one loss; its kind names its terms.
         distill: beside it, where it is contrastive and the data has a teacher.
         losses: several by name, instead of `loss`; distillation is then one of them.
-        output: what the student emits: its scores, or their sigmoids as probabilities.
+        output: what the student's scores are, or become by a sigmoid.
     """
     if loss is None:
         named = (losses or {}).items()
@@ -112,7 +112,7 @@ def make_objective(
 def make_part(
     loss: Loss, name: str = "", distill: Distillation | None = None, output: Output = "real"
 ) -> Part:
-    """Returns one loss; without a name its terms are called by its kind."""
+    """Returns the part of one loss; without a name, its kind names its terms."""
     match loss:
         case BiIR():
             return biir(loss, name, distill)

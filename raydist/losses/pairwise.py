@@ -33,8 +33,8 @@ def margin_mse(
     pairs = _with_first(mask_BD, rows_B)
     targets_BD = targets_BD.to(scores_BD.dtype)
     margins = scores_BD[:, :1] - scores_BD[:, 1:]
-    wanted = targets_BD[:, :1] - targets_BD[:, 1:]
-    squares = (margins - wanted).square().masked_fill(~pairs, 0.0)
+    target_margins = targets_BD[:, :1] - targets_BD[:, 1:]
+    squares = (margins - target_margins).square().masked_fill(~pairs, 0.0)
     return squares.sum(), pairs.sum().to(scores_BD.dtype)
 
 
@@ -43,8 +43,8 @@ def margin_mse_pairs(scores_BD: Tensor, targets_BD: Tensor, mask_BD: Tensor) -> 
     pairs = ordered_pairs(targets_BD, mask_BD)
     targets_BD = targets_BD.to(scores_BD.dtype)
     margins = scores_BD[:, :, None] - scores_BD[:, None, :]
-    wanted = targets_BD[:, :, None] - targets_BD[:, None, :]
-    squares = (margins - wanted).square().masked_fill(~pairs, 0.0)
+    target_margins = targets_BD[:, :, None] - targets_BD[:, None, :]
+    squares = (margins - target_margins).square().masked_fill(~pairs, 0.0)
     return squares.sum(), pairs.sum().to(scores_BD.dtype)
 
 
@@ -59,7 +59,7 @@ def pairwise_kl(
     """Returns Σ KL(softmax t ‖ softmax s) over (first, other) pairs, and the number of pairs.
 
     Args:
-        scores_BD: student scores; pair files have lists of two.
+        scores_BD: student scores, the positive first.
         targets_BD: teacher scores.
         mask_BD: true where there is a document.
         temperature: of the teacher's softmax.
@@ -67,10 +67,10 @@ def pairwise_kl(
     """
     pairs = _with_first(mask_BD, rows_B)
     targets_BD = targets_BD.to(scores_BD.dtype) / temperature
-    # The softmax over two is a sigmoid of the margin, which loses nothing to cancellation.
-    wanted = targets_BD[:, :1] - targets_BD[:, 1:]
+    # The softmax of two is a sigmoid of their margin, which avoids cancellation.
+    target_margins = targets_BD[:, :1] - targets_BD[:, 1:]
     margins = scores_BD[:, :1] - scores_BD[:, 1:]
-    log_first, log_other = _log_sigmoids(wanted)
+    log_first, log_other = _log_sigmoids(target_margins)
     log_s_first, log_s_other = _log_sigmoids(margins)
     divergence = log_first.exp() * (log_first - log_s_first)
     divergence = divergence + log_other.exp() * (log_other - log_s_other)
@@ -78,7 +78,7 @@ def pairwise_kl(
 
 
 def _with_first(mask_BD: Tensor, rows_B: Tensor | None) -> Tensor:
-    """Returns where the other documents than the first make a pair with it (bool [B, D−1])."""
+    """Returns which later documents form a pair with the first (bool [B, D−1])."""
     pairs = mask_BD[:, :1] & mask_BD[:, 1:]
     return pairs if rows_B is None else pairs & rows_B[:, None]
 

@@ -1,4 +1,4 @@
-"""The parts that objectives are made of: contrastive with distillation, and losses on lists.
+"""The parts of objectives: a contrastive loss with distillation, and losses on lists.
 
 Legend: B queries, D documents of the longest list.
 """
@@ -38,12 +38,12 @@ Terms = dict[str, SumCount]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some terms that are computed together.
+    """Terms that are computed together.
 
     Attributes:
-        weights: of the terms, by name.
-        compute: the terms of a batch.
-        answers: whether answers are read, and must be encoded.
+        weights: the terms' weights, by name.
+        compute: returns the terms of a batch.
+        answers: whether the terms read answers, which must then be encoded.
     """
 
     weights: Mapping[str, float]
@@ -57,16 +57,16 @@ def contrastive(
     distill: Distillation | None = None,
     distill_name: str | None = None,
 ) -> Part:
-    """Returns InfoNCE over a scope, and its distillation where the data has a teacher.
+    """Returns InfoNCE in a scope, with distillation where the data has a teacher.
 
     A cross-encoder's columns are the query's own list, whatever the scope.
     """
     weights = {name: loss.weight}
-    extra = None
+    beside = None
     if distill is not None:
-        extra = distill_name or distill.kind
-        weights[extra] = loss.weight * distill.weight
-    compute = partial(_contrastive_terms, loss=loss, distill=distill, names=(name, extra))
+        beside = distill_name or distill.kind
+        weights[beside] = loss.weight * distill.weight
+    compute = partial(_contrastive_terms, loss=loss, distill=distill, names=(name, beside))
     return Part(weights, compute)
 
 
@@ -111,7 +111,7 @@ def distilled(
     temperature: float,
     rows_B: Tensor | None = None,
 ) -> SumCount:
-    """Returns a distillation's own term (without the hard loss beside it)."""
+    """Returns the term of a distillation alone, without the hard loss beside it."""
     match kind:
         case "m3_kd":
             return distillation.m3_kd(scores, teacher_BD, temperature=temperature, rows_B=rows_B)
@@ -130,7 +130,7 @@ def distilled(
 
 
 def distilling(loss: DistillationLoss, name: str) -> Part:
-    """Returns a distillation as a loss of its own, with nothing beside it."""
+    """Returns a distillation as a loss of its own."""
     return Part({name: loss.weight}, partial(_distilling_terms, loss=loss, name=name))
 
 
@@ -141,26 +141,26 @@ def _distilling_terms(batch: Forward, *, loss: DistillationLoss, name: str) -> T
 
 
 def listwise(loss: ListLoss, name: str, output: Output = "real") -> Part:
-    """Returns a loss on each query's own list, for cross-encoders and bi-encoders alike."""
+    """Returns a loss on the list of each query, for cross-encoders and bi-encoders alike."""
     compute = partial(_list_terms, loss=loss, name=name, output=output)
     return Part({name: loss.weight}, compute)
 
 
 def _list_terms(batch: Forward, *, loss: ListLoss, name: str, output: Output) -> Terms:
     scores = batch.scores(temperature=loss.temperature)
-    # The positive is what a contrastive loss looks for, and a teacher need not like it best.
+    # A contrastive loss is about the positive, which need not be the teacher's best.
     labels_BD = batch.targets.labels_BD if loss.kind == "infonce_list" else None
-    wanted_BD = batch.grades(name) if labels_BD is None else labels_BD
-    # Logarithms of the sigmoids at once: in float32 a sigmoid may be 0.
-    emitted_BD = scores.own_BD if output == "real" else logsigmoid(scores.own_BD)
-    return {name: _formula(loss, output)(emitted_BD, wanted_BD, scores.mask_BD)}
+    targets_BD = batch.grades(name) if labels_BD is None else labels_BD
+    # The logarithms directly: in float32 a sigmoid may be 0.
+    outputs_BD = scores.own_BD if output == "real" else logsigmoid(scores.own_BD)
+    return {name: _formula(loss, output)(outputs_BD, targets_BD, scores.mask_BD)}
 
 
 def _formula(loss: ListLoss, output: Output) -> Callable[[Tensor, Tensor, Tensor], SumCount]:
     match loss:
         case ListwiseSoftmaxCE():
-            reads: Output = "real" if output == "real" else "log_prob"
-            return partial(lists.listwise_softmax_ce, output=reads, gains=loss.gains)
+            kind: Output = "real" if output == "real" else "log_prob"
+            return partial(lists.listwise_softmax_ce, output=kind, gains=loss.gains)
         case RankNet():
             return partial(
                 lists.distill_rank_net, per_query=loss.per_query, log_base_2=loss.log_base_2

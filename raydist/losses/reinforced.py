@@ -2,8 +2,8 @@
 
 Total = R + Lqp + Lqa + 0.25 Lap: queries against passages; queries against answers, with a
 temperature and an optional teacher of their own; answers as queries against passages; and a soft
-penalty R that draws the answers' norms to 1. A record without an answer adds no answer term. Of a
-group of answers (the answer first, then negative answers) only the first stands in Lap and R.
+penalty R on answers whose norm is not 1. A record without an answer adds no answer term. Of a
+group of answers (the answer first, then negative answers) Lap and R use only the first.
 Reinforced-IR: Li et al. 2025, https://arxiv.org/abs/2502.11562.
 
 Legend: B queries of this rank, A answers of each, d the embedding's width.
@@ -35,12 +35,12 @@ ANSWER_PASSAGE_WEIGHT = 0.25
 def answer_columns(
     answers_BAd: Tensor, answer_mask_BA: Tensor, *, scope: Scope, hashes: Tensor | None = None
 ) -> Columns:
-    """Returns the answers as columns; places without an answer are no columns.
+    """Returns the answers as columns; missing answers are not columns.
 
     Args:
         answers_BAd: embeddings, any finite rows where there is no answer.
         answer_mask_BA: true where there is an answer.
-        scope: as for passages.
+        scope: as of passages.
         hashes: int64 [B·A], hashes of the answers' texts.
     """
     count, width = answer_mask_BA.shape
@@ -82,9 +82,9 @@ def answer_passage(
         answers_BAd: embeddings of the answers.
         answer_mask_BA: true where there is an answer.
         passages: the passages' columns.
-        temperature: the one of Lqp.
-        allowed_BD: own passages that may stand in the softmax.
-        column_block: columns whose logits exist at a time; 0 chooses by memory.
+        temperature: that of Lqp.
+        allowed_BD: own passages in the softmax.
+        column_block: columns scored at a time; 0 chooses by memory.
     """
     scores = scope_scores(
         answers_BAd[:, 0], passages, temperature=temperature, column_block=column_block
@@ -95,18 +95,18 @@ def answer_passage(
 def answer_norms(answers_BAd: Tensor, answer_mask_BA: Tensor) -> SumCount:
     """Returns Σ (‖a‖₂ − 1)² over the first answers, and their number."""
     first_Bd = answers_BAd[:, 0].to(logits_dtype(answers_BAd))
-    there_B = answer_mask_BA[:, 0]
-    # The norm has no gradient at 0, where an absent answer may lie.
-    safe_Bd = first_Bd.masked_fill(~there_B[:, None], 1.0)
-    squares_B = (safe_Bd.norm(dim=1) - 1.0).square().masked_fill(~there_B, 0.0)
-    return squares_B.sum(), there_B.sum().to(first_Bd.dtype)
+    answered_B = answer_mask_BA[:, 0]
+    # The norm has no gradient at 0, which a missing answer may be.
+    safe_Bd = first_Bd.masked_fill(~answered_B[:, None], 1.0)
+    squares_B = (safe_Bd.norm(dim=1) - 1.0).square().masked_fill(~answered_B, 0.0)
+    return squares_B.sum(), answered_B.sum().to(first_Bd.dtype)
 
 
 def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Part:
     """Returns the Reinforced-IR objective: terms qp, qa, ap, answer_norm and distillation.
 
     Args:
-        loss: what can be set.
+        loss: its settings.
         name: prefix of the terms' names where there are several losses.
         distill: distillation of passages, and of answers where these have teacher scores.
     """

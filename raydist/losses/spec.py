@@ -1,4 +1,4 @@
-"""Losses of `train` and `distill`: one `loss` with `distill` beside it, or several `losses`.
+"""The losses of `train` and `distill`: one `loss`, with `distill` beside it, or several `losses`.
 
 loss.kind=infonce loss.temperature=0.02 loss.scope=cross_device distill.kind=kl_div
 losses.ranks.kind=adr_mse losses.pairs.kind=distill_ranknet losses.pairs.weight=0.5
@@ -33,13 +33,13 @@ class _Contrastive(_Weighted):
     temperature: Positive = 0.02
     """Divides the scores."""
     scope: Scope = "in_batch"
-    """Negatives: a worker's documents, all workers' documents, or a query's own alone."""
+    """Negatives: the documents of the same worker, of all workers, or of the query alone."""
     mask_duplicates: bool = True
-    """Leave out documents with the text of any of the query's positives."""
+    """Leave out documents whose text equals that of one of the query's positives."""
     teacher_margin: float | None = None
-    """Leave out own negatives that the teacher scores above the positive's score less this."""
+    """Leave out own negatives whose teacher score exceeds the positive's minus this margin."""
     column_block: Annotated[int, Ge(0), EXECUTION] = 0
-    """Documents whose scores exist at a time; 0 goes by memory."""
+    """Documents scored at a time; 0 chooses by memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,37 +47,35 @@ class InfoNCE(_Contrastive):
     """Softmax cross-entropy of the positive against negatives."""
 
     kind: Literal["infonce"] = "infonce"
-    """Contrastive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BiIR(_Contrastive):
-    """Reinforced-IR: queries, answers and passages."""
+    """Reinforced-IR: queries, answers that a language model wrote, and passages."""
 
     kind: Literal["biir"] = "biir"
-    """Queries, answers that a language model wrote, and passages."""
     training_type: Literal["retrieval", "retrieval_answer", "retrieval_answer_passage"] = (
         "retrieval_answer"
     )
-    """Queries to passages alone; also queries to answers; also answers to passages."""
+    """Match queries with passages alone; with answers as well; and answers with passages too."""
     answer_temperature: Positive | None = None
     """Divides the scores of answers; 0.05 if not given."""
     normalize_answer: bool = True
-    """Draw the answers' norms to 1 by a soft penalty."""
+    """Penalise embeddings of answers whose norm is not 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillationLoss(_Weighted):
-    """A teacher's scores of a query's documents, as a loss of its own."""
+    """Distillation of a teacher's scores, as a loss of its own."""
 
     kind: Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl"]
-    """Which distance to the teacher; list_mle takes the documents' order as the teacher."""
+    """The distance to the teacher; for list_mle the order of the documents is the teacher."""
     temperature: Positive = 1.0
     """Divides the student's scores."""
     teacher_temperature: Positive = 1.0
     """Divides the teacher's scores."""
     scope: Scope = "no_in_batch"
-    """Further columns of m3_kd and list_mle."""
+    """Further documents that m3_kd and list_mle compare with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +89,15 @@ class ListwiseSoftmaxCE(_OnLists):
     """Softmax cross-entropy with graded targets in [0, 1]."""
 
     kind: Literal["listwise_softmax_ce"] = "listwise_softmax_ce"
-    """Softmax cross-entropy."""
     gains: bool = False
-    """Targets multiply the probabilities, whatever their size."""
+    """Multiply the probabilities by the targets, which may then be of any size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankNet(_OnLists):
-    """Every pair that the teacher orders, by the logistic loss."""
+    """Logistic loss on every pair that the teacher orders."""
 
     kind: Literal["distill_ranknet"] = "distill_ranknet"
-    """Pairs."""
     per_query: bool = False
     """Average within each query first."""
     log_base_2: bool = False
@@ -110,14 +106,13 @@ class RankNet(_OnLists):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdrMse(_OnLists):
-    """Squared differences of approximate and true ranks, discounted."""
+    """Squared differences between approximate and true ranks, discounted by rank."""
 
     kind: Literal["adr_mse"] = "adr_mse"
-    """Ranks."""
     rank_temperature: Positive = 1.0
-    """Of the approximate ranks."""
+    """Temperature of the approximate ranks."""
     ties: Literal["average", "ordinal"] = "average"
-    """Tied documents share their mean rank, or rank as given."""
+    """Tied documents share their mean rank, or rank in the order given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,49 +120,45 @@ class ListNet(_OnLists):
     """Cross-entropy between the softmaxes of teacher and student."""
 
     kind: Literal["listnet"] = "listnet"
-    """Distributions."""
     teacher_temperature: Positive = 1.0
     """Divides the teacher's scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LambdaLoss(_OnLists):
-    """Pairs weighted by what exchanging them does to nDCG."""
+    """Pairs weighted by the change of nDCG that swapping them makes."""
 
     kind: Literal["lambda_loss"] = "lambda_loss"
-    """Pairs weighted by nDCG."""
     scheme: LambdaScheme = "ndcg_loss2pp"
     """How pairs are weighted."""
     k: Annotated[int, Ge(0)] = 0
-    """Keep pairs with a document among the first k; 0 = all."""
+    """Use only pairs with a document among the first k; 0 uses all."""
     sigma: Positive = 1.0
-    """Steepness."""
+    """Steepness of the sigmoid."""
     mu: Annotated[float, Ge(0)] = 10.0
     """Weight of ndcg_loss2 within ndcg_loss2pp."""
     log_base_2: bool = True
-    """Logarithm to base 2."""
+    """Use logarithms to base 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListInfoNCE(_OnLists):
-    """The judged positive, or else the teacher's best, against the others of its list."""
+    """Softmax cross-entropy of the judged positive, or else the teacher's best, in its list."""
 
     kind: Literal["infonce_list"] = "infonce_list"
-    """Contrastive within the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarginMsePairs(_OnLists):
-    """Squared differences of margins over every pair that the teacher orders."""
+    """Squared differences of score margins on every pair that the teacher orders."""
 
     kind: Literal["margin_mse_pairs"] = "margin_mse_pairs"
-    """Margins."""
 
 
 ListLoss = (
     ListwiseSoftmaxCE | RankNet | AdrMse | ListNet | LambdaLoss | ListInfoNCE | MarginMsePairs
 )
-"""A loss on each query's own list."""
+"""A loss on the list of each query."""
 
 Loss = InfoNCE | BiIR | DistillationLoss | ListLoss
 """A loss of any kind."""
@@ -175,14 +166,14 @@ Loss = InfoNCE | BiIR | DistillationLoss | ListLoss
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distillation:
-    """Distillation beside a contrastive loss, on where the data has teacher scores."""
+    """Distillation beside a contrastive loss, where the data has teacher scores."""
 
     primary: ClassVar[str] = "kind"
 
     kind: Literal["kl_div", "true_kl", "m3_kd", "list_mle", "margin_mse", "pairwise_kl", "none"] = (
         "kl_div"
     )
-    """Which distance to the teacher; none leaves its scores unused."""
+    """The distance to the teacher; none ignores its scores."""
     weight: Positive = 1.0
     """Multiplies the distillation."""
     temperature: Positive = 1.0
@@ -190,9 +181,9 @@ class Distillation:
     student_temperature: Positive | None = None
     """Divides the student's scores; the loss's own if not given."""
     hard: bool | None = None
-    """Keep the contrastive loss beside it; by default all but m3_kd and list_mle do."""
+    """Keep the contrastive loss; by default, all kinds but m3_kd and list_mle do."""
     repair_positive: bool = False
-    """Pull a positive that is not the teacher's best up to 0.8 of its score + 0.2 of the best."""
+    """Raise a positive that is not the teacher's best to 0.8 of its score + 0.2 of the best."""
 
     @property
     def keeps_hard(self) -> bool:
@@ -202,10 +193,10 @@ class Distillation:
 
 def _target_from_scalar(text: str) -> dict[str, Any]:
     """Reads `minmax` or `binary(0.5)`."""
-    found = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]+?)\s*\))?\s*", text)
-    if found is None:
+    match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]+?)\s*\))?\s*", text)
+    if match is None:
         return {"kind": text}
-    kind, threshold = found.groups()
+    kind, threshold = match.groups()
     return {"kind": kind} if threshold is None else {"kind": kind, "threshold": threshold}
 
 
@@ -214,8 +205,8 @@ class TargetSpec:
     """How a teacher's scores become targets."""
 
     kind: Literal["score", "rank", "minmax", "binary"] = "score"
-    """As they are; the list's length − rank + 1; scaled to [0, 1] in each list; 1 from the
-    threshold on."""
+    """The scores themselves; list length − rank + 1; scores scaled to [0, 1] in each list; 1 for
+    scores from the threshold on, 0 for others."""
     threshold: float | None = None
     """Lowest score of a positive, for binary: `target=binary(0.5)`."""
 
@@ -224,7 +215,7 @@ class TargetSpec:
             raise ValueError(
                 "binary needs a threshold, as in target=binary(0.5)"
                 if self.kind == "binary"
-                else f"threshold: only binary has one, not {self.kind}"
+                else f"threshold: only binary takes one, not {self.kind}"
             )
 
 
@@ -235,19 +226,19 @@ Target = Annotated[TargetSpec, FromText(_target_from_scalar)]
 def check_losses(
     loss: Loss | None, distill: Distillation | None, losses: Mapping[str, Loss], *, pairs: bool
 ) -> list[str]:
-    """Returns what contradicts what, one line each; for validators of the verbs.
+    """Returns a line for each contradiction.
 
     Args:
         loss: the one loss, None if not given.
-        distill: what stands beside it, None if not given.
-        losses: several by name.
+        distill: the distillation beside it, None if not given.
+        losses: losses by name.
         pairs: whether a cross-encoder is trained.
     """
     problems = []
     if losses and loss is not None:
-        problems.append("loss and losses: expected one of them")
+        problems.append("loss and losses: give only one of them")
     if losses and distill is not None and distill.kind != "none":
-        problems.append("distill stands beside loss; with losses, give a distillation a name too")
+        problems.append("distill goes with loss; with losses, name the distillation as one of them")
     for key, item in [("loss", loss), *((f"losses.{n}", x) for n, x in losses.items())]:
         if pairs and isinstance(item, BiIR):
             problems.append(f"{key}.kind = biir: needs a bi-encoder")

@@ -20,8 +20,7 @@ def make_targets(
 ) -> Tensor:
     """Returns the targets of lists, 0 where padded.
 
-    Ties share their mean rank; where all are tied, `minmax` gives 0: nothing is better than
-    anything.
+    Ties share their mean rank; if all are tied, `minmax` gives 0.
     """
     if target.kind == "score":
         values = teacher_BD
@@ -49,12 +48,12 @@ def ranks(
         mask_BD: true where there is a document.
         ties: equal scores share the mean of their ranks, or rank in the order given.
     """
-    there = mask_BD[:, None, :]
-    larger = (scores_BD[:, None, :] > scores_BD[:, :, None]) & there
-    equal = (scores_BD[:, None, :] == scores_BD[:, :, None]) & there
+    valid = mask_BD[:, None, :]
+    larger = (scores_BD[:, None, :] > scores_BD[:, :, None]) & valid
+    equal = (scores_BD[:, None, :] == scores_BD[:, :, None]) & valid
     if ties == "ordinal":
-        places = torch.arange(scores_BD.shape[1], device=scores_BD.device)
-        earlier = places[None, :] < places[:, None]
+        positions = torch.arange(scores_BD.shape[1], device=scores_BD.device)
+        earlier = positions[None, :] < positions[:, None]
         result = 1.0 + larger.sum(2) + (equal & earlier).sum(2)
     else:
         result = larger.sum(2) + (equal.sum(2) + 1.0) / 2.0
@@ -62,9 +61,9 @@ def ranks(
 
 
 def repair_positive(teacher_BD: Tensor, mask_BD: Tensor) -> Tensor:
-    """Returns scores with a positive that is not the highest pulled up to 0.8·s + 0.2·max.
+    """Returns scores in which a positive below the highest is raised to 0.8·s + 0.2·max.
 
-    This changes what the teacher said; it reproduces the Reinforced-IR recipe where asked for.
+    This changes the teacher's scores, as the Reinforced-IR recipe does.
     """
     highest_B = teacher_BD.masked_fill(~mask_BD, -torch.inf).amax(1)
     first_B = teacher_BD[:, 0]

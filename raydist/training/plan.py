@@ -269,7 +269,7 @@ def plan_lists(
         ConfigError: the sampler needs judgements and there are none.
     """
     if sampler.kind == "negatives" and not facts.labels and facts.format in ("lists", "pairs"):
-        raise ConfigError("sampler.kind = negatives: needs qrels=PATH to tell positives")
+        raise ConfigError("sampler.kind = negatives: needs qrels=PATH to find the positives")
     stream = _stream(facts, data, batch_size)
     return SetPlan(facts.name, folder, stream, sampler, data.prompt, teacher=facts.scores)
 

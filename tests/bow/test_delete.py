@@ -111,7 +111,7 @@ def test_a_document_is_replaced_by_deleting_and_appending_it(tmp_path, monkeypat
     assert answers(Path("IDX")) == answers(Path("FRESH"))
     capsys.readouterr()
     assert main(["index", "out=IDX", "delete=ids.txt", "corpus=new.jsonl"]) == 2
-    assert "give either corpus" in capsys.readouterr().err
+    assert "give one of corpus=" in capsys.readouterr().err
     assert main(["index", "out=IDX"]) == 2
     assert BowIndex.open("IDX").nonempty == 3
     assert text_store("IDX").name == read_manifest("IDX")["store"] != "store"

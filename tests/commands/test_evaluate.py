@@ -95,7 +95,7 @@ def test_what_was_measured_goes_to_mlflow(folder, database, capsys):
         (["run=none.txt", "qrels=qrels.txt"], "none.txt"),
         (["run=bm25.txt", "qrels=qrels.txt", "measures=ndcg@10"], "did you mean nDCG@10"),
         (["run=bm25.txt", "qrels=qrels.txt", "baseline=x.txt"], "expected one of the runs"),
-        (["run=bm25.txt,bm25.txt", "qrels=qrels.txt"], "named twice"),
+        (["run=bm25.txt,bm25.txt", "qrels=qrels.txt"], "occurs twice"),
         (["run=bm25.txt", "qrels=qrels.txt", "per_query=x.doc"], "ends in .tsv"),
         (["run=bm25.txt", "qrels=other.txt"], "none of its 3 queries is judged"),
         (["run=bm25.txt", "qrels=qrels.txt", "figures=qrels.txt"], "is a file"),

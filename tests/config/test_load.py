@@ -122,10 +122,10 @@ def test_a_wrong_kind_lists_the_kinds() -> None:
         read("loss=bir")
 
 
-def test_a_key_that_stands_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
+def test_a_key_that_occurs_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("text: a\ntext: b\n")
-    with pytest.raises(ConfigError, match="stands twice"):
+    with pytest.raises(ConfigError, match="occurs twice"):
         read(files=(str(file),))
 
 

@@ -88,10 +88,10 @@ def test_targets_are_words_or_a_word_with_a_threshold() -> None:
 def test_what_contradicts_is_named() -> None:
     infonce = InfoNCE(scope="cross_device")
     assert check_losses(infonce, None, {}, pairs=False) == []
-    assert "losses: expected one" in check_losses(infonce, None, {"a": infonce}, pairs=False)[0]
-    found = check_losses(None, Distillation(), {"a": infonce, "b": BiIR()}, pairs=True)
-    assert [line.split(":")[0].split(";")[0] for line in found] == [
-        "distill stands beside loss",
+    assert "losses: give only one" in check_losses(infonce, None, {"a": infonce}, pairs=False)[0]
+    problems = check_losses(None, Distillation(), {"a": infonce, "b": BiIR()}, pairs=True)
+    assert [line.split(":")[0].split(";")[0] for line in problems] == [
+        "distill goes with loss",
         "losses.a.scope = cross_device",
         "losses.b.kind = biir",
     ]

@@ -79,7 +79,7 @@ def test_a_saved_configuration_gives_itself_back(tmp_path: Path) -> None:
         (["loss.temperature=0"], "loss.temperature = '0': input should be greater"),
         (["loss.kind=infonse"], "loss.kind = 'infonse': expected one of"),
         (["optim.lrr=1"], "optim.lrr.*lr"),
-        (["losses.a.kind=infonce", "loss.kind=infonce"], "expected one of them"),
+        (["losses.a.kind=infonce", "loss.kind=infonce"], "give only one of them"),
         (["deepspeed.zero=4"], "deepspeed.zero"),
         (["validation.dev.interval=50"], "validation.dev.corpus"),
     ],

@@ -21,7 +21,6 @@ class Exact:
     """Looks at every vector."""
 
     kind: Literal["exact"] = "exact"
-    """Every vector."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +28,12 @@ class Graph:
     """Follows links between near vectors."""
 
     kind: Literal["graph"] = "graph"
-    """Links."""
     links: Annotated[int, Ge(2)] = 32
     """Neighbours of a node."""
     sharpness: Annotated[float, Gt(0)] = 1.0
-    """Of the draw."""
+    """Exponent of the weights in the draw."""
     depth: int | None = None
-    """Levels; chosen by the size if not given."""
+    """Levels; follows from the size if not given."""
     threads: Annotated[int, Ge(1), EXECUTION] = 1
     """Threads that build it."""
 
@@ -54,7 +52,7 @@ class Example(Verb):
     search: Exact | Graph = Exact()
     """How vectors are found."""
     further: dict[str, Exact | Graph] = {}
-    """More searches, by name."""
+    """Further searches, by name."""
 
 
 def test_a_verb_is_read_from_files_and_arguments(tmp_path: Path) -> None:
@@ -65,24 +63,32 @@ def test_a_verb_is_read_from_files_and_arguments(tmp_path: Path) -> None:
     assert config.resolved()["search"]["links"] == 8
 
 
-def test_how_to_run_does_not_count_as_what_is_made() -> None:
+def test_settings_of_the_execution_are_not_part_of_the_identity() -> None:
     one, two = (load(Example, (), ["out=o", "search=graph", f"search.threads={n}"]) for n in (1, 2))
     assert one != two and one.identity() == two.identity()
 
 
-def test_mistakes_are_told_with_the_key_the_value_and_the_nearest_key() -> None:
+def test_mistakes_are_reported_with_the_key_the_value_and_the_nearest_key() -> None:
     words = ["out=o", "search=graph", "search.link=3", "search.sharpness=0", "further.a.kind=tree"]
+    words += ["further.b=exact", "further.b.links=3"]
     with pytest.raises(ConfigError) as caught:
         load(Example, (), words)
     assert set(str(caught.value).splitlines()) == {
         "search.link: unknown key; did you mean search.links?",
         "search.sharpness = '0': input should be greater than 0",
         "further.a.kind = 'tree': expected one of exact, graph",
+        "further.b.links: unknown key; it belongs to kind=graph",
     }
     with pytest.raises(ConfigError, match="search: depth = 40: expected links = 32 at most"):
         load(Example, (), ["out=o", "search=graph", "search.depth=40"])
 
 
-def test_the_reference_reads_the_docstrings_below_the_fields() -> None:
-    (row,) = [row for row in reference(Example) if row.key == "search.links"]
+def test_the_reference_takes_its_help_from_the_docstrings() -> None:
+    rows = list(reference(Example))
+    (row,) = [row for row in rows if row.key == "search.links"]
     assert (row.type, row.default, row.help) == ("integer", "32", "[graph] Neighbours of a node.")
+    kinds = {row.type: row.help for row in rows if row.key == "search.kind"}
+    assert kinds == {
+        "exact": "Looks at every vector.",
+        "graph": "Follows links between near vectors.",
+    }

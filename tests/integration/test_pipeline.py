@@ -145,7 +145,7 @@ def test_mistakes_are_reported_before_any_work(
         ("out: out\nstages: [a]", "expected the keys out and stages"),
         ("out: out\nstages: {}", "expected the keys out and stages"),
         ("out: out\nstages: {index: null}", "stages.index: expected a verb's configuration"),
-        ("out: out\nstages: {a: {}, a: {}}", "the key 'a' stands twice"),
+        ("out: out\nstages: {a: {}, a: {}}", "the key 'a' occurs twice"),
         ("out: out\nstages: {a: {verb: [x]}}", "stages.a.verb = ['x']: no such verb"),
         ("out: null\nstages: {index: {}}", "out = None: expected text"),
         ("- a", "expected keys and values"),

@@ -90,8 +90,8 @@ def test_a_student_that_emits_probabilities_learns_and_is_saved_with_them(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.output=prob"], "only listwise_softmax_ce reads probabilities, adr_mse needs"),
-        (["qrels=qrels.txt", "target=rank"], "target = rank: is of a teacher's scores"),
+        (["model.output=prob"], "only listwise_softmax_ce takes probabilities; adr_mse needs"),
+        (["qrels=qrels.txt", "target=rank"], "target = rank: applies to a teacher's scores"),
         (["qrels=qrels.txt", "loss.kind=kl_div"], "has no teacher scores, which kl_div needs"),
     ],
 )
