@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 Slice = tuple[pa.LargeBinaryArray, Array, Array, Array]
 
 KIND = "bow-index"
-"""What the manifest of an index folder calls it."""
+"""The kind in the manifest of an index folder."""
 
 
 class BowIndex:
@@ -67,36 +67,36 @@ class BowIndex:
 
     @classmethod
     def open(cls, folder: Path | str, *, in_memory: bool = False, verify: bool = False) -> BowIndex:
-        """Opens what `raydist index` wrote: the newest generation, and it alone.
+        """Opens the newest generation of an index folder.
 
-        All files are mapped here, so whatever is added, deleted or merged later, this index answers
-        as it is now until it is closed; who wants the new generation opens another.
+        All files are mapped here, so later additions, deletions and merges do not change the
+        answers of this index; open the folder again for a newer generation.
 
-        Every file's size is compared here, and what is read of it with its checksum before it is
-        first used, so a damaged index gives an error or the right answer, never a wrong one. A file
-        that is changed later, while it is mapped, is not detected.
+        Sizes are checked here, and the checksum of each chunk before its first use, so a damaged
+        index gives an error or the right answer, never a wrong one. Later changes of a mapped file
+        are not detected.
 
         Args:
             folder: the index.
-            in_memory: read the segments into memory, checking all of it, instead of mapping them.
+            in_memory: read the segments into memory and check them, instead of mapping them.
             verify: check every byte now, the store's as well, not when a query needs it.
 
         Raises:
             ArtifactError: the folder is incomplete, corrupted, newer, or something else.
         """
-        place = Path(folder)
+        root = Path(folder)
 
-        def opened(manifest: Mapping[str, Any]) -> BowIndex:
-            described, store = manifest.get("analyzer"), manifest.get("store")
+        def load(manifest: Mapping[str, Any]) -> BowIndex:
+            analyzer, store = manifest.get("analyzer"), manifest.get("store")
             return cls(
-                [Segment.open(place / s, in_memory=in_memory) for s in manifest["segments"]],
-                None if described is None else Analyzer.from_dict(described),
-                folder=place,
-                store=DocumentStore.open(place / store) if store else None,
+                [Segment.open(root / s, in_memory=in_memory) for s in manifest["segments"]],
+                None if analyzer is None else Analyzer.from_dict(analyzer),
+                folder=root,
+                store=DocumentStore.open(root / store) if store else None,
                 unit=manifest.get("unit", 0.0),
             )
 
-        index = open_generation(place, [KIND], opened)
+        index = open_generation(root, [KIND], load)
         if verify:
             index.verify()
         return index
@@ -133,14 +133,14 @@ class BowIndex:
         order = np.argsort(owner, kind="stable")
         parts = []
         for number, segment in enumerate(self.segments):
-            mine = positions[owner == number]
-            if len(mine):
-                parts.append(segment.pick_ids(mine - self.bases[number]))
+            own = positions[owner == number]
+            if len(own):
+                parts.append(segment.pick_ids(own - self.bases[number]))
         if not parts:
             return pa.array([], pa.string())
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        return pa.concat_arrays(parts).take(pa.array(back))
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        return pa.concat_arrays(parts).take(pa.array(rank))
 
     def positions(self, doc_ids: Iterable[str], *, missing: str = "error") -> Array:
         """Returns the positions of documents, int64.
@@ -149,22 +149,18 @@ class BowIndex:
             doc_ids: external ids.
             missing: `error` raises DataError for an unknown id, `ignore` skips it.
         """
-        wanted = pa.array(list(doc_ids), pa.string())
-        rows = pc.index_in(wanted, value_set=self.doc_ids)
+        ids = pa.array(list(doc_ids), pa.string())
+        rows = pc.index_in(ids, value_set=self.doc_ids)
         if missing == "error" and rows.null_count:
-            absent = wanted.filter(rows.is_null())
+            unknown = ids.filter(rows.is_null())
             raise DataError(
-                f"{len(absent)} of {len(wanted)} document ids are not in the index, "
-                f"the first: {absent[0].as_py()!r}"
+                f"{len(unknown)} of {len(ids)} document ids are not in the index, "
+                f"the first: {unknown[0].as_py()!r}"
             )
         return np.asarray(rows.drop_null().to_numpy(zero_copy_only=False), np.int64)
 
     def lookup(self, terms: Sequence[bytes]) -> tuple[list[Array], list[int]]:
-        """Finds terms.
-
-        Returns what each segment's dictionary says of them (`Segment.lookup`), and their document
-        frequencies in the whole index.
-        """
+        """Returns the terms' rows in each segment (`Segment.lookup`) and their df in the index."""
         rows = [segment.lookup(terms) for segment in self.segments]
         df: list[int] = sum((each[:, 2] for each in rows[1:]), rows[0][:, 2]).tolist()
         return rows, df

@@ -1,4 +1,4 @@
-"""What can be set of scoring: the formulas of a bag-of-words index."""
+"""Options of scoring: the formulas of a bag-of-words index."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     corpus ─ splits ─► read, analyse, invert ─► spills ─► merge by ranges of terms ─► segments/00000
                                             └─► stores ────────── link ───────────► store
 
-What is written depends on the documents alone: not on the number of workers, the order in which
-they finish, the memory they have, or crashes. A restart redoes what has no done marker.
+The result depends on the documents alone: not on the number of workers, the order in which they
+finish, their memory, or crashes. A restart redoes the splits without a done marker.
 
 Legend: N documents.
 """
@@ -56,7 +56,7 @@ def build_index(
         folder: the index; an interrupted build of the same splits is continued.
         options: see `Options`.
         max_docs: index only the first documents; 0 is all.
-        duplicates: what a document id that occurs twice is: an `error`, or a `warn`ing.
+        duplicates: `error` or `warn`, for a document id that occurs twice.
         workers: Ray actors; 0 works in this process, without Ray.
         cpus_per_worker: CPUs of an actor.
         name: of the merged segment, or of the folder of unmerged ones, in `segments`.
@@ -192,7 +192,7 @@ def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
 
 
 def _keep_segments(parts: Sequence[Path], target: Path) -> dict[str, Any]:
-    """Puts segments under their final names without moving them: a restart finds them again."""
+    """Links segments to their final names: a restart still finds them under the old ones."""
     target.mkdir(parents=True)
     facts: dict[str, Any] = {"terms": 0, "postings": 0, "tokens": 0, "bytes": 0, "segments": []}
     for number, part in enumerate(parts):

@@ -33,10 +33,10 @@ from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 
 Array = npt.NDArray[Any]
-Merged = tuple[pa.LargeBinaryArray, Array, Array, Array]
+TermRange = tuple[pa.LargeBinaryArray, Array, Array, Array]
 U = np.uint64
 
-_BYTES_PER_POSTING = 32  # merged (8), encoded (10), and what is being read
+_BYTES_PER_POSTING = 32  # merged (8), encoded (10), and the input
 _LEAST = 1 << 16
 MAX_DOCUMENTS = 1 << 32
 """A merged segment has fewer: postings number its documents with 32 bits."""
@@ -54,7 +54,7 @@ def _place(
     out_docs: Array,
     out_tfs: Array,
 ) -> None:
-    """Copies a spill's postings of consecutive terms to where each term's go."""
+    """Copies a spill's postings of consecutive terms to their places in the merged arrays."""
     first = U(indptr_T1[0])
     for i in range(to_T.shape[0]):
         start, stop = U(indptr_T1[i]) - first, U(indptr_T1[i + 1]) - first
@@ -78,12 +78,12 @@ def plan_ranges(spills: Sequence[Spill], postings: int) -> list[dict[str, Any]]:
         marks += [(term, step) for term in spill.terms.take(pa.array(rows)).to_pylist()]
     marks.sort()
     cuts: list[bytes | None] = [None]
-    held = 0
+    size = 0
     for term, weight in marks:
-        held += weight
-        if held >= postings and term != cuts[-1]:
+        size += weight
+        if size >= postings and term != cuts[-1]:
             cuts.append(term)
-            held = 0
+            size = 0
     cuts.append(None)
     return [
         {"first": a and a.hex(), "last": b and b.hex(), "size": postings} for a, b in pairwise(cuts)
@@ -167,14 +167,14 @@ def _lengths(spills: Sequence[Spill]) -> Array:
     return np.concatenate([spill.lengths_N for spill in spills])
 
 
-def _ahead(spills: Sequence[Spill], ranges: Sequence[Split], threads: int) -> Iterator[Merged]:
+def _ahead(spills: Sequence[Spill], ranges: Sequence[Split], threads: int) -> Iterator[TermRange]:
     """Yields the merged ranges in order; threads are up to that many ranges ahead."""
     if threads < 2:
         for each in ranges:
             yield _merge_range(spills, each)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Merged]] = deque()
+        waiting: deque[Future[TermRange]] = deque()
         for each in ranges:
             waiting.append(pool.submit(_merge_range, spills, each))
             if len(waiting) == threads:
@@ -183,7 +183,7 @@ def _ahead(spills: Sequence[Spill], ranges: Sequence[Split], threads: int) -> It
             yield waiting.popleft().result()
 
 
-def _merge_range(spills: Sequence[Spill], split: Split) -> Merged:
+def _merge_range(spills: Sequence[Spill], split: Split) -> TermRange:
     """Returns a range's terms, indptr, documents and frequencies."""
     pieces = list(_pieces(spills, split))
     strings = [spill.terms.slice(a, b - a) for spill, a, b in pieces]

@@ -1,7 +1,8 @@
-"""Spills: what a build keeps between inverting a split and merging all of them.
+"""Spills: the postings of a split on disk, between inverting and merging.
 
 A spill holds the postings of consecutive documents by ascending term, in plain arrays: two files,
-one of them mapped. Written and read once, by the same build, it is neither packed nor checksummed.
+one of them mapped. It is written and read once, by the same build, so it is neither packed nor
+checksummed.
 
 Legend: N documents, T terms, P postings.
 """

@@ -36,7 +36,7 @@ Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 """Reads a split as tables of the DOCUMENTS schema, noting skipped lines; must be picklable."""
 
 _AHEAD = 12  # occurrences between fetching a place and using it
-_BYTES_PER_TERM = 4 + 8 + 8  # kept, sorted, and written apart
+_BYTES_PER_TERM = 4 + 8 + 8  # collected, sorted, and as document and tf
 _BASE_MEMORY = 64 << 20  # tables being read, batches, files being written
 LEAST_MEMORY = 128 << 20
 """The least `memory_per_worker`."""
@@ -44,7 +44,7 @@ LEAST_MEMORY = 128 << 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What decides the result, and how much memory a worker may take.
+    """Options that decide the result, and the memory of a worker.
 
     Attributes:
         analyzer: how text becomes terms.
@@ -71,28 +71,28 @@ def limit_documents(splits: Sequence[Split], read: Read, max_docs: int) -> tuple
     They are read once to count them: only reading tells how many documents a split has.
     """
     limited: list[Split] = []
-    left = max_docs
+    remaining = max_docs
     for split in splits:
-        if not left:
+        if not remaining:
             break
         rows = 0
         for table in read(split, Rejects()):
             rows += table.num_rows
-            if rows >= left:
+            if rows >= remaining:
                 break
-        take = min(rows, left)
-        left -= take
+        take = min(rows, remaining)
+        remaining -= take
         if take:
             limited.append({**split, "max_rows": take})
     return limited, partial(_first_rows, read)
 
 
 def _first_rows(read: Read, split: Split, rejects: Rejects) -> Iterable[pa.Table]:
-    left = int(split["max_rows"])
+    remaining = int(split["max_rows"])
     for table in read(split, rejects):
-        yield table.slice(0, left)
-        left -= table.num_rows
-        if left <= 0:
+        yield table.slice(0, remaining)
+        remaining -= table.num_rows
+        if remaining <= 0:
             return
 
 
@@ -104,7 +104,7 @@ def _count(terms_W: Array, counts_T: Array) -> None:
 
 @kernel
 def _scatter(terms_W: Array, lengths_N: Array, cursor_T: Array, packed: Array) -> None:
-    """Puts each occurrence behind the last one of its term, as `document << 32 | tf`.
+    """Counts each occurrence in its term's last posting, `document << 32 | tf`, or adds one.
 
     `cursor` points at each term's last posting; the first is a guard that equals no document.
     """
@@ -275,7 +275,7 @@ class SplitWorker:
 
 
 def _contents(table: pa.Table) -> pa.ChunkedArray:
-    """Returns what is indexed: title, line end, text; the text alone where there are no titles."""
+    """Returns the indexed text: title, line end, text; the text alone where no row has a title."""
     titles, texts = table["title"], table["text"]
     if not pc.max(pc.binary_length(titles)).as_py():
         return texts

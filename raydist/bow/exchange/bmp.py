@@ -55,7 +55,7 @@ def export_bmp(
     terms: Iterable[str] | None = None,
     too_many: str = "error",
 ) -> dict[str, int]:
-    """Writes an index for Block-Max Pruning; returns counts of what was written and left out.
+    """Writes an index for Block-Max Pruning; returns counts of written and omitted postings.
 
     The impacts of a text index are BM25's as Lucene computes it, those of weighted terms their
     weights; either way scaled so that the largest is 255, and at least 1.
@@ -67,8 +67,8 @@ def export_bmp(
         compress_range: keep only the maxima that are not 0.
         k1: BM25's.
         b: BM25's.
-        terms: export these alone (the terms of all queries to come, say), renumbered.
-        too_many: what more than 65,536 terms are: an `error`, or `prune` to the most frequent.
+        terms: export these alone (such as the terms of a set of queries), renumbered.
+        too_many: for more than 65,536 terms: `error`, or `prune` to the most frequent.
 
     Raises:
         ConfigError: a block size out of bounds, or an unknown `too_many`.
@@ -111,15 +111,15 @@ def _exported(vocabulary: Vocabulary, terms: Iterable[str] | None, too_many: str
     """Returns which terms are exported."""
     keep_T = np.ones(len(vocabulary), np.bool_)
     if terms is not None:
-        wanted = pa.array(sorted({encode_term(term) for term in terms}), pa.large_binary())
-        keep_T = pc.is_in(vocabulary.terms, value_set=wanted).to_numpy(zero_copy_only=False)
+        selected = pa.array(sorted({encode_term(term) for term in terms}), pa.large_binary())
+        keep_T = pc.is_in(vocabulary.terms, value_set=selected).to_numpy(zero_copy_only=False)
     count = int(keep_T.sum())
     if count <= MOST_TERMS:
         return keep_T
     if too_many == "error":
         raise DataError(
-            f"{count:,} terms: the format numbers {MOST_TERMS:,}; name the terms to export, or "
-            f"prune to the most frequent"
+            f"{count:,} terms: the format has room for {MOST_TERMS:,}; name the terms to export, "
+            f"or prune to the most frequent"
         )
     by_df = np.argsort(-np.where(keep_T, vocabulary.df_T, 0), kind="stable")
     pruned_T = np.zeros(len(vocabulary), np.bool_)
@@ -172,15 +172,15 @@ def _maxima(
     top = np.uint8(0)
     store64(out, count_at, U(0))
     for i in range(first, last):
-        here = U(docs_P[i]) // U(size)
-        if i > first and here != block:
+        next_block = U(docs_P[i]) // U(size)
+        if i > first and next_block != block:
             store64(out, o, block & U(255))
             out[o + U(8)] = top
             o += U(9)
             count += U(1)
             store64(out, count_at, count)
             top = np.uint8(0)
-        block = here
+        block = next_block
         while group < block >> U(8):
             group += U(1)
             count_at = o

@@ -57,7 +57,7 @@ def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist"
     target = Path(path)
     documents = len(index)
     if documents >= 1 << 31:
-        raise DataError(f"{documents:,} documents: CIFF numbers them with 31 bits")
+        raise DataError(f"{documents:,} documents: CIFF has 31 bits for their numbers")
     vocabulary = Vocabulary(index)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     postings = 0
@@ -149,25 +149,25 @@ def _batches(
     names: list[bytes] = []
     docs: list[Array] = []
     tfs: list[Array] = []
-    waiting = 0
+    buffered = 0
     for number in order:
         term, docs_P, tfs_P = read_list(data, int(starts[number]), int(stops[number]))
         if names and names[-1] == term:
             raise DataError(f"the term {term!r} occurs twice")
         if not len(docs_P):
             continue
-        falls = len(docs_P) > 1 and not np.all(np.diff(docs_P) > 0)
+        ascends = len(docs_P) < 2 or np.all(np.diff(docs_P) > 0)
         if tfs_P.min() < 1 or tfs_P.max() >= 1 << 31:
             raise DataError(f"{term!r} has a frequency that is not 1 to 2**31 - 1")
-        if falls or docs_P[0] < 0 or docs_P[-1] >= documents:
+        if not ascends or docs_P[0] < 0 or docs_P[-1] >= documents:
             raise DataError(f"the postings of {term!r} do not ascend within the documents")
         names.append(term)
         docs.append(docs_P)
         tfs.append(tfs_P)
-        waiting += len(docs_P)
-        if waiting >= _SLICE:
+        buffered += len(docs_P)
+        if buffered >= _SLICE:
             yield _joined(names, docs, tfs)
-            names, docs, tfs, waiting = [], [], [], 0
+            names, docs, tfs, buffered = [], [], [], 0
     if names:
         yield _joined(names, docs, tfs)
 

@@ -1,7 +1,7 @@
 """A finite-state map from sorted strings to their positions, as the Rust crate fst 0.4 reads it.
 
-Nodes are written children first. An arc carries the least position below it, less what the path
-has said already, so that nodes never need an output of their own and equal tails are shared.
+Nodes are written children first. An arc carries the least position below it, less the outputs of
+the path so far, so that nodes never need an output of their own and equal tails are shared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def build_fst(strings: Sequence[bytes]) -> bytes:
         return address
 
     # The path of the string before: per node whether a string ends there, its finished arcs, and
-    # the byte and output of the arc that is open; `floors` is what the path says up to each node.
+    # the byte and output of the open arc; `floors` are the sums of the outputs up to each node.
     finals, arcs, opened, floors = [False], [[]], [(0, 0)], [0]  # type: ignore[var-annotated]
     previous = b""
 

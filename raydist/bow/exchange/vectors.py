@@ -30,7 +30,7 @@ _EXPECTED = '{"id": string, "vector": {term: weight, ...}} with weights of at le
 def read_vectors(path: PathLike) -> Iterator[Vector]:
     """Yields the vectors of a JSON lines file (`.gz` or plain), of documents or of queries.
 
-    Raises DataError, with the line, where one is something else.
+    Raises DataError, with the line, for one that is not a vector.
     """
     source = Path(path)
     if not source.is_file():
@@ -91,7 +91,7 @@ def index_vectors(
         unit: the smallest weight that counts; others are rounded to multiples of it.
         compress: bit-packed postings; False writes raw arrays.
         block_size: postings per block.
-        segment_documents: documents per segment, which are held in memory at once.
+        segment_documents: documents per segment, which are in memory at once.
 
     Raises:
         ConfigError: a unit that is not positive.
@@ -107,11 +107,11 @@ def index_vectors(
     empty = 0
 
     def flush() -> None:
-        place = f"segments/00000/{len(segments):05d}"
-        written = _write(folder / place, batch, rows, unit, compress, block_size)
-        segments.append(place)
+        name = f"segments/00000/{len(segments):05d}"
+        stats = _write(folder / name, batch, rows, unit, compress, block_size)
+        segments.append(name)
         for key in facts:
-            facts[key] += written[key]
+            facts[key] += stats[key]
         batch.clear()
         rows.clear()
 

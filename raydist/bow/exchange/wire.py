@@ -151,7 +151,10 @@ def scan_messages(data: Array, count: int) -> tuple[Array, Array] | None:
 
 @kernel
 def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Array) -> Any:
-    """Reads a PostingsList; returns postings, or -1; `term` receives the span of its bytes."""
+    """Reads a PostingsList; returns whether it is one, and its number of postings.
+
+    `term` receives the span of its bytes; arrays without room read no more than that.
+    """
     o = U(o)
     end = U(end)
     count = U(0)
@@ -162,7 +165,7 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
         if tag == U(0x22):
             size, o = get_varint(data, o)
             if o > end or size > end - o:
-                return -1
+                return False, count
             stop = o + size
             tf = U(0)
             while o < stop:
@@ -173,7 +176,7 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
                 elif inner == U(0x10):
                     tf = value
                 else:
-                    return -1
+                    return False, count
             if count < room:
                 docs[count] = doc
                 tfs[count] = tf
@@ -181,22 +184,22 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
         elif tag == U(0x0A):
             size, o = get_varint(data, o)
             if o > end or size > end - o:
-                return -1
+                return False, count
             term[0] = o
             term[1] = o + size
             if room == U(0):
-                return 0
+                return True, U(0)
             o += size
         elif tag & U(7) == U(0):
             _, o = get_varint(data, o)
         elif tag & U(7) == U(2):
             size, o = get_varint(data, o)
             if o > end or size > end - o:
-                return -1
+                return False, count
             o += size
         else:
-            return -1
-    return np.int64(count) if o == end else -1
+            return False, count
+    return o == end, count
 
 
 def read_list(
@@ -209,8 +212,8 @@ def read_list(
     room = 0 if terms_only else (stop - start) // 2
     docs, tfs = np.empty(room, np.int64), np.empty(room, np.int64)
     term = np.zeros(2, np.int64)
-    count = _read_list(data, start, stop, docs, tfs, term)
-    if count < 0:
+    valid, count = _read_list(data, start, stop, docs, tfs, term)
+    if not valid:
         raise DataError(f"no CIFF postings list at byte {start}")
     name = data[term[0] : term[1]].tobytes()
     return name, docs[:count], tfs[:count]

@@ -3,7 +3,7 @@
 An entry is `[bytes shared with the previous][bytes more][those bytes][numbers ...]`, the counts
 and numbers as variable-length integers (7 bits a byte, low first). Every `GROUP`-th entry shares
 nothing, so a group is read from its start, and sorted strings are found by binary search over the
-groups' first entries: nothing is held in memory but the map of the file.
+groups' first entries: nothing is in memory but the map of the file.
 
 Legend: S strings, G groups, K numbers per entry. A table of groups is uint64 [G + 1, 1 + K]: where
 the group's entries begin and the sums of the numbers of all entries before it.
@@ -216,36 +216,32 @@ def find_one(
     end = min(position + U(GROUP), U(strings))
     length = stop - start
     match = U(0)  # bytes that the key shares with the entry before, which is below the key
-    found = False
+    equal = False
     while position < end:
         shared, o = get_varint(data, o)
         more, o = get_varint(data, o)
         if shared < match:
             break
         if shared == match:
-            here = U(0)
-            while (
-                here < more
-                and match + here < length
-                and data[o + here] == keys[start + match + here]
-            ):
-                here += U(1)
-            if here == more:
-                found = match + here == length
-            elif match + here == length or data[o + here] > keys[start + match + here]:
+            n = U(0)
+            while n < more and match + n < length and data[o + n] == keys[start + match + n]:
+                n += U(1)
+            if n == more:
+                equal = match + n == length
+            elif match + n == length or data[o + n] > keys[start + match + n]:
                 break
-            match += here
+            match += n
         o += more
         for n in range(width):
             value, o = get_varint(data, o)
-            if found:
+            if equal:
                 row[U(2) + n] = value
             else:
                 row[U(2) + width + n] += value
-        if found:
+        if equal:
             break
         position += U(1)
-    row[0] = U(found)
+    row[0] = U(equal)
     row[1] = position
 
 

@@ -1,7 +1,7 @@
 """The files of a segment: mapped or read into memory, each chunk checked before it is first used.
 
-`segment.json` is written last and names every file with its bytes and a CRC-32 per chunk of 1 MiB,
-so opening reads little, a term's postings are checked when a query first needs them, and `verify`
+`segment.json` is written last and names every file with its bytes and a CRC-32 per chunk of 1 MiB.
+Opening reads little, a term's postings are checked when a query first needs them, and `verify`
 checks everything.
 """
 
@@ -87,7 +87,7 @@ class Files:
 
     Attributes:
         folder: the segment's.
-        header: what `segment.json` says.
+        header: the contents of `segment.json`.
     """
 
     def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
@@ -125,17 +125,17 @@ class Files:
         return np.frombuffer(mapped, np.uint8)
 
     def array(self, name: str, dtype: Any = np.uint8) -> Array:
-        """Returns a file as a read-only array; check what you use of it."""
+        """Returns a file as a read-only array, unchecked: call `check` for the bytes you use."""
         return self._bytes[name].view(dtype)
 
     def unchecked(self, name: str) -> Array:
-        """Returns which chunks of a file were not checked yet (bool, live)."""
+        """Returns which chunks of a file were not checked yet (bool, updated by `check`)."""
         return self._unchecked[name]
 
     def check(self, name: str, start: int = 0, stop: int | None = None) -> None:
-        """Compares the checksums of the bytes `start:stop` unless that was done before.
+        """Checks the bytes `start:stop`, each chunk once.
 
-        Raises ArtifactError naming the file where they differ.
+        Raises ArtifactError, with the file, where a checksum does not match.
         """
         data = self._bytes[name]
         last = len(data) if stop is None else stop

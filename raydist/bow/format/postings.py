@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raydist.kernels.intrinsics import load64, store64
-from raydist.kernels.jit import kernel
+from raydist.kernels.jit import inlined, kernel
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -173,31 +173,18 @@ def _width(bits: Any) -> Any:
     return width
 
 
-@kernel
-def _pack_docs(
-    docs_P: Array, start: Any, stop: Any, prev: Any, width: Any, out: Array, o: Any
+@inlined
+def _pack(
+    values_P: Array, start: Any, stop: Any, prev: Any, gaps: Any, width: Any, out: Array, o: Any
 ) -> Any:
+    """Packs values less 1, less the value before (`gaps`) or less `prev`; returns the end."""
     word = U(0)
     fill = U(0)
     for i in range(start, stop):
-        doc = U(docs_P[i])
-        word |= (doc - prev - U(1)) << fill
-        prev = doc
-        fill += width
-        store64(out, o, word)
-        whole = fill >> U(3)
-        o += whole
-        word >>= whole << U(3)
-        fill &= U(7)
-    return o + ((fill + U(7)) >> U(3))
-
-
-@kernel
-def _pack_tfs(tfs_P: Array, start: Any, stop: Any, width: Any, out: Array, o: Any) -> Any:
-    word = U(0)
-    fill = U(0)
-    for i in range(start, stop):
-        word |= (U(tfs_P[i]) - U(1)) << fill
+        value = U(values_P[i])
+        word |= (value - prev - U(1)) << fill
+        if gaps:
+            prev = value
         fill += width
         store64(out, o, word)
         whole = fill >> U(3)
@@ -269,10 +256,10 @@ def encode(
     out: Array,
     sizes_T: Array,
 ) -> Any:
-    """Encodes the terms `first <= t < last` to `out` and returns the bytes written.
+    """Encodes the terms `first <= t < last` to `out`, and each term's bytes to `sizes_T`.
 
-    `sizes_T` receives each term's bytes. Returns -1 where a term's documents do not ascend or a tf
-    is zero. `out` needs 10 bytes a posting, 32 a term and 16 more.
+    Returns whether the postings are valid (documents ascend within a term, tfs are at least 1) and
+    the bytes written. `out` needs 10 bytes a posting, 32 a term and 16 more.
     """
     o = U(0)
     size = U(block_size)
@@ -284,12 +271,12 @@ def encode(
         if stop - start <= size:
             doc_width, tf_width = _widths(docs_P, tfs_P, start, stop, none)
             if doc_width > U(32) or tf_width > U(32):
-                return -1
+                return False, np.int64(o)
             if packed:
                 out[o] = np.uint8(doc_width)
                 out[o + U(1)] = np.uint8(tf_width)
-                o = _pack_docs(docs_P, start, stop, none, doc_width, out, o + U(2))
-                o = _pack_tfs(tfs_P, start, stop, tf_width, out, o)
+                o = _pack(docs_P, start, stop, none, True, doc_width, out, o + U(2))
+                o = _pack(tfs_P, start, stop, U(0), False, tf_width, out, o)
         else:
             o += U(4)
             prev = none
@@ -298,7 +285,7 @@ def encode(
                 z = min(a + size, stop)
                 doc_width, tf_width = _widths(docs_P, tfs_P, a, z, prev)
                 if doc_width > U(32) or tf_width > U(32):
-                    return -1
+                    return False, np.int64(o)
                 prev = U(docs_P[z - U(1)])
                 entry = prev
                 if packed:
@@ -319,9 +306,10 @@ def encode(
                     z = min(a + size, stop)
                     entry = load64(out, entry_at)
                     entry_at += SKIP + (U(out[entry_at + SKIP - U(1)]) << U(1))
-                    o = _pack_docs(docs_P, a, z, prev, (entry >> DOC_WIDTH) & WIDTH_MASK, out, o)
-                    o = _pack_tfs(tfs_P, a, z, entry >> TF_WIDTH, out, o)
+                    doc_width, tf_width = (entry >> DOC_WIDTH) & WIDTH_MASK, entry >> TF_WIDTH
+                    o = _pack(docs_P, a, z, prev, True, doc_width, out, o)
+                    o = _pack(tfs_P, a, z, U(0), False, tf_width, out, o)
                     prev = entry & LAST
                     a = z
         sizes_T[t] = o - begin
-    return np.int64(o)
+    return True, np.int64(o)

@@ -144,7 +144,7 @@ class SegmentWriter:
             need = 10 * int(indptr_T1[stop] - indptr_T1[start]) + 32 * (stop - start) + 16
             if len(self._scratch) < need:
                 self._scratch = np.empty(need, np.uint8)
-            used = encode(
+            valid, used = encode(
                 indptr_T1,
                 docs_P,
                 tfs_P,
@@ -157,7 +157,7 @@ class SegmentWriter:
                 self._scratch,
                 sizes_T,
             )
-            assert used >= 0, "documents must ascend within a term and tfs be at least 1"
+            assert valid, "documents must ascend within a term and tfs be at least 1"
             write(self._files["postings"], self._scratch[:used])
             start = stop
         if not self._compress:

@@ -35,18 +35,18 @@ def kth_largest(work: Work, count: Any, k: Any) -> Any:
     bins[:] = 0
     for i in range(count):
         bins[words[i] >> U32(24)] += 1
-    seen = 0
+    above = 0
     high = 255
-    while seen + bins[high] < k:
-        seen += bins[high]
+    while above + bins[high] < k:
+        above += bins[high]
         high -= 1
     for i in range(count):
         if words[i] >> U32(24) == high:
             bins[U32(256) + ((words[i] >> SUM) & U32(255))] += 1
     low = 255
     while True:
-        seen += bins[256 + low]
-        if seen >= k:
+        above += bins[256 + low]
+        if above >= k:
             return U(high * 256 + low)
         low -= 1
 
@@ -137,7 +137,7 @@ def settle(
         count: how many candidates there are.
         bits: of a payload that belong to each term.
         slack: by how much the sums of documents of one score may differ.
-        k: how many documents are wanted.
+        k: number of documents to return.
     """
     if count > k:
         kth = kth_largest(work, count, np.int64(k))
@@ -166,7 +166,7 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
         for i in range(count):
             tf = (U(words[i]) >> (j * bits)) & most
             doc = candidates[i]
-            if tf == most:  # as much as the payload can say, or more: see the posting
+            if tf == most:  # the payload's largest value means this or more: read the posting
                 tf = U(0)
                 b = seek(ends, b, stop, doc)
                 if b < stop:
@@ -183,10 +183,7 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
 
 @kernel
 def _sort_by_score(work: Work, count: Any) -> None:
-    """Writes the candidates by descending score ; ties stay in order.
-
-    A radix sort of the scores' bits.
-    """
+    """Writes the candidates by descending score, ties in order: a radix sort of the bits."""
     keys, bins = work.keys, work.bins
     candidates, exact, docs, scores = work.candidates, work.exact, work.best_docs, work.best_scores
     for i in range(count):

@@ -1,4 +1,4 @@
-"""Scores of every matching document, by any model and without pruning; what each term adds to one.
+"""Scores of every matching document, by any model and without pruning; explanations of scores.
 
 Legend: N documents of a segment, M of them matching.
 """
@@ -22,10 +22,10 @@ Array = npt.NDArray[Any]
 
 
 @kernel
-def _add(sums_N: Array, seen_N: Array, docs: Array, parts: Array) -> None:
+def _add(sums_N: Array, matched_N: Array, docs: Array, parts: Array) -> None:
     for i in range(docs.shape[0]):
         sums_N[docs[i]] += parts[i]
-        seen_N[docs[i]] = True
+        matched_N[docs[i]] = True
 
 
 def term_postings(segment: Segment, row: Array) -> tuple[Array, Array]:
@@ -69,18 +69,18 @@ def score_all(
         scoring: the model.
         collection: statistics of all segments.
         query_tokens: length of the query, unknown terms included.
-        allowed: which documents of the segment may be found (bool or uint8 [N]), all if None.
+        allowed: the documents to search (bool or uint8 [N]), all if None.
     """
     sums_N = np.zeros(segment.documents, np.float64)
-    seen_N = np.zeros(segment.documents, np.bool_)
+    matched_N = np.zeros(segment.documents, np.bool_)
     for row, term in zip(rows, terms):
         if row[0]:
             docs, tfs = term_postings(segment, row)
             lengths = document_lengths(segment, scoring, docs)
-            _add(sums_N, seen_N, docs, scoring.parts(term, collection, tfs, lengths))
+            _add(sums_N, matched_N, docs, scoring.parts(term, collection, tfs, lengths))
     if allowed is not None:
-        seen_N &= allowed.astype(np.bool_)
-    docs = np.flatnonzero(seen_N)
+        matched_N &= allowed.astype(np.bool_)
+    docs = np.flatnonzero(matched_N)
     scores = sums_N[docs]
     constant = scoring.constant(query_tokens, document_lengths(segment, scoring, docs))
     if constant is not None:
@@ -104,7 +104,7 @@ class TermScore:
 class Explanation:
     """Why a document has its score.
 
-    `constant` is what the document adds by itself; `score` the sum of it and the parts.
+    `constant` is the document's own part; `score` the sum of it and the parts of the terms.
     """
 
     doc_id: str
@@ -125,11 +125,11 @@ def explain(
     """Returns what each term adds to a document's score.
 
     Args:
-        index: where the document is.
+        index: the index.
         scoring: the model.
-        collection: what it knows of the collection.
+        collection: statistics of all segments.
         terms: the query's terms by name.
-        rows: for each segment, where the terms' postings are (`BowIndex.lookup`).
+        rows: the terms in each segment's dictionary (`BowIndex.lookup`).
         doc_id: the document's id; DataError where the index has no such document.
     """
     position = int(index.positions([doc_id])[0])

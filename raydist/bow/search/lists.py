@@ -123,8 +123,8 @@ def open_block(
 ) -> Any:
     """Returns which postings of block `b`, unpacked if need be, have documents from begin to end.
 
-    `end` is behind them. The block has such postings, or ends before `begin`. Where it ends behind
-    the window, the cursor notes the place.
+    `end` is exclusive. The block has such postings, or ends before `begin`. Where it ends behind
+    the window, the cursor's place is updated.
     """
     docs = work.docs
     if cursor.docs_block != b:
@@ -143,7 +143,7 @@ def open_block(
 def open_weighed(
     segment: SegmentArrays, work: Work, cursor: Any, j: Any, b: Any, begin: Any, end: Any, need: Any
 ) -> Any:
-    """Does the same with frequencies; gives no postings where none's impact can be `need`."""
+    """Does the same with frequencies; returns no postings of a block below the impact `need`."""
     low, high = U(0), U(0)
     if work.tops[b] >= need:
         low, high = open_block(segment, work, cursor, j, b, begin, end)

@@ -1,4 +1,4 @@
-"""A query's terms inside one kernel: counted, found in the dictionaries, weighed.
+"""A query's terms inside one kernel: counted, looked up in the dictionaries, weighted.
 
 Legend: W terms of the query in order, q distinct ones, S segments.
 """
@@ -30,7 +30,7 @@ class Strings(NamedTuple):
 def prepare(
     segments: Array, lexicon: Array, workspace: Array, terms_W: Array, documents: Any
 ) -> Any:
-    """Writes what each segment says of a query's terms to the workspace, and Lucene's weights.
+    """Writes a query's terms in each segment's dictionary to the workspace, and Lucene's weights.
 
     Args:
         segments: addresses of all segments' arrays.
@@ -65,7 +65,7 @@ def prepare(
         begin, end = strings.starts[numbers[i]], strings.starts[numbers[i] + U(1)]
         df = U(0)
         for s in range(U(counts.shape[0])):
-            # A segment's rows are closed up: one that is not found is overwritten by the next.
+            # A segment's rows have no gaps: that of an unknown term is overwritten by the next.
             row = rows[s * U(MOST_TERMS) + U(counts[s])]
             segment = view(segments, s * SEGMENT_ARRAYS, SegmentArrays)
             find_one(segment.terms, segment.groups, segment.facts[0], strings.heap, begin, end, row)

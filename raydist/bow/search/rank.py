@@ -69,8 +69,8 @@ def rank(
         workspace: addresses of its arrays, `rows` and `weights` filled.
         number: the segment.
         block_size: its postings per block.
-        k: how many documents are wanted, at least 1.
-        floor: a score; documents below it are of no use (0 if all are).
+        k: number of documents to return, at least 1.
+        floor: a score; documents below it may be left out.
 
     Returns:
         RANKED and how many documents and scores were written, best first: all whose score is at
@@ -169,12 +169,12 @@ def open_terms(
     Args:
         segment: where they are.
         work: receives their cursors, blocks and impacts.
-        rows: what the dictionary said of each term, uint64 [q, 6].
+        rows: each term in the dictionary (`Segment.lookup`), uint64 [q, 6].
         weights: boost * idf of each, float32 [q].
         scale: quantised impacts are so many times the impacts.
         bits: of a payload that belong to each term.
         block_size: postings per block.
-        k: how many documents are wanted.
+        k: number of documents to return.
 
     Returns:
         A quantised impact that at least k documents have from one term alone, 0 if not known.
@@ -211,7 +211,7 @@ def open_terms(
 
 @kernel
 def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
-    """Computes a term's words by tf and norm; the payload says the tf, as far as it can."""
+    """Computes a term's words by tf and norm; the payload holds the tf, capped to its bits."""
     impacts, inverse = work.impacts, segment.inverse
     scaled = work.cursors[j].scaled
     norms = segment.facts[1] + U(1)
@@ -283,11 +283,11 @@ def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
 @kernel
 def _reached(bins: Array, k: Any) -> Any:
     """Returns an impact that k of the binned ones reach, 0 if there are fewer."""
-    seen = 0
+    count = 0
     at: Any = bins.shape[0]
     while at > 0:
         at -= 1
-        seen += bins[at]
-        if seen >= k:
+        count += bins[at]
+        if count >= k:
             return U(at) << U(_BIN)
     return U(0)

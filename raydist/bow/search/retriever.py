@@ -1,8 +1,8 @@
 """Top-k search of a bag-of-words index.
 
 Lucene's BM25 goes through the pruned kernel, segment after segment, each starting from the k-th
-score of those before. What the kernel does not support (other models, exact lengths, hundreds of
-terms, more ties than fit its memory) is scored exhaustively. Both give the same bits.
+score of those before. Other models, exact lengths, hundreds of terms and more ties than fit its
+memory are scored exhaustively. Both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class BowRetriever:
 
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
-        wanted = pa.array(list(doc_ids), pa.string())
-        chosen = pc.is_in(self.index.doc_ids, value_set=wanted)
-        flags = chosen.cast(pa.uint8()).to_numpy(zero_copy_only=False)
+        ids = pa.array(list(doc_ids), pa.string())
+        selected = pc.is_in(self.index.doc_ids, value_set=ids)
+        flags = selected.cast(pa.uint8()).to_numpy(zero_copy_only=False)
         if self._allowed is not None:
             flags = flags & np.concatenate(self._allowed)
         other = copy.copy(self)
@@ -108,7 +108,7 @@ class BowRetriever:
         return other
 
     def _address(self) -> None:
-        """Notes the addresses of the arrays that the kernels read, the same of each segment."""
+        """Collects the addresses of the segments' arrays for the kernels."""
         arrays: list[Array] = []
         for number, segment in enumerate(self.index.segments):
             facts = [segment.size, int(segment.norms_N.max(initial=0))]
@@ -124,7 +124,7 @@ class BowRetriever:
                 groups=segment.dictionary[1],
                 facts=np.array(facts, np.uint64),
             )
-        self._arrays = arrays  # kept alive
+        self._arrays = arrays  # `_segments` has their addresses alone
         self._segments = addresses(arrays)
 
     def _masks(
@@ -198,7 +198,7 @@ class BowRetriever:
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
     def _rank_text(self, text: str, k: int) -> Ranking | None:
-        """Ranks by the kernels, or returns None for a query that they do not take."""
+        """Ranks by the kernels; None for a query that they do not support."""
         assert self.index.analyzer is not None
         thread, documents = self._thread, self.index.nonempty
         numbers = thread.numbers(self.index.analyzer, text)
@@ -210,7 +210,7 @@ class BowRetriever:
         return self._rank_segments(k)
 
     def explain(self, text: str, doc_id: str) -> Explanation:
-        """Returns what each term of a text adds to a document's score.
+        """Returns each term's part of a document's score for a text.
 
         Raises DataError where the index has no such document.
         """

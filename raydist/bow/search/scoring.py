@@ -1,6 +1,6 @@
-"""The models of retrieval by name: what a term adds to a document's score, and what the document.
+"""The models of retrieval by name: the parts of terms and of the document in a score.
 
-Formulas are in formulas.py; here they meet the statistics of an index and a query.
+Formulas are in formulas.py; here they are applied to the statistics of an index and a query.
 
 Legend: P postings of a term.
 """
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What a formula needs to know of all documents.
+    """Statistics of all documents.
 
     Attributes:
         documents: how many have tokens.
@@ -39,7 +39,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """What a formula needs to know of a term: its weight in the query, df and occurrences."""
+    """Statistics of a term: its weight in the query, df, and occurrences in the collection."""
 
     boost: float
     df: int
@@ -71,11 +71,11 @@ class Scoring:
 
     @property
     def needs_occurrences(self) -> bool:
-        """Whether the model asks how often a term occurs in the collection."""
+        """Whether the model needs how often a term occurs in the collection."""
         return self.model in ("dirichlet", "jelinek-mercer")
 
     def weight_of(self, term: Term, collection: Collection) -> float:
-        """Returns what the model multiplies a term's part with: its boost and idf."""
+        """Returns the factor of a term's part: its boost and, in most models, its idf."""
         n, df = collection.documents, term.df
         if self.model == "lucene":
             return float(np.float32(term.boost) * formulas.lucene_idf(n, df))
@@ -89,7 +89,7 @@ class Scoring:
         return term.boost * collection.unit if self.model == "impact" else term.boost
 
     def parts(self, term: Term, collection: Collection, tf_P: Array, length_P: Array) -> Array:
-        """Returns what a term adds to the scores of its documents, float64.
+        """Returns a term's parts of the scores of its documents, float64 [P].
 
         For `lucene` these are float32 values, to be summed in double.
         """
@@ -115,7 +115,7 @@ class Scoring:
         return weight * tf_P
 
     def constant(self, query_tokens: float, lengths: Array) -> Array | None:
-        """Returns what a matching document's length alone adds, None if nothing."""
+        """Returns the part of matching documents' lengths alone, None if the model has none."""
         if self.model != "dirichlet":
             return None
         return query_tokens * formulas.dirichlet_length(lengths, self.mu)

@@ -23,7 +23,7 @@ def best(
     Args:
         docs: positions, int64.
         scores: float32.
-        k: at most so many are returned.
+        k: number of documents to return.
         ties: one of TIES.
         pick_ids: external ids of positions.
     """

@@ -1,7 +1,4 @@
-"""One window of documents: which lists are essential, and the candidates that they give.
-
-See rank.py for the whole.
-"""
+"""One window of documents: its essential lists, and the candidates of these; see rank.py."""
 
 from __future__ import annotations
 
@@ -255,7 +252,7 @@ def sweep_list(
     end: Any,
     need: Any,
 ) -> Any:
-    """Does what `probe_list` does for many candidates: passes over its postings in the window."""
+    """Does the same as `probe_list` for many candidates: reads all postings of the window."""
     docs, impacts, candidates, words = work.docs, work.impacts, work.candidates, work.words
     sums, hits, ends, spots = work.sums, work.hits, work.ends, work.spots
     norms, inverse = segment.norms, segment.inverse

@@ -1,4 +1,4 @@
-"""The arrays that the kernels of a search share, how their elements are packed, and who holds them.
+"""The arrays that the kernels of a search share, and how their elements are packed.
 
 Legend: S segments, N documents of one, q terms of the query, B blocks of all its terms one term
 after another, W documents of a window, C candidates.
@@ -78,7 +78,7 @@ CURSOR = np.dtype(
 
 
 class SegmentArrays(NamedTuple):
-    """What the kernels read of a segment."""
+    """A segment's arrays as the kernels read them."""
 
     packed: Bytes
     raw_docs: Words  # raw segments only, as are raw_tfs
@@ -98,7 +98,7 @@ SEGMENT_ARRAYS = U(len(SegmentArrays._fields))
 class Work(NamedTuple):
     """The working memory of a search."""
 
-    # What the dictionaries said of the query's terms, by segment and term
+    # The query's terms in the dictionaries, by segment and term
     rows: LongGrid  # [S q, 6]
     weights: Floats  # [S q] boost * idf
     counts: Offsets  # [S] terms that a segment has
@@ -137,9 +137,9 @@ class Workspace:
 
     Attributes:
         table: their addresses.
-        rows: uint64 [S, MOST_TERMS, 6], what the dictionaries said of the terms they have.
+        rows: uint64 [S, MOST_TERMS, 6], the query's terms in the dictionaries, as `Segment.lookup`.
         weights: float32 [S, MOST_TERMS], boost * idf of the same.
-        counts: int64 [S], how many these are.
+        counts: int64 [S], the number of terms that each segment has.
         docs: int64, receives documents, best first.
         scores: float32, their scores.
     """
@@ -191,7 +191,7 @@ class Workspace:
         self.table = addresses(self._work)
 
     def enter(self, rows: Sequence[Array], weights: Array) -> None:
-        """Enters what each segment says of a query's terms, and their weights."""
+        """Enters a query's terms in each segment's dictionary, and their weights."""
         for number, terms in enumerate(rows):
             present = terms[:, 0] > 0
             count = int(present.sum())
@@ -201,7 +201,7 @@ class Workspace:
 
 
 class PerThread(threading.local):
-    """What each thread that searches has of its own.
+    """The working memory of each thread that searches.
 
     Attributes:
         workspace: for the kernels.

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from raydist.data.files import PathLike
 from raydist.data.store.format import STORED, Codec, save_array, seal, write_index
+from raydist.kernels.arrays import string_buffers
 
 _BLOCK_BYTES = 64 << 10
 _FIRST_PART = "00000.arrow"
@@ -143,18 +144,15 @@ class _Texts:
     bytes on disk depend on the values alone. `ends_N1` may start above 0, at the first byte.
     """
 
-    data: memoryview
+    data: np.ndarray
     ends_N1: np.ndarray
 
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> _Texts:
         array = column.combine_chunks().cast(pa.large_string())
         assert not array.null_count, "a document's id, title and text are never null"
-        _, ends, data = array.buffers()
-        ends_N1 = np.frombuffer(ends, np.int64, len(array) + 1, array.offset * 8)
-        first, last = int(ends_N1[0]), int(ends_N1[-1])
-        whole = memoryview(data)[first:last] if last > first else memoryview(b"")
-        return cls(whole, ends_N1)
+        ends_N1, data = string_buffers(array)
+        return cls(data[ends_N1[0] : ends_N1[-1]], ends_N1)
 
     def slice(self, start: int, stop: int) -> _Texts:
         ends = self.ends_N1[start : stop + 1]
