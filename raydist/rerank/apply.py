@@ -2,7 +2,7 @@
 
 The candidates of all queries are flattened into batches for `Reranker.score`, the scores scattered
 back, and each query's list sorted stably: equal scores keep the run's order. The result is a
-permutation of what was scored, and the input is never changed.
+permutation of the scored rows, and the input is never changed.
 
 A large run is cut into splits of whole queries for the restartable sharded map. The run, its
 queries and the texts it needs are written once beside the shards, so that a worker holds no more
@@ -49,8 +49,8 @@ def rerank(
         store: document texts by id (title and text joined), as a store or a plain mapping.
         queries: query texts by id.
         depth: the most candidates of a query; the others are left out. 0 = all.
-        missing: what becomes of a candidate without text. `error` refuses, `drop` leaves it out,
-            `keep` puts it below the scored ones, in the old order, each a little lower.
+        missing: for a candidate without text: `error` refuses, `drop` leaves it out, `keep` puts it
+            below the scored ones, in the old order, each a little lower.
         batch_queries: how many queries are scored in one call.
         tag: the new run's tag.
 
@@ -224,7 +224,7 @@ def rerank_sharded(
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
 ) -> tuple[Run, dict[str, Any]]:
-    """Returns the reranked run, and what it took.
+    """Returns the reranked run, and counts and seconds for the manifest.
 
     Args:
         run: the candidates.
@@ -290,7 +290,7 @@ def _work(
     split: Split,
     target: Path,
 ) -> Stats:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     part = Run(table.slice(split["first"], split["size"]))
     with_text = int((store.positions(part.table["doc_id"].to_pylist()) >= 0).sum())
     ranked = rerank(part, reranker, store, queries, missing=missing)
@@ -298,7 +298,7 @@ def _work(
     return {
         "pairs": with_text,
         "without_text": len(part) - with_text,
-        "seconds": round(time.perf_counter() - begun, 4),
+        "seconds": round(time.perf_counter() - start, 4),
     }
 
 

@@ -30,8 +30,8 @@ class DeadlinePassed(TimeoutError):
     """The request's deadline came before its last batch."""
 
 
-class NotBegun(TimeoutError):
-    """The request's first batch did not come in time: there is more work than was estimated."""
+class NotStarted(TimeoutError):
+    """The request's first batch did not start in time: there is more work than was estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,15 @@ class Work(Protocol[_Answer]):
         """Returns its answer.
 
         Args:
-            values: what the model gave for the rows, float32 [rows, ...].
-            times: what it took.
+            values: the model's values for the rows, float32 [rows, ...].
+            times: the request's.
         """
         ...
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counters since the batcher began; `padded_tokens` includes `tokens`."""
+    """Counters since the batcher started; `padded_tokens` includes `tokens`."""
 
     batches: int = 0
     tokens: int = 0
@@ -85,13 +85,13 @@ class _Request(Generic[A]):
     rows_left: int = 0
 
     def encode(self) -> _Units:
-        """Returns the rows as units; none for a request that is no longer wanted."""
+        """Returns the rows as units; none for a request that was cancelled."""
         if self.future.done():
             return []
-        begun = time.monotonic()
+        start = time.monotonic()
         rows = self.work.encode()
         self.encoded = time.monotonic()
-        self.tokenize_s = self.encoded - begun
+        self.tokenize_s = self.encoded - start
         self.rows_left = len(rows)
         if not rows:
             self.started = self.encoded
@@ -99,16 +99,16 @@ class _Request(Generic[A]):
         return [Unit(len(row), row, self, number) for number, row in enumerate(rows)]
 
     def too_late(self) -> TimeoutError | None:
-        """Returns what the request fails with by now, if it does."""
+        """Returns the error of a request that waited too long."""
         now = time.monotonic()
         if self.deadline < now:
-            return DeadlinePassed("the deadline passed before all was scored")
+            return DeadlinePassed("the deadline passed before all documents were scored")
         if not self.started and self.encoded + self.patience_s < now:
-            return NotBegun(f"the request was not begun within {self.patience_s:g} s")
+            return NotStarted(f"the request did not start within {self.patience_s:g} s")
         return None
 
     def put(self, number: int, value: np.ndarray) -> None:
-        """Keeps a row's value; answers once all rows have theirs."""
+        """Stores a row's value; answers once all rows have theirs."""
         if len(self.values) == 0:
             self.values = np.empty((self.rows_left, *np.shape(value)), np.float32)
         self.values[number] = value
@@ -117,7 +117,7 @@ class _Request(Generic[A]):
             self.finish()
 
     def finish(self) -> None:
-        """Answers."""
+        """Answers with the values."""
         queued = self.started - self.arrived - self.tokenize_s
         times = Times(queued, self.tokenize_s, time.monotonic() - self.started)
         answer = self.work.answer(self.values, times)
@@ -139,8 +139,8 @@ class MicroBatcher:
     Args:
         forward: rows, as requests encode them, to float32 values [rows, ...]; called from one
             thread at a time.
-        budget: the most tokens of a micro-batch, padding and what rows read of prefixes included
-            (a single longer row goes alone).
+        budget: the most tokens of a micro-batch, padding and rows' prefixes included (a single
+            longer row goes alone).
         packed: whether a batch costs the sum of its rows (True), or its longest row and its longest
             prefix times their number.
         threads: how many threads encode.
@@ -178,12 +178,12 @@ class MicroBatcher:
         deadline: float = float("inf"),
         patience_s: float = float("inf"),
     ) -> Future[A]:
-        """Begins to compute a request; cancel the future to drop what was not computed yet.
+        """Starts to compute a request; cancel the future to drop the rows not computed yet.
 
         Args:
             work: the request.
             deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
-            patience_s: it fails with NotBegun if it waits longer for its first batch.
+            patience_s: it fails with NotStarted if it waits longer for its first batch.
         """
         assert not self._closed, "the batcher is closed"
         request = _Request(work, deadline, patience_s)
@@ -238,10 +238,10 @@ class MicroBatcher:
             driver.join()
 
     def _abandon(self) -> None:
-        """Ends the driver before the interpreter ends; what still waits is dropped.
+        """Ends the driver before the interpreter ends, and drops waiting requests.
 
-        Python cuts daemon threads off at its end, and one that is inside torch's destructors at
-        that moment takes the process down with it.
+        Python kills daemon threads at its end, and one that is inside torch's destructors at that
+        moment crashes the process.
         """
         with self._changed:
             self._closed = True
@@ -325,7 +325,7 @@ class MicroBatcher:
 
 
 def _settle(units: _Units, batch: Future[np.ndarray]) -> None:
-    """Hands the values of a batch to its requests, or its error."""
+    """Passes a batch's values, or its error, to its requests."""
     error = batch.exception()
     if error is not None:
         for owner in {id(unit.owner): unit.owner for unit in units}.values():

@@ -16,7 +16,7 @@ from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
 from raydist.rerank.device import pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
-from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.rerank.spec import BiEncoderSpec
 
 Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
@@ -68,11 +68,11 @@ class BiEncoderScorer:
         self._before, self._after = self._document.around()
         from_left = model.tokenizer.truncation_side == "left"
         self._turn = slice(None, None, -1 if from_left else 1)
-        # What is cut from the left loses its instruction first, as everywhere.
+        # Truncation on the left cuts the instruction first, as everywhere.
         self._instruction = [] if from_left else self._inner(self._document([""])[0])
         self._recent: Vectors = OrderedDict()
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of the documents, the query their prefix.
 
         Raises:
@@ -94,7 +94,7 @@ class BiEncoderScorer:
             rows.append([Row(piece, prefix=prefix) for piece in pieces])
             truncated.append(lost or cut)
         tokens = sum(len(row) + len(prefix) for row in chain.from_iterable(rows))
-        return Encoded(rows, truncated, tokens)
+        return EncodedDocuments(rows, truncated, tokens)
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         """Returns the rows' similarities, float32 [n]; vectors of the last texts are reused."""
@@ -119,7 +119,7 @@ class BiEncoderScorer:
         return ids[len(self._before) : len(ids) - len(self._after)]
 
     def _pieces(self, ids: list[int], index: int, options: Options) -> tuple[list[list[int]], bool]:
-        """Returns what is encoded of a document: all, its beginning, or pieces of it.
+        """Returns the pieces of a document to encode: all of it, its beginning, or chunks.
 
         Each piece has the special tokens and the instruction that the whole has.
         """
@@ -154,7 +154,7 @@ class BiEncoderReranker:
         model = BiEncoder.load(spec.model, dtype=pick_dtype(spec.dtype, device), device=device)
         self.options = Options(spec.truncation)
         self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
-        # Vectors that are reused, and the query's tokens in every row, cost nothing.
+        # Reused vectors, and the query's tokens in every row, cost nothing.
         budget = 4 * self.scorer.batch_tokens
         self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 

@@ -15,11 +15,11 @@ from rank_bm25 import BM25Okapi
 
 
 class Statistics(Protocol):
-    """What BM25 needs to know of a whole collection."""
+    """BM25's statistics of a whole collection."""
 
     @property
     def nonempty(self) -> int:
-        """How many documents have at least one token."""
+        """Number of documents with at least one token."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from raydist.models.tokens import Pair
 from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_encoder import can_pack, packed_logits, use_packed_attention
-from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.rerank.spec import CrossEncoderSpec
 
 
@@ -51,7 +51,7 @@ class CrossEncoderScorer:
         self.room = model.contract.document_max_length - special
         self.query_cap = model.contract.query_max_length
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of (query, document): the query and each document tokenised once.
 
         Raises:
@@ -75,7 +75,7 @@ class CrossEncoderScorer:
             pieces, lost = fit(ids, self.room - len(query_part), index, options)
             rows.append([self._row(query_part, piece) for piece in pieces])
             truncated.append(lost or cut)
-        return Encoded(rows, truncated, sum(map(len, chain.from_iterable(rows))))
+        return EncodedDocuments(rows, truncated, sum(map(len, chain.from_iterable(rows))))
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         """Returns the rows' logits, float32 [n]."""

@@ -33,7 +33,8 @@ def pick_dtype(dtype: str, device: torch.device) -> str:
 def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
     """Returns a token budget that suits the device.
 
-    A CPU works best on what fits its caches, and padding costs it time; an accelerator wants work.
+    A CPU is fastest on batches that fit its caches, and padding costs it time; an accelerator needs
+    large batches.
     """
     if device.type != "cpu":
         return 65536
@@ -43,10 +44,10 @@ def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
 def _tune_process() -> None:
     """Makes this process keep the memory of a batch for the next one, and few compiled kernels.
 
-    A batch's activations are some megabytes each; glibc gives them back and gets them again, page
-    by page and zeroed, which takes a fifth of the time. And hardly two batches without padding have
-    the same number of tokens, while oneDNN keeps a kernel for each of the last 1,024 shapes: 100 MB
-    and more that are never used again.
+    A batch's activations are some megabytes each; glibc returns them to the system and gets them
+    again, page by page and zeroed, which takes a fifth of the time. And batches without padding
+    hardly ever have the same number of tokens, while oneDNN keeps a kernel for each of the last
+    1,024 shapes: 100 MB and more that are never used again.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

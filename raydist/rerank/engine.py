@@ -1,7 +1,7 @@
 """The scorer engine: queries and their documents through one model, in shared micro-batches.
 
-What is computed when is the micro-batcher's (`batcher.py`); here a query's documents become rows,
-equal ones once, and the rows' logits become scores.
+The micro-batcher (`batcher.py`) schedules the work; here a query's documents become rows, equal
+ones once, and the rows' logits become scores.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raydist.rerank.batcher import MicroBatcher, Times
-from raydist.rerank.rows import Encoded, Options, Row, Scorer, TooLong, sigmoid
+from raydist.rerank.rows import EncodedDocuments, Options, Row, Scorer, TooLong, sigmoid
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Scores:
         chunks: in how many pieces each document was read.
         tokens: prompt tokens, shared prefixes counted once per row.
         cached_prefix_tokens: how many of them were not computed again.
-        times: what it took.
+        times: seconds of the request.
     """
 
     scores: np.ndarray
@@ -49,7 +49,7 @@ class _ScoreWork:
     options: Options
     positions: list[int] = field(default_factory=list)
     """The i-th document is the `positions[i]`-th distinct one."""
-    encoded: Encoded = field(default_factory=lambda: Encoded([], []))
+    encoded: EncodedDocuments = field(default_factory=lambda: EncodedDocuments([], []))
 
     def encode(self) -> list[Row]:
         """Returns the rows of the distinct documents."""
@@ -113,14 +113,14 @@ class Engine:
         deadline: float = float("inf"),
         patience_s: float = float("inf"),
     ) -> Future[Scores]:
-        """Begins to score `documents`; cancel the future to drop what was not computed yet.
+        """Starts to score `documents`; cancel the future to drop the rows not computed yet.
 
         Args:
             query: the query's text.
             documents: any number of texts, equal ones allowed.
             options: truncation and instruction.
             deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
-            patience_s: it fails with NotBegun if it waits longer for its first batch.
+            patience_s: it fails with NotStarted if it waits longer for its first batch.
 
         Raises:
             TooLong: (from the future) a document does not fit and truncation is "error".

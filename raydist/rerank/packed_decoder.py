@@ -174,16 +174,16 @@ def _attend(
     out_nLHD: Tensor,
 ) -> None:
     """Writes attention of L queries that are the last of S positions."""
-    length, whole = q_nHLD.shape[2], k_nHSD.shape[2]
+    length, total = q_nHLD.shape[2], k_nHSD.shape[2]
     for first in range(0, length, _BLOCK):
         last = min(first + _BLOCK, length)
-        seen = whole - length + last
+        visible = total - length + last
         end = mask_BS.shape[1] - _BLOCK + last - first
         mixed_nHLD = F.scaled_dot_product_attention(
             q_nHLD[:, :, first:last],
-            k_nHSD[:, :, :seen],
-            v_nHSD[:, :, :seen],
-            attn_mask=mask_BS[: last - first, end - seen : end] if length > 1 else None,
+            k_nHSD[:, :, :visible],
+            v_nHSD[:, :, :visible],
+            attn_mask=mask_BS[: last - first, end - visible : end] if length > 1 else None,
             scale=scaling,
             enable_gqa=True,
         )
@@ -191,9 +191,9 @@ def _attend(
 
 
 def _mask(stretches: Sequence[_Stretch], before: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """Returns what is added to logits so that no query sees what follows it, for every block.
+    """Returns the causal mask of every block, to be added to logits.
 
-    A block's B queries see all but its last B keys whole: of one wide mask, each block takes the
+    A block's B queries read all keys but its last B in full: of one wide mask, each block takes the
     columns up to its own triangle.
     """
     longest = int(before.max()) + max(stretch.length for stretch in stretches)

@@ -86,9 +86,9 @@ def _last_layer(
     starts_n: Tensor,
     stretches: Sequence[tuple[int, int, int]],
 ) -> Tensor:
-    """Returns what the last layer gives for the rows' first tokens, [1, n, hidden].
+    """Returns the last layer's output for the rows' first tokens, [1, n, hidden].
 
-    The other tokens are needed for their keys and values alone.
+    Of the other tokens, only keys and values are needed.
     """
     attention = layer.attention.self
     first_1nD = hidden_1TD[:, starts_n]

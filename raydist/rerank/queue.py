@@ -22,11 +22,11 @@ class Row(Protocol):
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """What comes first and is shared with other rows."""
+        """Token ids that come first and are shared with other rows."""
         ...
 
     def __len__(self) -> int:
-        """What it costs, without the prefix."""
+        """Its cost without the prefix."""
         ...
 
 
@@ -44,7 +44,7 @@ class Unit(Generic[Owner]):
 
     @property
     def key(self) -> tuple[int, int]:
-        """What units are sorted by."""
+        """The order of units."""
         return self.length, self.serial
 
 
@@ -123,7 +123,7 @@ class FairQueue(Generic[Owner]):
         tokens, longest = 0, len(seed.row.prefix)
 
         def cost(length: int, prefix: int) -> int:
-            """Returns what the batch costs with one more row."""
+            """Returns the cost of the batch with one more row."""
             if packed:
                 return tokens + length
             return (len(batch) + 1) * (seed.length + max(longest, prefix))

@@ -45,7 +45,7 @@ from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
 from raydist.rerank.prefix import PrefixCache
-from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit
+from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.rerank.spec import Qwen3Spec
 
 _FEW = 8
@@ -108,7 +108,7 @@ class Prompt:
             ids = self._ids(f"<Instruct>: {task}\n<Query>: {query}")[: half - len(end)] + end
         return (*self.prefix_ids, *ids), len(whole) - len(ids)
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of a query's documents.
 
         Raises:
@@ -134,7 +134,7 @@ class Prompt:
                 rows.append([Row(tail, prefix=head) for tail in tails])
             else:
                 rows.append([Row([*head, *tail]) for tail in tails])
-        return Encoded(rows, truncated, tokens)
+        return EncodedDocuments(rows, truncated, tokens)
 
 
 class Qwen3Scorer:
@@ -173,7 +173,7 @@ class Qwen3Scorer:
         self.packed = packed and model.device.type == "cpu" and can_pack(model.base_model)
         self.prefixes = PrefixCache(model.base_model, size=prefixes)
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of a query's documents."""
         return self.prompt.encode(query, documents, options)
 

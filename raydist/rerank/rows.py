@@ -65,7 +65,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedDocuments:
     """The rows of some documents.
 
     Attributes:
@@ -89,7 +89,7 @@ class Scorer(Protocol):
     """Whether a batch costs the sum of its rows (True), or its longest row and its longest prefix
     times their number."""
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Tokenises `documents` for `query`; called from several threads."""
         ...
 

@@ -1,9 +1,9 @@
-"""Admission: what a request may ask for, and how much work is under way at once.
+"""Admission: the size of a request, and the work that is under way at once.
 
 Work is counted in estimated tokens, before anything is computed. A request is admitted while the
 tokens under way fit and can be computed in time at the measured speed, and while its client does
-not hold more than its share when there are other clients: they have work under way, or were refused
-a moment ago, so that a client that holds everything makes room. Everything else is refused at once,
+not hold more than its share when there are other clients: those with work under way, or refused a
+moment ago, so that a client that holds everything makes room. Everything else is refused at once,
 with the time after which there will probably be room: no queue grows without bound, and nobody
 waits for an answer that comes too late.
 """
@@ -88,7 +88,7 @@ class _Lane:
     """When each client sent its last request; one entry per key."""
 
     def is_shared(self, client: str, now: float, patience_s: float) -> bool:
-        """Notes a client's request; returns whether others have work here, or had a moment ago."""
+        """Records a client's request; returns whether others have work here or were here lately."""
         self.last_requests[client] = now
         recent = (name for name, at in self.last_requests.items() if now - at < patience_s)
         return any(name != client for name in (*recent, *self.held))
@@ -108,10 +108,10 @@ class _Lane:
             del self.held[client]
 
     def learn(self, tokens: int, seconds: float, finished: bool, max_wait_s: float) -> None:
-        """Corrects the speed by what was computed while a request was under way.
+        """Corrects the speed by the tokens computed while a request was under way.
 
-        Quick answers say little of a low speed (what took the time was not the model), slow ones
-        much. A request that was given up bounds the speed from above.
+        A quick answer says little about a low speed (the time was not the model's), a slow one
+        much. A cancelled request bounds the speed from above.
         """
         measured = tokens / max(seconds, 1e-3)
         if measured < self.tokens_per_s:
@@ -123,7 +123,7 @@ class _Lane:
 
 
 class Admission:
-    """Counts what is under way; used by one event loop, so it needs no lock.
+    """Counts the work under way; used by one event loop, so it needs no lock.
 
     Args:
         max_tokens: estimated tokens under way at once. A larger request is admitted alone.
@@ -177,11 +177,11 @@ class Admission:
         Raises:
             ServiceError: 429 with Retry-After.
         """
-        begun, finished = time.monotonic(), False
+        start, finished = time.monotonic(), False
         lane = self._lanes[model]
         both = (self._all, lane)
         wait = self._wait(lane, tokens)
-        shared = [each.is_shared(client, begun, self.max_wait_s) for each in both]
+        shared = [each.is_shared(client, start, self.max_wait_s) for each in both]
         if self.requests >= self.max_requests:
             raise overloaded(wait, f"{self.requests} requests are under way")
         for each, others in zip(both, shared):
@@ -201,7 +201,7 @@ class Admission:
         finally:
             for each in both:
                 each.leave(client, tokens)
-            lane.learn(computed, time.monotonic() - begun, finished, self.max_wait_s)
+            lane.learn(computed, time.monotonic() - start, finished, self.max_wait_s)
 
     def _room(self, lane: _Lane) -> float:
         """Returns the tokens that may be under way."""

@@ -1,4 +1,4 @@
-"""What the routes ask of the models: calls, answers, and who carries them.
+"""The routes' interface to the models: calls, answers, and the backend that carries them.
 
 Calls and answers travel between processes. The backend is in this process for tests and notebooks,
 behind Ray Serve's handles in `app.py`.
@@ -20,7 +20,7 @@ from raydist.rerank.spec import Truncation
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What an answer took: tokens that were read, and milliseconds by stage."""
+    """The cost of an answer: tokens that the model read, and milliseconds by stage."""
 
     tokens: int = 0
     cached_prefix_tokens: int = 0
@@ -36,10 +36,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
-    """How a request wants its documents scored; None and 0 leave it to the server.
+    """A request's options of scoring; None and 0 leave them to the server.
 
     Attributes:
-        truncation: what happens to a document that does not fit.
+        truncation: of a document that does not fit.
         max_tokens_per_doc: documents are cut to so many tokens first.
         instruction: the task of a reranker that follows instructions.
         raw_scores: whether scores are the model's logits.
@@ -72,14 +72,14 @@ class ScoreCall:
 
 @dataclass(frozen=True, slots=True)
 class ScoreAnswer:
-    """One score per document, and what was done to each.
+    """One score per document.
 
     Attributes:
         scores: larger is better.
         truncated: whether a part of the document or of the query was not read.
         chunks: in how many pieces the document was read.
-        cost: what it took.
-        warnings: what was done otherwise than asked.
+        cost: tokens and milliseconds.
+        warnings: deviations from the request.
         version: the model's.
     """
 
@@ -102,7 +102,7 @@ class EmbedCall:
 
 @dataclass(frozen=True, slots=True)
 class EmbedAnswer:
-    """Float32 vectors [n, D] of the texts, and what they took (tokens are an estimate)."""
+    """Float32 vectors [n, D] of the texts, and their cost (tokens are an estimate)."""
 
     vectors_nD: np.ndarray
     cost: Cost
@@ -110,7 +110,7 @@ class EmbedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SearchCall:
-    """A query, how many documents each retriever gives, and the only ones that may be found."""
+    """A query, the number of documents of each retriever, and the ids to search (None: all)."""
 
     query: str
     depth: int
@@ -135,7 +135,7 @@ class SearchAnswer:
 
 
 class Backend(Protocol):
-    """What computes. Methods raise ServiceError."""
+    """The models and the index. Methods raise ServiceError."""
 
     async def score(self, model: str, call: ScoreCall, /) -> ScoreAnswer:
         """Scores documents with a reranker."""
@@ -155,16 +155,16 @@ class Backend(Protocol):
 
 
 class Metrics(Protocol):
-    """Where numbers go."""
+    """Counters and gauges of the service."""
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Counts a request."""
         ...
 
     def computed(self, model: str, cost: Cost, documents: int) -> None:
-        """Counts what a scoring or an embedding took."""
+        """Counts the cost of a scoring or an embedding."""
         ...
 
     def under_way(self, requests: int, tokens: int) -> None:
-        """Shows the work that was admitted."""
+        """Sets the gauges of admitted work."""
         ...

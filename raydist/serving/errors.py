@@ -22,7 +22,7 @@ class ServiceError(Exception):
 
     Args:
         status: the HTTP status.
-        message: what went wrong and what is allowed.
+        message: the fault, and what is allowed.
         code: a short word for programs.
         param: the field, if one is at fault.
         headers: to be sent along.
@@ -66,18 +66,18 @@ def _rebuild(
 
 
 def overloaded(retry_after_s: float, what: str) -> ServiceError:
-    """Returns a 429 that says when to come again."""
+    """Returns a 429 with the time to wait."""
     seconds = max(1, round(retry_after_s))
     return ServiceError(
         429,
-        f"{what}; come again in {seconds} s",
+        f"{what}; try again in {seconds} s",
         "overloaded",
         headers={"Retry-After": str(seconds)},
     )
 
 
 def not_ready(message: str, retry_after_s: float = 1) -> ServiceError:
-    """Returns a 503 that says when to come again."""
+    """Returns a 503 with the time to wait."""
     seconds = max(1, round(retry_after_s))
     return ServiceError(503, message, "not_ready", headers={"Retry-After": str(seconds)})
 

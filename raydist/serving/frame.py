@@ -66,7 +66,7 @@ class Frame:
         state = scope.setdefault("state", {})
         state["id"] = request_id
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        begun = time.monotonic()
+        start = time.monotonic()
         status, body = 0, b""
 
         async def sending(message: MutableMapping[str, Any]) -> None:
@@ -97,12 +97,12 @@ class Frame:
             await refuse(error)
         except Exception as error:  # whatever fails, the client gets the envelope
             report(request_id, error)
-            if status:  # the answer has begun: all that is left is to cut the connection
+            if status:  # the answer has started: the connection can only be cut
                 raise
             message = f"the service failed; its log has the reason under {request_id}"
             await refuse(ServiceError(500, message, "internal_error"))
         finally:
-            self._log(scope["method"], path, request_id, status, begun, len(body))
+            self._log(scope["method"], path, request_id, status, start, len(body))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -126,9 +126,9 @@ class Frame:
             raise ServiceError(408, message, "slow_body") from None
 
     def _log(
-        self, method: str, path: str, request_id: str, status: int, begun: float, size: int
+        self, method: str, path: str, request_id: str, status: int, start: float, size: int
     ) -> None:
-        seconds = time.monotonic() - begun
+        seconds = time.monotonic() - start
         route = path if path in self.paths else "unknown"
         if self.service.metrics is not None:
             self.service.metrics.request(route, status or 499, seconds)

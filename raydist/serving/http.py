@@ -1,6 +1,6 @@
 """The HTTP layer: a FastAPI application over a `Service`; works with or without Ray.
 
-Every error has one envelope. What all routes have in common is in `frame.py`.
+Every error has one envelope. `frame.py` surrounds every request.
 """
 
 from pathlib import Path
@@ -48,7 +48,7 @@ def make_app(service: Service, *, echo_id: bool = True) -> FastAPI:
     """Returns the application.
 
     Args:
-        service: what answers.
+        service: answers the requests.
         echo_id: whether to add X-Request-Id to answers; Ray Serve's proxy does that itself.
     """
     app = FastAPI(

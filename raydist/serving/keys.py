@@ -1,4 +1,4 @@
-"""Bearer keys: read from the environment or a file, compared in constant time; who is let in."""
+"""Bearer keys: read from the environment or a file, compared in constant time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENVIRONMENT = "RAYDIST_API_KEYS"
 
 
 class Keys:
-    """Who is let in: those with one of the keys; without keys this machine alone, or everybody.
+    """Admits clients with one of the keys; without keys, this machine alone or everybody.
 
-    Read once, where the application is built, and sent to every ingress: the environment of a
-    process on another node decides nothing.
+    Keys are read once, where the application is built, and sent to every ingress: the environment
+    of a process on another node has no effect.
 
     Args:
-        keys: only their digests are kept.
-        anonymous: without keys, let everybody in.
+        keys: only their digests are stored.
+        anonymous: without keys, admit everybody.
     """
 
     def __init__(self, keys: Sequence[str], *, anonymous: bool = False) -> None:
@@ -36,7 +36,7 @@ class Keys:
     def client(self, authorization: str | None) -> str | None:
         """Returns a name for the key in an Authorization header, None if it is not a valid one.
 
-        Every key is compared, whatever matched, so that the time reveals nothing.
+        Every key is compared, even after a match, so that the time reveals nothing.
         """
         scheme, _, key = (authorization or "").partition(" ")
         key_digest = _digest(key.strip())
@@ -61,7 +61,7 @@ class Keys:
             if name is None:
                 raise _refusal("a valid key is needed: Authorization: Bearer KEY")
             return name
-        # Ray Serve listens where its own options say, whatever this application's do.
+        # Ray Serve listens at the address of its own options, whatever this application's are.
         if self._anonymous or _loopback(peer):
             return ""
         raise _refusal(

@@ -28,7 +28,7 @@ _WORDS = (  # noqa: SIM905
 
 @dataclass(slots=True)
 class LoadResult:
-    """What was measured.
+    """The measurements of a load test.
 
     Attributes:
         seconds: from the first request to the last answer.
@@ -97,7 +97,7 @@ def run_load(
     key: str | None = None,
     on_answer: Callable[[int], None] | None = None,
 ) -> LoadResult:
-    """Sends requests for `seconds` and returns what was measured.
+    """Sends requests for `seconds` and returns the measurements.
 
     Args:
         url: the service's root, e.g. `http://127.0.0.1:8000`.

@@ -51,7 +51,7 @@ class RayMetrics:
         self._seconds.observe(max(seconds, 1e-9), {"route": route})
 
     def computed(self, model: str, cost: Cost, documents: int) -> None:
-        """Counts what a scoring or an embedding took."""
+        """Counts the cost of a scoring or an embedding."""
         tags = {"model": model}
         timings_ms = cost.timings_ms
         for stage, histogram in self._stages.items():
@@ -62,13 +62,13 @@ class RayMetrics:
             self._cached.inc(cost.cached_prefix_tokens, tags)
 
     def under_way(self, requests: int, tokens: int) -> None:
-        """Shows the work that was admitted."""
+        """Sets the gauges of admitted work."""
         self._open.set(requests)
         self._admitted.set(tokens)
 
 
 class BatcherMetrics:
-    """What the batcher of one replica computed, and what waits in it.
+    """Counters of one replica's batcher, and a gauge of the tokens that wait in it.
 
     Args:
         model: the served name.
@@ -89,7 +89,7 @@ class BatcherMetrics:
         self._counted = Stats()
 
     def update(self, batcher: MicroBatcher) -> None:
-        """Counts the work since the last update; a newer model's batcher begins at nothing."""
+        """Counts the work since the last update; a newer model's batcher starts at zero."""
         if batcher is not self._batcher:
             self._batcher, self._counted = batcher, Stats()
         stats = replace(batcher.stats)

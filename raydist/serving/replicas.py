@@ -23,7 +23,7 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
 from raydist.models.spec import EncoderSource
 from raydist.protocols import Encoder, Reranker
-from raydist.rerank.batcher import DeadlinePassed, MicroBatcher, NotBegun, Times
+from raydist.rerank.batcher import DeadlinePassed, MicroBatcher, NotStarted, Times
 from raydist.rerank.engine import Engine
 from raydist.rerank.load import load_reranker
 from raydist.rerank.rows import Options, TooLong
@@ -63,11 +63,11 @@ class RerankerModel:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
 
     async def score(self, call: ScoreCall) -> ScoreAnswer:
-        """Returns scores and what they took.
+        """Returns scores and their cost.
 
         Raises:
-            ServiceError: 422 a document does not fit or an instruction is not understood, 503 it
-                was not begun in time, 504 the deadline passed, 500 a score is not a number.
+            ServiceError: 422 a document does not fit or the model takes no instruction, 503 it did
+                not start in time, 504 the deadline passed, 500 a score is not a number.
         """
         if self.engine is None:
             answer = await self._score_plainly(call)
@@ -89,9 +89,9 @@ class RerankerModel:
         Returns the speed of the second time, in estimated tokens per second.
         """
         for _ in range(2):
-            begun = time.monotonic()
+            start = time.monotonic()
             self.reranker.score([(_QUERY, _WARMUP)])
-        return estimate_tokens(_QUERY, _WARMUP) / max(time.monotonic() - begun, 1e-4)
+        return estimate_tokens(_QUERY, _WARMUP) / max(time.monotonic() - start, 1e-4)
 
     def close(self) -> None:
         """Ends the threads after the requests under way are answered."""
@@ -119,9 +119,9 @@ class RerankerModel:
             raise ServiceError(422, str(error), "document_too_long", param=error.field) from None
         except ConfigError as error:
             raise ServiceError(422, str(error), "unsupported", param="instruction") from None
-        except NotBegun:
+        except NotStarted:
             message = "the model is slower than a moment ago; try again"
-            # As long as those before it will take.
+            # The requests before it will take about as long.
             raise not_ready(message, call.patience_s) from None
         except DeadlinePassed:
             raise deadline(call.timeout_s) from None
@@ -200,7 +200,7 @@ class EmbedderModel:
         self._dimension = 0  # unknown until something was encoded
 
     async def embed(self, call: EmbedCall) -> EmbedAnswer:
-        """Returns float32 vectors, and what they took.
+        """Returns float32 vectors and their cost.
 
         Raises:
             ServiceError: 422 the model has fewer dimensions, 500 a vector is not finite.
@@ -224,11 +224,11 @@ class EmbedderModel:
         await self.embed(EmbedCall([_QUERY], "query"))
 
     def warm(self) -> float:
-        """Does as `RerankerModel.warm`."""
+        """Embeds some texts twice; returns the speed, as `RerankerModel.warm`."""
         for _ in range(2):
-            begun = time.monotonic()
+            start = time.monotonic()
             self._dimension = self.encoder.encode_documents(_WARMUP).shape[1]
-        return estimate_tokens("", _WARMUP) / max(time.monotonic() - begun, 1e-4)
+        return estimate_tokens("", _WARMUP) / max(time.monotonic() - start, 1e-4)
 
     def close(self) -> None:
         """Ends the threads after the requests under way are answered."""
@@ -287,7 +287,7 @@ class Scorer:
         return await _returned(self._watcher.model.check())
 
     async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work; shows its work."""
+        """Raises where the model does not work, so that Serve replaces this replica."""
         self._watcher.start()
         if (engine := self._watcher.model.engine) is not None:
             self._metrics.update(engine.batcher)
@@ -325,7 +325,7 @@ class Embedder:
         return await _returned(self._watcher.model.check())
 
     async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the model does not work."""
+        """Raises where the model does not work, so that Serve replaces this replica."""
         self._watcher.start()
         await self._watcher.model.check()
 
@@ -341,7 +341,7 @@ class Index:
         from raydist.build import open_searcher
 
         self.searcher = open_searcher(config)
-        # Of its own, so that a health check does not wait behind searches.
+        # Health checks run in other threads, so that they do not wait behind searches.
         self._threads = ThreadPoolExecutor(max(1, round(config.replicas.cpus)), "search")
         self._probe()  # compiles before the first request
 
@@ -355,7 +355,7 @@ class Index:
         await asyncio.to_thread(self._probe)
 
     async def check_health(self) -> None:
-        """Tells Serve to replace this replica where the index cannot be searched."""
+        """Raises where the index cannot be searched, so that Serve replaces this replica."""
         await asyncio.to_thread(self._probe)
 
     def _probe(self) -> None:

@@ -1,4 +1,4 @@
-"""Search over index folders: retrievers, fusion, texts, and what a reranker reads of the hits."""
+"""Search over index folders: retrievers, fusion, texts, and the hits to rerank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Searcher:
     """Searches one index or several.
 
     Args:
-        retrievers: by the name that results show.
+        retrievers: by their name in results.
         stores: documents' texts; those that the first does not have come from the next.
         fuse: turns several runs into one; needed for several retrievers.
     """
@@ -36,20 +36,20 @@ class Searcher:
     def search(self, call: SearchCall) -> SearchAnswer:
         """Returns at most `depth` hits, best first, and the milliseconds of each stage.
 
-        With ids, the search is among them, not filtered afterwards.
+        With ids, only these documents are searched; hits are not filtered afterwards.
         """
         queries = [Query("q", call.query)]
         timings: dict[str, float] = {}
         runs: dict[str, Run] = {}
         for name, retriever in self.retrievers.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             part = retriever if call.ids is None else retriever.only(call.ids)
             runs[name] = part.search(queries, call.depth)
-            timings[name] = _ms_since(begun)
+            timings[name] = _ms_since(start)
         if self.fuse is not None and len(runs) > 1:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             runs["fusion"] = self.fuse([*runs.values()], call.depth)
-            timings["fusion"] = _ms_since(begun)
+            timings["fusion"] = _ms_since(start)
         scores: dict[str, dict[str, float]] = {}
         ranking: list[str] = []
         for name, run in runs.items():
@@ -57,9 +57,9 @@ class Searcher:
             for _, doc_ids, values in run:
                 for doc_id, value in zip(doc_ids, values.tolist()):
                     scores.setdefault(doc_id, {})[name] = value
-        begun = time.perf_counter()
+        start = time.perf_counter()
         documents = self._documents(ranking)
-        timings["texts"] = _ms_since(begun)
+        timings["texts"] = _ms_since(start)
         hits = [Hit(doc_id, scores[doc_id], documents.get(doc_id)) for doc_id in ranking]
         return SearchAnswer(hits, timings)
 
@@ -89,7 +89,7 @@ class Candidates:
 
 
 def candidates(hits: Sequence[Hit], query: str, limits: Limits) -> Candidates:
-    """Returns what a reranker reads: of the hits that have texts as many as a request may hold."""
+    """Returns the first hits that have texts, as many as a request may hold."""
     chosen = Candidates()
     tokens = without = beyond = 0
     for rank, hit in enumerate(hits):
@@ -123,5 +123,5 @@ def reranked(hits: Sequence[Hit], ranks: Sequence[int], scores: Sequence[float])
     return ordered + [hit for rank, hit in enumerate(hits) if rank not in by_rank]
 
 
-def _ms_since(begun: float) -> float:
-    return round((time.perf_counter() - begun) * 1000, 3)
+def _ms_since(start: float) -> float:
+    return round((time.perf_counter() - start) * 1000, 3)

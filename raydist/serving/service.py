@@ -1,6 +1,6 @@
 """The service's routes as plain functions: checks, admission, deadline, answer. No HTTP, no Ray.
 
-What computes is a `Backend`.
+A `Backend` computes.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class Service:
     """The served models and the rules for requests.
 
     Attributes:
-        backend: what computes.
+        backend: the models.
         kinds: each model's name and kind (`reranker`, `embedder`, `index`), defaults first.
-        limits: what requests may ask for.
-        keys: who is let in.
-        metrics: where numbers go, if anywhere.
-        aliases: further names of models, and the name that each stands for.
+        limits: of requests.
+        keys: of the clients.
+        metrics: counters, if any.
+        aliases: further names of models, by which `kinds` has them under another.
     """
 
     backend: Backend
@@ -220,7 +220,7 @@ class Service:
         hits, timings = answer.hits, dict(answer.timings_ms)
         if reranker is None or not hits:
             return hits, timings, []
-        begun = time.perf_counter()
+        start = time.perf_counter()
         chosen = candidates(hits, call.query, self.limits)
         if texts := chosen.texts:
             group = _Group(call.query, texts, chosen.ranks)
@@ -228,7 +228,7 @@ class Service:
             hits = reranked(hits, chosen.ranks, scored.scores)
             mean = estimate_tokens("", texts, overhead=0) / len(texts)
             self._hit_tokens += 0.2 * (mean - self._hit_tokens)
-            timings["rerank"] = round((time.perf_counter() - begun) * 1000, 3)
+            timings["rerank"] = round((time.perf_counter() - start) * 1000, 3)
         return hits, timings, chosen.warnings
 
     def models(self) -> ModelList:
@@ -238,7 +238,7 @@ class Service:
     async def ready(self) -> None:
         """Tries every model and the index; raises ServiceError 503 if one does not work.
 
-        Nobody needs a key for it, so all who ask at the same time share one try.
+        It needs no key, so requests at the same time share one try.
         """
         if self._readiness is None or self._readiness.done():
             self._readiness = asyncio.create_task(self._check_models())
@@ -360,7 +360,7 @@ def _rerank_results(
 
 
 def _search_results(hits: Sequence[Hit], *, texts: bool) -> list[SearchResult]:
-    """Returns hits as the answer has them, with their texts if asked for."""
+    """Returns the results of hits, with or without their texts."""
     return [
         SearchResult(
             rank=rank,

@@ -28,7 +28,7 @@ _SETTLE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """What a model's name stands for now.
+    """The present version of a model.
 
     Attributes:
         model: folder, URI or hub name.
@@ -40,7 +40,7 @@ class ModelVersion:
 
 
 def locate(model: str, registry: str) -> ModelVersion:
-    """Returns what a model's name stands for now.
+    """Returns the present version of a model.
 
     Args:
         model: folder, training run, URI, hub name, or `models:/NAME@ALIAS`.
@@ -67,11 +67,11 @@ class ModelWatcher(Generic[T]):
     """The present model behind a name.
 
     Args:
-        name: how the log names the model.
-        locate: says what the name stands for now; called in a thread.
+        name: the model's name in the log.
+        locate: returns the present version; called in a thread.
         load: loads it; called in a thread.
         check: raises if a loaded model does not work.
-        retire: ends a model that is no longer used, after what it has under way.
+        retire: closes a model that is no longer used, after its requests under way.
         every_s: seconds between looks, on average; 0 never looks.
     """
 
@@ -94,11 +94,11 @@ class ModelWatcher(Generic[T]):
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to look, once; needs a running event loop."""
+        """Starts the watch, once; needs a running event loop."""
         if self.every_s and self.version.name and self._watch is None:
-            self._watch = asyncio.create_task(self._look_again_and_again())
+            self._watch = asyncio.create_task(self._look_forever())
 
-    async def _look_again_and_again(self) -> None:
+    async def _look_forever(self) -> None:
         while True:  # replicas look at different times, so that not all load at once
             await asyncio.sleep(self.every_s * random.uniform(0.5, 1.5))
             look = asyncio.create_task(self.look())
@@ -118,7 +118,7 @@ class ModelWatcher(Generic[T]):
         except (RaydistError, OSError) as error:  # gone for a moment, or no registry: next time
             self._log("looked", now="", error=error)
             return False
-        begun = time.monotonic()
+        start = time.monotonic()
         loading = asyncio.create_task(self._load_and_check(now))
         await asyncio.wait([loading])
         error_ = loading.exception()
@@ -128,7 +128,7 @@ class ModelWatcher(Generic[T]):
             return False
         before, older = self.version, self.model
         self.version, self.model = now, loading.result()
-        seconds = round(time.monotonic() - begun, 1)
+        seconds = round(time.monotonic() - start, 1)
         self._log("reloaded", now=now.name, before=before.name, seconds=seconds)
         await asyncio.to_thread(self._retire, older)
         return True

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.rerank.batcher import DeadlinePassed, NotBegun
+from raydist.rerank.batcher import DeadlinePassed, NotStarted
 from raydist.rerank.engine import Engine
 from raydist.rerank.queue import FairQueue, Unit
-from raydist.rerank.rows import Encoded, Options, Row, TooLong, fit, sigmoid
+from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit, sigmoid
 
 
 class Letters:
@@ -33,7 +33,7 @@ class Letters:
         self.gate = threading.Event()
         self.gate.set()
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         if query == "bad":
             raise ValueError("bad query")
         rows, truncated = [], []
@@ -41,7 +41,7 @@ class Letters:
             pieces, lost = fit([ord(c) for c in text] or [0], self.room, index, options)
             rows.append([Row(piece) for piece in pieces])
             truncated.append(lost)
-        return Encoded(rows, truncated, sum(len(row) for pieces in rows for row in pieces))
+        return EncodedDocuments(rows, truncated, sum(len(row) for pieces in rows for row in pieces))
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         self.gate.wait()
@@ -80,7 +80,9 @@ def test_every_document_gets_its_own_score(
 
 def test_micro_batches_of_a_list_do_not_depend_on_when_texts_were_tokenised() -> None:
     class Uneven(Letters):
-        def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        def encode(
+            self, query: str, documents: Sequence[str], options: Options
+        ) -> EncodedDocuments:
             time.sleep(waits.pop())
             return super().encode(query, documents, options)
 
@@ -174,7 +176,7 @@ def test_what_is_not_begun_in_time_is_refused_and_what_is_begun_ends() -> None:
         documents = [f"{'a' * 19}{i:02}" for i in range(40)]
         first = engine.submit("q", documents, patience_s=0.1)
         second = engine.submit("q", documents, patience_s=0.1)
-        with pytest.raises(NotBegun):
+        with pytest.raises(NotStarted):
             second.result(timeout=5)
         assert len(first.result(timeout=5).scores) == 40
 
@@ -337,7 +339,9 @@ def test_a_document_that_is_too_long_is_named_by_its_place_in_the_request() -> N
 
 def test_waiting_for_a_tokeniser_is_waiting_too() -> None:
     class Slow(Letters):
-        def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+        def encode(
+            self, query: str, documents: Sequence[str], options: Options
+        ) -> EncodedDocuments:
             time.sleep(0.2)
             return super().encode(query, documents, options)
 

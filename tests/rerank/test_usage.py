@@ -13,7 +13,7 @@ from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
 from raydist.rerank.engine import Engine
 from raydist.rerank.load import load_reranker
-from raydist.rerank.rows import Encoded, Options, Row
+from raydist.rerank.rows import EncodedDocuments, Options, Row
 from raydist.rerank.spec import Bm25Spec, CrossEncoderSpec
 
 TEXTS = {"a": "bread is baked", "b": "rain falls from clouds", "c": "ice"}
@@ -40,10 +40,10 @@ class WordOverlap:
 
     name, sigmoid, packed = "overlap", False, True
 
-    def encode(self, query: str, documents: Sequence[str], options: Options) -> Encoded:
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         prefix = tuple(map(hash, query.split()))
         rows = [[Row([*map(hash, text.split())], prefix=prefix)] for text in documents]
-        return Encoded(rows, [False] * len(rows))
+        return EncodedDocuments(rows, [False] * len(rows))
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         return np.array([len({*row.tokens} & {*row.prefix}) for row in rows], np.float32)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydist.rerank.batcher import NotBegun
+from raydist.rerank.batcher import NotStarted
 from raydist.serving.backend import EmbedAnswer, EmbedCall, ScoreCall
 from raydist.serving.errors import ServiceError
 from raydist.serving.replicas import EmbedderModel, RerankerModel
@@ -22,7 +22,7 @@ from tests.serving.local import LetterCounts
 def test_a_request_that_is_not_begun_in_time_is_told_when_to_come_again() -> None:
     def submit(*_: Any, patience_s: float, **__: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        future.set_exception(NotBegun(f"not within {patience_s}"))
+        future.set_exception(NotStarted(f"not within {patience_s}"))
         return future
 
     reranker: Any = SimpleNamespace(engine=SimpleNamespace(submit=submit))
