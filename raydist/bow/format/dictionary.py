@@ -223,14 +223,14 @@ def find_one(
         if shared < match:
             break
         if shared == match:
-            n = U(0)
-            while n < more and match + n < length and data[o + n] == keys[start + match + n]:
-                n += U(1)
-            if n == more:
-                equal = match + n == length
-            elif match + n == length or data[o + n] > keys[start + match + n]:
+            m = U(0)
+            while m < more and match + m < length and data[o + m] == keys[start + match + m]:
+                m += U(1)
+            if m == more:
+                equal = match + m == length
+            elif match + m == length or data[o + m] > keys[start + match + m]:
                 break
-            match += n
+            match += m
         o += more
         for n in range(width):
             value, o = get_varint(data, o)

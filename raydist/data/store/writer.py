@@ -144,7 +144,7 @@ class _Texts:
     bytes on disk depend on the values alone. `ends_N1` may start above 0, at the first byte.
     """
 
-    data: np.ndarray
+    data: memoryview
     ends_N1: np.ndarray
 
     @classmethod
@@ -152,7 +152,7 @@ class _Texts:
         array = column.combine_chunks().cast(pa.large_string())
         assert not array.null_count, "a document's id, title and text are never null"
         ends_N1, data = string_buffers(array)
-        return cls(data[ends_N1[0] : ends_N1[-1]], ends_N1)
+        return cls(data[ends_N1[0] : ends_N1[-1]].data, ends_N1)
 
     def slice(self, start: int, stop: int) -> _Texts:
         ends = self.ends_N1[start : stop + 1]
