@@ -6,7 +6,6 @@ import functools
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.report import WORK
 
@@ -43,10 +42,14 @@ def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
     """Returns CPU and wall seconds of the second of two builds, and until its first split began."""
     from raydist.bow.build.create import build_index
     from raydist.bow.build.splits import Options
+    from raydist.data.readers import read_kept
+    from raydist.data.spec import CorpusSource, Fields
     from raydist.data.splits import plan_splits
 
     splits = plan_splits(str(source))
-    read = functools.partial(read_contents, {"text": "contents"})
+    read = functools.partial(
+        read_kept, CorpusSource(path=(str(source),), fields=Fields(text="contents"))
+    )
     for _ in range(2):
         out = WORK / f"ray-{workers}"
         shutil.rmtree(out, ignore_errors=True)
@@ -55,12 +58,6 @@ def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
         wall = time.monotonic() - began
     start: float = facts["seconds"]["start"]
     return facts["cpu_seconds"], wall - start, start
-
-
-def read_contents(fields: dict[str, str], split: Any, rejects: Any) -> Any:
-    from raydist.data.readers import read_split
-
-    return read_split(split, fields=fields, rejects=rejects)
 
 
 def daemons() -> float:

@@ -1,22 +1,23 @@
-"""The exceptions that raydist raises for mistakes that a user can mend.
+"""The exceptions that raydist raises for mistakes that a user can fix.
 
 ::
 
     RaydistError
     ├── ConfigError     a field of a configuration: unknown, out of bounds, contradictory
     ├── DataError       an input file or record: missing, malformed, inconsistent
-    ├── ArtifactError   something raydist wrote: incomplete, corrupted, newer, or of another config
+    ├── ArtifactError   something raydist wrote: incomplete, damaged, newer, or of another config
     └── JobError        work that could not be done: a split that keeps failing, missing resources
 
-Every message names the field or file, the value, and what is allowed or how to go on. The command
-line prints it without a traceback and exits with `exit_code`. Our own mistakes are assertions.
+Every message names the field or file, the value, and what is allowed or how to continue. The
+command line prints it without a traceback and exits with `exit_code`. Our own mistakes are
+assertions.
 """
 
 from __future__ import annotations
 
 
 class RaydistError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
     exit_code = 2
 
@@ -30,13 +31,13 @@ class DataError(RaydistError, ValueError):
 
     @classmethod
     def at(cls, path: object, line: int, excerpt: str, expected: str) -> DataError:
-        """Returns the error for a bad line: file, line number (1-based), excerpt, expectation."""
-        shown = excerpt if len(excerpt) <= 80 else excerpt[:77] + "..."
-        return cls(f"{path}, line {line}: {shown!r}: expected {expected}")
+        """Returns the error for a bad line: file, line number from 1, excerpt, expectation."""
+        excerpt = excerpt if len(excerpt) <= 80 else excerpt[:77] + "..."
+        return cls(f"{path}, line {line}: {excerpt!r}: expected {expected}")
 
 
 class ArtifactError(RaydistError):
-    """An output of raydist is incomplete, corrupted, of a newer version or of another config."""
+    """An output is incomplete, damaged, of a newer version or of another configuration."""
 
 
 class JobError(RaydistError):

@@ -36,15 +36,15 @@ def file_fingerprint(paths: Paths) -> str:
     """
     from raydist.data.files import open_input
     from raydist.data.formats import irds
-    from raydist.data.sources import expand
-    from raydist.data.splits import made, several
+    from raydist.data.sources import expand, path_list
+    from raydist.data.splits import resolve
 
     digest = hashlib.blake2b(digest_size=16)
-    for path in several(paths):
+    for path in path_list(paths):
         if path.startswith(irds.PREFIX):
             digest.update(path.encode())
             continue
-        for file in expand(made(path, "corpus")):
+        for file in expand(resolve(path, "corpus")):
             digest.update(f"{Path(file.path).name}\0{file.size}\0".encode())
             with open_input(file.path) as source:
                 if file.size <= _SMALL:

@@ -19,7 +19,7 @@ def say(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Prints a message that the user should not overlook."""
+    """Prints a message that the user should notice."""
     say(f"warning: {message}")
 
 
@@ -52,21 +52,21 @@ def count(number: int, noun: str) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table to stderr; numbers stand to the right."""
+    """Prints a table to stderr, its numbers aligned right."""
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table()
+    grid = Table()
     for i, column in enumerate(columns):
         number = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
-        shown.add_column(column, justify="right" if number else "left")
+        grid.add_column(column, justify="right" if number else "left")
     for row in rows:
-        shown.add_row(*(_cell(value) for value in row))
+        grid.add_row(*(_cell(value) for value in row))
     width = None if sys.stderr.isatty() else 120
     console = Console(file=sys.stderr, width=width, highlight=False)
-    # Not as the table's own title, which is folded to the table's width.
+    # Not as the table's own title, which wraps at the table's width.
     console.print(title, style="bold", markup=False, soft_wrap=True)
-    console.print(shown)
+    console.print(grid)
 
 
 def _cell(value: object) -> str:
@@ -79,9 +79,14 @@ class Progress:
     """Progress of one stage: done, rate, time left.
 
     A live line on a terminal, otherwise a plain line every ten seconds. Use it as a context manager
-    and call `advance`. What is done is counted in `unit`; where `total` is not known beforehand,
-    `share_total` (any additive weight, such as bytes) gives the share that is done. Units that were
-    `done` before count as done, not towards the rate.
+    and call `advance`.
+
+    Args:
+        label: the stage.
+        total: number of units, None if it is not known.
+        unit: what is counted.
+        share_total: total of an additive weight such as bytes, for the time left without `total`.
+        done: units that are done already; they do not count towards the rate.
     """
 
     def __init__(
@@ -100,12 +105,12 @@ class Progress:
         self.note = ""
         self._share_total = share_total
         self._share = 0.0
-        self._started = self._shown = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> Progress:
         if self._live:  # the first unit may take long
-            self._show()
+            self._print()
         return self
 
     def __exit__(
@@ -115,7 +120,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            self._show(last=True)
+            self._print(last=True)
         elif self._live:
             print(file=sys.stderr)
 
@@ -126,11 +131,11 @@ class Progress:
         self._share += share
         self.note = note or self.note
         now = time.monotonic()
-        if now - self._shown >= (0.2 if self._live else _EVERY_S):
-            self._shown = now
-            self._show()
+        if now - self._printed >= (0.2 if self._live else _EVERY_S):
+            self._printed = now
+            self._print()
 
-    def _show(self, last: bool = False) -> None:
+    def _print(self, last: bool = False) -> None:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         parts = [f"{self.label}: {self.done:,}"]
         if self.total is not None:
@@ -140,13 +145,13 @@ class Progress:
         parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s")
         if self.nbytes:
             parts.append(f"{self.nbytes / elapsed / 1e6:.1f} MB/s")
-        moved, left = self._share, self._share_total - self._share
+        advanced, left = self._share, self._share_total - self._share
         if self.total:
-            moved, left = self.done - self._before, self.total - self.done
+            advanced, left = self.done - self._before, self.total - self.done
         if last:
             parts.append(duration(elapsed))
-        elif moved > 0:
-            parts.append(f"{duration(max(elapsed * left / moved, 0.0))} left")
+        elif advanced > 0:
+            parts.append(f"{duration(max(elapsed * left / advanced, 0.0))} left")
         if self.note:
             parts.append(self.note)
         line = ", ".join(parts)

@@ -33,7 +33,7 @@ class Selective(Retriever, Protocol):
         ...
 
     def only(self, doc_ids: Sequence[str], /) -> Retriever:
-        """Returns the same search among these documents; ids that are not here do not matter."""
+        """Returns the same search among these documents; unknown ids are ignored."""
         ...
 
 

@@ -5,10 +5,13 @@ In bulk they are Arrow tables with the schemas below; field names are those of i
 
 from __future__ import annotations
 
+import gzip
+import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 import numpy as np
@@ -48,6 +51,12 @@ class Query:
 
     query_id: str
     text: str
+
+
+def document_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
+    """Returns the table of `(doc_id, title, text)` rows, of the schema DOCUMENTS."""
+    columns = list(zip(*rows)) or [(), (), ()]
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], schema=DOCUMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,8 @@ class Run:
     """A ranking for each query; row order is the ranking.
 
     Wraps a table `query_id, doc_id, score` (float32) that is checked once: rows grouped by query,
-    scores finite and non-increasing within a query, no document twice. Whoever made the run decided
-    its ties. Raises DataError where a check fails.
+    scores finite and non-increasing within a query, no document twice. The order of equal scores is
+    the retriever's. Raises DataError where a check fails.
     """
 
     table: pa.Table
@@ -173,15 +182,35 @@ class Run:
         return {q: dict(zip(docs, scores.tolist())) for q, docs, scores in self}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes a TREC run file atomically."""
-        with atomic(path) as partial, open(partial, "w", encoding="utf-8", newline="\n") as out:
-            self.write_to(out)
+        """Writes a run file atomically, its folder too if there is none.
+
+        The form follows from the name: Parquet with the tag as metadata (`.parquet`, `.pq`), else
+        TREC lines, gzipped if it ends with `.gz`.
+
+        Raises:
+            DataError: an id holds a blank, which TREC lines cannot carry.
+        """
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as partial:
+            if target.suffix in (".parquet", ".pq"):
+                import pyarrow.parquet as pq
+
+                table = self.table.replace_schema_metadata({"tag": self.tag})
+                pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+            elif target.suffix == ".gz":
+                text = io.StringIO()
+                self.write_to(text)
+                partial.write_bytes(gzip.compress(text.getvalue().encode(), 6, mtime=0))
+            else:
+                with open(partial, "w", encoding="utf-8", newline="\n") as out:
+                    self.write_to(out)
 
     def write_to(self, out: TextIO) -> None:
         """Writes TREC run lines, each score as the shortest decimal that gives the float32 back.
 
         Raises:
-            DataError: an id holds a blank, which the form cannot carry.
+            DataError: an id holds a blank, which TREC lines cannot carry.
         """
         for name in ("query_id", "doc_id"):
             column = self.table[name].combine_chunks()
@@ -191,7 +220,7 @@ class Run:
             if len(bad):
                 raise DataError(
                     f"{name} {bad[0].as_py()!r}: TREC run lines cannot carry blanks or empty ids; "
-                    f"write .parquet"
+                    "write a file that ends with .parquet"
                 )
         starts = _group_starts(self.table["query_id"].combine_chunks())
         sizes = np.diff(np.append(starts, len(self))).astype(np.int64)

@@ -8,26 +8,28 @@
     raydist convert in=INDEX out=index.ciff            # also to=bmp; in=index.ciff out=INDEX
     raydist convert in=vectors.jsonl out=INDEX         # {"id", "vector": {term: weight}} per line
 
-Reading and writing take no more memory than the run or one block of samples.
+It takes the memory of the run, or of one block of samples.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.config.base import Flags, identity
 from raydist.config.convert import ConvertConfig
+from raydist.data.spec import RunSource
 from raydist.disk import remove
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.data.store.reader import DocumentStore
+    from raydist.records import Qrels, Run
 
 Config = ConvertConfig
 ARTEFACT = Artefact("bow-index")
@@ -55,12 +57,14 @@ def run(config: ConvertConfig, flags: Flags) -> None:
     if flags.dry_run:
         log.say(f"would convert the {kind} {config.source} to {form} and write {config.out}")
         return
-    if form in ("ciff", "bmp", "index"):
-        facts = _from_vectors(config) if kind == "vectors" else _index(form, config)
+    if form in ("ciff", "bmp"):
+        facts = _export_index(form, config)
+    elif form == "index":
+        facts = _index_vectors(config) if kind == "vectors" else _import_ciff(config)
     elif form in ("trec", "parquet"):
-        facts = _run(kind, config)
+        facts = _write_run(kind, config)
     else:
-        facts = _lines(kind, form, config)
+        facts = _write_lines(kind, form, config)
     if facts:
         log.say(f"{config.out}: {facts}")
 
@@ -89,7 +93,7 @@ def _form_of_index(config: ConvertConfig) -> bool:
 
 
 def _form(kind: str, config: ConvertConfig) -> str:
-    """Returns the form that `out` asks for by its name."""
+    """Returns the form that the name of `out` asks for."""
     name = config.out.lower()
     if kind in ("ciff", "vectors"):
         return "index"
@@ -116,7 +120,7 @@ def _check(kind: str, form: str, config: ConvertConfig) -> None:
     needed = {"corpus": config.corpus, "queries": config.queries}
     if form != "rerank":
         needed["qrels"] = config.qrels  # type: ignore[assignment]
-    absent = [name for name, given in needed.items() if given is None]
+    absent = [name for name, source in needed.items() if source is None]
     if absent:
         raise ConfigError(
             f"{absent[0]}: required to make {form} of a run ({', '.join(needed)}: texts of the ids"
@@ -124,23 +128,28 @@ def _check(kind: str, form: str, config: ConvertConfig) -> None:
         )
 
 
-def _run(kind: str, config: ConvertConfig) -> str:
-    from raydist.data.readers import read_run
-    from raydist.data.samples.convert import run_of_samples, write_run
+def _write_run(kind: str, config: ConvertConfig) -> str:
+    from raydist.data.samples.convert import run_of_samples
 
     if kind == "samples":
         with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
             documents, queries = _stores(config, Path(scratch))
-            found = run_of_samples(config.source, documents=documents, queries=queries)
+            run = run_of_samples(config.source, documents=documents, queries=queries)
+            run = run.top(config.depth) if config.depth else run
     else:
-        found = read_run(config.source, sort=config.sort)
-    if config.depth:
-        found = found.top(config.depth)
-    write_run(found, config.out)
-    return f"{len(found):,} rows of {len(found.query_ids):,} queries"
+        run = _read_run(config)
+    run.write(config.out)
+    return f"{log.count(len(run), 'row')} of {log.count(len(run.query_ids), 'query')}"
 
 
-def _lines(kind: str, form: str, config: ConvertConfig) -> str:
+def _read_run(config: ConvertConfig) -> Run:
+    from raydist.data.readers import read_run
+
+    run = read_run(RunSource(path=config.source, sort=config.sort))
+    return run.top(config.depth) if config.depth else run
+
+
+def _write_lines(kind: str, form: str, config: ConvertConfig) -> str:
     from raydist.data.samples.convert import convert_samples, write_lines
 
     with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
@@ -153,32 +162,32 @@ def _lines(kind: str, form: str, config: ConvertConfig) -> str:
                 queries=queries,
             )
         else:
-            records = _run_records(form, config, Path(scratch))
+            records = _records_of_run(form, config, Path(scratch))
         count = write_lines(records, config.out)
-    return f"{count:,} lines"
+    return log.count(count, "line")
 
 
-def _run_records(form: str, config: ConvertConfig, scratch: Path) -> Iterable[Any]:
-    from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
-    from raydist.data.samples import convert
+def _records_of_run(form: str, config: ConvertConfig, scratch: Path) -> Iterable[Any]:
+    """Returns a run as lists of candidates or as training samples, with their texts."""
+    from raydist.data.readers import read_documents, read_qrels, read_queries
+    from raydist.data.samples.convert import rerank_lines, run_samples
+    from raydist.data.store.build import needed_texts
+    from raydist.data.store.reader import DocumentStore
 
     assert config.corpus is not None and config.queries is not None
-    found = read_run(config.source, sort=config.sort)
-    if config.depth:
-        found = found.top(config.depth)
-    queries = {q.query_id: q.text for q in read_queries(**config.queries.arguments())}
-    wanted = set(found.table["doc_id"].to_pylist())
+    run = _read_run(config)
+    queries = {query.query_id: query.text for query in read_queries(config.queries)}
+    qrels: Qrels = {}
+    if form != "rerank" and config.qrels is not None:
+        qrels = read_qrels(config.qrels)
+    needed = set(run.table["doc_id"].to_pylist())
+    needed |= {doc_id for judged in qrels.values() for doc_id in judged}
+    tables = read_documents(config.corpus)
+    store = DocumentStore.open(needed_texts(sorted(needed), tables, scratch / "documents"))
     if form == "rerank":
-        tables = read_documents(**config.corpus.arguments())
-        store = convert.store_of(tables, wanted, scratch / "documents")
-        return convert.rerank_lines(found, queries, store, missing=config.missing)
-    assert config.qrels is not None
-    qrels = read_qrels(**config.qrels.arguments())
-    wanted |= {doc_id for judged in qrels.values() for doc_id in judged}
-    tables = read_documents(**config.corpus.arguments())
-    store = convert.store_of(tables, sorted(wanted), scratch / "documents")
-    return convert.run_samples(
-        found,
+        return rerank_lines(run, queries, store, missing=config.missing)
+    return run_samples(
+        run,
         queries,
         qrels,
         store,
@@ -192,35 +201,25 @@ def _run_records(form: str, config: ConvertConfig, scratch: Path) -> Iterable[An
 def _stores(
     config: ConvertConfig, scratch: Path
 ) -> tuple[DocumentStore | None, DocumentStore | None]:
-    """Returns stores of the given corpus and queries."""
-    import pyarrow as pa
-
+    """Returns stores of the texts of the corpus and of the queries, if there are any."""
     from raydist.data.readers import read_documents, read_queries
+    from raydist.data.store.build import store_queries
     from raydist.data.store.reader import DocumentStore
-    from raydist.records import DOCUMENTS
 
     documents = queries = None
     if config.corpus is not None:
-        tables = read_documents(**config.corpus.arguments())
+        tables = read_documents(config.corpus)
         documents = DocumentStore.create(tables, scratch / "documents")
     if config.queries is not None:
-        found = read_queries(**config.queries.arguments())
-        columns = [[q.query_id for q in found], [""] * len(found), [q.text for q in found]]
-        table = pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], DOCUMENTS)
-        queries = DocumentStore.create([table], scratch / "queries")
+        queries = store_queries(read_queries(config.queries), scratch / "queries")
     return documents, queries
 
 
-def _index(form: str, config: ConvertConfig) -> str:
-    """Converts an index to CIFF or BMP, or a CIFF file to an index."""
+def _export_index(form: str, config: ConvertConfig) -> str:
+    from raydist.bow.index import BowIndex
     from raydist.storage import local
 
-    source = local(config.source)
-    if form == "index":
-        return _from_ciff(source, config)
-    from raydist.bow.index import BowIndex
-
-    index = BowIndex.open(source)
+    index = BowIndex.open(local(config.source))
     Path(config.out).parent.mkdir(parents=True, exist_ok=True)
     if form == "ciff":
         from raydist.bow.exchange.ciff import export_ciff
@@ -241,38 +240,54 @@ def _index(form: str, config: ConvertConfig) -> str:
     return ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in facts.items())
 
 
-def _from_ciff(source: Path, config: ConvertConfig) -> str:
+def _import_ciff(config: ConvertConfig) -> str:
     from raydist.bow.exchange.ciff import import_ciff
-    from raydist.fingerprints import file_fingerprint
+    from raydist.storage import local
 
-    with ARTEFACT.open(
-        config.out,
+    source = local(config.source)
+    facts = _make_index(
         config,
-        inputs=lambda: {"ciff": file_fingerprint(source)},
-        identity={"analyzer": identity(config.analyzer)},
-    ) as output:
-        if output.done:
-            return ""
-        remove(output.folder / "segments")
-        facts = import_ciff(source, output.folder)
-        output.finish(**facts, analyzer=config.analyzer.build().to_dict())
-    return f"{facts['documents']:,} documents, {facts['terms']:,} terms"
+        {"ciff": source},
+        {"analyzer": identity(config.analyzer)},
+        lambda folder: {
+            **import_ciff(source, folder),
+            "analyzer": config.analyzer.build().to_dict(),
+        },
+    )
+    return f"{facts['documents']:,} documents, {facts['terms']:,} terms" if facts else ""
 
 
-def _from_vectors(config: ConvertConfig) -> str:
+def _index_vectors(config: ConvertConfig) -> str:
     """Makes an index of learned sparse vectors."""
     from raydist.bow.exchange.vectors import index_vectors, read_vectors
+
+    facts = _make_index(
+        config,
+        {"vectors": config.source},
+        {"unit": config.unit},
+        lambda folder: index_vectors(read_vectors(config.source), folder, unit=config.unit),
+    )
+    return f"{facts['documents']:,} documents, {facts['postings']:,} weights" if facts else ""
+
+
+def _make_index(
+    config: ConvertConfig,
+    source: Mapping[str, str | Path],
+    meaning: Mapping[str, Any],
+    make: Callable[[Path], Mapping[str, Any]],
+) -> Mapping[str, Any] | None:
+    """Writes an index and its manifest; returns the facts, None if it was complete already."""
     from raydist.fingerprints import file_fingerprint
 
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=lambda: {"vectors": file_fingerprint(config.source)},
-        identity={"unit": config.unit},
+        inputs=lambda: {name: file_fingerprint(path) for name, path in source.items()},
+        identity=meaning,
     ) as output:
         if output.done:
-            return ""
+            return None
         remove(output.folder / "segments")
-        facts = index_vectors(read_vectors(config.source), output.folder, unit=config.unit)
+        facts = make(output.folder)
         output.finish(**facts)
-    return f"{facts['documents']:,} documents, {facts['postings']:,} weights"
+    return facts

@@ -58,7 +58,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
             return
         facts = embed_corpus(
             splits,
-            partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids),
+            partial(read_kept, corpus),
             output.folder,
             model=config.model.path,
             model_options=options,

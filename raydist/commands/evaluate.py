@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.evaluate import EvaluateConfig
+from raydist.data.spec import RunSource
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
@@ -38,9 +39,9 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     from raydist.evaluation.measures import evaluate, parse
     from raydist.evaluation.report import render, report
 
-    qrels = read_qrels(**config.qrels.arguments())
+    qrels = read_qrels(config.qrels)
     named = dict(zip(names(config.run), config.run))
-    runs = {name: read_run(path, sort=config.sort) for name, path in named.items()}
+    runs = {name: read_run(RunSource(path=path, sort=config.sort)) for name, path in named.items()}
     _check_queries(runs, qrels, named)
     if config.out is not None:
         ARTEFACT.check(config.out)

@@ -49,7 +49,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.split_bytes
     )
-    read = partial(read_kept, corpus.split_arguments(), corpus.ids, corpus.exclude_ids)
+    read = partial(read_kept, corpus)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:
         if flags.dry_run:

@@ -64,14 +64,14 @@ def _bodies(config: LoadConfig) -> Iterator[dict[str, Any]]:
     if config.queries is not None:
         from raydist.data.readers import read_queries
 
-        queries = [query.text for query in read_queries(**config.queries.arguments())]
+        queries = [query.text for query in read_queries(config.queries)]
     if config.route.endswith("/search"):
         return ({"query": query} for query in cycle(queries))
     texts = documents_of(config.words, 1000, config.seed)
     if config.corpus is not None:
         from raydist.data.readers import read_documents
 
-        tables = read_documents(**config.corpus.arguments())
+        tables = read_documents(config.corpus)
         rows = (text for table in tables for text in table["text"].to_pylist())
         texts = list(islice(rows, _DOCUMENTS))
     return rerank_bodies(queries, texts, config.documents, config.seed)

@@ -29,6 +29,7 @@ from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
 from raydist.config.mine import MineConfig
 from raydist.config.search import SearchConfig
+from raydist.data.spec import RunSource
 from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.disk import atomic
 from raydist.errors import DataError
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 Config = MineConfig
 ARTEFACT = Artefact("mined-samples", is_file=True, scratch=("texts",))
 _DEPTH = 1000
-"""Candidates of a query at least, so that positives are found whose score says something."""
+"""Fewest candidates of a query, so that most positives have a score of their own."""
 
 
 def run(config: MineConfig, flags: Flags) -> None:
@@ -56,9 +57,9 @@ def run(config: MineConfig, flags: Flags) -> None:
     from raydist.data.samples.mining import Rules
 
     ARTEFACT.check(config.out)
-    runs = [read_run(path, sort=config.sort) for path in config.run]
-    qrels = read_qrels(**config.qrels.arguments())
-    queries = read_queries(**config.queries.arguments())
+    runs = [read_run(RunSource(path=path, sort=config.sort)) for path in config.run]
+    qrels = read_qrels(config.qrels)
+    queries = read_queries(config.queries)
     _check(config, runs, qrels, {query.query_id for query in queries})
     rules = Rules(**{name: getattr(config, name) for name in Rules.__dataclass_fields__})
     with ARTEFACT.open(
@@ -95,7 +96,7 @@ def _write(
     from raydist.rerank.load import load_reranker
 
     teacher = None if config.teacher is None else load_reranker(config.teacher).score
-    taught = config.teacher is not None or config.scores == "teacher"
+    has_teacher = config.teacher is not None or config.scores == "teacher"
     counts: Counter[str] = Counter()
 
     def texts(doc_ids: Iterable[str]) -> list[str | None]:
@@ -122,10 +123,9 @@ def _write(
             counts=counts,
             batch=config.batch,
         )
-        for mined in samples:
-            line = record(
-                mined, scores=config.scores != "none", teacher=taught, prompt=config.prompt
-            )
+        scores = config.scores != "none"
+        for sample in samples:
+            line = record(sample, scores=scores, teacher=has_teacher, prompt=config.prompt)
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
         if not counts["samples"]:
             reasons = ", ".join(f"{n:,} {what}" for what, n in sorted(counts.items()) if n)
@@ -160,24 +160,24 @@ def _fusion(config: MineConfig) -> Fusion:
 
 
 def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[str]) -> None:
-    """Raises where runs, judgements and queries do not belong together."""
-    ranked = dict.fromkeys(query_id for found in runs for query_id in found.query_ids)
-    of, names = ("run", config.run) if runs else ("queries", config.queries.paths)
+    """Raises DataError if runs, judgements and queries do not belong together."""
+    ranked = dict.fromkeys(query_id for run in runs for query_id in run.query_ids)
+    field, names = ("run", config.run) if runs else ("queries", config.queries.paths)
     if not runs:
         for folder in config.index:
             read_manifest(storage.local(folder), ["bow-index", "vectors"])
-    asked = list(ranked or queries)
-    judged = [query_id for query_id in asked if query_id in qrels]
+    query_ids = list(ranked or queries)
+    judged = [query_id for query_id in query_ids if query_id in qrels]
     if not judged:
         raise DataError(
-            f"{of} = {', '.join(names)}: none of its {len(asked):,} queries is "
+            f"{field} = {', '.join(names)}: none of its {len(query_ids):,} queries is "
             f"judged in {', '.join(config.qrels.paths)}"
         )
     absent = [query_id for query_id in judged if query_id not in queries]
     if absent:
         raise DataError(
             f"queries = {', '.join(config.queries.paths)}: no text of query {absent[0]!r}, which "
-            f"run and qrels have ({len(absent):,} such queries)"
+            f"is in run and qrels ({len(absent):,} such queries)"
         )
 
 
@@ -207,7 +207,7 @@ def _stored(config: MineConfig) -> Path:
 def _store(
     config: MineConfig, ranked: Run, qrels: Qrels, rules: Rules, folder: Path
 ) -> DocumentStore:
-    """Opens the index's texts, or puts those that are needed from the corpus into a store."""
+    """Opens the index's texts, or a store of those of the corpus that are needed."""
     from raydist.data.readers import read_documents
     from raydist.data.samples.mining import wanted_ids
     from raydist.data.store.build import needed_texts
@@ -215,5 +215,5 @@ def _store(
 
     if config.corpus is None:
         return DocumentStore.open(_stored(config))
-    wanted, tables = wanted_ids(ranked, qrels, rules), read_documents(**config.corpus.arguments())
+    wanted, tables = wanted_ids(ranked, qrels, rules), read_documents(config.corpus)
     return DocumentStore.open(needed_texts(wanted, tables, folder / "texts"))

@@ -17,7 +17,6 @@ from raydist import locks, log
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, Reranking
-from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.manifest import Artefact
 from raydist.records import Query, Run
@@ -32,7 +31,7 @@ ARTEFACT = Artefact("reranked-run", is_file=True, progress=PROGRESS, scratch=SCR
 
 def run(config: RerankConfig, flags: Flags) -> None:
     """Writes the reranked run and the manifest beside it."""
-    score_run(config, config.reranker, flags, ARTEFACT, _write, tag=config.tag)
+    score_run(config, config.reranker, flags, ARTEFACT, Run.write, tag=config.tag)
 
 
 def score_run(
@@ -58,8 +57,8 @@ def score_run(
     from raydist.rerank.apply import rerank_sharded
 
     artefact.check(config.out)
-    original = read_run(**config.run.arguments())
-    queries = read_queries(**config.queries.arguments())
+    original = read_run(config.run)
+    queries = read_queries(config.queries)
     _check_queries(original, queries, config)
     if flags.dry_run:
         _check_texts(config)
@@ -105,16 +104,6 @@ def _report(config: Reranking, facts: Mapping[str, Any], what: str) -> None:
     log.table(f"{what.replace('-', ' ')}: {config.out}", ["what", "value"], rows)
 
 
-def _write(run: Run, out: Path) -> None:
-    if out.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        with atomic(out) as partial:
-            pq.write_table(run.table, partial)
-    else:
-        run.write(out)
-
-
 def _check_queries(run: Run, queries: list[Query], config: Reranking) -> None:
     known = {query.query_id for query in queries}
     absent = [query_id for query_id in run.query_ids if query_id not in known]
@@ -142,7 +131,7 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
         return text_store(config.index)
     assert config.corpus is not None  # the configuration wants one of the two
     doc_ids = set(run.table["doc_id"].to_pylist())
-    return needed_texts(doc_ids, read_documents(**config.corpus.arguments()), folder / "texts")
+    return needed_texts(doc_ids, read_documents(config.corpus), folder / "texts")
 
 
 def _inputs(config: Reranking, reranker: RerankerSpec) -> dict[str, str]:

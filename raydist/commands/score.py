@@ -31,7 +31,7 @@ def run(config: ScoreConfig, flags: Flags) -> None:
 def _write(config: ScoreConfig, run: Run, out: Path) -> None:
     from raydist.data.readers import read_queries
 
-    texts = {q.query_id: q.text for q in read_queries(**config.queries.arguments())}
+    texts = {q.query_id: q.text for q in read_queries(config.queries)}
     with atomic(out) as path, open(path, "w", encoding="utf-8", newline="\n") as lines:
         for query_id, doc_ids, scores in run:
             record = {

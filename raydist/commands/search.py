@@ -78,7 +78,7 @@ def _read_queries(config: SearchConfig) -> Queries:
     assert config.queries is not None
     weighted = [bool(read_manifest(storage.local(each)).get("unit")) for each in config.index]
     if not any(weighted):
-        return read_queries(**config.queries.arguments())
+        return read_queries(config.queries)
     if not all(weighted):
         raise ConfigError(f"index = {','.join(config.index)}: some are of weighted terms, not all")
     return [vector for path in config.queries.paths for vector in read_vectors(path)]
@@ -88,10 +88,8 @@ def _write(results: Run, out: Path | None) -> None:
     if out is None:
         results.write_to(sys.stdout)
         return
-    from raydist.data.samples.convert import write_run
-
     with disk_errors(out):
-        write_run(results, out)
+        results.write(out)
     log.say(f"{out}: {len(results):,} results of {log.count(len(results.query_ids), 'query')}")
 
 

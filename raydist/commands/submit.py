@@ -3,31 +3,40 @@
     raydist submit VERB FILE... [key=value...] [address=http://127.0.0.1:8265]
     raydist submit jobs/pipeline.py FILE [key=value...] [address=http://127.0.0.1:8265]
 
-A verb's configuration is checked here first. The working directory travels as git would commit it
-(without git: all of it but hidden files and outputs); data does not: it is named by a path or URI
-that the cluster sees, and outputs go below `storage=`. Logs are streamed; Ctrl-C asks, then stops
-the job. The address is also read from RAY_API_SERVER_ADDRESS, a token from Ray's own variables.
+A verb's configuration is checked here first. The files that git would commit travel with the job
+(without git, all but hidden files and outputs). Data does not: name it by a path or URI that the
+cluster sees; outputs go below `storage=`. The log is streamed; Ctrl-C asks, then stops the job. The
+address is also read from RAY_API_SERVER_ADDRESS, a token from Ray's own variables.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import logging
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from raydist import log
 from raydist.commands import check_verb
-from raydist.commands.submitting.files import check_travels, package_files
-from raydist.commands.submitting.follow import Follower
 from raydist.errors import ConfigError, JobError
 
+T = TypeVar("T")
+
 _DEFAULT = "http://127.0.0.1:8265"
+_LARGEST_FILE = 10 << 20
+_LARGEST_PACKAGE = 100 << 20
+_SKIP = {"__pycache__", "venv", "node_modules", "out", "build", "dist", "mlruns"}
+_STOP_S = 60.0  # that a job may take to stop
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
@@ -57,7 +66,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
 
 
 def flags_for_job(flags: Sequence[str]) -> list[str]:
-    """Returns the flags that the job itself gets."""
+    """Returns the flags that are passed on to the job."""
     return [flag for flag in flags if flag in ("--resume", "--append")]
 
 
@@ -66,15 +75,13 @@ def _is_script(word: str) -> bool:
 
 
 def _check(words: Sequence[str]) -> list[str]:
-    """Validates the verb and its configuration; returns the files that the job is to read."""
+    """Validates the verb and its configuration; returns the files that the job reads."""
     verb, *rest = words
     files = [word for word in rest if "=" not in word]
     if _is_script(verb):
         if not Path(verb).is_file():
             raise ConfigError(f"submit: {verb}: no such script below the working directory")
         return [verb, *(word for word in files if Path(word).is_file())]
-    import importlib
-
     from raydist.config.load import load
 
     check_verb(verb)
@@ -109,13 +116,13 @@ def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequenc
 def submit_files(
     client: Any, address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]
 ) -> str:
-    """Submits a job with these files of the working directory, and no others; returns its id.
+    """Submits a job with these files of the working directory alone; returns its id.
 
     Raises:
         JobError: the cluster refuses.
     """
-    logging.getLogger("ray").setLevel(logging.WARNING)  # which files it packs is ours to say
-    os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # git has said which ones already
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it would report the files a second time
+    os.environ["RAY_RUNTIME_ENV_IGNORE_GITIGNORE"] = "1"  # git has chosen them already
     with tempfile.TemporaryDirectory(prefix="raydist-submit-") as folder:
         for path in files:
             target = Path(folder) / path.relative_to(root)
@@ -125,7 +132,7 @@ def submit_files(
 
 
 def _send(client: Any, address: str, entrypoint: str, what: str, folder: str) -> str:
-    """Submits; a cluster that has just started is given a minute to get ready."""
+    """Submits a job; waits a minute for a cluster that has just started."""
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -143,7 +150,175 @@ def _send(client: Any, address: str, entrypoint: str, what: str, folder: str) ->
 
 
 def _environment() -> dict[str, str]:
-    """The variables that a job needs of ours: offline switches and the tracking server."""
-    passed = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING", "RAYDIST_STORAGE")
-    found = {name: os.environ[name] for name in passed if name in os.environ}
-    return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", **found}
+    """Returns the variables that a job inherits: offline switches and the tracking server."""
+    inherited = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING", "RAYDIST_STORAGE")
+    own = {name: os.environ[name] for name in inherited if name in os.environ}
+    return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", **own}
+
+
+def package_files(root: Path) -> list[Path]:
+    """Returns the files of the working directory that travel with a job.
+
+    Raises:
+        ConfigError: a file, or all together, are too large.
+    """
+    files = _git_files(root)
+    if files is None:
+        files = [
+            path
+            for path in sorted(root.rglob("*"))
+            if path.is_file()
+            and not any(p.startswith(".") or p in _SKIP for p in path.relative_to(root).parts)
+        ]
+    sizes = {path: path.stat().st_size for path in files}
+    for path, nbytes in sizes.items():
+        if nbytes > _LARGEST_FILE:
+            raise ConfigError(
+                f"submit: {path.relative_to(root)} has {log.size(nbytes)}: data does not travel "
+                "with a job; put it on storage that the cluster sees, or into .gitignore"
+            )
+    if sum(sizes.values()) > _LARGEST_PACKAGE:
+        raise ConfigError(
+            f"submit: the working directory has {log.size(sum(sizes.values()))}, of which at most "
+            f"{log.size(_LARGEST_PACKAGE)} travel with a job; put what it does not need into "
+            ".gitignore"
+        )
+    return files
+
+
+def check_travels(names: Sequence[str], root: Path, files: Sequence[Path]) -> None:
+    """Raises ConfigError for a name that the job would not find in its own working directory."""
+    travelling = set(files)
+    for name in names:
+        if os.path.isabs(name) or Path(os.path.normpath(root / name)) not in travelling:
+            raise ConfigError(
+                f"submit: {name}: does not travel with the job: expected a relative path to a file "
+                f"in the working directory {root} that git does not ignore"
+            )
+
+
+def _git_files(root: Path) -> list[Path] | None:
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=root,
+            capture_output=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    paths = [root / os.fsdecode(name) for name in listed.split(b"\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+class Follower:
+    """Prints a job's log until the job has ended.
+
+    Neither the log's stream nor the way to the cluster is reliable: a stream ends early or breaks,
+    a forwarded port is gone for a while. So the status alone says when a job has ended, every
+    question is repeated until it is answered, and the printed characters of the log are counted:
+    each stream begins at the log's first character.
+
+    Attributes:
+        client: what talks to the cluster, a `JobSubmissionClient`.
+        job: the submission's id.
+        patience_s: how long to wait for an answer of the cluster.
+    """
+
+    def __init__(self, client: Any, job: str, patience_s: float = 120.0) -> None:
+        self.client = client
+        self.job = job
+        self.patience_s = patience_s
+        self._printed = 0  # characters of the log
+
+    def exit_code(self) -> int:
+        """Follows the job and returns its exit code; Ctrl-C asks whether to stop it.
+
+        Raises:
+            JobError: the cluster no longer answers, or the job does not stop.
+        """
+        while True:
+            try:
+                self._follow()
+                break
+            except KeyboardInterrupt:
+                if _wants_to_stop(self.job):
+                    self._stop()
+                    break
+        info = self._answer(self.client.get_job_info)
+        code, status = info.driver_exit_code, str(info.status)
+        suffix = "" if code is None else f", exit code {code}"
+        log.say(f"{self.job} {status.lower()}{suffix}")
+        if status == "SUCCEEDED":
+            return 0
+        if code in (None, 0):
+            log.say(info.message or "the job did not end by itself")
+            return 1
+        return int(code)
+
+    def _follow(self) -> None:
+        """Prints the log as it grows, until the status says that the job has ended."""
+        while True:
+            with contextlib.suppress(*_failures()):
+                asyncio.run(self._stream())
+            ended = self._answer(self.client.get_job_status).is_terminal()
+            whole = self._answer(self.client.get_job_logs)
+            self._print(whole, len(whole))
+            if ended:
+                return
+            time.sleep(1)
+
+    async def _stream(self) -> None:
+        end = 0
+        async for text in self.client.tail_job_logs(self.job):
+            end += len(text)
+            self._print(text, end)
+
+    def _print(self, text: str, end: int) -> None:
+        """Prints the new part of a text that ends at character `end` of the log."""
+        if end > self._printed:
+            sys.stdout.write(text[self._printed - end :])
+            sys.stdout.flush()
+            self._printed = end
+
+    def _answer(self, ask: Callable[[str], T]) -> T:
+        """Returns the cluster's answer about the job, asking again while there is none."""
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            try:
+                return ask(self.job)
+            except _failures() as error:
+                if time.monotonic() > deadline:
+                    reason = str(error).partition("\n")[0] or type(error).__name__
+                    raise JobError(
+                        f"{self.job}: the cluster does not answer: {reason}; the job may still be "
+                        f"running: ray job status {self.job}"
+                    ) from error
+                time.sleep(1)
+
+    def _stop(self) -> None:
+        self._answer(self.client.stop_job)
+        log.say(f"stopping {self.job}")
+        deadline = time.monotonic() + _STOP_S
+        while not (status := self._answer(self.client.get_job_status)).is_terminal():
+            if time.monotonic() > deadline:
+                raise JobError(f"{self.job} is still {status} after a minute")
+            time.sleep(0.5)
+        whole = self._answer(self.client.get_job_logs)
+        self._print(whole, len(whole))
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Returns what Ray's client raises when the cluster cannot be reached."""
+    import aiohttp
+
+    return RuntimeError, OSError, aiohttp.ClientError
+
+
+def _wants_to_stop(job: str) -> bool:
+    """Asks whether to stop the job; a second Ctrl-C means yes."""
+    try:
+        answer = input(f"\nstop {job}? [y/N] ") if sys.stdin.isatty() else "y"
+    except (KeyboardInterrupt, EOFError):
+        answer = "y"
+    return answer.strip().lower().startswith("y")

@@ -18,45 +18,45 @@ class ConvertConfig(Verb):
     source: str = Field(alias="in", min_length=1)
     """What to convert: a run, training samples, an index folder, or a CIFF file."""
     out: str = Field(min_length=1)
-    """The file to write; a folder where an index is made."""
+    """The file to write, or the folder of an index."""
     to: (
         Literal["trec", "parquet", "rerank", "flagembedding", "tevatron", "ciff", "bmp", "index"]
         | None
     ) = None
-    """The form to write; told from `in` and `out` if not given. Samples with ids and scores, such
-    as lists of candidates, become a run (trec, parquet) or such lists (rerank)."""
+    """The form to write; follows from `in` and `out` if not given. Samples with ids and scores,
+    such as lists of candidates, become a run (trec, parquet) or such lists (rerank)."""
     sort: bool = False
-    """Order a run by its scores where the file does not."""
+    """Order a run by its scores; without it, a run in another order is an error."""
     corpus: CorpusSource | None = None
-    """The documents' texts, where ids become texts."""
+    """Where ids become texts: the documents' texts."""
     queries: QueriesSource | None = None
-    """The queries' texts, where ids become texts."""
+    """Where ids become texts: the queries' texts."""
     qrels: QrelsSource | None = None
     """Judgements that make the positives of training samples from a run."""
     depth: int = Field(0, ge=0)
     """Candidates of each query of a run; 0 is all."""
     missing: Literal["error", "drop"] = "error"
-    """A candidate without text is an error or left out."""
+    """A candidate without text is an error, or dropped."""
     positives: Literal["judged", "retrieved"] = "judged"
-    """Positives of samples from a run: all judged ones, or those that were retrieved too."""
+    """Positives of samples from a run: all judged ones, or those of them that were retrieved."""
     relevance: int = 1
-    """Least grade of a positive."""
+    """Lowest grade of a positive."""
     negatives: int = Field(0, ge=0)
     """Negatives of each sample from a run; 0 is all."""
     block_size: int = Field(32, ge=1, le=256)
-    """BMP: documents of a block."""
+    """BMP: documents in a block."""
     compress_range: bool = True
     """BMP: compressed block maxima."""
     too_many: Literal["error", "prune"] = "error"
     """BMP: more terms than its 65,536 are an error, or pruned to the most frequent."""
     k1: float = Field(0.9, ge=0)
-    """BMP: BM25's, whose impacts are stored."""
+    """BMP: BM25's k1, for the stored impacts."""
     b: float = Field(0.4, ge=0, le=1)
-    """BMP: BM25's, whose impacts are stored."""
+    """BMP: BM25's b, for the stored impacts."""
     unit: float = Field(0.01, gt=0)
     """Vectors to index: the smallest weight that counts; others are rounded to multiples of it."""
     analyzer: AnalyzerSpec = AnalyzerSpec()
-    """CIFF to index: how the terms in it were made, and queries will be."""
+    """CIFF to index: how its terms were analyzed, and queries will be."""
 
 
 class ExportConfig(Verb):

@@ -24,15 +24,15 @@ def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
     from raydist.fingerprints import file_fingerprint
 
     excluded = [_place(each) for each in own]
-    found = {}
+    fingerprints = {}
     for text in sorted(set(_texts(config)) - {""}):
         with contextlib.suppress(DataError):  # nothing is there, which the verb will say
             where = _place(text)
             if any(_inside(where, each) or _inside(each, where) for each in excluded):
                 continue
             if ":" in where or os.path.exists(where) or glob.glob(where, recursive=True):
-                found[text] = file_fingerprint(where)
-    return found
+                fingerprints[text] = file_fingerprint(where)
+    return fingerprints
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -40,7 +40,7 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif fields_of(value):
-        yield from getattr(value, "paths", ())  # a collection that is made has no `path`
+        yield from getattr(value, "paths", ())  # the docstring collection has no `path`
         for name in identity(value):
             yield from _texts(getattr(value, name))
     elif isinstance(value, Mapping):
@@ -52,7 +52,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _place(text: str) -> str:
-    """Returns the absolute path that a text stands for; URIs and made collections stay."""
+    """Returns the absolute path that a text stands for; URIs and collections stay."""
     from raydist.data.files import is_uri
     from raydist.models.packaged import packaged
 

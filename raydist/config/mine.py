@@ -15,11 +15,11 @@ class MineConfig(Verb):
     """Write training samples with hard negatives."""
 
     run: Paths = ()
-    """Where candidates come from; several runs are fused. Without one, `index` is searched."""
+    """The source of candidates; several runs are fused. Without one, `index` is searched."""
     queries: QueriesSource
     """The queries' texts."""
     qrels: QrelsSource
-    """Judgements: their positives are the samples' positives and never negatives."""
+    """Judgements: their positives become the samples' positives, never negatives."""
     corpus: CorpusSource | None = None
     """The documents' texts."""
     index: Paths = ()
@@ -28,9 +28,9 @@ class MineConfig(Verb):
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
     negatives: int = Field(15, ge=1)
-    """Negatives of a query; fewer where there are no more."""
+    """Negatives of a query; fewer if there are no more."""
     first: int = Field(1, ge=1)
-    """First rank of the window that negatives come from."""
+    """First rank of the window of candidates."""
     last: int = Field(200, ge=0)
     """Last rank of the window; 0 is the run's end."""
     margin: float | None = None
@@ -38,28 +38,28 @@ class MineConfig(Verb):
     share: float | None = Field(None, gt=0, le=1)
     """A negative must score at most this share of the positive's score, such as 0.95."""
     reference: Literal["max", "min", "mean"] = "max"
-    """Which positive margin and share refer to, if a query has several."""
+    """The positive that margin and share refer to, if a query has several."""
     pick: Literal["random", "top"] = "random"
     """Draw from the window, or take its best."""
     relevance: int = 1
-    """Least grade of a positive."""
+    """Lowest grade of a positive."""
     positives: int = Field(0, ge=0)
     """Positives of a query, best grade and rank first; 0 is all."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
     fusion: Literal["rrf", "minmax", "z", "none"] = "rrf"
     """How several runs or indexes become one."""
     weights: list[float] | None = None
-    """One per run or index."""
+    """Weights of the fusion, one per run or index."""
     sort: bool = False
-    """Order each query's documents by score where a run's file does not."""
+    """Order a run by its scores; without it, a run in another order is an error."""
     teacher: RerankerSpec | None = None
     """A reranker that scores the texts of the result; the run's scores are written without one."""
     scores: Literal["auto", "teacher", "none"] = "auto"
-    """Write pos_scores and neg_scores; a run's are marked as such and training does not distil from
-    them, unless `teacher` says that the run is as good as a teacher."""
+    """Scores to write as pos_scores and neg_scores: a run's are marked, and training does not
+    distil from them, unless `teacher` declares the run as good as a teacher; `none` writes none."""
     prompt: str | None = None
-    """An instruction that is written with every query."""
+    """An instruction to write with every query."""
     batch: int = execution(256, ge=1)
     """Queries whose texts are looked up together."""
 
@@ -71,7 +71,7 @@ class MineConfig(Verb):
             raise ValueError("one of corpus and index is required: the documents' texts")
         if self.last and self.last < self.first:
             raise ValueError(f"last = {self.last}: expected at least first = {self.first}, or 0")
-        several, what = (self.run, "runs") if self.run else (self.index, "indexes")
-        if self.weights is not None and len(self.weights) != len(several):
-            raise ValueError(f"weights: {len(self.weights)} numbers for {len(several)} {what}")
+        sources, what = (self.run, "runs") if self.run else (self.index, "indexes")
+        if self.weights is not None and len(self.weights) != len(sources):
+            raise ValueError(f"weights: {len(self.weights)} numbers for {len(sources)} {what}")
         return self

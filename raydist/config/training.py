@@ -140,11 +140,9 @@ class TrainingConfig(Verb):
         return {"data": self.data} if self.data is not None else dict(self.datasets)
 
     def inputs(self, data: TrainingData) -> dict[str, Any]:
-        """Returns the keyword arguments of `prepare` that say where a data set's parts are."""
-        sources: dict[str, Any] = {}
-        for name in ("corpus", "queries", "qrels", "run"):
-            source = getattr(data, name) or getattr(self, name, None)
-            sources[name] = None if source is None else source.arguments()
+        """Returns what a data set's `SampleSource` says beside its path."""
+        parts = ("corpus", "queries", "qrels", "run")
+        sources = {name: getattr(data, name) or getattr(self, name, None) for name in parts}
         return sources | {
             "format": data.format,
             "relevance": data.relevance,

@@ -1,7 +1,7 @@
-"""A real collection that every machine with Python has: the documentation inside its source code.
+"""A real collection that every machine with Python has: the documentation in its source code.
 
-A document is the words of a public name and its docstring without the first sentence, the first
-sentence is a query, and the pair is the judgement. Sources are parsed, never imported, so nothing
+The first sentence of a docstring is a query; the words of the public name and the rest of the
+docstring are the document that answers it. Sources are parsed, never imported, so that nothing
 runs; the same Python gives the same bytes.
 """
 
@@ -26,7 +26,7 @@ from raydist.data.files import PathLike
 from raydist.errors import DataError
 
 PREFIX = "docstrings:"
-"""Begins the pseudo path `docstrings:`; `docstrings:numpy+scipy` takes packages as well."""
+"""Begins the paths of this collection: `docstrings:numpy+scipy` adds two packages."""
 
 _VERSION = 2
 _SKIPPED = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
@@ -56,17 +56,17 @@ class Entry:
 def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
     """Returns `(dotted name, source file)` of modules, sorted by name.
 
-    Modules with a leading underscore count: that is where packages define much of what they offer.
+    Modules with a leading underscore count: packages define much of their interface there.
 
     Args:
-        packages: installed packages to take beside the standard library; missing ones are left out.
+        packages: installed packages to add to the standard library; missing ones are ignored.
     """
     roots = [("", Path(sysconfig.get_paths()["stdlib"]))]
     for package in packages:
         spec = importlib.util.find_spec(package)
         if spec is not None and spec.submodule_search_locations:
             roots.append((package, Path(next(iter(spec.submodule_search_locations)))))
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for prefix, root in roots:
         for folder, inner, files in os.walk(root):
             inner[:] = sorted(d for d in inner if d not in _SKIPPED and not d.startswith("."))
@@ -75,17 +75,13 @@ def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
                 inner[:] = []
                 continue
             for file in files:
-                stem = file.removesuffix(".py")
                 if not file.endswith(".py"):
                     continue
-                parts = [
-                    *filter(None, [prefix]),
-                    *relative,
-                    *([] if stem == "__init__" else [stem]),
-                ]
-                if parts:
-                    found[".".join(parts)] = os.path.join(folder, file)
-    return sorted(found.items())
+                stem = file.removesuffix(".py")
+                parts = filter(None, [prefix, *relative, "" if stem == "__init__" else stem])
+                if dotted := ".".join(parts):
+                    paths[dotted] = os.path.join(folder, file)
+    return sorted(paths.items())
 
 
 def extract(module: tuple[str, str]) -> list[Entry]:
@@ -94,7 +90,7 @@ def extract(module: tuple[str, str]) -> list[Entry]:
     try:
         source = Path(path).read_bytes()
         if b'"""' not in source and b"'''" not in source:
-            return []  # no docstring of several lines: parsing is what takes time
+            return []  # no docstring with a rest; parsing takes most of the time
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
@@ -102,7 +98,7 @@ def extract(module: tuple[str, str]) -> list[Entry]:
         return []
     entries = []
     for dotted, docstring in _docstrings(tree, name):
-        summary, rest = _take_apart(docstring)
+        summary, rest = _split_summary(docstring)
         if len(summary.split()) < _LEAST_SUMMARY_WORDS or _NO_SUMMARY.match(summary):
             continue
         if len(rest.split()) >= _LEAST_REST_WORDS:
@@ -124,7 +120,7 @@ def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
             yield from _docstrings(child, f"{name}.{child.name}")
 
 
-def _take_apart(docstring: str) -> tuple[str, str]:
+def _split_summary(docstring: str) -> tuple[str, str]:
     """Returns the first sentence on one line and the rest, without half surrogates."""
     clean = docstring.encode("utf-8", "replace").decode().strip()
     end = _END_OF_SENTENCE.search(clean)
@@ -142,21 +138,21 @@ def collect(
     """Returns the collection's entries sorted by name; summaries and rests occur once.
 
     Args:
-        packages: installed packages to take beside the standard library.
-        run: maps `extract` over the modules, in any order; `map` does it here.
+        packages: installed packages to add to the standard library.
+        run: maps `extract` over the modules, in any order.
     """
     entries = [entry for some in run(extract, modules(packages)) for entry in some]
-    kept: list[Entry] = []
+    unique: list[Entry] = []
     names: set[str] = set()
-    seen: set[str] = set()
+    texts: set[str] = set()
     for entry in sorted(entries, key=lambda e: (e.name, e.summary, e.rest)):
-        keys = {entry.summary.lower(), entry.rest}
-        if entry.name in names or keys & seen:
+        parts = {entry.summary.lower(), entry.rest}
+        if entry.name in names or parts & texts:
             continue
         names.add(entry.name)
-        seen |= keys
-        kept.append(entry)
-    return kept
+        texts |= parts
+        unique.append(entry)
+    return unique
 
 
 def write(folder: PathLike, entries: Sequence[Entry] | None = None) -> Path:
@@ -167,7 +163,7 @@ def write(folder: PathLike, entries: Sequence[Entry] | None = None) -> Path:
     training pairs with 7 negatives in FlagEmbedding's form.
 
     Args:
-        folder: where to write; made if missing.
+        folder: the folder, which need not exist.
         entries: what `collect` returned; the standard library if None.
 
     Raises:
@@ -192,7 +188,7 @@ def write(folder: PathLike, entries: Sequence[Entry] | None = None) -> Path:
 
 
 def cached(packages: Sequence[str] = ()) -> Path:
-    """Returns the folder of a collection, made once for each state of the sources.
+    """Returns the folder of a collection, written once for each state of the sources.
 
     Args:
         packages: as for `collect`.
@@ -214,7 +210,7 @@ def cached(packages: Sequence[str] = ()) -> Path:
         partial_folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
     except OSError as error:
         raise DataError(
-            f"{root}: the cache cannot be written ({error}); set RAYDIST_CACHE to a folder"
+            f"{root}: cannot write to the cache ({error}); set RAYDIST_CACHE to another folder"
         ) from error
     write(partial_folder, collect(packages))
     try:
@@ -226,7 +222,7 @@ def cached(packages: Sequence[str] = ()) -> Path:
 
 
 def _sample(entries: Sequence[Entry], entry: Entry) -> str:
-    """Returns a training line: the pair and negatives that stand elsewhere in the collection."""
+    """Returns a training line: the pair, and negatives from elsewhere in the collection."""
     start = _hash(f"negatives of {entry.name}")
     chosen: list[str] = []
     for i in range(len(entries)):

@@ -1,8 +1,9 @@
-"""Opening files wherever they lie, and reading them in blocks of whole records.
+"""Opening files wherever they are, and reading them in blocks of whole records.
 
 A path is local unless it has a scheme; `file://`, `s3://`, `gs://` and the like are opened by
-pyarrow, any other scheme (`memory://`, `https://`, ...) by fsspec. Compression is told from a
-file's first bytes, never from its name.
+pyarrow, any other scheme (`memory://`, `https://`, ...) by fsspec. Compression is detected from a
+file's first bytes, never from its name. A byte order mark is skipped here and nowhere else; offsets
+count it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -22,12 +24,21 @@ Paths = PathLike | Sequence[PathLike]
 BLOCK_BYTES = 4 << 20
 """Bytes that are read and parsed at a time: larger blocks fall out of the processor's caches."""
 
+_BOM = b"\xef\xbb\xbf"
 _MAX_RECORD_BYTES = 256 << 20
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 
 
+class Line(NamedTuple):
+    """A line without its end: its number from 1, its byte offset in the decompressed file."""
+
+    number: int
+    offset: int
+    data: bytes
+
+
 def is_uri(path: PathLike) -> bool:
-    """Returns whether a path carries a scheme (`s3://...`)."""
+    """Returns whether a path has a scheme (`s3://...`)."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", os.fspath(path)) is not None
 
 
@@ -42,10 +53,10 @@ def filesystem(path: PathLike) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
     try:
         if text.startswith("file://"):
-            # Taken apart by hand: blanks and brackets are legal in names but not in URIs.
+            # Parsed by hand: blanks and brackets are legal in names but not in URIs.
             return pafs.LocalFileSystem(), "/" + text.removeprefix("file://").lstrip("/")
-        found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(text)
-        return found
+        known: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(text)
+        return known
     except pa.ArrowInvalid:
         pass
     except OSError as error:
@@ -60,7 +71,7 @@ def filesystem(path: PathLike) -> tuple[pafs.FileSystem, str]:
 
 
 def open_input(path: PathLike, compression: str | None = None) -> pa.NativeFile:
-    """Opens a file for reading: seekable if not compressed, else the decompressed stream.
+    """Opens a file for reading: seekable if it is not compressed, else the decompressed stream.
 
     Raises:
         DataError: the file is missing or may not be read.
@@ -90,9 +101,15 @@ def head(path: PathLike, size: int = 64 << 10) -> bytes:
     compression = compression_of(path)
     with open_input(path, compression) as source:
         try:
-            return bytes(source.read(size))
+            data = bytes(source.read(size))
+            return data[3:] + bytes(source.read(3)) if data.startswith(_BOM) else data
         except OSError as error:
             raise _broken(path, compression, 0, error) from error
+
+
+def first_line(path: PathLike) -> bytes:
+    """Returns the first line that is not blank, without its end; empty if there is none."""
+    return head(path).lstrip().split(b"\n", 1)[0].rstrip(b"\r")
 
 
 def read_blocks(
@@ -125,10 +142,30 @@ def read_blocks(
     done = start
     try:
         for offset, data in blocks:
-            yield offset, data
             done = offset + len(data)
+            if offset == 0 and data.startswith(_BOM):
+                offset, data = len(_BOM), data[len(_BOM) :]
+            if data:
+                yield offset, data
     except (OSError, pa.ArrowInvalid) as error:
         raise _broken(path, compression, done, error) from error
+
+
+def read_lines(path: PathLike) -> Iterator[Line]:
+    """Yields the lines of a file that are not blank, compressed or not.
+
+    Raises:
+        DataError: as `read_blocks`.
+    """
+    number = 1
+    for offset, block in read_blocks(path, compression=compression_of(path)):
+        for data in block.split(b"\n"):
+            if data and not data.isspace():
+                yield Line(number, offset, data)
+            number += 1
+            offset += len(data) + 1
+        # A block ends with a line end, after which no line begins.
+        number -= block.endswith(b"\n")
 
 
 def _file_blocks(
@@ -178,25 +215,31 @@ def _stream_blocks(
 def _refuse_endless(path: PathLike, offset: int, data: bytes, end: bytes) -> None:
     if len(data) > _MAX_RECORD_BYTES:
         raise DataError(
-            f"{path}: more than {_MAX_RECORD_BYTES >> 20} MiB from byte {offset} on without "
-            f"{end!r}: these are not text records"
+            f"{path}: no {end!r} in the {_MAX_RECORD_BYTES >> 20} MiB after byte {offset}: "
+            "this is not a file of text records"
         )
 
 
-def read_text(path: PathLike, encoding_errors: str = "strict") -> str:
-    """Returns a small file's whole decompressed text, without a byte order mark.
+def read_text(path: PathLike, encoding_errors: str = "strict", remedy: str = "") -> str:
+    """Returns a small file's whole decompressed text.
+
+    Args:
+        path: the file.
+        encoding_errors: `strict`, or `replace` for U+FFFD where the file is not UTF-8.
+        remedy: what the user can do about broken UTF-8; converting the file if empty.
 
     Raises:
         DataError: missing, truncated, or not UTF-8 (the byte offset is named).
     """
-    data = b"".join(block for _, block in read_blocks(path, compression=compression_of(path)))
+    blocks = list(read_blocks(path, compression=compression_of(path)))
+    data = b"".join(block for _, block in blocks)
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", encoding_errors)
+        return data.decode("utf-8", encoding_errors)
     except UnicodeDecodeError as error:
-        offset = error.start + 3 * data.startswith(b"\xef\xbb\xbf")
+        offset = blocks[0][0] + error.start
         raise DataError(
-            f"{path}: byte offset {offset} (0x{data[offset]:02x}) is not UTF-8; "
-            "encoding_errors=replace reads it with replacement characters"
+            f"{path}: byte offset {offset} (0x{data[error.start]:02x}) is not UTF-8; "
+            f"{remedy or 'convert the file to UTF-8'}"
         ) from error
 
 

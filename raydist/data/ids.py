@@ -1,9 +1,9 @@
-"""Ordered lists of document or query ids, in a file or in memory, and filtering by them."""
+"""Ordered lists of document or query ids, and the documents, queries and judgements in them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,12 +26,13 @@ class IdList:
 
     Attributes:
         ids: the ids.
-        name: where they came from, for messages.
+        name: their source, for messages.
     """
 
     ids: tuple[str, ...]
     name: str = "ids"
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
+    _array: pa.Array = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         positions: dict[str, int] = {}
@@ -40,19 +41,18 @@ class IdList:
                 raise TypeError(f"{self.name}: an id is a string, not {type(each).__name__}")
             if positions.setdefault(each, position) != position:
                 raise DataError(
-                    f"{self.name}: id {each!r} stands here twice (positions "
+                    f"{self.name}: id {each!r} occurs twice (positions "
                     f"{positions[each] + 1} and {position + 1})"
                 )
         object.__setattr__(self, "_positions", positions)
+        object.__setattr__(self, "_array", pa.array(self.ids, pa.string()))
 
     @classmethod
     def read(cls, path: PathLike) -> IdList:
-        """Reads one id per line; blanks and carriage returns around ids are stripped.
-
-        Empty lines and lines that begin with `#` are skipped.
+        """Reads one id per line, stripped; empty lines and those that begin with `#` are skipped.
 
         Raises:
-            DataError: the file is missing, not UTF-8, or has an id twice (both lines are named).
+            DataError: the file is missing, not UTF-8, or has an id twice.
         """
         lines: dict[str, int] = {}
         for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -68,7 +68,7 @@ class IdList:
 
     @classmethod
     def of(cls, ids: IdList | PathLike | Iterable[str]) -> IdList:
-        """Returns the list behind a path, an iterable of ids, or itself."""
+        """Returns the list itself, that of a file, or that of the given ids."""
         if isinstance(ids, IdList):
             return ids
         return cls.read(ids) if isinstance(ids, str | os.PathLike) else cls(tuple(ids))
@@ -88,18 +88,17 @@ class IdList:
         return each in self._positions
 
     def positions(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
-        """Returns the position in this list of each id, int64 [n]; -1 where it is not in it."""
-        known = pa.array(self.ids, ids.type)
-        found = pc.index_in(ids, value_set=known).fill_null(-1)
-        return np.asarray(found.to_numpy(), np.int64)
+        """Returns the position in this list of each id, int64 [n]; -1 for those not in it."""
+        positions = pc.index_in(ids.cast(pa.string()), value_set=self._array).fill_null(-1)
+        return np.asarray(positions.to_numpy(), np.int64)
 
     def check(self, seen: Iterable[str], missing: Missing, field: str = "missing") -> None:
-        """Says which ids of the list were not seen.
+        """Complains of ids of the list that the source does not have.
 
         Args:
             seen: the ids that the source has.
-            missing: `error` raises, `warn` says so, `ignore` is silent.
-            field: where `missing` was said, for the message.
+            missing: whether that is an `error`, a reason to `warn`, or to be ignored (`ignore`).
+            field: the name of the setting `missing`, for the message.
 
         Raises:
             DataError: ids are missing and `missing` is `error`.
@@ -110,26 +109,26 @@ class IdList:
         absent = [each for each in self.ids if each not in known]
         if not absent:
             return
-        shown = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
-        message = f"{self.name}: {len(absent)} of {len(self)} ids are not in the source: {shown}"
+        examples = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        message = f"{self.name}: {len(absent)} of {len(self)} ids are not in the source: {examples}"
         if missing == "error":
-            raise DataError(f"{message} ({field}=warn or {field}=ignore goes on)")
+            raise DataError(f"{message} ({field}=warn or {field}=ignore allows that)")
         log.warn(message)
 
 
 def report_absent(
     ids: str | None,
     exclude_ids: str | None,
-    found: Iterable[pa.Array | pa.ChunkedArray],
+    seen_ids: Iterable[pa.Array | pa.ChunkedArray],
     missing: Missing,
 ) -> None:
-    """Complains about ids to keep that were not found, which no single split can know.
+    """Complains of ids to keep that no split has, which no single split can know.
 
     Args:
-        ids: the file of ids to keep, None for no such file.
-        exclude_ids: the file of ids to leave out; those of them that are in both are not missed.
-        found: the ids of the documents of all splits.
-        missing: `error`, `warn` or `ignore`.
+        ids: the file of ids to keep, None if there is none.
+        exclude_ids: the file of ids to leave out, which count as seen.
+        seen_ids: the ids of the documents of all splits.
+        missing: as for `IdList.check`.
 
     Raises:
         DataError: ids are missing and `missing` is `error`.
@@ -139,7 +138,7 @@ def report_absent(
     keep = IdList.read(ids)
     seen = np.zeros(len(keep), bool)
     left_out = () if exclude_ids is None else IdList.read(exclude_ids).ids
-    for part in (*found, pa.array(left_out, pa.string())):
+    for part in (*seen_ids, pa.array(left_out, pa.string())):
         position = keep.positions(part)
         seen[position[position >= 0]] = True
     keep.check({keep.ids[i] for i in np.flatnonzero(seen)}, missing, "corpus.missing")
@@ -158,16 +157,16 @@ def filter_documents(
     Args:
         tables: tables of the schema DOCUMENTS.
         ids: ids to keep, None for all.
-        exclude: ids to drop; those that do not occur are no error.
-        missing: what to do about ids to keep that do not occur.
-        order: `source` streams; `list` holds the kept documents and yields them in list order.
+        exclude: ids to leave out; those that do not occur are ignored.
+        missing: what to do about ids to keep that do not occur, as for `IdList.check`.
+        order: `source` streams; `list` yields the documents in the order of `ids`, after the last.
 
     Raises:
         DataError: an id to keep does not occur and `missing` is `error`.
     """
     seen = np.zeros(len(ids) if ids is not None else 0, bool)
-    held: list[pa.Table] = []
-    places: list[np.ndarray] = []
+    chosen: list[pa.Table] = []
+    positions: list[np.ndarray] = []
     for table in tables:
         keep = np.ones(table.num_rows, bool)
         if ids is not None:
@@ -176,17 +175,17 @@ def filter_documents(
             seen[position[keep]] = True
         if exclude is not None:
             keep &= exclude.positions(table["doc_id"]) < 0
-        kept = table if keep.all() else table.filter(pa.array(keep))
+        rows = table if keep.all() else table.filter(pa.array(keep))
         if ids is not None and order == "list":
-            held.append(kept)
-            places.append(position[keep])
-        elif kept.num_rows:
-            yield kept
+            chosen.append(rows)
+            positions.append(position[keep])
+        elif rows.num_rows:
+            yield rows
     if ids is not None:
         ids.check({ids.ids[i] for i in np.flatnonzero(seen)}, missing)
-    if held:
-        whole = pa.concat_tables(held)
-        yield whole.take(pa.array(np.argsort(np.concatenate(places), kind="stable")))
+    if chosen:
+        rank = np.argsort(np.concatenate(positions), kind="stable")
+        yield pa.concat_tables(chosen).take(pa.array(rank))
 
 
 def filter_queries(
@@ -198,16 +197,15 @@ def filter_queries(
     order: Order = "source",
 ) -> list[Query]:
     """Returns the queries whose ids are in one list and not in another; see `filter_documents`."""
-    found = list(queries)
+    chosen = list(queries)
     if ids is not None:
-        ids.check({query.query_id for query in found}, missing)
-        found = [query for query in found if query.query_id in ids]
+        ids.check({query.query_id for query in chosen}, missing)
+        chosen = [query for query in chosen if query.query_id in ids]
         if order == "list":
-            place = ids._positions
-            found.sort(key=lambda query: place[query.query_id])
+            chosen.sort(key=lambda query: ids._positions[query.query_id])
     if exclude is not None:
-        found = [query for query in found if query.query_id not in exclude]
-    return found
+        chosen = [query for query in chosen if query.query_id not in exclude]
+    return chosen
 
 
 def filter_qrels(
@@ -215,20 +213,13 @@ def filter_qrels(
     ids: IdList | None = None,
     exclude: IdList | None = None,
     *,
-    documents: IdList | None = None,
     missing: Missing = "error",
-    order: Order = "source",
-) -> dict[str, dict[str, int]]:
-    """Returns the judgements of the listed queries, and of the listed documents if given."""
+) -> Qrels:
+    """Returns the judgements of the queries in one list and not in another."""
     if ids is not None:
         ids.check(qrels.keys(), missing)
-    names: Iterable[str] = qrels if ids is None or order == "source" else ids
-    kept: dict[str, dict[str, int]] = {}
-    for name in names:
-        if name not in qrels or (ids is not None and name not in ids):
-            continue
-        if exclude is not None and name in exclude:
-            continue
-        judged: Mapping[str, int] = qrels[name]
-        kept[name] = {d: r for d, r in judged.items() if documents is None or d in documents}
-    return kept
+    return {
+        query_id: judged
+        for query_id, judged in qrels.items()
+        if (ids is None or query_id in ids) and (exclude is None or query_id not in exclude)
+    }

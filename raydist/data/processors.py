@@ -1,8 +1,8 @@
 """Processors: batched `texts -> texts` callables lifted to documents and queries.
 
-`raydist.protocols.Processor` is their protocol. A processor may also return records (`Document`,
-`Query`); their ids and order must be those it was given. Length and order are checked, so that a
-text never ends up under another id.
+`raydist.protocols.Processor` is their protocol. A processor may also map records (`Document`,
+`Query`), whose ids and order must stay. Length and order are checked, so that a text never ends up
+under another id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS, Document, Query
+from raydist.records import Document, Query, document_table
 
 TextsCallable = Callable[[Sequence[str]], Sequence[str]]
 RecordsCallable = Callable[[Sequence[Any]], Sequence[Any]]
@@ -25,35 +25,40 @@ def process_texts(processor: TextsCallable, texts: Sequence[str], name: str = ""
     Args:
         processor: rewrites a batch of texts.
         texts: the batch.
-        name: of the processor, for messages; its own if empty.
+        name: name of the processor, for messages; its own if empty.
 
     Raises:
         DataError: it returned another number of texts.
-        TypeError: it returned something that is no text.
+        TypeError: it returned something that is not a text.
     """
-    name = name or getattr(processor, "__name__", type(processor).__name__)
-    found = processor(texts)
-    if isinstance(found, str | bytes) or not isinstance(found, Sequence):
-        raise TypeError(f"processor {name}: expected a list of texts, got {type(found).__name__}")
-    if len(found) != len(texts):
+    name = name or _name(processor)
+    processed = processor(texts)
+    if isinstance(processed, str | bytes) or not isinstance(processed, Sequence):
+        kind = type(processed).__name__
+        raise TypeError(f"processor {name}: expected a list of texts, got {kind}")
+    if len(processed) != len(texts):
         raise DataError(
-            f"processor {name}: returned {len(found)} texts for {len(texts)}; it has to return one "
-            "for each, in their order"
+            f"processor {name}: returned {len(processed)} texts for {len(texts)}; it must return "
+            "one for each, in their order"
         )
-    for text in found:
+    for text in processed:
         if not isinstance(text, str):
             raise TypeError(f"processor {name}: expected texts, got {type(text).__name__}")
-    return list(found)
+    return list(processed)
+
+
+def _name(processor: object) -> str:
+    return str(getattr(processor, "__name__", type(processor).__name__))
 
 
 def chain(*processors: TextsCallable) -> TextsCallable:
-    """Returns the processor that applies several, left to right; none leaves texts as they are."""
+    """Returns the processor that applies others from left to right; without any, texts stay."""
 
     def chained(texts: Sequence[str]) -> list[str]:
-        found = list(texts)
+        processed = list(texts)
         for processor in processors:
-            found = process_texts(processor, found)
-        return found
+            processed = process_texts(processor, processed)
+        return processed
 
     return chained
 
@@ -84,28 +89,26 @@ class DocumentsProcessor:
 
         Raises:
             DataError: length, order or ids were changed.
-            TypeError: something else than texts or documents came back.
+            TypeError: the processor returned neither texts nor documents.
         """
         whole = list(documents)
-        found: list[Document] = []
+        processed: list[Document] = []
         for start in range(0, len(whole), self._batch_size):
-            found.extend(self._batch(whole[start : start + self._batch_size]))
-        return found
+            processed.extend(self._batch(whole[start : start + self._batch_size]))
+        return processed
 
     def tables(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Yields processed tables, one for each."""
         for table in tables:
             columns = (table[name].to_pylist() for name in ("doc_id", "text", "title"))
             documents = self([Document(*row) for row in zip(*columns)])
-            rows = [(d.doc_id, d.title, d.text) for d in documents]
-            arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)]
-            yield pa.table(arrays, DOCUMENTS) if rows else DOCUMENTS.empty_table()
+            yield document_table((d.doc_id, d.title, d.text) for d in documents)
 
     def _batch(self, documents: list[Document]) -> list[Document]:
         if self._of == "records":
-            found = self._processor(documents)
-            _check_records(self._processor, found, documents, Document, "doc_id")
-            return list(found)
+            records = self._processor(documents)
+            _check_records(self._processor, records, documents, Document, "doc_id")
+            return list(records)
         texts = process_texts(self._processor, [getattr(d, self._of) for d in documents])
         if self._of == "title":
             return [Document(d.doc_id, d.text, t) for d, t in zip(documents, texts)]
@@ -136,27 +139,27 @@ class QueriesProcessor:
     def __call__(self, queries: Iterable[Query]) -> list[Query]:
         """Returns the processed queries, in order; errors as for documents."""
         whole = list(queries)
-        found: list[Query] = []
+        processed: list[Query] = []
         for start in range(0, len(whole), self._batch_size):
             batch = whole[start : start + self._batch_size]
             if self._of == "records":
                 records = self._processor(batch)
                 _check_records(self._processor, records, batch, Query, "query_id")
-                found.extend(records)
+                processed.extend(records)
                 continue
             texts = process_texts(self._processor, [query.text for query in batch])
-            found.extend(Query(q.query_id, text) for q, text in zip(batch, texts))
-        return found
+            processed.extend(Query(q.query_id, text) for q, text in zip(batch, texts))
+        return processed
 
 
 def _check_records(
-    processor: object, found: Any, given: Sequence[Any], kind: type, id_name: str
+    processor: object, processed: Any, records: Sequence[Any], kind: type, id_name: str
 ) -> None:
-    name = getattr(processor, "__name__", type(processor).__name__)
-    if not isinstance(found, Sequence) or not all(isinstance(each, kind) for each in found):
+    name = _name(processor)
+    if not isinstance(processed, Sequence) or not all(isinstance(r, kind) for r in processed):
         raise TypeError(f"processor {name}: expected a list of {kind.__name__}")
-    before = [getattr(each, id_name) for each in given]
-    after = [getattr(each, id_name) for each in found]
+    before = [getattr(each, id_name) for each in records]
+    after = [getattr(each, id_name) for each in processed]
     if before != after:
         wrong = next(
             (i for i, pair in enumerate(zip(before, after)) if pair[0] != pair[1]),
@@ -164,5 +167,5 @@ def _check_records(
         )
         raise DataError(
             f"processor {name}: returned {len(after)} records for {len(before)}, the first "
-            f"difference at {wrong}: ids and their order have to stay"
+            f"difference at {wrong}: it must keep the ids and their order"
         )

@@ -5,80 +5,115 @@ A corpus is cut into splits by its bytes alone, and each split is read by itself
     for split in plan_splits("corpus.jsonl"):
         for table in read_split(split):      # columns doc_id, title, text
             ...
+
+What is read is a path (or paths), or the spec that names it with all that can be set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
 from raydist.data.files import PathLike, Paths
 from raydist.data.formats import irds, jsonl, parquet, trec, tsv
 from raydist.data.formats.judgements import parse_qrels, parse_run
-from raydist.data.ids import IdList, Missing, Order, filter_documents, filter_qrels, filter_queries
-from raydist.data.rejects import BadLines, Rejects
-from raydist.data.sources import SUFFIXES, detect, expand
-from raydist.data.splits import made, plan_file, plan_splits, several, shown
+from raydist.data.ids import IdList, filter_documents, filter_qrels, filter_queries
+from raydist.data.rejects import Rejects
+from raydist.data.scan import SplitScan
+from raydist.data.sources import SUFFIXES, InputFile, detect, expand, join_paths
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource
+from raydist.data.splits import Split, plan_file, plan_splits, resolve
 from raydist.errors import DataError
 from raydist.records import Qrels, Query, Run
 
-OnBad = Literal["error", "skip"]
-Ids = IdList | PathLike | Iterable[str]
-
 _QUERIES_NAMES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
 _QRELS_NAMES = ("qrels.txt", "qrels/test.tsv", "qrels.tsv")
+_QRELS_SUFFIXES = (".txt", ".tsv", ".qrels", ".qrel")
 
 
 def read_split(
-    split: Mapping[str, Any],
+    split: Split,
+    source: CorpusSource | QueriesSource | None = None,
     *,
-    fields: Mapping[str, str] | None = None,
-    on_bad: OnBad = "error",
     rejects: Rejects | PathLike | None = None,
-    encoding_errors: Literal["strict", "replace"] = "strict",
-    max_rows: int = 0,
 ) -> Iterator[pa.Table]:
     """Yields a split's documents as tables of the schema DOCUMENTS, a few MB each.
 
     Args:
         split: one of `plan_splits`.
-        fields: own names of id, title and text; the usual ones are found by themselves.
-        on_bad: `error` stops at a bad line, `skip` counts it and goes on.
-        rejects: where skipped lines are counted and written: a `Rejects` or a jsonl file's path.
-        encoding_errors: `replace` reads broken UTF-8 and lone surrogates as U+FFFD.
-        max_rows: stop after so many documents; 0 reads all.
+        source: how to read it; without it the usual names count, and a bad line is an error.
+        rejects: counts and writes the bad lines that `source` skips; a path is that of a jsonl
+            file.
 
     Raises:
         DataError: a bad line, with file, line number, excerpt and what was expected.
     """
-    path, kind = str(split["path"]), split["format"]
-    if rejects is not None and not isinstance(rejects, Rejects):
-        rejects = Rejects(rejects)
-    skipped = (rejects or Rejects()) if on_bad == "skip" else None
-    compression = split.get("compression")
-    bad = BadLines(path, skipped, compression=compression)
-    replace = encoding_errors == "replace"
+    path, kind = split["path"], split["format"]
     start, stop = split.get("start", 0), split.get("stop")
-    tables: Iterator[pa.Table]
+    fields = None if source is None else source.fields.mapping()
+    scan = SplitScan(
+        path,
+        Rejects.of(rejects) if source is not None and source.on_bad == "skip" else None,
+        start=start,
+        stop=stop,
+        compression=split.get("compression"),
+        replace=source is not None and source.encoding_errors == "replace",
+    )
     if kind == "irds":
-        tables = irds.documents(path, start, stop)
-    elif kind == "parquet":
-        tables = parquet.read(path, split.get("group"), fields=fields, bad=bad, replace=replace)
-    elif kind == "trec":
-        tables = trec.read(path, start, stop, compression=compression, bad=bad, replace=replace)
-    elif kind == "tsv":
-        layout = tsv.sniff(path, fields)
-        tables = tsv.read(
-            path, start, stop, compression=compression, layout=layout, bad=bad, replace=replace
+        return irds.documents(path, start, stop)
+    if kind == "parquet":
+        return parquet.read(scan, split.get("group"), fields)
+    if kind == "trec":
+        return trec.read(scan)
+    if kind == "tsv":
+        return tsv.read(scan, tsv.sniff(path, fields))
+    return jsonl.read(scan, jsonl.sniff(path, fields))
+
+
+def read_kept(
+    source: CorpusSource, split: Split, rejects: Rejects | PathLike | None
+) -> Iterator[pa.Table]:
+    """Yields the documents of a split, those of the source's id lists if it has any.
+
+    Ids that no document has are ignored: no single split can know (`ids.report_absent`).
+    """
+    tables = read_split(split, source, rejects=rejects)
+    keep, drop = _id_lists(source)
+    if keep is None and drop is None:
+        return tables
+    return filter_documents(tables, keep, drop, missing="ignore")
+
+
+def read_documents(
+    source: CorpusSource | Paths, *, max_docs: int = 0, rejects: Rejects | None = None
+) -> Iterator[pa.Table]:
+    """Yields a corpus's documents as tables of the schema DOCUMENTS, in input order.
+
+    Args:
+        source: the corpus.
+        max_docs: stop after so many documents; 0 reads all.
+        rejects: counts the skipped lines; without it the source's `rejects` has them, and a warning
+            says how many there are.
+
+    Raises:
+        DataError: there is no such input, a bad line, or an id of a list that no document has.
+    """
+    source = CorpusSource.of(source)
+    skipped = Rejects(source.rejects) if rejects is None else rejects
+    tables = (
+        table
+        for split in plan_splits(source.paths, format=source.format)
+        for table in read_split(split, source, rejects=skipped)
+    )
+    keep, drop = _id_lists(source)
+    if keep is not None or drop is not None:
+        tables = filter_documents(  # type: ignore[assignment]
+            tables, keep, drop, missing=source.missing, order=source.order
         )
-    else:
-        columns = jsonl.sniff(path, fields)
-        tables = jsonl.read(
-            path, start, stop, compression=compression, columns=columns, bad=bad, replace=replace
-        )
-    yield from _first(tables, max_rows)
+    yield from _first(tables, max_docs)
+    if rejects is None:
+        skipped.warn(join_paths(source.paths))
 
 
 def _first(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
@@ -92,192 +127,94 @@ def _first(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
         yield table
 
 
-def read_kept(
-    arguments: Mapping[str, Any],
-    ids: str | None,
-    exclude_ids: str | None,
-    split: Mapping[str, Any],
-    rejects: Any,
-) -> Iterable[pa.Table]:
-    """Yields those documents of a split that are asked for, as tables of the schema DOCUMENTS.
+def read_queries(source: QueriesSource | Paths) -> list[Query]:
+    """Returns queries in order: jsonl (BEIR, id/text), TSV, Parquet, TREC topics or `irds:` ids.
 
-    Args:
-        arguments: of `read_split`.
-        ids: a file of the ids to keep.
-        exclude_ids: a file of the ids to leave out.
-        split: a descriptor of `plan_splits`.
-        rejects: where skipped lines go, as for `read_split`.
-    """
-    tables = read_split(split, rejects=rejects, **arguments)
-    if ids is None and exclude_ids is None:
-        return tables
-    keep, drop = (None if path is None else IdList.read(path) for path in (ids, exclude_ids))
-    return filter_documents(tables, keep, drop, missing="ignore")
-
-
-def read_documents(
-    path: Paths,
-    *,
-    format: str | None = None,
-    fields: Mapping[str, str] | None = None,
-    ids: Ids | None = None,
-    exclude_ids: Ids | None = None,
-    missing: Missing = "error",
-    order: Order = "source",
-    max_docs: int = 0,
-    on_bad: OnBad = "error",
-    rejects: Rejects | PathLike | None = None,
-    encoding_errors: Literal["strict", "replace"] = "strict",
-) -> Iterator[pa.Table]:
-    """Yields a corpus's documents as tables of the schema DOCUMENTS, in input order.
-
-    Args:
-        path: a path, glob, directory, URI or `irds:` id, or several.
-        format: as for `plan_splits`.
-        fields: as for `read_split`.
-        ids: keep only these: an `IdList`, a file of ids, or ids.
-        exclude_ids: leave these out.
-        missing: what to do about `ids` that do not occur: `error`, `warn` or `ignore`.
-        order: `source`, or `list` for the order of `ids`.
-        max_docs: stop after so many documents; 0 reads all.
-        on_bad: as for `read_split`.
-        rejects: as for `read_split`; the user is told their number unless it is a `Rejects`.
-        encoding_errors: as for `read_split`.
+    A directory stands for its `queries.jsonl`. A warning says how many lines were skipped.
 
     Raises:
-        DataError: as for `plan_splits` and `read_split`, or ids are missing.
+        DataError: there is no such input, a bad line, no query at all, or a query id twice.
     """
-    skipped = rejects if isinstance(rejects, Rejects) else Rejects(rejects)
-    keep = None if ids is None else IdList.of(ids)
-    drop = None if exclude_ids is None else IdList.of(exclude_ids)
-    tables = (
-        table
-        for split in plan_splits(path, format=format)
-        for table in read_split(
-            split, fields=fields, on_bad=on_bad, rejects=skipped, encoding_errors=encoding_errors
-        )
-    )
-    if keep is not None or drop is not None:
-        tables = filter_documents(tables, keep, drop, missing=missing, order=order)  # type: ignore[assignment]
-    yield from _first(tables, max_docs)
-    if skipped is not rejects:
-        skipped.warn(shown(path))
-
-
-def read_queries(
-    path: Paths,
-    *,
-    format: str | None = None,
-    fields: Mapping[str, str] | None = None,
-    ids: Ids | None = None,
-    exclude_ids: Ids | None = None,
-    missing: Missing = "error",
-    order: Order = "source",
-    on_bad: OnBad = "error",
-    rejects: Rejects | PathLike | None = None,
-    encoding_errors: Literal["strict", "replace"] = "strict",
-) -> list[Query]:
-    """Returns queries in order: jsonl (BEIR, id/text), TSV, Parquet or TREC topics.
-
-    Args:
-        path: a path, glob, directory (its `queries.jsonl`), URI or `irds:` id, or several.
-        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
-        fields: own names of id and text; for TREC topics `text` is one or several of `title`,
-            `desc` and `narr`, joined by `+`.
-        ids: as for `read_documents`.
-        exclude_ids: as for `read_documents`.
-        missing: as for `read_documents`.
-        order: as for `read_documents`.
-        on_bad: as for `read_split`.
-        rejects: as for `read_split`.
-        encoding_errors: as for `read_split`.
-
-    Raises:
-        DataError: a bad line, no query at all, or a query id twice.
-    """
-    skipped = rejects if isinstance(rejects, Rejects) else Rejects(rejects)
-    found: list[Query] = []
-    for each in several(path):
-        if irds.is_dataset(each):
-            found.extend(irds.queries(each))
+    source = QueriesSource.of(source)
+    rejects = Rejects(source.rejects)
+    queries: list[Query] = []
+    for path in source.paths:
+        if irds.is_dataset(path):
+            queries.extend(irds.queries(path))
             continue
-        for file in expand(made(each, "queries"), () if format else SUFFIXES, _QUERIES_NAMES):
-            kind = detect(file.path, format)
-            if kind == "trec":
-                parts = tuple((fields or {}).get("text", "title").split("+"))
-                found.extend(trec.parse_topics(file.path, parts, encoding_errors))
-                continue
-            for split in plan_file(file, kind, 1 << 62):
-                for table in read_split(
-                    split,
-                    fields=fields,
-                    on_bad=on_bad,
-                    rejects=skipped,
-                    encoding_errors=encoding_errors,
-                ):
-                    found.extend(map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist()))
-    if skipped is not rejects:
-        skipped.warn(shown(path))
-    if not found:
-        raise DataError(f"{shown(path)}: no queries")
+        accept = () if source.format else SUFFIXES
+        for file in expand(resolve(path, "queries"), accept, _QUERIES_NAMES):
+            queries.extend(_queries_of(file, source, rejects))
+    name = join_paths(source.paths)
+    rejects.warn(name)
+    if not queries:
+        raise DataError(f"{name}: no queries")
     seen: set[str] = set()
-    for query in found:
+    for query in queries:
         if query.query_id in seen:
-            raise DataError(f"{shown(path)}: query id {query.query_id!r} stands here twice")
+            raise DataError(f"{name}: query id {query.query_id!r} occurs twice")
         seen.add(query.query_id)
-    keep = None if ids is None else IdList.of(ids)
-    drop = None if exclude_ids is None else IdList.of(exclude_ids)
-    return filter_queries(found, keep, drop, missing=missing, order=order)
+    keep, drop = _id_lists(source)
+    return filter_queries(queries, keep, drop, missing=source.missing, order=source.order)
 
 
-def read_qrels(
-    path: Paths,
-    *,
-    ids: Ids | None = None,
-    exclude_ids: Ids | None = None,
-    missing: Missing = "error",
-) -> Qrels:
+def _queries_of(file: InputFile, source: QueriesSource, rejects: Rejects) -> Iterator[Query]:
+    kind = detect(file.path, source.format)
+    if kind == "trec":
+        parts = tuple((source.fields.text or "title").split("+"))
+        yield from trec.parse_topics(file.path, parts, source.encoding_errors)
+        return
+    for split in plan_file(file, kind, 1 << 62):
+        for table in read_split(split, source, rejects=rejects):
+            yield from map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist())
+
+
+def read_qrels(source: QrelsSource | Paths) -> Qrels:
     """Returns judgements `{query_id: {doc_id: relevance}}`: TREC, BEIR's TSV or plain TSV.
 
-    Args:
-        path: a path, glob, directory (its `qrels.txt` or `qrels/test.tsv`), URI or `irds:` id.
-        ids: keep the judgements of these queries.
-        exclude_ids: leave out those of these queries.
-        missing: what to do about `ids` without judgements.
+    A directory stands for its `qrels.txt` or `qrels/test.tsv`.
 
     Raises:
-        DataError: a bad line, contradicting judgements, or none at all.
+        DataError: there is no such input, a bad line, contradicting judgements, or none at all.
     """
-    found: dict[str, dict[str, int]] = {}
-    for each in several(path):
-        if irds.is_dataset(each):
-            parts = {each: irds.qrels(each)}
+    source = QrelsSource.of(source)
+    qrels: dict[str, dict[str, int]] = {}
+    for path in source.paths:
+        if irds.is_dataset(path):
+            parts = {path: irds.qrels(path)}
         else:
-            files = expand(made(each, "qrels"), (".txt", ".tsv", ".qrels", ".qrel"), _QRELS_NAMES)
+            files = expand(resolve(path, "qrels"), _QRELS_SUFFIXES, _QRELS_NAMES)
             parts = {file.path: parse_qrels(file.path) for file in files}
         for name, part in parts.items():
             for query, judged in part.items():
                 for document, relevance in judged.items():
-                    if found.setdefault(query, {}).setdefault(document, relevance) != relevance:
+                    if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
                         raise DataError(
                             f"{name}: {query!r} and {document!r} are judged {relevance} here "
-                            f"and {found[query][document]} elsewhere"
+                            f"and {qrels[query][document]} elsewhere"
                         )
-    if not found:
-        raise DataError(f"{shown(path)}: no judgements")
-    keep = None if ids is None else IdList.of(ids)
-    drop = None if exclude_ids is None else IdList.of(exclude_ids)
-    return filter_qrels(found, keep, drop, missing=missing)
+    if not qrels:
+        raise DataError(f"{join_paths(source.paths)}: no judgements")
+    keep, drop = _id_lists(source)
+    return filter_qrels(qrels, keep, drop, missing=source.missing)
 
 
-def read_run(path: PathLike, *, sort: bool = False) -> Run:
+def read_run(source: RunSource | PathLike) -> Run:
     """Returns a run: TREC's six columns, or Parquet with `query_id, doc_id, score`.
 
-    Args:
-        path: the file; `.gz` and `.zst` are read as well.
-        sort: order each query's documents by score where the file does not do so.
-
     Raises:
-        DataError: a bad line, or rows that are no ranking (unless `sort`).
+        DataError: a bad line, or rows that are not a ranking.
     """
-    return parse_run(path, sort=sort)
+    source = RunSource.of(source)
+    return parse_run(source.path, sort=source.sort)
+
+
+def _id_lists(
+    source: CorpusSource | QueriesSource | QrelsSource,
+) -> tuple[IdList | None, IdList | None]:
+    """Returns the ids to keep and those to leave out, None for all and none."""
+    keep, drop = source.ids, source.exclude_ids
+    return (
+        None if keep is None else IdList.read(keep),
+        None if drop is None else IdList.read(drop),
+    )

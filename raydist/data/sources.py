@@ -24,6 +24,16 @@ class InputFile:
     size: int
 
 
+def path_list(paths: Paths) -> list[str]:
+    """Returns one path or several as a list of strings."""
+    return [os.fspath(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
+
+
+def join_paths(paths: Paths) -> str:
+    """Returns paths as text for messages."""
+    return ", ".join(path_list(paths))
+
+
 def expand(
     paths: Paths, accept: Iterable[str] = (), well_known: Sequence[str] = ()
 ) -> list[InputFile]:
@@ -33,19 +43,16 @@ def expand(
     below it with an accepted suffix, sorted by path; names that begin with `.` or `_` are left out.
 
     Args:
-        paths: one path or several; several keep their order.
-        accept: suffixes (`.jsonl`) taken from a directory, compressed or not; empty takes all.
-        well_known: names, best first, of which the first one found represents a directory.
+        paths: one path, or several in order.
+        accept: suffixes (`.jsonl`) to take from a directory, compressed or not; empty takes all.
+        well_known: names, best first, the first of which represents a directory that has it.
 
     Raises:
-        DataError: nothing is there, or a directory holds no file with an accepted suffix.
+        DataError: there is no such file, or a directory has none with an accepted suffix.
     """
-    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not several:
-        raise DataError("no input path was given")
     return [
         file
-        for path in several
+        for path in path_list(paths)
         for file in _expand(os.fspath(path), tuple(accept), tuple(well_known))
     ]
 
@@ -55,28 +62,28 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
     if isinstance(where, pafs.LocalFileSystem):
         before, after = "", ""
     else:
-        # What surrounds the inner name in the URI: its scheme, and options after a question mark.
+        # Scheme and options (after a question mark) around the file system's name for the path.
         query = re.search(r"\?[^/?]+=[^/]*$", path)
         after = query.group() if query else ""
         bare = path.removesuffix(after).rstrip("/")
         before = bare.removesuffix(name) if bare.endswith(name) else path.split("//")[0] + "//"
     info = where.get_file_info(name)
     if info.type == pafs.FileType.File:
-        found = [info]
+        infos = [info]
     elif info.type == pafs.FileType.Directory:
         known = where.get_file_info([posixpath.join(name, each) for each in well_known])
-        found = [each for each in known if each.type == pafs.FileType.File][:1]
-        found = found or [each for each in _walk(where, name) if _accepted(each.path, accept)]
-        if not found:
+        infos = [each for each in known if each.type == pafs.FileType.File][:1]
+        infos = infos or [each for each in _walk(where, name) if _accepted(each.path, accept)]
+        if not infos:
             wanted = f" that ends in {', '.join(accept)}" if accept else ""
             raise DataError(f"{path}: this directory holds no file{wanted}")
     elif re.search(r"[*?\[]", name):
-        found = _matching(where, name)
-        if not found:
+        infos = _matching(where, name)
+        if not infos:
             raise DataError(f"{path}: no file matches this pattern")
     else:
         raise DataError(f"{path}: no such file or directory")
-    return [InputFile(before + each.path + after, each.size) for each in found]
+    return [InputFile(before + each.path + after, each.size) for each in infos]
 
 
 def _accepted(path: str, accept: tuple[str, ...]) -> bool:
@@ -102,7 +109,7 @@ def _matching(where: pafs.FileSystem, pattern: str) -> list[Any]:
 
 
 def _glob_to_regex(pattern: str) -> str:
-    """Returns the expression of a glob: `**/` any folders, `*` and `?` within a name, `[ab]`."""
+    """Returns a glob as a regex: `**/` is any folders, `*` and `?` stay in a name, `[ab]`."""
     tokens = re.findall(r"\*\*/|\*|\?|\[[^\]/]+\]|.", pattern, re.DOTALL)
     meaning = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
@@ -126,7 +133,7 @@ _BY_SUFFIX = {
 }
 
 SUFFIXES = tuple(_BY_SUFFIX)
-"""Suffixes that a directory's files are chosen by; `.gz`, `.zst` and `.bz2` may follow."""
+"""Suffixes of the files that a directory stands for; `.gz`, `.zst` and `.bz2` may follow."""
 
 
 def detect(path: str, format: str | None = None) -> str:
@@ -134,10 +141,10 @@ def detect(path: str, format: str | None = None) -> str:
 
     Args:
         path: a file.
-        format: the user's word, which wins.
+        format: the user's choice, which wins.
 
     Raises:
-        DataError: the user's word is unknown, or neither suffix nor content say anything.
+        DataError: the choice is unknown, or neither name nor content tell the format.
     """
     if format is not None:
         if format not in FORMATS:
@@ -147,7 +154,7 @@ def detect(path: str, format: str | None = None) -> str:
     for suffix, known in _BY_SUFFIX.items():
         if name.endswith(suffix):
             return known
-    start = head(path, 4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = head(path, 4096).lstrip()
     if start.startswith(b"PAR1"):
         return "parquet"
     if start[:1] in (b"{", b"["):
@@ -157,6 +164,6 @@ def detect(path: str, format: str | None = None) -> str:
     if b"\t" in start.split(b"\n", 1)[0] or not start:
         return "tsv"
     raise DataError(
-        f"{path}: neither the name nor the first line tells the format; say format=, one of "
+        f"{path}: neither the name nor the first line tells the format; set format= to one of "
         f"{', '.join(FORMATS)}"
     )

@@ -5,8 +5,10 @@ A scalar is the path: `corpus=DIR/corpus.jsonl` is `corpus.path=DIR/corpus.jsonl
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import MinLen
 
@@ -14,7 +16,7 @@ from raydist.spec import EXECUTION, FromText
 
 
 def split_paths(text: str) -> list[str]:
-    """Cuts text at commas that are outside brackets and braces."""
+    """Splits text at commas outside brackets and braces."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
@@ -29,13 +31,14 @@ Paths = Annotated[tuple[str, ...], FromText(split_paths)]
 """One path or several: files, globs, directories, URIs, `irds:` ids."""
 
 Name = Annotated[str, MinLen(1)]
+PathLike = str | os.PathLike[str]
 
 Format = Literal["jsonl", "tsv", "parquet", "trec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFields:
-    """Own names of a file's columns; the usual ones are found by themselves."""
+    """Own names of a file's columns; the usual ones need none."""
 
     id: Name | None = None
     """Name of the id, or a column number (from 1) of a table without header."""
@@ -43,14 +46,14 @@ class TextFields:
     """Name or number of the text; for TREC topics `title`, `desc`, `narr`, joined by `+`."""
 
     def mapping(self) -> dict[str, str] | None:
-        """Returns the names that are given, None if there is none."""
+        """Returns the names that are set, None if there is none."""
         names = {field.name: getattr(self, field.name) for field in fields(self)}
         return {field: name for field, name in names.items() if name is not None} or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields(TextFields):
-    """Own names of a corpus's columns; the usual ones are found by themselves."""
+    """Own names of a corpus's columns; the usual ones need none."""
 
     title: Name | None = None
     """Name or number of the title, if there is one."""
@@ -72,6 +75,8 @@ class _Source:
     """What to do about ids in `ids` that the source does not have."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.path, str | os.PathLike):
+            object.__setattr__(self, "path", (os.fspath(self.path),))
         if self.kind == "files" and not self.path:
             raise ValueError("a path is required")
         if self.kind != "files" and self.path:
@@ -82,13 +87,22 @@ class _Source:
         """The paths as the readers take them."""
         return self.path if self.kind == "files" else (f"{self.kind}:",)
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the reader's keyword arguments: `read_documents(**config.corpus.arguments())`."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        del given["kind"]
-        if "fields" in given:
-            given["fields"] = given["fields"].mapping()
-        return {**given, "path": self.paths}
+    @classmethod
+    def of(cls, source: Self | PathLike | Sequence[PathLike]) -> Self:
+        """Returns the source itself, or that of one or several paths."""
+        if isinstance(source, str | os.PathLike):
+            return cls(path=(os.fspath(source),))
+        if isinstance(source, Sequence):
+            return cls(path=tuple(os.fspath(path) for path in source))
+        return source
+
+    def options(self) -> dict[str, Any]:
+        """Returns how the paths are read, for the fingerprint of an input."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["kind"], values["path"]
+        if "fields" in values:
+            values["fields"] = values["fields"].mapping()
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +110,15 @@ class CorpusSource(_Source):
     """Documents: where they are and how to read them."""
 
     format: Format | None = None
-    """Told from name or content if not given."""
+    """Detected from the name or the content if not given."""
     fields: Fields = Fields()
     """Own names of id, title and text."""
     order: Literal["source", "list"] = "source"
     """Order of the documents: the source's, or that of `ids`."""
     on_bad: Annotated[Literal["error", "skip"], EXECUTION] = "error"
-    """A bad line stops the work with its place, or is skipped and counted."""
+    """A bad line is an error that names it, or is skipped and counted."""
     rejects: Annotated[str | None, EXECUTION] = None
-    """Where skipped lines are written (jsonl)."""
+    """The file that skipped lines are written to (jsonl)."""
     encoding_errors: Annotated[Literal["strict", "replace"], EXECUTION] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
@@ -113,29 +127,21 @@ class CorpusSource(_Source):
         files = {"corpus.ids": self.ids, "corpus.exclude_ids": self.exclude_ids}
         return {"corpus": self.paths} | {name: path for name, path in files.items() if path}
 
-    def split_arguments(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `read_split` but `rejects`, which is one per split."""
-        return {
-            "fields": self.fields.mapping(),
-            "on_bad": self.on_bad,
-            "encoding_errors": self.encoding_errors,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueriesSource(_Source):
     """Queries: where they are and how to read them."""
 
     format: Format | None = None
-    """Told from name or content if not given."""
+    """Detected from the name or the content if not given."""
     fields: TextFields = TextFields()
     """Own names of id and text."""
     order: Literal["source", "list"] = "source"
     """Order of the queries: the source's, or that of `ids`."""
     on_bad: Literal["error", "skip"] = "error"
-    """A bad line stops the work with its place, or is skipped and counted."""
+    """A bad line is an error that names it, or is skipped and counted."""
     rejects: Annotated[str | None, EXECUTION] = None
-    """Where skipped lines are written (jsonl)."""
+    """The file that skipped lines are written to (jsonl)."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
@@ -154,8 +160,84 @@ class RunSource:
     path: Name
     """The file."""
     sort: bool = False
-    """Order each query's documents by score where the file does not."""
+    """Order each query's documents by score; without it, a file in another order is an error."""
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `read_run`."""
-        return {"path": self.path, "sort": self.sort}
+    @classmethod
+    def of(cls, source: RunSource | PathLike) -> RunSource:
+        """Returns the source itself, or that of a file."""
+        return source if isinstance(source, RunSource) else cls(path=os.fspath(source))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The file, as other sources name theirs."""
+        return (self.path,)
+
+    def options(self) -> dict[str, Any]:
+        """Returns how the file is read, for the fingerprint of an input."""
+        return {"sort": self.sort}
+
+
+AnySource = CorpusSource | QueriesSource | QrelsSource | RunSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSource:
+    """A data set of training samples: where they are, or what they are written from."""
+
+    path: Paths
+    """Samples, a run, judgements, a BEIR folder or `irds:ID`; several files are one data set."""
+    format: str | None = None
+    """A key of `lines.FORMATS`; detected if not given."""
+    corpus: CorpusSource | None = None
+    """Documents that ids refer to."""
+    queries: QueriesSource | None = None
+    """Queries that ids refer to."""
+    qrels: QrelsSource | None = None
+    """Judgements that make positives."""
+    run: RunSource | None = None
+    """A run whose other documents become negatives, where `path` is not a run itself."""
+    positives: Literal["judged", "retrieved"] = "judged"
+    """Positives: all that are judged relevant, or those of them that the run has."""
+    relevance: int = 1
+    """Lowest grade of a positive."""
+    split: str = "train"
+    """Split of a BEIR folder's judgements."""
+    on_bad: Literal["error", "skip"] = "error"
+    """A bad line is an error, or is skipped, counted and written to `rejects.jsonl`."""
+    need_negatives: bool = False
+    """A sample without a negative is a bad line; one from judgements and a run is left out."""
+    need_scores: bool = False
+    """A sample without teacher scores is a bad line."""
+    max_rows: int = 0
+    """Use the first samples only; 0 = all."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.path, str | os.PathLike):
+            object.__setattr__(self, "path", (os.fspath(self.path),))
+        # A path stands for its source.
+        kinds: dict[str, Callable[[Any], AnySource]] = {
+            "corpus": CorpusSource.of,
+            "queries": QueriesSource.of,
+            "qrels": QrelsSource.of,
+            "run": RunSource.of,
+        }
+        for name, of in kinds.items():
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, of(value))
+
+    @classmethod
+    def of(cls, source: SampleSource | PathLike | Sequence[PathLike]) -> SampleSource:
+        """Returns the source itself, or that of one or several paths."""
+        if isinstance(source, str | os.PathLike):
+            return cls(path=(os.fspath(source),))
+        if isinstance(source, Sequence):
+            return cls(path=tuple(os.fspath(path) for path in source))
+        return source
+
+    def inputs(self) -> dict[str, AnySource]:
+        """Returns what the samples are written from, beside `path`."""
+        return {
+            name: source
+            for name in ("corpus", "queries", "qrels", "run")
+            if (source := getattr(self, name)) is not None
+        }

@@ -3,58 +3,72 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Required, TypedDict
 
 from raydist.data import docstrings
 from raydist.data.files import Paths, compression_of, is_uri, open_input
 from raydist.data.formats import irds, parquet, trec
-from raydist.data.sources import SUFFIXES, InputFile, detect, expand
+from raydist.data.sources import SUFFIXES, InputFile, detect, expand, join_paths, path_list
 from raydist.errors import DataError
 
 _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 
 
+class Split(TypedDict, total=False):
+    """A part of a corpus: bytes of a file, a row group of it, or rows of an `irds:` data set."""
+
+    path: Required[str]
+    format: Required[str]
+    start: int
+    stop: int | None
+    compression: str | None
+    group: int
+
+
 def plan_splits(
     path: Paths, *, format: str | None = None, split_bytes: int = 32 << 20
-) -> list[dict[str, Any]]:
-    """Returns the splits of a corpus in order: JSON-able, fixed by the data alone.
+) -> list[Split]:
+    """Returns the splits of a corpus in order, fixed by the data alone.
 
     A plain text file is cut at the first record end at or after each multiple of `split_bytes`, a
     Parquet file at row groups, a compressed file not at all.
 
     Args:
-        path: a path, glob, directory, URI or `irds:` id, or several.
-        format: `jsonl`, `tsv`, `parquet` or `trec`; by name or content if None.
+        path: a path, glob, directory, URI or `irds:` id, or several of them.
+        format: `jsonl`, `tsv`, `parquet` or `trec`; detected from name or content if None.
         split_bytes: size of a split.
 
     Raises:
-        DataError: nothing there, an unknown format, or no data at all.
+        DataError: there is no such input, its format is unknown, or all files are empty.
     """
-    splits: list[dict[str, Any]] = []
-    for each in several(path):
+    splits: list[Split] = []
+    for each in path_list(path):
         if irds.is_dataset(each):
-            splits.extend(irds.splits(each))
+            rows = irds.split_rows(each)
+            splits.extend(
+                {"path": each, "format": "irds", "start": start, "stop": stop}
+                for start, stop in rows
+            )
             continue
-        files = expand(made(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES)
+        files = expand(resolve(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES)
         # Looking at a file on an object store takes tens of milliseconds.
         with ThreadPoolExecutor(16 if is_uri(each) else 1) as pool:
-            for found in pool.map(lambda file: plan_file(file, format, split_bytes), files):
-                splits.extend(found)
+            for part in pool.map(lambda file: plan_file(file, format, split_bytes), files):
+                splits.extend(part)
     if not splits:
-        raise DataError(f"{shown(path)}: no documents: nothing but empty files")
+        raise DataError(f"{join_paths(path)}: no documents; all files are empty")
     return splits
 
 
-def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[dict[str, Any]]:
+def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[Split]:
     """Returns the splits of one file, none if it is empty."""
     if not file.size:
         return []
     compression = compression_of(file.path)
     kind = detect(file.path, format)
-    base: dict[str, Any] = {"path": file.path, "format": kind}
+    base: Split = {"path": file.path, "format": kind}
     if kind == "parquet":
         rows = parquet.row_groups(file.path)
         return [{**base, "group": group} for group, count in enumerate(rows) if count]
@@ -79,28 +93,18 @@ def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
                 continue
             at, data = max(0, target - len(end)), b""
             source.seek(at)
-            while (found := data.find(end)) < 0 and (more := source.read(window)):
+            while (cut := data.find(end)) < 0 and (more := source.read(window)):
                 keep = data[len(data) - len(end) + 1 :] if len(data) >= len(end) else data
                 at += len(data) - len(keep)
                 data = keep + more
-            if found < 0:
+            if cut < 0:
                 return
-            last = at + found + len(end)
+            last = at + cut + len(end)
             yield last
 
 
-def shown(path: Paths) -> str:
-    """Returns paths for messages."""
-    return ", ".join(several(path))
-
-
-def several(path: Paths) -> list[str]:
-    """Returns one path or several as a list."""
-    return [os.fspath(p) for p in ([path] if isinstance(path, str | os.PathLike) else path)]
-
-
-def made(path: str, part: str) -> str:
-    """Returns a path itself, or the part of the docstring collection that it stands for.
+def resolve(path: str, part: str) -> str:
+    """Returns a path itself, or the file of the docstring collection that it stands for.
 
     `docstrings:numpy+scipy/test` are the queries and judgements of its test split.
     """

@@ -79,7 +79,7 @@ def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     rejects = tmp_path / "rejects.jsonl"
     skip = ["corpus.on_bad=skip", f"corpus.rejects={rejects}", f"out={tmp_path / 'skip'}"]
     assert main([*base, *skip]) == 0
-    assert "1 bad lines skipped, the first:" in capsys.readouterr().err
+    assert "1 bad line skipped, the first:" in capsys.readouterr().err
     assert json.loads(rejects.read_text())["line"] == 31
 
 

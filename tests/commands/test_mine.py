@@ -131,8 +131,8 @@ def test_candidates_are_searched_for_in_indexes_and_vectors_that_are_there(
     mixed = ["mine", "index=IDX,VEC", "fusion=rrf", *BASE[1:3], "out=mixed.jsonl", *more]
     assert main(mixed) == 0  # the texts are those of IDX
     assert len(from_run) == 4
-    found = [json.loads(line) for line in (folder / "mixed.jsonl").read_text().splitlines()]
-    assert [(one["neg_id"], one["pos"]) for one in found] == [
+    rows = [json.loads(line) for line in (folder / "mixed.jsonl").read_text().splitlines()]
+    assert [(one["neg_id"], one["pos"]) for one in rows] == [
         (one["neg_id"], one["pos"]) for one in from_run
     ]
     weights = model / "model.safetensors"

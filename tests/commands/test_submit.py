@@ -10,8 +10,7 @@ from ray._private.runtime_env.packaging import create_package
 from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 
 from raydist.cli import main
-from raydist.commands.submit import submit_files
-from raydist.commands.submitting.files import package_files
+from raydist.commands.submit import package_files, submit_files
 from raydist.errors import ConfigError, JobError
 
 

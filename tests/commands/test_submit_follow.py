@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 from ray.dashboard.modules.job.common import JobStatus
 
-from raydist.commands.submitting.follow import Follower
+from raydist.commands.submit import Follower
 from raydist.errors import JobError
 
 Chunk = str | Exception | Callable[[], None]

@@ -27,8 +27,7 @@ def test_a_scalar_is_the_path_and_goes_with_dotted_keys() -> None:
         ],
     )
     assert config.corpus.paths == ("a.jsonl", "b{1,2}.jsonl")
-    assert config.corpus.arguments() == {
-        "path": ("a.jsonl", "b{1,2}.jsonl"),
+    assert config.corpus.options() == {
         "ids": "keep.txt",
         "exclude_ids": None,
         "missing": "error",
@@ -39,23 +38,7 @@ def test_a_scalar_is_the_path_and_goes_with_dotted_keys() -> None:
         "rejects": None,
         "encoding_errors": "strict",
     }
-    assert config.run is not None and config.run.arguments() == {"path": "r.txt", "sort": False}
-
-
-def test_the_arguments_are_those_of_the_readers() -> None:
-    import inspect
-
-    from raydist.data import readers
-
-    for block, reader in (
-        (CorpusSource(path=("c",)), readers.read_documents),
-        (QueriesSource(path=("c",)), readers.read_queries),
-        (QrelsSource(path=("c",)), readers.read_qrels),
-        (RunSource(path="c"), readers.read_run),
-    ):
-        inspect.signature(reader).bind(**block.arguments())
-    split_options = CorpusSource(path=("c",)).split_arguments()
-    inspect.signature(readers.read_split).bind({}, **split_options)
+    assert config.run == RunSource(path="r.txt")
 
 
 def test_the_docstring_collection_needs_no_path() -> None:

@@ -14,6 +14,7 @@ from raydist.data.samples import convert
 from raydist.data.samples.convert import convert_samples, sample_record
 from raydist.data.samples.lines import FORMATS
 from raydist.data.samples.sample_set import StoredTexts
+from raydist.data.store.build import needed_texts
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Run, Sample
@@ -70,7 +71,7 @@ def test_a_run_survives_trec_and_parquet_bit_for_bit(tmp_path: Path) -> None:
     run.write(tmp_path / "a.txt")
     steps = ["a.txt", "b.parquet", "c.txt.gz", "d.pq", "e.txt"]
     for source, out in zip(steps, steps[1:]):  # noqa: RUF007
-        assert convert.convert_run(tmp_path / source, tmp_path / out) == 1000
+        read_run(tmp_path / source).write(tmp_path / out)
     back = read_run(tmp_path / "e.txt")
     assert back.table.equals(run.table) and back.tag == "my-tag"
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "e.txt").read_bytes()
@@ -79,7 +80,7 @@ def test_a_run_survives_trec_and_parquet_bit_for_bit(tmp_path: Path) -> None:
 
 def test_a_flipped_bit_in_a_parquet_run_is_noticed(tmp_path: Path) -> None:
     run = Run.from_lists([("q", [f"d{i}" for i in range(300)], np.arange(300, 0, -1))])
-    convert.write_run(run, tmp_path / "r.parquet")
+    run.write(tmp_path / "r.parquet")
     good = (tmp_path / "r.parquet").read_bytes()
     noticed = 0
     for at in range(4, len(good) // 2, 37):
@@ -108,12 +109,16 @@ def small(tmp_path: Path) -> dict[str, Path]:
 QUERIES = {"q1": "first", "q2": "second"}
 
 
+def store_of(corpus: Path, ids: list[str], folder: Path) -> DocumentStore:
+    return DocumentStore.open(needed_texts(ids, read_documents(corpus), folder))
+
+
 def test_a_run_with_its_texts_makes_lists_of_candidates(
     small: dict[str, Path], tmp_path: Path
 ) -> None:
     run = read_run(small["run.txt"])
     ids = run.table["doc_id"].to_pylist()
-    store = convert.store_of(read_documents(small["corpus.jsonl"]), ids, tmp_path / "s")
+    store = store_of(small["corpus.jsonl"], ids, tmp_path / "s")
     assert len(store) == 5
     first, second = convert.rerank_lines(run, QUERIES, store, depth=2)
     assert first == {
@@ -133,12 +138,12 @@ def test_a_candidate_or_a_query_without_text_is_named_or_dropped(
     small: dict[str, Path], tmp_path: Path
 ) -> None:
     run = read_run(small["run.txt"])
-    store = convert.store_of(read_documents(small["corpus.jsonl"]), ["d0", "d2"], tmp_path / "s")
+    store = store_of(small["corpus.jsonl"], ["d0", "d2"], tmp_path / "s")
     with pytest.raises(DataError, match="document 'd1', ranked for query 'q1'"):
         list(convert.rerank_lines(run, QUERIES, store))
     (only,) = convert.rerank_lines(run, QUERIES, store, missing="drop")
     assert [c["id"] for c in only["candidates"]] == ["d0", "d2"]
-    with pytest.raises(DataError, match="query 'q2' of the run has no text"):
+    with pytest.raises(DataError, match="query 'q2' of the run is not among the queries"):
         list(convert.rerank_lines(run, {"q1": "x"}, store, missing="drop"))
 
 
@@ -168,11 +173,11 @@ def test_samples_of_ids_get_their_texts(small: dict[str, Path], tmp_path: Path) 
     triples = tmp_path / "triples.tsv"
     triples.write_text("q1\td1\td0\n\nq1\td4\td2\n")
     store = DocumentStore.create(read_documents(small["corpus.jsonl"]), tmp_path / "s")
-    asked = tmp_path / "q.tsv"
-    asked.write_text("q1\tfirst\n")
-    queries = DocumentStore.create(read_documents(asked), tmp_path / "q")
-    found = list(convert_samples(triples, "flagembedding", documents=store, queries=queries))
-    assert [(s["query"], s["pos"], s["neg"]) for s in found] == [
+    queries_file = tmp_path / "q.tsv"
+    queries_file.write_text("q1\tfirst\n")
+    queries = DocumentStore.create(read_documents(queries_file), tmp_path / "q")
+    samples = list(convert_samples(triples, "flagembedding", documents=store, queries=queries))
+    assert [(s["query"], s["pos"], s["neg"]) for s in samples] == [
         ("first", ["t\ntext 1"], ["text 0"]),
         ("first", ["text 4"], ["text 2"]),
     ]

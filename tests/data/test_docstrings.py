@@ -65,10 +65,10 @@ def test_the_collection_is_whole_and_split_without_overlap(folder: Path) -> None
         (read_queries(folder / part), read_qrels(folder / part / "qrels.txt"))
         for part in ("train", "test")
     ]
-    train, test = ({q.query_id for q in found} for found, _ in parts)
+    train, test = ({q.query_id for q in queries} for queries, _ in parts)
     assert train | test == set(qrels) and not train & test
     assert 0.15 < len(test) / len(ids) < 0.25
-    assert all(set(judged) == {q.query_id for q in found} for found, judged in parts)
+    assert all(set(judged) == {q.query_id for q in queries} for queries, judged in parts)
 
 
 def test_training_lines_have_the_pair_and_other_documents(folder: Path) -> None:

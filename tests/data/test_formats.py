@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,14 +12,15 @@ from hypothesis import strategies as st
 from raydist.data.formats import trec
 from raydist.data.readers import read_documents, read_queries, read_split
 from raydist.data.rejects import Rejects
+from raydist.data.spec import CorpusSource, Fields, QueriesSource, TextFields
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.records import Query
 
 
-def documents(path: object, **options: object) -> list[tuple[str, str, str]]:
-    tables = read_documents(path, **options)  # type: ignore[arg-type]
-    return [tuple(row.values()) for t in tables for row in t.to_pylist()]  # type: ignore[misc]
+def documents(path: Path, rejects: Rejects | None = None, **options: Any) -> list[tuple[str, ...]]:
+    tables = read_documents(CorpusSource(path=path, **options), rejects=rejects)
+    return [tuple(row.values()) for t in tables for row in t.to_pylist()]
 
 
 LINE = st.text(st.characters(exclude_characters="\t\n\r", exclude_categories=["Cs"]))
@@ -39,21 +41,21 @@ def test_tab_separated_documents_come_back_as_they_were(
 @pytest.mark.parametrize(
     ("content", "fields", "expected"),
     [
-        ("7\tsome text", None, ("7", "", "some text")),
-        ("7\ta title\tsome text", None, ("7", "a title", "some text")),
-        ("id\ttext\ttitle\n7\tsome text\ta title", None, ("7", "a title", "some text")),
+        ("7\tsome text", {}, ("7", "", "some text")),
+        ("7\ta title\tsome text", {}, ("7", "a title", "some text")),
+        ("id\ttext\ttitle\n7\tsome text\ta title", {}, ("7", "a title", "some text")),
         ("7\tu\tv\tsome text", {"id": "1", "text": "4"}, ("7", "", "some text")),
         ("a\tb\n7\tsome text", {"id": "a", "text": "b"}, ("7", "", "some text")),
-        ('7\t"quoted" text', None, ("7", "", '"quoted" text')),
-        ("\ufeff7\tsome text", None, ("7", "", "some text")),
+        ('7\t"quoted" text', {}, ("7", "", '"quoted" text')),
+        ("\ufeff7\tsome text", {}, ("7", "", "some text")),
     ],
 )
 def test_columns_of_a_table_are_found(
-    tmp_path: Path, content: str, fields: dict[str, str] | None, expected: tuple[str, str, str]
+    tmp_path: Path, content: str, fields: dict[str, str], expected: tuple[str, str, str]
 ) -> None:
     file = tmp_path / "c.tsv"
     file.write_text(content)
-    assert documents(file, fields=fields) == [expected]
+    assert documents(file, fields=Fields(**fields)) == [expected]
 
 
 def test_a_bad_table_line_is_named_or_skipped(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_parquet_row_groups_are_splits(tmp_path: Path) -> None:
     assert [split["group"] for split in splits] == [0, 1, 2, 3]
     assert [sum(t.num_rows for t in read_split(s)) for s in splits] == [300, 300, 300, 100]
     assert documents(file)[999] == ("999", "", "t999")
-    assert len(documents(file, max_docs=301)) == 301
+    assert sum(t.num_rows for t in read_documents(file, max_docs=301)) == 301
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_a_bad_parquet_row_is_named_or_skipped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no column for text.*it has id, words"):
         documents(file)
     with pytest.raises(DataError, match=r"'words' \(text\) is list"):
-        documents(file, fields={"text": "words"})
+        documents(file, fields=Fields(text="words"))
 
 
 TREC = """<DOC>
@@ -156,9 +158,9 @@ def test_a_bad_trec_document_is_named_by_its_line(tmp_path: Path) -> None:
     file.write_text(TREC + "<DOC>\n<TEXT>no number</TEXT>\n</DOC>\n" + "<DOC><DOCNO>3</DOCNO> cut")
     with pytest.raises(DataError, match=r"line 15: .*<DOCNO>"):
         documents(file)
-    rejects = Rejects()
+    rejects = Rejects(tmp_path / "rejects.jsonl")
     assert len(documents(file, on_bad="skip", rejects=rejects)) == 2
-    assert rejects.count == 2 and "</DOC> before the file ends" in str(rejects.reasons)
+    assert rejects.count == 2 and "</DOC> before the file ends" in rejects.path.read_text()
 
 
 def test_trec_topics_are_read_closed_or_not(tmp_path: Path) -> None:
@@ -173,10 +175,10 @@ def test_trec_topics_are_read_closed_or_not(tmp_path: Path) -> None:
         Query("301", "International Organized Crime"),
         Query("302", "Poliomyelitis & Post-Polio"),
     ]
-    both = read_queries(file, fields={"text": "title+desc"})
+    both = read_queries(QueriesSource(path=file, fields=TextFields(text="title+desc")))
     assert both[0].text == "International Organized Crime Identify groups."
     with pytest.raises(DataError, match=r"line 14: .*<narr> inside <top>"):
-        read_queries(file, fields={"text": "narr"})
+        read_queries(QueriesSource(path=file, fields=TextFields(text="narr")))
     file.write_text('<topics><topic number="7"><query>a query</query></topic></topics>')
     assert read_queries(file) == [Query("7", "a query")]
     file.write_text("<TOP><NUM>1</NUM><TITLE>\nMEASUREMENT\n</TITLE></TOP>")
@@ -203,7 +205,7 @@ def test_queries_are_read_in_every_form(tmp_path: Path, name: str, content: str)
 def test_queries_with_one_id_twice_or_none_at_all_are_errors(tmp_path: Path) -> None:
     file = tmp_path / "q.tsv"
     file.write_text("1\ta\n1\tb\n")
-    with pytest.raises(DataError, match="query id '1' stands here twice"):
+    with pytest.raises(DataError, match="query id '1' occurs twice"):
         read_queries(file)
     file.write_text("\n\n")
     with pytest.raises(DataError, match="no queries"):
@@ -227,5 +229,5 @@ def test_real_collections_have_their_published_sizes(collections: Path, name: st
         "biomappings-mesh": (8829, 8080),
     }
     folder = collections / name
-    found = sum(t.num_rows for t in read_documents(folder)), len(read_queries(folder))
-    assert found == sizes[name]
+    counts = sum(t.num_rows for t in read_documents(folder)), len(read_queries(folder))
+    assert counts == sizes[name]

@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from raydist.data.ids import IdList
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
+from raydist.data.spec import CorpusSource
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint
@@ -50,8 +52,8 @@ RUN_TABLE = parquet(
 Reader = Callable[[Path], object]
 
 
-def documents(path: Path, **options: object) -> list[dict[str, str]]:
-    tables = list(read_documents(path, **options))  # type: ignore[arg-type]
+def documents(path: Path, **options: Any) -> list[dict[str, str]]:
+    tables = list(read_documents(CorpusSource(path=path, **options)))
     for table in tables:
         assert table.schema.equals(DOCUMENTS)
         table.validate(full=True)
@@ -84,6 +86,7 @@ CASES: list[tuple[str, bytes, Reader]] = [
     ("ids.txt.zst", pa.compress(IDS, "zstd", asbytes=True), IdList.read),
 ]
 NAMES = [name for name, _, _ in CASES]
+TEXT = st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace"))
 
 
 def hostile(good: bytes) -> st.SearchStrategy[bytes]:
@@ -123,15 +126,15 @@ def hostile(good: bytes) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize(("name", "good", "read"), CASES, ids=NAMES)
-def test_damaged_input_is_an_error_that_names_the_file_or_is_read(
+def test_damaged_or_random_input_is_an_error_that_names_the_file_or_is_read(
     name: str, good: bytes, read: Reader, tmp_path: Path
 ) -> None:
     file = tmp_path / name
 
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
-    @given(hostile(good))
+    @given(hostile(good) | st.binary(max_size=200) | TEXT)
     def check(data: bytes) -> None:
         file.write_bytes(data)
         file_fingerprint(file)
@@ -146,31 +149,6 @@ def test_damaged_input_is_an_error_that_names_the_file_or_is_read(
                 assert name in str(error)
             else:
                 assert len(everything) <= 200
-
-    check()
-
-
-@pytest.mark.parametrize(("name", "good", "read"), CASES, ids=NAMES)
-def test_random_bytes_are_an_error_that_names_the_file_or_are_read(
-    name: str, good: bytes, read: Reader, tmp_path: Path
-) -> None:
-    file = tmp_path / name
-
-    @settings(
-        max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
-    @given(
-        st.one_of(
-            st.binary(max_size=200),
-            st.text(max_size=100).map(lambda t: t.encode("utf-8", "replace")),
-        )
-    )
-    def check(data: bytes) -> None:
-        file.write_bytes(data)
-        try:
-            read(file)
-        except DataError as error:
-            assert name in str(error)
 
     check()
 
@@ -191,8 +169,8 @@ def test_one_wrong_bit_or_a_lost_end_never_gives_other_documents(
     for data in [*flipped, *(good[:at] for at in range(len(good)))]:
         file.write_bytes(data)
         try:
-            found = [row["doc_id"] for row in documents(file)]
+            ids = [row["doc_id"] for row in documents(file)]
         except DataError as error:
             assert "corpus.jsonl" in str(error)
         else:
-            assert found in (expected, []) and (found or not data)
+            assert ids in (expected, []) and (ids or not data)

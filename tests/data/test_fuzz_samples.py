@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
 from raydist.errors import DataError
+from tests.data.sample_files import prepare
 from tests.data.test_fuzz import hostile
 
 CORPUS = [{"_id": f"d{i}", "title": "t" * (i % 2), "text": f"text é {i}"} for i in range(6)]

@@ -9,12 +9,12 @@ from types import ModuleType
 import pytest
 
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_split
-from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint
 from raydist.records import Query
+from tests.data.sample_files import prepare
 
 
 @dataclass
@@ -136,7 +136,7 @@ def test_a_data_set_is_read_by_its_id_in_splits_of_documents() -> None:
 
 @pytest.mark.usefixtures("package")
 def test_its_pairs_are_samples_and_ids_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"irds:some/pairs .*line 2: .*'9' is not there"):
+    with pytest.raises(DataError, match=r"irds:some/pairs .*line 2: .*has no '9'"):
         prepare("irds:some/pairs", tmp_path / "d")
     facts = prepare("irds:some/pairs", tmp_path / "d", on_bad="skip")
     samples = SampleSet(tmp_path / "d")
@@ -156,7 +156,7 @@ def test_its_judgements_are_samples_where_it_has_no_pairs(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("package")
 def test_unknown_data_sets_and_missing_parts_are_named() -> None:
-    with pytest.raises(DataError, match="knows no data set 'none'"):
+    with pytest.raises(DataError, match="has no data set 'none'"):
         plan_splits("irds:none")
     with pytest.raises(DataError, match="has no qrels"):
         read_qrels("irds:some/set")

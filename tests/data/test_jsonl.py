@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from raydist.data.formats import jsonl
 from raydist.data.readers import read_documents, read_split
-from raydist.data.rejects import BadLines, Rejects
+from raydist.data.rejects import Rejects
+from raydist.data.scan import SplitScan
+from raydist.data.spec import CorpusSource, Fields
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 
@@ -68,9 +70,7 @@ def rows_of(
     data: bytes, columns: jsonl.Columns, replace: bool
 ) -> tuple[list[tuple[str, ...]], int]:
     rejects = Rejects()
-    bad = BadLines("x", rejects)
-    bad._offset = 0
-    tables = jsonl.parse_block(data, 0, columns, bad, replace)
+    tables = jsonl.parse_block(data, 0, columns, SplitScan("x", rejects, replace=replace))
     return [tuple(row.values()) for table in tables for row in table.to_pylist()], rejects.count
 
 
@@ -78,7 +78,7 @@ def one_by_one(
     data: bytes, columns: jsonl.Columns, replace: bool
 ) -> tuple[list[tuple[str, ...]], int]:
     rows, bad = [], 0
-    for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+    for line in data.split(b"\n"):
         if line.strip(b" \t\r"):
             row = jsonl.parse_line(line, 0, columns, replace)
             bad += isinstance(row, str)
@@ -177,6 +177,7 @@ def test_line_numbers_are_absolute_in_every_split_and_every_compression(tmp_path
         lines[number] = "oops"
     plain = tmp_path / "c.jsonl"
     plain.write_text("\n".join(lines))
+    skipping = CorpusSource(path=plain, on_bad="skip")
     packed = tmp_path / "c.jsonl.gz"
     packed.write_bytes(gzip.compress(plain.read_bytes(), 1))
     for path, splits in (
@@ -188,7 +189,7 @@ def test_line_numbers_are_absolute_in_every_split_and_every_compression(tmp_path
         rows = sum(
             table.num_rows
             for split in splits
-            for table in read_split(split, on_bad="skip", rejects=rejects)
+            for table in read_split(split, skipping, rejects=rejects)
         )
         written = [json.loads(line) for line in log.read_text().splitlines()]
         assert rows == 8997 and rejects.count == 3
@@ -204,26 +205,26 @@ def test_broken_utf8_names_the_byte_offset(tmp_path: Path) -> None:
     file.write_bytes(first + second)
     with pytest.raises(DataError, match=rf"line 3: .*byte offset {len(first) + 24} \(0xe9\)"):
         list(read_documents(file))
-    (table,) = read_documents(file, encoding_errors="replace")
+    (table,) = read_documents(CorpusSource(path=file, encoding_errors="replace"))
     assert table["text"].to_pylist() == ["fine", "caf\ufffd"]
 
 
 @pytest.mark.parametrize(
     ("record", "fields"),
     [
-        ({"_id": "1", "title": "t", "text": "x", "metadata": {"url": "u"}}, None),
-        ({"id": "1", "title": "t", "text": "x"}, None),
-        ({"id": "1", "title": "t", "contents": "x"}, None),
+        ({"_id": "1", "title": "t", "text": "x", "metadata": {"url": "u"}}, {}),
+        ({"id": "1", "title": "t", "text": "x"}, {}),
+        ({"id": "1", "title": "t", "contents": "x"}, {}),
         ({"docno": "1", "headline": "t", "body": "x"}, {"id": "docno", "title": "headline"}),
         ({"n": 1, "title": "t", "b": "x", "text": "other"}, {"id": "n", "text": "b"}),
     ],
 )
 def test_usual_and_own_names_are_found(
-    tmp_path: Path, record: dict[str, str], fields: dict[str, str] | None
+    tmp_path: Path, record: dict[str, str], fields: dict[str, str]
 ) -> None:
     file = tmp_path / "c.jsonl"
     file.write_text(json.dumps(record))
-    (table,) = read_documents(file, fields=fields)
+    (table,) = read_documents(CorpusSource(path=file, fields=Fields(**fields)))
     assert table.to_pylist() == [{"doc_id": "1", "title": "t", "text": "x"}]
 
 
@@ -246,7 +247,11 @@ def test_skipped_lines_are_told_and_the_rejects_file_begins_anew(
     file, log = tmp_path / "c.jsonl", tmp_path / "r.jsonl"
     file.write_text('{"id": "1", "text": "a"}\nx\ny\n')
     for _ in range(2):
-        (table,) = read_documents(file, on_bad="skip", rejects=log)
+        (table,) = read_documents(CorpusSource(path=file, on_bad="skip", rejects=str(log)))
         assert table.num_rows == 1 and len(log.read_text().splitlines()) == 2
-        told = capsys.readouterr().err
-        assert "2 bad lines skipped, the first: " in told and "line 2" in told and str(log) in told
+        warning = capsys.readouterr().err
+        assert (
+            "2 bad lines skipped, the first: " in warning
+            and "line 2" in warning
+            and str(log) in warning
+        )

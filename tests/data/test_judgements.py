@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.data.readers import read_qrels, read_run
+from raydist.data.spec import RunSource
 from raydist.errors import DataError
 from raydist.records import RUN, Run
 
@@ -73,14 +74,14 @@ SCORES = st.floats(width=32, allow_nan=False, allow_infinity=False)
     st.sampled_from(["txt", "parquet", "gz"]),
 )
 def test_a_run_comes_back_bit_for_bit(
-    tmp_path_factory: pytest.TempPathFactory, found: dict[str, dict[str, float]], form: str
+    tmp_path_factory: pytest.TempPathFactory, rankings: dict[str, dict[str, float]], form: str
 ) -> None:
     import gzip
 
     run = Run.from_lists(
         [
             (q, [d for d, _ in ranked], [s for _, s in ranked])
-            for q, docs in found.items()
+            for q, docs in rankings.items()
             for ranked in [sorted(docs.items(), key=lambda item: -item[1])]
         ],
         "mine",
@@ -142,7 +143,7 @@ def test_bad_run_lines_are_named(tmp_path: Path, line: str, message: str) -> Non
 def test_a_run_is_ordered_on_request(tmp_path: Path) -> None:
     file = tmp_path / "run.txt"
     file.write_text("1 Q0 a 1 1.5 t\n1 Q0 b 2 2.5 t\n1 Q0 c 3 2.5 t\n")
-    assert next(iter(read_run(file, sort=True)))[1] == ["b", "c", "a"]
+    assert next(iter(read_run(RunSource(path=file, sort=True))))[1] == ["b", "c", "a"]
 
 
 def test_a_parquet_run_needs_its_columns(tmp_path: Path) -> None:

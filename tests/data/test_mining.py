@@ -26,9 +26,9 @@ def cases(draw):
     }
     rankings, qrels = [], {}
     for i in range(draw(st.integers(1, 4))):
-        found = draw(st.lists(st.sampled_from(DOCS), unique=True, min_size=1))
-        scores = sorted((draw(st.integers(-6, 12)) / 2 for _ in found), reverse=True)
-        rankings.append((f"q{i}", found, scores))
+        ranking = draw(st.lists(st.sampled_from(DOCS), unique=True, min_size=1))
+        scores = sorted((draw(st.integers(-6, 12)) / 2 for _ in ranking), reverse=True)
+        rankings.append((f"q{i}", ranking, scores))
         judged = draw(st.sets(st.sampled_from(DOCS), max_size=4))
         qrels[f"q{i}"] = {doc: draw(st.integers(0, 2)) for doc in sorted(judged)}
     first = draw(st.integers(1, 4))
@@ -53,7 +53,7 @@ def allowed(doc_ids, scores, judged, corpus, rules):
     score = dict(zip(doc_ids, map(float, scores)))
     lowest = float(scores[-1])
     known = [score.get(d, lowest) for d in positives]
-    found = []
+    negatives = []
     for rank, doc in enumerate(doc_ids, 1):
         if rank < rules.first or (rules.last and rank > rules.last):
             continue
@@ -67,8 +67,8 @@ def allowed(doc_ids, scores, judged, corpus, rules):
                 anchor
             ):
                 continue
-        found.append(doc)
-    return positives, found
+        negatives.append(doc)
+    return positives, negatives
 
 
 @settings(max_examples=300, deadline=None)
@@ -161,15 +161,15 @@ def test_the_margin_is_below_the_positive_whatever_the_sign_of_its_score():
 def test_a_teacher_scores_every_text_of_the_result():
     run, qrels = example(queries=5)
     queries = {f"q{i}": str(i) for i in range(5)}
-    asked = []
+    requests = []
 
     def teacher(batch):
-        asked.extend(batch)
+        requests.extend(batch)
         return [[float(len(text)) + i for i, text in enumerate(docs)] for _, docs in batch]
 
     for got in mine(run, queries, qrels, all_texts, Rules(negatives=3), teacher=teacher, batch=2):
         texts = [*got.positives, *got.negatives]
-        assert (got.query, texts) in asked
+        assert (got.query, texts) in requests
         assert [*got.positive_scores, *got.negative_scores] == [
             len(text) + i for i, text in enumerate(texts)
         ]

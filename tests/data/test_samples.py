@@ -1,4 +1,4 @@
-"""Training samples on disk: read, checked, kept, and read again."""
+"""Training samples on disk: checked, indexed, and read by row."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ import pyarrow as pa
 import pytest
 
 from raydist.data.samples.judged import LeftOut, samples_of
-from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
 from raydist.records import DOCUMENTS, Run, Sample
-from tests.data.sample_files import LINE, jsonl, read
+from tests.data.sample_files import LINE, jsonl, prepare, read
 
 
 def test_a_flagembedding_line_keeps_all_that_it_says(tmp_path: Path) -> None:
@@ -76,8 +75,8 @@ def test_compressed_and_several_files_are_one_data_set(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", [LINE, {**LINE, "query": "second"}])
     with gzip.open(tmp_path / "b.jsonl.gz", "wt", encoding="utf-8") as out:
         out.write(json.dumps({**LINE, "query": "third"}) + "\n")
-    found = read(str(tmp_path / "[ab].jsonl*"), tmp_path / "d")
-    assert [s.query for s in found] == ["q", "second", "third"]
+    samples = read(str(tmp_path / "[ab].jsonl*"), tmp_path / "d")
+    assert [s.query for s in samples] == ["q", "second", "third"]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_compressed_and_several_files_are_one_data_set(tmp_path: Path) -> None:
         ({"query": "", "pos": ["p"]}, "query to be a text"),
         ({"query": 3, "pos": ["p"]}, "query to be a text"),
         ({**LINE, "pos_scores": [1], "neg_scores": [1]}, "neg_scores to hold 2 scores"),
-        ({**LINE, "pos_scores": [1]}, "neg_scores as well"),
+        ({**LINE, "pos_scores": [1]}, "neg_scores beside pos_scores"),
         ({**LINE, "pos_scores": [1], "neg_scores": [1, "x"]}, "neg_scores to be a number"),
         ({**LINE, "pos_scores": [1], "neg_scores": [1, float("nan")]}, "finite"),
         ({**LINE, "answer": "a", "neg_answer": ["b"], "answer_scores": [1, 2, 3]}, "2 scores"),
@@ -111,7 +110,7 @@ def test_a_bad_line_is_named_or_skipped_and_counted(
     text = (tmp_path / "d" / "rejects.jsonl").read_text()
     rejects = [json.loads(line) for line in text.splitlines()]
     assert [(r["line"], message in r["reason"]) for r in rejects] == [(3, True)]
-    assert any("1 bad lines skipped" in note for note in facts.notes)
+    assert any("1 bad line skipped" in note for note in facts.notes)
 
 
 def test_broken_utf8_is_named_by_its_byte(tmp_path: Path) -> None:
@@ -127,7 +126,7 @@ def test_missing_and_empty_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no usable sample"):
         prepare(tmp_path / "empty.jsonl", tmp_path / "d")
     path = jsonl(tmp_path / "bad.jsonl", [LINE["query"], "x"])
-    with pytest.raises(DataError, match="no usable sample; the first of 2 bad lines"):
+    with pytest.raises(DataError, match="no usable sample; 2 bad lines skipped, the first"):
         prepare(path, tmp_path / "d", on_bad="skip")
 
 
@@ -162,8 +161,8 @@ def test_an_empty_text_is_a_bad_line_in_every_format(
 
 
 def test_an_id_of_0_is_an_id(tmp_path: Path) -> None:
-    (found,) = read(jsonl(tmp_path / "a.jsonl", [{**LINE, "query_id": 0}]), tmp_path / "d")
-    assert found.query_id == "0"
+    (sample,) = read(jsonl(tmp_path / "a.jsonl", [{**LINE, "query_id": 0}]), tmp_path / "d")
+    assert sample.query_id == "0"
 
 
 @pytest.mark.parametrize(
@@ -262,13 +261,13 @@ def test_a_worker_holds_a_row_and_not_the_file(tmp_path: Path) -> None:
         "after = resource.getrusage(resource.RUSAGE_SELF);"
         "print(n, (after.ru_maxrss - before.ru_maxrss) // 1024)"
     )
-    found = subprocess.run(
+    worker = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "d")],
         capture_output=True,
         text=True,
         check=True,
     )
-    read_chars, grown_mb = map(int, found.stdout.split())
+    read_chars, grown_mb = map(int, worker.stdout.split())
     assert read_chars == 11 * len(text) and grown_mb < 60, grown_mb
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0
 

@@ -40,8 +40,8 @@ def test_documents_are_found_by_id_and_by_position(tmp_path: Path, codec: str) -
     assert store.facts["empty"] == sum(not title and not text for _, title, text in ROWS)
     wanted = ["d1999", "nowhere", "d0", "d1234", "d0", ""]
     expected = [Document(i, t, title) for i, title, t in (ROWS[1999], ROWS[0], ROWS[1234], ROWS[0])]
-    found = store.get(wanted)
-    assert found == [expected[0], None, expected[1], expected[2], expected[3], None]
+    documents = store.get(wanted)
+    assert documents == [expected[0], None, expected[1], expected[2], expected[3], None]
     positions = [5, 1999, 0, 5, 1000]
     assert [tuple(r.values()) for r in store.rows(positions).to_pylist()] == [
         ROWS[p] for p in positions
@@ -165,9 +165,9 @@ def test_a_store_of_many_documents_opens_in_milliseconds(tmp_path: Path) -> None
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=60))
 def test_duplicates_are_those_that_a_dictionary_finds(ids: list[str]) -> None:
-    found = idhash.find_duplicates(pa.array(ids, pa.string()))
-    assert found.count == len(ids) - len(set(ids))
-    for text, first, again in found.examples:
+    duplicates = idhash.find_duplicates(pa.array(ids, pa.string()))
+    assert duplicates.count == len(ids) - len(set(ids))
+    for text, first, again in duplicates.examples:
         assert first == ids.index(text) < again and ids[again] == text
 
 
@@ -205,13 +205,13 @@ def test_ids_whose_hashes_meet_are_still_told_apart() -> None:
     ids = pa.array([f"id{i}" for i in range(50)])
     same = np.zeros(50, np.uint32)
     order = np.arange(50)
-    asked = pa.array(["id49", "id0", "id7"], pa.large_string())
+    wanted = pa.array(["id49", "id0", "id7"], pa.large_string())
     hash_ids, idhash.hash_ids = idhash.hash_ids, lambda x: np.zeros(len(x), np.uint32)  # type: ignore[assignment]
     try:
-        assert idhash.find(ids, same, order, asked).tolist() == [49, 0, 7]
+        assert idhash.find(ids, same, order, wanted).tolist() == [49, 0, 7]
         assert idhash.find(ids, same, order, pa.array(["no"], pa.large_string())).tolist() == [-1]
     finally:
         idhash.hash_ids = hash_ids
     twice = pa.array(["a", "b", "a", "c", "b", "a"])
-    found = idhash.duplicates_in_order(twice, np.zeros(6, np.uint32), np.arange(6))
-    assert found.count == 3 and found.examples == (("a", 0, 2), ("b", 1, 4), ("a", 0, 5))
+    duplicates = idhash.duplicates_in_order(twice, np.zeros(6, np.uint32), np.arange(6))
+    assert duplicates.count == 3 and duplicates.examples == (("a", 0, 2), ("b", 1, 4), ("a", 0, 5))

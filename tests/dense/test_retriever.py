@@ -135,7 +135,7 @@ def test_bad_lines_are_skipped_counted_and_written(small_corpus, folder, tmp_pat
     )
     assert json.loads((out / "manifest.json").read_text())["rejected"] == 1
     assert json.loads((tmp_path / "rejects.jsonl").read_text())["line"] == 61
-    assert "1 bad lines skipped" in capsys.readouterr().err
+    assert "1 bad line skipped" in capsys.readouterr().err
 
 
 def test_a_dry_run_writes_nothing(small_corpus, folder, tmp_path, capsys):

@@ -35,6 +35,7 @@ def prepare(
         rows: looks at so many samples of each data set and builds no index; 0 = all.
     """
     from raydist.data.samples.prepare import prepare as prepare_samples
+    from raydist.data.spec import SampleSource
     from raydist.training.validation.build import check_listeners
 
     check_listeners(config.validation, recipe.kind)
@@ -48,7 +49,8 @@ def prepare(
         assumed = rows and data.bm25_negatives
         if assumed:
             options["need_negatives"] = False
-        of_set = prepare_samples(data.path, data_folder(folder, name), name=name, **options)
+        source = SampleSource(path=data.path, **options)
+        of_set = prepare_samples(source, data_folder(folder, name), name=name)
         if assumed:
             negatives = {data.bm25_negatives: of_set.rows}
             of_set = replace(of_set, negatives=negatives, without_negatives="")
@@ -75,7 +77,7 @@ def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
 
     keys = {}
     for name, data in config.sets().items():
-        keys[f"{name}.path"] = input_key({"path": data.path})
+        keys[f"{name}.path"] = input_key(data.path)
         for part in ("corpus", "queries", "qrels", "run"):
             source = config.inputs(data)[part]
             if source is not None:
@@ -84,7 +86,7 @@ def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
         if listener.kind == "aggregate":
             continue
         for part, of_part in listener.sources().items():
-            keys[f"validation.{name}.{part}"] = input_key(of_part.arguments())
+            keys[f"validation.{name}.{part}"] = input_key(of_part)
     model = find_model(recipe)
     if model is not None:
         from raydist.fingerprints import model_fingerprint

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS, Query
+from raydist.records import Query, document_table
 
 PREFIX = "irds:"
 
@@ -22,39 +22,35 @@ def is_dataset(path: object) -> bool:
     return isinstance(path, str) and path.startswith(PREFIX)
 
 
-def splits(path: str) -> list[dict[str, Any]]:
-    """Returns split descriptors of 100,000 documents each."""
+def split_rows(path: str) -> list[tuple[int, int | None]]:
+    """Returns `(start, stop)` of stretches of 100,000 documents; None is the end."""
     count = _dataset(path, "docs").docs_count()
     if count is None:
-        return [{"path": path, "format": "irds", "start": 0, "stop": None}]
-    return [
-        {"path": path, "format": "irds", "start": start, "stop": min(count, start + _SPLIT_DOCS)}
-        for start in range(0, count, _SPLIT_DOCS)
-    ]
+        return [(0, None)]
+    return [(start, min(count, start + _SPLIT_DOCS)) for start in range(0, count, _SPLIT_DOCS)]
 
 
 def documents(path: str, start: int, stop: int | None) -> Iterator[pa.Table]:
     """Yields the documents from `start` to `stop` as tables of the schema DOCUMENTS."""
     source = islice(_dataset(path, "docs").docs_iter()[start:stop], None)
     while batch := list(islice(source, _TABLE_DOCS)):
-        rows = [_row(doc) for doc in batch]
-        yield pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)], DOCUMENTS)
+        yield document_table(map(_row, batch))
 
 
 def queries(path: str) -> list[Query]:
     """Returns the data set's queries."""
-    found = _dataset(path, "queries").queries_iter()
     return [
-        Query(str(q.query_id), str(getattr(q, "text", None) or q.default_text())) for q in found
+        Query(str(query.query_id), str(getattr(query, "text", None) or query.default_text()))
+        for query in _dataset(path, "queries").queries_iter()
     ]
 
 
 def qrels(path: str) -> dict[str, dict[str, int]]:
     """Returns the data set's judgements."""
-    found: dict[str, dict[str, int]] = {}
+    judged: dict[str, dict[str, int]] = {}
     for row in _dataset(path, "qrels").qrels_iter():
-        found.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
-    return found
+        judged.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
+    return judged
 
 
 def pairs(path: str) -> Iterator[tuple[str, str, str]] | None:
@@ -62,8 +58,8 @@ def pairs(path: str) -> Iterator[tuple[str, str, str]] | None:
     dataset = _dataset(path, "docs")
     if not dataset.has_docpairs():
         return None
-    found = dataset.docpairs_iter()
-    return ((str(p.query_id), str(p.doc_id_a), str(p.doc_id_b)) for p in found)
+    pairs = dataset.docpairs_iter()
+    return ((str(p.query_id), str(p.doc_id_a), str(p.doc_id_b)) for p in pairs)
 
 
 def _row(doc: Any) -> tuple[str, str, str]:
@@ -80,13 +76,13 @@ def _dataset(path: str, kind: str) -> Any:
         import ir_datasets
     except ImportError as error:
         raise DataError(
-            f"{path}: this needs the package ir_datasets (pip install ir_datasets)"
+            f"{path}: needs the package ir_datasets: pip install ir_datasets"
         ) from error
     name = path.removeprefix(PREFIX)
     try:
         dataset = ir_datasets.load(name)
     except KeyError as error:
-        raise DataError(f"{path}: ir_datasets knows no data set {name!r}") from error
+        raise DataError(f"{path}: ir_datasets has no data set {name!r}") from error
     if not getattr(dataset, f"has_{kind}")():
         raise DataError(f"{path}: this data set has no {kind}")
     return dataset

@@ -1,4 +1,4 @@
-"""jsonl documents and records: pyarrow's parser in blocks, line by line where a line is odd.
+"""jsonl documents and queries: pyarrow's parser in blocks, line by line where a line is odd.
 
 What a line means is decided by that line alone (`parse_line`, and pyarrow's verdict on it), so the
 fast path over a block and the slow path over its lines give the same rows.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +18,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
-from raydist.data.files import head, read_blocks
-from raydist.data.rejects import BadLines, utf8_problem
+from raydist.data.files import head
+from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS
+from raydist.records import DOCUMENTS, document_table
 
-ID_NAMES = ("_id", "id", "doc_id", "docid", "docno", "pid", "query_id", "qid")
-TITLE_NAMES = ("title",)
-TEXT_NAMES = ("text", "contents", "content", "body", "passage", "query", "question")
+USUAL_NAMES = {
+    "id": ("_id", "id", "doc_id", "docid", "docno", "pid", "query_id", "qid"),
+    "title": ("title",),
+    "text": ("text", "contents", "content", "body", "passage", "query", "question"),
+}
+"""Names of fields and columns that need no `fields`, in all formats; the first one counts."""
 
-_BOM = b"\xef\xbb\xbf"
-_LEAF = 32
+_LEAF = 32  # lines: fewer are parsed one by one
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -60,90 +62,57 @@ class _Number(str):
 _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
 
 
-def read(
-    path: str,
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    compression: str | None,
-    columns: Columns,
-    bad: BadLines,
-    replace: bool = False,
-    parse: Callable[..., list[pa.Table]] | None = None,
-) -> Iterator[pa.Table]:
-    """Yields the documents of a byte range as tables of the schema DOCUMENTS.
-
-    Args:
-        path: the file.
-        start: byte offset of a line's first byte.
-        stop: byte offset after a line's end; None is the end of the file.
-        compression: as `sources.compression_of` says.
-        columns: as `sniff` says.
-        bad: where bad lines are reported.
-        replace: broken UTF-8 and lone surrogates become U+FFFD instead of bad lines.
-        parse: the block parser, `parse_block` if None.
-    """
-    for offset, data in read_blocks(path, start, stop, compression=compression):
-        for table in (parse or parse_block)(data, offset, columns, bad, replace):
-            if table.num_rows:
-                yield table
-        bad.passed(data)
+def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
+    """Yields the documents of a split as tables of the schema DOCUMENTS."""
+    for offset, data in scan.blocks():
+        yield from filter(len, parse_block(data, offset, columns, scan))
 
 
-def parse_block(
-    data: bytes, offset: int, columns: Columns, bad: BadLines, replace: bool
-) -> list[pa.Table]:
+def parse_block(data: bytes, offset: int, columns: Columns, scan: SplitScan) -> list[pa.Table]:
     """Returns the documents of a block of whole lines.
 
     Args:
         data: the block.
-        offset: its byte offset in the file; a byte order mark at 0 is skipped.
+        offset: its byte offset in the file.
         columns: the file's names.
-        bad: where bad lines are reported.
-        replace: as for `read`.
+        scan: reports bad lines.
     """
-    original = data
-    if offset == 0:
-        data = data.removeprefix(_BOM)
     if not is_utf8(data):
-        if not replace:
-            return _lines(original, offset, columns, bad, replace)
+        if not scan.replace:
+            return _lines(data, offset, columns, scan)
         data = data.decode("utf-8", "replace").encode()
     table = _fast(data, columns)
     if table is None:
         # Blank lines, carriage returns and blanks at line ends are no reason to go slowly.
         lines = [line.strip(b" \t\r") for line in data.split(b"\n")]
         table = _fast(b"\n".join(filter(None, lines)), columns)
-    return [table] if table is not None else _lines(original, offset, columns, bad, replace)
+    return [table] if table is not None else _lines(data, offset, columns, scan)
 
 
-def _lines(
-    data: bytes, offset: int, columns: Columns, bad: BadLines, replace: bool
-) -> list[pa.Table]:
-    """Parses a block in which some line is odd: halves it until the odd lines stand alone."""
+def _lines(data: bytes, offset: int, columns: Columns, scan: SplitScan) -> list[pa.Table]:
+    """Parses a block with an odd line: halves it until the odd lines are by themselves."""
     lines: list[tuple[int, int, bytes]] = []
     at = offset
     for row, line in enumerate(data.split(b"\n")):
-        bare = line.removeprefix(_BOM) if at == 0 else line
-        if bare.strip(b" \t\r"):
-            lines.append((row, at + len(line) - len(bare), bare))
+        if line.strip(b" \t\r"):
+            lines.append((row, at, line))
         at += len(line) + 1
-    return list(_halves(lines, offset, columns, bad, replace))
+    return list(_halves(lines, offset, columns, scan))
 
 
 def _halves(
-    lines: list[tuple[int, int, bytes]], offset: int, columns: Columns, bad: BadLines, replace: bool
+    lines: list[tuple[int, int, bytes]], offset: int, columns: Columns, scan: SplitScan
 ) -> Iterator[pa.Table]:
     if len(lines) <= _LEAF:
         rows: list[tuple[str, str, str]] = []
         for row, at, line in lines:
-            parsed = parse_line(line, at, columns, replace)
+            parsed = parse_line(line, at, columns, scan.replace)
             if isinstance(parsed, str):
-                bad.report(offset, row, line, parsed)
+                scan.report(offset, row, line, parsed)
             else:
                 rows.append(parsed)
         if rows:
-            yield pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)], DOCUMENTS)
+            yield document_table(rows)
         return
     data = b"\n".join(line.strip(b" \t\r") for _, _, line in lines)
     table = _fast(data, columns) if is_utf8(data) else None
@@ -151,8 +120,8 @@ def _halves(
         yield table
         return
     middle = len(lines) // 2
-    yield from _halves(lines[:middle], offset, columns, bad, replace)
-    yield from _halves(lines[middle:], offset, columns, bad, replace)
+    yield from _halves(lines[:middle], offset, columns, scan)
+    yield from _halves(lines[middle:], offset, columns, scan)
 
 
 def parse_line(
@@ -167,7 +136,7 @@ def parse_line(
     if problem and not replace:
         return problem
     text = line.decode("utf-8", "replace").strip(" \t\r")
-    parsed = parse_text(text, columns, replace)
+    parsed = _parse_text(text, columns, replace)
     if isinstance(parsed, str):
         for numeric in (False, True):
             table = _fast(text.encode(), dataclasses.replace(columns, numeric_ids=numeric))
@@ -235,14 +204,14 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
 
 
 def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
-    """Returns a file's column names: those of `fields`, the rest by the first readable record.
+    """Returns a file's names: those of `fields`, the others by the first readable record.
 
     Args:
         path: the file, compressed or not.
-        fields: own names, `{"id": "docno", "text": "body"}`; missing ones are looked for.
+        fields: own names, `{"id": "docno", "text": "body"}`; the others are looked for.
 
     Raises:
-        DataError: no record among the first 64 KiB has an id and a text.
+        DataError: no record in the first 64 KiB has an id and a text.
     """
     fields = fields or {}
     size = 64 << 10
@@ -250,54 +219,62 @@ def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
         size *= 8
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{path}: this is UTF-16; convert it to UTF-8")
-    lines = data.removeprefix(_BOM).split(b"\n")
-    seen: list[str] = []
-    whole = lines[:-1] if len(data) == size and len(lines) > 1 else lines
-    for line in whole:
-        try:
-            record = _DECODER.decode(line.decode("utf-8", "replace").strip())
-        except (ValueError, RecursionError):
+    lines = data.split(b"\n")
+    if len(data) == size and len(lines) > 1:
+        lines.pop()  # cut off
+    first: list[str] = []
+    for line in lines:
+        record = _record(line)
+        if record is None:
             continue
-        if not isinstance(record, _Pairs):
-            continue
-        names = dict(record)
-        seen = seen or list(names)
-        id_name = fields.get("id") or next((n for n in ID_NAMES if n in names), None)
-        text = fields.get("text") or next((n for n in TEXT_NAMES if n in names), None)
-        if id_name in names and text in names:
+        first = first or list(record)
+        id_name, text = (
+            fields.get(role) or next((name for name in USUAL_NAMES[role] if name in record), None)
+            for role in ("id", "text")
+        )
+        if id_name in record and text in record:
             assert id_name is not None and text is not None
-            numeric = isinstance(names[id_name], _Number)
+            numeric = isinstance(record[id_name], _Number)
             return Columns(id_name, _title(fields, id_name, text), text, numeric)
     if fields.get("id") and fields.get("text") and len(data) == size:
         id_name, text = fields["id"], fields["text"]
         return Columns(id_name, _title(fields, id_name, text), text)
     if not data.strip():
         return Columns("id", "title", "text")
-    wanted_id = fields.get("id", " or ".join(ID_NAMES[:3]))
-    wanted_text = fields.get("text", " or ".join(TEXT_NAMES[:2]))
     if data.lstrip().startswith(b"["):
         raise DataError(f"{path}: this is one JSON array; expected one object per line (jsonl)")
-    if not seen:
-        line = whole[0]
+    if not first:
+        line = lines[0]
         problem = utf8_problem(line, 0) or "a JSON object per line"
         raise DataError.at(path, 1, line.decode("utf-8", "backslashreplace"), problem)
+    wanted_id = fields.get("id", " or ".join(USUAL_NAMES["id"][:3]))
+    wanted_text = fields.get("text", " or ".join(USUAL_NAMES["text"][:2]))
     raise DataError(
-        f"{path}: no record with an id ({wanted_id}) and a text ({wanted_text}); "
-        f"the first one has {', '.join(seen[:12])}: name them, fields.id=... fields.text=..."
+        f"{path}: no record with an id ({wanted_id}) and a text ({wanted_text}); the first one has "
+        f"{', '.join(first[:12])}: name two of them with fields.id=... and fields.text=..."
     )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's JSON object, None if it holds none."""
+    try:
+        record = _DECODER.decode(line.decode("utf-8", "replace").strip())
+    except (ValueError, RecursionError):
+        return None
+    return dict(record) if isinstance(record, _Pairs) else None
 
 
 def _title(fields: Mapping[str, str], *others: str) -> str | None:
     """Returns the title's name; none where a default would be taken twice."""
-    name = fields.get("title", TITLE_NAMES[0])
+    name = fields.get("title", USUAL_NAMES["title"][0])
     return None if name in others else name
 
 
-def parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
+def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
     """Returns a line's `(doc_id, title, text)`, or what was expected of it if it is bad.
 
     Args:
-        line: the line without blanks around it.
+        line: the line, stripped.
         columns: the file's names.
         replace: half surrogate pairs become U+FFFD instead of making the line bad.
     """
@@ -309,34 +286,34 @@ def parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, st
         return "a JSON object on one line; this one is nested too deeply"
     if not isinstance(record, _Pairs):
         return "a JSON object on one line"
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in record:
         if name not in (columns.id, columns.title, columns.text):
             continue
-        if name in found:
-            return f"the name {name!r} once; it stands here twice"
+        if name in values:
+            return f"the name {name!r} once; it occurs twice"
         if name == columns.id and isinstance(value, _Number) and re.fullmatch(r"-?\d+", value):
             value = "0" if value == "-0" else str(value)
-        if value is None:
-            value = "" if name == columns.title else None
+        if value is None and name == columns.title:
+            value = ""
         if not isinstance(value, str) or isinstance(value, _Number):
             kind = "a string or a whole number" if name == columns.id else "a string"
-            return f"{kind} as {name!r}, not {_shown(value)}"
+            return f"{kind} as {name!r}, not {_describe(value)}"
         if _SURROGATES.search(value):
             if not replace:
                 return f"text; {name!r} holds half a surrogate pair (\\ud800 to \\udfff alone)"
             value = _SURROGATES.sub("\ufffd", value)
-        found[name] = value
+        values[name] = value
     for name in (columns.id, columns.text):
-        if name not in found:
+        if name not in values:
             return f"the field {name!r}; this record has {', '.join(n for n, _ in record[:8])}"
-    if not found[columns.id]:
+    if not values[columns.id]:
         return f"an id that is not empty as {columns.id!r}"
-    title = found.get(columns.title, "") if columns.title is not None else ""
-    return found[columns.id], title, found[columns.text]
+    title = values.get(columns.title, "") if columns.title is not None else ""
+    return values[columns.id], title, values[columns.text]
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     if value is None:
         return "null"
     return "an object" if isinstance(value, _Pairs) else repr(value)[:40]

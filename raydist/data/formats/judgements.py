@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +11,7 @@ import pyarrow.csv
 
 from raydist.data.files import PathLike, compression_of, read_blocks, read_text
 from raydist.data.formats.parquet import read_table
+from raydist.data.scan import utf8_problem
 from raydist.data.sources import expand
 from raydist.errors import DataError
 from raydist.records import RUN, Run
@@ -21,15 +21,15 @@ _HEADER = re.compile(r"(?i)(query[-_]?id|qid)\s")
 
 
 def parse_qrels(path: PathLike) -> dict[str, dict[str, int]]:
-    """Returns the judgements of one file: 4 columns are TREC's, 3 are query, document, relevance.
+    """Returns the judgements of one file: TREC's 4 columns, or query, document and relevance.
 
-    A header line of BEIR's kind is skipped. Columns are separated by blanks or tabs.
+    Blanks or tabs separate the columns; a header like BEIR's is skipped.
 
     Raises:
-        DataError: a line of another width, a relevance that is no whole number, or a pair that is
-            judged twice with different relevances.
+        DataError: a line with another number of columns, a relevance that is not a whole number, or
+            a pair that is judged twice with different relevances.
     """
-    found: dict[str, dict[str, int]] = {}
+    qrels: dict[str, dict[str, int]] = {}
     width = 0
     for number, line in enumerate(read_text(path).split("\n"), 1):
         cells = line.split()
@@ -48,22 +48,23 @@ def parse_qrels(path: PathLike) -> dict[str, dict[str, int]]:
             raise DataError.at(
                 path, number, line, f"a whole number as relevance, not {relevance!r}"
             )
-        judged = found.setdefault(query, {})
+        judged = qrels.setdefault(query, {})
         if judged.setdefault(document, int(relevance)) != int(relevance):
             earlier = f"one relevance per pair; an earlier line says {judged[document]}"
             raise DataError.at(path, number, line, earlier)
-    return found
+    return qrels
 
 
 def parse_run(path: PathLike, *, sort: bool = False) -> Run:
-    """Returns the run of a TREC file (query Q0 document rank score tag) or of a Parquet file.
+    """Returns a run: TREC's six columns, or Parquet with `query_id, doc_id, score`.
 
     Args:
         path: the file, compressed or not.
-        sort: order by score where the file does not; otherwise that is an error.
+        sort: order each query's documents by score; without it, a file in another order is an
+            error.
 
     Raises:
-        DataError: a line that is no TREC run line, or an order that is none.
+        DataError: a bad line, or rows that are not a ranking.
     """
     file = expand(path)[0].path
     if re.search(r"\.(parquet|pq)$", file.lower()):
@@ -71,10 +72,10 @@ def parse_run(path: PathLike, *, sort: bool = False) -> Run:
     tables: list[pa.Table] = []
     tag = ""
     line = 1
-    for _, data in read_blocks(file, compression=compression_of(file)):
-        table = _block(data.removeprefix(b"\xef\xbb\xbf"))
+    for offset, data in read_blocks(file, compression=compression_of(file)):
+        table = _block(data)
         if table is None:
-            table = _by_lines(file, line, data)
+            table = _by_lines(file, line, offset, data)
         tag = tag or (table["tag"][0].as_py() if table.num_rows else "")
         tables.append(table.select(RUN.names))
         line += data.count(b"\n")
@@ -100,7 +101,7 @@ def _parquet_run(path: str, sort: bool) -> Run:
     return _run(path, table.replace_schema_metadata(None), tag, sort)
 
 
-_COLUMNS: dict[str, Any] = {
+_COLUMNS: dict[str, pa.DataType] = {
     "query_id": pa.string(),
     "q0": pa.string(),
     "doc_id": pa.string(),
@@ -140,11 +141,12 @@ def _block(data: bytes) -> pa.Table | None:
     return table if finite and not empty else None
 
 
-def _by_lines(path: str, first: int, data: bytes) -> pa.Table:
-    """Returns the rows of a block line by line, or raises the error that names the bad one."""
+def _by_lines(path: str, first: int, offset: int, data: bytes) -> pa.Table:
+    """Returns the rows of a block, read line by line, or raises the error for a bad one."""
     rows: list[list[str]] = []
     for number, raw in enumerate(data.split(b"\n"), first):
-        line = raw.decode("utf-8", "backslashreplace").removeprefix("\ufeff")
+        at, offset = offset, offset + len(raw) + 1
+        line = raw.decode("utf-8", "backslashreplace")
         cells = line.split()
         if not cells:
             continue
@@ -156,10 +158,7 @@ def _by_lines(path: str, first: int, data: bytes) -> pa.Table:
         elif not _is_finite(cells[4]):
             expected = f"a finite number as score, not {cells[4]!r}"
         else:
-            try:
-                raw.decode()
-            except UnicodeDecodeError as error:
-                expected = f"UTF-8; byte {error.start} of the line is not"
+            expected = utf8_problem(raw, at, "convert the file to UTF-8") or ""
         if expected:
             raise DataError.at(path, number, line, expected)
         rows.append(cells)

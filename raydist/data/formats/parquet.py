@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydist.data.files import open_input
-from raydist.data.formats.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES
-from raydist.data.rejects import BadLines
+from raydist.data.formats.jsonl import USUAL_NAMES
+from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
 
@@ -24,7 +24,7 @@ def row_groups(path: str) -> list[int]:
     Raises:
         DataError: not a Parquet file, or a damaged one.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         meta = file.metadata
         return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
@@ -44,40 +44,35 @@ def columns_of(
     """
     fields = fields or {}
     names = set(schema.names)
-    found: dict[str, str] = {}
-    known = {"id": ID_NAMES, "title": TITLE_NAMES, "text": TEXT_NAMES}
-    for role, candidates in known.items():
-        name = fields.get(role) or next((c for c in candidates if c in names), None)
+    columns: dict[str, str] = {}
+    for role, usual in USUAL_NAMES.items():
+        name = fields.get(role) or next((each for each in usual if each in names), None)
         if name is None and role == "title":
             continue
         if name is None or name not in names:
-            wanted = name or " or ".join(candidates[:3])
+            wanted = name or " or ".join(usual[:3])
             raise DataError(
                 f"{path}: no column for {role} ({wanted}); it has {', '.join(schema.names[:12])}: "
-                f"name it, fields.{role}=..."
+                f"name one of them with fields.{role}=..."
             )
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         texts = kind in (pa.string(), pa.large_string(), pa.string_view())
         if not (texts or (role == "id" and pa.types.is_integer(kind))):
             raise DataError(f"{path}: column {name!r} ({role}) is {kind}; expected strings")
-        found[role] = name
-    return found
+        columns[role] = name
+    return columns
 
 
 def read(
-    path: str,
-    group: int | None = None,
-    *,
-    fields: Mapping[str, str] | None = None,
-    bad: BadLines,
-    replace: bool = False,
+    scan: SplitScan, group: int | None, fields: Mapping[str, str] | None = None
 ) -> Iterator[pa.Table]:
     """Yields the documents of one row group, or of all, as tables of the schema DOCUMENTS.
 
-    A row whose id or text is null is a bad line; its number is its 1-based row in the file.
+    A row whose id or text is null is a bad line; its number is that of the row, from 1.
     """
-    with _opened(path) as file:
+    path = scan.path
+    with _open(path) as file:
         columns = columns_of(path, file.schema_arrow, fields)
         meta = file.metadata
         groups = range(meta.num_row_groups) if group is None else [group]
@@ -91,7 +86,7 @@ def read(
             )
             try:
                 for batch in batches:
-                    yield _documents(batch, columns, row, bad, replace)
+                    yield _documents(batch, columns, row, scan)
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path}: row group {each} is damaged: {error}") from error
@@ -103,7 +98,7 @@ def read_table(path: str, names: list[str]) -> pa.Table:
     Raises:
         DataError: damaged, or a column is missing.
     """
-    with _opened(path) as file:
+    with _open(path) as file:
         missing = [name for name in names if name not in file.schema_arrow.names]
         if missing:
             present = ", ".join(file.schema_arrow.names[:12])
@@ -116,7 +111,7 @@ def read_table(path: str, names: list[str]) -> pa.Table:
         return table
 
 
-def _opened(path: str) -> pq.ParquetFile:
+def _open(path: str) -> pq.ParquetFile:
     source = open_input(path)
     try:
         return pq.ParquetFile(source, page_checksum_verification=True)
@@ -126,7 +121,7 @@ def _opened(path: str) -> pq.ParquetFile:
 
 
 def _documents(
-    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, bad: BadLines, replace: bool
+    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, scan: SplitScan
 ) -> pa.Table:
     arrays = {}
     good = np.ones(batch.num_rows, bool)
@@ -136,7 +131,7 @@ def _documents(
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if not pa.types.is_integer(array.type):
-            array = _text(array, reasons, replace)
+            array = _text(array, reasons, scan.replace)
         arrays[role] = array.cast(pa.large_string() if role == "text" else pa.string())
     empty = pc.equal(pc.binary_length(arrays["id"]), 0).fill_null(False)
     wrong = [
@@ -149,7 +144,7 @@ def _documents(
             reasons.setdefault(index, reason)
     for index, reason in sorted(reasons.items()):
         good[index] = False
-        bad.report_number(row + index + 1, str(arrays["id"][index].as_py()), reason)
+        scan.report_number(row + index + 1, str(arrays["id"][index].as_py()), reason)
     titles = arrays.get("title")
     titles = pa.repeat("", batch.num_rows) if titles is None else titles.fill_null("")
     table = pa.table([arrays["id"], titles, arrays["text"]], DOCUMENTS.names)
@@ -157,7 +152,7 @@ def _documents(
 
 
 def _text(array: pa.Array, reasons: dict[int, str], replace: bool) -> pa.Array:
-    """Returns an array that is UTF-8 throughout; broken values are replaced or noted as bad."""
+    """Returns an array that is UTF-8 throughout; broken values are replaced or get a reason."""
     array = array.cast(pa.large_string()) if array.type == pa.string_view() else array
     try:
         array.validate(full=True)
@@ -173,7 +168,7 @@ def _text(array: pa.Array, reasons: dict[int, str], replace: bool) -> pa.Array:
             values[index] = value.decode("utf-8", "replace")
             if not replace:
                 reasons[index] = (
-                    f"UTF-8; byte offset {error.start} of the value (0x{value[error.start]:02x}) "
-                    "is not; encoding_errors=replace reads it with replacement characters"
+                    f"UTF-8; byte {error.start} of the value (0x{value[error.start]:02x}) is not; "
+                    f"{REPLACE}"
                 )
     return pa.array(values, pa.large_string())

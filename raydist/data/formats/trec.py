@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from raydist.data.files import head, read_blocks, read_text
-from raydist.data.rejects import BadLines, utf8_problem
+from raydist.data.files import head, read_text
+from raydist.data.scan import REPLACE, SplitScan, utf8_problem
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS, Query
+from raydist.records import Query, document_table
 
 TOPIC_FIELDS = ("title", "desc", "narr")
 
@@ -22,62 +22,46 @@ _TAG = re.compile(r"<(/?)([A-Za-z!?][^\s<>]*)[^<>]*>")
 
 def end_of_record(path: str) -> bytes:
     """Returns how a document of this file ends: `</DOC>` or `</doc>`."""
-    found = re.search(rb"<(doc|DOC)>", head(path))
-    return b"</doc>" if found and found.group(1) == b"doc" else b"</DOC>"
+    first = re.search(rb"<(doc|DOC)>", head(path))
+    return b"</doc>" if first and first.group(1) == b"doc" else b"</DOC>"
 
 
-def read(
-    path: str,
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    compression: str | None,
-    bad: BadLines,
-    replace: bool = False,
-) -> Iterator[pa.Table]:
-    """Yields the documents of a byte range as tables of the schema DOCUMENTS.
-
-    Arguments are those of `jsonl.read`; a bad record is named by the line of its `<DOC>`.
-    """
-    end = end_of_record(path)
+def read(scan: SplitScan) -> Iterator[pa.Table]:
+    """Yields the documents of a split; a bad record is named by the line of its `<DOC>`."""
+    end = end_of_record(scan.path)
     begin = end.replace(b"/", b"")
-    for offset, data in read_blocks(path, start, stop, compression=compression, end=end):
+    for offset, data in scan.blocks(end):
         rows: list[tuple[str, str, str]] = []
         at = counted = row = 0
         while (opened := data.find(begin, at)) >= 0:
             closed = data.find(end, opened)
             inner = opened + len(begin)
             body = data[inner : closed if closed >= 0 else len(data)]
-            parsed = _document(body, offset + inner, replace)
+            parsed = _document(body, offset + inner, scan.replace)
             if closed < 0:
                 parsed = f"{end.decode()} before the file ends"
             if isinstance(parsed, str):
                 row += data.count(b"\n", counted, opened)
                 counted = opened
-                bad.report(offset, row, body.lstrip(), parsed)
+                scan.report(offset, row, body.lstrip(), parsed)
             else:
                 rows.append(parsed)
             at = closed + len(end) if closed >= 0 else len(data)
         if rows:
-            yield pa.table([pa.array(c, f.type) for c, f in zip(zip(*rows), DOCUMENTS)], DOCUMENTS)
-        bad.passed(data)
+            yield document_table(rows)
 
 
 def _document(body: bytes, offset: int, replace: bool) -> tuple[str, str, str] | str:
-    try:
-        return parse_document(body.decode())
-    except UnicodeDecodeError:
-        if replace:
-            return parse_document(body.decode("utf-8", "replace"))
-        return utf8_problem(body, offset) or ""
+    problem = utf8_problem(body, offset)
+    return problem if problem and not replace else parse_document(body.decode("utf-8", "replace"))
 
 
 def parse_document(body: str) -> tuple[str, str, str] | str:
-    """Returns `(doc_id, title, text)` of what stands between `<DOC>` and `</DOC>`.
+    """Returns `(doc_id, title, text)` of the markup between `<DOC>` and `</DOC>`.
 
-    The title is the first of TITLE, HEADLINE, HL, HEAD and TTL; the text is what the TEXT elements
-    hold, or everything but id and title where there are none. Markup is dropped, entities are read.
-    Returns what was expected instead if the document has no id.
+    The title is the first of TITLE, HEADLINE, HL, HEAD and TTL; the text is that of the TEXT
+    elements, or everything but id and title where there are none. Markup is dropped, entities are
+    replaced. Returns what was expected if the document has no id.
     """
     spans = _elements(body)
     number = spans.get("docno")
@@ -97,7 +81,7 @@ def parse_document(body: str) -> tuple[str, str, str] | str:
 
 
 def _elements(body: str) -> dict[str, list[tuple[int, int, int, int]]]:
-    """Returns where the known elements begin, where their content begins and ends, and they end."""
+    """Returns `(start, start of content, end of content, end)` of the elements of each name."""
     spans: dict[str, list[tuple[int, int, int, int]]] = {}
     opened: dict[str, tuple[int, int]] = {}
     for tag in _TAG.finditer(body):
@@ -112,18 +96,18 @@ def _elements(body: str) -> dict[str, list[tuple[int, int, int, int]]]:
 
 
 def _without(body: str, start: int, stop: int, holes: list[tuple[int, int]]) -> str:
-    kept = []
+    pieces = []
     for first, last in sorted(holes):
         if start <= first and last <= stop:
-            kept.append(body[start:first])
+            pieces.append(body[start:first])
             start = last
-    return "".join([*kept, body[start:stop]])
+    return "".join([*pieces, body[start:stop]])
 
 
 def parse_topics(
     path: str, fields: tuple[str, ...] = ("title",), errors: str = "strict"
 ) -> list[Query]:
-    """Returns the topics of a TREC topic file, elements closed or not.
+    """Returns the topics of a TREC topic file, whether or not its elements are closed.
 
     Args:
         path: the file.
@@ -136,7 +120,7 @@ def parse_topics(
     unknown = [name for name in fields if name not in TOPIC_FIELDS]
     if unknown:
         raise DataError(f"topic field {unknown[0]!r}: expected {', '.join(TOPIC_FIELDS)}")
-    text = read_text(path, errors)
+    text = read_text(path, errors, REPLACE)
     queries: list[Query] = []
     starts = [match.start() for match in re.finditer(r"(?i)<top(ic)?[\s>]", text)]
     for start, stop in zip(starts, [*starts[1:], len(text)]):
@@ -152,20 +136,20 @@ def parse_topics(
         query_id = (number.group(1) or number.group(2)).strip()
         queries.append(Query(query_id, " ".join(filter(None, parts))))
     if not queries:
-        raise DataError(f"{path}: no <top> element: not a TREC topic file")
+        raise DataError(f"{path}: no <top> element; this is not a TREC topic file")
     return queries
 
 
 def _topic_part(topic: str, name: str) -> str | None:
     tags = {"title": "title|query", "desc": "desc|description", "narr": "narr|narrative"}[name]
-    found = re.search(
+    content = re.search(
         rf"(?is)<(?:{tags})>\s*(?:topic:|description:|narrative:)?(.*?)(?=<|\Z)", topic
     )
-    return None if found is None else " ".join(_plain(found.group(1)).split())
+    return None if content is None else " ".join(_plain(content.group(1)).split())
 
 
 def _plain(markup: str) -> str:
-    """Returns text without tags and with entities read."""
+    """Returns text without tags, its entities replaced."""
     if "<" not in markup and "&" not in markup:
         return markup
     return html.unescape(_TAG.sub(" ", markup))

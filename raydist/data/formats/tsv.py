@@ -1,7 +1,7 @@
-"""Tab-separated documents and queries: no quoting, a line is a record, a tab ends a column.
+"""Tab-separated documents and queries: a line is a record, a tab ends a column, nothing is quoted.
 
-With a header its names tell the columns; without one two columns are id and text, three are id,
-title and text, and more need `fields` with 1-based column numbers.
+A header names the columns. Without one, two columns are id and text, three are id, title and text,
+and more need `fields` with column numbers from 1.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.data.files import head, read_blocks
-from raydist.data.formats.jsonl import ID_NAMES, TEXT_NAMES, TITLE_NAMES, is_utf8
-from raydist.data.rejects import BadLines, utf8_problem
+from raydist.data.files import head
+from raydist.data.formats.jsonl import USUAL_NAMES, is_utf8
+from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
-
-_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a table keeps its columns (0-based), how many it has, and whether it has a header."""
+    """The columns of a table, from 0, how many it has, and whether its first line names them."""
 
     id: int
     title: int | None
@@ -38,81 +36,69 @@ def sniff(path: str, fields: Mapping[str, str] | None = None) -> Layout:
 
     Args:
         path: the file, compressed or not.
-        fields: own columns, by name or 1-based number: `{"id": "1", "text": "4"}`.
+        fields: own columns, by name or number from 1: `{"id": "1", "text": "4"}`.
 
     Raises:
-        DataError: a named column is not there, or the columns cannot be told.
+        DataError: there is no such column, or it is not clear which columns are meant.
     """
     fields = fields or {}
-    data = head(path).removeprefix(_BOM)
+    data = head(path)
     line = next((each for each in data.split(b"\n") if each.strip()), b"id\ttext")
     cells = [cell.strip().lower() for cell in line.decode("utf-8", "replace").split("\t")]
-    names = {"id": ID_NAMES, "title": TITLE_NAMES, "text": TEXT_NAMES}
-    given = {
-        role: next((cells.index(name) for name in known if name in cells), None)
-        for role, known in names.items()
+    columns = {
+        role: next((cells.index(name) for name in usual if name in cells), None)
+        for role, usual in USUAL_NAMES.items()
     }
-    header = given["id"] is not None and given["text"] is not None
-    found = given if header else dict.fromkeys(names)
+    header = columns["id"] is not None and columns["text"] is not None
+    if not header:
+        columns = dict.fromkeys(USUAL_NAMES)
     for role, name in fields.items():
         if name.isdecimal() and 1 <= int(name) <= len(cells):
-            found[role] = int(name) - 1
+            columns[role] = int(name) - 1
         elif name.lower() in cells:
-            found[role] = cells.index(name.lower())
+            columns[role] = cells.index(name.lower())
             header = True
         else:
             raise DataError(
                 f"{path}: no column {name!r} for fields.{role}; the first line has "
-                f"{', '.join(cells[:12])} (use a name of it or a number from 1 to {len(cells)})"
+                f"{', '.join(cells[:12])} (expected one of them, or a number from 1 to "
+                f"{len(cells)})"
             )
     if not header and not fields and len(cells) in (2, 3):
-        found = {"id": 0, "title": 1 if len(cells) == 3 else None, "text": len(cells) - 1}
-    if found["id"] is None or found["text"] is None:
+        columns = {"id": 0, "title": 1 if len(cells) == 3 else None, "text": len(cells) - 1}
+    if columns["id"] is None or columns["text"] is None:
         raise DataError.at(
             path,
             1,
             line.decode("utf-8", "backslashreplace"),
-            "columns id and text separated by a tab (id, title and text, or a header); "
-            "other columns are named by fields.id= and fields.text=, by number or header",
+            "the columns id and text, or id, title and text, separated by tabs, or a header; "
+            "other columns need fields.id= and fields.text=, each a number or a header's name",
         )
-    return Layout(found["id"], found["title"], found["text"], len(cells), header)
+    return Layout(columns["id"], columns["title"], columns["text"], len(cells), header)
 
 
-def read(
-    path: str,
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    compression: str | None,
-    layout: Layout,
-    bad: BadLines,
-    replace: bool = False,
-) -> Iterator[pa.Table]:
-    """Yields the documents of a byte range as tables of the schema DOCUMENTS.
-
-    Arguments are those of `jsonl.read`.
-    """
-    for offset, data in read_blocks(path, start, stop, compression=compression):
-        table = parse_block(data, offset, layout, bad, replace)
+def read(scan: SplitScan, layout: Layout) -> Iterator[pa.Table]:
+    """Yields the documents of a split as tables of the schema DOCUMENTS."""
+    header = layout.header and scan.start == 0
+    for offset, data in scan.blocks():
+        table = _parse_block(data, offset, layout, scan, header)
         if table.num_rows:
             yield table
-        bad.passed(data)
+        header = False
 
 
-def parse_block(data: bytes, offset: int, layout: Layout, bad: BadLines, replace: bool) -> pa.Table:
-    """Returns the documents of a block of whole lines; arguments as for `jsonl.parse_block`."""
-    size = len(data)
-    if offset == 0:
-        data = data.removeprefix(_BOM)
+def _parse_block(
+    data: bytes, offset: int, layout: Layout, scan: SplitScan, header: bool
+) -> pa.Table:
     problems: dict[int, tuple[bytes, str]] = {}
     if not is_utf8(data):
-        if replace:
+        if scan.replace:
             data = data.decode("utf-8", "replace").encode()
         else:
-            data, problems = _without_broken(data, offset + size - len(data))
+            data, problems = _without_broken(data, offset)
     lines = _lines(data)
     keep = pc.greater(pc.binary_length(lines), 0).to_numpy(zero_copy_only=False)
-    if offset == 0 and layout.header and keep.any():
+    if header and keep.any():
         keep[np.argmax(keep)] = False
     rows = np.flatnonzero(keep)
     cells = pc.split_pattern(lines.take(pa.array(rows)), "\t")
@@ -132,7 +118,7 @@ def parse_block(data: bytes, offset: int, layout: Layout, bad: BadLines, replace
         row = int(rows[index])
         problems[row] = lines[row].as_py().encode(), expected
     for row, (line, expected) in sorted(problems.items()):
-        bad.report(offset, row, line, expected)
+        scan.report(offset, row, line, expected)
     right[unnamed] = False
     ids = ids.filter(pa.array(named))
     first = starts[right]

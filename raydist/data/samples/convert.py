@@ -1,9 +1,4 @@
-"""Converters between the files that verbs read and write.
-
-Runs between TREC's form and Parquet; a run with its texts into the lists that rerankers and
-distillation read, or with judgements into training samples. Samples are converted in
-`convert_samples.py`.
-"""
+"""Runs with their texts as lists of candidates or training samples, and samples in other forms."""
 
 from __future__ import annotations
 
@@ -14,12 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
 from raydist import log
-from raydist.data.files import PathLike, compression_of, head, read_blocks
-from raydist.data.ids import IdList, filter_documents
-from raydist.data.readers import read_run
+from raydist.data.files import PathLike, first_line, read_lines
+from raydist.data.samples.fields import Record
 from raydist.data.samples.judged import LeftOut, samples_of
 from raydist.data.samples.lines import FORMATS, sniff
 from raydist.data.samples.sample_set import StoredTexts
@@ -41,55 +33,17 @@ def kind_of(path: PathLike) -> Literal["run", "samples"]:
     file = expand(path)[0].path
     if re.search(r"\.(parquet|pq)$", file.lower()):
         return "run"
-    first = head(file).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0]
-    if len(first.split()) == 6 and not first.startswith(b"{"):
+    line = first_line(file)
+    if len(line.split()) == 6 and not line.startswith(b"{"):
         return "run"
     try:
-        sniff(first, False)
+        sniff(line, False)
     except ValueError as error:
-        shown = first.decode("utf-8", "backslashreplace")
+        excerpt = line.decode("utf-8", "backslashreplace")
         raise DataError.at(
-            path, 1, shown, f"a run line of 6 columns, or a sample: {error}"
+            path, 1, excerpt, f"a run line of 6 columns, or a sample: {error}"
         ) from None
     return "samples"
-
-
-def write_run(run: Run, out: PathLike) -> None:
-    """Writes a run: Parquet with its tag if the name ends so, else TREC lines (gzipped if .gz)."""
-    path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in (".parquet", ".pq"):
-        table = run.table.replace_schema_metadata({"tag": run.tag})
-        with atomic(path) as partial:
-            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-    elif path.suffix == ".gz":
-        with atomic(path) as partial:
-            run.write(partial)
-            partial.write_bytes(gzip.compress(partial.read_bytes(), 6, mtime=0))
-    else:
-        run.write(path)
-
-
-def convert_run(source: PathLike, out: PathLike, *, sort: bool = False) -> int:
-    """Converts a run between TREC's form and Parquet; returns the number of rows.
-
-    Scores come back bit for bit in both directions.
-    """
-    run = read_run(source, sort=sort)
-    write_run(run, out)
-    return len(run)
-
-
-def store_of(tables: Iterable[Any], doc_ids: Iterable[str], folder: PathLike) -> DocumentStore:
-    """Returns a store of the documents with certain ids; absent ones are simply not in it.
-
-    Args:
-        tables: tables of the schema DOCUMENTS, as `read_documents` yields them.
-        doc_ids: the ids; repeated ones count once.
-        folder: where the store is made.
-    """
-    wanted = IdList(tuple(dict.fromkeys(doc_ids)))
-    return DocumentStore.create(filter_documents(tables, wanted, missing="ignore"), folder)
 
 
 def rerank_lines(
@@ -99,7 +53,7 @@ def rerank_lines(
     *,
     depth: int = 0,
     missing: Literal["error", "drop"] = "error",
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Record]:
     """Yields one `{query_id, query, candidates: [{id, text, score}]}` per query of a run.
 
     Args:
@@ -107,14 +61,14 @@ def rerank_lines(
         queries: texts by id.
         store: the documents.
         depth: candidates of a query; 0 is all.
-        missing: whether a candidate without text is an error or left out.
+        missing: whether a candidate without text is an error or dropped.
 
     Raises:
         DataError: a query or a document has no text.
     """
     for query_id, doc_ids, scores in run.top(depth) if depth else run:
         if query_id not in queries:
-            raise DataError(f"query {query_id!r} of the run has no text")
+            raise DataError(f"query {query_id!r} of the run is not among the queries")
         candidates = []
         for doc_id, document, score in zip(doc_ids, store.get(doc_ids), scores.tolist()):
             if document is not None:
@@ -122,7 +76,7 @@ def rerank_lines(
             elif missing == "error":
                 raise DataError(
                     f"document {doc_id!r}, ranked for query {query_id!r}, is not in the corpus "
-                    "(missing=drop leaves such documents out)"
+                    "(missing=drop drops such documents)"
                 )
         if candidates:
             yield {"query_id": query_id, "query": queries[query_id], "candidates": candidates}
@@ -138,18 +92,18 @@ def run_samples(
     positives: Literal["judged", "retrieved"] = "judged",
     relevance: int = 1,
     negatives: int = 0,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Record]:
     """Yields training samples: positives are judged, negatives are retrieved and not relevant.
 
     Args:
         run: the ranking that negatives come from, best first.
         queries: texts by id.
         qrels: the judgements.
-        store: the documents; those without text are left out, and their number is said.
+        store: the documents; those without text are dropped, and counted in a warning.
         form: of the records.
-        positives: `judged`, or only those that were `retrieved` (then with the run's scores).
-        relevance: least grade of a positive.
-        negatives: how many of them; 0 is all.
+        positives: all that are `judged`, or the `retrieved` ones, then with the run's scores.
+        relevance: lowest grade of a positive.
+        negatives: how many; 0 takes all.
     """
     left_out = LeftOut()
     lines = samples_of(
@@ -174,28 +128,20 @@ def run_samples(
 
 
 def write_lines(records: Iterable[Mapping[str, Any]], out: PathLike) -> int:
-    """Writes records as jsonl (gzipped if the name ends with .gz), all or nothing.
-
-    Returns:
-        How many there were.
-    """
+    """Writes jsonl atomically, gzipped if the name ends with `.gz`; returns the number of lines."""
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with atomic(path) as partial, open(partial, "wb") as raw:
-        packed = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
+        lines = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
         for record in records:
-            packed.write(_line(record))
+            # Half a surrogate pair, which an escape in JSON can hold, stays an escape.
+            text = json.dumps(record, ensure_ascii=False)
+            lines.write(text.encode("utf-8", "backslashreplace") + b"\n")
             count += 1
-        if packed is not raw:
-            packed.close()
+        if lines is not raw:
+            lines.close()
     return count
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    # Half a surrogate pair, which an escape in JSON can hold, stays an escape.
-    text = json.dumps(record, ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def convert_samples(
@@ -204,42 +150,34 @@ def convert_samples(
     *,
     documents: DocumentStore | None = None,
     queries: DocumentStore | None = None,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Record]:
     """Yields the samples of a file of any known format as records of another form.
 
     Args:
-        source: training data; its format is told by its first line.
+        source: training data in a format that its first line shows.
         form: of the records.
-        documents: where document ids become texts, if the file holds ids.
-        queries: where query ids become texts.
+        documents: the texts of document ids, if the file holds ids.
+        queries: the texts of query ids.
 
     Raises:
-        DataError: a line is no sample.
+        DataError: a line is not a sample.
     """
     texts = StoredTexts(documents, queries)
     lost = 0
     for file in expand(source):
         parse = None
-        number = 0
-        for _, block in read_blocks(file.path, compression=compression_of(file.path)):
-            for line in block.split(b"\n"):
-                number += 1
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                if not line.strip():
-                    continue
-                try:
-                    parse = parse or FORMATS[sniff(line, texts.has_documents)]
-                    sample = parse(line, texts)
-                    record = sample_record(sample, form)
-                except ValueError as error:
-                    shown = line.decode("utf-8", "backslashreplace")
-                    raise DataError.at(file.path, number, shown, str(error)) from None
-                lost += form == "tevatron" and (sample.scores or sample.answer) is not None
-                yield record
-            # The block ends with a line end, after which no line begins.
-            number -= block.endswith(b"\n")
+        for number, _, line in read_lines(file.path):
+            try:
+                parse = parse or FORMATS[sniff(line, texts.has_documents)]
+                sample = parse(line, texts)
+                record = sample_record(sample, form)
+            except ValueError as error:
+                excerpt = line.decode("utf-8", "backslashreplace")
+                raise DataError.at(file.path, number, excerpt, str(error)) from None
+            lost += form == "tevatron" and (sample.scores or sample.answer) is not None
+            yield record
     if lost:
-        log.warn(f"{lost} samples had scores or answers; Tevatron's form has no place for them")
+        log.warn(f"{lost:,} samples have scores or answers, which Tevatron's form cannot hold")
 
 
 def run_of_samples(
@@ -260,7 +198,7 @@ def run_of_samples(
     )
 
 
-def sample_record(sample: Sample, form: SampleForm) -> dict[str, Any]:
+def sample_record(sample: Sample, form: SampleForm) -> Record:
     """Returns a sample as a record of FlagEmbedding's or Tevatron's form, or as a list.
 
     Raises:
@@ -270,7 +208,7 @@ def sample_record(sample: Sample, form: SampleForm) -> dict[str, Any]:
     if form == "rerank":
         if not (sample.query_id and sample.doc_ids and sample.scores):
             raise ValueError(
-                "a sample with query_id, document ids and a teacher's scores, which make a ranking"
+                "query_id, document ids and scores in a sample that is to become a ranking"
             )
         ranked = sorted(
             zip(sample.doc_ids, sample.documents, sample.scores), key=lambda each: -each[2]
@@ -289,7 +227,7 @@ def sample_record(sample: Sample, form: SampleForm) -> dict[str, Any]:
             "positive_passages": passages[:count],
             "negative_passages": passages[count:],
         }
-    record: dict[str, Any] = {
+    record: Record = {
         "query": sample.query,
         "pos": list(sample.documents[:count]),
         "neg": list(sample.documents[count:]),

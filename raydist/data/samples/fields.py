@@ -1,6 +1,6 @@
-"""Reading the fields of a training line: each function takes one or says what it expected.
+"""The fields of a training line: each function returns one, or says what was expected.
 
-All of them raise ValueError with the words that go behind "expected".
+Its ValueError is the end of a sentence that begins with "expected".
 """
 
 from __future__ import annotations
@@ -10,20 +10,23 @@ import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+Record = dict[str, Any]
+"""A JSON object: a line of training data."""
+
 
 class QueryTexts(Protocol):
-    """Where query ids become texts."""
+    """The texts that query ids refer to."""
 
     def query(self, query_id: str) -> str:
-        """Returns a query's text; ValueError if it is not there."""
+        """Returns a query's text; ValueError for an unknown id."""
         ...
 
 
-def record_of(line: bytes) -> dict[str, Any]:
+def record_of(line: bytes) -> Record:
     """Returns a line's JSON object."""
     try:
         record = json.loads(line)
-        if b"\\ud" in line.lower():  # half a surrogate pair is no text: nothing can encode it
+        if b"\\ud" in line.lower():  # half a surrogate pair cannot be encoded
             json.dumps(record, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ValueError(f"UTF-8, broken at byte {error.start} of the line") from None
@@ -103,14 +106,14 @@ def ids_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
 
 def passages_of(record: Mapping[str, Any], name: str, least: int = 0) -> list[str]:
     """Returns the contents of `{docid, title, text}` passages."""
-    found = []
+    passages = []
     for value in list_of(record, name, least):
         if not isinstance(value, dict) or not isinstance(value.get("text"), str):
             raise ValueError(f"{name} to hold {{docid, title, text}}, found {value!r:.40}")
         title = value.get("title")
         text = f"{title}\n{value['text']}" if title and title != "-" else value["text"]
-        found.append(filled(text, f"each of {name}"))
-    return found
+        passages.append(filled(text, f"each of {name}"))
+    return passages
 
 
 def number_of(value: Any, name: str) -> float:
@@ -138,9 +141,14 @@ def numbers_of(record: Mapping[str, Any], name: str, count: int) -> tuple[float,
     if values is None:
         return None
     if not isinstance(values, list) or len(values) != count:
-        found = len(values) if isinstance(values, list) else repr(values)[:40]
-        raise ValueError(f"{name} to hold {count} numbers, one for each document, found {found}")
+        raise ValueError(
+            f"{name} to hold {count} numbers, one for each document, found {_size(values)}"
+        )
     return tuple(number_of(value, name) for value in values)
+
+
+def _size(value: Any) -> int | str:
+    return len(value) if isinstance(value, list) else repr(value)[:40]
 
 
 def both_scores(
@@ -148,18 +156,17 @@ def both_scores(
 ) -> tuple[float, ...] | None:
     """Returns two lists of scores as one; None without either."""
     values = []
-    given = [name for name in (first, second) if record.get(name) is not None]
+    present = [name for name in (first, second) if record.get(name) is not None]
     for name, n in ((first, n_first), (second, n_second)):
         scores = record.get(name)
         if scores is None:
-            if given and n:
-                raise ValueError(f"{name} as well where there is {given[0]}")
+            if present and n:
+                raise ValueError(f"{name} beside {present[0]}")
             continue
         if not isinstance(scores, list) or len(scores) != n:
-            count = len(scores) if isinstance(scores, list) else repr(scores)[:40]
-            raise ValueError(f"{name} to hold {n} scores, one for each text, found {count}")
+            raise ValueError(f"{name} to hold {n} scores, one for each text, found {_size(scores)}")
         values += [number_of(score, name) for score in scores]
-    return tuple(values) if given else None
+    return tuple(values) if present else None
 
 
 def answers_of(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
@@ -172,17 +179,15 @@ def answers_of(record: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[float,
     if answer is None or not answer.strip():
         return (), None
     negatives = texts_of(record, "neg_answer")
-    given = record.get("answer_scores")
-    flat = {
-        **record,
-        "answer_scores": given if given is None or isinstance(given, list) else [given],
-    }
-    if record.get("neg_answer_scores") is None and isinstance(given, list) and negatives:
-        if len(given) != 1 + len(negatives):
+    scores = record.get("answer_scores")
+    if record.get("neg_answer_scores") is None and isinstance(scores, list) and negatives:
+        if len(scores) != 1 + len(negatives):
             raise ValueError(
                 f"answer_scores to hold {1 + len(negatives)} scores (the answer's and those of "
-                f"neg_answer), found {len(given)}"
+                f"neg_answer), found {len(scores)}"
             )
-        return (answer, *negatives), tuple(number_of(v, "answer_scores") for v in given)
-    scores = both_scores(flat, "answer_scores", 1, "neg_answer_scores", len(negatives))
-    return (answer, *negatives), scores
+        return (answer, *negatives), tuple(number_of(each, "answer_scores") for each in scores)
+    if scores is not None and not isinstance(scores, list):
+        record = {**record, "answer_scores": [scores]}
+    both = both_scores(record, "answer_scores", 1, "neg_answer_scores", len(negatives))
+    return (answer, *negatives), both

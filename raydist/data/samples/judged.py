@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.data.files import compression_of, read_blocks
-from raydist.data.samples.fields import number_of, record_of
+from raydist.data.files import read_lines
+from raydist.data.samples.fields import Record, number_of, record_of
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
 
 
 class LeftOut(Counter[str]):
-    """How often something was left out, by the words that say what."""
+    """How often something was left out, by a phrase that says what."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -36,18 +36,18 @@ def samples_of(
     positives: str = "judged",
     relevance: int = 1,
     need_negatives: bool = False,
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Record]:
     """Yields samples as ids, one query at a time.
 
     Args:
         queries: texts by id.
-        qrels: judgements that make positives; without them the run is a teacher's list.
-        run: ranking whose documents that are not relevant become negatives.
+        qrels: the judgements of positives; without them the run is a teacher's list.
+        run: the ranking whose other documents become negatives.
         known: the documents that have a text; others are dropped and counted.
-        left_out: counts what was left out.
-        positives: `judged` or `retrieved` (also relevant in the run; keeps the run's scores).
-        relevance: least grade of a positive.
-        need_negatives: leave out queries without one.
+        left_out: counts what is left out.
+        positives: `judged`, or only the `retrieved` ones, then with the run's scores.
+        relevance: lowest grade of a positive.
+        need_negatives: leave out queries without a negative.
     """
     places = _places(run)
     judged_all = qrels is not None and (positives == "judged" or run is None)
@@ -66,8 +66,8 @@ def samples_of(
         about = {"query_id": query_id, "query": queries[query_id]}
         if qrels is None:
             if score_of:
-                found = [{"id": doc, "score": score} for doc, score in score_of.items()]
-                yield {**about, "candidates": found}
+                candidates = [{"id": doc, "score": score} for doc, score in score_of.items()]
+                yield {**about, "candidates": candidates}
             continue
         is_relevant = set(relevant)
         if positives == "judged":
@@ -81,7 +81,7 @@ def samples_of(
         if need_negatives and not neg:
             left_out["queries without a negative skipped"] += 1
             continue
-        line: dict[str, Any] = {**about, "pos": pos, "neg": neg}
+        line: Record = {**about, "pos": pos, "neg": neg}
         if positives == "retrieved":
             line["pos_scores"] = [score_of[doc] for doc in pos]
             line["neg_scores"] = [score_of[doc] for doc in neg]
@@ -106,45 +106,40 @@ def _ranking(run: Run | None, place: tuple[int, int] | None) -> tuple[list[str],
 
 def judge_lists(
     files: Iterable[str], judged: Qrels, relevance: int, left_out: LeftOut
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Record]:
     """Yields a teacher's lists as samples: positives are the candidates judged relevant.
 
     Args:
         files: jsonl with `query_id` and `candidates`.
-        judged: judgements.
-        relevance: least grade of a positive.
+        judged: the judgements.
+        relevance: lowest grade of a positive.
         left_out: counts queries without a positive.
 
     Raises:
-        DataError: a line is no list of candidates.
+        DataError: a line is not a list of candidates.
     """
     for file in files:
-        number = 0
-        for _, block in read_blocks(file, compression=compression_of(file)):
-            for text in block.splitlines():
-                number += 1
-                if not text.strip(b"\xef\xbb\xbf \t\r"):
-                    continue
-                try:
-                    line = _judged(record_of(text.removeprefix(b"\xef\xbb\xbf")), judged, relevance)
-                except ValueError as error:
-                    shown = text[:200].decode("utf-8", "backslashreplace")
-                    raise DataError.at(file, number, shown, str(error)) from None
-                if line is None:
-                    left_out["queries without a retrieved positive skipped"] += 1
-                else:
-                    yield line
+        for number, _, line in read_lines(file):
+            try:
+                sample = _judged(record_of(line), judged, relevance)
+            except ValueError as error:
+                excerpt = line[:200].decode("utf-8", "backslashreplace")
+                raise DataError.at(file, number, excerpt, str(error)) from None
+            if sample is None:
+                left_out["queries without a retrieved positive skipped"] += 1
+            else:
+                yield sample
 
 
-def _judged(record: Mapping[str, Any], judged: Qrels, relevance: int) -> dict[str, Any] | None:
-    """Returns a list's sample, None without a positive or a negative; ValueError if it is none."""
+def _judged(record: Mapping[str, Any], judged: Qrels, relevance: int) -> Record | None:
+    """Returns a list as a sample, None without a positive or a negative."""
     candidates = record.get("candidates")
     if not isinstance(candidates, list) or not all(
         isinstance(each, dict) and {"id", "score"} <= each.keys() for each in candidates
     ):
         raise ValueError(
-            "a list of candidates ({query_id, candidates: [{id, score}]}) or a run, as "
-            "raydist distill with qrels= needs"
+            "a list of candidates ({query_id, candidates: [{id, score}]}), or a run: "
+            "qrels= needs one of them"
         )
     grades = judged.get(str(record.get("query_id")), {})
     scored = [(str(each["id"]), number_of(each["score"], "score")) for each in candidates]

@@ -1,12 +1,12 @@
 """The line formats of training data: one function per format turns a line into a `Sample`.
 
-A function takes a line's bytes and the texts that ids in it refer to, and raises ValueError saying
-what it expected. Formats, in the words of the systems they come from:
+A function takes a line's bytes and the texts that ids in it refer to; its ValueError says what was
+expected. Formats, in the words of the systems they come from:
 
 ====================  ==============================================================================
 `flagembedding`       jsonl: query, pos, neg?, pos_scores?, neg_scores?, answer?, neg_answer?,
                       answer_scores?, neg_answer_scores?, prompt?, type?; with score_source "run"
-                      (mined negatives) the scores are no teacher's and are not taken
+                      (mined negatives) the scores are no teacher's and are ignored
 `tevatron`            jsonl: query | query_text, positive_passages | positive_document_ids,
                       negative_passages | negative_document_ids (ids need a corpus)
 `lists`               jsonl: query_id, query?, candidates: [{id, score, text?}] (a teacher's list)
@@ -42,24 +42,24 @@ from raydist.records import Sample
 
 
 class Texts(Protocol):
-    """Where ids become texts."""
+    """The texts that ids refer to."""
 
     def documents(self, doc_ids: Sequence[str]) -> list[str]:
-        """Returns the documents' texts; ValueError names an id that is not there."""
+        """Returns the documents' texts; ValueError names an unknown id."""
         ...
 
     def query(self, query_id: str) -> str:
-        """Returns a query's text; ValueError if it is not there."""
+        """Returns a query's text; ValueError for an unknown id."""
         ...
 
     @property
     def has_documents(self) -> bool:
-        """Whether a corpus was given."""
+        """Whether there is a corpus."""
         ...
 
 
 def sniff(line: bytes, has_corpus: bool) -> str:
-    """Returns the format of a file by its first line; ValueError if it is none."""
+    """Returns the format of a file by its first line; ValueError if it is in none of them."""
     if line.lstrip().startswith(b"{"):
         names = record_of(line).keys()
         if {"positive_passages", "positive_document_ids"} & names:
@@ -86,18 +86,18 @@ def sniff(line: bytes, has_corpus: bool) -> str:
 
 
 def overrides(line: bytes) -> dict[str, int]:
-    """Returns the settings that a jsonl line carries for its data set, where it has any."""
+    """Returns the settings for its data set that a jsonl line has."""
     if not line.lstrip().startswith(b"{"):
         return {}
     record = record_of(line)
-    found = {}
+    settings = {}
     for name in ("train_group_size", "batch_size"):
         value = record.get(name)
         if value is not None:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} to be a positive whole number, found {value!r}")
-            found[name] = value
-    return found
+            settings[name] = value
+    return settings
 
 
 def _flagembedding(line: bytes, texts: Texts) -> Sample:
@@ -107,7 +107,7 @@ def _flagembedding(line: bytes, texts: Texts) -> Sample:
     documents = len(positives) + len(negatives)
     answers, answer_scores = answers_of(record)
     scores = both_scores(record, "pos_scores", len(positives), "neg_scores", len(negatives))
-    if record.get("score_source") == "run":  # mined: how they were found, not a teacher's word
+    if record.get("score_source") == "run":  # mined: how they were retrieved, not a teacher's word
         scores = None
     return Sample(
         query=text_of(record, "query"),
@@ -159,14 +159,14 @@ def _lists(line: bytes, texts: Texts) -> Sample:
     candidates = record.get("candidates")
     if not isinstance(candidates, list) or not candidates:
         raise ValueError("candidates to be a list of {id, score}, with at least one")
-    scores, ids, found = [], [], []
+    scores, ids, texts_of_ids = [], [], []
     for candidate in candidates:
         if not isinstance(candidate, dict) or "score" not in candidate:
             raise ValueError(f"candidates to be a list of {{id, score}}, found {candidate!r:.60}")
         scores.append(number_of(candidate["score"], "score"))
         ids.append(str(candidate.get("id", candidate.get("doc_id", ""))))
-        found.append(candidate.get("text"))
-    written = [filled(text, "text of a candidate") for text in found if text is not None]
+        texts_of_ids.append(candidate.get("text"))
+    written = [filled(t, "text of a candidate") for t in texts_of_ids if t is not None]
     documents = written if len(written) == len(ids) else texts.documents(ids)
     order = sorted(range(len(ids)), key=lambda i: -scores[i])
     query_id = id_of(record)

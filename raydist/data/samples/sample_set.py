@@ -1,7 +1,7 @@
 """Training data of any size, read by row: a line index, files mapped into memory, and the texts.
 
 `raydist.data.samples.prepare.prepare` checks a data set once and writes the index; every worker
-opens it here. A worker holds no text but that of the rows it asks for.
+opens it here and holds only the texts of the rows it asks for.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ LINES = "lines.npy"
 
 @dataclass(frozen=True, slots=True)
 class SampleFacts:
-    """What is known of a prepared data set; every worker sees the same.
+    """What is known of a prepared data set, the same for every worker.
 
     Attributes:
-        name: of the data set.
-        format: of its lines, a key of `FORMATS`.
-        rows: usable samples.
-        rejected: bad lines that were skipped.
-        files: the files that hold the lines.
-        scores: every sample carries teacher scores.
+        name: the data set's name.
+        format: format of its lines, a key of `FORMATS`.
+        rows: number of usable samples.
+        rejected: number of bad lines that were skipped.
+        files: the files of the lines.
+        scores: whether every sample has teacher scores.
         lowest_score, highest_score: their bounds, 0 without any.
-        answers: some sample carries an answer.
-        answer_scores: every answer carries teacher scores.
+        answers: whether some sample has an answer.
+        answer_scores: whether every answer has teacher scores.
         negative_answers: most negative answers of a sample.
-        labels: every sample carries graded labels.
-        negatives: how many samples have so many negatives (counts of 64 and more as 64).
+        labels: whether every sample has graded labels.
+        negatives: number of samples by their number of negatives (64 and more count as 64).
         longest: most documents of a sample.
-        without_negatives: where the first sample without negatives stands, empty if there is none.
+        without_negatives: file and line of the first sample without negatives, or empty.
         kind: the samples' `type`.
         overrides: `train_group_size` and `batch_size` that the lines ask for.
-        notes: sentences for the user: what was dropped or left out, and how often.
+        notes: sentences for the user: what was left out, and how often.
         documents: folder of the document store that ids refer to, or empty.
         queries: folder of the query store that ids refer to, or empty.
         key: fingerprint of the inputs and settings it was prepared from.
@@ -85,7 +85,7 @@ class SampleFacts:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SampleFacts:
-        """Returns the facts of `to_dict`, as JSON gave them back."""
+        """Returns the facts that `to_dict` gave, after JSON."""
         values = {f.name: data[f.name] for f in fields(cls) if f.name in data}
         for name in ("files", "notes"):
             values[name] = tuple(values.get(name, ()))
@@ -102,38 +102,37 @@ class StoredTexts:
 
     @property
     def has_documents(self) -> bool:
-        """Whether a corpus was given."""
+        """Whether there is a corpus."""
         return self._documents is not None
 
     def documents(self, doc_ids: Sequence[str]) -> list[str]:
-        """Returns the documents' contents; ValueError names an id that is not there."""
+        """Returns the documents' contents; ValueError names an unknown id."""
         if self._documents is None:
-            raise ValueError("document ids only where a corpus is given (corpus=PATH)")
-        found = self._documents.get(doc_ids)
-        for doc_id, document in zip(doc_ids, found):
+            raise ValueError("texts; document ids need corpus=PATH")
+        documents = self._documents.get(doc_ids)
+        for doc_id, document in zip(doc_ids, documents):
             if document is None:
-                raise ValueError(f"ids of documents in the corpus, {doc_id!r} is not there")
-        return [document.contents for document in found if document is not None]
+                raise ValueError(f"ids of documents in the corpus; it has no {doc_id!r}")
+        return [document.contents for document in documents if document is not None]
 
     def query(self, query_id: str) -> str:
-        """Returns a query's text; ValueError if it is not there."""
+        """Returns a query's text; ValueError for an unknown id."""
         if self._queries is None:
-            raise ValueError("query ids only where queries are given (queries=PATH)")
-        found = self._queries.get([query_id])[0]
-        if found is None:
-            raise ValueError(f"ids of given queries, {query_id!r} is not there")
-        text: str = found.text
-        return text
+            raise ValueError("the query's text; query ids need queries=PATH")
+        query = self._queries.get([query_id])[0]
+        if query is None:
+            raise ValueError(f"ids of queries in the queries file; it has no {query_id!r}")
+        return query.text
 
 
 class _Id(str):
-    """A document's id where its text will stand."""
+    """A document's id in the place of its text."""
 
     __slots__ = ()
 
 
-class _Later:
-    """Texts whose documents stay ids until a draw has chosen among them."""
+class _IdsForNow:
+    """Texts whose documents stay ids until some of them were drawn."""
 
     def __init__(self, texts: StoredTexts) -> None:
         self.has_documents = texts.has_documents
@@ -156,12 +155,12 @@ class SampleSet:
 
         Args:
             folder: what `prepare` wrote.
-            prompt: instruction of queries that bring none of their own.
-            lazy: leave documents that come by id to `fill`, after some of them were drawn.
+            prompt: instruction of queries that have none of their own.
+            lazy: leave documents that are given by id to `fill`, after some of them were drawn.
 
         Raises:
             ArtifactError: the folder is not complete.
-            DataError: a file is missing, or was changed since it was prepared.
+            DataError: a file is missing, or has changed since it was prepared.
         """
         path = Path(folder)
         try:
@@ -178,7 +177,7 @@ class SampleSet:
             DocumentStore.open(Path(self.facts.documents)) if self.facts.documents else None,
             DocumentStore.open(Path(self.facts.queries)) if self.facts.queries else None,
         )
-        self._texts: Texts = _Later(self._store) if lazy else self._store
+        self._texts: Texts = _IdsForNow(self._store) if lazy else self._store
 
     def __len__(self) -> int:
         return self.facts.rows
@@ -193,7 +192,7 @@ class SampleSet:
                 self.facts.files[file],
                 number,
                 line.decode("utf-8", "replace"),
-                f"{error}; the file was changed since it was prepared",
+                f"{error}; the file has changed since it was prepared",
             ) from None
         if self.prompt is not None and sample.prompt is None:
             sample = replace(sample, prompt=self.prompt)
@@ -201,23 +200,19 @@ class SampleSet:
 
     def fill(self, samples: Sequence[Sample]) -> list[Sample]:
         """Returns samples of a lazy set with their documents' texts, looked up all at once."""
-        ids = list(
-            {text: None for s in samples for text in s.documents + s.others if type(text) is _Id}
-        )
+        drawn = (text for sample in samples for text in sample.documents + sample.others)
+        ids = list(dict.fromkeys(text for text in drawn if type(text) is _Id))
         if not ids:
             return list(samples)
         try:
-            found = dict(zip(ids, self._store.documents(ids)))
+            text_of = dict(zip(ids, self._store.documents(ids)))
         except ValueError as error:
             raise DataError(f"{self.folder}: expected {error}") from None
-        return [
-            replace(
-                s,
-                documents=tuple(found[d] if type(d) is _Id else d for d in s.documents),
-                others=tuple(found[d] if type(d) is _Id else d for d in s.others),
-            )
-            for s in samples
-        ]
+
+        def filled(documents: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(text_of[d] if type(d) is _Id else d for d in documents)
+
+        return [replace(s, documents=filled(s.documents), others=filled(s.others)) for s in samples]
 
 
 def _mapped(file: str) -> mmap.mmap:
@@ -226,6 +221,6 @@ def _mapped(file: str) -> mmap.mmap:
             return mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{file}: cannot be read on this machine ({error}); training data must lie where "
-            "every worker sees it"
+            f"{file}: cannot be read on this machine ({error}); training data must be on storage "
+            "that every worker sees"
         ) from None

@@ -1,4 +1,4 @@
-"""Stores made of stores and of a corpus, without compressing or keeping more than is needed."""
+"""Stores made of other stores, of some documents of a corpus, and of queries."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydist.data.files import PathLike
+from raydist.data.ids import IdList, filter_documents
 from raydist.data.store.format import PART, ROW, save_array, seal, write_index
 from raydist.data.store.reader import DocumentStore
+from raydist.records import Query, document_table
 
 
 def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
@@ -68,25 +69,23 @@ def _link(source: Path, target: Path) -> None:
 
 
 def needed_texts(doc_ids: Iterable[str], tables: Iterable[pa.Table], folder: Path) -> Path:
-    """Writes a store of those documents of `tables` that are asked for; returns its folder.
+    """Writes a store of the documents with certain ids; returns its folder.
 
-    A store that is complete is left as it is; one that was not finished is written anew.
+    A complete store stays as it is, one that was interrupted is written anew.
 
     Args:
-        doc_ids: which documents; those that do not occur are no error.
-        tables: of the schema DOCUMENTS, read only where there is no complete store.
+        doc_ids: the ids; those that do not occur are ignored.
+        tables: tables of the schema DOCUMENTS, read only if there is no complete store.
         folder: the store's.
     """
-    if (folder / "store.json").is_file():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    wanted = pa.array(doc_ids, pa.string())
-
-    def kept() -> Iterable[pa.Table]:
-        for table in tables:
-            found = table.filter(pc.is_in(table["doc_id"], value_set=wanted))
-            if found.num_rows:
-                yield found
-
-    DocumentStore.create(kept(), folder)
+    if not (folder / "store.json").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        ids = IdList(tuple(dict.fromkeys(doc_ids)))
+        DocumentStore.create(filter_documents(tables, ids, missing="ignore"), folder)
     return folder
+
+
+def store_queries(queries: Iterable[Query], folder: PathLike) -> DocumentStore:
+    """Writes a store of queries' texts by their ids, and opens it."""
+    table = document_table((query.query_id, "", query.text) for query in queries)
+    return DocumentStore.create([table], folder)

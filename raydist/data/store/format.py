@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from raydist.data.store import idhash
+from raydist.disk import atomic
 
 Codec = Literal["lz4", "zstd", "none"]
 
@@ -27,7 +27,7 @@ ROW, PART = 0, 1  # columns of blocks.npy; offset, length and CRC-32 follow
 
 
 def write_index(folder: Path) -> idhash.Duplicates:
-    """Writes what finds an id, `hashes.npy` and `order.npy`; returns the ids that occur twice."""
+    """Writes the index of ids, `hashes.npy` and `order.npy`; returns the ids that occur twice."""
     ends_N1 = np.load(folder / "id_ends.npy", mmap_mode="r")
     data = np.fromfile(folder / "ids.bin", np.uint8)
     ids = id_array(data, ends_N1)
@@ -51,7 +51,7 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0))
 
 
-def seal(folder: Path, parts: Sequence[str], facts: dict[str, Any]) -> None:
+def seal(folder: Path, parts: Sequence[str], facts: Mapping[str, int]) -> None:
     """Writes `store.json` with the sizes of the parts and the checksums of all else, atomically."""
     names = ["blocks.npy", "id_ends.npy", "ids.bin", "hashes.npy", "order.npy"]
     files = {}
@@ -69,9 +69,8 @@ def seal(folder: Path, parts: Sequence[str], facts: dict[str, Any]) -> None:
         "files": files,
     }
     about["crc32"] = zlib.crc32(json.dumps(about, sort_keys=True).encode())
-    partial = folder / ".store.json.part"
-    partial.write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
-    os.replace(partial, folder / "store.json")
+    with atomic(folder / "store.json") as partial:
+        partial.write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
 
 
 def checksum(path: Path) -> int:

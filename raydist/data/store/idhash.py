@@ -1,6 +1,6 @@
-"""Hashes of ids, vectorised: finding many ids in millions, and ids that occur twice.
+"""Hashes of ids, vectorised: looking many ids up among millions, and ids that occur twice.
 
-Legend: N ids of a collection, Q ids asked for.
+Legend: N ids of a collection, Q ids to look up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Duplicates:
     """Ids that occur more than once.
 
     Attributes:
-        count: how many rows repeat an id of an earlier row.
+        count: number of rows that repeat an id of an earlier row.
         examples: up to ten `(id, first row, repeated row)`, rows from 0.
     """
 
@@ -79,23 +79,23 @@ def find(
         ids: all ids [N].
         sorted_hashes_N: their hashes in ascending order.
         order_N: the row of each sorted hash.
-        wanted: ids to look for [Q].
+        wanted: ids to look up [Q].
     """
-    found_Q = np.full(len(wanted), -1, np.int64)
+    rows_Q = np.full(len(wanted), -1, np.int64)
     if not len(ids) or not len(wanted):
-        return found_Q
+        return rows_Q
     hashes_Q = hash_ids(wanted)
-    place_Q = np.searchsorted(sorted_hashes_N, hashes_Q)
+    position_Q = np.searchsorted(sorted_hashes_N, hashes_Q)
     open_rows = np.arange(len(wanted))
     while len(open_rows):
-        open_rows = open_rows[place_Q[open_rows] < len(sorted_hashes_N)]
-        open_rows = open_rows[sorted_hashes_N[place_Q[open_rows]] == hashes_Q[open_rows]]
-        rows = np.asarray(order_N[place_Q[open_rows]], np.int64)
+        open_rows = open_rows[position_Q[open_rows] < len(sorted_hashes_N)]
+        open_rows = open_rows[sorted_hashes_N[position_Q[open_rows]] == hashes_Q[open_rows]]
+        rows = np.asarray(order_N[position_Q[open_rows]], np.int64)
         same = _equal(ids, rows, wanted, open_rows)
-        found_Q[open_rows[same]] = rows[same]
+        rows_Q[open_rows[same]] = rows[same]
         open_rows = open_rows[~same]
-        place_Q[open_rows] += 1
-    return found_Q
+        position_Q[open_rows] += 1
+    return rows_Q
 
 
 def find_duplicates(ids: pa.Array | pa.ChunkedArray) -> Duplicates:

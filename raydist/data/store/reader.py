@@ -1,6 +1,6 @@
-"""Reading a document store: everything is mapped when it is opened, what is used is checked.
+"""Reading a document store: all files are mapped when it is opened, and what is used is checked.
 
-So an opened store answers as it was, even after its folder was removed.
+So an opened store stays as it was, even if its folder is removed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ _HEADER = 4096  # bytes; the header of an array is much smaller
 
 
 class DocumentStore:
-    """An opened store of N documents; its files stay mapped, nothing is read before it is needed.
+    """An opened store of N documents; no text is read before it is needed.
 
-    What is used is checked: a batch by its checksum when it is read, the ids when one is first
-    looked up.
+    A batch is checked when it is read, the ids when one is first looked up.
 
     Attributes:
-        folder: where it lies.
+        folder: the store's folder.
         facts: `documents`, `empty` (without title and text), `bytes`, `blocks`.
         parts: the files of the texts.
         blocks_B: int64 [B, 5]: first row, part, offset, length and CRC-32 of each batch.
@@ -65,12 +64,12 @@ class DocumentStore:
         """Opens a store; takes milliseconds.
 
         Raises:
-            ArtifactError: not a complete store, of a newer version, or damaged.
+            ArtifactError: the store is incomplete, damaged, or of a newer version.
         """
         path = Path(folder)
         try:
             about = json.loads((path / "store.json").read_bytes())
-            found = about.pop("crc32")
+            crc32 = about.pop("crc32")
             if about["format"] != FORMAT:
                 raise ArtifactError(f"{path}: not a document store")
             if about["version"] > VERSION:
@@ -78,7 +77,7 @@ class DocumentStore:
                     f"{path}: a document store of version {about['version']}; this raydist reads "
                     f"up to {VERSION}: update raydist"
                 )
-            if found != zlib.crc32(json.dumps(about, sort_keys=True).encode()):
+            if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode()):
                 raise ArtifactError(f"{path / 'store.json'} is damaged: its checksum is wrong")
             return cls(path, about)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -115,7 +114,7 @@ class DocumentStore:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the mapped files; the store cannot be used afterwards."""
+        """Unmaps the files; the store cannot be used afterwards."""
         self._maps.clear()
         self._texts.clear()
 
@@ -131,7 +130,7 @@ class DocumentStore:
     def positions(self, doc_ids: Sequence[str]) -> np.ndarray:
         """Returns the position of each id, int64 [Q]; -1 where there is no such document.
 
-        Of documents with the same id the first is found.
+        Of several documents with one id, the first counts.
         """
         ids = self.doc_ids
         if self._index is None:
@@ -173,19 +172,19 @@ class DocumentStore:
             ArtifactError: the store is damaged.
         """
         positions = self.positions(doc_ids)
-        found = positions >= 0
-        table = self.rows(positions[found])
+        known = positions >= 0
+        table = self.rows(positions[known])
         columns = (table[name].to_pylist() for name in ("doc_id", "text", "title"))
         documents = iter([Document(*row) for row in zip(*columns)])
-        return [next(documents) if here else None for here in found]
+        return [next(documents) if is_known else None for is_known in known]
 
     def tables(self) -> Iterator[pa.Table]:
         """Yields all documents in order, a table of the schema DOCUMENTS per batch."""
         ids = self.doc_ids
         for block in range(len(self.blocks_B)):
             batch = self._block(block)
-            some = ids.slice(int(self.blocks_B[block, ROW]), batch.num_rows).cast(pa.string())
-            yield pa.table([some, batch["title"], batch["text"]], schema=DOCUMENTS)
+            doc_ids = ids.slice(int(self.blocks_B[block, ROW]), batch.num_rows).cast(pa.string())
+            yield pa.table([doc_ids, batch["title"], batch["text"]], schema=DOCUMENTS)
 
     def verify(self) -> None:
         """Reads and checks everything.
@@ -208,11 +207,11 @@ class DocumentStore:
     def _map(self, path: Path, size: int) -> pa.Buffer:
         """Returns a file's bytes; its descriptor is closed, so a store may have many parts."""
         try:
-            found = path.stat().st_size
+            actual = path.stat().st_size
         except FileNotFoundError:
             raise self._damaged(path.name, "it is missing") from None
-        if found != size:
-            raise self._damaged(path.name, f"it has {found} bytes, not {size}")
+        if actual != size:
+            raise self._damaged(path.name, f"it has {actual} bytes, not {size}")
         if not size:
             return pa.py_buffer(b"")
         with pa.memory_map(str(path)) as mapped:

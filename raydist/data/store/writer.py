@@ -23,7 +23,7 @@ _FIRST_PART = "00000.arrow"
 class StoreWriter:
     """Writes a store of one part from tables of documents, in order.
 
-    Where a block ends depends on the documents alone, not on how they came in tables.
+    The blocks depend on the documents alone, not on their division into tables.
 
     Args:
         folder: a folder that does not exist yet, or is empty.
@@ -41,14 +41,14 @@ class StoreWriter:
         self._writer = pa.ipc.new_stream(self._sink, STORED, options=options)
         # The schema is written with the first batch: an empty one keeps it out of the first block.
         self._writer.write_batch(pa.RecordBatch.from_pylist([], STORED))
-        self._held: list[tuple[_Texts, _Texts]] = []
-        self._held_bytes = 0
+        self._pending: list[tuple[_Texts, _Texts]] = []
+        self._pending_bytes = 0
         self._blocks: list[tuple[int, int, int, int, int]] = []
         self._lengths: list[np.ndarray] = []
         self._rows = self._empty = 0
 
     def append(self, table: pa.Table) -> None:
-        """Adds documents, a table of the schema DOCUMENTS."""
+        """Adds a table of the schema DOCUMENTS."""
         if not table.num_rows:
             return
         ids = _Texts.of(table["doc_id"])
@@ -58,23 +58,23 @@ class StoreWriter:
         sizes = np.diff(titles.ends_N1) + np.diff(texts.ends_N1)
         self._empty += int(np.count_nonzero(sizes == 0))
         # A block ends with the row that fills it.
-        ends = np.cumsum(sizes) + self._held_bytes
+        ends = np.cumsum(sizes) + self._pending_bytes
         start = 0
         while start < len(ends):
             full = int(np.searchsorted(ends, _BLOCK_BYTES)) + 1
             stop = min(full, len(ends))
-            self._held.append((titles.slice(start, stop), texts.slice(start, stop)))
-            self._held_bytes = int(ends[stop - 1])
+            self._pending.append((titles.slice(start, stop), texts.slice(start, stop)))
+            self._pending_bytes = int(ends[stop - 1])
             if full <= len(ends):
-                ends = ends - self._held_bytes
+                ends = ends - self._pending_bytes
                 self._flush()
             start = stop
 
-    def close(self, *, index: bool = True) -> dict[str, Any]:
+    def close(self, *, index: bool = True) -> dict[str, int]:
         """Finishes the store and returns `{documents, empty, bytes, blocks}`.
 
         Args:
-            index: write what finds ids; a shard that is to be concatenated does without.
+            index: write the index of ids, which a shard to be concatenated does not need.
         """
         self._flush()
         self._writer.close()
@@ -96,12 +96,12 @@ class StoreWriter:
         return facts
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._pending:
             return
-        titles, texts = zip(*self._held)
+        titles, texts = zip(*self._pending)
         arrays = [_Texts.array(titles, np.int32), _Texts.array(texts, np.int64)]
         batch = pa.RecordBatch.from_arrays(arrays, schema=STORED)
-        self._held, self._held_bytes = [], 0
+        self._pending, self._pending_bytes = [], 0
         start = self._sink.position
         self._sink.crc = 0
         self._writer.write_batch(batch)
@@ -111,7 +111,7 @@ class StoreWriter:
 
 
 class _Sink(io.RawIOBase):
-    """A file that knows its position and the CRC-32 of what was written since `crc` was reset."""
+    """A file that knows its position and the CRC-32 of the bytes since `crc` was reset."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "wb")  # noqa: SIM115
@@ -138,7 +138,7 @@ class _Sink(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class _Texts:
-    """Texts as their bytes one after the other and where each ends in them.
+    """Texts as their concatenated bytes and the end of each.
 
     Arrow arrays of the same values may differ in offsets and bitmaps; these do not, so that the
     bytes on disk depend on the values alone. `ends_N1` may start above 0, at the first byte.

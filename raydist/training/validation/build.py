@@ -158,7 +158,7 @@ def evaluate_checkpoint(
 
 
 def _task(spec: Listener) -> Task:
-    return Task(read_queries(**spec.queries.arguments()), read_qrels(**spec.qrels.arguments()))
+    return Task(read_queries(spec.queries), read_qrels(spec.qrels))
 
 
 def _nothing(model: Any, queries: Any) -> None:
@@ -167,7 +167,7 @@ def _nothing(model: Any, queries: Any) -> None:
 
 def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
     retriever = spec.retriever
-    tables = read_documents(**spec.corpus.arguments())
+    tables = read_documents(spec.corpus)
     if isinstance(retriever, DenseRetriever):
         documents = [
             Document(row["doc_id"], row["text"], row["title"] or "")
@@ -180,7 +180,7 @@ def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
             for i, document in enumerate(documents)
         ]
         return DenseRetrieval(documents, retriever.k, ranks)
-    run = read_run(**retriever.run.arguments()).top(retriever.depth)
+    run = read_run(retriever.run).top(retriever.depth)
     candidates = set(run.table["doc_id"].to_pylist())
     texts = {
         row["doc_id"]: Document(row["doc_id"], row["text"], row["title"] or "").contents
@@ -193,7 +193,7 @@ def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
 
 def _fingerprints(spec: Listener) -> dict[str, str]:
     sources = {name.removeprefix("retriever."): each for name, each in spec.sources().items()}
-    return {name: file_fingerprint(each.arguments()["path"]) for name, each in sources.items()}
+    return {name: file_fingerprint(each.paths) for name, each in sources.items()}
 
 
 def _start(submit: Submit, spec: Listener, folder: Path, step: int) -> Pending:
