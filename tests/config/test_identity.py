@@ -1,7 +1,7 @@
-"""What a command line resolves to never changes by itself: identities, `config.json`, reference.
+"""What command lines resolve to, as recorded: identities, `config.json`, reference, mistakes.
 
-An output folder is recognised by its configuration's identity. A change to `tests/golden/config`
-means that outputs of earlier versions are built anew.
+An output folder is recognised by the identity of its configuration. A change to an identity in
+`tests/golden/config` means that outputs of earlier versions are rebuilt.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_verb_is_pinned() -> None:
+def test_every_verb_is_recorded() -> None:
     modules = [importlib.import_module(f"raydist.commands.{verb}") for verb in VERBS]
     verbs = {verb for verb, module in zip(VERBS, modules) if hasattr(module, "Config")}
     assert verbs == set(LINES["resolves"])
 
 
 @pytest.mark.parametrize("verb", LINES["resolves"])
-def test_a_command_line_resolves_as_ever(verb: str, golden: Callable[[str, str], None]) -> None:
+def test_a_command_line_resolves_as_recorded(verb: str, golden: Callable[[str, str], None]) -> None:
     text = ""
     for words in map(shlex.split, LINES["resolves"][verb]):
         words = [w if "=" in w else f"{config_of(verb).primary}={w}" for w in words]
@@ -64,7 +64,9 @@ def test_a_command_line_resolves_as_ever(verb: str, golden: Callable[[str, str],
     golden(f"config/{verb}.txt", text)
 
 
-def test_the_pipelines_and_applications_resolve_as_ever(golden: Callable[[str, str], None]) -> None:
+def test_the_pipelines_and_applications_resolve_as_recorded(
+    golden: Callable[[str, str], None],
+) -> None:
     text = ""
     stages: dict[str, Any] = yaml.safe_load((ROOT / "jobs/quickstart/pipeline.yaml").read_text())
     for name, stage in stages["stages"].items():
@@ -75,7 +77,7 @@ def test_the_pipelines_and_applications_resolve_as_ever(golden: Callable[[str, s
     golden("config/files.txt", text)
 
 
-def test_the_reference_has_the_keys_types_and_defaults_as_ever(
+def test_the_reference_has_the_keys_types_and_defaults_as_recorded(
     golden: Callable[[str, str], None],
 ) -> None:
     for verb in LINES["resolves"]:
@@ -84,7 +86,7 @@ def test_the_reference_has_the_keys_types_and_defaults_as_ever(
         golden(f"config/fields/{verb}.txt", text)
 
 
-def test_mistakes_are_explained_as_ever(golden: Callable[[str, str], None]) -> None:
+def test_mistakes_are_explained_as_recorded(golden: Callable[[str, str], None]) -> None:
     text = ""
     for verb, lines in LINES["mistakes"].items():
         for words in map(shlex.split, lines):

@@ -20,12 +20,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def mine(**changed: str) -> MineConfig:
-    given = {"run": "out/run.txt", "queries": "queries.jsonl", "qrels": "qrels.*", "out": "train"}
-    given |= {"corpus": "docs", "corpus.ids": "keep.txt", "corpus.rejects": "rejects", **changed}
-    return load(MineConfig, (), [f"{key}={value}" for key, value in given.items()])
+    values = {"run": "out/run.txt", "queries": "queries.jsonl", "qrels": "qrels.*", "out": "train"}
+    values |= {"corpus": "docs", "corpus.ids": "keep.txt", "corpus.rejects": "rejects", **changed}
+    return load(MineConfig, (), [f"{key}={value}" for key, value in values.items()])
 
 
-def test_all_that_a_configuration_reads_is_known_by_content(here: Path) -> None:
+def test_inputs_are_identified_by_their_content(here: Path) -> None:
     names = ["docs", "keep.txt", "out/run.txt", "qrels.*", "queries.jsonl"]
     before = contents(mine())
     assert sorted(before) == names
@@ -35,17 +35,17 @@ def test_all_that_a_configuration_reads_is_known_by_content(here: Path) -> None:
         assert [name for name in names if before[name] != after[name]] == [changed]
         before = after
     (here / "train").write_text("a result")
-    (here / "rejects").write_text("left out")
+    (here / "rejects").write_text("bad lines")
     assert contents(mine()) == before
 
 
 @pytest.mark.parametrize("own", ["out", "out/run.txt", "out/run.txt/parts", "{here}/out"])
-def test_what_is_ones_own_does_not_count(own: str, here: Path) -> None:
+def test_the_verbs_own_places_are_not_inputs(own: str, here: Path) -> None:
     assert "out/run.txt" not in contents(mine(), [own.format(here=here)])
     assert "out/run.txt" in contents(mine(), ["ou", "out/run"])
 
 
-def test_models_and_made_collections_are_inputs_and_what_is_not_there_is_none() -> None:
+def test_models_and_collections_are_inputs_but_missing_files_are_not() -> None:
     package = "package:raydist/config"
     words = [f"model={package}", "out=x", "data=docstrings:", "validation.dev.queries=nowhere"]
     words += ["validation.dev.corpus=s3:nowhere", "validation.dev.qrels=nowhere"]

@@ -18,7 +18,7 @@ from raydist.spec import Bytes
 class Source(Block):
     primary = "path"
     path: str
-    """Where it lies."""
+    """Path of the file."""
     ids: str | None = None
 
 
@@ -112,7 +112,7 @@ def test_all_mistakes_are_reported_one_line_each_with_the_nearest_key() -> None:
     assert len(lines) == 5
 
 
-def test_a_missing_field_says_what_it_is() -> None:
+def test_a_missing_field_is_reported_with_its_help() -> None:
     with pytest.raises(ConfigError, match=r"corpus: required: The corpus\."):
         load(Example, (), ("out=o",))
 
@@ -130,26 +130,26 @@ def test_a_key_that_occurs_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "text: " + "[" * 5000, "text: {" * 5000])
-def test_a_file_that_is_no_configuration_is_a_mistake(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_configuration_is_a_mistake(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=rf"^{file}: not YAML"):
         read(files=(str(file),))
 
 
-def test_an_argument_that_is_nested_without_end_is_a_mistake() -> None:
+def test_an_argument_nested_too_deeply_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"corpus = .*: nested too deeply"):
         load(Example, (), ("corpus={a: " + "[" * 5000, "out=o"))
 
 
-def test_how_to_run_is_not_part_of_the_identity() -> None:
+def test_settings_of_the_execution_are_not_part_of_the_identity() -> None:
     one = load(Example, (), ("corpus=c", "out=o", "workers=1")).identity()
     two = load(Example, (), ("corpus=c", "out=p", "workers=2")).identity()
     assert one == two
     assert one != load(Example, (), ("corpus=c", "out=o", "text=x")).identity()
 
 
-def test_the_resolved_configuration_repeats_itself(tmp_path: Path) -> None:
+def test_a_resolved_configuration_loads_as_itself(tmp_path: Path) -> None:
     import json
 
     config = load(Example, (), ("corpus=c", "out=o", "loss=biir", "validation.d.listeners=a,b"))
@@ -161,6 +161,6 @@ def test_the_resolved_configuration_repeats_itself(tmp_path: Path) -> None:
 def test_the_reference_lists_every_key_with_type_and_default() -> None:
     rows = {row.key: row for row in reference(Example)}
     assert rows["loss.temperature"].default == "0.02"
-    assert rows["corpus.path"].help == "Where it lies."
+    assert rows["corpus.path"].help == "Path of the file."
     assert rows["validation.ID.metrics"].type == "mapping to true | false"
     assert rows["out"].default == "required"

@@ -1,4 +1,4 @@
-"""Losses as they are configured, and what is built of them."""
+"""Losses as they are configured, and the objectives built from them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Run(Block):
     """A verb with losses."""
 
     loss: Loss | None = None
-    """One."""
+    """The loss."""
     distill: Distillation = Distillation()
-    """Beside it."""
+    """The distillation beside it."""
     losses: dict[str, Loss] = {}
-    """Several."""
+    """Losses by name."""
     target: Target = TargetSpec()
     """Targets."""
 
@@ -51,17 +51,17 @@ def test_the_defaults_are_those_of_the_recipes() -> None:
     "kind",
     [kind for spec in get_args(Loss) for kind in get_args(get_type_hints(spec)["kind"])],
 )
-def test_every_kind_is_built_alone_and_among_several_and_can_travel(kind: str) -> None:
+def test_every_kind_is_built_alone_and_among_others_and_can_be_pickled(kind: str) -> None:
     config = load(Run, [], [f"loss.kind={kind}", "loss.weight=0.5"])
-    goal = make_objective(config.loss, None, {})
-    assert 0.5 in goal.weights.values()
+    objective = make_objective(config.loss, None, {})
+    assert 0.5 in objective.weights.values()
     several = load(Run, [], [f"losses.a.kind={kind}", "losses.b.kind=adr_mse"])
-    goal = make_objective(None, None, several.losses)
-    assert all(name.startswith(("a", "b")) for name in goal.names) and "b" in goal.names
-    assert pickle.loads(pickle.dumps(goal)).names == goal.names  # noqa: S301
+    objective = make_objective(None, None, several.losses)
+    assert all(name.startswith(("a", "b")) for name in objective.names) and "b" in objective.names
+    assert pickle.loads(pickle.dumps(objective)).names == objective.names  # noqa: S301
 
 
-def test_distillation_stands_beside_one_loss_as_a_term_of_its_own() -> None:
+def test_distillation_is_a_term_beside_one_loss() -> None:
     config = load(Run, [], ["loss=infonce", "distill.kind=m3_kd", "distill.weight=0.3"])
     assert make_objective(config.loss, config.distill, {}).weights == {
         "infonce": 1.0,
@@ -74,7 +74,7 @@ def test_distillation_stands_beside_one_loss_as_a_term_of_its_own() -> None:
     assert make_objective(None, several.distill, several.losses).names == ("a", "b", "c")
 
 
-def test_targets_are_words_or_a_word_with_a_threshold() -> None:
+def test_a_target_is_a_kind_or_a_kind_with_a_threshold() -> None:
     assert load(Run, [], ["target=minmax"]).target.kind == "minmax"
     binary = load(Run, [], ["target=binary(0.5)"]).target
     assert (binary.kind, binary.threshold) == ("binary", 0.5)
@@ -85,7 +85,7 @@ def test_targets_are_words_or_a_word_with_a_threshold() -> None:
     assert torch.equal(make_targets(scores, mask), scores)
 
 
-def test_what_contradicts_is_named() -> None:
+def test_contradictions_are_reported() -> None:
     infonce = InfoNCE(scope="cross_device")
     assert check_losses(infonce, None, {}, pairs=False) == []
     assert "losses: give only one" in check_losses(infonce, None, {"a": infonce}, pairs=False)[0]

@@ -22,7 +22,7 @@ def distill(*words: str) -> DistillConfig:
     return load(DistillConfig, (), ["data=d.jsonl", "model=PATH", "out=DIR", *words])
 
 
-def test_the_lines_of_the_handbook_are_understood() -> None:
+def test_the_lines_of_the_handbook_are_read() -> None:
     config = train(
         *("workers=2", "steps=100", "batch_size=32", "loss.kind=infonce"),
         *("loss.scope=cross_device", "distill.kind=kl_div", "model.dropout=0", "log_every=1"),
@@ -33,11 +33,11 @@ def test_the_lines_of_the_handbook_are_understood() -> None:
     assert train("loss.kind=biir", "loss.training_type=retrieval_answer_passage").loss is not None
     assert train("loss.temperature=0.05").objectives()["infonce"].weight == 1
     for kind in ("adr_mse", "distill_ranknet", "listwise_softmax_ce"):
-        config_ = distill("corpus=c", "queries=q", f"loss.kind={kind}")
-        assert list(config_.objectives()) == [kind] and config_.model.kind == "crossencoder"
+        student = distill("corpus=c", "queries=q", f"loss.kind={kind}")
+        assert list(student.objectives()) == [kind] and student.model.kind == "crossencoder"
 
 
-def test_scalars_set_what_a_user_means() -> None:
+def test_scalars_set_the_primary_fields() -> None:
     config = train("optim=1e-4", "cache=16", "deepspeed=2", "checkpoint=50", "tracking=none")
     assert (config.optim.lr, config.cache.chunk_size, config.deepspeed.zero) == (1e-4, 16, 2)
     assert config.checkpoint.every == 50 and config.tracking.uri == "none"
@@ -46,7 +46,7 @@ def test_scalars_set_what_a_user_means() -> None:
     assert bi.model.kind == "biencoder" and bi.model.path == "PATH"
 
 
-def test_several_losses_and_data_sets_go_by_name() -> None:
+def test_several_losses_and_data_sets_have_names() -> None:
     config = load(
         TrainConfig,
         (),
@@ -60,14 +60,15 @@ def test_several_losses_and_data_sets_go_by_name() -> None:
     assert config.loss is None and list(config.objectives()) == ["x", "y"]
 
 
-def test_a_saved_configuration_gives_itself_back(tmp_path: Path) -> None:
-    for made in (train("distill=none"), train("losses.x.kind=infonce")):
-        path = tmp_path / "config.json"
-        path.write_text(json.dumps(made.resolved()))
-        assert load(TrainConfig, [str(path)]) == made
-    made_ = distill("sampler.kind=negatives", "qrels=q.txt", "target=minmax")
-    path.write_text(json.dumps(made_.resolved()))
-    assert load(DistillConfig, [str(path)]) == made_
+def test_a_saved_configuration_loads_as_itself(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    for config in (
+        train("distill=none"),
+        train("losses.x.kind=infonce"),
+        distill("sampler.kind=negatives", "qrels=q.txt", "target=minmax"),
+    ):
+        path.write_text(json.dumps(config.resolved()))
+        assert load(type(config), [str(path)]) == config
 
 
 @pytest.mark.parametrize(
@@ -84,12 +85,12 @@ def test_a_saved_configuration_gives_itself_back(tmp_path: Path) -> None:
         (["validation.dev.interval=50"], "validation.dev.corpus"),
     ],
 )
-def test_mistakes_are_named(words: list[str], message: str) -> None:
+def test_mistakes_are_reported_by_their_key(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         train(*words)
 
 
-def test_a_cross_encoder_has_no_other_workers_documents() -> None:
+def test_a_cross_encoder_scores_only_its_own_lists() -> None:
     with pytest.raises(ConfigError, match="scores each list on its own"):
         distill("loss.kind=infonce", "loss.scope=cross_device")
     with pytest.raises(ConfigError, match="needs a bi-encoder"):
@@ -98,7 +99,7 @@ def test_a_cross_encoder_has_no_other_workers_documents() -> None:
         distill("sampler.kind=negatives")
 
 
-def test_how_to_run_is_no_part_of_what_is_made() -> None:
+def test_settings_of_the_execution_are_not_part_of_the_identity() -> None:
     assert train().identity() == train("workers=2", "log_every=1", "tracking=none").identity()
     assert train().identity() == train("cache=8", "checkpoint=3").identity()
     assert train().identity() != train("seed=1").identity()
@@ -123,7 +124,7 @@ def test_half_precision_weights_are_refused_where_their_updates_would_be_lost(
     assert config(*words, "deepspeed.zero=1").model.dtype == "bfloat16"
 
 
-def test_half_precision_is_there_for_adapters_and_products() -> None:
+def test_half_precision_is_allowed_for_adapters_and_autocast() -> None:
     assert train(HALF, "model.lora.r=8").model.lora is not None
     assert train("model.autocast=bfloat16").model.dtype == "float32"
     for field in ("dtype", "autocast"):  # its gradients need scaling

@@ -14,7 +14,7 @@ from raydist.training.spec import Validation
 
 
 class Config(Block):
-    """Stands for a training configuration."""
+    """The fields of a training configuration that are tested here."""
 
     validation: Validation = {}
     """Listeners by id."""
@@ -25,7 +25,7 @@ class Config(Block):
 BASE = ["validation.dev.corpus=C", "validation.dev.queries=Q", "validation.dev.qrels=R"]
 
 
-def test_a_listener_needs_its_data_and_has_upstreams_defaults():
+def test_a_listener_needs_its_data_and_has_the_defaults_of_upstream():
     dev = load(Config, [], BASE).validation["dev"]
     assert (dev.metrics, dev.warmup, dev.interval, dev.early_stop) == ({"map": True}, -1, 128, 0)
     assert (dev.kind, dev.retriever.kind, dev.async_) == ("listener", "dense", False)
@@ -73,13 +73,13 @@ def test_listeners_are_read_from_the_command_line():
         ([*BASE, "validation.dev.gpus=0.5"], "gpus = 0.5: only async=true"),
     ],
 )
-def test_a_mistake_is_named_before_anything_starts(arguments, text):
+def test_mistakes_are_reported_by_their_key(arguments, text):
     with pytest.raises(ConfigError, match=text):
         load(Config, [], arguments)
 
 
 @pytest.mark.parametrize("id", ["../../elsewhere", "..", "a/b", "", "a b"])
-def test_a_listeners_id_is_a_folders_name(tmp_path, id):
+def test_the_id_of_a_listener_must_be_the_name_of_a_folder(tmp_path, id):
     file = tmp_path / "job.yaml"
     spec = {"corpus": "C", "queries": "Q", "qrels": "R"}
     file.write_text(json.dumps({"validation": {id: spec}}))

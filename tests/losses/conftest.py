@@ -1,4 +1,4 @@
-"""Living oracles: other libraries' losses."""
+"""Oracles: the losses of another library."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ WHEEL = "lightning-ir==0.0.6"
 
 @pytest.fixture(scope="session")
 def lightning(pytestconfig: pytest.Config) -> Any:
-    """`lightning_ir.loss` from its wheel: the package pins an older transformers, its losses need
-    torch alone. The wheel is kept in pytest's cache; skipped only where it cannot be had."""
+    """`lightning_ir.loss` from its wheel, kept in pytest's cache; skipped if it is not available.
+
+    The package pins an older transformers, but its losses need only torch.
+    """
     assert pytestconfig.cache is not None
     folder = Path(pytestconfig.cache.mkdir("wheels"))
     name = WHEEL.replace("-", "_").replace("==", "-")
@@ -33,7 +35,7 @@ def lightning(pytestconfig: pytest.Config) -> Any:
                 capture_output=True,
             )
         except (subprocess.SubprocessError, OSError) as error:
-            pytest.skip(f"the wheel of {WHEEL} cannot be had: {error}")
+            pytest.skip(f"the wheel of {WHEEL} is not available: {error}")
         wheel = next(folder.glob(f"{name}*.whl"))
     unpacked = folder / name
     if not unpacked.is_dir():

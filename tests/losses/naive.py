@@ -1,6 +1,6 @@
-"""The losses again, written as the design's formulas read: loops over queries, no tricks.
+"""The losses again, written as their formulas read: loops over queries, no tricks.
 
-Everything takes the joined batch of all ranks; `blocks` says which queries each rank holds.
+All functions take the joined batch of all ranks; `blocks` are the queries of each rank.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def logits(
     valid: Tensor,
     keep_own: bool,
 ) -> tuple[Tensor, list[int]]:
-    """Scores of query i against the columns of its scope, own ones first, and their indices."""
+    """Returns scores of query i in its scope, own columns first, and the columns' indices."""
     own = [i * group + g for g in range(group)]
     foreign = [j * group + g for j in rows if j != i for g in range(group)]
     positives = set(known[i].tolist())
-    kept = [c for c in own if valid[c]]
+    columns = [c for c in own if valid[c]]
     if not keep_own:
-        kept = [c for c in kept if c == own[0] or int(hashes[c]) not in positives]
-    kept += [c for c in foreign if valid[c] and int(hashes[c]) not in positives]
-    return torch.stack([x @ y[c] for c in kept]), kept
+        columns = [c for c in columns if c == own[0] or int(hashes[c]) not in positives]
+    columns += [c for c in foreign if valid[c] and int(hashes[c]) not in positives]
+    return torch.stack([x @ y[c] for c in columns]), columns
 
 
 def cross_entropy(scores: Tensor, at: int) -> Tensor:
@@ -88,11 +88,11 @@ def contrastive_terms(
             hard = hard + cross_entropy(masked / temperature, 0)
         if kind is None:
             continue
-        full, kept = logits(x[i], y, i, scope_rows, group, hashes, known, valid, keep_own=True)
+        full, columns = logits(x[i], y, i, scope_rows, group, hashes, known, valid, keep_own=True)
         full = full / temperature
-        n = sum(c // group == i for c in kept)
+        n = sum(c // group == i for c in columns)
         own, foreign = full[:n], full[n:]
-        t = teacher[i][[c % group for c in kept[:n]]]
+        t = teacher[i][[c % group for c in columns[:n]]]
         share = t.softmax(0)
         logs = own.log_softmax(0)
         if kind == "kl_div":
@@ -131,7 +131,7 @@ def total_loss(
     training_type: str | None,
 ) -> Tensor:
     """The whole objective; `training_type` None is InfoNCE alone, else BiIR."""
-    everyone = list(range(len(q)))
+    queries = list(range(len(q)))
     loss = contrastive_terms(
         q,
         p,
@@ -144,12 +144,12 @@ def total_loss(
         known=joined.known,
         valid=torch.ones(len(p), dtype=torch.bool),
         teacher=joined.teacher,
-        rows=everyone,
+        rows=queries,
     )
     if training_type in (None, "retrieval"):
         return loss
     answers = joined.answer_mask.shape[1]
-    answered = [i for i in everyone if joined.answer_mask[i, 0]]
+    answered = [i for i in queries if joined.answer_mask[i, 0]]
     loss = loss + contrastive_terms(
         q,
         a,

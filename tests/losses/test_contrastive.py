@@ -1,4 +1,4 @@
-"""Scopes, masks and streaming of the contrastive scores."""
+"""Scopes, masks and streaming of contrastive scores."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def test_streamed_columns_of_ragged_groups_equal_the_full_row(
     first = torch.tensor([sum(sizes[:i]) for i in range(len(sizes))])
     more = torch.randint(0, total, (len(sizes), others), generator=draw)
     known = torch.cat([hashes[first][:, None], more], 1)
-    given = {"hashes_P": hashes, "known_BK": known if others else None}
-    columns = columns_of(p, torch.tensor(sizes), scope="in_batch", **given)
+    hashed = {"hashes_P": hashes, "known_BK": known if others else None}
+    columns = columns_of(p, torch.tensor(sizes), scope="in_batch", **hashed)
     scores = scope_scores(q, columns, temperature=0.3, column_block=block)
-    allowed = allowed_own(columns.mask_BD, **given)
+    allowed = allowed_own(columns.mask_BD, **hashed)
     loss = info_nce(scores, allowed_BD=allowed)[0]
 
     full = q @ p.T / 0.3
-    out = (hashes[None, :, None] == known[:, None, :]).any(2)
-    out[torch.arange(len(sizes)), first] = False
+    excluded = (hashes[None, :, None] == known[:, None, :]).any(2)
+    excluded[torch.arange(len(sizes)), first] = False
     expected = torch.nn.functional.cross_entropy(
-        full.masked_fill(out, -torch.inf), first, reduction="sum"
+        full.masked_fill(excluded, -torch.inf), first, reduction="sum"
     )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
     ours = torch.autograd.grad(loss, (q, p))
@@ -103,12 +103,12 @@ def test_half_precision_embeddings_are_scored_in_float32() -> None:
     torch.testing.assert_close(scores.own_BD[0].double(), exact[0, :2], rtol=1e-5, atol=1e-4)
 
 
-def test_passages_that_cannot_be_divided_are_refused() -> None:
+def test_passages_that_cannot_be_divided_evenly_are_refused() -> None:
     with pytest.raises(DataError, match="7 passages for 3 queries"):
         group_sizes(3, 7)
 
 
-def test_negatives_above_the_positive_less_a_margin_are_left_out() -> None:
+def test_negatives_above_the_positive_minus_a_margin_are_left_out() -> None:
     mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
     teacher = torch.tensor([[5.0, 4.5, 3.9, 6.0], [1.0, -1.0, 0.0, 0.0]])
     allowed = allowed_own(mask, teacher_BD=teacher, margin=1.0)
@@ -139,24 +139,23 @@ def forward(teacher: bool = True) -> Forward:
     return Forward(Embeddings(q, p, q + 1.0), targets)
 
 
-def test_terms_carry_names_and_weights_of_their_own() -> None:
-    goal = Objective(
+def test_terms_have_their_own_names_and_weights() -> None:
+    objective = Objective(
         (
             make_part(InfoNCE(weight=2.0), distill=Distillation(kind="kl_div", weight=0.3)),
             make_part(InfoNCE(temperature=0.5, scope="no_in_batch"), "hard"),
         )
     )
-    assert goal.weights == {"infonce": 2.0, "kl_div": 0.6, "hard": 1.0}
-    terms = goal.forward(forward())
+    assert objective.weights == {"infonce": 2.0, "kl_div": 0.6, "hard": 1.0}
+    terms = objective.forward(forward())
     means = {name: (s / n).item() for name, (s, n) in terms.items()}
-    assert goal.total({n: (s.item(), c.item()) for n, (s, c) in terms.items()}) == pytest.approx(
-        2.0 * means["infonce"] + 0.6 * means["kl_div"] + means["hard"]
-    )
+    assert objective.total(
+        {n: (s.item(), c.item()) for n, (s, c) in terms.items()}
+    ) == pytest.approx(2.0 * means["infonce"] + 0.6 * means["kl_div"] + means["hard"])
 
 
 def test_counts_without_the_model_are_the_counts_of_the_losses() -> None:
-
-    goal = Objective(
+    objective = Objective(
         (
             make_part(
                 BiIR(training_type="retrieval_answer_passage"),
@@ -166,21 +165,21 @@ def test_counts_without_the_model_are_the_counts_of_the_losses() -> None:
             make_part(AdrMse(), "documents"),
         )
     )
-    terms = goal.forward(forward())
-    expected = [float(terms[n][1]) if n in terms else 0.0 for n in goal.names]
-    assert goal.counts(forward()).tolist() == expected
-    assert dict(zip(goal.names, expected))["qa"] == 3.0
+    terms = objective.forward(forward())
+    expected = [float(terms[n][1]) if n in terms else 0.0 for n in objective.names]
+    assert objective.counts(forward()).tolist() == expected
+    assert dict(zip(objective.names, expected))["qa"] == 3.0
 
 
 def test_m3_kd_replaces_the_hard_loss_where_there_is_a_teacher() -> None:
-    goal = make_objective(InfoNCE(), Distillation(kind="m3_kd"))
-    assert set(goal.forward(forward())) == {"m3_kd"}
-    assert set(goal.forward(forward(teacher=False))) == {"infonce"}
+    objective = make_objective(InfoNCE(), Distillation(kind="m3_kd"))
+    assert set(objective.forward(forward())) == {"m3_kd"}
+    assert set(objective.forward(forward(teacher=False))) == {"infonce"}
     both = make_objective(InfoNCE(), Distillation(kind="m3_kd", hard=True))
     assert set(both.forward(forward())) == {"infonce", "m3_kd"}
 
 
-def test_biir_on_pairs_and_a_missing_teacher_are_refused_by_name() -> None:
+def test_biir_on_pairs_and_a_missing_teacher_are_refused() -> None:
     targets = Targets(torch.tensor([2]), torch.ones(1, 2, dtype=torch.bool))
     pairs = Forward(Scores(torch.zeros(2)), targets)
     with pytest.raises(ConfigError, match=r"loss\.kind=biir needs a bi-encoder"):
@@ -189,12 +188,12 @@ def test_biir_on_pairs_and_a_missing_teacher_are_refused_by_name() -> None:
         make_objective(AdrMse()).forward(pairs)
 
 
-def test_two_losses_of_one_name_are_refused() -> None:
+def test_two_losses_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigError, match="two losses are called 'infonce'"):
         Objective((make_part(InfoNCE()), make_part(InfoNCE())))
 
 
 def test_retrieval_has_no_answer_terms_even_with_answers() -> None:
-    goal = make_objective(BiIR(training_type="retrieval", normalize_answer=True))
-    assert goal.names == ("qp",)
-    assert set(goal.forward(forward(teacher=False))) == {"qp"}
+    objective = make_objective(BiIR(training_type="retrieval", normalize_answer=True))
+    assert objective.names == ("qp",)
+    assert set(objective.forward(forward(teacher=False))) == {"qp"}

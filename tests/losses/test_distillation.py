@@ -17,7 +17,7 @@ SCORES = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.0, 9.0]], dtype=torch.float64)
 TEACHER = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 7.0]], dtype=torch.float64)
 
 
-def test_the_two_forms_differ_by_the_teachers_entropy_alone() -> None:
+def test_the_two_forms_differ_only_by_the_entropy_of_the_teacher() -> None:
     s = SCORES.clone().requires_grad_()
     cross, count = kl_div(s, TEACHER, MASK, temperature=2.0)
     divergence, same = true_kl(s, TEACHER, MASK, temperature=2.0)
@@ -28,7 +28,7 @@ def test_the_two_forms_differ_by_the_teachers_entropy_alone() -> None:
     torch.testing.assert_close(*(torch.autograd.grad(x, s)[0] for x in (cross, divergence)))
 
 
-def test_a_student_that_says_what_the_teacher_says_has_no_divergence() -> None:
+def test_a_student_that_agrees_with_the_teacher_has_no_divergence() -> None:
     total, _ = true_kl(TEACHER / 2.0, TEACHER, MASK, temperature=2.0)
     assert total.item() == pytest.approx(0.0, abs=1e-12)
 

@@ -51,7 +51,7 @@ LIST = st.lists(
 @pytest.mark.parametrize("name", [*LOSSES, *WITH_FIRST])
 @settings(deadline=None)
 @given(lists=st.lists(LIST, min_size=1, max_size=4), fill=st.floats(-100, 100))
-def test_a_ragged_batch_is_the_sum_of_its_lists_whatever_is_in_the_padding(
+def test_a_ragged_batch_is_the_sum_of_its_lists_whatever_the_padding(
     name: str, lists: list[list[tuple[float, float]]], fill: float
 ) -> None:
     loss = (LOSSES | WITH_FIRST)[name]
@@ -79,7 +79,7 @@ def test_a_ragged_batch_is_the_sum_of_its_lists_whatever_is_in_the_padding(
 def test_permuting_a_list_changes_nothing(
     name: str, row: list[tuple[float, float]], seed: int
 ) -> None:
-    # Distinct scores and, for the loss that looks for the best one, distinct targets.
+    # Distinct scores and, for losses on the best document, distinct targets.
     s = table([[a + i * 1e-3 for i, (a, _) in enumerate(row)]])
     t = table([[b / (1.0 + i * 1e-3) for i, (_, b) in enumerate(row)]])
     if name in ("info_nce", "lambda"):
@@ -107,7 +107,7 @@ def test_adding_a_constant_to_the_scores_changes_nothing(
 
 @settings(deadline=None)
 @given(row=st.lists(st.floats(-20, 20), min_size=1, max_size=9), temperature=st.floats(0.1, 10))
-def test_approximate_ranks_sum_to_the_ranks_sum(row: list[float], temperature: float) -> None:
+def test_approximate_ranks_have_the_sum_of_the_ranks(row: list[float], temperature: float) -> None:
     s = table([row])
     total = listwise.approximate_ranks(s, full(s), temperature=temperature).sum().item()
     assert total == pytest.approx(len(row) * (len(row) + 1) / 2)
@@ -127,7 +127,7 @@ def test_an_all_tied_list_has_no_pairs_and_no_loss() -> None:
         assert torch.equal(torch.autograd.grad(total, s)[0], torch.zeros_like(s))
 
 
-def test_averaging_per_query_keeps_long_lists_from_dominating() -> None:
+def test_with_averages_per_query_long_lists_do_not_dominate() -> None:
     s = table([[0.0, 0.0, 0.0], [2.0, 0.0, 9.0]])
     t = table([[3.0, 2.0, 1.0], [1.0, 0.0, 0.0]])
     mask = torch.tensor([[True] * 3, [True, True, False]])
@@ -163,7 +163,7 @@ def test_graded_targets_follow_the_formula_for_every_kind_of_output() -> None:
     assert total.item() == pytest.approx(-math.log(gain.item()))
 
 
-def test_a_query_without_a_positive_is_left_out_and_not_counted() -> None:
+def test_a_query_without_a_positive_is_not_counted() -> None:
     s, t = table([[0.2, -1.0], [1.0, 2.0]]).requires_grad_(), table([[0.0, 0.0], [1.0, 0.0]])
     total, count = listwise.listwise_softmax_ce(s, t, full(s))
     assert count.item() == 1
@@ -172,7 +172,7 @@ def test_a_query_without_a_positive_is_left_out_and_not_counted() -> None:
     assert total.item() == pytest.approx(math.log1p(math.e))
 
 
-def test_targets_out_of_bounds_are_refused_with_the_way_out() -> None:
+def test_targets_out_of_bounds_are_refused_with_a_remedy() -> None:
     s, t = table([[0.2, -1.0]]), table([[12.0, 3.0]])
     with pytest.raises(DataError, match=r"between 3 and 12.*target=minmax"):
         listwise.listwise_softmax_ce(s, t, full(s))
@@ -185,7 +185,7 @@ def test_tied_targets_share_their_rank_or_rank_in_order() -> None:
     assert ranks(s, mask, ties="ordinal").tolist() == [[2.0, 1.0, 3.0, 4.0, 1.0]]
 
 
-def test_info_nce_over_a_list_pulls_the_judged_document_up_whatever_the_teacher_prefers() -> None:
+def test_info_nce_over_a_list_raises_the_judged_document_whatever_the_teacher_prefers() -> None:
     logits = torch.zeros(4, requires_grad=True)
     teacher, labels = table([[5.0, 9.0, 1.0, 7.0]]), table([[0.0, 0.0, 1.0, 0.0]])
     batch = Forward(

@@ -21,14 +21,14 @@ def example(width=WIDTH):
 
 
 def info_nce(queries, passages):
-    """The definition: each query against all passages of the batch, its own first one right."""
+    """The definition: each query against all passages of the batch; its own first is correct."""
     scores = queries @ passages.T / TAU
     lse = np.log(np.exp(scores).sum(axis=1))
     return float(np.mean(lse - scores[np.arange(B), np.arange(B) * G]))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
-def test_the_loss_is_the_mean_over_prefixes_and_the_whole(normalize):
+def test_the_loss_is_the_mean_over_the_prefixes_and_the_whole_vector(normalize):
     batch = example()
     objective = nested(
         make_objective(InfoNCE(temperature=TAU)), (2, 4), width=WIDTH, normalize=normalize

@@ -20,7 +20,7 @@ SEEDS = range(6)
 
 
 def lists(seed: int, *, ragged: bool, ties: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores, targets and mask: lists of 2 to 7 documents, grades that repeat if asked for."""
+    """Returns scores, targets and mask of lists of 2 to 7 documents; `ties` repeats grades."""
     g = torch.Generator().manual_seed(seed)
     rows, depth = 4, 7
     sizes = torch.randint(2, depth + 1, (rows, 1), generator=g) if ragged else depth
@@ -29,7 +29,7 @@ def lists(seed: int, *, ragged: bool, ties: bool) -> tuple[Tensor, Tensor, Tenso
     targets = torch.randn(rows, depth, generator=g)
     if ties:
         targets = torch.randint(0, 4, (rows, depth), generator=g).float()
-    # Something large where padded: it must not matter.
+    # Large values in the padding must not matter.
     return scores.masked_fill(~mask, 50.0), targets.masked_fill(~mask, 99.0), mask
 
 
@@ -49,7 +49,7 @@ def compare(
 
 
 class PairScorer(nn.Module):
-    """Stands in for a cross-encoder: a document is the name of a place in the score table."""
+    """A fake cross-encoder: a document is the index of its score in a table."""
 
     num_labels = 1
     device = torch.device("cpu")
@@ -66,10 +66,10 @@ class PairScorer(nn.Module):
 
 
 def st_loss(name: str, targets: Tensor, mask: Tensor, **options: Any) -> Callable[[Tensor], Tensor]:
-    """A sentence-transformers loss on lists, as a function of the score table."""
+    """Returns a sentence-transformers loss on lists as a function of the score table."""
     losses = pytest.importorskip("sentence_transformers.cross_encoder.losses")
-    places = torch.arange(mask.numel()).reshape(mask.shape)
-    documents = [[str(p) for p in row[m].tolist()] for row, m in zip(places, mask)]
+    positions = torch.arange(mask.numel()).reshape(mask.shape)
+    documents = [[str(p) for p in row[m].tolist()] for row, m in zip(positions, mask)]
     labels = [row[m] for row, m in zip(targets, mask)]
 
     def loss(scores: Tensor) -> Tensor:
@@ -205,7 +205,7 @@ def test_info_nce_equals_multiple_negatives_ranking(group: int, block: int) -> N
 
 
 def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> None:
-    """Both sides encode in chunks of two and replay: parameters' gradients are compared."""
+    """Both sides encode in chunks of two and replay; compares the parameters' gradients."""
     losses = pytest.importorskip("sentence_transformers.losses")
     from raydist.training.engine import TorchEngine
     from raydist.training.step import forward_backward
@@ -228,9 +228,9 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     )
     expected = reference([whole.queries, whole.passages], torch.zeros(0))
     expected.backward()
-    wanted = tiny.gradient(model)
+    expected_gradient = tiny.gradient(model)
     model.zero_grad()
-    goal = make_objective(InfoNCE(temperature=0.05, mask_duplicates=False))
-    terms = forward_backward(TorchEngine(model, lr=0.0), batch, goal, chunk_size=2)
-    assert goal.total(terms) == pytest.approx(expected.item(), rel=1e-6)
-    torch.testing.assert_close(tiny.gradient(model), wanted, rtol=1e-4, atol=1e-6)
+    objective = make_objective(InfoNCE(temperature=0.05, mask_duplicates=False))
+    terms = forward_backward(TorchEngine(model, lr=0.0), batch, objective, chunk_size=2)
+    assert objective.total(terms) == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(tiny.gradient(model), expected_gradient, rtol=1e-4, atol=1e-6)

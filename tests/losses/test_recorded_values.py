@@ -1,4 +1,4 @@
-"""Values that were recorded from the reference implementations, and values by hand."""
+"""Values recorded from reference implementations, and values computed by hand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_recorded_values_of_random_lists(lists: tuple[torch.Tensor, ...]) -> Non
     assert mean(distillation.list_mle(alone)) == pytest.approx(5.5192771 / 5, **near)
 
 
-def test_values_by_hand() -> None:
+def test_values_computed_by_hand() -> None:
     s, t = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[3.0, 2.0, 1.0]])
     mask = torch.ones(1, 3, dtype=torch.bool)
     assert mean(listwise.distill_rank_net(s, t, mask)) == pytest.approx(0.2511505, abs=1e-7)
