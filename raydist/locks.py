@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from raydist import log
-from raydist.disk import remove
+from raydist.disk import atomic, remove
 from raydist.errors import ArtifactError, JobError
 
 WAIT = 60.0
@@ -113,10 +113,9 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
     lock = _acquire(output, lock_file, record, wait)
     own.add(output)
     try:
-        with contextlib.suppress(OSError):  # a full disk: the lock holds without a name
-            partial = record.with_name(f"{record.name}.{os.getpid()}.part")
+        # A full disk: the lock holds without a name.
+        with contextlib.suppress(OSError), atomic(record) as partial:
             partial.write_text(json.dumps(Holder.here().to_dict()), encoding="utf-8")
-            os.replace(partial, record)
         yield
     finally:
         own.discard(output)

@@ -15,7 +15,6 @@ import os
 import re
 import sys
 import sysconfig
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from raydist.data.files import PathLike
+from raydist.disk import atomic
 from raydist.errors import DataError
 
 PREFIX = "docstrings:"
@@ -207,17 +207,13 @@ def cached(packages: Sequence[str] = ()) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial_folder = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder.parent))
+        with atomic(folder, replace=False) as unfinished:
+            unfinished.mkdir()  # fails at once where the cache cannot be written
+            write(unfinished, collect(packages))
     except OSError as error:
         raise DataError(
             f"{root}: cannot write to the cache ({error}); set RAYDIST_CACHE to another folder"
         ) from error
-    write(partial_folder, collect(packages))
-    try:
-        os.rename(partial_folder, folder)
-    except OSError:
-        if not (folder / "train.jsonl").exists():  # else another process was faster
-            raise
     return folder
 
 

@@ -188,7 +188,7 @@ def download(uri: str, source: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         copy = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri)
         with atomic(target, replace=False) as partial:
-            os.rename(copy, partial)
+            os.rename(copy, partial)  # a move on the same disk, no second copy
 
 
 def give_up(client: Any, run_id: str) -> None:

@@ -69,6 +69,7 @@ def _source_in(folder: Path, source: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder / f".{source.name}.{os.getpid()}"
             partial.write_bytes(source.read_bytes())
+            # Not `atomic`: what kernels import decides which machine code is theirs.
             os.replace(partial, copy)
     except OSError:  # nothing can be written: numba chooses a folder itself
         return source

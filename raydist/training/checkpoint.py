@@ -99,7 +99,7 @@ class Checkpoints:
             if self._first:
                 write_json(partial / STATE, state)
                 shutil.rmtree(target, ignore_errors=True)
-                os.replace(partial, target)
+                os.replace(partial, target)  # not `atomic`: all ranks write to one known path
                 for old in self._complete()[: -self._keep]:
                     shutil.rmtree(old)
             self._barrier()
@@ -183,7 +183,7 @@ def save_final(
         save(engine.module, partial, settings)
     if engine.rank == 0:
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        os.replace(partial, target)  # not `atomic`: every rank names the path, rank 0 writes to it
     barrier()
     return target
 

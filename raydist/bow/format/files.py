@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from raydist.disk import atomic
 from raydist.errors import ArtifactError
 from raydist.kernels.arrays import readonly
 
@@ -46,9 +47,8 @@ def seal(folder: Path, names: Sequence[str], about: dict[str, Any]) -> dict[str,
         files[name] = {"bytes": size, "crc32": sums}
     header = {"format": _FORMAT, "version": VERSION, **about, "files": files}
     header["crc32"] = _header_sum(header)
-    partial = folder / f".{_HEADER}.part"
-    partial.write_text(json.dumps(header, sort_keys=True), encoding="utf-8")
-    os.replace(partial, folder / _HEADER)
+    with atomic(folder / _HEADER) as partial:
+        partial.write_text(json.dumps(header, sort_keys=True), encoding="utf-8")
     return header
 
 

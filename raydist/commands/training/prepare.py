@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +12,7 @@ from raydist.commands.training.plan import Recipe, data_folder
 from raydist.config.base import Flags, resolved
 from raydist.config.load import load
 from raydist.config.training import TrainingConfig
-from raydist.disk import write_json
+from raydist.disk import atomic, write_json
 from raydist.fingerprints import value_fingerprint
 from raydist.models.spec import Scratch
 from raydist.training.spec import TrainingData
@@ -111,10 +109,8 @@ def create_model(scratch: Scratch, target: Path, samples: Iterable[Path], seed: 
                 yield sample.query
                 yield from sample.documents
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".scratch-") as partial:
-        place = Path(partial) / "model"
-        create(texts(), place, **asdict(scratch), seed=seed)
-        os.replace(place, target)
+    with atomic(target) as unfinished:
+        create(texts(), unfinished, **asdict(scratch), seed=seed)
 
 
 def _bm25_run(config: TrainingConfig, data: TrainingData, folder: Path) -> Path:

@@ -239,6 +239,7 @@ def _plain(file: str, target: Path, number: int) -> str:
         return local
     copy = target / f"lines-{number:05}{Path(file).suffixes[0] if Path(file).suffixes else ''}"
     with (
+        atomic(copy) as partial,
         Progress(f"unpack {Path(file).name}", unit="blocks") as progress,
         atomic(copy) as partial,
         open(partial, "wb") as out,
