@@ -30,28 +30,29 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.readers import read_kept
     from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits
-    from raydist.dense.embed import describe_model, embed_corpus, opened
+    from raydist.dense.embed import describe_model, embed_corpus
+    from raydist.dense.vectors import VectorShards
     from raydist.fingerprints import file_fingerprint
 
     corpus = config.corpus
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
     options = _model_options(config)
-    about = describe_model(config.model.path, options, config.precision)
+    model, dimension = describe_model(config.model.path, options, config.precision)
     whole = plan_splits(corpus.paths, format=corpus.format, split_bytes=1 << 62)
     split_bytes = config.split_bytes or _split_bytes(whole)
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
 
     def inputs() -> dict[str, str]:
         files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
-        return files | {"model": about["model"]["fingerprint"]}
+        return files | {"model": model.fingerprint}
 
     with ARTEFACT.open(
         config.out,
         config,
         inputs=inputs,
         plan=f"embed {log.count(len(splits), 'split')} of {', '.join(corpus.paths)} with "
-        f"{config.model.path} into {config.out} ({about['dimension']} dimensions)",
+        f"{config.model.path} into {config.out} ({dimension} dimensions)",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:
@@ -68,7 +69,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
             cpus_per_worker=config.cpus_per_worker,
             gpus_per_worker=config.gpus_per_worker,
         )
-        ids = opened(output.folder, facts).doc_ids
+        ids = VectorShards.map(output.folder, facts).doc_ids
         report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
         skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
         facts["rejected"] = collect_rejects(skipped, corpus.rejects)

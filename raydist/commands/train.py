@@ -130,5 +130,5 @@ def _normalizes(config: TrainConfig) -> bool:
 
     if config.model.path is None:
         return bool(config.model.normalize)
-    about = describe_model(config.model.path, config.model.arguments())
-    return bool(about["model"]["normalize"])
+    model, _ = describe_model(config.model.path, config.model.arguments())
+    return model.normalize

@@ -21,7 +21,7 @@ import numpy as np
 from raydist.data.store.format import checksum
 from raydist.dense.exact import exact_search
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import SHARDS, VectorShards
+from raydist.dense.vectors import VectorShards
 from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
@@ -79,15 +79,10 @@ def build_ann(
     starts = [split["start"] for split in splits]
     about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}
     about["crc32"] = [each["crc32"] for each in stats]
-    shards = _shards(folder, keep)
+    shards = VectorShards.map(folder, keep)
     about["recall@10"] = AnnIndex(folder / FOLDER, about).recall(shards, _sample(shards))
     write_json(folder / FOLDER / _ABOUT, {**about, "check": value_fingerprint(about)})
     return about
-
-
-def _shards(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
-    paths = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
-    return VectorShards.of_files(paths, dict(facts))
 
 
 def _sample(shards: VectorShards) -> np.ndarray:
@@ -100,7 +95,7 @@ def _make_worker(folder: str, facts: Mapping[str, Any]) -> Work:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    shards = _shards(Path(folder), facts)
+    shards = VectorShards.map(folder, facts)
 
     def work(split: Split, target: Path) -> Stats:
         start, stop, settings = int(split["start"]), int(split["stop"]), split["settings"]

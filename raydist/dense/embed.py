@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from raydist.models.backbone import load_config, resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
 from raydist.models.folder import check_contract, read_folder
-from raydist.shard_files import Split, Stats, Work, shard_path
+from raydist.shard_files import Split, Stats, Work
 from raydist.shards import sharded_map
 
 _WINDOW_CHARACTERS = 8 << 20
@@ -67,11 +68,11 @@ def embed_corpus(
         JobError: a split keeps failing, or a vector is not finite.
     """
     options = dict(model_options or {})
-    facts = describe_model(model, options, precision)
+    described, dimension = describe_model(model, options, precision)
     make_worker = partial(
         _make_worker,
         read=read,
-        model=str(facts["model"]["path"]),  # each node resolves a name or URI for itself
+        model=described.path,  # each node resolves a name or URI for itself
         options=options,
         precision=precision,
         max_tokens=max_tokens,
@@ -89,7 +90,9 @@ def embed_corpus(
         unit="documents",
     )
     tokens, padded = (sum(int(s[name]) for s in stats) for name in ("tokens", "padded"))
-    facts |= {
+    facts = {
+        "dimension": dimension,
+        "model": asdict(described),
         "shards": len(stats),
         "documents": sum(int(s["documents"]) for s in stats),
         "precision": precision,
@@ -97,20 +100,35 @@ def embed_corpus(
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
     }
-    _check_ids(opened(folder, facts).doc_ids)
+    _check_ids(VectorShards.map(folder, facts).doc_ids)
     return facts
 
 
-def opened(folder: Path, facts: Mapping[str, Any]) -> VectorShards:
-    """Maps the shards of a folder that has no manifest yet, by the facts that will be in it."""
-    paths = [shard_path(folder / SHARDS, i) for i in range(int(facts["shards"]))]
-    return VectorShards.of_files(paths, dict(facts))
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A bi-encoder as the manifest of its vectors names it.
+
+    Attributes:
+        path: as it was named; absolute for a folder.
+        folder: where its files lie on this machine.
+        fingerprint: of its files.
+        asked: what was set beside the folder's own contract.
+        pooling: of the contract that holds.
+        normalize: of the contract that holds.
+    """
+
+    path: str
+    folder: str
+    fingerprint: str
+    asked: Mapping[str, Any]
+    pooling: str
+    normalize: bool
 
 
 def describe_model(
     model: str | Path, options: Mapping[str, Any], precision: Precision = "float32"
-) -> dict[str, Any]:
-    """Returns `dimension` and `model` (path, folder, fingerprint, contract), without its weights.
+) -> tuple[EmbeddingModel, int]:
+    """Returns a model, without its weights, and the dimension of its vectors.
 
     Options that the model does not support raise here, before anything is written.
     """
@@ -139,17 +157,15 @@ def describe_model(
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
     explicit = {name: value for name, value in overrides.items() if value is not None}
     name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
-    return {
-        "dimension": dimension,
-        "model": {
-            "path": name,
-            "folder": str(folder.absolute()),
-            "fingerprint": model_fingerprint(folder),
-            "asked": explicit | ({"replace_contract": True} if replaced else {}),
-            "pooling": contract.pooling,
-            "normalize": contract.normalize,
-        },
-    }
+    described = EmbeddingModel(
+        path=name,
+        folder=str(folder.absolute()),
+        fingerprint=model_fingerprint(folder),
+        asked=explicit | ({"replace_contract": True} if replaced else {}),
+        pooling=contract.pooling,
+        normalize=contract.normalize,
+    )
+    return described, dimension
 
 
 def default_dtype() -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +25,7 @@ from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
+from raydist.shard_files import shard_path
 
 KIND = "vectors"
 SHARDS = "shards"
@@ -147,7 +148,7 @@ class VectorShards:
     offsets: np.ndarray
     dimension: int
     precision: Precision
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: str | Path) -> VectorShards:
@@ -156,13 +157,16 @@ class VectorShards:
         Raises:
             ArtifactError: incomplete, of another kind, or a shard is missing or damaged.
         """
-        manifest = read_manifest(folder, [KIND])
-        shards = [Path(folder) / SHARDS / f"{i:05d}" for i in range(int(manifest["shards"]))]
-        return cls.of_files(shards, manifest)
+        return cls.map(folder, read_manifest(folder, [KIND]))
 
     @classmethod
-    def of_files(cls, shards: Sequence[Path], manifest: dict[str, Any]) -> VectorShards:
-        """Maps shard folders, in their order."""
+    def map(cls, folder: str | Path, manifest: Mapping[str, Any]) -> VectorShards:
+        """Maps a folder by its manifest, or by the facts that will be in it.
+
+        Raises:
+            ArtifactError: a shard is missing or damaged.
+        """
+        shards = [shard_path(Path(folder) / SHARDS, i) for i in range(int(manifest["shards"]))]
         batches: list[pa.RecordBatch] = []
         sections: list[Section] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
@@ -174,13 +178,13 @@ class VectorShards:
                 raise ArtifactError(f"{path}: holds {reader.schema}, the manifest says {schema}")
             batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
             sections += vectors
-        opened = cls._of(batches, sections, schema, manifest)
-        if "documents" in manifest and len(opened) != int(manifest["documents"]):
+        mapped = cls._of(batches, sections, schema, manifest)
+        if len(mapped) != int(manifest["documents"]):
             raise ArtifactError(
-                f"{shards[0].parent}: {len(opened)} vectors, the manifest says "
+                f"{Path(folder) / SHARDS}: {len(mapped)} vectors, the manifest says "
                 f"{manifest['documents']}; embed the corpus again"
             )
-        return opened
+        return mapped
 
     @classmethod
     def in_memory(cls, doc_ids: Sequence[str], vectors_ND: np.ndarray) -> VectorShards:
@@ -197,7 +201,7 @@ class VectorShards:
         batches: Sequence[pa.RecordBatch],
         sections: Sequence[Section],
         schema: pa.Schema,
-        manifest: dict[str, Any],
+        manifest: Mapping[str, Any],
     ) -> VectorShards:
         offsets = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
         metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}

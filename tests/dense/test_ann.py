@@ -20,7 +20,7 @@ def test_deep_rankings_are_whole(tmp_path, kind):
         writer.append([f"d{i}" for i in range(4000)], vectors)
     facts = {"dimension": 16, "precision": "float32", "shards": 1, "documents": 4000}
     build_ann(tmp_path, facts, AnnSpec(kind=kind, rows_per_part=3000))
-    shards = VectorShards.of_files([tmp_path / "shards" / "00000"], facts)
+    shards = VectorShards.map(tmp_path, facts)
     queries = (centres[:5] + rng.normal(size=(5, 16)) / 4).astype(np.float32)
     for k in (10, 1000):
         scores, rows = AnnIndex.open(tmp_path).search(shards, queries, k)

@@ -18,7 +18,8 @@ from sentence_transformers import SentenceTransformer
 
 from raydist.data.readers import read_documents, read_split
 from raydist.data.splits import plan_splits
-from raydist.dense.embed import embed_corpus, opened, windows_of
+from raydist.dense.embed import embed_corpus, windows_of
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ConfigError, DataError
 from raydist.models.biencoder import BiEncoder
 
@@ -37,7 +38,7 @@ def contents(corpus) -> list[str]:
 def embed(corpus, folder, model, split_bytes=4000, **options):
     splits = plan_splits(corpus, split_bytes=split_bytes)
     facts = embed_corpus(splits, read, folder, model=model, **options)
-    return opened(folder, facts), facts
+    return VectorShards.map(folder, facts), facts
 
 
 def test_vectors_are_those_of_sentence_transformers(small_corpus, tiny_bert, tmp_path):
@@ -169,7 +170,7 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         model=tiny_bert,
         workers=2,
     )
-    disturbed = opened(tmp_path / "v", facts)
+    disturbed = VectorShards.map(tmp_path / "v", facts)
     alone, _ = embed(small_corpus, tmp_path / "u", tiny_bert)
     assert (tmp_path / "flag").exists()
     assert disturbed.doc_ids.equals(alone.doc_ids)

@@ -15,12 +15,12 @@ from raydist.errors import ArtifactError, ConfigError
 def written(tmp_path, vectors, cuts, precision="float32"):
     edges = [0, *cuts, len(vectors)]
     for i, (a, b) in enumerate(itertools.pairwise(edges)):
-        with VectorWriter(tmp_path / f"{i:05d}", vectors.shape[1], precision) as writer:
+        with VectorWriter(tmp_path / "shards" / f"{i:05d}", vectors.shape[1], precision) as writer:
             for row in range(a, b, 3):
                 stop = min(row + 3, b)
                 writer.append([f"d{j}" for j in range(row, stop)], vectors[row:stop])
     facts = {"dimension": vectors.shape[1], "precision": precision, "documents": len(vectors)}
-    return VectorShards.of_files([tmp_path / f"{i:05d}" for i in range(len(edges) - 1)], facts)
+    return VectorShards.map(tmp_path, {**facts, "shards": len(edges) - 1})
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -68,15 +68,15 @@ def test_what_float16_cannot_hold_is_refused():
 def test_a_damaged_or_missing_shard_is_named(tmp_path):
     vectors = np.ones((9, 4), np.float32)
     written(tmp_path, vectors, [4])
-    file = tmp_path / "00001" / "vectors.arrow"
+    file = tmp_path / "shards" / "00001" / "vectors.arrow"
     file.write_bytes(file.read_bytes()[:-20])
-    facts = {"dimension": 4, "precision": "float32"}
+    facts = {"dimension": 4, "precision": "float32", "documents": 9, "shards": 1}
     with pytest.raises(
         ArtifactError,
         match=r"00001/vectors\.arrow: \d+ bytes, expected \d+; embed the corpus again",
     ):
-        VectorShards.of_files([tmp_path / "00000", tmp_path / "00001"], facts)
+        VectorShards.map(tmp_path, {**facts, "shards": 2})
     with pytest.raises(ArtifactError, match=r"the manifest says"):
-        VectorShards.of_files([tmp_path / "00000"], {**facts, "dimension": 8})
+        VectorShards.map(tmp_path, {**facts, "dimension": 8})
     with pytest.raises(ArtifactError, match="4 vectors, the manifest says 9"):
-        VectorShards.of_files([tmp_path / "00000"], {**facts, "documents": 9})
+        VectorShards.map(tmp_path, facts)
