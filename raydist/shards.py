@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from raydist import cluster, errors
 from raydist.disk import disk_errors
@@ -31,6 +31,15 @@ from raydist.shard_files import (
     read_done,
     sweep,
 )
+
+
+class _Pool(NamedTuple):
+    """How many workers, the CPUs and GPUs of each, and how often they try a split."""
+
+    workers: int
+    cpus: float
+    gpus: float
+    retries: int
 
 
 def sharded_map(
@@ -75,8 +84,8 @@ def sharded_map(
     if pending:
         with Progress(label, unit=unit, share_total=weight) as progress:
             run = _in_process if workers == 0 else _on_ray
-            options = (workers, cpus_per_worker, gpus_per_worker, retries)
-            for i, stats in run(splits, pending, make_worker, folder, options):
+            pool = _Pool(workers, cpus_per_worker, gpus_per_worker, retries)
+            for i, stats in run(splits, pending, make_worker, folder, pool):
                 done[i] = stats
                 progress.advance(
                     int(stats.get(unit, 1)), int(stats.get("bytes", 0)), _weight(splits[i])
@@ -90,7 +99,7 @@ def _in_process(
     pending: Sequence[int],
     make_worker: Callable[[], Work],
     folder: Path,
-    options: tuple[int, float, float, int],
+    pool: _Pool,
 ) -> Iterator[tuple[int, Stats]]:
     work = make_worker()
     for i in pending:
@@ -103,7 +112,7 @@ def _on_ray(
     pending: Sequence[int],
     make_worker: Callable[[], Work],
     folder: Path,
-    options: tuple[int, float, float, int],
+    pool: _Pool,
 ) -> Iterator[tuple[int, Stats]]:
     """Streams the splits through an actor pool, and again those that a crash left over.
 
@@ -111,7 +120,7 @@ def _on_ray(
     stream fails: then the splits without a marker are streamed again. A split that was begun
     `retries` times without an end is named.
     """
-    workers, cpus, gpus, retries = options
+    workers, cpus, gpus, retries = pool
     cluster.require(min(workers, len(pending)), cpus, gpus)
     import ray
     import ray.data

@@ -157,9 +157,9 @@ def _repair(path: Path, resume_step: int | None) -> None:
         if not later:
             kept.append(record)
     if changed:
-        options: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass", "newline": "\n"}
-        with atomic(path) as partial, open(partial, "w", **options) as out:
-            out.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        with atomic(path) as partial, open(partial, "wb") as out:
+            out.writelines(line.encode("utf-8", "surrogatepass") for line in lines)
     elif end < path.stat().st_size:
         os.truncate(path, end)
 
