@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raydist.evaluation.significance import Paired
+from raydist.evaluation.significance import PairedTest
 from raydist.records import Qrels, Run
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def score_histogram(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figu
 
 
 def wins_and_losses(
-    comparisons: Mapping[str, Mapping[str, Paired]],
+    comparisons: Mapping[str, Mapping[str, PairedTest]],
     p_values: Mapping[str, Mapping[str, float]],
     baseline: str,
 ) -> Figure:

@@ -1,8 +1,8 @@
-"""Follows a run's record and hands what is new to a store; never loses a line, never blocks.
+"""Follows a run's record and sends new lines to a store; never loses a line, never blocks.
 
-Knows nothing of MLflow: a store takes values, parameters, tags, files, tables and checkpoints. What
-was taken is noted in `tracking.json` beside the record, so sending continues after an outage or in
-another process.
+It does not depend on MLflow: a store takes values, parameters, tags, files, tables and checkpoints.
+`tracking.json` beside the record says how far it was sent, so sending continues after an outage or
+in another process.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Value(NamedTuple):
 
 @dataclass(slots=True)
 class State:
-    """What `tracking.json` holds: where a record goes, and how much of it was sent.
+    """The contents of `tracking.json`: where a record goes, and how much of it was sent.
 
     Attributes:
-        uri, experiment, name, tags: what the run was started with.
+        uri, experiment, name, tags: the arguments that the run was started with.
         experiment_id, run_id: the run.
         sent: by file, the inode that was read and the offset in it.
         models: by name and step, the ids of kept checkpoints.
@@ -65,7 +65,7 @@ class State:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Values of one request, and what is known of them when they were taken."""
+    """Values of one request, with their new names, and the values that are left out."""
 
     values: list[Value] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
@@ -74,11 +74,11 @@ class _Chunk:
 
 
 class Refusal(Exception):
-    """A store will never take this: trying again is of no use."""
+    """A store will never take this, so trying again is useless."""
 
 
 class Store(Protocol):
-    """What takes a record: MLflow, or a test's. All of it may be sent twice."""
+    """The receiver of a record: MLflow, or a test's. All of it may be sent twice."""
 
     def values(self, values: Sequence[Value]) -> None:
         """Takes values of metrics."""
@@ -107,7 +107,7 @@ class Follower:
     """Sends a record to a store, in a thread or by `flush`.
 
     Attributes:
-        state: what `tracking.json` holds.
+        state: the contents of `tracking.json`.
         down: whether the store failed the last time.
     """
 
@@ -124,7 +124,7 @@ class Follower:
         self.save()
 
     def start(self) -> None:
-        """Begins to follow in a thread."""
+        """Starts to follow in a thread."""
         self._thread = threading.Thread(target=self._follow, name="tracking", daemon=True)
         self._thread.start()
 
@@ -138,7 +138,7 @@ class Follower:
         return not self._thread.is_alive() and not self.down
 
     def flush(self) -> bool:
-        """Sends what is new; returns whether the store took it."""
+        """Sends new lines; returns whether the store took them."""
         with self._lock:
             try:
                 while self._send_some():
@@ -146,7 +146,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001  an outage must not stop a training run
                 if not self.down:
                     warn(
-                        f"tracking: the tracker does not take what is logged ({_short(error)}); "
+                        f"tracking: the tracker does not take the record ({_short(error)}); "
                         f"the run continues and is recorded in {self.folder}"
                     )
                 self.down = True
@@ -268,7 +268,7 @@ class Follower:
         self.state.refused += 1
 
     def _new(self, name: str) -> Iterator[tuple[dict[str, Any], dict[str, int]]]:
-        """Yields (record, mark after it) of what was not sent.
+        """Yields (record, mark after it) of the lines that were not sent.
 
         A file that was rewritten is read from its beginning: a resumed run cuts its record. So a
         mark names the file's inode, not its path.
@@ -289,7 +289,7 @@ class Follower:
 
 
 def read_state(folder: Path) -> State | None:
-    """Returns what `tracking.json` holds, None without one."""
+    """Returns the contents of `tracking.json`, None without one."""
     try:
         return State(**json.loads((folder / STATE).read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -29,7 +29,7 @@ def parse(names: Iterable[str]) -> dict[str, Any]:
     """Returns ir-measures' objects by the names in `names`.
 
     Takes ir-measures' names (`nDCG@10`, `AP(rel=2)@100`), trec_eval's (`map`, `ndcg_cut_10`,
-    `P_30`; a name such as `P`, which stands for many cutoffs, becomes as many measures) and
+    `P_30`; a name such as `P`, which has many cutoffs, becomes as many measures) and
     short forms (`P30`).
 
     Raises:
@@ -153,7 +153,7 @@ def evaluate(
     """Measures a run.
 
     Args:
-        run: what to measure.
+        run: the run to measure.
         qrels: judgements; their queries are the ones that count.
         measures: names, or what `parse` returned.
         ties: `score`: the measuring tool orders equal scores; `rank`: the run's rows do.

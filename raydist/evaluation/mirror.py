@@ -1,8 +1,8 @@
 """The local record of a run: everything that is logged, line by line, before any tracker sees it.
 
 `metrics.jsonl` has one flat line per logged step, `tracking.jsonl` the other events (parameters,
-tags, validation values, kept checkpoints, files). Tracking reads these two files and sends what is
-new, so an outage loses nothing; a run without a tracker keeps the same record.
+tags, validation values, kept checkpoints, files). Tracking sends these two files line by line, so
+an outage loses nothing; a run without a tracker has the same record.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Mirror:
 
     Args:
         folder: the run's output folder, created if missing.
-        resume_step: when a run continues from a checkpoint, drop what was logged after its step: it
+        resume_step: when a run continues from a checkpoint, drop the lines after its step: they
             will be logged again. A line that a crash left half-written is dropped in any case.
         repair: False leaves the files alone: another process writes them, too.
     """
@@ -102,7 +102,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[dict[str, Any], in
 
 
 def lines_of(file: BinaryIO, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yields what `read_lines` does, of an open file."""
+    """Does the same as `read_lines` for an open file."""
     file.seek(offset)
     for line in file:
         if not line.endswith(b"\n"):
@@ -143,7 +143,7 @@ def _repair(path: Path, resume_step: int | None) -> None:
     """Cuts a half-written last line and, on resume, the lines of later steps and of an end."""
     if not path.exists():
         return
-    kept = []
+    records = []
     changed = False
     end = 0
     for record, after in read_lines(path):
@@ -155,9 +155,9 @@ def _repair(path: Path, resume_step: int | None) -> None:
         )
         changed |= later
         if not later:
-            kept.append(record)
+            records.append(record)
     if changed:
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         with atomic(path) as partial, open(partial, "wb") as out:
             out.writelines(line.encode("utf-8", "surrogatepass") for line in lines)
     elif end < path.stat().st_size:

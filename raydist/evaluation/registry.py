@@ -32,7 +32,7 @@ from raydist.fingerprints import value_fingerprint
 from raydist.stores.copies import cache_folder
 
 REGISTERED = "models:/"
-"""What a reference to a registered model begins with."""
+"""The prefix of a reference to a registered model."""
 
 _ARTIFACTS = ("runs", "models", "mlflow-artifacts")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
@@ -41,7 +41,7 @@ _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 def registered(reference: str, uri: str) -> tuple[str, str]:
     """Returns a registered model's folder (or the URI of one) and its version.
 
-    What lies among MLflow's artifacts is copied to the cache first.
+    A model among MLflow's artifacts is copied to the cache first.
 
     Args:
         reference: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
@@ -73,7 +73,7 @@ def registered(reference: str, uri: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """What registering a model came to.
+    """The result of registering a model.
 
     Attributes:
         version: its version in the registry.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from raydist.disk import atomic
 from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
-from raydist.evaluation.significance import Paired, compare, holm
+from raydist.evaluation.significance import PairedTest, compare, holm
 
 Format = Literal["table", "markdown", "tsv", "json"]
 _NONE = Interval(float("nan"), float("nan"), "none")
@@ -27,7 +27,7 @@ class Row:
     run: str
     mean: float
     interval: Interval
-    paired: Paired | None = None
+    paired: PairedTest | None = None
     p: float | None = None
 
 

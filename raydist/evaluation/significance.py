@@ -15,7 +15,7 @@ _EXACT = 16  # up to 2^16 sign patterns are enumerated
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedTest:
     """A comparison of a run with a baseline on the same queries.
 
     Attributes:
@@ -23,7 +23,7 @@ class Paired:
         p: two-sided p-value, uncorrected.
         statistic: t of the t-test; the mean difference of the randomisation test.
         wins, ties, losses: queries on which the run is above, equal to, below the baseline.
-        test: what was computed.
+        test: the name of the test.
     """
 
     difference: float
@@ -42,7 +42,7 @@ def compare(
     test: Literal["t", "randomisation"] = "t",
     resamples: int = 100_000,
     seed: int = 0,
-) -> Paired:
+) -> PairedTest:
     """Compares a run's values with a baseline's, query by query."""
     difference = np.asarray(values_Q, np.float64) - np.asarray(baseline_Q, np.float64)
     if test == "t":
@@ -54,7 +54,7 @@ def compare(
         name = "randomisation, exact" if exact else f"randomisation({resamples})"
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())
     mean = float(difference.mean())
-    return Paired(mean, p, statistic, wins, len(difference) - wins - losses, losses, name)
+    return PairedTest(mean, p, statistic, wins, len(difference) - wins - losses, losses, name)
 
 
 def paired_t(difference_Q: np.ndarray) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Tracking of runs in MLflow: the local record first, MLflow follows.
 
-A tracker follows the two files of a `Mirror` in a thread (`follower.py`), so whoever trains never
-waits for MLflow, an outage stops nothing, and what was not sent is sent when MLflow answers again
-or by `raydist tracking replay`. A tracker that cannot start is an error. One process writes to a
-run: the one that started it.
+A tracker follows the two files of a `Mirror` in a thread (`follower.py`), so training never waits
+for MLflow and survives an outage; the rest is sent when MLflow answers again, or by `raydist
+tracking replay`. A tracker that cannot start is an error. One process writes to a run: the one that
+started it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Tracker:
         follow: bool = True,
         poll_s: float = 1.0,
     ) -> Tracker:
-        """Creates the run (or resumes it) and begins to follow the record.
+        """Creates the run (or resumes it) and starts to follow the record.
 
         Args:
             folder: where the record is; also keeps the tracker's own `tracking.json`.
@@ -146,7 +146,7 @@ class Tracker:
         return Tracker.start(folder, uri=self.uri, name=name, parent=self.run_id, **options)
 
     def flush(self) -> bool:
-        """Sends what is new now; returns whether everything was sent."""
+        """Sends new lines now; returns whether everything was sent."""
         return self.follower.flush()
 
     def close(self, status: str = "FINISHED", timeout_s: float = 60.0) -> bool:
@@ -169,9 +169,9 @@ class Tracker:
 def replay(
     folder: str | os.PathLike[str], *, uri: str | None = None, experiment: str | None = None
 ) -> Tracker:
-    """Sends a record to MLflow from where that stopped, or all of it to another `uri` as a new run.
+    """Sends the rest of a record to MLflow, or all of it to another `uri` as a new run.
 
-    Returns the tracker, whose follower counts what was left out.
+    Returns the tracker, whose follower counts the values and events that were left out.
 
     Raises:
         ArtifactError: the folder has no record.

@@ -39,7 +39,7 @@ def export_model(
         checkpoint: a training run, one of its checkpoints, or any model folder.
         folder: created if missing.
         name: the model's name in its card; the folder's if empty.
-        doc: what to say of the model, Markdown.
+        doc: a description of the model, Markdown.
         bibtex: how to cite it.
         about: where it comes from, if the caller knows.
 

@@ -1,4 +1,4 @@
-"""The model card: what a model is, how to use it, how it was trained and how good it is."""
+"""The model card: a model's kind, its use, its training and its measures."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ _OWN = ("out", "storage", "tracking")
 
 
 def _public(value: Any) -> Any:
-    """Leaves out empty values, and what paths and addresses reveal of machine and owner."""
+    """Leaves out empty values, and paths and addresses, which reveal machine and owner."""
     if isinstance(value, Mapping):
         items = {n: _public(v) for n, v in value.items() if v is not None and n not in _OWN}
         return {name: item for name, item in items.items() if item not in ({}, [])}

@@ -41,13 +41,13 @@ class Provenance:
 
     Attributes:
         folder: the model.
-        kind: what it is.
+        kind: the kind of model.
         run: the training run's folder, None for a model from elsewhere.
         config: the run's resolved configuration.
         inputs: fingerprints of the run's inputs by name.
         versions: of raydist and the main packages.
         settings: `settings.json` or the saved settings: which listener and measure chose it.
-        tables: what the listeners measured at this checkpoint.
+        tables: the listeners' measures of this checkpoint.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Provenance:
 
 
 def kind_of(folder: Path) -> Literal["biencoder", "crossencoder"]:
-    """Returns what a model folder holds, by its contract or its head."""
+    """Returns the kind of a folder's model, by its contract or its head."""
     contract = read_contract(folder)
     if contract is not None:
         return contract.kind
@@ -71,7 +71,7 @@ def kind_of(folder: Path) -> Literal["biencoder", "crossencoder"]:
 
 
 def find_provenance(checkpoint: str | Path) -> Provenance:
-    """Returns what the folders around a checkpoint say of it.
+    """Returns a checkpoint's provenance from the folders around it.
 
     Args:
         checkpoint: a training run, its final or a kept checkpoint, or any model folder or name.

@@ -283,8 +283,8 @@ def merged(tower: nn.Module) -> nn.Module:
     }
     copies |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
     model: Any = copy.deepcopy(tower, copies)
-    whole: nn.Module = model.merge_and_unload()
-    return whole
+    merged_model: nn.Module = model.merge_and_unload()
+    return merged_model
 
 
 def save_transformer(tower: nn.Module, place: Path) -> None:

@@ -111,7 +111,7 @@ def reconcile(
     """Returns the contract to use: the frozen one, with the requested values that may differ.
 
     Args:
-        frozen: what the folder says.
+        frozen: the folder's contract.
         requested: values by field name; None leaves a field to the folder.
         folder: named in the error.
         may_differ: fields in which a requested value wins over the folder.

@@ -224,7 +224,7 @@ class CrossEncoderModel(nn.Module):
 
 
 def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
-    """Returns what the folder says, or sentence-transformers' default: sigmoid for one output.
+    """Returns the folder's activation, or sentence-transformers' default: sigmoid for one output.
 
     A head that is still to be trained gives its logits as they are.
     """

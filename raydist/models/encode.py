@@ -122,7 +122,7 @@ def encode_windows(
 
 
 def default_max_tokens(model: TextEncoder) -> int:
-    """Returns a token budget: on a CPU what keeps a layer's activations in the cache."""
+    """Returns a token budget: on a CPU, one that keeps a layer's activations in the cache."""
     return 65536 if model.device.type != "cpu" else 1024
 
 

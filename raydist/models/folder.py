@@ -1,4 +1,4 @@
-"""A bi-encoder's folder: what it says about its texts, and the layout of sentence-transformers.
+"""A bi-encoder's folder: its contract, and the layout of sentence-transformers.
 
 One tower: the transformer at the root, `1_Pooling/`, `2_Normalize/`. Two towers: a Router at the
 root with `query_0_Transformer/`, `document_0_Transformer/` and a pooling beside each. Such folders
@@ -142,7 +142,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def read_st_folder(folder: Path) -> StFolder | None:
-    """Returns the contents of modules.json and what it names, None where there is none.
+    """Returns the contents of modules.json and of the files it names, None where there is none.
 
     Raises:
         ArtifactError: a module or a pooling that raydist would silently get wrong.

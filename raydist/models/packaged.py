@@ -11,7 +11,7 @@ PACKAGE = "package:"
 
 
 def packaged(name: str) -> Path:
-    """Returns the folder that `package:NAME/FOLDER` stands for, and any other name as a path.
+    """Returns the folder of `package:NAME/FOLDER`, and any other name as a path.
 
     Raises:
         DataError: no such package is installed.

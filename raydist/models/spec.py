@@ -1,4 +1,4 @@
-"""What can be set of a model: `model=PATH_OR_NAME` is `model.path=PATH_OR_NAME`."""
+"""Options of models: `model=PATH_OR_NAME` is `model.path=PATH_OR_NAME`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSource:
-    """A trained bi-encoder: where it is, and what its folder does not say by itself."""
+    """A trained bi-encoder: its folder, and options that the folder does not have."""
 
     primary: ClassVar[str] = "path"
 
@@ -86,7 +86,7 @@ class EncoderSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Trained:
-    """What every model that is trained has in common."""
+    """The options of all models that are trained."""
 
     primary: ClassVar[str] = "path"
 
@@ -184,7 +184,7 @@ class BiEncoderStudent(TrainedEncoder):
 
 
 def check_precision(model: TrainedEncoder | TrainedReranker, zero: int) -> list[str]:
-    """Returns what is wrong with half-precision weights, one line at most; for the verbs."""
+    """Returns the verbs' complaint about half-precision weights, at most one line."""
     # A reranker's LoRA trains its head as well, which stays in the model's own precision.
     adapters_alone = model.lora is not None and isinstance(model, TrainedEncoder)
     if model.dtype == "float32" or zero or adapters_alone:

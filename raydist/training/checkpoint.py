@@ -1,6 +1,6 @@
-"""What a run leaves on disk: states to resume from, and models, read again before they count.
+"""A run's files: states to resume from, and models, which are read again before they count.
 
-A checkpoint is a folder, complete or absent: what the engine wrote (weights, optimizer and random
+A checkpoint is a folder, complete or absent: the engine's files (weights, optimizer and random
 state, each rank its part) and `loop.json` (the step, the place in the data, the listeners' states).
 Dropout does not depend on the saved random state: each step seeds it by (seed, step, rank).
 """
@@ -84,7 +84,7 @@ class Checkpoints:
 
         Args:
             step: optimizer steps done.
-            write: puts this rank's files into the folder that it is given.
+            write: writes this rank's files to the given folder.
             state: JSON values, written by rank 0.
         """
         target = self.folder / f"step-{step:08}"
@@ -120,8 +120,8 @@ class Checkpoints:
 class CheckedSave:
     """Writes a model, reads it again and compares one batch's output; a `Save` for listeners.
 
-    What was written is compared with what was to be written, LoRA matrices merged: merging rounds
-    in half precision, and that is no fault of the folder.
+    The written model is compared with the trained one after LoRA matrices are merged: merging
+    rounds in half precision, and that is no fault of the folder.
 
     Attributes:
         probe: a model's output for a few texts; called without gradients, in evaluation mode.
@@ -137,16 +137,16 @@ class CheckedSave:
         """Writes the model, all of whose parameters are here, into the folder.
 
         Raises:
-            ArtifactError: the written model does not give what the trained one gives.
+            ArtifactError: the written model's output differs from the trained one's.
         """
         if not self.first:
             return
         training = model.training
         model.eval()
-        whole = model.merged()
-        before = self._output(whole.to(model.device))
-        whole.save(folder, settings=dict(settings))
-        del whole  # a copy makes room for what is read
+        merged = model.merged()
+        before = self._output(merged.to(model.device))
+        merged.save(folder, settings=dict(settings))
+        del merged  # to make room for the model that is read
         _compare(before, self._output(self.load(folder).eval()), _allowed(model), folder)
         model.train(training)
 
@@ -173,7 +173,7 @@ def save_final(
         barrier: waits for all ranks.
 
     Raises:
-        ArtifactError: the written model does not give what the trained one gives.
+        ArtifactError: the written model's output differs from the trained one's.
     """
     target = folder / FINAL
     partial = folder / f".{FINAL}.part"

@@ -1,4 +1,4 @@
-"""Drawn samples become what a step reads: padded token ids, hashes, masks and targets.
+"""Drawn samples become the inputs of a step: padded token ids, hashes, masks and targets.
 
 Shapes: B samples of this rank, G documents of each (positive first), P = sum of the list sizes
 (B·G where they are equal), D the longest list, K known positives of a query, A answers of a sample
@@ -34,7 +34,7 @@ class Batch:
     A bi-encoder reads queries, passages and answers; a cross-encoder reads pairs.
 
     Attributes:
-        targets: what the losses read besides the model's output.
+        targets: the losses' inputs besides the model's output.
         queries: inputs of the B queries.
         passages: inputs of the P documents, sample after sample, positive first.
         answers: inputs of the B·A answers, sample after sample; None where the data set has none.
@@ -56,7 +56,7 @@ class Batch:
 
 
 class TextModel(Protocol):
-    """What collation needs of a bi-encoder."""
+    """A bi-encoder's part in collation."""
 
     def tokenize(
         self, texts: Sequence[str], role: Role, instruction: str | None = None
@@ -70,7 +70,7 @@ class TextModel(Protocol):
 
 
 class PairModel(Protocol):
-    """What collation needs of a cross-encoder."""
+    """A cross-encoder's part in collation."""
 
     def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[Any]:
         """Returns each pair tokenised, unpadded; `len` counts its tokens."""

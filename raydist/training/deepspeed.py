@@ -82,7 +82,7 @@ class DeepSpeedEngine:
 
         Args:
             module: the model, on its device.
-            zero: what is spread over ranks: nothing, optimizer state, gradients, parameters.
+            zero: 0 to 3: nothing, optimizer state, gradients, parameters are spread over ranks.
             lr: learning rate until `set_lr`.
             weight_decay: of matrices.
             betas: AdamW's.

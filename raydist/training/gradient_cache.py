@@ -1,4 +1,4 @@
-"""Gradient caching: batches as large as wanted at the memory of one chunk, exactly.
+"""Gradient caching: batches of any size in the memory of one chunk, exactly.
 
 The five steps (Gao et al. 2021, https://arxiv.org/abs/2101.06983):
 
@@ -33,7 +33,7 @@ Encode = Callable[[Inputs], Tensor]
 
 
 @dataclass(slots=True)
-class Represented:
+class Representations:
     """Representations of all rows, detached from the graph, and the way back to the parameters.
 
     Attributes:
@@ -77,7 +77,7 @@ def split(inputs: Inputs, chunk_size: int, *, chunks: int = 0) -> list[Tensor]:
 
 def represent(
     encode: Encode, inputs: Inputs, *, device: torch.device, chunk_size: int = 0, chunks: int = 0
-) -> Represented:
+) -> Representations:
     """Returns the representations of all rows; a graph is kept only where nothing is cached.
 
     Args:
@@ -92,7 +92,7 @@ def represent(
         encoded = [encode(_moved(take(inputs, piece), device)) for piece in pieces]
         graph = encoded[0] if len(encoded) == 1 else _in_order(encoded, pieces)
         rows = graph.detach().requires_grad_()
-        return Represented(rows, encode, inputs, pieces, graph, [])
+        return Representations(rows, encode, inputs, pieces, graph, [])
     states: list[list[Tensor]] = []
     outputs: list[Tensor] = []
     with torch.no_grad():
@@ -100,16 +100,16 @@ def represent(
             states.append(_random_state(device))
             outputs.append(encode(_moved(take(inputs, piece), device)))
     rows = _in_order(outputs, pieces).requires_grad_()
-    return Represented(rows, encode, inputs, pieces, None, states)
+    return Representations(rows, encode, inputs, pieces, None, states)
 
 
-def surrogates(represented: Sequence[Represented], device: torch.device) -> Iterator[Tensor]:
+def surrogates(represented: Sequence[Representations], device: torch.device) -> Iterator[Tensor]:
     """Yields scalars whose back-propagation, one after the other, gives the loss's gradient.
 
     Uncached representations share one scalar. The random state is afterwards what it was before.
 
     Args:
-        represented: what the loss read; its gradient lies in `rows.grad`.
+        represented: the inputs of the loss, their gradients in `rows.grad`.
         device: where the model is.
     """
     dots = [_dot(item.graph, _gradient(item)) for item in represented if item.graph is not None]
@@ -138,7 +138,7 @@ def cells(inputs: Inputs, *, device: torch.device, chunk_size: int = 0) -> int:
 
 
 def _pieces(inputs: Inputs, device: torch.device, chunk_size: int, chunks: int = 0) -> list[Tensor]:
-    """Returns row indices of what goes through the model together."""
+    """Returns the row indices of each pass through the model."""
     if not chunk_size and device.type == "cpu" and world_size() == 1:
         chunk_size = _ROWS_ON_CPU if _padding(inputs) > _MUCH_PADDING else 0
     return split(inputs, chunk_size, chunks=chunks)
@@ -150,7 +150,7 @@ def _padding(inputs: Inputs) -> float:
     return 0.0 if mask is None or not mask.numel() else 1.0 - float(mask.float().mean())
 
 
-def _gradient(item: Represented) -> Tensor:
+def _gradient(item: Representations) -> Tensor:
     return torch.zeros_like(item.rows) if item.rows.grad is None else item.rows.grad
 
 

@@ -1,7 +1,8 @@
-"""What a run will do, decided: its data sets, its loss, its steps and rates. Pure; nothing is read.
+"""The plan of a run: its data sets, its loss, its steps and rates. Pure; nothing is read.
 
-`plan_groups` and `plan_lists` decide how a data set is trained on. What the user left open follows
-from the data's facts, with a note; what cannot work is an error before anything starts.
+`plan_groups` and `plan_lists` decide how a data set is trained on. Options that the user left open
+follow from the data's facts, with a note; a plan that cannot work is an error before anything
+starts.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Schedule:
         lr: the highest rate.
         steps: optimizer steps of the run.
         warmup: steps of the linear rise; below 1 it is a share of `steps`.
-        kind: what follows: `linear` to zero, `cosine` to zero, or `constant`.
+        kind: after the rise: `linear` to zero, `cosine` to zero, or `constant`.
         floor: the lowest share of `lr` after the warm-up.
     """
 
@@ -62,11 +63,11 @@ class Schedule:
         rise = self.warmup_steps
         if step < rise:
             return self.lr * (step + 1) / rise
-        left = max(0.0, (self.steps - step) / max(1, self.steps - rise))
+        remaining = max(0.0, (self.steps - step) / max(1, self.steps - rise))
         if self.kind == "linear":
-            factor = left
+            factor = remaining
         elif self.kind == "cosine":
-            factor = 0.5 * (1.0 + math.cos(math.pi * (1.0 - left)))
+            factor = 0.5 * (1.0 + math.cos(math.pi * (1.0 - remaining)))
         else:
             factor = 1.0
         return self.lr * max(self.floor, factor)
@@ -79,7 +80,7 @@ class SetPlan:
     Attributes:
         name: of the data set.
         folder: its prepared folder.
-        stream: what the global order needs to know.
+        stream: its rows, batches and weight in the global order.
         sampler: draws a sample's documents.
         prompt: instruction of queries that bring none.
         teacher: whether batches carry teacher targets.
@@ -87,7 +88,7 @@ class SetPlan:
         answer_teacher: whether batches carry teacher scores of answers.
         no_in_batch: only a sample's own documents are negatives.
         symmetric: documents are encoded as queries.
-        notes: what the user should know.
+        notes: for the user.
     """
 
     name: str
@@ -105,7 +106,7 @@ class SetPlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the loop does, besides computing.
+    """The loop's steps, rates and logs.
 
     Attributes:
         steps: optimizer steps of the run.
@@ -130,10 +131,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run, decided: all that a worker needs to know. Picklable.
+    """The full plan of a run, for its workers. Picklable.
 
     Attributes:
-        kind: what is trained.
+        kind: of the model.
         folder: the run's folder.
         model: the folder or name to start from.
         sets: the data sets.
@@ -194,7 +195,7 @@ def plan_groups(
     Args:
         facts: of the prepared data.
         folder: where it is.
-        data: what was set for this data set.
+        data: the options of this data set.
         batch_size: of the run, over all ranks.
         group: G of the run; None follows the data (8, or 1 without any negatives).
         teacher: teacher scores are used where the data has them.
@@ -261,7 +262,7 @@ def plan_lists(
     Args:
         facts: of the prepared data.
         folder: where it is.
-        data: what was set for this data set.
+        data: the options of this data set.
         batch_size: lists in a step of the run, over all ranks.
         sampler: draws a list's documents.
 

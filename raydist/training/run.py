@@ -1,7 +1,7 @@
 """The one training loop: bi-encoders, Reinforced-IR and cross-encoders all run through it.
 
-`train` is the loop: batches, forward and backward, step, log, validate, checkpoint. `run` is what
-every worker does around it: build, train, save the final model.
+`train` is the loop: batches, forward and backward, step, log, validate, checkpoint. `run` surrounds
+it in every worker: build, train, save the final model.
 
 A step's random state (dropout) is a function of (seed, step, rank), and its batches and learning
 rate are functions of the step: a resumed run needs the weights, the optimizer and the step.
@@ -88,7 +88,7 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
         _listen(trainer, 0)
     engine.module.train()
     first, saved = engine.rank == 0, outcome.step
-    whole, recent = _Throughput(), _Throughput()
+    overall, recent = _Throughput(), _Throughput()
     bar = Progress("train", plan.steps, "steps", done=saved) if first and plan.progress else None
     with (
         bar or nullcontext() as progress,
@@ -109,7 +109,7 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
             if not math.isfinite(norm):
                 _give_up(plan, trainer, index, f"gradient norm {norm}", terms)
             outcome.step = done
-            whole.add(batches, cells)
+            overall.add(batches, cells)
             recent.add(batches, cells)
             if done % plan.log_every == 0 or done == plan.steps:
                 outcome.loss = loss
@@ -117,8 +117,8 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
                     trainer.log(done, _line(trainer, done, loss, terms, lr, norm, recent))
                 recent = _Throughput()
             if progress is not None:
-                rate = whole.samples / whole.seconds
-                progress.advance(1, note=note(loss, lr, rate, whole.padding_waste))
+                rate = overall.samples / overall.seconds
+                progress.advance(1, note=note(loss, lr, rate, overall.padding_waste))
             paused = time.perf_counter()
             if _listen(trainer, done):
                 outcome.stopped = done < plan.steps
@@ -127,8 +127,8 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
                 _checkpoint(trainer, outcome)
                 saved = done
             recent.started += time.perf_counter() - paused  # rates are those of training alone
-    outcome.seconds = whole.seconds
-    outcome.samples, outcome.padding_waste = whole.samples, whole.padding_waste
+    outcome.seconds = overall.seconds
+    outcome.samples, outcome.padding_waste = overall.samples, overall.padding_waste
     if saved != outcome.step:
         _checkpoint(trainer, outcome)
     return outcome
@@ -136,7 +136,7 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
 
 @dataclass(slots=True)
 class _Throughput:
-    """What was trained on since it was begun."""
+    """Samples and tokens per second since `started`."""
 
     started: float = field(default_factory=time.perf_counter)
     samples: int = 0
@@ -186,7 +186,7 @@ def _checkpoint(trainer: Trainer, outcome: Outcome) -> None:
 
 
 def _listen(trainer: Trainer, done: int) -> bool:
-    """Lets the listener see the whole model, if it is due; returns whether training is to stop."""
+    """Calls the listener with the full model, if it is due; returns whether training stops."""
     listener, engine = trainer.listener, trainer.engine
     if listener is None or not trainer.due(done):
         return False

@@ -3,8 +3,8 @@
 Nothing here depends on workers, ranks or time, so that two integers, the epoch and the step, give
 a run's order again. Every data set is an endless stream of passes, each pass a permutation of its
 rows; an epoch takes the next stretch of each stream in batches of one data set, and mixes the
-batches of all sets. A visit counts a row's turns; what is drawn for a row depends on (seed,
-data set, row, visit) alone.
+batches of all sets. A visit counts a row's turns; the draws for a row depend on (seed, data set,
+row, visit) alone.
 
 Named here: `DistillationListwiseSampler`, `DistillationNegativesSampler` and the contrastive
 `GroupSampler`. A sampler is called with (sample, visit) and returns the drawn sample, or None to
@@ -85,7 +85,7 @@ def share(n: int, rank: int, world_size: int) -> slice:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What the order needs to know of a data set.
+    """A data set as the order reads it.
 
     Attributes:
         rows: its samples.
@@ -167,7 +167,7 @@ def _cycle(n: int, take: int, visit: Visit, salt: int) -> np.ndarray:
     """Returns `take` of n items for a visit: without replacement while there are enough.
 
     Successive visits go through all items before a new permutation begins; the last visit of a
-    cycle is filled up from the cycle's beginning, and fewer items than wanted are repeated.
+    cycle is filled up from the cycle's beginning, and too few items are repeated.
     """
     visits = -(-n // take)
     cycle, turn = divmod(visit.number, visits)
@@ -294,6 +294,6 @@ class DistillationNegativesSampler:
         else:
             scores = sample.scores or tuple(-float(i) for i in range(sample.positives))
             chosen = [max(range(sample.positives), key=lambda i: (scores[i], -i))]
-        wanted = self.passages_per_query - len(chosen)
-        drawn = _cycle(count, wanted, visit, 2) + sample.positives
+        negatives = self.passages_per_query - len(chosen)
+        drawn = _cycle(count, negatives, visit, 2) + sample.positives
         return _pick(sample, [*chosen, *drawn.tolist()], len(chosen))

@@ -1,9 +1,9 @@
 """One training step: forward and backward of the model under an objective.
 
-A step may come in several accumulation parts. What divides the loss's sums, the counts of all parts
-on all ranks, follows from the targets alone and is known before the first forward pass; so each
-part's gradient is final as it is, and the result does not depend on how the step was cut. The
-optimizer's step is the caller's, after it has looked at the terms.
+A step may come in several accumulation parts. The loss's sums are divided by the counts of all
+parts on all ranks, which follow from the targets alone and are known before the first forward pass.
+So each part's gradient is final, and the result does not depend on how the step was cut. The caller
+steps the optimizer, after it has checked the terms.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raydist.losses.inputs import Embeddings, Forward, Scores, Targets
 from raydist.losses.objective import Objective
 from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
-from raydist.training.gradient_cache import Represented, cells, represent, surrogates
+from raydist.training.gradient_cache import Representations, cells, represent, surrogates
 
 StepTerms = dict[str, tuple[float, float]]
 """Each term's (sum, count) over all ranks and accumulation parts."""
@@ -72,10 +72,10 @@ def cells_of(batch: Batch, device: torch.device, *, chunk_size: int = 0) -> int:
 
 def _forward(
     engine: Engine, batch: Batch, objective: Objective, chunk_size: int
-) -> tuple[list[Represented], Embeddings | Scores]:
+) -> tuple[list[Representations], Embeddings | Scores]:
     """Returns the model's output on a batch, and the way back from it to the parameters."""
 
-    def run(inputs: Inputs, *role: str) -> Represented:
+    def run(inputs: Inputs, *role: str) -> Representations:
         return represent(
             lambda rows: engine(rows, *role),
             inputs,
@@ -88,7 +88,7 @@ def _forward(
         scored = run(batch.pairs)
         return [scored], Scores(scored.rows)
     assert batch.queries is not None and batch.passages is not None
-    # The longest texts first: what they leave of memory serves the shorter ones.
+    # The longest texts first: the shorter ones reuse their memory.
     represented = [
         run(batch.passages, "query" if batch.symmetric else "document"),
         run(batch.queries, "query"),

@@ -206,7 +206,7 @@ def _submit_nothing(spec: object, folder: Path) -> _Nothing:
 
 
 def _probe(dataset: TrainingSet, device: torch.device) -> Callable[[Any], torch.Tensor]:
-    """Returns what gives a model's output for a few of the training texts."""
+    """Returns a function that gives a model's output for a few of the training texts."""
     samples = [dataset.rows[row] for row in range(min(4, len(dataset.rows)))]
     samples = dataset.fill([replace(s, documents=s.documents[:1]) for s in samples])
     queries = [sample.query for sample in samples]

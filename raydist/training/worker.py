@@ -32,7 +32,7 @@ _RAY = ".ray"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A process among those that train together."""
+    """One of the processes that train together."""
 
     rank: int
     world_size: int
@@ -53,7 +53,7 @@ class Place:
 
 
 Work = Callable[[Place], dict[str, Any]]
-"""What every worker does; rank 0's JSON-able result is the run's."""
+"""The work of every worker; rank 0's JSON-able result is the run's."""
 
 
 def fit(
@@ -156,7 +156,7 @@ def _idle_gpus(workers: int, gpus_per_worker: float, gpus: float) -> str:
 def _in_worker(config: dict[str, Any]) -> None:
     """Runs in each Ray Train worker.
 
-    A mistake of the user is not worth another try: it is written to the run's folder, and the
+    A mistake of the user needs no second attempt: it is written to the run's folder, and the
     workers that Ray starts in place of these end at once.
     """
     import ray.train

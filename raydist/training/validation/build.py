@@ -118,7 +118,7 @@ def make_listeners(
 def check_listeners(
     specs: Mapping[str, Listener | Aggregate], kind: Literal["biencoder", "crossencoder"]
 ) -> None:
-    """Raises what would go wrong with a model of this kind, in a moment: reads no documents.
+    """Raises early for a model of this kind that cannot be validated; reads no documents.
 
     Raises:
         ConfigError: contradictions, or a search with a model that has no vectors.
@@ -144,7 +144,7 @@ def _never(spec: Listener, folder: Path) -> Pending:
 def evaluate_checkpoint(
     spec: Listener, folder: str | os.PathLike[str], score: Score | None = None
 ) -> Evaluation:
-    """Loads a saved checkpoint and evaluates it: what an `async` listener runs elsewhere.
+    """Loads a saved checkpoint and evaluates it, for `async` listeners in another process.
 
     Without a share of a GPU it stays on the CPU: the GPUs are training's.
     """
@@ -212,7 +212,7 @@ class RaySubmit:
     evaluate: Callable[[Listener, str], Evaluation]
 
     def __call__(self, spec: Listener, folder: Path) -> _Task:
-        """Starts a task and returns what gives its result."""
+        """Starts a task and returns its handle."""
         cluster.connect()
         import ray
 

@@ -1,4 +1,4 @@
-"""The arithmetic of validation listeners: what is a new best, what is kept, when to stop.
+"""The arithmetic of validation listeners: new bests, kept checkpoints, early stopping.
 
 Pure functions of spec, state and values; files, models and ranks are in `listener.py`. Steps are
 optimizer steps: one unit for warm-up, interval and early stopping.
@@ -25,7 +25,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a listener knows; decisions depend on nothing else.
+    """A listener's state; decisions depend on nothing else.
 
     Attributes:
         step: the newest evaluated step, -1 before the first.
@@ -75,7 +75,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What an evaluation changed: new bests, those whose checkpoint is kept, and NaNs."""
+    """The changes of an evaluation: new bests, those whose checkpoint is kept, and NaNs."""
 
     improved: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Observation:
 def observe(
     spec: Listener | Aggregate, state: State, step: int, values: Mapping[str, float]
 ) -> tuple[State, Observation]:
-    """Returns the state after an evaluation and what it changed.
+    """Returns the state after an evaluation, and its changes.
 
     From `warmup` on a value that is better than the best by more than `min_delta` (strictly, if
     that is 0) becomes the best, and so does the first number. A NaN never does; a count, which is

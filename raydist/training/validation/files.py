@@ -30,7 +30,7 @@ _NO_MEASURES = ("step", "stop", "new_best", "quartiles")
 
 @dataclass(frozen=True, slots=True)
 class ValidationSettings:
-    """Which listener and which measure chose a checkpoint; travels with it to the model card."""
+    """The listener and the measure that chose a checkpoint; goes with it to the model card."""
 
     listener: str
     key: str
@@ -190,7 +190,7 @@ class ListenerFiles:
             save_model(model, place, {"listener": self.id, "step": step})
 
     def cut(self, state: State) -> dict[int, dict[str, float]]:
-        """Removes what was written after the state's step; returns the removed values by step."""
+        """Removes lines of later steps than the state's; returns the removed values by step."""
         removed: dict[int, dict[str, float]] = {}
         path = self.folder / "history.jsonl"
         if self._first and path.exists():

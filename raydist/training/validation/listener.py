@@ -18,7 +18,7 @@ from raydist.training.validation.files import ListenerFiles
 from raydist.training.validation.retrieval import Retrieval, Task, validate
 
 _SIGN_OF_LIFE_S = 60.0
-"""So often the rank that waits wakes the others: their collectives must not time out."""
+"""Seconds after which the waiting rank wakes the others: their collectives must not time out."""
 
 
 class Hook(Protocol):
@@ -87,9 +87,9 @@ class ValidationListener:
         return self.vote() is True
 
     def finish(self, model: Any) -> None:
-        """Waits for running evaluations, warns if the run ends below its start.
+        """Waits for running evaluations, and warns if the run ends below its start.
 
-        How start, best and end compare goes into the record.
+        The comparison of start, best and end goes into the record.
         """
         self._collect(model)
         self._files.warn_below(self.state)
@@ -100,11 +100,11 @@ class ValidationListener:
         return vote(self.spec, self.state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what decides from here on, as JSON values."""
+        """Returns the state of all later decisions, as JSON values."""
         return {"state": self.state.to_dict(), "pending": sorted(self._pending)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Resumes from `state_dict`: later lines of the files are cut, as they will come again."""
+        """Resumes from `state_dict`: later lines of the files are cut, to be written again."""
         self.state = State.from_dict(state["state"])
         recorded = self._files.cut(self.state)
         for step in state.get("pending", ()):
@@ -154,7 +154,7 @@ class AggregatorValidationListener:
 
     Args:
         files: its folder and record; its id names both.
-        spec: measures, what is averaged, when to record and to stop.
+        spec: measures, current or best values, when to record and to stop.
         listeners: whose values are averaged; they no longer vote for themselves.
 
     Raises:
@@ -197,7 +197,7 @@ class AggregatorValidationListener:
         self._files = files
 
     def after_step(self, step: int, model: Any) -> bool:
-        """Averages what its listeners measured at this step; they are called before it."""
+        """Averages its listeners' values at this step; they are called before it."""
         if step % self.listeners[0].spec.interval == 0 and step > self.state.step:
             if self.state.step < 0:
                 self._files.cut(self.state)
@@ -220,7 +220,7 @@ class AggregatorValidationListener:
         return combine((listener.vote() for listener in self.listeners), self.spec.agree)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns what decides from here on, as JSON values."""
+        """Returns the state of all later decisions, as JSON values."""
         return {"state": self.state.to_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -230,11 +230,11 @@ class AggregatorValidationListener:
 
 
 class Listeners:
-    """All listeners of a run, as one: what the loop calls.
+    """All listeners of a run as one, for the loop.
 
     Args:
         listeners: in any order; aggregators are called after the others.
-        steps: the run's last step, after which `finish` is called by itself.
+        steps: the run's last step, after which `after_step` calls `finish`.
     """
 
     def __init__(

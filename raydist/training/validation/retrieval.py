@@ -131,7 +131,7 @@ class RunReranking:
         depth: candidates per query.
         ranks: who shares the queries.
         score: scores pairs with the model; `score_pairs` by default.
-        missing: what becomes of candidates without text, as in `raydist.rerank.apply.rerank`.
+        missing: for candidates without text, as in `raydist.rerank.apply.rerank`.
     """
 
     run: Run
@@ -214,7 +214,7 @@ def validate(
 ) -> Evaluation:
     """Returns the measures of a model's run; all are NaN where a score was not finite.
 
-    Every rank calls it; rank 0 measures, and its numbers are what every rank gets. Rank 0's result
+    Every rank calls it; rank 0 measures, and every rank gets its numbers. Rank 0's result
     has the run as well.
     """
     training = getattr(model, "training", False)
