@@ -26,9 +26,9 @@ def index(rows, folder, options=None):
     clean(folder)
 
 
-def append(rows, folder, options=None, key="more", **how):
+def append(rows, folder, options=None, key="more", **keywords):
     options = options or Options()
-    return append_to_index(splits_of(rows), read, folder, options, inputs={"c": key}, **how)
+    return append_to_index(splits_of(rows), read, folder, options, inputs={"c": key}, **keywords)
 
 
 @pytest.mark.parametrize("store", [True, False])
@@ -84,7 +84,7 @@ def test_there_must_be_a_complete_index(tmp_path):
         append(ROWS, tmp_path / "nothing")
 
 
-def test_an_interrupted_append_leaves_the_old_index_and_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_append_leaves_the_old_index_and_can_be_repeated(tmp_path, monkeypatch):
     index(ROWS[:5], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("raydist.bow.build.append.os.rename", lambda *a: 1 / 0)

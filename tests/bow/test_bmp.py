@@ -58,8 +58,8 @@ class Reader:
     def take(self, form: str) -> Any:
         size = struct.calcsize("<" + form)
         self.at += size
-        found = struct.unpack("<" + form, self.data[self.at - size : self.at])
-        return found[0] if len(found) == 1 else found
+        values = struct.unpack("<" + form, self.data[self.at - size : self.at])
+        return values[0] if len(values) == 1 else values
 
     def bytes(self) -> bytes:
         size = self.take("Q")
@@ -187,25 +187,25 @@ def test_impacts_are_bm25_in_8_bits_and_maxima_hold(
     folder = tmp_path_factory.mktemp("bmp")
     index = index_of(rows, folder / "in", cuts=[len(rows) // 2] if len(rows) > 1 else [])
     facts = export_bmp(index, folder / "x", block_size=block_size, compress_range=compress_range)
-    found = contents(folder / "x", words)
-    assert found["numbers"] == list(range(len(words)))
-    assert found["ids"] == index.doc_ids.to_pylist()
+    export = contents(folder / "x", words)
+    assert export["numbers"] == list(range(len(words)))
+    assert export["ids"] == index.doc_ids.to_pylist()
     exact = {
         (number, doc): score
         for number, word in enumerate(words)
         for doc, score in lucene_scores(rows, {word: 1}).items()
     }
     levels = quantise(np.array(list(exact.values()))).tolist()
-    assert found["postings"] == dict(zip(exact, levels))
+    assert export["postings"] == dict(zip(exact, levels))
     assert facts["postings"] == len(exact)
     for number in range(len(words)):
-        mine = {doc: level for (n, doc), level in found["postings"].items() if n == number}
+        own = {doc: level for (n, doc), level in export["postings"].items() if n == number}
         tops: dict[int, int] = {}
-        for doc, level in mine.items():
+        for doc, level in own.items():
             tops[doc // block_size] = max(tops.get(doc // block_size, 0), level)
-        assert {k: v for k, v in found["maxima"][number].items() if v} == tops
-        ordered = [*sorted(mine.values(), reverse=True), *[0] * 1000]
-        assert found["kths"][number] == [ordered[9], ordered[99], ordered[999]]
+        assert {k: v for k, v in export["maxima"][number].items() if v} == tops
+        ordered = [*sorted(own.values(), reverse=True), *[0] * 1000]
+        assert export["kths"][number] == [ordered[9], ordered[99], ordered[999]]
 
 
 def test_too_many_terms_are_refused_pruned_or_chosen(

@@ -46,9 +46,9 @@ def numbered(rows):
     return [(f"doc-{i}", title, text) for i, (_, title, text) in enumerate(rows)]
 
 
-def build(rows, folder, cuts=(), options=None, **how):
+def build(rows, folder, cuts=(), options=None, **keywords):
     folder.mkdir(parents=True, exist_ok=True)
-    return build_index(splits_of(rows, cuts), read, folder, options or Options(), **how)
+    return build_index(splits_of(rows, cuts), read, folder, options or Options(), **keywords)
 
 
 @settings(max_examples=40, deadline=None)
@@ -61,10 +61,10 @@ def test_the_bytes_do_not_depend_on_splits_or_batches_and_hold_every_posting(row
         cuts = [min(cut, len(rows)) for cut in cuts]
         again = build(rows, other, cuts, Options(batch_size=batch))
         assert contents(one / "segments") == contents(other / "segments")
-        wanted = expected(rows, Analyzer())
-        assert postings_of([one / facts["segments"][0]]) == wanted
-        assert facts["postings"] == again["postings"] == sum(map(len, wanted.values()))
-        assert facts["tokens"] == sum(tf for pairs in wanted.values() for _, tf in pairs)
+        postings = expected(rows, Analyzer())
+        assert postings_of([one / facts["segments"][0]]) == postings
+        assert facts["postings"] == again["postings"] == sum(map(len, postings.values()))
+        assert facts["tokens"] == sum(tf for pairs in postings.values() for _, tf in pairs)
         segment = Segment.open(one / "segments" / "00000")
         assert segment.doc_ids.to_pylist() == [row[0] for row in rows]
         assert int((segment.lengths_N == 0).sum()) == facts["empty"]
@@ -123,12 +123,14 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
         inverter.add(pa.array([row[0] for row in part]), pa.array([row[2] for row in part]))
         write_spill(tmp_path / f"run{number}", inverter.postings())
         runs.append(tmp_path / f"run{number}")
-    how = {"compress": compress, "block_size": 16}
-    merge.merge_spills(runs, tmp_path / "whole", work=tmp_path / "w", memory=1 << 30, **how)
+    format_options = {"compress": compress, "block_size": 16}
+    merge.merge_spills(
+        runs, tmp_path / "whole", work=tmp_path / "w", memory=1 << 30, **format_options
+    )
     ranges = merge.plan_ranges([Spill(run) for run in runs], 500)
     assert len(ranges) > 5
     assert ranges[0]["first"] is None and ranges[-1]["last"] is None
-    worker = merge._MergeWorker([str(run) for run in runs], how)
+    worker = merge._MergeWorker([str(run) for run in runs], format_options)
     parts = []
     for number, each in enumerate(ranges):
         parts.append(tmp_path / f"part{number}")
@@ -138,7 +140,9 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
     monkeypatch.setattr(merge, "_LEAST", 300)
     for threads in (0, 2, 3):
         out = tmp_path / f"tight-{threads}"
-        merge.merge_spills(runs, out, work=tmp_path / "w", memory=0, workers=threads, **how)
+        merge.merge_spills(
+            runs, out, work=tmp_path / "w", memory=0, workers=threads, **format_options
+        )
         assert contents(tmp_path / "whole") == contents(out)
 
 
@@ -214,7 +218,7 @@ def failing(split, rejects):
     yield from read(split, rejects)
 
 
-def test_an_interrupted_build_goes_on_and_leaves_the_same_bytes(tmp_path):
+def test_an_interrupted_build_continues_and_leaves_the_same_bytes(tmp_path):
     rows = numbered([("", "", f"some words {i}") for i in range(8)])
     cut = splits_of(rows, [2, 4, 6])
     whole, other = tmp_path / "whole", tmp_path / "other"
@@ -232,7 +236,7 @@ def test_an_interrupted_build_goes_on_and_leaves_the_same_bytes(tmp_path):
     assert contents(whole) == contents(other)
 
 
-def test_a_crash_while_merging_is_gone_on_with(tmp_path, monkeypatch):
+def test_a_build_continues_after_a_crash_while_merging(tmp_path, monkeypatch):
     rows = many_rows(60)
     build(rows, tmp_path / "whole", [20, 40])
     original = merge._merge_range

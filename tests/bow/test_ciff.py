@@ -1,4 +1,4 @@
-"""CIFF: what is written, protobuf itself reads; what protobuf writes, is read."""
+"""CIFF: protobuf reads our files, and we read protobuf's."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def foreign(path: Path, lists: list[Any], count: int = 3, **header: Any) -> Path
 
 
 def postings(term: str, *pairs: tuple[int, int]) -> Any:
-    made = [KINDS["Posting"](docid=gap, tf=tf) for gap, tf in pairs]
-    return KINDS["List"](term=term, df=len(pairs), cf=sum(tf for _, tf in pairs), postings=made)
+    entries = [KINDS["Posting"](docid=gap, tf=tf) for gap, tf in pairs]
+    return KINDS["List"](term=term, df=len(pairs), cf=sum(tf for _, tf in pairs), postings=entries)
 
 
 def test_another_programs_file_with_terms_in_any_order_is_read(tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_files_that_are_not_ciff_are_refused(tmp_path: Path) -> None:
 @given(
     packed=st.booleans(),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=3),
-    kept=st.floats(0.5, 1),
+    share=st.floats(0.5, 1),
 )
 def test_damage_is_an_error_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory,
     packed: bool,
     damage: list[tuple[float, int]],
-    kept: float,
+    share: float,
 ) -> None:
     folder = tmp_path_factory.mktemp("damaged")
     lists = [postings("ab", (0, 1), (1, 300)), postings("b", (1, 2))]
@@ -194,7 +194,7 @@ def test_damage_is_an_error_that_names_the_file(
     for where, value in damage:
         body[int(where * len(body))] = value
     path = folder / ("b.ciff.gz" if packed else "b.ciff")
-    path.write_bytes(body[: int(kept * len(body))])
+    path.write_bytes(body[: int(share * len(body))])
     try:
         import_ciff(path, folder / "out")
     except (DataError, ArtifactError) as error:

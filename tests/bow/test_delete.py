@@ -1,4 +1,4 @@
-"""Taking documents out of an index: what is left equals an index built without them."""
+"""Taking documents out of an index: the rest equals an index built without them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = ["cat", "dog", "bird", "fish", "cow"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1)
 
 
-def built(rows, folder: Path, cuts=(), **options) -> Path:
+def make_index(rows, folder: Path, cuts=(), **options) -> Path:
     output = Output.open(str(folder), kind="bow-index", config={}, inputs={})
     output.finish(**build_index(splits_of(rows, cuts), read, folder, Options(**options)))
     clean(folder)
@@ -36,25 +36,25 @@ def built(rows, folder: Path, cuts=(), **options) -> Path:
 def answers(folder: Path) -> list:
     index = BowIndex.open(folder, verify=True)
     ranked = [BowRetriever(index).rank(query, 50) for query in (*WORDS, "cat dog", "cow cow bird")]
-    found = [(index.pick_ids(docs).to_pylist(), scores.tolist()) for docs, scores in ranked]
+    hits = [(index.pick_ids(docs).to_pylist(), scores.tolist()) for docs, scores in ranked]
     texts = index.store and index.store.get(index.doc_ids.to_pylist())
-    return [found, index.nonempty, index.tokens, index.doc_ids.to_pylist(), texts]
+    return [hits, index.nonempty, index.tokens, index.doc_ids.to_pylist(), texts]
 
 
 @settings(max_examples=60)
 @given(TEXTS, st.data(), st.booleans(), st.booleans(), st.booleans())
-def test_what_is_left_is_what_a_build_without_them_writes(
+def test_the_rest_equals_an_index_built_without_the_deleted_documents(
     tmp_path_factory, texts, data, merge, compress, store
 ):
     rows = [(f"d{i}", "", text) for i, text in enumerate(texts)]
     cuts = data.draw(st.lists(st.integers(0, len(rows)), max_size=3))
-    gone = data.draw(st.sets(st.sampled_from(range(len(rows))), max_size=len(rows) - 1))
-    how = {"merge": merge, "compress": compress, "store": store, "block_size": 8}
+    deleted = data.draw(st.sets(st.sampled_from(range(len(rows))), max_size=len(rows) - 1))
+    options = {"merge": merge, "compress": compress, "store": store, "block_size": 8}
     place = tmp_path_factory.mktemp("delete")
-    index = built(rows, place / "index", cuts, **how)
-    facts = delete_from_index(index, [f"d{i}" for i in gone])
-    left = [row for i, row in enumerate(rows) if i not in gone]
-    fresh = built(left, place / "fresh", **how)
+    index = make_index(rows, place / "index", cuts, **options)
+    facts = delete_from_index(index, [f"d{i}" for i in deleted])
+    rest = [row for i, row in enumerate(rows) if i not in deleted]
+    fresh = make_index(rest, place / "fresh", **options)
     assert answers(index) == answers(fresh)
     new = read_manifest(fresh)
     names = ["documents", "empty", "tokens", "postings"]
@@ -65,23 +65,23 @@ def test_what_is_left_is_what_a_build_without_them_writes(
             for folder, name in (("index", facts), ("fresh", new))
         ]
         assert contents(segments[0]) == contents(segments[1])
-    kept = {Path(name).parts[0] for name in contents(index)}
-    assert kept == {"manifest.json", "segments"} | ({facts["store"]} if store else set())
+    entries = {Path(name).parts[0] for name in contents(index)}
+    assert entries == {"manifest.json", "segments"} | ({facts["store"]} if store else set())
 
 
 def test_long_lists_are_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(delete, "_TERMS", 7)
     monkeypatch.setattr(delete, "_POSTINGS", 20)
     rows = [(f"d{i}", "", " ".join(f"w{i * j % 31}" for j in range(12))) for i in range(60)]
-    index = built(rows, tmp_path / "index")
+    index = make_index(rows, tmp_path / "index")
     delete_from_index(index, [f"d{i}" for i in range(0, 60, 3)])
-    fresh = built([row for i, row in enumerate(rows) if i % 3], tmp_path / "fresh")
+    fresh = make_index([row for i, row in enumerate(rows) if i % 3], tmp_path / "fresh")
     name = read_manifest(index)["segments"][0]
     assert contents(index / name) == contents(fresh / "segments" / "00000")
 
 
 def test_an_unknown_id_or_all_of_them_are_refused_and_the_index_stays(tmp_path):
-    index = built([("a", "", "cat"), ("b", "", "dog")], tmp_path / "index")
+    index = make_index([("a", "", "cat"), ("b", "", "dog")], tmp_path / "index")
     before = contents(index)
     with pytest.raises(DataError, match="'x'"):
         delete_from_index(index, ["a", "x"])

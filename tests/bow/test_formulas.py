@@ -100,7 +100,7 @@ def test_query_likelihood_ranks_by_the_probability_of_the_query(
                 chance = (tf + 30 * share) / (len(terms) + 30)
             else:
                 chance = 0.7 * tf / len(terms) + 0.3 * share
-            # both leave out what is the same for all documents
+            # both leave out the part that is the same for all documents
             total += boost * math.log(chance / (share if smoothing == "dirichlet" else 0.3 * share))
         expected[doc] = total
     ours = scores(

@@ -1,4 +1,4 @@
-"""Opening an index folder: what its manifest says, and what is refused."""
+"""Opening an index folder: statistics from its manifest, and refused folders."""
 
 from __future__ import annotations
 

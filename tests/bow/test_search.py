@@ -79,9 +79,9 @@ def test_pruned_is_exhaustive_over_many_windows(
     for _ in range(5):
         words = rng.choice(60, terms, replace=False)
         query = {f"w{word}": int(rng.integers(1, 3)) for word in words}
-        expected, found = slow.rank_terms(query, k), fast.rank_terms(query, k)
-        assert np.array_equal(expected[0], found[0])
-        assert np.array_equal(expected[1], found[1])
+        expected, actual = slow.rank_terms(query, k), fast.rank_terms(query, k)
+        assert np.array_equal(expected[0], actual[0])
+        assert np.array_equal(expected[1], actual[1])
 
 
 def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowIndex:
@@ -126,9 +126,9 @@ def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
     monkeypatch.setattr(workspace, "_ROOM", 3_000)
     expected = BowRetriever(index, pruned=False).rank_terms({"a": 1, "b": 1}, 50)
     retriever = BowRetriever(index)
-    found = retriever.rank_terms({"a": 1, "b": 1}, 50)
-    assert np.array_equal(expected[0], found[0])
-    assert np.array_equal(expected[1], found[1])
+    actual = retriever.rank_terms({"a": 1, "b": 1}, 50)
+    assert np.array_equal(expected[0], actual[0])
+    assert np.array_equal(expected[1], actual[1])
     retriever._thread.workspace.enter(index.lookup([b"a", b"b"])[0], np.ones(2, np.float32))
     assert retriever._rank_segments(50) is None  # the room was short: the other path answered
 
@@ -168,22 +168,22 @@ def test_a_retriever_makes_runs_and_repeated_words_count(tmp_path: Path) -> None
         assert other == ["d2"]
 
 
-def test_filters_rank_what_is_left_by_the_statistics_of_all(tmp_path: Path) -> None:
+def test_filters_rank_the_allowed_documents_by_the_statistics_of_all(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     index = random_index(tmp_path, rng, documents=20_000)
     query = {"w0": 1, "w3": 1, "w20": 2}
     docs, scores = BowRetriever(index, pruned=False).rank_terms(query, 20_000)
     ids = np.array(index.pick_ids(docs).to_pylist())
     some = rng.permutation(len(ids))[: len(ids) // 2]
-    kept = np.sort(some)
+    allowed = np.sort(some)
     for pruned in (True, False):
         only = BowRetriever(index, only=ids[some].tolist(), pruned=pruned)
         for k in (10, 500):
-            found = only.rank_terms(query, k)
-            assert np.array_equal(found[0], docs[kept][:k])
-            assert np.array_equal(found[1], scores[kept][:k])
+            actual = only.rank_terms(query, k)
+            assert np.array_equal(actual[0], docs[allowed][:k])
+            assert np.array_equal(actual[1], scores[allowed][:k])
         later = BowRetriever(index, pruned=pruned).only([*ids[some].tolist(), "nowhere"])
-        assert np.array_equal(later.rank_terms(query, 500)[0], docs[kept][:500])
+        assert np.array_equal(later.rank_terms(query, 500)[0], docs[allowed][:500])
         without = BowRetriever(index, exclude=ids[some].tolist(), pruned=pruned)
         rest = np.setdiff1d(np.arange(len(ids)), some)
         assert np.array_equal(without.rank_terms(query, 100)[0], docs[rest][:100])
@@ -191,18 +191,18 @@ def test_filters_rank_what_is_left_by_the_statistics_of_all(tmp_path: Path) -> N
         BowRetriever(index, only=["nowhere"])
 
 
-def test_a_text_is_searched_among_the_documents_asked_for(tmp_path: Path) -> None:
+def test_a_search_can_be_restricted_to_some_documents(tmp_path: Path) -> None:
     documents = [["dog", "cat"], ["dog"], ["dog", "dog"], ["cat"]]
     retriever = BowRetriever(index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[1]))
-    asked = [Query("q", "dog cat")]
-    everything = dict(zip(*next(iter(retriever.search(asked, 10)))[1:]))
-    among = retriever.only(["d3", "d1", "nowhere"])
-    ((_, docs, scores),) = among.search(asked, 10)
+    queries = [Query("q", "dog cat")]
+    everything = dict(zip(*next(iter(retriever.search(queries, 10)))[1:]))
+    restricted = retriever.only(["d3", "d1", "nowhere"])
+    ((_, docs, scores),) = restricted.search(queries, 10)
     assert docs == ["d3", "d1"] and list(scores) == [everything[d] for d in docs]
-    assert [d for _, docs, _ in among.search(asked, 1) for d in docs] == ["d3"]
-    assert len(retriever.only([]).search(asked, 10)) == 0
-    assert len(among.only(["d0"]).search(asked, 10)) == 0
-    assert len(retriever.search(asked, 10)) == 4  # the whole search is as it was
+    assert [d for _, docs, _ in restricted.search(queries, 1) for d in docs] == ["d3"]
+    assert len(retriever.only([]).search(queries, 10)) == 0
+    assert len(restricted.only(["d0"]).search(queries, 10)) == 0
+    assert len(retriever.search(queries, 10)) == 4  # the whole search is as it was
 
 
 def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:

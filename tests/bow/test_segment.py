@@ -1,4 +1,4 @@
-"""The on-disk segment: what is written is read, whatever way it was written."""
+"""The on-disk segment: reading gives the written postings, whatever the options."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def indexes(draw: st.DrawFn) -> tuple[Postings, int]:
 
 @settings(max_examples=60, deadline=None)
 @given(indexes(), st.booleans(), st.sampled_from([8, 32, 128]), st.data())
-def test_what_is_written_is_read(
+def test_written_postings_are_read(
     tmp_path_factory: pytest.TempPathFactory,
     case: tuple[Postings, int],
     compress: bool,
@@ -89,9 +89,9 @@ def test_what_is_written_is_read(
     first = data.draw(st.integers(0, len(names)))
     last = data.draw(st.integers(first, len(names)))
     _, indptr, docs, tfs = flat(index, names[first:last])
-    got = segment.postings(first, last)
-    for expected, found in zip((indptr, docs, tfs), got):
-        assert np.array_equal(expected, found)
+    actual = segment.postings(first, last)
+    for column, values in zip((indptr, docs, tfs), actual):
+        assert np.array_equal(column, values)
 
     key = data.draw(st.binary(max_size=6))
     assert segment.lower_bound(key) == sum(name < key for name in names)

@@ -28,8 +28,8 @@ def test_an_index_is_built_searched_and_changed(tmp_path: Path) -> None:
     more.write_text("b4\tA canal full of fish\n")
     assert main(["index", f"corpus={more}", f"out={tmp_path / 'index'}", "--append"]) == 0
     (tmp_path / "gone.txt").write_text("b1\n")
-    gone = f"delete={tmp_path / 'gone.txt'}"
-    assert main(["index", gone, f"out={tmp_path / 'index'}"]) == 0
+    deletion = f"delete={tmp_path / 'gone.txt'}"
+    assert main(["index", deletion, f"out={tmp_path / 'index'}"]) == 0
     index = BowIndex.open(tmp_path / "index")
     assert index.doc_ids.to_pylist() == ["b2", "b3", "b4"]
     assert index.document_frequency("fish") == 1

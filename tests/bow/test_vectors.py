@@ -47,13 +47,13 @@ def test_scores_are_dot_products(
     assert facts["documents"] == len(rows)
     assert facts["empty"] == sum(not any(row.values()) for row in rows)
     run = BowRetriever(opened(folder, facts)).search_terms([("q", query)], 100)
-    found = run.as_dict().get("q", {})
+    scores = run.as_dict().get("q", {})
     expected = {
         f"d{i}": sum(query.get(term, 0) * weight for term, weight in row.items())
         for i, row in enumerate(rows)
         if any(term in query and weight for term, weight in row.items())
     }
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert scores == pytest.approx(expected, rel=1e-6)
 
 
 def test_files_are_read_and_rounded_to_units_and_travel_as_ciff(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_vectors_are_indexed_and_searched_from_the_command_line(tmp_path, monkey
     assert main(["convert", "in=documents.jsonl", "out=IDX", "unit=0.25"]) == 0
     assert "already built" in capsys.readouterr().err
     assert main(["search", "index=IDX", "queries=queries.jsonl", "k=5"]) == 0
-    said = capsys.readouterr()
-    rows = [line.split() for line in said.out.splitlines()]
+    output = capsys.readouterr()
+    rows = [line.split() for line in output.out.splitlines()]
     assert [(row[0], row[2], float(row[4])) for row in rows] == [("q1", "b", 4.0), ("q1", "a", 2.0)]
-    assert "1 of 2 queries have no results" in said.err
+    assert "1 of 2 queries have no results" in output.err
     (tmp_path / "texts.tsv").write_text("q1\tcat dog\n")
     assert main(["search", "index=IDX", "queries=texts.tsv"]) == 2
     assert "vector" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""MLflow, on a real SQLite store: what is sent, what survives an outage, who becomes champion."""
+"""MLflow, on a real SQLite store: records, outages and champions."""
 
 from __future__ import annotations
 

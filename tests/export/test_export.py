@@ -1,4 +1,4 @@
-"""Exported folders load elsewhere with equal answers; the card says what is known, no more."""
+"""Exported folders load elsewhere with equal answers; the card says no more than is known."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_an_exported_reranker_gives_equal_scores_in_sentence_transformers(tiny_b
     assert "pipeline_tag: text-ranking" in card and "CrossEncoder('hf')" in card
 
 
-def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_told(
+def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_reported(
     tiny_bert, tmp_path, capsys
 ):
     model = CrossEncoderModel.load(

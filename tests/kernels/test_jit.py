@@ -1,4 +1,4 @@
-"""Compiled kernels are found again wherever the package lies, and only where nobody else writes."""
+"""Compiled kernels are reused wherever the package lies; their cache is private."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAM = "from adder import add; print(add(1, 2), len(add.stats.cache_hits))"
 
 
 def test_a_package_in_another_folder_need_not_compile_anew(tmp_path: Path) -> None:
-    said = []
+    outputs = []
     for folder, source in (("one", MODULE), ("two", MODULE), ("two", MODULE.replace("+", "-"))):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "adder.py").write_text(source)
@@ -30,18 +30,20 @@ def test_a_package_in_another_folder_need_not_compile_anew(tmp_path: Path) -> No
         environment["PYTHONPATH"] = f"{tmp_path / folder}:{Path(__file__).parents[2]}"
         environment.pop("NUMBA_CACHE_DIR", None)
         command = [sys.executable, "-B", "-c", PROGRAM]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        said.append(done.stdout.split())
-    assert said == [["3", "0"], ["3", "1"], ["-1", "0"]]
+        process = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        )
+        outputs.append(process.stdout.split())
+    assert outputs == [["3", "0"], ["3", "1"], ["-1", "0"]]
 
 
 def test_a_cache_that_others_may_write_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path))
-    found = _cache_base.__wrapped__
-    assert found("") == tmp_path / "kernels"
+    cache_base = _cache_base.__wrapped__
+    assert cache_base("") == tmp_path / "kernels"
     assert not (tmp_path / "kernels").stat().st_mode & 0o077
     (tmp_path / "kernels").chmod(0o777)
-    assert found("") != tmp_path / "kernels"
-    assert found(str(tmp_path / "asked")) == tmp_path / "asked"
+    assert cache_base("") != tmp_path / "kernels"
+    assert cache_base(str(tmp_path / "chosen")) == tmp_path / "chosen"

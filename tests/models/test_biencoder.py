@@ -244,7 +244,7 @@ def test_an_answer_is_encoded_by_the_query_tower_with_its_own_instruction(tiny_b
     assert model.tokenize(["x"], "answer") == model.tokenize(["answer x"], "query", instruction="")
 
 
-def test_a_finished_run_stands_for_its_final_checkpoint(tiny_bert, tmp_path):
+def test_a_finished_run_is_loaded_from_its_final_checkpoint(tiny_bert, tmp_path):
     BiEncoder.load(tiny_bert, pooling="mean", device="cpu").save(tmp_path / "run/checkpoint-final")
     (tmp_path / "run/config.json").write_text("{}")  # the run's own configuration
     assert BiEncoder.load(tmp_path / "run").contract.pooling == "mean"

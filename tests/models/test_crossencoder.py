@@ -55,7 +55,7 @@ def test_the_query_cap_leaves_room_for_the_document(tiny_bert):
     assert model.tokenize(["the query"], [DOCUMENTS[3]]) == short
 
 
-def test_a_random_head_is_made_only_when_asked_and_from_its_seed(tiny_bert):
+def test_a_random_head_is_drawn_only_on_request_and_from_its_seed(tiny_bert):
     with pytest.raises(ArtifactError, match="has no scoring head"):
         CrossEncoderModel.load(tiny_bert)
     first, same, other = (

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from raydist.models.pooling import POOLINGS, pool
 
 
-def closed_form(rows: list[np.ndarray], how: str) -> np.ndarray:
+def closed_form(rows: list[np.ndarray], pooling: str) -> np.ndarray:
     """The definition, on rows without padding."""
-    match how:
+    match pooling:
         case "cls":
             return np.stack([row[0] for row in rows])
         case "last_token":
@@ -23,10 +23,10 @@ def closed_form(rows: list[np.ndarray], how: str) -> np.ndarray:
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
     left=st.booleans(),
-    how=st.sampled_from(POOLINGS),
+    pooling=st.sampled_from(POOLINGS),
     seed=st.integers(0, 2**16),
 )
-def test_pooling_ignores_padding_on_either_side(lengths, left, how, seed):
+def test_pooling_ignores_padding_on_either_side(lengths, left, pooling, seed):
     rng = np.random.default_rng(seed)
     rows = [rng.normal(size=(length, 3)) for length in lengths]
     width = max(lengths) + 1
@@ -35,15 +35,15 @@ def test_pooling_ignores_padding_on_either_side(lengths, left, how, seed):
     for i, row in enumerate(rows):
         span = slice(width - len(row), width) if left else slice(0, len(row))
         hidden[i, span], mask[i, span] = row, 1
-    pooled = pool(torch.from_numpy(hidden), torch.from_numpy(mask), how)
-    np.testing.assert_allclose(pooled.numpy(), closed_form(rows, how), atol=1e-12)
+    pooled = pool(torch.from_numpy(hidden), torch.from_numpy(mask), pooling)
+    np.testing.assert_allclose(pooled.numpy(), closed_form(rows, pooling), atol=1e-12)
 
 
-@pytest.mark.parametrize("how", POOLINGS)
-def test_without_padding_a_mask_changes_nothing(how):
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_without_padding_a_mask_changes_nothing(pooling):
     hidden = torch.randn(3, 5, 4)
-    with_mask = pool(hidden, torch.ones(3, 5), how)
-    assert torch.allclose(pool(hidden, None, how), with_mask, atol=1e-6)
+    with_mask = pool(hidden, torch.ones(3, 5), pooling)
+    assert torch.allclose(pool(hidden, None, pooling), with_mask, atol=1e-6)
 
 
 def test_half_precision_is_pooled_in_float32():

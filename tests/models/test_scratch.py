@@ -17,7 +17,7 @@ def test_the_same_texts_and_seed_give_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_it_has_the_asked_sizes_and_knows_its_words(tmp_path):
+def test_it_has_the_requested_sizes_and_knows_its_words(tmp_path):
     create(TEXTS, tmp_path, layers=3, hidden=24, heads=4, vocab=90, max_length=32)
     model = BiEncoder.load(tmp_path, pooling="mean", device="cpu")
     config = model.towers[0].config

@@ -34,8 +34,8 @@ class Counting:
 
 def test_scores_are_dot_products_and_equal_documents_are_encoded_once() -> None:
     encoder = Counting()
-    got = similarities(encoder, [("aa", ["x", "xyz"]), ("a", []), ("aaa", ["x"])])
-    assert got == [[4.0, 8.0], [], [5.0]]
+    actual = similarities(encoder, [("aa", ["x", "xyz"]), ("a", []), ("aaa", ["x"])])
+    assert actual == [[4.0, 8.0], [], [5.0]]
     assert encoder.seen == ["x", "xyz"]
 
 
@@ -71,7 +71,7 @@ def test_scores_are_those_of_the_texts_encoded_whole(
     folder = with_instructions(tmp_path)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": side}))
-    wanted = similarities(BiEncoder.load(folder, device="cpu"), BATCH)
+    expected = similarities(BiEncoder.load(folder, device="cpu"), BATCH)
     words = ["run=r", "corpus=c", "queries=q", "out=o", f"reranker={folder}"]
     config = load(RerankConfig, (), [*words, f"reranker.batch_tokens={tokens}"])
     reranker = load_reranker(config.reranker)
@@ -80,8 +80,8 @@ def test_scores_are_those_of_the_texts_encoded_whole(
     for _ in range(2):  # the second time from the vectors that the engine remembers
         served = reranker.engine.score([*BATCH, ("none", [])])
         for each in (first, served):
-            for got, scores in zip(each, [*wanted, []]):
-                assert got == pytest.approx(scores, abs=1e-5)
+            for actual, scores in zip(each, [*expected, []]):
+                assert actual == pytest.approx(scores, abs=1e-5)
     assert reranker.score([*BATCH, ("none", [])]) == first  # to the bit, whatever came between
     assert reranker.score([("none", [])]) == [[]] and reranker.score([]) == []
 
@@ -98,23 +98,23 @@ def short(tmp_path: Path) -> BiEncoder:
 
 
 def test_a_long_document_is_scored_in_pieces(short: BiEncoder) -> None:
-    (wanted,) = similarities(short, [("garden", PIECES)])
+    (expected,) = similarities(short, [("garden", PIECES)])
     with Engine(BiEncoderScorer(short)) as engine:
         scored = engine.submit("garden", [" ".join(PIECES), PIECES[2]], Options("chunk_max"))
-        got = scored.result()
-    assert got.scores.tolist() == pytest.approx([max(wanted), wanted[2]], abs=1e-5)
-    assert got.chunks == [3, 1] and got.truncated == [False, False]
+        actual = scored.result()
+    assert actual.scores.tolist() == pytest.approx([max(expected), expected[2]], abs=1e-5)
+    assert actual.chunks == [3, 1] and actual.truncated == [False, False]
 
 
 def test_cuts_are_reported_and_too_long_texts_can_be_refused(short: BiEncoder) -> None:
     documents = [" ".join(PIECES), PIECES[0]]
     cut = ["river lamp", "river lamp"]
-    (wanted,) = similarities(short, [("garden", cut)])
+    (expected,) = similarities(short, [("garden", cut)])
     scorer = BiEncoderScorer(short)
     with Engine(scorer) as engine:
-        got = engine.submit("garden", documents, Options(max_tokens_per_document=2)).result()
-        assert got.scores.tolist() == pytest.approx(wanted, abs=1e-5)
-        assert got.truncated == [True, True]
+        actual = engine.submit("garden", documents, Options(max_tokens_per_document=2)).result()
+        assert actual.scores.tolist() == pytest.approx(expected, abs=1e-5)
+        assert actual.truncated == [True, True]
         assert engine.submit("garden", documents).result().truncated == [True, False]
         assert engine.submit(QUERIES[1], documents).result().truncated == [True, True]
     with pytest.raises(TooLong, match=r"documents\[1\] has 9 tokens and there is room for 4"):
@@ -128,9 +128,9 @@ def test_cuts_are_reported_and_too_long_texts_can_be_refused(short: BiEncoder) -
 def test_only_the_last_vectors_are_kept(short: BiEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raydist.rerank.biencoder._RECENT", 3)
     scorer = BiEncoderScorer(short)
-    (wanted,) = similarities(short, [("garden", texts()[:9])])
+    (expected,) = similarities(short, [("garden", texts()[:9])])
     rows = [row for each in scorer.encode("garden", texts()[:9], Options()).rows for row in each]
-    assert scorer.forward(rows).tolist() == pytest.approx(wanted, abs=1e-5)
+    assert scorer.forward(rows).tolist() == pytest.approx(expected, abs=1e-5)
     assert len(scorer._recent) == 3
 
 

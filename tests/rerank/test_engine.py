@@ -159,7 +159,7 @@ def test_a_cancelled_request_is_not_computed_further() -> None:
     assert len(scorer.batches) < 60
 
 
-def test_a_deadline_fails_what_is_left() -> None:
+def test_a_deadline_fails_the_rest() -> None:
     scorer = Letters(wait=0.01)
     with Engine(scorer, batch_tokens=21) as engine:
         late = engine.submit(
@@ -229,7 +229,7 @@ def test_a_process_may_end_without_closing_its_engine(waiting: bool) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_an_engine_that_is_idle_is_let_go_and_begins_again_when_asked() -> None:
+def test_an_idle_engine_ends_its_thread_and_starts_again() -> None:
     scorer = Letters()
     engine = Engine(scorer)
     for _ in range(3):
@@ -324,9 +324,9 @@ def test_a_piece_whose_score_is_not_a_number_is_not_outvoted() -> None:
 
     with Engine(Lost(room=10)) as engine:
         options = Options(truncation="chunk_max")
-        found = engine.submit("q", ["a" * 10 + "!" * 5, "b" * 25, "!"], options).result()
-    assert found.chunks == [2, 3, 1]
-    np.testing.assert_array_equal(found.scores, [np.nan, 1.0, np.nan])
+        scores = engine.submit("q", ["a" * 10 + "!" * 5, "b" * 25, "!"], options).result()
+    assert scores.chunks == [2, 3, 1]
+    np.testing.assert_array_equal(scores.scores, [np.nan, 1.0, np.nan])
 
 
 def test_a_document_that_is_too_long_is_named_by_its_place_in_the_request() -> None:

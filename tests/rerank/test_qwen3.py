@@ -48,9 +48,9 @@ def naive(
     return naive_qwen3.score(naive_qwen3.load(folder), batch, max_length)
 
 
-def assert_close(got: list[list[float]], wanted: list[list[float]]) -> None:
-    assert [len(row) for row in got] == [len(row) for row in wanted]
-    for a, b in zip(got, wanted):
+def assert_close(actual: list[list[float]], expected: list[list[float]]) -> None:
+    assert [len(row) for row in actual] == [len(row) for row in expected]
+    for a, b in zip(actual, expected):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
@@ -75,9 +75,9 @@ def test_scores_equal_a_naive_full_logits_reference(
         packed=packed,
     )
     assert fast.scorer.packed == packed
-    wanted = naive(folder, batch)
-    assert_close(fast.score(batch), wanted)
-    assert max(map(max, wanted)) - min(map(min, wanted)) > 1e-3  # the documents are told apart
+    expected = naive(folder, batch)
+    assert_close(fast.score(batch), expected)
+    assert max(map(max, expected)) - min(map(min, expected)) > 1e-3  # the scores differ
 
 
 @pytest.mark.slow
@@ -230,8 +230,8 @@ def test_another_qwen_name_is_an_error_that_lists_the_three() -> None:
 def test_empty_lists_stay_empty(folder: Path) -> None:
     fast = Qwen3Reranker(Qwen3Spec(model=str(folder), device="cpu"))
     assert fast.score([]) == []
-    got = fast.score([("heart", []), ("lung", ["a"]), ("liver", [])])
-    assert [len(scores) for scores in got] == [0, 1, 0]
+    actual = fast.score([("heart", []), ("lung", ["a"]), ("liver", [])])
+    assert [len(scores) for scores in actual] == [0, 1, 0]
 
 
 def test_a_request_may_bring_its_own_instruction(folder: Path) -> None:

@@ -48,7 +48,7 @@ def logs() -> Iterator[list[logging.LogRecord]]:
         logger.setLevel(level)
 
 
-def test_keys_are_asked_for_where_there_are_some() -> None:
+def test_keys_are_required_where_there_are_some() -> None:
     guarded = client(keys=["one", "two"])
     for headers in ({}, {"Authorization": "Bearer three"}, {"Authorization": "Basic one"}):
         answer = guarded.post("/v1/rerank", json=BODY, headers=headers)
@@ -87,7 +87,7 @@ def test_without_a_key_no_byte_of_the_body_is_read() -> None:
     scope = {"type": "http", "method": "POST", "path": "/v1/rerank", "headers": []}
     asyncio.run(guarded.app(scope, receive, send))
     assert (sent[0]["status"], read) == (401, 0)
-    # So what is wrong with a body is told to those alone who may send one.
+    # So faults of a body are reported only to clients that may send one.
     assert_envelope(guarded.post("/v1/rerank", json={}), 401)
     assert_envelope(guarded.post("/v1/nothing", json={}), 401)
 

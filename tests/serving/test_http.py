@@ -33,9 +33,9 @@ def test_rerank_answers_every_clients_shape_at_once(path: str) -> None:
     answer = client().post(path, json=BODY, headers={"X-Request-Id": "abc-1"})
     assert answer.status_code == 200 and answer.headers["x-request-id"] == "abc-1"
     body = answer.json()
-    wanted = sorted(range(3), key=lambda i: (-scores_of()[i], i))
-    assert [r["index"] for r in body["results"]] == wanted
-    assert [r["relevance_score"] for r in body["results"]] == [scores_of()[i] for i in wanted]
+    expected = sorted(range(3), key=lambda i: (-scores_of()[i], i))
+    assert [r["index"] for r in body["results"]] == expected
+    assert [r["relevance_score"] for r in body["results"]] == [scores_of()[i] for i in expected]
     assert body["data"] == body["results"]
     assert body["id"] == "abc-1" and body["object"] == "rerank" and body["model"] == "bm25"
     assert body["usage"]["total_tokens"] == 9
@@ -279,7 +279,7 @@ def test_models_are_listed() -> None:
 
 
 class Lines(logging.Handler):
-    """Keeps what is logged."""
+    """Collects log records."""
 
     def __init__(self) -> None:
         super().__init__()

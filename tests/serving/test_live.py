@@ -132,11 +132,11 @@ def test_openais_client(url: str, tiny_bert: Path) -> None:
 
     client = openai.OpenAI(api_key="key", base_url=f"{url}/v1")
     name = tiny_bert.name
-    wanted = BiEncoder.load(tiny_bert, device="cpu").encode_documents(DOCUMENTS)
+    expected = BiEncoder.load(tiny_bert, device="cpu").encode_documents(DOCUMENTS)
     packed = client.embeddings.create(model=name, input=DOCUMENTS)
-    np.testing.assert_allclose([row.embedding for row in packed.data], wanted, atol=1e-5)
+    np.testing.assert_allclose([row.embedding for row in packed.data], expected, atol=1e-5)
     floats = client.embeddings.create(model=name, input=DOCUMENTS, encoding_format="float")
-    np.testing.assert_allclose([row.embedding for row in floats.data], wanted, atol=1e-5)
+    np.testing.assert_allclose([row.embedding for row in floats.data], expected, atol=1e-5)
     assert packed.usage.total_tokens > 0
     assert {m.id for m in client.models.list()} >= {"bm25", "neural", name}
 
@@ -158,7 +158,7 @@ def test_request_ids_are_echoed_once(url: str) -> None:
 
 
 def test_without_keys_others_are_refused_wherever_serve_listens(url: str) -> None:
-    """Serve's proxy hands on where a request comes from, be it told by a proxy before it."""
+    """Serve's proxy passes on a request's address, also that of a proxy before it."""
     answer = httpx.post(f"{url}/v1/rerank", json=BODY, headers={"X-Forwarded-For": "10.0.0.7"})
     assert answer.status_code == 401 and "anonymous=true" in answer.json()["error"]["message"]
 
@@ -257,18 +257,18 @@ def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
             request.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await request
-        begun = time.monotonic()
+        start = time.monotonic()
         while await asyncio.to_thread(queued):
-            assert time.monotonic() < begun + 60
-        return most, time.monotonic() - begun
+            assert time.monotonic() < start + 60
+        return most, time.monotonic() - start
 
     most, seconds = asyncio.run(ask_and_leave())
     assert most > 50_000
     # What was queued is gone at once, not computed: that takes much longer.
-    begun = time.monotonic()
+    start = time.monotonic()
     short = body | {"documents": texts[:40]}
     assert httpx.post(f"{url}/v1/rerank", json=short, timeout=300).status_code == 200
-    assert seconds < 5 * (time.monotonic() - begun)
+    assert seconds < 5 * (time.monotonic() - start)
 
 
 def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
@@ -276,17 +276,17 @@ def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
 
     board = json.loads((ROOT / "cluster" / "grafana-serving.json").read_text())
     queries = " ".join(t["expr"] for panel in board["panels"] for t in panel["targets"])
-    wanted = set(re.findall(r"ray_raydist_\w+", queries)) - {
+    expected = set(re.findall(r"ray_raydist_\w+", queries)) - {
         "ray_raydist_cached_prefix_tokens_total"  # only models with a shared prefix have it
     }
-    assert len(wanted) >= 10
+    assert len(expected) >= 10
     for model in ("bm25", "neural"):
         answer = httpx.post(f"{url}/v1/rerank", json=BODY | {"model": model}, timeout=60)
         assert answer.status_code == 200
     ends = time.monotonic() + 90  # they are collected every few seconds
     while True:
         text = httpx.get(metrics_url(), timeout=30).text
-        if missing := [name for name in wanted if not re.search(rf"^{name}{{", text, re.M)]:
+        if missing := [name for name in expected if not re.search(rf"^{name}{{", text, re.M)]:
             assert time.monotonic() < ends, missing
             time.sleep(1)
             continue

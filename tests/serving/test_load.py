@@ -119,7 +119,7 @@ def test_the_command_prints_figures_as_json(
     assert figures["pairs_per_s"] > 0 and "p99_ms" in figures
 
 
-def test_the_figures_go_to_mlflow_if_asked(server: Server, database: str) -> None:
+def test_the_figures_go_to_mlflow_on_request(server: Server, database: str) -> None:
     from mlflow import MlflowClient
 
     words = [f"url={server.url}", "rate=20", "seconds=0.5", f"tracking={database}"]

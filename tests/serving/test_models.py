@@ -19,7 +19,7 @@ from raydist.serving.replicas import EmbedderModel, RerankerModel
 from tests.serving.local import LetterCounts
 
 
-def test_a_request_that_is_not_begun_in_time_is_told_when_to_come_again() -> None:
+def test_a_request_that_does_not_start_in_time_gets_a_time_to_retry() -> None:
     def submit(*_: Any, patience_s: float, **__: Any) -> Future[Any]:
         future: Future[Any] = Future()
         future.set_exception(NotStarted(f"not within {patience_s}"))

@@ -97,7 +97,7 @@ def test_no_list_is_read_to_its_end_that_is_longer_than_any_server_allows(
     assert assert_envelope(answer, 413)["code"] == "too_many_documents"
 
 
-def test_a_body_that_is_not_said_to_be_json_is_told_how_to_be_sent() -> None:
+def test_a_body_without_json_s_content_type_is_refused_with_the_remedy() -> None:
     for kind, quoted in (
         ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
         ("text/plain; charset=utf-8", "text/plain"),

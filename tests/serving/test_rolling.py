@@ -93,17 +93,17 @@ class Stream:
         by_index = {r["index"]: r["relevance_score"] for r in answer["results"]}
         return [by_index[i] for i in range(len(DOCUMENTS))]
 
-    def wait_for(self, wanted: list[float]) -> None:
+    def wait_for(self, expected: list[float]) -> None:
         """Returns when the last answers are all of the model with these scores."""
         ends = time.monotonic() + PATIENCE_S
         before = len(self.answers)
         while True:
             last = self.answers[before:][-10:]
             if len(last) == 10 and all(
-                self.scores(a) == pytest.approx(wanted, abs=1e-6) for a in last
+                self.scores(a) == pytest.approx(expected, abs=1e-6) for a in last
             ):
                 return
-            assert time.monotonic() < ends, (self.statuses, last[-1:], wanted)
+            assert time.monotonic() < ends, (self.statuses, last[-1:], expected)
             time.sleep(0.1)
 
     def __enter__(self) -> Stream:

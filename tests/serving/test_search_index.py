@@ -49,24 +49,24 @@ def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
     runs = [each.search(queries, 100) for each in retrievers]
     names = ("vec", "corpus", "other")
     stages = dict(zip(names, runs)) | {"fusion": fuse(runs, 100, config.fusion)}
-    wanted: dict[str, dict[str, float]] = {}
+    expected: dict[str, dict[str, float]] = {}
     for name, run in stages.items():
         for _, doc_ids, values in run:
             for doc_id, value in zip(doc_ids, values.tolist()):
-                wanted.setdefault(doc_id, {})[name] = value
+                expected.setdefault(doc_id, {})[name] = value
     order = [doc_id for _, doc_ids, _ in stages["fusion"] for doc_id in doc_ids]
     assert {"a", "b", "c", "x"} <= {*order}
     texts = CORPUS | OTHER
     again = BM25Reranker().score([("a query", [texts[each] for each in order])])[0]
     for doc_id, value in zip(order, again):
-        wanted[doc_id]["rerank"] = value
+        expected[doc_id]["rerank"] = value
 
     serving = client(searcher=index.searcher)
     answer = serving.post("/v1/search", json={"query": "a query", "k": 100}).json()
     assert {r["id"]: r["scores"] for r in answer["results"]} == {
-        doc_id: pytest.approx(scores, abs=1e-6) for doc_id, scores in wanted.items()
+        doc_id: pytest.approx(scores, abs=1e-6) for doc_id, scores in expected.items()
     }
-    best = sorted(order, key=lambda doc_id: -wanted[doc_id]["rerank"])
+    best = sorted(order, key=lambda doc_id: -expected[doc_id]["rerank"])
     assert [r["id"] for r in answer["results"]] == best
     assert {r["id"]: r["text"] for r in answer["results"]} == {each: texts[each] for each in order}
     assert set(answer["timings_ms"]) == {*names, "fusion", "texts", "rerank"}
@@ -92,12 +92,12 @@ def test_vectors_alone_have_no_texts_so_nothing_is_reranked(config: ServeConfig)
 
 def test_health_does_not_wait_behind_searches(config: ServeConfig) -> None:
     index = Index(config)
-    begun, ends = threading.Event(), threading.Event()
+    started, ends = threading.Event(), threading.Event()
     search = index.searcher.search
 
     def slow(call: SearchCall) -> SearchAnswer:
         if call.depth > 1:  # not the health check's
-            begun.set()
+            started.set()
             assert ends.wait(30)
         return search(call)
 
@@ -106,7 +106,7 @@ def test_health_does_not_wait_behind_searches(config: ServeConfig) -> None:
     async def ask() -> list[SearchAnswer]:
         call = SearchCall("a query", 3)
         searches = [asyncio.create_task(index.search(call)) for _ in range(50)]
-        assert await asyncio.to_thread(begun.wait, 30)
+        assert await asyncio.to_thread(started.wait, 30)
         async with asyncio.timeout(30):
             await index.check_health()
         ends.set()

@@ -64,7 +64,7 @@ def test_it_is_not_ready_where_a_retriever_fails() -> None:
     assert_envelope(client(searcher=searcher).get("/readyz"), 503)
 
 
-def test_only_hits_with_texts_are_reranked_and_every_store_is_asked() -> None:
+def test_only_hits_with_texts_are_reranked_and_every_store_is_read() -> None:
     more = TEXTS | {"e": "rain rain rain rain"}
     stores = [Store({"a": TEXTS["a"]}), Store({"c": TEXTS["c"]})]
     serving = client(searcher=Searcher({"words": Words(more)}, stores))

@@ -102,7 +102,7 @@ def test_a_folder_that_still_changes_or_is_gone_for_a_moment_waits() -> None:
     assert asyncio.run(watched.look())
 
 
-def test_it_looks_by_itself_where_that_is_asked_for() -> None:
+def test_it_watches_on_request() -> None:
     async def wait(every_s: float) -> str:
         shelf = Shelf("1")
         watched = watch(shelf, every_s)

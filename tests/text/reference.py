@@ -55,7 +55,7 @@ def window(text: str) -> str:
 
 def words(text: str, possessive: bool = True) -> list[str]:
     """Lower-case words without their possessive ending."""
-    found = []
+    result = []
     at = 0
     while at < len(text):
         ahead = window(text[at : at + LIMIT])
@@ -68,5 +68,5 @@ def words(text: str, possessive: bool = True) -> list[str]:
         lower = "".join(c.lower()[0] if c == "İ" else c.lower() for c in word)
         if possessive and lower.endswith(("'s", "’s", "＇s")):
             lower = lower[:-2]
-        found.append(lower)
-    return found
+        result.append(lower)
+    return result

@@ -53,9 +53,9 @@ def test_the_batch_form_equals_words_then_stops_then_stems(texts):
 def test_slices_chunks_and_both_string_types_are_taken():
     texts = ["one fish", "two fishes", "", "red fish"]
     array = pa.array(["skipped", *texts, "skipped"])[1:5]
-    for given_texts in (array, array.cast(pa.large_string()), pa.chunked_array([texts, []])):
+    for column in (array, array.cast(pa.large_string()), pa.chunked_array([texts, []])):
         lexicon = ENGLISH.lexicon()
-        terms, lengths = lexicon(given_texts)
+        terms, lengths = lexicon(column)
         names = lexicon.terms.strings().to_pylist()
         assert [names[t] for t in terms] == [b"on", b"fish", b"two", b"fish", b"red", b"fish"]
         assert lengths.tolist() == [2, 2, 0, 2]
@@ -125,8 +125,8 @@ def test_threads_do_not_share_what_they_learn(stemmer):
     analyzer = Analyzer(stemmer=stemmer)
     texts = [f"word{i % 97} running{i % 13} wordings{i % 31}ness" for i in range(2000)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(analyzer.tokens, texts))
-    assert found == [analyzer.tokens(text) for text in texts]
+        results = list(pool.map(analyzer.tokens, texts))
+    assert results == [analyzer.tokens(text) for text in texts]
 
 
 def test_half_a_surrogate_pair_is_no_part_of_a_token():

@@ -22,9 +22,9 @@ def test_words_match_by_their_stems_and_possessives():
 
 def test_the_window_has_most_different_terms():
     text = "cat cat cat " + "filler " * 40 + "a cat chased the dog " + "filler " * 40
-    shown = marked(text, "cat dog", 60)
-    assert "[cat] chased the [dog]" in shown
-    assert shown.startswith("… ") and shown.endswith(" …")
+    result = marked(text, "cat dog", 60)
+    assert "[cat] chased the [dog]" in result
+    assert result.startswith("… ") and result.endswith(" …")
 
 
 def test_a_text_without_matches_shows_its_beginning_and_line_ends_are_blanks():
@@ -35,10 +35,10 @@ def test_a_text_without_matches_shows_its_beginning_and_line_ends_are_blanks():
 @given(st.text(max_size=300), st.text(max_size=30), st.integers(1, 100))
 def test_spans_are_in_order_within_the_snippet_and_hold_matching_words(text, query, width):
     terms = set(TOKENS(query))
-    shown, spans = snippet(text, terms, TOKENS, width)
-    assert len(shown) <= width + 4
+    cut, spans = snippet(text, terms, TOKENS, width)
+    assert len(cut) <= width + 4
     at = 0
     for start, end in spans:
-        assert at <= start < end <= len(shown)
-        assert terms & set(TOKENS(shown[start:end]))
+        assert at <= start < end <= len(cut)
+        assert terms & set(TOKENS(cut[start:end]))
         at = end

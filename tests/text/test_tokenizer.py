@@ -94,11 +94,11 @@ def test_the_dictionary_numbers_strings_by_first_appearance(strings):
         data = np.frombuffer(b"".join(part) + bytes(16), np.uint8)
         numbers += dictionary.add(data, starts).tolist()
     expected: dict[bytes, int] = {}
-    wanted = [
+    numbers_expected = [
         expected.setdefault(s, len(expected)) if s else 0xFFFFFFFF
         for s in strings[::2] + strings[1::2]
     ]
-    assert numbers == wanted
+    assert numbers == numbers_expected
     assert dictionary.strings().to_pylist() == list(expected)
 
 

@@ -53,7 +53,7 @@ def checkpoint(folder: Path) -> Path:
 
 
 def encoder(folder: Path, **options: object) -> BiEncoder:
-    """The random BERT as a bi-encoder, dropout off unless asked for."""
+    """The random BERT as a bi-encoder, dropout off by default."""
     settings = {"dropout": 0.0, "device": "cpu", "pooling": "mean", "normalize": True, **options}
     return BiEncoder.load(folder, **settings)  # type: ignore[arg-type]
 

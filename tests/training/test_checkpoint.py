@@ -41,7 +41,7 @@ def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(
     model = encoder(checkpoint(tmp_path / "start")).train()
     files = ListenerFiles(tmp_path, "dev", checked())
     files.keep(1, model, ["RR"], State(best={"RR": Best(0.5, 1)}), None)
-    assert model.training, "training goes on as it was"
+    assert model.training, "training continues as it was"
     best = tmp_path / "dev" / "best" / "RR"
     before = (best / "model.safetensors").read_bytes()
     save = BiEncoder.save

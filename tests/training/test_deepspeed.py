@@ -57,7 +57,7 @@ def weights(engine: Engine) -> torch.Tensor:
 def train(
     engine: Engine, rows: range, steps: int, chunk: int, *, cut: bool = False
 ) -> list[tuple[float, float]]:
-    """Losses and norms of some steps, the second one in two accumulation parts if asked for."""
+    """Losses and norms of some steps, the second one, on request, in two accumulation parts."""
     whole = tiny.data()
     curve = []
     for _ in range(steps):
@@ -186,7 +186,7 @@ def poisoned(rank: int, world: int, folder: Path) -> None:
         assert torch.equal(weights(engine), before)
 
 
-def test_a_gradient_that_is_not_finite_is_told_and_reaches_no_weight(tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_is_reported_and_reaches_no_weight(tmp_path: Path) -> None:
     spawn(poisoned, 1, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The plain engine: clipping, groups, one reduction, and a state that goes on bit for bit."""
+"""The plain engine: clipping, groups, one reduction, and a state that continues bit for bit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 
 
 @pytest.mark.parametrize("chunk", [0, 4])
-def test_a_saved_state_goes_on_bit_for_bit(tmp_path: Path, chunk: int) -> None:
+def test_a_saved_state_continues_bit_for_bit(tmp_path: Path, chunk: int) -> None:
     torch.manual_seed(5)
     undisturbed = engine(dropout=0.3)
     train(undisturbed, 3, chunk=chunk)
@@ -135,7 +135,7 @@ def test_gradients_are_those_of_pytorch_over_several_backward_passes(padding: in
     plain = Tables(padding)
     ours = copy.deepcopy(plain)
     add_rows_in_place(ours)
-    moved = copy.deepcopy(ours)  # what is copied afterwards has its own table
+    moved = copy.deepcopy(ours)  # the copy has its own table
     for rows in (1, 5, 3):
         ids = torch.randint(0, 40, (rows, 7))
         ids[:, -2:] = 0

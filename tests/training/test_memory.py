@@ -22,19 +22,19 @@ def test_the_estimate_is_near_what_a_transformer_keeps(folder: Path) -> None:
     model = reranker(folder, dropout=0.1, fresh_head=True)
     model.train()
     ids = torch.randint(10, 100, (8, 64))
-    kept: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        sizes[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         scores = model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
-    found = sum(size for place, size in kept.items() if place not in own)
+    saved = sum(size for place, size in sizes.items() if place not in own)
     assert scores.requires_grad
-    assert 0.7 < kept_bytes(model, ids.numel()) / found < 1.4
+    assert 0.7 < kept_bytes(model, ids.numel()) / saved < 1.4
 
 
 def test_a_step_that_may_not_fit_is_named_with_the_remedy(folder: Path) -> None:

@@ -30,7 +30,7 @@ def groups(facts: SampleFacts, group: int | None = None, **options: object) -> S
     return plan_groups(facts, Path("/d"), data(**options), batch_size=32, group=group, **flags)  # type: ignore[arg-type]
 
 
-def test_the_group_size_follows_what_was_asked_and_else_the_data() -> None:
+def test_the_group_size_follows_the_options_and_else_the_data() -> None:
     assert groups(FACTS).sampler == GroupSampler(8)
     assert groups(FACTS, 4).sampler == GroupSampler(4)
     carried = replace(FACTS, overrides={"train_group_size": 5, "batch_size": 16})
@@ -78,7 +78,7 @@ def test_a_small_data_set_says_that_it_fills_a_batch_several_times() -> None:
     assert "several times" in groups(replace(FACTS, rows=10)).notes[0]
 
 
-def test_lists_get_the_sampler_that_was_asked_for() -> None:
+def test_lists_get_the_requested_sampler() -> None:
     facts = replace(FACTS, format="lists", scores=True)
     listwise = DistillationListwiseSampler(9, 5)
     plan = plan_lists(facts, Path("/d"), data(), batch_size=4, sampler=listwise)

@@ -56,7 +56,7 @@ def test_a_model_that_reads_back_differently_is_not_put_in_place(
     assert not (tmp_path / "checkpoint-final").exists()
 
 
-def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_goes_on(tmp_path: Path) -> None:
+def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_continues(tmp_path: Path) -> None:
     whole, halves, alone = tmp_path / "whole", tmp_path / "halves", tmp_path / "alone"
     train_on_two(whole)
     train_on_two(halves, steps=4)
@@ -98,7 +98,7 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
         assert torch.equal(tensor, weights(disturbed)[name]), name
 
 
-def test_gpus_that_nobody_asked_for_are_noted() -> None:
+def test_unused_gpus_are_noted() -> None:
     assert "the cluster has 8 GPU: gpus_per_worker=1" in _idle_gpus(2, 0.0, 8.0)
     assert not _idle_gpus(2, 1.0, 8.0) and not _idle_gpus(2, 0.0, 0.0)
 

@@ -72,17 +72,17 @@ def test_batches_come_in_order_and_errors_come_through() -> None:
         ({"kind": "binary", "threshold": 5.0}, (1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0, 0.0)),
     ],
 )
-def test_a_target_says_where_a_document_stands_in_the_whole_list(
+def test_a_target_depends_on_the_document_s_place_in_the_whole_list(
     sampler: Any, target: dict[str, Any], expected: tuple[float, ...]
 ) -> None:
-    wanted = dict(zip(SAMPLE.documents, expected))
+    target_of = dict(zip(SAMPLE.documents, expected))
     taught = partial(make_targets, target=TargetSpec(**target))
     for number in range(5):
         drawn = TeacherSampler(sampler, taught)(SAMPLE, Visit(3, number))
         assert drawn is not None and drawn.targets is not None
         plain = sampler(SAMPLE, Visit(3, number))
         assert (drawn.documents, drawn.scores) == (plain.documents, plain.scores)
-        assert drawn.targets == pytest.approx([wanted[name] for name in drawn.documents])
+        assert drawn.targets == pytest.approx([target_of[name] for name in drawn.documents])
 
 
 def test_a_positive_is_pulled_up_towards_the_drawn_best() -> None:

@@ -17,7 +17,7 @@ VOCABULARY = 60
 
 
 class TinyEncoder(nn.Module):
-    """Mean of token embeddings through a two-layer network; dropout only if asked for."""
+    """Mean of token embeddings through a two-layer network; dropout only on request."""
 
     def __init__(self, dtype: torch.dtype, *, seed: int = 0, dropout: float = 0.0) -> None:
         super().__init__()

@@ -126,8 +126,8 @@ def test_a_bi_encoder_reranks_a_fixed_run_by_its_dot_products(files, tmp_path, t
 @pytest.mark.parametrize("kind", ["biencoder", "crossencoder"])
 def test_what_a_kind_of_model_cannot_do_is_refused_before_anything_is_read(files, kind, retriever):
     dense = retriever == "dense"
-    how = DenseRetriever() if dense else reranking(files / "run.txt")
-    specs = {"dev": spec(files, retriever=how)}
+    retriever_spec = DenseRetriever() if dense else reranking(files / "run.txt")
+    specs = {"dev": spec(files, retriever=retriever_spec)}
     if (kind, retriever) == ("crossencoder", "dense"):
         with pytest.raises(ConfigError, match=r"validation\.dev\.retriever = dense: a cross-enc"):
             check_listeners(specs, kind)
@@ -189,7 +189,7 @@ def test_an_evaluation_beside_training_is_a_ray_task_with_the_same_values(
         assert one["new_best"] == other["new_best"]
 
 
-def test_a_job_in_python_is_given_hooks(files, tmp_path):
+def test_a_job_in_python_takes_hooks(files, tmp_path):
     seen = []
 
     def before(step, model, results):

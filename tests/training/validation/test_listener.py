@@ -40,7 +40,7 @@ class Model:
 
 
 def by_rank(ranks):
-    """Retrieves so that the answer stands at `ranks[step]` for q1 and first for q2; 0: NaN."""
+    """Retrieves so that the answer is at `ranks[step]` for q1 and first for q2; 0: NaN."""
 
     def retrieve(model, queries):
         rank = ranks[model.step]
@@ -173,9 +173,9 @@ def test_values_bests_and_kept_checkpoints_go_into_the_record(tmp_path):
 
 def test_a_run_that_ends_below_its_start_says_so_loudly(tmp_path, capsys):
     train(Listeners([make(tmp_path, RANKS)], steps=70), Model(), 70)
-    said = capsys.readouterr().err
-    assert "RR ENDS BELOW ITS START: 0.6000 at step 70, 0.6250 before training" in said
-    assert "its best is step 40" in said
+    output = capsys.readouterr().err
+    assert "RR ENDS BELOW ITS START: 0.6000 at step 70, 0.6250 before training" in output
+    assert "its best is step 40" in output
     train(Listeners([make(tmp_path / "x", RANKS)], steps=60), Model(), 60)
     assert "ENDS BELOW" not in capsys.readouterr().err
 
@@ -275,9 +275,9 @@ def test_one_evaluation_beside_training_is_under_way_at_a_time(tmp_path):
 
     class Watched(Later):
         def result(self, timeout_s):
-            found = super().result(timeout_s)
-            finished.extend([self.step] if found is not None else [])
-            return found
+            result = super().result(timeout_s)
+            finished.extend([self.step] if result is not None else [])
+            return result
 
     def submit(place, step):
         assert finished == started
@@ -288,18 +288,18 @@ def test_one_evaluation_beside_training_is_under_way_at_a_time(tmp_path):
     assert started == finished == [0, 10, 20, 30, 40, 50, 60, 70]
 
 
-def test_other_ranks_are_told_again_and_again_while_one_waits(tmp_path):
-    told = []
+def test_the_other_ranks_are_woken_while_one_waits(tmp_path):
+    messages = []
 
     def gather(value):
-        told.append(value)
+        messages.append(value)
         return [value]
 
     listener = beside(tmp_path, looks=5, ranks=Ranks(gather=gather))
     listener.after_step(0, Model())
-    before = len(told)
+    before = len(messages)
     listener.finish(Model())
-    assert told[before : before + 4] == [None] * 4 and told[before + 4].means["RR"] == 0.625
+    assert messages[before : before + 4] == [None] * 4 and messages[before + 4].means["RR"] == 0.625
 
 
 @pytest.mark.parametrize("cut", [20, 45, 55])
