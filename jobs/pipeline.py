@@ -19,7 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ from raydist.commands import VERBS
 from raydist.config.base import Block, Flags
 from raydist.config.inputs import contents
 from raydist.config.load import load, read_yaml
-from raydist.config.tracking import Tracking
 from raydist.data.files import filesystem, is_uri
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError, RaydistError
 from raydist.evaluation.mirror import EVENTS, Mirror, read_lines
+from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, resolve_uri
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import MANIFEST
@@ -254,7 +254,7 @@ def start_parent(plan: Plan) -> Tracker | None:
     mirror = Mirror(plan.out / "stages")
     mirror.params({"pipeline": plan.settings})
     name = str(plan.settings.get("name", plan.out.name))
-    return Tracker.start(plan.out / "stages", uri=uri, name=name, resume=True)
+    return Tracker.start(plan.out / "stages", Tracking(uri=uri, name=name), resume=True)
 
 
 def parent_is_closed(out: Path) -> bool:
@@ -269,7 +269,7 @@ def tracked(config: Block, parent: Tracker | None) -> Block:
     if not isinstance(tracking, Tracking):
         return config
     own = {"uri": "none"} if parent is None else {"uri": parent.uri, "parent": parent.run_id}
-    return config.model_copy(update={"tracking": tracking.model_copy(update=own)})
+    return config.model_copy(update={"tracking": replace(tracking, **own)})
 
 
 def finish_parent(parent: Tracker, out: Path, rows: Sequence[Row], status: str) -> None:

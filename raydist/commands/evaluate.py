@@ -13,8 +13,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydist import log
 from raydist.config.base import Flags
@@ -148,11 +149,11 @@ def _track(config: EvaluateConfig, comparison: Comparison, named: Mapping[str, s
     from raydist.evaluation.mirror import Mirror
 
     evaluations, table = comparison.evaluations, comparison.report
-    options: dict[str, Any] = config.tracking.model_dump(exclude={"uri", "name"})
     title = config.tracking.name or f"evaluate {', '.join(evaluations)}"[:200]
     folder = Path(tempfile.mkdtemp(prefix="raydist-evaluate-"))
     children = []
-    with Tracker.start(folder / "all", uri=uri, name=title, follow=False, **options) as tracker:
+    tracking = replace(config.tracking, uri=uri, name=title)
+    with Tracker.start(folder / "all", tracking, follow=False) as tracker:
         mirror = Mirror(tracker.folder)
         record_report(mirror, comparison, config.resolved())
         for i, (name, evaluation) in enumerate(evaluations.items()):

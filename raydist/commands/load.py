@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
@@ -89,9 +90,8 @@ def _track(config: LoadConfig, figures: dict[str, float]) -> None:
     from raydist.evaluation.tracking import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
-        options = config.tracking.model_dump(include={"experiment", "name", "parent", "tags"})
-        options["name"] = options["name"] or "load"
-        tracker = Tracker.start(folder, uri=uri, **options)
+        tracking = replace(config.tracking, uri=uri, name=config.tracking.name or "load")
+        tracker = Tracker.start(folder, tracking)
         mirror = Mirror(tracker.folder)
         mirror.params(config.resolved())
         mirror.metrics(0, figures)

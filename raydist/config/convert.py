@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from raydist.config.base import Verb, execution
-from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.evaluation.spec import Tracking
 from raydist.text.spec import AnalyzerSpec
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import Verb, execution
-from raydist.config.tracking import Tracking
 from raydist.data.spec import Paths, QrelsSource
+from raydist.evaluation.spec import Tracking
 
 
 class EvaluateConfig(Verb):

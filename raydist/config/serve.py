@@ -9,9 +9,9 @@ from pydantic import Field, model_validator
 
 from raydist.bow.spec import Bm25, Scoring
 from raydist.config.base import Block
-from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, Paths, QueriesSource
 from raydist.dense.spec import Fusion, Rrf
+from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.spec import Limits, Replicas

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from raydist.config.base import FromScalar, Verb, execution
-from raydist.config.tracking import Tracking
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.evaluation.spec import Tracking
 from raydist.losses.spec import (
     AdrMse,
     Distillation,

@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from raydist.evaluation.mlflow_store import (
     give_up,
     mlflow_errors,
 )
+from raydist.evaluation.spec import Tracking
 from raydist.log import say, warn
 
 _PACKAGES = (
@@ -74,13 +74,8 @@ class Tracker:
     def start(
         cls,
         folder: str | os.PathLike[str],
+        tracking: Tracking,
         *,
-        uri: str,
-        experiment: str = "raydist",
-        name: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        parent: str | None = None,
-        artifacts: str | None = None,
         resume: bool = False,
         follow: bool = True,
         poll_s: float = 1.0,
@@ -89,12 +84,7 @@ class Tracker:
 
         Args:
             folder: where the record is; also keeps the tracker's own `tracking.json`.
-            uri: MLflow's tracking URI, from `resolve_uri`.
-            experiment: created if missing, its artifacts under an absolute path.
-            name: the run's name; the folder's if None.
-            tags: further tags of the run.
-            parent: run id of the parent.
-            artifacts: URI of a new experiment's artifacts; beside a SQLite file by default.
+            tracking: of the run, with a `uri` from `resolve_uri`.
             resume: continue the run that `folder` was sent to before.
             follow: send in a thread; otherwise only `flush` and `close` send.
             poll_s: seconds between looks at the record.
@@ -105,6 +95,7 @@ class Tracker:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         old = read_state(folder)
+        uri = tracking.uri
         client = connect(uri)
         with mlflow_errors(uri):
             if resume and old and old.uri == uri:
@@ -113,11 +104,11 @@ class Tracker:
             else:
                 if old and old.uri == uri:
                     give_up(client, old.run_id)
-                all_tags = facts() | dict(tags or {})
-                if parent:
-                    all_tags["mlflow.parentRunId"] = parent
-                state = State(uri, experiment, name or folder.name, all_tags)
-                state = create_run(client, state, artifacts)
+                tags = facts() | tracking.tags
+                if tracking.parent:
+                    tags["mlflow.parentRunId"] = tracking.parent
+                state = State(uri, tracking.experiment, tracking.name or folder.name, tags)
+                state = create_run(client, state, tracking.artifacts)
         store = MlflowStore(client, state)
         follower = Follower(folder, store, state, poll_s)
         if follow:
@@ -142,8 +133,9 @@ class Tracker:
 
     def child(self, folder: str | os.PathLike[str], name: str, **options: Any) -> Tracker:
         """Starts the tracker of a child run; `options` as in `start`."""
-        options = {"experiment": self.follower.state.experiment, **options}
-        return Tracker.start(folder, uri=self.uri, name=name, parent=self.run_id, **options)
+        experiment = self.follower.state.experiment
+        tracking = Tracking(uri=self.uri, experiment=experiment, name=name, parent=self.run_id)
+        return Tracker.start(folder, tracking, **options)
 
     def flush(self) -> bool:
         """Sends new lines now; returns whether everything was sent."""
@@ -185,15 +177,13 @@ def replay(
     if target is None:
         raise ConfigError("uri = none: expected where to send the record, for example sqlite")
     same = old.uri == target and experiment in (None, old.experiment)
-    tracker = Tracker.start(
-        folder,
+    tracking = Tracking(
         uri=target,
         experiment=experiment or old.experiment or "raydist",
         name=old.name or None,
         tags=old.tags,
-        resume=same,
-        follow=False,
     )
+    tracker = Tracker.start(folder, tracking, resume=same, follow=False)
     if not tracker.flush():
         raise JobError(f"uri = {target}: MLflow does not take the record; try again later")
     ends = [record["status"] for record, _ in read_lines(folder / EVENTS) if "status" in record]

@@ -8,8 +8,8 @@ import pytest
 
 from raydist.config.base import Block
 from raydist.config.load import load
-from raydist.config.tracking import Tracking
 from raydist.errors import ConfigError
+from raydist.evaluation.spec import Tracking
 from raydist.training.spec import Validation
 
 

@@ -12,6 +12,7 @@ import pytest
 from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.mirror import Mirror
 from raydist.evaluation.registry import promote
+from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, replay, resolve_uri
 
 
@@ -28,7 +29,9 @@ def history(uri, run_id, name):
 def test_everything_that_is_recorded_arrives_under_names_that_mlflow_takes(
     database, tmp_path, monkeypatch
 ):
-    tracker = Tracker.start(tmp_path / "run", uri=database, name="first", tags={"corpus": "c1"})
+    tracker = Tracker.start(
+        tmp_path / "run", Tracking(uri=database, name="first", tags={"corpus": "c1"})
+    )
     mirror = Mirror(tmp_path / "run")
     mirror.params({"optim": {"lr": 2e-5}, "long": "x" * 9000, "listed": [1, 2]})
     for step in range(1, 4):
@@ -59,7 +62,7 @@ def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
     database, tmp_path, capsys
 ):
     folder = tmp_path / "run"
-    tracker = Tracker.start(folder, uri=database, poll_s=0.02)
+    tracker = Tracker.start(folder, Tracking(uri=database), poll_s=0.02)
     mirror = Mirror(folder)
     mirror.step(1, {"loss": 1.0})
     assert tracker.flush()
@@ -92,7 +95,7 @@ def test_a_tracker_that_cannot_start_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for uri in (f"sqlite:///{tmp_path}/file/mlflow.db", str(tmp_path / "files"), "http://[::1]:9"):
         with pytest.raises(JobError, match="tracking=none"):
-            Tracker.start(tmp_path / "run", uri=uri)
+            Tracker.start(tmp_path / "run", Tracking(uri=uri))
 
 
 def test_a_record_goes_whole_to_another_store(database, tmp_path):
@@ -108,13 +111,13 @@ def test_a_record_goes_whole_to_another_store(database, tmp_path):
 
 def test_a_resumed_run_continues_and_changed_parameters_become_tags(database, tmp_path):
     folder = tmp_path / "run"
-    first = Tracker.start(folder, uri=database, follow=False)
+    first = Tracker.start(folder, Tracking(uri=database), follow=False)
     mirror = Mirror(folder)
     mirror.params({"workers": 1, "lr": 0.1})
     for step in (1, 2):
         mirror.step(step, {"loss": float(step)})
     first.close("FAILED")
-    second = Tracker.start(folder, uri=database, resume=True, follow=False)
+    second = Tracker.start(folder, Tracking(uri=database), resume=True, follow=False)
     assert second.run_id == first.run_id
     assert client(database).get_run(first.run_id).info.status == "RUNNING"
     mirror = Mirror(folder, resume_step=1)
@@ -132,11 +135,11 @@ def test_a_run_that_is_begun_anew_leaves_no_run_behind_that_seems_alive(database
     from mlflow import MlflowClient
 
     client = MlflowClient(database)
-    killed = Tracker.start(tmp_path / "run", uri=database, follow=False)
-    anew = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    killed = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
+    anew = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     assert client.get_run(killed.run_id).info.status == "KILLED"
     anew.close()
-    Tracker.start(tmp_path / "run", uri=database, follow=False)
+    Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     assert client.get_run(anew.run_id).info.status == "FINISHED"
 
 
@@ -144,7 +147,7 @@ def test_each_kept_checkpoint_is_a_logged_model_with_its_values_and_the_last_is_
     database, tmp_path
 ):
     before = os.environ.get("MLFLOW_TRACKING_URI")
-    tracker = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     mirror = Mirror(tmp_path / "run")
     for step, value in ((50, 0.3), (100, 0.4)):
         mirror.model("dev/nDCG@10", step, tmp_path / "best", {"nDCG@10": value}, {"lr": 1})
@@ -161,13 +164,13 @@ def test_each_kept_checkpoint_is_a_logged_model_with_its_values_and_the_last_is_
 
 
 def test_child_runs_know_their_parent(database, tmp_path):
-    parent = Tracker.start(tmp_path / "all", uri=database, follow=False)
+    parent = Tracker.start(tmp_path / "all", Tracking(uri=database), follow=False)
     child = parent.child(tmp_path / "train", "train", follow=False)
     assert client(database).get_parent_run(child.run_id).info.run_id == parent.run_id
 
 
 def test_a_missing_file_is_left_out_and_counted_not_waited_for(database, tmp_path):
-    tracker = Tracker.start(tmp_path / "run", uri=database, follow=False)
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     mirror = Mirror(tmp_path / "run")
     mirror.artifact(tmp_path / "gone.png")
     mirror.step(1, {"P@5": 1.0, "P_at_5": 2.0})

@@ -7,6 +7,7 @@ from pathlib import Path
 from raydist.evaluation.measures import evaluate
 from raydist.evaluation.mirror import Mirror
 from raydist.evaluation.report import render, report
+from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker
 from raydist.records import Run
 
@@ -37,7 +38,7 @@ def runs() -> dict[str, Run]:
 def test_what_is_logged_goes_to_a_local_record_that_mlflow_follows(
     database: str, tmp_path: Path
 ) -> None:
-    with Tracker.start(tmp_path / "run", uri=database) as tracker:
+    with Tracker.start(tmp_path / "run", Tracking(uri=database)) as tracker:
         mirror = Mirror(tracker.folder)
         mirror.params({"optim": {"lr": 2e-5}})
         mirror.step(1, {"loss": 0.7})

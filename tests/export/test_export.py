@@ -17,6 +17,7 @@ from raydist.config.base import Flags
 from raydist.config.load import load
 from raydist.errors import ConfigError
 from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker
 from raydist.export.hub import export_model
 from raydist.export.model_card import model_card
@@ -171,7 +172,7 @@ def test_an_alias_registers_the_model_with_its_run_and_its_logged_model(
 
     best = trained / "listeners/dev/best/nDCG@10"
     measured(trained, "dev", 20, {"nDCG@10": [0.5, 0.52], "AP": [0.1, 0.2]})
-    with Tracker.start(trained, uri=database, follow=False) as tracker:
+    with Tracker.start(trained, Tracking(uri=database), follow=False) as tracker:
         Mirror(trained).model("dev/nDCG@10", 20, best, {"dev/nDCG@10": 0.51}, {})
     words = [f"checkpoint={best}", f"out={tmp_path / 'hf'}", "name=org/ours", "alias=champion"]
     export(*words, f"tracking={database}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,20 +95,10 @@ def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> di
     mirror.params(config.resolved())
     mirror.params({"inputs": output.job["inputs"]})
     mirror.artifact(folder / "config.json")
-    tracking = config.tracking
-    uri = resolve_uri(tracking.uri, folder.parent)
+    uri = resolve_uri(config.tracking.uri, folder.parent)
     tracker = None
     if uri is not None:
-        tracker = Tracker.start(
-            folder,
-            uri=uri,
-            experiment=tracking.experiment,
-            name=tracking.name,
-            tags=tracking.tags,
-            parent=tracking.parent,
-            artifacts=tracking.artifacts,
-            resume=reached > 0,
-        )
+        tracker = Tracker.start(folder, replace(config.tracking, uri=uri), resume=reached > 0)
     status = "FAILED"
     try:
         work = partial(run, job)
