@@ -10,8 +10,9 @@ import pytest
 
 from raydist.bow.build import merge
 from raydist.bow.build.create import build_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import WORK
 from raydist.bow.build.splits import Options
+from raydist.disk import remove
 from tests.bow.documents import contents, read, splits_of
 
 pytestmark = pytest.mark.ray
@@ -37,7 +38,7 @@ def read_and_die_once(place, split, rejects):
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     build_index(splits_of(ROWS, CUTS), read, folder, Options())
-    clean(folder)
+    remove(folder / WORK)
     return contents(folder)
 
 
@@ -45,7 +46,7 @@ def whole(tmp_path_factory):
 def test_actors_write_the_bytes_of_one_process(ray_cluster, tmp_path, whole, workers, monkeypatch):
     monkeypatch.setattr(merge, "_WORTH_SHARING", 0 if workers == 2 else 1 << 40)
     build_index(splits_of(ROWS, CUTS), read, tmp_path, Options(), workers=workers)
-    clean(tmp_path)
+    remove(tmp_path / WORK)
     assert contents(tmp_path) == whole
 
 
@@ -61,5 +62,5 @@ def test_an_actor_that_is_killed_is_replaced(ray_cluster, tmp_path, whole):
         workers=2,
     )
     assert place.exists()
-    clean(tmp_path / "index")
+    remove(tmp_path / "index" / WORK)
     assert contents(tmp_path / "index") == whole
