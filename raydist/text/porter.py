@@ -19,7 +19,7 @@ from raydist.kernels.jit import kernel
 Array = npt.NDArray[Any]
 U = np.uint64
 
-# Steps 2 to 4 by what they ask of the stem's measure; in each the longest suffix that fits decides.
+# Steps 2 to 4: the least measure of the stem, and the rules, of which the longest suffix applies.
 _SUFFIXES = (
     (
         1,
@@ -173,9 +173,9 @@ def _stem(
                     same = False
                     break
             if same:
-                # sion and tion keep their first letter, which belongs to the stem
-                kept = stem + 1 if step == 2 and rules[r, 1] else stem
-                if kept > 0 and measure[kept - 1] >= rules[r, 2]:
+                # The first letter of sion and tion belongs to the stem.
+                base = stem + 1 if step == 2 and rules[r, 1] else stem
+                if base > 0 and measure[base - 1] >= rules[r, 2]:
                     more = np.int64(rules[r, 1])
                     for i in range(more):
                         word[stem + i] = rules[r, 4 + _WIDEST + i]

@@ -27,7 +27,7 @@ from raydist.text.grammar import PAGE
 U = np.uint64
 
 LONGEST = 255
-"""UTF-16 units of a token; what is longer is cut."""
+"""UTF-16 units of a token; longer ones are cut."""
 
 _LETTERS, _DIGITS = 1, 2
 
@@ -44,7 +44,7 @@ QUEUED = np.dtype(
 
 
 class Tables(NamedTuple):
-    """What `tokenize` reads and writes."""
+    """The arrays of `tokenize`."""
 
     data: Bytes  # the texts, UTF-8
     offsets: Offsets  # [N + 1] where each begins

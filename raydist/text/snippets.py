@@ -1,4 +1,4 @@
-"""The part of a text that answers a query best, and where the query's words are in it."""
+"""The part of a text that matches a query best, and the spans of the query's words in it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def snippet(
 ) -> tuple[str, list[Span]]:
     """Returns at most `width` characters of a text, and the spans of its words that match.
 
-    The window with most distinct terms is taken, of these the one with most matches, of these the
-    first; a text without any gives its beginning.
+    It is the first window among those with most distinct terms and, of these, most matches; the
+    beginning of a text without any.
 
     Args:
         text: the document's.

@@ -2,9 +2,9 @@
 
 Text is scanned without memory: a token is the longest match of the grammar within the next 255
 UTF-16 units, and where none begins one code point is skipped. Stretches of ASCII go 32 bytes at a
-time: a bit per byte that belongs to words, and a look at what is between two words. All else is
-walked through the automaton of `grammar.py`. Tokens wait in a queue while the slots of the
-table of words that they will need are on their way from memory.
+time: a bit per byte that belongs to words, and a check of the character between two words. All
+else goes through the automaton of `grammar.py`. Tokens wait in a queue while their slots in the
+table of words are fetched from memory.
 
 Legend: N texts, W tokens.
 """
@@ -216,7 +216,7 @@ class Tokenizer:
         self.refresh()
 
     def make_room(self) -> None:
-        """Enlarges what was too small for `tokenize`."""
+        """Enlarges the arrays that were too small for `tokenize`."""
         self.words.reserve(2 * _BLOCK, SPARE)
         if int(self.place[2]) + 2 * _BLOCK > len(self.tokens):
             self.tokens = np.resize(self.tokens, 2 * len(self.tokens))
