@@ -241,7 +241,6 @@ def _plain(file: str, target: Path, number: int) -> str:
     with (
         atomic(copy) as partial,
         Progress(f"unpack {Path(file).name}", unit="blocks") as progress,
-        atomic(copy) as partial,
         open(partial, "wb") as out,
     ):
         for _, block in read_blocks(file, compression=compression):
