@@ -55,7 +55,8 @@ def clean(folder: Path) -> None:
     """Removes what the manifest does not name: old generations, and what crashed writers left."""
     for path in _unnamed(folder, read_manifest(folder)):
         remove_unread(path)
-    for path in (folder / WORK, *folder.glob(f"{_SIDE}*")):
+    # The lock is held: a partial file is that of a writer which was killed.
+    for path in (folder / WORK, *folder.glob(f"{_SIDE}*"), *folder.glob(".*.part")):
         remove(path)
 
 
