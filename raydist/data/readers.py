@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 
 from raydist.data.files import PathLike, Paths
-from raydist.data.formats import irds, jsonl, parquet, trec, tsv
+from raydist.data.formats import irds, jsonl, parquet, topics, trec, tsv
 from raydist.data.formats.judgements import parse_qrels, parse_run
 from raydist.data.ids import IdList, filter_documents, filter_qrels, filter_queries
 from raydist.data.rejects import Rejects
@@ -162,7 +162,7 @@ def _queries_of(file: InputFile, source: QueriesSource, rejects: Rejects) -> Ite
     kind = detect(file.path, source.format)
     if kind == "trec":
         parts = tuple((source.fields.text or "title").split("+"))
-        yield from trec.parse_topics(file.path, parts, source.encoding_errors)
+        yield from topics.parse_topics(file.path, parts, source.encoding_errors)
         return
     for split in plan_file(file, kind, 1 << 62):
         for table in read_split(split, source, rejects=rejects):

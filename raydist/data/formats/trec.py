@@ -1,4 +1,4 @@
-"""TREC SGML: documents between `<DOC>` and `</DOC>`, topics between `<top>` and `</top>`."""
+"""TREC SGML: documents between `<DOC>` and `</DOC>`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from raydist.data.files import head, read_text
-from raydist.data.scan import REPLACE, SplitScan, utf8_problem
-from raydist.errors import DataError
-from raydist.records import Query, document_table
-
-TOPIC_FIELDS = ("title", "desc", "narr")
+from raydist.data.files import head
+from raydist.data.scan import SplitScan, utf8_problem
+from raydist.records import document_table
 
 _TITLES = ("title", "headline", "hl", "head", "ttl")
 _KNOWN = {"docno", "text", *_TITLES}
@@ -102,50 +99,6 @@ def _without(body: str, start: int, stop: int, holes: list[tuple[int, int]]) -> 
             pieces.append(body[start:first])
             start = last
     return "".join([*pieces, body[start:stop]])
-
-
-def parse_topics(
-    path: str, fields: tuple[str, ...] = ("title",), errors: str = "strict"
-) -> list[Query]:
-    """Returns the topics of a TREC topic file, whether or not its elements are closed.
-
-    Args:
-        path: the file.
-        fields: which of `title`, `desc` and `narr` make the text, joined by a blank.
-        errors: `strict` or `replace` for broken UTF-8.
-
-    Raises:
-        DataError: a topic lacks its number or a field, or there is no topic.
-    """
-    unknown = [name for name in fields if name not in TOPIC_FIELDS]
-    if unknown:
-        raise DataError(f"topic field {unknown[0]!r}: expected {', '.join(TOPIC_FIELDS)}")
-    text = read_text(path, errors, REPLACE)
-    queries: list[Query] = []
-    starts = [match.start() for match in re.finditer(r"(?i)<top(ic)?[\s>]", text)]
-    for start, stop in zip(starts, [*starts[1:], len(text)]):
-        topic = re.split(r"(?i)</top(?:ic)?>", text[start:stop])[0]
-        line = text.count("\n", 0, start) + 1
-        number = re.search(
-            r'(?i)^<topic[^>]*number="?([^">]+)|<num>\s*(?:number:)?\s*([^\s<]+)', topic
-        )
-        parts = [_topic_part(topic, name) for name in fields]
-        if number is None or None in parts:
-            missing = "<num>" if number is None else f"<{fields[parts.index(None)]}>"
-            raise DataError.at(path, line, topic, f"{missing} inside <top>")
-        query_id = (number.group(1) or number.group(2)).strip()
-        queries.append(Query(query_id, " ".join(filter(None, parts))))
-    if not queries:
-        raise DataError(f"{path}: no <top> element; this is not a TREC topic file")
-    return queries
-
-
-def _topic_part(topic: str, name: str) -> str | None:
-    tags = {"title": "title|query", "desc": "desc|description", "narr": "narr|narrative"}[name]
-    content = re.search(
-        rf"(?is)<(?:{tags})>\s*(?:topic:|description:|narrative:)?(.*?)(?=<|\Z)", topic
-    )
-    return None if content is None else " ".join(_plain(content.group(1)).split())
 
 
 def _plain(markup: str) -> str:
