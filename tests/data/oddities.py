@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
-from raydist.data.spec import CorpusSource, Fields, QrelsSource, QueriesSource, RunSource, TextFields
+from raydist.data.spec import (
+    CorpusSource,
+    Fields,
+    QrelsSource,
+    QueriesSource,
+    RunSource,
+    TextFields,
+)
 
 
 @dataclass(frozen=True, slots=True)
