@@ -161,8 +161,10 @@ def read_queries(source: QueriesSource | Paths) -> list[Query]:
 def _queries_of(file: InputFile, source: QueriesSource, rejects: Rejects) -> Iterator[Query]:
     kind = detect(file.path, source.format)
     if kind == "trec":
-        parts = tuple((source.fields.text or "title").split("+"))
-        yield from topics.parse_topics(file.path, parts, source.encoding_errors)
+        skipped = rejects if source.on_bad == "skip" else None
+        yield from topics.parse_topics(
+            file.path, source.fields.text, source.encoding_errors, skipped
+        )
         return
     for split in plan_file(file, kind, 1 << 62):
         for table in read_split(split, source, rejects=rejects):

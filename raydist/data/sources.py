@@ -159,7 +159,7 @@ def detect(path: str, format: str | None = None) -> str:
         return "parquet"
     if start[:1] in (b"{", b"["):
         return "jsonl"
-    if re.search(rb"(?i)<(doc|top|topic)[>\s]", start):
+    if re.search(rb"(?i)<(\w+:)?(doc|top|topics?|queries)[>\s]", start):
         return "trec"
     if b"\t" in start.split(b"\n", 1)[0] or not start:
         return "tsv"

@@ -43,7 +43,7 @@ class TextFields:
     id: Name | None = None
     """Name of the id, or a column number (from 1) of a table without header."""
     text: Name | None = None
-    """Name or number of the text; for TREC topics `title`, `desc`, `narr`, joined by `+`."""
+    """Name or number of the text; for TREC topics elements, joined by `+` (`title+desc`)."""
 
     def mapping(self) -> dict[str, str] | None:
         """Returns the names that are set, None if there is none."""

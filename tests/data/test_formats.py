@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from raydist.data.formats import trec
 from raydist.data.readers import read_documents, read_queries, read_split
 from raydist.data.rejects import Rejects
-from raydist.data.spec import CorpusSource, Fields, QueriesSource, TextFields
+from raydist.data.spec import CorpusSource, Fields
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
 from raydist.records import Query
@@ -161,28 +161,6 @@ def test_a_bad_trec_document_is_named_by_its_line(tmp_path: Path) -> None:
     rejects = Rejects(tmp_path / "rejects.jsonl")
     assert len(documents(file, on_bad="skip", rejects=rejects)) == 2
     assert rejects.count == 2 and "</DOC> before the file ends" in rejects.path.read_text()
-
-
-def test_trec_topics_are_read_closed_or_not(tmp_path: Path) -> None:
-    file = tmp_path / "topics.301-302"
-    file.write_text(
-        "<top>\n\n<num> Number: 301\n<title> International Organized\n Crime\n\n"
-        "<desc> Description:\nIdentify groups.\n\n<narr> Narrative:\nA doc.\n\n</top>\n"
-        "<top>\n<num> Number: 302 \n"
-        "<title> Poliomyelitis &amp; Post-Polio\n<desc> Description:\nIs it\n</top>\n"
-    )
-    assert read_queries(file) == [
-        Query("301", "International Organized Crime"),
-        Query("302", "Poliomyelitis & Post-Polio"),
-    ]
-    both = read_queries(QueriesSource(path=file, fields=TextFields(text="title+desc")))
-    assert both[0].text == "International Organized Crime Identify groups."
-    with pytest.raises(DataError, match=r"line 14: .*<narr> inside <top>"):
-        read_queries(QueriesSource(path=file, fields=TextFields(text="narr")))
-    file.write_text('<topics><topic number="7"><query>a query</query></topic></topics>')
-    assert read_queries(file) == [Query("7", "a query")]
-    file.write_text("<TOP><NUM>1</NUM><TITLE>\nMEASUREMENT\n</TITLE></TOP>")
-    assert read_queries(file) == [Query("1", "MEASUREMENT")]
 
 
 @pytest.mark.parametrize(
