@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from raydist.bow.build import merge, splits
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import WORK
-from raydist.bow.build.spills import Spill, byte_order, write_spill
+from raydist.bow.build.sources import SpillSource
+from raydist.bow.build.spills import byte_order, write_spill
 from raydist.bow.build.splits import Inverter, Options
 from raydist.bow.format.segment import Segment
 from raydist.data.store.reader import DocumentStore
@@ -127,14 +129,15 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
     merge.merge_spills(
         runs, tmp_path / "whole", work=tmp_path / "w", memory=1 << 30, **format_options
     )
-    ranges = merge.plan_ranges([Spill(run) for run in runs], 500)
+    ranges = merge.plan_ranges([SpillSource(run) for run in runs], 500)
     assert len(ranges) > 5
     assert ranges[0]["first"] is None and ranges[-1]["last"] is None
-    worker = merge._MergeWorker([str(run) for run in runs], format_options)
+    sources = partial(merge._open_spills, runs)
+    worker = merge._MergeWorker(sources, [0, len(rows)], format_options)
     parts = []
     for number, each in enumerate(ranges):
-        parts.append(tmp_path / f"part{number}")
-        worker(each, parts[-1])
+        parts.append(tmp_path / f"part{number}" / "00000")
+        worker(each, parts[-1].parent)
     merge.concatenate(parts, tmp_path / "joined")
     assert contents(tmp_path / "whole") == contents(tmp_path / "joined")
     monkeypatch.setattr(merge, "_LEAST", 300)
@@ -147,7 +150,7 @@ def test_ranges_of_terms_written_apart_join_to_the_same_bytes(tmp_path, monkeypa
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.text("ab", max_size=30).map(str.encode), max_size=60))
+@given(st.lists(st.text("ab\0", max_size=30).map(str.encode), max_size=60))
 def test_byte_order_is_pythons_and_marks_equal_strings(strings):
     array = pa.array(strings, pa.large_binary())
     order, new = byte_order(array, distinct=False)

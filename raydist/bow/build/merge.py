@@ -1,8 +1,9 @@
-"""Merges spills into one segment, a range of terms at a time.
+"""Merges spills or segments into segments, a range of terms at a time.
 
-Spills hold consecutive documents, so a term's postings are those of its spills in a row. The ranges
-are chosen by the spills alone and hold about the same number of postings; each
-takes a bounded amount of memory, and a cluster writes them in parallel.
+Sources hold consecutive documents, so a term's postings are those of its sources in a row, and a
+segment of the result takes a range of the documents. The ranges of terms are chosen by the sources
+alone and hold about the same number of postings; each takes a bounded amount of memory, and a
+cluster writes them in parallel.
 
 Legend: N documents, T terms, P postings.
 """
@@ -17,15 +18,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.build.spills import Spill, byte_order
+from raydist.bow.build.sources import Source, Sources, SpillSource, TermRange
+from raydist.bow.build.spills import byte_order
 from raydist.bow.format.segment import concatenate
 from raydist.bow.format.writing import SegmentWriter
+from raydist.errors import ConfigError
 from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
 from raydist.log import Progress
@@ -33,7 +36,6 @@ from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 
 Array = npt.NDArray[Any]
-TermRange = tuple[pa.LargeBinaryArray, Array, Array, Array]
 U = np.uint64
 
 _BYTES_PER_POSTING = 32  # merged (8), encoded (10), and the input
@@ -44,43 +46,69 @@ MAX_DOCUMENTS = 1 << 32
 _WORTH_SHARING = 1 << 28  # postings; fewer are merged sooner than actors have started
 
 
+class _Piece(NamedTuple):
+    """What one source has of a range of terms for one segment."""
+
+    terms: pa.LargeBinaryArray
+    starts_T: Array
+    stops_T: Array
+    docs_P: Array
+    tfs_P: Array
+    shift: int  # to add to a document's number, modulo 2**32
+
+
+@kernel
+def _bounds(
+    indptr_T1: Array, docs_P: Array, first: Any, last: Any, starts_T: Array, stops_T: Array
+) -> None:
+    """Finds each term's postings of the documents `first <= d < last`."""
+    for t in range(starts_T.shape[0]):
+        for end in range(2):
+            low, high = indptr_T1[t], indptr_T1[t + 1]
+            bound = last if end else first
+            while low < high:
+                middle = (low + high) >> 1
+                if np.int64(docs_P[middle]) < bound:
+                    low = middle + 1
+                else:
+                    high = middle
+            if end:
+                stops_T[t] = low
+            else:
+                starts_T[t] = low
+
+
 @kernel
 def _place(
-    indptr_T1: Array,
+    starts_T: Array,
+    stops_T: Array,
     docs_P: Array,
     tfs_P: Array,
-    base: Any,
+    shift: Any,
     to_T: Array,
     out_docs: Array,
     out_tfs: Array,
 ) -> None:
-    """Copies a spill's postings of consecutive terms to their places in the merged arrays."""
-    first = U(indptr_T1[0])
+    """Copies a source's postings of some terms to their places in the merged arrays."""
     for i in range(to_T.shape[0]):
-        start, stop = U(indptr_T1[i]) - first, U(indptr_T1[i + 1]) - first
-        shift = U(to_T[i]) - start
-        for p in range(start, stop):
-            out_docs[p + shift] = docs_P[p] + np.uint32(base)
-            out_tfs[p + shift] = tfs_P[p]
+        move = U(to_T[i]) - U(starts_T[i])
+        for p in range(U(starts_T[i]), U(stops_T[i])):
+            out_docs[p + move] = docs_P[p] + np.uint32(shift)
+            out_tfs[p + move] = tfs_P[p]
 
 
-def plan_ranges(spills: Sequence[Spill], postings: int) -> list[dict[str, Any]]:
+def plan_ranges(sources: Sequence[Source], postings: int) -> list[dict[str, Any]]:
     """Returns consecutive ranges of terms with about `postings` postings each.
 
     They are JSON-able: `first` and `last` are the terms that begin this and the next range, in hex,
     None at the ends; `size` is about its postings.
     """
-    step = max(1, postings // (2 * max(1, len(spills))))
-    marks: list[tuple[bytes, int]] = []
-    for spill in spills:
-        total = int(spill.indptr_T1[-1])
-        rows = np.searchsorted(spill.indptr_T1, np.arange(step, total, step), side="right") - 1
-        marks += [(term, step) for term in spill.terms.take(pa.array(rows)).to_pylist()]
-    marks.sort()
+    step = max(1, postings // (2 * max(1, len(sources))))
+    marks = sorted(term for source in sources for term in source.marks(step))
     cuts: list[bytes | None] = [None]
     size = 0
-    for term, weight in marks:
-        size += weight
+    for term in marks:
+        size += step
         if size >= postings and term != cuts[-1]:
             cuts.append(term)
             size = 0
@@ -90,9 +118,54 @@ def plan_ranges(spills: Sequence[Spill], postings: int) -> list[dict[str, Any]]:
     ]
 
 
-def merge_spills(
+def plan_cuts(sources: Sequence[Source], segments: int) -> list[int]:
+    """Returns where the documents are cut into segments of about the same number of tokens.
+
+    Raises:
+        ConfigError: there are fewer documents than segments, or more than a segment can number.
+    """
+    documents = sum(source.documents for source in sources)
+    if segments > documents:
+        raise ConfigError(f"segments = {segments}: there are {documents:,} documents")
+    tokens = sum(int(s.lengths().sum(dtype=np.int64)) for s in sources if segments > 1)
+    # A document counts as a token more, so that those without terms are divided too.
+    goals = np.arange(1, segments) * (tokens + documents) // segments
+    cuts, before, base = [0], 0, 0
+    for source in sources if segments > 1 else ():
+        ends_N = before + np.cumsum(source.lengths().astype(np.int64) + 1)
+        mine = goals[(goals > before) & (goals <= ends_N[-1])] if len(ends_N) else goals[:0]
+        cuts += (base + np.searchsorted(ends_N, mine)).tolist()
+        before, base = int(ends_N[-1]) if len(ends_N) else before, base + source.documents
+    for i in range(1, len(cuts)):  # one document each at least
+        cuts[i] = min(max(cuts[i], cuts[i - 1] + 1), documents - (segments - i))
+    cuts.append(documents)
+    largest = max(b - a for a, b in pairwise(cuts))
+    if largest >= MAX_DOCUMENTS:
+        raise ConfigError(
+            f"segments = {segments}: one would have {largest:,} documents, which a segment numbers "
+            f"with 32 bits; give segments={segments + -(-largest // (MAX_DOCUMENTS - 1))} or more"
+        )
+    return cuts
+
+
+def merge_spills(folders: Sequence[Path], folder: Path, **options: Any) -> dict[str, int]:
+    """Writes the segment of all spills, in the order of their documents; returns its statistics.
+
+    The options are those of `merge`.
+    """
+    sources = partial(_open_spills, [str(each) for each in folders])
+    documents = sum(source.documents for source in sources())
+    return merge(sources, [0, documents], [folder], **options)[0]
+
+
+def _open_spills(folders: Sequence[str]) -> list[SpillSource]:
+    return [SpillSource(Path(each)) for each in folders]
+
+
+def merge(
+    open_sources: Sources,
+    cuts: Sequence[int],
     folders: Sequence[Path],
-    folder: Path,
     *,
     work: Path,
     compress: bool,
@@ -100,13 +173,14 @@ def merge_spills(
     memory: int,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
-) -> dict[str, int]:
-    """Writes the segment of all spills and returns its statistics.
+) -> list[dict[str, int]]:
+    """Writes segments of the sources' documents and returns their statistics.
 
     Args:
-        folders: the spills, in the order of their documents.
-        folder: the segment; it must not exist yet.
-        work: a folder for parts of the segment, removed at the end.
+        open_sources: in the order of their documents.
+        cuts: where the documents are cut, from 0 to their number.
+        folders: the segments, one fewer than cuts; they must not exist yet.
+        work: a folder for parts of the segments, removed at the end.
         compress: whether postings are bit-packed.
         block_size: postings per block.
         memory: bytes that a worker may use.
@@ -114,116 +188,170 @@ def merge_spills(
             threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
     """
+    sources = open_sources()
     options: dict[str, Any] = {"compress": compress, "block_size": block_size}
     postings = max(_LEAST, memory // _BYTES_PER_POSTING // 4)
-    spills = [Spill(each) for each in folders]
-    if workers == 0 or sum(spill.about["postings"] for spill in spills) < _WORTH_SHARING:
+    if workers == 0 or sum(source.postings for source in sources) < _WORTH_SHARING:
         threads = min(workers, os.cpu_count() or 1)
-        ranges = plan_ranges(spills, max(_LEAST, postings // max(1, threads)))
-        ids = pa.chunked_array([spill.doc_ids for spill in spills], pa.large_string())
-        writer = SegmentWriter(folder, lengths_N=_lengths(spills), doc_ids=ids, **options)
+        ranges = plan_ranges(sources, max(_LEAST, postings // max(1, threads)))
+        writers = _writers(sources, cuts, folders, True, options)
         with Progress("merging", unit="postings", share_total=len(ranges)) as progress:
-            for terms, indptr_T1, docs_P, tfs_P in _ahead(spills, ranges, threads):
-                writer.append(terms, indptr_T1, docs_P, tfs_P)
-                progress.advance(len(docs_P), share=1.0)
-        return writer.close()
+            for parts in _ahead(sources, cuts, ranges, threads):
+                for writer, part in zip(writers, parts):
+                    writer.append(*part)
+                progress.advance(sum(len(part.docs_P) for part in parts), share=1.0)
+        return [writer.close() for writer in writers]
     # Ranges of at most a few MB keep all workers busy to the end.
-    ranges = plan_ranges(spills, min(postings, 4 << 20))
-    make_worker = partial(_MergeWorker, [str(each) for each in folders], options)
+    ranges = plan_ranges(sources, min(postings, 4 << 20))
     sharded_map(
         ranges,
-        make_worker,
+        partial(_MergeWorker, open_sources, cuts, options),
         work,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         label="merging",
         unit="postings",
     )
-    stats = concatenate([shard_path(work, i) for i in range(len(ranges))], folder)
+    stats = []
+    for number, folder in enumerate(folders):
+        parts = [_part(shard_path(work, i), number) for i in range(len(ranges))]
+        stats.append(concatenate(parts, folder))
     shutil.rmtree(work)
     return stats
 
 
 class _MergeWorker:
-    """Writes ranges of terms as parts of the segment; the first part has the documents' ids."""
+    """Writes ranges of terms as parts of the segments; the first parts have the documents' ids."""
 
-    def __init__(self, folders: Sequence[str], options: dict[str, Any]) -> None:
-        self._spills = [Spill(Path(each)) for each in folders]
+    def __init__(self, open_sources: Sources, cuts: Sequence[int], options: dict[str, Any]) -> None:
+        self._sources = open_sources()
+        self._cuts = cuts
         self._options = options
 
     def __call__(self, split: Split, target: Path) -> Stats:
-        ids = None
-        if split["first"] is None:
-            ids = pa.chunked_array([spill.doc_ids for spill in self._spills], pa.large_string())
-        lengths = _lengths(self._spills)
-        writer = SegmentWriter(target, lengths_N=lengths, doc_ids=ids, **self._options)
-        writer.append(*_merge_range(self._spills, split))
-        return dict(writer.close())
+        folders = [_part(target, number) for number in range(len(self._cuts) - 1)]
+        with_ids = split["first"] is None
+        writers = _writers(self._sources, self._cuts, folders, with_ids, self._options)
+        postings = 0
+        for writer, part in zip(writers, _merge_range(self._sources, self._cuts, split)):
+            writer.append(*part)
+            postings += writer.close()["postings"]
+        return {"postings": postings}
 
 
-def _lengths(spills: Sequence[Spill]) -> Array:
-    if not spills:
-        return np.empty(0, np.uint32)
-    return np.concatenate([spill.lengths_N for spill in spills])
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}"
 
 
-def _ahead(spills: Sequence[Spill], ranges: Sequence[Split], threads: int) -> Iterator[TermRange]:
+def _writers(
+    sources: Sequence[Source],
+    cuts: Sequence[int],
+    folders: Sequence[Path],
+    with_ids: bool,
+    options: dict[str, Any],
+) -> list[SegmentWriter]:
+    writers = []
+    for folder, first, last in zip(folders, cuts, cuts[1:]):
+        within = _within(sources, first, last)
+        lengths = [source.lengths()[a:z] for source, a, z in within]
+        lengths_N = np.concatenate(lengths) if lengths else np.empty(0, np.uint32)
+        ids = (chunk for source, a, z in within for chunk in source.ids(a, z))
+        writers.append(
+            SegmentWriter(folder, lengths_N=lengths_N, doc_ids=ids if with_ids else None, **options)
+        )
+    return writers
+
+
+def _within(sources: Sequence[Source], first: int, last: int) -> list[tuple[Source, int, int]]:
+    """Returns the sources that have some of the documents `first <= d < last`, and which."""
+    bases = accumulate((source.documents for source in sources), initial=0)
+    spans = [(s, max(first - b, 0), min(last - b, s.documents)) for s, b in zip(sources, bases)]
+    return [(source, a, z) for source, a, z in spans if a < z]
+
+
+def _ahead(
+    sources: Sequence[Source], cuts: Sequence[int], ranges: Sequence[Split], threads: int
+) -> Iterator[list[TermRange]]:
     """Yields the merged ranges in order; threads are up to that many ranges ahead."""
     if threads < 2:
         for each in ranges:
-            yield _merge_range(spills, each)
+            yield _merge_range(sources, cuts, each)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[TermRange]] = deque()
+        waiting: deque[Future[list[TermRange]]] = deque()
         for each in ranges:
-            waiting.append(pool.submit(_merge_range, spills, each))
+            waiting.append(pool.submit(_merge_range, sources, cuts, each))
             if len(waiting) == threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _merge_range(spills: Sequence[Spill], split: Split) -> TermRange:
-    """Returns a range's terms, indptr, documents and frequencies."""
-    pieces = list(_pieces(spills, split))
-    strings = [spill.terms.slice(a, b - a) for spill, a, b in pieces]
-    if not strings:
+def _merge_range(sources: Sequence[Source], cuts: Sequence[int], split: Split) -> list[TermRange]:
+    """Returns a range of terms of each segment."""
+    first, last = (each and bytes.fromhex(each) for each in (split["first"], split["last"]))
+    read = [source.read(first, last) for source in sources]
+    bases = list(accumulate((source.documents for source in sources), initial=0))
+    merged = []
+    for start, stop in pairwise(cuts):
+        pieces = []
+        for part, base, end in zip(read, bases, bases[1:]):
+            if part is not None and base < stop and end > start:
+                pieces.append(
+                    _piece(part, max(start - base, 0), stop - base, end - base, base - start)
+                )
+        merged.append(_joined([piece for piece in pieces if len(piece.terms)]))
+    for source in sources:
+        source.release()
+    return merged
+
+
+def _piece(part: TermRange, first: int, last: int, documents: int, shift: int) -> _Piece:
+    """Returns a source's postings of the documents `first <= d < last`."""
+    terms, indptr_T1, docs_P, tfs_P = part
+    starts_T, stops_T = indptr_T1[:-1], indptr_T1[1:]
+    if first or last < documents:
+        starts_T, stops_T = np.empty((2, len(terms)), np.int64)
+        _bounds(readonly(indptr_T1), readonly(docs_P), first, last, starts_T, stops_T)
+        some_T = starts_T < stops_T
+        if not some_T.all():
+            terms, starts_T, stops_T = (
+                terms.filter(pa.array(some_T)),
+                starts_T[some_T],
+                stops_T[some_T],
+            )
+    return _Piece(terms, starts_T, stops_T, docs_P, tfs_P, shift % (1 << 32))
+
+
+def _joined(pieces: Sequence[_Piece]) -> TermRange:
+    """Returns the terms of all pieces, the postings of a term one piece after another."""
+    if not pieces:
         nothing = np.empty(0, np.uint32)
-        return pa.array([], pa.large_binary()), np.zeros(1, np.int64), nothing, nothing
-    terms = pa.concat_arrays(strings)
-    order, new = byte_order(terms, distinct=len(strings) == 1)
-    df = np.concatenate([np.diff(spill.indptr_T1[a : b + 1]) for spill, a, b in pieces])
+        return TermRange(pa.array([], pa.large_binary()), np.zeros(1, np.int64), nothing, nothing)
+    terms = pa.concat_arrays([piece.terms for piece in pieces])
+    if len(pieces) == 1:
+        order, new = np.arange(len(terms)), np.ones(len(terms), np.bool_)
+    else:
+        order, new = byte_order(terms, distinct=False)
+    df = np.concatenate([piece.stops_T - piece.starts_T for piece in pieces])
     ends = np.cumsum(df[order])
-    total = int(ends[-1]) if len(ends) else 0
     to = np.empty(len(order), np.int64)
     to[order] = ends - df[order]
-    docs, tfs = np.empty(total, np.uint32), np.empty(total, np.uint32)
-    bases = dict(zip(map(id, spills), accumulate((len(r.lengths_N) for r in spills), initial=0)))
+    docs, tfs = np.empty(int(ends[-1]), np.uint32), np.empty(int(ends[-1]), np.uint32)
     done = 0
-    for spill, a, b in pieces:
-        span = slice(int(spill.indptr_T1[a]), int(spill.indptr_T1[b]))
+    for piece in pieces:
+        count = len(piece.terms)
         _place(
-            spill.indptr_T1[a : b + 1],
-            spill.docs_P[span],
-            readonly(spill.tfs_P[span], np.uint32),
-            bases[id(spill)],
-            readonly(to[done : done + b - a]),
+            readonly(piece.starts_T, np.int64),
+            readonly(piece.stops_T, np.int64),
+            readonly(piece.docs_P),
+            readonly(piece.tfs_P, np.uint32),
+            piece.shift,
+            readonly(to[done : done + count]),
             docs,
             tfs,
         )
-        done += b - a
+        done += count
     starts = np.flatnonzero(new)
-    indptr = np.append(to[order[starts]], total)
-    for spill in spills:
-        spill.release()
-    return terms.take(pa.array(order[starts])), indptr, docs, tfs
-
-
-def _pieces(spills: Sequence[Spill], split: Split) -> Iterator[tuple[Spill, int, int]]:
-    """Yields the spills that have terms in the range, with the first and the end."""
-    first, last = split["first"], split["last"]
-    for spill in spills:
-        a = 0 if first is None else spill.below(bytes.fromhex(first))
-        b = len(spill.terms) if last is None else spill.below(bytes.fromhex(last))
-        if a < b:
-            yield spill, a, b
+    indptr = np.append(to[order[starts]], ends[-1])
+    return TermRange(terms.take(pa.array(order[starts])), indptr, docs, tfs)

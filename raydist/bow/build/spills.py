@@ -161,7 +161,7 @@ def byte_order(strings: pa.Array, *, distinct: bool) -> tuple[Array, Array]:
     """Returns the ascending byte order of a large_binary array.
 
     Args:
-        strings: strings without zero bytes.
+        strings: what is ordered.
         distinct: whether no string occurs twice; if so, the sort need not be stable,
             which is faster.
 
@@ -192,7 +192,7 @@ def byte_order(strings: pa.Array, *, distinct: bool) -> tuple[Array, Array]:
         keep = active[group]
         places, group = places[keep], group[keep]
         if not len(places):
-            return order, new
+            return _with_zeros(order, new, lengths)
         rows = order[places]
         words = np.empty(len(rows), np.uint64)
         _words(data_H, offsets_S1, rows, depth, words)
@@ -201,3 +201,19 @@ def byte_order(strings: pa.Array, *, distinct: bool) -> tuple[Array, Array]:
         words = words[inner]
         new[places[1:]] |= (words[1:] != words[:-1]) & (group[1:] == group[:-1])
         depth += 1
+
+
+def _with_zeros(order: Array, new: Array, lengths_S: Array) -> tuple[Array, Array]:
+    """Returns the order of strings of which some may differ in the zero bytes at their end alone.
+
+    Words are padded with zeros, so these are still together, as if they were equal.
+    """
+    lengths = lengths_S[order]
+    if not (~new[1:] & (lengths[1:] != lengths[:-1])).any():
+        return order, new
+    group = np.cumsum(new)
+    inner = np.lexsort((lengths, group))
+    order, lengths = order[inner], lengths[inner]
+    new = new.copy()
+    new[1:] |= lengths[1:] != lengths[:-1]
+    return order, new

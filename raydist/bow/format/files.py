@@ -152,6 +152,13 @@ class Files:
                 )
             unchecked[chunk] = False
 
+    def release(self) -> None:
+        """Drops the mapped pages that were read; the next use reads them again."""
+        for array in self._bytes.values():
+            mapped = getattr(array.base, "obj", None)
+            if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
     def verify(self) -> None:
         """Checks every byte of every file."""
         for name in self._bytes:

@@ -96,6 +96,12 @@ class Segment:
             return pa.array([], pa.string())
         return _decode(ids, groups, 0, self.documents)[0].cast(pa.string())
 
+    def read_ids(self, first: int, last: int) -> pa.LargeBinaryArray:
+        """Returns the external ids of the documents `first <= d < last`, decoded."""
+        if first == last:
+            return pa.array([], pa.large_binary())
+        return _decode(*self._ids(), first, last)[0]
+
     def pick_ids(self, docs: Array) -> pa.StringArray:
         """Returns the external ids of the documents at `docs`, positions in the segment."""
         ids, groups = self._ids()

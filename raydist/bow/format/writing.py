@@ -5,6 +5,7 @@ Legend: N documents, T terms, P postings, S strings, K numbers beside a string.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -81,7 +82,7 @@ class SegmentWriter:
         folder: Path,
         *,
         lengths_N: Array,
-        doc_ids: pa.Array | pa.ChunkedArray | None,
+        doc_ids: pa.Array | pa.ChunkedArray | Iterator[pa.Array] | None,
         compress: bool = True,
         block_size: int = 128,
     ) -> None:
@@ -90,13 +91,12 @@ class SegmentWriter:
         Args:
             folder: an empty or absent folder.
             lengths_N: tokens per document.
-            doc_ids: external ids, as many as documents; None for a part that `concatenate` joins
-                to a first part that has them.
+            doc_ids: external ids, as many as documents; an iterator is read at the end. None for a
+                part that `concatenate` joins to a first part that has them.
             compress: bit-packed postings; False writes raw arrays.
             block_size: postings per block, 8 to 4096.
         """
         assert 8 <= block_size <= 4096, block_size
-        assert doc_ids is None or len(doc_ids) == len(lengths_N)
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lengths_N = np.ascontiguousarray(lengths_N, np.uint32)
@@ -179,7 +179,8 @@ class SegmentWriter:
         width = np.min_scalar_type(longest)
         self._lengths_N.astype(width).tofile(self._folder / "lengths")
         if self._doc_ids is not None:
-            _write_ids(self._folder, self._doc_ids)
+            count = _write_ids(self._folder, self._doc_ids)
+            assert count == len(self._lengths_N), (count, len(self._lengths_N))
             names += ["ids", "ids.groups"]
         return finish(
             self._folder,
@@ -215,11 +216,13 @@ def write(file: BinaryIO, array: Array) -> None:
         data = data[file.write(data) :]
 
 
-def _write_ids(folder: Path, doc_ids: pa.Array | pa.ChunkedArray) -> None:
+def _write_ids(folder: Path, doc_ids: pa.Array | pa.ChunkedArray | Iterator[pa.Array]) -> int:
     writer = StringsWriter(folder, "ids", 0)
-    chunks = doc_ids.chunks if isinstance(doc_ids, pa.ChunkedArray) else [doc_ids]
-    for chunk in chunks:
+    if isinstance(doc_ids, pa.ChunkedArray):
+        doc_ids = iter(doc_ids.chunks)
+    for chunk in [doc_ids] if isinstance(doc_ids, pa.Array) else doc_ids:
         for start in range(0, len(chunk), _SLICE):
             part = chunk.slice(start, _SLICE).cast(pa.large_binary())
             writer.append(part, np.empty((len(part), 0), np.uint64))
     writer.close()
+    return writer.count

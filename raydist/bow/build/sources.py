@@ -1,0 +1,207 @@
+"""What a merge reads: spills of a build, and segments of an index, less their deleted documents.
+
+A source holds consecutive documents. Those that remain are numbered from 0, and its postings come
+by ranges of terms, so that a merge takes a bounded amount of memory.
+
+Legend: N documents, T terms, P postings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow.build.spills import Spill
+from raydist.bow.format import dictionary
+from raydist.bow.format.segment import Segment
+from raydist.kernels.arrays import readonly
+from raydist.kernels.jit import kernel
+
+Array = npt.NDArray[Any]
+U = np.uint64
+
+_GONE = (1 << 32) - 1  # number of a deleted document
+_IDS = 1 << 20  # decoded at once
+
+
+class TermRange(NamedTuple):
+    """Terms in ascending byte order with their postings.
+
+    Attributes:
+        terms: large_binary [T].
+        indptr_T1: where each term's postings begin in the two arrays, int64.
+        docs_P: documents, ascending within a term, uint32.
+        tfs_P: term frequencies.
+    """
+
+    terms: pa.LargeBinaryArray
+    indptr_T1: Array
+    docs_P: Array
+    tfs_P: Array
+
+
+class Source(Protocol):
+    """Consecutive documents whose postings are read by ranges of terms."""
+
+    @property
+    def documents(self) -> int:
+        """How many remain."""
+
+    @property
+    def postings(self) -> int:
+        """How many there are, those of deleted documents included."""
+
+    def lengths(self) -> Array:
+        """Returns the tokens of each document, uint32 [N]."""
+
+    def ids(self, first: int, last: int) -> Iterator[pa.Array]:
+        """Yields the external ids of the documents `first <= d < last`, large_binary."""
+
+    def marks(self, step: int) -> list[bytes]:
+        """Returns terms of which about every `step`-th posting is one's."""
+
+    def read(self, first: bytes | None, last: bytes | None) -> TermRange | None:
+        """Returns the terms `first <= t < last`; None is the end of the dictionary, or nothing."""
+
+    def release(self) -> None:
+        """Drops the pages that were read; the next use reads them again."""
+
+
+Sources = Callable[[], Sequence[Source]]
+"""Opens the sources of a merge; picklable, since workers call it too."""
+
+
+class SpillSource:
+    """A spill: nothing of it is deleted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._spill = Spill(folder)
+        self.documents: int = self._spill.about["documents"]
+        self.postings: int = self._spill.about["postings"]
+
+    def lengths(self) -> Array:
+        """Returns the tokens of each document."""
+        return self._spill.lengths_N
+
+    def ids(self, first: int, last: int) -> Iterator[pa.Array]:
+        """Yields external ids, mapped."""
+        yield self._spill.doc_ids.slice(first, last - first).cast(pa.large_binary())
+
+    def marks(self, step: int) -> list[bytes]:
+        """Returns the terms of every `step`-th posting."""
+        indptr_T1 = self._spill.indptr_T1
+        places = np.arange(step, int(indptr_T1[-1]), step)
+        rows = np.searchsorted(indptr_T1, places, side="right") - 1
+        return self._spill.terms.take(pa.array(rows)).to_pylist()  # type: ignore[no-any-return]
+
+    def read(self, first: bytes | None, last: bytes | None) -> TermRange | None:
+        """Returns a range of terms; the postings are views."""
+        spill = self._spill
+        a = 0 if first is None else spill.below(first)
+        b = len(spill.terms) if last is None else spill.below(last)
+        if a >= b:
+            return None
+        indptr_T1 = spill.indptr_T1[a : b + 1]
+        span = slice(int(indptr_T1[0]), int(indptr_T1[-1]))
+        terms = spill.terms.slice(a, b - a)
+        return TermRange(terms, indptr_T1 - span.start, spill.docs_P[span], spill.tfs_P[span])
+
+    def release(self) -> None:
+        """Drops the pages that were read."""
+        self._spill.release()
+
+
+@kernel
+def _remove(indptr_T1: Array, docs_P: Array, tfs_P: Array, numbers_N: Array, indptr: Array) -> None:
+    """Moves the remaining postings together, documents renumbered; `indptr` receives their ends."""
+    to = U(0)
+    indptr[0] = 0
+    for t in range(indptr_T1.shape[0] - 1):
+        for p in range(indptr_T1[t], indptr_T1[t + 1]):
+            number = numbers_N[docs_P[p]]
+            if number != np.uint32(_GONE):
+                docs_P[to] = number
+                tfs_P[to] = tfs_P[p]
+                to += U(1)
+        indptr[t + 1] = np.int64(to)
+
+
+class SegmentSource:
+    """A segment without its deleted documents."""
+
+    def __init__(self, segment: Segment, keep_N: Array | None = None) -> None:
+        """Wraps an opened segment.
+
+        Args:
+            segment: what is merged.
+            keep_N: which documents remain (bool); all if None.
+        """
+        self._segment = segment
+        self._keep_N = keep_N
+        self._numbers_N: Array | None = None
+        if keep_N is not None:
+            numbers_N = np.cumsum(keep_N, dtype=np.int64) - 1
+            numbers_N[~keep_N] = _GONE
+            self._numbers_N = readonly(numbers_N, np.uint32)
+        self.documents = segment.documents if keep_N is None else int(np.count_nonzero(keep_N))
+        self.postings = segment.postings_total
+
+    def lengths(self) -> Array:
+        """Returns the tokens of each document."""
+        lengths_N = self._segment.lengths_N
+        return lengths_N if self._keep_N is None else lengths_N[self._keep_N]
+
+    def ids(self, first: int, last: int) -> Iterator[pa.Array]:
+        """Yields external ids, some at a time."""
+        passed = 0
+        for start in range(0, self._segment.documents, _IDS):
+            stop = min(start + _IDS, self._segment.documents)
+            keep_N = None if self._keep_N is None else self._keep_N[start:stop]
+            count = stop - start if keep_N is None else int(np.count_nonzero(keep_N))
+            a, z = max(first - passed, 0), min(last - passed, count)
+            if a < z:
+                ids = self._segment.read_ids(start, stop)
+                left = ids if keep_N is None else ids.filter(pa.array(keep_N))
+                yield left.slice(a, z - a)
+            passed += count
+
+    def marks(self, step: int) -> list[bytes]:
+        """Returns the terms at the heads of the groups that hold every `step`-th posting."""
+        before_G = self._segment.dictionary[1][:, 1]
+        places = np.arange(step, self.postings, step, dtype=np.uint64)
+        groups = np.searchsorted(before_G, places, side="right") - 1
+        distinct, counts = np.unique(groups, return_counts=True)
+        heads = (distinct * dictionary.GROUP).tolist()
+        terms = [self._segment.read_terms(at, at + 1)[0][0].as_py() for at in heads]
+        return [term for term, count in zip(terms, counts.tolist()) for _ in range(count)]
+
+    def read(self, first: bytes | None, last: bytes | None) -> TermRange | None:
+        """Returns a range of terms; those that no remaining document has are left out."""
+        segment = self._segment
+        a = 0 if first is None else segment.lower_bound(first)
+        b = segment.size if last is None else segment.lower_bound(last)
+        if a >= b:
+            return None
+        terms, numbers_TK, begin, before = segment.read_terms(a, b)
+        indptr_T1, docs_P, tfs_P = segment.decode(numbers_TK, begin, before)
+        if self._numbers_N is None:
+            return TermRange(terms, indptr_T1, docs_P, tfs_P)
+        if not segment.compress:  # mapped
+            docs_P, tfs_P = docs_P.copy(), tfs_P.copy()
+        indptr = np.empty(len(indptr_T1), np.int64)
+        _remove(readonly(indptr_T1), docs_P, tfs_P, self._numbers_N, indptr)
+        left_T = np.diff(indptr) > 0
+        if not left_T.any():
+            return None
+        indptr = np.concatenate((indptr[:-1][left_T], indptr[-1:]))
+        total = int(indptr[-1])
+        return TermRange(terms.filter(pa.array(left_T)), indptr, docs_P[:total], tfs_P[:total])
+
+    def release(self) -> None:
+        """Drops the pages that were read."""
+        self._segment.files.release()
