@@ -214,8 +214,8 @@ def merge(
     )
     stats = []
     for number, folder in enumerate(folders):
-        parts = [_part(shard_path(work, i), number) for i in range(len(ranges))]
-        stats.append(concatenate(parts, folder))
+        shards = [_part(shard_path(work, i), number) for i in range(len(ranges))]
+        stats.append(concatenate(shards, folder))
     shutil.rmtree(work)
     return stats
 
