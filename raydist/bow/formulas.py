@@ -67,13 +67,15 @@ def lucene_inverse(lengths: Array, k1: float, b: float, avgdl: float) -> Array:
         return np.asarray(one / norm, Float32)
 
 
-def lucene_term(weight: np.float32, tf_P: Array, inverse_P: Array) -> Array:
+def lucene_term(weight: np.float32 | Array, tf_P: Array, inverse_P: Array) -> Array:
     """Returns weight - weight / (1 + tf inverse) in float32; weight = boost * idf in float32.
+
+    The weight is that of one term, or one per posting.
 
     Lucene sums these over a query's terms in double and casts the sum to float32.
     """
     one = Float32(1)
-    weight = Float32(weight)
+    weight = np.asarray(weight, Float32)
     return np.asarray(weight - weight / (one + tf_P.astype(Float32) * inverse_P), Float32)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +114,25 @@ def test_an_exported_index_is_what_protobuf_reads_and_comes_back_the_same(
     assert again.doc_ids.to_pylist() == index.doc_ids.to_pylist()
 
 
-def foreign(path: Path, lists: list[Any], count: int = 3, **header: Any) -> Path:
+def foreign(
+    path: Path,
+    lists: list[Any],
+    count: int = 3,
+    names: Sequence[str] = (),
+    lengths: Sequence[int] = (),
+    numbers: Sequence[int] = (),
+    claimed: int | None = None,
+    **header: Any,
+) -> Path:
     """Writes a file with protobuf's runtime."""
-    first = KINDS["Header"](version=1, lists=len(lists), records=count, **header)
-    records = [KINDS["Record"](docid=i, name=f"x{i}", length=4) for i in range(count)]
+    stated = len(lists) if claimed is None else claimed
+    first = KINDS["Header"](version=1, lists=stated, records=count, **header)
+    columns = (
+        numbers or range(count),
+        names or [f"x{i}" for i in range(count)],
+        lengths or [4] * count,
+    )
+    records = [KINDS["Record"](docid=i, name=n, length=z) for i, n, z in zip(*columns)]
     with open(path, "wb") as out:
         for message in [first, *lists, *records]:
             body = message.SerializeToString()
@@ -156,23 +172,62 @@ def test_files_that_are_not_ciff_are_refused(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DataError, match=message):
             import_ciff(path, tmp_path / "out" / name)
-    cases = [[postings("b", (1, 1), (0, 1))], [postings("b", (9, 1))]]
-    for number, lists in enumerate(cases):
-        path = foreign(tmp_path / f"{number}.ciff", lists)
-        with pytest.raises(DataError, match="do not ascend within"):
-            import_ciff(path, tmp_path / "out" / str(number))
-    nothing = foreign(tmp_path / "nothing.ciff", [postings("b", (0, 0))])
-    with pytest.raises(DataError, match="frequency"):
-        import_ciff(nothing, tmp_path / "out" / "nothing")
-    twice = foreign(tmp_path / "twice.ciff", [postings("b", (0, 1)), postings("b", (1, 1))])
-    with pytest.raises(DataError, match="occurs twice"):
-        import_ciff(twice, tmp_path / "out" / "twice")
     newer = tmp_path / "newer.ciff"
     newer.write_bytes(b"\x02\x08\x02")
     with pytest.raises(ArtifactError, match="version 2"):
         import_ciff(newer, tmp_path / "out" / "newer")
     with pytest.raises(DataError, match="no such file"):
         import_ciff(tmp_path / "nowhere.ciff", tmp_path / "out" / "nowhere")
+
+
+def listed(term: str, pairs: list[tuple[int, int]], **fields: Any) -> Any:
+    message = postings(term, *pairs)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+CONTRADICTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "a gap of 0": ([listed("b", [(1, 1), (0, 1)])], {}, r"list 1, 'b': .*not ascend at posting 2"),
+    "a document too many": ([listed("b", [(9, 1)])], {}, "document 9 of posting 1, there are 3"),
+    "a negative gap": ([listed("b", [(2, 1), (-1, 1)])], {}, "do not ascend at posting 2"),
+    "no frequency": ([listed("b", [(0, 0)], cf=0)], {}, "frequency 0 of posting 1"),
+    "a negative frequency": ([listed("b", [(0, -3)], cf=0)], {}, "frequency -3 of posting 1"),
+    "a term twice": ([listed("b", [(0, 1)]), listed("b", [(1, 1)])], {}, "list 2: .*'b'.* list 1"),
+    "no term": ([listed("", [(0, 1)])], {}, "list 1, '': no term"),
+    "another df": ([listed("b", [(0, 1)], df=2)], {}, "df 2, but 1 postings"),
+    "another cf": ([listed("b", [(0, 1)], cf=5)], {}, "cf 5, but the frequencies add up to 1"),
+    "a length of 0": ([listed("b", [(1, 1)])], {"lengths": [4, 0, 4]}, r"'x1' .*its length is 0"),
+    "a negative length": ([], {"lengths": [4, -1, 4]}, "record 2: length -1"),
+    "an id twice": ([], {"names": ["a", "b", "a"]}, "record 3: the document id 'a' .* record 1"),
+    "an empty id": ([], {"names": ["a", "", "c"]}, "record 2: the document id is empty"),
+    "numbers that skip": ([], {"numbers": [0, 2, 3]}, "record 2: document number 2, expected 1"),
+    "no documents": ([], {"count": 0}, "has no documents"),
+    "more documents than in all": ([], {"all_docs": 2}, "3 documents of 2 in all"),
+    "other tokens": ([], {"all_docs": 3, "tokens": 99}, "99 tokens, .* add up to 12"),
+    "another average": ([], {"mean": 9.5}, r"average length 9\.5, but that of the records is 4"),
+    "no average": ([], {"mean": float("nan")}, "average length nan"),
+    "a negative average": ([], {"mean": -1.0}, r"average length -1\.0"),
+    "sizes beyond the file": ([], {"claimed": 1 << 30}, "too short for 1,073,741,824 lists"),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_file_that_contradicts_itself_is_refused_with_record_and_value(
+    case: str, tmp_path: Path
+) -> None:
+    lists, fields, message = CONTRADICTIONS[case]
+    path = foreign(tmp_path / "a.ciff", lists, **fields)
+    with pytest.raises(DataError, match=rf"a\.ciff: .*{message}"):
+        import_ciff(path, tmp_path / "out")
+
+
+def test_what_a_file_does_not_state_is_not_checked(tmp_path: Path) -> None:
+    lists = [listed("b", [(0, 1), (1, 2)], df=0, cf=0)]
+    some = {"all_docs": 900, "all_lists": 70, "tokens": 12_345, "mean": 13.7}
+    path = foreign(tmp_path / "a.ciff", lists, lengths=[1, 2, 0], **some)
+    facts = import_ciff(path, tmp_path / "out")
+    assert (facts["documents"], facts["empty"], facts["tokens"]) == (3, 1, 3)
 
 
 @settings(max_examples=200, deadline=None)
@@ -196,6 +251,10 @@ def test_damage_is_an_error_that_names_the_file(
     path = folder / ("b.ciff.gz" if packed else "b.ciff")
     path.write_bytes(body[: int(share * len(body))])
     try:
-        import_ciff(path, folder / "out")
+        facts = import_ciff(path, folder / "out")
     except (DataError, ArtifactError) as error:
         assert str(error).startswith(f"{path}: ")
+        return
+    index = BowIndex([Segment.open(folder / "out" / facts["segments"][0])], None)
+    scores = BowRetriever(index).rank_terms({"ab": 1, "b": 1}, 5)[1]
+    assert np.isfinite(scores).all()

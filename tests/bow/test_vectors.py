@@ -82,6 +82,19 @@ def test_files_are_read_and_rounded_to_units_and_travel_as_ciff(tmp_path: Path) 
         '{"id": "a", "vector": {"x": -1}}',
         '{"id": "a", "vector": [1]}',
         '{"id": "a", "vector": {"x": NaN}}',
+        '{"id": "a", "vector": {"x": Infinity}}',
+        '{"id": "a", "vector": {"x": -Infinity}}',
+        '{"id": "a", "vector": {"x": 1e999}}',
+        '{"id": "a", "vector": {"x": "1.5"}}',
+        '{"id": "a", "vector": {"x": true}}',
+        '{"id": "a", "vector": {"x": null}}',
+        '{"id": "a", "vector": {"x": [1]}}',
+        '{"id": "a", "vector": {"x": 1, "x": 2}}',
+        '{"id": "a", "vector": {"x": 1' + "0" * 400 + "}}",
+        '{"id": "a", "vector": ' + "[" * 100_000,
+        '{"id": true, "vector": {}}',
+        '{"id": 1.5, "vector": {}}',
+        '{"id": "", "vector": {}}',
         '{"id": null, "vector": {}}',
     ],
 )
@@ -89,6 +102,14 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "v.jsonl"
     path.write_text('{"id": "ok", "vector": {}}\n' + line + "\n")
     with pytest.raises(DataError, match=r"v\.jsonl, line 2"):
+        list(read_vectors(path))
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl.gz"
+    packed = gzip.compress(b'{"id": "ok", "vector": {}}\n' * 1000)
+    path.write_bytes(packed[:-9])
+    with pytest.raises(DataError, match=r"v\.jsonl\.gz: damaged gzip after line"):
         list(read_vectors(path))
 
 

@@ -144,7 +144,7 @@ def _impacts(
             idf_T = np.array([lucene_idf(index.nonempty, n) for n in df_T.tolist()])
             inverse_P = inverse[norms_N[docs_P]]
             weights_P = np.repeat(idf_T, df_T)[keep_P]
-            values_P = weights_P * lucene_term(np.float32(1), values_P, inverse_P)
+            values_P = lucene_term(weights_P, values_P, inverse_P)
         docs.append(docs_P)
         impacts.append(values_P)
         first += len(names)

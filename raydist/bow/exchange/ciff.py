@@ -14,6 +14,7 @@ Legend: T terms, P postings, N documents.
 from __future__ import annotations
 
 import gzip
+import math
 import mmap
 import os
 import shutil
@@ -22,13 +23,16 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist.bow.exchange.wire import (
+    PostingsList,
+    is_utf8,
     list_bytes,
     read_list,
     read_records,
@@ -37,6 +41,7 @@ from raydist.bow.exchange.wire import (
 )
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import BowIndex, Vocabulary
+from raydist.data.store import idhash
 from raydist.disk import atomic
 from raydist.errors import ArtifactError, DataError
 from raydist.kernels.varint import get_varint, put_varint
@@ -47,6 +52,7 @@ PathLike = str | os.PathLike[str]
 
 _SLICE = 1 << 20  # postings written at once
 _RECORDS = 1 << 16  # documents written at once
+_ROUNDING = 0.1  # share by which a header's totals may differ from the records' lengths
 
 
 def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist") -> dict[str, int]:
@@ -121,55 +127,148 @@ def _import(plain: Path, folder: Path, compress: bool, block_size: int) -> dict[
             raise DataError("empty, expected CIFF")
         data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     header = _header(data)
-    lists, documents = header[2], header[3]
+    # No message of a list or record takes less than four bytes.
+    if 4 * (header.lists + header.documents) > len(data):
+        raise DataError(f"too short for {header.lists:,} lists and {header.documents:,} documents")
+    lists, documents = header.lists, header.documents
     places = scan_messages(data, 1 + lists + documents)
     if places is None:
-        raise DataError(f"ends before {lists:,} lists and {documents:,} documents")
+        raise DataError(f"ends before {lists:,} lists and {documents:,} documents, or goes on")
     starts, ends = (each[1:] for each in places)
     numbers, ids, lengths_N = read_records(data, starts[lists:], ends[lists:])
-    if not np.array_equal(numbers, np.arange(documents)):
-        raise DataError("documents are not numbered 0, 1, 2, ...")
+    _check_records(numbers, ids)
+    _check_totals(header, lengths_N)
     target = folder / "segments" / "00000"
     writer = SegmentWriter(
         target, lengths_N=lengths_N, doc_ids=ids, compress=compress, block_size=block_size
     )
-    for batch in _batches(data, starts[:lists], ends[:lists], documents):
+    for batch in _batches(data, starts[:lists], ends[:lists], ids, lengths_N):
         writer.append(*batch)
     facts = writer.close()
     empty = int(np.count_nonzero(lengths_N == 0))
     return {**facts, "empty": empty, "segments": ["segments/00000"], "store": None}
 
 
+def _check_records(numbers: Array, ids: pa.LargeStringArray) -> None:
+    """Raises DataError where documents are not numbered through, or have no id of their own."""
+    if not len(numbers):
+        raise DataError("has no documents")
+    odd = np.flatnonzero(numbers != np.arange(len(numbers)))
+    if len(odd):
+        raise DataError(
+            f"record {odd[0] + 1}: document number {numbers[odd[0]]}, expected {odd[0]}: "
+            "documents are numbered 0, 1, 2, ..."
+        )
+    empty = np.flatnonzero(pc.binary_length(ids).to_numpy() == 0)
+    if len(empty):
+        raise DataError(f"record {empty[0] + 1}: the document id is empty")
+    repeats = idhash.find_duplicates(ids)
+    if repeats.count:
+        doc_id, first, second = repeats.examples[0]
+        raise DataError(
+            f"record {second + 1}: the document id {doc_id!r} is that of record {first + 1}"
+        )
+
+
+def _check_totals(header: _Header, lengths_N: Array) -> None:
+    """Raises DataError where the header's totals are not those of the records.
+
+    A file may hold some documents of a larger collection; its totals are then that one's. Programs
+    differ in how they round lengths, and in whether documents without terms count.
+    """
+    tokens, average = int(lengths_N.sum(dtype=np.int64)), header.average
+    if not (math.isfinite(average) and average >= 0):
+        raise DataError(f"header: average length {average}")
+    for name, part, whole in (
+        ("lists", header.lists, header.all_lists),
+        ("documents", header.documents, header.all_documents),
+    ):
+        if whole and whole < part:
+            raise DataError(f"header: {part:,} {name} of {whole:,} in all")
+    if header.all_documents not in (0, header.documents):
+        return
+    if header.tokens and not _is_near(header.tokens, tokens):
+        raise DataError(f"header: {header.tokens:,} tokens, but the lengths add up to {tokens:,}")
+    nonempty = max(1, int(np.count_nonzero(lengths_N)))
+    means = tokens / len(lengths_N), tokens / nonempty
+    if average and not any(_is_near(average, each) for each in means):
+        raise DataError(f"header: average length {average}, but that of the records is {means[0]}")
+
+
+def _is_near(stated: float, actual: float) -> bool:
+    return abs(stated - actual) <= _ROUNDING * max(stated, actual)
+
+
 def _batches(
-    data: Array, starts: Array, stops: Array, documents: int
+    data: Array, starts: Array, stops: Array, ids: pa.LargeStringArray, lengths_N: Array
 ) -> Iterator[tuple[pa.LargeBinaryArray, Array, Array, Array]]:
     """Yields the lists in ascending order of terms, some at a time."""
-    parts = [read_list(data, int(a), int(z), terms_only=True)[0] for a, z in zip(starts, stops)]
-    order = sorted(range(len(parts)), key=parts.__getitem__)
+    terms = [read_list(data, int(a), int(z), terms_only=True).term for a, z in zip(starts, stops)]
+    order = sorted(range(len(terms)), key=terms.__getitem__)
     names: list[bytes] = []
     docs: list[Array] = []
     tfs: list[Array] = []
     buffered = 0
+    before = -1
     for number in order:
-        term, docs_P, tfs_P = read_list(data, int(starts[number]), int(stops[number]))
-        if names and names[-1] == term:
-            raise DataError(f"the term {term!r} occurs twice")
-        if not len(docs_P):
+        each = read_list(data, int(starts[number]), int(stops[number]))
+        if before >= 0 and terms[before] == each.term:
+            raise DataError(
+                f"list {number + 1}: the term {_text(each.term)!r} occurs twice, in list "
+                f"{before + 1} too"
+            )
+        before = number
+        try:
+            _check_list(each, ids, lengths_N)
+        except DataError as error:
+            raise DataError(f"list {number + 1}, {_text(each.term)!r}: {error}") from None
+        if not len(each.docs_P):
             continue
-        ascends = len(docs_P) < 2 or np.all(np.diff(docs_P) > 0)
-        if tfs_P.min() < 1 or tfs_P.max() >= 1 << 31:
-            raise DataError(f"{term!r} has a frequency that is not 1 to 2**31 - 1")
-        if not ascends or docs_P[0] < 0 or docs_P[-1] >= documents:
-            raise DataError(f"the postings of {term!r} do not ascend within the documents")
-        names.append(term)
-        docs.append(docs_P)
-        tfs.append(tfs_P)
-        buffered += len(docs_P)
+        names.append(each.term)
+        docs.append(each.docs_P)
+        tfs.append(each.tfs_P)
+        buffered += len(each.docs_P)
         if buffered >= _SLICE:
             yield _joined(names, docs, tfs)
             names, docs, tfs, buffered = [], [], [], 0
     if names:
         yield _joined(names, docs, tfs)
+
+
+def _check_list(postings: PostingsList, ids: pa.LargeStringArray, lengths_N: Array) -> None:
+    term, docs_P, tfs_P, df, cf = postings
+    if not term:
+        raise DataError("no term")
+    if not is_utf8(term):
+        raise DataError("the term is not UTF-8")
+    if df not in (0, len(docs_P)):
+        raise DataError(f"df {df}, but {len(docs_P)} postings")
+    if not len(docs_P):
+        return
+    wrong = np.flatnonzero((tfs_P < 1) | (tfs_P >= 1 << 31))
+    if len(wrong):
+        raise DataError(
+            f"frequency {tfs_P[wrong[0]]} of posting {wrong[0] + 1}, expected 1 or more"
+        )
+    if cf not in (0, total := int(tfs_P.sum())):
+        raise DataError(f"cf {cf}, but the frequencies add up to {total}")
+    outside = np.flatnonzero((docs_P < 0) | (docs_P >= len(ids)))
+    if len(outside):
+        document = docs_P[outside[0]]
+        raise DataError(f"document {document} of posting {outside[0] + 1}, there are {len(ids)}")
+    back = np.flatnonzero(np.diff(docs_P) <= 0)
+    if len(back):
+        raise DataError(f"the documents do not ascend at posting {back[0] + 2}")
+    short = docs_P[lengths_N[docs_P] == 0]
+    if len(short):
+        raise DataError(
+            f"document {ids[int(short[0])].as_py()!r} (record {short[0] + 1}) has the term, but "
+            "its length is 0 or missing; the program that writes the file must set doclength"
+        )
+
+
+def _text(term: bytes) -> str:
+    return term.decode("utf-8", "backslashreplace")
 
 
 def _joined(
@@ -193,9 +292,20 @@ def _message(out: BinaryIO, body: bytes) -> None:
     out.write(_varint(len(body)) + body)
 
 
-def _header(data: Array) -> dict[int, int]:
-    """Returns the integer fields of the header by number."""
+class _Header(NamedTuple):
+    """The numbers of a header; those that it does not state are 0."""
+
+    lists: int
+    documents: int
+    all_lists: int
+    all_documents: int
+    tokens: int
+    average: float
+
+
+def _header(data: Array) -> _Header:
     fields = dict.fromkeys(range(1, 7), 0)
+    average = 0.0
     size, at = get_varint(data, U(0))
     end = at + size
     good = end <= len(data)
@@ -204,6 +314,8 @@ def _header(data: Array) -> dict[int, int]:
         if tag & 7 == 0:
             fields[tag >> 3], at = get_varint(data, U(at))
         elif tag & 7 == 1:
+            if tag >> 3 == 7 and at + 8 <= end:
+                average = struct.unpack("<d", data[int(at) : int(at) + 8].tobytes())[0]
             at += 8
         elif tag & 7 == 2:
             length, at = get_varint(data, U(at))
@@ -214,4 +326,4 @@ def _header(data: Array) -> dict[int, int]:
         raise ArtifactError(f"CIFF version {fields[1]}, this raydist reads version 1")
     if not good or at != end or fields[1] != 1:
         raise DataError("does not begin with a CIFF header")
-    return fields
+    return _Header(*(fields[number] for number in range(2, 7)), average)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pyarrow as pa
 
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import encode_term
+from raydist.data.store import idhash
 from raydist.errors import ConfigError, DataError
 
 PathLike = str | os.PathLike[str]
@@ -35,11 +38,18 @@ def read_vectors(path: PathLike) -> Iterator[Vector]:
     source = Path(path)
     if not source.is_file():
         raise DataError(f"{source}: no such file")
-    opener: Any = gzip.open if source.suffix == ".gz" else open
-    with opener(source, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _vector(source, number, line)
+    number = 0
+    try:
+        with _open(source) as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _vector(source, number, line)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{source}: damaged gzip after line {number}: {error}") from None
+
+
+def _open(source: Path) -> Any:
+    return gzip.open(source, "rb") if source.suffix == ".gz" else open(source, "rb")
 
 
 def are_vectors(path: PathLike) -> bool:
@@ -47,28 +57,53 @@ def are_vectors(path: PathLike) -> bool:
     source = Path(path)
     if not source.is_file() or not source.name.lower().endswith((".jsonl", ".jsonl.gz")):
         return False
-    opener: Any = gzip.open if source.suffix == ".gz" else open
-    with opener(source, "rb") as lines:
-        first = next((line for line in lines if line.strip()), b"")
     try:
-        record = json.loads(first)
-    except ValueError:
+        with _open(source) as lines:
+            record = json.loads(next((line for line in lines if line.strip()), b""))
+    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError, zlib.error):
         return False
     return isinstance(record, dict) and isinstance(record.get("vector"), dict)
 
 
 def _vector(source: Path, number: int, line: bytes) -> Vector:
-    excerpt = line[:200].decode("utf-8", "replace").rstrip()
     try:
-        record = json.loads(line)
+        return _checked(line)
+    except _Mistake as mistake:
+        excerpt = line[:200].decode("utf-8", "replace").rstrip()
+        raise DataError.at(source, number, excerpt, str(mistake)) from None
+
+
+class _Mistake(ValueError):
+    """Says what was expected of a line."""
+
+
+def _checked(line: bytes) -> Vector:
+    try:
+        record = json.loads(line, object_pairs_hook=_unique)
         name, weights = record["id"], record["vector"]
-        values = np.array(list(weights.values()), np.float64)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise DataError.at(source, number, excerpt, _EXPECTED) from None
-    good = isinstance(name, str | int) and np.isfinite(values).all() and (values >= 0).all()
-    if not good or values.ndim != 1:
-        raise DataError.at(source, number, excerpt, _EXPECTED)
+    except _Mistake:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _Mistake(_EXPECTED) from None
+    if isinstance(name, bool) or not isinstance(name, str | int) or not isinstance(weights, dict):
+        raise _Mistake(_EXPECTED)
+    if name == "":
+        raise _Mistake("an id that is not empty")
+    for term, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise _Mistake(f"a number as the weight of {term!r}, not {json.dumps(weight)[:40]}")
+        if not 0 <= weight <= sys.float_info.max:  # not a number is neither
+            raise _Mistake(f"a finite weight of at least 0 for {term!r}, not {str(weight)[:40]}")
     return str(name), weights
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Mistake(f"each key once, not {twice!r} twice")
+    return values
 
 
 def index_vectors(
@@ -100,7 +135,7 @@ def index_vectors(
     if not unit > 0:
         raise ConfigError(f"unit = {unit}: expected more than 0")
     facts: dict[str, Any] = dict.fromkeys(("documents", "terms", "postings", "tokens", "bytes"), 0)
-    seen: set[str] = set()
+    ids: list[pa.Array] = []
     batch: list[str] = []
     rows: list[Mapping[str, float]] = []
     segments: list[str] = []
@@ -112,22 +147,27 @@ def index_vectors(
         segments.append(name)
         for key in facts:
             facts[key] += stats[key]
+        ids.append(pa.array(batch, pa.large_string()))
         batch.clear()
         rows.clear()
 
     for name, weights in vectors:
-        if name in seen:
-            raise DataError(f"the document id {name!r} occurs twice")
-        seen.add(name)
         empty += not any(round(weight / unit) for weight in weights.values())
         batch.append(name)
         rows.append(weights)
         if len(batch) == segment_documents:
             flush()
-    if not seen:
-        raise DataError("the file has no documents")
     if batch:
         flush()
+    if not segments:
+        raise DataError("the file has no documents")
+    repeats = idhash.find_duplicates(pa.chunked_array(ids, pa.large_string()))
+    if repeats.count:
+        doc_id, first, second = repeats.examples[0]
+        raise DataError(
+            f"the document id {doc_id!r} occurs twice: document {second + 1:,} has that of "
+            f"document {first + 1:,}"
+        )
     return {**facts, "empty": empty, "segments": segments, "store": None, "unit": unit}
 
 

@@ -5,7 +5,7 @@ Legend: T terms, P postings, N documents. See ciff.py for the fields.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -150,10 +150,11 @@ def scan_messages(data: Array, count: int) -> tuple[Array, Array] | None:
 
 
 @kernel
-def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Array) -> Any:
+def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, about: Array) -> Any:
     """Reads a PostingsList; returns whether it is one, and its number of postings.
 
-    `term` receives the span of its bytes; arrays without room read no more than that.
+    `about` receives the span of the term's bytes, df and cf; arrays without room read no more than
+    the term.
     """
     o = U(o)
     end = U(end)
@@ -177,6 +178,8 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
                     tf = value
                 else:
                     return False, count
+            if o != stop:
+                return False, count
             if count < room:
                 docs[count] = doc
                 tfs[count] = tf
@@ -185,13 +188,17 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
             size, o = get_varint(data, o)
             if o > end or size > end - o:
                 return False, count
-            term[0] = o
-            term[1] = o + size
+            about[0] = o
+            about[1] = o + size
             if room == U(0):
                 return True, U(0)
             o += size
         elif tag & U(7) == U(0):
-            _, o = get_varint(data, o)
+            value, o = get_varint(data, o)
+            if tag == U(0x10):
+                about[2] = value
+            elif tag == U(0x18):
+                about[3] = value
         elif tag & U(7) == U(2):
             size, o = get_varint(data, o)
             if o > end or size > end - o:
@@ -202,26 +209,37 @@ def _read_list(data: Array, o: Any, end: Any, docs: Array, tfs: Array, term: Arr
     return o == end, count
 
 
-def read_list(
-    data: Array, start: int, stop: int, *, terms_only: bool = False
-) -> tuple[bytes, Array, Array]:
-    """Returns a PostingsList's term, documents and frequencies (int64).
+class PostingsList(NamedTuple):
+    """A PostingsList as it is in the file; df and cf are 0 where it does not say."""
+
+    term: bytes
+    docs_P: Array
+    tfs_P: Array
+    df: int
+    cf: int
+
+
+def read_list(data: Array, start: int, stop: int, *, terms_only: bool = False) -> PostingsList:
+    """Returns a PostingsList, documents and frequencies as int64.
 
     Raises DataError where it is not one.
     """
     room = 0 if terms_only else (stop - start) // 2
     docs, tfs = np.empty(room, np.int64), np.empty(room, np.int64)
-    term = np.zeros(2, np.int64)
-    valid, count = _read_list(data, start, stop, docs, tfs, term)
+    about = np.zeros(4, np.int64)
+    valid, count = _read_list(data, start, stop, docs, tfs, about)
     if not valid:
-        raise DataError(f"no CIFF postings list at byte {start}")
-    name = data[term[0] : term[1]].tobytes()
-    return name, docs[:count], tfs[:count]
+        raise DataError(f"at byte {start}: not a list of postings")
+    name = data[about[0] : about[1]].tobytes()
+    return PostingsList(name, docs[:count], tfs[:count], int(about[2]), int(about[3]))
 
 
 @kernel
 def _read_records(data: Array, starts: Array, stops: Array, numbers: Array, out: Array) -> Any:
-    """Reads DocRecords; `out` [N, 3] receives the span of the id and the length."""
+    """Reads DocRecords; `out` [N, 3] receives the span of the id and the length.
+
+    Returns how many were read: fewer than there are if the next one is not a DocRecord.
+    """
     for i in range(starts.shape[0]):
         o = U(starts[i])
         end = U(stops[i])
@@ -234,27 +252,58 @@ def _read_records(data: Array, starts: Array, stops: Array, numbers: Array, out:
                 numbers[i] = value
             elif tag == U(0x12):
                 if o > end or value > end - o:
-                    return False
+                    return i
                 out[i, 0] = o
                 out[i, 1] = o + value
                 o += value
             elif tag == U(0x18):
                 out[i, 2] = value
             else:
-                return False
-    return True
+                return i
+        if o != end:
+            return i
+    return starts.shape[0]
 
 
-def read_records(data: Array, starts: Array, stops: Array) -> tuple[Array, pa.StringArray, Array]:
+@kernel
+def _gather(data: Array, spans: Array, offsets: Array, out: Array) -> None:
+    """Copies the bytes of the spans one after another."""
+    for i in range(spans.shape[0]):
+        to = offsets[i]
+        for o in range(spans[i, 0], spans[i, 1]):
+            out[to] = data[o]
+            to += 1
+
+
+def read_records(
+    data: Array, starts: Array, stops: Array
+) -> tuple[Array, pa.LargeStringArray, Array]:
     """Returns the numbers (int64), external ids and lengths (uint32) of documents."""
     numbers = np.empty(len(starts), np.int64)
     out = np.empty((len(starts), 3), np.int64)
-    if not _read_records(data, readonly(starts), readonly(stops), numbers, out):
-        raise DataError("a document record is not CIFF's")
-    if out[:, 2].min(initial=0) < 0 or out[:, 2].max(initial=0) >= 1 << 31:
-        raise DataError("a document record has a length beyond 31 bits")
+    read = _read_records(data, readonly(starts), readonly(stops), numbers, out)
+    if read < len(starts):
+        raise DataError(f"record {read + 1}, at byte {starts[read]}: not a document record")
+    long = np.flatnonzero((out[:, 2] < 0) | (out[:, 2] >= 1 << 31))
+    if len(long):
+        length = out[long[0], 2]
+        raise DataError(f"record {long[0] + 1}: length {length}, expected 0 to 2**31 - 1")
+    offsets = np.concatenate(([0], np.cumsum(out[:, 1] - out[:, 0])))
+    names = np.empty(int(offsets[-1]), np.uint8)
+    _gather(data, readonly(out[:, :2]), readonly(offsets), names)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(names)]
+    ids = pa.Array.from_buffers(pa.large_binary(), len(starts), buffers)
     try:
-        ids = [data[a:z].tobytes().decode() for a, z in out[:, :2].tolist()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"a document's id is not UTF-8: {error}") from None
-    return numbers, pa.array(ids, pa.string()), out[:, 2].astype(np.uint32)
+        return numbers, ids.cast(pa.large_string()), out[:, 2].astype(np.uint32)
+    except pa.ArrowInvalid:
+        place = next(i for i, each in enumerate(ids.to_pylist()) if not is_utf8(each))
+        raise DataError(f"record {place + 1}: the id {ids[place].as_py()!r} is not UTF-8") from None
+
+
+def is_utf8(data: bytes) -> bool:
+    """Returns whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
