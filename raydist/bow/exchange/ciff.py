@@ -326,4 +326,4 @@ def _header(data: Array) -> _Header:
         raise ArtifactError(f"CIFF version {fields[1]}, this raydist reads version 1")
     if not good or at != end or fields[1] != 1:
         raise DataError("does not begin with a CIFF header")
-    return _Header(*(fields[number] for number in range(2, 7)), average)
+    return _Header(fields[2], fields[3], fields[4], fields[5], fields[6], average)
