@@ -41,7 +41,7 @@ def ray_figures(source: Path) -> dict[str, float]:
 def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
     """Returns CPU and wall seconds of the second of two builds, and until its first split began."""
     from raydist.bow.build.create import build_index
-    from raydist.bow.build.splits import Options
+    from raydist.bow.spec import IndexSpec
     from raydist.data.readers import read_kept
     from raydist.data.spec import CorpusSource, Fields
     from raydist.data.splits import plan_splits
@@ -54,7 +54,7 @@ def on_ray(source: Path, workers: int) -> tuple[float, float, float]:
         out = WORK / f"ray-{workers}"
         shutil.rmtree(out, ignore_errors=True)
         began = time.monotonic()
-        facts = build_index(splits, read, out, Options(store=False), workers=workers)
+        facts = build_index(splits, read, out, IndexSpec(store=False, workers=workers))
         wall = time.monotonic() - began
     start: float = facts["seconds"]["start"]
     return facts["cpu_seconds"], wall - start, start

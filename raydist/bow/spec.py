@@ -1,11 +1,44 @@
-"""Options of scoring: the formulas of a bag-of-words index."""
+"""What can be set of a bag-of-words index: how it is built, and how it scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
+
+from raydist.spec import EXECUTION, Bytes
+from raydist.text.spec import AnalyzerSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSpec:
+    """How a bag-of-words index is built."""
+
+    analyzer: AnalyzerSpec = field(default_factory=AnalyzerSpec)
+    """How text becomes terms."""
+    max_docs: Annotated[int, Ge(0)] = 0
+    """Index only the first documents; 0 indexes all."""
+    merge: bool = True
+    """Merge into one segment; false leaves one per split, or more if a split fills the memory."""
+    compress: bool = True
+    """Bit-packed postings; false writes plain arrays."""
+    block_size: Annotated[int, Ge(8), Le(4096)] = 128
+    """Postings per block, the unit that a search can skip."""
+    store: bool = True
+    """Store the texts, for snippets, reranking and training."""
+    split_bytes: Bytes = 32 << 20
+    """Size of a split of the corpus, the unit of work and of restart."""
+    duplicates: Annotated[Literal["error", "warn"], EXECUTION] = "error"
+    """A document id that occurs twice is an error, or a warning."""
+    batch_size: Annotated[int, Ge(1), EXECUTION] = 10_000
+    """Documents analysed at once."""
+    memory_per_worker: Annotated[Bytes, EXECUTION] = 1 << 30
+    """Memory of a worker for documents and postings; its programs take about 300 MB more."""
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of an actor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

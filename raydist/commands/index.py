@@ -47,7 +47,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
         raise ConfigError("corpus.order=list: index keeps the order of the source")
     inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
     splits: Sequence[Split] = plan_splits(
-        corpus.paths, format=corpus.format, split_bytes=config.split_bytes
+        corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
     )
     read = partial(read_kept, corpus)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
@@ -55,9 +55,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
         if flags.dry_run:
             log.say(f"would append {source} to {config.out}")
             return
-        facts = append_to_index(
-            splits, read, Path(config.out), _options(config), **_how(config), inputs=inputs
-        )
+        facts = append_to_index(splits, read, Path(config.out), config.indexing, inputs=inputs)
         if facts is None:
             log.say(f"{config.out}: these documents were already appended")
             return
@@ -72,8 +70,8 @@ def run(config: IndexConfig, flags: Flags) -> None:
     ) as output:
         if output.done:
             return
-        facts = build_index(splits, read, output.folder, _options(config), **_how(config))
-        if not config.max_docs:
+        facts = build_index(splits, read, output.folder, config.indexing)
+        if not config.indexing.max_docs:
             ids = (Segment.open(output.folder / name).doc_ids for name in facts["segments"])
             report_absent(corpus.ids, corpus.exclude_ids, ids, corpus.missing)
         skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
@@ -95,29 +93,6 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     facts = delete_from_index(Path(config.out), ids)
     left = log.count(facts["documents"], "document")
     log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
-
-
-def _options(config: IndexConfig) -> Any:
-    from raydist.bow.build.splits import Options
-
-    return Options(
-        analyzer=config.analyzer.build(),
-        compress=config.compress,
-        block_size=config.block_size,
-        merge=config.merge,
-        store=config.store,
-        batch_size=config.batch_size,
-        memory=config.memory_per_worker,
-    )
-
-
-def _how(config: IndexConfig) -> dict[str, Any]:
-    return {
-        "max_docs": config.max_docs,
-        "duplicates": config.duplicates,
-        "workers": config.workers,
-        "cpus_per_worker": config.cpus_per_worker,
-    }
 
 
 def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from raydist.data.files import Paths
-    from raydist.data.samples.mining import Rules
     from raydist.data.store.reader import DocumentStore
     from raydist.records import Qrels
 
@@ -54,19 +53,18 @@ _DEPTH = 1000
 def run(config: MineConfig, flags: Flags) -> None:
     """Writes the samples and the manifest beside them."""
     from raydist.data.readers import read_qrels, read_queries, read_run
-    from raydist.data.samples.mining import Rules
 
     ARTEFACT.check(config.out)
+    out, count = config.out, config.mining.negatives
     runs = [read_run(RunSource(path=path, sort=config.sort)) for path in config.run]
     qrels = read_qrels(config.qrels)
     queries = read_queries(config.queries)
     _check(config, runs, qrels, {query.query_id for query in queries})
-    rules = Rules(**{name: getattr(config, name) for name in Rules.__dataclass_fields__})
     with ARTEFACT.open(
         config.out,
         config,
         inputs=partial(_inputs, config),
-        plan=f"mine {config.negatives} negatives for up to {len(qrels):,} queries: {config.out}",
+        plan=f"mine {count} negatives for up to {len(qrels):,} queries: {out}",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:
@@ -74,8 +72,8 @@ def run(config: MineConfig, flags: Flags) -> None:
         started = time.perf_counter()
         judged = [query for query in queries if query.query_id in qrels]
         ranked = _fused(config, runs) if runs else _searched(config, judged)
-        with _store(config, ranked, qrels, rules, output.folder) as store:
-            counts = _write(config, ranked, queries, qrels, rules, store, output.path)
+        with _store(config, ranked, qrels, output.folder) as store:
+            counts = _write(config, ranked, queries, qrels, store, output.path)
         seconds = time.perf_counter() - started
         output.finish(out=output.path.name, counts=dict(counts), seconds=seconds)
     rows = [(what, counts[what]) for what in sorted(counts) if counts[what]]
@@ -87,7 +85,6 @@ def _write(
     ranked: Run,
     queries: Sequence[Query],
     qrels: Qrels,
-    rules: Rules,
     store: DocumentStore,
     out: Path,
 ) -> Counter[str]:
@@ -118,7 +115,7 @@ def _write(
             {query.query_id: query.text for query in queries},
             qrels,
             texts,
-            rules,
+            config.mining,
             teacher=teacher,
             counts=counts,
             batch=config.batch,
@@ -138,7 +135,7 @@ def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
 
     if len(runs) == 1 and config.weights is None:
         return runs[0]
-    depth = config.last or max(map(len, runs))
+    depth = config.mining.last or max(map(len, runs))
     return fuse(runs, max(depth, _DEPTH), _fusion(config))
 
 
@@ -146,7 +143,7 @@ def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
     """Returns what `raydist search` finds; a folder of vectors is searched by its own model."""
     from raydist.commands.search import FusedSearch
 
-    k = max(config.last, _DEPTH)
+    k = max(config.mining.last, _DEPTH)
     fusion = _fusion(config) if len(config.index) > 1 else None
     search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=fusion))
     return Run(pa.concat_tables(search.tables(queries)))
@@ -204,9 +201,7 @@ def _stored(config: MineConfig) -> Path:
     return text_store(next((i for i, kind in kinds.items() if kind != "vectors"), config.index[0]))
 
 
-def _store(
-    config: MineConfig, ranked: Run, qrels: Qrels, rules: Rules, folder: Path
-) -> DocumentStore:
+def _store(config: MineConfig, ranked: Run, qrels: Qrels, folder: Path) -> DocumentStore:
     """Opens the index's texts, or a store of those of the corpus that are needed."""
     from raydist.data.readers import read_documents
     from raydist.data.samples.mining import wanted_ids
@@ -215,5 +210,5 @@ def _store(
 
     if config.corpus is None:
         return DocumentStore.open(_stored(config))
-    wanted, tables = wanted_ids(ranked, qrels, rules), read_documents(config.corpus)
+    wanted, tables = wanted_ids(ranked, qrels, config.mining), read_documents(config.corpus)
     return DocumentStore.open(needed_texts(wanted, tables, folder / "texts"))

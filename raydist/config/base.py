@@ -2,13 +2,15 @@
 
 A configuration is a frozen pydantic model of a verb. Its blocks are the rooms' specs, plain
 dataclasses (`raydist.spec`); a model with the same fields (`model_of`) checks the user's values and
-builds the spec. `raydist fields VERB` and the error messages come from the models alone; the
+builds the spec. The fields of a spec are below its block's key, or the verb's own (`Flat`).
+`raydist fields VERB` and the error messages come from the models alone; the
 docstring under a field is its help.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import functools
 import inspect
@@ -17,7 +19,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -53,6 +55,17 @@ class FromScalar:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class _Flat:
+    pass
+
+
+T = TypeVar("T")
+Flat = Annotated[T, _Flat()]
+"""A spec whose fields are the verb's own: `indexing: Flat[IndexSpec]` takes `workers=2`, and
+`config.indexing` is the spec. A field that the verb declares itself replaces the spec's."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Flags:
     """The flags of the command line that commands act on."""
 
@@ -76,15 +89,32 @@ class Block(BaseModel):
 
     primary: ClassVar[str | None] = None
     """The field that a scalar given to this block sets."""
+    _flat: ClassVar[tuple[str, ...]] = ()  # the attributes that are flat specs
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: type[BaseModel], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
+        cls._flatten()
         for field in cls.__pydantic_fields__.values():
             field.annotation = _checked(field.annotation, field.metadata)
             field.metadata = _understood(field.metadata)
         return handler(source)
+
+    @classmethod
+    def _flatten(cls) -> None:
+        """Puts the fields of flat specs in their place."""
+        own, fields = cls.__pydantic_fields__, dict[str, FieldInfo]()
+        for name, field in own.items():
+            if not any(isinstance(mark, _Flat) for mark in field.metadata):
+                fields.setdefault(name, field)
+                continue
+            spec: Any = field.annotation
+            for key, each in model_of(spec).model_fields.items():
+                fields[key] = own.get(key, copy.copy(each))
+            setattr(cls, name, property(functools.partial(_gathered, spec)))
+            cls._flat = (*(each for each in cls._flat if each != name), name)
+        cls.__pydantic_fields__ = fields
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +122,12 @@ class Block(BaseModel):
         if cls.primary is not None and not isinstance(data, dict | BaseModel) and data is not None:
             return {cls.primary: data}
         return data
+
+    @model_validator(mode="after")
+    def _check_specs(self) -> Self:
+        for name in self._flat:
+            getattr(self, name)
+        return self
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields that decide the result."""
@@ -162,6 +198,10 @@ def model_of(spec: type) -> type[Block]:
     return model
 
 
+def _gathered(spec: Any, block: Block) -> Any:
+    return spec(**{name: getattr(block, name) for name in model_of(spec).model_fields})
+
+
 def _checked(annotation: Any, marks: Sequence[Any] = ()) -> Any:
     """Returns a type with models in place of specs; `kind` chooses among a union of them."""
     if _is_spec(annotation):
@@ -220,8 +260,7 @@ def _builder(spec: type) -> Callable[..., Any]:
     def build(value: Any, check: Callable[[Any], Block]) -> Any:
         if isinstance(value, spec):
             return value
-        model = check(value)
-        return spec(**{name: getattr(model, name) for name in type(model).model_fields})
+        return _gathered(spec, check(value))
 
     return build
 

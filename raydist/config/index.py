@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Block, Verb, execution
+from raydist.bow.spec import IndexSpec
+from raydist.config.base import Block, Flat, Verb, execution
 from raydist.data.spec import CorpusSource
-from raydist.spec import Bytes
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -21,30 +21,7 @@ class IndexConfig(Verb):
     """Instead of `corpus`: a file of ids to delete from the index, one per line."""
     out: str = Field(min_length=1)
     """The folder to write."""
-    analyzer: AnalyzerSpec = AnalyzerSpec()
-    """How text becomes terms."""
-    max_docs: int = Field(0, ge=0)
-    """Index only the first documents; 0 indexes all."""
-    merge: bool = True
-    """Merge into one segment; false leaves one per split, or more if a split fills the memory."""
-    compress: bool = True
-    """Bit-packed postings; false writes plain arrays."""
-    block_size: int = Field(128, ge=8, le=4096)
-    """Postings per block, the unit that a search can skip."""
-    store: bool = True
-    """Store the texts, for snippets, reranking and training."""
-    split_bytes: Bytes = 32 << 20
-    """Size of a split of the corpus, the unit of work and of restart."""
-    duplicates: Literal["error", "warn"] = execution("error")
-    """A document id that occurs twice is an error, or a warning."""
-    batch_size: int = execution(10_000, ge=1)
-    """Documents analysed at once."""
-    memory_per_worker: Bytes = execution(1 << 30)
-    """Memory of a worker for documents and postings; its programs take about 300 MB more."""
-    workers: int = execution(0, ge=0)
-    """Ray actors; 0 works in this process, without Ray."""
-    cpus_per_worker: float = execution(1.0, gt=0)
-    """CPUs of an actor."""
+    indexing: Flat[IndexSpec]
 
     @model_validator(mode="after")
     def _documents_or_ids(self) -> IndexConfig:

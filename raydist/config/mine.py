@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
-from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource
+from raydist.config.base import Flat, Verb, execution
+from raydist.data.spec import CorpusSource, MiningSpec, Paths, QrelsSource, QueriesSource
 from raydist.rerank.spec import RerankerSpec
 
 
@@ -27,26 +27,7 @@ class MineConfig(Verb):
     One of `index` has the texts, if there is no `corpus`."""
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
-    negatives: int = Field(15, ge=1)
-    """Negatives of a query; fewer if there are no more."""
-    first: int = Field(1, ge=1)
-    """First rank of the window of candidates."""
-    last: int = Field(200, ge=0)
-    """Last rank of the window; 0 is the run's end."""
-    margin: float | None = None
-    """A negative must score at least this much below the positive."""
-    share: float | None = Field(None, gt=0, le=1)
-    """A negative must score at most this share of the positive's score, such as 0.95."""
-    reference: Literal["max", "min", "mean"] = "max"
-    """The positive that margin and share refer to, if a query has several."""
-    pick: Literal["random", "top"] = "random"
-    """Draw from the window, or take its best."""
-    relevance: int = 1
-    """Lowest grade of a positive."""
-    positives: int = Field(0, ge=0)
-    """Positives of a query, best grade and rank first; 0 is all."""
-    seed: int = 0
-    """Seed of the draw."""
+    mining: Flat[MiningSpec]
     fusion: Literal["rrf", "minmax", "z", "none"] = "rrf"
     """How several runs or indexes become one."""
     weights: list[float] | None = None
@@ -69,8 +50,6 @@ class MineConfig(Verb):
             raise ValueError("one of run and index is required: where candidates come from")
         if self.run and (self.corpus is None) != (len(self.index) == 1):
             raise ValueError("one of corpus and index is required: the documents' texts")
-        if self.last and self.last < self.first:
-            raise ValueError(f"last = {self.last}: expected at least first = {self.first}, or 0")
         sources, what = (self.run, "runs") if self.run else (self.index, "indexes")
         if self.weights is not None and len(self.weights) != len(sources):
             raise ValueError(f"weights: {len(self.weights)} numbers for {len(sources)} {what}")

@@ -1,4 +1,4 @@
-"""The inputs of every verb: `corpus=`, `queries=`, `qrels=` and `run=`.
+"""The inputs of every verb: `corpus=`, `queries=`, `qrels=` and `run=`; what can be set of mining.
 
 A scalar is the path: `corpus=DIR/corpus.jsonl` is `corpus.path=DIR/corpus.jsonl`.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from annotated_types import MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from raydist.spec import EXECUTION, FromText
 
@@ -241,3 +241,33 @@ class SampleSource:
             for name in ("corpus", "queries", "qrels", "run")
             if (source := getattr(self, name)) is not None
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningSpec:
+    """Which documents of a query's ranking become its negatives."""
+
+    negatives: Annotated[int, Ge(1)] = 15
+    """Negatives of a query; fewer if there are no more."""
+    first: Annotated[int, Ge(1)] = 1
+    """First rank of the window of candidates."""
+    last: Annotated[int, Ge(0)] = 200
+    """Last rank of the window; 0 is the run's end."""
+    margin: float | None = None
+    """A negative must score at least this much below the positive."""
+    share: Annotated[float, Gt(0), Le(1)] | None = None
+    """A negative must score at most this share of the positive's score, such as 0.95."""
+    reference: Literal["max", "min", "mean"] = "max"
+    """The positive that margin and share refer to, if a query has several."""
+    pick: Literal["random", "top"] = "random"
+    """Draw from the window, or take its best."""
+    relevance: int = 1
+    """Lowest grade of a positive."""
+    positives: Annotated[int, Ge(0)] = 0
+    """Positives of a query, best grade and rank first; 0 is all."""
+    seed: int = 0
+    """Seed of the draw."""
+
+    def __post_init__(self) -> None:
+        if self.last and self.last < self.first:
+            raise ValueError(f"last = {self.last}: expected at least first = {self.first}, or 0")

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
-from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
+from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.manifest import Output, read_manifest
 from raydist.text.analyzer import Analyzer
+from raydist.text.spec import AnalyzerSpec
 from tests.bow.documents import expected, postings_of, read, splits_of
 
 ROWS = [(f"d{i}", "", " ".join(f"w{i % m}" for m in (2, 3, 5, 7, 11))) for i in range(40)]
+DEFAULT = IndexSpec()
 
 
-def index(rows, folder, options=None):
-    options = options or Options()
-    config = {"compress": options.compress, "block_size": options.block_size}
+def index(rows, folder, spec=DEFAULT):
+    config = {"compress": spec.compress, "block_size": spec.block_size}
     output = Output.open(folder, kind="bow-index", config=config, inputs={"corpus": "x"})
-    output.finish(**build_index(splits_of(rows), read, folder, options))
+    output.finish(**build_index(splits_of(rows), read, folder, spec))
     clean(folder)
 
 
-def append(rows, folder, options=None, key="more", **keywords):
-    options = options or Options()
-    return append_to_index(splits_of(rows), read, folder, options, inputs={"c": key}, **keywords)
+def append(rows, folder, spec=DEFAULT, key="more"):
+    return append_to_index(splits_of(rows), read, folder, spec, inputs={"c": key})
 
 
 @pytest.mark.parametrize("store", [True, False])
 @pytest.mark.parametrize("merge", [True, False])
 def test_an_appended_index_equals_a_rebuilt_one(tmp_path, store, merge):
-    options = Options(store=store, merge=merge)
-    index(ROWS[:13], tmp_path, options)
-    append(ROWS[13:20], tmp_path, options, "second")
-    facts = append(ROWS[20:], tmp_path, options, "third")
+    spec = IndexSpec(store=store, merge=merge)
+    index(ROWS[:13], tmp_path, spec)
+    append(ROWS[13:20], tmp_path, spec, "second")
+    facts = append(ROWS[20:], tmp_path, spec, "third")
     opened = BowIndex.open(tmp_path, verify=True)
     manifest = read_manifest(tmp_path)
     segments = [tmp_path / each for each in manifest["segments"]]
@@ -62,18 +64,18 @@ def test_appending_the_same_again_changes_nothing(tmp_path):
 
 @pytest.mark.parametrize("store", [True, False])
 def test_an_id_that_the_index_has_already_is_refused_and_the_index_stays(tmp_path, store):
-    options = Options(store=store)
-    index(ROWS[:5], tmp_path, options)
+    spec = IndexSpec(store=store)
+    index(ROWS[:5], tmp_path, spec)
     with pytest.raises(DataError, match="document 7 has the id 'd3' of document 4"):
-        append([ROWS[9], ROWS[3]], tmp_path, options)
+        append([ROWS[9], ROWS[3]], tmp_path, spec)
     assert len(BowIndex.open(tmp_path)) == 5
-    append([ROWS[9], ROWS[3]], tmp_path, options, duplicates="warn")
+    append([ROWS[9], ROWS[3]], tmp_path, replace(spec, duplicates="warn"))
     assert len(BowIndex.open(tmp_path)) == 7
 
 
 def test_another_analyzer_or_block_size_is_refused_with_both_named(tmp_path):
     index(ROWS[:5], tmp_path)
-    other = Options(analyzer=Analyzer(stemmer="none"), block_size=64)
+    other = IndexSpec(analyzer=AnalyzerSpec(stemmer="none"), block_size=64)
     with pytest.raises(ConfigError, match=r"analyzer.stemmer: \"porter\" -> \"none\"") as caught:
         append(ROWS[5:], tmp_path, other)
     assert "block_size: 128 -> 64" in str(caught.value)

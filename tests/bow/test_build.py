@@ -18,8 +18,9 @@ from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import WORK
 from raydist.bow.build.sources import SpillSource
 from raydist.bow.build.spills import byte_order, write_spill
-from raydist.bow.build.splits import Inverter, Options
+from raydist.bow.build.splits import Inverter
 from raydist.bow.format.segment import Segment
+from raydist.bow.spec import IndexSpec
 from raydist.data.store.reader import DocumentStore
 from raydist.disk import remove
 from raydist.errors import ConfigError, DataError
@@ -48,9 +49,9 @@ def numbered(rows):
     return [(f"doc-{i}", title, text) for i, (_, title, text) in enumerate(rows)]
 
 
-def build(rows, folder, cuts=(), options=None, **keywords):
+def build(rows, folder, cuts=(), **spec):
     folder.mkdir(parents=True, exist_ok=True)
-    return build_index(splits_of(rows, cuts), read, folder, options or Options(), **keywords)
+    return build_index(splits_of(rows, cuts), read, folder, IndexSpec(**spec))
 
 
 @settings(max_examples=40, deadline=None)
@@ -61,7 +62,7 @@ def test_the_bytes_do_not_depend_on_splits_or_batches_and_hold_every_posting(row
         one, other = Path(name) / "one", Path(name) / "other"
         facts = build(rows, one)
         cuts = [min(cut, len(rows)) for cut in cuts]
-        again = build(rows, other, cuts, Options(batch_size=batch))
+        again = build(rows, other, cuts, batch_size=batch)
         assert contents(one / "segments") == contents(other / "segments")
         postings = expected(rows, Analyzer())
         assert postings_of([one / facts["segments"][0]]) == postings
@@ -79,8 +80,7 @@ def test_unmerged_segments_hold_the_same_postings(rows, cuts, compress):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cuts = [min(cut, len(rows)) for cut in cuts]
-        options = Options(merge=False, compress=compress, store=False)
-        facts = build(rows, folder, cuts, options)
+        facts = build(rows, folder, cuts, merge=False, compress=compress, store=False)
         places = [folder / each for each in facts["segments"]]
         remove(folder / WORK)
         assert postings_of(places) == expected(rows, Analyzer())
@@ -105,11 +105,11 @@ def test_a_split_that_fills_the_memory_is_spilled_and_the_bytes_stay_the_same(
     facts = build(rows, tmp_path / "whole")
     assert len(list((tmp_path / "whole/.work/splits/00000").glob("0*"))) == 1
     monkeypatch.setattr(splits, "_BASE_MEMORY", (1 << 30) - (1 << 20) - 300_000)
-    small = build(rows, tmp_path / "small", options=Options(batch_size=7))
+    small = build(rows, tmp_path / "small", batch_size=7)
     assert len(list((tmp_path / "small/.work/splits/00000").glob("0*"))) > 3
     assert contents(tmp_path / "whole/segments") == contents(tmp_path / "small/segments")
     assert facts["postings"] == small["postings"]
-    unmerged = build(rows, tmp_path / "apart", options=Options(batch_size=7, merge=False))
+    unmerged = build(rows, tmp_path / "apart", batch_size=7, merge=False)
     assert len(unmerged["segments"]) > 3
     places = [tmp_path / "apart" / each for each in unmerged["segments"]]
     assert postings_of(places) == postings_of([tmp_path / "whole/segments/00000"])
@@ -185,8 +185,8 @@ def test_an_id_that_occurs_twice_is_an_error_or_a_warning(tmp_path, capsys):
     for number, store in enumerate((True, False)):
         folder = tmp_path / str(number)
         with pytest.raises(DataError, match="document 4 has the id 'b' of document 2"):
-            build(rows, folder, cuts=[2], options=Options(store=store))
-        facts = build(rows, folder, [2], Options(store=store), duplicates="warn")
+            build(rows, folder, cuts=[2], store=store)
+        facts = build(rows, folder, [2], store=store, duplicates="warn")
         assert facts["duplicates"] == 1
         assert "1 documents repeat" in capsys.readouterr().err
 
@@ -212,7 +212,7 @@ def test_only_empty_documents_still_make_an_index(tmp_path):
 
 def test_too_little_memory_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="memory_per_worker = 1000: at least"):
-        build([("a", "", "x")], tmp_path, options=Options(memory=1000))
+        build([("a", "", "x")], tmp_path, memory_per_worker=1000)
 
 
 def failing(split, rejects):
@@ -228,11 +228,11 @@ def test_an_interrupted_build_continues_and_leaves_the_same_bytes(tmp_path):
     build(rows, whole, [2, 4, 6])
     other.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        build_index(cut, failing, other, Options())
+        build_index(cut, failing, other)
     done = sorted(path.name for path in (other / ".work/splits").glob("*.done"))
     assert done == ["00000.done", "00001.done"]
     before = (other / ".work/splits/00000/00000/run.bin").stat().st_mtime_ns
-    build_index(cut, read, other, Options())
+    build_index(cut, read, other)
     assert (other / ".work/splits/00000/00000/run.bin").stat().st_mtime_ns == before
     remove(whole / WORK)
     remove(other / WORK)

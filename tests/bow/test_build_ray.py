@@ -11,7 +11,7 @@ import pytest
 from raydist.bow.build import merge
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import WORK
-from raydist.bow.build.splits import Options
+from raydist.bow.spec import IndexSpec
 from raydist.disk import remove
 from tests.bow.documents import contents, read, splits_of
 
@@ -37,7 +37,7 @@ def read_and_die_once(place, split, rejects):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    build_index(splits_of(ROWS, CUTS), read, folder, Options())
+    build_index(splits_of(ROWS, CUTS), read, folder)
     remove(folder / WORK)
     return contents(folder)
 
@@ -45,7 +45,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_actors_write_the_bytes_of_one_process(ray_cluster, tmp_path, whole, workers, monkeypatch):
     monkeypatch.setattr(merge, "_WORTH_SHARING", 0 if workers == 2 else 1 << 40)
-    build_index(splits_of(ROWS, CUTS), read, tmp_path, Options(), workers=workers)
+    build_index(splits_of(ROWS, CUTS), read, tmp_path, IndexSpec(workers=workers))
     remove(tmp_path / WORK)
     assert contents(tmp_path) == whole
 
@@ -58,8 +58,7 @@ def test_an_actor_that_is_killed_is_replaced(ray_cluster, tmp_path, whole):
         splits_of(ROWS, CUTS),
         partial(read_and_die_once, str(place)),
         tmp_path / "index",
-        Options(),
-        workers=2,
+        IndexSpec(workers=2),
     )
     assert place.exists()
     remove(tmp_path / "index" / WORK)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
-from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError
 from raydist.manifest import Output
 from tests.bow.documents import read, splits_of
@@ -40,8 +40,8 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in KINDS:
         folder = tmp_path_factory.mktemp("index") / kind
         output = Output.open(str(folder), kind="bow-index", config={}, inputs={}, resolved={})
-        options = Options(merge=kind == "merged", compress=kind != "raw", block_size=16)
-        output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, options))
+        spec = IndexSpec(merge=kind == "merged", compress=kind != "raw", block_size=16)
+        output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, spec))
         clean(folder)
         folders[kind] = folder
     return folders

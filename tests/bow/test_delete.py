@@ -13,9 +13,9 @@ from raydist.bow.build import delete
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean
-from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import IndexSpec
 from raydist.build import text_store
 from raydist.cli import main
 from raydist.errors import DataError
@@ -28,7 +28,7 @@ TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min
 
 def make_index(rows, folder: Path, cuts=(), **options) -> Path:
     output = Output.open(str(folder), kind="bow-index", config={}, inputs={})
-    output.finish(**build_index(splits_of(rows, cuts), read, folder, Options(**options)))
+    output.finish(**build_index(splits_of(rows, cuts), read, folder, IndexSpec(**options)))
     clean(folder)
     return folder
 

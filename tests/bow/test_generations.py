@@ -14,9 +14,9 @@ from raydist.bow.build import append as append_module
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean, next_name
-from raydist.bow.build.splits import Options
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError, DataError
 from raydist.manifest import read_manifest
 from raydist.records import Query
@@ -33,13 +33,13 @@ def answers(opened: BowIndex) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("merge", [True, False])
 def test_a_reader_keeps_its_generation(tmp_path, merge):
-    folder, options = tmp_path / "idx", Options(merge=merge)
-    index(ROWS[:20], folder, options)
+    folder, spec = tmp_path / "idx", IndexSpec(merge=merge)
+    index(ROWS[:20], folder, spec)
     readers = [BowIndex.open(folder)]
     changes = [
-        lambda: append(ROWS[20:30], folder, options, "more"),
+        lambda: append(ROWS[20:30], folder, spec, "more"),
         lambda: delete_from_index(folder, ["d3", "d25"]),
-        lambda: append(ROWS[30:], folder, options, "most"),
+        lambda: append(ROWS[30:], folder, spec, "most"),
         lambda: delete_from_index(folder, [f"d{i}" for i in range(20) if i != 3]),
     ]
     shutil.copytree(folder, tmp_path / "copy0")
@@ -133,7 +133,7 @@ def test_what_a_manifest_names_is_on_the_disk_before_it(tmp_path, monkeypatch):
 
 def _append(folder: Path, first: int) -> None:
     rows = ROWS[first : first + 5]
-    append_to_index(splits_of(rows), read, folder, Options(), inputs={"c": str(first)})
+    append_to_index(splits_of(rows), read, folder, IndexSpec(), inputs={"c": str(first)})
 
 
 def test_appends_at_the_same_moment_are_all_in(tmp_path):
@@ -157,5 +157,5 @@ def test_more_documents_than_a_segment_can_number_are_refused(tmp_path, monkeypa
     monkeypatch.setattr("raydist.bow.build.create.MAX_DOCUMENTS", 40)
     with pytest.raises(DataError, match="40 documents: a segment numbers them with 32 bits"):
         index(ROWS, tmp_path / "merged")
-    index(ROWS, tmp_path / "segments", Options(merge=False))
+    index(ROWS, tmp_path / "segments", IndexSpec(merge=False))
     index(ROWS[:39], tmp_path / "fewer")

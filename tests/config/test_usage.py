@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import pytest
 from annotated_types import Ge, Gt
 
-from raydist.config.base import Verb
+from raydist.config.base import Flat, Verb
 from raydist.config.load import load
 from raydist.config.schema import reference
 from raydist.errors import ConfigError
@@ -61,6 +61,45 @@ def test_a_verb_is_read_from_files_and_arguments(tmp_path: Path) -> None:
     config = load(Example, [str(file)], ["search.depth=3", "further.all=exact"])
     assert config.search == Graph(links=8, depth=3) and config.further == {"all": Exact()}
     assert config.resolved()["search"]["links"] == 8
+
+
+class GraphExample(Verb):
+    """Links near vectors."""
+
+    out: str
+    """File to write."""
+    graph: Flat[Graph]
+    tag: str = ""
+    """Name of the graph."""
+
+
+class SmallGraphExample(GraphExample):
+    """Links few vectors."""
+
+    links: Annotated[int, Ge(2)] = 4
+    """Neighbours of a node, few."""
+
+
+def test_the_fields_of_a_flat_spec_are_those_of_the_verb() -> None:
+    config = load(GraphExample, [{"out": "o", "links": 8}], ["threads=3", "depth=2"])
+    assert config.graph == Graph(links=8, depth=2, threads=3)
+    *_, before, after = config.resolved()
+    assert (before, after) == ("threads", "tag")
+    assert config.identity() == load(GraphExample, (), ["out=p", "links=8", "depth=2"]).identity()
+    (row,) = [row for row in reference(GraphExample) if row.key == "links"]
+    assert (row.default, row.help) == ("32", "Neighbours of a node.")
+    with pytest.raises(ConfigError, match=r"^sharpness = '0': input should be greater than 0$"):
+        load(GraphExample, (), ["out=o", "sharpness=0"])
+    with pytest.raises(ConfigError, match=r"^depth = 40: expected links = 32 at most$"):
+        load(GraphExample, (), ["out=o", "depth=40"])
+
+
+def test_a_verb_can_declare_a_field_of_a_flat_spec_anew() -> None:
+    assert load(SmallGraphExample, (), ["out=o"]).graph == Graph(links=4)
+    assert load(GraphExample, (), ["out=o"]).graph == Graph()
+    rows = {row.key: row.help for row in reference(SmallGraphExample)}
+    assert list(rows) == [row.key for row in reference(GraphExample)]
+    assert rows["links"] == "Neighbours of a node, few."
 
 
 def test_settings_of_the_execution_are_not_part_of_the_identity() -> None:

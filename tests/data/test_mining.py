@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.data.samples.mining import Rules, limit_of, mine, record, wanted_ids
+from raydist.data.samples.mining import limit_of, mine, record, wanted_ids
+from raydist.data.spec import MiningSpec
 from raydist.records import Run
 
 DOCS = [f"d{i}" for i in range(12)]
@@ -32,7 +33,7 @@ def cases(draw):
         judged = draw(st.sets(st.sampled_from(DOCS), max_size=4))
         qrels[f"q{i}"] = {doc: draw(st.integers(0, 2)) for doc in sorted(judged)}
     first = draw(st.integers(1, 4))
-    rules = Rules(
+    rules = MiningSpec(
         negatives=draw(st.integers(1, 5)),
         first=first,
         last=draw(st.sampled_from([0, first, first + 2, 100])),
@@ -128,11 +129,11 @@ def all_texts(docs):
 def test_what_a_query_gets_depends_on_itself_and_the_seed_alone():
     run, qrels = example()
     queries = {f"q{i}": str(i) for i in range(200)}
-    first = {m.query_id: m for m in mine(run, queries, qrels, all_texts, Rules())}
+    first = {m.query_id: m for m in mine(run, queries, qrels, all_texts, MiningSpec())}
     few = Run.from_lists(list(run)[150:170][::-1])
-    for got in mine(few, queries, qrels, all_texts, Rules(), batch=7):
+    for got in mine(few, queries, qrels, all_texts, MiningSpec(), batch=7):
         assert got == first[got.query_id]
-    other = {m.query_id: m for m in mine(run, queries, qrels, all_texts, Rules(seed=1))}
+    other = {m.query_id: m for m in mine(run, queries, qrels, all_texts, MiningSpec(seed=1))}
     assert sum(other[q].negative_ids != first[q].negative_ids for q in first) > 190
 
 
@@ -141,7 +142,7 @@ def test_random_negatives_are_drawn_evenly_from_the_window():
     queries = {f"q{i}": str(i) for i in range(400)}
     places = Counter()
     rankings = {query: docs for query, docs, _ in run}
-    for got in mine(run, queries, qrels, all_texts, Rules(negatives=5, first=11, last=30)):
+    for got in mine(run, queries, qrels, all_texts, MiningSpec(negatives=5, first=11, last=30)):
         places.update(rankings[got.query_id].index(doc) + 1 for doc in got.negative_ids)
     assert set(places) == set(range(11, 31))
     expected = 400 * 5 / 20
@@ -150,12 +151,12 @@ def test_random_negatives_are_drawn_evenly_from_the_window():
 
 
 def test_the_margin_is_below_the_positive_whatever_the_sign_of_its_score():
-    assert limit_of(Rules(), [1.0]) == math.inf
-    assert limit_of(Rules(margin=0.5), [2.0, 1.0]) == 1.5
-    assert limit_of(Rules(share=0.95), [2.0]) == pytest.approx(1.9)
-    assert limit_of(Rules(share=0.95), [-2.0]) == pytest.approx(-2.1)
-    assert limit_of(Rules(margin=0.5, share=0.5, reference="min"), [2.0, 1.0]) == 0.5
-    assert limit_of(Rules(margin=0.0, reference="mean"), [2.0, 1.0]) == 1.5
+    assert limit_of(MiningSpec(), [1.0]) == math.inf
+    assert limit_of(MiningSpec(margin=0.5), [2.0, 1.0]) == 1.5
+    assert limit_of(MiningSpec(share=0.95), [2.0]) == pytest.approx(1.9)
+    assert limit_of(MiningSpec(share=0.95), [-2.0]) == pytest.approx(-2.1)
+    assert limit_of(MiningSpec(margin=0.5, share=0.5, reference="min"), [2.0, 1.0]) == 0.5
+    assert limit_of(MiningSpec(margin=0.0, reference="mean"), [2.0, 1.0]) == 1.5
 
 
 def test_a_teacher_scores_every_text_of_the_result():
@@ -167,7 +168,9 @@ def test_a_teacher_scores_every_text_of_the_result():
         requests.extend(batch)
         return [[float(len(text)) + i for i, text in enumerate(docs)] for _, docs in batch]
 
-    for got in mine(run, queries, qrels, all_texts, Rules(negatives=3), teacher=teacher, batch=2):
+    for got in mine(
+        run, queries, qrels, all_texts, MiningSpec(negatives=3), teacher=teacher, batch=2
+    ):
         texts = [*got.positives, *got.negatives]
         assert (got.query, texts) in requests
         assert [*got.positive_scores, *got.negative_scores] == [
@@ -188,7 +191,7 @@ def test_what_was_left_out_is_counted():
     qrels = {"a": {"p": 1, "far": 1, "lost": 1}, "b": {"p": 1}, "c": {"n": 0}}
     counts = Counter()
     texts = lambda docs: [corpus.get(doc) for doc in docs]  # noqa: E731
-    (got,) = mine(run, dict.fromkeys("abc", "?"), qrels, texts, Rules(), counts=counts)
+    (got,) = mine(run, dict.fromkeys("abc", "?"), qrels, texts, MiningSpec(), counts=counts)
     assert got.negative_ids == ["n", "n2"] and got.positive_ids == ["p", "far"]
     assert got.positive_scores == [5.0, 1.0]
     assert +counts == Counter(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_split
-from raydist.data.samples.mining import Rules, mine, record
+from raydist.data.samples.mining import mine, record
 from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
-from raydist.data.spec import CorpusSource
+from raydist.data.spec import CorpusSource, MiningSpec
 from raydist.data.splits import plan_splits
 from raydist.data.store.reader import DocumentStore
 from raydist.records import Query, Run
@@ -59,7 +59,7 @@ def test_a_run_and_judgements_become_training_samples(collection: Path) -> None:
         {query.query_id: query.text for query in read_queries(collection)},
         read_qrels(collection),
         lambda ids: [document and document.contents for document in store.get(ids)],
-        Rules(negatives=2),
+        MiningSpec(negatives=2),
     )
     assert mined.positive_ids == ["d1"] and mined.negative_ids == ["d0", "d2"]
 

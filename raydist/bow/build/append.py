@@ -16,9 +16,10 @@ import pyarrow as pa
 from raydist import locks
 from raydist.bow.build.create import build_index, check_duplicates
 from raydist.bow.build.generation import next_name, publish, side_folder
-from raydist.bow.build.splits import Options, Read
+from raydist.bow.build.splits import Read
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND
+from raydist.bow.spec import IndexSpec
 from raydist.data.store import idhash
 from raydist.data.store.build import concatenate
 from raydist.disk import disk_errors, remove
@@ -34,13 +35,9 @@ def append_to_index(
     splits: Sequence[Split],
     read: Read,
     folder: Path,
-    options: Options,
+    spec: IndexSpec,
     *,
     inputs: Mapping[str, str],
-    max_docs: int = 0,
-    duplicates: str = "error",
-    workers: int = 0,
-    cpus_per_worker: float = 1.0,
 ) -> dict[str, Any] | None:
     """Adds the documents of `splits`; returns the facts of the new manifest.
 
@@ -50,40 +47,26 @@ def append_to_index(
         splits: as for `build_index`.
         read: as for `build_index`.
         folder: a complete index; an interrupted append of these inputs is continued.
-        options: those of the index.
+        spec: what decides the result as for the index; an id that it already has is a duplicate.
         inputs: fingerprints of the inputs by name.
-        max_docs: as for `build_index`.
-        duplicates: as for `build_index`; also an id that the index has already.
-        workers: as for `build_index`.
-        cpus_per_worker: as for `build_index`.
 
     Raises:
         ArtifactError: no complete index.
-        ConfigError: the index was built with other options.
+        ConfigError: the index was built with other spec.
         DataError: as for `build_index`.
     """
-    key = value_fingerprint([dict(inputs), max_docs])
+    key = value_fingerprint([dict(inputs), spec.max_docs])
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
-        _same_options(manifest, options, folder)
+        _check_settings(manifest, spec, folder)
         if key in manifest.get("appended", {}):
             return None
         side, name = side_folder(folder, key), next_name(manifest, key)
         with disk_errors(folder):
             side.mkdir(exist_ok=True)
-        facts = build_index(
-            splits,
-            read,
-            side,
-            options,
-            max_docs=max_docs,
-            duplicates=duplicates,
-            workers=workers,
-            cpus_per_worker=cpus_per_worker,
-            name=name,
-        )
+        facts = build_index(splits, read, side, spec, name=name)
         with disk_errors(folder):
-            joined = _join(folder, manifest, side, facts, f"store-{name}", duplicates)
+            joined = _join(folder, manifest, side, facts, f"store-{name}", spec.duplicates)
             target = folder / "segments" / name
             remove(target)
             os.rename(side / "segments" / name, target)
@@ -99,7 +82,7 @@ def append_to_index(
     return {**manifest, **{name: facts[name] for name in of_this}}
 
 
-def _same_options(manifest: Mapping[str, Any], options: Options, folder: Path) -> None:
+def _check_settings(manifest: Mapping[str, Any], spec: IndexSpec, folder: Path) -> None:
     built = {
         "analyzer": manifest["analyzer"],
         "compress": manifest["config"]["compress"],
@@ -107,10 +90,10 @@ def _same_options(manifest: Mapping[str, Any], options: Options, folder: Path) -
         "store": bool(manifest["store"]),
     }
     wanted = {
-        "analyzer": options.analyzer.to_dict(),
-        "compress": options.compress,
-        "block_size": options.block_size,
-        "store": options.store,
+        "analyzer": spec.analyzer.build().to_dict(),
+        "compress": spec.compress,
+        "block_size": spec.block_size,
+        "store": spec.store,
     }
     changed = differences(built, wanted)
     if changed:

@@ -25,8 +25,9 @@ import pyarrow as pa
 from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill
-from raydist.bow.build.splits import LEAST_MEMORY, Options, Read, SplitWorker, limit_documents
+from raydist.bow.build.splits import LEAST_MEMORY, Read, SplitWorker, limit_documents
 from raydist.bow.format.segment import Segment
+from raydist.bow.spec import IndexSpec
 from raydist.data.store import idhash
 from raydist.data.store.build import concatenate
 from raydist.disk import disk_errors
@@ -40,12 +41,8 @@ def build_index(
     splits: Sequence[Split],
     read: Read,
     folder: Path,
-    options: Options,
+    spec: IndexSpec = IndexSpec(),  # noqa: B008  frozen
     *,
-    max_docs: int = 0,
-    duplicates: str = "error",
-    workers: int = 0,
-    cpus_per_worker: float = 1.0,
     name: str = "00000",
 ) -> dict[str, Any]:
     """Writes `folder/segments/` and `folder/store/`; returns the facts for the manifest.
@@ -54,39 +51,34 @@ def build_index(
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
         folder: the index; an interrupted build of the same splits is continued.
-        options: see `Options`.
-        max_docs: index only the first documents; 0 is all.
-        duplicates: `error` or `warn`, for a document id that occurs twice.
-        workers: Ray actors; 0 works in this process, without Ray.
-        cpus_per_worker: CPUs of an actor.
+        spec: how it is built.
         name: of the merged segment, or of the folder of unmerged ones, in `segments`.
 
     Raises:
         DataError: a bad document, no documents at all, or an id twice.
         JobError: a split keeps failing, or the disk is full.
     """
-    if options.memory < LEAST_MEMORY:
-        raise ConfigError(
-            f"memory_per_worker = {options.memory}: at least {LEAST_MEMORY} bytes are needed"
-        )
+    memory, workers = spec.memory_per_worker, spec.workers
+    if memory < LEAST_MEMORY:
+        raise ConfigError(f"memory_per_worker = {memory}: at least {LEAST_MEMORY} bytes are needed")
     clock, began, cpu = time.time(), time.monotonic(), time.process_time()
-    if max_docs:
-        splits, read = limit_documents(splits, read, max_docs)
+    if spec.max_docs:
+        splits, read = limit_documents(splits, read, spec.max_docs)
     work = folder / WORK
     shards = work / "splits"
     stats = sharded_map(
         splits,
-        partial(SplitWorker, read, options),
+        partial(SplitWorker, read, spec),
         shards,
         workers=workers,
-        cpus_per_worker=cpus_per_worker,
+        cpus_per_worker=spec.cpus_per_worker,
         label="indexing",
     )
     inverted = time.monotonic()
     facts = _totals(stats)
     if not facts["documents"]:
         raise DataError("the corpus has no documents")
-    if options.merge and facts["documents"] >= MAX_DOCUMENTS:
+    if spec.merge and facts["documents"] >= MAX_DOCUMENTS:
         raise DataError(
             f"{facts['documents']:,} documents: a segment numbers them with 32 bits; use "
             "merge=false, or build several indexes"
@@ -95,31 +87,31 @@ def build_index(
     segments = folder / "segments"
     with disk_errors(folder), ThreadPoolExecutor(1) as pool:
         # With workers there are cores to spare: texts and ids are checked during the merge.
-        checks = pool.submit(_check_documents, parts, shards, len(stats), folder, options)
+        checks = pool.submit(_check_documents, parts, shards, len(stats), folder, spec)
         if workers < 2:
             facts |= checks.result()
-            check_duplicates(facts, duplicates)
+            check_duplicates(facts, spec.duplicates)
         _report_empty(facts)
         segments.mkdir(exist_ok=True)
         target = segments / name
         shutil.rmtree(target, ignore_errors=True)
-        if options.merge:
+        if spec.merge:
             merged = merge_spills(
                 parts,
                 target,
                 work=work / "ranges",
-                compress=options.compress,
-                block_size=options.block_size,
-                memory=options.memory,
+                compress=spec.compress,
+                block_size=spec.block_size,
+                memory=memory,
                 workers=workers,
-                cpus_per_worker=cpus_per_worker,
+                cpus_per_worker=spec.cpus_per_worker,
             )
             facts |= {**merged, "segments": [f"segments/{name}"]}
         else:
             facts |= _keep_segments(parts, target)
         if workers > 1:
             facts |= checks.result()
-            check_duplicates(facts, duplicates)
+            check_duplicates(facts, spec.duplicates)
     facts["seconds"] = {
         "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
         "splits": round(inverted - began, 3),
@@ -129,7 +121,7 @@ def build_index(
     facts["cpu_seconds"] = round(
         time.process_time() - cpu + sum(each["cpu_seconds"] for each in stats if workers), 3
     )
-    facts["analyzer"] = options.analyzer.to_dict()
+    facts["analyzer"] = spec.analyzer.build().to_dict()
     return facts
 
 
@@ -142,12 +134,12 @@ def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
 
 
 def _check_documents(
-    parts: Sequence[Path], shards: Path, count: int, folder: Path, options: Options
+    parts: Sequence[Path], shards: Path, count: int, folder: Path, spec: IndexSpec
 ) -> dict[str, Any]:
     """Joins the stores, if any, and looks for ids that occur twice."""
-    if options.store:
+    if spec.store:
         return _join_stores([shard_path(shards, i) / "store" for i in range(count)], folder)
-    return _find_duplicates(parts, options.merge)
+    return _find_duplicates(parts, spec.merge)
 
 
 def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:

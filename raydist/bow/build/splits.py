@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 
 from raydist.bow.build.spills import Postings, byte_order, write_spill
 from raydist.bow.format.writing import SegmentWriter
+from raydist.bow.spec import IndexSpec
 from raydist.data.rejects import Rejects
 from raydist.data.store.writer import StoreWriter
 from raydist.kernels.arrays import readonly
@@ -40,29 +40,6 @@ _BYTES_PER_TERM = 4 + 8 + 8  # collected, sorted, and as document and tf
 _BASE_MEMORY = 64 << 20  # tables being read, batches, files being written
 LEAST_MEMORY = 128 << 20
 """The least `memory_per_worker`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options that decide the result, and the memory of a worker.
-
-    Attributes:
-        analyzer: how text becomes terms.
-        compress: bit-packed postings; False writes raw arrays.
-        block_size: postings per block.
-        merge: one segment; False leaves one per split (and per filling of the memory).
-        store: keep the documents' texts.
-        batch_size: documents analysed at once.
-        memory: bytes that a worker may use for a split or a range of terms.
-    """
-
-    analyzer: Analyzer = field(default_factory=Analyzer)
-    compress: bool = True
-    block_size: int = 128
-    merge: bool = True
-    store: bool = True
-    batch_size: int = 10_000
-    memory: int = 1 << 30
 
 
 def limit_documents(splits: Sequence[Split], read: Read, max_docs: int) -> tuple[list[Split], Read]:
@@ -216,11 +193,12 @@ class Inverter:
 class SplitWorker:
     """Turns one split after another into spills, or into segments if they are not merged."""
 
-    def __init__(self, read: Read, options: Options) -> None:
+    def __init__(self, read: Read, spec: IndexSpec) -> None:
         self._read = read
-        self._options = options
+        self._spec = spec
+        self._analyzer = spec.analyzer.build()
         # Machine code is loaded here, so that a split's time is that of its work.
-        inverter = Inverter(options.analyzer)
+        inverter = Inverter(self._analyzer)
         inverter.add(pa.array(["-"]), pa.array(["-"]))
         inverter.postings()
 
@@ -228,18 +206,18 @@ class SplitWorker:
         """Writes a split's spills or segments, its store and its rejects below `target`."""
         began, cpu = time.time(), time.process_time()
         target.mkdir(parents=True)
-        options = self._options
+        spec = self._spec
         rejects = Rejects(target / "rejects.jsonl")
-        texts = StoreWriter(target / "store") if options.store else None
+        texts = StoreWriter(target / "store") if spec.store else None
         stats: Stats = {"documents": 0, "bytes": 0, "empty": 0, "first_empty": None, "parts": []}
-        inverter = Inverter(options.analyzer)
+        inverter = Inverter(self._analyzer)
         for table in self._read(split, rejects):
-            for start in range(0, table.num_rows, options.batch_size):
-                batch = table.slice(start, options.batch_size)
+            for start in range(0, table.num_rows, spec.batch_size):
+                batch = table.slice(start, spec.batch_size)
                 inverter.add(batch["doc_id"], _contents(batch))
-                if inverter.nbytes > options.memory - _BASE_MEMORY:
+                if inverter.nbytes > spec.memory_per_worker - _BASE_MEMORY:
                     self._write(inverter, target, stats)
-                    inverter = Inverter(options.analyzer)
+                    inverter = Inverter(self._analyzer)
             stats["bytes"] += table["text"].nbytes
             if texts is not None:
                 texts.append(table)
@@ -254,15 +232,15 @@ class SplitWorker:
     def _write(self, inverter: Inverter, target: Path, stats: Stats) -> None:
         postings = inverter.postings()
         part = f"{len(stats['parts']):05d}"
-        if self._options.merge:
+        if self._spec.merge:
             about = write_spill(target / part, postings)
         else:
             writer = SegmentWriter(
                 target / part,
                 lengths_N=postings.lengths_N,
                 doc_ids=postings.doc_ids,
-                compress=self._options.compress,
-                block_size=self._options.block_size,
+                compress=self._spec.compress,
+                block_size=self._spec.block_size,
             )
             writer.append(postings.terms, postings.indptr_T1, postings.docs_P, postings.tfs_P)
             about = writer.close()

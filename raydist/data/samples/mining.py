@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 
 from raydist.data.samples.fields import Record
+from raydist.data.spec import MiningSpec
 from raydist.records import Qrels, Run
 
 Texts = Callable[[Sequence[str]], Sequence[str | None]]
@@ -25,35 +25,6 @@ Texts = Callable[[Sequence[str]], Sequence[str | None]]
 
 Teacher = Callable[[Sequence[tuple[str, Sequence[str]]]], list[list[float]]]
 """Scores the documents of each query: a reranker's `score`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which documents become negatives.
-
-    Attributes:
-        negatives: how many for a query, fewer if there are no more.
-        first, last: ranks of the window, from 1, both included; last = 0 is the run's end.
-        relevance: lowest grade of a positive; other judged documents may become negatives.
-        margin: a negative must score at least this much below the positive; None = no such rule.
-        share: a negative must score at most this share of the positive's score (0.95, say): below
-            it by (1 − share) · |score|, which is the same for positive scores.
-        reference: the positive that margin and share refer to, if there are several.
-        pick: draw at `random` from the window, or take its `top`.
-        positives: how many of a query's positives, best grade and rank first; 0 = all.
-        seed: seed of the draw.
-    """
-
-    negatives: int = 15
-    first: int = 1
-    last: int = 200
-    relevance: int = 1
-    margin: float | None = None
-    share: float | None = None
-    reference: Literal["max", "min", "mean"] = "max"
-    pick: Literal["random", "top"] = "random"
-    positives: int = 0
-    seed: int = 0
 
 
 @dataclass(slots=True)
@@ -87,29 +58,29 @@ class _Candidates:
     negatives: list[tuple[int, str]] = field(default_factory=list)
 
 
-def limit_of(rules: Rules, positive_scores: Sequence[float]) -> float:
+def limit_of(spec: MiningSpec, positive_scores: Sequence[float]) -> float:
     """Returns the score that a negative must not exceed; infinite without margin and share."""
-    if rules.margin is None and rules.share is None:
+    if spec.margin is None and spec.share is None:
         return float("inf")
     scores = np.asarray(positive_scores, np.float64)
-    anchor = float(getattr(scores, rules.reference)())
+    anchor = float(getattr(scores, spec.reference)())
     limits = []
-    if rules.margin is not None:
-        limits.append(anchor - rules.margin)
-    if rules.share is not None:
-        limits.append(anchor - (1.0 - rules.share) * abs(anchor))
+    if spec.margin is not None:
+        limits.append(anchor - spec.margin)
+    if spec.share is not None:
+        limits.append(anchor - (1.0 - spec.share) * abs(anchor))
     return min(limits)
 
 
-def wanted_ids(run: Run, qrels: Qrels, rules: Rules) -> set[str]:
+def wanted_ids(run: Run, qrels: Qrels, spec: MiningSpec) -> set[str]:
     """Returns the documents whose texts `mine` may look up."""
     wanted: set[str] = set()
     for query_id, doc_ids, _ in run:
         judged = qrels.get(query_id)
         if judged is None:
             continue
-        wanted.update(doc_ids[rules.first - 1 : rules.last or None])
-        wanted.update(doc for doc, grade in judged.items() if grade >= rules.relevance)
+        wanted.update(doc_ids[spec.first - 1 : spec.last or None])
+        wanted.update(doc for doc, grade in judged.items() if grade >= spec.relevance)
     return wanted
 
 
@@ -118,7 +89,7 @@ def mine(
     queries: Mapping[str, str],
     qrels: Qrels,
     texts: Texts,
-    rules: Rules = Rules(),
+    spec: MiningSpec = MiningSpec(),  # noqa: B008  frozen
     *,
     teacher: Teacher | None = None,
     counts: Counter[str] | None = None,
@@ -131,7 +102,7 @@ def mine(
         queries: query_id -> text.
         qrels: judgements.
         texts: looks texts up.
-        rules: which documents become negatives.
+        spec: which documents become negatives.
         teacher: scores the texts of the samples; without one they have the run's scores.
         counts: counts what was left out, by reason, and the samples.
         batch: queries whose texts are looked up together.
@@ -139,8 +110,8 @@ def mine(
     counts = Counter() if counts is None else counts
     rankings = iter(run)
     while part := list(islice(rankings, batch)):
-        candidates = _candidates(part, queries, qrels, texts, rules, counts)
-        samples = list(_choose(candidates, texts, rules, counts))
+        candidates = _candidates(part, queries, qrels, texts, spec, counts)
+        samples = list(_choose(candidates, texts, spec, counts))
         if teacher is not None and samples:
             pairs = [(s.query, [*s.positives, *s.negatives]) for s in samples]
             for sample, scores in zip(samples, teacher(pairs)):
@@ -180,14 +151,14 @@ def _candidates(
     queries: Mapping[str, str],
     qrels: Qrels,
     texts: Texts,
-    rules: Rules,
+    spec: MiningSpec,
     counts: Counter[str],
 ) -> list[_Candidates]:
     """Returns the candidates of each query that has a positive with a text."""
     judged = []
     for query_id, doc_ids, scores in part:
         grades = qrels.get(query_id, {})
-        relevant = {doc: grade for doc, grade in grades.items() if grade >= rules.relevance}
+        relevant = {doc: grade for doc, grade in grades.items() if grade >= spec.relevance}
         if not relevant or query_id not in queries:
             counts["queries without positive" if not relevant else "queries without text"] += 1
             continue
@@ -204,7 +175,7 @@ def _candidates(
             continue
         counts["positives that the run has not"] += sum(doc not in rank_of for doc in positives)
         score_of = {d: float(scores[rank_of[d]] if d in rank_of else scores[-1]) for d in positives}
-        chosen = list(positives)[: rules.positives or None]
+        chosen = list(positives)[: spec.positives or None]
         sample = MinedSample(
             query_id,
             queries[query_id],
@@ -212,10 +183,10 @@ def _candidates(
             [positives[doc] for doc in chosen],
             [score_of[doc] for doc in chosen],
         )
-        limit = limit_of(rules, list(score_of.values()))
-        ranks = _ranks(doc_ids, scores, relevant, limit, rules, counts)
-        if rules.pick == "random":
-            ranks = _shuffled(ranks, query_id, rules.seed)
+        limit = limit_of(spec, list(score_of.values()))
+        ranks = _ranks(doc_ids, scores, relevant, limit, spec, counts)
+        if spec.pick == "random":
+            ranks = _shuffled(ranks, query_id, spec.seed)
         hashes = {_hash(sample.query), *map(_hash, positives.values())}
         candidates.append(_Candidates(sample, ranks, doc_ids, scores, hashes))
     return candidates
@@ -226,12 +197,12 @@ def _ranks(
     scores: np.ndarray,
     relevant: Mapping[str, int],
     limit: float,
-    rules: Rules,
+    spec: MiningSpec,
     counts: Counter[str],
 ) -> list[int]:
     """Returns the ranks in the window that may become negatives, from 0."""
     ranks = []
-    for rank in range(rules.first - 1, min(rules.last or len(doc_ids), len(doc_ids))):
+    for rank in range(spec.first - 1, min(spec.last or len(doc_ids), len(doc_ids))):
         if doc_ids[rank] in relevant:
             counts["candidates that are positive"] += 1
         elif scores[rank] > limit:
@@ -242,7 +213,7 @@ def _ranks(
 
 
 def _choose(
-    candidates: list[_Candidates], texts: Texts, rules: Rules, counts: Counter[str]
+    candidates: list[_Candidates], texts: Texts, spec: MiningSpec, counts: Counter[str]
 ) -> Iterator[MinedSample]:
     """Yields the samples with negatives taken from their candidates, in order.
 
@@ -252,7 +223,7 @@ def _choose(
     while unfinished:
         tries = []
         for each in unfinished:
-            ranks = each.ranks[each.tried :][: rules.negatives - len(each.negatives)]
+            ranks = each.ranks[each.tried :][: spec.negatives - len(each.negatives)]
             each.tried += len(ranks)
             tries.append([(rank, each.doc_ids[rank]) for rank in ranks])
         text_of = _lookup(texts, (doc for pairs in tries for _, doc in pairs))
@@ -269,7 +240,7 @@ def _choose(
         unfinished = [
             each
             for each in unfinished
-            if len(each.negatives) < rules.negatives and each.tried < len(each.ranks)
+            if len(each.negatives) < spec.negatives and each.tried < len(each.ranks)
         ]
     for each in candidates:
         if not each.negatives:
@@ -280,7 +251,7 @@ def _choose(
         sample.negative_ids = [each.doc_ids[rank] for rank, _ in each.negatives]
         sample.negatives = [text for _, text in each.negatives]
         sample.negative_scores = [float(each.scores[rank]) for rank, _ in each.negatives]
-        counts["samples with fewer negatives"] += len(each.negatives) < rules.negatives
+        counts["samples with fewer negatives"] += len(each.negatives) < spec.negatives
         yield sample
 
 
