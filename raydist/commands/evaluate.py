@@ -54,16 +54,7 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
         name: evaluate(each, qrels, measures, ties=config.ties) for name, each in runs.items()
     }
     baseline = next((name for name, path in named.items() if path == config.baseline), None)
-    table = report(
-        evaluations,
-        baseline=baseline,
-        method=config.interval,
-        level=config.level,
-        test=config.test,
-        family=config.family,
-        resamples=config.resamples,
-        seed=config.seed,
-    )
+    table = report(evaluations, config.statistics, baseline=baseline)
     print(render(table, config.format))
     for note in table.notes:
         log.say(note)

@@ -16,7 +16,7 @@ from typing import Any
 from raydist import locks, log
 from raydist.build import text_store
 from raydist.config.base import Flags
-from raydist.config.rerank import RerankConfig, Reranking
+from raydist.config.rerank import RerankConfig, RerankingConfig
 from raydist.errors import DataError
 from raydist.manifest import Artefact
 from raydist.records import Query, Run
@@ -35,7 +35,7 @@ def run(config: RerankConfig, flags: Flags) -> None:
 
 
 def score_run(
-    config: Reranking,
+    config: RerankingConfig,
     reranker: RerankerSpec,
     flags: Flags,
     artefact: Artefact,
@@ -72,7 +72,8 @@ def score_run(
     ) as output:
         if output.done:
             return
-        candidates = original.top(config.depth) if config.depth else original
+        depth = config.reranking.depth
+        candidates = original.top(depth) if depth else original
         texts = _texts(config, candidates, output.folder)
         with locks.reader(texts):  # workers open them whenever they start
             reranked, facts = rerank_sharded(
@@ -81,19 +82,15 @@ def score_run(
                 texts,
                 output.folder,
                 partial(load_reranker, reranker),
-                missing=config.missing,
-                split_pairs=config.split_pairs,
+                config.reranking,
                 tag=tag,
-                workers=config.workers,
-                cpus_per_worker=config.cpus_per_worker,
-                gpus_per_worker=config.gpus_per_worker,
             )
         write(reranked, output.path)
         output.finish(**facts)
     _report(config, facts, artefact.kind)
 
 
-def _report(config: Reranking, facts: Mapping[str, Any], what: str) -> None:
+def _report(config: RerankingConfig, facts: Mapping[str, Any], what: str) -> None:
     rows: list[tuple[str, object]] = [
         ("queries", facts["queries"]),
         ("pairs scored", facts["pairs"]),
@@ -104,7 +101,7 @@ def _report(config: Reranking, facts: Mapping[str, Any], what: str) -> None:
     log.table(f"{what.replace('-', ' ')}: {config.out}", ["what", "value"], rows)
 
 
-def _check_queries(run: Run, queries: list[Query], config: Reranking) -> None:
+def _check_queries(run: Run, queries: list[Query], config: RerankingConfig) -> None:
     known = {query.query_id for query in queries}
     absent = [query_id for query_id in run.query_ids if query_id not in known]
     if absent:
@@ -114,7 +111,7 @@ def _check_queries(run: Run, queries: list[Query], config: Reranking) -> None:
         )
 
 
-def _check_texts(config: Reranking) -> None:
+def _check_texts(config: RerankingConfig) -> None:
     if config.corpus is not None:
         from raydist.data.splits import plan_splits
 
@@ -123,7 +120,7 @@ def _check_texts(config: Reranking) -> None:
         text_store(config.index)
 
 
-def _texts(config: Reranking, run: Run, folder: Path) -> Path:
+def _texts(config: RerankingConfig, run: Run, folder: Path) -> Path:
     from raydist.data.readers import read_documents
     from raydist.data.store.build import needed_texts
 
@@ -134,7 +131,7 @@ def _texts(config: Reranking, run: Run, folder: Path) -> Path:
     return needed_texts(doc_ids, read_documents(config.corpus), folder / "texts")
 
 
-def _inputs(config: Reranking, reranker: RerankerSpec) -> dict[str, str]:
+def _inputs(config: RerankingConfig, reranker: RerankerSpec) -> dict[str, str]:
     from raydist.fingerprints import file_fingerprint
 
     if config.corpus is not None:

@@ -3,8 +3,8 @@
 A configuration is a frozen pydantic model of a verb. Its blocks are the rooms' specs, plain
 dataclasses (`raydist.spec`); a model with the same fields (`model_of`) checks the user's values and
 builds the spec. The fields of a spec are below its block's key, or the verb's own (`Flat`).
-`raydist fields VERB` and the error messages come from the models alone; the
-docstring under a field is its help.
+`raydist fields VERB` and the error messages come from the models alone; the docstring under a field
+is its help.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
+from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, QrelsSource
-from raydist.evaluation.spec import Tracking
+from raydist.evaluation.spec import Statistics, Tracking
 
 
 class EvaluateConfig(Verb):
@@ -26,18 +26,7 @@ class EvaluateConfig(Verb):
     """Order of equal scores: the measuring tool's (trec_eval: by document id), or the run's."""
     sort: bool = False
     """Order a run by its scores; without it, a run in another order is an error."""
-    interval: Literal["bootstrap", "t"] = "bootstrap"
-    """Confidence interval of the mean: percentile bootstrap over queries, or Student's t."""
-    level: float = Field(0.95, gt=0, lt=1)
-    """Confidence level of the interval."""
-    test: Literal["t", "randomisation"] = "t"
-    """Paired test against the baseline."""
-    family: Literal["measure", "all"] = "measure"
-    """What Holm's correction spans: the runs of each measure, or all comparisons."""
-    resamples: int = Field(10_000, ge=100)
-    """Resamples of the bootstrap and of the randomisation test."""
-    seed: int = 0
-    """Seed of the resampling."""
+    statistics: Flat[Statistics]
     format: Literal["table", "markdown", "tsv", "json"] = execution("table")
     """Format of the table on standard output; tsv and json have all digits."""
     out: str | None = execution(None)

@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
+from raydist.config.base import Flat, Verb
 from raydist.data.spec import CorpusSource, QueriesSource, RunSource
-from raydist.rerank.spec import RerankerSpec
+from raydist.rerank.spec import RerankerSpec, Reranking
 
 
-class Reranking(Verb):
+class RerankingConfig(Verb):
     """The fields of `rerank` and `score`."""
 
     run: RunSource
@@ -24,27 +24,16 @@ class Reranking(Verb):
     """An index folder whose document store has the texts, instead of `corpus`."""
     out: str = Field(min_length=1)
     """The file to write."""
-    depth: int = Field(0, ge=0)
-    """Candidates of each query; 0 takes all."""
-    missing: Literal["error", "drop", "keep"] = "error"
-    """A candidate without text is an error, is dropped, or is kept below the scored ones."""
-    split_pairs: int = Field(1024, ge=1)
-    """Pairs in a split, the unit of restart (of whole queries)."""
-    workers: int = execution(0, ge=0)
-    """Ray actors; 0 works in this process, without Ray."""
-    cpus_per_worker: float = execution(1.0, gt=0)
-    """CPUs of an actor."""
-    gpus_per_worker: float = execution(0.0, ge=0)
-    """GPUs of an actor."""
+    reranking: Flat[Reranking]
 
     @model_validator(mode="after")
-    def _one_source_of_texts(self) -> Reranking:
+    def _one_source_of_texts(self) -> RerankingConfig:
         if (self.corpus is None) == (self.index is None):
             raise ValueError("one of corpus and index is required: the documents' texts")
         return self
 
 
-class RerankConfig(Reranking):
+class RerankConfig(RerankingConfig):
     """Reorders a run."""
 
     reranker: RerankerSpec
@@ -53,7 +42,7 @@ class RerankConfig(Reranking):
     """The new run's tag."""
 
 
-class ScoreConfig(Reranking):
+class ScoreConfig(RerankingConfig):
     """Scores a run's documents with a teacher, for distillation."""
 
     teacher: RerankerSpec

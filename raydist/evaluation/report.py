@@ -11,6 +11,7 @@ from typing import Any, Literal
 from raydist.disk import atomic
 from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
 from raydist.evaluation.significance import PairedTest, compare, holm
+from raydist.evaluation.spec import Statistics
 
 Format = Literal["table", "markdown", "tsv", "json"]
 _NONE = Interval(float("nan"), float("nan"), "none")
@@ -58,28 +59,19 @@ class Report:
 
 def report(
     evaluations: Mapping[str, Evaluation],
+    statistics: Statistics = Statistics(),  # noqa: B008  frozen
     *,
     baseline: str | None = None,
-    method: Literal["bootstrap", "t"] = "bootstrap",
-    level: float = 0.95,
-    test: Literal["t", "randomisation"] = "t",
-    family: Literal["measure", "all"] = "measure",
-    resamples: int = 10_000,
-    seed: int = 0,
 ) -> Report:
     """Compares evaluations by the same qrels and measures.
 
     Args:
         evaluations: by the runs' names.
+        statistics: confidence intervals and tests.
         baseline: the run that the others are tested against; None for no tests.
-        method: of the confidence intervals.
-        level: of the confidence intervals.
-        test: paired t-test or randomisation test.
-        family: Holm's correction is over the runs of each `measure`, or over `all` comparisons.
-        resamples: of bootstrap and randomisation.
-        seed: of bootstrap and randomisation.
     """
-    first = next(iter(evaluations.values()))
+    first, seed = next(iter(evaluations.values())), statistics.seed
+    resamples = statistics.resamples
     rows: list[Row] = []
     sums = [measure for measure in first.measures if is_sum(measure)]
     for measure in first.measures:
@@ -87,18 +79,21 @@ def report(
             values = evaluation.of(measure)
             spread = _NONE
             if measure not in sums:
+                method, level = statistics.interval, statistics.level
                 spread = interval(
                     values, method=method, level=level, resamples=resamples, seed=seed
                 )
             paired = None
             if baseline is not None and run != baseline:
                 reference = evaluations[baseline].of(measure)
-                paired = compare(values, reference, test=test, resamples=resamples, seed=seed)
+                paired = compare(
+                    values, reference, test=statistics.test, resamples=resamples, seed=seed
+                )
             rows.append(Row(measure, run, evaluation.means[measure], spread, paired))
     families: dict[str, dict[int, float]] = {}  # row -> p
     for i, row in enumerate(rows):
         if row.paired is not None:
-            name = row.measure if family == "measure" else ""
+            name = row.measure if statistics.family == "measure" else ""
             families.setdefault(name, {})[i] = row.paired.p
     for p_values in families.values():
         for i, p in zip(p_values, holm(list(p_values.values()))):
@@ -114,7 +109,7 @@ def report(
         )
     tests = {row.paired.test for row in rows if row.paired is not None}
     if tests:
-        over = "the runs of each measure" if family == "measure" else "all comparisons"
+        over = "the runs of each measure" if statistics.family == "measure" else "all comparisons"
         notes.append(f"p: {', '.join(sorted(tests))}, two-sided, corrected by Holm over {over}")
     return Report(tuple(rows), baseline, len(first.query_ids), tuple(notes))
 

@@ -1,13 +1,31 @@
-"""What can be set of tracking: MLflow, or only the local record of a run."""
+"""What can be set of a comparison of runs, and of tracking: MLflow, or only the local record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
-from annotated_types import MinLen
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from raydist.spec import EXECUTION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Confidence intervals of means, and paired tests."""
+
+    interval: Literal["bootstrap", "t"] = "bootstrap"
+    """Confidence interval of the mean: percentile bootstrap over queries, or Student's t."""
+    level: Annotated[float, Gt(0), Lt(1)] = 0.95
+    """Confidence level of the interval."""
+    test: Literal["t", "randomisation"] = "t"
+    """Paired test against the baseline."""
+    family: Literal["measure", "all"] = "measure"
+    """What Holm's correction spans: the runs of each measure, or all comparisons."""
+    resamples: Annotated[int, Ge(100)] = 10_000
+    """Resamples of the bootstrap and of the randomisation test."""
+    seed: int = 0
+    """Seed of the resampling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from raydist.data.store.reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.protocols import Reranker, TextStore
 from raydist.records import QUERIES, RUN, Query, Run
+from raydist.rerank.spec import Reranking
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
@@ -215,14 +216,9 @@ def rerank_sharded(
     texts: Path,
     folder: Path,
     make_reranker: Callable[[], Reranker],
+    spec: Reranking = Reranking(),  # noqa: B008  frozen
     *,
-    depth: int = 0,
-    missing: Missing = "error",
-    split_pairs: int = 1024,
     tag: str = "raydist",
-    workers: int = 0,
-    cpus_per_worker: float = 1.0,
-    gpus_per_worker: float = 0.0,
 ) -> tuple[Run, dict[str, Any]]:
     """Returns the reranked run, and counts and seconds for the manifest.
 
@@ -232,16 +228,11 @@ def rerank_sharded(
         texts: a document store's folder.
         folder: where the shards are until the work is done.
         make_reranker: called once per worker; picklable.
-        depth: the most candidates of a query; 0 = all.
-        missing: as for `rerank`.
-        split_pairs: pairs of a split.
+        spec: which candidates, and by how many workers.
         tag: of the new run.
-        workers: Ray actors; 0 works in this process.
-        cpus_per_worker: CPUs of an actor.
-        gpus_per_worker: GPUs of an actor.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    run = run.top(depth) if depth else run
+    run = run.top(spec.depth) if spec.depth else run
     query_ids = set(run.query_ids)
     needed = [query for query in queries if query.query_id in query_ids]
     _write(run.table, folder / "run.arrow")
@@ -249,14 +240,14 @@ def rerank_sharded(
         pa.table([[q.query_id for q in needed], [q.text for q in needed]], schema=QUERIES),
         folder / "queries.arrow",
     )
-    splits = query_splits(run, split_pairs)
+    splits = query_splits(run, spec.split_pairs)
     stats = sharded_map(
         splits,
-        partial(_make_worker, make_reranker, str(folder), str(texts), missing),
+        partial(_make_worker, make_reranker, str(folder), str(texts), spec.missing),
         folder / "shards",
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
+        workers=spec.workers,
+        cpus_per_worker=spec.cpus_per_worker,
+        gpus_per_worker=spec.gpus_per_worker,
         label="rerank",
         unit="pairs",
     )

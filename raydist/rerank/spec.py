@@ -1,4 +1,4 @@
-"""What can be set of a reranker: `reranker=` takes a kind, a released name or a folder.
+"""What can be set of reranking and of a reranker; `reranker=` takes a kind, a name or a folder.
 
 The `config.json` of a folder says of which kind it is: a causal language model is a Qwen3 reranker,
 a sequence classifier a cross-encoder, anything else a bi-encoder.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from raydist.models.packaged import packaged
 from raydist.spec import EXECUTION, FromText
@@ -168,6 +168,24 @@ def _kind_of_folder(name: str) -> str:
             return "cross_encoder"
         return "biencoder"
     return "cross_encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reranking:
+    """How the candidates of a run are scored."""
+
+    depth: Annotated[int, Ge(0)] = 0
+    """Candidates of each query; 0 takes all."""
+    missing: Literal["error", "drop", "keep"] = "error"
+    """A candidate without text is an error, is dropped, or is kept below the scored ones."""
+    split_pairs: Annotated[int, Ge(1)] = 1024
+    """Pairs in a split, the unit of restart (of whole queries)."""
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of an actor."""
+    gpus_per_worker: Annotated[float, Ge(0), EXECUTION] = 0.0
+    """GPUs of an actor."""
 
 
 RerankerSpec = Annotated[

@@ -13,6 +13,7 @@ import scipy.stats
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.report import per_query, render, report, write_table
 from raydist.evaluation.significance import holm
+from raydist.evaluation.spec import Statistics
 
 RNG = np.random.default_rng(0)
 QUERIES = tuple(f"q{i}" for i in range(30))
@@ -29,7 +30,7 @@ EVALUATIONS = {"base": evaluation(0.0), "same": evaluation(0.0), "good": evaluat
 
 
 def test_rows_have_means_intervals_and_p_values_corrected_within_each_measure():
-    table = report(EVALUATIONS, baseline="base", method="t")
+    table = report(EVALUATIONS, Statistics(interval="t"), baseline="base")
     assert [(row.measure, row.run) for row in table.rows] == [
         (m, r) for m in ("AP", "P@5") for r in EVALUATIONS
     ]
@@ -47,7 +48,7 @@ def test_rows_have_means_intervals_and_p_values_corrected_within_each_measure():
 
 
 def test_the_correction_may_be_over_all_comparisons():
-    raw = report(EVALUATIONS, baseline="base", family="all")
+    raw = report(EVALUATIONS, Statistics(family="all"), baseline="base")
     tested = [row for row in raw.rows if row.paired]
     assert [row.p for row in tested] == pytest.approx(holm([row.paired.p for row in tested]))
     assert "all comparisons" in raw.notes[1]
@@ -63,7 +64,7 @@ def test_a_sum_over_the_queries_has_no_interval_of_the_mean():
     values = np.array([[1.0, 2.0, 3.0], [0.5, 0.5, 1.0]])
     means = {"NumRelRet": 6.0, "AP": 2 / 3}
     counted = Evaluation(("NumRelRet", "AP"), ("q1", "q2", "q3"), values, means)
-    table = report({"one": counted}, method="t")
+    table = report({"one": counted}, Statistics(interval="t"))
     assert render(table).splitlines()[1].split() == ["NumRelRet", "6.0000", "-", "-"]
     assert "-" not in render(table).splitlines()[2].split()
     assert table.to_dict()["rows"][0]["low"] is None

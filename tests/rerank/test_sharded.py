@@ -16,6 +16,7 @@ from raydist.data.store.build import needed_texts
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query, Run
 from raydist.rerank.apply import query_splits, rerank, rerank_sharded
+from raydist.rerank.spec import Reranking
 
 TEXTS = {f"d{i}": "x" * (i * 7 % 11) for i in range(40)}
 
@@ -90,7 +91,7 @@ def test_the_result_is_that_of_one_call(
     run: Run, texts: Path, tmp_path: Path, split_pairs: int
 ) -> None:
     got, facts = rerank_sharded(
-        run, QUERIES, texts, tmp_path / "out", Lengths, split_pairs=split_pairs
+        run, QUERIES, texts, tmp_path / "out", Lengths, Reranking(split_pairs=split_pairs)
     )
     assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
     assert facts["pairs"] == len(run) and facts["without_text"] == 0 and facts["queries"] == 12
@@ -105,11 +106,11 @@ def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_
             texts,
             tmp_path / "out",
             partial(make, str(log), "query 7"),
-            split_pairs=1,
+            Reranking(split_pairs=1),
         )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(7)]
     got, _ = rerank_sharded(
-        run, QUERIES, texts, tmp_path / "out", partial(make, str(log), ""), split_pairs=1
+        run, QUERIES, texts, tmp_path / "out", partial(make, str(log), ""), Reranking(split_pairs=1)
     )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(12)]
     assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
@@ -126,8 +127,7 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         texts,
         tmp_path / "out",
         partial(Mortal, str(flag)),
-        split_pairs=1,
-        workers=2,
+        Reranking(split_pairs=1, workers=2),
     )
     assert flag.exists() and facts["pairs"] == len(run)
     assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
@@ -141,7 +141,7 @@ def test_an_empty_run_stays_empty(texts: Path, tmp_path: Path) -> None:
 def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
     empty = needed_texts(["d1"], [], tmp_path / "none")
     got, facts = rerank_sharded(
-        run, QUERIES, empty, tmp_path / "out", Lengths, missing="keep", depth=3
+        run, QUERIES, empty, tmp_path / "out", Lengths, Reranking(missing="keep", depth=3)
     )
     assert got.table["doc_id"].to_pylist() == run.top(3).table["doc_id"].to_pylist()
     assert facts["without_text"] == len(run.top(3))
