@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydist import log
-from raydist.data.files import PathLike, read_text
+from raydist.data import id_files
+from raydist.data.files import PathLike, compression_of, filesystem, read_blocks, read_text
+from raydist.data.store.idhash import Duplicates, HashIndex, find_duplicates, slices_of
 from raydist.errors import DataError
 from raydist.records import Qrels, Query
 
@@ -20,100 +21,161 @@ Missing = Literal["error", "warn", "ignore"]
 Order = Literal["source", "list"]
 
 
-@dataclass(frozen=True, slots=True)
+_MAPPED = 16 << 20  # bytes; a longer list is mapped, not read into the memory of each process
+
+
 class IdList:
     """Unique ids in their order.
 
-    Attributes:
+    Args:
         ids: the ids.
         name: their source, for messages.
+
+    Attributes:
+        column: the ids, large_string.
+        name: their source.
+
+    Raises:
+        DataError: an id occurs twice.
     """
 
-    ids: tuple[str, ...]
-    name: str = "ids"
-    _positions: dict[str, int] = field(init=False, repr=False, compare=False)
-    _array: pa.Array = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        positions: dict[str, int] = {}
-        for position, each in enumerate(self.ids):
-            if not isinstance(each, str):
-                raise TypeError(f"{self.name}: an id is a string, not {type(each).__name__}")
-            if positions.setdefault(each, position) != position:
-                raise DataError(
-                    f"{self.name}: id {each!r} occurs twice (positions "
-                    f"{positions[each] + 1} and {position + 1})"
-                )
-        object.__setattr__(self, "_positions", positions)
-        object.__setattr__(self, "_array", pa.array(self.ids, pa.string()))
+    def __init__(self, ids: Iterable[str] | pa.Array, name: str = "ids") -> None:
+        self.name = name
+        self.column = _column(ids, name)
+        self._index: HashIndex | None = None
+        twice = find_duplicates(self.column)
+        if twice.count:
+            text, first, again = twice.examples[0]
+            raise DataError(
+                f"{name}: id {text!r} occurs twice (positions {first + 1} and {again + 1})"
+            )
 
     @classmethod
     def read(cls, path: PathLike) -> IdList:
         """Reads one id per line, stripped; empty lines and those that begin with `#` are skipped.
 
+        A process reads a file once, and of a long one a machine.
+
         Raises:
             DataError: the file is missing, not UTF-8, or has an id twice.
         """
-        lines: dict[str, int] = {}
-        for number, line in enumerate(read_text(path).split("\n"), 1):
-            each = line.strip()
-            if not each or each.startswith("#"):
-                continue
-            if each in lines:
-                raise DataError.at(
-                    path, number, each, f"each id once; it is also on line {lines[each]}"
-                )
-            lines[each] = number
-        return cls(tuple(lines), os.fspath(path))
+        where, name = filesystem(path)
+        info = where.get_file_info(name)
+        return _read(os.fspath(path), f"{path} {info.size} {info.mtime_ns}", info.size or 0)
 
     @classmethod
-    def of(cls, ids: IdList | PathLike | Iterable[str]) -> IdList:
+    def of(cls, ids: IdList | PathLike | Iterable[str] | pa.Array) -> IdList:
         """Returns the list itself, that of a file, or that of the given ids."""
         if isinstance(ids, IdList):
             return ids
-        return cls.read(ids) if isinstance(ids, str | os.PathLike) else cls(tuple(ids))
+        return cls.read(ids) if isinstance(ids, str | os.PathLike) else cls(ids)
+
+    @classmethod
+    def _mapped(cls, column: pa.Array, index: HashIndex, name: str) -> IdList:
+        ids = object.__new__(cls)
+        ids.column, ids._index, ids.name = column, index, name
+        return ids
 
     def write(self, path: PathLike) -> None:
         """Writes one id per line."""
         with open(path, "w", encoding="utf-8", newline="\n") as out:
-            out.writelines(f"{each}\n" for each in self.ids)
+            out.writelines(f"{each}\n" for each in self)
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.column)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.ids)
+        for part in slices_of([self.column]):
+            yield from part.to_pylist()
 
     def __contains__(self, each: object) -> bool:
-        return each in self._positions
+        return isinstance(each, str) and bool(self.positions(pa.array([each]))[0] >= 0)
 
     def positions(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Returns the position in this list of each id, int64 [n]; -1 for those not in it."""
-        positions = pc.index_in(ids.cast(pa.string()), value_set=self._array).fill_null(-1)
-        return np.asarray(positions.to_numpy(), np.int64)
+        if self._index is None:
+            self._index = HashIndex.of(self.column)
+        parts = [self._index.find(part) for part in slices_of([ids])]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def check(self, seen: Iterable[str], missing: Missing, field: str = "missing") -> None:
+    def check(self, seen: np.ndarray, missing: Missing, field: str = "missing") -> None:
         """Complains of ids of the list that the source does not have.
 
         Args:
-            seen: the ids that the source has.
+            seen: whether the source has each id, bool [n].
             missing: whether that is an `error`, a reason to `warn`, or to be ignored (`ignore`).
             field: the name of the setting `missing`, for the message.
 
         Raises:
             DataError: ids are missing and `missing` is `error`.
         """
-        if missing == "ignore":
+        absent = np.flatnonzero(~seen)
+        if missing == "ignore" or not len(absent):
             return
-        known = seen if isinstance(seen, set | dict) else set(seen)
-        absent = [each for each in self.ids if each not in known]
-        if not absent:
-            return
-        examples = ", ".join(map(repr, absent[:5])) + (", ..." if len(absent) > 5 else "")
+        first = self.column.take(pa.array(absent[:5])).to_pylist()
+        examples = ", ".join(map(repr, first)) + (", ..." if len(absent) > 5 else "")
         message = f"{self.name}: {len(absent)} of {len(self)} ids are not in the source: {examples}"
         if missing == "error":
             raise DataError(f"{message} ({field}=warn or {field}=ignore allows that)")
         log.warn(message)
+
+    def flags(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Returns which ids of the list are among others, bool."""
+        flags = np.zeros(len(self), bool)
+        rows = self.positions(ids)
+        flags[rows[rows >= 0]] = True
+        return flags
+
+
+def _column(ids: Iterable[str] | pa.Array, name: str) -> pa.Array:
+    if isinstance(ids, pa.Array):
+        return ids.cast(pa.large_string())
+    texts = list(ids)
+    for each in texts:
+        if not isinstance(each, str):
+            raise TypeError(f"{name}: an id is a string, not {type(each).__name__}")
+    return pa.array(texts, pa.large_string())
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, key: str, size: int) -> IdList:
+    def check(twice: Duplicates) -> None:
+        if twice.count:
+            text = twice.examples[0][0]
+            lines = [number for number, each in _lines(path) if each == text]
+            raise DataError.at(
+                path, lines[1], text, f"each id once; it is also on line {lines[0]}"
+            )
+
+    if size > _MAPPED:
+        return IdList._mapped(*id_files.mapped(key, lambda: _chunks(path), check), path)
+    column = pa.concat_arrays([pa.array([], pa.large_string()), *_chunks(path)])
+    check(find_duplicates(column))
+    return IdList._mapped(column, HashIndex.of(column), path)
+
+
+def _chunks(path: str) -> Iterator[pa.Array]:
+    for _, ids in _blocks(path):
+        yield pa.array([each for each in ids if each], pa.large_string())
+
+
+def _lines(path: str) -> Iterator[tuple[int, str]]:
+    for number, ids in _blocks(path):
+        yield from enumerate(ids, number)
+
+
+def _blocks(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields blocks of lines as the first's number and the ids, empty where a line has none."""
+    number = 1
+    for _, data in read_blocks(path, compression=compression_of(path)):
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            read_text(path)  # raises with the offset
+            raise
+        lines = text.removesuffix("\n").split("\n")
+        yield number, [("" if e.startswith("#") else e) for e in map(str.strip, lines)]
+        number += len(lines)
 
 
 def report_absent(
@@ -137,11 +199,10 @@ def report_absent(
         return
     keep = IdList.read(ids)
     seen = np.zeros(len(keep), bool)
-    left_out = () if exclude_ids is None else IdList.read(exclude_ids).ids
-    for part in (*seen_ids, pa.array(left_out, pa.string())):
-        position = keep.positions(part)
-        seen[position[position >= 0]] = True
-    keep.check({keep.ids[i] for i in np.flatnonzero(seen)}, missing, "corpus.missing")
+    left_out = [] if exclude_ids is None else [IdList.read(exclude_ids).column]
+    for part in (*seen_ids, *left_out):
+        seen |= keep.flags(part)
+    keep.check(seen, missing, "corpus.missing")
 
 
 def filter_documents(
@@ -182,7 +243,7 @@ def filter_documents(
         elif rows.num_rows:
             yield rows
     if ids is not None:
-        ids.check({ids.ids[i] for i in np.flatnonzero(seen)}, missing)
+        ids.check(seen, missing)
     if chosen:
         rank = np.argsort(np.concatenate(positions), kind="stable")
         yield pa.concat_tables(chosen).take(pa.array(rank))
@@ -198,14 +259,17 @@ def filter_queries(
 ) -> list[Query]:
     """Returns the queries whose ids are in one list and not in another; see `filter_documents`."""
     chosen = list(queries)
-    if ids is not None:
-        ids.check({query.query_id for query in chosen}, missing)
-        chosen = [query for query in chosen if query.query_id in ids]
-        if order == "list":
-            chosen.sort(key=lambda query: ids._positions[query.query_id])
+    names = pa.array([query.query_id for query in chosen], pa.large_string())
+    rows = np.arange(len(chosen))
     if exclude is not None:
-        chosen = [query for query in chosen if query.query_id not in exclude]
-    return chosen
+        rows = rows[exclude.positions(names) < 0]
+    if ids is not None:
+        ids.check(ids.flags(names), missing)
+        position = ids.positions(names)
+        rows = rows[position[rows] >= 0]
+        if order == "list":
+            rows = rows[np.argsort(position[rows], kind="stable")]
+    return [chosen[row] for row in rows.tolist()]
 
 
 def filter_qrels(
@@ -216,10 +280,11 @@ def filter_qrels(
     missing: Missing = "error",
 ) -> Qrels:
     """Returns the judgements of the queries in one list and not in another."""
+    names = pa.array(list(qrels), pa.large_string())
+    keep = np.ones(len(names), bool)
     if ids is not None:
-        ids.check(qrels.keys(), missing)
-    return {
-        query_id: judged
-        for query_id, judged in qrels.items()
-        if (ids is None or query_id in ids) and (exclude is None or query_id not in exclude)
-    }
+        ids.check(ids.flags(names), missing)
+        keep &= ids.positions(names) >= 0
+    if exclude is not None:
+        keep &= exclude.positions(names) < 0
+    return {query_id: judged for (query_id, judged), kept in zip(qrels.items(), keep) if kept}

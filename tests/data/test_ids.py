@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import raydist.data.ids
 from raydist.data.ids import IdList, filter_queries
 from raydist.data.readers import read_documents, read_qrels, read_queries
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
@@ -39,7 +41,7 @@ def test_a_file_of_ids_is_stripped_and_comments_are_skipped(tmp_path: Path) -> N
     ids = IdList.read(file)
     assert list(ids) == ["b", "a", "x y"] and "a" in ids and "c" not in ids and len(ids) == 3
     ids.write(tmp_path / "again.txt")
-    assert IdList.read(tmp_path / "again.txt").ids == ids.ids
+    assert IdList.read(tmp_path / "again.txt").column == ids.column
 
 
 def test_an_id_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
@@ -104,3 +106,26 @@ def test_filtering_is_membership(have: list[str], want: list[str], by_list: bool
     )
     first, second = (want, have) if by_list else (have, want)
     assert [q.query_id for q in chosen] == [i for i in first if i in second]
+
+
+def test_a_long_list_is_written_once_and_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(raydist.data.ids, "_MAPPED", 100)
+    names = [f"doc-{i * 7 % 5000}" for i in range(5000)]
+    file = tmp_path / "ids.txt"
+    file.write_text("# all\n" + "\n".join(names))
+    ids = IdList.read(file)
+    assert list(ids) == names and IdList.read(file) is ids
+    some = pa.array(["doc-3", "none", names[4999]])
+    assert ids.positions(some).tolist() == [names.index("doc-3"), -1, 4999]
+    (made,) = [path for path in (tmp_path / "cache/ids").iterdir() if path.is_dir()]
+    before = made.stat().st_ctime_ns, (made / "ids.bin").stat().st_mtime_ns
+    raydist.data.ids._read.cache_clear()
+    assert list(IdList.read(file)) == names
+    assert (made / "ids.bin").stat().st_mtime_ns == before[1]
+    file.write_text("\n".join([*names, "x", "x"]))
+    with pytest.raises(DataError, match=r"line 5002: 'x': .*also on line 5001"):
+        IdList.read(file)
+    assert [path for path in (tmp_path / "cache/ids").iterdir() if path.is_dir()] == [made]

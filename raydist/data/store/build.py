@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist.data.files import PathLike
 from raydist.data.ids import IdList, filter_documents
-from raydist.data.store.format import PART, ROW, save_array, seal, write_index
+from raydist.data.store.format import PART, ROW, ArrayFile, seal, write_index
 from raydist.data.store.reader import DocumentStore
 from raydist.records import Query, document_table
 
@@ -34,28 +35,28 @@ def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
     """
     target = Path(folder)
     (target / "parts").mkdir(parents=True, exist_ok=True)
-    blocks: list[np.ndarray] = []
-    ends: list[np.ndarray] = [np.zeros(1, np.int64)]
     names: list[str] = []
     facts = {"documents": 0, "empty": 0, "bytes": 0, "blocks": 0}
-    with open(target / "ids.bin", "wb") as ids:
+    with (
+        open(target / "ids.bin", "wb") as ids,
+        ArrayFile(target / "id_ends.npy", np.int64) as ends,
+        ArrayFile(target / "blocks.npy", np.int64, (5,)) as blocks,
+    ):
+        ends.append(np.zeros(1, np.int64))
         for path in stores:
             with DocumentStore.open(path) as store:
+                store.check_ids()
                 table = store.blocks_B.copy()
                 table[:, ROW] += facts["documents"]
                 table[:, PART] += len(names)
                 blocks.append(table)
                 ends.append(store.id_ends_N1[1:] + ids.tell())
-                ids.write(store.id_bytes.tobytes())
+                ids.write(store.id_bytes.data)
                 for part in store.parts:
                     names.append(f"{len(names):05d}.arrow")
                     _link(part, target / "parts" / names[-1])
                 for key in facts:
                     facts[key] += store.facts[key]
-    save_array(target / "id_ends.npy", np.concatenate(ends))
-    save_array(
-        target / "blocks.npy", np.concatenate(blocks) if blocks else np.empty((0, 5), np.int64)
-    )
     duplicates = write_index(target)
     seal(target, names, facts)
     return {**facts, "duplicates": duplicates.count, "examples": [*map(list, duplicates.examples)]}
@@ -68,7 +69,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def needed_texts(doc_ids: Iterable[str], tables: Iterable[pa.Table], folder: Path) -> Path:
+def needed_texts(doc_ids: Iterable[str] | pa.Array, tables: Iterable[pa.Table], folder: Path) -> Path:
     """Writes a store of the documents with certain ids; returns its folder.
 
     A complete store stays as it is, one that was interrupted is written anew.
@@ -80,7 +81,8 @@ def needed_texts(doc_ids: Iterable[str], tables: Iterable[pa.Table], folder: Pat
     """
     if not (folder / "store.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        ids = IdList(tuple(dict.fromkeys(doc_ids)))
+        unique = pc.unique(doc_ids) if isinstance(doc_ids, pa.Array) else dict.fromkeys(doc_ids)
+        ids = IdList(unique)
         DocumentStore.create(filter_documents(tables, ids, missing="ignore"), folder)
     return folder
 

@@ -1,42 +1,72 @@
-"""The files of a document store: arrays, checksums, the index of ids, and the header."""
+"""The files of a document store: arrays, checksums, the index of ids, and the header.
+
+Version 2 has 64-bit hashes, every 4096th of them as a fence, and checksums of pages (`sums.npy`), so
+that a lookup reads and checks what it touches. Version 1, with 32-bit hashes and one checksum per
+file, is read too.
+"""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from raydist.data.store import idhash
+from raydist.data.store.pages import page_sums
 from raydist.disk import atomic
 
 Codec = Literal["lz4", "zstd", "none"]
 
 FORMAT = "raydist-document-store"
-VERSION = 1
+VERSION = 2
 """Version of the format that is written, and the newest that can be read."""
 
 STORED = pa.schema([("title", pa.string()), ("text", pa.large_string())])
 """Schema of a part."""
 
 ROW, PART = 0, 1  # columns of blocks.npy; offset, length and CRC-32 follow
+SUMS = "sums.npy"
+_FILES = ("blocks.npy", "id_ends.npy", "ids.bin", "hashes.npy", "order.npy")
+_FENCES = "fences.npy"
+_SLICE = 1 << 18  # ids read at once
 
 
 def write_index(folder: Path) -> idhash.Duplicates:
-    """Writes the index of ids, `hashes.npy` and `order.npy`; returns the ids that occur twice."""
+    """Writes the index of ids: hashes, rows and fences; returns the ids that occur twice."""
     ends_N1 = np.load(folder / "id_ends.npy", mmap_mode="r")
-    data = np.fromfile(folder / "ids.bin", np.uint8)
-    ids = id_array(data, ends_N1)
-    hashes_N = idhash.hash_ids(ids)
-    order_N = idhash.order_of(hashes_N)
-    sorted_N = hashes_N[order_N]
-    save_array(folder / "hashes.npy", sorted_N)
-    save_array(folder / "order.npy", order_N.astype(np.uint32 if len(ids) < 1 << 32 else np.int64))
-    return idhash.duplicates_in_order(ids, sorted_N, order_N)
+    count = len(ends_N1) - 1
+    small = count < 1 << 32
+    repeats = idhash.Repeats()
+    with (
+        ArrayFile(folder / "hashes.npy", np.uint64) as hashes,
+        ArrayFile(folder / "order.npy", np.uint32 if small else np.int64) as order,
+    ):
+        for hashes_N, rows_N in idhash.sorted_hashes(_ids(folder, ends_N1), folder):
+            hashes.append(hashes_N)
+            order.append(rows_N)
+            repeats.add(hashes_N, rows_N)
+    hashes_N = np.load(folder / "hashes.npy", mmap_mode="r") if count else np.empty(0, np.uint64)
+    save_array(folder / _FENCES, np.array(hashes_N[:: idhash.GROUP]))
+    if not repeats.count:
+        return repeats.duplicates(lambda rows: pa.array([], pa.large_string()))
+    with pa.memory_map(str(folder / "ids.bin")) as mapped:
+        ids = id_array(np.frombuffer(mapped.read_buffer(), np.uint8), ends_N1)
+        return repeats.duplicates(lambda rows: ids.take(pa.array(rows)))
+
+
+def _ids(folder: Path, ends_N1: np.ndarray) -> Iterator[pa.Array]:
+    """Yields the ids, read from the file a slice at a time."""
+    with open(folder / "ids.bin", "rb") as source:
+        for start in range(0, len(ends_N1) - 1, _SLICE):
+            ends = np.array(ends_N1[start : start + _SLICE + 1], np.int64)
+            data = np.frombuffer(source.read(int(ends[-1] - ends[0])), np.uint8)
+            yield id_array(data, ends - ends[0])
 
 
 def id_array(data: np.ndarray, ends_N1: np.ndarray) -> pa.Array:
@@ -45,38 +75,70 @@ def id_array(data: np.ndarray, ends_N1: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(pa.large_string(), len(ends_N1) - 1, buffers)
 
 
+class ArrayFile:
+    """Writes an array in NumPy's format, piece by piece; a context manager.
+
+    Args:
+        path: the file.
+        dtype: of the elements.
+        columns: the shape of a row, `()` for one dimension.
+    """
+
+    def __init__(self, path: Path, dtype: Any, columns: tuple[int, ...] = ()) -> None:
+        self._dtype = np.dtype(dtype)
+        self._columns = columns
+        self._rows = 0
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._write_header()
+
+    def append(self, array: np.ndarray) -> None:
+        """Adds elements, or rows of two dimensions."""
+        self._rows += len(array)
+        self._file.write(np.ascontiguousarray(array, self._dtype).data)
+
+    def _write_header(self) -> None:
+        # NumPy leaves room for the longest number of rows, so the header keeps its length.
+        shape = (self._rows, *self._columns)
+        head = {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, head)
+
+    def __enter__(self) -> ArrayFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
     """Writes an array in NumPy's format, the same bytes for the same values."""
-    with open(path, "wb") as out:
-        np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0))
+    with ArrayFile(path, array.dtype, array.shape[1:]) as out:
+        out.append(array)
 
 
 def seal(folder: Path, parts: Sequence[str], facts: Mapping[str, int]) -> None:
-    """Writes `store.json` with the sizes of the parts and the checksums of all else, atomically."""
-    names = ["blocks.npy", "id_ends.npy", "ids.bin", "hashes.npy", "order.npy"]
-    files = {}
-    for name in names:
+    """Writes `store.json` with the sizes of all files, and the checksums, atomically."""
+    sizes, sums = {}, []
+    for name in sorted((*_FILES, _FENCES)):
         if (folder / name).exists():
-            files[name] = {
-                "bytes": (folder / name).stat().st_size,
-                "crc32": checksum(folder / name),
-            }
+            sizes[name] = (folder / name).stat().st_size
+            sums.append(page_sums(folder / name))
+    save_array(folder / SUMS, np.concatenate(sums))
+    data = (folder / SUMS).read_bytes()
     about = {
         "format": FORMAT,
         "version": VERSION,
         **facts,
         "parts": {name: (folder / "parts" / name).stat().st_size for name in parts},
-        "files": files,
+        "files": {name: {"bytes": size} for name, size in sizes.items()},
+        "sums": {"bytes": len(data), "crc32": zlib.crc32(data)},
     }
     about["crc32"] = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     with atomic(folder / "store.json") as partial:
         partial.write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
-
-
-def checksum(path: Path) -> int:
-    """Returns a file's CRC-32."""
-    crc = 0
-    with open(path, "rb") as source:
-        while chunk := source.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    return crc
