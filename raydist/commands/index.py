@@ -86,7 +86,7 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
 
     if flags.append:
         raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
-    ids = IdList.read(path).ids
+    ids = IdList.read(path)
     if flags.dry_run:
         log.say(f"would take {log.count(len(ids), 'document')} out of {config.out}")
         return

@@ -127,7 +127,7 @@ def _texts(config: RerankingConfig, run: Run, folder: Path) -> Path:
     if config.index is not None:
         return text_store(config.index)
     assert config.corpus is not None  # the configuration wants one of the two
-    doc_ids = set(run.table["doc_id"].to_pylist())
+    doc_ids = run.table["doc_id"].combine_chunks()
     return needed_texts(doc_ids, read_documents(config.corpus), folder / "texts")
 
 

@@ -144,11 +144,11 @@ def _among(retriever: Selective, config: SearchConfig) -> Retriever:
 
     if config.ids is None and config.exclude_ids is None:
         return retriever
-    wanted = IdList.read(config.ids).ids if config.ids else retriever.doc_ids.to_pylist()
+    wanted = IdList.read(config.ids).column if config.ids else retriever.doc_ids
     if config.exclude_ids:
-        excluded = set(IdList.read(config.exclude_ids).ids)
-        wanted = [each for each in wanted if each not in excluded]
-    return retriever.only(wanted)
+        excluded = IdList.read(config.exclude_ids)
+        wanted = wanted.filter(pa.array(excluded.positions(wanted) < 0))
+    return retriever.only(wanted.to_pylist())
 
 
 def _batches(queries: Queries) -> Iterator[Queries]:

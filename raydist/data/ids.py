@@ -143,9 +143,7 @@ def _read(path: str, key: str, size: int) -> IdList:
         if twice.count:
             text = twice.examples[0][0]
             lines = [number for number, each in _lines(path) if each == text]
-            raise DataError.at(
-                path, lines[1], text, f"each id once; it is also on line {lines[0]}"
-            )
+            raise DataError.at(path, lines[1], text, f"each id once; it is also on line {lines[0]}")
 
     if size > _MAPPED:
         return IdList._mapped(*id_files.mapped(key, lambda: _chunks(path), check), path)

@@ -45,18 +45,20 @@ def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
         ends.append(np.zeros(1, np.int64))
         for path in stores:
             with DocumentStore.open(path) as store:
-                store.check_ids()
-                table = store.blocks_B.copy()
-                table[:, ROW] += facts["documents"]
-                table[:, PART] += len(names)
-                blocks.append(table)
-                ends.append(store.id_ends_N1[1:] + ids.tell())
-                ids.write(store.id_bytes.data)
-                for part in store.parts:
-                    names.append(f"{len(names):05d}.arrow")
-                    _link(part, target / "parts" / names[-1])
-                for key in facts:
-                    facts[key] += store.facts[key]
+                assert store.live is None, f"{path}: deleted documents cannot be linked"
+                for piece in store.pieces:
+                    piece.check_ids()
+                    table = piece.blocks_B.copy()
+                    table[:, ROW] += facts["documents"]
+                    table[:, PART] += len(names)
+                    blocks.append(table)
+                    ends.append(piece.id_ends_N1[1:] + ids.tell())
+                    ids.write(piece.id_bytes.data)
+                    for part in piece.parts:
+                        names.append(f"{len(names):05d}.arrow")
+                        _link(part, target / "parts" / names[-1])
+                    for key in facts:
+                        facts[key] += piece.facts[key]
     duplicates = write_index(target)
     seal(target, names, facts)
     return {**facts, "duplicates": duplicates.count, "examples": [*map(list, duplicates.examples)]}
@@ -69,7 +71,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def needed_texts(doc_ids: Iterable[str] | pa.Array, tables: Iterable[pa.Table], folder: Path) -> Path:
+def needed_texts(
+    doc_ids: Iterable[str] | pa.Array, tables: Iterable[pa.Table], folder: Path
+) -> Path:
     """Writes a store of the documents with certain ids; returns its folder.
 
     A complete store stays as it is, one that was interrupted is written anew.

@@ -1,8 +1,8 @@
 """The files of a document store: arrays, checksums, the index of ids, and the header.
 
-Version 2 has 64-bit hashes, every 4096th of them as a fence, and checksums of pages (`sums.npy`), so
-that a lookup reads and checks what it touches. Version 1, with 32-bit hashes and one checksum per
-file, is read too.
+Version 2 has 64-bit hashes, every 4096th of them as a fence, and checksums of pages (`sums.npy`):
+a lookup reads and checks what it touches. Version 1, with 32-bit hashes and one checksum per file,
+is read too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,16 @@ import pyarrow as pa
 from raydist.data.store import idhash
 from raydist.data.store.pages import page_sums
 from raydist.disk import atomic
+from raydist.errors import ArtifactError
 
 Codec = Literal["lz4", "zstd", "none"]
 
 FORMAT = "raydist-document-store"
 VERSION = 2
-"""Version of the format that is written, and the newest that can be read."""
+"""Version of the format of one folder, and the newest that can be read."""
+
+JOINED_VERSION = 2
+"""The same of a folder that joins others and says what is deleted."""
 
 STORED = pa.schema([("title", pa.string()), ("text", pa.large_string())])
 """Schema of a part."""
@@ -139,6 +143,52 @@ def seal(folder: Path, parts: Sequence[str], facts: Mapping[str, int]) -> None:
         "files": {name: {"bytes": size} for name, size in sizes.items()},
         "sums": {"bytes": len(data), "crc32": zlib.crc32(data)},
     }
-    about["crc32"] = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    write_header(folder, about)
+
+
+def write_header(folder: Path, about: Mapping[str, Any]) -> None:
+    """Writes `store.json`, atomically."""
+    text = json.dumps({**about, "crc32": _header_sum(about)}, sort_keys=True)
     with atomic(folder / "store.json") as partial:
-        partial.write_text(json.dumps(about, sort_keys=True), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Returns what `store.json` says.
+
+    Raises:
+        ArtifactError: there is none, it is damaged, of a newer version, or of something else.
+    """
+    path = folder / "store.json"
+    try:
+        about: dict[str, Any] = json.loads(path.read_bytes())
+        crc32 = about.pop("crc32")
+        if about["format"] != FORMAT:
+            raise ArtifactError(f"{folder}: not a document store")
+        if about["version"] > JOINED_VERSION:
+            raise ArtifactError(
+                f"{folder}: a document store of version {about['version']}; this raydist reads "
+                f"up to {JOINED_VERSION}: update raydist"
+            )
+        if crc32 != _header_sum(about):
+            raise ArtifactError(f"{path} is damaged: its checksum is wrong")
+        return about
+    except (FileNotFoundError, NotADirectoryError):
+        raise ArtifactError(
+            f"{folder}: not a complete document store: store.json is missing"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+
+
+def _header_sum(about: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
+def checksum(path: Path) -> int:
+    """Returns a file's CRC-32."""
+    crc = 0
+    with open(path, "rb") as source:
+        while chunk := source.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return crc

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.kernels.arrays import string_buffers
+from raydist.kernels.bits import Bits
 
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads nearby ids
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
@@ -58,7 +59,9 @@ def hash_ids(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)
 
 
-def slices_of(chunks: Iterable[pa.Array | pa.ChunkedArray], size: int = _SLICE) -> Iterator[pa.Array]:
+def slices_of(
+    chunks: Iterable[pa.Array | pa.ChunkedArray], size: int = _SLICE
+) -> Iterator[pa.Array]:
     """Yields ids in parts of a bounded size, none empty."""
     for chunk in chunks:
         for part in chunk.chunks if isinstance(chunk, pa.ChunkedArray) else [chunk]:
@@ -268,8 +271,13 @@ class HashIndex:
             at += len(rows)
         return cls(hashes_N, order_N, lambda rows: ids.take(pa.array(rows)))
 
-    def find(self, wanted: pa.Array) -> np.ndarray:
-        """Returns the first row of each wanted id, int64 [Q]; -1 where it does not occur."""
+    def find(self, wanted: pa.Array, among: Bits | None = None) -> np.ndarray:
+        """Returns the first row of each wanted id, int64 [Q]; -1 where it does not occur.
+
+        Args:
+            wanted: string or large_string [Q].
+            among: the rows that count, None for all.
+        """
         rows_Q = np.full(len(wanted), -1, np.int64)
         count = len(self._hashes_N)
         if not count or not len(wanted):
@@ -290,6 +298,8 @@ class HashIndex:
             rows = np.asarray(self._order_N[at_Q[left]], np.int64)
             asked = order_Q[left]
             same = _equal(self._take(rows), wanted.take(pa.array(asked)))
+            if among is not None:
+                same &= among.has(rows)
             rows_Q[asked[same]] = rows[same]
             left = left[~same]
             at_Q[left] += 1

@@ -1,83 +1,70 @@
-"""Reading a document store: all files are mapped when it is opened, and what is used is checked.
+"""Reading a document store: its texts lie in one folder, or in several that are joined.
 
-So an opened store stays as it was, even if its folder is removed, and whoever looks an id up reads
-some pages of its index, not all of it.
+A joined store is a folder whose header names the others beside it, in order, and the rows that are
+live. So documents are added, and deleted, without a copy of the rest; who opens the old store keeps
+its documents, who opens the new one sees the live ones alone::
+
+    store/                 what a build wrote
+    store-00001-3f/        what was added to it
+    joined-00002-9a/       store.json: {"pieces": ["store", "store-00001-3f"]}, live: a bit per row
+
+Legend: N documents, Q documents or ids that are asked for.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.data.files import PathLike
-from raydist.data.store.format import FORMAT, ROW, STORED, SUMS, VERSION, Codec, id_array
-from raydist.data.store.idhash import HashIndex
-from raydist.data.store.pages import PAGE, Pages
+from raydist.data.store.format import (
+    FORMAT,
+    JOINED_VERSION,
+    Codec,
+    read_header,
+    write_header,
+)
+from raydist.data.store.piece import Piece
 from raydist.data.store.writer import StoreWriter
 from raydist.errors import ArtifactError
+from raydist.kernels.bits import Bits, bytes_of
 from raydist.records import DOCUMENTS, Document
 
-_HEADER = 4096  # bytes; the header of an array is much smaller
+Array = npt.NDArray[Any]
 
 
 class DocumentStore:
-    """An opened store of N documents; no text is read before it is needed.
+    """An opened store; no text is read before it is needed.
 
-    A batch is checked when it is read, a page of the ids and their index when it is first used.
+    A document's position is its row: those of the pieces one after another, deleted ones included.
+    Deleted documents are neither looked up nor iterated over.
 
     Attributes:
         folder: the store's folder.
-        facts: `documents`, `empty` (without title and text), `bytes`, `blocks`.
-        parts: the files of the texts.
-        id_ends_N1: int64 [N + 1], where each id ends in `id_bytes`.
-        id_bytes: uint8, all ids.
+        pieces: in the order of their documents.
+        live: the rows that are not deleted, None where all are live.
+        rows_total: all rows.
+        facts: `documents` (live), and of all rows `empty` (without title and text), `bytes` and
+            `blocks`.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, pieces: Sequence[Piece], live: Bits | None = None) -> None:
         self.folder = folder
-        self.facts = {name: int(about[name]) for name in ("documents", "empty", "bytes", "blocks")}
-        self.parts = [folder / "parts" / name for name in about["parts"]]
-        self._files = about["files"]
-        self._pages = self._open_pages(about.get("sums"))
-        self._texts = [self._map(*each) for each in zip(self.parts, about["parts"].values())]
-        self._blocks_B = self._array("blocks.npy")
-        self.id_ends_N1 = self._array("id_ends.npy")
-        self.id_bytes = np.frombuffer(self._pages["ids.bin"].data, np.uint8)
-        if (
-            self._blocks_B.shape != (self.facts["blocks"], 5)
-            or len(self.id_ends_N1) != len(self) + 1
-        ):
-            raise self._damaged("store.json", "it contradicts the other files")
-        self._ids = id_array(self.id_bytes, self.id_ends_N1)
-        self._index: HashIndex | None = None
-        self._first_rows: np.ndarray | None = None
-
-    def _open_pages(self, about: Mapping[str, int] | None) -> dict[str, Pages]:
-        """Maps the files with their checksums: of pages, or of whole files in version 1."""
-        maps = {n: self._map(self.folder / n, int(e["bytes"])) for n, e in self._files.items()}
-        if about is None:
-            whole = {n: np.array([e["crc32"]], np.uint32) for n, e in self._files.items()}
-            return {n: self._page(n, maps[n], whole[n], max(1, maps[n].size)) for n in maps}
-        data = self._map(self.folder / SUMS, about["bytes"])
-        if zlib.crc32(data) != about["crc32"]:
-            raise self._damaged(SUMS, "its checksum is wrong")
-        sums, pages, at = _array(data), {}, 0
-        for name, mapped in sorted(maps.items()):
-            count = -(-mapped.size // PAGE)
-            pages[name] = self._page(name, mapped, sums[at : at + count], PAGE)
-            at += count
-        return pages
-
-    def _page(self, name: str, data: pa.Buffer, sums: np.ndarray, page: int) -> Pages:
-        return Pages(data, sums, page, lambda: self._damaged(name, "its checksum is wrong"))
+        self.pieces = list(pieces)
+        self.live = live
+        *self._bases, self.rows_total = accumulate((len(p) for p in pieces), initial=0)
+        names = ("documents", "empty", "bytes", "blocks")
+        self.facts = {name: sum(piece.facts[name] for piece in pieces) for name in names}
+        self.facts["documents"] = self.rows_total if live is None else live.count
 
     @classmethod
     def open(cls, folder: PathLike) -> DocumentStore:
@@ -87,24 +74,13 @@ class DocumentStore:
             ArtifactError: the store is incomplete, damaged, or of a newer version.
         """
         path = Path(folder)
+        about = read_header(path)
         try:
-            about = json.loads((path / "store.json").read_bytes())
-            crc32 = about.pop("crc32")
-            if about["format"] != FORMAT:
-                raise ArtifactError(f"{path}: not a document store")
-            if about["version"] > VERSION:
-                raise ArtifactError(
-                    f"{path}: a document store of version {about['version']}; this raydist reads "
-                    f"up to {VERSION}: update raydist"
-                )
-            if crc32 != zlib.crc32(json.dumps(about, sort_keys=True).encode()):
-                raise ArtifactError(f"{path / 'store.json'} is damaged: its checksum is wrong")
-            return cls(path, about)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            missing = Path(str(error.filename)).name
-            raise ArtifactError(
-                f"{path}: not a complete document store: {missing} is missing"
-            ) from error
+            if "pieces" not in about:
+                return cls(path, [Piece(path, about)])
+            places = [path.parent / name for name in about["pieces"]]
+            pieces = [Piece(place, read_header(place)) for place in places]
+            return cls(path, pieces, _live(path, about, sum(map(len, pieces))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path / 'store.json'} is damaged: {error}") from error
 
@@ -135,91 +111,81 @@ class DocumentStore:
 
     def close(self) -> None:
         """Unmaps the files; the store cannot be used afterwards."""
-        self._pages.clear()
-        self._texts.clear()
+        for piece in self.pieces:
+            piece.close()
 
     @property
-    def doc_ids(self) -> pa.Array:
-        """All ids in order, large_string [N], mapped."""
-        self.check_ids()
-        return self._ids
+    def doc_ids(self) -> pa.ChunkedArray:
+        """The ids of the live documents in order, large_string."""
+        ids = pa.chunked_array([piece.doc_ids for piece in self.pieces], pa.large_string())
+        return ids if self.live is None else ids.filter(pa.array(self.live.flags))
 
-    def check_ids(self) -> None:
-        """Raises ArtifactError if the bytes of an id are damaged."""
-        for name in ("ids.bin", "id_ends.npy"):
-            self._pages[name].check_all()
-
-    @property
-    def blocks_B(self) -> np.ndarray:
-        """First row, part, offset, length and CRC-32 of each batch, int64 [B, 5]."""
-        self._pages["blocks.npy"].check_all()
-        return self._blocks_B
-
-    def ids_at(self, positions: np.ndarray) -> pa.Array:
-        """Returns the ids of the documents at positions, large_string [Q]."""
-        self._check_items("id_ends.npy", positions, positions + 1)
-        starts, stops = self.id_ends_N1[positions], self.id_ends_N1[positions + 1]
-        self._pages["ids.bin"].check(starts, stops)
-        return self._ids.take(pa.array(positions))
-
-    def positions(self, doc_ids: Sequence[str] | pa.Array) -> np.ndarray:
+    def positions(self, doc_ids: Sequence[str] | pa.Array) -> Array:
         """Returns the position of each id, int64 [Q]; -1 where there is no such document.
 
         Of several documents with one id, the first counts.
         """
-        if self._index is None:
-            self._index = self._open_index()
         wanted = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.large_string())
-        return self._index.find(wanted)
+        positions = np.full(len(wanted), -1, np.int64)
+        for base, piece, live in zip(self._bases, self.pieces, self._lives):
+            left = np.flatnonzero(positions < 0)
+            rows = piece.find(wanted.take(pa.array(left)), live)
+            positions[left] = np.where(rows < 0, -1, rows + base)
+        return positions
 
-    def _open_index(self) -> HashIndex:
-        if "hashes.npy" not in self._files:
-            return HashIndex.of(self.doc_ids)
-        if "fences.npy" not in self._files:  # version 1
-            for name in ("hashes.npy", "order.npy"):
-                self._pages[name].check_all()
-            fences = None
-        else:
-            self._pages["fences.npy"].check_all()
-            fences = self._array("fences.npy")
+    def ids_at(self, positions: Array) -> pa.Array:
+        """Returns the ids of the documents at positions, large_string [Q]."""
+        if len(self.pieces) == 1:
+            return self.pieces[0].ids_at(positions)
+        owner = np.searchsorted(self._bases, positions, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        parts = [pa.array([], pa.large_string())]
+        for number in np.unique(owner).tolist():
+            own = positions[owner == number] - self._bases[number]
+            parts.append(self.pieces[number].ids_at(own))
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_arrays(parts).take(pa.array(back))
 
-        def check(first_Q: np.ndarray, last_Q: np.ndarray) -> None:
-            for name in ("hashes.npy", "order.npy"):
-                self._check_items(name, first_Q, last_Q)
+    def numbers(self, positions: Array) -> Array:
+        """Returns the number of each document among the live ones, int64."""
+        return positions if self.live is None else self.live.rank(positions)
 
-        hashes_N, order_N = self._array("hashes.npy"), self._array("order.npy")
-        return HashIndex(hashes_N, order_N, self.ids_at, fences=fences, check=check)
+    def at_numbers(self, numbers: Array) -> Array:
+        """Returns the positions of documents by their numbers among the live ones, int64."""
+        return numbers if self.live is None else self.live.select(numbers)
 
-    def _check_items(self, name: str, first_Q: np.ndarray, last_Q: np.ndarray) -> None:
-        """Checks the pages of the elements of an array from each first to each last."""
-        pages = self._pages[name]
-        array = self._array(name)
-        begin = pages.data.size - array.nbytes
-        pages.check(begin + first_Q * array.itemsize, begin + (last_Q + 1) * array.itemsize)
+    @cached_property
+    def _lives(self) -> list[Bits | None]:
+        """The live rows of each piece."""
+        if self.live is None or len(self.pieces) == 1:
+            return [self.live] * len(self.pieces)
+        flags = self.live.flags
+        return [Bits.of(flags[a : a + len(each)]) for a, each in zip(self._bases, self.pieces)]
 
-    def rows(self, positions: Sequence[int] | np.ndarray) -> pa.Table:
+    def rows(self, positions: Sequence[int] | Array) -> pa.Table:
         """Returns the documents at positions as a table of the schema DOCUMENTS, in that order.
 
         Raises:
-            IndexError: a position is not from 0 to N - 1.
+            IndexError: a position is not that of a document.
             ArtifactError: a batch is damaged.
         """
         wanted = np.asarray(positions, np.int64)
         if not len(wanted):
             return DOCUMENTS.empty_table()
-        if wanted.min() < 0 or wanted.max() >= len(self):
-            raise IndexError(f"{self.folder}: positions from 0 to {len(self) - 1}")
-        unique, back = np.unique(wanted, return_inverse=True)
-        if self._first_rows is None:
-            self._first_rows = np.ascontiguousarray(self.blocks_B[:, ROW])
-        block_of = np.searchsorted(self._first_rows, unique, side="right") - 1
-        batches = []
-        for block in np.unique(block_of):
-            local = unique[block_of == block] - self._first_rows[block]
-            batches.append(self._block(int(block)).take(pa.array(local)))
-        stored = pa.Table.from_batches(batches).combine_chunks().take(pa.array(back))
-        ids = self.ids_at(wanted).cast(pa.string())
-        return pa.table([ids, stored["title"], stored["text"]], schema=DOCUMENTS)
+        if wanted.min() < 0 or wanted.max() >= self.rows_total:
+            raise IndexError(f"{self.folder}: positions from 0 to {self.rows_total - 1}")
+        owner = np.searchsorted(self._bases, wanted, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        tables = [
+            self.pieces[number].rows(wanted[order][owner[order] == number] - self._bases[number])
+            for number in np.unique(owner).tolist()
+        ]
+        if len(tables) == 1:
+            return tables[0]
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return pa.concat_tables(tables).take(pa.array(back))
 
     def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
         """Returns the documents of external ids, None where there is none.
@@ -235,12 +201,17 @@ class DocumentStore:
         return [next(documents) if is_known else None for is_known in known]
 
     def tables(self) -> Iterator[pa.Table]:
-        """Yields all documents in order, a table of the schema DOCUMENTS per batch."""
-        ids, first_rows = self.doc_ids, self.blocks_B[:, ROW].tolist()
-        for block, row in enumerate(first_rows):
-            batch = self._block(block)
-            doc_ids = ids.slice(row, batch.num_rows).cast(pa.string())
-            yield pa.table([doc_ids, batch["title"], batch["text"]], schema=DOCUMENTS)
+        """Yields all live documents in order, tables of the schema DOCUMENTS."""
+        for piece, live in zip(self.pieces, self._lives):
+            row = 0
+            for table in piece.tables():
+                kept = table
+                if live is not None:
+                    flags = live.has(np.arange(row, row + table.num_rows))
+                    kept = table if flags.all() else table.filter(pa.array(flags))
+                row += table.num_rows
+                if kept.num_rows:
+                    yield kept
 
     def verify(self) -> None:
         """Reads and checks everything.
@@ -248,44 +219,42 @@ class DocumentStore:
         Raises:
             ArtifactError: something is damaged.
         """
-        for pages in self._pages.values():
-            pages.check_all()
-        for block in range(len(self.blocks_B)):
-            self._block(block)
-
-    def _block(self, block: int) -> pa.RecordBatch:
-        _, part, offset, length, crc = self._blocks_B[block].tolist()
-        message = self._texts[part].slice(offset, length)
-        if message.size != length or zlib.crc32(message) != crc:
-            raise self._damaged(self.parts[part].name, f"batch {block} has a wrong checksum")
-        return pa.ipc.read_record_batch(pa.ipc.read_message(message), STORED)
-
-    def _map(self, path: Path, size: int) -> pa.Buffer:
-        """Returns a file's bytes; its descriptor is closed, so a store may have many parts."""
-        try:
-            actual = path.stat().st_size
-        except FileNotFoundError:
-            raise self._damaged(path.name, "it is missing") from None
-        if actual != size:
-            raise self._damaged(path.name, f"it has {actual} bytes, not {size}")
-        if not size:
-            return pa.py_buffer(b"")
-        with pa.memory_map(str(path)) as mapped:
-            return mapped.read_buffer()
-
-    def _array(self, name: str) -> np.ndarray:
-        try:
-            return _array(self._pages[name].data)
-        except ValueError as error:
-            raise self._damaged(name, str(error)) from error
-
-    def _damaged(self, name: str, why: str) -> ArtifactError:
-        return ArtifactError(f"{self.folder}: {name} is damaged: {why}; build it again")
+        for piece in self.pieces:
+            piece.verify()
 
 
-def _array(data: pa.Buffer) -> np.ndarray:
-    """Returns a mapped array of NumPy's format."""
-    head = io.BytesIO(data.slice(0, min(_HEADER, data.size)))
-    np.lib.format.read_magic(head)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(head)
-    return np.frombuffer(data, dtype, offset=head.tell()).reshape(shape)
+def join(folder: PathLike, pieces: Sequence[str], live: Bits | None) -> None:
+    """Writes a joined store.
+
+    Args:
+        folder: a folder that does not exist yet.
+        pieces: the names of the folders beside it, in order; none of them is a joined one.
+        live: the rows that are not deleted, None if all are live.
+    """
+    path = Path(folder)
+    path.mkdir(parents=True)
+    about: dict[str, Any] = {"format": FORMAT, "version": JOINED_VERSION, "pieces": list(pieces)}
+    if live is not None:
+        (path / "live").write_bytes(live.data.tobytes())
+        about["live"] = zlib.crc32(live.data)
+    write_header(path, about)
+
+
+def piece_names(folder: PathLike) -> list[str]:
+    """Returns the names of the folders that hold a store's texts: its own, or those it joins."""
+    path = Path(folder)
+    return list(read_header(path).get("pieces", [path.name]))
+
+
+def _live(folder: Path, about: Mapping[str, Any], rows: int) -> Bits | None:
+    """Returns the live rows of a joined store, checked."""
+    if "live" not in about:
+        return None
+    path = folder / "live"
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is damaged: it is missing; build the index again") from None
+    if len(data) != bytes_of(rows) or zlib.crc32(data.tobytes()) != about["live"]:
+        raise ArtifactError(f"{path} is damaged: its checksum is wrong; build the index again")
+    return Bits(data, rows)
