@@ -236,7 +236,7 @@ def join(folder: PathLike, pieces: Sequence[str], live: Bits | None) -> None:
     about: dict[str, Any] = {"format": FORMAT, "version": JOINED_VERSION, "pieces": list(pieces)}
     if live is not None:
         (path / "live").write_bytes(live.data.tobytes())
-        about["live"] = zlib.crc32(live.data)
+        about["live"] = zlib.crc32(live.data.tobytes())
     write_header(path, about)
 
 
