@@ -40,11 +40,6 @@ def _distilling(config: DistillConfig) -> Recipe:
     from raydist.training.plan import plan_lists
 
     student = config.model
-    options = student.arguments()
-    if student.kind == "crossencoder":
-        options["fresh_head"] = True
-        if student.output != "real":
-            options["activation"] = "sigmoid"
 
     def judged(data: TrainingData) -> bool:
         return (data.qrels or config.qrels) is not None
@@ -81,7 +76,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         built = make_objective(config.loss, config.distill, config.losses, output=student.output)
         return built, partial(make_targets, target=target), notes
 
-    return Recipe(student.kind, student.path, student.scratch, options, needs, plan_set, objective)
+    return Recipe(student, needs, plan_set, objective)
 
 
 def _target(

@@ -37,10 +37,10 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     corpus = config.corpus
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
-    options = _model_options(config)
-    model, dimension = describe_model(config.model.path, options, config.precision)
+    spec = config.embedding
+    model, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
     whole = plan_splits(corpus.paths, format=corpus.format, split_bytes=1 << 62)
-    split_bytes = config.split_bytes or _split_bytes(whole)
+    split_bytes = spec.split_bytes or _split_bytes(whole)
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
 
     def inputs() -> dict[str, str]:
@@ -61,27 +61,22 @@ def run(config: EmbedConfig, flags: Flags) -> None:
             splits,
             partial(read_kept, corpus),
             output.folder,
-            model=config.model.path,
-            model_options=options,
-            precision=config.precision,
-            max_tokens=config.max_tokens,
-            workers=config.workers,
-            cpus_per_worker=config.cpus_per_worker,
-            gpus_per_worker=config.gpus_per_worker,
+            config.model,
+            spec,
         )
         ids = VectorShards.map(output.folder, facts).doc_ids
         report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
         skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
         facts["rejected"] = collect_rejects(skipped, corpus.rejects)
-        if config.ann.kind != "none":
+        if spec.ann.kind != "none":
             from raydist.dense.ann import build_ann
 
             facts["ann"] = build_ann(
                 output.folder,
                 facts,
-                config.ann,
-                workers=config.workers,
-                cpus_per_worker=config.cpus_per_worker,
+                spec.ann,
+                workers=spec.workers,
+                cpus_per_worker=spec.cpus_per_worker,
             )
         output.finish(**facts)
     _report(config, facts)
@@ -95,15 +90,8 @@ def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
     if "ann" in facts:
-        rows.append((f"recall@10 of {config.ann.kind}", facts["ann"]["recall@10"]))
+        rows.append((f"recall@10 of {config.embedding.ann.kind}", facts["ann"]["recall@10"]))
     log.table(f"vectors in {config.out}", ["what", "value"], rows)
-
-
-def _model_options(config: EmbedConfig) -> dict[str, Any]:
-    options = config.model.arguments()
-    if config.dimension:
-        options["truncate"] = config.dimension
-    return options
 
 
 def _split_bytes(whole: Iterable[Split]) -> int:

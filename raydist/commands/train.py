@@ -97,15 +97,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
         built = make_objective(config.loss, config.distill, config.losses)
         return built, partial(make_targets, target=config.target), notes
 
-    return Recipe(
-        "biencoder",
-        config.model.path,
-        config.model.scratch,
-        config.model.arguments(),
-        needs,
-        plan_set,
-        objective,
-    )
+    return Recipe(config.model, needs, plan_set, objective)
 
 
 def _sharp_scores(config: TrainConfig) -> list[str]:
@@ -130,5 +122,5 @@ def _normalizes(config: TrainConfig) -> bool:
 
     if config.model.path is None:
         return bool(config.model.normalize)
-    model, _ = describe_model(config.model.path, config.model.arguments())
+    model, _ = describe_model(config.model)
     return model.normalize

@@ -19,9 +19,9 @@ from raydist.losses.spec import (
     check_losses,
 )
 from raydist.models.spec import (
+    BiEncoderSettings,
     BiEncoderStudent,
     CrossEncoderStudent,
-    TrainedEncoder,
     check_precision,
 )
 from raydist.spec import Kind
@@ -155,7 +155,7 @@ class TrainingConfig(Verb):
 class TrainConfig(TrainingConfig):
     """Trains a bi-encoder by contrast, with or without a teacher."""
 
-    model: TrainedEncoder
+    model: BiEncoderSettings
     """The model to start from: a path or name, or `model.scratch` for a new one."""
     train_group_size: int | None = Field(None, ge=1)
     """Positive and negatives of a sample; 8 if not given, 1 if no sample has negatives."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import torch
 
 from raydist.data.rejects import Rejects
 from raydist.data.store.idhash import find_duplicates
+from raydist.dense.spec import EmbeddingSpec
 from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint
-from raydist.models.backbone import load_config, resolve_folder
+from raydist.models.backbone import default_dtype, load_config, resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
-from raydist.models.folder import check_contract, read_folder
+from raydist.models.folder import check_contract, read_folder, requested
+from raydist.models.spec import BiEncoderSettings, EncoderSource
 from raydist.shard_files import Split, Stats, Work
 from raydist.shards import sharded_map
 
@@ -38,15 +40,10 @@ def embed_corpus(
     splits: Sequence[Split],
     read: Read,
     folder: Path,
+    model: EncoderSource,
+    spec: EmbeddingSpec = EmbeddingSpec(),  # noqa: B008  frozen
     *,
-    model: str | Path,
-    model_options: Mapping[str, Any] | None = None,
-    precision: Precision = "float32",
-    max_tokens: int = 0,
     window: int = WINDOW,
-    workers: int = 0,
-    cpus_per_worker: float = 1.0,
-    gpus_per_worker: float = 0.0,
 ) -> dict[str, Any]:
     """Writes `folder/shards/` and returns the facts for the folder's manifest.
 
@@ -54,38 +51,29 @@ def embed_corpus(
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
         folder: an interrupted run of the same splits is continued.
-        model: folder or name of a bi-encoder.
-        model_options: keyword arguments of `BiEncoder.load`.
-        precision: how vectors are stored.
-        max_tokens: token budget of a batch, padding included; 0 = by the device.
+        model: the bi-encoder.
+        spec: how vectors are stored, and by how many workers; each has `cpus_per_worker` threads.
         window: documents sorted by length together.
-        workers: Ray actors; 0 = in this process.
-        cpus_per_worker: CPUs, and torch threads, of an actor.
-        gpus_per_worker: GPUs of an actor.
 
     Raises:
         DataError: a document id occurs twice.
         JobError: a split keeps failing, or a vector is not finite.
     """
-    options = dict(model_options or {})
-    described, dimension = describe_model(model, options, precision)
+    described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
     make_worker = partial(
         _make_worker,
         read=read,
-        model=described.path,  # each node resolves a name or URI for itself
-        options=options,
-        precision=precision,
-        max_tokens=max_tokens,
+        model=replace(model, path=described.path),  # each node resolves a name or URI for itself
+        spec=spec,
         window=window,
-        threads=max(1, int(cpus_per_worker)) if workers else 0,
     )
     stats = sharded_map(
         splits,
         make_worker,
         folder / SHARDS,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
+        workers=spec.workers,
+        cpus_per_worker=spec.cpus_per_worker,
+        gpus_per_worker=spec.gpus_per_worker,
         label="embed",
         unit="documents",
     )
@@ -95,7 +83,7 @@ def embed_corpus(
         "model": asdict(described),
         "shards": len(stats),
         "documents": sum(int(s["documents"]) for s in stats),
-        "precision": precision,
+        "precision": spec.precision,
         "tokens": tokens,
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
@@ -126,66 +114,36 @@ class EmbeddingModel:
 
 
 def describe_model(
-    model: str | Path, options: Mapping[str, Any], precision: Precision = "float32"
+    model: BiEncoderSettings, truncate: int = 0, precision: Precision = "float32"
 ) -> tuple[EmbeddingModel, int]:
     """Returns a model, without its weights, and the dimension of its vectors.
 
-    Options that the model does not support raise here, before anything is written.
+    Settings that the model does not support raise here, before anything is written.
     """
-    folder = resolve_folder(model)
-    overrides = {
-        name: options.get(name)
-        for name in (
-            "pooling",
-            "normalize",
-            "query_instruction",
-            "document_instruction",
-            "answer_instruction",
-            "query_max_length",
-            "document_max_length",
-            "padding_side",
-            "towers",
-            "dimensions",
-        )
-    }
-    replaced = bool(options.get("replace_contract"))
-    paths, contract, _ = read_folder(folder, overrides, replaced)
-    backbone, truncate = load_config(paths[0]), int(options.get("truncate") or 0)
+    path = model.path or ""
+    folder = resolve_folder(path)
+    paths, contract, _ = read_folder(folder, model)
+    backbone = load_config(paths[0])
     check_contract(contract, backbone, truncate)
     dimension = truncate or int(backbone.hidden_size)
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
-    explicit = {name: value for name, value in overrides.items() if value is not None}
-    name = str(Path(model).absolute()) if Path(model).is_dir() else str(model)
+    explicit = {name: value for name, value in requested(model).items() if value is not None}
     described = EmbeddingModel(
-        path=name,
+        path=str(Path(path).absolute()) if Path(path).is_dir() else path,
         folder=str(folder.absolute()),
         fingerprint=model_fingerprint(folder),
-        asked=explicit | ({"replace_contract": True} if replaced else {}),
+        asked=explicit | ({"replace_contract": True} if model.replace_contract else {}),
         pooling=contract.pooling,
         normalize=contract.normalize,
     )
     return described, dimension
 
 
-def default_dtype() -> str:
-    """Returns bfloat16 where an accelerator has it, else float32."""
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
-
-
-def _make_worker(
-    *,
-    read: Read,
-    model: str,
-    options: Mapping[str, Any],
-    precision: Precision,
-    max_tokens: int,
-    window: int,
-    threads: int,
-) -> Work:
-    if threads:
-        torch.set_num_threads(threads)
-    encoder = BiEncoder.load(model, **{"dtype": default_dtype(), **options})
+def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, window: int) -> Work:
+    if spec.workers:
+        torch.set_num_threads(max(1, int(spec.cpus_per_worker)))
+    encoder = BiEncoder.load(model.settings(default_dtype()), truncate=spec.dimension)
 
     def work(split: Split, target: Path) -> Stats:
         stats = EncodeStats()
@@ -200,9 +158,9 @@ def _make_worker(
                 characters += sum(map(len, contents))
                 yield contents
 
-        with VectorWriter(target, encoder.dimension, precision) as writer:
+        with VectorWriter(target, encoder.dimension, spec.precision) as writer:
             for vectors_nD in encode_windows(
-                encoder, texts(), "document", max_tokens=max_tokens, stats=stats
+                encoder, texts(), "document", max_tokens=spec.max_tokens, stats=stats
             ):
                 doc_ids = ids.popleft()
                 _check_finite(vectors_nD, doc_ids, encoder)

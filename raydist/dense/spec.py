@@ -1,11 +1,13 @@
-"""What can be set of approximate search and of fusion."""
+"""What can be set of embedding, approximate search and fusion."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
+
+from raydist.spec import EXECUTION, Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,28 @@ class AnnSpec:
     """Cells looked into (ivf_pq)."""
     subvectors: Annotated[int, Ge(0)] = 0
     """Bytes per vector (ivf_pq); 0 is an eighth of the dimension."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingSpec:
+    """How a corpus is embedded."""
+
+    precision: Literal["float32", "float16", "int8", "binary"] = "float32"
+    """How vectors are stored."""
+    dimension: Annotated[int, Ge(0)] = 0
+    """Dimensions to keep of each vector (a Matryoshka prefix); 0 keeps all."""
+    ann: AnnSpec = AnnSpec()
+    """An approximate index to build beside the vectors."""
+    split_bytes: Bytes = 0
+    """Size of a split of the corpus, the unit of restart; 0 chooses by the size of the corpus."""
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of an actor."""
+    gpus_per_worker: Annotated[float, Ge(0), EXECUTION] = 0.0
+    """GPUs of an actor."""
+    max_tokens: Annotated[int, Ge(0), EXECUTION] = 0
+    """Tokens in a batch, padding included; 0 chooses by the device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

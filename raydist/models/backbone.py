@@ -11,7 +11,7 @@ import copy
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.models.packaged import packaged
+from raydist.models.spec import Lora, ModelSettings
 
 DTYPES = {
     "float32": torch.float32,
@@ -51,6 +52,11 @@ _DROPOUTS = (
     "pooler_dropout",
     "activation_dropout",
 )
+
+
+def default_dtype() -> str:
+    """Returns bfloat16 where an accelerator has it, else float32."""
+    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
 def resolve_folder(path_or_name: str | Path) -> Path:
@@ -160,14 +166,10 @@ _OFFSET_POSITIONS = frozenset(
 
 def load_backbone(
     folder: Path,
+    spec: ModelSettings,
     *,
     head: bool = False,
     fresh_head: bool = False,
-    dtype: str = "float32",
-    attention: str = "sdpa",
-    gradient_checkpointing: bool = False,
-    lora: Mapping[str, Any] | None = None,
-    dropout: float | None = None,
     pad_token_id: int | None = None,
     seed: int = 0,
 ) -> Any:
@@ -175,19 +177,14 @@ def load_backbone(
 
     Args:
         folder: a Hugging Face folder with safetensors weights.
+        spec: how they are loaded.
         head: whether a one-output classification head belongs on top.
         fresh_head: whether a missing head may be drawn at random, from `seed`.
-        dtype: the dtype of the weights: float32, bfloat16, float16 or float64.
-        attention: sdpa, eager or another implementation that transformers knows.
-        gradient_checkpointing: recompute activations in the backward pass.
-        lora: keyword arguments of `peft.LoraConfig` (r, lora_alpha, lora_dropout,
-            target_modules), None = train all weights.
-        dropout: replaces every dropout probability of the model.
         pad_token_id: set where the model's configuration has none.
         seed: of the fresh head and the LoRA matrices.
     """
-    if dtype not in DTYPES:
-        raise ConfigError(f"model.dtype: {dtype!r}: expected one of {', '.join(DTYPES)}")
+    if spec.dtype not in DTYPES:
+        raise ConfigError(f"model.dtype: {spec.dtype!r}: expected one of {', '.join(DTYPES)}")
     if not any(folder.glob("*.safetensors")):
         raise ArtifactError(
             f"model {folder}: no *.safetensors; weights in other formats are not read, "
@@ -199,10 +196,10 @@ def load_backbone(
             f"model {folder}: {config.model_type} is an encoder-decoder; expected an encoder or a "
             "decoder"
         )
-    if dropout is not None:
+    if spec.dropout is not None:
         for name in _DROPOUTS:
             if isinstance(getattr(config, name, None), float | int):
-                setattr(config, name, float(dropout))
+                setattr(config, name, float(spec.dropout))
     if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
         config.pad_token_id = pad_token_id
     config.use_cache = False
@@ -211,15 +208,15 @@ def load_backbone(
         config.num_labels = 1
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        model = _from_pretrained(folder, config, head, dtype, attention)
-        if lora is not None:
-            model = _with_lora(model, lora, head)
+        model = _from_pretrained(folder, config, head, spec)
+        if spec.lora is not None:
+            model = _with_lora(model, spec.lora, head)
     if not head and isinstance(getattr(model, "pooler", None), nn.Module):
         # Carried along for those who start from the checkpoint, but no gradient reaches it.
         model.pooler.requires_grad_(False)
-    if gradient_checkpointing:
+    if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if lora is not None:
+        if spec.lora is not None:
             model.enable_input_require_grads()
     return model.eval()
 
@@ -236,14 +233,14 @@ def _check_head(config: Any, folder: Path, fresh_head: bool) -> None:
         )
 
 
-def _from_pretrained(folder: Path, config: Any, head: bool, dtype: str, attention: str) -> Any:
+def _from_pretrained(folder: Path, config: Any, head: bool, spec: ModelSettings) -> Any:
     auto = AutoModelForSequenceClassification if head else AutoModel
     try:
         return auto.from_pretrained(
             str(folder),
             config=config,
-            dtype=DTYPES[dtype],
-            attn_implementation=attention,
+            dtype=DTYPES[spec.dtype],
+            attn_implementation=spec.attention,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -252,16 +249,19 @@ def _from_pretrained(folder: Path, config: Any, head: bool, dtype: str, attentio
         if "attention" not in str(error) and "attn" not in str(error):
             raise
         raise ConfigError(
-            f"model.attention={attention}: {config.model_type} does not take it here "
+            f"model.attention={spec.attention}: {config.model_type} does not take it here "
             f"({str(error).splitlines()[0]}); try model.attention=eager"
         ) from None
 
 
-def _with_lora(model: Any, lora: Mapping[str, Any], head: bool) -> Any:
+def _with_lora(model: Any, lora: Lora, head: bool) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
-    settings: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", **lora}
-    if settings["target_modules"] == "all-linear":
+    settings: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    if lora.targets:
+        settings["target_modules"] = list(lora.targets)
+    else:
+        settings["target_modules"] = "all-linear"
         settings["exclude_modules"] = r".*(pooler|classifier|score).*"
     task = TaskType.SEQ_CLS if head else TaskType.FEATURE_EXTRACTION
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from raydist.models.backbone import (
 from raydist.models.contract import Contract
 from raydist.models.encode import encode
 from raydist.models.folder import check_contract, read_folder, write_st_folder
-from raydist.models.pooling import Pooling, pool
+from raydist.models.pooling import pool
+from raydist.models.spec import BiEncoderSettings
 from raydist.models.tokens import ROLES, Role, TextTokenizer, pad_ids
 
 
@@ -68,103 +69,44 @@ class BiEncoder(nn.Module):
     @classmethod
     def load(
         cls,
-        path_or_name: str | Path,
+        model: BiEncoderSettings | str | Path,
         *,
-        pooling: Pooling | None = None,
-        normalize: bool | None = None,
-        query_instruction: str | None = None,
-        document_instruction: str | None = None,
-        answer_instruction: str | None = None,
-        query_max_length: int | None = None,
-        document_max_length: int | None = None,
-        padding_side: Literal["left", "right"] | None = None,
-        towers: int | None = None,
-        dimensions: Sequence[int] | None = None,
         truncate: int = 0,
-        dtype: str = "float32",
-        autocast: str | None = None,
-        attention: str = "sdpa",
-        gradient_checkpointing: bool = False,
-        lora: Mapping[str, Any] | None = None,
-        dropout: float | None = None,
-        replace_contract: bool = False,
         seed: int = 0,
         device: str | torch.device | None = None,
+        **settings: Any,
     ) -> BiEncoder:
         """Returns the model of a raydist, sentence-transformers or plain Hugging Face folder.
 
-        None leaves a value to the folder: its `raydist.json`, else its `modules.json`, else cls
+        None leaves a setting to the folder: its `raydist.json`, else its `modules.json`, else cls
         pooling (last_token with left padding for a decoder), no normalisation, no instructions and
         512 tokens or the model's limit.
 
         Args:
-            path_or_name: folder, finished training run, or hub name.
-            pooling: cls, mean or last_token.
-            normalize: scale vectors to unit length.
-            query_instruction: text before each query.
-            document_instruction: text before each document.
-            answer_instruction: text before each answer.
-            query_max_length: tokens kept of a query, all included.
-            document_max_length: tokens kept of a document or an answer.
-            padding_side: left or right.
-            towers: 1, or 2 for separate weights of queries and documents (a single-tower folder is
-                copied).
-            dimensions: nested dimensions to train for (Matryoshka).
+            model: its settings, or its folder, finished training run, or hub name.
             truncate: output dimensions to keep, 0 = all.
-            dtype: of the weights; pooling and output are float32 at least.
-            autocast: bfloat16 or float16 for the matrix products of float32 weights.
-            attention: sdpa, eager, or flash_attention_2 where that is installed.
-            gradient_checkpointing: trade a second forward for memory.
-            lora: arguments of `peft.LoraConfig`; `save` writes merged weights.
-            dropout: replaces all dropout probabilities.
-            replace_contract: let the values given here win over the folder's.
             seed: of the LoRA matrices.
             device: where to put it; None = an accelerator if there is one.
+            settings: fields of `BiEncoderSettings` beside the path, such as `pooling="mean"`.
 
         Raises:
             ConfigError: a value contradicts the folder, or is out of bounds.
             ArtifactError: the folder is no bi-encoder that raydist can read.
             DataError: there is no such folder or name.
         """
-        folder = resolve_folder(path_or_name)
-        requested: dict[str, Any] = {
-            "pooling": pooling,
-            "normalize": normalize,
-            "query_instruction": query_instruction,
-            "document_instruction": document_instruction,
-            "answer_instruction": answer_instruction,
-            "query_max_length": query_max_length,
-            "document_max_length": document_max_length,
-            "padding_side": padding_side,
-            "towers": towers,
-            "dimensions": None if dimensions is None else tuple(dimensions),
-        }
-        places, contract, tokenizer = read_folder(folder, requested, replace_contract)
-        loaded = [
-            load_backbone(
-                place,
-                dtype=dtype,
-                attention=attention,
-                gradient_checkpointing=gradient_checkpointing,
-                lora=lora,
-                dropout=dropout,
-                pad_token_id=tokenizer.pad_token_id,
-                seed=seed,
-            )
-            for place in places
-        ]
+        spec = BiEncoderSettings.of(model, **settings)
+        folder = resolve_folder(spec.path or "")
+        places, contract, tokenizer = read_folder(folder, spec)
+        pad = tokenizer.pad_token_id
+        loaded = [load_backbone(place, spec, pad_token_id=pad, seed=seed) for place in places]
         check_contract(contract, loaded[0].config, truncate)
-        model = cls(
-            loaded,
-            tokenizer,
-            contract,
-            truncate=truncate,
-            autocast=DTYPES[autocast] if autocast else None,
-            source=str(folder),
+        autocast = DTYPES[spec.autocast] if spec.autocast else None
+        encoder = cls(
+            loaded, tokenizer, contract, truncate=truncate, autocast=autocast, source=str(folder)
         )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(device).eval()
+        return encoder.to(device).eval()
 
     @property
     def hidden(self) -> int:

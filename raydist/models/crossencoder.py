@@ -29,6 +29,7 @@ from raydist.models.backbone import (
     save_transformer,
 )
 from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.spec import CrossEncoderSettings
 from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
 
 _ACTIVATIONS = {
@@ -75,66 +76,44 @@ class CrossEncoderModel(nn.Module):
     @classmethod
     def load(
         cls,
-        path_or_name: str | Path,
+        model: CrossEncoderSettings | str | Path,
         *,
-        max_length: int | None = None,
-        query_max_length: int | None = None,
-        padding_side: Literal["left", "right"] | None = None,
         activation: Literal["identity", "sigmoid"] | None = None,
         fresh_head: bool = False,
-        dtype: str = "float32",
-        autocast: str | None = None,
-        attention: str = "sdpa",
-        gradient_checkpointing: bool = False,
-        lora: Mapping[str, Any] | None = None,
-        dropout: float | None = None,
-        replace_contract: bool = False,
         seed: int = 0,
         device: str | torch.device | None = None,
+        **settings: Any,
     ) -> CrossEncoderModel:
         """Returns the reranker of a raydist, sentence-transformers or plain Hugging Face folder.
 
         Args:
-            path_or_name: folder, finished training run, or hub name.
-            max_length: tokens kept of a pair, special tokens included; None = the folder's.
-            query_max_length: tokens kept of the query, after which only the document is cut;
-                0 cuts the longer of the two, as sentence-transformers does.
-            padding_side: left or right.
+            model: its settings, or its folder, finished training run, or hub name.
             activation: what consumers apply to the logits for a score (`forward` gives logits).
             fresh_head: start from a random head where the folder has none (to train it).
-            dtype: of the weights; logits are float32 at least.
-            autocast: bfloat16 or float16 for the matrix products of float32 weights.
-            attention: sdpa, eager, or flash_attention_2 where that is installed.
-            gradient_checkpointing: trade a second forward for memory.
-            lora: arguments of `peft.LoraConfig`; `save` writes merged weights.
-            dropout: replaces all dropout probabilities.
-            replace_contract: let the values given here win over a raydist folder's.
             seed: of the fresh head and the LoRA matrices.
             device: where to put it; None = an accelerator if there is one.
+            settings: fields of `CrossEncoderSettings` beside the path, such as `max_length=256`.
 
         Raises:
             ConfigError: a value contradicts the folder, or is out of bounds.
             ArtifactError: the folder has no head (and none may be made), or no safetensors.
             DataError: there is no such folder or name.
         """
-        folder = resolve_folder(path_or_name)
+        spec = CrossEncoderSettings.of(model, **settings)
+        folder = resolve_folder(spec.path or "")
         tokenizer = load_tokenizer(folder)
         untouched = load_config(folder)
         transformer = load_backbone(
             folder,
+            spec,
             head=True,
             fresh_head=fresh_head,
-            dtype=dtype,
-            attention=attention,
-            gradient_checkpointing=gradient_checkpointing,
-            lora=lora,
-            dropout=dropout,
             pad_token_id=tokenizer.pad_token_id,
             seed=seed,
         )
         limit = max_positions(transformer.config, tokenizer)
         frozen = read_contract(folder)
-        free = replace_contract or frozen is None or frozen.kind != "crossencoder"
+        free = spec.replace_contract or frozen is None or frozen.kind != "crossencoder"
         if frozen is None or frozen.kind != "crossencoder":
             frozen = Contract(
                 kind="crossencoder",
@@ -144,24 +123,19 @@ class CrossEncoderModel(nn.Module):
                 activation=_activation(folder, untouched),
             )
         requested = {
-            "document_max_length": max_length,
-            "query_max_length": query_max_length,
-            "padding_side": padding_side,
-            "activation": activation,
+            "document_max_length": spec.max_length,
+            "query_max_length": spec.query_max_length,
+            "padding_side": spec.padding_side,
+            "activation": activation or spec.activation,
         }
         may_differ = frozenset(requested) if free else frozenset[str]()
         contract = reconcile(frozen, requested, folder, may_differ=may_differ)
         _check(contract, transformer)
-        model = cls(
-            transformer,
-            tokenizer,
-            contract,
-            autocast=DTYPES[autocast] if autocast else None,
-            source=str(folder),
-        )
+        autocast = DTYPES[spec.autocast] if spec.autocast else None
+        reranker = cls(transformer, tokenizer, contract, autocast=autocast, source=str(folder))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(device).eval()
+        return reranker.to(device).eval()
 
     @property
     def device(self) -> torch.device:

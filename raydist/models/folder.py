@@ -16,6 +16,7 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.models.backbone import load_config, load_tokenizer, max_positions, position_limit
 from raydist.models.contract import Contract, read_contract, reconcile
 from raydist.models.pooling import POOLINGS, Pooling
+from raydist.models.spec import BiEncoderSettings
 
 _CONFIGS = "sentence_bert_config.json"
 _ROLES = ("query", "document")
@@ -34,17 +35,31 @@ _FREE_IN_ST = frozenset(
     {"query_max_length", "document_max_length", "answer_instruction", "dimensions", "towers"}
 )
 _ALL = frozenset(Contract.__dataclass_fields__)
+_REQUESTED = (
+    "pooling",
+    "normalize",
+    "query_instruction",
+    "document_instruction",
+    "answer_instruction",
+    "query_max_length",
+    "document_max_length",
+    "padding_side",
+    "towers",
+    "dimensions",
+)
 
 
-def read_folder(
-    folder: Path, requested: dict[str, Any], replace_contract: bool
-) -> tuple[list[Path], Contract, Any]:
+def requested(spec: BiEncoderSettings) -> dict[str, Any]:
+    """Returns a model's settings by field of the contract; None leaves a field to the folder."""
+    return {name: getattr(spec, name) for name in _REQUESTED}
+
+
+def read_folder(folder: Path, spec: BiEncoderSettings) -> tuple[list[Path], Contract, Any]:
     """Returns the towers' folders, the contract and the tokenizer.
 
     Args:
         folder: of a model.
-        requested: values by field of the contract; None leaves a field to the folder.
-        replace_contract: whether requested values win over what the folder froze.
+        spec: what is set beside the folder, or instead of it.
     """
     frozen = read_contract(folder)
     layout = read_st_folder(folder)
@@ -52,7 +67,7 @@ def read_folder(
         raise ArtifactError(f"model {folder}: holds a {frozen.kind}, expected a bi-encoder")
     places = list(layout.towers) if layout else [folder]
     tokenizer = load_tokenizer(places[0])
-    may_differ = _ALL if replace_contract else frozenset[str]()
+    may_differ = _ALL if spec.replace_contract else frozenset[str]()
     if frozen is None:
         config = load_config(places[0])
         limit = max_positions(config, tokenizer)
@@ -80,9 +95,9 @@ def read_folder(
                 document_max_length=default,
             )
             may_differ = _ALL
-    if requested["towers"] == 2 and frozen.towers == 1:
+    if spec.towers == 2 and frozen.towers == 1:
         may_differ |= {"towers"}
-    contract = reconcile(frozen, requested, folder, may_differ=may_differ)
+    contract = reconcile(frozen, requested(spec), folder, may_differ=may_differ)
     if contract.towers not in (1, 2) or contract.towers < len(places):
         raise ConfigError(
             f"model.towers={contract.towers}: expected 1 or 2, and {folder} has {len(places)}"

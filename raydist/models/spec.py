@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from os import PathLike
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
@@ -39,54 +40,10 @@ class Lora:
     targets: tuple[str, ...] = ()
     """Names of the modules that get adapters; all linear ones if empty."""
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `peft.LoraConfig`."""
-        targets: Any = list(self.targets) if self.targets else "all-linear"
-        return {
-            "r": self.r,
-            "lora_alpha": self.alpha,
-            "lora_dropout": self.dropout,
-            "target_modules": targets,
-        }
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderSource:
-    """A trained bi-encoder: its folder, and options that the folder does not have."""
-
-    primary: ClassVar[str] = "path"
-
-    path: Annotated[str, MinLen(1)]
-    """A folder, a finished training run, or a name on the Hugging Face hub."""
-    pooling: Literal["cls", "mean", "last_token"] | None = None
-    """How token vectors become one; the folder's own if not given."""
-    normalize: bool | None = None
-    """Vectors of unit length; the folder's own if not given."""
-    query_instruction: str | None = None
-    """Text before each query; the folder's own if not given."""
-    document_instruction: str | None = None
-    """Text before each document; the folder's own if not given."""
-    query_max_length: Annotated[int, Ge(2)] | None = None
-    """Tokens kept of a query, all included; the folder's own if not given."""
-    document_max_length: Annotated[int, Ge(2)] | None = None
-    """Tokens kept of a document, all included; the folder's own if not given."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
-    attention: str = "sdpa"
-    """sdpa, eager, or flash_attention_2 where it is installed."""
-    replace_contract: bool = False
-    """Let the values given here win over what the folder froze."""
-
-    def arguments(self) -> dict[str, Any]:
-        """Returns the keyword arguments of `BiEncoder.load`, the path and `dtype=auto` left out."""
-        left_out = ("path", "dtype") if self.dtype == "auto" else ("path",)
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {n: v for n, v in values.items() if n not in left_out and v is not None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Trained:
-    """The options of all models that are trained."""
+class ModelSettings:
+    """What can be set of all models that are trained."""
 
     primary: ClassVar[str] = "path"
 
@@ -116,17 +73,19 @@ class _Trained:
         if (self.path is None) == (self.scratch is None):
             raise ValueError("one of path and scratch is required")
 
-    def arguments(self) -> dict[str, Any]:
-        """Returns the keyword arguments of the model's `load`, without the path."""
-        left_out = ("path", "scratch", "kind", "output")
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"lora": self.lora.arguments() if self.lora else None}
-        return {n: v for n, v in values.items() if n not in left_out and v is not None}
+    @classmethod
+    def of(cls, model: str | PathLike[str] | Self, **settings: Any) -> Self:
+        """Returns the settings of a folder or hub name, or others with some of them replaced."""
+        if isinstance(model, cls):
+            return replace(model, **settings)
+        return cls(path=str(model), **settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedEncoder(_Trained):
-    """A bi-encoder to train."""
+class BiEncoderSettings(ModelSettings):
+    """A bi-encoder: where it is, and how it is used."""
+
+    family: ClassVar[Literal["biencoder"]] = "biencoder"
 
     pooling: Literal["cls", "mean", "last_token"] | None = None
     """How token vectors become one; the folder's own if not given, cls if it says nothing."""
@@ -149,20 +108,27 @@ class TrainedEncoder(_Trained):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedReranker(_Trained):
-    """A cross-encoder to train."""
+class CrossEncoderSettings(ModelSettings):
+    """A cross-encoder: where it is, and how it is used."""
+
+    family: ClassVar[Literal["crossencoder"]] = "crossencoder"
 
     max_length: Annotated[int, Ge(5)] | None = None
     """Tokens kept of a pair, all included."""
     query_max_length: Annotated[int, Ge(0)] | None = None
     """Tokens kept of the query before only the document is cut; 0 cuts the longer of the two."""
 
+    @property
+    def activation(self) -> Literal["identity", "sigmoid"] | None:
+        """What makes scores of the logits; the folder's own if None."""
+        return None
+
 
 Output = Literal["real", "log_prob", "prob"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossEncoderStudent(TrainedReranker):
+class CrossEncoderStudent(CrossEncoderSettings):
     """A cross-encoder; it gets a fresh head where its folder has none."""
 
     kind: Literal["crossencoder"] = "crossencoder"
@@ -171,9 +137,14 @@ class CrossEncoderStudent(TrainedReranker):
     """What it emits: real numbers, or (for listwise_softmax_ce) their sigmoids as probabilities;
     log_prob is the same in logarithms. The saved model then gives probabilities."""
 
+    @property
+    def activation(self) -> Literal["identity", "sigmoid"] | None:
+        """What makes scores of the logits; the folder's own if None."""
+        return None if self.output == "real" else "sigmoid"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BiEncoderStudent(TrainedEncoder):
+class BiEncoderStudent(BiEncoderSettings):
     """A bi-encoder, scoring by the dot product."""
 
     kind: Literal["biencoder"] = "biencoder"
@@ -183,10 +154,44 @@ class BiEncoderStudent(TrainedEncoder):
     probabilities; log_prob is the same in logarithms."""
 
 
-def check_precision(model: TrainedEncoder | TrainedReranker, zero: int) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderSource:
+    """A trained bi-encoder: its folder, and options that the folder does not have."""
+
+    primary: ClassVar[str] = "path"
+
+    path: Annotated[str, MinLen(1)]
+    """A folder, a finished training run, or a name on the Hugging Face hub."""
+    pooling: Literal["cls", "mean", "last_token"] | None = None
+    """How token vectors become one; the folder's own if not given."""
+    normalize: bool | None = None
+    """Vectors of unit length; the folder's own if not given."""
+    query_instruction: str | None = None
+    """Text before each query; the folder's own if not given."""
+    document_instruction: str | None = None
+    """Text before each document; the folder's own if not given."""
+    query_max_length: Annotated[int, Ge(2)] | None = None
+    """Tokens kept of a query, all included; the folder's own if not given."""
+    document_max_length: Annotated[int, Ge(2)] | None = None
+    """Tokens kept of a document, all included; the folder's own if not given."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
+    attention: str = "sdpa"
+    """sdpa, eager, or flash_attention_2 where it is installed."""
+    replace_contract: bool = False
+    """Let the values given here win over what the folder froze."""
+
+    def settings(self, auto: str = "float32") -> BiEncoderSettings:
+        """Returns what `BiEncoder.load` takes, `auto` for the type of the weights if it is auto."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["dtype"] = auto if self.dtype == "auto" else self.dtype
+        return BiEncoderSettings(**values)
+
+
+def check_precision(model: ModelSettings, zero: int) -> list[str]:
     """Returns the verbs' complaint about half-precision weights, at most one line."""
     # A reranker's LoRA trains its head as well, which stays in the model's own precision.
-    adapters_alone = model.lora is not None and isinstance(model, TrainedEncoder)
+    adapters_alone = model.lora is not None and isinstance(model, BiEncoderSettings)
     if model.dtype == "float32" or zero or adapters_alone:
         return []
     return [

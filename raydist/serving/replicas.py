@@ -382,10 +382,12 @@ def _load_reranker(reranker: ServedRerankerSpec, version: ModelVersion) -> Reran
 
 
 def _load_embedder(embedder: EncoderSource, version: ModelVersion) -> EmbedderModel:
+    from raydist.models.backbone import default_dtype
     from raydist.models.biencoder import BiEncoder
     from raydist.models.encode import default_max_tokens
 
-    model = BiEncoder.load(version.model, **embedder.arguments())
+    settings = replace(embedder, path=version.model).settings(default_dtype())
+    model = BiEncoder.load(settings)
     return EmbedderModel(model, batch_chars=8 * default_max_tokens(model))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import ConfigError, DataError
+from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
@@ -134,18 +135,16 @@ class Job:
     """The full plan of a run, for its workers. Picklable.
 
     Attributes:
-        kind: of the model.
         folder: the run's folder.
-        model: the folder or name to start from.
+        model: what is trained; its path is where it starts from.
         sets: the data sets.
         objective: the loss.
         plan: steps, rates, logs.
-        seed: of the order, the draws and dropout.
+        seed: of the order, the draws, dropout and new weights.
         accumulation: parts that a step is computed in.
         chunk_size: rows encoded at a time (gradient caching); 0 = off.
         targets: turns the scores of a teacher's whole list into targets.
         repair_positive: a drawn positive's target is pulled up (see `TeacherSampler`).
-        model_options: keyword arguments of the model's `load`.
         optim: AdamW.
         deepspeed: ZeRO, if there is any.
         keep: checkpoints that are kept.
@@ -155,9 +154,8 @@ class Job:
             is, if there are workers.
     """
 
-    kind: Literal["biencoder", "crossencoder"]
     folder: Path
-    model: str
+    model: BiEncoderSettings | CrossEncoderSettings
     sets: tuple[SetPlan, ...]
     objective: Objective
     plan: Plan
@@ -166,7 +164,6 @@ class Job:
     chunk_size: int = 0
     targets: TeacherTargets | None = None
     repair_positive: bool = False
-    model_options: Mapping[str, Any] = field(default_factory=dict)
     optim: Optim = field(default_factory=Optim)
     deepspeed: DeepSpeed = field(default_factory=DeepSpeed)
     keep: int = 2

@@ -21,6 +21,7 @@ from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.spec import BiEncoderSettings
 from raydist.models.tokens import Role
 from raydist.protocols import Listener
 from raydist.records import Sample
@@ -84,8 +85,7 @@ class Trainer:
 
 def build_trainer(job: Job, place: Place) -> Trainer:
     """Loads the model and opens the data of a job; warns where a step may not fit the memory."""
-    cls = _model_class(job)
-    model = cls.load(job.model, device=place.device, **job.model_options)
+    model = _load(job, place.device)
     engine = _engine(job, model)
     checkpoints = Checkpoints(
         job.folder / CHECKPOINTS, keep=job.keep, rank=place.rank, barrier=place.barrier
@@ -97,7 +97,7 @@ def build_trainer(job: Job, place: Place) -> Trainer:
     datasets = tuple(_training_set(job, plan, model) for plan in job.sets)
     source = BatchSource(job.order, datasets, place.rank, place.world_size, job.accumulation)
     if place.rank == 0 and reached < job.plan.steps:
-        cached = job.chunk_size or job.model_options.get("gradient_checkpointing")
+        cached = job.chunk_size or job.model.gradient_checkpointing
         if not cached and (note := memory_note(model, source(reached))):
             warn(note)
     save = CheckedSave(
@@ -117,14 +117,17 @@ def build_trainer(job: Job, place: Place) -> Trainer:
     )
 
 
-def _model_class(job: Job) -> type[BiEncoder] | type[CrossEncoderModel]:
-    return BiEncoder if job.kind == "biencoder" else CrossEncoderModel
+def _load(job: Job, device: torch.device) -> Model:
+    if isinstance(job.model, BiEncoderSettings):
+        return BiEncoder.load(job.model, seed=job.seed, device=device)
+    return CrossEncoderModel.load(job.model, fresh_head=True, seed=job.seed, device=device)
 
 
 def _reload(job: Job, device: torch.device, folder: Path) -> Model:
-    names = ("dtype", "autocast", "attention", "truncate")
-    options = {name: job.model_options[name] for name in names if name in job.model_options}
-    return _model_class(job).load(folder, device=device, **options)
+    trained = job.model
+    cls = BiEncoder if isinstance(trained, BiEncoderSettings) else CrossEncoderModel
+    settings = {name: getattr(trained, name) for name in ("dtype", "autocast", "attention")}
+    return cls.load(folder, device=device, **settings)
 
 
 def _engine(job: Job, model: torch.nn.Module) -> Engine:

@@ -19,9 +19,12 @@ from sentence_transformers import SentenceTransformer
 from raydist.data.readers import read_documents, read_split
 from raydist.data.splits import plan_splits
 from raydist.dense.embed import embed_corpus, windows_of
+from raydist.dense.spec import EmbeddingSpec
 from raydist.dense.vectors import VectorShards
 from raydist.errors import ConfigError, DataError
 from raydist.models.biencoder import BiEncoder
+from raydist.models.encode import WINDOW
+from raydist.models.spec import EncoderSource
 
 
 def read(split, rejects):
@@ -35,15 +38,16 @@ def contents(corpus) -> list[str]:
     ]
 
 
-def embed(corpus, folder, model, split_bytes=4000, **options):
+def embed(corpus, folder, model, split_bytes=4000, window=WINDOW, settings=None, **spec):
     splits = plan_splits(corpus, split_bytes=split_bytes)
-    facts = embed_corpus(splits, read, folder, model=model, **options)
+    source = EncoderSource(path=str(model), **settings or {})
+    facts = embed_corpus(splits, read, folder, source, EmbeddingSpec(**spec), window=window)
     return VectorShards.map(folder, facts), facts
 
 
 def test_vectors_are_those_of_sentence_transformers(small_corpus, tiny_bert, tmp_path):
     options = {"pooling": "mean", "normalize": True, "document_instruction": "passage: "}
-    shards, facts = embed(small_corpus, tmp_path / "v", tiny_bert, model_options=options)
+    shards, facts = embed(small_corpus, tmp_path / "v", tiny_bert, settings=options)
     BiEncoder.load(tiny_bert, device="cpu", **options).save(tmp_path / "m")
     theirs = SentenceTransformer(str(tmp_path / "m"), device="cpu")
     expected = theirs.encode_document(contents(small_corpus))
@@ -59,12 +63,13 @@ def test_stored_precision_and_dimension_are_options(
     small_corpus, tiny_bert, tmp_path, precision, tolerance
 ):
     options = {"pooling": "mean", "normalize": True}
-    whole, _ = embed(small_corpus, tmp_path / "whole", tiny_bert, model_options=options)
+    whole, _ = embed(small_corpus, tmp_path / "whole", tiny_bert, settings=options)
     few, facts = embed(
         small_corpus,
         tmp_path / "few",
         tiny_bert,
-        model_options=options | {"truncate": 16},
+        settings=options,
+        dimension=16,
         precision=precision,
     )
     prefix = whole.read(0, 157)[:, :16]
@@ -93,7 +98,7 @@ def test_a_document_that_occurs_twice_is_named(small_corpus, tiny_bert, tmp_path
 
 def test_a_contradicted_model_is_refused_before_anything_is_written(minilm, tmp_path, small_corpus):
     with pytest.raises(ConfigError, match=r"model\.pooling='cls' but 'mean'"):
-        embed(small_corpus, tmp_path / "v", minilm, model_options={"pooling": "cls"})
+        embed(small_corpus, tmp_path / "v", minilm, settings={"pooling": "cls"})
     assert not (tmp_path / "v").exists()
 
 
@@ -123,10 +128,12 @@ def test_a_killed_process_is_continued_and_equals_an_undisturbed_run(
         "from pathlib import Path\n"
         "from raydist.data.readers import plan_splits\n"
         "from raydist.dense.embed import embed_corpus\n"
+        "from raydist.models.spec import EncoderSource\n"
         "from tests.dense.test_embed import crash_after, read\n"
         "corpus, model, out = map(Path, sys.argv[1:])\n"
         "splits = plan_splits(corpus, split_bytes=4000)\n"
-        "embed_corpus(splits, partial(crash_after, splits[4]['start'], read), out, model=model)\n"
+        "read = partial(crash_after, splits[4]['start'], read)\n"
+        "embed_corpus(splits, read, out, EncoderSource(path=str(model)))\n"
     )
     command = [
         sys.executable,
@@ -167,8 +174,8 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         splits,
         partial(kill_once, str(tmp_path / "flag"), read),
         tmp_path / "v",
-        model=tiny_bert,
-        workers=2,
+        EncoderSource(path=str(tiny_bert)),
+        EmbeddingSpec(workers=2),
     )
     disturbed = VectorShards.map(tmp_path / "v", facts)
     alone, _ = embed(small_corpus, tmp_path / "u", tiny_bert)

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import EncodeStats
+from raydist.models.spec import Lora
 
 TEXTS = [
     "the vector of a query",
@@ -176,7 +177,7 @@ def test_an_unsupported_module_is_refused(minilm, tmp_path):
 
 
 def test_lora_trains_few_weights_and_saves_them_merged(tiny_bert, tmp_path):
-    model = BiEncoder.load(tiny_bert, pooling="mean", lora={"r": 4}, device="cpu")
+    model = BiEncoder.load(tiny_bert, pooling="mean", lora=Lora(r=4), device="cpu")
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all("lora_" in name for name in trained)
     with torch.no_grad():

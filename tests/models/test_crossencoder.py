@@ -10,6 +10,7 @@ from sentence_transformers import CrossEncoder
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.spec import Lora
 
 QUERIES = ["the query", "a model", "", "a score of the index " * 30]
 DOCUMENTS = ["document " * 90, "", "the passage", "the corpus of an answer " * 30]
@@ -87,7 +88,7 @@ def test_a_bi_encoder_is_a_starting_point(tiny_bert, tmp_path):
 
 
 def test_lora_trains_the_head_and_saves_merged(tiny_bert, tmp_path):
-    model = CrossEncoderModel.load(tiny_bert, fresh_head=True, lora={"r": 4}, device="cpu")
+    model = CrossEncoderModel.load(tiny_bert, fresh_head=True, lora=Lora(r=4), device="cpu")
     assert any("classifier" in n for n, p in model.named_parameters() if p.requires_grad)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -17,6 +17,7 @@ from raydist.losses.objective import Objective, make_part
 from raydist.losses.parts import Part as LossPart
 from raydist.losses.parts import Terms
 from raydist.losses.spec import Distillation, InfoNCE
+from raydist.models.spec import BiEncoderSettings, Lora
 from raydist.training.plan import Job, Plan, Schedule, plan_groups
 from raydist.training.spec import Optim, TrainingData
 from tests.training.small import checkpoint, samples
@@ -42,8 +43,16 @@ class Deadly:
         return self.inner.compute(batch)
 
 
-def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **options: Any) -> Job:
-    """A job of 24 samples with teacher scores in `folder`, dropout on."""
+def tiny_job(
+    folder: Path,
+    *,
+    steps: int = 6,
+    deadly: Path | None = None,
+    dropout: float = 0.1,
+    lora: Lora | None = None,
+    **options: Any,
+) -> Job:
+    """A job of 24 samples with teacher scores in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model"
     if not model.exists():
@@ -61,9 +70,10 @@ def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **opti
     if deadly is not None:
         part = LossPart(part.weights, Deadly(part, deadly, 5))
     settings = {
-        "kind": "biencoder",
         "folder": folder,
-        "model": str(model),
+        "model": BiEncoderSettings(
+            path=str(model), dropout=dropout, lora=lora, pooling="mean", normalize=True
+        ),
         "sets": (plan,),
         "objective": Objective((part,)),
         "plan": Plan(
@@ -75,7 +85,6 @@ def tiny_job(folder: Path, *, steps: int = 6, deadly: Path | None = None, **opti
             folder=folder / "nonfinite",
         ),
         "targets": scores_as_targets,
-        "model_options": {"dropout": 0.1, "pooling": "mean", "normalize": True},
         "optim": Optim(lr=1e-3),
     }
     return Job(**{**settings, **options})  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.errors import ArtifactError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.scratch import create
+from raydist.models.spec import Lora
 from raydist.training.checkpoint import CheckedSave
 from raydist.training.run import run
 from raydist.training.spec import DeepSpeed, Listener
@@ -64,7 +65,7 @@ def test_adapters_of_a_deep_model_in_half_precision_are_merged_before_they_are_c
     tmp_path: Path,
 ) -> None:
     create(texts(), tmp_path / "start", layers=12, hidden=64, heads=2, vocab=300, seed=1)
-    model = encoder(tmp_path / "start", lora={"r": 8}, dtype="bfloat16")
+    model = encoder(tmp_path / "start", lora=Lora(r=8), dtype="bfloat16")
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -92,7 +93,7 @@ def watched(folder: Path) -> Listener:
     )
 
 
-OPTIONS = {"dropout": 0.0, "pooling": "mean", "lora": {"r": 4}}
+ADAPTERS = {"dropout": 0.0, "lora": Lora(r=4)}
 
 
 def train(dev: Listener, rank: int, world: int, folder: Path) -> None:
@@ -102,7 +103,7 @@ def train(dev: Listener, rank: int, world: int, folder: Path) -> None:
         steps=4,
         deepspeed=DeepSpeed(zero=3),
         validation=validation,
-        model_options=OPTIONS,
+        **ADAPTERS,
     )
     run(job, Place(rank, world, torch.device("cpu")))
 
@@ -113,7 +114,7 @@ def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_p
     spawn(partial(train, dev), 2, tmp_path / "run")
     assert evaluate_checkpoint(dev, tmp_path / "run/listeners/dev/best/RR").means == {"RR": 1.0}
     alone = tmp_path / "alone"
-    run(tiny_job(alone, steps=4, model_options=OPTIONS), Place(0, 1, torch.device("cpu")))
+    run(tiny_job(alone, steps=4, **ADAPTERS), Place(0, 1, torch.device("cpu")))
     for ours, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
     for name, tensor in weights(alone).items():

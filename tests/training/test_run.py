@@ -64,19 +64,17 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_continues(tmp_
     assert lines(halves) == lines(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(halves)[name]), name
-    dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
-    train_on_two(alone, steps=4, **dry)
-    run(tiny_job(alone, **dry), HERE)
-    run(tiny_job(tmp_path / "one", **dry), HERE)
+    train_on_two(alone, steps=4, dropout=0.0)
+    run(tiny_job(alone, dropout=0.0), HERE)
+    run(tiny_job(tmp_path / "one", dropout=0.0), HERE)
     for ours, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
 
 
 def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
-    dry = {"model_options": {"dropout": 0.0, "pooling": "mean", "normalize": True}}
-    run(tiny_job(tmp_path / "a", **dry), HERE)
-    run(tiny_job(tmp_path / "b", chunk_size=3, **dry), HERE)
+    run(tiny_job(tmp_path / "a", dropout=0.0), HERE)
+    run(tiny_job(tmp_path / "b", chunk_size=3, dropout=0.0), HERE)
     for ours, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)

@@ -60,15 +60,15 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         if config.workers or beside:  # before the data is prepared, which may take long
             cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker, beside)
         job = _prepare_and_plan(config, recipe, folder)
-        if recipe.scratch is not None:
+        if recipe.model.scratch is not None:
             samples = [each.folder for each in job.sets]
-            create_model(recipe.scratch, Path(job.model), samples, config.seed)
+            create_model(recipe.model.scratch, Path(job.model.path or ""), samples, config.seed)
         result = _train(config, job, output, reached)
         output.finish(
             outcome=result,
             samples={each.name: each.stream.rows for each in job.sets},
             steps_per_epoch=job.order.steps_per_epoch,
-            trained=job.kind,
+            trained=job.model.family,
         )
     _say_result(config, result)
 
@@ -146,7 +146,7 @@ def _say_plan(config: TrainingConfig, job: Job) -> None:
     where = f"{config.workers} Ray workers" if config.workers else "this process"
     zero = job.deepspeed.zero
     stage = f", ZeRO {zero}" if zero else ""
-    log.say(f"{job.kind}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
+    log.say(f"{job.model.family}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
 
 
 def _drawn(plan: SetPlan) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
 from raydist.losses.spec import DistillationLoss, Loss
-from raydist.models.spec import Scratch
+from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
@@ -26,19 +26,13 @@ class Recipe:
     """What a verb adds to a run.
 
     Attributes:
-        kind: what is trained.
-        model: the folder or name to start from; None starts from nothing.
-        scratch: sizes of a model from nothing.
-        model_options: keyword arguments of the model's `load`.
+        model: what is trained.
         needs: data set's configuration -> what samples must have: arguments of `prepare`.
         plan_set: (facts, folder, data set's configuration) -> how it is trained on.
         objective: facts of all data sets -> loss, what turns scores into targets, notes.
     """
 
-    kind: Literal["biencoder", "crossencoder"]
-    model: str | None
-    scratch: Scratch | None
-    model_options: Mapping[str, Any]
+    model: BiEncoderSettings | CrossEncoderSettings
     needs: Callable[[TrainingData], Mapping[str, Any]]
     plan_set: Callable[[SampleFacts, Path, TrainingData], SetPlan]
     objective: Callable[
@@ -73,15 +67,16 @@ def plan(
     notes += [f"{each.name}: {note}" for each in sets for note in each.notes]
     for each in sets:
         _check_shares(config, each)
-    if recipe.kind == "biencoder":
+    if recipe.model.family == "biencoder":
         notes += _notes_on_negatives(config)
     steps_per_epoch = sum(each.stream.batches for each in sets)
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
-    optim = config.optim
+    optim, model = config.optim, recipe.model
+    if model.path is None:
+        model = replace(model, path=str(folder / "scratch"), scratch=None)
     job = Job(
-        kind=recipe.kind,
         folder=folder,
-        model=recipe.model or str(folder / "scratch"),
+        model=model,
         sets=tuple(sets),
         objective=objective,
         plan=Plan(
@@ -99,7 +94,6 @@ def plan(
         chunk_size=config.cache.chunk_size,
         targets=targets,
         repair_positive=config.distill.repair_positive,
-        model_options={**recipe.model_options, "seed": config.seed},
         optim=optim,
         deepspeed=config.deepspeed,
         keep=config.checkpoint.keep,

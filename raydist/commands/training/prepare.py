@@ -36,7 +36,7 @@ def prepare(
     from raydist.data.spec import SampleSource
     from raydist.training.validation.build import check_listeners
 
-    check_listeners(config.validation, recipe.kind)
+    check_listeners(config.validation, recipe.model.family)
     facts = []
     for name, data in config.sets().items():
         options = {**config.inputs(data), **recipe.needs(data)}
@@ -62,11 +62,11 @@ def find_model(recipe: Recipe) -> Path | None:
     Raises:
         DataError: there is no such model.
     """
-    if recipe.model is None:
+    if recipe.model.path is None:
         return None
     from raydist.models.backbone import resolve_folder
 
-    return resolve_folder(recipe.model)
+    return resolve_folder(recipe.model.path)
 
 
 def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
