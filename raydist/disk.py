@@ -51,7 +51,7 @@ def atomic(path: str | os.PathLike[str], *, replace: bool = True) -> Iterator[Pa
             _move_folder(partial, target, replace)
         elif replace or not target.exists():
             os.replace(partial, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         remove(partial)
 
@@ -104,10 +104,11 @@ def sync(path: Path) -> None:
         return
     for each in path.iterdir():
         sync(each)
-    _sync_folder(path)
+    sync_folder(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
     with contextlib.suppress(OSError):  # not every network file system can
         number = os.open(folder, os.O_RDONLY)
         try:

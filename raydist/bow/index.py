@@ -5,8 +5,8 @@ Legend: T terms, P postings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.format.segment import Segment
+from raydist.bow.format.segment import Segment, open_segments
 from raydist.bow.formulas import mean_length
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
+from raydist.kernels.bits import Bits
 from raydist.manifest import open_generation
 from raydist.text.analyzer import Analyzer
 
@@ -33,11 +34,14 @@ KIND = "bow-index"
 class BowIndex:
     """Segments that are searched as one collection.
 
-    A document's position is its row in the input: the segments' documents one after another.
+    A document's position is its row in the segments, one after another. Deleted documents keep
+    theirs until their segments are merged, but nothing here returns them, and all statistics are
+    those of the live documents.
 
     Attributes:
         segments: in document order.
         bases: the position of each segment's first document.
+        end: the position behind the last document.
         analyzer: how texts become terms; None for an index of weighted terms.
         folder: the index folder, None for loose segments.
         nonempty: documents with at least one token, the N of the formulas.
@@ -57,7 +61,9 @@ class BowIndex:
     ) -> None:
         """Joins opened segments."""
         self.segments = list(segments)
-        self.bases = list(accumulate((s.documents for s in self.segments), initial=0))[:-1]
+        *self.bases, self.end = accumulate((s.documents for s in self.segments), initial=0)
+        live = [segment.live_documents for segment in self.segments]
+        *self._live_bases, self._live = accumulate(live, initial=0)
         self.analyzer = analyzer
         self.folder = folder
         self.nonempty = sum(segment.nonempty for segment in self.segments)
@@ -86,20 +92,32 @@ class BowIndex:
         """
         root = Path(folder)
 
-        def load(manifest: Mapping[str, Any]) -> BowIndex:
-            analyzer, store = manifest.get("analyzer"), manifest.get("store")
-            return cls(
-                [Segment.open(root / s, in_memory=in_memory) for s in manifest["segments"]],
-                None if analyzer is None else Analyzer.from_dict(analyzer),
-                folder=root,
-                store=DocumentStore.open(root / store) if store else None,
-                unit=manifest.get("unit", 0.0),
-            )
-
-        index = open_generation(root, [KIND], load)
+        index = open_generation(root, [KIND], partial(cls.of, root, in_memory=in_memory))
         if verify:
             index.verify()
         return index
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Mapping[str, Any], *, in_memory: bool = False) -> BowIndex:
+        """Opens what a manifest names, one that is in the folder or is about to be."""
+        analyzer, store = manifest.get("analyzer"), manifest.get("store")
+        return cls(
+            open_segments(folder, manifest, in_memory=in_memory),
+            None if analyzer is None else Analyzer.from_dict(analyzer),
+            folder=folder,
+            store=DocumentStore.open(folder / store) if store else None,
+            unit=manifest.get("unit", 0.0),
+        )
+
+    @property
+    def live_lengths(self) -> Array:
+        """Exact numbers of tokens of the live documents in order, uint32."""
+        return _of_live(self.segments, [each.lengths_N for each in self.segments])
+
+    @property
+    def live_norms(self) -> Array:
+        """The norms of the live documents in order, uint8."""
+        return _of_live(self.segments, [each.norms_N for each in self.segments])
 
     def verify(self) -> None:
         """Checks every byte of the segments and of the documents' texts.
@@ -112,8 +130,8 @@ class BowIndex:
             self.store.verify()
 
     def __len__(self) -> int:
-        """All documents, those without tokens included."""
-        return sum(segment.documents for segment in self.segments)
+        """All live documents, those without tokens included."""
+        return self._live
 
     @property
     def average_length(self) -> float:
@@ -122,8 +140,37 @@ class BowIndex:
 
     @cached_property
     def doc_ids(self) -> pa.StringArray:
-        """External ids by position, decoded."""
-        return pa.concat_arrays([segment.doc_ids for segment in self.segments])
+        """External ids of the live documents in order, decoded."""
+        ids = [
+            each.doc_ids if each.deletions is None else each.doc_ids.filter(pa.array(each.live_N))
+            for each in self.segments
+        ]
+        return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+
+    def numbers(self, positions: Array) -> Array:
+        """Returns the number of each document among the live ones, int64."""
+        return self._translated(positions, self.bases, self._live_bases, Bits.rank)
+
+    def at_numbers(self, numbers: Array) -> Array:
+        """Returns the positions of documents by their numbers among the live ones, int64."""
+        return self._translated(numbers, self._live_bases, self.bases, Bits.select)
+
+    def _translated(
+        self,
+        values: Array,
+        old_bases: list[int],
+        new_bases: list[int],
+        translate: Callable[[Bits, Array], Array],
+    ) -> Array:
+        if self._live == self.end:
+            return values
+        owner = np.searchsorted(old_bases, values, side="right") - 1
+        out = np.empty(len(values), np.int64)
+        for number in np.unique(owner).tolist():
+            mine = owner == number
+            docs, deletions = values[mine] - old_bases[number], self.segments[number].deletions
+            out[mine] = new_bases[number] + (translate(deletions.live, docs) if deletions else docs)
+        return out
 
     def pick_ids(self, positions: Array) -> pa.StringArray:
         """Returns the external ids of the documents at `positions`."""
@@ -142,32 +189,57 @@ class BowIndex:
         rank[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(rank))
 
-    def positions(self, doc_ids: Iterable[str], *, missing: str = "error") -> Array:
-        """Returns the positions of documents, int64.
+    def positions(self, doc_ids: Iterable[str] | pa.Array, *, missing: str = "error") -> Array:
+        """Returns the positions of live documents, int64.
 
         Args:
             doc_ids: external ids.
             missing: `error` raises DataError for an unknown id, `ignore` skips it.
         """
-        ids = pa.array(list(doc_ids), pa.string())
-        rows = pc.index_in(ids, value_set=self.doc_ids)
-        if missing == "error" and rows.null_count:
-            unknown = ids.filter(rows.is_null())
+        ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(list(doc_ids), pa.string())
+        positions = self.find(ids)
+        unknown = ids.filter(pa.array(positions < 0))
+        if missing == "error" and len(unknown):
             raise DataError(
                 f"{len(unknown)} of {len(ids)} document ids are not in the index, "
                 f"the first: {unknown[0].as_py()!r}"
             )
-        return np.asarray(rows.drop_null().to_numpy(zero_copy_only=False), np.int64)
+        return positions[positions >= 0]
 
-    def lookup(self, terms: Sequence[bytes]) -> tuple[list[Array], list[int]]:
-        """Returns the terms' rows in each segment (`Segment.lookup`) and their df in the index."""
+    def find(self, doc_ids: pa.Array) -> Array:
+        """Returns the position of the live document with each id, int64; -1 where there is none."""
+        if self.store is not None:
+            rows = self.store.positions(doc_ids)
+        else:
+            found = pc.index_in(doc_ids, value_set=self.doc_ids.cast(doc_ids.type))
+            rows = found.fill_null(-1).to_numpy().astype(np.int64)
+        known = rows >= 0
+        numbers = rows[known] if self.store is None else self.store.numbers(rows[known])
+        rows[known] = self.at_numbers(numbers)
+        return rows
+
+    def lookup(self, terms: Sequence[bytes]) -> tuple[list[Array], list[Array], list[int]]:
+        """Finds terms.
+
+        Returns their rows in each segment (`Segment.lookup`), in each how many of its deleted
+        documents have them (int64), and how many live documents of the index.
+        """
         rows = [segment.lookup(terms) for segment in self.segments]
-        df: list[int] = sum((each[:, 2] for each in rows[1:]), rows[0][:, 2]).tolist()
-        return rows, df
+        lost = [
+            each.deletions.df(terms) if each.deletions else np.zeros(len(terms), np.int64)
+            for each in self.segments
+        ]
+        df = sum((row[:, 2].astype(np.int64) - less for row, less in zip(rows, lost)), 0)
+        return rows, lost, np.broadcast_to(df, len(terms)).tolist()
 
     def document_frequency(self, term: str) -> int:
         """Returns in how many documents `term` occurs, 0 if in none."""
-        return self.lookup([encode_term(term)])[1][0]
+        return self.lookup([encode_term(term)])[2][0]
+
+
+def _of_live(segments: Sequence[Segment], values: Sequence[Array]) -> Array:
+    pairs = zip(segments, values)
+    return np.concatenate([v if s.deletions is None else v[s.live_N] for s, v in pairs])
 
 
 def encode_term(term: str) -> bytes:
@@ -186,14 +258,21 @@ class Vocabulary:
     def __init__(self, index: BowIndex) -> None:
         """Reads the segments' dictionaries."""
         self._index = index
-        columns = [segment.read_terms(0, segment.size) for segment in index.segments]
-        everything = pa.chunked_array([each[0] for each in columns], pa.large_binary())
+        columns = []
+        for segment in index.segments:
+            names, numbers_TK, _, _ = segment.read_terms(0, segment.size)
+            columns.append((names, numbers_TK[:, 0].astype(np.int64)))
+            if segment.deletions is not None:
+                losses = segment.deletions.losses()
+                columns.append((losses.terms, -losses.df_T))
+        everything = pa.chunked_array([names for names, _ in columns], pa.large_binary())
         distinct = pc.unique(everything)
-        self.terms = distinct.take(pc.sort_indices(distinct))
-        self.df_T = np.zeros(len(self.terms), np.int64)
-        for names, numbers_TK, _, _ in columns:
-            places = pc.index_in(names, value_set=self.terms).to_numpy()
-            self.df_T[places] += numbers_TK[:, 0].astype(np.int64)
+        terms = distinct.take(pc.sort_indices(distinct))
+        df_T = np.zeros(len(terms), np.int64)
+        for names, df in columns:
+            df_T[pc.index_in(names, value_set=terms).to_numpy()] += df
+        self.terms = terms.filter(pa.array(df_T > 0))
+        self.df_T = df_T[df_T > 0]
 
     def __len__(self) -> int:
         return len(self.terms)
@@ -201,7 +280,7 @@ class Vocabulary:
     def slices(self, postings: int) -> Iterator[Slice]:
         """Yields terms, indptr (int64 [T + 1]), documents and tfs, about so many at a time.
 
-        Documents are positions in the index.
+        Documents are numbered as the live ones are, without gaps (`BowIndex.numbers`).
         """
         ends_T = np.cumsum(self.df_T)
         first = 0
@@ -219,9 +298,14 @@ class Vocabulary:
             z = segment.lower_bound(names[len(names) - 1].as_py() + b"\x00")
             mine, numbers_TK, begin, before = segment.read_terms(a, z)
             indptr_T1, docs_P, tfs_P = segment.decode(numbers_TK, begin, before)
-            places = pc.index_in(mine, value_set=names).to_numpy()
-            owners.append(np.repeat(places, np.diff(indptr_T1)))
-            docs.append(docs_P.astype(np.int64) + base)
+            places = pc.index_in(mine, value_set=names).fill_null(-1).to_numpy()
+            owner_P = np.repeat(places, np.diff(indptr_T1))
+            docs_P = docs_P.astype(np.int64)
+            if segment.deletions is not None:  # all terms of live documents are among the names
+                live_P = segment.deletions.live.has(docs_P)
+                owner_P, docs_P, tfs_P = owner_P[live_P], docs_P[live_P], tfs_P[live_P]
+            owners.append(owner_P)
+            docs.append(self._index.numbers(docs_P + base))
             tfs.append(tfs_P)
         indptr_T1 = np.concatenate(([0], np.cumsum(self.df_T[first:last])))
         if len(docs) == 1:

@@ -51,7 +51,8 @@ def test_an_appended_index_equals_a_rebuilt_one(tmp_path, store, merge):
         texts = [document.text for document in opened.store.get([row[0] for row in ROWS])]
         assert texts == [row[2] for row in ROWS]
     assert not list(tmp_path.glob(".*"))
-    assert len(list(tmp_path.glob("store*"))) == int(store)
+    assert len(list(tmp_path.glob("store*"))) == 3 * store
+    assert len(list(tmp_path.glob("joined*"))) == store
 
 
 def test_appending_the_same_again_changes_nothing(tmp_path):

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from raydist import disk, locks
-from raydist.bow.build import append as append_module
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean, next_name
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import IndexSpec
+from raydist.data.store.reader import piece_names
 from raydist.errors import ArtifactError, DataError
 from raydist.manifest import read_manifest
 from raydist.records import Query
@@ -50,21 +51,22 @@ def test_a_reader_keeps_its_generation(tmp_path, merge):
     for number, reader in enumerate(readers):  # nothing was looked at before
         assert answers(reader) == answers(BowIndex.open(tmp_path / f"copy{number}"))
     assert len({str(answers(reader)) for reader in readers}) == len(readers)
-    assert len(list(folder.glob("store*"))) == 1
+    assert len(list(folder.glob("joined*"))) == 1
 
 
 def test_a_reader_that_is_overtaken_while_it_opens_has_the_new_generation(tmp_path, monkeypatch):
-    index(ROWS[:5], tmp_path)
-    opened = append_module.Segment.open
+    index(ROWS[:6], tmp_path)
+    delete_from_index(tmp_path, ["d5"])
+    opened = Segment.open
     overtaken = []
 
-    def late(folder, **options):
+    def late(folder, *deletions, **options):
         if not overtaken:
             overtaken.append(folder)
             delete_from_index(tmp_path, ["d1"])
-        return opened(folder, **options)
+        return opened(folder, *deletions, **options)
 
-    monkeypatch.setattr("raydist.bow.index.Segment.open", late)
+    monkeypatch.setattr("raydist.bow.format.segment.Segment.open", late)
     assert BowIndex.open(tmp_path).doc_ids.to_pylist() == ["d0", "d2", "d3", "d4"]
     shutil.rmtree(tmp_path / read_manifest(tmp_path)["store"])
     with pytest.raises(ArtifactError, match=r"store\.json is missing"):
@@ -73,11 +75,12 @@ def test_a_reader_that_is_overtaken_while_it_opens_has_the_new_generation(tmp_pa
 
 def test_a_folder_that_is_opened_later_stays_until_then(tmp_path):
     index(ROWS[:5], tmp_path)
-    store = tmp_path / "store"
+    append(ROWS[5:9], tmp_path)
+    store = tmp_path / read_manifest(tmp_path)["store"]
     with locks.reader(store):
-        append(ROWS[5:9], tmp_path)
+        append(ROWS[9:12], tmp_path, key="most")
         assert (store / "store.json").exists()
-    append(ROWS[9:12], tmp_path, key="most")
+    delete_from_index(tmp_path, ["d10"])
     assert not store.exists()
     with pytest.raises(ArtifactError, match="was replaced just now"), locks.reader(store):
         pass
@@ -101,8 +104,8 @@ def test_what_a_crash_left_is_removed_by_the_next_writer(tmp_path, monkeypatch):
     assert len(BowIndex.open(tmp_path)) == 5
     (tmp_path / ".manifest.json.0123456789ab.part").write_text("{")  # killed while it wrote it
     append(ROWS[9:12], tmp_path, key="other")
-    assert len(list(tmp_path.glob("store*"))) == 1
-    assert len(list(tmp_path.glob("segments/*"))) == 2 and not list(tmp_path.glob(".*"))
+    assert len(list(tmp_path.glob("store*"))) == len(list(tmp_path.glob("segments/*"))) == 2
+    assert len(list(tmp_path.glob("joined*"))) == 1 and not list(tmp_path.glob(".*"))
 
 
 def test_what_a_manifest_names_is_on_the_disk_before_it(tmp_path, monkeypatch):
@@ -124,11 +127,19 @@ def test_what_a_manifest_names_is_on_the_disk_before_it(tmp_path, monkeypatch):
     monkeypatch.setattr(disk.os, "replace", watched_replace)
     append(ROWS[5:9], tmp_path)
     manifest = read_manifest(tmp_path)
-    named = {tmp_path / "segments"}
-    for name in (*manifest["segments"], manifest["store"]):
-        named |= {tmp_path / name, *(tmp_path / name).rglob("*")}
-    assert {str(path) for path in named} <= renamed[0]
+    stores = piece_names(tmp_path / manifest["store"])[1:]
+    assert _below(tmp_path, [manifest["segments"][1], manifest["store"], *stores]) <= renamed[0]
+    delete_from_index(tmp_path, ["d3", "d7"])
+    manifest = read_manifest(tmp_path)
+    deletions = manifest["deletions"].values()
+    assert len(deletions) == 2
+    assert _below(tmp_path, ["deletions", manifest["store"], *deletions]) <= renamed[1]
     assert str(tmp_path) in synced
+
+
+def _below(folder: Path, names: list[str]) -> set[str]:
+    """Folders and what is in them."""
+    return {str(p) for name in names for p in (folder / name, *(folder / name).glob("*"))}
 
 
 def _append(folder: Path, first: int) -> None:

@@ -11,24 +11,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
 from raydist import locks
 from raydist.bow.build.create import build_index, check_duplicates
 from raydist.bow.build.generation import next_name, publish, side_folder
 from raydist.bow.build.splits import Read
-from raydist.bow.format.segment import Segment
-from raydist.bow.index import KIND
+from raydist.bow.index import KIND, BowIndex
 from raydist.bow.spec import IndexSpec
-from raydist.data.store import idhash
-from raydist.data.store.build import concatenate
+from raydist.data.store.reader import join
 from raydist.disk import disk_errors, remove
-from raydist.errors import ConfigError, DataError
+from raydist.errors import ConfigError
 from raydist.fingerprints import value_fingerprint
+from raydist.kernels.bits import Bits
 from raydist.manifest import differences, read_manifest
 from raydist.shard_files import Split
 
-_SUMS = ("documents", "empty", "rejected", "duplicates", "terms", "postings", "tokens", "bytes")
+_SUMS = ("documents", "empty", "rejected", "terms", "postings", "tokens", "bytes")
 
 
 def append_to_index(
@@ -66,7 +65,7 @@ def append_to_index(
             side.mkdir(exist_ok=True)
         facts = build_index(splits, read, side, spec, name=name)
         with disk_errors(folder):
-            joined = _join(folder, manifest, side, facts, f"store-{name}", spec.duplicates)
+            joined = _join(folder, manifest, side, facts, name, spec.duplicates)
             target = folder / "segments" / name
             remove(target)
             os.rename(side / "segments" / name, target)
@@ -113,23 +112,24 @@ def _join(
     duplicates: str,
 ) -> dict[str, Any]:
     """Joins the stores, or only the ids; returns what the manifest says of all documents."""
-    if manifest["store"]:
-        remove(folder / name)
-        joined = concatenate([folder / manifest["store"], side / "store"], folder / name)
-        try:
-            check_duplicates(joined, duplicates)
-        except DataError:
-            remove(folder / name)
-            raise
-        return {
-            "store": name,
-            "store_bytes": joined["bytes"],
-            "duplicates": joined["duplicates"],
-        }
-    places = [folder / each for each in manifest["segments"]]
-    places += [side / each for each in facts["segments"]]
-    columns = [Segment.open(place).doc_ids.cast(pa.large_string()) for place in places]
-    repeats = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
-    examples = [list(each) for each in repeats.examples]
-    check_duplicates({"duplicates": repeats.count, "examples": examples}, duplicates)
-    return {"duplicates": repeats.count}
+    index = BowIndex.open(folder)
+    new = BowIndex.of(side, facts)
+    ids = new.doc_ids
+    positions = index.find(ids)
+    again = np.flatnonzero(positions >= 0)
+    examples = [(ids[int(i)].as_py(), int(positions[i]), index.end + int(i)) for i in again[:1]]
+    check_duplicates({"duplicates": len(again), "examples": examples}, duplicates)
+    joined: dict[str, Any] = {"duplicates": manifest["duplicates"] + len(again)}
+    if index.store is not None and new.store is not None:
+        piece, store = folder / f"store-{name}", folder / f"joined-{name}"
+        remove(piece)
+        remove(store)
+        os.rename(side / "store", piece)
+        pieces = [each.folder.name for each in index.store.pieces]
+        live = index.store.live
+        if live is not None:
+            live = Bits.of(np.append(live.flags, np.ones(len(new.store), np.bool_)))
+        join(store, [*pieces, piece.name], live)
+        joined |= {"store": store.name}
+        joined |= {"store_bytes": manifest["store_bytes"] + facts["store_bytes"]}
+    return joined

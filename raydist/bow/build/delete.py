@@ -1,14 +1,15 @@
-"""Deletes documents from an index: the result is what a build without them would have written.
+"""Deletes documents from an index: the rest is searched, to the bit, as if it had been built alone.
 
-Segments that hold some of the documents are rewritten, and so is the store. Until the manifest
-is replaced, the index is the old one.
+Nothing is rewritten. What is deleted is marked, and what the statistics lose by it is found from
+the deleted documents' own texts, or from the segment's lists where there are no texts
+(format/deletions.py). The postings and texts themselves go when the segments are merged.
 
-Legend: N documents of a segment, T terms, P postings.
+Legend: N documents of a segment, T terms, P postings, D documents to delete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,27 @@ import pyarrow.compute as pc
 
 from raydist import locks
 from raydist.bow.build.generation import next_name, publish
+from raydist.bow.build.splits import Inverter, contents
+from raydist.bow.format.deletions import Losses, write_deletions
 from raydist.bow.format.segment import Segment
-from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import KIND, BowIndex
-from raydist.data.store import idhash
-from raydist.data.store.reader import DocumentStore
-from raydist.data.store.writer import StoreWriter
+from raydist.data.store.reader import join, piece_names
 from raydist.disk import disk_errors, remove
 from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
+from raydist.kernels.bits import Bits
 from raydist.manifest import read_manifest
 
 Array = npt.NDArray[Any]
 
+_DOCUMENTS = 10_000  # analysed at once
 _TERMS = 1 << 15  # read together
 _POSTINGS = 1 << 22  # the same
+_SHARE = 8  # of a segment: where more than one in so many documents goes, its lists are read
 
 
-def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
-    """Removes documents and returns the facts of the new manifest.
+def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any]:
+    """Deletes documents and returns the facts of the new manifest.
 
     Args:
         folder: a complete index.
@@ -47,112 +50,125 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str]) -> dict[str, Any]:
         ArtifactError: the index is incomplete or damaged.
         DataError: an id that the index does not have, or nothing would be left.
     """
-    ids = list(doc_ids)
+    ids = pc.unique(doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.string()))
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
         index = BowIndex.open(folder)
-        index.positions(ids)  # the index has them all
-        gone = pc.is_in(index.doc_ids, value_set=pa.array(ids, pa.string()))
-        keep = ~np.asarray(gone.to_numpy(zero_copy_only=False), np.bool_)
-        if not keep.any():
+        positions = index.positions(ids)
+        if manifest.get("duplicates"):  # an old index: an id may have several documents
+            gone = pc.is_in(index.doc_ids, value_set=ids).to_numpy(zero_copy_only=False)
+            positions = index.at_numbers(np.flatnonzero(gone))
+        if len(positions) == len(index):
             raise DataError(f"{folder}: no document would be left; delete the folder instead")
-        name = next_name(manifest, value_fingerprint(ids))
+        name = next_name(manifest, value_fingerprint(ids.to_pylist()))
         with disk_errors(folder):
-            remove(folder / "segments" / name)
-            names = _without_documents(index, manifest["segments"], keep, folder, name)
-            facts = _facts([Segment.open(folder / each) for each in names])
-            facts["duplicates"] = _duplicates(index, keep) if manifest["duplicates"] else 0
-            if manifest["store"]:
-                facts |= _without_texts(index, keep, folder / f"store-{name}")
-            manifest |= {**facts, "segments": names}
-            manifest["deleted"] = manifest.get("deleted", 0) + int((~keep).sum())
+            manifest |= mark_deleted(folder, manifest, index, positions, name)
             manifest.pop("appended", None)  # what was deleted may be appended again
             publish(folder, manifest)
     return manifest
 
 
-def _without_documents(
-    index: BowIndex, segments: list[str], keep: Array, folder: Path, name: str
-) -> list[str]:
-    """Rewrites segments that hold some of the documents; returns the names of all."""
-    names: list[str] = []
-    ends = [*index.bases[1:], len(index)]
-    for i, (old, segment, start, stop) in enumerate(
-        zip(segments, index.segments, index.bases, ends)
-    ):
-        keep_N = keep[start:stop]
-        if keep_N.all():
-            names.append(old)
-        elif keep_N.any():
-            names.append(f"segments/{name}/{i:05d}")
-            _without(segment, keep_N, folder / names[-1])
-    return names
+def mark_deleted(
+    folder: Path, manifest: Mapping[str, Any], index: BowIndex, positions_D: Array, name: str
+) -> dict[str, Any]:
+    """Writes the deletions of some documents; returns what changes in the manifest.
 
-
-def _without(segment: Segment, keep_N: Array, target: Path) -> None:
-    """Writes a segment of the remaining documents."""
-    number_N = (np.cumsum(keep_N) - 1).astype(np.uint32)
-    writer = SegmentWriter(
-        target,
-        lengths_N=segment.lengths_N[keep_N],
-        doc_ids=segment.doc_ids.filter(pa.array(keep_N)),
-        compress=segment.compress,
-        block_size=segment.block_size,
+    Args:
+        folder: where the segments and the store of the manifest lie.
+        manifest: the present one.
+        index: opened by it.
+        positions_D: of live documents, without repetition.
+        name: of the generation that is written.
+    """
+    places = dict(manifest.get("deletions", {}))
+    positions_D = np.sort(positions_D)
+    bounds = np.searchsorted(positions_D, [*index.bases, index.end])
+    remove(folder / "deletions" / name)
+    for number, segment in enumerate(index.segments):
+        docs_D = positions_D[bounds[number] : bounds[number + 1]] - index.bases[number]
+        if len(docs_D):
+            live = Bits.full(segment.documents)
+            losses = _losses(index, number, docs_D)
+            if segment.deletions is not None:
+                live = segment.deletions.live
+                losses = segment.deletions.losses() + losses
+            place = f"deletions/{name}/{number:05d}"
+            write_deletions(folder / place, live.without(docs_D), losses)
+            places[manifest["segments"][number]] = place
+    changes: dict[str, Any] = statistics(
+        Segment.open(folder / each, folder / places[each] if each in places else None)
+        for each in manifest["segments"]
     )
-    for terms, indptr_T1, docs_P, tfs_P in _slices(segment):
-        keep_P = keep_N[docs_P]
-        df_T = np.add.reduceat(keep_P, indptr_T1[:-1], dtype=np.int64)
-        left_T = df_T > 0
-        indptr = np.concatenate(([0], np.cumsum(df_T[left_T])))
-        left = terms.filter(pa.array(left_T))
-        writer.append(left, indptr, number_N[docs_P[keep_P]], tfs_P[keep_P])
-    writer.close()
+    if manifest["store"]:
+        assert index.store is not None
+        live = index.store.live or Bits.full(index.store.rows_total)
+        rows = index.store.at_numbers(index.numbers(positions_D))
+        store = f"joined-{name}"
+        remove(folder / store)
+        join(folder / store, piece_names(folder / manifest["store"]), live.without(rows))
+        changes["store"] = store
+    return {**changes, "deletions": places}
 
 
-def _slices(segment: Segment) -> Iterator[tuple[pa.LargeBinaryArray, Array, Array, Array]]:
-    """Yields terms with their postings, a bounded number at a time."""
-    first = 0
-    while first < segment.size:
-        last = min(first + _TERMS, segment.size)
-        numbers_TK = segment.read_terms(first, last)[1]
-        ends = np.cumsum(numbers_TK[:, 0].astype(np.int64))
-        last = first + max(1, int(np.searchsorted(ends, _POSTINGS, side="right")))
-        yield (segment.read_terms(first, last)[0], *segment.postings(first, last))
-        first = last
-
-
-def _facts(segments: list[Segment]) -> dict[str, Any]:
-    documents = sum(each.documents for each in segments)
+def statistics(segments: Iterable[Segment]) -> dict[str, int]:
+    """Returns what a manifest says of its segments' live documents, and how many are deleted."""
+    segments = list(segments)
     return {
-        "documents": documents,
-        "empty": documents - sum(each.nonempty for each in segments),
-        "terms": sum(each.size for each in segments),
-        "postings": sum(each.postings_total for each in segments),
+        "documents": sum(each.live_documents for each in segments),
+        "empty": sum(each.live_documents - each.nonempty for each in segments),
+        "postings": sum(each.live_postings for each in segments),
         "tokens": sum(each.tokens for each in segments),
-        "bytes": sum(
-            entry["bytes"] for each in segments for entry in each.files.header["files"].values()
-        ),
+        "deleted": sum(each.documents - each.live_documents for each in segments),
     }
 
 
-def _duplicates(index: BowIndex, keep: Array) -> int:
-    ids = index.doc_ids.filter(pa.array(keep)).cast(pa.large_string())
-    return idhash.find_duplicates(pa.chunked_array([ids], pa.large_string())).count
+def _losses(index: BowIndex, number: int, docs_D: Array) -> Losses:
+    """Returns what a segment's statistics lose by some of its documents."""
+    segment = index.segments[number]
+    lengths_D = segment.lengths_N[docs_D]
+    losses = None
+    if len(docs_D) * _SHARE <= segment.documents:
+        losses = _by_texts(index, docs_D + index.bases[number], lengths_D)
+    return losses or _by_lists(segment, docs_D, lengths_D)
 
 
-def _without_texts(index: BowIndex, keep: Array, target: Path) -> dict[str, Any]:
-    """Writes a store of the remaining documents."""
-    assert index.store is not None
-    remove(target)
-    writer = StoreWriter(target)
-    row = size = 0
-    for table in index.store.tables():
-        left = table.filter(pa.array(keep[row : row + table.num_rows]))
-        row += table.num_rows
-        size += left["text"].nbytes
-        if left.num_rows:
-            writer.append(left)
-    writer.close()
-    with DocumentStore.open(target) as written:
-        bytes_of = written.facts["bytes"]
-    return {"store": target.name, "store_bytes": bytes_of, "text_bytes": size}
+def _by_texts(index: BowIndex, positions_D: Array, lengths_D: Array) -> Losses | None:
+    """Analyses the documents' texts; None where there are none, or not those that were indexed."""
+    if index.store is None or index.analyzer is None:
+        return None
+    rows = index.store.at_numbers(index.numbers(positions_D))
+    losses: Losses | None = None
+    for start in range(0, len(rows), _DOCUMENTS):
+        table = index.store.rows(rows[start : start + _DOCUMENTS])
+        inverter = Inverter(index.analyzer)
+        inverter.add(table["doc_id"], contents(table))
+        postings = inverter.postings()
+        if not np.array_equal(postings.lengths_N, lengths_D[start : start + _DOCUMENTS]):
+            return None
+        df_T = np.diff(postings.indptr_T1)
+        part = _of_documents(postings.lengths_N, postings.terms, df_T)
+        losses = part if losses is None else losses + part
+    return losses
+
+
+def _by_lists(segment: Segment, docs_D: Array, lengths_D: Array) -> Losses:
+    """Reads all of the segment's postings."""
+    deleted_N = np.zeros(segment.documents, np.bool_)
+    deleted_N[docs_D] = True
+    names, counts = [pa.array([], pa.large_binary())], [np.empty(0, np.int64)]
+    for terms, indptr_T1, docs_P, _ in segment.slices(_TERMS, _POSTINGS):
+        df_T = np.add.reduceat(deleted_N[docs_P], indptr_T1[:-1], dtype=np.int64)
+        names.append(terms.filter(pa.array(df_T > 0)))
+        counts.append(df_T[df_T > 0])
+    return _of_documents(lengths_D, pa.concat_arrays(names), np.concatenate(counts))
+
+
+def _of_documents(lengths_D: Array, terms: pa.LargeBinaryArray, df_T: Array) -> Losses:
+    return Losses(
+        documents=len(lengths_D),
+        nonempty=int(np.count_nonzero(lengths_D)),
+        tokens=int(lengths_D.sum(dtype=np.int64)),
+        postings=int(df_T.sum()),
+        terms=terms,
+        df_T=df_T,
+    )

@@ -1,8 +1,8 @@
 """Generations of an index: what a manifest names never changes, and its names are never used again.
 
-A writer adds segments and a store under new names, then puts the manifest in place, then removes
-what no manifest names. Until the manifest is replaced the index is the old one, and whoever has
-opened it keeps it (`BowIndex.open` maps all files).
+A writer adds segments, deletions and stores under new names, then puts the manifest in place, then
+removes what no manifest names. Until the manifest is replaced the index is the old one, and whoever
+has opened it keeps it (`BowIndex.open` maps all files).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from raydist.disk import remove, sync
+from raydist.data.store.reader import piece_names
+from raydist.disk import remove, sync, sync_folder
 from raydist.fingerprints import value_fingerprint
 from raydist.locks import remove_unread
 from raydist.manifest import read_manifest, write_manifest
@@ -37,38 +38,50 @@ def next_name(manifest: Mapping[str, Any], key: str) -> str:
         manifest: of the present generation.
         key: what the writer is about to do.
     """
-    base = [manifest[name] for name in ("segments", "store", "inputs")]
+    base = [manifest.get(name) for name in ("segments", "store", "inputs", "deletions")]
     number = 1 + max(int(_segment(name).split("-")[0]) for name in manifest["segments"])
     return f"{number:05d}-{value_fingerprint([base, key])[:8]}"
 
 
 def publish(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Makes a generation the index, once all that its manifest names is on the disk."""
-    sync(folder / "segments")
-    if manifest["store"]:
-        sync(folder / manifest["store"])
+    new = _named(folder, manifest) - _named(folder, read_manifest(folder))
+    for path in sorted(new):
+        sync(path)
+    for parent in {folder, *(each.parent for each in new), *(each.parents[1] for each in new)}:
+        sync_folder(parent)
     write_manifest(folder, manifest)
     clean(folder)
 
 
 def clean(folder: Path) -> None:
     """Removes what the manifest does not name: old generations, and what crashed writers left."""
-    for path in _unnamed(folder, read_manifest(folder)):
+    for path in list(_unnamed(folder, read_manifest(folder))):
         remove_unread(path)
     # The lock is held: a partial file is that of a writer which was killed.
     for path in (folder / WORK, *folder.glob(f"{_SIDE}*"), *folder.glob(".*.part")):
         remove(path)
 
 
+def _named(folder: Path, manifest: Mapping[str, Any]) -> set[Path]:
+    """Returns the folders that a manifest names."""
+    names = {*manifest["segments"], *manifest.get("deletions", {}).values()}
+    store = manifest.get("store")
+    if store:
+        names |= {store, *piece_names(folder / store)}
+    return {folder / name for name in names}
+
+
 def _unnamed(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Path]:
-    segments, store = set(manifest["segments"]), manifest.get("store")
-    tops = {_segment(name) for name in segments}
-    for top in (folder / "segments").glob("*"):
-        if top.name not in tops:
+    named = _named(folder, manifest)
+    parents = {path.parent for path in named}
+    for top in (*folder.glob("segments/*"), *folder.glob("deletions/*")):
+        if top in parents:  # a folder of several
+            yield from (path for path in top.glob("*") if path not in named)
+        elif top not in named:
             yield top
-        elif f"segments/{top.name}" not in segments:  # a folder of unmerged ones
-            yield from (p for p in top.glob("*") if f"segments/{top.name}/{p.name}" not in segments)
-    yield from (path for path in folder.glob("store*") if path.name != store and path.is_dir())
+    stores = (*folder.glob("store*"), *folder.glob("joined-*"))
+    yield from (path for path in stores if path not in named and path.is_dir())
 
 
 def _segment(name: str) -> str:

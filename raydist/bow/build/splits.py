@@ -214,7 +214,7 @@ class SplitWorker:
         for table in self._read(split, rejects):
             for start in range(0, table.num_rows, spec.batch_size):
                 batch = table.slice(start, spec.batch_size)
-                inverter.add(batch["doc_id"], _contents(batch))
+                inverter.add(batch["doc_id"], contents(batch))
                 if inverter.nbytes > spec.memory_per_worker - _BASE_MEMORY:
                     self._write(inverter, target, stats)
                     inverter = Inverter(self._analyzer)
@@ -252,7 +252,7 @@ class SplitWorker:
             stats["first_empty"] = postings.doc_ids[int(empty[0])].as_py()
 
 
-def _contents(table: pa.Table) -> pa.ChunkedArray:
+def contents(table: pa.Table) -> pa.ChunkedArray:
     """Returns the indexed text: title, line end, text; the text alone where no row has a title."""
     titles, texts = table["title"], table["text"]
     if not pc.max(pc.binary_length(titles)).as_py():

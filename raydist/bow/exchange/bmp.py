@@ -131,7 +131,7 @@ def _impacts(
     index: BowIndex, vocabulary: Vocabulary, keep_T: Array, k1: float, b: float
 ) -> tuple[pa.LargeBinaryArray, Array, Array, Array]:
     """Returns the exported terms, indptr (int64 [T + 1]), documents and impacts (float32)."""
-    norms_N = np.concatenate([segment.norms_N for segment in index.segments])
+    norms_N = index.live_norms
     inverse = lucene_inverse(NORM_LENGTHS, k1, b, index.average_length)
     docs: list[Array] = [np.empty(0, np.uint32)]
     impacts: list[Array] = [np.empty(0, np.float32)]
@@ -227,10 +227,9 @@ def _write_inverted(
 
 def _write_ids(out: BinaryIO, index: BowIndex) -> None:
     out.write(struct.pack("<Q", len(index)))
-    for segment in index.segments:
-        for name in segment.doc_ids.to_pylist():
-            data = name.encode()
-            out.write(struct.pack("<Q", len(data)) + data)
+    for name in index.doc_ids.to_pylist():
+        data = name.encode()
+        out.write(struct.pack("<Q", len(data)) + data)
 
 
 @kernel

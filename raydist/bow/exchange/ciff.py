@@ -81,12 +81,10 @@ def export_ciff(index: BowIndex, path: PathLike, *, description: str = "raydist"
                 raise DataError("a term frequency of 2**31 or more: CIFF has 31 bits")
             out.write(list_bytes(terms, indptr_T1, docs_P, tfs_P))
             postings += len(docs_P)
-        for segment, base in zip(index.segments, index.bases):
-            ids, lengths_N = segment.doc_ids, segment.lengths_N
-            for start in range(0, segment.documents, _RECORDS):
-                part = ids.slice(start, _RECORDS)
-                lengths = lengths_N[start : start + _RECORDS]
-                out.write(write_records(base + start, part, lengths))
+        ids, lengths_N = index.doc_ids, index.live_lengths
+        for start in range(0, documents, _RECORDS):
+            part, lengths = ids.slice(start, _RECORDS), lengths_N[start : start + _RECORDS]
+            out.write(write_records(start, part, lengths))
     return {"documents": documents, "terms": len(vocabulary), "postings": postings}
 
 

@@ -11,10 +11,13 @@ the group's entries begin and the sums of the numbers of all entries before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from raydist.kernels.jit import kernel
 from raydist.kernels.varint import get_varint, put_varint
@@ -253,3 +256,34 @@ def find(
     for i in range(offsets_S1.shape[0] - 1):
         start, stop = U(offsets_S1[i]), U(offsets_S1[i + 1])
         find_one(data, groups, strings, keys, start, stop, rows[i])
+
+
+def look_up(data: Array, groups: Array, strings: int, wanted: Sequence[bytes]) -> Array:
+    """Looks up strings; returns uint64 [S, 2 + 2 K], rows as `find_one` writes them."""
+    offsets = np.array([0, *accumulate(map(len, wanted))])
+    offsets.flags.writeable = False
+    keys = np.frombuffer(b"".join(wanted) or b"\0", np.uint8)
+    rows = np.empty((len(wanted), 2 * groups.shape[1]), np.uint64)
+    find(data, groups, strings, offsets, keys, rows)
+    return rows
+
+
+def decode(
+    data: Array, groups: Array, first: int, last: int
+) -> tuple[pa.LargeBinaryArray, Array, Array]:
+    """Returns the strings `first <= s < last`, their numbers and the sums of those before."""
+    columns = groups.shape[1] - 1
+    if first == last:
+        nothing = np.empty((0, columns), np.uint64), np.zeros(columns, np.uint64)
+        return pa.array([], pa.large_binary()), *nothing
+    group, skip = divmod(first, GROUP)
+    sums = groups[group, 1:].copy()
+    count = last - first
+    begin = int(groups[group, 0])
+    room = measure(data, begin, skip, count, columns)
+    offsets = np.empty(count + 1, np.int64)
+    out = np.empty(room, np.uint8)
+    numbers_SK = np.empty((count, columns), np.uint64)
+    take(data, begin, skip, sums, offsets, out, numbers_SK)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
+    return pa.Array.from_buffers(pa.large_binary(), count, buffers), numbers_SK, sums

@@ -1,6 +1,6 @@
-"""The files of a segment: mapped or read into memory, each chunk checked before it is first used.
+"""The files of a segment, or of its deletions: each chunk is checked before it is first used.
 
-`segment.json` is written last and names every file with its bytes and a CRC-32 per chunk of 1 MiB.
+A header is written last and names every file with its bytes and a CRC-32 per chunk of 1 MiB.
 Opening reads little, a term's postings are checked when a query first needs them, and `verify`
 checks everything.
 """
@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +28,18 @@ CHUNK = 1 << 20
 """Bytes per checksum."""
 
 VERSION = 1
-"""Version of the segment format written here, and the newest that can be read."""
+"""Version of the formats written here, and the newest that can be read."""
 
-_HEADER = "segment.json"
-_FORMAT = "raydist-bow-segment"
+Kind = Literal["segment", "deletions"]
+"""What a folder holds; its header is `KIND.json`."""
+
+_NAMES: dict[Kind, str] = {"segment": "index segment", "deletions": "folder of deletions"}
 
 
-def seal(folder: Path, names: Sequence[str], about: dict[str, Any]) -> dict[str, Any]:
-    """Completes a segment: checksums of the named files, then its header, atomically."""
+def seal(
+    folder: Path, names: Sequence[str], about: dict[str, Any], kind: Kind = "segment"
+) -> dict[str, Any]:
+    """Completes a folder: checksums of the named files, then its header, atomically."""
     files = {}
     for name in names:
         sums = []
@@ -45,9 +49,9 @@ def seal(folder: Path, names: Sequence[str], about: dict[str, Any]) -> dict[str,
                 sums.append(zlib.crc32(chunk))
                 size += len(chunk)
         files[name] = {"bytes": size, "crc32": sums}
-    header = {"format": _FORMAT, "version": VERSION, **about, "files": files}
+    header = {"format": f"raydist-bow-{kind}", "version": VERSION, **about, "files": files}
     header["crc32"] = _header_sum(header)
-    with atomic(folder / _HEADER) as partial:
+    with atomic(folder / f"{kind}.json") as partial:
         partial.write_text(json.dumps(header, sort_keys=True), encoding="utf-8")
     return header
 
@@ -57,12 +61,13 @@ def _header_sum(header: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
 
 
-def _read_header(path: Path) -> dict[str, Any]:
+def _read_header(path: Path, kind: Kind) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ArtifactError(
-            f"{path.parent} is not a complete index segment: {path.name} is missing; build it again"
+            f"{path.parent} is not a complete {_NAMES[kind]}: {path.name} is missing; "
+            "build it again"
         ) from None
     except (UnicodeDecodeError, NotADirectoryError) as error:
         raise ArtifactError(f"{path} is corrupted: {error}") from None
@@ -70,8 +75,8 @@ def _read_header(path: Path) -> dict[str, Any]:
         header = json.loads(text)
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path} is corrupted: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
-        raise ArtifactError(f"{path} does not describe an index segment")
+    if not isinstance(header, dict) or header.get("format") != f"raydist-bow-{kind}":
+        raise ArtifactError(f"{path} does not describe a {_NAMES[kind]}")
     if header["version"] > VERSION:
         raise ArtifactError(
             f"{path} has format version {header['version']}, this raydist reads up to {VERSION}: "
@@ -83,20 +88,20 @@ def _read_header(path: Path) -> dict[str, Any]:
 
 
 class Files:
-    """The opened files of one segment.
+    """The opened files of one folder.
 
     Attributes:
-        folder: the segment's.
-        header: the contents of `segment.json`.
+        folder: the one that was opened.
+        header: what its header says.
     """
 
-    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+    def __init__(self, folder: Path, kind: Kind = "segment", *, in_memory: bool = False) -> None:
         """Opens the files without reading them, or reads and checks all of them if `in_memory`.
 
         Raises ArtifactError for a file that is missing, of another size, newer or corrupted.
         """
         self.folder = folder
-        self.header = _read_header(folder / _HEADER)
+        self.header = _read_header(folder / f"{kind}.json", kind)
         self._bytes = {name: self._open(name, in_memory) for name in self.header["files"]}
         self._unchecked = {
             name: np.ones(len(entry["crc32"]), np.bool_)

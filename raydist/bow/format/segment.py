@@ -16,8 +16,7 @@ Legend: N documents, T terms, P postings.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.format import dictionary, postings
+from raydist.bow.format.deletions import Deletions
 from raydist.bow.format.files import Files
 from raydist.bow.format.writing import PADDING, StringsWriter, finish, write
 from raydist.errors import ArtifactError
@@ -33,26 +33,35 @@ from raydist.kernels.arrays import readonly
 
 Array = npt.NDArray[Any]
 
+TermPostings = tuple[pa.LargeBinaryArray, Array, Array, Array]
+
 _SLICE = 1 << 20  # terms copied at once
 _NO_BYTES = readonly(np.empty(0, np.uint8))
 
 
 class Segment:
-    """A segment opened for reading.
+    """A segment opened for reading, with what is deleted from it.
+
+    Deleted documents keep their numbers, ids, lengths and postings: whoever walks these looks at
+    `live` too. The statistics are those of the live documents.
 
     Attributes:
         folder: the one it was opened from.
-        documents: N, empty ones included.
-        nonempty: documents with at least one token.
-        size: T, the number of distinct terms.
-        tokens: sum of the documents' lengths.
+        documents: N, empty and deleted ones included.
+        nonempty: live documents with at least one token.
+        size: T, the number of distinct terms, those of deleted documents included.
+        tokens: sum of the live documents' lengths.
+        postings_total: number of postings, those of deleted documents included.
+        deletions: what is deleted, None if nothing is.
         block_size: postings per block.
         compress: whether postings are bit-packed.
         dictionary: the bytes of the terms and their groups.
         files: its files; `files.verify()` checks every byte.
     """
 
-    def __init__(self, folder: Path, *, in_memory: bool = False) -> None:
+    def __init__(
+        self, folder: Path, deletions: Path | None = None, *, in_memory: bool = False
+    ) -> None:
         self.folder = folder
         self.files = Files(folder, in_memory=in_memory)
         header = self.files.header
@@ -63,6 +72,10 @@ class Segment:
         self.tokens: int = header["tokens"]
         self.block_size: int = header["block_size"]
         self.compress: bool = header["compress"]
+        self.deletions = None if deletions is None else Deletions(deletions, self.documents)
+        if self.deletions is not None:
+            self.nonempty -= self.deletions.nonempty
+            self.tokens -= self.deletions.tokens
         for name in ("terms", "terms.groups", "norms"):
             self.files.check(name)
         self.norms_N = self.files.array("norms")
@@ -74,12 +87,37 @@ class Segment:
         self.raw_tfs = empty if self.compress else self.files.array("tfs", np.uint32)
 
     @classmethod
-    def open(cls, folder: Path | str, *, in_memory: bool = False) -> Segment:
+    def open(
+        cls, folder: Path | str, deletions: Path | None = None, *, in_memory: bool = False
+    ) -> Segment:
         """Maps the segment in `folder`, or reads it whole.
 
-        Raises ArtifactError where it is incomplete, corrupted or of a newer version.
+        Args:
+            folder: the segment's.
+            deletions: the folder of what is deleted from it, if anything is.
+            in_memory: read the segment into memory and check it.
+
+        Raises:
+            ArtifactError: a folder is incomplete, corrupted or of a newer version.
         """
-        return cls(Path(folder), in_memory=in_memory)
+        return cls(Path(folder), deletions, in_memory=in_memory)
+
+    @property
+    def live_documents(self) -> int:
+        """Number of documents that are not deleted."""
+        return self.documents - (self.deletions.documents if self.deletions else 0)
+
+    @property
+    def live_postings(self) -> int:
+        """Number of postings of the documents that are not deleted."""
+        return self.postings_total - (self.deletions.postings if self.deletions else 0)
+
+    @property
+    def live_N(self) -> Array:
+        """Whether each document is live, bool."""
+        if self.deletions is None:
+            return np.ones(self.documents, np.bool_)
+        return self.deletions.live.flags
 
     @property
     def lengths_N(self) -> Array:
@@ -91,16 +129,11 @@ class Segment:
     @property
     def doc_ids(self) -> pa.StringArray:
         """All external ids in document order, decoded."""
-        ids, groups = self._ids()
-        if not self.documents:
-            return pa.array([], pa.string())
-        return _decode(ids, groups, 0, self.documents)[0].cast(pa.string())
+        return dictionary.decode(*self._ids(), 0, self.documents)[0].cast(pa.string())
 
     def read_ids(self, first: int, last: int) -> pa.LargeBinaryArray:
         """Returns the external ids of the documents `first <= d < last`, decoded."""
-        if first == last:
-            return pa.array([], pa.large_binary())
-        return _decode(*self._ids(), first, last)[0]
+        return dictionary.decode(*self._ids(), first, last)[0]
 
     def pick_ids(self, docs: Array) -> pa.StringArray:
         """Returns the external ids of the documents at `docs`, positions in the segment."""
@@ -134,9 +167,7 @@ class Segment:
         the file `postings`, and how many postings precede them.
         """
         assert 0 <= first <= last <= self.size
-        if first == last:
-            return pa.array([], pa.large_binary()), np.empty((0, 2), np.uint64), 0, 0
-        terms, numbers_TK, sums = _decode(*self.dictionary, first, last)
+        terms, numbers_TK, sums = dictionary.decode(*self.dictionary, first, last)
         return terms, numbers_TK, int(sums[1]), int(sums[0])
 
     def lower_bound(self, term: bytes) -> int:
@@ -149,12 +180,7 @@ class Segment:
         Returns uint64 [Q, 6]: found, position, df, bytes of postings, postings before it, where its
         postings begin. A missing term has the position that it would have, and df 0.
         """
-        offsets = np.array([0, *accumulate(map(len, terms))])
-        offsets.flags.writeable = False
-        keys = np.frombuffer(b"".join(terms) or b"\0", np.uint8)
-        rows = np.empty((len(terms), 6), np.uint64)
-        dictionary.find(*self.dictionary, self.size, offsets, keys, rows)
-        return rows
+        return dictionary.look_up(*self.dictionary, self.size, terms)
 
     def postings(self, first: int, last: int) -> tuple[Array, Array, Array]:
         """Decodes the postings of the terms `first <= t < last`.
@@ -163,6 +189,17 @@ class Segment:
         """
         _, numbers_TK, begin, before = self.read_terms(first, last)
         return self.decode(numbers_TK, begin, before)
+
+    def slices(self, terms: int, postings: int) -> Iterator[TermPostings]:
+        """Yields all terms with what `postings` returns, at most about so many at a time."""
+        first = 0
+        while first < self.size:
+            last = min(first + terms, self.size)
+            numbers_TK = self.read_terms(first, last)[1]
+            ends = np.cumsum(numbers_TK[:, 0].astype(np.int64))
+            last = first + max(1, int(np.searchsorted(ends, postings, side="right")))
+            yield (self.read_terms(first, last)[0], *self.postings(first, last))
+            first = last
 
     def decode(self, numbers_TK: Array, begin: int, before: int) -> tuple[Array, Array, Array]:
         """Decodes consecutive terms from what `read_terms` returned; see `postings`."""
@@ -182,22 +219,23 @@ class Segment:
         return indptr_T1, docs[:total], tfs[:total]
 
 
-def _decode(
-    data: Array, groups: Array, first: int, last: int
-) -> tuple[pa.LargeBinaryArray, Array, Array]:
-    """Returns the strings `first <= s < last`, their numbers and the sums of those before."""
-    group, skip = divmod(first, dictionary.GROUP)
-    columns = groups.shape[1] - 1
-    sums = groups[group, 1:].copy()
-    count = last - first
-    begin = int(groups[group, 0])
-    room = dictionary.measure(data, begin, skip, count, columns)
-    offsets = np.empty(count + 1, np.int64)
-    out = np.empty(room, np.uint8)
-    numbers_SK = np.empty((count, columns), np.uint64)
-    dictionary.take(data, begin, skip, sums, offsets, out, numbers_SK)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-    return pa.Array.from_buffers(pa.large_binary(), count, buffers), numbers_SK, sums
+def open_segments(
+    folder: Path, manifest: Mapping[str, Any], *, in_memory: bool = False
+) -> list[Segment]:
+    """Opens the segments that an index's manifest names, with what it says is deleted from them.
+
+    A manifest names segments in the order of their documents, and deletions by their segment:
+    `{"segments": ["segments/00000"], "deletions": {"segments/00000": "deletions/00001-3f/00000"}}`.
+    """
+    deletions = manifest.get("deletions", {})
+    return [
+        Segment.open(
+            folder / name,
+            folder / deletions[name] if name in deletions else None,
+            in_memory=in_memory,
+        )
+        for name in manifest["segments"]
+    ]
 
 
 def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:

@@ -68,14 +68,14 @@ def keep(work: Work, count: Any, threshold: Any) -> Any:
 
 @kernel
 def keep_allowed(segment: SegmentArrays, work: Work, start: Any, count: Any) -> Any:
-    """Drops the candidates from `start` that are not allowed."""
+    """Drops the candidates from `start` that are deleted or left out of the search."""
     candidates, words, allowed = work.candidates, work.words, segment.allowed
     to = start
     for i in range(start, count):
         doc = candidates[i]
         candidates[to] = doc
         words[to] = words[i]
-        to += U(allowed[doc])
+        to += U((allowed[doc >> U32(3)] >> (doc & U32(7))) & U32(1))
     return to
 
 

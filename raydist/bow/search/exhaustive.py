@@ -16,6 +16,7 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS
 from raydist.bow.index import BowIndex
 from raydist.bow.search.scoring import Collection, Scoring, Term
+from raydist.kernels.bits import Bits
 from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
@@ -36,11 +37,14 @@ def term_postings(segment: Segment, row: Array) -> tuple[Array, Array]:
 
 
 def occurrences(segments: Sequence[Segment], rows: Sequence[Array]) -> list[int]:
-    """Returns how often each term occurs in the collection."""
+    """Returns how often each term occurs in the live documents."""
     counts = np.zeros(len(rows[0]), np.int64)
     for segment, rows_q in zip(segments, rows):
         for i in np.flatnonzero(rows_q[:, 0]).tolist():
-            counts[i] += int(term_postings(segment, rows_q[i])[1].sum(dtype=np.int64))
+            docs, tfs = term_postings(segment, rows_q[i])
+            if segment.deletions is not None:
+                tfs = tfs[segment.deletions.live.has(docs)]
+            counts[i] += int(tfs.sum(dtype=np.int64))
     return counts.tolist()
 
 
@@ -58,7 +62,7 @@ def score_all(
     scoring: Scoring,
     collection: Collection,
     query_tokens: float,
-    allowed: Array | None,
+    allowed: Bits | None,
 ) -> tuple[Array, Array]:
     """Returns the matching documents, ascending (int64 [M]), and their scores (float32 [M]).
 
@@ -69,17 +73,18 @@ def score_all(
         scoring: the model.
         collection: statistics of all segments.
         query_tokens: length of the query, unknown terms included.
-        allowed: the documents to search (bool or uint8 [N]), all if None.
+        allowed: the documents to search, all if None; among them no deleted ones.
     """
     sums_N = np.zeros(segment.documents, np.float64)
     matched_N = np.zeros(segment.documents, np.bool_)
     for row, term in zip(rows, terms):
-        if row[0]:
+        if row[0] and term.df:
             docs, tfs = term_postings(segment, row)
+            if allowed is not None:
+                among = allowed.has(docs)
+                docs, tfs = docs[among], tfs[among]
             lengths = document_lengths(segment, scoring, docs)
             _add(sums_N, matched_N, docs, scoring.parts(term, collection, tfs, lengths))
-    if allowed is not None:
-        matched_N &= allowed.astype(np.bool_)
     docs = np.flatnonzero(matched_N)
     scores = sums_N[docs]
     constant = scoring.constant(query_tokens, document_lengths(segment, scoring, docs))

@@ -13,7 +13,7 @@ import numpy as np
 from raydist.bow.format.dictionary import find_one
 from raydist.bow.search.workspace import MOST_TERMS, SEGMENT_ARRAYS, SegmentArrays, Work
 from raydist.kernels.addresses import Array, Bytes, Longs, view
-from raydist.kernels.jit import kernel
+from raydist.kernels.jit import inlined, kernel
 
 U = np.uint64
 F32 = np.float32
@@ -24,6 +24,16 @@ class Strings(NamedTuple):
 
     heap: Bytes
     starts: Longs  # where each begins, and the end
+
+
+@inlined
+def _lost(segment: SegmentArrays, heap: Array, begin: Any, end: Any, row: Array) -> Any:
+    """Returns how many deleted documents have a term; `row` is overwritten."""
+    terms = segment.facts[2]
+    if terms == U(0):
+        return U(0)
+    find_one(segment.lost_terms, segment.lost_groups, terms, heap, begin, end, row)
+    return row[2]
 
 
 @kernel
@@ -44,7 +54,7 @@ def prepare(
     """
     strings = view(lexicon, U(0), Strings)
     work = view(workspace, U(0), Work)
-    rows, weights, counts = work.rows, work.weights, work.counts
+    rows, weights, lost, counts = work.rows, work.weights, work.lost, work.counts
     numbers, boosts = work.numbers, work.boosts
     distinct = U(0)
     for w in range(U(terms_W.shape[0])):
@@ -66,12 +76,14 @@ def prepare(
         df = U(0)
         for s in range(U(counts.shape[0])):
             # A segment's rows have no gaps: that of an unknown term is overwritten by the next.
-            row = rows[s * U(MOST_TERMS) + U(counts[s])]
+            place = s * U(MOST_TERMS) + U(counts[s])
+            row = rows[place]
             segment = view(segments, s * SEGMENT_ARRAYS, SegmentArrays)
+            lost[place] = _lost(segment, strings.heap, begin, end, row)
             find_one(segment.terms, segment.groups, segment.facts[0], strings.heap, begin, end, row)
-            df += row[2]
+            df += row[2] - lost[place]
             row[1] = i
-            counts[s] += np.int64(row[0])
+            counts[s] += np.int64(row[2] > lost[place])
         if df:
             ratio = (np.float64(documents) - np.float64(df) + 0.5) / (np.float64(df) + 0.5)
             boosts[i] *= F32(math.log(1.0 + ratio))

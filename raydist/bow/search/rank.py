@@ -85,6 +85,7 @@ def rank(
         return RANKED, np.int64(0)
     first = U(number) * U(MOST_TERMS)
     rows, weights = work.rows[first : first + terms], work.weights[first : first + terms]
+    lost = work.lost[first : first + terms]
     block_size, k = U(block_size), U(k)
     if not _fits(work, rows, block_size, k):
         return CRAMPED, np.int64(0)
@@ -99,8 +100,8 @@ def rank(
     scale = (65530.0 - 1.25 * np.float64(terms)) / total
     slack = terms + U(1)
     bits = U(4) if terms <= U(4) else U(16) // terms
-    reached = open_terms(segment, work, rows, weights, scale, bits, block_size, np.int64(k))
-    if segment.allowed.shape[0]:
+    reached = open_terms(segment, work, rows, weights, lost, scale, bits, block_size, k)
+    if segment.facts[3]:
         reached = U(0)
     reached = max(reached, U(floor * scale))
     threshold: Any = reached - slack if reached > slack else U(1)
@@ -159,6 +160,7 @@ def open_terms(
     work: Work,
     rows: Array,
     weights: Array,
+    lost: Array,
     scale: Any,
     bits: Any,
     block_size: Any,
@@ -171,13 +173,14 @@ def open_terms(
         work: receives their cursors, blocks and impacts.
         rows: each term in the dictionary (`Segment.lookup`), uint64 [q, 6].
         weights: boost * idf of each, float32 [q].
+        lost: deleted documents that have each, uint64 [q].
         scale: quantised impacts are so many times the impacts.
         bits: of a payload that belong to each term.
         block_size: postings per block.
         k: number of documents to return.
 
     Returns:
-        A quantised impact that at least k documents have from one term alone, 0 if not known.
+        A quantised impact that at least k live documents have from one term alone, 0 if not known.
     """
     bins = work.bins
     reached = U(0)
@@ -204,8 +207,8 @@ def open_terms(
         else:
             _read_block(segment, work, j, before, at)
         b += blocks
-        # Pairs of a term belong to different documents: k of them give a sum that k reach.
-        reached = max(reached, _reached(bins, k))
+        # Pairs of a term belong to different documents: k of live ones give a sum that k reach.
+        reached = max(reached, _reached(bins, np.int64(k + lost[j])))
     return reached
 
 

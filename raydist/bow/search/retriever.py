@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
@@ -31,13 +30,15 @@ from raydist.bow.spec import Scoring as Formula
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
+from raydist.kernels.bits import Bits
 from raydist.records import RUN, Query, Run
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
 
 _MOST_WORDS = 1024  # of a text that is ranked by one kernel
-_NO_FILTER = readonly(np.empty(0, np.uint8))
+_NO_BYTES = readonly(np.empty(0, np.uint8))
+_NO_GROUPS = readonly(np.empty((0, 2), np.uint64))
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
@@ -76,7 +77,6 @@ class BowRetriever:
         if threads < 1:
             raise ConfigError(f"threads = {threads}: expected at least 1")
         self.index = index
-        self._size = len(index)
         self.scoring = Scoring.of(scoring, weighted=bool(index.unit))
         self.ties = ties
         self._threads = threads
@@ -86,65 +86,76 @@ class BowRetriever:
         self._inverse = readonly(
             lucene_inverse(NORM_LENGTHS, self.scoring.k1, self.scoring.b, mean)
         )
-        self._allowed = self._masks(only, exclude)
-        self._address()
+        self._restrict(self._flags(only, exclude))
         self._thread = PerThread(len(index.segments))
 
     @property
     def doc_ids(self) -> pa.StringArray:
-        """The ids of all documents."""
+        """The ids of all live documents."""
         return self.index.doc_ids
 
     def only(self, doc_ids: Iterable[str]) -> BowRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
-        ids = pa.array(list(doc_ids), pa.string())
-        selected = pc.is_in(self.index.doc_ids, value_set=ids)
-        flags = selected.cast(pa.uint8()).to_numpy(zero_copy_only=False)
-        if self._allowed is not None:
-            flags = flags & np.concatenate(self._allowed)
+        positions = self.index.positions(doc_ids, missing="ignore")
+        flags = np.zeros(self.index.end, np.bool_)
+        flags[positions] = True
+        if self._filter is not None:
+            flags &= self._filter
         other = copy.copy(self)
-        other._allowed = self._split(flags)
-        other._address()
+        other._restrict(flags)
         return other
+
+    def _restrict(self, flags: Array | None) -> None:
+        """Searches the live documents whose flags are true (bool by position), None for all."""
+        self._filter = flags
+        self._allowed: list[Bits | None] = []
+        for segment, base in zip(self.index.segments, self.index.bases):
+            allowed = None if segment.deletions is None else segment.deletions.live
+            if flags is not None:
+                own = flags[base : base + segment.documents]
+                allowed = Bits.of(own if allowed is None else own & allowed.flags)
+            self._allowed.append(allowed)
+        self._address()
 
     def _address(self) -> None:
         """Collects the addresses of the segments' arrays for the kernels."""
         arrays: list[Array] = []
-        for number, segment in enumerate(self.index.segments):
-            facts = [segment.size, int(segment.norms_N.max(initial=0))]
+        for segment, allowed in zip(self.index.segments, self._allowed):
+            deletions = segment.deletions
+            lost = (_NO_BYTES, _NO_GROUPS) if deletions is None else deletions.dictionary
+            facts = [
+                segment.size,
+                int(segment.norms_N.max(initial=0)),
+                deletions.size if deletions else 0,
+                self._filter is not None,
+            ]
             arrays += SegmentArrays(
                 packed=segment.packed,
                 raw_docs=segment.raw_docs,
                 raw_tfs=segment.raw_tfs,
                 norms=segment.norms_N,
                 unchecked=segment.files.unchecked("postings"),
-                allowed=_NO_FILTER if self._allowed is None else self._allowed[number],
+                allowed=_NO_BYTES if allowed is None else allowed.data,
                 inverse=self._inverse,
                 terms=segment.dictionary[0],
                 groups=segment.dictionary[1],
+                lost_terms=lost[0],
+                lost_groups=lost[1],
                 facts=np.array(facts, np.uint64),
             )
         self._arrays = arrays  # `_segments` has their addresses alone
         self._segments = addresses(arrays)
 
-    def _masks(
-        self, only: Iterable[str] | None, exclude: Iterable[str] | None
-    ) -> list[Array] | None:
-        """Returns the flags of the documents to search by segment, None for all."""
+    def _flags(self, only: Iterable[str] | None, exclude: Iterable[str] | None) -> Array | None:
+        """Returns which documents to search (bool by position), None for all."""
         if only is None and exclude is None:
             return None
-        allowed = np.ones(len(self.index), np.uint8)
+        flags = np.full(self.index.end, only is None)
         if only is not None:
-            allowed[:] = 0
-            allowed[self.index.positions(only)] = 1
+            flags[self.index.positions(only)] = True
         if exclude is not None:
-            allowed[self.index.positions(exclude)] = 0
-        return self._split(allowed)
-
-    def _split(self, allowed: Array) -> list[Array]:
-        """Splits the flags of all documents by segment."""
-        ends = [*self.index.bases[1:], len(self.index)]
-        return [readonly(allowed[a:z]) for a, z in zip(self.index.bases, ends)]
+            flags[self.index.positions(exclude)] = False
+        return flags
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
@@ -177,7 +188,7 @@ class BowRetriever:
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
         if self._pruned and k > 0:
-            ranking = self._rank_text(text, min(k, max(1, self._size)))
+            ranking = self._rank_text(text, min(k, max(1, len(self.index))))
             if ranking is not None:
                 return ranking
         return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
@@ -186,11 +197,11 @@ class BowRetriever:
         """Does the same for terms with their weights (in a text: how often each occurs)."""
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
-        k = min(k, max(1, self._size))
-        rows, df = self.index.lookup([encode_term(term) for term in query])
+        k = min(k, max(1, len(self.index)))
+        rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(rows, df, list(query.values()))
         if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
-            self._thread.workspace.enter(rows, self._weights(terms))
+            self._thread.workspace.enter(rows, lost, self._weights(terms))
             ranking = self._rank_segments(k)
             if ranking is not None:
                 return ranking
@@ -220,7 +231,7 @@ class BowRetriever:
 
     def explain_terms(self, query: Mapping[str, float], doc_id: str) -> Explanation:
         """Does the same for terms with their weights."""
-        rows, df = self.index.lookup([encode_term(term) for term in query])
+        rows, _, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(rows, df, list(query.values()))
         named = list(zip(query, terms))
         return explain(self.index, self.scoring, self._collection, named, rows, doc_id)
@@ -245,9 +256,8 @@ class BowRetriever:
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
 
     def _score_all(self, number: int, rows: Array, terms: Sequence[Term]) -> tuple[Array, Array]:
-        allowed = None if self._allowed is None else self._allowed[number]
         tokens = sum(term.boost for term in terms)
-        segment = self.index.segments[number]
+        segment, allowed = self.index.segments[number], self._allowed[number]
         return score_all(segment, rows, terms, self.scoring, self._collection, tokens, allowed)
 
     def _rank_segments(self, k: int) -> Ranking | None:

@@ -85,11 +85,13 @@ class SegmentArrays(NamedTuple):
     raw_tfs: Words
     norms: Bytes  # [N]
     unchecked: Flags  # chunks of the file of `packed` whose checksums were not compared
-    allowed: Bytes  # [N] 1 for documents that may be candidates, or empty for all
+    allowed: Bytes  # a bit per document that may be a candidate, or empty for all
     inverse: Floats  # [256] Lucene's inverse denominator by norm
     terms: Bytes  # the dictionary, as are groups
     groups: LongGrid
-    facts: Longs  # terms, largest norm
+    lost_terms: Bytes  # the dictionary of the deleted documents, as are lost_groups
+    lost_groups: LongGrid
+    facts: Longs  # terms, largest norm, terms of deleted documents, whether a search is restricted
 
 
 SEGMENT_ARRAYS = U(len(SegmentArrays._fields))
@@ -101,6 +103,7 @@ class Work(NamedTuple):
     # The query's terms in the dictionaries, by segment and term
     rows: LongGrid  # [S q, 6]
     weights: Floats  # [S q] boost * idf
+    lost: Longs  # [S q] deleted documents that have the term
     counts: Offsets  # [S] terms that a segment has
     numbers: Words  # [q] the lexicon's numbers of the terms
     boosts: Floats  # [q]
@@ -139,6 +142,7 @@ class Workspace:
         table: their addresses.
         rows: uint64 [S, MOST_TERMS, 6], the query's terms in the dictionaries, as `Segment.lookup`.
         weights: float32 [S, MOST_TERMS], boost * idf of the same.
+        lost: uint64 [S, MOST_TERMS], deleted documents that have them.
         counts: int64 [S], the number of terms that each segment has.
         docs: int64, receives documents, best first.
         scores: float32, their scores.
@@ -147,6 +151,7 @@ class Workspace:
     def __init__(self, segments: int) -> None:
         self.rows = np.zeros((segments, MOST_TERMS, 6), np.uint64)
         self.weights = np.zeros((segments, MOST_TERMS), np.float32)
+        self.lost = np.zeros((segments, MOST_TERMS), np.uint64)
         self.counts = np.zeros(segments, np.int64)
         self._numbers = np.zeros(MOST_TERMS, np.uint32)
         self._boosts = np.zeros(MOST_TERMS, np.float32)
@@ -165,6 +170,7 @@ class Workspace:
         self._work = Work(
             rows=self.rows.reshape(-1, 6),
             weights=self.weights.reshape(-1),
+            lost=self.lost.reshape(-1),
             counts=self.counts,
             numbers=self._numbers,
             boosts=self._boosts,
@@ -190,13 +196,14 @@ class Workspace:
         )
         self.table = addresses(self._work)
 
-    def enter(self, rows: Sequence[Array], weights: Array) -> None:
-        """Enters a query's terms in each segment's dictionary, and their weights."""
-        for number, terms in enumerate(rows):
-            present = terms[:, 0] > 0
+    def enter(self, rows: Sequence[Array], lost: Sequence[Array], weights: Array) -> None:
+        """Enters a query's terms that live documents have; see `BowIndex.lookup`."""
+        for number, (terms, lost_q) in enumerate(zip(rows, lost)):
+            present = terms[:, 2] > lost_q
             count = int(present.sum())
             self.counts[number] = count
             self.rows[number, :count] = terms[present]
+            self.lost[number, :count] = lost_q[present]
             self.weights[number, :count] = weights[present]
 
 
