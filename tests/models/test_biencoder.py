@@ -134,7 +134,7 @@ def test_a_sentence_transformers_pooling_is_not_contradicted_but_a_prompt_may_be
         ({"towers": 3}, r"model\.towers=3"),
         ({"dtype": "int8"}, r"model\.dtype: 'int8': expected one of float32"),
         ({"attention": "nonsense"}, r"model\.attention=nonsense"),
-        ({"lora": {"rank": 3}}, r"model\.lora: .*rank"),
+        ({"lora": Lora(targets=("nowhere",))}, r"model\.lora: .*nowhere"),
     ],
 )
 def test_a_value_out_of_bounds_is_named(tiny_bert, options, message):
