@@ -5,21 +5,18 @@ In bulk they are Arrow tables with the schemas below; field names are those of i
 
 from __future__ import annotations
 
-import gzip
-import io
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.disk import atomic
 from raydist.errors import DataError
+from raydist.run_writer import group_starts, open_run, trec_lines
 
 DOCUMENTS = pa.schema(
     [("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())]
@@ -27,8 +24,27 @@ DOCUMENTS = pa.schema(
 QUERIES = pa.schema([("query_id", pa.string()), ("text", pa.string())])
 RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("score", pa.float32())])
 
+_CHUNK_ROWS = 1 << 14  # rows of a chunk at least, on average
+_PART_ROWS = 1 << 18  # rows that are checked for repeated documents at a time
+
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance judgements `{query_id: {doc_id: relevance}}`, as ir-measures takes them."""
+
+
+class DiversityQrels(dict[str, dict[str, int]]):
+    """Judgements by subtopic; as a mapping, each document has the highest of its grades.
+
+    Attributes:
+        subtopics: `{query_id: {(doc_id, subtopic): relevance}}`.
+    """
+
+    def __init__(
+        self,
+        grades: Mapping[str, Mapping[str, int]],
+        subtopics: Mapping[str, Mapping[tuple[str, str], int]],
+    ) -> None:
+        super().__init__({query: dict(judged) for query, judged in grades.items()})
+        self.subtopics = {query: dict(subtopics[query]) for query in grades}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +128,18 @@ class Run:
         table = self.table
         if table.schema.names != RUN.names:
             raise DataError(f"a run has the columns {RUN.names}, got {table.schema.names}")
-        table = table.cast(RUN).combine_chunks()
+        table = _compact(table.cast(RUN))
         object.__setattr__(self, "table", table)
         if table.num_rows:
             _check(table)
+
+    @classmethod
+    def of_checked(cls, table: pa.Table, tag: str = "raydist") -> Run:
+        """Returns the run of rows that another run has checked, without checking them again."""
+        run = object.__new__(cls)
+        object.__setattr__(run, "table", table)
+        object.__setattr__(run, "tag", tag)
+        return run
 
     @classmethod
     def from_lists(
@@ -138,12 +162,13 @@ class Run:
 
         Queries keep the order of their first row.
         """
-        table = table.select(RUN.names).cast(RUN).combine_chunks()
+        table = _compact(table.select(RUN.names).cast(RUN))
         if not table.num_rows:
             return cls(table, tag)
-        codes = pc.dictionary_encode(table["query_id"]).combine_chunks()
-        groups = codes.chunk(0).indices if isinstance(codes, pa.ChunkedArray) else codes.indices
-        order = np.lexsort((-table["score"].to_numpy(), groups.to_numpy()))
+        groups = np.concatenate(
+            [chunk.indices.to_numpy() for chunk in table["query_id"].dictionary_encode().chunks]
+        )
+        order = np.lexsort((-table["score"].to_numpy(), groups))
         return cls(table.take(pa.array(order)), tag)
 
     def __len__(self) -> int:
@@ -153,58 +178,44 @@ class Run:
         """Yields `(query_id, doc_ids, scores)` for each query, in order."""
         if not len(self):
             return
-        queries = self.table["query_id"].combine_chunks()
+        queries, docs = self.table["query_id"], self.table["doc_id"]
         scores = self.table["score"].to_numpy()
-        starts = [*_group_starts(queries).tolist(), len(self)]
-        docs = self.table["doc_id"]
+        starts = [*group_starts(queries).tolist(), len(self)]
         for a, b in itertools.pairwise(starts):
             yield queries[a].as_py(), docs.slice(a, b - a).to_pylist(), scores[a:b]
 
     @property
     def query_ids(self) -> list[str]:
         """The queries' ids in order."""
-        if not len(self):
-            return []
-        queries = self.table["query_id"].combine_chunks()
-        return queries.take(pa.array(_group_starts(queries))).to_pylist()  # type: ignore[no-any-return]
+        queries = self.table["query_id"]
+        return queries.take(pa.array(group_starts(queries))).to_pylist()  # type: ignore[no-any-return]
 
     def top(self, depth: int) -> Run:
         """Returns the first `depth` documents of each query."""
         if not len(self):
             return self
-        starts = _group_starts(self.table["query_id"].combine_chunks())
+        starts = group_starts(self.table["query_id"])
         sizes = np.diff(np.append(starts, len(self)))
         rank = np.arange(len(self)) - np.repeat(starts, sizes)
-        return Run(self.table.filter(pa.array(rank < depth)), self.tag)
+        return Run.of_checked(self.table.filter(pa.array(rank < depth)), self.tag)
+
+    def without_own(self) -> Run:
+        """Returns the run without documents that have their query's id."""
+        own = pc.equal(self.table["query_id"], self.table["doc_id"])
+        return Run.of_checked(self.table.filter(pc.invert(own)), self.tag)
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Returns `{query_id: {doc_id: score}}`, as ir-measures takes it."""
         return {q: dict(zip(docs, scores.tolist())) for q, docs, scores in self}
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Writes a run file atomically, its folder too if there is none.
-
-        The form follows from the name: Parquet with the tag as metadata (`.parquet`, `.pq`), else
-        TREC lines, gzipped if it ends with `.gz`.
+        """Writes a run file atomically, its folder too if there is none; see `open_run`.
 
         Raises:
             DataError: an id holds a blank, which TREC lines cannot carry.
         """
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(target) as partial:
-            if target.suffix in (".parquet", ".pq"):
-                import pyarrow.parquet as pq
-
-                table = self.table.replace_schema_metadata({"tag": self.tag})
-                pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
-            elif target.suffix == ".gz":
-                text = io.StringIO()
-                self.write_to(text)
-                partial.write_bytes(gzip.compress(text.getvalue().encode(), 6, mtime=0))
-            else:
-                with open(partial, "w", encoding="utf-8", newline="\n") as out:
-                    self.write_to(out)
+        with open_run(path, RUN, self.tag) as write:
+            write(self.table)
 
     def write_to(self, out: TextIO) -> None:
         """Writes TREC run lines, each score as the shortest decimal that gives the float32 back.
@@ -212,45 +223,20 @@ class Run:
         Raises:
             DataError: an id holds a blank, which TREC lines cannot carry.
         """
-        for name in ("query_id", "doc_id"):
-            column = self.table[name].combine_chunks()
-            bad = column.filter(
-                pc.or_(pc.match_substring_regex(column, r"\s"), pc.equal(column, ""))
-            )
-            if len(bad):
-                raise DataError(
-                    f"{name} {bad[0].as_py()!r}: TREC run lines cannot carry blanks or empty ids; "
-                    "write a file that ends with .parquet"
-                )
-        starts = _group_starts(self.table["query_id"].combine_chunks())
-        sizes = np.diff(np.append(starts, len(self))).astype(np.int64)
-        rank = np.arange(len(self)) - np.repeat(np.asarray(starts, np.int64), sizes) + 1
-        lines = pc.binary_join_element_wise(
-            self.table["query_id"].combine_chunks(),
-            pa.scalar("Q0"),
-            self.table["doc_id"].combine_chunks(),
-            pa.array(rank).cast(pa.string()),
-            self.table["score"].combine_chunks().cast(pa.string()),
-            pa.scalar(self.tag),
-            pa.scalar(" "),
-        )
-        for batch in range(0, len(lines), 1 << 16):
-            out.write("\n".join(lines.slice(batch, 1 << 16).to_pylist()))
-            out.write("\n")
+        trec_lines(out.write, self.tag)(self.table)
 
 
-def _group_starts(queries: pa.Array) -> np.ndarray:
-    """Returns the first row of each stretch of equal query ids."""
-    if len(queries) < 2:
-        return np.zeros(len(queries), np.int64)
-    changed = pc.not_equal(queries.slice(1), queries.slice(0, len(queries) - 1))
-    return np.concatenate(([0], np.flatnonzero(changed.to_numpy(zero_copy_only=False)) + 1))
+def _compact(table: pa.Table) -> pa.Table:
+    """Returns a table of few chunks: each costs time when a query's rows are looked up."""
+    chunks = max(column.num_chunks for column in table.columns)
+    # A table's columns, unlike a single one, stay in chunks of what 32-bit offsets can address.
+    return table.combine_chunks() if chunks > 1 + table.num_rows // _CHUNK_ROWS else table
 
 
 def _check(table: pa.Table) -> None:
     if any(column.null_count for column in table.columns):
         raise DataError("a run has no missing values; a query_id, doc_id or score is null")
-    queries = table["query_id"].combine_chunks()
+    queries = table["query_id"]
     scores = table["score"].to_numpy()
     if not np.isfinite(scores).all():
         row = int(np.flatnonzero(~np.isfinite(scores))[0])
@@ -258,10 +244,11 @@ def _check(table: pa.Table) -> None:
             f"run row {row + 1}: query {queries[row].as_py()!r}, document "
             f"{table['doc_id'][row].as_py()!r}: score {scores[row]} is not finite"
         )
-    starts = _group_starts(queries)
-    if len(pc.unique(queries)) != len(starts):
+    starts = group_starts(queries)
+    names = queries.take(pa.array(starts))
+    if len(pc.unique(names)) != len(starts):
         seen: set[str] = set()
-        for query in queries.take(pa.array(starts)).to_pylist():
+        for query in names.to_pylist():
             if query in seen:
                 raise DataError(f"run: the rows of query {query!r} are not together")
             seen.add(query)
@@ -273,13 +260,32 @@ def _check(table: pa.Table) -> None:
             f"run row {row + 1}: query {queries[row].as_py()!r}: score {scores[row]} is above the "
             f"score {scores[row - 1]} before it; sort a query's documents by score, descending"
         )
-    pairs = (
-        table.select(["query_id", "doc_id"])
-        .group_by(["query_id", "doc_id"])
-        .aggregate([([], "count_all")])
-    )
-    if pairs.num_rows != table.num_rows:
-        twice = pairs.filter(pc.greater(pairs["count_all"], 1)).slice(0, 1).to_pylist()[0]
-        raise DataError(
-            f"run: query {twice['query_id']!r} ranks document {twice['doc_id']!r} twice"
-        )
+    for part in _parts(table, starts):
+        if repeated := repeated_rows(part):
+            row = part.slice(repeated[0], 1).to_pylist()[0]
+            raise DataError(
+                f"run: query {row['query_id']!r} ranks document {row['doc_id']!r} twice"
+            )
+
+
+def _parts(table: pa.Table, starts: np.ndarray) -> Iterator[pa.Table]:
+    """Yields the rows of whole queries, some hundred thousand at a time."""
+    ends = np.append(starts[1:], table.num_rows)
+    first = 0
+    while first < table.num_rows:
+        end = int(ends[min(int(np.searchsorted(ends, first + _PART_ROWS)), len(ends) - 1)])
+        yield table.slice(first, end - first)
+        first = end
+
+
+def repeated_rows(table: pa.Table) -> tuple[int, int] | None:
+    """Returns two rows of one query and document, None if no pair occurs twice."""
+    pairs = table.select(["query_id", "doc_id"]).group_by(["query_id", "doc_id"])
+    if pairs.aggregate([([], "count_all")]).num_rows == table.num_rows:
+        return None
+    row = pa.array(np.arange(table.num_rows))
+    pairs = table.append_column("row", row).group_by(["query_id", "doc_id"])
+    counted = pairs.aggregate([("row", "list")])["row_list"]
+    several = counted.filter(pc.greater(pc.list_value_length(counted), 1))
+    rows = min(sorted(each) for each in several.to_pylist())
+    return rows[0], rows[1]

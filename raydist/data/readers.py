@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from raydist.data.files import PathLike, Paths
 from raydist.data.formats import irds, jsonl, parquet, topics, trec, tsv
-from raydist.data.formats.judgements import parse_qrels, parse_run
+from raydist.data.formats.judgements import parse_qrels
+from raydist.data.formats.runs import parse_run
 from raydist.data.ids import IdList, filter_documents, filter_qrels, filter_queries
 from raydist.data.rejects import Rejects
 from raydist.data.scan import SplitScan
@@ -25,10 +26,12 @@ from raydist.data.sources import SUFFIXES, InputFile, detect, expand, join_paths
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource
 from raydist.data.splits import Split, plan_file, plan_splits, resolve
 from raydist.errors import DataError
-from raydist.records import Qrels, Query, Run
+from raydist.records import DiversityQrels, Qrels, Query, Run
 
 _QUERIES_NAMES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
-_QRELS_NAMES = ("qrels.txt", "qrels/test.tsv", "qrels.tsv")
+_QRELS_NAMES = (
+    "qrels.txt", "qrels/test.tsv", "qrels.tsv", "qrels.parquet", "qrels.jsonl", "qrels.json",
+)  # fmt: skip
 _QRELS_SUFFIXES = (".txt", ".tsv", ".qrels", ".qrel")
 
 
@@ -172,7 +175,7 @@ def _queries_of(file: InputFile, source: QueriesSource, rejects: Rejects) -> Ite
 
 
 def read_qrels(source: QrelsSource | Paths) -> Qrels:
-    """Returns judgements `{query_id: {doc_id: relevance}}`: TREC, BEIR's TSV or plain TSV.
+    """Returns judgements `{query_id: {doc_id: relevance}}`: TREC, TSV, Parquet or JSON.
 
     A directory stands for its `qrels.txt` or `qrels/test.tsv`.
 
@@ -180,32 +183,28 @@ def read_qrels(source: QrelsSource | Paths) -> Qrels:
         DataError: there is no such input, a bad line, contradicting judgements, or none at all.
     """
     source = QrelsSource.of(source)
-    qrels: dict[str, dict[str, int]] = {}
+    files: list[str] = []
     for path in source.paths:
         if irds.is_dataset(path):
-            parts = {path: irds.qrels(path)}
+            files.append(path)
         else:
-            files = expand(resolve(path, "qrels"), _QRELS_SUFFIXES, _QRELS_NAMES)
-            parts = {file.path: parse_qrels(file.path) for file in files}
-        for name, part in parts.items():
-            for query, judged in part.items():
-                for document, relevance in judged.items():
-                    if qrels.setdefault(query, {}).setdefault(document, relevance) != relevance:
-                        raise DataError(
-                            f"{name}: {query!r} and {document!r} are judged {relevance} here "
-                            f"and {qrels[query][document]} elsewhere"
-                        )
+            matches = expand(resolve(path, "qrels"), _QRELS_SUFFIXES, _QRELS_NAMES)
+            files.extend(file.path for file in matches)
+    qrels = parse_qrels(files)
     if not qrels:
         raise DataError(f"{join_paths(source.paths)}: no judgements")
     keep, drop = _id_lists(source)
-    return filter_qrels(qrels, keep, drop, missing=source.missing)
+    chosen = filter_qrels(qrels, keep, drop, missing=source.missing)
+    if isinstance(qrels, DiversityQrels):
+        return DiversityQrels(chosen, qrels.subtopics)
+    return chosen
 
 
 def read_run(source: RunSource | PathLike) -> Run:
-    """Returns a run: TREC's six columns, or Parquet with `query_id, doc_id, score`.
+    """Returns a run: TREC's six columns, MS MARCO's three, Parquet or JSON.
 
     Raises:
-        DataError: a bad line, or rows that are not a ranking.
+        DataError: a bad line, rows that are not a ranking, or several files.
     """
     source = RunSource.of(source)
     return parse_run(source.path, sort=source.sort)

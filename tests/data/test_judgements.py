@@ -38,7 +38,7 @@ def test_qrels_are_read_in_every_form(tmp_path: Path, content: str) -> None:
         ("1 0 a 1\n1 0 b\n", "line 2: .*4 columns"),
         ("1 0 a one\n", "line 1: .*whole number as relevance"),
         ("1 0 a 1.5\n", "whole number"),
-        ("1 0 a 1\n1 0 a 2\n", "line 2: .*an earlier line says 1"),
+        ("1 0 a 1\n1 0 a 2\n", "line 2: .*judged 2 here and 1 on line 1; remove one"),
         ("1 2\n", "query 0 document relevance"),
         ("\n", "no judgements"),
     ],
@@ -56,7 +56,9 @@ def test_qrels_of_several_files_must_agree(tmp_path: Path) -> None:
     b.write_text("1 0 b 1\n")
     assert read_qrels([a, b]) == {"1": {"a": 1, "b": 1}}
     b.write_text("1 0 a 2\n")
-    with pytest.raises(DataError, match="judged 2 here and 1 elsewhere"):
+    with pytest.raises(
+        DataError, match=r"b.txt, line 1: .*judged 2 here and 1 on .*a.txt, line 1; remove one"
+    ):
         read_qrels([a, b])
 
 

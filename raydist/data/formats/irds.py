@@ -45,12 +45,11 @@ def queries(path: str) -> list[Query]:
     ]
 
 
-def qrels(path: str) -> dict[str, dict[str, int]]:
-    """Returns the data set's judgements."""
-    judged: dict[str, dict[str, int]] = {}
+def qrels(path: str) -> Iterator[tuple[str, str, str, int]]:
+    """Yields the (query, subtopic, document, grade) of each judgement."""
     for row in _dataset(path, "qrels").qrels_iter():
-        judged.setdefault(str(row.query_id), {})[str(row.doc_id)] = int(row.relevance)
-    return judged
+        subtopic = getattr(row, "subtopic_id", None) or getattr(row, "iteration", None) or "0"
+        yield str(row.query_id), str(subtopic), str(row.doc_id), int(row.relevance)
 
 
 def pairs(path: str) -> Iterator[tuple[str, str, str]] | None:

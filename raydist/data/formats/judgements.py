@@ -1,181 +1,255 @@
-"""Qrels and runs in their text forms: TREC, BEIR's TSV, plain TSV, and Parquet for runs."""
+"""Qrels in the forms they lie about: TREC's four columns, three columns, Parquet, JSON.
+
+In text, tabs separate the columns of a line that has any, so that ids may hold blanks; other lines
+are cut at ASCII blanks, and at nothing else that Unicode calls a space.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-
-from raydist.data.files import PathLike, compression_of, read_blocks, read_text
+from raydist.data.files import Line, PathLike, head, read_lines, read_text
+from raydist.data.formats import irds
 from raydist.data.formats.parquet import read_table
 from raydist.data.scan import utf8_problem
-from raydist.data.sources import expand
 from raydist.errors import DataError
-from raydist.records import RUN, Run
+from raydist.records import DiversityQrels, Qrels
 
-_QRELS_FORMS = {3: (0, 1, 2), 4: (0, 2, 3)}
-_HEADER = re.compile(r"(?i)(query[-_]?id|qid)\s")
+QUERY = ("query_id", "query-id", "qid", "topic_id", "query", "topic")
+DOCUMENT = ("doc_id", "corpus-id", "corpus_id", "docid", "docno", "pid", "document_id", "doc")
+_GRADE = ("relevance", "rel", "score", "label", "grade")
+_SUBTOPIC = ("subtopic_id", "subtopic", "iteration")
+
+_TEXT_FORMS = {3: (0, None, 1, 2), 4: (0, 1, 2, 3)}
+_EXPECTED = "query 0 document relevance (TREC), or query document relevance"
+_HEADER = re.compile(rb"(?i)(query[-_]?id|qid|topic[-_]?id)[ \t]")
 
 
-def parse_qrels(path: PathLike) -> dict[str, dict[str, int]]:
-    """Returns the judgements of one file: TREC's 4 columns, or query, document and relevance.
+class Judgement(NamedTuple):
+    """A grade, where it stands in its file, and the subtopic (TREC's second column)."""
 
-    Blanks or tabs separate the columns; a header like BEIR's is skipped.
+    place: str
+    query_id: str
+    doc_id: str
+    relevance: int
+    subtopic: str
+
+
+def parse_qrels(files: Iterable[str]) -> Qrels:
+    """Returns the judgements of some files together.
+
+    A pair may be repeated with the same grade. If the second column of a query's lines varies, it
+    is the subtopic: these are then DiversityQrels, in which a pair has a grade for each subtopic.
 
     Raises:
-        DataError: a line with another number of columns, a relevance that is not a whole number, or
-            a pair that is judged twice with different relevances.
+        DataError: a bad line, or a pair that is judged twice with different grades.
     """
+    files = list(files)
     qrels: dict[str, dict[str, int]] = {}
+    only: dict[str, str] = {}  # the subtopic of all the judgements of a query so far
+    subtopics: dict[str, dict[tuple[str, str], int]] = {}
+    for path in files:
+        for row in judgements(path):
+            query, document, grade = row.query_id, row.doc_id, row.relevance
+            judged = qrels.setdefault(query, {})
+            if query not in subtopics:
+                subtopic = only.setdefault(query, row.subtopic)
+                if row.subtopic == subtopic:
+                    if judged.setdefault(document, grade) != grade:
+                        raise _contradiction(files, path, row)
+                    continue
+                subtopics[query] = {(each, subtopic): g for each, g in judged.items()}
+            if subtopics[query].setdefault((document, row.subtopic), grade) != grade:
+                raise _contradiction(files, path, row)
+            judged[document] = max(grade, judged.get(document, grade))
+    if not subtopics:
+        return qrels
+    for query, judged in qrels.items():
+        subtopics.setdefault(query, {(each, only[query]): g for each, g in judged.items()})
+    return DiversityQrels(qrels, subtopics)
+
+
+def _contradiction(files: list[str], path: str, row: Judgement) -> DataError:
+    """Returns the error that names both places of a pair."""
+    key = (row.query_id, row.doc_id, row.subtopic)
+    file, first = next(
+        (file, each)
+        for file in files
+        for each in judgements(file)
+        if (each.query_id, each.doc_id, each.subtopic) == key
+    )
+    where = first.place if file == path else f"{file}, {first.place}"
+    return DataError(
+        f"{path}, {row.place}: query {row.query_id!r}, document {row.doc_id!r}: judged "
+        f"{row.relevance} here and {first.relevance} on {where}; remove one of them"
+    )
+
+
+def judgements(path: str) -> Iterator[Judgement]:
+    """Yields the judgements of one file, or of an `irds:` data set, in their order.
+
+    Raises:
+        DataError: a line with another number of columns, or a relevance that is no whole number.
+    """
+    if irds.is_dataset(path):
+        for number, (query, subtopic, document, grade) in enumerate(irds.qrels(path), 1):
+            yield Judgement(f"row {number}", query, document, grade, subtopic)
+        return
+    form = form_of(path)
+    if form == "text":
+        yield from _text(path)
+        return
+    rows = parquet_rows(path) if form == "parquet" else json_rows(path, "relevance")
+    names: dict[str, str | None] = {}
+    for place, row in rows:
+        names = names or {
+            "query_id": pick(path, row, QUERY),
+            "doc_id": pick(path, row, DOCUMENT),
+            "relevance": pick(path, row, _GRADE),
+            "subtopic": next((name for name in _SUBTOPIC if name in row), None),
+        }
+        grade = row.get(names["relevance"] or "")
+        if isinstance(grade, bool) or not isinstance(grade, int | float) or grade != int(grade):
+            raise DataError(f"{path}, {place}: expected a whole number as relevance, not {grade!r}")
+        query, document = (id_of(path, place, row, names[k]) for k in ("query_id", "doc_id"))
+        subtopic = str(row.get(names["subtopic"] or "", "0"))
+        yield Judgement(place, query, document, int(grade), subtopic)
+
+
+def _text(path: str) -> Iterator[Judgement]:
     width = 0
-    for number, line in enumerate(read_text(path).split("\n"), 1):
-        cells = line.split()
-        if not cells:
+    for line in read_lines(path):
+        if not width and _HEADER.match(line.data):
             continue
-        if not width and _HEADER.match(line):
-            continue
+        cells = columns(path, line)
         width = width or len(cells)
-        if len(cells) != width or width not in _QRELS_FORMS:
-            expected = "query 0 document relevance (TREC), or query document relevance"
-            raise DataError.at(
-                path, number, line, expected + (f", {width} columns" if width in (3, 4) else "")
+        if len(cells) != width or width not in _TEXT_FORMS:
+            raise bad_line(
+                path, line, _EXPECTED + (f", {width} columns" if width in (3, 4) else "")
             )
-        query, document, relevance = (cells[i] for i in _QRELS_FORMS[width])
-        if not re.fullmatch(r"[+-]?\d{1,9}", relevance):
-            raise DataError.at(
-                path, number, line, f"a whole number as relevance, not {relevance!r}"
-            )
-        judged = qrels.setdefault(query, {})
-        if judged.setdefault(document, int(relevance)) != int(relevance):
-            earlier = f"one relevance per pair; an earlier line says {judged[document]}"
-            raise DataError.at(path, number, line, earlier)
-    return qrels
+        query, subtopic, document, grade = (
+            "0" if i is None else cells[i] for i in _TEXT_FORMS[width]
+        )
+        if not re.fullmatch(r"[+-]?\d{1,9}", grade, re.ASCII):
+            raise bad_line(path, line, f"a whole number as relevance, not {grade!r}")
+        yield Judgement(f"line {line.number}", query, document, int(grade), subtopic)
 
 
-def parse_run(path: PathLike, *, sort: bool = False) -> Run:
-    """Returns a run: TREC's six columns, or Parquet with `query_id, doc_id, score`.
+def columns(path: str, line: Line) -> list[str]:
+    """Returns the columns of a line: between tabs, or between blanks where there is no tab.
+
+    Raises:
+        DataError: the line is not UTF-8.
+    """
+    if problem := utf8_problem(line.data, line.offset, "convert the file to UTF-8"):
+        raise bad_line(path, line, problem)
+    data = line.data.strip()  # of bytes: ASCII blanks only
+    cells = [cell.strip() for cell in data.split(b"\t")] if b"\t" in data else data.split()
+    return [cell.decode() for cell in cells]
+
+
+def bad_line(path: PathLike, line: Line, expected: str) -> DataError:
+    """Returns the error for a line; says where tabs have separated cells that hold blanks."""
+    text = line.data.decode("utf-8", "backslashreplace").strip("\r")
+    tabs = " (tabs separate this line's columns)" if "\t" in text and " " in text else ""
+    return DataError.at(path, line.number, text, expected + tabs)
+
+
+def form_of(path: str) -> str:
+    """Returns `parquet`, `json` or `text` by a file's first bytes."""
+    start = head(path, 4096)
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    return "json" if start.lstrip()[:1] in (b"{", b"[") else "text"
+
+
+def pick(path: str, row: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """Returns the first of some usual names that a row has."""
+    name = next((each for each in names if each in row), None)
+    if name is None:
+        raise DataError(f"{path}: no field {' or '.join(names[:3])}; there are {', '.join(row)}")
+    return name
+
+
+def id_of(path: str, place: str, row: Mapping[str, Any], name: str | None) -> str:
+    """Returns a field that is an id: text that is not empty, or a whole number."""
+    value = row.get(name or "")
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"{path}, {place}: expected an id as {name}, not {value!r}")
+    return str(value)
+
+
+def parquet_rows(path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields a table's rows and their places."""
+    batches = read_table(path).to_batches(1 << 14)
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for number, row in enumerate(rows, 1):
+        yield f"row {number}", row
+
+
+def json_rows(path: str, value: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields rows and their places: of JSON lines, of an array, or of `{query: {document: value}}`.
 
     Args:
-        path: the file, compressed or not.
-        sort: order each query's documents by score; without it, a file in another order is an
-            error.
+        path: the file.
+        value: the name of the value of a nested mapping.
 
     Raises:
-        DataError: a bad line, or rows that are not a ranking.
+        DataError: something else, or a key that occurs twice.
     """
-    file = expand(path)[0].path
-    if re.search(r"\.(parquet|pq)$", file.lower()):
-        return _parquet_run(file, sort)
-    tables: list[pa.Table] = []
-    tag = ""
-    line = 1
-    for offset, data in read_blocks(file, compression=compression_of(file)):
-        table = _block(data)
-        if table is None:
-            table = _by_lines(file, line, offset, data)
-        tag = tag or (table["tag"][0].as_py() if table.num_rows else "")
-        tables.append(table.select(RUN.names))
-        line += data.count(b"\n")
-    table = pa.concat_tables(tables) if tables else RUN.empty_table()
-    return _run(file, table, tag or "raydist", sort)
+    several = False
+    for line in read_lines(path):
+        place = f"line {line.number}"
+        try:
+            parsed = _parse(path, line.data, place)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if several:
+                raise bad_line(path, line, f"JSON: {error}") from error
+            yield from _json_rows(path, place, _whole(path), value)
+            return
+        several = True
+        yield from _json_rows(path, place, parsed, value)
 
 
-def _run(path: str, table: pa.Table, tag: str, sort: bool) -> Run:
+def _whole(path: str) -> Any:
+    """Returns the one value of a file."""
     try:
-        return Run.sorted(table, tag) if sort else Run(table, tag)
-    except DataError as error:
-        hint = "" if sort else " (sort=true orders a run by its scores)"
-        raise DataError(f"{path}: {error}{hint}") from error
+        return _parse(path, read_text(path).encode(), "the file")
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}: expected JSON, one value or an object on each line: {error}"
+        ) from error
 
 
-def _parquet_run(path: str, sort: bool) -> Run:
-    table = read_table(path, RUN.names)
-    tag = (table.schema.metadata or {}).get(b"tag", b"raydist").decode("utf-8", "replace")
-    try:
-        table = table.cast(RUN)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{path}: expected the columns {RUN}: {error}") from error
-    return _run(path, table.replace_schema_metadata(None), tag, sort)
+def _json_rows(
+    path: str, place: str, parsed: Any, value: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(parsed, list):
+        for i, row in enumerate(parsed, 1):
+            yield from _json_rows(path, f"item {i}", row, value)
+    elif not isinstance(parsed, dict):
+        raise DataError(f"{path}, {place}: expected an object, not {parsed!r:.60}")
+    elif any(isinstance(each, dict) for each in parsed.values()):
+        for query, documents in parsed.items():
+            if not isinstance(documents, dict):
+                expected = f"expected {{document: {value}}}, not {documents!r:.60}"
+                raise DataError(f"{path}: query {query!r}: {expected}")
+            for document, each in documents.items():
+                yield f"query {query!r}", {"query_id": query, "doc_id": document, value: each}
+    elif parsed:
+        yield place, parsed
 
 
-_COLUMNS: dict[str, pa.DataType] = {
-    "query_id": pa.string(),
-    "q0": pa.string(),
-    "doc_id": pa.string(),
-    "rank": pa.int64(),
-    "score": pa.float32(),
-    "tag": pa.string(),
-}
+def _parse(path: str, data: bytes, place: str) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        for key, each in pairs:
+            if key in keys:
+                raise DataError(f"{path}, {place}: the key {key!r} occurs twice in one object")
+            keys[key] = each
+        return keys
 
-
-def _block(data: bytes) -> pa.Table | None:
-    """Returns the rows of a block of plain run lines, or None if any line is odd."""
-    data = data.replace(b"\t", b" ").replace(b"\r\n", b"\n")
-    if b"  " in data or b" \n" in data or b"\n " in data or data.startswith(b" "):
-        data = re.sub(rb" +", b" ", data).replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
-    if not data.strip():
-        return pa.table({name: pa.array([], kind) for name, kind in _COLUMNS.items()})
-    if b"\r" in data or b"\0" in data:
-        return None
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=list(_COLUMNS), use_threads=False, block_size=len(data) + 1
-            ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=" ", quote_char=False),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=_COLUMNS, null_values=[], strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
-    empty = any(
-        pc.any(pc.equal(pc.binary_length(table[name]), 0)).as_py()
-        for name in ("query_id", "doc_id")
-    )
-    finite = bool(np.isfinite(table["score"].to_numpy()).all())
-    return table if finite and not empty else None
-
-
-def _by_lines(path: str, first: int, offset: int, data: bytes) -> pa.Table:
-    """Returns the rows of a block, read line by line, or raises the error for a bad one."""
-    rows: list[list[str]] = []
-    for number, raw in enumerate(data.split(b"\n"), first):
-        at, offset = offset, offset + len(raw) + 1
-        line = raw.decode("utf-8", "backslashreplace")
-        cells = line.split()
-        if not cells:
-            continue
-        expected = ""
-        if len(cells) != 6:
-            expected = f"6 columns (query Q0 document rank score tag), not {len(cells)}"
-        elif not re.fullmatch(r"[+-]?\d{1,18}", cells[3]):
-            expected = f"a whole number as rank, not {cells[3]!r}"
-        elif not _is_finite(cells[4]):
-            expected = f"a finite number as score, not {cells[4]!r}"
-        else:
-            expected = utf8_problem(raw, at, "convert the file to UTF-8") or ""
-        if expected:
-            raise DataError.at(path, number, line, expected)
-        rows.append(cells)
-    columns = list(zip(*rows)) if rows else [()] * 6
-    return pa.table(
-        {
-            name: pa.array(
-                np.array([float(c) for c in cells], np.float32) if name == "score" else cells, kind
-            )
-            for (name, kind), cells in zip(_COLUMNS.items(), columns)
-            if name != "rank"
-        }
-    )
-
-
-def _is_finite(cell: str) -> bool:
-    try:
-        return "_" not in cell and abs(float(cell)) <= float(np.finfo(np.float32).max)
-    except ValueError:
-        return False
+    return json.loads(data, object_pairs_hook=unique)

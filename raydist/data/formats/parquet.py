@@ -92,14 +92,14 @@ def read(
                 raise DataError(f"{path}: row group {each} is damaged: {error}") from error
 
 
-def read_table(path: str, names: list[str]) -> pa.Table:
-    """Returns named columns of a whole file.
+def read_table(path: str, names: list[str] | None = None) -> pa.Table:
+    """Returns named columns of a whole file, or all.
 
     Raises:
         DataError: damaged, or a column is missing.
     """
     with _open(path) as file:
-        missing = [name for name in names if name not in file.schema_arrow.names]
+        missing = [name for name in names or () if name not in file.schema_arrow.names]
         if missing:
             present = ", ".join(file.schema_arrow.names[:12])
             raise DataError(f"{path}: no column {missing[0]!r}; it has {present}")

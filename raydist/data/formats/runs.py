@@ -1,0 +1,223 @@
+"""Runs in the forms they lie about: TREC's six columns, MS MARCO's three, Parquet, JSON.
+
+Columns are separated as in judgements.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from raydist.data.files import Line, PathLike, compression_of, read_blocks, read_lines
+from raydist.data.formats.judgements import (
+    DOCUMENT,
+    QUERY,
+    bad_line,
+    columns,
+    form_of,
+    id_of,
+    json_rows,
+    pick,
+)
+from raydist.data.formats.parquet import read_table
+from raydist.data.sources import expand
+from raydist.errors import DataError
+from raydist.records import RUN, Run, repeated_rows
+
+RUN_SUFFIXES = (".txt", ".run", ".res", ".trec", ".tsv", ".parquet", ".pq", ".json", ".jsonl")
+"""Suffixes of the runs that a directory stands for."""
+
+_FORMS: dict[int, dict[str, pa.DataType]] = {
+    6: {
+        "query_id": pa.string(),
+        "q0": pa.string(),
+        "doc_id": pa.string(),
+        "rank": pa.int64(),
+        "score": pa.float32(),
+        "tag": pa.string(),
+    },
+    3: {"query_id": pa.string(), "doc_id": pa.string(), "rank": pa.int64()},
+}
+_EXPECTED = "6 columns (query Q0 document rank score tag) or 3 (query document rank)"
+
+
+def parse_run(path: PathLike, *, sort: bool = False) -> Run:
+    """Returns a run: TREC lines, MS MARCO's `query document rank`, Parquet or JSON.
+
+    JSON is `{query: {document: score}}`, ordered by score, or an object with `query_id`, `doc_id`
+    and `score` a line. The scores of three columns are the ranks' reciprocals.
+
+    Args:
+        path: the file, compressed or not.
+        sort: order each query's documents by score; without it, a file in another order is an
+            error.
+
+    Raises:
+        DataError: a bad line, rows that are not a ranking, or several files.
+    """
+    files = expand(path, RUN_SUFFIXES)
+    if len(files) > 1:
+        raise DataError(f"{path}: these are {len(files)} files; expected one run")
+    file = files[0].path
+    form = form_of(file)
+    if form == "parquet" or re.search(r"\.(parquet|pq)$", file.lower()):
+        return _parquet_run(file, sort)
+    return _json_run(file, sort) if form == "json" else _text_run(file, sort)
+
+
+def _run(path: str, table: pa.Table, tag: str, sort: bool, lines: bool = False) -> Run:
+    """Returns the run of rows; names both places of a document that is ranked twice."""
+    try:
+        return Run.sorted(table, tag) if sort else Run(table, tag)
+    except DataError as error:
+        rows = repeated_rows(table)
+        if rows is None:
+            hint = "" if sort else " (sort=true orders a run by its scores)"
+            raise DataError(f"{path}: {error}{hint}") from error
+    row = table.slice(rows[0], 1).to_pylist()[0]
+    numbers = [row + 1 for row in rows]
+    if lines:
+        read = enumerate(line.number for line in read_lines(path))
+        numbers = [number for i, number in read if i in rows]
+    raise DataError(
+        f"{path}, {'lines' if lines else 'rows'} {numbers[0]} and {numbers[1]}: query "
+        f"{row['query_id']!r} ranks document {row['doc_id']!r} twice; remove one of them"
+    )
+
+
+def _parquet_run(path: str, sort: bool) -> Run:
+    table = read_table(path, RUN.names)
+    tag = (table.schema.metadata or {}).get(b"tag", b"raydist").decode("utf-8", "replace")
+    try:
+        table = table.cast(RUN)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{path}: expected the columns {RUN}: {error}") from error
+    return _run(path, table.replace_schema_metadata(None), tag, sort)
+
+
+def _json_run(path: str, sort: bool) -> Run:
+    names: dict[str, str] = {}
+    queries, documents, scores = [], [], []
+    for place, row in json_rows(path, "score"):
+        names = names or {
+            "query": pick(path, row, QUERY),
+            "document": pick(path, row, DOCUMENT),
+            "score": pick(path, row, ("score",)),
+        }
+        sort = sort or place.startswith("query ")  # a mapping's order means nothing
+        queries.append(id_of(path, place, row, names["query"]))
+        documents.append(id_of(path, place, row, names["document"]))
+        score = row.get(names["score"])
+        if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
+            raise DataError(f"{path}, {place}: expected a finite number as score, not {score!r}")
+        scores.append(score)
+    column = np.array(scores, np.float32)
+    return _run(path, pa.table([queries, documents, column], schema=RUN), "raydist", sort)
+
+
+def _text_run(path: str, sort: bool) -> Run:
+    tables: list[pa.Table] = []
+    tag, width, line = "", 0, 1
+    for offset, data in read_blocks(path, compression=compression_of(path)):
+        if not width and (start := data.strip()):
+            width = len(columns(path, Line(line, offset, start.split(b"\n", 1)[0])))
+        table = _block(data, width)
+        if table is None:
+            table = _by_lines(path, line, offset, data, width)
+        if "tag" in table.column_names and not tag and table.num_rows:
+            tag = table["tag"][0].as_py()
+        if width == 3:
+            reciprocal = pc.divide(1.0, table["rank"].cast(pa.float64()))
+            table = table.append_column("score", reciprocal.cast(pa.float32()))
+        tables.append(table.select(RUN.names))
+        line += data.count(b"\n")
+    table = pa.concat_tables(tables) if tables else RUN.empty_table()
+    return _run(path, table, tag or "raydist", sort, lines=True)
+
+
+def _block(data: bytes, width: int) -> pa.Table | None:
+    """Returns the rows of a block of plain run lines, or None if any line is odd."""
+    kinds = _FORMS.get(width)
+    data = data.replace(b"\r\n", b"\n")
+    if kinds is None or re.search(rb"[\r\0\f\v]", data):
+        return None
+    mark = "\t" if b"\t" in data else " "
+    if mark == "\t" and re.search(rb" [\t\n]|[\t\n] |\t\n|\n\t|\A[ \t]|[ \t]\Z", data):
+        return None
+    if mark == " " and (b"  " in data or b" \n" in data or b"\n " in data or data.startswith(b" ")):
+        data = re.sub(rb" +", b" ", data).replace(b" \n", b"\n").replace(b"\n ", b"\n").strip(b" ")
+    if not data.strip():
+        return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(data),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=list(kinds), use_threads=False, block_size=len(data) + 1
+            ),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=mark, quote_char=False),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=kinds, null_values=[], strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    empty = any(
+        pc.any(pc.equal(pc.binary_length(table[name]), 0)).as_py()
+        for name in ("query_id", "doc_id")
+    )
+    if width == 3:
+        good = bool(pc.min(table["rank"]).as_py() > 0)
+    else:
+        good = bool(np.isfinite(table["score"].to_numpy()).all())
+    return table if good and not empty else None
+
+
+def _by_lines(path: str, first: int, offset: int, data: bytes, width: int) -> pa.Table:
+    """Returns the rows of a block, read line by line, or raises the error for a bad one."""
+    rows: list[list[str]] = []
+    for number, raw in enumerate(data.split(b"\n"), first):
+        line = Line(number, offset, raw)
+        offset += len(raw) + 1
+        if not raw.strip():
+            continue
+        cells = columns(path, line)
+        rank = cells[2 if width == 3 else 3] if len(cells) == width in _FORMS else ""
+        expected = ""
+        if len(cells) != width or width not in _FORMS:
+            expected = f"{_EXPECTED}, not {len(cells)}"
+            if width in _FORMS:
+                expected = f"{width} columns like the lines before, not {len(cells)}"
+        elif not all(cells):
+            expected = "no empty column"
+        elif not re.fullmatch(r"[+-]?\d{1,18}", rank, re.ASCII):
+            expected = f"a whole number as rank, not {rank!r}"
+        elif width == 3 and int(rank) < 1:
+            expected = f"a rank of 1 or more, not {rank}"
+        elif width == 6 and not _is_finite(cells[4]):
+            expected = f"a finite number as score, not {cells[4]!r}"
+        if expected:
+            raise bad_line(path, line, expected)
+        rows.append(cells)
+    names = _FORMS[width]
+    values = dict(zip(names, zip(*rows))) if rows else {name: () for name in names}
+    arrays = {}
+    for name, kind in names.items():
+        cells = values[name]
+        if name == "rank":
+            arrays[name] = pa.array([int(cell) for cell in cells], kind)
+        elif name == "score":
+            arrays[name] = pa.array(np.array([float(cell) for cell in cells], np.float32), kind)
+        else:
+            arrays[name] = pa.array(cells, kind)
+    return pa.table(arrays)
+
+
+def _is_finite(cell: str | float) -> bool:
+    try:
+        return "_" not in str(cell) and abs(float(cell)) <= float(np.finfo(np.float32).max)
+    except ValueError:
+        return False

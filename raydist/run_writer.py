@@ -1,0 +1,121 @@
+"""Writes a run file part by part, so that the whole is never in memory: TREC lines or Parquet."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.disk import atomic
+from raydist.errors import DataError
+
+Write = Callable[[pa.Table], None]
+"""Takes the next rows of a run, of which a Run has checked that they are a ranking."""
+
+_ROWS = 1 << 16  # rows that become lines at a time
+_BLANK = r"[ \t\n\r\f\v]"
+
+
+@contextlib.contextmanager
+def open_run(path: str | os.PathLike[str], schema: pa.Schema, tag: str) -> Iterator[Write]:
+    """Gives a function that writes rows; the file appears when the block ends.
+
+    The form follows from the name: Parquet with the tag as metadata (`.parquet`, `.pq`), else TREC
+    lines, gzipped if it ends with `.gz`. A missing folder is created.
+
+    Args:
+        path: the file.
+        schema: that of the rows: query_id, doc_id, score.
+        tag: the name of the run.
+
+    Raises:
+        DataError: an id holds a blank, which TREC lines cannot carry.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as partial:
+        if target.suffix in (".parquet", ".pq"):
+            import pyarrow.parquet as pq
+
+            options = {"compression": "zstd", "write_page_checksum": True}
+            with pq.ParquetWriter(partial, schema.with_metadata({"tag": tag}), **options) as writer:
+                yield writer.write_table
+        elif target.suffix == ".gz":
+            with (
+                open(partial, "wb") as raw,
+                gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+                io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as out,
+            ):
+                yield trec_lines(out.write, tag)
+        else:
+            with open(partial, "w", encoding="utf-8", newline="\n") as out:
+                yield trec_lines(out.write, tag)
+
+
+def trec_lines(write: Callable[[str], object], tag: str) -> Write:
+    """Returns a function that writes rows as TREC lines.
+
+    Each score is the shortest decimal that gives the float32 back; ranks begin at 1.
+    """
+    last, rank = None, 0
+
+    def write_table(table: pa.Table) -> None:
+        nonlocal last, rank
+        for batch in table.to_batches(_ROWS):
+            if not batch.num_rows:
+                continue
+            _refuse_blanks(batch)
+            queries = batch["query_id"]
+            starts = group_starts(queries)
+            sizes = np.diff(np.append(starts, len(queries)))
+            ranks = np.arange(1, len(queries) + 1) - np.repeat(starts, sizes)
+            if queries[0].as_py() == last:  # a query's rows may lie in two batches
+                ranks[: sizes[0]] += rank
+            last, rank = queries[-1].as_py(), int(ranks[-1])
+            lines = pc.binary_join_element_wise(
+                queries,
+                pa.scalar("Q0"),
+                batch["doc_id"],
+                pa.array(ranks).cast(pa.string()),
+                batch["score"].cast(pa.string()),
+                pa.scalar(tag),
+                pa.scalar(" "),
+            )
+            write("\n".join(lines.to_pylist()) + "\n")
+
+    return write_table
+
+
+def _refuse_blanks(batch: pa.RecordBatch) -> None:
+    for name in ("query_id", "doc_id"):
+        column = batch[name]
+        bad = column.filter(pc.or_(pc.match_substring_regex(column, _BLANK), pc.equal(column, "")))
+        if len(bad):
+            raise DataError(
+                f"{name} {bad[0].as_py()!r}: TREC run lines cannot carry blanks or empty ids; "
+                "write a file that ends with .parquet"
+            )
+
+
+def group_starts(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Returns the first row of each stretch of equal values, int64."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    starts = []
+    row, last = 0, None
+    for chunk in chunks:
+        if not len(chunk):
+            continue
+        changed = pc.not_equal(chunk.slice(1), chunk.slice(0, len(chunk) - 1))
+        inside = np.flatnonzero(changed.to_numpy(zero_copy_only=False)) + 1
+        if row == 0 or chunk[0].as_py() != last:
+            starts.append(np.array([row], np.int64))
+        starts.append(inside + row)
+        row, last = row + len(chunk), chunk[-1].as_py()
+    return np.concatenate(starts) if starts else np.zeros(0, np.int64)
