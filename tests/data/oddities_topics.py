@@ -1,9 +1,8 @@
-"""Topic files with what real ones have: name -> (content, fields.text, the queries or the error).
-
-The values are those of the tracks' own instructions and of XML's rules.
-"""
+"""Topic files with what real ones have; the values are by the tracks' and XML's own rules."""
 
 from __future__ import annotations
+
+from tests.data.oddities import Cell, Refused
 
 Expected = list[tuple[str, str]] | str
 
@@ -101,7 +100,8 @@ def _open(title: str) -> bytes:
     return f"<top><num>1<title>{title}\n<desc>d</top>".encode()
 
 
-TOPICS: dict[str, tuple[bytes, str | None, Expected]] = {
+# name -> (content, fields.text, the queries or the error)
+_CASES: dict[str, tuple[bytes, str | None, Expected]] = {
     "classic": (
         SGML,
         None,
@@ -244,3 +244,13 @@ TOPICS: dict[str, tuple[bytes, str | None, Expected]] = {
     ),
     "no topic": (b"<topics></topics>", None, "no <top> or <topic> element"),
 }
+
+TOPICS = [
+    Cell(
+        f"topics: {name}",
+        {"topics.txt": content},
+        Refused(expected) if isinstance(expected, str) else expected,
+        {"fields": {"text": text}} if text else {},
+    )
+    for name, (content, text, expected) in _CASES.items()
+]

@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from raydist.errors import DataError
-from tests.data import oddities, oddities_documents
+from tests.data import oddities, oddities_documents, oddities_judgements, oddities_topics
 from tests.data.oddities import Cell, Refused
 
 TABLES: list[tuple[Callable[..., Any], Sequence[Cell]]] = [
     (oddities.documents, oddities_documents.DOCUMENTS),
     (oddities.queries, oddities_documents.QUERIES),
+    (oddities.queries, oddities_topics.TOPICS),
+    (oddities.qrels, oddities_judgements.QRELS),
+    (oddities.run, oddities_judgements.RUNS),
 ]
 
 

@@ -10,26 +10,8 @@ from lxml import etree
 
 from raydist.data.readers import read_queries
 from raydist.data.spec import QueriesSource, TextFields
-from raydist.errors import DataError
-from tests.data.oddities_topics import COVID, SGML, TOPICS, TRIALS, WEB, Expected
-
-
-@pytest.mark.parametrize("case", TOPICS)
-def test_topics_are_read_as_their_tracks_mean_them(tmp_path: Path, case: str) -> None:
-    content, text, expected = TOPICS[case]
-    check(tmp_path, content, text, expected)
-
-
-def check(folder: Path, content: bytes, text: str | None, expected: Expected) -> None:
-    file = folder / "topics.txt"
-    file.write_bytes(content)
-    source = QueriesSource(path=str(file), fields=TextFields(text=text))
-    if isinstance(expected, str):
-        with pytest.raises(DataError, match=expected) as caught:
-            read_queries(source)
-        assert str(file) in str(caught.value)
-    else:
-        assert [(each.query_id, each.text) for each in read_queries(source)] == expected
+from tests.data.oddities import Cell, queries
+from tests.data.oddities_topics import COVID, SGML, TRIALS, WEB
 
 
 def test_the_elements_taken_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +39,8 @@ def test_bad_topics_are_skipped_and_written_on_request(tmp_path: Path) -> None:
 def test_the_text_of_an_element_is_lxmls(tmp_path: Path, content: bytes, name: str) -> None:
     texts = [" ".join("".join(e.itertext()).split()) for e in etree.fromstring(content).iter(name)]
     if texts:
-        check(tmp_path, content, name, [("1", texts[0])])
+        source = Cell("lxml", {"t.xml": content}, [], {"fields": {"text": name}}).source(tmp_path)
+        assert queries(**source) == [("1", texts[0])]
 
 
 @pytest.mark.parametrize("name", ["title", "desc"])
@@ -74,4 +57,6 @@ def test_classic_topics_are_those_of_ir_datasets(tmp_path: Path, name: str) -> N
         (row.query_id.strip(), " ".join(getattr(row, texts[name]).replace("&amp;", "&").split()))
         for row in rows
     ]
-    check(tmp_path, Download().stream().read(), name, expected)
+    files = {"topics": Download().stream().read()}
+    source = Cell("ir_datasets", files, [], {"fields": {"text": name}}).source(tmp_path)
+    assert queries(**source) == expected

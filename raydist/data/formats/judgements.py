@@ -111,12 +111,12 @@ def judgements(path: str) -> Iterator[Judgement]:
             "relevance": pick(path, row, _GRADE),
             "subtopic": next((name for name in _SUBTOPIC if name in row), None),
         }
-        grade = row.get(names["relevance"] or "")
-        if isinstance(grade, bool) or not isinstance(grade, int | float) or grade != int(grade):
-            raise DataError(f"{path}, {place}: expected a whole number as relevance, not {grade!r}")
+        value = row.get(names["relevance"] or "")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
+            raise DataError(f"{path}, {place}: expected a whole number as relevance, not {value!r}")
         query, document = (id_of(path, place, row, names[k]) for k in ("query_id", "doc_id"))
         subtopic = str(row.get(names["subtopic"] or "", "0"))
-        yield Judgement(place, query, document, int(grade), subtopic)
+        yield Judgement(place, query, document, int(value), subtopic)
 
 
 def _text(path: str) -> Iterator[Judgement]:

@@ -202,17 +202,16 @@ def _by_lines(path: str, first: int, offset: int, data: bytes, width: int) -> pa
         if expected:
             raise bad_line(path, line, expected)
         rows.append(cells)
-    names = _FORMS[width]
-    values = dict(zip(names, zip(*rows))) if rows else {name: () for name in names}
-    arrays = {}
-    for name, kind in names.items():
-        cells = values[name]
+    kinds = _FORMS[width]
+    texts = dict(zip(kinds, zip(*rows))) if rows else dict.fromkeys(kinds, ())
+    arrays: dict[str, pa.Array] = {}
+    for name, kind in kinds.items():
+        values: object = texts[name]
         if name == "rank":
-            arrays[name] = pa.array([int(cell) for cell in cells], kind)
+            values = [int(cell) for cell in texts[name]]
         elif name == "score":
-            arrays[name] = pa.array(np.array([float(cell) for cell in cells], np.float32), kind)
-        else:
-            arrays[name] = pa.array(cells, kind)
+            values = np.array([float(cell) for cell in texts[name]], np.float32)
+        arrays[name] = pa.array(values, kind)
     return pa.table(arrays)
 
 
