@@ -202,7 +202,7 @@ def _by_lines(path: str, first: int, offset: int, data: bytes, width: int) -> pa
         if expected:
             raise bad_line(path, line, expected)
         rows.append(cells)
-    kinds = _FORMS[width]
+    kinds = _FORMS.get(width, _FORMS[6])  # of a block without lines
     texts = dict(zip(kinds, zip(*rows))) if rows else dict.fromkeys(kinds, ())
     arrays: dict[str, pa.Array] = {}
     for name, kind in kinds.items():
