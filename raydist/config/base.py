@@ -48,7 +48,8 @@ def execution(default: Any, **bounds: Any) -> Any:
 class FromScalar:
     """Annotation of a field: reads a block's keys and values from a scalar.
 
-    Without it, a scalar sets a block's primary field, or the `kind` of a union of blocks.
+    Without it, a scalar sets a block's primary field, or the `kind` of a union of blocks that do
+    not share one.
     """
 
     read: Callable[[str], dict[str, Any]]

@@ -103,10 +103,11 @@ class Shape:
         for entry in metadata:
             if isinstance(entry, FromScalar):
                 return entry.read(str(value))
-        blocks = self.blocks
-        if len(blocks) > 1:
-            return {"kind": value}
-        return value if blocks[0].primary is None else {blocks[0].primary: value}
+        primaries = {block.primary for block in self.blocks}
+        primary = primaries.pop() if len(primaries) == 1 else None
+        if primary is None and len(self.blocks) > 1:
+            primary = "kind"
+        return value if primary is None else {primary: value}
 
 
 def kinds(block: type[Block]) -> list[str]:

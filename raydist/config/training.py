@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import FromScalar, Verb, execution
+from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.evaluation.spec import Tracking
 from raydist.losses.spec import (
@@ -176,16 +176,10 @@ class TrainConfig(TrainingConfig):
         return self
 
 
-def _path(text: str) -> dict[str, Any]:
-    return {"path": text}
-
-
 class DistillConfig(TrainingConfig):
     """Trains a reranker or bi-encoder from a teacher's rankings."""
 
-    model: Annotated[
-        CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder"), FromScalar(_path)
-    ]
+    model: Annotated[CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder")]
     """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
     sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
         DistillationListwiseSampler()

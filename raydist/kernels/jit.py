@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+_IMPORT = re.compile(r"^(?:from|import) (raydist[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE)
 
 
 def kernel(function: F) -> F:
@@ -22,8 +23,7 @@ def kernel(function: F) -> F:
 
     Kernels release the interpreter's lock, check no bounds and divide as C does. The key of the
     cache is the content of a kernel's file and of the files that it imports, not their path: every
-    submitted job has its package in a folder of its own, and need not compile again. Import names
-    from modules, not modules from packages: the imports are read off the source.
+    submitted job has its package in a folder of its own, and need not compile again.
     """
     shared = numba.config.CACHE_DIR
     sources = _sources_hash(function.__module__)
@@ -87,11 +87,21 @@ def _sources_hash(module: str) -> str:
             continue
         source = Path(spec.origin).read_bytes()
         digest.update(source)
-        names = re.findall(rb"^from (raydist\.[\w.]+) import", source, re.MULTILINE)
-        fresh = sorted({name.decode() for name in names} - seen)
+        fresh = sorted(set(_imports(source.decode())) - seen)
         seen.update(fresh)
         waiting += fresh
     return f"kernels-{digest.hexdigest()}"
+
+
+def _imports(source: str) -> Iterator[str]:
+    """Yields the modules of this package that a source file imports, `from` a package or not."""
+    for name, names in _IMPORT.findall(source):
+        yield name
+        spec = importlib.util.find_spec(name)
+        for place in (spec and spec.submodule_search_locations) or ():
+            for each in re.findall(r"\w+", names):
+                if Path(place, f"{each}.py").is_file() or Path(place, each).is_dir():
+                    yield f"{name}.{each}"
 
 
 def inlined(function: F) -> F:

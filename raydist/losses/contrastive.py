@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raydist.errors import DataError
 from raydist.losses.gather import SumCount, gather_rows, logits_dtype, row_layout
 from raydist.losses.spec import Scope
 
@@ -71,19 +70,6 @@ class ScopeScores:
     own_BD: Tensor
     mask_BD: Tensor
     foreign_B: Tensor
-
-
-def group_sizes(queries: int, passages: int) -> Tensor:
-    """Returns the group size G of each query (int64 [B]) where all groups are equally large.
-
-    Raises:
-        DataError: the passages cannot be divided among the queries.
-    """
-    if queries < 1 or passages < queries or passages % queries:
-        raise DataError(
-            f"{passages} passages for {queries} queries: every query needs the same number of them"
-        )
-    return torch.full((queries,), passages // queries, dtype=torch.int64)
 
 
 def columns_of(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raydist.data.samples.sample_set import SampleFacts
-from raydist.errors import ConfigError, DataError
+from raydist.errors import DataError
 from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.training.samplers import (
     DistillationListwiseSampler,
@@ -262,12 +262,9 @@ def plan_lists(
         data: the options of this data set.
         batch_size: lists in a step of the run, over all ranks.
         sampler: draws a list's documents.
-
-    Raises:
-        ConfigError: the sampler needs judgements and there are none.
     """
-    if sampler.kind == "negatives" and not facts.labels and facts.format in ("lists", "pairs"):
-        raise ConfigError("sampler.kind = negatives: needs qrels=PATH to find the positives")
+    judged = facts.labels or facts.format not in ("lists", "pairs")
+    assert sampler.kind != "negatives" or judged, "no judgements say which documents are positives"
     stream = _stream(facts, data, batch_size)
     return SetPlan(facts.name, folder, stream, sampler, data.prompt, teacher=facts.scores)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raydist.kernels.jit import _cache_base
+from raydist.kernels.jit import _cache_base, _imports
 
 MODULE = """
 from raydist.kernels.jit import kernel
@@ -47,3 +47,18 @@ def test_a_cache_that_others_may_write_is_not_taken(
     (tmp_path / "kernels").chmod(0o777)
     assert cache_base("") != tmp_path / "kernels"
     assert cache_base(str(tmp_path / "chosen")) == tmp_path / "chosen"
+
+
+def test_the_key_follows_modules_however_they_are_imported() -> None:
+    source = """
+import raydist.log
+from raydist.kernels.arrays import readonly
+from raydist.kernels import jit
+from raydist import (
+    disk,
+    data as collections,
+)
+from numpy import log
+"""
+    modules = {"raydist.log", "raydist.kernels", "raydist.kernels.arrays", "raydist.kernels.jit"}
+    assert set(_imports(source)) == modules | {"raydist", "raydist.disk", "raydist.data"}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raydist.losses import distillation, listwise, pairwise
-from raydist.losses.contrastive import ScopeScores, columns_of, group_sizes, info_nce, scope_scores
+from raydist.losses.contrastive import ScopeScores, columns_of, info_nce, scope_scores
 from raydist.losses.gather import SumCount
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
@@ -191,7 +191,7 @@ def test_info_nce_equals_multiple_negatives_ranking(group: int, block: int) -> N
 
     def ours(x: Tensor) -> SumCount:
         documents = x[:, 1:].flatten(0, 1)
-        columns = columns_of(documents, group_sizes(5, len(documents)), scope="in_batch")
+        columns = columns_of(documents, torch.full((5,), group), scope="in_batch")
         scores = scope_scores(x[:, 0], columns, temperature=0.05, column_block=block)
         return info_nce(scores)
 
