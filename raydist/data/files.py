@@ -1,9 +1,9 @@
 """Opening files wherever they are, and reading them in blocks of whole records.
 
 A path is local unless it has a scheme; `file://`, `s3://`, `gs://` and the like are opened by
-pyarrow, any other scheme (`memory://`, `https://`, ...) by fsspec. Compression is detected from a
-file's first bytes, never from its name. A byte order mark is skipped here and nowhere else; offsets
-count it.
+pyarrow, any other scheme (`memory://`, `hf://`, ...) by fsspec. `-` is standard input. Compression
+and encoding are detected from a file's first bytes, never from its name. A byte order mark is
+skipped here and nowhere else; offsets count it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from raydist.data.encodings import DAMAGE, START_BYTES, Decoded, codec_of, unread
+from raydist.data.spool import is_spooled, is_stream, spooled
 from raydist.errors import DataError
 
 PathLike = str | os.PathLike[str]
@@ -26,7 +28,6 @@ BLOCK_BYTES = 4 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_RECORD_BYTES = 256 << 20
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 
 
 class Line(NamedTuple):
@@ -65,45 +66,61 @@ def filesystem(path: PathLike) -> tuple[pafs.FileSystem, str]:
 
     try:
         inner, name = fsspec.core.url_to_fs(text)
-    except (ImportError, ValueError, OSError) as error:
+    except (ImportError, ValueError) as error:
         raise DataError(f"{text}: no file system for this scheme: {error}") from error
+    except OSError as error:
+        raise DataError(f"{text}: cannot be opened: {error}") from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(inner)), name
 
 
-def open_input(path: PathLike, compression: str | None = None) -> pa.NativeFile:
-    """Opens a file for reading: seekable if it is not compressed, else the decompressed stream.
+def open_input(path: PathLike) -> pa.NativeFile:
+    """Opens a file for reading as it is stored, seekable; a stream's content if it is one.
 
     Raises:
-        DataError: the file is missing or may not be read.
+        DataError: the file is missing or cannot be read.
     """
-    where, name = filesystem(path)
+    text = os.fspath(path)
+    where, name = filesystem(spooled(text) if is_stream(text) else text)
     try:
-        raw = where.open_input_file(name)
+        return where.open_input_file(name)
     except FileNotFoundError as error:
+        if is_spooled(name):
+            raise DataError(
+                f"{path}: what came through standard input or a pipe lies on the machine where "
+                "the command started, which this worker does not see; write it to a file that "
+                "every node sees"
+            ) from error
         raise DataError(f"{path}: no such file") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    return pa.CompressedInputStream(raw, compression) if compression else raw
 
 
 def compression_of(path: PathLike) -> str | None:
-    """Returns `gzip`, `zstd`, `bz2` or None by a file's first bytes."""
+    """Returns how a file is packed: `gzip`, `zstd`, `bz2`, `xz`, `utf-16`, `utf-32` or None.
+
+    Raises:
+        DataError: it is missing, cannot be read, or is packed in a way that raydist cannot undo.
+    """
     with open_input(path) as source:
-        start = source.read(4)
-    for magic, name in _MAGIC.items():
-        if start.startswith(magic):
-            return name
-    return None
+        try:
+            start = bytes(source.read(START_BYTES))
+        except OSError as error:
+            raise _broken(path, None, 0, error) from error
+    if (what := unread(start)) is not None:
+        raise DataError(
+            f"{path}: this is {what}; unpack it, or pack it again as .gz, .zst, .bz2 or .xz"
+        )
+    return codec_of(start)
 
 
 def head(path: PathLike, size: int = 64 << 10) -> bytes:
-    """Returns up to `size` first bytes of a file's decompressed content."""
+    """Returns up to `size` first bytes of a file's content, unpacked and in UTF-8."""
     compression = compression_of(path)
-    with open_input(path, compression) as source:
+    with open_input(path) as raw:
         try:
-            data = bytes(source.read(size))
-            return data[3:] + bytes(source.read(3)) if data.startswith(_BOM) else data
-        except OSError as error:
+            source = Decoded(raw, compression) if compression else raw
+            return bytes(source.read(size + len(_BOM))).removeprefix(_BOM)[:size]
+        except DAMAGE as error:
             raise _broken(path, compression, 0, error) from error
 
 
@@ -147,7 +164,7 @@ def read_blocks(
                 offset, data = len(_BOM), data[len(_BOM) :]
             if data:
                 yield offset, data
-    except (OSError, pa.ArrowInvalid) as error:
+    except DAMAGE as error:
         raise _broken(path, compression, done, error) from error
 
 
@@ -198,7 +215,8 @@ def _stream_blocks(
     path: PathLike, compression: str, end: bytes, block_bytes: int
 ) -> Iterator[tuple[int, bytes]]:
     offset, pending = 0, b""
-    with open_input(path, compression) as source:
+    with open_input(path) as raw:
+        source = Decoded(raw, compression)
         while data := source.read(block_bytes):
             data = pending + data
             cut = data.rfind(end) + len(end)

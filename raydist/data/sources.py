@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow.fs as pafs
 
 from raydist.data.files import Paths, filesystem, head
+from raydist.data.spool import is_stream, spooled
 from raydist.errors import DataError
 
 
@@ -58,6 +59,8 @@ def expand(
 
 
 def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> list[InputFile]:
+    if is_stream(path):
+        path = spooled(path)
     where, name = filesystem(path)
     if isinstance(where, pafs.LocalFileSystem):
         before, after = "", ""
@@ -87,7 +90,7 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
 
 
 def _accepted(path: str, accept: tuple[str, ...]) -> bool:
-    return not accept or re.sub(r"\.(gz|zst|bz2)$", "", path.lower()).endswith(accept)
+    return not accept or re.sub(r"\.(gz|zst|bz2|xz)$", "", path.lower()).endswith(accept)
 
 
 def _walk(where: pafs.FileSystem, folder: str) -> list[Any]:
@@ -133,7 +136,7 @@ _BY_SUFFIX = {
 }
 
 SUFFIXES = tuple(_BY_SUFFIX)
-"""Suffixes of the files that a directory stands for; `.gz`, `.zst` and `.bz2` may follow."""
+"""Suffixes of the files that a directory stands for; `.gz`, `.zst`, `.bz2` or `.xz` may follow."""
 
 
 def detect(path: str, format: str | None = None) -> str:
@@ -150,7 +153,7 @@ def detect(path: str, format: str | None = None) -> str:
         if format not in FORMATS:
             raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
         return format
-    name = re.sub(r"\.(gz|zst|bz2)$", "", path.lower())
+    name = re.sub(r"\.(gz|zst|bz2|xz)$", "", path.lower())
     for suffix, known in _BY_SUFFIX.items():
         if name.endswith(suffix):
             return known
