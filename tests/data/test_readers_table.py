@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BufferedReader, BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ir_datasets.formats import TrecDocs
 
 from raydist.errors import DataError
 from tests.data import oddities, oddities_documents, oddities_judgements, oddities_topics
@@ -43,3 +45,12 @@ def test_a_file_is_read_as_its_owner_means_it(
 def test_every_cell_has_a_name_of_its_own() -> None:
     names = [cell.name for _, cells in TABLES for cell in cells]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("data", oddities_documents.TREC_FILES)
+def test_trec_documents_have_the_words_that_ir_datasets_takes(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "c.trec").write_bytes(data)
+    [(doc_id, title, text)] = oddities.documents(str(tmp_path / "c.trec"))
+    (expected,) = TrecDocs(None)._parser_sax(BufferedReader(BytesIO(data)))
+    assert doc_id == expected.doc_id
+    assert sorted(f"{title} {text}".split()) == sorted(f"{expected.title} {expected.body}".split())

@@ -129,9 +129,10 @@ def parse_document(body: str) -> tuple[str, str, str] | str:
     doc_id = _plain(body[number[0][1] : number[0][2]]).strip() if number else ""
     if not number or not doc_id:
         return "<DOCNO>id</DOCNO> inside <DOC>"
-    header = spans.get("dochdr")
-    if header or ("text" not in spans and _HTML.search(body)):
-        return doc_id, *_page(body[(header or number)[0][3] :])
+    if header := spans.get("dochdr"):
+        return doc_id, *_page(body[header[0][3] :])
+    if "text" not in spans and (page := _HTML.search(body)):
+        return doc_id, *_page(body[page.start() :])
     holes = [(number[0][0], number[0][3])]
     title = ""
     name = next((name for name in _TITLES if name in spans), None)
