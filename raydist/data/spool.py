@@ -87,16 +87,15 @@ def _copy(source: BinaryIO, name: str) -> str:
             _sweep(root)
             folder = Path(tempfile.mkdtemp(dir=root))
             lock = _Lock(folder, fcntl.LOCK_SH)
-        digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8)
-        try:
+        with contextlib.ExitStack() as failure:
+            failure.callback(lock.remove)
+            digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8)
             with open(folder / name, "wb") as out:
                 while data := source.read(_PIECE):
                     digest.update(data)
                     out.write(data)
             lock, final = _publish(folder, lock, root / digest.hexdigest())
-        except BaseException:
-            lock.remove()
-            raise
+            failure.pop_all()
     atexit.register(lock.remove)
     return str(final / name)
 

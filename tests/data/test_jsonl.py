@@ -236,9 +236,6 @@ def test_unknown_names_are_an_error_that_lists_what_is_there(tmp_path: Path) -> 
     file.write_text('[{"id": "1", "text": "x"}]')
     with pytest.raises(DataError, match="one JSON array"):
         list(read_documents(file))
-    file.write_bytes('{"id": "1", "text": "x"}'.encode("utf-16"))
-    with pytest.raises(DataError, match="UTF-16"):
-        list(read_documents(file))
 
 
 def test_skipped_lines_are_told_and_the_rejects_file_begins_anew(

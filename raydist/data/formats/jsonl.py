@@ -217,8 +217,6 @@ def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
     size = 64 << 10
     while len(data := head(path, size)) == size and b"\n" not in data and size < 64 << 20:
         size *= 8
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError(f"{path}: this is UTF-16; convert it to UTF-8")
     lines = data.split(b"\n")
     if len(data) == size and len(lines) > 1:
         lines.pop()  # cut off
