@@ -5,7 +5,7 @@ The folder can be searched with `raydist search index=OUT`, alone or fused with 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,14 +14,12 @@ from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
-from raydist.shard_files import Split
 
 Config = EmbedConfig
 ARTEFACT = Artefact("vectors", progress="shards/*.done")
-_SPLIT_BYTES = (256 << 10, 4 << 20)
-"""Least and most: what a crash loses, and progress waits for, is minutes of a CPU."""
-_SPLITS = (64, 4096)
-"""Few and many: at least as many if they are not too small; no more, for the files' sake."""
+_SPLIT_BYTES = 256 << 10
+"""What a crash loses, and progress waits for, is a minute of a CPU; of a GPU where a corpus of
+terabytes makes splits larger."""
 
 
 def run(config: EmbedConfig, flags: Flags) -> None:
@@ -29,7 +27,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.ids import report_absent
     from raydist.data.readers import read_kept
     from raydist.data.rejects import collect_rejects
-    from raydist.data.splits import plan_splits
+    from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import describe_model, embed_corpus
     from raydist.dense.vectors import VectorShards
     from raydist.fingerprints import file_fingerprint
@@ -39,9 +37,9 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
     spec = config.embedding
     model, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
-    whole = plan_splits(corpus.paths, format=corpus.format, split_bytes=1 << 62)
-    split_bytes = spec.split_bytes or _split_bytes(whole)
+    split_bytes = spec.split_bytes or _SPLIT_BYTES
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
+    warn_of_idle_workers(splits, config.workers)
 
     def inputs() -> dict[str, str]:
         files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
@@ -92,10 +90,3 @@ def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:
     if "ann" in facts:
         rows.append((f"recall@10 of {config.embedding.ann.kind}", facts["ann"]["recall@10"]))
     log.table(f"vectors in {config.out}", ["what", "value"], rows)
-
-
-def _split_bytes(whole: Iterable[Split]) -> int:
-    """Returns the size of a split: by the corpus alone, never the workers."""
-    total = sum(int(split.get("size", 0)) for split in whole)
-    (least, most), (few, many) = _SPLIT_BYTES, _SPLITS
-    return max(least, min(total // few, most), total // many)

@@ -35,7 +35,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.data.ids import report_absent
     from raydist.data.readers import read_kept
     from raydist.data.rejects import collect_rejects
-    from raydist.data.splits import plan_splits
+    from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.fingerprints import file_fingerprint
 
     if config.delete is not None:
@@ -49,6 +49,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
     )
+    warn_of_idle_workers(splits, config.workers)
     read = partial(read_kept, corpus)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:

@@ -12,6 +12,7 @@ What is read is a path (or paths), or the spec that names it with all that can b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import pyarrow as pa
 
@@ -52,6 +53,10 @@ def read_split(
     Raises:
         DataError: a bad line, with file, line number, excerpt and what was expected.
     """
+    if "parts" in split:
+        return chain.from_iterable(
+            read_split(part, source, rejects=rejects) for part in split["parts"]
+        )
     path, kind = split["path"], split["format"]
     start, stop = split.get("start", 0), split.get("stop")
     fields = None if source is None else source.fields.mapping()

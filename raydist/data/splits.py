@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Required, TypedDict
 
+from raydist import log
 from raydist.data import docstrings
 from raydist.data.files import Paths, compression_of, is_uri, open_input
 from raydist.data.formats import irds, parquet, trec
@@ -16,11 +18,24 @@ from raydist.errors import DataError
 _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
 
 
+MOST = 16_384
+"""More splits than that are not made, whatever the size of the corpus: each is a shard on the disk
+that is opened again, and mapped."""
+
+_LONG = 64 << 20  # compressed bytes that a worker reads for about a minute
+
+
 class Split(TypedDict, total=False):
-    """A part of a corpus: bytes of a file, a row group of it, or rows of an `irds:` data set."""
+    """A part of a corpus: bytes of a file, a row group of it, or rows of an `irds:` data set.
+
+    `size` is its bytes (rows of a data set). Several small parts of a corpus of very many files are
+    one split, with these as its `parts`.
+    """
 
     path: Required[str]
     format: Required[str]
+    size: Required[int]
+    parts: list[Split]
     start: int
     stop: int | None
     compression: str | None
@@ -38,28 +53,67 @@ def plan_splits(
     Args:
         path: a path, glob, directory, URI or `irds:` id, or several of them.
         format: `jsonl`, `tsv`, `parquet` or `trec`; detected from name or content if None.
-        split_bytes: size of a split.
+        split_bytes: size of a split, more where there would be more than `MOST` of them.
 
     Raises:
         DataError: there is no such input, its format is unknown, or all files are empty.
     """
-    splits: list[Split] = []
+    inputs: list[tuple[str, list[InputFile]]] = []
     for each in path_list(path):
+        names = [resolve(each, "corpus")] if not irds.is_dataset(each) else []
+        files = [f for n in names for f in expand(n, () if format else SUFFIXES, _CORPUS_NAMES)]
+        inputs.append((each, files))
+    total = sum(file.size for _, files in inputs for file in files)
+    size = max(split_bytes, -(-total // MOST))
+    splits: list[Split] = []
+    for each, files in inputs:
         if irds.is_dataset(each):
-            rows = irds.split_rows(each)
-            splits.extend(
-                {"path": each, "format": "irds", "start": start, "stop": stop}
-                for start, stop in rows
-            )
+            splits += map(partial(_rows, each), irds.split_rows(each))
             continue
-        files = expand(resolve(each, "corpus"), () if format else SUFFIXES, _CORPUS_NAMES)
         # Looking at a file on an object store takes tens of milliseconds.
         with ThreadPoolExecutor(16 if is_uri(each) else 1) as pool:
-            for part in pool.map(lambda file: plan_file(file, format, split_bytes), files):
-                splits.extend(part)
+            for part in pool.map(lambda file: plan_file(file, format, size), files):
+                splits += part
     if not splits:
         raise DataError(f"{join_paths(path)}: no documents; all files are empty")
-    return splits
+    return _bundled(splits)
+
+
+def _rows(path: str, rows: tuple[int, int | None]) -> Split:
+    start, stop = rows
+    size = 1 if stop is None else stop - start
+    return {"path": path, "format": "irds", "start": start, "stop": stop, "size": size}
+
+
+def _bundled(splits: list[Split]) -> list[Split]:
+    """Makes one split of several small ones in a row where there are too many."""
+    if len(splits) <= MOST:
+        return splits
+    ends = list(itertools.accumulate(split["size"] + 1 for split in splits))
+    share = -(-ends[-1] // MOST)
+    bundles = itertools.groupby(zip(ends, splits), key=lambda pair: (pair[0] - 1) // share)
+    return [_joined([split for _, split in pairs]) for _, pairs in bundles]
+
+
+def _joined(parts: list[Split]) -> Split:
+    if len(parts) == 1:
+        return parts[0]
+    size = sum(part["size"] for part in parts)
+    return {"path": parts[0]["path"], "format": parts[0]["format"], "size": size, "parts": parts}
+
+
+def warn_of_idle_workers(splits: Sequence[Split], workers: int) -> None:
+    """Says so where a long compressed file leaves workers without anything to read."""
+    whole = [s for s in splits if s.get("compression") and s["size"] >= _LONG]
+    if len(splits) >= workers or not whole:
+        return
+    longest = max(whole, key=lambda split: split["size"])
+    path, compression = longest["path"], longest["compression"]
+    log.warn(
+        f"{path}: {log.size(longest['size'])} of {compression} data cannot be cut, so one worker "
+        f"reads all of it and {workers - len(splits)} of {workers} have nothing to do; give the "
+        "corpus as several files, or decompressed"
+    )
 
 
 def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[Split]:
@@ -68,16 +122,21 @@ def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[Spl
         return []
     compression = compression_of(file.path)
     kind = detect(file.path, format)
-    base: Split = {"path": file.path, "format": kind}
+    base: Split = {"path": file.path, "format": kind, "size": file.size}
     if kind == "parquet":
         rows = parquet.row_groups(file.path)
-        return [{**base, "group": group} for group, count in enumerate(rows) if count]
+        share = file.size / max(1, sum(rows))
+        return [
+            {**base, "group": group, "size": int(share * count)}
+            for group, count in enumerate(rows)
+            if count
+        ]
     if compression:
         return [{**base, "start": 0, "stop": None, "compression": compression}]
     end = trec.end_of_record(file.path) if kind == "trec" else b"\n"
     cuts = [0, *_cuts(file, end, split_bytes), file.size]
     return [
-        {**base, "start": start, "stop": stop, "compression": None}
+        {**base, "start": start, "stop": stop, "compression": None, "size": stop - start}
         for start, stop in itertools.pairwise(cuts)
         if stop > start
     ]

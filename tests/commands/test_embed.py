@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from raydist.cli import main
-from raydist.commands import embed
 from raydist.dense.vectors import VectorShards
 from tests.training.small import checkpoint
 
@@ -84,11 +83,3 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_written(
     assert main([*command, *words, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
-
-
-@pytest.mark.parametrize(
-    ("size", "split"),
-    [(1 << 20, 256 << 10), (64 << 20, 1 << 20), (3 << 30, 4 << 20), (100 << 30, 25 << 20)],
-)
-def test_splits_are_small_enough_to_lose_and_few_enough_to_open(size: int, split: int) -> None:
-    assert embed._split_bytes([{"size": size // 2}, {"size": size // 2}]) == split

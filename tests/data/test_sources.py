@@ -9,13 +9,15 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import raydist.data.splits
 from raydist.data import files
 from raydist.data.readers import read_documents, read_queries, read_split
-from raydist.data.splits import plan_splits
+from raydist.data.splits import plan_splits, warn_of_idle_workers
 from raydist.errors import DataError
 from raydist.fingerprints import file_fingerprint
 
@@ -75,6 +77,51 @@ def test_splits_cut_between_records_and_cover_all_of_them(
     assert all(a["stop"] == b["start"] for a, b in pairwise(splits))
     ids = [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()]
     assert ids == [str(i) for i in range(300)]
+
+
+def test_splits_know_their_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(LINES))
+    ids = pa.array([f"p{i}" for i in range(1000)])
+    pq.write_table(pa.table({"id": ids, "text": ids}), tmp_path / "c.parquet", row_group_size=100)
+    splits = plan_splits(tmp_path, split_bytes=1000)
+    plain = [split for split in splits if split["path"].endswith("a.jsonl")]
+    assert [split["size"] for split in plain] == [s["stop"] - s["start"] for s in plain]
+    for name in ("a.jsonl", "b.jsonl.gz", "c.parquet"):
+        sizes = [split["size"] for split in splits if split["path"].endswith(name)]
+        assert sum(sizes) == pytest.approx((tmp_path / name).stat().st_size, abs=len(sizes))
+
+
+def test_the_number_of_splits_is_bounded_for_any_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raydist.data.splits, "MOST", 10)
+    (tmp_path / "a.jsonl").write_bytes(LINES)
+    few = plan_splits(tmp_path / "a.jsonl", split_bytes=len(LINES) // 9 + 100)
+    many = plan_splits(tmp_path / "a.jsonl", split_bytes=100)
+    assert len(few) <= len(many) <= 10 and "parts" not in many[0]
+    for i in range(35):
+        (tmp_path / f"b{i:02d}.jsonl").write_text(f'{{"id": "x{i}", "text": "t"}}\n')
+    splits = plan_splits(tmp_path, split_bytes=100)
+    assert len(splits) <= 20 and sum(len(split.get("parts", [1])) for split in splits) > 40
+    ids = [i for s in splits for t in read_split(s) for i in t["doc_id"].to_pylist()]
+    assert ids == [str(i) for i in range(300)] + [f"x{i}" for i in range(35)]
+    assert sum(s["size"] for s in splits) == sum(f.stat().st_size for f in tmp_path.iterdir())
+
+
+def test_workers_that_a_compressed_file_leaves_idle_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(LINES))
+    splits = plan_splits(tmp_path / "c.jsonl.gz")
+    warn_of_idle_workers(splits, 64)
+    assert capsys.readouterr().err == ""  # it is short
+    monkeypatch.setattr(raydist.data.splits, "_LONG", 100)
+    warn_of_idle_workers(splits, 1)
+    assert capsys.readouterr().err == ""
+    warn_of_idle_workers(splits, 64)
+    told = capsys.readouterr().err
+    assert "of gzip data cannot be cut" in told and "63 of 64 have nothing to do" in told
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd, bz2.compress], ids=["gzip", "zstd", "bz2"])
