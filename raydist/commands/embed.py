@@ -39,7 +39,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     model, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
     split_bytes = spec.split_bytes or _SPLIT_BYTES
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
-    warn_of_idle_workers(splits, config.workers)
+    warn_of_idle_workers(splits, spec.workers)
 
     def inputs() -> dict[str, str]:
         files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}

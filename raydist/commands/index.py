@@ -49,7 +49,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
     )
-    warn_of_idle_workers(splits, config.workers)
+    warn_of_idle_workers(splits, config.indexing.workers)
     read = partial(read_kept, corpus)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Required, TypedDict
+from typing import Any, Required, TypedDict
 
 from raydist import log
 from raydist.data import docstrings
@@ -102,7 +102,7 @@ def _joined(parts: list[Split]) -> Split:
     return {"path": parts[0]["path"], "format": parts[0]["format"], "size": size, "parts": parts}
 
 
-def warn_of_idle_workers(splits: Sequence[Split], workers: int) -> None:
+def warn_of_idle_workers(splits: Sequence[Mapping[str, Any]], workers: int) -> None:
     """Says so where a long compressed file leaves workers without anything to read."""
     whole = [s for s in splits if s.get("compression") and s["size"] >= _LONG]
     if len(splits) >= workers or not whole:
