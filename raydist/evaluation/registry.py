@@ -18,7 +18,7 @@ import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.evaluation.follower import State
-from raydist.evaluation.measures import metric_name
+from raydist.evaluation.metric_names import metric_name
 from raydist.evaluation.mlflow_store import (
     connect,
     create_run,

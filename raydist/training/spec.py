@@ -211,7 +211,7 @@ class Aggregate:
 
 
 def _metric_problems(metrics: dict[str, bool]) -> list[str]:
-    from raydist.evaluation.measures import direction, metric_names, parse
+    from raydist.evaluation.measures import direction, parse
 
     if not metrics:
         return ["metrics = {}: name at least one measure, for example {map: true}"]
@@ -222,7 +222,6 @@ def _metric_problems(metrics: dict[str, bool]) -> list[str]:
             problems.append(f"metrics: {name!r} stands for {', '.join(names)}: name one")
         elif keep and not direction(name):
             problems.append(f"metrics: {name} is a count, its checkpoint cannot be the best")
-    metric_names(metrics)
     return problems
 
 

@@ -173,9 +173,34 @@ def test_a_missing_file_is_left_out_and_counted_not_waited_for(database, tmp_pat
     tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     mirror = Mirror(tmp_path / "run")
     mirror.artifact(tmp_path / "gone.png")
+    mirror.step(1, {"loss": 1.0})
+    assert tracker.close() and tracker.follower.state.refused == 1
+    assert client(database).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
+
+
+def test_names_that_mlflow_cannot_tell_apart_are_numbered_also_after_an_outage(database, tmp_path):
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"a(b": 1, "a_b": 2, "c": 3})
     mirror.step(1, {"P@5": 1.0, "P_at_5": 2.0})
+    assert tracker.flush()
+    again = Tracker.start(tmp_path / "run", Tracking(uri=database), resume=True, follow=False)
+    mirror.step(2, {"P_at_5": 4.0, "P@5": 3.0})
+    assert again.close() and again.follower.state.refused == 0
+    data = client(database).get_run(tracker.run_id).data
+    assert data.params == {"a_b": "1", "a_b_2": "2", "c": "3"}
+    assert data.metrics == {"P_at_5": 3.0, "P_at_5_2": 4.0}
+    assert (data.tags["metric.P_at_5"], data.tags["metric.P_at_5_2"]) == ("P@5", "P_at_5")
+
+
+def test_what_mlflow_refuses_takes_nothing_else_with_it(database, tmp_path):
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"../bad": 1, "good": 2})
+    mirror.step(1, {"a": 1.0, "../bad": 2.0, "b": 3.0})
     assert tracker.close() and tracker.follower.state.refused == 2
-    assert client(database).get_run(tracker.run_id).data.metrics == {"P_at_5": 1.0}
+    data = client(database).get_run(tracker.run_id).data
+    assert data.params == {"good": "2"} and data.metrics == {"a": 1.0, "b": 3.0}
 
 
 def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp_path):
