@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raydist import locks, log
+from raydist import log
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.rerank import RerankConfig, RerankingConfig
@@ -54,6 +54,7 @@ def score_run(
         tag: of the new run.
     """
     from raydist.data.readers import read_queries, read_run
+    from raydist.data.store.reader import kept
     from raydist.rerank.apply import rerank_sharded
 
     artefact.check(config.out)
@@ -75,7 +76,7 @@ def score_run(
         depth = config.reranking.depth
         candidates = original.top(depth) if depth else original
         texts = _texts(config, candidates, output.folder)
-        with locks.reader(texts):  # workers open them whenever they start
+        with kept(texts):  # workers open them whenever they start
             reranked, facts = rerank_sharded(
                 candidates,
                 queries,
