@@ -92,9 +92,7 @@ def _target(
     if not bounded or not outside:
         return target or TargetSpec(), ()
     if target is None:
-        note = (
-            "listwise_softmax_ce reads targets in [0, 1]: target=minmax, for the scores go beyond"
-        )
+        note = "target=minmax: the scores exceed [0, 1], the range that listwise_softmax_ce reads"
         return TargetSpec(kind="minmax"), (note,)
     if target.kind in ("score", "rank"):
         worst = next(f for f in facts if f.name == outside[0])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Config = TrainConfig
 
 _FOR_UNIT_VECTORS = 0.2
-"""Temperatures below it are those of cosines: 0.01 to 0.1 in the literature."""
+"""Lower temperatures are meant for cosines: 0.01 to 0.1 in the literature."""
 
 
 def run(config: TrainConfig, flags: Flags) -> None:

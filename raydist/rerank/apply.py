@@ -74,11 +74,13 @@ def rerank(
         lists = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
         all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
         if len(all_scores) != len(lists):
-            raise DataError(f"the reranker gave {len(all_scores)} lists for {len(lists)} queries")
+            raise DataError(
+                f"the reranker returned {len(all_scores)} lists for {len(lists)} queries"
+            )
         for (query_id, doc_ids), (_, documents, has_text), scores in zip(batch, lists, all_scores):
             if len(scores) != len(documents):
                 raise DataError(
-                    f"query {query_id!r}: the reranker gave {len(scores)} scores for "
+                    f"query {query_id!r}: the reranker returned {len(scores)} scores for "
                     f"{len(documents)} documents"
                 )
             ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
@@ -175,7 +177,7 @@ def sort_scored(
     outside = ~(np.abs(values) <= np.finfo(np.float32).max)
     if outside.any():
         raise DataError(
-            f"query {query_id!r}: the reranker gave the score {values[outside][0]:g}; expected "
+            f"query {query_id!r}: the reranker returned the score {values[outside][0]:g}; expected "
             "finite numbers that fit a float32"
         )
     order = np.argsort(-values, kind="stable")

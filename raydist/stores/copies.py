@@ -78,7 +78,9 @@ def copy(uri: str) -> Path:
                     path = _copy_folder(objects, generation, place)
                 break
         else:
-            raise DataError(f"{uri}: objects of its manifest are missing, or it never rests")
+            raise DataError(
+                f"{uri}: objects that its manifest names are missing, or it keeps changing"
+            )
     evict(inputs)
     return path
 
@@ -111,8 +113,8 @@ def fetch(
     for name, target in targets.items():
         os.replace(target, folder / name)
     if generation.listed:
-        found = objects.head(generation.manifest)
-        if found is None or found.tag != generation.entry.tag:
+        manifest = objects.head(generation.manifest)
+        if manifest is None or manifest.tag != generation.entry.tag:
             raise ChangedError(objects.uri)
     folder.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder / generation.manifest)

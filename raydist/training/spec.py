@@ -49,7 +49,7 @@ class TrainingData:
     batch_size: Annotated[int, Ge(1)] | None = None
     """Samples of a step, over all workers; the run's own if not given."""
     max_samples: Annotated[int, Ge(0)] = 0
-    """Use so many samples, the first ones; 0 = all."""
+    """Use only so many samples, the first ones; 0 = all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +158,7 @@ class Listener:
     early_stop: Annotated[int, Ge(0)] = 0
     """Steps without a new best of a kept measure after which training stops; 0 = never."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
-    """What a new best must be better by."""
+    """By how much a new best must be better."""
     async_: Annotated[bool, EXECUTION] = False
     """Evaluate saved checkpoints beside training, one at a time; decisions lag by an interval."""
     gpus: Annotated[float, Ge(0), Le(1), EXECUTION] = 0.0
@@ -203,7 +203,7 @@ class Aggregate:
     warmup: Annotated[int, Ge(-1)] = -1
     """Bests are recorded from this step on; -1 = from the start."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
-    """What a new best must be better by."""
+    """By how much a new best must be better."""
 
     def __post_init__(self) -> None:
         if problems := _metric_problems(self.metrics) if self.metrics is not None else []:

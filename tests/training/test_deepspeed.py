@@ -150,8 +150,8 @@ def test_every_stage_on_two_ranks_trains_as_the_plain_engine_alone(
     results = torch.load(folder / "stages-2.pt")
     curve, after = results[zero, chunk]
     expected, expected_after = alone()
-    for ours, theirs in zip(curve, expected):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    for ours, single in zip(curve, expected):
+        assert ours == pytest.approx(single, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(after, expected_after, rtol=0, atol=1e-5)
     # The norm is known, and is that before clipping, where nothing is clipped as well.
     assert results[zero, chunk, "unclipped"][0] == pytest.approx(expected[0], rel=1e-5)

@@ -45,14 +45,14 @@ def test_a_step_is_adamw_with_torchs_clipping() -> None:
     reference = tiny.TinyEncoder(torch.float32)
     optimizer = torch.optim.AdamW(parameter_groups(reference, lr=1e-2, weight_decay=0.01))
     forward_backward(ours, tiny.batch(tiny.data(), range(9)), GOAL)
-    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
-        theirs.grad = None if mine.grad is None else mine.grad.clone()
+    for parameter, expected in zip(ours.module.parameters(), reference.parameters()):
+        expected.grad = None if parameter.grad is None else parameter.grad.clone()
     norm = ours.step()
     expected = nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
     optimizer.step()
     assert norm == pytest.approx(expected.item(), rel=1e-6) and norm > 0.05
-    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+    for parameter, expected in zip(ours.module.parameters(), reference.parameters()):
+        torch.testing.assert_close(parameter, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_biases_and_norms_do_not_decay() -> None:

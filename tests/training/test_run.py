@@ -34,8 +34,8 @@ def test_the_final_model_is_read_again_and_loads_in_sentence_transformers(tmp_pa
     from sentence_transformers import SentenceTransformer
 
     ours = BiEncoder.load(tmp_path, device="cpu").encode_queries(["river stone lamp", "bread"])
-    theirs = SentenceTransformer(str(tmp_path / "checkpoint-final"), device="cpu")
-    np.testing.assert_allclose(ours, theirs.encode(["river stone lamp", "bread"]), atol=1e-5)
+    expected = SentenceTransformer(str(tmp_path / "checkpoint-final"), device="cpu")
+    np.testing.assert_allclose(ours, expected.encode(["river stone lamp", "bread"]), atol=1e-5)
     start = BiEncoder.load(tmp_path / "model", device="cpu", pooling="mean", normalize=True)
     assert np.abs(ours - start.encode_queries(["river stone lamp", "bread"])).max() > 1e-3
 
@@ -67,17 +67,17 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_continues(tmp_
     train_on_two(alone, steps=4, dropout=0.0)
     run(tiny_job(alone, dropout=0.0), HERE)
     run(tiny_job(tmp_path / "one", dropout=0.0), HERE)
-    for ours, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, expected in zip(lines(alone), lines(tmp_path / "one"), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
 
 
 def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
     run(tiny_job(tmp_path / "a", dropout=0.0), HERE)
     run(tiny_job(tmp_path / "b", chunk_size=3, dropout=0.0), HERE)
-    for ours, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, expected in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.ray

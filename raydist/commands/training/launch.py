@@ -34,7 +34,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
 
     Raises:
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
-        ConfigError, DataError, JobError: see what they say.
+        ConfigError, DataError, JobError: a mistake in the configuration or the data, or a failure.
     """
     with ARTEFACT.open(
         config.out,
@@ -158,7 +158,7 @@ def _drawn(plan: SetPlan) -> str:
 
 
 def _say_result(config: TrainingConfig, result: Mapping[str, Any]) -> None:
-    """Says what came of the run."""
+    """Reports the outcome of the run."""
     rate = result["samples"] / result["seconds"] if result["seconds"] else 0.0
     loss = result["loss"]
     rows: list[list[object]] = [

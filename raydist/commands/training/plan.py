@@ -54,7 +54,7 @@ def plan(
     """Returns the run and what the user should know of it.
 
     Raises:
-        ConfigError, DataError: the data has not what the configuration needs.
+        ConfigError, DataError: the data lacks what the configuration needs.
     """
     from raydist.training.plan import Job, Plan, Schedule
 
@@ -103,7 +103,7 @@ def plan(
 
 
 def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
-    """Raises DataError where a loss needs a teacher that a data set has not."""
+    """Raises DataError where a loss needs a teacher that a data set does not have."""
     for loss in losses:
         margin = getattr(loss, "teacher_margin", None)
         if margin is not None and not any(f.scores or f.answer_scores for f in facts):
@@ -126,7 +126,7 @@ def _check_shares(config: TrainingConfig, plan: SetPlan) -> None:
         raise DataError(
             f"{plan.name}: its lines say batch_size = {plan.stream.batch_size}: expected at least "
             f"one sample for each of {config.workers} workers and {config.accumulation} "
-            f"accumulation parts; {field}.batch_size={processes} goes before the lines"
+            f"accumulation parts; {field}.batch_size={processes} overrides the lines"
         )
 
 

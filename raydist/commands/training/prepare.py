@@ -70,7 +70,7 @@ def find_model(recipe: Recipe) -> Path | None:
 
 
 def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
-    """Returns what tells this run's inputs from others by content."""
+    """Returns the fingerprints of the run's inputs."""
     from raydist.data.samples.sources import input_key
 
     keys = {}
