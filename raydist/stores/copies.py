@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from raydist import log
-from raydist.disk import disk_errors
+from raydist.disk import atomic, disk_errors, write_json
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.stores.generation import Generation, digest, read_generation
 from raydist.stores.objects import ChangedError, Entry, Objects
@@ -117,9 +117,8 @@ def fetch(
         if manifest is None or manifest.tag != generation.entry.tag:
             raise ChangedError(objects.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = _partial(folder / generation.manifest)
-    partial.write_bytes(generation.data)
-    os.replace(partial, folder / generation.manifest)
+    with atomic(folder / generation.manifest) as partial:
+        partial.write_bytes(generation.data)
 
 
 def _copy_folder(objects: Objects, generation: Generation, place: Path) -> Path:
@@ -149,9 +148,9 @@ def _copy_file(uri: str, place: Path) -> Path:
         raise DataError(f"{uri}: no such file or folder")
     parent = place / digest(entry.tag.encode())
     if _Record.of(parent) is None:
-        partial = _partial(parent / name)
-        objects.download({name: entry}, {name: partial})
-        os.replace(partial, parent / name)
+        parent.mkdir(parents=True, exist_ok=True)
+        with atomic(parent / name) as partial:
+            objects.download({name: entry}, {name: partial})
         _Record({name: entry}, "").write(parent)
     else:
         os.utime(parent / _RECORD)
@@ -241,9 +240,7 @@ class _Record:
     def write(self, parent: Path) -> None:
         """Completes a copy: from now on it is used."""
         entries = {name: list(entry) for name, entry in self.files.items()}
-        partial = _partial(parent / _RECORD)
-        partial.write_text(json.dumps({"files": entries, "folder": self.folder}), encoding="utf-8")
-        os.replace(partial, parent / _RECORD)
+        write_json(parent / _RECORD, {"files": entries, "folder": self.folder})
 
 
 def _partial(path: Path) -> Path:

@@ -49,7 +49,7 @@ class TrainingData:
     batch_size: Annotated[int, Ge(1)] | None = None
     """Samples of a step, over all workers; the run's own if not given."""
     max_samples: Annotated[int, Ge(0)] = 0
-    """Use only so many samples, the first ones; 0 = all."""
+    """Use only the first samples, so many; 0 = all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,22 @@ class DeepSpeed:
     """Keep the optimizer's state in CPU memory (ZeRO 1 to 3)."""
     offload_parameters: Annotated[bool, EXECUTION] = False
     """Keep the weights in CPU memory (ZeRO 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Where training runs: in this process, or on Ray Train's workers."""
+
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray Train workers; 0 trains in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of a worker."""
+    gpus_per_worker: Annotated[float, Ge(0), Le(1), EXECUTION] = 0.0
+    """GPUs of a worker; one worker drives one GPU."""
+    max_failures: Annotated[int, Ge(0), EXECUTION] = 3
+    """How often failed workers are replaced before the run fails."""
+    threads: Annotated[int, Ge(0), EXECUTION] = 0
+    """Torch threads if `workers` is 0; 0 is torch's own choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ COMMANDS = """
 index corpus=corpus.jsonl out=idx
 search index=idx queries=queries.tsv k=24 out=bm25.txt
 mine run=bm25.txt corpus=corpus.jsonl queries=queries.tsv qrels=qrels.txt out=train.jsonl
-train data=train.jsonl model.scratch.vocab=64 out=model steps=4 batch_size=4 tracking=none
+train data=train.jsonl model.scratch.vocab=64 out=model steps=2 batch_size=4 tracking=none
 embed corpus=corpus.jsonl model=model out=vectors
 search index=idx,vectors fusion=rrf queries=queries.tsv k=10 out=fused.txt
 rerank run=fused.txt corpus=corpus.jsonl queries=queries.tsv reranker=bm25 out=reranked.txt

@@ -208,6 +208,7 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     """Both sides encode in chunks of two and replay; compares the parameters' gradients."""
     losses = pytest.importorskip("sentence_transformers.losses")
     from raydist.training.engine import TorchEngine
+    from raydist.training.spec import Optim
     from raydist.training.step import forward_backward
     from tests.training import tiny
 
@@ -231,6 +232,6 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     expected_gradient = tiny.gradient(model)
     model.zero_grad()
     objective = make_objective(InfoNCE(temperature=0.05, mask_duplicates=False))
-    terms = forward_backward(TorchEngine(model, lr=0.0), batch, objective, chunk_size=2)
+    terms = forward_backward(TorchEngine(model, Optim(lr=0.0)), batch, objective, chunk_size=2)
     assert objective.total(terms) == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(tiny.gradient(model), expected_gradient, rtol=1e-4, atol=1e-6)

@@ -13,6 +13,7 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import Objective, make_part
 from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
+from raydist.training.spec import DeepSpeed, Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
@@ -32,14 +33,14 @@ GOAL = Objective(
 STEPS = 3
 
 
-def make(zero: int | None, max_grad_norm: float = 0.5) -> Any:
+def make(zero: int | None, clip: float = 0.5) -> Any:
+    optim = Optim(lr=1e-2, clip=clip)
     module = tiny.TinyEncoder(torch.float32)
     if zero is None:
-        return TorchEngine(module, lr=1e-2, max_grad_norm=max_grad_norm)
+        return TorchEngine(module, optim)
     from raydist.training.deepspeed import DeepSpeedEngine
 
-    options = {"lr": 1e-2, "max_grad_norm": max_grad_norm, "whole_below": 0}
-    return DeepSpeedEngine(module, zero=zero, **options)  # type: ignore[arg-type]
+    return DeepSpeedEngine(module, optim, DeepSpeed(zero=zero), whole_below=0)
 
 
 def weights(engine: Engine) -> torch.Tensor:
@@ -84,7 +85,7 @@ def every_stage(rank: int, world: int, folder: Path) -> None:
             curve = train(engine, shares(world)[rank], STEPS, chunk, cut=True)
             assert engine.reductions == STEPS
             results[zero, chunk] = (curve, weights(engine))
-            unclipped = make(zero, max_grad_norm=0.0)
+            unclipped = make(zero, clip=0.0)
             results[zero, chunk, "unclipped"] = train(unclipped, shares(world)[rank], 1, chunk)
     for zero in STAGES:
         save_and_go_on(zero, rank, world, folder)

@@ -11,6 +11,7 @@ import torch
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
 from raydist.training.run import run
+from raydist.training.spec import Resources
 from raydist.training.worker import Place, _idle_gpus, fit
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
@@ -87,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
     marker = tmp_path / "killed"
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     job = tiny_job(disturbed, deadly=marker)
-    result = fit(partial(run, job), disturbed, workers=2, cpus_per_worker=1)
+    result = fit(partial(run, job), disturbed, Resources(workers=2))
     assert marker.exists(), "no worker was killed"
     assert result["step"] == 6 and result["resumed_at"] == 4
     train_on_two(whole)
@@ -114,7 +115,7 @@ def test_a_mistake_of_the_user_ends_the_run_with_its_own_words(
     tmp_path: Path, ray_cluster: None
 ) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl, line 7"):
-        fit(mistaken, tmp_path, workers=2, cpus_per_worker=1)
+        fit(mistaken, tmp_path, Resources(workers=2))
 
 
 @pytest.mark.ray
@@ -122,4 +123,4 @@ def test_more_workers_than_resources_is_an_error_within_seconds(
     tmp_path: Path, ray_cluster: None
 ) -> None:
     with pytest.raises(JobError, match=r"workers = 64 with 1 CPU each need 64 CPU"):
-        fit(mistaken, tmp_path, workers=64, cpus_per_worker=1)
+        fit(mistaken, tmp_path, Resources(workers=64))
