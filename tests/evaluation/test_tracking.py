@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.mirror import Mirror
-from raydist.evaluation.registry import promote
+from raydist.evaluation.registry import Candidate, promote
 from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, replay, resolve_uri
 
@@ -212,7 +213,8 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
         folder = tmp_path / f"model{n}"
         folder.mkdir()
         options = {"metric": "nDCG@10", "fingerprint": str(n)}
-        promotion = promote(database, "retriever", folder, values=per_query, **options)
+        candidate = Candidate(name="retriever", folder=folder, values=per_query, **options)
+        promotion = promote(database, candidate)
         moved.append(promotion.moved)
         assert promotion.version == n + 1
     assert moved == [True, True, False, False]
@@ -229,24 +231,26 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
 def test_a_champion_can_be_beaten_after_its_folder_was_replaced(database, tmp_path):
     values = {f"q{i}": 0.3 + 0.01 * (i % 7) for i in range(40)}
     better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
-    options = {"metric": "nDCG@10", "alias": "champion"}
-    promote(database, "r", tmp_path / "out", values=values, fingerprint="a", **options)
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="b", **options).moved
-    lost = promote(database, "r", tmp_path / "out", values=values, fingerprint="c", **options)
+    out = tmp_path / "out"
+    first = Candidate(name="r", folder=out, metric="nDCG@10", values=values, fingerprint="a")
+    promote(database, first)
+    assert promote(database, replace(first, values=better, fingerprint="b")).moved
+    lost = promote(database, replace(first, fingerprint="c"))
     assert not lost.moved and "does not beat version 2" in lost.reason
-    other = promote(database, "r", tmp_path / "out", values=better, fingerprint="d", metric="AP")
+    last = replace(first, values=better, fingerprint="d")
+    other = promote(database, replace(last, metric="AP"))
     assert not other.moved and "remove the alias in MLflow" in other.reason
     client(database).delete_registered_model_alias("r", "champion")
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="d", **options).moved
+    assert promote(database, last).moved
 
 
 def test_a_model_is_registered_once_for_each_folder_that_it_lies_in(database, tmp_path):
-    options = {"metric": "AP", "values": {"q1": 0.1, "q2": 0.2}, "fingerprint": "a"}
-    first = promote(database, "r", tmp_path / "out", **options)
-    again = promote(database, "r", tmp_path / "out", **options)
+    values = {"q1": 0.1, "q2": 0.2}
+    one = Candidate(name="r", folder=tmp_path / "out", metric="AP", values=values, fingerprint="a")
+    first, again = promote(database, one), promote(database, one)
     assert (first.version, again.version, again.moved) == (1, 1, True)
     assert "is champion already" in again.reason
-    moved = promote(database, "r", tmp_path / "elsewhere", **options)
+    moved = promote(database, replace(one, folder=tmp_path / "elsewhere"))
     assert moved.moved and "same model as version 1" in moved.reason
     assert len(client(database).search_model_versions("name = 'r'")) == 2
 
