@@ -8,10 +8,11 @@ manifest, and until the work is done the shards from which an interrupted comman
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raydist import log
 from raydist.build import text_store
@@ -22,6 +23,9 @@ from raydist.manifest import Artefact
 from raydist.records import Query, Run
 from raydist.rerank.load import load_reranker
 from raydist.rerank.spec import Bm25Spec, RerankerSpec
+
+if TYPE_CHECKING:
+    from raydist.rerank.apply import RerankFacts
 
 Config = RerankConfig
 SCRATCH = ("shards", "texts", "run.arrow", "queries.arrow")
@@ -87,18 +91,18 @@ def score_run(
                 tag=tag,
             )
         write(reranked, output.path)
-        output.finish(**facts)
+        output.finish(**asdict(facts))
     _report(config, facts, artefact.kind)
 
 
-def _report(config: RerankingConfig, facts: Mapping[str, Any], what: str) -> None:
+def _report(config: RerankingConfig, facts: RerankFacts, what: str) -> None:
     rows: list[tuple[str, object]] = [
-        ("queries", facts["queries"]),
-        ("pairs scored", facts["pairs"]),
-        ("pairs/s and worker", facts["pairs"] / max(facts["seconds"], 1e-9)),
+        ("queries", facts.queries),
+        ("pairs scored", facts.pairs),
+        ("pairs/s and worker", facts.pairs / max(facts.seconds, 1e-9)),
     ]
-    if facts["without_text"]:
-        rows.append(("documents without text", facts["without_text"]))
+    if facts.without_text:
+        rows.append(("documents without text", facts.without_text))
     log.table(f"{what.replace('-', ' ')}: {config.out}", ["what", "value"], rows)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -212,6 +213,16 @@ def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
     return splits
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankFacts:
+    """The work that a reranked run took; `seconds` are those of all workers."""
+
+    queries: int
+    pairs: int
+    without_text: int
+    seconds: float
+
+
 def rerank_sharded(
     run: Run,
     queries: Sequence[Query],
@@ -221,8 +232,8 @@ def rerank_sharded(
     spec: Reranking = Reranking(),  # noqa: B008  frozen
     *,
     tag: str = "raydist",
-) -> tuple[Run, dict[str, Any]]:
-    """Returns the reranked run, and counts and seconds for the manifest.
+) -> tuple[Run, RerankFacts]:
+    """Returns the reranked run and the facts for its manifest.
 
     Args:
         run: the candidates.
@@ -254,12 +265,12 @@ def rerank_sharded(
         unit="pairs",
     )
     tables = [_read(shard_path(folder / "shards", number)) for number in range(len(splits))]
-    facts = {
-        "queries": len(query_ids),
-        "pairs": sum(int(s["pairs"]) for s in stats),
-        "without_text": sum(int(s["without_text"]) for s in stats),
-        "seconds": sum(float(s["seconds"]) for s in stats),
-    }
+    facts = RerankFacts(
+        queries=len(query_ids),
+        pairs=sum(int(s["pairs"]) for s in stats),
+        without_text=sum(int(s["without_text"]) for s in stats),
+        seconds=sum(float(s["seconds"]) for s in stats),
+    )
     return Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag), facts
 
 

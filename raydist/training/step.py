@@ -120,7 +120,7 @@ def _counts(engine: Engine, parts: Sequence[Batch], objective: Objective) -> lis
     alike = torch.tensor([len(parts), alone], dtype=counts.dtype)
     summed = add_over_ranks(torch.cat([counts, alike]).to(engine.device)).cpu()
     assert torch.equal(summed[-2:], alike * engine.world_size), (
-        "ranks hold batches of different shapes"
+        "ranks disagree on the parts of a step"
     )
     return list(summed[:-2].tolist())
 

@@ -94,7 +94,7 @@ def test_the_result_is_that_of_one_call(
         run, QUERIES, texts, tmp_path / "out", Lengths, Reranking(split_pairs=split_pairs)
     )
     assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
-    assert facts["pairs"] == len(run) and facts["without_text"] == 0 and facts["queries"] == 12
+    assert facts.pairs == len(run) and facts.without_text == 0 and facts.queries == 12
 
 
 def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_path: Path) -> None:
@@ -129,13 +129,13 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         partial(Mortal, str(flag)),
         Reranking(split_pairs=1, workers=2),
     )
-    assert flag.exists() and facts["pairs"] == len(run)
+    assert flag.exists() and facts.pairs == len(run)
     assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
 def test_an_empty_run_stays_empty(texts: Path, tmp_path: Path) -> None:
     reranked, facts = rerank_sharded(Run.from_lists([]), QUERIES, texts, tmp_path / "out", Lengths)
-    assert len(reranked) == 0 and facts["pairs"] == 0
+    assert len(reranked) == 0 and facts.pairs == 0
 
 
 def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
         run, QUERIES, empty, tmp_path / "out", Lengths, Reranking(missing="keep", depth=3)
     )
     assert reranked.table["doc_id"].to_pylist() == run.top(3).table["doc_id"].to_pylist()
-    assert facts["without_text"] == len(run.top(3))
+    assert facts.without_text == len(run.top(3))
