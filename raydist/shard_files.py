@@ -32,7 +32,7 @@ def publish(work: Work, split: Split, number: int, folder: Path) -> Stats:
         if earlier is not None:  # another worker, thought dead, was quicker: same bytes, first wins
             return earlier
         remove(shard)  # published by a worker that died before its marker
-    write_json(_marker(folder, number), {"stats": stats, "check": value_fingerprint(stats)})
+    write_json(marker(folder, number), {"stats": stats, "check": value_fingerprint(stats)})
     return stats
 
 
@@ -49,7 +49,7 @@ def read_done(folder: Path, number: int) -> Stats | None:
     Raises:
         ArtifactError: its marker is damaged.
     """
-    path = _marker(folder, number)
+    path = marker(folder, number)
     if not path.exists() or not shard_path(folder, number).exists():
         return None
     try:
@@ -65,7 +65,7 @@ def read_done(folder: Path, number: int) -> Stats | None:
 
 def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
     """Records what the splits are; raises ArtifactError if `folder` has shards of others."""
-    record = folder / ".splits.json"
+    record = splits_file(folder)
     now = {"count": len(splits), "fingerprint": value_fingerprint(list(splits))}
     if not record.exists():
         write_json(record, now)
@@ -81,6 +81,11 @@ def check_same_splits(folder: Path, splits: Sequence[Split]) -> None:
             f"{folder}: its shards were made from another input or other splits; "
             f"delete it to start over"
         )
+
+
+def splits_file(folder: Path) -> Path:
+    """Returns the file that says what the splits are."""
+    return folder / ".splits.json"
 
 
 def sweep(folder: Path) -> None:
@@ -120,5 +125,6 @@ def attempts(folder: Path, number: int) -> int:
         return 0
 
 
-def _marker(folder: Path, number: int) -> Path:
+def marker(folder: Path, number: int) -> Path:
+    """Returns the file that says that a shard is complete."""
     return folder / f"{number:05d}.done"

@@ -8,15 +8,17 @@ does not depend on the number of workers, the order of arrival or crashes.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import pickle
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from raydist import cluster, errors
-from raydist.disk import disk_errors
+from raydist.disk import disk_errors, remove
 from raydist.errors import JobError, RaydistError
 from raydist.log import Progress, warn
 from raydist.shard_files import (
@@ -27,10 +29,14 @@ from raydist.shard_files import (
     attempts,
     check_same_splits,
     done_shards,
+    marker,
     publish,
     read_done,
+    shard_path,
+    splits_file,
     sweep,
 )
+from raydist.stores.nodes import Area, fetched
 
 
 class _Pool(NamedTuple):
@@ -40,6 +46,7 @@ class _Pool(NamedTuple):
     cpus: float
     gpus: float
     retries: int
+    area: Area | None
 
 
 def sharded_map(
@@ -61,7 +68,8 @@ def sharded_map(
         make_worker: called once per worker; returns `work(split, target)`, which writes a file or
             folder at `target` (it does not exist yet) and returns its stats. It must be picklable.
         folder: where the shards go, as `00000`, `00001`, ...; on a cluster a path that every node
-            sees.
+            sees, or one on its way to an object store: then the workers put their shards there, and
+            paths below that folder which `make_worker` holds are copied to their nodes.
         workers: Ray actors; 0 works in this process, without Ray.
         cpus_per_worker: CPUs of an actor.
         gpus_per_worker: GPUs of an actor.
@@ -74,9 +82,14 @@ def sharded_map(
         ArtifactError: `folder` holds shards of other splits.
         RaydistError: a user's mistake that a worker met.
     """
+    area = Area.of(folder) if workers else None
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if area is not None:
+            _resume(area, folder)
         check_same_splits(folder, splits)
+        if area is not None:
+            area.put(area.name(splits_file(folder)))
     done = {i: stats for i, stats in done_shards(folder).items() if i < len(splits)}
     pending = [i for i in range(len(splits)) if i not in done]
     sweep(folder)
@@ -84,7 +97,7 @@ def sharded_map(
     if pending:
         with Progress(label, unit=unit, share_total=weight) as progress:
             run = _in_process if workers == 0 else _on_ray
-            pool = _Pool(workers, cpus_per_worker, gpus_per_worker, retries)
+            pool = _Pool(workers, cpus_per_worker, gpus_per_worker, retries, area)
             for i, stats in run(splits, pending, make_worker, folder, pool):
                 done[i] = stats
                 progress.advance(
@@ -120,13 +133,14 @@ def _on_ray(
     stream fails: then the splits without a marker are streamed again. A split that was begun
     `retries` times without an end is named.
     """
-    workers, cpus, gpus, retries = pool
+    workers, cpus, gpus, retries, area = pool
     cluster.require(min(workers, len(pending)), cpus, gpus)
     import ray
     import ray.data
     from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
+    packed = _packed(make_worker, area)
     remaining, futile = list(pending), 0
     while remaining:
         items = [{"number": i, "split": json.dumps(splits[i])} for i in remaining]
@@ -135,7 +149,7 @@ def _on_ray(
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(items))),
-            fn_constructor_args=(make_worker, str(folder.absolute()), retries, os.getcwd()),
+            fn_constructor_args=(packed, str(folder.absolute()), retries, os.getcwd(), area),
             num_cpus=cpus,
             num_gpus=gpus or None,
         )
@@ -145,8 +159,12 @@ def _on_ray(
                 answer = json.loads(row["answer"])
                 _raise(answer)
                 finished.add(answer["number"])
+                if area is not None:
+                    area.fetch_shards(folder, [shard_path(folder, answer["number"]).name])
                 yield answer["number"], answer["stats"]
         except RayError as error:
+            if area is not None:
+                _resume(area, folder)
             published = done_shards(folder)
             for i in remaining:
                 if i in published and i not in finished:
@@ -177,12 +195,16 @@ class _Actor:
     """Works on one split after another inside a Ray Data actor."""
 
     def __init__(
-        self, make_worker: Callable[[], Work], folder: str, retries: int, directory: str
+        self, packed: bytes, folder: str, retries: int, directory: str, area: Area | None
     ) -> None:
-        self._make_worker = make_worker
+        self._packed = packed
         self._work: Work | None = None  # created with the first split: its mistakes are answers too
         self._folder = Path(folder)
         self._retries = retries
+        self._area = area
+        if area is not None:
+            self._folder = area.here / self._folder.relative_to(area.root)
+            self._folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):  # a relative path means what it means to the user
             os.chdir(directory)
 
@@ -190,23 +212,42 @@ class _Actor:
         number, split = int(batch["number"][0]), json.loads(str(batch["split"][0]))
         answer: dict[str, Any] = {"number": number}
         try:
-            done = read_done(self._folder, number)
+            done = read_done(self._folder, number) or self._put_before(number)
             if done is not None:  # by another actor, or by this one before it was restarted
                 return {"answer": [json.dumps(answer | {"stats": done})]}
             self._check(number, split)
             with disk_errors(self._folder), Attempt(self._folder, number):
-                self._work = self._work or self._make_worker()
+                if self._work is None:
+                    self._work = pickle.loads(self._packed)()  # noqa: S301 - the driver's
                 answer["stats"] = publish(self._work, split, number, self._folder)
+                self._put(number)
         except RaydistError as error:
             answer["error"] = (type(error).__name__, str(error))
         return {"answer": [json.dumps(answer)]}
+
+    def _put_before(self, number: int) -> Stats | None:
+        """Returns the stats of a shard that a worker of another node has put."""
+        if self._area is None:
+            return None
+        data = self._area.read(self._area.name(marker(self._folder, number)))
+        return None if data is None else json.loads(data)["stats"]
+
+    def _put(self, number: int) -> None:
+        """Puts the shard, its marker last; it stays here only if this is the driver's folder."""
+        if self._area is None:
+            return
+        shard, done = shard_path(self._folder, number), marker(self._folder, number)
+        self._area.put(self._area.name(shard), self._area.name(done))
+        if self._area.here != self._area.root:
+            remove(done)
+            remove(shard)
 
     def _check(self, number: int, split: Split) -> None:
         """Raises JobError if the work cannot succeed."""
         if not self._folder.is_dir():
             raise JobError(
                 f"{self._folder}: the worker on {socket.gethostname()} does not see this folder; "
-                "out= (or storage=) must be a path that every node sees"
+                "out= (or storage=) must be a path that every node sees, or on an object store"
             )
         begun = attempts(self._folder, number)
         if begun >= self._retries:
@@ -214,6 +255,35 @@ class _Actor:
                 f"split {number} ({json.dumps(split)}) was begun {begun} times and its worker "
                 f"never came back: it may need more memory than a worker has"
             )
+
+
+def _resume(area: Area, folder: Path) -> None:
+    """Copies what workers have put for this job and the driver does not have."""
+    names = {name.rsplit("/", 1)[-1] for name in area.names(area.name(folder))}
+    record = splits_file(folder)
+    if record.name in names and not record.exists():
+        area.copy(record)
+    area.fetch_shards(folder, sorted(Path(n).stem for n in names if n.endswith(".done")))
+
+
+def _packed(make_worker: Callable[[], Work], area: Area | None) -> bytes:
+    """Returns a pickle whose paths below the driver's folder are found on every node."""
+    from ray.cloudpickle import CloudPickler
+
+    names: list[str] = []
+
+    class Pickler(CloudPickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            if area is not None and isinstance(value, Path) and area.root in value.parents:
+                names.append(value.relative_to(area.root).as_posix())
+                return fetched, (area, names[-1])
+            return super().reducer_override(value)
+
+    sink = io.BytesIO()
+    Pickler(sink).dump(make_worker)
+    if area is not None and names:
+        area.offer(names)
+    return sink.getvalue()
 
 
 def _raise(answer: Mapping[str, Any]) -> None:

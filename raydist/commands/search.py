@@ -72,7 +72,7 @@ def run(config: SearchConfig, flags: Flags) -> None:
 
 
 def _read_queries(config: SearchConfig) -> Queries:
-    """Reads texts, or weighted terms, if the indexes hold those."""
+    """Reads texts, or weighted terms where the indexes are of such."""
     from raydist.data.readers import read_queries
 
     assert config.queries is not None
@@ -80,9 +80,7 @@ def _read_queries(config: SearchConfig) -> Queries:
     if not any(weighted):
         return read_queries(config.queries)
     if not all(weighted):
-        raise ConfigError(
-            f"index = {','.join(config.index)}: some hold weighted terms, others do not"
-        )
+        raise ConfigError(f"index = {','.join(config.index)}: some are of weighted terms, not all")
     return [vector for path in config.queries.paths for vector in read_vectors(path)]
 
 
@@ -99,7 +97,7 @@ class FusedSearch:
     """The indexes of a configuration, opened, and their fusion.
 
     Attributes:
-        retrievers: one per index, over the documents that the configuration selects.
+        retrievers: one per index, among the documents that the configuration leaves.
     """
 
     def __init__(self, config: SearchConfig) -> None:
@@ -141,7 +139,7 @@ def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
 
 
 def _among(retriever: Selective, config: SearchConfig) -> Retriever:
-    """Returns the search over the documents that the configuration selects."""
+    """Returns the search among the documents that the configuration leaves."""
     from raydist.data.ids import IdList
 
     if config.ids is None and config.exclude_ids is None:

@@ -21,7 +21,7 @@ import numpy as np
 from raydist.data.store.format import checksum
 from raydist.dense.exact import exact_search
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import VectorShards
+from raydist.dense.vectors import SHARDS, VectorShards
 from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
@@ -69,7 +69,7 @@ def build_ann(
     keep = {name: facts[name] for name in ("dimension", "precision", "shards", "documents")}
     stats = sharded_map(
         splits,
-        partial(_make_worker, str(folder), keep),
+        partial(_make_worker, folder / SHARDS, keep),
         folder / FOLDER,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
@@ -91,11 +91,11 @@ def _sample(shards: VectorShards) -> np.ndarray:
     return shards.take(np.sort(rng.choice(len(shards), size, replace=False)))
 
 
-def _make_worker(folder: str, facts: Mapping[str, Any]) -> Work:
+def _make_worker(shards_folder: Path, facts: Mapping[str, Any]) -> Work:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    shards = VectorShards.map(folder, facts)
+    shards = VectorShards.map(shards_folder.parent, facts)
 
     def work(split: Split, target: Path) -> Stats:
         start, stop, settings = int(split["start"]), int(split["stop"]), split["settings"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,13 +74,11 @@ def rerank(
         lists = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
         all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
         if len(all_scores) != len(lists):
-            raise DataError(
-                f"the reranker returned {len(all_scores)} lists for {len(lists)} queries"
-            )
+            raise DataError(f"the reranker gave {len(all_scores)} lists for {len(lists)} queries")
         for (query_id, doc_ids), (_, documents, has_text), scores in zip(batch, lists, all_scores):
             if len(scores) != len(documents):
                 raise DataError(
-                    f"query {query_id!r}: the reranker returned {len(scores)} scores for "
+                    f"query {query_id!r}: the reranker gave {len(scores)} scores for "
                     f"{len(documents)} documents"
                 )
             ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
@@ -178,7 +175,7 @@ def sort_scored(
     outside = ~(np.abs(values) <= np.finfo(np.float32).max)
     if outside.any():
         raise DataError(
-            f"query {query_id!r}: the reranker returned the score {values[outside][0]:g}; expected "
+            f"query {query_id!r}: the reranker gave the score {values[outside][0]:g}; expected "
             "finite numbers that fit a float32"
         )
     order = np.argsort(-values, kind="stable")
@@ -213,16 +210,6 @@ def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
     return splits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RerankFacts:
-    """The work that a reranked run took; `seconds` are those of all workers."""
-
-    queries: int
-    pairs: int
-    without_text: int
-    seconds: float
-
-
 def rerank_sharded(
     run: Run,
     queries: Sequence[Query],
@@ -232,8 +219,8 @@ def rerank_sharded(
     spec: Reranking = Reranking(),  # noqa: B008  frozen
     *,
     tag: str = "raydist",
-) -> tuple[Run, RerankFacts]:
-    """Returns the reranked run and the facts for its manifest.
+) -> tuple[Run, dict[str, Any]]:
+    """Returns the reranked run, and counts and seconds for the manifest.
 
     Args:
         run: the candidates.
@@ -256,7 +243,14 @@ def rerank_sharded(
     splits = query_splits(run, spec.split_pairs)
     stats = sharded_map(
         splits,
-        partial(_make_worker, make_reranker, str(folder), str(texts), spec.missing),
+        partial(
+            _make_worker,
+            make_reranker,
+            folder / "run.arrow",
+            folder / "queries.arrow",
+            Path(texts),
+            spec.missing,
+        ),
         folder / "shards",
         workers=spec.workers,
         cpus_per_worker=spec.cpus_per_worker,
@@ -265,24 +259,23 @@ def rerank_sharded(
         unit="pairs",
     )
     tables = [_read(shard_path(folder / "shards", number)) for number in range(len(splits))]
-    facts = RerankFacts(
-        queries=len(query_ids),
-        pairs=sum(int(s["pairs"]) for s in stats),
-        without_text=sum(int(s["without_text"]) for s in stats),
-        seconds=sum(float(s["seconds"]) for s in stats),
-    )
+    facts = {
+        "queries": len(query_ids),
+        "pairs": sum(int(s["pairs"]) for s in stats),
+        "without_text": sum(int(s["without_text"]) for s in stats),
+        "seconds": sum(float(s["seconds"]) for s in stats),
+    }
     return Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag), facts
 
 
 def _make_worker(
-    make_reranker: Callable[[], Reranker], folder: str, texts: str, missing: Missing
+    make_reranker: Callable[[], Reranker], run: Path, queries: Path, texts: Path, missing: Missing
 ) -> Work:
     reranker = make_reranker()
     store = DocumentStore.open(texts)
-    table = _read(Path(folder) / "run.arrow")
-    queries = _read(Path(folder) / "queries.arrow")
-    query_texts = dict(zip(queries["query_id"].to_pylist(), queries["text"].to_pylist()))
-    return partial(_work, reranker, store, table, query_texts, missing)
+    asked = _read(queries)
+    query_texts = dict(zip(asked["query_id"].to_pylist(), asked["text"].to_pylist()))
+    return partial(_work, reranker, store, _read(run), query_texts, missing)
 
 
 def _work(

@@ -28,7 +28,6 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import JobError
 from raydist.evaluation.tracking import resolve_uri
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
-from raydist.serving.answers import Kind
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,
@@ -111,7 +110,7 @@ class Ingress:
         keys: Keys,
     ) -> None:
         open_log(config.access_log)
-        kinds: dict[str, Kind] = dict.fromkeys(config.scorers(), "reranker")
+        kinds: dict[str, Any] = {name: "reranker" for name in config.scorers()}
         if config.embedder is not None:
             kinds[config.models()[-1]] = "embedder"
         if index is not None:

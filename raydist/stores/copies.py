@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from raydist import log
-from raydist.disk import atomic, disk_errors, write_json
+from raydist.disk import disk_errors
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.stores.generation import Generation, digest, read_generation
 from raydist.stores.objects import ChangedError, Entry, Objects
@@ -51,6 +51,11 @@ def cache_folder() -> Path:
     except OSError as error:
         raise ConfigError(f"RAYDIST_CACHE = {folder}: cannot be created: {error}") from error
     return folder
+
+
+def staging_folder() -> Path:
+    """Returns the folder below which remote outputs are written before they are put."""
+    return cache_folder() / "outputs"
 
 
 def key(uri: str) -> str:
@@ -78,9 +83,7 @@ def copy(uri: str) -> Path:
                     path = _copy_folder(objects, generation, place)
                 break
         else:
-            raise DataError(
-                f"{uri}: objects that its manifest names are missing, or it keeps changing"
-            )
+            raise DataError(f"{uri}: objects of its manifest are missing, or it never rests")
     evict(inputs)
     return path
 
@@ -108,17 +111,18 @@ def fetch(
     if not generation.listed:  # what a crash left half-done has other names
         for name in [n for n, entry in missing.items() if _size(folder / n) == entry.size]:
             del missing[name]
-    targets = {name: _partial(folder / name) for name in missing}
+    targets = {name: partial_path(folder / name) for name in missing}
     objects.download(missing, targets)
     for name, target in targets.items():
         os.replace(target, folder / name)
     if generation.listed:
-        manifest = objects.head(generation.manifest)
-        if manifest is None or manifest.tag != generation.entry.tag:
+        found = objects.head(generation.manifest)
+        if found is None or found.tag != generation.entry.tag:
             raise ChangedError(objects.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic(folder / generation.manifest) as partial:
-        partial.write_bytes(generation.data)
+    partial = partial_path(folder / generation.manifest)
+    partial.write_bytes(generation.data)
+    os.replace(partial, folder / generation.manifest)
 
 
 def _copy_folder(objects: Objects, generation: Generation, place: Path) -> Path:
@@ -148,9 +152,9 @@ def _copy_file(uri: str, place: Path) -> Path:
         raise DataError(f"{uri}: no such file or folder")
     parent = place / digest(entry.tag.encode())
     if _Record.of(parent) is None:
-        parent.mkdir(parents=True, exist_ok=True)
-        with atomic(parent / name) as partial:
-            objects.download({name: entry}, {name: partial})
+        partial = partial_path(parent / name)
+        objects.download({name: entry}, {name: partial})
+        os.replace(partial, parent / name)
         _Record({name: entry}, "").write(parent)
     else:
         os.utime(parent / _RECORD)
@@ -240,10 +244,13 @@ class _Record:
     def write(self, parent: Path) -> None:
         """Completes a copy: from now on it is used."""
         entries = {name: list(entry) for name, entry in self.files.items()}
-        write_json(parent / _RECORD, {"files": entries, "folder": self.folder})
+        partial = partial_path(parent / _RECORD)
+        partial.write_text(json.dumps({"files": entries, "folder": self.folder}), encoding="utf-8")
+        os.replace(partial, parent / _RECORD)
 
 
-def _partial(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
+    """Returns a new hidden path beside another, whose folder exists from now on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
 

@@ -63,10 +63,10 @@ def read_generation(objects: Objects) -> Generation | None:
         ArtifactError: its record of files is damaged.
     """
     while True:
-        manifest = _manifest(objects)
-        if manifest is None:
+        found = _manifest(objects)
+        if found is None:
             return None
-        name, data, entry = manifest
+        name, data, entry = found
         record = objects.read(record_name(data))
         if record is not None:
             files, writer, complete = _parse(objects, record[0])
@@ -107,8 +107,9 @@ def planned_names(objects: Objects, name: str) -> set[str]:
 
 def _manifest(objects: Objects) -> tuple[str, bytes, Entry] | None:
     for name in MANIFESTS:
-        if (manifest := objects.read(name)) is not None:
-            return name, *manifest
+        found = objects.read(name)
+        if found is not None:
+            return name, *found
     return None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from raydist import locks
 from raydist.errors import DataError, JobError
 from raydist.locks import Holder
-from raydist.stores import copies
+from raydist.stores import copies, nodes
 from raydist.stores.generation import (
     MANIFESTS,
     Generation,
@@ -38,11 +38,6 @@ from raydist.stores.lease import Lease
 from raydist.stores.objects import ChangedError, Entry, Objects
 
 _TRIES = 20
-
-
-def staging_folder() -> Path:
-    """Returns the folder below which remote outputs are written before they are put."""
-    return copies.cache_folder() / "outputs"
 
 
 @contextlib.contextmanager
@@ -61,16 +56,18 @@ def staged(uri: str, wait: float) -> Iterator[Path]:
     head, name = uri.rstrip("/").rsplit("/", 1)
     if head.endswith(":/"):  # a whole bucket: it has nothing beside it
         head, name = uri.rstrip("/"), ""
-    place = staging_folder() / copies.key(uri)
+    place = copies.staging_folder() / copies.key(uri)
     local = place / (name or posixpath.basename(head))
     with locks.writer(place, wait), Lease(Objects(head), name or "bucket", wait) as lease:
         writer = _Publication(Objects(uri), local, place / "base.json", lease)
         writer.prepare()
+        nodes.remember(place, uri)
         yield local
         writer.publish()
         for beside in sorted(place.glob(f"{local.name}.*")):  # what a file is described by
             target = Objects(f"{head}/{beside.name}")
             _Publication(target, beside, place / "none", lease, read_generation(target)).publish()
+        nodes.remove_areas(uri)
         shutil.rmtree(place, ignore_errors=True)
 
 

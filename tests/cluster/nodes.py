@@ -1,15 +1,17 @@
 """Runs a real cluster of three raylets on this machine, controlled by standard input.
 
-    python -m tests.cluster.nodes
+    python -m tests.cluster.nodes [FOLDER]
 
-Prints a line of JSON: the cluster's `address`, its `dashboard`, and its number of `nodes`. Every
-line after that is an order and gets a line in reply. `kill NAME` kills, without warning, a raylet
-(not the head's) as soon as a process called NAME runs below it. `add` starts a raylet in its place.
-`quit`, or the end of the input, ends the cluster.
+Nodes do not see FOLDER, if one is given: each has an empty one in its place, with a cache of its
+own. Prints a line of JSON: the cluster's `address`, its `dashboard`, and its number of `nodes`.
+Every line after that is an order and gets a line in reply. `kill NAME` kills, without warning, a
+raylet (not the head's) as soon as a process called NAME runs below it. `add` starts a raylet in its
+place. `quit`, or the end of the input, ends the cluster.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -23,6 +25,7 @@ from ray.cluster_utils import Cluster
 
 STORE = 200 << 20  # bytes of a node's object store
 FOLDER = f"/tmp/rdn-{os.getpid()}"
+HIDDEN = sys.argv[1] if len(sys.argv) > 1 else None
 
 
 def free_port() -> int:
@@ -56,13 +59,31 @@ def kill(cluster: Cluster, nodes: list[Any], name: str) -> str:
     return f"no node runs {name}"
 
 
-def add(cluster: Cluster, number: int) -> Any:
+def add(cluster: Cluster, number: int, **options: Any) -> Any:
     """Starts a raylet with its own folder, as on its own machine."""
-    return cluster.add_node(num_cpus=2, object_store_memory=STORE, temp_dir=f"{FOLDER}/{number}")
+    if HIDDEN is not None:
+        options["env_vars"] = {"RAYDIST_CACHE": f"{HIDDEN}/cache-{number}"}
+    return cluster.add_node(
+        **{"num_cpus": 2, "temp_dir": f"{FOLDER}/{number}", **options}, object_store_memory=STORE
+    )
+
+
+def hide(folder: str) -> None:
+    """Gives this process a mount name space of its own, with an empty folder in place of one."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_mounts, private = 0x20000, (1 << 14) | (1 << 18)  # CLONE_NEWNS; MS_REC, MS_PRIVATE
+    done = (
+        libc.unshare(new_mounts),
+        libc.mount(b"none", b"/", None, private, None),
+        libc.mount(b"none", os.fsencode(folder), b"tmpfs", 0, None),
+    )
+    assert done == (0, 0, 0), os.strerror(ctypes.get_errno())
 
 
 def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
+    if HIDDEN is not None:
+        hide(HIDDEN)
     # A job reads its cluster's address from a file in this folder; other clusters have their own.
     os.makedirs(f"{FOLDER}/ray", exist_ok=True)
     os.environ["RAY_TMPDIR"] = FOLDER
@@ -72,10 +93,9 @@ def main() -> None:
         "dashboard_host": "127.0.0.1",
         "dashboard_port": free_port(),
         "dashboard_agent_listen_port": free_port(),
-        "temp_dir": f"{FOLDER}/0",
-        "object_store_memory": STORE,
     }
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster = Cluster()
+    add(cluster, 0, **head)
     nodes = [add(cluster, number) for number in (1, 2)]
     started = len(nodes)
     facts = {

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +52,14 @@ class Nodes:
         self, program: subprocess.Popen[bytes], folder: Path, mark: str, name: str
     ) -> None:
         """Kills a raylet that runs `name` once the folder has two files that match `mark`."""
-        while len(list(folder.glob(mark))) < 2:
-            assert program.poll() is None, f"it ended before {folder}/{mark} existed"
+        self.kill_once(program, lambda: len(list(folder.glob(mark))) >= 2, name)
+
+    def kill_once(
+        self, program: subprocess.Popen[bytes], begun: Callable[[], bool], name: str
+    ) -> None:
+        """Kills a raylet that runs `name` once work has begun."""
+        while not begun():
+            assert program.poll() is None, "it ended too soon"
             time.sleep(0.003)
         assert self.order(f"kill {name}") == f"killed a node that ran {name}"
         assert self.order("add") == "added a node"
@@ -61,11 +67,15 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
+    yield from cluster()
+
+
+def cluster(*words: str) -> Iterator[Nodes]:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{BIN}:{os.environ.get('PATH', '')}"  # a job's `python`
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cluster.nodes"],
+        [sys.executable, "-m", "tests.cluster.nodes", *words],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,

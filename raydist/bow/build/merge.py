@@ -153,13 +153,13 @@ def merge_spills(folders: Sequence[Path], folder: Path, **options: Any) -> dict[
 
     The options are those of `merge`.
     """
-    sources = partial(_open_spills, [str(each) for each in folders])
+    sources = partial(_open_spills, list(folders))
     documents = sum(source.documents for source in sources())
     return merge(sources, [0, documents], [folder], **options)[0]
 
 
-def _open_spills(folders: Sequence[str]) -> list[SpillSource]:
-    return [SpillSource(Path(each)) for each in folders]
+def _open_spills(folders: Sequence[Path]) -> list[SpillSource]:
+    return [SpillSource(each) for each in folders]
 
 
 def merge(

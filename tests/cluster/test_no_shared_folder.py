@@ -1,0 +1,68 @@
+"""Three raylets that share no folder work through an object store, and one of them dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raydist import storage
+from raydist.cli import main
+from raydist.data import docstrings
+from raydist.stores.objects import Objects
+from tests.cluster.test_nodes import cluster
+from tests.outputs import results
+
+PROGRAM = """
+import sys
+import raydist.bow.build.merge as merge
+from raydist.cli import main
+
+merge._WORTH_SHARING = 0  # the few postings of the test are merged by actors too
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may hide folders from processes")
+def test_nodes_without_a_shared_folder_build_the_same_bytes(
+    s3: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    corpus = docstrings.write(tmp_path / "docstrings") / "corpus.jsonl"
+    words = ["index", "split_bytes=8kB"]
+    assert main([*words, f"corpus={corpus}", f"out={tmp_path}/alone"]) == 0
+    Objects(s3).upload({"corpus/corpus.jsonl": corpus})
+    words += [f"corpus={s3}/corpus/", f"out={s3}/idx", "workers=3"]
+    command = [sys.executable, "-c", PROGRAM, *words]
+    bucket, running = Objects(s3), cluster(str(tmp_path))
+    nodes = next(running)
+
+    def done() -> int:
+        return sum(name.endswith(".done") for name in bucket.names(".idx.work"))
+
+    try:
+        with nodes.start(*command) as program:  # a driver that dies, and whose disk is lost
+            while done() < 3:
+                assert program.poll() is None, "it ended too soon"
+                time.sleep(0.01)
+            program.kill()
+        shutil.rmtree(tmp_path / "cache")
+        before = done()
+        capfd.readouterr()
+        with nodes.start(*command) as program:
+            nodes.kill_once(program, lambda: done() >= before + 2, "MapWorker")
+            assert program.wait(300) == 0
+    finally:
+        next(running, None)
+    progress = [line for line in capfd.readouterr().err.splitlines() if "indexing:" in line]
+    indexed = int(re.findall(r"indexing: ([\d,]+) documents", progress[-1])[0].replace(",", ""))
+    total = len(corpus.read_text().splitlines())
+    assert 0 < indexed < total, "the second driver began anew"
+    assert results(storage.local(f"{s3}/idx")) == results(tmp_path / "alone")
+    assert not bucket.names(".idx.work")
