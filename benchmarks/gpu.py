@@ -175,6 +175,7 @@ def train(
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch, text_hashes
     from raydist.training.engine import TorchEngine
+    from raydist.training.spec import Optim
 
     place = _bert(size, folder)
     count, group = size["queries"], GROUP
@@ -197,7 +198,7 @@ def train(
             passages=model.pad(rows[1]),
             global_samples=count,
         )
-        engine = TorchEngine(model, lr=1e-5)
+        engine = TorchEngine(model, Optim(lr=1e-5))
         steps = partial(_steps, engine, batch, chunk, size["steps"])
         _memory(device, reset=True)
         held = _memory(device)

@@ -128,6 +128,7 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
     from raydist.training.run import train
     from raydist.training.samplers import GroupSampler, Order, Stream
     from raydist.training.source import BatchSource, TrainingSet
+    from raydist.training.spec import Optim
     from raydist.training.trainer import Trainer
 
     model = BiEncoder.load(
@@ -137,7 +138,7 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
         dropout=0.0,
         device="cpu",
     )
-    engine = TorchEngine(model, lr=1e-5)
+    engine = TorchEngine(model, Optim(lr=1e-5))
     objective = make_objective(InfoNCE(temperature=TEMPERATURE))
     rows = [Sample(query, (positive, negative)) for query, positive, negative in texts]
 

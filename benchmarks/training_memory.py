@@ -101,10 +101,11 @@ def _ours(folder: Path, chunk_size: int) -> Any:
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch
     from raydist.training.engine import TorchEngine
+    from raydist.training.spec import Optim
     from raydist.training.step import forward_backward
 
     model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
-    engine = TorchEngine(model, lr=1e-5)
+    engine = TorchEngine(model, Optim(lr=1e-5))
     goal = make_objective(InfoNCE(temperature=0.05, scope="cross_device", mask_duplicates=False))
 
     def step(pairs: int) -> float:

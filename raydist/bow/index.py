@@ -27,6 +27,8 @@ from raydist.text.analyzer import Analyzer
 Array = npt.NDArray[Any]
 Slice = tuple[pa.LargeBinaryArray, Array, Array, Array]
 
+_IDS = 1 << 18  # decoded at once
+
 KIND = "bow-index"
 """The kind in the manifest of an index folder."""
 
@@ -146,6 +148,17 @@ class BowIndex:
             for each in self.segments
         ]
         return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+
+    def id_parts(self) -> Iterator[pa.Array]:
+        """Yields the external ids of the live documents in order, some at a time."""
+        for segment in self.segments:
+            for start in range(0, segment.documents, _IDS):
+                stop = min(start + _IDS, segment.documents)
+                ids = segment.read_ids(start, stop).cast(pa.large_string())
+                if segment.deletions is not None:
+                    live = segment.deletions.live.has(np.arange(start, stop))
+                    ids = ids.filter(pa.array(live))
+                yield ids
 
     def numbers(self, positions: Array) -> Array:
         """Returns the number of each document among the live ones, int64."""

@@ -29,8 +29,9 @@ class IndexSpec:
     """Store the texts, for snippets, reranking and training."""
     split_bytes: Bytes = 32 << 20
     """Size of a split of the corpus, the unit of work and of restart."""
-    duplicates: Annotated[Literal["error", "warn"], EXECUTION] = "error"
-    """A document id that occurs twice is an error, or a warning."""
+    duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"
+    """Documents of one id: an error, or the first or the last of them stays; warn is first with a
+    warning. With --append, `last` replaces the documents that the index has."""
     batch_size: Annotated[int, Ge(1), EXECUTION] = 10_000
     """Documents analysed at once."""
     memory_per_worker: Annotated[Bytes, EXECUTION] = 1 << 30

@@ -15,7 +15,7 @@ from pathlib import Path
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.index import AnalyzeConfig
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.text.analyzer import Analyzer
 
 Config = AnalyzeConfig
@@ -27,7 +27,10 @@ def run(config: AnalyzeConfig, flags: Flags) -> None:
     if config.index is not None:
         from raydist.manifest import read_manifest
 
-        analyzer = Analyzer.from_dict(read_manifest(config.index, ["bow-index"])["analyzer"])
+        built = read_manifest(config.index, ["bow-index"]).get("analyzer")
+        if built is None:
+            raise ConfigError(f"index = {config.index}: has no analyzer: it holds weighted terms")
+        analyzer = Analyzer.from_dict(built)
     if config.input is not None and not Path(config.input).is_file():
         raise DataError(f"input = {config.input!r}: no such file")
     if flags.dry_run:

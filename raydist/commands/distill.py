@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.training import DistillConfig
+from raydist.data.spec import SampleSource
 from raydist.errors import ConfigError
 from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
 from raydist.training.spec import TrainingData
@@ -44,10 +45,10 @@ def _distilling(config: DistillConfig) -> Recipe:
     def judged(data: TrainingData) -> bool:
         return (data.qrels or config.qrels) is not None
 
-    def needs(data: TrainingData) -> dict[str, Any]:
+    def require(data: TrainingData, source: SampleSource) -> SampleSource:
         if judged(data):
-            return {"positives": "retrieved", "need_negatives": True}
-        return {"need_scores": True}
+            return replace(source, positives="retrieved", need_negatives=True)
+        return replace(source, need_scores=True)
 
     def used(facts: SampleFacts, data: TrainingData) -> SampleFacts:
         """Returns the facts, without the teacher's scores where grades are the targets."""
@@ -76,7 +77,7 @@ def _distilling(config: DistillConfig) -> Recipe:
         built = make_objective(config.loss, config.distill, config.losses, output=student.output)
         return built, partial(make_targets, target=target), notes
 
-    return Recipe(student, needs, plan_set, objective)
+    return Recipe(student, require, plan_set, objective)
 
 
 def _target(
@@ -92,9 +93,7 @@ def _target(
     if not bounded or not outside:
         return target or TargetSpec(), ()
     if target is None:
-        note = (
-            "listwise_softmax_ce reads targets in [0, 1]: target=minmax, for the scores go beyond"
-        )
+        note = "target=minmax: the scores exceed [0, 1], the range that listwise_softmax_ce reads"
         return TargetSpec(kind="minmax"), (note,)
     if target.kind in ("score", "rank"):
         worst = next(f for f in facts if f.name == outside[0])

@@ -261,7 +261,7 @@ def _try_storage(storage: str, seen: str, mark: str) -> str:
     try:
         system, path = filesystem(storage)
         if seen and system.get_file_info(_probe(path, seen)).type != FileType.File:
-            return "is another place than here: a file that was written here is not there"
+            return "is not the same place as here: a file written here is missing there"
         system.create_dir(path, recursive=True)
         name = _probe(path, mark or uuid.uuid4().hex)
         with system.open_output_stream(name) as out:

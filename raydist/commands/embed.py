@@ -18,7 +18,7 @@ from raydist.manifest import Artefact
 Config = EmbedConfig
 ARTEFACT = Artefact("vectors", progress="shards/*.done")
 _SPLIT_BYTES = 256 << 10
-"""What a crash loses, and progress waits for, is a minute of a CPU; of a GPU where a corpus of
+"""Size of a split: a crash loses a minute of a CPU's work at most, or of a GPU's where a corpus of
 terabytes makes splits larger."""
 
 

@@ -107,7 +107,7 @@ def _register(
     config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
 ) -> None:
     from raydist.evaluation.follower import State, read_state
-    from raydist.evaluation.registry import promote
+    from raydist.evaluation.registry import Candidate, promote
     from raydist.evaluation.tracking import resolve_uri
 
     assert about.run is not None  # checked by `_values_of`
@@ -119,11 +119,9 @@ def _register(
         tracked = State()  # the run is not in this MLflow
     chosen = "{listener}/{key}".format(**about.settings)
     models = tracked.models.get(chosen, {})
-    promotion = promote(
-        uri,
-        (config.name or Path(config.out).name).replace("/", "-"),
-        config.out,
-        alias=str(config.alias),
+    candidate = Candidate(
+        name=(config.name or Path(config.out).name).replace("/", "-"),
+        folder=config.out,
         metric=str(about.settings["key"]),
         values=values,
         fingerprint=fingerprint,
@@ -132,4 +130,5 @@ def _register(
         upload=storage.leaves(config.out),
         experiment=config.tracking.experiment,
     )
+    promotion = promote(uri, candidate, alias=str(config.alias))
     log.say(f"registered as version {promotion.version}; {config.alias}: {promotion.reason}")

@@ -11,14 +11,16 @@ for any number of workers. Added documents become a further segment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
+from raydist.data.spec import CorpusSource
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 from raydist.shard_files import Split
@@ -31,10 +33,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
-    from raydist.bow.format.segment import Segment
-    from raydist.data.ids import report_absent
     from raydist.data.readers import read_kept
-    from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.fingerprints import file_fingerprint
 
@@ -46,21 +45,23 @@ def run(config: IndexConfig, flags: Flags) -> None:
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: index keeps the order of the source")
     inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
+    if flags.append and _append_vectors(config, corpus, inputs, flags):
+        return
     splits: Sequence[Split] = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
     )
     warn_of_idle_workers(splits, config.indexing.workers)
     read = partial(read_kept, corpus)
+    check = partial(_check_input, corpus, config.indexing.max_docs)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:
         if flags.dry_run:
             log.say(f"would append {source} to {config.out}")
             return
-        facts = append_to_index(splits, read, Path(config.out), config.indexing, inputs=inputs)
-        if facts is None:
-            log.say(f"{config.out}: these documents were already appended")
-            return
-        _summary(config, facts)
+        facts = append_to_index(
+            splits, read, Path(config.out), config.indexing, inputs=inputs, check=check
+        )
+        _report_append(config, facts)
         return
     with ARTEFACT.open(
         config.out,
@@ -72,13 +73,51 @@ def run(config: IndexConfig, flags: Flags) -> None:
         if output.done:
             return
         facts = build_index(splits, read, output.folder, config.indexing)
-        if not config.indexing.max_docs:
-            ids = (Segment.open(output.folder / name).doc_ids for name in facts["segments"])
-            report_absent(corpus.ids, corpus.exclude_ids, ids, corpus.missing)
-        skipped = sorted(output.folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
-        collect_rejects(skipped, corpus.rejects)
+        check(output.folder, facts)
         output.finish(**facts)
     _summary(config, facts)
+
+
+def _append_vectors(
+    config: IndexConfig, corpus: CorpusSource, inputs: Mapping[str, str], flags: Flags
+) -> bool:
+    """Appends vectors to an index of weighted terms; returns whether the corpus holds any."""
+    from raydist.bow.build.append import append_vectors
+    from raydist.bow.exchange.vectors import are_vectors, read_vectors
+
+    if not all(are_vectors(path) for path in corpus.paths):
+        return False
+    if flags.dry_run:
+        log.say(f"would append the vectors of {', '.join(corpus.paths)} to {config.out}")
+        return True
+    vectors = chain.from_iterable(map(read_vectors, corpus.paths))
+    facts = append_vectors(
+        vectors, Path(config.out), inputs=inputs, duplicates=config.indexing.duplicates
+    )
+    _report_append(config, facts)
+    return True
+
+
+def _report_append(config: IndexConfig, facts: dict[str, Any] | None) -> None:
+    if facts is None:
+        log.say(f"{config.out}: these documents were already appended")
+        return
+    _summary(config, facts)
+
+
+def _check_input(
+    corpus: CorpusSource, max_docs: int, folder: Path, facts: Mapping[str, Any]
+) -> None:
+    """Complains of ids that are missing from the corpus, and of bad lines."""
+    from raydist.bow.format.segment import Segment
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+
+    if not max_docs:
+        ids = (Segment.open(folder / name).doc_ids for name in facts["segments"])
+        report_absent(corpus.ids, corpus.exclude_ids, ids, corpus.missing)
+    skipped = sorted(folder.glob(".work/splits/[0-9]*/rejects.jsonl"))
+    collect_rejects(skipped, corpus.rejects)
 
 
 def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
@@ -91,7 +130,7 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     if flags.dry_run:
         log.say(f"would take {log.count(len(ids), 'document')} out of {config.out}")
         return
-    facts = delete_from_index(Path(config.out), ids)
+    facts = delete_from_index(Path(config.out), ids.column)
     left = log.count(facts["documents"], "document")
     log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
 

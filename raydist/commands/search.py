@@ -72,7 +72,7 @@ def run(config: SearchConfig, flags: Flags) -> None:
 
 
 def _read_queries(config: SearchConfig) -> Queries:
-    """Reads texts, or weighted terms where the indexes are of such."""
+    """Reads texts, or weighted terms, if the indexes hold those."""
     from raydist.data.readers import read_queries
 
     assert config.queries is not None
@@ -80,7 +80,9 @@ def _read_queries(config: SearchConfig) -> Queries:
     if not any(weighted):
         return read_queries(config.queries)
     if not all(weighted):
-        raise ConfigError(f"index = {','.join(config.index)}: some are of weighted terms, not all")
+        raise ConfigError(
+            f"index = {','.join(config.index)}: some hold weighted terms, others do not"
+        )
     return [vector for path in config.queries.paths for vector in read_vectors(path)]
 
 
@@ -97,7 +99,7 @@ class FusedSearch:
     """The indexes of a configuration, opened, and their fusion.
 
     Attributes:
-        retrievers: one per index, among the documents that the configuration leaves.
+        retrievers: one per index, over the documents that the configuration selects.
     """
 
     def __init__(self, config: SearchConfig) -> None:
@@ -139,7 +141,7 @@ def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
 
 
 def _among(retriever: Selective, config: SearchConfig) -> Retriever:
-    """Returns the search among the documents that the configuration leaves."""
+    """Returns the search over the documents that the configuration selects."""
     from raydist.data.ids import IdList
 
     if config.ids is None and config.exclude_ids is None:

@@ -10,14 +10,16 @@ DIR/checkpoint-final is what embed, search and export take as `model=` (so does 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
+from raydist.data.spec import SampleSource
 from raydist.errors import DataError
 from raydist.training.spec import TrainingData
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 Config = TrainConfig
 
 _FOR_UNIT_VECTORS = 0.2
-"""Temperatures below it are those of cosines: 0.01 to 0.1 in the literature."""
+"""Lower temperatures are meant for cosines: 0.01 to 0.1 in the literature."""
 
 
 def run(config: TrainConfig, flags: Flags) -> None:
@@ -51,9 +53,9 @@ def _contrastive(config: TrainConfig) -> Recipe:
     )
     teacher = config.distill.kind != "none" or bool(config.losses) or margins
 
-    def needs(data: TrainingData) -> dict[str, Any]:
+    def require(data: TrainingData, source: SampleSource) -> SampleSource:
         group = data.train_group_size or config.train_group_size
-        return {"need_negatives": group is not None and group > 1}
+        return replace(source, need_negatives=group is not None and group > 1)
 
     def plan_set(facts: SampleFacts, folder: Path, data: TrainingData) -> SetPlan:
         return plan_groups(
@@ -97,7 +99,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
         built = make_objective(config.loss, config.distill, config.losses)
         return built, partial(make_targets, target=config.target), notes
 
-    return Recipe(config.model, needs, plan_set, objective)
+    return Recipe(config.model, require, plan_set, objective)
 
 
 def _sharp_scores(config: TrainConfig) -> list[str]:

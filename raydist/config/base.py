@@ -68,7 +68,7 @@ Flat = Annotated[T, _Flat()]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Flags:
-    """The flags of the command line that commands act on."""
+    """The flags of the command line."""
 
     dry_run: bool = False
     resume: bool = False

@@ -40,9 +40,9 @@ class EvaluateConfig(Verb):
 
     @model_validator(mode="after")
     def _known(self) -> EvaluateConfig:
-        from raydist.evaluation.measures import metric_names, parse
+        from raydist.evaluation.measures import parse
 
-        metric_names(parse(self.measures))
+        parse(self.measures)
         if len(set(self.run)) < len(self.run):
             raise ValueError("run: a file occurs twice")
         if self.baseline is not None and self.baseline not in self.run:

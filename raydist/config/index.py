@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -22,6 +22,14 @@ class IndexConfig(Verb):
     out: str = Field(min_length=1)
     """The folder to write."""
     indexing: Flat[IndexSpec]
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that decide the result.
+
+        An index that is built is the same for all ways with `duplicates`, except the last stays.
+        """
+        last = {"duplicates": "last"} if self.indexing.duplicates == "last" else {}
+        return {**super().identity(), **last}
 
     @model_validator(mode="after")
     def _documents_or_ids(self) -> IndexConfig:

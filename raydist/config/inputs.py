@@ -26,7 +26,7 @@ def contents(config: Block, own: Sequence[str] = ()) -> dict[str, str]:
     excluded = [_place(each) for each in own]
     fingerprints = {}
     for text in sorted(set(_texts(config)) - {""}):
-        with contextlib.suppress(DataError):  # nothing is there, which the verb will say
+        with contextlib.suppress(DataError):  # it is missing, which the verb will report
             where = _place(text)
             if any(_inside(where, each) or _inside(each, where) for each in excluded):
                 continue

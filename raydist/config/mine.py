@@ -12,7 +12,7 @@ from raydist.rerank.spec import RerankerSpec
 
 
 class MineConfig(Verb):
-    """Write training samples with hard negatives."""
+    """Writes training samples with hard negatives."""
 
     run: Paths = ()
     """The source of candidates; several runs are fused. Without one, `index` is searched."""

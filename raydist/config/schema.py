@@ -1,6 +1,6 @@
-"""What the models say of themselves: a block's keys, a field's type, its help.
+"""What the models declare: a block's keys, a field's type, its help.
 
-Arguments are read by it, mistakes are explained, and the reference of a verb is printed.
+It is how arguments are read, mistakes explained, and the reference of a verb printed.
 """
 
 from __future__ import annotations

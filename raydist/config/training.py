@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from raydist.config.base import Verb, execution
-from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
+from raydist.config.base import Flat, Verb, execution
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, SampleSource
 from raydist.evaluation.spec import Tracking
 from raydist.losses.spec import (
     AdrMse,
@@ -31,6 +31,7 @@ from raydist.training.spec import (
     Checkpointing,
     DeepSpeed,
     Optim,
+    Resources,
     TrainingData,
     Validation,
 )
@@ -81,16 +82,7 @@ class TrainingConfig(Verb):
     """Listeners by id: they evaluate during training, keep the best model, and may stop early."""
     tracking: Tracking = Tracking()
     """MLflow; `tracking=none` keeps only the local record."""
-    workers: int = execution(0, ge=0)
-    """Ray Train workers; 0 trains in this process, without Ray."""
-    cpus_per_worker: float = execution(1.0, gt=0)
-    """CPUs of a worker."""
-    gpus_per_worker: float = execution(0.0, ge=0, le=1)
-    """GPUs of a worker; one worker drives one GPU."""
-    max_failures: int = execution(3, ge=0)
-    """How often failed workers are replaced before the run fails."""
-    threads: int = execution(0, ge=0)
-    """Torch threads if `workers` is 0; 0 is torch's own choice."""
+    resources: Flat[Resources]
     log_every: int = execution(10, ge=1)
     """Steps between logged lines."""
     prefetch: int = execution(2, ge=0)
@@ -110,13 +102,14 @@ class TrainingConfig(Verb):
             problems.append("one of loss and losses is required")
         if (self.data is None) == (not self.datasets):
             problems.append("one of data and datasets is required")
-        processes = max(1, self.workers) * self.accumulation
+        workers = self.resources.workers
+        processes = max(1, workers) * self.accumulation
         smallest = min(
             [self.batch_size, *(d.batch_size or self.batch_size for d in self.sets().values())]
         )
         if smallest < processes:
             problems.append(
-                f"batch_size = {smallest}: expected at least one sample for each of {self.workers} "
+                f"batch_size = {smallest}: expected at least one sample for each of {workers} "
                 f"workers and {self.accumulation} accumulation parts"
             )
         for name, data in self.sets().items():
@@ -139,17 +132,20 @@ class TrainingConfig(Verb):
         """Returns the data sets by name."""
         return {"data": self.data} if self.data is not None else dict(self.datasets)
 
-    def inputs(self, data: TrainingData) -> dict[str, Any]:
-        """Returns what a data set's `SampleSource` says beside its path."""
-        parts = ("corpus", "queries", "qrels", "run")
-        sources = {name: getattr(data, name) or getattr(self, name, None) for name in parts}
-        return sources | {
-            "format": data.format,
-            "relevance": data.relevance,
-            "split": data.split,
-            "on_bad": self.on_bad,
-            "max_rows": data.max_samples,
-        }
+    def source(self, data: TrainingData) -> SampleSource:
+        """Returns where the samples of a data set come from."""
+        return SampleSource(
+            path=data.path,
+            format=data.format,
+            corpus=data.corpus or self.corpus,
+            queries=data.queries or self.queries,
+            qrels=data.qrels or self.qrels,
+            run=data.run,
+            relevance=data.relevance,
+            split=data.split,
+            on_bad=self.on_bad,
+            max_rows=data.max_samples,
+        )
 
 
 class TrainConfig(TrainingConfig):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
-from raydist.evaluation.measures import metric_name
+from raydist.evaluation.metric_names import metric_names
 from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
 from raydist.log import say, warn
 
@@ -65,12 +65,11 @@ class State:
 
 @dataclass(slots=True)
 class _Chunk:
-    """Values of one request, with their new names, and the values that are left out."""
+    """Values of one request, with their new names, and how many values are left out."""
 
     values: list[Value] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
-    refused: list[str] = field(default_factory=list)
 
 
 class Refusal(Exception):
@@ -117,6 +116,7 @@ class Follower:
         self.down = False
         self._store = store
         self._poll_s = poll_s
+        self._short = {name: short for short, name in state.names.items()}
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._lock = threading.Lock()
@@ -222,7 +222,8 @@ class Follower:
         known = self.state.models.setdefault(record["name"], {})
         if str(record["step"]) in known:
             return
-        metrics = {metric_name(k): v for k, v in record["metrics"].items()}
+        short = metric_names(record["metrics"])
+        metrics = {short[name]: value for name, value in record["metrics"].items()}
         try:
             model_id = self._store.model({**record, "metrics": metrics}, list(known.values()))
         except Refusal as error:
@@ -231,19 +232,18 @@ class Follower:
             known[str(record["step"])] = model_id
 
     def _add(self, chunk: _Chunk, values: Mapping[str, Any], step: int, time_ms: int) -> None:
-        names = self.state.names
         for name, value in values.items():
             if value in ("NaN", "Infinity", "-Infinity"):
                 chunk.skipped += 1
                 continue
             if not isinstance(value, int | float):
                 continue
-            short = metric_name(name)
-            owner = names.get(short) or chunk.names.setdefault(short, name)
-            if owner == name:
-                chunk.values.append(Value(short, float(value), int(step), int(time_ms)))
-            else:
-                chunk.refused.append(f"{name!r} would be logged as {short!r}, like {owner!r}")
+            if name not in self._short:
+                self._short |= metric_names([name], self._short.values())
+            short = self._short[name]
+            if short not in self.state.names:
+                chunk.names[short] = name
+            chunk.values.append(Value(short, float(value), int(step), int(time_ms)))
 
     def _send_values(self, chunk: _Chunk) -> None:
         """Sends values; their names and counts are noted once the store took them."""
@@ -253,8 +253,6 @@ class Follower:
         self._send(self._store.values, chunk.values)
         self.state.names |= chunk.names
         self.state.skipped += chunk.skipped
-        for reason in chunk.refused:
-            self._refuse(reason)
 
     def _send(self, send: Any, *args: Any) -> None:
         try:

@@ -1,27 +1,29 @@
 """Turns a run and its qrels into numbers, by ir-measures.
 
 M measures, Q judged queries. A judged query without results counts 0, a query without judgements
-does not count, and equal scores are ordered as the measure's tool orders them (trec_eval: by
-document id, descending): this is ir-measures' own behaviour, so the numbers are those of its
-command line. `ties="rank"` measures the run's row order instead.
+does not count. Equal scores are ordered once, for all measures: `ties="score"` by trec_eval's rule
+(document id, descending), `ties="rank"` as the run's rows are. ir-measures gets that order alone:
+its tools break ties each in its own way, and one of them takes only numbers as ids, so it gets
+ranks for scores and numbers for ids.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from raydist.errors import ConfigError, DataError
-from raydist.records import Qrels, Run
+from raydist.records import DiversityQrels, Qrels, Run
 
 Ties = Literal["score", "rank"]
+_GDEVAL_GRADE = 4  # the highest that gdeval.pl takes
+_BATCH_ROWS = 1 << 17  # rows of a run that ir-measures gets at a time
 _NOT_A_QUALITY = {"NumQ", "NumRel"}  # counts of the qrels, whatever the run
-_ILLEGAL = re.compile(r"[^\w./: -]")  # in a metric's name, for MLflow
 _SHORT = re.compile(r"(P|R|RR|AP|nDCG|Success|Judged|ERR|RBP|SDCG)_?(\d+)$")
 
 
@@ -43,14 +45,39 @@ def parse(names: Iterable[str]) -> dict[str, Any]:
             if key in parsed:
                 raise ConfigError(f"measures: {key} occurs twice")
             if not ir_measures.DefaultPipeline.supports(measure):
-                raise ConfigError(
-                    f"measures: {key}: ir-measures knows it, but the tool that computes it is "
-                    f"not installed"
-                )
+                raise ConfigError(f"measures: {key}: {_remedy(measure)}")
             parsed[key] = measure
     if not parsed:
         raise ConfigError("measures: expected at least one; for example nDCG@10,AP,R@1000")
     return parsed
+
+
+def _remedy(measure: Any) -> str:
+    """Returns what to install for a measure that no installed tool computes."""
+    import ir_measures
+
+    tools = [each for each in ir_measures.DefaultPipeline.providers if each.supports(measure)]
+    for tool in tools:
+        if how := tool.install_instructions():
+            return f"the tool that computes it, {tool.NAME}, is not installed: {how}"
+    return "ir-measures knows it, but no tool of it computes it with these parameters"
+
+
+def _tool(measure: Any) -> str:
+    """Returns the name of the tool of ir-measures that computes a measure."""
+    import ir_measures
+
+    for each in ir_measures.DefaultPipeline.providers:
+        if each.is_available() and each.supports(measure):
+            return str(each.NAME)
+    raise AssertionError(measure)
+
+
+def by_subtopic(measure: Any) -> bool:
+    """Returns whether a measure needs judgements by subtopic, such as alpha_nDCG."""
+    import ir_measures
+
+    return measure.NAME in {each.NAME for each in ir_measures.pyndeval.SUPPORTED_MEASURES}
 
 
 def _parse_one(name: str) -> list[tuple[str, Any]]:
@@ -67,6 +94,8 @@ def _parse_one(name: str) -> list[tuple[str, Any]]:
             raise ConfigError(
                 f"measures: {name!r} needs a {measure.AT_PARAM}; for example {name}@10"
             ) from None
+        if absent := re.search(r"(\w+)=<object", str(error)):  # its mark of what was not set
+            raise ConfigError(f"measures: {name!r} needs {absent[1]}=...") from None
         raise ConfigError(f"measures: {name!r}: {error}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"measures: {name!r}: {error}; for example nDCG@10, AP(rel=2)") from None
@@ -122,6 +151,7 @@ class Evaluation:
         values_MQ: float64 value of each measure for each query.
         means: the measures' aggregates: means, but sums for counts such as NumRelRet.
         run: the measured run, where the caller needs it again.
+        tied: the share of the results that have the score of another one of their query.
     """
 
     measures: tuple[str, ...]
@@ -129,6 +159,7 @@ class Evaluation:
     values_MQ: np.ndarray
     means: dict[str, float]
     run: Run | None = None
+    tied: float = 0.0
 
     def of(self, name: str) -> np.ndarray:
         """Returns the values [Q] of one measure."""
@@ -156,10 +187,11 @@ def evaluate(
         run: the run to measure.
         qrels: judgements; their queries are the ones that count.
         measures: names, or what `parse` returned.
-        ties: `score`: the measuring tool orders equal scores; `rank`: the run's rows do.
+        ties: order of equal scores: `score`: by document id, descending, as in trec_eval; `rank`:
+            the run's.
 
     Raises:
-        ConfigError: a measure is unknown.
+        ConfigError: a measure is unknown, or cannot be computed from these judgements.
         DataError: the qrels are empty.
     """
     import ir_measures
@@ -167,18 +199,22 @@ def evaluate(
     parsed = dict(measures) if isinstance(measures, Mapping) else parse(measures)
     if not qrels:
         raise DataError("qrels: no judged query, so there is nothing to measure")
+    for name, measure in parsed.items():
+        _check_qrels(name, measure, qrels)
     query_ids = tuple(qrels)
-    where = {query: i for i, query in enumerate(query_ids)}
-    judged = {query: dict(docs) for query, docs in qrels.items()}
-    ranked = _scores(run, where, ties)
     objects = list(dict.fromkeys(parsed.values()))
+    plain = [measure for measure in objects if not by_subtopic(measure)]
+    diverse = [measure for measure in objects if by_subtopic(measure)]
     rows = {measure: i for i, measure in enumerate(objects)}
     values = np.empty((len(objects), len(query_ids)))
     values[:] = np.array([[float(m.DEFAULT)] for m in objects])
-    for metric in ir_measures.iter_calc(objects, judged, ranked):
-        column = where.get(metric.query_id)
-        if column is not None:
-            values[rows[metric.measure], column] = metric.value
+    results = tied = 0
+    for batch in _batches(run, qrels, ties):
+        results += batch.results
+        tied += batch.tied
+        for chosen, judged in ((plain, batch.grades), (diverse, batch.subtopics)):
+            for metric in ir_measures.iter_calc(chosen, judged, batch.ranked) if chosen else ():
+                values[rows[metric.measure], int(metric.query_id)] = metric.value
     means = {}
     for name, measure in parsed.items():
         aggregate = measure.aggregator()
@@ -186,91 +222,91 @@ def evaluate(
             aggregate.add(value)
         means[name] = float(aggregate.result())
     order = [rows[measure] for measure in parsed.values()]
-    return Evaluation(tuple(parsed), query_ids, values[order], means)
+    share = tied / results if results else 0.0
+    return Evaluation(tuple(parsed), query_ids, values[order], means, tied=share)
 
 
-def _scores(run: Run, judged: Mapping[str, int], ties: Ties) -> dict[str, dict[str, float]]:
-    if ties == "score":
-        return {q: dict(zip(docs, scores.tolist())) for q, docs, scores in run if q in judged}
-    return {q: dict(zip(docs, range(len(docs), 0, -1))) for q, docs, _ in run if q in judged}
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A confidence interval of a mean over queries; `method` names how it was estimated."""
-
-    low: float
-    high: float
-    method: str
-
-
-def interval(
-    values_Q: np.ndarray,
-    *,
-    method: Literal["bootstrap", "t"] = "bootstrap",
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Returns the confidence interval of the mean over queries.
-
-    Args:
-        values_Q: one measure's values.
-        method: `bootstrap`: percentiles of the means of queries sampled with replacement (Efron);
-            `t`: mean ± t · s / √Q, Student's t with Q − 1 degrees of freedom.
-        level: confidence, between 0 and 1.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-
-    A single query gives no interval: both ends are NaN.
-    """
-    values = np.asarray(values_Q, np.float64)
-    count = len(values)
-    if method == "t":
-        label = f"t({count - 1}), {level:.0%}"
-    else:
-        label = f"bootstrap({resamples}), {level:.0%}"
-    if count < 2:
-        return Interval(float("nan"), float("nan"), label)
-    if method == "t":
-        from scipy.special import stdtrit
-
-        half = stdtrit(count - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(count)
-        return Interval(float(values.mean() - half), float(values.mean() + half), label)
-    rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, 4_000_000 // count)  # bounds the sampled indices to 32 MB
-    for start in range(0, resamples, step):
-        stop = min(start + step, resamples)
-        means[start:stop] = values[rng.integers(0, count, (stop - start, count))].mean(1)
-    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
-    return Interval(float(low), float(high), label)
-
-
-def metric_name(name: str) -> str:
-    """Returns a name that MLflow accepts.
-
-    `nDCG@10` becomes `nDCG_at_10` and `AP(rel=2)@100` becomes `AP_rel_2_at_100`; a name without a
-    forbidden character stays what it is.
-    """
-    text = name.replace("@", "_at_").replace(")", "")
-    return _ILLEGAL.sub("_", text)
-
-
-def metric_names(names: Iterable[str]) -> dict[str, str]:
-    """Returns {name: MLflow's name}.
-
-    Raises:
-        ConfigError: two names would become the same.
-    """
-    mapped: dict[str, str] = {}
-    owner: dict[str, str] = {}
-    for name in names:
-        short = metric_name(name)
-        if owner.setdefault(short, name) != name:
+def _check_qrels(name: str, measure: Any, qrels: Qrels) -> None:
+    if by_subtopic(measure) and measure.params.get("judged_only"):
+        raise ConfigError(f"measures: {name}: its tool does not compute judged_only; leave it out")
+    if by_subtopic(measure) and not isinstance(qrels, DiversityQrels):
+        raise ConfigError(
+            f"measures: {name} needs judgements by subtopic: the second of the qrels' four columns "
+            "is the same in all lines"
+        )
+    if _tool(measure) == "gdeval":
+        highest = max((max(judged.values(), default=0) for judged in qrels.values()), default=0)
+        if highest > _GDEVAL_GRADE:
             raise ConfigError(
-                f"metrics: {owner[short]!r} and {name!r} would both be logged as {short!r}; "
-                f"leave one of them out"
+                f"measures: {name} is for grades of 0 to {_GDEVAL_GRADE}, and the qrels have "
+                f"{highest}; leave it out, or map the grades"
             )
-        mapped[name] = short
-    return mapped
+
+
+class _Batch(NamedTuple):
+    """Some queries as ir-measures takes them: queries by position, documents by number.
+
+    Attributes:
+        ranked: for each query its documents, with scores that fall from rank to rank.
+        grades: for each query the grades of its documents.
+        subtopics: the grades by subtopic, if the qrels have them.
+        results: how many documents are ranked.
+        tied: how many of them have the score of another.
+    """
+
+    ranked: dict[str, dict[str, float]]
+    grades: dict[str, dict[str, int]]
+    subtopics: list[Any]
+    results: int
+    tied: int
+
+
+def _batches(run: Run, qrels: Qrels, ties: Ties) -> Iterator[_Batch]:
+    """Yields the judged queries of a run, so many at a time that memory stays small."""
+    import ir_measures
+
+    where = {query: i for i, query in enumerate(qrels)}
+    batch = _Batch({}, {}, [], 0, 0)
+    for query, docs, scores in run:
+        if query not in where:
+            continue
+        key, judged = str(where[query]), qrels[query]
+        tied = _tied(scores)
+        if ties == "score" and tied.any():
+            docs = _by_id(docs, scores)
+        numbers = {doc: str(i) for i, doc in enumerate(judged)}
+        beyond = len(judged)
+        batch.ranked[key] = {
+            numbers.get(doc) or str(beyond + rank): float(len(docs) - rank)
+            for rank, doc in enumerate(docs)
+        }
+        batch.grades[key] = {numbers[doc]: grade for doc, grade in judged.items()}
+        if isinstance(qrels, DiversityQrels):
+            batch.subtopics.extend(
+                ir_measures.Qrel(key, numbers[doc], grade, subtopic)
+                for (doc, subtopic), grade in qrels.subtopics[query].items()
+            )
+        batch = batch._replace(
+            results=batch.results + len(docs), tied=batch.tied + int(np.count_nonzero(tied))
+        )
+        if batch.results >= _BATCH_ROWS:
+            yield batch
+            batch = _Batch({}, {}, [], 0, 0)
+    if batch.ranked:
+        yield batch
+
+
+def _tied(scores: np.ndarray) -> np.ndarray:
+    """Returns which of the falling scores occur twice or more, bool."""
+    equal = scores[1:] == scores[:-1]
+    tied = np.zeros(len(scores), bool)
+    tied[1:] |= equal
+    tied[:-1] |= equal
+    return tied
+
+
+def _by_id(docs: list[str], scores: np.ndarray) -> list[str]:
+    """Returns documents by score and then id, both descending: trec_eval's order."""
+    values = scores.tolist()
+    order = sorted(range(len(docs)), key=docs.__getitem__, reverse=True)
+    return [docs[i] for i in sorted(order, key=values.__getitem__, reverse=True)]

@@ -18,7 +18,7 @@ from typing import Any
 from raydist.disk import atomic
 from raydist.errors import JobError
 from raydist.evaluation.follower import Refusal, State, Value
-from raydist.evaluation.measures import metric_name
+from raydist.evaluation.metric_names import metric_name, metric_names
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
@@ -40,9 +40,7 @@ class MlflowStore:
         from mlflow.entities import Metric
 
         metrics = [Metric(v.name, v.value, v.time_ms, v.step) for v in values]
-        for i in range(0, len(metrics), 1000):
-            with _refusals():
-                self._client.log_batch(self._run_id, metrics=metrics[i : i + 1000])
+        self._log("metrics", metrics, 1000)
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Logs parameters, cut at 6000 characters; changed ones become tags `param.NAME`."""
@@ -51,27 +49,43 @@ class MlflowStore:
         if self._params is None:
             self._params = dict(self._client.get_run(self._run_id).data.params)
         new, changed = [], {}
-        for name, value in params.items():
-            key = metric_name(name)[:250]
+        for name, key in metric_names(params).items():
+            value = params[name]
             text = (value if isinstance(value, str) else json.dumps(value))[:PARAM_LENGTH]
             if key not in self._params:
                 new.append(Param(key, text))
             elif self._params[key] != text:  # parameters are immutable, a resumed run's become tags
                 changed[f"param.{key}"] = text
-        for i in range(0, len(new), _BATCH):
-            with _refusals():
-                self._client.log_batch(self._run_id, params=new[i : i + _BATCH])
-        self._params |= {param.key: param.value for param in new}
         self.tags(changed)
+        self._log("params", new, _BATCH)
+        self._params |= {param.key: param.value for param in new}
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, cut at 5000 characters."""
         from mlflow.entities import RunTag
 
-        entries = [RunTag(key[:250], str(value)[:TAG_LENGTH]) for key, value in tags.items()]
-        for i in range(0, len(entries), _BATCH):
+        keys = metric_names(tags)
+        entries = [RunTag(keys[name], str(value)[:TAG_LENGTH]) for name, value in tags.items()]
+        self._log("tags", entries, _BATCH)
+
+    def _log(self, kind: str, entries: Sequence[Any], size: int) -> None:
+        """Logs `size` entries a request; where MLflow refuses one, the others arrive."""
+        starts = range(0, len(entries), size)
+        refusals = [each for i in starts for each in self._send(kind, entries[i : i + size])]
+        if refusals:
+            raise Refusal("; ".join(refusals))
+
+    def _send(self, kind: str, entries: Sequence[Any]) -> list[str]:
+        """Logs entries and returns why single ones were refused."""
+        try:
             with _refusals():
-                self._client.log_batch(self._run_id, tags=entries[i : i + _BATCH])
+                self._client.log_batch(self._run_id, **{kind: entries})
+            return []
+        except Refusal as error:
+            if len(entries) == 1:
+                return [str(error)]
+        half = len(entries) // 2
+        return [*self._send(kind, entries[:half]), *self._send(kind, entries[half:])]
 
     def artifact(self, path: str, folder: str) -> None:
         """Uploads a file, or what a folder holds."""

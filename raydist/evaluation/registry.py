@@ -12,13 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.evaluation.follower import State
-from raydist.evaluation.measures import metric_name
+from raydist.evaluation.metric_names import metric_name
 from raydist.evaluation.mlflow_store import (
     connect,
     create_run,
@@ -86,20 +87,41 @@ class Promotion:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model that may become an alias's holder.
+
+    Attributes:
+        name: registered model, created if missing.
+        folder: of the model.
+        metric: measure that decides; the holder must have been measured by the same one.
+        values: this model's value for each query.
+        fingerprint: of the model; a version of this fingerprint and folder is taken as it is.
+        run_id: run that made the model; one is created for a new version if it is not known.
+        model_id: LoggedModel that it is.
+        upload: keep the model's files among the run's artifacts, as where `folder` will not stay;
+            an MLflow server, which takes no local folder for a source, gets them in any case.
+        experiment: of a run that is created.
+    """
+
+    name: str
+    folder: str | os.PathLike[str]
+    metric: str
+    values: Mapping[str, float]
+    fingerprint: str
+    run_id: str | None = None
+    model_id: str | None = None
+    upload: bool = False
+    experiment: str = "raydist"
+
+    @property
+    def tag(self) -> str:
+        """The tag of a version that names the values per query."""
+        return f"per_query.{metric_name(self.metric)}"
+
+
 def promote(
-    uri: str,
-    name: str,
-    source: str | os.PathLike[str],
-    *,
-    alias: str = "champion",
-    metric: str,
-    values: Mapping[str, float],
-    fingerprint: str,
-    run_id: str | None = None,
-    model_id: str | None = None,
-    upload: bool = False,
-    experiment: str = "raydist",
-    level: float = 0.05,
+    uri: str, candidate: Candidate, *, alias: str = "champion", level: float = 0.05
 ) -> Promotion:
     """Registers a model and moves an alias to it if it beats the alias's present holder.
 
@@ -110,17 +132,8 @@ def promote(
 
     Args:
         uri: MLflow's URI.
-        name: registered model, created if missing.
-        source: the model's folder.
+        candidate: the model and its values.
         alias: for example `champion`.
-        metric: measure that decides; the holder must have been measured by the same one.
-        values: this model's value for each query.
-        fingerprint: of the model; a version of this fingerprint and folder is taken as it is.
-        run_id: run that made the model; one is created for a new version if it is not known.
-        model_id: LoggedModel that it is.
-        upload: keep the model's files among the run's artifacts, as where `source` will not stay;
-            an MLflow server, which takes no local folder for a source, gets them in any case.
-        experiment: of a run that is created.
         level: of significance.
 
     Raises:
@@ -128,59 +141,74 @@ def promote(
     """
     client = connect(uri)
     with mlflow_errors(uri):
-        upload = upload or uri.startswith(("http://", "https://"))
-        location = Path(source).absolute().as_uri()
-        if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name)
-        versions = client.search_model_versions(f"name = '{name}'")
-        same = [each for each in versions if each.tags.get("fingerprint") == fingerprint]
-        model = next((each for each in same if upload or each.source == location), None)
-        tag = f"per_query.{metric_name(metric)}"
-        if run_id is None and (model is None or tag not in model.tags):
-            run_id = create_run(client, State(uri, experiment, name, facts())).run_id
-            client.set_terminated(run_id)
-        if model is None:
-            if upload:
-                inside = f"registered/{name}-{fingerprint}"
-                client.log_artifacts(run_id, str(source), inside)
-                location = f"runs:/{run_id}/{inside}"
-            # MLflow's own stores forget `model_id`, so it is a tag as well.
-            tags = {"fingerprint": fingerprint} | ({"model_id": model_id} if model_id else {})
-            model = client.create_model_version(name, location, run_id, tags, model_id=model_id)
-        version = str(model.version)
-        if tag not in model.tags:
-            file = f"registered/{name}-{version}/{metric_name(metric)}.json"
-            client.log_text(run_id, json.dumps(dict(values)), file)
-            mean = sum(values.values()) / max(len(values), 1)
-            client.set_model_version_tag(name, version, metric_name(metric), f"{mean:.6f}")
-            client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
+        version = _register(client, uri, candidate)
+        moved, reason = _compare(client, candidate, version, alias, level)
+        if moved:
+            client.set_registered_model_alias(candidate.name, alias, version)
+        return Promotion(int(version), moved, reason)
 
-        def move(reason: str) -> Promotion:
-            client.set_registered_model_alias(name, alias, version)
-            return Promotion(int(version), True, reason)
 
-        if alias not in client.get_registered_model(name).aliases:
-            return move(f"{name} had no {alias}")
-        holder = client.get_model_version_by_alias(name, alias)
-        if str(holder.version) == version:
-            return Promotion(int(version), True, f"version {version} is {alias} already")
-        if holder.tags.get("fingerprint") == fingerprint:
-            return move(f"version {version} is the same model as version {holder.version}")
-        text = read_artifact(client, holder.tags.get(tag, ""))
-        old: dict[str, float] = json.loads(text) if text is not None else {}
-        common = sorted(old.keys() & values.keys())
-        if len(common) < 2:
-            return Promotion(
-                int(version),
-                False,
-                f"{alias} is version {holder.version}, whose {metric} is not known of these "
-                f"queries: nothing to test against; remove the alias in MLflow to set it untested",
-            )
-        result = compare(np.array([values[q] for q in common]), np.array([old[q] for q in common]))
-        better = result.difference > 0 and result.p < level
-        reason = (
-            f"version {version} {'beats' if better else 'does not beat'} version {holder.version}: "
-            f"{metric} {result.difference:+.4f} on {len(common)} queries, {result.test}, "
-            f"p = {result.p:.3g}"
+def _register(client: Any, uri: str, candidate: Candidate) -> str:
+    """Returns the candidate's version, created if there is none, with its values per query."""
+    name, tag, run_id = candidate.name, candidate.tag, candidate.run_id
+    upload = candidate.upload or uri.startswith(("http://", "https://"))
+    location = Path(candidate.folder).absolute().as_uri()
+    if not client.search_registered_models(f"name = '{name}'", max_results=1):
+        client.create_registered_model(name)
+    model = None
+    for each in client.search_model_versions(f"name = '{name}'"):
+        same = each.tags.get("fingerprint") == candidate.fingerprint
+        if model is None and same and (upload or each.source == location):
+            model = each
+    if run_id is None and (model is None or tag not in model.tags):
+        run_id = create_run(client, State(uri, candidate.experiment, name, facts())).run_id
+        client.set_terminated(run_id)
+    if model is None:
+        if upload:
+            inside = f"registered/{name}-{candidate.fingerprint}"
+            client.log_artifacts(run_id, str(candidate.folder), inside)
+            location = f"runs:/{run_id}/{inside}"
+        # MLflow's own stores forget `model_id`, so it is a tag as well.
+        tags = {"fingerprint": candidate.fingerprint}
+        tags |= {"model_id": candidate.model_id} if candidate.model_id else {}
+        model = client.create_model_version(
+            name, location, run_id, tags, model_id=candidate.model_id
         )
-        return move(reason) if better else Promotion(int(version), False, reason)
+    version = str(model.version)
+    if tag not in model.tags:
+        metric, values = metric_name(candidate.metric), candidate.values
+        file = f"registered/{name}-{version}/{metric}.json"
+        client.log_text(run_id, json.dumps(dict(values)), file)
+        mean = sum(values.values()) / max(len(values), 1)
+        client.set_model_version_tag(name, version, metric, f"{mean:.6f}")
+        client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
+    return version
+
+
+def _compare(
+    client: Any, candidate: Candidate, version: str, alias: str, level: float
+) -> tuple[bool, str]:
+    """Returns whether the alias moves to a version, and why."""
+    name, values = candidate.name, candidate.values
+    if alias not in client.get_registered_model(name).aliases:
+        return True, f"{name} had no {alias}"
+    holder = client.get_model_version_by_alias(name, alias)
+    if str(holder.version) == version:
+        return True, f"version {version} is {alias} already"
+    if holder.tags.get("fingerprint") == candidate.fingerprint:
+        return True, f"version {version} is the same model as version {holder.version}"
+    text = read_artifact(client, holder.tags.get(candidate.tag, ""))
+    old: dict[str, float] = json.loads(text) if text is not None else {}
+    common = sorted(old.keys() & values.keys())
+    if len(common) < 2:
+        return False, (
+            f"{alias} is version {holder.version}, whose {candidate.metric} is not known of these "
+            "queries: nothing to test against; remove the alias in MLflow to set it untested"
+        )
+    result = compare(np.array([values[q] for q in common]), np.array([old[q] for q in common]))
+    better = result.difference > 0 and result.p < level
+    return better, (
+        f"version {version} {'beats' if better else 'does not beat'} version {holder.version}: "
+        f"{candidate.metric} {result.difference:+.4f} on {len(common)} queries, {result.test}, "
+        f"p = {result.p:.3g}"
+    )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydist.disk import atomic
-from raydist.evaluation.measures import Evaluation, Interval, interval, is_sum
-from raydist.evaluation.significance import PairedTest, compare, holm
+from raydist.evaluation.measures import Evaluation, is_sum
+from raydist.evaluation.significance import Interval, PairedTest, compare, holm, interval
 from raydist.evaluation.spec import Statistics
 
 Format = Literal["table", "markdown", "tsv", "json"]

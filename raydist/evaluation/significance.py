@@ -1,6 +1,6 @@
-"""Whether two runs differ by more than chance: paired tests over queries and Holm's correction.
+"""What chance explains: intervals of means, paired tests of two runs, Holm's correction.
 
-Q queries that both runs were measured on; the tests are two-sided.
+Q queries that were measured, for a test by both runs; the tests are two-sided.
 """
 
 from __future__ import annotations
@@ -12,6 +12,58 @@ from typing import Literal
 import numpy as np
 
 _EXACT = 16  # up to 2^16 sign patterns are enumerated
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval of a mean over queries; `method` names how it was estimated."""
+
+    low: float
+    high: float
+    method: str
+
+
+def interval(
+    values_Q: np.ndarray,
+    *,
+    method: Literal["bootstrap", "t"] = "bootstrap",
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Returns the confidence interval of the mean over queries.
+
+    Args:
+        values_Q: one measure's values.
+        method: `bootstrap`: percentiles of the means of queries sampled with replacement (Efron);
+            `t`: mean ± t · s / √Q, Student's t with Q − 1 degrees of freedom.
+        level: confidence, between 0 and 1.
+        resamples: bootstrap samples.
+        seed: of the bootstrap.
+
+    A single query gives no interval: both ends are NaN.
+    """
+    values = np.asarray(values_Q, np.float64)
+    count = len(values)
+    if method == "t":
+        label = f"t({count - 1}), {level:.0%}"
+    else:
+        label = f"bootstrap({resamples}), {level:.0%}"
+    if count < 2:
+        return Interval(float("nan"), float("nan"), label)
+    if method == "t":
+        from scipy.special import stdtrit
+
+        half = stdtrit(count - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(count)
+        return Interval(float(values.mean() - half), float(values.mean() + half), label)
+    rng = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    step = max(1, 4_000_000 // count)  # bounds the sampled indices to 32 MB
+    for start in range(0, resamples, step):
+        stop = min(start + step, resamples)
+        means[start:stop] = values[rng.integers(0, count, (stop - start, count))].mean(1)
+    low, high = np.quantile(means, [0.5 - level / 2, 0.5 + level / 2])
+    return Interval(float(low), float(high), label)
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,7 +192,7 @@ def read_st_folder(folder: Path) -> StFolder | None:
     if len(set(poolings)) != 1 or not 1 <= len(towers) <= 2:
         raise ArtifactError(
             f"{folder}/modules.json: expected a transformer (or a query and a document one) and a "
-            f"pooling, found {len(towers)} transformers and the poolings {poolings}"
+            f"pooling, not {len(towers)} transformers and the poolings {poolings}"
         )
     config = _json(folder / "config_sentence_transformers.json")
     prompts = config.get("prompts") or {}
@@ -305,7 +305,7 @@ def _tower_config(contract: Contract, tower: Path) -> dict[str, Any]:
 def _write_pooling(place: Path, contract: Contract, hidden: int) -> None:
     place.mkdir(exist_ok=True)
     record: dict[str, Any] = {"word_embedding_dimension": hidden}
-    pooling = {ours: theirs for theirs, ours in _MODES.items()}[contract.pooling]
+    pooling = {pooling: mode for mode, pooling in _MODES.items()}[contract.pooling]
     record |= {key: mode == pooling for key, mode in _LEGACY_MODES.items()}
     _dump(place / "config.json", record | {"include_prompt": True})
 

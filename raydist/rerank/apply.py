@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -74,11 +75,13 @@ def rerank(
         lists = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
         all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
         if len(all_scores) != len(lists):
-            raise DataError(f"the reranker gave {len(all_scores)} lists for {len(lists)} queries")
+            raise DataError(
+                f"the reranker returned {len(all_scores)} lists for {len(lists)} queries"
+            )
         for (query_id, doc_ids), (_, documents, has_text), scores in zip(batch, lists, all_scores):
             if len(scores) != len(documents):
                 raise DataError(
-                    f"query {query_id!r}: the reranker gave {len(scores)} scores for "
+                    f"query {query_id!r}: the reranker returned {len(scores)} scores for "
                     f"{len(documents)} documents"
                 )
             ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
@@ -175,7 +178,7 @@ def sort_scored(
     outside = ~(np.abs(values) <= np.finfo(np.float32).max)
     if outside.any():
         raise DataError(
-            f"query {query_id!r}: the reranker gave the score {values[outside][0]:g}; expected "
+            f"query {query_id!r}: the reranker returned the score {values[outside][0]:g}; expected "
             "finite numbers that fit a float32"
         )
     order = np.argsort(-values, kind="stable")
@@ -210,6 +213,16 @@ def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
     return splits
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankFacts:
+    """The work that a reranked run took; `seconds` are those of all workers."""
+
+    queries: int
+    pairs: int
+    without_text: int
+    seconds: float
+
+
 def rerank_sharded(
     run: Run,
     queries: Sequence[Query],
@@ -219,8 +232,8 @@ def rerank_sharded(
     spec: Reranking = Reranking(),  # noqa: B008  frozen
     *,
     tag: str = "raydist",
-) -> tuple[Run, dict[str, Any]]:
-    """Returns the reranked run, and counts and seconds for the manifest.
+) -> tuple[Run, RerankFacts]:
+    """Returns the reranked run and the facts for its manifest.
 
     Args:
         run: the candidates.
@@ -259,12 +272,12 @@ def rerank_sharded(
         unit="pairs",
     )
     tables = [_read(shard_path(folder / "shards", number)) for number in range(len(splits))]
-    facts = {
-        "queries": len(query_ids),
-        "pairs": sum(int(s["pairs"]) for s in stats),
-        "without_text": sum(int(s["without_text"]) for s in stats),
-        "seconds": sum(float(s["seconds"]) for s in stats),
-    }
+    facts = RerankFacts(
+        queries=len(query_ids),
+        pairs=sum(int(s["pairs"]) for s in stats),
+        without_text=sum(int(s["without_text"]) for s in stats),
+        seconds=sum(float(s["seconds"]) for s in stats),
+    )
     return Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag), facts
 
 

@@ -1,6 +1,6 @@
 """What can be set of reranking and of a reranker; `reranker=` takes a kind, a name or a folder.
 
-The `config.json` of a folder says of which kind it is: a causal language model is a Qwen3 reranker,
+The `config.json` of a folder decides its kind: a causal language model is a Qwen3 reranker,
 a sequence classifier a cross-encoder, anything else a bi-encoder.
 """
 
@@ -114,7 +114,7 @@ class BiEncoderSpec(_NeuralSpec):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredSpec(_NeuralSpec):
-    """A model of MLflow's registry; its folder says of which kind it is."""
+    """A model of MLflow's registry; its folder decides the kind."""
 
     kind: Literal["registered"] = "registered"
     """Any of the others."""

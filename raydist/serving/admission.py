@@ -39,14 +39,14 @@ def check_size(
     if len(documents) > limits.max_documents:
         raise ServiceError(
             413,
-            f"{field} has {len(documents)} entries, the most is {limits.max_documents}",
+            f"{field} has {len(documents)} entries; the limit is {limits.max_documents}",
             "too_many_documents",
             param=field,
         )
     if len(query) > limits.max_query_chars:
         raise ServiceError(
             413,
-            f"{query_field} has {len(query)} characters, the most is {limits.max_query_chars}",
+            f"{query_field} has {len(query)} characters; the limit is {limits.max_query_chars}",
             "query_too_long",
             param=query_field,
         )
@@ -54,7 +54,7 @@ def check_size(
         if len(text) > limits.max_text_chars:
             raise ServiceError(
                 413,
-                f"{field}[{position}] has {len(text)} characters, the most is "
+                f"{field}[{position}] has {len(text)} characters; the limit is "
                 f"{limits.max_text_chars}",
                 "text_too_long",
                 param=f"{field}[{position}]",
@@ -69,7 +69,7 @@ def check_tokens(limits: Limits, tokens: int, field: str = "documents") -> None:
     if tokens > limits.max_tokens:
         raise ServiceError(
             413,
-            f"the request has about {tokens} tokens, the most is {limits.max_tokens}",
+            f"the request has about {tokens} tokens; the limit is {limits.max_tokens}",
             "too_many_tokens",
             param=field,
         )
@@ -88,7 +88,7 @@ class _Lane:
     """When each client sent its last request; one entry per key."""
 
     def is_shared(self, client: str, now: float, patience_s: float) -> bool:
-        """Records a client's request; returns whether others have work here or were here lately."""
+        """Records a client's request; returns whether others have work here, or had some lately."""
         self.last_requests[client] = now
         recent = (name for name, at in self.last_requests.items() if now - at < patience_s)
         return any(name != client for name in (*recent, *self.held))

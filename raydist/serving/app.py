@@ -28,6 +28,7 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import JobError
 from raydist.evaluation.tracking import resolve_uri
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
+from raydist.serving.answers import Kind
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,
@@ -110,7 +111,7 @@ class Ingress:
         keys: Keys,
     ) -> None:
         open_log(config.access_log)
-        kinds: dict[str, Any] = {name: "reranker" for name in config.scorers()}
+        kinds: dict[str, Kind] = dict.fromkeys(config.scorers(), "reranker")
         if config.embedder is not None:
             kinds[config.models()[-1]] = "embedder"
         if index is not None:

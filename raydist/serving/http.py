@@ -36,7 +36,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The body did not arrive in time",
         413: "The body, its documents or their tokens are too many",
         422: "A field is wrong, or a document does not fit and truncation is error",
-        429: "Overloaded; Retry-After says when to come again",
+        429: "Overloaded; Retry-After says when to try again",
         500: "The model failed",
         503: "Not ready",
         504: "The deadline passed",

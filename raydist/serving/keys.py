@@ -106,7 +106,7 @@ def read_keys(
 
 
 def _ascii(where: str, words: Sequence[str]) -> list[str]:
-    """Returns the keys among `words`; headers carry nothing but ASCII unharmed."""
+    """Returns the keys among `words`; headers carry ASCII alone."""
     keys = [word.strip() for word in words if word.strip()]
     for number, key in enumerate(keys, 1):
         if not key.isascii():

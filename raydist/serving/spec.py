@@ -15,7 +15,7 @@ MAX_ENTRIES = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one request, and all together, may ask for."""
+    """Limits of one request, and of all together."""
 
     max_body_bytes: Bytes = 16 << 20
     """Bytes of a request's body."""
@@ -34,7 +34,7 @@ class Limits:
     max_wait_s: Annotated[float, Gt(0)] = 10.0
     """Seconds that the work under way may take at the measured speed; more is answered with 429."""
     deadline_s: Annotated[float, Gt(0)] = 60.0
-    """Seconds after which a request is given up with 504."""
+    """Seconds after which a request is answered with 504."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

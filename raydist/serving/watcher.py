@@ -23,7 +23,7 @@ from raydist.errors import ConfigError, RaydistError
 T = TypeVar("T")
 _LOG = logging.getLogger("raydist.access")
 _SETTLE_S = 1.0
-"""Seconds in which a changed folder must not change again to be taken for complete."""
+"""Seconds for which a changed folder must rest to count as complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class ModelWatcher(Generic[T]):
                 self._log("looked", now="", error=error)
 
     async def look(self) -> bool:
-        """Takes over a newer model, if there is one that works; returns whether it did."""
+        """Switches to a newer model, if there is one that works; returns whether it did."""
         try:
             now = await asyncio.to_thread(self._locate)
             if now.name in (self.version.name, self._failed):

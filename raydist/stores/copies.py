@@ -26,7 +26,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from raydist import log
-from raydist.disk import disk_errors
+from raydist.disk import atomic, disk_errors, write_json
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.stores.generation import Generation, digest, read_generation
 from raydist.stores.objects import ChangedError, Entry, Objects
@@ -83,7 +83,9 @@ def copy(uri: str) -> Path:
                     path = _copy_folder(objects, generation, place)
                 break
         else:
-            raise DataError(f"{uri}: objects of its manifest are missing, or it never rests")
+            raise DataError(
+                f"{uri}: objects that its manifest names are missing, or it keeps changing"
+            )
     evict(inputs)
     return path
 
@@ -116,13 +118,12 @@ def fetch(
     for name, target in targets.items():
         os.replace(target, folder / name)
     if generation.listed:
-        found = objects.head(generation.manifest)
-        if found is None or found.tag != generation.entry.tag:
+        manifest = objects.head(generation.manifest)
+        if manifest is None or manifest.tag != generation.entry.tag:
             raise ChangedError(objects.uri)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(folder / generation.manifest)
-    partial.write_bytes(generation.data)
-    os.replace(partial, folder / generation.manifest)
+    with atomic(folder / generation.manifest) as partial:
+        partial.write_bytes(generation.data)
 
 
 def _copy_folder(objects: Objects, generation: Generation, place: Path) -> Path:
@@ -152,9 +153,9 @@ def _copy_file(uri: str, place: Path) -> Path:
         raise DataError(f"{uri}: no such file or folder")
     parent = place / digest(entry.tag.encode())
     if _Record.of(parent) is None:
-        partial = partial_path(parent / name)
-        objects.download({name: entry}, {name: partial})
-        os.replace(partial, parent / name)
+        parent.mkdir(parents=True, exist_ok=True)
+        with atomic(parent / name) as partial:
+            objects.download({name: entry}, {name: partial})
         _Record({name: entry}, "").write(parent)
     else:
         os.utime(parent / _RECORD)
@@ -244,9 +245,7 @@ class _Record:
     def write(self, parent: Path) -> None:
         """Completes a copy: from now on it is used."""
         entries = {name: list(entry) for name, entry in self.files.items()}
-        partial = partial_path(parent / _RECORD)
-        partial.write_text(json.dumps({"files": entries, "folder": self.folder}), encoding="utf-8")
-        os.replace(partial, parent / _RECORD)
+        write_json(parent / _RECORD, {"files": entries, "folder": self.folder})
 
 
 def partial_path(path: Path) -> Path:

@@ -63,10 +63,10 @@ def read_generation(objects: Objects) -> Generation | None:
         ArtifactError: its record of files is damaged.
     """
     while True:
-        found = _manifest(objects)
-        if found is None:
+        manifest = _manifest(objects)
+        if manifest is None:
             return None
-        name, data, entry = found
+        name, data, entry = manifest
         record = objects.read(record_name(data))
         if record is not None:
             files, writer, complete = _parse(objects, record[0])
@@ -107,9 +107,8 @@ def planned_names(objects: Objects, name: str) -> set[str]:
 
 def _manifest(objects: Objects) -> tuple[str, bytes, Entry] | None:
     for name in MANIFESTS:
-        found = objects.read(name)
-        if found is not None:
-            return name, *found
+        if (manifest := objects.read(name)) is not None:
+            return name, *manifest
     return None
 
 

@@ -204,7 +204,7 @@ class Objects:
 
 
 def _parallel(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Applies a function in threads; the first error ends it, what was not begun is not begun."""
+    """Applies a function in threads; nothing more is started after the first error."""
     with ThreadPoolExecutor(_THREADS) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
@@ -268,9 +268,9 @@ def _plain_http(scheme: str) -> bool:
 
 def _aws() -> dict[str, Any]:
     """Returns what obstore does not find by itself: an S3 endpoint, and boto3's credentials."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3"):
-        found["endpoint"] = endpoint
+        settings["endpoint"] = endpoint
     if "AWS_ACCESS_KEY_ID" not in os.environ and "AWS_SKIP_SIGNATURE" not in os.environ:
         with contextlib.suppress(ImportError, ValueError):
             import boto3  # type: ignore[import-untyped]
@@ -278,7 +278,7 @@ def _aws() -> dict[str, Any]:
 
             session = boto3.Session()
             if session.get_credentials() is not None:
-                found["credential_provider"] = Boto3CredentialProvider(session)
+                settings["credential_provider"] = Boto3CredentialProvider(session)
                 if session.region_name:
-                    found["region"] = session.region_name
-    return found
+                    settings["region"] = session.region_name
+    return settings

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,13 +35,8 @@ import deepspeed.ops
 from deepspeed.checkpoint import ds_to_universal
 
 from raydist.errors import ArtifactError
-from raydist.training.engine import (
-    load_random_state,
-    parameter_groups,
-    save_random_state,
-)
-
-ZeroStage = Literal[0, 1, 2, 3]
+from raydist.training.engine import adamw, load_random_state, save_random_state
+from raydist.training.spec import DeepSpeed, Optim
 
 _NEVER = 1e30
 """A norm that no gradient reaches: DeepSpeed measures the norm only where it clips."""
@@ -65,15 +60,9 @@ class DeepSpeedEngine:
     def __init__(
         self,
         module: nn.Module,
+        optim: Optim,
+        spec: DeepSpeed,
         *,
-        zero: ZeroStage,
-        lr: float,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        max_grad_norm: float = 1.0,
-        offload_optimizer: bool = False,
-        offload_parameters: bool = False,
         overlap_communication: bool | None = None,
         bucket_size: int = 1 << 26,
         whole_below: int = 10_000,
@@ -82,14 +71,8 @@ class DeepSpeedEngine:
 
         Args:
             module: the model, on its device.
-            zero: 0 to 3: nothing, optimizer state, gradients, parameters are spread over ranks.
-            lr: learning rate until `set_lr`.
-            weight_decay: of matrices.
-            betas: AdamW's.
-            eps: AdamW's.
-            max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
-            offload_optimizer: optimizer state in CPU memory (ZeRO 1 to 3).
-            offload_parameters: parameters in CPU memory (ZeRO 3).
+            optim: AdamW's numbers; its learning rate holds until `set_lr`.
+            spec: what is spread over ranks.
             overlap_communication: reduce while the backward pass runs; on GPUs by default.
             bucket_size: values that travel in one reduction.
             whole_below: parameters of fewer values stay whole on every rank (ZeRO 3).
@@ -100,11 +83,11 @@ class DeepSpeedEngine:
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
         self.steps = 0
-        self.zero = zero
+        self.zero = zero = spec.zero
         self.agrees_on_chunks = zero == 3
         self.reductions = 0
         """Number of reductions of gradients over ranks, for the tests."""
-        self._max_grad_norm = max_grad_norm
+        self._max_grad_norm = optim.clip
         overlap = (
             self.device.type == "cuda" if overlap_communication is None else (overlap_communication)
         )
@@ -116,9 +99,9 @@ class DeepSpeedEngine:
         }
         if zero == 3:
             stage["stage3_param_persistence_threshold"] = whole_below
-        if offload_optimizer and zero:
+        if spec.offload_optimizer and zero:
             stage["offload_optimizer"] = {"device": "cpu"}
-        if offload_parameters and zero == 3:
+        if spec.offload_parameters and zero == 3:
             stage["offload_param"] = {"device": "cpu"}
         settings = {
             "train_micro_batch_size_per_gpu": 1,
@@ -126,12 +109,11 @@ class DeepSpeedEngine:
             "zero_optimization": stage,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "gradient_clipping": max_grad_norm or _NEVER,
+            "gradient_clipping": optim.clip or _NEVER,
             "steps_per_print": None,
         }
-        groups = parameter_groups(module, lr=lr, weight_decay=weight_decay)
-        self._decays = [group["weight_decay"] for group in groups]
-        self._adam = torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps)
+        self._adam = adamw(module, optim)
+        self._decays = [group["weight_decay"] for group in self._adam.param_groups]
         self._engine: Any = deepspeed.initialize(
             model=module, optimizer=self._adam, config=settings, dist_init_required=False
         )[0]

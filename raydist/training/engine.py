@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from raydist.errors import ArtifactError
 from raydist.losses.gather import world_size
+from raydist.training.spec import Optim
 
 BUCKET = 1 << 23
 """Gradient values that travel in one all-reduce."""
@@ -89,6 +90,17 @@ def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> li
     return [{**group, "lr": lr} for group in groups if group["params"]]
 
 
+def adamw(module: nn.Module, optim: Optim, *, fused: bool | None = None) -> torch.optim.AdamW:
+    """Returns the optimizer of a module."""
+    return torch.optim.AdamW(
+        parameter_groups(module, lr=optim.lr, weight_decay=optim.weight_decay),
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
+        fused=fused,
+    )
+
+
 class TorchEngine:
     """A module trained by AdamW; works with one process and with a process group."""
 
@@ -97,22 +109,13 @@ class TorchEngine:
     def __init__(
         self,
         module: nn.Module,
-        *,
-        lr: float,
-        weight_decay: float = 0.01,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        max_grad_norm: float = 1.0,
+        optim: Optim = Optim(),  # noqa: B008  frozen
     ) -> None:
         """Creates the optimizer; ranks start from rank 0's weights.
 
         Args:
             module: the model, on its device.
-            lr: learning rate until `set_lr`.
-            weight_decay: of matrices.
-            betas: AdamW's.
-            eps: AdamW's.
-            max_grad_norm: gradients are scaled down to this global norm; 0 leaves them.
+            optim: AdamW's numbers; its learning rate holds until `set_lr`.
         """
         add_rows_in_place(module)
         self.module = module
@@ -121,16 +124,10 @@ class TorchEngine:
         self.steps = 0
         self.reductions = 0
         """Number of reductions of gradients over ranks, for the tests."""
-        self._max_grad_norm = max_grad_norm
+        self._max_grad_norm = optim.clip
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self.device = next(module.parameters()).device
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(module, lr=lr, weight_decay=weight_decay),
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            fused=True,
-        )
+        self.optimizer = adamw(module, optim, fused=True)
         if self.world_size > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.detach(), 0)

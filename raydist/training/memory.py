@@ -1,6 +1,6 @@
-"""What is said of memory: before a CPU's may not do, and where an accelerator's did not.
+"""Messages on memory: a warning before a CPU's may run out, an error after an accelerator's did.
 
-Beyond a CPU's memory the kernel kills without a word; accelerators raise an error.
+A process that exceeds a CPU's memory is killed without a word; accelerators raise an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ attention is not fused."""
 
 
 def kept_bytes(module: nn.Module, tokens: int) -> int:
-    """Returns about how many bytes a transformer keeps of its forward pass, 0 if it says nothing.
+    """Returns about how many bytes a transformer keeps of its forward pass, 0 if unknown.
 
     Args:
         module: contains a Hugging Face model.
@@ -42,10 +42,10 @@ def kept_bytes(module: nn.Module, tokens: int) -> int:
 
 @contextmanager
 def memory_for(what: str, device: torch.device) -> Iterator[None]:
-    """Says what helps where a device has not the memory for something.
+    """Says what helps if a device runs out of memory.
 
     Raises:
-        JobError: the device's memory did not do.
+        JobError: it ran out of memory.
     """
     try:
         yield

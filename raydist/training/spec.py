@@ -49,7 +49,7 @@ class TrainingData:
     batch_size: Annotated[int, Ge(1)] | None = None
     """Samples of a step, over all workers; the run's own if not given."""
     max_samples: Annotated[int, Ge(0)] = 0
-    """Use so many samples, the first ones; 0 = all."""
+    """Use only the first samples, so many; 0 = all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +100,22 @@ class DeepSpeed:
     """Keep the optimizer's state in CPU memory (ZeRO 1 to 3)."""
     offload_parameters: Annotated[bool, EXECUTION] = False
     """Keep the weights in CPU memory (ZeRO 3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """Where training runs: in this process, or on Ray Train's workers."""
+
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray Train workers; 0 trains in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of a worker."""
+    gpus_per_worker: Annotated[float, Ge(0), Le(1), EXECUTION] = 0.0
+    """GPUs of a worker; one worker drives one GPU."""
+    max_failures: Annotated[int, Ge(0), EXECUTION] = 3
+    """How often failed workers are replaced before the run fails."""
+    threads: Annotated[int, Ge(0), EXECUTION] = 0
+    """Torch threads if `workers` is 0; 0 is torch's own choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +174,7 @@ class Listener:
     early_stop: Annotated[int, Ge(0)] = 0
     """Steps without a new best of a kept measure after which training stops; 0 = never."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
-    """What a new best must be better by."""
+    """By how much a new best must be better."""
     async_: Annotated[bool, EXECUTION] = False
     """Evaluate saved checkpoints beside training, one at a time; decisions lag by an interval."""
     gpus: Annotated[float, Ge(0), Le(1), EXECUTION] = 0.0
@@ -203,7 +219,7 @@ class Aggregate:
     warmup: Annotated[int, Ge(-1)] = -1
     """Bests are recorded from this step on; -1 = from the start."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
-    """What a new best must be better by."""
+    """By how much a new best must be better."""
 
     def __post_init__(self) -> None:
         if problems := _metric_problems(self.metrics) if self.metrics is not None else []:
@@ -211,7 +227,7 @@ class Aggregate:
 
 
 def _metric_problems(metrics: dict[str, bool]) -> list[str]:
-    from raydist.evaluation.measures import direction, metric_names, parse
+    from raydist.evaluation.measures import direction, parse
 
     if not metrics:
         return ["metrics = {}: name at least one measure, for example {map: true}"]
@@ -222,7 +238,6 @@ def _metric_problems(metrics: dict[str, bool]) -> list[str]:
             problems.append(f"metrics: {name!r} stands for {', '.join(names)}: name one")
         elif keep and not direction(name):
             problems.append(f"metrics: {name} is a count, its checkpoint cannot be the best")
-    metric_names(metrics)
     return problems
 
 

@@ -119,7 +119,9 @@ def _counts(engine: Engine, parts: Sequence[Batch], objective: Objective) -> lis
     alone = sum(part.targets.no_in_batch for part in parts)
     alike = torch.tensor([len(parts), alone], dtype=counts.dtype)
     summed = add_over_ranks(torch.cat([counts, alike]).to(engine.device)).cpu()
-    assert torch.equal(summed[-2:], alike * engine.world_size), "ranks hold unlike batches"
+    assert torch.equal(summed[-2:], alike * engine.world_size), (
+        "ranks disagree on the parts of a step"
+    )
     return list(summed[:-2].tolist())
 
 

@@ -6,7 +6,7 @@ They are put together here once, for bi-encoders and cross-encoders alike.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,19 +131,11 @@ def _reload(job: Job, device: torch.device, folder: Path) -> Model:
 
 
 def _engine(job: Job, model: torch.nn.Module) -> Engine:
-    optim, deepspeed = job.optim, job.deepspeed
-    adamw: dict[str, Any] = {
-        "lr": optim.lr,
-        "weight_decay": optim.weight_decay,
-        "betas": (optim.beta1, optim.beta2),
-        "eps": optim.eps,
-        "max_grad_norm": optim.clip,
-    }
-    if deepspeed.zero == 0:
-        return TorchEngine(model, **adamw)
+    if job.deepspeed.zero == 0:
+        return TorchEngine(model, job.optim)
     from raydist.training.deepspeed import DeepSpeedEngine
 
-    return DeepSpeedEngine(model, **asdict(deepspeed), **adamw)
+    return DeepSpeedEngine(model, job.optim, job.deepspeed)
 
 
 def _objective(job: Job, model: Model) -> Objective:

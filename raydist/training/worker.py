@@ -24,6 +24,7 @@ from raydist import cluster, errors
 from raydist.disk import write_json
 from raydist.errors import JobError, RaydistError
 from raydist.log import warn
+from raydist.training.spec import Resources
 
 _ERROR = ".error.json"
 _RESULT = ".result.json"
@@ -59,37 +60,29 @@ Work = Callable[[Place], dict[str, Any]]
 def fit(
     work: Work,
     folder: Path,
+    resources: Resources = Resources(),  # noqa: B008  frozen
     *,
-    workers: int = 0,
-    cpus_per_worker: float = 1.0,
-    gpus_per_worker: float = 0.0,
-    max_failures: int = 3,
     timeout_s: int = 1800,
-    threads: int = 0,
 ) -> dict[str, Any]:
     """Does the work and returns rank 0's result.
 
     Args:
         work: picklable, if there are workers.
         folder: the run's folder; on a cluster every worker must see it.
-        workers: Ray Train workers; 0 works in this process, without Ray.
-        cpus_per_worker: CPUs of a worker, and its torch threads.
-        gpus_per_worker: GPUs of a worker; one process drives one GPU.
-        max_failures: how often dead workers are replaced.
+        resources: the workers, and their CPUs, which are also their torch threads.
         timeout_s: seconds after which a rank that waits in vain for another gives up.
-        threads: torch threads without Ray; 0 leaves torch's own choice.
 
     Raises:
         JobError: resources are missing, or workers keep dying.
         RaydistError: a mistake of the user that the work met.
     """
-    if workers == 0:
-        if threads:
-            torch.set_num_threads(threads)
+    if resources.workers == 0:
+        if resources.threads:
+            torch.set_num_threads(resources.threads)
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
         return work(Place(0, 1, device))
-    cluster.require(workers, cpus_per_worker, gpus_per_worker)
-    if idle := _idle_gpus(workers, gpus_per_worker, cluster.available()["GPU"]):
+    cluster.require(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+    if idle := _idle_gpus(resources.workers, resources.gpus_per_worker, cluster.available()["GPU"]):
         warn(idle)
     for name in (_ERROR, _RESULT):
         (folder / name).unlink(missing_ok=True)
@@ -99,25 +92,25 @@ def fit(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    backend = "nccl" if gpus_per_worker else "gloo"
-    resources = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+    backend = "nccl" if resources.gpus_per_worker else "gloo"
+    shares = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     trainer = TorchTrainer(
         _in_worker,
         train_loop_config={
             "work": work,
             "folder": str(folder.absolute()),
-            "threads": max(1, int(cpus_per_worker)),
+            "threads": max(1, int(resources.cpus_per_worker)),
         },
         torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
         scaling_config=ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpus_per_worker > 0,
-            resources_per_worker={name: each for name, each in resources.items() if each},
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={name: each for name, each in shares.items() if each},
         ),
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:12]}",
             storage_path=str((folder / _RAY).absolute()),
-            failure_config=FailureConfig(max_failures=max_failures),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
         ),
     )
     failure: TrainingFailedError | None = None
@@ -128,8 +121,8 @@ def fit(
     _raise_mistake(folder)
     if failure is not None:
         raise JobError(
-            f"training failed after {max_failures} replacements of its workers: {_cause(failure)}; "
-            f"checkpoints are kept: run the same command with --resume"
+            f"training failed after {resources.max_failures} replacements of its workers: "
+            f"{_cause(failure)}; checkpoints are kept: run the same command with --resume"
         ) from failure
     try:
         result: dict[str, Any] = json.loads((folder / _RESULT).read_text(encoding="utf-8"))

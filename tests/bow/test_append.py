@@ -71,7 +71,7 @@ def test_an_id_that_the_index_has_already_is_refused_and_the_index_stays(tmp_pat
         append([ROWS[9], ROWS[3]], tmp_path, spec)
     assert len(BowIndex.open(tmp_path)) == 5
     append([ROWS[9], ROWS[3]], tmp_path, replace(spec, duplicates="warn"))
-    assert len(BowIndex.open(tmp_path)) == 7
+    assert len(BowIndex.open(tmp_path)) == 6
 
 
 def test_another_analyzer_or_block_size_is_refused_with_both_named(tmp_path):

@@ -180,17 +180,6 @@ def test_max_docs_takes_the_first_documents_whatever_the_splits(tmp_path, limit)
     assert contents(tmp_path / "some/segments") == contents(tmp_path / "those/segments")
 
 
-def test_an_id_that_occurs_twice_is_an_error_or_a_warning(tmp_path, capsys):
-    rows = [("a", "", "x"), ("b", "", "y"), ("c", "", "z"), ("b", "", "w")]
-    for number, store in enumerate((True, False)):
-        folder = tmp_path / str(number)
-        with pytest.raises(DataError, match="document 4 has the id 'b' of document 2"):
-            build(rows, folder, cuts=[2], store=store)
-        facts = build(rows, folder, [2], store=store, duplicates="warn")
-        assert facts["duplicates"] == 1
-        assert "1 documents repeat" in capsys.readouterr().err
-
-
 def test_documents_without_terms_are_reported_and_do_not_count(tmp_path, capsys):
     rows = [("a", "", "word"), ("b", "", "the of"), ("c", "", ""), ("d", "", "…")]
     facts = build(rows, tmp_path, cuts=[1])

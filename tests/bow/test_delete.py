@@ -10,50 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.bow.build import delete
-from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
-from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex
-from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, IndexSpec, QueryLikelihood
 from raydist.build import text_store
 from raydist.cli import main
 from raydist.errors import DataError
-from raydist.manifest import Output, read_manifest
-from tests.bow.documents import contents, read, splits_of
+from raydist.manifest import read_manifest
+from tests.bow.answers import WORDS, answers, make_index
+from tests.bow.documents import contents
 
-SCORINGS = [
-    Bm25(),
-    Bm25(k1=1.2, b=0.75, lengths="exact"),
-    *(Bm25(variant=each) for each in ("robertson", "atire", "bm25+", "bm25l")),
-    QueryLikelihood(),
-    QueryLikelihood(smoothing="jelinek-mercer"),
-]
-WORDS = ["cat", "dog", "bird", "fish", "cow"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join), min_size=1)
 
 
-def make_index(rows, folder: Path, cuts=(), **options) -> Path:
-    output = Output.open(str(folder), kind="bow-index", config={}, inputs={})
-    output.finish(**build_index(splits_of(rows, cuts), read, folder, IndexSpec(**options)))
-    clean(folder)
-    return folder
-
-
-def answers(folder: Path) -> list:
-    index = BowIndex.open(folder, verify=True)
-    ranked = [
-        BowRetriever(index, scoring, pruned=pruned, ties=ties).rank(query, k)
-        for query in (*WORDS, "cat dog", "cow cow bird")
-        for scoring in SCORINGS
-        for pruned, ties, k in ((True, "docid", 50), (False, "external", 50), (True, "docid", 2))
-    ]
-    hits = [(index.pick_ids(docs).to_pylist(), scores.tolist()) for docs, scores in ranked]
-    texts = index.store and index.store.get(index.doc_ids.to_pylist())
-    return [hits, index.nonempty, index.tokens, index.doc_ids.to_pylist(), texts]
-
-
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(TEXTS, st.data(), st.booleans(), st.booleans(), st.booleans())
 def test_the_rest_equals_an_index_built_without_the_deleted_documents(
     tmp_path_factory, texts, data, merge, compress, store

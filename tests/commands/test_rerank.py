@@ -38,11 +38,11 @@ LINE = ["rerank", *COMMON, "reranker=bm25", "depth=3", "out=new.txt"]
 
 def test_the_line_of_the_handbook_reranks_with_bm25(files: Path) -> None:
     assert main(LINE) == 0
-    got = {query: docs for query, docs, _ in read_run("new.txt")}
+    reranked = {query: docs for query, docs, _ in read_run("new.txt")}
     lists = [("heart", [TEXTS[d] for d in "abc"]), ("lung cancer", [TEXTS[d] for d in "db"])]
     for docs, (name, (_, texts)) in zip(["abc", "db"], zip(["q1", "q2"], lists)):
         scores = BM25Reranker().score([lists[0] if name == "q1" else lists[1]])[0]
-        assert got[name] == [docs[i] for i in np.argsort(-np.array(scores), kind="stable")]
+        assert reranked[name] == [docs[i] for i in np.argsort(-np.array(scores), kind="stable")]
         assert len(texts) == len(docs)
     manifest = json.loads(Path("new.txt.raydist/manifest.json").read_text())
     assert manifest["kind"] == "reranked-run" and manifest["pairs"] == 5

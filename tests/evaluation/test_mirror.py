@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from raydist.errors import ConfigError
-from raydist.evaluation.measures import metric_name, metric_names
+from raydist.evaluation.metric_names import metric_name, metric_names
 from raydist.evaluation.mirror import EVENTS, METRICS, Mirror, flatten, read_lines
 
 
@@ -64,10 +63,12 @@ def test_names_that_mlflow_refuses_are_spelled_out(name, short):
     assert metric_name(name) == short
 
 
-def test_names_that_would_collide_are_refused():
+def test_names_that_would_collide_are_numbered():
     assert metric_names(["P@5", "AP"]) == {"P@5": "P_at_5", "AP": "AP"}
-    with pytest.raises(ConfigError, match=r"'P@5' and 'P_at_5' would both"):
-        metric_names(["P@5", "P_at_5"])
+    names = ["P@5", "P_at_5", "P(at)5", "P_at_5_2"]
+    assert list(metric_names(names).values()) == ["P_at_5", "P_at_5_2", "P_at5", "P_at_5_2_2"]
+    long = metric_names(["x" * 300, "x" * 299])
+    assert [len(each) for each in long.values()] == [250, 250] and len(set(long.values())) == 2
 
 
 def test_a_run_that_begins_again_repeats_what_it_logged_at_step_0(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from raydist.evaluation.registry import promote, registered
+from raydist.evaluation.registry import Candidate, promote, registered
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_servers_champion_is_served_from_its_artifacts(
         values = {f"q{i}": 0.3 * step + 0.01 * (i % 3) + 0.001 * step * i for i in range(20)}
         options = {"metric": "nDCG@10", "values": values, "fingerprint": f"f{step}"}
         for _ in range(2):  # again is the same version
-            promotion = promote(server, "toy", folder, **options)
+            promotion = promote(server, Candidate(name="toy", folder=folder, **options))
             assert (promotion.version, promotion.moved) == (step, True), promotion.reason
         copy, version = registered("models:/toy@champion", server)
         assert version == str(step) and Path(copy) != folder

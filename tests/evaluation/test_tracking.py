@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.mirror import Mirror
-from raydist.evaluation.registry import promote
+from raydist.evaluation.registry import Candidate, promote
 from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, replay, resolve_uri
 
@@ -173,9 +174,34 @@ def test_a_missing_file_is_left_out_and_counted_not_waited_for(database, tmp_pat
     tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
     mirror = Mirror(tmp_path / "run")
     mirror.artifact(tmp_path / "gone.png")
+    mirror.step(1, {"loss": 1.0})
+    assert tracker.close() and tracker.follower.state.refused == 1
+    assert client(database).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
+
+
+def test_names_that_mlflow_cannot_tell_apart_are_numbered_also_after_an_outage(database, tmp_path):
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"a(b": 1, "a_b": 2, "c": 3})
     mirror.step(1, {"P@5": 1.0, "P_at_5": 2.0})
+    assert tracker.flush()
+    again = Tracker.start(tmp_path / "run", Tracking(uri=database), resume=True, follow=False)
+    mirror.step(2, {"P_at_5": 4.0, "P@5": 3.0})
+    assert again.close() and again.follower.state.refused == 0
+    data = client(database).get_run(tracker.run_id).data
+    assert data.params == {"a_b": "1", "a_b_2": "2", "c": "3"}
+    assert data.metrics == {"P_at_5": 3.0, "P_at_5_2": 4.0}
+    assert (data.tags["metric.P_at_5"], data.tags["metric.P_at_5_2"]) == ("P@5", "P_at_5")
+
+
+def test_what_mlflow_refuses_takes_nothing_else_with_it(database, tmp_path):
+    tracker = Tracker.start(tmp_path / "run", Tracking(uri=database), follow=False)
+    mirror = Mirror(tmp_path / "run")
+    mirror.params({"../bad": 1, "good": 2})
+    mirror.step(1, {"a": 1.0, "../bad": 2.0, "b": 3.0})
     assert tracker.close() and tracker.follower.state.refused == 2
-    assert client(database).get_run(tracker.run_id).data.metrics == {"P_at_5": 1.0}
+    data = client(database).get_run(tracker.run_id).data
+    assert data.params == {"good": "2"} and data.metrics == {"a": 1.0, "b": 3.0}
 
 
 def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp_path):
@@ -187,7 +213,8 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
         folder = tmp_path / f"model{n}"
         folder.mkdir()
         options = {"metric": "nDCG@10", "fingerprint": str(n)}
-        promotion = promote(database, "retriever", folder, values=per_query, **options)
+        candidate = Candidate(name="retriever", folder=folder, values=per_query, **options)
+        promotion = promote(database, candidate)
         moved.append(promotion.moved)
         assert promotion.version == n + 1
     assert moved == [True, True, False, False]
@@ -204,24 +231,26 @@ def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp
 def test_a_champion_can_be_beaten_after_its_folder_was_replaced(database, tmp_path):
     values = {f"q{i}": 0.3 + 0.01 * (i % 7) for i in range(40)}
     better = {q: v + 0.1 + 0.001 * i for i, (q, v) in enumerate(values.items())}
-    options = {"metric": "nDCG@10", "alias": "champion"}
-    promote(database, "r", tmp_path / "out", values=values, fingerprint="a", **options)
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="b", **options).moved
-    lost = promote(database, "r", tmp_path / "out", values=values, fingerprint="c", **options)
+    out = tmp_path / "out"
+    first = Candidate(name="r", folder=out, metric="nDCG@10", values=values, fingerprint="a")
+    promote(database, first)
+    assert promote(database, replace(first, values=better, fingerprint="b")).moved
+    lost = promote(database, replace(first, fingerprint="c"))
     assert not lost.moved and "does not beat version 2" in lost.reason
-    other = promote(database, "r", tmp_path / "out", values=better, fingerprint="d", metric="AP")
+    last = replace(first, values=better, fingerprint="d")
+    other = promote(database, replace(last, metric="AP"))
     assert not other.moved and "remove the alias in MLflow" in other.reason
     client(database).delete_registered_model_alias("r", "champion")
-    assert promote(database, "r", tmp_path / "out", values=better, fingerprint="d", **options).moved
+    assert promote(database, last).moved
 
 
 def test_a_model_is_registered_once_for_each_folder_that_it_lies_in(database, tmp_path):
-    options = {"metric": "AP", "values": {"q1": 0.1, "q2": 0.2}, "fingerprint": "a"}
-    first = promote(database, "r", tmp_path / "out", **options)
-    again = promote(database, "r", tmp_path / "out", **options)
+    values = {"q1": 0.1, "q2": 0.2}
+    one = Candidate(name="r", folder=tmp_path / "out", metric="AP", values=values, fingerprint="a")
+    first, again = promote(database, one), promote(database, one)
     assert (first.version, again.version, again.moved) == (1, 1, True)
     assert "is champion already" in again.reason
-    moved = promote(database, "r", tmp_path / "elsewhere", **options)
+    moved = promote(database, replace(one, folder=tmp_path / "elsewhere"))
     assert moved.moved and "same model as version 1" in moved.reason
     assert len(client(database).search_model_versions("name = 'r'")) == 2
 

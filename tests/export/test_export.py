@@ -68,9 +68,9 @@ def test_an_exported_bi_encoder_gives_equal_vectors_in_sentence_transformers(tra
     out = tmp_path / "hf"
     export(f"checkpoint={trained}", f"out={out}", "name=org/ours", f"bibtex={BIBTEX}")
     ours = BiEncoder.load(trained, device="cpu")
-    theirs = SentenceTransformer(str(out), device="cpu")
-    assert np.abs(theirs.encode_query(TEXTS) - ours.encode_queries(TEXTS)).max() < 1e-5
-    assert np.abs(theirs.encode_document(TEXTS) - ours.encode_documents(TEXTS)).max() < 1e-5
+    exported = SentenceTransformer(str(out), device="cpu")
+    assert np.abs(exported.encode_query(TEXTS) - ours.encode_queries(TEXTS)).max() < 1e-5
+    assert np.abs(exported.encode_document(TEXTS) - ours.encode_documents(TEXTS)).max() < 1e-5
     assert (out / "model.safetensors").is_file() and not list(out.rglob("*.bin"))
     card = (out / "README.md").read_text()
     assert "| nDCG@10 | 0.2000 | 0.5000 |" in card and BIBTEX in card
@@ -92,10 +92,10 @@ def test_an_exported_reranker_gives_equal_scores_in_sentence_transformers(tiny_b
     model = CrossEncoderModel.load(tiny_bert, fresh_head=True, max_length=40, device="cpu")
     model.save(tmp_path / "ce")
     export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
-    theirs = CrossEncoder(str(tmp_path / "hf"), device="cpu")
+    exported = CrossEncoder(str(tmp_path / "hf"), device="cpu")
     again = CrossEncoderModel.load(tmp_path / "hf", device="cpu")
     inputs = again.pad(again.tokenize(["query"] * 3, TEXTS))
-    scores = theirs.predict([("query", text) for text in TEXTS])
+    scores = exported.predict([("query", text) for text in TEXTS])
     assert np.abs(scores - again(inputs).detach().numpy()).max() < 1e-5
     card = (tmp_path / "hf/README.md").read_text()
     assert "pipeline_tag: text-ranking" in card and "CrossEncoder('hf')" in card
@@ -109,10 +109,10 @@ def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_reported(
     )
     model.save(tmp_path / "ce")
     export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
-    theirs = CrossEncoder(str(tmp_path / "hf"), device="cpu")
+    exported = CrossEncoder(str(tmp_path / "hf"), device="cpu")
     mine = Reranker(CrossEncoderSpec(model=str(tmp_path / "hf"), device="cpu"))
     differences = {
-        query: mine.score([(query, TEXTS)])[0] - theirs.predict([(query, text) for text in TEXTS])
+        query: mine.score([(query, TEXTS)])[0] - exported.predict([(query, text) for text in TEXTS])
         for query in ("a query", "the model of a long query to a document")
     }
     short, long = (np.abs(difference).max() for difference in differences.values())
@@ -124,9 +124,9 @@ def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_reported(
 def test_a_sentence_transformers_folder_can_be_exported(minilm, tmp_path):
     assert find_provenance(minilm).run is None
     export_model(minilm, tmp_path / "hf", name="mini")
-    theirs = SentenceTransformer(str(tmp_path / "hf"), device="cpu")
+    exported = SentenceTransformer(str(tmp_path / "hf"), device="cpu")
     ours = BiEncoder.load(minilm, device="cpu").encode_documents(TEXTS)
-    assert np.abs(theirs.encode(TEXTS) - ours).max() < 1e-5
+    assert np.abs(exported.encode(TEXTS) - ours).max() < 1e-5
 
 
 def test_the_same_export_again_does_nothing_and_a_dry_run_writes_nothing(trained, tmp_path, capsys):

@@ -63,8 +63,8 @@ def test_streamed_columns_of_ragged_groups_equal_the_full_row(
     )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
     ours = torch.autograd.grad(loss, (q, p))
-    theirs = torch.autograd.grad(expected, (q, p))
-    for a, b in zip(ours, theirs):
+    gradients = torch.autograd.grad(expected, (q, p))
+    for a, b in zip(ours, gradients):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 

@@ -34,13 +34,13 @@ def lists(seed: int, *, ragged: bool, ties: bool) -> tuple[Tensor, Tensor, Tenso
 
 
 def compare(
-    ours: Callable[[Tensor], SumCount], theirs: Callable[[Tensor], Tensor], s: Tensor
+    ours: Callable[[Tensor], SumCount], oracle: Callable[[Tensor], Tensor], s: Tensor
 ) -> None:
     """Asserts equal mean losses and gradients."""
     a, b = s.clone().requires_grad_(), s.clone().requires_grad_()
     total, count = ours(a)
     loss = total / count
-    expected = theirs(b)
+    expected = oracle(b)
     assert loss.item() == pytest.approx(expected.item(), rel=2e-5, abs=1e-6)
     loss.backward()
     expected.backward()
@@ -130,7 +130,7 @@ def test_margin_mse_and_kl_equal_those_of_sentence_transformers(seed: int) -> No
     losses = pytest.importorskip("sentence_transformers.losses")
     s, t, mask = lists(seed, ragged=False, ties=False)
 
-    def theirs(loss: Any, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    def oracle(loss: Any, labels: Tensor) -> Callable[[Tensor], Tensor]:
         def value(x: Tensor) -> Tensor:
             embeddings = [torch.ones(len(x), 1), *(column[:, None] for column in x.unbind(1))]
             result: Tensor = loss.compute_loss_from_embeddings(embeddings, labels)
@@ -139,12 +139,12 @@ def test_margin_mse_and_kl_equal_those_of_sentence_transformers(seed: int) -> No
         return value
 
     margin = losses.MarginMSELoss(nn.Identity())
-    compare(lambda x: pairwise.margin_mse(x, t, mask), theirs(margin, t[:, :1] - t[:, 1:]), s)
+    compare(lambda x: pairwise.margin_mse(x, t, mask), oracle(margin, t[:, :1] - t[:, 1:]), s)
     divergence = losses.DistillKLDivLoss(nn.Identity())
-    compare(lambda x: distillation.true_kl(x, t, mask), theirs(divergence, t), s)
+    compare(lambda x: distillation.true_kl(x, t, mask), oracle(divergence, t), s)
     two = mask[:, :2]
     compare(
-        lambda x: pairwise.pairwise_kl(x, t[:, :2], two), theirs(divergence, t[:, :2]), s[:, :2]
+        lambda x: pairwise.pairwise_kl(x, t[:, :2], two), oracle(divergence, t[:, :2]), s[:, :2]
     )
 
 
@@ -153,7 +153,7 @@ def test_margin_mse_and_kl_equal_those_of_sentence_transformers(seed: int) -> No
 def test_list_losses_equal_those_of_lightning_ir(lightning: Any, seed: int, ties: bool) -> None:
     s, t, mask = lists(seed, ragged=False, ties=ties)
 
-    def theirs(loss: Any) -> Callable[[Tensor], Tensor]:
+    def oracle(loss: Any) -> Callable[[Tensor], Tensor]:
         def value(x: Tensor) -> Tensor:
             result: Tensor = loss.compute_loss(
                 SimpleNamespace(scores=x), SimpleNamespace(targets=t)
@@ -162,19 +162,19 @@ def test_list_losses_equal_those_of_lightning_ir(lightning: Any, seed: int, ties
 
         return value
 
-    compare(lambda x: listwise.distill_rank_net(x, t, mask), theirs(lightning.RankNet()), s)
+    compare(lambda x: listwise.distill_rank_net(x, t, mask), oracle(lightning.RankNet()), s)
     compare(
-        lambda x: pairwise.margin_mse_pairs(x, t, mask), theirs(lightning.SupervisedMarginMSE()), s
+        lambda x: pairwise.margin_mse_pairs(x, t, mask), oracle(lightning.SupervisedMarginMSE()), s
     )
-    compare(lambda x: distillation.true_kl(x, t, mask), theirs(lightning.KLDivergence()), s)
-    compare(lambda x: listwise.info_nce_list(x, t, mask), theirs(lightning.InfoNCE()), s)
+    compare(lambda x: distillation.true_kl(x, t, mask), oracle(lightning.KLDivergence()), s)
+    compare(lambda x: listwise.info_nce_list(x, t, mask), oracle(lightning.InfoNCE()), s)
     if not ties:  # its ranks of tied targets depend on an unstable sort
         compare(
-            lambda x: listwise.adr_mse(x, t, mask), theirs(lightning.ApproxRankMSE(1, "log2")), s
+            lambda x: listwise.adr_mse(x, t, mask), oracle(lightning.ApproxRankMSE(1, "log2")), s
         )
         compare(
             lambda x: listwise.adr_mse(x, t, mask, ties="ordinal", temperature=0.5),
-            theirs(lightning.ApproxRankMSE(0.5, "log2")),
+            oracle(lightning.ApproxRankMSE(0.5, "log2")),
             s,
         )
 
@@ -195,19 +195,20 @@ def test_info_nce_equals_multiple_negatives_ranking(group: int, block: int) -> N
         scores = scope_scores(x[:, 0], columns, temperature=0.05, column_block=block)
         return info_nce(scores)
 
-    def theirs(x: Tensor) -> Tensor:
+    def oracle(x: Tensor) -> Tensor:
         # Cosine and dot product agree on unit vectors, but not in their gradient along the vector.
         unit = nn.functional.normalize(x, dim=2)
         value: Tensor = reference.compute_loss_from_embeddings(list(unit.unbind(1)), None)
         return value
 
-    compare(lambda x: ours(nn.functional.normalize(x, dim=2)), theirs, joined)
+    compare(lambda x: ours(nn.functional.normalize(x, dim=2)), oracle, joined)
 
 
 def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> None:
     """Both sides encode in chunks of two and replay; compares the parameters' gradients."""
     losses = pytest.importorskip("sentence_transformers.losses")
     from raydist.training.engine import TorchEngine
+    from raydist.training.spec import Optim
     from raydist.training.step import forward_backward
     from tests.training import tiny
 
@@ -231,6 +232,6 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     expected_gradient = tiny.gradient(model)
     model.zero_grad()
     objective = make_objective(InfoNCE(temperature=0.05, mask_duplicates=False))
-    terms = forward_backward(TorchEngine(model, lr=0.0), batch, objective, chunk_size=2)
+    terms = forward_backward(TorchEngine(model, Optim(lr=0.0)), batch, objective, chunk_size=2)
     assert objective.total(terms) == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(tiny.gradient(model), expected_gradient, rtol=1e-4, atol=1e-6)

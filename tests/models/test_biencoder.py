@@ -62,10 +62,10 @@ def test_a_saved_folder_gives_equal_vectors_there_and_here(
     model.save(tmp_path / "m")
     again = BiEncoder.load(tmp_path / "m", device="cpu")
     assert again.contract == model.contract
-    theirs = st_model(tmp_path / "m")
+    reference = st_model(tmp_path / "m")
     for role, encode, st_encode in (
-        ("query", again.encode_queries, theirs.encode_query),
-        ("document", again.encode_documents, theirs.encode_document),
+        ("query", again.encode_queries, reference.encode_query),
+        ("document", again.encode_documents, reference.encode_document),
     ):
         ours = model.encode_queries(TEXTS) if role == "query" else model.encode_documents(TEXTS)
         assert difference(encode(TEXTS), ours) == 0

@@ -29,18 +29,18 @@ def test_a_saved_folder_gives_equal_scores_there_and_here(request, tmp_path, kin
     model.save(tmp_path / "ce")
     again = CrossEncoderModel.load(tmp_path / "ce", device="cpu")
     assert again.contract == model.contract and again.contract.activation == "identity"
-    theirs = CrossEncoder(str(tmp_path / "ce"), device="cpu")
-    scores = theirs.predict(list(zip(QUERIES, DOCUMENTS)))
+    reference = CrossEncoder(str(tmp_path / "ce"), device="cpu")
+    scores = reference.predict(list(zip(QUERIES, DOCUMENTS)))
     assert np.array_equal(logits(again), logits(model))
     assert np.abs(scores - logits(again)).max() < 1e-5
 
 
 def test_a_folder_of_sentence_transformers_scores_alike(tiny_bert, tmp_path):
-    theirs = CrossEncoder(str(tiny_bert), num_labels=1, device="cpu")
-    theirs.save(str(tmp_path / "st"))
+    reference = CrossEncoder(str(tiny_bert), num_labels=1, device="cpu")
+    reference.save(str(tmp_path / "st"))
     model = CrossEncoderModel.load(tmp_path / "st", device="cpu")
     assert model.contract.activation == "sigmoid"
-    scores = theirs.predict(list(zip(QUERIES, DOCUMENTS)))
+    scores = reference.predict(list(zip(QUERIES, DOCUMENTS)))
     assert np.abs(scores - 1 / (1 + np.exp(-logits(model)))).max() < 1e-5
 
 

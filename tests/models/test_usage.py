@@ -1,4 +1,4 @@
-"""Models in a few lines: made, loaded, used, saved."""
+"""Models in a few lines: created, loaded, used, saved."""
 
 from __future__ import annotations
 

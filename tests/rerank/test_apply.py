@@ -43,13 +43,13 @@ def test_reranking_is_a_stable_permutation_and_leaves_its_input_alone(
     queries = [Query(q, "?") for q in run.query_ids]
     after = rerank(run, Lengths(), texts, queries, missing=missing, batch_queries=batch)
     assert run.table.to_pylist() == before
-    got = {query: docs for query, docs, _ in after}
+    ranked = {query: docs for query, docs, _ in after}
     for query, docs, _ in run:
         known = [doc for doc in docs if doc in texts]
         wanted = sorted(known, key=lambda doc: -len(texts[doc]))
         if missing == "keep":
             wanted += [doc for doc in docs if doc not in texts]
-        assert got.get(query, []) == wanted
+        assert ranked.get(query, []) == wanted
 
 
 def test_kept_documents_stay_below_the_scored_in_their_old_order() -> None:

@@ -22,8 +22,8 @@ def test_scores_are_those_of_rank_bm25_split_on_a_single_space(
     query: str, documents: list[str]
 ) -> None:
     oracle = BM25Okapi([text.split(" ") for text in documents]).get_scores(query.split(" "))
-    got = BM25Reranker().score([(query, documents)])[0]
-    np.testing.assert_array_equal(got, oracle)
+    scores = BM25Reranker().score([(query, documents)])[0]
+    np.testing.assert_array_equal(scores, oracle)
 
 
 def test_each_querys_candidates_are_a_collection_of_their_own() -> None:
@@ -52,10 +52,10 @@ class Corpus:
 
 def test_with_collection_statistics_the_score_is_lucenes_formula() -> None:
     reranker = BM25Reranker(tokens=str.split, k1=0.9, b=0.4, statistics=Corpus())
-    got = reranker.score([("heart lung lung unknown", ["heart heart x y", "lung", "z"])])[0]
+    scores = reranker.score([("heart lung lung unknown", ["heart heart x y", "lung", "z"])])[0]
     idf_heart, idf_lung = np.log(1 + 7.5 / 3.5), np.log(1 + 9.5 / 1.5)
     long, short = 0.9 * (0.6 + 0.4 * 4 / 2), 0.9 * (0.6 + 0.4 * 1 / 2)
-    assert got == pytest.approx([idf_heart * 2 / (2 + long), 2 * idf_lung / (1 + short), 0.0])
+    assert scores == pytest.approx([idf_heart * 2 / (2 + long), 2 * idf_lung / (1 + short), 0.0])
 
 
 def test_no_torch_is_imported() -> None:

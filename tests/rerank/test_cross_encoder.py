@@ -75,7 +75,7 @@ def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_to
         CrossEncoderSpec(model=str(folder), batch_tokens=batch_tokens, device="cpu"), packed=packed
     )
     assert mine.scorer.packed == packed
-    theirs = sentence_transformers.CrossEncoder(
+    reference = sentence_transformers.CrossEncoder(
         str(folder), device="cpu", max_length=mine.scorer.model.contract.document_max_length
     )
     batch = [
@@ -85,24 +85,24 @@ def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_to
         ("", ["heart"]),
         ("nothing", []),
     ]
-    got = mine.score(batch)
-    for (query, documents), scores in zip(batch, got):
+    ours = mine.score(batch)
+    for (query, documents), scores in zip(batch, ours):
         assert len(scores) == len(documents)
         if documents:
-            oracle = theirs.predict([(query, text) for text in documents], batch_size=4)
+            oracle = reference.predict([(query, text) for text in documents], batch_size=4)
             np.testing.assert_allclose(scores, oracle, atol=1e-5, rtol=0)
-    assert max(got[0]) - min(got[0]) > 0.01
+    assert max(ours[0]) - min(ours[0]) > 0.01
 
 
 def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> None:
-    theirs = sentence_transformers.CrossEncoder(
+    reference = sentence_transformers.CrossEncoder(
         str(folder), device="cpu", activation_fn=torch.nn.Identity()
     )
-    theirs.save_pretrained(str(tmp_path / "identity"))
+    reference.save_pretrained(str(tmp_path / "identity"))
     mine = CrossEncoder(CrossEncoderSpec(model=str(tmp_path / "identity"), device="cpu"))
-    got = mine.score([("heart", ["lung", "heart disease"])])[0]
+    ours = mine.score([("heart", ["lung", "heart disease"])])[0]
     np.testing.assert_allclose(
-        got, theirs.predict([("heart", "lung"), ("heart", "heart disease")]), atol=1e-5
+        ours, reference.predict([("heart", "lung"), ("heart", "heart disease")]), atol=1e-5
     )
 
 

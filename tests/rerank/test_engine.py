@@ -353,5 +353,5 @@ def test_waiting_for_a_tokeniser_is_waiting_too() -> None:
 
 
 def test_sigmoid_has_no_overflow() -> None:
-    got = sigmoid(np.array([-1e4, -1.0, 0.0, 1.0, 1e4], np.float32))
-    np.testing.assert_allclose(got, [0, 1 / (1 + np.e), 0.5, np.e / (1 + np.e), 1], atol=1e-12)
+    values = sigmoid(np.array([-1e4, -1.0, 0.0, 1.0, 1e4], np.float32))
+    np.testing.assert_allclose(values, [0, 1 / (1 + np.e), 0.5, np.e / (1 + np.e), 1], atol=1e-12)

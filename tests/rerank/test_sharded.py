@@ -90,11 +90,11 @@ def test_splits_are_whole_queries(sizes: list[int], pairs: int) -> None:
 def test_the_result_is_that_of_one_call(
     run: Run, texts: Path, tmp_path: Path, split_pairs: int
 ) -> None:
-    got, facts = rerank_sharded(
+    reranked, facts = rerank_sharded(
         run, QUERIES, texts, tmp_path / "out", Lengths, Reranking(split_pairs=split_pairs)
     )
-    assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
-    assert facts["pairs"] == len(run) and facts["without_text"] == 0 and facts["queries"] == 12
+    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert facts.pairs == len(run) and facts.without_text == 0 and facts.queries == 12
 
 
 def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_
             Reranking(split_pairs=1),
         )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(7)]
-    got, _ = rerank_sharded(
+    reranked, _ = rerank_sharded(
         run, QUERIES, texts, tmp_path / "out", partial(make, str(log), ""), Reranking(split_pairs=1)
     )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(12)]
-    assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
 @pytest.mark.ray
@@ -121,7 +121,7 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
     ray_cluster: None, run: Run, texts: Path, tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
-    got, facts = rerank_sharded(
+    reranked, facts = rerank_sharded(
         run,
         QUERIES,
         texts,
@@ -129,19 +129,19 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         partial(Mortal, str(flag)),
         Reranking(split_pairs=1, workers=2),
     )
-    assert flag.exists() and facts["pairs"] == len(run)
-    assert got.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert flag.exists() and facts.pairs == len(run)
+    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
 def test_an_empty_run_stays_empty(texts: Path, tmp_path: Path) -> None:
-    got, facts = rerank_sharded(Run.from_lists([]), QUERIES, texts, tmp_path / "out", Lengths)
-    assert len(got) == 0 and facts["pairs"] == 0
+    reranked, facts = rerank_sharded(Run.from_lists([]), QUERIES, texts, tmp_path / "out", Lengths)
+    assert len(reranked) == 0 and facts.pairs == 0
 
 
 def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
     empty = needed_texts(["d1"], [], tmp_path / "none")
-    got, facts = rerank_sharded(
+    reranked, facts = rerank_sharded(
         run, QUERIES, empty, tmp_path / "out", Lengths, Reranking(missing="keep", depth=3)
     )
-    assert got.table["doc_id"].to_pylist() == run.top(3).table["doc_id"].to_pylist()
-    assert facts["without_text"] == len(run.top(3))
+    assert reranked.table["doc_id"].to_pylist() == run.top(3).table["doc_id"].to_pylist()
+    assert facts.without_text == len(run.top(3))

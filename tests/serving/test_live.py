@@ -147,8 +147,8 @@ def test_the_models_scores_are_the_librarys(url: str, model: Path) -> None:
     scores = CrossEncoder(CrossEncoderSpec(model=str(model), device="cpu")).score(
         [("rain", DOCUMENTS)]
     )[0]
-    got = {r["index"]: r["relevance_score"] for r in answer.json()["results"]}
-    assert [got[i] for i in range(3)] == pytest.approx(scores, abs=1e-6)
+    by_index = {r["index"]: r["relevance_score"] for r in answer.json()["results"]}
+    assert [by_index[i] for i in range(3)] == pytest.approx(scores, abs=1e-6)
 
 
 def test_request_ids_are_echoed_once(url: str) -> None:

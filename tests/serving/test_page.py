@@ -103,4 +103,4 @@ def test_what_was_done_otherwise_is_shown(tmp_path: Path) -> None:
 def test_an_error_is_shown(rerank_url: str, tmp_path: Path) -> None:
     fields = {"query": "a" * 40_000, "documents": "b"}
     page = dom(f"{rerank_url}/?{urlencode(fields)}", tmp_path)
-    assert 'class="error"' in page and "the most is 32768" in page
+    assert 'class="error"' in page and "the limit is 32768" in page

@@ -152,8 +152,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
     for stream in (registry, folder):
         assert set(stream.statuses) == {200}, stream.statuses
         for answer in stream.answers:  # every answer is one model's, never a mixture
-            got = stream.scores(answer)
-            assert got in (pytest.approx(first, abs=1e-6), pytest.approx(second, abs=1e-6))
+            scores = stream.scores(answer)
+            assert scores in (pytest.approx(first, abs=1e-6), pytest.approx(second, abs=1e-6))
     versions = [answer["meta"]["model_version"] for answer in registry.answers]
     assert versions[0] == "1" and versions[-1] == "2"
 
@@ -169,7 +169,7 @@ def test_a_redeploy_drops_no_request(port: int, models: list[Path]) -> None:
     assert set(stream.statuses) == {200}, stream.statuses
     url = f"http://127.0.0.1:{port}/v1/rerank"
     answer = httpx.post(url, json=BODY | {"documents": ["a"] * 61}, timeout=30)
-    assert answer.status_code == 413 and "the most is 60" in answer.text
+    assert answer.status_code == 413 and "the limit is 60" in answer.text
 
 
 def test_more_load_starts_more_replicas(port: int) -> None:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from raydist.errors import ArtifactError, DataError
 from raydist.stores import copies
 from raydist.stores.objects import Objects
 from tests.stores.test_publish import generation_of, parts
-
-
-@pytest.fixture(params=["memory", "s3"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    return str(request.getfixturevalue("s3"))
 
 
 def publish(bucket: str, *names: str) -> None:

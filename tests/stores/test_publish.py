@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,6 @@ from raydist import storage
 from raydist.errors import DataError, JobError
 from raydist.stores import generation, lease
 from raydist.stores.objects import Objects
-
-
-@pytest.fixture(params=["memory", "s3"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
-    if request.param == "memory":
-        return f"memory://{uuid.uuid4().hex}"
-    return str(request.getfixturevalue("s3"))
 
 
 def generation_of(folder: Path, *names: str, **facts: object) -> None:
@@ -117,8 +108,8 @@ def test_who_comes_second_is_refused_and_loses_nothing_of_the_first(
         generation_of(path, "a", "slow", documents=1001)
         with monkeypatch.context() as other:
             other.setenv("RAYDIST_CACHE", str(tmp_path / "other"))
-            with storage.writing(f"{bucket}/idx") as theirs:
-                generation_of(theirs, "a", "quick", documents=1002)
+            with storage.writing(f"{bucket}/idx") as place:
+                generation_of(place, "a", "quick", documents=1002)
     message = str(failure.value)
     assert f"{bucket}/idx: was changed by process {os.getpid()} on " in message
     assert "(documents: 1,000 -> 1,002); nothing of this command was published" in message
@@ -141,8 +132,8 @@ def test_two_first_builds_do_not_mix(
         generation_of(path, "slow")
         with monkeypatch.context() as other:
             other.setenv("RAYDIST_CACHE", str(tmp_path / "other"))
-            with storage.writing(f"{bucket}/idx") as theirs:
-                generation_of(theirs, "quick")
+            with storage.writing(f"{bucket}/idx") as place:
+                generation_of(place, "quick")
     assert parts(storage.local(f"{bucket}/idx")) == ["quick"]
 
 

@@ -27,7 +27,7 @@ def _worker(rank: int, world: int, store: str, folder: Path, work: Work) -> None
     finally:
         dist.destroy_process_group()
     # The work is done and its groups are closed. How native libraries fare while an interpreter
-    # winds down is not what these tests are about, and one process in hundreds got a SIGABRT.
+    # winds down is not what these tests are about, and one process in hundreds received a SIGABRT.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

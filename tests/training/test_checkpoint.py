@@ -115,7 +115,7 @@ def test_a_model_spread_over_ranks_is_whole_where_it_is_evaluated_and_kept(tmp_p
     assert evaluate_checkpoint(dev, tmp_path / "run/listeners/dev/best/RR").means == {"RR": 1.0}
     alone = tmp_path / "alone"
     run(tiny_job(alone, steps=4, **ADAPTERS), Place(0, 1, torch.device("cpu")))
-    for ours, theirs in zip(lines(tmp_path / "run"), lines(alone), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    for whole, single in zip(lines(tmp_path / "run"), lines(alone), strict=True):
+        assert whole["loss"] == pytest.approx(single["loss"], rel=1e-4)
     for name, tensor in weights(alone).items():
         torch.testing.assert_close(weights(tmp_path / "run")[name], tensor, rtol=0, atol=1e-4)

@@ -11,6 +11,7 @@ from raydist.losses.spec import InfoNCE
 from raydist.records import Sample
 from raydist.training.collate import Inputs, collate_texts, text_hash
 from raydist.training.engine import TorchEngine
+from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, encoder
 
@@ -57,7 +58,7 @@ def test_symmetric_documents_are_encoded_by_the_tower_of_queries(tmp_path: Path)
     model = encoder(checkpoint(tmp_path / "m"), towers=2)
     samples = [Sample("river stone", ("lamp", "garden")), Sample("bread", ("winter", "copper"))]
     for symmetric in (False, True):
-        engine = TorchEngine(model, lr=1e-3)
+        engine = TorchEngine(model, Optim(lr=1e-3))
         batch = collate_texts(samples, model, symmetric=symmetric)
         forward_backward(engine, batch, make_objective(InfoNCE()))
         trained = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
@@ -75,9 +76,9 @@ def test_a_margin_is_of_the_teachers_own_scores_whatever_is_learnt_of_them(
     sample = Sample("river", texts, scores=(9.0, 8.9, 3.0), targets=(3.0, 2.0, 1.0))
     goal = make_objective(InfoNCE(teacher_margin=margin, scope="no_in_batch"))
     batch = collate_texts([sample], model, teacher=True)
-    loss = goal.total(forward_backward(TorchEngine(model, lr=1e-3), batch, goal))
+    loss = goal.total(forward_backward(TorchEngine(model, Optim(lr=1e-3)), batch, goal))
     remaining = Sample("river", (texts[0], *texts[2 if margin > 0.1 else 1 :]))
     plain = make_objective(InfoNCE(scope="no_in_batch"))
-    engine = TorchEngine(model, lr=1e-3)
+    engine = TorchEngine(model, Optim(lr=1e-3))
     expected = plain.total(forward_backward(engine, collate_texts([remaining], model), plain))
     assert loss == pytest.approx(expected, rel=1e-5)

@@ -13,6 +13,7 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import Objective, make_part
 from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
+from raydist.training.spec import DeepSpeed, Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
@@ -32,14 +33,14 @@ GOAL = Objective(
 STEPS = 3
 
 
-def make(zero: int | None, max_grad_norm: float = 0.5) -> Any:
+def make(zero: int | None, clip: float = 0.5) -> Any:
+    optim = Optim(lr=1e-2, clip=clip)
     module = tiny.TinyEncoder(torch.float32)
     if zero is None:
-        return TorchEngine(module, lr=1e-2, max_grad_norm=max_grad_norm)
+        return TorchEngine(module, optim)
     from raydist.training.deepspeed import DeepSpeedEngine
 
-    options = {"lr": 1e-2, "max_grad_norm": max_grad_norm, "whole_below": 0}
-    return DeepSpeedEngine(module, zero=zero, **options)  # type: ignore[arg-type]
+    return DeepSpeedEngine(module, optim, DeepSpeed(zero=zero), whole_below=0)
 
 
 def weights(engine: Engine) -> torch.Tensor:
@@ -84,7 +85,7 @@ def every_stage(rank: int, world: int, folder: Path) -> None:
             curve = train(engine, shares(world)[rank], STEPS, chunk, cut=True)
             assert engine.reductions == STEPS
             results[zero, chunk] = (curve, weights(engine))
-            unclipped = make(zero, max_grad_norm=0.0)
+            unclipped = make(zero, clip=0.0)
             results[zero, chunk, "unclipped"] = train(unclipped, shares(world)[rank], 1, chunk)
     for zero in STAGES:
         save_and_go_on(zero, rank, world, folder)
@@ -150,8 +151,8 @@ def test_every_stage_on_two_ranks_trains_as_the_plain_engine_alone(
     results = torch.load(folder / "stages-2.pt")
     curve, after = results[zero, chunk]
     expected, expected_after = alone()
-    for ours, theirs in zip(curve, expected):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    for ours, single in zip(curve, expected):
+        assert ours == pytest.approx(single, rel=1e-5, abs=1e-5)
     torch.testing.assert_close(after, expected_after, rtol=0, atol=1e-5)
     # The norm is known, and is that before clipping, where nothing is clipped as well.
     assert results[zero, chunk, "unclipped"][0] == pytest.approx(expected[0], rel=1e-5)

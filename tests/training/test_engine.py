@@ -15,6 +15,7 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import Distillation, InfoNCE
 from raydist.training.engine import TorchEngine, add_rows_in_place, parameter_groups
+from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
@@ -24,7 +25,7 @@ GOAL = make_objective(InfoNCE(temperature=0.5, scope="cross_device"), Distillati
 
 def engine(**options: float) -> TorchEngine:
     module = tiny.TinyEncoder(torch.float32, dropout=options.pop("dropout", 0.0))
-    return TorchEngine(module, lr=1e-2, **options)  # type: ignore[arg-type]
+    return TorchEngine(module, Optim(lr=1e-2, **options))  # type: ignore[arg-type]
 
 
 def weights(engine: TorchEngine) -> torch.Tensor:
@@ -41,18 +42,18 @@ def train(engine: TorchEngine, steps: int, rows: range = range(9), chunk: int = 
 
 
 def test_a_step_is_adamw_with_torchs_clipping() -> None:
-    ours = engine(max_grad_norm=0.05)
+    ours = engine(clip=0.05)
     reference = tiny.TinyEncoder(torch.float32)
     optimizer = torch.optim.AdamW(parameter_groups(reference, lr=1e-2, weight_decay=0.01))
     forward_backward(ours, tiny.batch(tiny.data(), range(9)), GOAL)
-    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
-        theirs.grad = None if mine.grad is None else mine.grad.clone()
+    for parameter, expected in zip(ours.module.parameters(), reference.parameters()):
+        expected.grad = None if parameter.grad is None else parameter.grad.clone()
     norm = ours.step()
     expected = nn.utils.clip_grad_norm_(reference.parameters(), 0.05)
     optimizer.step()
     assert norm == pytest.approx(expected.item(), rel=1e-6) and norm > 0.05
-    for mine, theirs in zip(ours.module.parameters(), reference.parameters()):
-        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+    for parameter, expected in zip(ours.module.parameters(), reference.parameters()):
+        torch.testing.assert_close(parameter, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_biases_and_norms_do_not_decay() -> None:
@@ -91,7 +92,7 @@ def test_a_folder_without_this_engines_state_is_refused(tmp_path: Path) -> None:
 
 
 def two_ranks(rank: int, world: int, folder: Path) -> None:
-    plain = engine(max_grad_norm=0.05)
+    plain = engine(clip=0.05)
     rows = tiny.blocks(9, world)[rank]
     norms = train(plain, 3, rows, chunk=2 if world == 2 else 0)
     assert plain.reductions == (3 if world > 1 else 0)

@@ -11,6 +11,7 @@ from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates
+from raydist.training.spec import Optim
 from raydist.training.step import cells_of, forward_backward
 from tests.training import tiny
 
@@ -85,7 +86,7 @@ def test_one_chunk_with_a_graph_is_not_computed_twice() -> None:
     whole = tiny.data()
     batch = tiny.batch(whole, range(9))
     goal = make_objective(InfoNCE(temperature=0.5))
-    engine = TorchEngine(Counting(torch.float64), lr=0.0)
+    engine = TorchEngine(Counting(torch.float64), Optim(lr=0.0))
     forward_backward(engine, batch, goal)
     assert sum(calls) == 27 + 9
     calls.clear()
@@ -115,7 +116,7 @@ def test_cells_are_those_that_the_model_computes() -> None:
     batch = replace(batch, answers=None, targets=replace(batch.targets, answer_mask_BA=None))
     goal = make_objective(InfoNCE(temperature=0.5))
     for chunk, passes in ((0, 1), (4, 2)):  # caching reads every row twice
-        engine = TorchEngine(tiny.TinyEncoder(torch.float32), lr=0.0)
+        engine = TorchEngine(tiny.TinyEncoder(torch.float32), Optim(lr=0.0))
         seen: list[int] = []
         engine.module.register_forward_pre_hook(
             lambda module, args, seen=seen: seen.append(args[0]["input_ids"].numel())
@@ -133,7 +134,7 @@ def test_accumulation_parts_divide_once_by_the_counts_of_all() -> None:
     goal = make_objective(InfoNCE(temperature=0.5, scope="no_in_batch"))
     results = []
     for parts in ([range(9)], [range(1), range(1, 4), range(4, 9)]):
-        engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
+        engine = TorchEngine(tiny.TinyEncoder(torch.float64), Optim(lr=0.0))
         terms = forward_backward(engine, [tiny.batch(whole, part) for part in parts], goal)
         results.append((goal.total(terms), tiny.gradient(engine.module)))
     (loss, gradient), (cut_loss, cut_gradient) = results
@@ -146,7 +147,7 @@ def test_scores_of_pairs_are_cached_alike() -> None:
     goal = make_objective(InfoNCE(temperature=0.5))
     gradients = []
     for chunk in (0, 4):
-        engine = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)
+        engine = TorchEngine(tiny.TinyScorer(torch.float64), Optim(lr=0.0))
         forward_backward(engine, tiny.pair_batch(whole, range(9)), goal, chunk_size=chunk)
         gradients.append(tiny.gradient(engine.module))
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-13)

@@ -21,6 +21,7 @@ from raydist.training.engine import TorchEngine
 from raydist.training.plan import Plan, Schedule
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
+from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from raydist.training.trainer import Trainer
 from tests.training.small import checkpoint, encoder, samples
@@ -82,7 +83,7 @@ def train(
     source = BatchSource(Order((Stream(len(rows), 6),), 5), (dataset(model, rows),))
     logged: list[dict[str, float]] = []
     trainer = Trainer(
-        TorchEngine(model, lr=1e-3),
+        TorchEngine(model, Optim(lr=1e-3)),
         objective,
         source,
         Checkpoints(out),
@@ -152,7 +153,7 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
     norms = []
     for accumulation in (1, 2, 3):
         model = encoder(folder)
-        engine = TorchEngine(model, lr=1e-3)
+        engine = TorchEngine(model, Optim(lr=1e-3))
         objective = make_objective(InfoNCE(scope="no_in_batch"), Distillation())
         small = dataset(model, samples(scores=True))
         source = BatchSource(Order((Stream(24, 7),), 5), (small,), accumulation=accumulation)

@@ -22,6 +22,7 @@ from raydist.losses.spec import (
     RankNet,
 )
 from raydist.training.engine import TorchEngine
+from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.losses import naive
 from tests.training import tiny
@@ -69,7 +70,7 @@ def run_all(rank: int, world: int, folder: Path) -> None:
         results[name] = (goal.total(terms), tiny.gradient(engine.module))
         engine.optimizer.zero_grad()
 
-    engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
+    engine = TorchEngine(tiny.TinyEncoder(torch.float64), Optim(lr=0.0))
     for scope, kind, training_type, chunk in CASES:
         goal = objective(scope, kind, training_type)
         batch = tiny.batch(whole, rows, teacher=kind is not None)
@@ -93,7 +94,7 @@ def run_all(rank: int, world: int, folder: Path) -> None:
     if some is not None:
         goal = objective("cross_device", "kl_div", "retrieval_answer_passage")
         keep("silent", engine, goal, forward_backward(engine, tiny.batch(whole, some), goal))
-    scorer = TorchEngine(tiny.TinyScorer(torch.float64), lr=0.0)
+    scorer = TorchEngine(tiny.TinyScorer(torch.float64), Optim(lr=0.0))
     for chunk in CHUNKS:
         goal = pair_objective()
         terms = forward_backward(scorer, tiny.pair_batch(whole, rows), goal, chunk_size=chunk)
@@ -126,7 +127,7 @@ def fault(rank: int, world: int, rows: range) -> float:
     if world > 1:
         dist.all_reduce(faulty)
     faulty /= world
-    engine = TorchEngine(tiny.TinyEncoder(torch.float64), lr=0.0)
+    engine = TorchEngine(tiny.TinyEncoder(torch.float64), Optim(lr=0.0))
     goal = make_objective(
         InfoNCE(temperature=TEMPERATURE, scope="cross_device", mask_duplicates=False)
     )

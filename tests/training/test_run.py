@@ -11,6 +11,7 @@ import torch
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
 from raydist.training.run import run
+from raydist.training.spec import Resources
 from raydist.training.worker import Place, _idle_gpus, fit
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
@@ -34,8 +35,8 @@ def test_the_final_model_is_read_again_and_loads_in_sentence_transformers(tmp_pa
     from sentence_transformers import SentenceTransformer
 
     ours = BiEncoder.load(tmp_path, device="cpu").encode_queries(["river stone lamp", "bread"])
-    theirs = SentenceTransformer(str(tmp_path / "checkpoint-final"), device="cpu")
-    np.testing.assert_allclose(ours, theirs.encode(["river stone lamp", "bread"]), atol=1e-5)
+    expected = SentenceTransformer(str(tmp_path / "checkpoint-final"), device="cpu")
+    np.testing.assert_allclose(ours, expected.encode(["river stone lamp", "bread"]), atol=1e-5)
     start = BiEncoder.load(tmp_path / "model", device="cpu", pooling="mean", normalize=True)
     assert np.abs(ours - start.encode_queries(["river stone lamp", "bread"])).max() > 1e-3
 
@@ -67,17 +68,17 @@ def test_two_ranks_resume_bit_for_bit_and_another_number_of_ranks_continues(tmp_
     train_on_two(alone, steps=4, dropout=0.0)
     run(tiny_job(alone, dropout=0.0), HERE)
     run(tiny_job(tmp_path / "one", dropout=0.0), HERE)
-    for ours, theirs in zip(lines(alone), lines(tmp_path / "one"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, expected in zip(lines(alone), lines(tmp_path / "one"), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
 
 
 def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path) -> None:
     run(tiny_job(tmp_path / "a", dropout=0.0), HERE)
     run(tiny_job(tmp_path / "b", chunk_size=3, dropout=0.0), HERE)
-    for ours, theirs in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
+    for ours, expected in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.ray
@@ -87,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
     marker = tmp_path / "killed"
     disturbed, whole = tmp_path / "disturbed", tmp_path / "whole"
     job = tiny_job(disturbed, deadly=marker)
-    result = fit(partial(run, job), disturbed, workers=2, cpus_per_worker=1)
+    result = fit(partial(run, job), disturbed, Resources(workers=2))
     assert marker.exists(), "no worker was killed"
     assert result["step"] == 6 and result["resumed_at"] == 4
     train_on_two(whole)
@@ -114,7 +115,7 @@ def test_a_mistake_of_the_user_ends_the_run_with_its_own_words(
     tmp_path: Path, ray_cluster: None
 ) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl, line 7"):
-        fit(mistaken, tmp_path, workers=2, cpus_per_worker=1)
+        fit(mistaken, tmp_path, Resources(workers=2))
 
 
 @pytest.mark.ray
@@ -122,4 +123,4 @@ def test_more_workers_than_resources_is_an_error_within_seconds(
     tmp_path: Path, ray_cluster: None
 ) -> None:
     with pytest.raises(JobError, match=r"workers = 64 with 1 CPU each need 64 CPU"):
-        fit(mistaken, tmp_path, workers=64, cpus_per_worker=1)
+        fit(mistaken, tmp_path, Resources(workers=64))

@@ -18,6 +18,7 @@ from raydist.training.plan import Plan, Schedule
 from raydist.training.run import run, train
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.source import BatchSource, TrainingSet
+from raydist.training.spec import Optim
 from raydist.training.trainer import Trainer
 from raydist.training.worker import Place
 from tests.training.jobs import tiny_job
@@ -34,7 +35,7 @@ def test_a_bi_encoder_is_trained_by_the_loop(tmp_path: Path) -> None:
     source = BatchSource(Order((Stream(rows=24, batch_size=8),)), (dataset,))
     losses: list[float] = []
     trainer = Trainer(
-        TorchEngine(model, lr=1e-3),
+        TorchEngine(model, Optim(lr=1e-3)),
         make_objective(InfoNCE(temperature=1.0)),
         source,
         Checkpoints(tmp_path / "checkpoints"),

@@ -1,25 +1,30 @@
 """Adds documents to an index: they become a further segment, and the statistics grow.
 
-A search over the segments uses the statistics of all of them, so its rankings and scores are those
-of an index of all documents built at once. Until the manifest is replaced, it is the old index.
+With `duplicates=last` they replace the documents that have their ids: the same generation deletes
+these. A search over the segments uses the statistics of all of them, so its rankings and scores are
+those of an index of all documents built at once. Until the manifest is replaced, it is the old one.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from raydist import locks
-from raydist.bow.build.create import build_index, check_duplicates
+from raydist.bow.build.create import build_parts
+from raydist.bow.build.delete import mark_deleted
+from raydist.bow.build.duplicates import repeats_of
 from raydist.bow.build.generation import next_name, publish, side_folder
 from raydist.bow.build.splits import Read
+from raydist.bow.exchange.vectors import Vector, index_vectors
+from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.spec import IndexSpec
-from raydist.data.store.reader import join
+from raydist.data.store.reader import DocumentStore
 from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError
 from raydist.fingerprints import value_fingerprint
@@ -27,7 +32,13 @@ from raydist.kernels.bits import Bits
 from raydist.manifest import differences, read_manifest
 from raydist.shard_files import Split
 
-_SUMS = ("documents", "empty", "rejected", "terms", "postings", "tokens", "bytes")
+_SUMS = ("rejected", "terms", "bytes", "text_bytes", "store_bytes")
+
+_UNTIMED = {"seconds": {"start": 0.0, "splits": 0.0, "merge": 0.0}, "cpu_seconds": 0.0}
+_UNTIMED |= {"text_bytes": 0}
+
+Check = Callable[[Path, Mapping[str, Any]], None]
+"""Called with the folder and the facts of what was built, before it is published."""
 
 
 def append_to_index(
@@ -37,10 +48,11 @@ def append_to_index(
     spec: IndexSpec,
     *,
     inputs: Mapping[str, str],
+    check: Check = lambda *_: None,
 ) -> dict[str, Any] | None:
     """Adds the documents of `splits`; returns the facts of the new manifest.
 
-    Returns None if these inputs were appended before.
+    Returns None if these inputs were appended before, and the same again would change nothing.
 
     Args:
         splits: as for `build_index`.
@@ -48,44 +60,89 @@ def append_to_index(
         folder: a complete index; an interrupted append of these inputs is continued.
         spec: what decides the result as for the index; an id that it already has is a duplicate.
         inputs: fingerprints of the inputs by name.
+        check: may raise, and the index stays as it was.
 
     Raises:
         ArtifactError: no complete index.
-        ConfigError: the index was built with other spec.
+        ConfigError: the index was built with other settings, or of weighted terms.
         DataError: as for `build_index`.
     """
-    key = value_fingerprint([dict(inputs), spec.max_docs])
+
+    def build(manifest: Mapping[str, Any], side: Path, name: str) -> dict[str, Any]:
+        _check_settings(folder, manifest, spec)
+        added = build_parts(splits, read, side, spec, name)
+        check(side, added)
+        return added
+
+    key = [dict(inputs), spec.max_docs]
+    return _append(folder, key, build, inputs=inputs, duplicates=spec.duplicates)
+
+
+def append_vectors(
+    vectors: Iterable[Vector], folder: Path, *, inputs: Mapping[str, str], duplicates: str = "error"
+) -> dict[str, Any] | None:
+    """Adds weighted documents to an index of weighted terms; see `append_to_index`.
+
+    Raises:
+        ArtifactError: no complete index.
+        ConfigError: the index holds texts.
+        DataError: a bad document, or an id twice.
+    """
+
+    def build(manifest: Mapping[str, Any], side: Path, name: str) -> dict[str, Any]:
+        unit = manifest.get("unit")
+        if not unit:
+            raise ConfigError(
+                f"{folder} is an index of texts, and these are vectors of weighted terms: convert "
+                "them to an index of their own (raydist convert in=VECTORS out=INDEX)"
+            )
+        remove(side / "segments" / name)
+        return {**index_vectors(vectors, side, unit=unit, name=name), **_UNTIMED}
+
+    return _append(folder, [dict(inputs)], build, inputs=inputs, duplicates=duplicates)
+
+
+def _append(
+    folder: Path,
+    key: Sequence[Any],
+    build: Callable[[Mapping[str, Any], Path, str], dict[str, Any]],
+    *,
+    inputs: Mapping[str, str],
+    duplicates: str,
+) -> dict[str, Any] | None:
+    """Appends what `build` writes, called with the manifest, a folder and the segments' name."""
+    way = {"error": [], "last": ["last"]}.get(duplicates, ["first"])  # warn is first
+    fingerprint = value_fingerprint([*key, *way])
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
-        _check_settings(manifest, spec, folder)
-        if key in manifest.get("appended", {}):
+        # What was appended later may have replaced some of these documents.
+        latest = duplicates != "last" or manifest.get("latest") == fingerprint
+        if latest and fingerprint in manifest.get("appended", {}):
             return None
-        side, name = side_folder(folder, key), next_name(manifest, key)
+        side, name = side_folder(folder, fingerprint), next_name(manifest, fingerprint)
         with disk_errors(folder):
             side.mkdir(exist_ok=True)
-        facts = build_index(splits, read, side, spec, name=name)
+        added = build(manifest, side, name)
         with disk_errors(folder):
-            joined = _join(folder, manifest, side, facts, name, spec.duplicates)
-            target = folder / "segments" / name
-            remove(target)
-            os.rename(side / "segments" / name, target)
-            for each in _SUMS:
-                manifest[each] += facts[each]
-            manifest |= joined
-            manifest["text_bytes"] += facts["text_bytes"]
-            manifest["segments"] += facts["segments"]
-            appended = {"inputs": dict(inputs), "segments": facts["segments"]}
-            manifest["appended"] = {**manifest.get("appended", {}), key: appended}
+            manifest |= _added(folder, manifest, side, added, name, duplicates)
+            appended = {"inputs": dict(inputs), "segments": added["segments"]}
+            manifest["appended"] = {**manifest.get("appended", {}), fingerprint: appended}
+            manifest["latest"] = fingerprint
             publish(folder, manifest)
-    of_this = ("seconds", "cpu_seconds", "text_bytes")
-    return {**manifest, **{name: facts[name] for name in of_this}}
+    return {**manifest, **{name: added[name] for name in _UNTIMED}}
 
 
-def _check_settings(manifest: Mapping[str, Any], spec: IndexSpec, folder: Path) -> None:
+def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) -> None:
+    if manifest.get("analyzer") is None:
+        raise ConfigError(
+            f"{folder} is an index of weighted terms, which only vectors can be added to: give "
+            'corpus= a file of {"id", "vector"} lines, or build an index of the texts'
+        )
+    segment = Segment.open(folder / manifest["segments"][0])
     built = {
         "analyzer": manifest["analyzer"],
-        "compress": manifest["config"]["compress"],
-        "block_size": manifest["config"]["block_size"],
+        "compress": segment.compress,
+        "block_size": segment.block_size,
         "store": bool(manifest["store"]),
     }
     wanted = {
@@ -103,33 +160,35 @@ def _check_settings(manifest: Mapping[str, Any], spec: IndexSpec, folder: Path) 
         )
 
 
-def _join(
+def _added(
     folder: Path,
     manifest: Mapping[str, Any],
     side: Path,
-    facts: Mapping[str, Any],
+    added: Mapping[str, Any],
     name: str,
     duplicates: str,
 ) -> dict[str, Any]:
-    """Joins the stores, or only the ids; returns what the manifest says of all documents."""
-    index = BowIndex.open(folder)
-    new = BowIndex.of(side, facts)
-    ids = new.doc_ids
-    positions = index.find(ids)
-    again = np.flatnonzero(positions >= 0)
-    examples = [(ids[int(i)].as_py(), int(positions[i]), index.end + int(i)) for i in again[:1]]
-    check_duplicates({"duplicates": len(again), "examples": examples}, duplicates)
-    joined: dict[str, Any] = {"duplicates": manifest["duplicates"] + len(again)}
-    if index.store is not None and new.store is not None:
-        piece, store = folder / f"store-{name}", folder / f"joined-{name}"
-        remove(piece)
-        remove(store)
-        os.rename(side / "store", piece)
-        pieces = [each.folder.name for each in index.store.pieces]
-        live = index.store.live
+    """Puts what was built beside the index into it; returns what changes in the manifest."""
+    old = BowIndex.of(folder, manifest)
+    superfluous = repeats_of(old, BowIndex.of(side, added)).superfluous(duplicates)
+    store = f"store-{name}" if added["store"] else None
+    for source, target in ((f"segments/{name}", f"segments/{name}"), ("store", store)):
+        if target is not None:
+            remove(folder / target)
+            os.rename(side / source, folder / target)
+    joint = {**manifest, "segments": manifest["segments"] + added["segments"]}
+    index = _joined(old, BowIndex.of(folder, {**added, "store": store}))
+    sums = {each: manifest.get(each, 0) + added.get(each, 0) for each in _SUMS}
+    return {**joint, **sums, **mark_deleted(folder, joint, index, superfluous, name)}
+
+
+def _joined(old: BowIndex, new: BowIndex) -> BowIndex:
+    """Returns both as one index."""
+    store = old.store
+    if store is not None and new.store is not None:
+        live = store.live
         if live is not None:
-            live = Bits.of(np.append(live.flags, np.ones(len(new.store), np.bool_)))
-        join(store, [*pieces, piece.name], live)
-        joined |= {"store": store.name}
-        joined |= {"store_bytes": manifest["store_bytes"] + facts["store_bytes"]}
-    return joined
+            live = Bits.of(np.append(live.flags, np.ones(new.store.rows_total, np.bool_)))
+        store = DocumentStore(store.folder, [*store.pieces, *new.store.pieces], live)
+    segments = [*old.segments, *new.segments]
+    return BowIndex(segments, old.analyzer, folder=old.folder, store=store, unit=old.unit)

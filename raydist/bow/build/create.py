@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.bow.build.delete import mark_deleted
+from raydist.bow.build.duplicates import REMEDY, description, repeats_within
 from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill
 from raydist.bow.build.splits import LEAST_MEMORY, Read, SplitWorker, limit_documents
 from raydist.bow.format.segment import Segment
+from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec
-from raydist.data.store import idhash
 from raydist.data.store.build import concatenate
+from raydist.data.store.idhash import Duplicates, find_duplicates
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
 from raydist.log import warn
@@ -42,21 +45,45 @@ def build_index(
     read: Read,
     folder: Path,
     spec: IndexSpec = IndexSpec(),  # noqa: B008  frozen
-    *,
-    name: str = "00000",
 ) -> dict[str, Any]:
-    """Writes `folder/segments/` and `folder/store/`; returns the facts for the manifest.
+    """Writes an index into a folder; returns the facts for the manifest.
 
     Args:
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
         folder: the index; an interrupted build of the same splits is continued.
         spec: how it is built.
-        name: of the merged segment, or of the folder of unmerged ones, in `segments`.
 
     Raises:
         DataError: a bad document, no documents at all, or an id twice.
         JobError: a split keeps failing, or the disk is full.
+    """
+    facts = build_parts(splits, read, folder, spec, "00000")
+    if facts.pop("repeats"):
+        with disk_errors(folder):
+            index = BowIndex.of(folder, facts)
+            superfluous = repeats_within(index).superfluous(spec.duplicates)
+            facts |= mark_deleted(folder, facts, index, superfluous, "00000")
+    return facts
+
+
+def build_parts(
+    splits: Sequence[Split], read: Read, folder: Path, spec: IndexSpec, name: str
+) -> dict[str, Any]:
+    """Writes `folder/segments/` and `folder/store/`, documents that share an id included.
+
+    Returns the facts for the manifest, and `repeats`, how many documents repeat an id.
+
+    Args:
+        splits: as for `build_index`.
+        read: as for `build_index`.
+        folder: as for `build_index`.
+        spec: as for `build_index`.
+        name: of the merged segment, or of the folder of unmerged ones, in `segments`.
+
+    Raises:
+        DataError: as for `build_index`.
+        JobError: as for `build_index`.
     """
     memory, workers = spec.memory_per_worker, spec.workers
     if memory < LEAST_MEMORY:
@@ -90,7 +117,6 @@ def build_index(
         checks = pool.submit(_check_documents, parts, shards, len(stats), folder, spec)
         if workers < 2:
             facts |= checks.result()
-            check_duplicates(facts, spec.duplicates)
         _report_empty(facts)
         segments.mkdir(exist_ok=True)
         target = segments / name
@@ -109,9 +135,7 @@ def build_index(
             facts |= {**merged, "segments": [f"segments/{name}"]}
         else:
             facts |= _keep_segments(parts, target)
-        if workers > 1:
-            facts |= checks.result()
-            check_duplicates(facts, spec.duplicates)
+        facts |= checks.result()
     facts["seconds"] = {
         "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
         "splits": round(inverted - began, 3),
@@ -138,49 +162,27 @@ def _check_documents(
 ) -> dict[str, Any]:
     """Joins the stores, if any, and looks for ids that occur twice."""
     if spec.store:
-        return _join_stores([shard_path(shards, i) / "store" for i in range(count)], folder)
-    return _find_duplicates(parts, spec.merge)
+        target = folder / "store"
+        shutil.rmtree(target, ignore_errors=True)
+        joined = concatenate([shard_path(shards, i) / "store" for i in range(count)], target)
+        facts = {"store": "store", "store_bytes": joined["bytes"]}
+        repeats = Duplicates(joined["duplicates"], joined["examples"])
+    else:
+        facts, repeats = {"store": None}, find_duplicates(partial(_ids, parts, spec.merge))
+    if repeats.count and spec.duplicates == "error":
+        raise DataError(f"{description(repeats.count, *repeats.examples[0])} ({REMEDY})")
+    return {**facts, "repeats": repeats.count}
 
 
-def _join_stores(stores: Sequence[Path], folder: Path) -> dict[str, Any]:
-    target = folder / "store"
-    shutil.rmtree(target, ignore_errors=True)
-    joined = concatenate(stores, target)
-    return {
-        "store": "store",
-        "store_bytes": joined["bytes"],
-        "duplicates": joined["duplicates"],
-        "examples": joined["examples"],
-    }
-
-
-def _find_duplicates(parts: Sequence[Path], merge: bool) -> dict[str, Any]:
-    ids = [Spill(part).doc_ids if merge else Segment.open(part).doc_ids for part in parts]
-    columns = [each.cast(pa.large_string()) for each in ids]
-    repeats = idhash.find_duplicates(pa.chunked_array(columns, pa.large_string()))
-    examples = [list(each) for each in repeats.examples]
-    return {"store": None, "duplicates": repeats.count, "examples": examples}
+def _ids(parts: Sequence[Path], merge: bool) -> Iterator[pa.Array]:
+    for part in parts:
+        yield Spill(part).doc_ids if merge else Segment.open(part).doc_ids
 
 
 def _report_empty(facts: dict[str, Any]) -> None:
     first = facts.pop("first_empty")
     if facts["empty"]:
         warn(f"{facts['empty']:,} documents have no terms, the first is {first!r}")
-
-
-def check_duplicates(facts: dict[str, Any], duplicates: str) -> None:
-    """Raises DataError for ids that occur twice, or warns of them; pops the examples."""
-    examples = facts.pop("examples")
-    if not facts["duplicates"]:
-        return
-    doc_id, a, b = examples[0]
-    message = (
-        f"{facts['duplicates']:,} documents repeat an earlier one's id; the first: document "
-        f"{b + 1:,} has the id {doc_id!r} of document {a + 1:,}"
-    )
-    if duplicates == "error":
-        raise DataError(f"{message} (duplicates=warn continues)")
-    warn(message)
 
 
 def _keep_segments(parts: Sequence[Path], target: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from raydist.bow.build.splits import Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
-from raydist.data.store.reader import join, piece_names
+from raydist.data.store.reader import join
 from raydist.disk import disk_errors, remove
 from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
@@ -101,12 +101,12 @@ def mark_deleted(
     )
     if manifest["store"]:
         assert index.store is not None
-        live = index.store.live or Bits.full(index.store.rows_total)
         rows = index.store.at_numbers(index.numbers(positions_D))
-        store = f"joined-{name}"
-        remove(folder / store)
-        join(folder / store, piece_names(folder / manifest["store"]), live.without(rows))
-        changes["store"] = store
+        live = (index.store.live or Bits.full(index.store.rows_total)).without(rows)
+        pieces = [each.folder.name for each in index.store.pieces]
+        changes["store"] = f"joined-{name}"
+        remove(folder / changes["store"])
+        join(folder / changes["store"], pieces, live if live.count < live.size else None)
     return {**changes, "deletions": places}
 
 

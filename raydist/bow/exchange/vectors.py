@@ -114,6 +114,7 @@ def index_vectors(
     compress: bool = True,
     block_size: int = 128,
     segment_documents: int = 200_000,
+    name: str = "00000",
 ) -> dict[str, Any]:
     """Writes the segments of weighted documents below `folder` and returns the facts.
 
@@ -122,11 +123,12 @@ def index_vectors(
 
     Args:
         vectors: documents in order.
-        folder: `folder/segments/00000/NNNNN` are written.
+        folder: `folder/segments/NAME/NNNNN` are written.
         unit: the smallest weight that counts; others are rounded to multiples of it.
         compress: bit-packed postings; False writes raw arrays.
         block_size: postings per block.
         segment_documents: documents per segment, which are in memory at once.
+        name: the folder of the segments.
 
     Raises:
         ConfigError: a unit that is not positive.
@@ -142,18 +144,17 @@ def index_vectors(
     empty = 0
 
     def flush() -> None:
-        name = f"segments/00000/{len(segments):05d}"
-        stats = _write(folder / name, batch, rows, unit, compress, block_size)
-        segments.append(name)
+        segments.append(f"segments/{name}/{len(segments):05d}")
+        stats = _write(folder / segments[-1], batch, rows, unit, compress, block_size)
         for key in facts:
             facts[key] += stats[key]
         ids.append(pa.array(batch, pa.large_string()))
         batch.clear()
         rows.clear()
 
-    for name, weights in vectors:
+    for doc_id, weights in vectors:
         empty += not any(round(weight / unit) for weight in weights.values())
-        batch.append(name)
+        batch.append(doc_id)
         rows.append(weights)
         if len(batch) == segment_documents:
             flush()

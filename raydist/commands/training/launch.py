@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
 
     Raises:
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
-        ConfigError, DataError, JobError: see what they say.
+        ConfigError, DataError, JobError: a mistake in the configuration or the data, or a failure.
     """
     with ARTEFACT.open(
         config.out,
@@ -57,8 +58,9 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
                 f"{reached}: --resume continues it; or choose another out="
             )
         beside = sum(each.gpus for each in config.validation.values() if each.kind == "listener")
-        if config.workers or beside:  # before the data is prepared, which may take long
-            cluster.require(config.workers, config.cpus_per_worker, config.gpus_per_worker, beside)
+        on = config.resources
+        if on.workers or beside:  # before the data is prepared, which may take long
+            cluster.require(on.workers, on.cpus_per_worker, on.gpus_per_worker, beside)
         job = _prepare_and_plan(config, recipe, folder)
         if recipe.model.scratch is not None:
             samples = [each.folder for each in job.sets]
@@ -101,19 +103,9 @@ def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> di
         tracker = Tracker.start(folder, replace(config.tracking, uri=uri), resume=reached > 0)
     status = "FAILED"
     try:
-        work = partial(run, job)
-        resources: dict[str, Any] = {
-            "workers": config.workers,
-            "cpus_per_worker": config.cpus_per_worker,
-            "gpus_per_worker": config.gpus_per_worker,
-            "max_failures": config.max_failures,
-            "threads": config.threads,
-        }
-        if config.workers:
-            with followed(folder, job.plan.steps, reached):
-                result = fit(work, folder, **resources)
-        else:
-            result = fit(work, folder, **resources)
+        on_workers = config.resources.workers > 0
+        with followed(folder, job.plan.steps, reached) if on_workers else nullcontext():
+            result = fit(partial(run, job), folder, config.resources)
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -143,7 +135,8 @@ def _say_plan(config: TrainingConfig, job: Job) -> None:
         rows.append([each.name, stream.rows, stream.batch_size, stream.batches, _drawn(each)])
     log.table("training data", ["data set", "samples", "batch", "steps/epoch", "drawn"], rows)
     epochs = job.plan.steps / order.steps_per_epoch
-    where = f"{config.workers} Ray workers" if config.workers else "this process"
+    workers = config.resources.workers
+    where = f"{workers} Ray workers" if workers else "this process"
     zero = job.deepspeed.zero
     stage = f", ZeRO {zero}" if zero else ""
     log.say(f"{job.model.family}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
@@ -158,7 +151,7 @@ def _drawn(plan: SetPlan) -> str:
 
 
 def _say_result(config: TrainingConfig, result: Mapping[str, Any]) -> None:
-    """Says what came of the run."""
+    """Reports the outcome of the run."""
     rate = result["samples"] / result["seconds"] if result["seconds"] else 0.0
     loss = result["loss"]
     rows: list[list[object]] = [

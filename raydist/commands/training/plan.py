@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raydist.config.training import TrainingConfig
 from raydist.errors import DataError
@@ -16,6 +16,7 @@ from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
+    from raydist.data.spec import SampleSource
     from raydist.losses.objective import Objective
     from raydist.training.plan import Job, SetPlan
     from raydist.training.source import TeacherTargets
@@ -27,13 +28,13 @@ class Recipe:
 
     Attributes:
         model: what is trained.
-        needs: data set's configuration -> what samples must have: arguments of `prepare`.
+        require: (data set's configuration, its source) -> the source, with what samples must have.
         plan_set: (facts, folder, data set's configuration) -> how it is trained on.
         objective: facts of all data sets -> loss, what turns scores into targets, notes.
     """
 
     model: BiEncoderSettings | CrossEncoderSettings
-    needs: Callable[[TrainingData], Mapping[str, Any]]
+    require: Callable[[TrainingData, SampleSource], SampleSource]
     plan_set: Callable[[SampleFacts, Path, TrainingData], SetPlan]
     objective: Callable[
         [Sequence[SampleFacts]], tuple[Objective, TeacherTargets | None, Sequence[str]]
@@ -54,7 +55,7 @@ def plan(
     """Returns the run and what the user should know of it.
 
     Raises:
-        ConfigError, DataError: the data has not what the configuration needs.
+        ConfigError, DataError: the data lacks what the configuration needs.
     """
     from raydist.training.plan import Job, Plan, Schedule
 
@@ -86,7 +87,7 @@ def plan(
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every or min(500, max(1, math.ceil(steps / 10))),
             prefetch=config.prefetch,
-            progress=config.workers == 0,
+            progress=config.resources.workers == 0,
             folder=folder / "nonfinite",
         ),
         seed=config.seed,
@@ -103,7 +104,7 @@ def plan(
 
 
 def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
-    """Raises DataError where a loss needs a teacher that a data set has not."""
+    """Raises DataError where a loss needs a teacher that a data set does not have."""
     for loss in losses:
         margin = getattr(loss, "teacher_margin", None)
         if margin is not None and not any(f.scores or f.answer_scores for f in facts):
@@ -120,22 +121,23 @@ def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
 
 def _check_shares(config: TrainingConfig, plan: SetPlan) -> None:
     """Raises DataError where a data set's own lines ask for too small a batch."""
-    processes = max(1, config.workers) * config.accumulation
+    workers = config.resources.workers
+    processes = max(1, workers) * config.accumulation
     if plan.stream.batch_size < processes:
         field = "data" if config.data is not None else f"datasets.{plan.name}"
         raise DataError(
             f"{plan.name}: its lines say batch_size = {plan.stream.batch_size}: expected at least "
-            f"one sample for each of {config.workers} workers and {config.accumulation} "
-            f"accumulation parts; {field}.batch_size={processes} goes before the lines"
+            f"one sample for each of {workers} workers and {config.accumulation} "
+            f"accumulation parts; {field}.batch_size={processes} overrides the lines"
         )
 
 
 def _notes_on_negatives(config: TrainingConfig) -> list[str]:
     """Returns notes on losses whose negatives depend on how a step is cut."""
-    notes = []
+    notes, workers = [], config.resources.workers
     for name, loss in config.objectives().items():
         scope = getattr(loss, "scope", None)
-        parts = config.accumulation * (max(1, config.workers) if scope == "in_batch" else 1)
+        parts = config.accumulation * (max(1, workers) if scope == "in_batch" else 1)
         if scope in ("in_batch", "cross_device") and parts > 1:
             cut = "workers and accumulation parts" if scope == "in_batch" else "accumulation parts"
             wider = "loss.scope=cross_device takes all workers'; " * (scope == "in_batch")

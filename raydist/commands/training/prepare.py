@@ -12,6 +12,7 @@ from raydist.commands.training.plan import Recipe, data_folder
 from raydist.config.base import Flags, resolved
 from raydist.config.load import load
 from raydist.config.training import TrainingConfig
+from raydist.data.spec import RunSource
 from raydist.disk import atomic, write_json
 from raydist.fingerprints import value_fingerprint
 from raydist.models.spec import Scratch
@@ -33,21 +34,20 @@ def prepare(
         rows: looks at so many samples of each data set and builds no index; 0 = all.
     """
     from raydist.data.samples.prepare import prepare as prepare_samples
-    from raydist.data.spec import SampleSource
     from raydist.training.validation.build import check_listeners
 
     check_listeners(config.validation, recipe.model.family)
     facts = []
     for name, data in config.sets().items():
-        options = {**config.inputs(data), **recipe.needs(data)}
+        source = recipe.require(data, config.source(data))
         if data.bm25_negatives and not rows:
-            options["run"] = _bm25_run(config, data, folder / "data")
+            ranking = _bm25_run(config, data, folder / "data")
+            source = replace(source, run=RunSource(path=str(ranking)))
         if rows:
-            options["max_rows"] = min(rows, options["max_rows"] or rows)
+            source = replace(source, max_rows=min(rows, source.max_rows or rows))
         assumed = rows and data.bm25_negatives
         if assumed:
-            options["need_negatives"] = False
-        source = SampleSource(path=data.path, **options)
+            source = replace(source, need_negatives=False)
         of_set = prepare_samples(source, data_folder(folder, name), name=name)
         if assumed:
             negatives = {data.bm25_negatives: of_set.rows}
@@ -70,16 +70,14 @@ def find_model(recipe: Recipe) -> Path | None:
 
 
 def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
-    """Returns what tells this run's inputs from others by content."""
+    """Returns the fingerprints of the run's inputs."""
     from raydist.data.samples.sources import input_key
 
     keys = {}
     for name, data in config.sets().items():
         keys[f"{name}.path"] = input_key(data.path)
-        for part in ("corpus", "queries", "qrels", "run"):
-            source = config.inputs(data)[part]
-            if source is not None:
-                keys[f"{name}.{part}"] = input_key(source)
+        for part, source in config.source(data).inputs().items():
+            keys[f"{name}.{part}"] = input_key(source)
     for name, listener in config.validation.items():
         if listener.kind == "aggregate":
             continue

@@ -222,6 +222,27 @@ def find_duplicates(
     return repeats.duplicates(lambda rows: _take(chunks(), rows))
 
 
+def repeated_rows(ids: Chunks, scratch: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns all rows that repeat an earlier row's id, int64 [D]: the first such rows, and they.
+
+    Memory is that of the repeated ids.
+
+    Args:
+        ids: gives all ids in parts.
+        scratch: as for `sorted_hashes`.
+    """
+    suspects = [np.empty(0, np.int64)]
+    for hashes_N, rows_N in sorted_hashes(ids(), scratch):
+        same = hashes_N[1:] == hashes_N[:-1]
+        alike = np.append(same, False) | np.append(False, same)
+        suspects.append(rows_N[alike].astype(np.int64))
+    rows = np.sort(np.concatenate(suspects))
+    codes = pc.dictionary_encode(_take(ids(), rows)).indices.to_numpy()
+    first = rows[np.unique(codes, return_index=True)[1][codes]]
+    again = first != rows
+    return first[again], rows[again]
+
+
 def _take(chunks: Iterable[pa.Array | pa.ChunkedArray], rows: np.ndarray) -> pa.Array:
     """Returns the ids of ascending rows from one pass over all."""
     parts, before = [pa.array([], pa.large_string())], 0

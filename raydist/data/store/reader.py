@@ -13,6 +13,7 @@ Legend: N documents, Q documents or ids that are asked for.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist import locks
 from raydist.data.files import PathLike
 from raydist.data.store.format import (
     FORMAT,
@@ -238,6 +240,20 @@ def join(folder: PathLike, pieces: Sequence[str], live: Bits | None) -> None:
         (path / "live").write_bytes(live.data.tobytes())
         about["live"] = zlib.crc32(live.data.tobytes())
     write_header(path, about)
+
+
+@contextlib.contextmanager
+def kept(folder: PathLike) -> Iterator[None]:
+    """Keeps a store, with those that it joins, from being removed while the block runs.
+
+    Raises:
+        ArtifactError: it is gone, or about to be.
+    """
+    path = Path(folder)
+    with contextlib.ExitStack() as stack:
+        for name in dict.fromkeys([path.name, *piece_names(path)]):
+            stack.enter_context(locks.reader(path.with_name(name)))
+        yield
 
 
 def piece_names(folder: PathLike) -> list[str]:

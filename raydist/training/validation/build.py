@@ -205,7 +205,7 @@ class RaySubmit:
     """Starts `evaluate(spec, folder)` as a Ray task; picklable.
 
     The task takes a CPU if one is free when it starts. Otherwise it takes none and shares those of
-    training: waiting for one that training holds to its end would never come to an end. For the
+    training: waiting for one that training holds until its end would never end. For the
     same reason its share of a GPU (`gpus` of the spec) must be one that training leaves.
     """
 

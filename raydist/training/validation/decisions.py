@@ -53,7 +53,7 @@ class State:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> State:
-        """Returns the state that `to_dict` gave."""
+        """Returns the state that `to_dict` returned."""
         return cls(
             step=int(data["step"]),
             best={k: Best(float(b["value"]), int(b["step"])) for k, b in data["best"].items()},

@@ -131,7 +131,7 @@ class ListenerFiles:
         state: State,
         more: Mapping[str, float] | None = None,
     ) -> None:
-        """Records the values, the best ones so far, and says them."""
+        """Records the values and the best so far, and prints them."""
         if not self._first:
             return
         bests = {f"{name}/best": best.value for name, best in state.best.items()}

@@ -39,8 +39,8 @@ def run(files: Path) -> None:
 
 
 def distill(model: Path, out: str, *words: str) -> list[str]:
-    given = ["distill", "data=run.txt", *SOURCES, f"model={model}", f"out={out}", "steps=2"]
-    return [*given, "batch_size=4", "model.dropout=0", *words]
+    command = ["distill", "data=run.txt", *SOURCES, f"model={model}", f"out={out}", "steps=2"]
+    return [*command, "batch_size=4", "model.dropout=0", *words]
 
 
 def test_both_stages_of_rank_distillm_run_and_the_second_finds_the_first(

@@ -20,8 +20,15 @@ COMMON = ["tracking=none", "log_every=1", "model.document_max_length=32", "model
 
 
 def line(model: Path, out: str, *words: str) -> list[str]:
-    given = ["train", "data=train.jsonl", f"model={model}", f"out={out}", "steps=4", "batch_size=8"]
-    return [*given, *COMMON, *words]
+    command = [
+        "train",
+        "data=train.jsonl",
+        f"model={model}",
+        f"out={out}",
+        "steps=4",
+        "batch_size=8",
+    ]
+    return [*command, "batch_size=8", *COMMON, *words]
 
 
 def test_a_run_writes_metrics_model_and_manifest_and_its_config_repeats_it(

@@ -61,9 +61,9 @@ def together(world, work):
         def gather(value):
             slots[rank] = value
             barrier.wait(10)
-            found = list(slots)
+            documents = list(slots)
             barrier.wait(10)
-            return found
+            return documents
 
         results[rank] = work(Ranks(rank, world, gather))
 
@@ -100,10 +100,13 @@ def test_reranking_reorders_a_fixed_run_and_keeps_its_order_where_scores_are_equ
     values = {"a": 1.0, "b": 2.0, "c": 2.0, "d": 9.0}
     score = lambda model, batch: [[values[d] for d in docs] for _, docs in batch]  # noqa: E731
     queries = [Query("q0", "x"), Query("q1", "y")]
-    for got in together(
+    for reranked in together(
         world, lambda ranks: RunReranking(run, texts, 3, ranks, score)(None, queries)
     ):
-        assert [(q, docs) for q, docs, _ in got] == [("q0", ["b", "c", "a"]), ("q1", ["d", "a"])]
+        assert [(q, docs) for q, docs, _ in reranked] == [
+            ("q0", ["b", "c", "a"]),
+            ("q1", ["d", "a"]),
+        ]
 
 
 def test_a_candidate_without_text_is_named_before_training():
@@ -117,36 +120,38 @@ def test_a_candidate_without_text_is_named_before_training():
 def test_candidates_without_text_are_left_out_or_kept_below(missing, expected):
     run = Run.from_lists([("q0", ["a", "b", "c"], [3, 2, 1]), ("q1", ["b"], [1])])
     score = lambda model, batch: [[ord(d) for d in docs] for _, docs in batch]  # noqa: E731
-    for got in together(
+    for reranked in together(
         2,
         lambda ranks: RunReranking(run, {"a": "a", "c": "c"}, 3, ranks, score, missing)(
             None, [Query("q0", "x"), Query("q1", "y")]
         ),
     ):
-        found = {query: docs for query, docs, _ in got}
-        assert found["q0"] == expected
-        assert found.get("q1", []) == (["b"] if missing == "keep" else [])
+        ranked = {query: docs for query, docs, _ in reranked}
+        assert ranked["q0"] == expected
+        assert ranked.get("q1", []) == (["b"] if missing == "keep" else [])
 
 
 def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error():
     model, corpus, queries = collection()
     model.table["text 40"] = np.array([np.nan, 0, 0])
     task = Task(queries, {"q0": {"d1": 1}})
-    for got in together(
+    for evaluation in together(
         2,
         lambda ranks: validate(
             model, task, DenseRetrieval(corpus, 3, ranks), ["AP", "nDCG@10"], ranks
         ),
     ):
-        assert np.isnan(got.values_MQ).all() and np.isnan(got.means["AP"])
+        assert np.isnan(evaluation.values_MQ).all() and np.isnan(evaluation.means["AP"])
 
 
 def test_validation_measures_in_evaluation_mode_and_goes_back_to_training():
     model, corpus, queries = collection()
-    got = validate(model, Task(queries, {"q1": {"d1": 1}}), DenseRetrieval(corpus, 57), ["RR"])
+    evaluation = validate(
+        model, Task(queries, {"q1": {"d1": 1}}), DenseRetrieval(corpus, 57), ["RR"]
+    )
     exact = [model.table[d.text] @ model.table["query 1"] for d in corpus]
     ties = sorted(range(57), key=lambda i: (exact[i], f"d{i}"), reverse=True)
-    assert got.means["RR"] == pytest.approx(1 / (1 + ties.index(1)))
+    assert evaluation.means["RR"] == pytest.approx(1 / (1 + ties.index(1)))
     assert not any(model.modes) and model.training
 
 
@@ -181,7 +186,7 @@ class Pairs(torch.nn.Module):
 def test_pairs_are_scored_in_batches_of_a_token_budget_and_come_back_in_order():
     model = Pairs()
     batch = [("ab", ["x", "yyyy", ""]), ("c", []), ("d", ["zz" * 4])]
-    got = score_pairs(model, batch, max_tokens=10)
-    assert got == [[2.0 + 120, 2.0 + 4 * 121, 2.0], [], [1.0 + 8 * 122]]
+    scores = score_pairs(model, batch, max_tokens=10)
+    assert scores == [[2.0 + 120, 2.0 + 4 * 121, 2.0], [], [1.0 + 8 * 122]]
     assert all(rows * width <= 10 for rows, width in model.shapes) and len(model.shapes) > 1
     assert score_pairs(model, []) == []

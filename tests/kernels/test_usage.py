@@ -1,0 +1,30 @@
+"""The room in a few lines: a loop over an array's strings that runs as machine code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from raydist.kernels.arrays import Array, string_buffers
+from raydist.kernels.bits import Bits
+from raydist.kernels.jit import kernel
+
+
+@kernel
+def _spaces(offsets_S1: Array, data: Array, counts_S: Array) -> None:
+    for s in range(counts_S.shape[0]):
+        for at in range(offsets_S1[s], offsets_S1[s + 1]):
+            counts_S[s] += data[at] == ord(" ")
+
+
+def test_a_kernel_reads_strings_where_arrow_has_them() -> None:
+    strings = pa.array(["a b c", "", "nothing", "d e"])
+    counts = np.zeros(len(strings), np.int64)
+    _spaces(*string_buffers(strings), counts)
+    assert counts.tolist() == [2, 0, 0, 1]
+
+
+def test_flags_are_bits_with_ranks() -> None:
+    bits = Bits.of(np.array([True, False, True, True]))
+    assert bits.count == 3 and bits.has(np.array([0, 1])).tolist() == [True, False]
+    assert bits.rank(np.array([3])).tolist() == [2] and bits.select(np.array([2])).tolist() == [3]
