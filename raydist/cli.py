@@ -73,10 +73,9 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
         show(module.Config)
         return 0
     from raydist.config.base import Flags
-    from raydist.config.load import load
+    from raydist.config.load import load, split_words
 
-    files = [word for word in rest if "=" not in word]
-    config = load(module.Config, files, [word for word in rest if "=" in word])
+    config = load(module.Config, *split_words(module.Config, rest))
     if "--print" in flags:
         import yaml
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import platform
@@ -330,7 +331,7 @@ class Output:
                     sync(each)
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             if self.path != self.folder:
-                facts["out"] = self.path.name
+                facts |= {"out": self.path.name, "content": content(self.path)}
             write_manifest(self.folder, {**self.job, "created": created, **facts})
             (self.folder / _JOB).unlink(missing_ok=True)
         self.clean()
@@ -340,6 +341,13 @@ class Output:
         for pattern in self.scratch:
             for path in self.folder.glob(pattern):
                 remove(path)
+
+
+def content(path: Path) -> dict[str, int | str]:
+    """Returns what tells a file's content from any other: its bytes and a hash of all of them."""
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+        return {"bytes": file.tell(), "blake2b": digest.hexdigest()}
 
 
 def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

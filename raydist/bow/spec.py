@@ -43,6 +43,20 @@ class IndexSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergeSpec:
+    """How the segments of an index are merged."""
+
+    segments: Annotated[int, Ge(1)] = 1
+    """How many segments the index has afterwards, of about the same number of tokens."""
+    memory_per_worker: Annotated[Bytes, EXECUTION] = 1 << 30
+    """Memory of a worker for postings; its programs take about 300 MB more."""
+    workers: Annotated[int, Ge(0), EXECUTION] = 0
+    """Ray actors; 0 works in this process, without Ray."""
+    cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
+    """CPUs of an actor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bm25:
     """BM25 and its variants; the default is Lucene's, to the last bit."""
 

@@ -1,13 +1,16 @@
 """Prints a shell's completion script: `eval "$(raydist completion bash)"` (or zsh, fish).
 
 The script asks `raydist completion words -- WORD...` for the words that may come next: verbs, then
-keys of the verb, then the values of a key that has a fixed set of them.
+keys of the verb (and folders, of one that takes a folder as a word), then the values of a key that
+has a fixed set of them.
 """
 
 from __future__ import annotations
 
+import glob
 import importlib
 from collections.abc import Iterator, Sequence
+from os.path import isdir
 
 from raydist.commands import VERBS
 from raydist.errors import ConfigError
@@ -69,3 +72,5 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
         return
     keys = (f"{row.key}=" for row in rows if row.key.startswith(last) and row.type != "block")
     yield from dict.fromkeys(keys)
+    if module.Config.word is not None:
+        yield from sorted(name for name in glob.glob(f"{glob.escape(last)}*") if isdir(name))

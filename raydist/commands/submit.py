@@ -82,14 +82,15 @@ def _check(words: Sequence[str]) -> list[str]:
         if not Path(verb).is_file():
             raise ConfigError(f"submit: {verb}: no such script below the working directory")
         return [verb, *(word for word in files if Path(word).is_file())]
-    from raydist.config.load import load
+    from raydist.config.load import load, split_words
 
     check_verb(verb)
     module = importlib.import_module(f"raydist.commands.{verb}")
     if not hasattr(module, "Config"):
         raise ConfigError(f"submit: {verb} is not run on a cluster")
-    load(module.Config, files, [word for word in rest if "=" in word])
-    return files
+    configs, arguments = split_words(module.Config, rest)
+    load(module.Config, configs, arguments)
+    return [file for file in configs if isinstance(file, str)]
 
 
 def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]) -> int:

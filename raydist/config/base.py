@@ -90,6 +90,8 @@ class Block(BaseModel):
 
     primary: ClassVar[str | None] = None
     """The field that a scalar given to this block sets."""
+    word: ClassVar[str | None] = None
+    """The field that a word of the command line sets that is neither a YAML file nor `a=b`."""
     _flat: ClassVar[tuple[str, ...]] = ()  # the attributes that are flat specs
 
     @classmethod

@@ -56,6 +56,31 @@ def load(
     return config
 
 
+def split_words(
+    model: type[Block], words: Sequence[str]
+) -> tuple[list[str | Mapping[str, Any]], list[str]]:
+    """Returns the files and arguments, as `load` takes them, of a verb's command line.
+
+    A word of a verb that takes one (`raydist verify IDX`) becomes the contents of a file.
+
+    Raises:
+        ConfigError: a word too many.
+    """
+    arguments = [word for word in words if "=" in word]
+    files: list[str | Mapping[str, Any]] = [word for word in words if "=" not in word]
+    if model.word is None:
+        return files, arguments
+    values = [file for file in files if not str(file).endswith((".yaml", ".yml"))]
+    shape = shape_of(model, model.word)
+    assert shape is not None
+    if shape.item is None and len(values) > 1:
+        raise ConfigError(f"{values[1]}: expected one {model.word} only, and {values[0]} is it")
+    files = [file for file in files if file not in values]
+    if values:
+        files.append({model.word: values if shape.item is not None else values[0]})
+    return files, arguments
+
+
 def parse_arguments(
     model: type[Block], arguments: Iterable[str], problems: list[str]
 ) -> dict[str, Any]:

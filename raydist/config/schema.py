@@ -163,7 +163,8 @@ def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
             yield from _blocks(shape, f"{key}.")
         else:
             default = "required" if field.is_required() else _text(shape.default)
-            yield Row(key, _type_name(field.annotation), default, shape.help)
+            note = " A word without a key sets it." if key == model.word else ""
+            yield Row(key, _type_name(field.annotation), default, shape.help + note)
 
 
 def _blocks(shape: Shape, prefix: str) -> Iterator[Row]:

@@ -164,18 +164,31 @@ class AnnIndex:
             raise ArtifactError(f"{folder / _ABOUT} is corrupted; delete {folder} and build again")
         return cls(folder, about)
 
+    def verify(self) -> int:
+        """Reads and checks all parts; returns how many there are.
+
+        Raises:
+            ArtifactError: one is missing or damaged.
+        """
+        for number in range(len(self.about["starts"])):
+            self._intact(number)
+        return len(self.about["starts"])
+
+    def _intact(self, number: int) -> Path:
+        path = shard_path(self.folder, number)
+        # FAISS trusts its files: a damaged one ends the process or finds other rows.
+        if not path.is_file() or checksum(path) != self.about["crc32"][number]:
+            raise ArtifactError(
+                f"{path} is missing or corrupted; delete {self.folder} and build again"
+            )
+        return path
+
     def _load(self) -> list[Any]:
         import faiss
 
         if not self._parts:
             for number in range(len(self.about["starts"])):
-                path = shard_path(self.folder, number)
-                # FAISS trusts its files: a damaged one ends the process or finds other rows.
-                if not path.is_file() or checksum(path) != self.about["crc32"][number]:
-                    raise ArtifactError(
-                        f"{path} is missing or corrupted; delete {self.folder} and build again"
-                    )
-                part: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+                part: Any = faiss.read_index(str(self._intact(number)), faiss.IO_FLAG_MMAP)
                 self._parts.append(part)
         return self._parts
 

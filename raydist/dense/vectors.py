@@ -296,6 +296,21 @@ def seal(path: Path) -> None:
     write_json(_beside(path), {"sections": sections, "check": value_fingerprint(sections)})
 
 
+def faults_of(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what is wrong with each shard: missing, damaged, or not what the manifest says."""
+    schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
+    for number in range(int(manifest["shards"])):
+        path = shard_path(folder / SHARDS, number) / FILE
+        try:
+            data, sections = open_sections(path)
+            for section in sections:
+                section.check()
+            if pa.ipc.open_file(data).schema != schema:
+                yield f"{path}: is not of the manifest's dimension or precision; embed again"
+        except ArtifactError as error:
+            yield str(error)
+
+
 def open_sections(path: Path) -> tuple[pa.Buffer, list[Section]]:
     """Maps a file that `seal` knows; returns it with a section for each record batch's vectors.
 

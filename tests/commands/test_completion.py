@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from raydist.commands.completion import candidates
@@ -22,3 +24,14 @@ from raydist.commands.completion import candidates
 )
 def test_words_are_completed(words: list[str], completions: list[str]) -> None:
     assert list(candidates(words)) == completions
+
+
+def test_folders_are_completed_where_a_verb_takes_one_as_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "IDX").mkdir()
+    (tmp_path / "IDX.txt").touch()
+    assert list(candidates(["verify", "I"])) == ["IDX"]
+    assert list(candidates(["verify", ""])) == ["path=", "IDX"]
+    assert list(candidates(["merge", "I"])) == []

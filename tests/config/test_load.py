@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from raydist.config.base import Block, execution
-from raydist.config.load import load
+from raydist.config.load import load, split_words
 from raydist.config.schema import reference
 from raydist.errors import ConfigError
 from raydist.spec import Bytes
@@ -164,3 +164,27 @@ def test_the_reference_lists_every_key_with_type_and_default() -> None:
     assert rows["corpus.path"].help == "Path of the file."
     assert rows["validation.ID.metrics"].type == "mapping to true | false"
     assert rows["out"].default == "required"
+
+
+class One(Block):
+    word = "path"
+    path: str
+    deep: bool = False
+
+
+class Several(One):
+    path: list[str]  # type: ignore[assignment]
+
+
+def test_a_word_sets_the_field_that_a_verb_names(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("deep: true\n")
+    one = load(One, *split_words(One, [str(file), "a b,c"]))
+    assert (one.path, one.deep) == ("a b,c", True)
+    several = load(Several, *split_words(Several, ["x,y", "deep=true", "z"]))
+    assert (several.path, several.deep) == (["x,y", "z"], True)
+    assert load(One, *split_words(One, ["path=x"])).path == "x"
+    with pytest.raises(ConfigError, match="b: expected one path only, and a is it"):
+        split_words(One, ["a", "b"])
+    assert split_words(Example, ["a", "b=1"]) == (["a"], ["b=1"])
+    assert "A word without a key sets it." in next(iter(reference(One))).help

@@ -128,14 +128,15 @@ def plan_cuts(sources: Sequence[Source], segments: int) -> list[int]:
     if segments > documents:
         raise ConfigError(f"segments = {segments}: there are {documents:,} documents")
     tokens = sum(int(s.lengths().sum(dtype=np.int64)) for s in sources if segments > 1)
-    # A document counts as a token more, so that those without terms are divided too.
-    goals = np.arange(1, segments) * (tokens + documents) // segments
+    goals = np.arange(1, segments) * tokens // segments
     cuts, before, base = [0], 0, 0
-    for source in sources if segments > 1 else ():
-        ends_N = before + np.cumsum(source.lengths().astype(np.int64) + 1)
-        mine = goals[(goals > before) & (goals <= ends_N[-1])] if len(ends_N) else goals[:0]
-        cuts += (base + np.searchsorted(ends_N, mine)).tolist()
-        before, base = int(ends_N[-1]) if len(ends_N) else before, base + source.documents
+    for source in sources if tokens else ():
+        ends_N = before + np.cumsum(source.lengths(), dtype=np.int64)
+        end = int(ends_N[-1]) if len(ends_N) else before
+        mine = goals[(goals > before) & (goals <= end)]
+        cuts += (base + 1 + np.searchsorted(ends_N, mine)).tolist()
+        before, base = end, base + source.documents
+    cuts = [0] * (segments - len(cuts)) + cuts  # of documents without tokens
     for i in range(1, len(cuts)):  # one document each at least
         cuts[i] = min(max(cuts[i], cuts[i - 1] + 1), documents - (segments - i))
     cuts.append(documents)

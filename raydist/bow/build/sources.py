@@ -134,13 +134,9 @@ def _remove(indptr_T1: Array, docs_P: Array, tfs_P: Array, numbers_N: Array, ind
 class SegmentSource:
     """A segment without its deleted documents."""
 
-    def __init__(self, segment: Segment, keep_N: Array | None = None) -> None:
-        """Wraps an opened segment.
-
-        Args:
-            segment: what is merged.
-            keep_N: which documents remain (bool); all if None.
-        """
+    def __init__(self, segment: Segment) -> None:
+        """Wraps an opened segment."""
+        keep_N = None if segment.deletions is None else segment.live_N
         self._segment = segment
         self._keep_N = keep_N
         self._numbers_N: Array | None = None
@@ -148,7 +144,7 @@ class SegmentSource:
             numbers_N = np.cumsum(keep_N, dtype=np.int64) - 1
             numbers_N[~keep_N] = _GONE
             self._numbers_N = readonly(numbers_N, np.uint32)
-        self.documents = segment.documents if keep_N is None else int(np.count_nonzero(keep_N))
+        self.documents = segment.live_documents
         self.postings = segment.postings_total
 
     def lengths(self) -> Array:

@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +85,31 @@ def _read_header(path: Path, kind: Kind) -> dict[str, Any]:
     if header.get("crc32") != _header_sum(header):
         raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
     return header
+
+
+def faults_of(folder: Path, kind: Kind = "segment") -> Iterator[str]:
+    """Yields what is wrong with each file of a folder: missing, of another size, or damaged."""
+    try:
+        entries = _read_header(folder / f"{kind}.json", kind)["files"]
+    except ArtifactError as error:
+        yield str(error)
+        return
+    for name, entry in entries.items():
+        try:
+            with open(folder / name, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                sums = [zlib.crc32(chunk) for chunk in iter(lambda: file.read(CHUNK), b"")]
+        except OSError as error:
+            yield f"{folder / name}: {error.strerror}; build the index again"
+            continue
+        if size != entry["bytes"]:
+            yield f"{folder / name}: {size} bytes, expected {entry['bytes']}; build the index again"
+        elif sums != entry["crc32"]:
+            chunk = next(i for i, each in enumerate(sums) if each != entry["crc32"][i])
+            yield (
+                f"{folder / name}: the checksum of bytes {chunk * CHUNK} to "
+                f"{min((chunk + 1) * CHUNK, size)} does not match; build the index again"
+            )
 
 
 class Files:

@@ -198,6 +198,21 @@ class SampleSet:
             sample = replace(sample, prompt=self.prompt)
         return sample
 
+    def verify(self) -> int:
+        """Reads all samples and their texts; returns how many there are.
+
+        Raises:
+            ArtifactError: the number of lines is not that of the samples.
+            DataError: a line is not what it was.
+        """
+        if len(self._lines) != len(self):
+            raise ArtifactError(
+                f"{self.folder}: {len(self._lines):,} lines of {len(self):,} samples"
+            )
+        for row in range(len(self)):
+            self[row]
+        return len(self)
+
     def fill(self, samples: Sequence[Sample]) -> list[Sample]:
         """Returns samples of a lazy set with their documents' texts, looked up all at once."""
         drawn = (text for sample in samples for text in sample.documents + sample.others)

@@ -15,7 +15,12 @@ import pyarrow.compute as pc
 from raydist.data.files import PathLike
 from raydist.data.ids import IdList, filter_documents
 from raydist.data.store.format import PART, ROW, ArrayFile, seal, write_index
+from raydist.data.store.piece import Piece
 from raydist.data.store.reader import DocumentStore
+from raydist.data.store.writer import StoreWriter
+from raydist.disk import remove
+from raydist.kernels.bits import Bits
+from raydist.log import Progress
 from raydist.records import Query, document_table
 
 
@@ -62,6 +67,37 @@ def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
     duplicates = write_index(target)
     seal(target, names, facts)
     return {**facts, "duplicates": duplicates.count, "examples": [*map(list, duplicates.examples)]}
+
+
+def compact(pieces: Sequence[tuple[Piece, Bits | None]], folder: Path) -> None:
+    """Writes one store of pieces' live documents.
+
+    A piece of which nothing is deleted is linked, the others are written anew.
+
+    Args:
+        pieces: with their live rows, None for all.
+        folder: a folder that does not exist yet.
+
+    Raises:
+        ArtifactError: one of them is damaged.
+    """
+    scratch = folder.with_name(f".{folder.name}.part")
+    remove(scratch)
+    folders: list[Path] = []
+    changed = sum(live.count for _, live in pieces if live is not None and live.count < live.size)
+    with Progress("copying texts", changed, "documents") as progress:
+        for number, (piece, live) in enumerate(pieces):
+            if live is None or live.count == live.size:
+                folders.append(piece.folder)
+            elif live.count:
+                writer = StoreWriter(scratch / f"{number:05d}")
+                for table in DocumentStore(piece.folder, [piece], live).tables():
+                    writer.append(table)
+                    progress.advance(table.num_rows)
+                writer.close(index=False)
+                folders.append(writer.folder)
+    concatenate(folders, folder)
+    remove(scratch)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -157,7 +157,7 @@ class Piece:
         batches = []
         for block in np.unique(block_of):
             local = unique[block_of == block] - self._first_rows[block]
-            batches.append(self._block(int(block)).take(pa.array(local)))
+            batches.append(self.block(int(block)).take(pa.array(local)))
         stored = pa.Table.from_batches(batches).combine_chunks().take(pa.array(back))
         ids = self.ids_at(wanted_Q).cast(pa.string())
         return pa.table([ids, stored["title"], stored["text"]], schema=DOCUMENTS)
@@ -166,7 +166,7 @@ class Piece:
         """Yields all documents in order, a table of the schema DOCUMENTS per batch."""
         ids, first_rows = self.doc_ids, self.blocks_B[:, ROW].tolist()
         for block, row in enumerate(first_rows):
-            batch = self._block(block)
+            batch = self.block(block)
             doc_ids = ids.slice(row, batch.num_rows).cast(pa.string())
             yield pa.table([doc_ids, batch["title"], batch["text"]], schema=DOCUMENTS)
 
@@ -179,9 +179,14 @@ class Piece:
         for pages in self._pages.values():
             pages.check_all()
         for block in range(len(self.blocks_B)):
-            self._block(block)
+            self.block(block)
 
-    def _block(self, block: int) -> pa.RecordBatch:
+    def check_file(self, name: str) -> None:
+        """Raises ArtifactError if a file beside the texts is damaged."""
+        self._pages[name].check_all()
+
+    def block(self, block: int) -> pa.RecordBatch:
+        """Returns a batch of titles and texts; ArtifactError if it is damaged."""
         _, part, offset, length, crc = self._blocks_B[block].tolist()
         message = self._texts[part].slice(offset, length)
         if message.size != length or zlib.crc32(message) != crc:

@@ -129,7 +129,7 @@ class DocumentStore:
         """
         wanted = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.large_string())
         positions = np.full(len(wanted), -1, np.int64)
-        for base, piece, live in zip(self._bases, self.pieces, self._lives):
+        for base, piece, live in zip(self._bases, self.pieces, self.lives):
             left = np.flatnonzero(positions < 0)
             rows = piece.find(wanted.take(pa.array(left)), live)
             positions[left] = np.where(rows < 0, -1, rows + base)
@@ -158,8 +158,8 @@ class DocumentStore:
         return numbers if self.live is None else self.live.select(numbers)
 
     @cached_property
-    def _lives(self) -> list[Bits | None]:
-        """The live rows of each piece."""
+    def lives(self) -> list[Bits | None]:
+        """The live rows of each piece, None where all are."""
         if self.live is None or len(self.pieces) == 1:
             return [self.live] * len(self.pieces)
         flags = self.live.flags
@@ -204,7 +204,7 @@ class DocumentStore:
 
     def tables(self) -> Iterator[pa.Table]:
         """Yields all live documents in order, tables of the schema DOCUMENTS."""
-        for piece, live in zip(self.pieces, self._lives):
+        for piece, live in zip(self.pieces, self.lives):
             row = 0
             for table in piece.tables():
                 kept = table

@@ -1,0 +1,258 @@
+"""Merging the segments of an index: written anew without what is deleted, as one new generation.
+
+The result is what a build of the remaining documents would have written. Until the manifest is
+replaced, the index is the old one, and whoever has opened it keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydist import locks
+from raydist.bow.build.delete import statistics
+from raydist.bow.build.generation import WORK, next_name, publish
+from raydist.bow.build.merge import merge, plan_cuts
+from raydist.bow.build.sources import SegmentSource
+from raydist.bow.format.segment import Segment, open_segments
+from raydist.bow.index import KIND, BowIndex
+from raydist.bow.spec import MergeSpec
+from raydist.data.store import idhash
+from raydist.data.store.build import compact
+from raydist.data.store.reader import DocumentStore, join
+from raydist.disk import disk_errors, remove
+from raydist.fingerprints import value_fingerprint
+from raydist.kernels.bits import Bits
+from raydist.manifest import read_manifest
+
+MANY = 10
+"""Segments from which on an append merges some."""
+
+LARGEST = 10_000_000
+"""Documents that a segment may have which an append merges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is written anew.
+
+    Attributes:
+        runs: consecutive segments, the first and the end, and how many they become.
+        pieces: folders of the store from this one on become one; None leaves the store.
+    """
+
+    runs: tuple[tuple[int, int, int], ...]
+    pieces: int | None
+
+    def __bool__(self) -> bool:
+        return bool(self.runs) or self.pieces is not None
+
+
+def merge_segments(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
+    """Makes an index of `spec.segments`, without deleted documents; returns the new manifest.
+
+    Returns None where there is nothing to do.
+
+    Raises:
+        ArtifactError: no complete index, or a damaged one.
+        ConfigError: more segments than documents, or too few for a segment's limit.
+    """
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        index = BowIndex.open(folder)
+        return _rewrite(folder, manifest, index, plan_merge(index, spec.segments), spec)
+
+
+def purge(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
+    """Removes the bytes of deleted documents: their segments and texts are written anew.
+
+    Returns the new manifest, None where nothing is deleted.
+    """
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        index = BowIndex.open(folder)
+        return _rewrite(folder, manifest, index, plan_purge(index), spec)
+
+
+def merge_tail(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
+    """Merges the last segments where appends have left many; returns the new manifest, if so.
+
+    Where there are more than MANY, those are merged from the first one on that is no larger than
+    all behind it together. So each segment is larger than all behind it, there are hardly more than
+    the logarithm of their sizes, and a document is written about as often.
+    """
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        if not manifest["config"].get("merge", True):
+            return None
+        index = BowIndex.open(folder)
+        return _rewrite(folder, manifest, index, plan_tail(index), spec)
+
+
+def plan_merge(index: BowIndex, segments: int) -> Plan:
+    """Returns the plan of an index of so many segments; one that has as many is only purged."""
+    if segments == sum(1 for each in index.segments if each.live_documents):
+        plan = plan_purge(index)
+        many = index.store is not None and len(index.store.pieces) > 1
+        return Plan(plan.runs, 0) if many else plan
+    changes = ((0, len(index.segments), segments),)
+    return Plan(changes, None if index.store is None or _is_whole(index.store) else 0)
+
+
+def plan_purge(index: BowIndex) -> Plan:
+    """Returns the plan of an index that holds nothing of deleted documents."""
+    runs = tuple(
+        (number, number + 1, int(each.live_documents > 0))
+        for number, each in enumerate(index.segments)
+        if each.live_documents < each.documents
+    )
+    store = index.store
+    if store is None or store.live is None or store.live.count == store.live.size:
+        return Plan(runs, None)
+    lives = enumerate(store.lives)
+    return Plan(runs, next(n for n, live in lives if live is not None and live.count < live.size))
+
+
+def plan_tail(index: BowIndex) -> Plan:
+    """Returns the plan of what an append merges."""
+    segments = index.segments
+    first = _tail([each.live_postings + each.live_documents for each in segments])
+    while first < len(segments) and sum(s.live_documents for s in segments[first:]) > LARGEST:
+        first += 1
+    some = any(each.live_documents for each in segments[first:])
+    runs = ((first, len(segments), int(some)),) if first < len(segments) - 1 else ()
+    pieces = [] if index.store is None else [len(each) for each in index.store.pieces]
+    piece = _tail(pieces)
+    return Plan(runs, piece if piece < len(pieces) - 1 else None)
+
+
+def _tail(sizes: Sequence[int]) -> int:
+    """Returns the first of the last ones that are merged, the end for none."""
+    behind = sum(sizes)
+    for number, size in enumerate(sizes) if len(sizes) > MANY else ():
+        behind -= size
+        if size <= behind:
+            return number
+    return len(sizes)
+
+
+def _is_whole(store: DocumentStore) -> bool:
+    return store.live is None and len(store.pieces) == 1
+
+
+def _rewrite(
+    folder: Path, manifest: dict[str, Any], index: BowIndex, plan: Plan, spec: MergeSpec
+) -> dict[str, Any] | None:
+    if not plan:
+        return None
+    name = next_name(manifest, value_fingerprint(["merge", plan.runs, plan.pieces]))
+    targets = [folder / f"{kind}-{name}" for kind in ("store", "joined")]
+    targets.append(folder / "segments" / name)
+    with disk_errors(folder), contextlib.ExitStack() as undo:
+        for each in targets:
+            remove(each)
+            undo.callback(remove, each)
+        segments = _merge_runs(folder, manifest, index, plan.runs, name, spec)
+        manifest = {**manifest, **_facts(folder, manifest, index, segments)}
+        if plan.pieces is not None:
+            manifest |= _merge_pieces(folder, index, plan.pieces, name)
+        undo.pop_all()
+        publish(folder, manifest)
+    return manifest
+
+
+def _merge_runs(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    index: BowIndex,
+    runs: Sequence[tuple[int, int, int]],
+    name: str,
+    spec: MergeSpec,
+) -> list[str]:
+    """Writes the segments of all runs; returns the names of all segments of the index."""
+    old = list(manifest["segments"])
+    new = sum(count for _, _, count in runs)
+    names = [f"segments/{name}/{i:05d}" for i in range(new)] if new > 1 else [f"segments/{name}"]
+    written: list[str] = []
+    result: list[str] = []
+    done = 0
+    for first, last, count in runs:
+        result += old[done:first]
+        done = last
+        if not count:
+            continue
+        mine, names = names[:count], names[count:]
+        sources = partial(_open_sources, folder, manifest, old[first:last])
+        merge(
+            sources,
+            plan_cuts(sources(), count),
+            [folder / each for each in mine],
+            work=folder / WORK / f"{name}-{len(written)}",
+            compress=index.segments[first].compress,
+            block_size=index.segments[first].block_size,
+            memory=spec.memory_per_worker,
+            workers=spec.workers,
+            cpus_per_worker=spec.cpus_per_worker,
+        )
+        written += mine
+        result += mine
+    return result + old[done:]
+
+
+def _open_sources(
+    folder: Path, manifest: Mapping[str, Any], names: Sequence[str]
+) -> list[SegmentSource]:
+    segments = open_segments(folder, {**manifest, "segments": names})
+    return [SegmentSource(each) for each in segments]
+
+
+def _facts(
+    folder: Path, manifest: Mapping[str, Any], index: BowIndex, names: Sequence[str]
+) -> dict[str, Any]:
+    """Returns what the manifest says of the segments."""
+    deletions = {k: v for k, v in manifest.get("deletions", {}).items() if k in names}
+    segments: list[Segment] = open_segments(folder, {"segments": names, "deletions": deletions})
+    facts: dict[str, Any] = {
+        **statistics(segments),
+        "terms": sum(each.size for each in segments),
+        "bytes": sum(
+            entry["bytes"] for each in segments for entry in each.files.header["files"].values()
+        ),
+        "segments": list(names),
+        "deletions": deletions,
+    }
+    if manifest.get("duplicates"):
+        ids = pa.chunked_array([index.doc_ids.cast(pa.large_string())])
+        facts["duplicates"] = idhash.find_duplicates(ids).count
+    return facts
+
+
+def _merge_pieces(folder: Path, index: BowIndex, first: int, name: str) -> dict[str, Any]:
+    """Makes one folder of the store's from `first` on, without deleted texts."""
+    store = index.store
+    assert store is not None
+    target = folder / f"store-{name}"
+    lives = store.lives
+    compact(list(zip(store.pieces, lives))[first:], target)
+    names = [piece.folder.name for piece in store.pieces[:first]]
+    facts: dict[str, Any] = {"store": target.name}
+    if names:
+        before = [
+            Bits.full(len(p)) if b is None else b for p, b in zip(store.pieces, lives[:first])
+        ]
+        with DocumentStore.open(target) as merged:
+            before.append(Bits.full(len(merged)))
+        live = Bits.of(np.concatenate([each.flags for each in before]))
+        joined = folder / f"joined-{name}"
+        join(joined, [*names, target.name], None if live.count == live.size else live)
+        facts["store"] = joined.name
+    with DocumentStore.open(folder / facts["store"]) as written:
+        facts["store_bytes"] = written.facts["bytes"]
+    return facts

@@ -1,0 +1,213 @@
+"""Checks all of an index: its files, and that what they hold agrees with itself and the manifest.
+
+Legend: N documents of a segment, T terms, P postings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.bow.build.delete import statistics
+from raydist.bow.format.files import faults_of
+from raydist.bow.format.segment import Segment
+from raydist.bow.formulas import norm_bytes
+from raydist.bow.index import BowIndex
+from raydist.checks import Report
+from raydist.data.store import check as store_check
+from raydist.data.store import idhash
+from raydist.data.store.reader import piece_names
+from raydist.errors import ArtifactError
+from raydist.log import Progress
+from raydist.text.analyzer import Analyzer
+
+Array = npt.NDArray[Any]
+
+_TERMS = 1 << 15  # read together
+_POSTINGS = 1 << 22  # the same
+
+
+def verify_index(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
+    """Checks all that a manifest names and says; see `Report` for what becomes of faults."""
+    before = len(report.faults)
+    deletions = manifest.get("deletions", {})
+    with report.part("manifest.json") as part:
+        unknown = set(deletions) - set(manifest["segments"])
+        report.add(f"{folder}: deletions of {each}, which it does not have" for each in unknown)
+        if manifest.get("analyzer") is not None:
+            Analyzer.from_dict(manifest["analyzer"])
+        part.checked = f"{len(manifest['segments']):,} segments named"
+    for name in manifest["segments"]:
+        place = folder / deletions[name] if name in deletions else None
+        _verify_segment(folder / name, place, manifest, report)
+    store, pieces = manifest.get("store"), list[str]()
+    if store:
+        with report.part(store) as part:
+            pieces = piece_names(folder / store)
+            part.checked = f"{len(pieces):,} folders of texts"
+        for piece in pieces:
+            with report.part(piece) as part:
+                part.checked = store_check.verify(folder / piece, report)
+    if len(report.faults) > before:
+        return
+    with report.part("statistics") as part:
+        index = BowIndex.of(folder, manifest)
+        report.add(_differences(index, manifest))
+        part.checked = f"{len(index):,} documents, {index.tokens:,} tokens"
+    if len(report.faults) == before:
+        _verify_ids(index, manifest, report)
+
+
+def _verify_segment(
+    folder: Path, deletions: Path | None, manifest: Mapping[str, Any], report: Report
+) -> None:
+    with report.part(_short(folder)) as part:
+        intact = report.add(faults_of(folder, "segment"))
+        if deletions is not None:
+            intact = report.add(faults_of(deletions, "deletions")) and intact
+        if not intact:
+            part.checked = "files"
+            return
+        segment = Segment.open(folder, deletions)
+        exact = manifest.get("unit") or (
+            manifest.get("analyzer") and "ciff" not in manifest["inputs"]
+        )
+        for fault in _contradictions(segment, bool(exact)):
+            report.faults.append(f"{folder}: {fault}; build the index again")
+        part.checked = (
+            f"{len(segment.files.header['files'])} files, {segment.documents:,} documents, "
+            f"{segment.size:,} terms, {segment.postings_total:,} postings"
+        )
+
+
+def _short(folder: Path) -> str:
+    return "/".join(folder.parts[folder.parts.index("segments") :])
+
+
+def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
+    """Yields what of an intact segment does not agree with the rest of it.
+
+    Args:
+        segment: its files are as they were written.
+        exact: whether a document's length is the sum of its frequencies.
+    """
+    lengths_N, header = segment.lengths_N, segment.files.header
+    if len(lengths_N) != segment.documents or len(segment.norms_N) != segment.documents:
+        yield f"{len(lengths_N):,} lengths of {segment.documents:,} documents"
+        return
+    if int(lengths_N.sum(dtype=np.int64)) != header["tokens"]:
+        yield f"segment.json says {header['tokens']:,} tokens, the lengths {lengths_N.sum():,}"
+    if int(np.count_nonzero(lengths_N)) != header["nonempty"]:
+        yield f"segment.json says {header['nonempty']:,} documents with terms"
+    if not np.array_equal(norm_bytes(lengths_N), segment.norms_N):
+        yield "norms are not those of the lengths"
+    ids = sum(
+        len(segment.read_ids(a, min(a + _POSTINGS, segment.documents)))
+        for a in range(0, segment.documents, _POSTINGS)
+    )
+    if ids != segment.documents:
+        yield f"{ids:,} ids of {segment.documents:,} documents"
+    yield from _postings_faults(segment, exact)
+
+
+def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
+    dead_N = None if segment.deletions is None else ~segment.live_N
+    sums_N = np.zeros(segment.documents, np.int64)
+    terms_seen = postings = lost_postings = 0
+    last: bytes | None = None
+    lost_terms, lost_df = [pa.array([], pa.large_binary())], [np.empty(0, np.int64)]
+    with Progress(f"checking {_short(segment.folder)}", unit="postings") as progress:
+        for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
+            names = pa.concat_arrays(
+                [pa.array([] if last is None else [last], pa.large_binary()), terms]
+            )
+            if pc.any(pc.less_equal(names[1:], names[:-1])).as_py():
+                yield "terms do not ascend"
+            last = terms[len(terms) - 1].as_py()
+            if len(docs_P) and int(docs_P.max()) >= segment.documents:
+                yield f"a posting of document {docs_P.max():,}, there are {segment.documents:,}"
+                return
+            down_P = np.diff(docs_P.astype(np.int64)) <= 0
+            down_P[indptr_T1[1:-1] - 1] = False
+            if down_P.any():
+                yield "the documents of a term do not ascend"
+            if len(tfs_P) and not tfs_P.min():
+                yield "a frequency of 0"
+            sums_N += np.bincount(docs_P, weights=tfs_P, minlength=len(sums_N)).astype(np.int64)
+            if dead_N is not None and len(docs_P):
+                df_T = np.add.reduceat(dead_N[docs_P], indptr_T1[:-1], dtype=np.int64)
+                lost_terms.append(terms.filter(pa.array(df_T > 0)))
+                lost_df.append(df_T[df_T > 0])
+                lost_postings += int(df_T.sum())
+            terms_seen += len(terms)
+            postings += len(docs_P)
+            progress.advance(len(docs_P))
+    if (terms_seen, postings) != (segment.size, segment.postings_total):
+        yield (
+            f"segment.json says {segment.size:,} terms and {segment.postings_total:,} postings, "
+            f"there are {terms_seen:,} and {postings:,}"
+        )
+    lengths_N = segment.lengths_N
+    if exact and not np.array_equal(sums_N, lengths_N):
+        number = int(np.flatnonzero(sums_N != lengths_N)[0])
+        yield (
+            f"document {number + 1:,} has length {lengths_N[number]:,}, its frequencies add up to "
+            f"{sums_N[number]:,}"
+        )
+    if (sums_N > 0)[lengths_N == 0].any():
+        yield "a document without length has postings"
+    if segment.deletions is not None and dead_N is not None:
+        lost = segment.deletions.losses()
+        actual = (
+            int(np.count_nonzero(dead_N)),
+            int(np.count_nonzero(lengths_N[dead_N])),
+            int(lengths_N[dead_N].sum(dtype=np.int64)),
+            lost_postings,
+        )
+        if (lost.documents, lost.nonempty, lost.tokens, lost.postings) != actual:
+            yield f"{segment.deletions.folder} does not count what its deleted documents have"
+        if not lost.terms.equals(pa.concat_arrays(lost_terms)) or not np.array_equal(
+            lost.df_T, np.concatenate(lost_df)
+        ):
+            yield f"{segment.deletions.folder} counts terms that its deleted documents do not have"
+
+
+def _differences(index: BowIndex, manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a manifest says of its segments that these do not."""
+    terms = sum(each.size for each in index.segments)
+    for name, value in {**statistics(index.segments), "terms": terms}.items():
+        if manifest.get(name, 0) != value:
+            yield (
+                f"{index.folder}/manifest.json: says {manifest.get(name)} {name}, the segments "
+                f"{value}; build the index again"
+            )
+
+
+def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) -> None:
+    """Checks the ids of the segments and of the texts, and says what is pending."""
+    folder = index.folder
+    with report.part("document ids") as part:
+        ids = pa.chunked_array([index.doc_ids.cast(pa.large_string())])
+        repeats = idhash.find_duplicates(ids).count
+        if repeats != manifest.get("duplicates", 0):
+            report.faults.append(f"{folder}: {repeats:,} ids occur twice; build the index again")
+        part.checked = f"{len(ids):,} ids, {repeats:,} of them repeated"
+        if index.store is not None and not index.store.doc_ids.combine_chunks().equals(
+            ids.combine_chunks()
+        ):
+            raise ArtifactError(
+                f"{index.store.folder}: its documents are not those of the index; build it again"
+            )
+    deleted = sum(each.documents - each.live_documents for each in index.segments)
+    if deleted:
+        report.pending.append(f"{deleted:,} deleted documents wait for raydist merge out={folder}")
+    live = index.store.live if index.store is not None else None
+    if live is not None and live.size - live.count > deleted:
+        texts = live.size - live.count
+        report.pending.append(f"{texts:,} deleted texts wait for raydist merge out={folder}")

@@ -1,0 +1,56 @@
+"""Rewrites the segments of an index without its deleted documents, and as many as you want.
+
+    raydist merge out=IDX
+    raydist merge out=IDX segments=8 workers=4
+
+The result is what a build of the remaining documents would have written, and nothing of the deleted
+ones is left, on an object store either. Until it is complete the index is the old one, and whoever
+has opened it keeps it. A merge that was interrupted begins again. Appends merge by themselves when
+there are more than ten segments (`raydist index ... auto_merge=false` does not).
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from raydist import log
+from raydist.config.base import Flags
+from raydist.config.lifecycle import MergeConfig
+
+Config = MergeConfig
+
+
+def run(config: MergeConfig, flags: Flags) -> None:
+    """Replaces the segments and the store, and says what became of them."""
+    from raydist.bow.build.segments import merge_segments, plan_merge
+    from raydist.bow.index import BowIndex
+    from raydist.storage import local
+
+    index = BowIndex.open(local(config.out))
+    before, deleted = len(index.segments), index.end - len(index)
+    planned = bool(plan_merge(index, config.merging.segments))
+    del index
+    what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
+    if not planned:
+        log.say(f"{config.out}: {what}: nothing to merge")
+        return
+    if flags.dry_run:
+        goal = log.count(config.merging.segments, "segment")
+        log.say(f"would merge {config.out} ({what}) into {goal}")
+        return
+    clock, cpu = time.monotonic(), time.process_time()
+    facts = merge_segments(Path(config.out), config.merging)
+    if facts is None:
+        log.say(f"{config.out}: nothing to merge: another command has merged it")
+        return
+    rows: list[tuple[str, object]] = [
+        ("segments", f"{before:,} -> {len(facts['segments']):,}"),
+        ("deleted documents", f"{deleted:,} removed"),
+        ("documents", f"{facts['documents']:,}"),
+        ("index", log.size(facts["bytes"])),
+        ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
+        ("time", log.duration(time.monotonic() - clock)),
+        ("CPU time", log.duration(time.process_time() - cpu)),
+    ]
+    log.table(f"merged {config.out}", ["what", "value"], rows)

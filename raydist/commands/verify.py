@@ -1,0 +1,212 @@
+"""Reads and checks all of an output: every byte, and that what it holds agrees with itself.
+
+    raydist verify IDX
+    raydist verify IDX VEC run.txt s3://bucket/idx
+
+Of an index: checksums, dictionaries, postings, lengths, ids, deletions, texts, and whether the
+manifest agrees. Of vectors: checksums, shapes, ids and values. Of models and training runs: the
+headers of their weights, and a model's fingerprint. Of runs: that they are rankings. Of all else:
+the manifest, the content and its JSON. A remote output is copied first. Exit code 2 means damage;
+each damaged file is named, with what to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from raydist import log
+from raydist.checks import Report
+from raydist.config.base import Flags
+from raydist.config.lifecycle import VerifyConfig
+from raydist.errors import ArtifactError
+from raydist.manifest import MANIFEST, content, read_manifest
+
+Config = VerifyConfig
+
+
+def run(config: VerifyConfig, flags: Flags) -> None:
+    """Prints a table per output.
+
+    Raises:
+        ArtifactError: something is damaged; a line per fault.
+    """
+    if flags.dry_run:
+        log.say(f"would verify {', '.join(config.path)}")
+        return
+    faults = []
+    for path in config.path:
+        report = Report()
+        _verify(path, report)
+        rows = [
+            (part.name, part.checked, part.faults, f"{part.seconds:.1f} s") for part in report.parts
+        ]
+        log.table(path, ["part", "checked", "faults", "time"], rows)
+        for line in report.pending:
+            log.say(f"{path}: {line}")
+        if not report.faults:
+            log.say(f"{path}: intact")
+        faults += report.faults
+    if faults:
+        raise ArtifactError("\n".join(faults))
+
+
+def _verify(path: str, report: Report) -> None:
+    from raydist.storage import local
+
+    with report.part("files") as part:
+        place = local(path)
+        beside = place.with_name(f"{place.name}.raydist")
+        part.checked = "found"
+    if report.faults:
+        return
+    if beside.is_dir():
+        _verify_file(place, beside, report)
+    elif place.is_dir():
+        _verify_folder(place, report)
+    elif place.is_file():
+        _verify_run(place, report)
+    else:
+        report.faults.append(f"{path}: no such file or folder")
+
+
+def _verify_folder(folder: Path, report: Report) -> None:
+    from raydist.data.samples.sample_set import FACTS, SampleSet
+    from raydist.data.store import check
+
+    if not (folder / MANIFEST).exists() and (folder / FACTS).is_file():
+        with report.part("samples") as part:
+            part.checked = f"{SampleSet(folder).verify():,} samples"
+        return
+    if not (folder / MANIFEST).exists() and (folder / "store.json").is_file():
+        with report.part("store") as part:
+            part.checked = check.verify(folder, report)
+        return
+    with report.part(MANIFEST) as part:
+        manifest = read_manifest(folder)
+        part.checked = f"a {manifest['kind']}, by raydist {_version(manifest)}"
+    if report.faults:
+        return
+    match manifest["kind"]:
+        case "bow-index":
+            from raydist.bow.verify import verify_index
+
+            verify_index(folder, manifest, report)
+        case "vectors":
+            from raydist.dense.verify import verify_vectors
+
+            verify_vectors(folder, manifest, report)
+        case _:
+            _verify_contents(folder, manifest, report)
+
+
+def _version(manifest: Mapping[str, Any]) -> str:
+    return str(manifest.get("versions", {}).get("raydist", "of an unknown version"))
+
+
+def _verify_file(path: Path, beside: Path, report: Report) -> None:
+    """Checks a file that has its manifest in a folder beside it."""
+    with report.part(f"{beside.name}/{MANIFEST}") as part:
+        manifest = read_manifest(beside)
+        part.checked = f"of a {manifest['kind']}, by raydist {_version(manifest)}"
+    if report.faults:
+        return
+    with report.part(path.name) as part:
+        if not path.is_file():
+            raise ArtifactError(f"{path}: is missing; delete {beside} and run the command again")
+        stated = manifest.get("content")
+        if stated is not None and content(path) != stated:
+            raise ArtifactError(
+                f"{path}: is not what was written ({path.stat().st_size:,} bytes, expected "
+                f"{stated['bytes']:,}); delete {beside} and run the command again"
+            )
+        part.checked = f"{path.stat().st_size:,} bytes"
+    if manifest["kind"] == "reranked-run":
+        _verify_run(path, report)
+    elif path.suffix == ".jsonl":
+        with report.part(f"lines of {path.name}") as part:
+            part.checked = _check_file(path)
+
+
+def _verify_run(path: Path, report: Report) -> None:
+    from raydist.data.readers import read_run
+
+    with report.part(f"ranking in {path.name}") as part:
+        run = read_run(str(path))
+        part.checked = f"{len(run):,} rows of {len(run.query_ids):,} queries"
+
+
+def _verify_contents(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
+    """Checks the files of models, training runs, evaluations and the like by their form."""
+    for path in _files(folder):
+        with report.part(path.relative_to(folder).as_posix()) as part:
+            part.checked = _check_file(path)
+    if manifest["kind"] == "model" and not report.faults:
+        from raydist.fingerprints import model_fingerprint
+
+        with report.part("fingerprint") as part:
+            part.checked = str(manifest["fingerprint"])
+            if model_fingerprint(folder) != manifest["fingerprint"]:
+                raise ArtifactError(f"{folder}: is not the model that was exported; export again")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden and path != folder / MANIFEST:
+            yield path
+
+
+def _check_file(path: Path) -> str:
+    """Returns what was checked of a file.
+
+    Raises:
+        ArtifactError: it is not what its name says.
+    """
+    match path.suffix:
+        case ".json":
+            _parse(path, path.read_bytes(), "")
+            return "JSON"
+        case ".jsonl":
+            number = 0
+            with open(path, "rb") as lines:
+                for number, line in enumerate(lines, 1):
+                    _parse(path, line, f" in line {number:,}")
+            return f"{number:,} lines of JSON"
+        case ".safetensors":
+            return _check_weights(path)
+        case ".parquet":
+            return _check_parquet(path)
+        case _:
+            return f"{path.stat().st_size:,} bytes, unchecked"
+
+
+def _parse(path: Path, data: bytes, where: str) -> None:
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not JSON{where}: {error}; run its command again") from None
+
+
+def _check_weights(path: Path) -> str:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as weights:
+            return f"{len(weights.keys()):,} tensors"
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: is damaged: {error}; write the model again") from None
+
+
+def _check_parquet(path: Path) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            rows = sum(batch.num_rows for batch in file.iter_batches())
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path}: is damaged: {error}; run its command again") from None
+    return f"{rows:,} rows"

@@ -1,0 +1,50 @@
+"""Checks all of a folder of vectors: its shards, ids and values, and the approximate index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raydist.checks import Report
+from raydist.data.store import idhash
+from raydist.dense.ann import FOLDER, AnnIndex
+from raydist.dense.vectors import VectorShards, faults_of
+from raydist.errors import ArtifactError
+from raydist.log import Progress
+
+_ROWS = 1 << 14  # read together
+
+
+def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
+    """Checks all that a manifest names and says; see `Report` for what becomes of faults."""
+    with report.part("shards") as part:
+        intact = report.add(faults_of(folder, manifest))
+        part.checked = f"{int(manifest['shards']):,} files"
+        if not intact:
+            return
+        vectors = VectorShards.map(folder, manifest)
+        with Progress("checking vectors", len(vectors), "vectors") as progress:
+            for start, block_nD in vectors.blocks(_ROWS):
+                if not np.isfinite(block_nD).all():
+                    row = start + int(np.flatnonzero(~np.isfinite(block_nD).all(axis=1))[0])
+                    raise ArtifactError(
+                        f"{folder}: vector {row + 1:,} is not finite; embed the corpus again"
+                    )
+                progress.advance(len(block_nD))
+        part.checked += f", {len(vectors):,} vectors of {vectors.dimension} dimensions"
+    with report.part("document ids") as part:
+        ids = vectors.doc_ids.cast(pa.large_string())
+        repeats = idhash.find_duplicates(ids)
+        part.checked = f"{len(ids):,} ids"
+        if repeats.count:
+            raise ArtifactError(
+                f"{folder}: {repeats.count:,} ids occur twice, the first: "
+                f"{repeats.examples[0][0]!r}; embed the corpus again"
+            )
+    if (folder / FOLDER).is_dir():
+        with report.part(FOLDER) as part:
+            part.checked = f"{AnnIndex.open(folder).verify():,} files"
