@@ -24,6 +24,17 @@ EXECUTION = Execution()
 
 
 @dataclass(frozen=True, slots=True)
+class Added:
+    """Annotation of a field that is part of the identity only where it is not the default.
+
+    For fields that came later: the default means what was done before them.
+    """
+
+
+ADDED = Added()
+
+
+@dataclass(frozen=True, slots=True)
 class FromText:
     """Annotation of a field: reads its value, or a block's keys and values, from text."""
 

@@ -36,7 +36,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
-from raydist.spec import EXECUTION, FromText, Kind
+from raydist.spec import ADDED, EXECUTION, FromText, Kind
 
 
 def execution(default: Any, **bounds: Any) -> Any:
@@ -157,6 +157,7 @@ def identity(value: Any) -> Any:
             name: identity(getattr(value, name))
             for name, field in fields.items()
             if name != "out" and not _is_execution(field)
+            if ADDED not in field.metadata or getattr(value, name) != field.default
         }
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}

@@ -22,7 +22,7 @@ from raydist.dense.spec import EmbeddingSpec
 from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint
-from raydist.models.backbone import default_dtype, load_config, resolve_folder
+from raydist.models.backbone import default_dtype, resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
 from raydist.models.folder import check_contract, read_folder, requested
@@ -122,10 +122,10 @@ def describe_model(
     """
     path = model.path or ""
     folder = resolve_folder(path)
-    paths, contract, _ = read_folder(folder, model)
-    backbone = load_config(paths[0])
-    check_contract(contract, backbone, truncate)
-    dimension = truncate or int(backbone.hidden_size)
+    read = read_folder(folder, model)
+    contract, truncate = read.contract, truncate or read.truncate
+    check_contract(contract, read.config, read.length, truncate)
+    dimension = truncate or read.length
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
     explicit = {name: value for name, value in requested(model).items() if value is not None}

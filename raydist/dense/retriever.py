@@ -98,7 +98,7 @@ class DenseRetriever:
                 f"({fingerprint}); embed the corpus again or name the model that did"
             )
         encoder = BiEncoder.load(model_folder, dtype=dtype, device=device, **model_facts["asked"])
-        if shards.dimension != encoder.hidden:
+        if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
         ann = AnnIndex.open(Path(folder)) if approximate else None
         return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydist.errors import ArtifactError
-from raydist.models.backbone import has_head, load_config, resolve_folder
+from raydist.models.architecture import has_head
+from raydist.models.backbone import model_config, resolve_folder
 from raydist.models.contract import read_contract
-from raydist.models.folder import read_st_folder
+from raydist.models.st_folder import modules_of
 
 _UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
 
@@ -60,24 +61,30 @@ class Provenance:
     tables: Sequence[Table] = ()
 
 
-def kind_of(folder: Path) -> Literal["biencoder", "crossencoder"]:
+def kind_of(
+    folder: Path, *, trust_remote_code: bool = False
+) -> Literal["biencoder", "crossencoder"]:
     """Returns the kind of a folder's model, by its contract or its head."""
     contract = read_contract(folder)
     if contract is not None:
         return contract.kind
-    if read_st_folder(folder) is None and has_head(load_config(folder)):
+    modules = modules_of(folder)
+    if modules and len(modules) + (modules[0][0] in ("Router", "Asym")) > 1:
+        return "biencoder"  # a transformer and its pooling, or a folder that loading refuses
+    if has_head(model_config(folder, trust_remote_code=trust_remote_code)):
         return "crossencoder"
     return "biencoder"
 
 
-def find_provenance(checkpoint: str | Path) -> Provenance:
+def find_provenance(checkpoint: str | Path, *, trust_remote_code: bool = False) -> Provenance:
     """Returns a checkpoint's provenance from the folders around it.
 
     Args:
         checkpoint: a training run, its final or a kept checkpoint, or any model folder or name.
+        trust_remote_code: whether code that the folder brings may run.
     """
     folder = resolve_folder(checkpoint)
-    kind = kind_of(folder)
+    kind = kind_of(folder, trust_remote_code=trust_remote_code)
     settings = _json(folder / "settings.json") or _json(folder / "raydist.json").get("settings", {})
     run = _run_of(folder)
     if run is None:

@@ -1,31 +1,36 @@
 """The pretrained part of a model: located, loaded, prepared and saved.
 
-Weights come from safetensors only, and never code from a checkpoint (`trust_remote_code` is off
-and cannot be switched on).
+Weights come from safetensors only, and code from a folder only where `trust_remote_code` says so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import errno
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTextEncoding,
+)
 
 from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.log import say
+from raydist.models.adapters import CONFIG, add_lora, base_of, merged, with_adapters
+from raydist.models.architecture import has_head, load_config, set_dropout
 from raydist.models.packaged import packaged
-from raydist.models.spec import Lora, ModelSettings
+from raydist.models.quiet import quiet
+from raydist.models.spec import ModelSettings
+from raydist.models.weights import load_weights
 
 DTYPES = {
     "float32": torch.float32,
@@ -34,24 +39,9 @@ DTYPES = {
     "float64": torch.float64,
 }
 FINISHED = "checkpoint-final"
-UNLIMITED = 1 << 20
-_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
-_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "attention_dropout",
-    "hidden_dropout",
-    "dropout",
-    "embedding_dropout",
-    "mlp_dropout",
-    "embd_pdrop",
-    "attn_pdrop",
-    "resid_pdrop",
-    "seq_classif_dropout",
-    "classifier_dropout",
-    "pooler_dropout",
-    "activation_dropout",
-)
+_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja", "*.py"]
+DEFAULT_ATTENTION = "sdpa"
+_said: set[str] = set()  # what was said of a folder need not be said again
 
 
 def default_dtype() -> str:
@@ -77,7 +67,8 @@ def resolve_folder(path_or_name: str | Path) -> Path:
     if path.is_dir():
         if (path / FINISHED).is_dir():
             path = path / FINISHED
-        if (path / "modules.json").is_file() or _is_model(path / "config.json"):
+        known = (path / "modules.json", path / CONFIG)
+        if any(file.is_file() for file in known) or _is_model(path / "config.json"):
             return path
         if (path / "metrics.jsonl").is_file():
             raise DataError(f"model {path}: a training run without {FINISHED}: it has not finished")
@@ -101,67 +92,15 @@ def _is_model(config: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' bars and load reports off the terminal; errors still raise."""
-    level = transformers.logging.get_verbosity()
-    bar = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(level)
-        if bar:
-            transformers.logging.enable_progress_bar()
+def model_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Returns the configuration of a folder's transformer, of its base for adapters."""
+    return load_config(base_folder(folder), trust_remote_code=trust_remote_code)
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Returns the folder's tokenizer, with a padding token (a decoder's end token if need be)."""
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=False, local_files_only=True
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    return tokenizer
-
-
-def load_config(folder: Path) -> Any:
-    """Returns the folder's Hugging Face configuration."""
-    return AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-
-
-def has_head(config: Any) -> bool:
-    """Returns whether the weights of a configuration include a classification head."""
-    return any(n.endswith("ForSequenceClassification") for n in (config.architectures or []))
-
-
-def position_limit(config: Any) -> int:
-    """Returns the most tokens that a model's position table takes."""
-    positions = int(getattr(config, "max_position_embeddings", 0) or UNLIMITED)
-    if config.model_type in _OFFSET_POSITIONS:
-        positions -= int(config.pad_token_id or 0) + 1
-    return positions
-
-
-def max_positions(config: Any, tokenizer: Any) -> int:
-    """Returns the most tokens a model takes: by its position table and its tokenizer."""
-    return min(position_limit(config), int(min(tokenizer.model_max_length, UNLIMITED)))
-
-
-# These number positions from the padding id on, so their table takes fewer tokens than its length.
-_OFFSET_POSITIONS = frozenset(
-    {
-        "roberta",
-        "xlm-roberta",
-        "xlm-roberta-xl",
-        "camembert",
-        "mpnet",
-        "longformer",
-        "data2vec-text",
-    }
-)
+def base_folder(folder: Path) -> Path:
+    """Returns the folder of the whole weights: of the base for adapters, else the same."""
+    base = base_of(folder)
+    return folder if base is None else resolve_folder(base)
 
 
 def load_backbone(
@@ -170,6 +109,7 @@ def load_backbone(
     *,
     head: bool = False,
     fresh_head: bool = False,
+    attention: str = "",
     pad_token_id: int | None = None,
     seed: int = 0,
 ) -> Any:
@@ -180,45 +120,93 @@ def load_backbone(
         spec: how they are loaded.
         head: whether a one-output classification head belongs on top.
         fresh_head: whether a missing head may be drawn at random, from `seed`.
-        pad_token_id: set where the model's configuration has none.
+        attention: what the folder was trained with, used where the machine and `spec` allow.
+        pad_token_id: by which a head finds the last token, set where the configuration has none.
         seed: of the fresh head and the LoRA matrices.
     """
     if spec.dtype not in DTYPES:
         raise ConfigError(f"model.dtype: {spec.dtype!r}: expected one of {', '.join(DTYPES)}")
-    if not any(folder.glob("*.safetensors")):
+    place = base_folder(folder)
+    if not any(place.glob("*.safetensors")):
         raise ArtifactError(
-            f"model {folder}: no *.safetensors; weights in other formats are not read, "
+            f"model {place}: no *.safetensors; weights in other formats are not read, "
             "convert them with transformers' save_pretrained"
         )
-    config = load_config(folder)
-    if config.is_encoder_decoder:
-        raise ConfigError(
-            f"model {folder}: {config.model_type} is an encoder-decoder; expected an encoder or a "
-            "decoder"
-        )
+    config = load_config(place, trust_remote_code=spec.trust_remote_code)
+    auto = _class_of(config, folder, head)
+    _check_windows(config, folder)
     if spec.dropout is not None:
-        for name in _DROPOUTS:
-            if isinstance(getattr(config, name, None), float | int):
-                setattr(config, name, float(spec.dropout))
-    if getattr(config, "pad_token_id", None) is None and pad_token_id is not None:
-        config.pad_token_id = pad_token_id
+        set_dropout(config, spec.dropout)
     config.use_cache = False
     if head:
         _check_head(config, folder, fresh_head)
         config.num_labels = 1
+        if getattr(config, "pad_token_id", None) is None:
+            config.pad_token_id = pad_token_id
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        model = _from_pretrained(folder, config, head, spec)
+        fresh_head = head and not has_head(config)
+        model, fresh = _from_pretrained(auto, place, config, spec, attention, head, fresh_head)
+        if place != folder:
+            model = with_adapters(model, folder)
+        _train_every_row(model)
+        if not head and isinstance(getattr(model, "pooler", None), nn.Module):
+            # Carried along for those who start from the checkpoint, but no gradient reaches it.
+            model.pooler.requires_grad_(False)
+        if spec.gradient_checkpointing:
+            _checkpoint_gradients(model)
         if spec.lora is not None:
-            model = _with_lora(model, spec.lora, head)
-    if not head and isinstance(getattr(model, "pooler", None), nn.Module):
-        # Carried along for those who start from the checkpoint, but no gradient reaches it.
-        model.pooler.requires_grad_(False)
-    if spec.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if spec.lora is not None:
-            model.enable_input_require_grads()
+            if spec.gradient_checkpointing:
+                model.enable_input_require_grads()
+            model = add_lora(model, spec.lora, fresh=fresh, head=head)
+    if head and fresh:
+        _say_once(f"model {folder}: drawn at random, to be trained: {', '.join(fresh)}")
     return model.eval()
+
+
+def _class_of(config: Any, folder: Path, head: bool) -> Any:
+    if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
+        return AutoModelForSequenceClassification if head else AutoModel
+    if head:
+        raise ConfigError(
+            f"model {folder}: {config.model_type} scores with a decoder, which a folder of an "
+            "encoder lacks; a reranker starts from an encoder or a decoder"
+        )
+    if type(config) not in AutoModelForTextEncoding._model_mapping:
+        raise ConfigError(
+            f"model {folder}: {config.model_type} is an encoder-decoder; expected an encoder or a "
+            "decoder"
+        )
+    return AutoModelForTextEncoding
+
+
+def _check_windows(config: Any, folder: Path) -> None:
+    if getattr(config, "attention_type", "original_full") != "original_full":
+        raise ConfigError(
+            f"model {folder}: attention_type={config.attention_type} of {config.model_type} gives "
+            "a text another vector in another batch; write attention_type=original_full into its "
+            "config.json"
+        )
+
+
+def _train_every_row(model: nn.Module) -> None:
+    """Gives the padding token's row its gradient: where it ends a text, its vector is pooled.
+
+    The rows of padding get none in any case, for no text attends to them.
+    """
+    for part in model.modules():
+        if isinstance(part, nn.Embedding):
+            part.padding_idx = None
+
+
+def _checkpoint_gradients(model: Any) -> None:
+    try:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError:
+        raise ConfigError(
+            f"model.gradient_checkpointing: {type(model).__name__} does not support it; "
+            "cache=CHUNK saves memory with any model"
+        ) from None
 
 
 def _check_head(config: Any, folder: Path, fresh_head: bool) -> None:
@@ -233,58 +221,60 @@ def _check_head(config: Any, folder: Path, fresh_head: bool) -> None:
         )
 
 
-def _from_pretrained(folder: Path, config: Any, head: bool, spec: ModelSettings) -> Any:
-    auto = AutoModelForSequenceClassification if head else AutoModel
-    try:
-        return auto.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=DTYPES[spec.dtype],
-            attn_implementation=spec.attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    except (ImportError, ValueError) as error:
-        if "attention" not in str(error) and "attn" not in str(error):
-            raise
-        raise ConfigError(
-            f"model.attention={spec.attention}: {config.model_type} does not take it here "
-            f"({str(error).splitlines()[0]}); try model.attention=eager"
-        ) from None
+def _from_pretrained(
+    auto: Any,
+    folder: Path,
+    config: Any,
+    spec: ModelSettings,
+    attention: str,
+    head: bool,
+    fresh_head: bool,
+) -> tuple[Any, list[str]]:
+    wanted = spec.attention
+    if wanted == DEFAULT_ATTENTION and attention:
+        wanted = attention
+    choices: list[str | None] = [wanted]
+    if spec.attention == DEFAULT_ATTENTION:
+        choices += [DEFAULT_ATTENTION, None]  # the last is transformers' own choice
+    for choice in dict.fromkeys(choices):
+        try:
+            model, fresh = load_weights(
+                auto,
+                folder,
+                head=head,
+                fresh_head=fresh_head,
+                config=config,
+                dtype=DTYPES[spec.dtype],
+                attn_implementation=choice,
+                use_safetensors=True,
+                trust_remote_code=spec.trust_remote_code,
+                local_files_only=True,
+            )
+        except (ImportError, ValueError) as error:
+            if "attention" not in str(error) and "attn" not in str(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            continue
+        if choice != wanted:
+            own = model.config._attn_implementation
+            _say_once(f"{type(model).__name__} has no {wanted} attention here; {own} is used")
+        return model, fresh
+    raise ConfigError(
+        f"attention={spec.attention}: {config.model_type} does not take it here ({reason}); "
+        "leave it out to use what the model has"
+    )
 
 
-def _with_lora(model: Any, lora: Lora, head: bool) -> Any:
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    settings: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    if lora.targets:
-        settings["target_modules"] = list(lora.targets)
-    else:
-        settings["target_modules"] = "all-linear"
-        settings["exclude_modules"] = r".*(pooler|classifier|score).*"
-    task = TaskType.SEQ_CLS if head else TaskType.FEATURE_EXTRACTION
-    try:
-        return get_peft_model(model, LoraConfig(task_type=task, **settings))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.lora: {error}") from None
+def attention_of(tower: Any) -> dict[str, str]:
+    """Returns what a folder keeps of a transformer's attention: nothing of the default."""
+    own = str(tower.config._attn_implementation)
+    return {} if own == DEFAULT_ATTENTION else {"attention": own}
 
 
-def merged(tower: nn.Module) -> nn.Module:
-    """Returns a copy on the CPU with LoRA matrices in the weights; a tower without any as it is.
-
-    The tower itself is left alone: an engine may hold views of its parameters.
-    """
-    if not hasattr(tower, "merge_and_unload"):
-        return tower
-    copies: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False)
-        for p in tower.parameters()
-    }
-    copies |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
-    model: Any = copy.deepcopy(tower, copies)
-    merged_model: nn.Module = model.merge_and_unload()
-    return merged_model
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        say(message)
 
 
 def save_transformer(tower: nn.Module, place: Path) -> None:
@@ -302,13 +292,3 @@ def save_transformer(tower: nn.Module, place: Path) -> None:
     except SafetensorError as error:  # has the system's error as text alone
         reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(reason, str(error), str(place)) from error
-
-
-def save_tokenizer(tokenizer: Any, place: Path, max_length: int) -> None:
-    """Writes a tokenizer whose limit is `max_length`."""
-    before = tokenizer.model_max_length
-    tokenizer.model_max_length = max_length
-    try:
-        tokenizer.save_pretrained(str(place))
-    finally:
-        tokenizer.model_max_length = before

@@ -5,6 +5,7 @@ Shapes: B texts, T tokens, D dimensions.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,20 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raydist.models.adapters import merged
+from raydist.models.architecture import has_position_table, takes_positions, width
 from raydist.models.backbone import (
     DTYPES,
+    attention_of,
     load_backbone,
-    merged,
     resolve_folder,
-    save_tokenizer,
     save_transformer,
 )
-from raydist.models.contract import Contract
+from raydist.models.contract import Contract, frozen_attention
 from raydist.models.encode import encode
-from raydist.models.folder import check_contract, read_folder, write_st_folder
+from raydist.models.folder import check_contract, read_folder
 from raydist.models.pooling import pool
+from raydist.models.projection import Projection
 from raydist.models.spec import BiEncoderSettings
-from raydist.models.tokens import ROLES, Role, TextTokenizer, pad_ids
+from raydist.models.st_folder import write_st_folder
+from raydist.models.tokenizer import save_tokenizer
+from raydist.models.tokens import ROLES, SEGMENTED, Role, TextTokenizer, pad_ids
 
 
 class BiEncoder(nn.Module):
@@ -38,6 +43,7 @@ class BiEncoder(nn.Module):
         contract: the frozen text preparation; see `raydist.models.contract.Contract`.
         towers: one transformer, or the query's (answers too) and the document's.
         tokenizer: the Hugging Face tokenizer, shared by the towers.
+        projections: linear maps after the pooling; most models have none.
         truncate: output dimensions kept (a Matryoshka prefix), 0 = all.
         autocast: dtype of the matrix products where weights stay float32, or None.
         source: the folder it was loaded from.
@@ -49,22 +55,25 @@ class BiEncoder(nn.Module):
         tokenizer: Any,
         contract: Contract,
         *,
+        projections: Sequence[Projection] = (),
         truncate: int = 0,
         autocast: torch.dtype | None = None,
         source: str = "",
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
+        self.projections = nn.ModuleList(projections)
         self.tokenizer = tokenizer
         self.contract = contract
         self.truncate = truncate
         self.autocast = autocast
         self.source = source
         self._tokenizers = {role: self._role_tokenizer(role) for role in ROLES}
-        left = contract.padding_side == "left"
-        self._give_positions = left and not any(
-            hasattr(m, "create_position_ids_from_input_ids") for m in self.modules()
-        )
+        # Some number positions by the padding id, and some have none.
+        self._give_positions = contract.padding_side == "left" and takes_positions(self.towers[0])
+        config: Any = self.towers[0].config
+        segmented = config.model_type in SEGMENTED
+        self._types = self._tokenizers["query"].special_types() if segmented else {}
 
     @classmethod
     def load(
@@ -96,13 +105,21 @@ class BiEncoder(nn.Module):
         """
         spec = BiEncoderSettings.of(model, **settings)
         folder = resolve_folder(spec.path or "")
-        places, contract, tokenizer = read_folder(folder, spec)
-        pad = tokenizer.pad_token_id
-        loaded = [load_backbone(place, spec, pad_token_id=pad, seed=seed) for place in places]
-        check_contract(contract, loaded[0].config, truncate)
-        autocast = DTYPES[spec.autocast] if spec.autocast else None
+        read = read_folder(folder, spec)
+        truncate = truncate or read.truncate
+        check_contract(read.contract, read.config, read.length, truncate)
+        attention = frozen_attention(folder)
+        loaded = [
+            load_backbone(place, spec, attention=attention, seed=seed) for place in read.places
+        ]
         encoder = cls(
-            loaded, tokenizer, contract, truncate=truncate, autocast=autocast, source=str(folder)
+            loaded,
+            read.tokenizer,
+            read.contract,
+            projections=[Projection.load(place, DTYPES[spec.dtype]) for place in read.dense],
+            truncate=truncate,
+            autocast=DTYPES[spec.autocast] if spec.autocast else None,
+            source=str(folder),
         )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -111,12 +128,19 @@ class BiEncoder(nn.Module):
     @property
     def hidden(self) -> int:
         """The width of the backbone's token vectors."""
-        return int(self.towers[0].config.hidden_size)  # type: ignore[union-attr, arg-type]
+        return width(self.towers[0].config)
+
+    @property
+    def whole_dimension(self) -> int:
+        """The length of a vector before it is truncated."""
+        if not self.projections:
+            return self.hidden
+        return int(self.projections[-1].linear.out_features)  # type: ignore[union-attr, arg-type]
 
     @property
     def dimension(self) -> int:
         """The length of an output vector."""
-        return self.truncate or self.hidden
+        return self.truncate or self.whole_dimension
 
     @property
     def device(self) -> torch.device:
@@ -169,6 +193,10 @@ class BiEncoder(nn.Module):
         if mask_BT is not None and self._give_positions:
             extra["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
         input_ids = inputs["input_ids"]
+        if self._types:
+            extra["token_type_ids"] = torch.zeros_like(input_ids)
+            for token, kind in self._types.items():
+                extra["token_type_ids"][input_ids == token] = kind
         with torch.autocast(
             input_ids.device.type, self.autocast, enabled=self.autocast is not None
         ):
@@ -176,6 +204,8 @@ class BiEncoder(nn.Module):
                 input_ids=input_ids, attention_mask=mask_BT, **extra
             ).last_hidden_state
         vectors_BD = pool(hidden_BTD, mask_BT, self.contract.pooling)
+        for projection in self.projections:
+            vectors_BD = projection(vectors_BD)
         if self.truncate:
             vectors_BD = vectors_BD[:, : self.truncate]
         return F.normalize(vectors_BD, dim=-1) if self.contract.normalize else vectors_BD
@@ -197,6 +227,7 @@ class BiEncoder(nn.Module):
             towers,
             self.tokenizer,
             self.contract,
+            projections=copy.deepcopy(list(self.projections)),  # type: ignore[arg-type]
             truncate=self.truncate,
             autocast=self.autocast,
             source=self.source,
@@ -214,11 +245,19 @@ class BiEncoder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         contract = replace(self.contract, towers=len(self.towers))
-        places = write_st_folder(folder, contract, self.hidden)
+        if has_position_table(self.towers[0]):
+            # Others count positions from the left, padding included; the vectors are the same.
+            contract = replace(contract, padding_side="right")
+        places, dense = write_st_folder(
+            folder, contract, self.hidden, truncate=self.truncate, dense=len(self.projections)
+        )
+        for projection, place in zip(self.projections, dense):
+            projection.save(place)  # type: ignore[operator]
         for i, (tower, place) in enumerate(zip(self.towers, places)):
             save_transformer(tower, place)
             self.tokenizer.padding_side = contract.padding_side
             lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
             length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
             save_tokenizer(self.tokenizer, place, length)
-        contract.write(folder, dimension=self.hidden, **provenance)
+        provenance |= attention_of(self.towers[0])
+        contract.write(folder, dimension=self.whole_dimension, **provenance)

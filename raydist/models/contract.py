@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import tokenizer_fingerprint
-from raydist.models.pooling import Pooling
+from raydist.models.spec import Pooling
 
 CONTRACT_FILE = "raydist.json"
 FORMAT = 1
@@ -37,6 +37,7 @@ class Contract:
         query_max_length: tokens kept of a query, instruction and special tokens included. For a
             cross-encoder: tokens kept of the query's own text, 0 = cut the longer of the two.
         document_max_length: tokens kept of a document; for a cross-encoder, of the pair.
+        append_eos: whether each text ends with the tokenizer's end token.
         dimensions: the nested (Matryoshka) dimensions trained for, ascending; empty if none.
         activation: what a cross-encoder's consumers apply to its logits: `identity` or `sigmoid`.
     """
@@ -51,6 +52,7 @@ class Contract:
     answer_instruction: str = ""
     query_max_length: int = 512
     document_max_length: int = 512
+    append_eos: bool = False
     dimensions: tuple[int, ...] = ()
     activation: Literal["identity", "sigmoid"] = "identity"
 
@@ -103,6 +105,14 @@ def read_contract(folder: Path) -> Contract | None:
     known = {name: value for name, value in record.items() if name in names}
     known["dimensions"] = tuple(known.get("dimensions", ()))
     return Contract(**known)
+
+
+def frozen_attention(folder: Path) -> str:
+    """Returns the attention that a folder's model was trained with, empty for the default."""
+    path = folder / CONTRACT_FILE
+    if not path.is_file():
+        return ""
+    return str(json.loads(path.read_text(encoding="utf-8")).get("attention", ""))
 
 
 def reconcile(

@@ -15,22 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
+from raydist.models.adapters import merged
+from raydist.models.architecture import has_head, has_position_table, max_positions, position_limit
 from raydist.models.backbone import (
     DTYPES,
-    has_head,
+    attention_of,
+    base_folder,
     load_backbone,
-    load_config,
-    load_tokenizer,
-    max_positions,
-    merged,
-    position_limit,
+    model_config,
     resolve_folder,
-    save_tokenizer,
     save_transformer,
 )
-from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.contract import Contract, frozen_attention, read_contract, reconcile
 from raydist.models.spec import CrossEncoderSettings
-from raydist.models.tokens import Pair, PairTokenizer, pad_pairs
+from raydist.models.st_folder import CONFIG, modules_of, read_json
+from raydist.models.tokenizer import load_tokenizer, save_tokenizer
+from raydist.models.tokens import SEGMENTED, Pair, PairTokenizer, pad_pairs
 
 _ACTIVATIONS = {
     "identity": "torch.nn.modules.linear.Identity",
@@ -67,11 +67,14 @@ class CrossEncoderModel(nn.Module):
             tokenizer,
             max_length=contract.document_max_length,
             query_max_length=contract.query_max_length,
+            instruction=contract.query_instruction,
         )
         config: Any = transformer.config
         # As transformers does: a tokenizer that declares no token types leaves them all 0.
         declared = "token_type_ids" in tokenizer.model_input_names
-        self._types = declared and int(getattr(config, "type_vocab_size", 0) or 0) > 1
+        several = int(getattr(config, "type_vocab_size", 0) or 0) > 1
+        self._types = declared and (several or config.model_type in SEGMENTED)
+        self._special_types = self._tokenize.special_types() if self._types else {}
 
     @classmethod
     def load(
@@ -101,13 +104,20 @@ class CrossEncoderModel(nn.Module):
         """
         spec = CrossEncoderSettings.of(model, **settings)
         folder = resolve_folder(spec.path or "")
-        tokenizer = load_tokenizer(folder)
-        untouched = load_config(folder)
+        untouched = model_config(folder, trust_remote_code=spec.trust_remote_code)
+        _check_modules(folder, untouched)
+        own = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(
+            folder if own else base_folder(folder),
+            untouched,
+            trust_remote_code=spec.trust_remote_code,
+        )
         transformer = load_backbone(
             folder,
             spec,
             head=True,
             fresh_head=fresh_head,
+            attention=frozen_attention(folder),
             pad_token_id=tokenizer.pad_token_id,
             seed=seed,
         )
@@ -117,7 +127,8 @@ class CrossEncoderModel(nn.Module):
         if frozen is None or frozen.kind != "crossencoder":
             frozen = Contract(
                 kind="crossencoder",
-                padding_side=tokenizer.padding_side,
+                padding_side="right" if has_position_table(transformer) else tokenizer.padding_side,
+                query_instruction=_prompt(folder, untouched),
                 query_max_length=0,
                 document_max_length=min(limit, 8192),
                 activation=_activation(folder, untouched),
@@ -153,6 +164,7 @@ class CrossEncoderModel(nn.Module):
             filler=self.tokenizer.pad_token_id,
             side=self.contract.padding_side,
             types=self._types,
+            special_types=self._special_types,
             multiple=multiple,
         )
 
@@ -192,9 +204,32 @@ class CrossEncoderModel(nn.Module):
             "version": "5.0.0",
         }
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if prompt := self.contract.query_instruction:
+            record = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
+            (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         self.tokenizer.padding_side = self.contract.padding_side
         save_tokenizer(self.tokenizer, folder, self.contract.document_max_length)
+        provenance |= attention_of(self.transformer)
         replace(self.contract, kind="crossencoder").write(folder, **provenance)
+
+
+def _check_modules(folder: Path, config: Any) -> None:
+    """Raises ArtifactError where sentence-transformers scores with more than the head."""
+    if not has_head(config):
+        return
+    others = [kind for kind, _ in modules_of(folder)[1:]]
+    if others:
+        raise ArtifactError(
+            f"{folder}/modules.json: a module {others[0]} after the head is not supported"
+        )
+
+
+def _prompt(folder: Path, config: Any) -> str:
+    """Returns what sentence-transformers puts before a query: a cross-encoder's default prompt."""
+    saved = read_json(folder / CONFIG)
+    if not has_head(config) or saved.get("model_type", "CrossEncoder") != "CrossEncoder":
+        return ""
+    return str((saved.get("prompts") or {}).get(saved.get("default_prompt_name")) or "")
 
 
 def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
@@ -205,9 +240,8 @@ def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
     if not has_head(config):
         return "identity"
     settings = getattr(config, "sentence_transformers", None) or {}
-    saved = folder / "config_sentence_transformers.json"
-    if "activation_fn" not in settings and saved.is_file():
-        settings = json.loads(saved.read_text(encoding="utf-8"))
+    if "activation_fn" not in settings:
+        settings = read_json(folder / CONFIG)
     name = settings.get("activation_fn") or getattr(
         config, "sbert_ce_default_activation_function", "Sigmoid"
     )
@@ -220,12 +254,23 @@ def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
             raise ArtifactError(f"model {folder}: activation {other} is not supported")
 
 
+def _side(transformer: Any) -> Literal["left", "right"] | None:
+    """Returns the side of padding that a head needs; None where it finds the last token itself."""
+    children = dict(transformer.named_modules())
+    if "score" in children:
+        return "right" if has_position_table(transformer) else None
+    last = "sequence_summary" in children and transformer.config.summary_type == "last"
+    return "left" if last else "right"
+
+
 def _check(contract: Contract, transformer: Any) -> None:
     positions = position_limit(transformer.config)
-    if contract.padding_side == "left" and "score" not in dict(transformer.named_modules()):
-        # An encoder's head reads the first place, which must not be padding.
+    needed = _side(transformer)
+    if contract.padding_side != (needed or contract.padding_side):
         raise ConfigError(
-            f"model.padding_side=left: expected right for {transformer.config.model_type}"
+            f"model.padding_side={contract.padding_side}: expected {needed} for "
+            f"{transformer.config.model_type}, whose head reads "
+            f"{'the first' if needed == 'right' else 'the last'} place"
         )
     if not 5 <= contract.document_max_length <= positions:
         raise ConfigError(

@@ -1,38 +1,32 @@
-"""A bi-encoder's folder: its contract, and the layout of sentence-transformers.
-
-One tower: the transformer at the root, `1_Pooling/`, `2_Normalize/`. Two towers: a Router at the
-root with `query_0_Transformer/`, `document_0_Transformer/` and a pooling beside each. Such folders
-are read to honour them, and written so that sentence-transformers loads them.
-"""
+"""A bi-encoder's folder: what it freezes, and what may be set beside it."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.backbone import load_config, load_tokenizer, max_positions, position_limit
+from raydist.models.architecture import is_causal, max_positions, position_limit, width
+from raydist.models.backbone import base_folder, model_config
 from raydist.models.contract import Contract, read_contract, reconcile
-from raydist.models.pooling import POOLINGS, Pooling
+from raydist.models.pooling import POOLINGS
+from raydist.models.projection import output_width
 from raydist.models.spec import BiEncoderSettings
+from raydist.models.st_folder import StFolder, read_st_folder
+from raydist.models.tokenizer import append_eos, appends_eos, ends_with_cls, load_tokenizer
 
-_CONFIGS = "sentence_bert_config.json"
-_ROLES = ("query", "document")
-_MODES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last_token"}
-_LEGACY_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
 _DEFAULT_MAX_LENGTH = 512
 # In these, another value than a sentence-transformers folder's is a choice, not a contradiction.
 _FREE_IN_ST = frozenset(
-    {"query_max_length", "document_max_length", "answer_instruction", "dimensions", "towers"}
+    {
+        "query_max_length",
+        "document_max_length",
+        "answer_instruction",
+        "dimensions",
+        "towers",
+        "append_eos",
+    }
 )
 _ALL = frozenset(Contract.__dataclass_fields__)
 _REQUESTED = (
@@ -45,6 +39,7 @@ _REQUESTED = (
     "document_max_length",
     "padding_side",
     "towers",
+    "append_eos",
     "dimensions",
 )
 
@@ -54,8 +49,34 @@ def requested(spec: BiEncoderSettings) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in _REQUESTED}
 
 
-def read_folder(folder: Path, spec: BiEncoderSettings) -> tuple[list[Path], Contract, Any]:
-    """Returns the towers' folders, the contract and the tokenizer.
+@dataclass(frozen=True)
+class EncoderFolder:
+    """What the files of a bi-encoder's folder say, its weights aside.
+
+    Attributes:
+        places: the folder of each tower's transformer.
+        contract: the folder's, with what is set beside it.
+        config: of the first tower.
+        tokenizer: of the first tower, which the others share.
+        dense: the folders of projections after the pooling.
+        truncate: dimensions that the folder keeps of a vector, 0 = all.
+    """
+
+    places: tuple[Path, ...]
+    contract: Contract
+    config: Any
+    tokenizer: Any
+    dense: tuple[Path, ...] = ()
+    truncate: int = 0
+
+    @property
+    def length(self) -> int:
+        """The length of a whole vector."""
+        return output_width(self.dense, width(self.config))
+
+
+def read_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
+    """Returns what a model's folder says, without its weights.
 
     Args:
         folder: of a model.
@@ -65,250 +86,102 @@ def read_folder(folder: Path, spec: BiEncoderSettings) -> tuple[list[Path], Cont
     layout = read_st_folder(folder)
     if frozen is not None and frozen.kind != "biencoder":
         raise ArtifactError(f"model {folder}: holds a {frozen.kind}, expected a bi-encoder")
-    places = list(layout.towers) if layout else [folder]
-    tokenizer = load_tokenizer(places[0])
+    places = layout.towers if layout else (folder,)
+    config = model_config(places[0], trust_remote_code=spec.trust_remote_code)
+    own = (places[0] / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(
+        places[0] if own else base_folder(places[0]),
+        config,
+        trust_remote_code=spec.trust_remote_code,
+    )
     may_differ = _ALL if spec.replace_contract else frozenset[str]()
     if frozen is None:
-        config = load_config(places[0])
-        limit = max_positions(config, tokenizer)
-        default = min(limit, _DEFAULT_MAX_LENGTH)
-        if layout:
-            frozen = Contract(
-                pooling=layout.pooling,
-                normalize=layout.normalize,
-                padding_side=tokenizer.padding_side,
-                towers=len(places),
-                query_instruction=layout.prompts[0] or "",
-                document_instruction=layout.prompts[1] or "",
-                query_max_length=min(layout.max_length[0] or limit, limit),
-                document_max_length=min(layout.max_length[1] or limit, limit),
-            )
-            free = {"query_instruction"} if not layout.prompts[0] else set()
-            free |= {"document_instruction"} if not layout.prompts[1] else set()
-            may_differ |= _FREE_IN_ST | free
-        else:
-            causal = any(n.endswith("ForCausalLM") for n in (config.architectures or []))
-            frozen = Contract(
-                pooling="last_token" if causal else "cls",
-                padding_side="left" if causal else tokenizer.padding_side,
-                query_max_length=default,
-                document_max_length=default,
-            )
-            may_differ = _ALL
+        frozen, free = _contract_of(layout, config, tokenizer)
+        may_differ |= free
+    frozen = replace(frozen, append_eos=appends_eos(tokenizer))
     if spec.towers == 2 and frozen.towers == 1:
         may_differ |= {"towers"}
+    if spec.append_eos is False and frozen.append_eos:
+        raise ConfigError("model.append_eos=false: the folder's own tokenizer appends it")
     contract = reconcile(frozen, requested(spec), folder, may_differ=may_differ)
+    if contract.append_eos:
+        append_eos(tokenizer)
     if contract.towers not in (1, 2) or contract.towers < len(places):
         raise ConfigError(
             f"model.towers={contract.towers}: expected 1 or 2, and {folder} has {len(places)}"
         )
-    return (places * 2)[: contract.towers], contract, tokenizer
+    if contract.towers == 2 and layout and layout.dense:
+        raise ConfigError(f"model.towers=2: {folder} has projections (Dense) after its pooling")
+    return EncoderFolder(
+        (places * 2)[: contract.towers],
+        contract,
+        config,
+        tokenizer,
+        layout.dense if layout else (),
+        layout.truncate if layout else 0,
+    )
 
 
-def check_contract(contract: Contract, config: Any, truncate: int) -> None:
-    """Raises ConfigError where the backbone of `config` cannot keep a contract."""
+def _contract_of(
+    layout: StFolder | None, config: Any, tokenizer: Any
+) -> tuple[Contract, frozenset[str]]:
+    """Returns the contract of a folder without one, and in what a user may differ from it."""
+    limit = max_positions(config, tokenizer)
+    if layout is None:
+        default = min(limit, _DEFAULT_MAX_LENGTH)
+        causal = is_causal(config)
+        plain = Contract(
+            pooling="last_token" if causal or ends_with_cls(tokenizer) else "cls",
+            padding_side="left" if causal else tokenizer.padding_side,
+            query_max_length=default,
+            document_max_length=default,
+        )
+        return plain, _ALL
+    query, document = layout.prompts
+    contract = Contract(
+        pooling=layout.pooling,
+        normalize=layout.normalize,
+        padding_side=tokenizer.padding_side,
+        towers=len(layout.towers),
+        query_instruction=query or "",
+        document_instruction=document or "",
+        query_max_length=min(layout.max_length[0] or limit, limit),
+        document_max_length=min(layout.max_length[1] or limit, limit),
+    )
+    free = {"query_instruction"} if not query else set()
+    free |= {"document_instruction"} if not document else set()
+    return contract, _FREE_IN_ST | free
+
+
+def check_contract(contract: Contract, config: Any, length: int, truncate: int) -> None:
+    """Raises ConfigError where the backbone of `config` cannot keep a contract.
+
+    Args:
+        contract: what is to be kept.
+        config: of the transformer.
+        length: of a whole vector.
+        truncate: dimensions kept of it, 0 = all.
+    """
+    if contract.pooling == "cls" and is_causal(config):
+        raise ConfigError(
+            f"model.pooling=cls: the first token of {config.model_type} sees no other, so that all "
+            "texts would get one vector; expected last_token or a mean"
+        )
     if contract.pooling not in POOLINGS:
         raise ConfigError(
             f"model.pooling={contract.pooling!r}: expected one of {', '.join(POOLINGS)}"
         )
     limit = position_limit(config)
     for role in ("query", "document"):
-        length = contract.max_length(role)
-        if not 2 <= length <= limit:
-            raise ConfigError(f"model.{role}_max_length={length}: expected 2 to {limit}")
-    hidden = int(config.hidden_size)
+        tokens = contract.max_length(role)
+        if not 2 <= tokens <= limit:
+            raise ConfigError(f"model.{role}_max_length={tokens}: expected 2 to {limit}")
     for name, sizes in (
         ("dimension", [truncate] if truncate else []),
         ("model.dimensions", contract.dimensions),
     ):
         for size in sizes:
-            if not 1 <= size <= hidden:
-                raise ConfigError(f"{name}={size}: expected 1 to {hidden}")
+            if not 1 <= size <= length:
+                raise ConfigError(f"{name}={size}: expected 1 to {length}")
     if list(contract.dimensions) != sorted(set(contract.dimensions)):
         raise ConfigError(f"model.dimensions={contract.dimensions}: expected ascending numbers")
-
-
-@dataclass(frozen=True)
-class StFolder:
-    """The contents of a sentence-transformers folder's JSON files.
-
-    Attributes:
-        towers: the folders of the one transformer, or of the query's and the document's.
-        pooling: the pooling of all towers.
-        normalize: whether a Normalize module follows.
-        max_length: tokens kept of a (query, document), 0 = none stated.
-        prompts: the instruction of a (query, document), None = none stated.
-    """
-
-    towers: tuple[Path, ...]
-    pooling: Pooling
-    normalize: bool
-    max_length: tuple[int, int]
-    prompts: tuple[str | None, str | None]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
-
-
-def read_st_folder(folder: Path) -> StFolder | None:
-    """Returns the contents of modules.json and of the files it names, None where there is none.
-
-    Raises:
-        ArtifactError: a module or a pooling that raydist would silently get wrong.
-    """
-    if not (folder / "modules.json").is_file():
-        return None
-    modules = cast(list[dict[str, Any]], _json(folder / "modules.json"))
-    towers: list[Path] = []
-    poolings: list[Pooling] = []
-    normalize = False
-    for module in sorted(modules, key=lambda m: int(m["idx"])):
-        place = folder / str(module["path"])
-        match str(module["type"]).rsplit(".", 1)[-1]:
-            case "Transformer":
-                towers.append(place)
-            case "Pooling":
-                poolings.append(_pooling(place))
-            case "Normalize":
-                normalize = True
-            case "Router" | "Asym":
-                structure = _json(place / "router_config.json").get("structure", {})
-                for role in _ROLES:
-                    for name in structure.get(role, []):
-                        if name.endswith("Transformer"):
-                            towers.append(place / name)
-                        elif name.endswith("Pooling"):
-                            poolings.append(_pooling(place / name))
-            case other:
-                raise ArtifactError(f"{folder}/modules.json: a module {other} is not supported")
-    if len(towers) == 2 and towers[0] == towers[1]:
-        towers = towers[:1]
-    if len(set(poolings)) != 1 or not 1 <= len(towers) <= 2:
-        raise ArtifactError(
-            f"{folder}/modules.json: expected a transformer (or a query and a document one) and a "
-            f"pooling, not {len(towers)} transformers and the poolings {poolings}"
-        )
-    config = _json(folder / "config_sentence_transformers.json")
-    prompts = config.get("prompts") or {}
-    default = prompts.get(config.get("default_prompt_name"))
-    query, document = (_lengths(tower) for tower in (towers[0], towers[-1]))
-    return StFolder(
-        tuple(towers),
-        poolings[0],
-        normalize,
-        (query[0], document[1]),
-        (prompts.get("query", default), prompts.get("document", default)),
-    )
-
-
-def _lengths(tower: Path) -> tuple[int, int]:
-    config = _json(tower / _CONFIGS)
-    if config.get("do_lower_case"):
-        raise ArtifactError(
-            f"{tower / _CONFIGS}: do_lower_case outside the tokenizer is not supported"
-        )
-    both = config.get("max_seq_length") or 0
-    return config.get("query_length") or both, config.get("document_length") or both
-
-
-def _pooling(place: Path) -> Pooling:
-    config = _json(place / "config.json")
-    mode = config.get("pooling_mode")
-    if mode is None:
-        modes = [name for key, name in _LEGACY_MODES.items() if config.get(key)]
-        mode = modes[0] if len(modes) == 1 else modes or "mean"
-    if not isinstance(mode, str) or mode not in _MODES:
-        raise ArtifactError(
-            f"{place}/config.json: pooling {mode!r} is not supported; one of {', '.join(_MODES)} is"
-        )
-    if config.get("include_prompt") is False:
-        raise ArtifactError(f"{place}/config.json: include_prompt=false is not supported")
-    return _MODES[mode]
-
-
-def write_st_folder(folder: Path, contract: Contract, hidden: int) -> tuple[Path, ...]:
-    """Writes the JSON files around the transformers; returns the towers' folders to fill.
-
-    Args:
-        folder: an existing folder.
-        contract: pooling, normalisation, prompts and lengths.
-        hidden: the width of the token vectors.
-    """
-    root = "sentence_transformers.models."
-    if contract.towers == 1:
-        towers: tuple[Path, ...] = (folder,)
-        modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-        _write_pooling(folder / "1_Pooling", contract, hidden)
-    else:
-        modules = [("", "Router")]
-        names = {role: [f"{role}_0_Transformer", f"{role}_1_Pooling"] for role in _ROLES}
-        towers = tuple(folder / names[role][0] for role in _ROLES)
-        for role in _ROLES:
-            _write_pooling(folder / names[role][1], contract, hidden)
-        _dump(
-            folder / "router_config.json",
-            {
-                "types": {
-                    name: root + kind
-                    for role in _ROLES
-                    for name, kind in zip(names[role], ("Transformer", "Pooling"))
-                },
-                "structure": names,
-                "parameters": {"default_route": "document", "allow_empty_key": True},
-            },
-        )
-    if contract.normalize:
-        modules.append((f"{len(modules)}_Normalize", "Normalize"))
-        (folder / modules[-1][0]).mkdir(exist_ok=True)
-    _dump(
-        folder / "modules.json",
-        [
-            {"idx": i, "name": str(i), "path": path, "type": root + kind}
-            for i, (path, kind) in enumerate(modules)
-        ],
-    )
-    _dump(
-        folder / "config_sentence_transformers.json",
-        {
-            "prompts": {
-                "query": contract.query_instruction,
-                "document": contract.document_instruction,
-            },
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine" if contract.normalize else "dot",
-        },
-    )
-    for tower in towers:
-        tower.mkdir(exist_ok=True)
-        _dump(tower / _CONFIGS, _tower_config(contract, tower))
-    return towers
-
-
-def _tower_config(contract: Contract, tower: Path) -> dict[str, Any]:
-    query, document = contract.query_max_length, contract.document_max_length
-    if contract.towers == 2:
-        length = query if tower.name.startswith("query") else document
-        return {"max_seq_length": length, "do_lower_case": False}
-    config: dict[str, Any] = {"max_seq_length": max(query, document), "do_lower_case": False}
-    if query != document:
-        # Read by sentence-transformers 6; an older one has a single length and needs its removal.
-        config |= {"query_length": query, "document_length": document}
-    return config
-
-
-def _write_pooling(place: Path, contract: Contract, hidden: int) -> None:
-    place.mkdir(exist_ok=True)
-    record: dict[str, Any] = {"word_embedding_dimension": hidden}
-    pooling = {pooling: mode for mode, pooling in _MODES.items()}[contract.pooling]
-    record |= {key: mode == pooling for key, mode in _LEGACY_MODES.items()}
-    _dump(place / "config.json", record | {"include_prompt": True})
-
-
-def _dump(path: Path, record: Any) -> None:
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

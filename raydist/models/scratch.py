@@ -15,7 +15,8 @@ from tokenizers.trainers import WordPieceTrainer
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from raydist.errors import ConfigError
-from raydist.models.backbone import quiet, save_transformer
+from raydist.models.backbone import save_transformer
+from raydist.models.quiet import quiet
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ALPHABET = 1000

@@ -8,7 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from raydist.spec import EXECUTION
+from raydist.spec import ADDED, EXECUTION
+
+Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len"]
+"""How token vectors become one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,9 @@ class ModelSettings:
     autocast: Literal["bfloat16"] | None = None
     """Precision of the matrix products while weights stay float32."""
     attention: str = "sdpa"
-    """sdpa, eager, or flash_attention_2 where it is installed."""
+    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    trust_remote_code: Annotated[bool, EXECUTION] = False
+    """Run the code that a folder brings with it: only of authors whom you trust."""
     gradient_checkpointing: Annotated[bool, EXECUTION] = False
     """Recompute activations in the backward pass: less memory, more time."""
     lora: Lora | None = None
@@ -87,7 +92,7 @@ class BiEncoderSettings(ModelSettings):
 
     family: ClassVar[Literal["biencoder"]] = "biencoder"
 
-    pooling: Literal["cls", "mean", "last_token"] | None = None
+    pooling: Pooling | None = None
     """How token vectors become one; the folder's own if not given, cls if it says nothing."""
     normalize: bool | None = None
     """Vectors of unit length; the folder's own if not given, false if it says nothing."""
@@ -103,6 +108,9 @@ class BiEncoderSettings(ModelSettings):
     """Tokens kept of a query, all included."""
     document_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a document or an answer, all included."""
+    append_eos: Annotated[bool | None, ADDED] = None
+    """End each text with the end token, as last-token pooling may need; the folder's own if not
+    given."""
     dimensions: tuple[int, ...] | None = None
     """Nested (Matryoshka) dimensions to train for, ascending."""
 
@@ -162,7 +170,7 @@ class EncoderSource:
 
     path: Annotated[str, MinLen(1)]
     """A folder, a finished training run, or a name on the Hugging Face hub."""
-    pooling: Literal["cls", "mean", "last_token"] | None = None
+    pooling: Pooling | None = None
     """How token vectors become one; the folder's own if not given."""
     normalize: bool | None = None
     """Vectors of unit length; the folder's own if not given."""
@@ -174,10 +182,15 @@ class EncoderSource:
     """Tokens kept of a query, all included; the folder's own if not given."""
     document_max_length: Annotated[int, Ge(2)] | None = None
     """Tokens kept of a document, all included; the folder's own if not given."""
+    append_eos: Annotated[bool | None, ADDED] = None
+    """End each text with the end token, as last-token pooling may need; the folder's own if not
+    given."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
     attention: str = "sdpa"
-    """sdpa, eager, or flash_attention_2 where it is installed."""
+    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    trust_remote_code: Annotated[bool, EXECUTION] = False
+    """Run the code that a folder brings with it: only of authors whom you trust."""
     replace_contract: bool = False
     """Let the values given here win over what the folder froze."""
 

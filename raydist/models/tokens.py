@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from raydist.errors import ArtifactError
-
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """What a text is to a bi-encoder; an answer is encoded by the query's tower."""
@@ -32,13 +30,12 @@ class Pair:
         return len(self.ids)
 
 
+SEGMENTED = frozenset({"xlnet"})
+"""Architectures to which a token's type means something although they have no table of types."""
+
+
 def _clone(tokenizer: Any) -> Tokenizer:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ArtifactError(
-            f"{tokenizer.name_or_path}: no fast tokenizer (tokenizer.json) and none can be made"
-        )
-    clone = Tokenizer.from_str(backend.to_str())
+    clone = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     clone.no_padding()
     clone.no_truncation()
     return clone
@@ -62,6 +59,11 @@ class TextTokenizer:
         encodings = self._tokenizer.encode_batch_fast(prepared)
         return [encoding.ids or [self._filler] for encoding in encodings]
 
+    def special_types(self) -> dict[int, int]:
+        """Returns the types beyond 0, by the special token that has them."""
+        probe = self._tokenizer.encode("a")
+        return {token: kind for token, kind in zip(probe.ids, probe.type_ids) if kind}
+
     def around(self) -> tuple[list[int], list[int]]:
         """Returns the special tokens before and after a text."""
         probe = self._tokenizer.encode("a")
@@ -72,8 +74,11 @@ class TextTokenizer:
 class PairTokenizer:
     """Tokenises (query, document) pairs for a cross-encoder."""
 
-    def __init__(self, tokenizer: Any, *, max_length: int, query_max_length: int = 0) -> None:
+    def __init__(
+        self, tokenizer: Any, *, max_length: int, query_max_length: int = 0, instruction: str = ""
+    ) -> None:
         self.max_length = max_length
+        self.instruction = instruction
         self.query_max_length = query_max_length
         self._tokenizer = _clone(tokenizer)
         strategy = "only_second" if query_max_length else "longest_first"
@@ -87,6 +92,8 @@ class PairTokenizer:
         """Returns a `Pair` for each (query, document)."""
         if len(queries) != len(documents):
             raise ValueError(f"{len(queries)} queries for {len(documents)} documents")
+        if self.instruction:
+            queries = [self.instruction + query for query in queries]
         if self._query is not None:
             queries = self._capped(queries)
         encodings = self._tokenizer.encode_batch_fast(list(zip(queries, documents)))
@@ -95,6 +102,11 @@ class PairTokenizer:
             types = encoding.type_ids
             pairs.append(Pair(encoding.ids, types.index(1) if 1 in types else len(types)))
         return pairs
+
+    def special_types(self) -> dict[int, int]:
+        """Returns the types beyond 0 and 1, by the special token that has them."""
+        probe = self._tokenizer.encode("a", "b")
+        return {token: kind for token, kind in zip(probe.ids, probe.type_ids) if kind > 1}
 
     def _capped(self, queries: Sequence[str]) -> list[str]:
         assert self._query is not None
@@ -135,9 +147,18 @@ def pad_ids(
 
 
 def pad_pairs(
-    rows: Sequence[Pair], *, filler: int, side: str = "right", types: bool, multiple: int = 1
+    rows: Sequence[Pair],
+    *,
+    filler: int,
+    side: str = "right",
+    types: bool,
+    special_types: Mapping[int, int] | None = None,
+    multiple: int = 1,
 ) -> dict[str, torch.Tensor]:
-    """Returns `input_ids`, `attention_mask` and, if the model has them, `token_type_ids` [B, T]."""
+    """Returns `input_ids`, `attention_mask` and, if the model has them, `token_type_ids` [B, T].
+
+    `special_types` are the types of special tokens where they are beyond 1.
+    """
     ids_BT, mask_BT = _grid([row.ids for row in rows], filler, side == "left", multiple)
     padded: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": mask_BT.astype(np.int64)}
     if types:
@@ -147,5 +168,7 @@ def pad_pairs(
         padded["token_type_ids"] = (
             (np.arange(ids_BT.shape[1]) >= first[:, None]) & mask_BT
         ).astype(np.int64)
+        for token, kind in (special_types or {}).items():
+            padded["token_type_ids"][(ids_BT == token) & mask_BT] = kind
     tensors: Mapping[str, torch.Tensor] = {k: torch.from_numpy(v) for k, v in padded.items()}
     return dict(tensors)

@@ -61,6 +61,7 @@ class CrossEncoderScorer:
             raise ConfigError(
                 f"instruction={options.instruction!r}: {self.name} takes no instruction"
             )
+        query = self.model.contract.query_instruction + query
         encodings = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
         whole = encodings[0].ids
         capped = whole[: self.query_cap] if self.query_cap else whole

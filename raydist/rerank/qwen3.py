@@ -33,14 +33,11 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.backbone import (
-    DTYPES,
-    load_config,
-    load_tokenizer,
-    max_positions,
-    quiet,
-    resolve_folder,
-)
+from raydist.models.architecture import load_config, max_positions
+from raydist.models.backbone import DTYPES, resolve_folder
+from raydist.models.quiet import quiet
+from raydist.models.tokenizer import load_tokenizer
+from raydist.models.weights import load_weights
 from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
@@ -218,13 +215,17 @@ class Qwen3Reranker:
                 f"reranker.model={spec.model}: {config.architectures} is not a causal language "
                 "model; use reranker.kind=cross_encoder for a model with a scoring head"
             )
-        tokenizer = load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder, config)
         most = max_positions(config, tokenizer)
         if not 0 < spec.max_length <= most:
             raise ConfigError(f"reranker.max_length={spec.max_length}: expected 1 to {most}")
         with quiet():
-            network = AutoModelForCausalLM.from_pretrained(
-                str(folder),
+            network, _ = load_weights(
+                AutoModelForCausalLM,
+                folder,
+                fresh_head=False,
+                head=True,
+                config=config,
                 dtype=DTYPES[pick_dtype(spec.dtype, device)],
                 use_safetensors=True,
                 trust_remote_code=False,

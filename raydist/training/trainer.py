@@ -145,7 +145,7 @@ def _objective(job: Job, model: Model) -> Objective:
     return nested(
         job.objective,
         model.contract.dimensions,
-        width=model.hidden,
+        width=model.whole_dimension,
         normalize=model.contract.normalize,
     )
 

@@ -16,6 +16,13 @@ def closed_form(rows: list[np.ndarray], pooling: str) -> np.ndarray:
             return np.stack([row[0] for row in rows])
         case "last_token":
             return np.stack([row[-1] for row in rows])
+        case "max":
+            return np.stack([row.max(axis=0) for row in rows])
+        case "mean_sqrt_len":
+            return np.stack([row.sum(axis=0) / np.sqrt(len(row)) for row in rows])
+        case "weighted_mean":
+            places = [np.arange(1, len(row) + 1) for row in rows]
+            return np.stack([np.average(row, 0, at) for row, at in zip(rows, places)])
         case _:
             return np.stack([row.mean(axis=0) for row in rows])
 
@@ -56,5 +63,5 @@ def test_half_precision_is_pooled_in_float32():
 
 
 def test_an_unknown_pooling_is_named():
-    with pytest.raises(ValueError, match="'max': expected one of cls, mean, last_token"):
-        pool(torch.zeros(1, 1, 1), None, "max")
+    with pytest.raises(ValueError, match="'median': expected one of cls, mean, last_token"):
+        pool(torch.zeros(1, 1, 1), None, "median")

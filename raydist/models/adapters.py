@@ -1,0 +1,123 @@
+"""Low-rank adapters: added to a transformer, read from a folder, written, merged.
+
+A folder of adapters (`adapter_config.json`) names its base, and is used like any other model: the
+base is loaded and the adapters are merged into it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import nn
+
+from raydist.errors import ArtifactError, ConfigError
+from raydist.models.spec import Lora
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def base_of(folder: Path) -> str | None:
+    """Returns the base that a folder of adapters names, None where it is a whole model."""
+    path = folder / CONFIG
+    if (folder / "config.json").is_file() or not path.is_file():
+        return None
+    try:
+        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except ValueError as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
+    if not base:
+        raise ArtifactError(f"{path}: names no base_model_name_or_path")
+    beside = folder / str(base)
+    return str(beside) if beside.is_dir() else str(base)
+
+
+def with_adapters(model: Any, folder: Path) -> Any:
+    """Returns a base with the adapters of a folder merged into its weights.
+
+    Raises:
+        ArtifactError: the adapters do not fit the base, or are none that can be merged.
+    """
+    from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+    if not (folder / WEIGHTS).is_file():
+        raise ArtifactError(f"model {folder}: no {WEIGHTS}; other formats are not read")
+    weights = load_file(folder / WEIGHTS)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        adapted: Any = get_peft_model(model, config)
+        report = set_peft_model_state_dict(adapted, weights)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ArtifactError(
+            f"model {folder}: its adapters do not fit their base ({reason})"
+        ) from None
+    lost = [name for name in report.missing_keys if "lora_" in name] + report.unexpected_keys
+    if lost:
+        raise ArtifactError(
+            f"model {folder}: its adapters do not fit their base: {lost[0]} and {len(lost) - 1} "
+            "more have no counterpart"
+        )
+    if not hasattr(adapted, "merge_and_unload"):
+        raise ArtifactError(f"model {folder}: {config.peft_type} cannot be merged into its base")
+    return adapted.merge_and_unload()
+
+
+def add_lora(model: Any, lora: Lora, *, fresh: list[str], head: bool) -> Any:
+    """Returns a transformer of which new adapters, a head and what is fresh are trained.
+
+    Args:
+        model: the base.
+        lora: the adapters.
+        fresh: names of tensors that were drawn at random: their modules are trained whole.
+        head: the model has a head, which is trained whole.
+
+    Raises:
+        ConfigError: the model has none of the modules.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    settings: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    if lora.targets:
+        settings["target_modules"] = list(lora.targets)
+    else:
+        settings["target_modules"] = "all-linear"
+        settings["exclude_modules"] = r".*(pooler|classifier|score).*"
+    if head:
+        settings["task_type"] = TaskType.SEQ_CLS
+        heads = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+        poolers = {"pooler"} if any("pooler" in name.split(".") for name in fresh) else set()
+        settings["modules_to_save"] = sorted(heads & _trainable(model) | poolers)
+    else:
+        settings["task_type"] = TaskType.FEATURE_EXTRACTION
+    try:
+        return get_peft_model(model, LoraConfig(**settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.lora: {error}") from None
+
+
+def _trainable(model: nn.Module) -> set[str]:
+    """Returns the names of the children that have weights."""
+    return {name for name, child in model.named_children() if any(True for _ in child.parameters())}
+
+
+def merged(tower: nn.Module) -> nn.Module:
+    """Returns a copy on the CPU with adapters in the weights; a tower without any as it is.
+
+    The tower itself is left alone: an engine may hold views of its parameters.
+    """
+    if not hasattr(tower, "merge_and_unload"):
+        return tower
+    copies: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False)
+        for p in tower.parameters()
+    }
+    copies |= {id(b): b.detach().to("cpu", copy=True) for b in tower.buffers()}
+    model: Any = copy.deepcopy(tower, copies)
+    merged_model: nn.Module = model.merge_and_unload()
+    return merged_model
