@@ -29,6 +29,7 @@ from benchmarks.models import minilm_with_head, mixed_documents
 from benchmarks.report import WORK, arguments, goal, memory_bytes, print_table, write_results
 from raydist.log import say
 from raydist.serving.load import LoadResult, rerank_bodies, run_load
+from raydist.serving.spec import LoadSpec
 
 GOALS = {
     "pairs_per_s_vs_fastapi_st": goal(">=", 1.5),
@@ -66,7 +67,7 @@ def main() -> None:
         for number in range(options["rounds"] + 1):
             for server, (url, _) in servers.items():
                 seconds = options["seconds"] if number else 5.0  # the first round warms up
-                load = run_load(url, bodies, seconds=seconds, clients=options["clients"])
+                load = run_load(url, bodies, LoadSpec(seconds=seconds, clients=options["clients"]))
                 say(f"round {number}: {server}: {_rate(load):.1f} pairs/s")
                 if number:
                     results[server].append(load)
@@ -83,7 +84,7 @@ def main() -> None:
         url, process = servers["raydist"]
         capacity = _rate(best["raydist"]) / options["documents"]
         say(f"raydist alone: {capacity / 2:.1f} requests/s, then {10 * capacity:.1f} for minutes")
-        calm = run_load(url, bodies, rate=capacity / 2, seconds=options["calm_seconds"])
+        calm = run_load(url, bodies, LoadSpec(rate=capacity / 2, seconds=options["calm_seconds"]))
         figures["p99_ms"] = calm.quantile_ms(0.99)
         over, grown = overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
     allowed = {"200", "429", "503"}
@@ -122,9 +123,9 @@ def overload(
 
     In its first two minutes a fresh replica allocates some 40 MB of buffers, and keeps them.
     """
-    warm = run_load(url, bodies, rate=rate, seconds=min(120.0, seconds / 2.5))
+    warm = run_load(url, bodies, LoadSpec(rate=rate, seconds=min(120.0, seconds / 2.5)))
     before = _resident_mb(process)
-    load = run_load(url, bodies, rate=rate, seconds=seconds)
+    load = run_load(url, bodies, LoadSpec(rate=rate, seconds=seconds))
     grown = _resident_mb(process) - before
     after = httpx.post(f"{url}/v1/rerank", json=next(bodies), timeout=60)
     assert after.status_code == 200, "the service did not recover"

@@ -28,22 +28,18 @@ def run(config: LoadConfig, flags: Flags) -> int:
     """Sends the load, prints the figures; 1 if nothing was answered."""
     from raydist.serving.load import run_load
 
-    bodies = _bodies(config)
-    plan = f"{config.rate:g} requests/s" if config.rate else f"{config.clients or 4} clients"
+    spec, bodies = config.load, _bodies(config)
+    plan = f"{spec.rate:g} requests/s" if spec.rate else f"{spec.clients or 4} clients"
     if flags.dry_run:
-        log.say(f"would send {plan} to {config.url}{config.route} for {config.seconds:g} s")
+        log.say(f"would send {plan} to {config.url}{config.route} for {spec.seconds:g} s")
         return 0
-    total = int(config.rate * config.seconds) if config.rate else None
+    total = int(spec.rate * spec.seconds) if spec.rate else None
     with log.Progress(f"load ({plan})", total=total, unit="answers") as progress:
         result = run_load(
             config.url,
             bodies,
+            spec,
             route=config.route,
-            seconds=config.seconds,
-            rate=config.rate,
-            clients=0 if config.rate else config.clients or 4,
-            most_in_flight=config.most_in_flight,
-            timeout_s=config.timeout,
             key=os.environ.get(config.key_env),
             on_answer=progress.advance,
         )
@@ -61,21 +57,21 @@ def run(config: LoadConfig, flags: Flags) -> int:
 def _bodies(config: LoadConfig) -> Iterator[dict[str, Any]]:
     from raydist.serving.load import documents_of, rerank_bodies
 
-    queries = documents_of(5, 64, config.seed + 1)
-    if config.queries is not None:
+    spec, queries = config.load, documents_of(5, 64, config.seed + 1)
+    if spec.queries is not None:
         from raydist.data.readers import read_queries
 
-        queries = [query.text for query in read_queries(config.queries)]
+        queries = [query.text for query in read_queries(spec.queries)]
     if config.route.endswith("/search"):
         return ({"query": query} for query in cycle(queries))
-    texts = documents_of(config.words, 1000, config.seed)
-    if config.corpus is not None:
+    texts = documents_of(spec.words, 1000, config.seed)
+    if spec.corpus is not None:
         from raydist.data.readers import read_documents
 
-        tables = read_documents(config.corpus)
+        tables = read_documents(spec.corpus)
         rows = (text for table in tables for text in table["text"].to_pylist())
         texts = list(islice(rows, _DOCUMENTS))
-    return rerank_bodies(queries, texts, config.documents, config.seed)
+    return rerank_bodies(queries, texts, spec.documents, config.seed)
 
 
 def _track(config: LoadConfig, figures: dict[str, float]) -> None:

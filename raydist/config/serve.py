@@ -8,13 +8,13 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from raydist.bow.spec import Bm25, Scoring
-from raydist.config.base import Block
-from raydist.data.spec import CorpusSource, Paths, QueriesSource
+from raydist.config.base import Block, Flat
+from raydist.data.spec import Paths
 from raydist.dense.spec import Fusion, Rrf
 from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
-from raydist.serving.spec import Limits, Replicas
+from raydist.serving.spec import Limits, LoadSpec, Replicas
 
 
 class ServeConfig(Block):
@@ -103,36 +103,13 @@ class LoadConfig(Block):
     """Root of the service."""
     route: str = Field("/v1/rerank", pattern=r"^/")
     """Endpoint: /v1/rerank, or /v1/search."""
-    rate: float = Field(0.0, ge=0, le=10_000)
-    """Requests per second, each sent when it is due; 0 sends with `clients`."""
-    clients: int = Field(0, ge=0, le=1000)
-    """Clients that send one request after the other; 4 if neither `rate` nor `clients` is set."""
-    seconds: float = Field(10.0, gt=0, le=3600)
-    """Seconds for which requests are sent."""
-    documents: int = Field(20, ge=1, le=1000)
-    """Documents in a rerank request."""
-    words: int = Field(60, ge=1, le=2000)
-    """Words in a generated document, on average."""
-    corpus: CorpusSource | None = None
-    """Draw documents from here (the first 10,000) instead of generating them."""
-    queries: QueriesSource | None = None
-    """Send these queries instead of generated ones."""
-    timeout: float = Field(30.0, gt=0, le=600)
-    """Seconds to wait for a response."""
-    most_in_flight: int = Field(512, ge=1, le=4096)
-    """Maximum of open requests; further ones that are due count as refused."""
+    load: Flat[LoadSpec]
     key_env: str = "RAYDIST_API_KEY"
     """Environment variable with the bearer key, if the service needs one."""
     seed: int = 0
     """Seed of the random documents."""
     tracking: Tracking = Tracking(uri="none")
     """Where the figures are logged."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> LoadConfig:
-        if self.rate and self.clients:
-            raise ValueError("give one of rate= and clients=")
-        return self
 
 
 def _name(reranker: ServedRerankerSpec) -> str:

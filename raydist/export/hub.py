@@ -50,8 +50,8 @@ def export_model(
     model = _load(about.folder, about.kind)
     provenance = {"settings": dict(about.settings)} if about.settings else {}
     model.save(folder, **provenance)
-    again = _load(folder, about.kind)
-    before, after = _answer(model), _answer(again)
+    written = _load(folder, about.kind)
+    before, after = _answer(model), _answer(written)
     if not np.allclose(before, after, atol=1e-5):
         raise ArtifactError(
             f"{folder}: the written model differs from {about.folder} by "

@@ -11,12 +11,14 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import numpy as np
+
+from raydist.serving.spec import LoadSpec
 
 Bodies = Iterator[dict[str, Any]]
 
@@ -87,48 +89,33 @@ def documents_of(words: int, count: int, seed: int = 0) -> list[str]:
 def run_load(
     url: str,
     bodies: Bodies,
+    spec: LoadSpec = LoadSpec(),  # noqa: B008  frozen
     *,
     route: str = "/v1/rerank",
-    seconds: float = 10.0,
-    rate: float = 0.0,
-    clients: int = 0,
-    most_in_flight: int = 512,
-    timeout_s: float = 30.0,
     key: str | None = None,
     on_answer: Callable[[int], None] | None = None,
 ) -> LoadResult:
-    """Sends requests for `seconds` and returns the measurements.
+    """Sends requests and returns the measurements.
+
+    A request that is due while `most_in_flight` are open counts as `refused`, so that a stalled
+    server cannot exhaust this machine; one without an answer in time counts as `timeout`.
 
     Args:
         url: the service's root, e.g. `http://127.0.0.1:8000`.
         bodies: the requests' JSON.
+        spec: how many requests, and for how long.
         route: path of the endpoint.
-        seconds: for which requests are sent.
-        rate: requests per second; 0 sends with `clients`.
-        clients: clients that send one request after the other.
-        most_in_flight: requests that may be open at once; one that is due beyond it counts as
-            `refused`, so that a stalled server cannot exhaust this machine.
-        timeout_s: seconds until a request without an answer counts as `timeout`.
         key: bearer key.
         on_answer: called with 1 for every answer.
     """
-    assert (rate > 0) != (clients > 0)
-    return asyncio.run(
-        _run(
-            _Load(url.rstrip("/") + route, bodies, timeout_s, key, on_answer),
-            seconds,
-            rate,
-            clients,
-            most_in_flight,
-        )
-    )
+    return asyncio.run(_run(_Load(url.rstrip("/") + route, bodies, spec, key, on_answer)))
 
 
 @dataclass(slots=True)
 class _Load:
     url: str
     bodies: Bodies
-    timeout_s: float
+    spec: LoadSpec
     key: str | None
     on_answer: Callable[[int], None] | None
     result: LoadResult = field(default_factory=LoadResult)
@@ -140,7 +127,7 @@ class _Load:
             answer = await client.post(self.url, json=body, headers=headers)
         except httpx.TimeoutException:
             self.result.statuses["timeout"] += 1
-            self.result.latencies_s.append(self.timeout_s)
+            self.result.latencies_s.append(self.spec.timeout)
             return
         except httpx.HTTPError:
             self.result.statuses["refused"] += 1
@@ -153,45 +140,37 @@ class _Load:
             self.on_answer(1)
 
 
-async def _run(
-    load: _Load, seconds: float, rate: float, clients: int, most_in_flight: int
-) -> LoadResult:
-    limits = httpx.Limits(max_connections=most_in_flight, max_keepalive_connections=most_in_flight)
+async def _run(load: _Load) -> LoadResult:
+    spec = load.spec
+    limits = httpx.Limits(
+        max_connections=spec.most_in_flight, max_keepalive_connections=spec.most_in_flight
+    )
     begin = time.perf_counter()
-    async with httpx.AsyncClient(timeout=load.timeout_s, limits=limits) as client:
-        if rate > 0:
-            await _at_rate(load, client, begin, seconds, rate, most_in_flight)
+    async with httpx.AsyncClient(timeout=spec.timeout, limits=limits) as client:
+        if spec.rate > 0:
+            await _at_rate(load, client, begin)
         else:
+            end = begin + spec.seconds
             await asyncio.gather(
-                *(_one_client(load, client, begin + seconds) for _ in range(clients))
+                *(_one_client(load, client, end) for _ in range(spec.clients or 4))
             )
     load.result.seconds = time.perf_counter() - begin
     return load.result
 
 
-async def _at_rate(
-    load: _Load,
-    client: httpx.AsyncClient,
-    begin: float,
-    seconds: float,
-    rate: float,
-    most_in_flight: int,
-) -> None:
-    open_requests: set[asyncio.Task[None]] = set()
-    for due in _schedule(begin, seconds, rate):
+async def _at_rate(load: _Load, client: httpx.AsyncClient, begin: float) -> None:
+    spec, open_requests = load.spec, set[asyncio.Task[None]]()
+    for number in range(max(1, int(spec.seconds * spec.rate))):
+        due = begin + number / spec.rate
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         load.result.late_s = max(load.result.late_s, time.perf_counter() - due)
-        if len(open_requests) >= most_in_flight:
+        if len(open_requests) >= spec.most_in_flight:
             load.result.statuses["refused"] += 1
             continue
         task = asyncio.create_task(load.send(client, due))
         open_requests.add(task)
         task.add_done_callback(open_requests.discard)
     await asyncio.gather(*open_requests)
-
-
-def _schedule(begin: float, seconds: float, rate: float) -> Iterable[float]:
-    return (begin + i / rate for i in range(max(1, int(seconds * rate))))
 
 
 async def _one_client(load: _Load, client: httpx.AsyncClient, end: float) -> None:

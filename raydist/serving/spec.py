@@ -1,4 +1,4 @@
-"""What can be set of the service beside its models: what requests may ask for, and replicas."""
+"""What can be set of the service beside its models: limits of requests, replicas; and its load."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Le
 
+from raydist.data.spec import CorpusSource, QueriesSource
 from raydist.spec import Bytes
 
 MAX_ENTRIES = 20_000
@@ -69,3 +70,31 @@ class Replicas:
     def __post_init__(self) -> None:
         if self.max and self.max < self.min:
             raise ValueError(f"replicas.max={self.max} is below replicas.min={self.min}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """The load that is put on a running service."""
+
+    rate: Annotated[float, Ge(0), Le(10_000)] = 0.0
+    """Requests per second, each sent when it is due; 0 sends with `clients`."""
+    clients: Annotated[int, Ge(0), Le(1000)] = 0
+    """Clients that send one request after the other; 4 if neither `rate` nor `clients` is set."""
+    seconds: Annotated[float, Gt(0), Le(3600)] = 10.0
+    """Seconds for which requests are sent."""
+    documents: Annotated[int, Ge(1), Le(1000)] = 20
+    """Documents in a rerank request."""
+    words: Annotated[int, Ge(1), Le(2000)] = 60
+    """Words in a generated document, on average."""
+    corpus: CorpusSource | None = None
+    """Draw documents from here (the first 10,000) instead of generating them."""
+    queries: QueriesSource | None = None
+    """Send these queries instead of generated ones."""
+    timeout: Annotated[float, Gt(0), Le(600)] = 30.0
+    """Seconds to wait for a response."""
+    most_in_flight: Annotated[int, Ge(1), Le(4096)] = 512
+    """Maximum of open requests; further ones that are due count as refused."""
+
+    def __post_init__(self) -> None:
+        if self.rate and self.clients:
+            raise ValueError("give one of rate= and clients=")

@@ -49,17 +49,17 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
-        deadline, told = time.monotonic() + self._wait, False
+        deadline, announced = time.monotonic() + self._wait, False
         while not self._take():
             holder = self._owner() or "another process"
             if time.monotonic() >= deadline:
                 raise busy(self._output, holder, self._wait)
-            if not told:
+            if not announced:
                 log.say(
                     f"{self._output}: waiting up to {log.duration(self._wait)} for {holder}; "
                     f"its lease runs out {TERM:.0f} s after it stops"
                 )
-                told = True
+                announced = True
             time.sleep(_POLL)
         self._thread.start()
         return self

@@ -86,33 +86,9 @@ def fit(
         warn(idle)
     for name in (_ERROR, _RESULT):
         (folder / name).unlink(missing_ok=True)
-    # Relative paths mean what they mean to the user, and no dashboards are fed.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchConfig, TorchTrainer
+    trainer = _trainer(work, folder, resources, timeout_s)
+    from ray.train import TrainingFailedError  # after the trainer has chosen Ray Train's version
 
-    backend = "nccl" if resources.gpus_per_worker else "gloo"
-    shares = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
-    trainer = TorchTrainer(
-        _in_worker,
-        train_loop_config={
-            "work": work,
-            "folder": str(folder.absolute()),
-            "threads": max(1, int(resources.cpus_per_worker)),
-        },
-        torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
-        scaling_config=ScalingConfig(
-            num_workers=resources.workers,
-            use_gpu=resources.gpus_per_worker > 0,
-            resources_per_worker={name: each for name, each in shares.items() if each},
-        ),
-        run_config=RunConfig(
-            name=f"train-{uuid.uuid4().hex[:12]}",
-            storage_path=str((folder / _RAY).absolute()),
-            failure_config=FailureConfig(max_failures=resources.max_failures),
-        ),
-    )
     failure: TrainingFailedError | None = None
     try:
         trainer.fit()
@@ -134,6 +110,37 @@ def fit(
     (folder / _RESULT).unlink()
     shutil.rmtree(folder / _RAY, ignore_errors=True)  # Ray's record of its own run
     return result
+
+
+def _trainer(work: Work, folder: Path, resources: Resources, timeout_s: int) -> Any:
+    """Returns Ray's trainer of some work, all of whose files lie in the run's folder."""
+    # Relative paths mean what they mean to the user, and no dashboards are fed.
+    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    backend = "nccl" if resources.gpus_per_worker else "gloo"
+    shares = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return TorchTrainer(
+        _in_worker,
+        train_loop_config={
+            "work": work,
+            "folder": str(folder.absolute()),
+            "threads": max(1, int(resources.cpus_per_worker)),
+        },
+        torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker={name: each for name, each in shares.items() if each},
+        ),
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:12]}",
+            storage_path=str((folder / _RAY).absolute()),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+        ),
+    )
 
 
 def _idle_gpus(workers: int, gpus_per_worker: float, gpus: float) -> str:

@@ -110,9 +110,10 @@ def test_a_cap_on_queries_that_sentence_transformers_does_not_know_is_reported(
     model.save(tmp_path / "ce")
     export(f"checkpoint={tmp_path / 'ce'}", f"out={tmp_path / 'hf'}")
     exported = CrossEncoder(str(tmp_path / "hf"), device="cpu")
-    mine = Reranker(CrossEncoderSpec(model=str(tmp_path / "hf"), device="cpu"))
+    reranker = Reranker(CrossEncoderSpec(model=str(tmp_path / "hf"), device="cpu"))
     differences = {
-        query: mine.score([(query, TEXTS)])[0] - exported.predict([(query, text) for text in TEXTS])
+        query: reranker.score([(query, TEXTS)])[0]
+        - exported.predict([(query, text) for text in TEXTS])
         for query in ("a query", "the model of a long query to a document")
     }
     short, long = (np.abs(difference).max() for difference in differences.values())

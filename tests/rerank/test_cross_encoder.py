@@ -71,12 +71,12 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 500, 100_000])
 def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_tokens: int) -> None:
-    mine = CrossEncoder(
+    reranker = CrossEncoder(
         CrossEncoderSpec(model=str(folder), batch_tokens=batch_tokens, device="cpu"), packed=packed
     )
-    assert mine.scorer.packed == packed
+    assert reranker.scorer.packed == packed
     reference = sentence_transformers.CrossEncoder(
-        str(folder), device="cpu", max_length=mine.scorer.model.contract.document_max_length
+        str(folder), device="cpu", max_length=reranker.scorer.model.contract.document_max_length
     )
     batch = [
         ("heart disease", [*texts(1, 12, 40), "", " ", "café ☕", "lung " * 200]),
@@ -85,7 +85,7 @@ def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_to
         ("", ["heart"]),
         ("nothing", []),
     ]
-    ours = mine.score(batch)
+    ours = reranker.score(batch)
     for (query, documents), scores in zip(batch, ours):
         assert len(scores) == len(documents)
         if documents:
@@ -99,8 +99,8 @@ def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> Non
         str(folder), device="cpu", activation_fn=torch.nn.Identity()
     )
     reference.save_pretrained(str(tmp_path / "identity"))
-    mine = CrossEncoder(CrossEncoderSpec(model=str(tmp_path / "identity"), device="cpu"))
-    ours = mine.score([("heart", ["lung", "heart disease"])])[0]
+    reranker = CrossEncoder(CrossEncoderSpec(model=str(tmp_path / "identity"), device="cpu"))
+    ours = reranker.score([("heart", ["lung", "heart disease"])])[0]
     np.testing.assert_allclose(
         ours, reference.predict([("heart", "lung"), ("heart", "heart disease")]), atol=1e-5
     )
@@ -108,30 +108,30 @@ def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> Non
 
 def test_chunk_max_reads_the_whole_document(folder: Path) -> None:
     options = Options(truncation="chunk_max")
-    mine = CrossEncoder(
+    reranker = CrossEncoder(
         CrossEncoderSpec(model=str(folder), device="cpu", truncation=options.truncation)
     )
     text = texts(5, 1, 1)[0] + " lung" * 150 + " heart" * 150
-    scored = mine.engine.submit("heart", [text], options).result()
-    room = mine.scorer.room - 1
+    scored = reranker.engine.submit("heart", [text], options).result()
+    room = reranker.scorer.room - 1
     words = text.split()
     pieces = [" ".join(words[a : a + room]) for a in range(0, len(words), room)]
     assert scored.chunks == [len(pieces)]
-    assert scored.scores[0] == pytest.approx(max(mine.score([("heart", pieces)])[0]), abs=1e-6)
+    assert scored.scores[0] == pytest.approx(max(reranker.score([("heart", pieces)])[0]), abs=1e-6)
     assert scored.truncated == [False]
 
 
 def test_a_cut_query_is_reported_or_refused(folder: Path) -> None:
-    mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", max_length=16))
+    reranker = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", max_length=16))
     query = "heart disease " * 20
-    assert mine.engine.submit(query, ["lung"]).result().truncated == [True]
-    assert mine.engine.submit("heart", ["lung"]).result().truncated == [False]
+    assert reranker.engine.submit(query, ["lung"]).result().truncated == [True]
+    assert reranker.engine.submit("heart", ["lung"]).result().truncated == [False]
     with pytest.raises(TooLong, match="query has 40 tokens and there is room for") as error:
-        mine.engine.submit(query, ["lung"], Options(truncation="error")).result()
+        reranker.engine.submit(query, ["lung"], Options(truncation="error")).result()
     assert error.value.field == "query"
 
 
 def test_an_instruction_is_refused(folder: Path) -> None:
-    mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
+    reranker = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
     with pytest.raises(ConfigError, match="takes no instruction"):
-        mine.engine.submit("heart", ["lung"], Options(instruction="find organs")).result()
+        reranker.engine.submit("heart", ["lung"], Options(instruction="find organs")).result()

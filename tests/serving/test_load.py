@@ -10,6 +10,7 @@ import pytest
 
 from raydist.cli import main
 from raydist.serving.load import documents_of, rerank_bodies, run_load
+from raydist.serving.spec import LoadSpec
 
 
 class Server:
@@ -76,27 +77,27 @@ def bodies() -> Iterator[dict[str, object]]:
 
 def test_a_fixed_rate_sends_what_is_due_and_counts_pairs(server: Server) -> None:
     before = server.seen
-    result = run_load(server.url, bodies(), rate=20, seconds=1)
+    result = run_load(server.url, bodies(), LoadSpec(rate=20, seconds=1))
     assert server.seen - before == 20 and result.statuses == {"200": 20}
     assert result.pairs == 60 and 50 <= result.quantile_ms(0.5) < 1000
 
 
 def test_clients_wait_for_their_answers(server: Server) -> None:
-    result = run_load(server.url, bodies(), clients=2, seconds=0.5)
+    result = run_load(server.url, bodies(), LoadSpec(clients=2, seconds=0.5))
     assert 2 <= result.statuses["200"] <= 22
 
 
 def test_a_stalled_server_cannot_hide(server: Server) -> None:
     """Requests beyond the open ones are counted as refused instead of being sent later."""
     slow = Server(0.6)
-    result = run_load(slow.url, bodies(), rate=20, seconds=0.5, most_in_flight=2)
+    result = run_load(slow.url, bodies(), LoadSpec(rate=20, seconds=0.5, most_in_flight=2))
     slow.close()
     assert result.statuses == {"200": 2, "refused": 8}
 
 
 def test_requests_without_an_answer_are_counted() -> None:
     slow = Server(5)
-    result = run_load(slow.url, bodies(), rate=4, seconds=0.5, timeout_s=0.2)
+    result = run_load(slow.url, bodies(), LoadSpec(rate=4, seconds=0.5, timeout=0.2))
     slow.close()
     assert result.statuses == {"timeout": 2} and result.figures()["pairs_per_s"] == 0
     assert result.latencies_s == [0.2, 0.2] and result.answered == 0
@@ -104,7 +105,7 @@ def test_requests_without_an_answer_are_counted() -> None:
 
 def test_a_quick_refusal_betters_no_quantile() -> None:
     refusing = Server(0, status=429)
-    result = run_load(refusing.url, bodies(), rate=10, seconds=0.5)
+    result = run_load(refusing.url, bodies(), LoadSpec(rate=10, seconds=0.5))
     refusing.close()
     assert result.statuses == {"429": 5} and result.answered == 5
     assert result.latencies_s == [] and "p99_ms" not in result.figures()

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.models import minilm_with_head, mixed_documents
 from benchmarks.serving import overload, raydist_server
 from raydist.serving.load import rerank_bodies, run_load
+from raydist.serving.spec import LoadSpec
 
 pytestmark = pytest.mark.ray
 
@@ -27,7 +28,7 @@ def test_overload_is_answered_and_memory_stays_flat(
     query, texts = mixed_documents(500)
     bodies = rerank_bodies([query], texts, 20)
     with raydist_server(folder, 1) as (url, process):
-        calm = run_load(url, bodies, clients=4, seconds=5)
+        calm = run_load(url, bodies, LoadSpec(clients=4, seconds=5))
         assert set(calm.statuses) == {"200"}, calm.statuses
         rate = 10 * calm.statuses["200"] / calm.seconds
         statuses, grown = overload(url, process, bodies, rate, seconds)  # it recovers, too
