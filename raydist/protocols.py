@@ -28,12 +28,16 @@ class Selective(Retriever, Protocol):
     """A retriever that can also search among some documents alone."""
 
     @property
-    def doc_ids(self) -> pa.StringArray:
+    def doc_ids(self) -> pa.LargeStringArray:
         """The ids of all documents."""
         ...
 
-    def only(self, doc_ids: Sequence[str], /) -> Retriever:
+    def only(self, doc_ids: Sequence[str] | pa.Array, /) -> Retriever:
         """Returns the same search among these documents; unknown ids are ignored."""
+        ...
+
+    def without(self, doc_ids: Sequence[str] | pa.Array, /) -> Retriever:
+        """Returns the same search among all other documents; unknown ids are ignored."""
         ...
 
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from raydist.bow.format.segment import Segment, open_segments
 from raydist.bow.formulas import mean_length
+from raydist.data.store.idhash import HashIndex
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.kernels.bits import Bits
@@ -141,13 +142,9 @@ class BowIndex:
         return mean_length(self.tokens, self.nonempty)
 
     @cached_property
-    def doc_ids(self) -> pa.StringArray:
+    def doc_ids(self) -> pa.LargeStringArray:
         """External ids of the live documents in order, decoded."""
-        ids = [
-            each.doc_ids if each.deletions is None else each.doc_ids.filter(pa.array(each.live_N))
-            for each in self.segments
-        ]
-        return pa.concat_arrays(ids) if ids else pa.array([], pa.string())
+        return pa.concat_arrays([pa.array([], pa.large_string()), *self.id_parts()])
 
     def id_parts(self) -> Iterator[pa.Array]:
         """Yields the external ids of the live documents in order, some at a time."""
@@ -185,7 +182,7 @@ class BowIndex:
             out[mine] = new_bases[number] + (translate(deletions.live, docs) if deletions else docs)
         return out
 
-    def pick_ids(self, positions: Array) -> pa.StringArray:
+    def pick_ids(self, positions: Array) -> pa.LargeStringArray:
         """Returns the external ids of the documents at `positions`."""
         if len(self.segments) == 1:
             return self.segments[0].pick_ids(positions)
@@ -197,7 +194,7 @@ class BowIndex:
             if len(own):
                 parts.append(segment.pick_ids(own - self.bases[number]))
         if not parts:
-            return pa.array([], pa.string())
+            return pa.array([], pa.large_string())
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(rank))
@@ -209,7 +206,8 @@ class BowIndex:
             doc_ids: external ids.
             missing: `error` raises DataError for an unknown id, `ignore` skips it.
         """
-        ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(list(doc_ids), pa.string())
+        in_memory = isinstance(doc_ids, pa.Array)
+        ids: pa.Array = doc_ids if in_memory else pa.array(list(doc_ids), pa.large_string())
         positions = self.find(ids)
         unknown = ids.filter(pa.array(positions < 0))
         if missing == "error" and len(unknown):
@@ -224,12 +222,18 @@ class BowIndex:
         if self.store is not None:
             rows = self.store.positions(doc_ids)
         else:
-            found = pc.index_in(doc_ids, value_set=self.doc_ids.cast(doc_ids.type))
-            rows = found.fill_null(-1).to_numpy().astype(np.int64)
+            rows = self._hashed.find(doc_ids)
         known = rows >= 0
         numbers = rows[known] if self.store is None else self.store.numbers(rows[known])
         rows[known] = self.at_numbers(numbers)
         return rows
+
+    @cached_property
+    def _hashed(self) -> HashIndex:
+        """Finds ids where no store does; made once for an opened index."""
+        return HashIndex.build(
+            self.id_parts(), len(self), lambda rows: self.pick_ids(self.at_numbers(rows))
+        )
 
     def lookup(self, terms: Sequence[bytes]) -> tuple[list[Array], list[Array], list[int]]:
         """Finds terms.

@@ -146,11 +146,11 @@ def _among(retriever: Selective, config: SearchConfig) -> Retriever:
 
     if config.ids is None and config.exclude_ids is None:
         return retriever
-    wanted = IdList.read(config.ids).column if config.ids else retriever.doc_ids
-    if config.exclude_ids:
-        excluded = IdList.read(config.exclude_ids)
-        wanted = wanted.filter(pa.array(excluded.positions(wanted) < 0))
-    return retriever.only(wanted.to_pylist())
+    excluded = IdList.read(config.exclude_ids) if config.exclude_ids else IdList(())
+    if config.ids is None:
+        return retriever.without(excluded.column)
+    wanted = IdList.read(config.ids).column
+    return retriever.only(wanted.filter(pa.array(excluded.positions(wanted) < 0)))
 
 
 def _batches(queries: Queries) -> Iterator[Queries]:

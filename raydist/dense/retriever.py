@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
+from raydist.data.store.idhash import HashIndex
 from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, exact_search
 from raydist.dense.vectors import VectorShards
@@ -56,6 +56,7 @@ class DenseRetriever:
         self.device = device
         self.tag = tag
         self._doc_ids: pa.Array | None = None
+        self._rows: HashIndex | None = None
 
     @classmethod
     def open(
@@ -111,11 +112,24 @@ class DenseRetriever:
             self._doc_ids = pa.concat_arrays(parts or [pa.array([], pa.large_string())])
         return self._doc_ids
 
-    def only(self, doc_ids: Iterable[str]) -> DenseAmong:
+    def only(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
         """Returns a search among these documents alone; unknown ids do not matter."""
-        ids = pa.array(list(doc_ids), pa.large_string())
-        flags = pc.is_in(self.doc_ids, value_set=ids)
-        return DenseAmong(self, flags.to_numpy(zero_copy_only=False))
+        return DenseAmong(self, self._flags(doc_ids))
+
+    def without(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
+        """Returns a search among all other documents; unknown ids do not matter."""
+        return DenseAmong(self, ~self._flags(doc_ids))
+
+    def _flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
+        if self._rows is None:
+            self._rows = HashIndex.of(self.doc_ids)
+        ids = doc_ids
+        if not isinstance(doc_ids, pa.Array):
+            ids = pa.array(list(doc_ids), pa.large_string())
+        rows = self._rows.find(ids)
+        flags = np.zeros(len(self.shards), bool)
+        flags[rows[rows >= 0]] = True
+        return flags
 
     def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
         """Returns the best `k` documents of each query by inner product; ties in corpus order."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.cli import main
 from raydist.errors import ArtifactError, DataError
 from raydist.manifest import Output
 from raydist.records import Query
@@ -59,3 +62,21 @@ def test_an_index_of_another_analyzer_or_a_damaged_one_is_refused(tmp_path: Path
     BowIndex.open(tmp_path / "damaged")
     with pytest.raises(ArtifactError, match="postings is corrupted"):
         BowIndex.open(tmp_path / "damaged", verify=True)
+
+
+def test_an_index_without_a_store_finds_ids_too_and_checks_what_it_returns(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    rows = [json.dumps({"id": f"doc-{i}", "text": "a word"}) for i in range(500)]
+    corpus.write_text("\n".join(rows))
+    assert main(["index", f"corpus={corpus}", f"out={tmp_path}/idx", "store=false"]) == 0
+    (tmp_path / "some.txt").write_text("doc-7\ndoc-8\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={tmp_path}/idx"]) == 0
+    index = BowIndex.open(tmp_path / "idx")
+    ids = pa.array(["doc-9", "doc-7", "none", "doc-499", "doc-0"])
+    assert index.find(ids).tolist() == [9, -1, -1, 499, 0]
+    assert index.pick_ids(np.array([499, 9])).to_pylist() == ["doc-499", "doc-9"]
+    retriever = BowRetriever(index)
+    among = retriever.only(pa.array(["doc-3", "doc-7", "x"])).search([Query("q", "word")], 10)
+    assert among.table["doc_id"].to_pylist() == ["doc-3"]
+    others = retriever.without(ids).search([Query("q", "word")], 1000)
+    assert len(others) == 495 and "doc-9" not in others.table["doc_id"].to_pylist()

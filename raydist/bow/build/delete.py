@@ -50,7 +50,8 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
         ArtifactError: the index is incomplete or damaged.
         DataError: an id that the index does not have, or nothing would be left.
     """
-    ids = pc.unique(doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.string()))
+    ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids)
+    ids = pc.unique(ids.cast(pa.large_string()))
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
         index = BowIndex.open(folder)

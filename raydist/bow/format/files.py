@@ -189,6 +189,12 @@ class Files:
             if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
+    def check_each(self, name: str, first_Q: Array, last_Q: Array) -> None:
+        """Checks the bytes from each first to each last one, each chunk once."""
+        pairs = np.unique(np.stack((first_Q, last_Q)).astype(np.int64) // CHUNK, axis=1)
+        for first, last in pairs.T.tolist():
+            self.check(name, first * CHUNK, min((last + 1) * CHUNK, len(self._bytes[name])))
+
     def verify(self) -> None:
         """Checks every byte of every file."""
         for name in self._bytes:

@@ -127,17 +127,17 @@ class Segment:
         return lengths.astype(np.uint32, copy=False)
 
     @property
-    def doc_ids(self) -> pa.StringArray:
+    def doc_ids(self) -> pa.LargeStringArray:
         """All external ids in document order, decoded."""
-        return dictionary.decode(*self._ids(), 0, self.documents)[0].cast(pa.string())
+        return self.read_ids(0, self.documents).cast(pa.large_string())
 
     def read_ids(self, first: int, last: int) -> pa.LargeBinaryArray:
         """Returns the external ids of the documents `first <= d < last`, decoded."""
         return dictionary.decode(*self._ids(), first, last)[0]
 
-    def pick_ids(self, docs: Array) -> pa.StringArray:
+    def pick_ids(self, docs: Array) -> pa.LargeStringArray:
         """Returns the external ids of the documents at `docs`, positions in the segment."""
-        ids, groups = self._ids()
+        ids, groups = self._ids(docs)
         which = readonly(docs, np.int64)
         offsets = np.empty(len(which) + 1, np.int64)
         out = np.empty(16 * len(which) + 64, np.uint8)
@@ -145,15 +145,24 @@ class Segment:
         if need > len(out):
             out = np.empty(need, np.uint8)
             dictionary.pick(ids, groups, which, offsets, out)
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(out)]
-        return pa.StringArray.from_buffers(len(which), *buffers[1:])
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
+        return pa.Array.from_buffers(pa.large_string(), len(which), buffers)
 
-    def _ids(self) -> tuple[Array, Array]:
+    def _ids(self, docs: Array | None = None) -> tuple[Array, Array]:
+        """Returns the ids and where their groups begin; what `docs` need of them is checked."""
         if "ids" not in self.files.header["files"]:
             raise ArtifactError(f"{self.folder} is a part of a segment and has no document ids")
-        self.files.check("ids")
-        self.files.check("ids.groups")
-        return self.files.array("ids"), self.files.array("ids.groups", np.uint64).reshape(-1, 1)
+        ids, groups = self.files.array("ids"), self.files.array("ids.groups", np.uint64)
+        if docs is None:
+            self.files.check("ids")
+            self.files.check("ids.groups")
+        else:
+            first = np.unique(docs // dictionary.GROUP)
+            last = np.minimum(first + 1, len(groups) - 1)
+            self.files.check_each("ids.groups", 8 * first, 8 * last)
+            stops = np.where(first == last, len(ids) - 1, groups[last])
+            self.files.check_each("ids", groups[first], stops)
+        return ids, groups.reshape(-1, 1)
 
     @property
     def terms(self) -> pa.LargeBinaryArray:

@@ -90,15 +90,21 @@ class BowRetriever:
         self._thread = PerThread(len(index.segments))
 
     @property
-    def doc_ids(self) -> pa.StringArray:
+    def doc_ids(self) -> pa.LargeStringArray:
         """The ids of all live documents."""
         return self.index.doc_ids
 
-    def only(self, doc_ids: Iterable[str]) -> BowRetriever:
+    def only(self, doc_ids: Iterable[str] | pa.Array) -> BowRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
-        positions = self.index.positions(doc_ids, missing="ignore")
-        flags = np.zeros(self.index.end, np.bool_)
-        flags[positions] = True
+        return self._among(doc_ids, True)
+
+    def without(self, doc_ids: Iterable[str] | pa.Array) -> BowRetriever:
+        """Returns this search restricted to all other documents; unknown ids are ignored."""
+        return self._among(doc_ids, False)
+
+    def _among(self, doc_ids: Iterable[str] | pa.Array, chosen: bool) -> BowRetriever:
+        flags = np.full(self.index.end, not chosen)
+        flags[self.index.positions(doc_ids, missing="ignore")] = chosen
         if self._filter is not None:
             flags &= self._filter
         other = copy.copy(self)
@@ -180,7 +186,7 @@ class BowRetriever:
         scores = np.concatenate([scores for _, scores in rankings])
         rows = np.repeat(np.arange(len(rankings)), [len(docs) for docs, _ in rankings])
         names = pa.array(query_ids, pa.string()).take(pa.array(rows))
-        columns = [names, self.index.pick_ids(docs), pa.array(scores)]
+        columns = [names, self.index.pick_ids(docs).cast(pa.string()), pa.array(scores)]
         return Run(pa.table(columns, schema=RUN))
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -283,14 +283,21 @@ class HashIndex:
     @classmethod
     def of(cls, ids: pa.Array) -> HashIndex:
         """Returns the index of ids in memory."""
-        order_type = np.uint32 if len(ids) < 1 << 32 else np.int64
-        hashes_N = np.empty(len(ids), np.uint64)
-        order_N = np.empty(len(ids), order_type)
+        return cls.build([ids], len(ids), lambda rows: ids.take(pa.array(rows)))
+
+    @classmethod
+    def build(
+        cls, chunks: Iterable[pa.Array], count: int, take: Callable[[np.ndarray], pa.Array]
+    ) -> HashIndex:
+        """Returns the index of `count` ids; that of many lies in a temporary file."""
+        order_type = np.dtype(np.uint32 if count < 1 << 32 else np.int64)
+        hashes_N = _room(count, np.dtype(np.uint64))
+        order_N = _room(count, order_type)
         at = 0
-        for hashes, rows in sorted_hashes([ids]):
+        for hashes, rows in sorted_hashes(chunks):
             hashes_N[at : at + len(rows)], order_N[at : at + len(rows)] = hashes, rows
             at += len(rows)
-        return cls(hashes_N, order_N, lambda rows: ids.take(pa.array(rows)))
+        return cls(hashes_N, order_N, take)
 
     def find(self, wanted: pa.Array, among: Bits | None = None) -> np.ndarray:
         """Returns the first row of each wanted id, int64 [Q]; -1 where it does not occur.
@@ -342,6 +349,15 @@ class HashIndex:
     def _checked(self, first_Q: np.ndarray, last_Q: np.ndarray) -> None:
         if self._check is not None and len(first_Q):
             self._check(first_Q, last_Q)
+
+
+def _room(count: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns an array to fill: in memory, or mapped from a file without a name."""
+    if count <= _RUN:
+        return np.empty(count, dtype)
+    with tempfile.TemporaryFile() as file:
+        file.truncate(count * dtype.itemsize)
+        return np.memmap(file, dtype, "r+", shape=(count,))
 
 
 def _equal(left: pa.Array, right: pa.Array) -> np.ndarray:
