@@ -32,6 +32,8 @@ class IndexSpec:
     duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"
     """Documents of one id: an error, or the first or the last of them stays; warn is first with a
     warning. With --append, `last` replaces the documents that the index has."""
+    auto_merge: Annotated[bool, EXECUTION] = True
+    """Merge the last segments after --append where there are more than ten of them."""
     batch_size: Annotated[int, Ge(1), EXECUTION] = 10_000
     """Documents analysed at once."""
     memory_per_worker: Annotated[Bytes, EXECUTION] = 1 << 30

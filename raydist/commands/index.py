@@ -6,7 +6,9 @@
 
 Splits of the corpus are read, analysed and inverted by workers, and what they leave is merged by
 ranges of terms. The same command continues where an interrupted one stopped; the result is the same
-for any number of workers. Added documents become a further segment.
+for any number of workers. Added documents become a further segment; where there are more than ten,
+the last ones are merged (`auto_merge=false` does not). Deleted documents are only marked, at once;
+`raydist merge out=IDX` removes their bytes, and so does `purge=true` beside `delete=`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
+from raydist.bow.spec import MergeSpec
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.data.spec import CorpusSource
@@ -99,10 +102,24 @@ def _append_vectors(
 
 
 def _report_append(config: IndexConfig, facts: dict[str, Any] | None) -> None:
+    from raydist.bow.build.segments import merge_tail
+
+    merged = merge_tail(Path(config.out), _merging(config)) if config.indexing.auto_merge else None
+    if merged is not None:
+        log.say(f"{config.out}: merged into {log.count(len(merged['segments']), 'segment')}")
     if facts is None:
         log.say(f"{config.out}: these documents were already appended")
         return
-    _summary(config, facts)
+    _summary(config, facts | (merged or {}))
+
+
+def _merging(config: IndexConfig) -> MergeSpec:
+    indexing = config.indexing
+    return MergeSpec(
+        memory_per_worker=indexing.memory_per_worker,
+        workers=indexing.workers,
+        cpus_per_worker=indexing.cpus_per_worker,
+    )
 
 
 def _check_input(
@@ -122,6 +139,7 @@ def _check_input(
 
 def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     from raydist.bow.build.delete import delete_from_index
+    from raydist.bow.build.segments import purge
     from raydist.data.ids import IdList
 
     if flags.append:
@@ -133,6 +151,9 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     facts = delete_from_index(Path(config.out), ids.column)
     left = log.count(facts["documents"], "document")
     log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
+    if config.purge:
+        purge(Path(config.out), _merging(config))
+        log.say(f"{config.out}: nothing is left of deleted documents")
 
 
 def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:

@@ -19,6 +19,9 @@ class IndexConfig(Verb):
     """The documents."""
     delete: str | None = execution(None)
     """Instead of `corpus`: a file of ids to delete from the index, one per line."""
+    purge: bool = execution(False)
+    """With `delete`: remove the bytes at once, for which the segments concerned are rewritten;
+    without it, they are gone with the next `raydist merge`."""
     out: str = Field(min_length=1)
     """The folder to write."""
     indexing: Flat[IndexSpec]
@@ -35,6 +38,10 @@ class IndexConfig(Verb):
     def _documents_or_ids(self) -> IndexConfig:
         if (self.corpus is None) == (self.delete is None):
             raise ValueError("give one of corpus=, documents to index, and delete=, ids to remove")
+        if self.purge and self.delete is None:
+            raise ValueError(
+                "purge: give delete= too; raydist merge removes what is deleted already"
+            )
         return self
 
 

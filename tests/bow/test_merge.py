@@ -267,3 +267,26 @@ def test_an_index_is_merged_from_the_command_line(tmp_path, monkeypatch, capsys)
     assert main(["merge", "out=IDX", "segments=0"]) == 2
     assert main(["index", "corpus=a.jsonl", "out=IDX"]) == 0
     assert "already built" in capsys.readouterr().err
+
+
+def test_appends_merge_by_themselves_and_a_purge_leaves_no_byte(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def index(number: int, *words: str) -> None:
+        row = {"id": f"n{number}", "text": f"cat word{number}"}
+        Path("c.jsonl").write_text(json.dumps(row) + "\n")
+        more = ["--append"] if Path("IDX").exists() else []
+        assert main(["index", "corpus=c.jsonl", "out=IDX", *more, *words]) == 0
+
+    for number in range(11):
+        index(number, "auto_merge=false")
+    assert len(read_manifest("IDX")["segments"]) == 11
+    index(11)
+    assert "merged into 1 segment" in capsys.readouterr().err
+    assert len(read_manifest("IDX")["segments"]) == 1
+    Path("ids.txt").write_text("n4\n")
+    assert main(["index", "delete=ids.txt", "out=IDX", "purge=true"]) == 0
+    assert b"word4" not in b"".join(contents(Path("IDX")).values())
+    assert read_manifest("IDX")["documents"] == 11 and faults(Path("IDX")) == []
+    assert main(["index", "corpus=c.jsonl", "out=IDX", "purge=true"]) == 2
+    assert "purge: give delete= too" in capsys.readouterr().err
