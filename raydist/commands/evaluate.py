@@ -6,30 +6,39 @@
 The table goes to standard output: mean, confidence interval and, with a baseline, mean difference,
 p-value before and after Holm's correction, and the queries that are better, equal and worse.
 A judged query that a run does not answer counts 0; queries without judgements do not count.
+A glob or folder stands for all its runs. Equal scores are ordered by document id, descending, as
+trec_eval does it with the same file; `ties=rank` keeps the order of the file.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.evaluate import EvaluateConfig
+from raydist.data.formats.runs import RUN_SUFFIXES
+from raydist.data.sources import expand
 from raydist.data.spec import RunSource
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
+from raydist.records import DiversityQrels
 
 if TYPE_CHECKING:
     from raydist.evaluation.dashboard import Comparison
+    from raydist.evaluation.measures import Evaluation
     from raydist.records import Qrels, Run
 
 Config = EvaluateConfig
+_MANY_TIES = 0.01  # share of the results
 ARTEFACT = Artefact("evaluation", replaces=True)
 
 
@@ -40,30 +49,62 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     from raydist.evaluation.measures import evaluate, parse
     from raydist.evaluation.report import render, report
 
+    paths = run_paths(config.run)
+    named = dict(zip(names(paths), paths))
+    if config.baseline is not None and config.baseline not in paths:
+        raise ConfigError(
+            f"baseline = {config.baseline}: expected one of the runs {', '.join(paths)}"
+        )
     qrels = read_qrels(config.qrels)
-    named = dict(zip(names(config.run), config.run))
     runs = {name: read_run(RunSource(path=path, sort=config.sort)) for name, path in named.items()}
+    if config.queries.exclude_own:
+        runs = {name: each.without_own() for name, each in runs.items()}
     _check_queries(runs, qrels, named)
     if config.out is not None:
         ARTEFACT.check(config.out)
     if flags.dry_run:
-        log.say(f"would measure {log.count(len(runs), 'run')} on {len(qrels):,} judged queries")
+        judged = log.count(len(qrels), "judged query")
+        log.say(f"would measure {log.count(len(runs), 'run')} on {judged}")
         return
     measures = parse(config.measures)
     evaluations = {
         name: evaluate(each, qrels, measures, ties=config.ties) for name, each in runs.items()
     }
+    for name, each in evaluations.items():
+        _report_ties(each, named[name], config)
+    _report_subtopics(qrels, measures)
     baseline = next((name for name, path in named.items() if path == config.baseline), None)
     table = report(evaluations, config.statistics, baseline=baseline)
     print(render(table, config.format))
     for note in table.notes:
         log.say(note)
     comparison = Comparison(runs, qrels, evaluations, table)
-    _write_parts(config, comparison)
+    _write_parts(config, comparison, paths)
     _track(config, comparison, named)
 
 
-def names(paths: tuple[str, ...]) -> list[str]:
+def run_paths(paths: Sequence[str]) -> list[str]:
+    """Returns the files of runs: a path is one, a glob or folder stands for all its runs.
+
+    Raises:
+        DataError: there is no such file.
+        ConfigError: a file occurs twice.
+    """
+    files: list[str] = []
+    for path in paths:
+        if os.path.isfile(path):
+            files.append(path)
+            continue
+        matches = [file.path for file in expand(path, RUN_SUFFIXES)]
+        relative = "://" not in path and not os.path.isabs(path)
+        files += map(os.path.relpath, matches) if relative else matches
+    twice = [path for path, count in Counter(map(os.path.abspath, files)).items() if count > 1]
+    if twice:
+        raise ConfigError(f"run = {','.join(paths)}: {twice[0]} occurs twice")
+    return files
+
+
+def names(paths: Sequence[str]) -> list[str]:
     """Returns a short name for each run: the file's stem, the whole path where stems are equal."""
     stems = [Path(path).name.removesuffix(".gz").removesuffix(".zst") for path in paths]
     stems = [Path(stem).stem if Path(stem).suffix else stem for stem in stems]
@@ -74,18 +115,45 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
     for name, each in runs.items():
         common = sum(query_id in qrels for query_id in each.query_ids)
         if each.query_ids and not common:
+            queries = log.count(len(each.query_ids), "query")
             raise ConfigError(
-                f"run = {named[name]}: none of its {len(each.query_ids):,} queries is judged "
+                f"run = {named[name]}: none of its {queries} is judged "
                 f"(for example {each.query_ids[0]!r}; the qrels have {next(iter(qrels))!r})"
             )
         if common < len(qrels):
+            judged = log.count(len(qrels), "judged query")
             log.warn(
-                f"{named[name]}: {len(qrels) - common:,} of {len(qrels):,} judged queries have "
-                f"no results and count 0"
+                f"{named[name]}: {len(qrels) - common:,} of {judged} without results, which count 0"
             )
 
 
-def _write_parts(config: EvaluateConfig, comparison: Comparison) -> None:
+def _report_ties(evaluation: Evaluation, path: str, config: EvaluateConfig) -> None:
+    """Says where equal scores are many, and what decides their order."""
+    if evaluation.tied <= _MANY_TIES:
+        return
+    rule, other = "document id, descending, as in trec_eval", "ties=rank keeps the run's order"
+    if config.ties == "rank":
+        rule, other = "their order in the run", "ties=score orders them as trec_eval does"
+    log.say(
+        f"{path}: {evaluation.tied:.0%} of the results have the score of another one of their "
+        f"query; ties={config.ties} orders them by {rule}; {other}"
+    )
+
+
+def _report_subtopics(qrels: Qrels, measures: Mapping[str, Any]) -> None:
+    if not isinstance(qrels, DiversityQrels):
+        return
+    from raydist.evaluation.measures import by_subtopic
+
+    plain = [name for name, measure in measures.items() if not by_subtopic(measure)]
+    if plain:
+        log.say(
+            f"qrels: these are by subtopic; for {', '.join(plain)} the highest of a document's "
+            "grades counts"
+        )
+
+
+def _write_parts(config: EvaluateConfig, comparison: Comparison, paths: Sequence[str]) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import write_table
@@ -104,17 +172,19 @@ def _write_parts(config: EvaluateConfig, comparison: Comparison) -> None:
             drawn = draw(comparison, folder)
         log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
     if config.out:
-        _write_all(config, config.out, comparison)
+        _write_all(config, config.out, comparison, paths)
 
 
-def _write_all(config: EvaluateConfig, out: str, comparison: Comparison) -> None:
+def _write_all(
+    config: EvaluateConfig, out: str, comparison: Comparison, paths: Sequence[str]
+) -> None:
     """Writes results.json, report.md, per_query.tsv and figures, or replaces them."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import render, write_table
     from raydist.fingerprints import file_fingerprint
 
     def inputs() -> dict[str, str]:
-        runs = {path: file_fingerprint(path) for path in config.run}
+        runs = {path: file_fingerprint(path) for path in paths}
         return runs | {"qrels": file_fingerprint(config.qrels.paths)}
 
     table = comparison.report

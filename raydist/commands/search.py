@@ -12,10 +12,11 @@ the run is the ranking.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
 from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
+from raydist.run_writer import Write, group_starts, open_run, trec_lines
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 from raydist.text.snippets import highlight, snippet
@@ -62,13 +64,14 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if flags.dry_run:
         log.say(f"would search {log.count(len(queries), 'query')} in {', '.join(config.index)}")
         return
-    tables = _search_on_ray(config, queries, out) if search is None else search.tables(queries)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
-    results = Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag)
-    _write(results, out)
-    empty = len(queries) - len(results.query_ids)
-    if empty:
-        log.warn(f"{empty:,} of {len(queries):,} queries have no results")
+    if search is not None:
+        answered = _write(search.tables(queries), out, tag)
+    else:
+        with _search_on_ray(config, queries, out) as tables:
+            answered = _write(tables, out, tag)
+    if answered < len(queries):
+        log.warn(f"{len(queries) - answered:,} of {len(queries):,} queries have no results")
 
 
 def _read_queries(config: SearchConfig) -> Queries:
@@ -86,13 +89,26 @@ def _read_queries(config: SearchConfig) -> Queries:
     return [vector for path in config.queries.paths for vector in read_vectors(path)]
 
 
-def _write(results: Run, out: Path | None) -> None:
+def _write(tables: Iterable[pa.Table], out: Path | None, tag: str) -> int:
+    """Writes the rows of whole queries as they come; returns how many queries have results."""
+    results = answered = 0
+    with _writer(out, tag) as write:
+        for table in tables:
+            write(table)
+            results += table.num_rows
+            answered += len(group_starts(table["query_id"]))
+    if out is not None:
+        log.say(f"{out}: {log.count(results, 'result')} of {log.count(answered, 'query')}")
+    return answered
+
+
+@contextlib.contextmanager
+def _writer(out: Path | None, tag: str) -> Iterator[Write]:
     if out is None:
-        results.write_to(sys.stdout)
+        yield trec_lines(sys.stdout.write, tag)
         return
-    with disk_errors(out):
-        results.write(out)
-    log.say(f"{out}: {len(results):,} results of {log.count(len(results.query_ids), 'query')}")
+    with disk_errors(out), open_run(out, RUN, tag) as write:
+        yield write
 
 
 class FusedSearch:
@@ -116,20 +132,24 @@ class FusedSearch:
         config = self._config
         k = k or config.k
         if config.fusion is None:
-            return _search(self.retrievers[0], queries, k)
-        runs = [_search(each, queries, config.depth or k) for each in self.retrievers]
+            return self._search(self.retrievers[0], queries, k)
+        runs = [self._search(each, queries, config.depth or k) for each in self.retrievers]
         from raydist.dense.fusion import fuse
 
         return fuse(runs, k, config.fusion)
 
-    def tables(self, queries: Queries) -> list[pa.Table]:
-        """Returns the rows of the run, batch by batch, while progress is shown."""
-        tables = []
+    def _search(self, retriever: Retriever, queries: Queries, k: int) -> Run:
+        source = self._config.queries
+        if source is None or not source.exclude_own:
+            return _search(retriever, queries, k)
+        return _search(retriever, queries, k + 1).without_own().top(k)
+
+    def tables(self, queries: Queries) -> Iterator[pa.Table]:
+        """Yields the rows of the run, batch by batch, while progress is shown."""
         with log.Progress("search", total=len(queries), unit="queries") as progress:
             for batch in _batches(queries):
-                tables.append(self(batch).table)
+                yield self(batch).table
                 progress.advance(len(batch))
-        return tables
 
 
 def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
@@ -158,13 +178,16 @@ def _batches(queries: Queries) -> Iterator[Queries]:
         yield queries[start : start + _BATCH]
 
 
-def _search_on_ray(config: SearchConfig, queries: Queries, out: Path | None) -> list[pa.Table]:
-    """Searches on Ray; returns the rows of the run in the order of the queries.
+@contextlib.contextmanager
+def _search_on_ray(
+    config: SearchConfig, queries: Queries, out: Path | None
+) -> Iterator[Iterator[pa.Table]]:
+    """Searches on Ray; gives the rows of the run in the order of the queries, split by split.
 
     Workers take queries, not segments: each opens the whole index, whose files are mapped and
     shared by the workers of a machine, so every query meets the statistics and the thresholds of
     all segments, and the run is the same for any number of workers. Finished splits are kept beside
-    `out` until all are, so the same command continues after a crash.
+    `out` until the block ends, so the same command continues after a crash.
     """
     manifests = [read_manifest(storage.local(folder)) for folder in config.index]
     values = [tuple(q) if isinstance(q, tuple) else (q.query_id, q.text) for q in queries]
@@ -186,10 +209,9 @@ def _search_on_ray(config: SearchConfig, queries: Queries, out: Path | None) -> 
             label="search",
             unit="queries",
         )
-        tables = [_read_table(shard_path(folder, number)) for number in range(len(splits))]
+        yield (_read_table(shard_path(folder, number)) for number in range(len(splits)))
         if beside:
             shutil.rmtree(folder)
-    return tables
 
 
 class _Worker:
@@ -214,7 +236,7 @@ class _Worker:
 
 
 def _read_table(path: Path) -> pa.Table:
-    with pa.OSFile(str(path), "rb") as source:
+    with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, QrelsSource
-from raydist.evaluation.spec import Statistics, Tracking
+from raydist.evaluation.spec import MeasuredQueries, Statistics, Tracking
+from raydist.spec import ADDED
 
 
 class EvaluateConfig(Verb):
     """Measures runs against judgements, and compares them."""
 
     run: Paths = Field(min_length=1)
-    """Runs: TREC's six columns, or Parquet."""
+    """Runs: TREC's six columns, MS MARCO's three, Parquet or JSON; each match of a glob is one."""
     qrels: QrelsSource
     """Judgements."""
     measures: list[str] = Field(["nDCG@10", "AP", "R@1000"], min_length=1)
     """Measures, by their names in ir-measures or trec_eval (`map`)."""
+    queries: Annotated[MeasuredQueries, ADDED] = MeasuredQueries()
+    """How the queries are measured."""
     baseline: str | None = None
     """One of the runs: the others are tested against it."""
     ties: Literal["score", "rank"] = "score"
-    """Order of equal scores: the measuring tool's (trec_eval: by document id), or the run's."""
+    """Order of equal scores: by document id, descending, as in trec_eval; or the run's."""
     sort: bool = False
     """Order a run by its scores; without it, a run in another order is an error."""
     statistics: Flat[Statistics]
@@ -45,10 +48,6 @@ class EvaluateConfig(Verb):
         parse(self.measures)
         if len(set(self.run)) < len(self.run):
             raise ValueError("run: a file occurs twice")
-        if self.baseline is not None and self.baseline not in self.run:
-            raise ValueError(
-                f"baseline = {self.baseline!r}: expected one of the runs {', '.join(self.run)}"
-            )
         if self.per_query is not None and not self.per_query.endswith((".tsv", ".csv", ".parquet")):
             raise ValueError(
                 f"per_query = {self.per_query!r}: expected a name that ends in .tsv, .csv or "

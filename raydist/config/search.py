@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raydist.bow.spec import Bm25, Scoring
 from raydist.config.base import Verb, execution
-from raydist.data.spec import Paths, QueriesSource
+from raydist.data.spec import Paths, SearchQueries
 from raydist.dense.spec import Fusion
 
 
@@ -19,7 +19,7 @@ class SearchConfig(Verb):
 
     index: Paths = Field(min_length=1)
     """Folders that `index` or `embed` wrote; several are fused."""
-    queries: QueriesSource | None = None
+    queries: SearchQueries | None = None
     """The queries; without them, a prompt asks for one after the other."""
     out: str | None = None
     """File of the run, TREC or `.parquet`; standard output if not given."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from raydist.spec import EXECUTION, FromText
+from raydist.spec import ADDED, EXECUTION, FromText
 
 
 def split_paths(text: str) -> list[str]:
@@ -147,13 +147,21 @@ class QueriesSource(_Source):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchQueries(QueriesSource):
+    """Queries of a search."""
+
+    exclude_own: Annotated[bool, ADDED] = False
+    """A query is no document for itself: leaves out the document with the query's id (ArguAna)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QrelsSource(_Source):
-    """Judgements: TREC, BEIR's TSV, or three columns."""
+    """Judgements: TREC's four columns, three columns, Parquet or JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSource:
-    """A run: TREC's six columns, or Parquet."""
+    """A run: TREC's six columns, MS MARCO's three, Parquet or JSON."""
 
     primary: ClassVar[str] = "path"
 

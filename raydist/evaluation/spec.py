@@ -1,4 +1,4 @@
-"""What can be set of a comparison of runs, and of tracking: MLflow, or only the local record."""
+"""What can be set of measuring and comparing runs, and of tracking: MLflow or a local record."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ class Statistics:
     """Resamples of the bootstrap and of the randomisation test."""
     seed: int = 0
     """Seed of the resampling."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredQueries:
+    """How the queries of a run are measured."""
+
+    exclude_own: bool = False
+    """A query is no document for itself: leaves out the document with the query's id (ArguAna)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def test_one_run_gives_a_table_of_means_and_a_run_in_mlflow(folder, capsys):
     rows = [line.split() for line in printed.out.splitlines()]
     assert rows[0] == ["measure", "mean", "low", "high"]
     assert [row[:2] for row in rows[1:]] == [["AP", "0.5000"], ["RR", "0.5000"], ["map", "0.5000"]]
-    assert "1 of 3 judged queries have no results and count 0" in printed.err
+    assert "1 of 3 judged queries without results, which count 0" in printed.err
     assert f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db" in printed.err
     assert (folder / "mlflow.db").exists()
 
@@ -113,3 +113,57 @@ def test_a_dry_run_reads_the_inputs_and_writes_nothing(folder, capsys):
     assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "out=OUT", "--dry-run"]) == 0
     assert "would measure 1 run on" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
+
+
+def test_every_match_of_a_glob_is_measured_and_named_by_its_path(folder, capsys):
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "run.txt").write_bytes((folder / "dense.txt").read_bytes())
+    words = ["qrels=qrels.txt", "measures=AP", "tracking=none", "format=tsv"]
+    assert main(["evaluate", "run=*/run.txt", "baseline=two/run.txt", *words]) == 0
+    rows = [line.split("\t")[:3] for line in capsys.readouterr().out.splitlines()]
+    mean = str((1 + 1 + 1 / 2) / 3)
+    assert rows[1:] == [["AP", "one/run.txt", mean], ["AP", "two/run.txt", mean]]
+    assert main(["evaluate", "run=one,two/run.txt", *words]) == 0
+    assert "one/run.txt" in capsys.readouterr().out
+    assert main(["evaluate", "run=*/run.txt,one/run.txt", *words]) == 2
+    assert "one/run.txt occurs twice" in capsys.readouterr().err
+    assert main(["evaluate", "run=no*/run.txt", *words]) == 2
+    assert "no file matches this pattern" in capsys.readouterr().err
+
+
+def test_ties_are_ordered_as_trec_eval_does_in_all_measures_and_are_said(folder, capsys):
+    (folder / "run.txt").write_text("1 Q0 a 1 1 t\n1 Q0 b 2 1 t\n1 Q0 c 3 0 t\n2 Q0 c 1 1 t\n")
+    words = ["run=run.txt", "qrels=qrels.txt", "measures=RR,RR@10,AP", "tracking=none"]
+    assert main(["evaluate", *words]) == 0
+    printed = capsys.readouterr()
+    means = [line.split()[:2] for line in printed.out.splitlines()[1:]]
+    assert means == [["RR", "0.5000"], ["RR@10", "0.5000"], ["AP", "0.5000"]]
+    assert "run.txt: 50% of the results have the score of another one" in printed.err
+    assert "ties=score orders them by document id, descending, as in trec_eval" in printed.err
+    assert main(["evaluate", *words, "ties=rank"]) == 0
+    printed = capsys.readouterr()
+    means = [line.split()[:2] for line in printed.out.splitlines()[1:]]
+    assert means == [["RR", "0.6667"], ["RR@10", "0.6667"], ["AP", "0.6667"]]
+    assert "ties=rank orders them by their order in the run" in printed.err
+
+
+def test_a_query_is_no_document_for_itself_on_request(folder, capsys):
+    (folder / "own.txt").write_text("1 Q0 1 1 3 t\n1 Q0 a 2 2 t\n2 Q0 c 1 1 t\n3 Q0 a 1 1 t\n")
+    words = ["run=own.txt", "qrels=qrels.txt", "measures=RR", "tracking=none"]
+    assert main(["evaluate", *words]) == 0
+    assert capsys.readouterr().out.split()[5] == "0.8333"
+    assert main(["evaluate", *words, "queries.exclude_own=true"]) == 0
+    assert capsys.readouterr().out.split()[5] == "1.0000"
+
+
+def test_subtopics_count_where_a_measure_asks_for_them(folder, capsys):
+    pytest.importorskip("pyndeval")
+    (folder / "qrels.all").write_text("1 1 a 1\n1 2 a 0\n1 2 b 1\n2 1 c 1\n3 1 a 1\n")
+    words = ["run=dense.txt", "qrels=qrels.all", "tracking=none"]
+    assert main(["evaluate", *words, "measures=StRecall@1,P@1"]) == 0
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.out.splitlines()[1:]] == ["0.5000", "0.6667"]
+    assert "for P@1 the highest of a document's grades counts" in printed.err
+    assert main(["evaluate", *words[:1], "qrels=qrels.txt", "measures=StRecall@1"]) == 2
+    assert "needs judgements by subtopic" in capsys.readouterr().err

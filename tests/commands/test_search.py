@@ -72,3 +72,13 @@ def test_workers_share_the_queries_and_write_the_same_run(folder, monkeypatch, r
     assert main([*words, "out=there.txt", "workers=2"]) == 0
     assert (folder / "there.txt").read_text() == (folder / "here.txt").read_text()
     assert not list(folder.glob(".there*"))
+
+
+def test_a_query_is_no_document_for_itself_on_request(folder, capsys):
+    (folder / "queries.tsv").write_text("a\tcats dogs birds\nx\tcats dogs birds\n")
+    everything = results(capsys, "k=2")
+    assert everything[0] == "a" and len(everything) == 4
+    own, other = results(capsys, "k=2", "queries.exclude_own=true")[:2], everything[2:]
+    assert own == [each for each in results(capsys, "k=3")[:3] if each != "a"]
+    assert results(capsys, "k=2", "queries.exclude_own=true")[2:] == other
+    assert results(capsys, "k=1", "queries.exclude_own=true", "out=run.parquet") == []

@@ -4,6 +4,7 @@ import pytest
 
 from raydist.config.base import Block, identity
 from raydist.config.load import load
+from raydist.config.search import SearchConfig
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource, split_paths
 from raydist.errors import ConfigError
 
@@ -70,3 +71,10 @@ def test_where_rejects_go_does_not_change_the_result() -> None:
 def test_paths_are_cut_at_commas_outside_brackets() -> None:
     assert split_paths("a, b[1,2],c{x,y}") == ["a", "b[1,2]", "c{x,y}"]
     assert split_paths("") == []
+
+
+def test_a_field_that_earlier_versions_did_not_have_counts_once_it_is_set() -> None:
+    words = ["index=I", "queries=q.tsv"]
+    before = load(SearchConfig, (), words).identity()["queries"]
+    after = load(SearchConfig, (), [*words, "queries.exclude_own=true"]).identity()["queries"]
+    assert after == before | {"exclude_own": True} and "exclude_own" not in before
