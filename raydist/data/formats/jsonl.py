@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,10 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from raydist.data.files import head
+from raydist.data.formats.names import Naming, id_name, missing, roles, usual
 from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, document_table
-
-USUAL_NAMES = {
-    "id": ("_id", "id", "doc_id", "docid", "docno", "pid", "query_id", "qid"),
-    "title": ("title",),
-    "text": ("text", "contents", "content", "body", "passage", "query", "question"),
-}
-"""Names of fields and columns that need no `fields`, in all formats; the first one counts."""
 
 _LEAF = 32  # lines: fewer are parsed one by one
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -43,15 +37,17 @@ class Columns:
         title: name of the title; a record may lack it.
         text: name of the text.
         numeric_ids: whether ids are mostly numbers; only speed depends on it.
+        list_texts: whether texts are mostly lists of texts; only speed depends on it.
     """
 
     id: str
     title: str | None
     text: str
     numeric_ids: bool = False
+    list_texts: bool = False
 
 
-class _Pairs(list[tuple[str, Any]]):
+class Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in order, repeated names included."""
 
 
@@ -59,7 +55,7 @@ class _Number(str):
     """A JSON number as it was written."""
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, parse_int=_Number, parse_float=_Number)
+DECODER = json.JSONDecoder(object_pairs_hook=Pairs, parse_int=_Number, parse_float=_Number)
 
 
 def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
@@ -176,7 +172,8 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
     if not ((codes[ends - 1] == ord("}")).all() and (codes[ends + 1] == ord("{")).all()):
         return None
     wanted = [(columns.id, pa.int64() if columns.numeric_ids else pa.string())]
-    wanted += [(columns.text, pa.large_string())]
+    text = pa.large_string()
+    wanted += [(columns.text, pa.list_(text) if columns.list_texts else text)]
     wanted += [(columns.title, pa.string())] if columns.title is not None else []
     schema = pa.schema(wanted)
     try:
@@ -190,6 +187,8 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
     except pa.ArrowInvalid:
         return None
     ids, texts = table[columns.id].combine_chunks(), table[columns.text].combine_chunks()
+    if columns.list_texts:
+        texts = pc.binary_join(texts, "\n")
     if table.num_rows != len(ends) + 1 or ids.null_count or texts.null_count:
         return None
     if columns.numeric_ids:
@@ -203,68 +202,90 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
     return pa.table([ids, titles, texts], schema=DOCUMENTS)
 
 
-def sniff(path: str, fields: Mapping[str, str] | None = None) -> Columns:
-    """Returns a file's names: those of `fields`, the others by the first readable record.
+def sniff(path: str, naming: Naming) -> Columns:
+    """Returns a file's names: the user's, the others by the first readable record.
 
     Args:
         path: the file, compressed or not.
-        fields: own names, `{"id": "docno", "text": "body"}`; the others are looked for.
+        naming: own names; the others are looked for.
 
     Raises:
-        DataError: no record in the first 64 KiB has an id and a text.
+        DataError: no record in the first 64 KiB has an id and a text, or several names could be
+            the id's.
     """
-    fields = fields or {}
     size = 64 << 10
     while len(data := head(path, size)) == size and b"\n" not in data and size < 64 << 20:
         size *= 8
     lines = data.split(b"\n")
     if len(data) == size and len(lines) > 1:
         lines.pop()  # cut off
-    first: list[str] = []
+    first: Pairs | None = None
     for line in lines:
         record = _record(line)
         if record is None:
             continue
-        first = first or list(record)
-        id_name, text = (
-            fields.get(role) or next((name for name in USUAL_NAMES[role] if name in record), None)
-            for role in ("id", "text")
-        )
-        if id_name in record and text in record:
-            assert id_name is not None and text is not None
-            numeric = isinstance(record[id_name], _Number)
-            return Columns(id_name, _title(fields, id_name, text), text, numeric)
-    if fields.get("id") and fields.get("text") and len(data) == size:
-        id_name, text = fields["id"], fields["text"]
-        return Columns(id_name, _title(fields, id_name, text), text)
+        first = first or record
+        examples = filter(None, map(_record, lines[:20]))
+        columns = columns_of(path, record, naming, map(dict, examples))
+        if columns is not None:
+            return columns
+    own = naming.fields
+    if "id" in own and "text" in own and len(data) == size:
+        return Columns(own["id"], _title(own, own["id"], own["text"]), own["text"])
     if not data.strip():
         return Columns("id", "title", "text")
     if data.lstrip().startswith(b"["):
-        raise DataError(f"{path}: this is one JSON array; expected one object per line (jsonl)")
-    if not first:
+        raise DataError(
+            f"{path}: this is a JSON array, not an object on each line (jsonl); set format=json"
+        )
+    if first is None:
         line = lines[0]
-        problem = utf8_problem(line, 0) or "a JSON object per line"
+        problem = utf8_problem(line, 0) or "a JSON object on each line"
         raise DataError.at(path, 1, line.decode("utf-8", "backslashreplace"), problem)
-    wanted_id = fields.get("id", " or ".join(USUAL_NAMES["id"][:3]))
-    wanted_text = fields.get("text", " or ".join(USUAL_NAMES["text"][:2]))
-    raise DataError(
-        f"{path}: no record with an id ({wanted_id}) and a text ({wanted_text}); the first one has "
-        f"{', '.join(first[:12])}: name two of them with fields.id=... and fields.text=..."
-    )
+    names = [name for name, _ in first]
+    lacking = "text" if id_name(path, names, naming) in names else "id"
+    raise missing(path, names, naming, lacking)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def columns_of(
+    path: str, record: Pairs, naming: Naming, examples: Iterable[Mapping[str, Any]] = ()
+) -> Columns | None:
+    """Returns the names that a record shows, None if it lacks an id or a text."""
+    values = dict(record)
+    name, text = id_name(path, list(values), naming, examples), naming.fields.get("text")
+    text = text or usual("text", values)
+    if name not in values or text not in values:
+        return None
+    numeric = isinstance(values[name], _Number)
+    title = _title(naming.fields, name, text)
+    return Columns(name, title, text, numeric, list_texts=_is_list(values[text]))
+
+
+def shown(path: str, naming: Naming) -> str:
+    """Returns what the fields of a file are taken for, empty if there is no other way."""
+    columns = sniff(path, naming)
+    record = next(filter(None, map(_record, head(path).split(b"\n"))), None)
+    return "" if record is None else described(columns, [name for name, _ in record])
+
+
+def described(columns: Columns, names: Iterable[str]) -> str:
+    """Returns what names are taken for, for a message."""
+    title = columns.title if columns.title in names else None
+    return roles({"id": columns.id, "title": title, "text": columns.text}, names)
+
+
+def _record(line: bytes) -> Pairs | None:
     """Returns a line's JSON object, None if it holds none."""
     try:
-        record = _DECODER.decode(line.decode("utf-8", "replace").strip())
+        record = DECODER.decode(line.decode("utf-8", "replace").strip())
     except (ValueError, RecursionError):
         return None
-    return dict(record) if isinstance(record, _Pairs) else None
+    return record if isinstance(record, Pairs) else None
 
 
 def _title(fields: Mapping[str, str], *others: str) -> str | None:
     """Returns the title's name; none where a default would be taken twice."""
-    name = fields.get("title", USUAL_NAMES["title"][0])
+    name = fields.get("title", "title")
     return None if name in others else name
 
 
@@ -277,13 +298,21 @@ def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, s
         replace: half surrogate pairs become U+FFFD instead of making the line bad.
     """
     try:
-        record = _DECODER.decode(line)
+        record = DECODER.decode(line)
     except json.JSONDecodeError as error:
         return f"a JSON object on one line; {error.msg} at column {error.colno}"
     except RecursionError:
         return "a JSON object on one line; this one is nested too deeply"
-    if not isinstance(record, _Pairs):
+    if not isinstance(record, Pairs):
         return "a JSON object on one line"
+    return parse_record(record, columns, replace)
+
+
+def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
+    """Returns an object's `(doc_id, title, text)`, or what was expected of it if it is bad.
+
+    A list of texts is one text of so many lines, and a title of so many words.
+    """
     values: dict[str, str] = {}
     for name, value in record:
         if name not in (columns.id, columns.title, columns.text):
@@ -294,8 +323,10 @@ def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, s
             value = "0" if value == "-0" else str(value)
         if value is None and name == columns.title:
             value = ""
-        if not isinstance(value, str) or isinstance(value, _Number):
-            kind = "a string or a whole number" if name == columns.id else "a string"
+        if _is_list(value) and name != columns.id and all(map(_is_text, value)):
+            value = ("\n" if name == columns.text else " ").join(value)
+        if not _is_text(value):
+            kind = "a string or a whole number" if name == columns.id else "a string or strings"
             return f"{kind} as {name!r}, not {_describe(value)}"
         if _SURROGATES.search(value):
             if not replace:
@@ -311,7 +342,15 @@ def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, s
     return values[columns.id], title, values[columns.text]
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not isinstance(value, _Number)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and not isinstance(value, Pairs)
+
+
 def _describe(value: object) -> str:
     if value is None:
         return "null"
-    return "an object" if isinstance(value, _Pairs) else repr(value)[:40]
+    return "an object" if isinstance(value, Pairs) else repr(value)[:40]

@@ -10,12 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raydist.data.files import open_input
-from raydist.data.formats.jsonl import USUAL_NAMES
+from raydist.data.formats.names import USUAL_NAMES, Naming, id_name, missing, roles, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS
 
 _BATCH_ROWS = 16384
+_TEXTS = (pa.string(), pa.large_string(), pa.string_view())
 
 
 def row_groups(path: str) -> list[int]:
@@ -29,51 +30,62 @@ def row_groups(path: str) -> list[int]:
         return [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
 
 
-def columns_of(
-    path: str, schema: pa.Schema, fields: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
     """Returns `{"id": name, "title": name, "text": name}`; a file without titles lacks that key.
 
     Args:
         path: the file, for messages.
         schema: its schema.
-        fields: own names.
+        naming: own names.
 
     Raises:
-        DataError: a column is missing or neither text nor, for ids, whole numbers.
+        DataError: a column is missing or neither text nor a list of texts nor, for ids, whole
+            numbers.
     """
-    fields = fields or {}
-    names = set(schema.names)
+    names = schema.names
     columns: dict[str, str] = {}
-    for role, usual in USUAL_NAMES.items():
-        name = fields.get(role) or next((each for each in usual if each in names), None)
+    for role in USUAL_NAMES:
+        if role == "id":
+            name = id_name(path, names, naming)
+        else:
+            name = naming.fields.get(role) or usual(role, names)
         if name is None and role == "title":
             continue
         if name is None or name not in names:
-            wanted = name or " or ".join(usual[:3])
-            raise DataError(
-                f"{path}: no column for {role} ({wanted}); it has {', '.join(schema.names[:12])}: "
-                f"name one of them with fields.{role}=..."
-            )
+            raise missing(path, names, naming, role)
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        texts = kind in (pa.string(), pa.large_string(), pa.string_view())
-        if not (texts or (role == "id" and pa.types.is_integer(kind))):
+        if role != "id" and _is_list(kind):
+            kind = kind.value_type
+        if not (kind in _TEXTS or (role == "id" and pa.types.is_integer(kind))):
             raise DataError(f"{path}: column {name!r} ({role}) is {kind}; expected strings")
         columns[role] = name
     return columns
 
 
-def read(
-    scan: SplitScan, group: int | None, fields: Mapping[str, str] | None = None
-) -> Iterator[pa.Table]:
+def shown_columns(path: str, schema: pa.Schema, naming: Naming) -> str:
+    """Returns what columns are taken for."""
+    return roles(columns_of(path, schema, naming), schema.names)
+
+
+def shown(path: str, naming: Naming) -> str:
+    """Returns what the columns of a file are taken for."""
+    with _open(path) as file:
+        return shown_columns(path, file.schema_arrow, naming)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def read(scan: SplitScan, group: int | None, naming: Naming) -> Iterator[pa.Table]:
     """Yields the documents of one row group, or of all, as tables of the schema DOCUMENTS.
 
     A row whose id or text is null is a bad line; its number is that of the row, from 1.
     """
     path = scan.path
     with _open(path) as file:
-        columns = columns_of(path, file.schema_arrow, fields)
+        columns = columns_of(path, file.schema_arrow, naming)
         meta = file.metadata
         groups = range(meta.num_row_groups) if group is None else [group]
         for each in groups:
@@ -86,7 +98,7 @@ def read(
             )
             try:
                 for batch in batches:
-                    yield _documents(batch, columns, row, scan)
+                    yield documents(batch, columns, row, scan)
                     row += batch.num_rows
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{path}: row group {each} is damaged: {error}") from error
@@ -120,9 +132,17 @@ def _open(path: str) -> pq.ParquetFile:
         raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from error
 
 
-def _documents(
+def documents(
     batch: pa.RecordBatch, columns: Mapping[str, str], row: int, scan: SplitScan
 ) -> pa.Table:
+    """Returns the documents of rows, in the schema DOCUMENTS.
+
+    Args:
+        batch: the rows.
+        columns: as `columns_of` says.
+        row: number of the first row in the file, from 0.
+        scan: reports bad rows.
+    """
     arrays = {}
     good = np.ones(batch.num_rows, bool)
     reasons: dict[int, str] = {}
@@ -130,6 +150,8 @@ def _documents(
         array = batch[name]
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
+        if _is_list(array.type):
+            array = pc.binary_join(array, "\n" if role == "text" else " ")
         if not pa.types.is_integer(array.type):
             array = _text(array, reasons, scan.replace)
         arrays[role] = array.cast(pa.large_string() if role == "text" else pa.string())

@@ -1,80 +1,41 @@
 """Tab-separated documents and queries: a line is a record, a tab ends a column, nothing is quoted.
 
-A header names the columns. Without one, two columns are id and text, three are id, title and text,
-and more need `fields` with column numbers from 1.
+Files whose texts are in quotes are read by `formats.csv`; `formats.layout` says what the columns
+are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.data.files import head
-from raydist.data.formats.jsonl import USUAL_NAMES, is_utf8
+from raydist.data.formats.jsonl import is_utf8
+from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of
+from raydist.data.formats.names import Naming
 from raydist.data.scan import SplitScan, utf8_problem
-from raydist.errors import DataError
 from raydist.records import DOCUMENTS
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns of a table, from 0, how many it has, and whether its first line names them."""
-
-    id: int
-    title: int | None
-    text: int
-    width: int
-    header: bool
-
-
-def sniff(path: str, fields: Mapping[str, str] | None = None) -> Layout:
-    """Returns the layout of a file by its first line.
-
-    Args:
-        path: the file, compressed or not.
-        fields: own columns, by name or number from 1: `{"id": "1", "text": "4"}`.
+def sniff(path: str, naming: Naming) -> Layout:
+    """Returns the layout of a file by its first lines.
 
     Raises:
-        DataError: there is no such column, or it is not clear which columns are meant.
+        DataError: it is not clear which columns are meant.
     """
-    fields = fields or {}
-    data = head(path)
-    line = next((each for each in data.split(b"\n") if each.strip()), b"id\ttext")
-    cells = [cell.strip().lower() for cell in line.decode("utf-8", "replace").split("\t")]
-    columns = {
-        role: next((cells.index(name) for name in usual if name in cells), None)
-        for role, usual in USUAL_NAMES.items()
-    }
-    header = columns["id"] is not None and columns["text"] is not None
-    if not header:
-        columns = dict.fromkeys(USUAL_NAMES)
-    for role, name in fields.items():
-        if name.isdecimal() and 1 <= int(name) <= len(cells):
-            columns[role] = int(name) - 1
-        elif name.lower() in cells:
-            columns[role] = cells.index(name.lower())
-            header = True
-        else:
-            raise DataError(
-                f"{path}: no column {name!r} for fields.{role}; the first line has "
-                f"{', '.join(cells[:12])} (expected one of them, or a number from 1 to "
-                f"{len(cells)})"
-            )
-    if not header and not fields and len(cells) in (2, 3):
-        columns = {"id": 0, "title": 1 if len(cells) == 3 else None, "text": len(cells) - 1}
-    if columns["id"] is None or columns["text"] is None:
-        raise DataError.at(
-            path,
-            1,
-            line.decode("utf-8", "backslashreplace"),
-            "the columns id and text, or id, title and text, separated by tabs, or a header; "
-            "other columns need fields.id= and fields.text=, each a number or a header's name",
-        )
-    return Layout(columns["id"], columns["title"], columns["text"], len(cells), header)
+    data = head(path, HEAD_BYTES)
+    lines = data.split(b"\n")
+    if len(data) == HEAD_BYTES and len(lines) > 1:
+        lines.pop()  # cut off
+    rows = [
+        line.decode("utf-8", "backslashreplace").rstrip("\r").split("\t")
+        for line in lines
+        if line.strip()
+    ]
+    return layout_of(path, rows, naming)
 
 
 def read(scan: SplitScan, layout: Layout) -> Iterator[pa.Table]:

@@ -1,0 +1,169 @@
+"""JSON documents and queries that are not lines: an array of objects, or objects one after another.
+
+An object may be printed over many lines. Where it ends is known only once it is parsed, so a file
+is one split.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from raydist.data.files import head
+from raydist.data.formats.jsonl import DECODER, Columns, Pairs, columns_of, described, parse_record
+from raydist.data.formats.names import Naming, missing
+from raydist.data.scan import REPLACE, SplitScan
+from raydist.errors import DataError
+from raydist.records import document_table
+
+_TABLE_ROWS = 4096
+_MAX_PENDING = 256 << 20
+_BLANK = re.compile(r"[ \t\r\n]*")
+_BYTES = re.compile("[\udc80-\udcff]")
+
+
+def is_lines(path: str) -> bool:
+    """Returns whether a file that begins with an object has an object on each line."""
+    data = head(path).lstrip()
+    text = data.decode("utf-8", "replace")
+    if not text.startswith("{"):
+        return not text.startswith("[")
+    try:
+        _, end = DECODER.raw_decode(text)
+    except (ValueError, RecursionError):  # cut off, or an odd line
+        line = text.split("\n", 1)[0].rstrip()
+        return "\n" not in text or line[-1] not in "{[,"
+    return "\n" not in text[:end]
+
+
+def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
+    """Returns the names that a file's first objects show, and all names of the first one.
+
+    Raises:
+        DataError: they have no id or text, or there is no object.
+    """
+    scan = SplitScan(path, replace=True)
+    records = [value for _, _, value in islice(_values(scan), 20) if isinstance(value, Pairs)]
+    for record in records:
+        columns = columns_of(path, record, naming, map(dict, records))
+        if columns is not None:
+            return columns, [name for name, _ in record]
+    if not records:
+        return Columns("id", "title", "text"), []
+    names = [name for name, _ in records[0]]
+    raise missing(path, names, naming, "id or text")
+
+
+def shown(path: str, naming: Naming) -> str:
+    """Returns what the names of a file are taken for."""
+    return described(*sniff(path, naming))
+
+
+def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
+    """Yields the documents of a file as tables of the schema DOCUMENTS.
+
+    Raises:
+        DataError: what is not JSON, which leaves open where the next object begins.
+    """
+    rows: list[tuple[str, str, str]] = []
+    for line, excerpt, value in _values(scan):
+        row = "a JSON object"
+        if isinstance(value, Pairs):
+            row = _broken(excerpt) or parse_record(value, columns, scan.replace)
+        if isinstance(row, str):
+            scan.report_number(line, excerpt[:200], row)
+            continue
+        rows.append(row)
+        if len(rows) == _TABLE_ROWS:
+            yield document_table(rows)
+            rows = []
+    if rows:
+        yield document_table(rows)
+
+
+def _broken(source: str) -> str:
+    broken = _BYTES.search(source)
+    if broken is None:
+        return ""
+    return f"UTF-8; the byte 0x{ord(broken.group()) - 0xDC00:02x} is not; {REPLACE}"
+
+
+class _Text:
+    """The text of a file, read as far as it is needed.
+
+    Attributes:
+        ahead: a part of the text.
+        at: where the next value is looked for in it.
+        line: number of the line at `at`.
+    """
+
+    def __init__(self, scan: SplitScan) -> None:
+        errors = "replace" if scan.replace else "surrogateescape"
+        self._blocks = (data.decode("utf-8", errors) for _, data in scan.blocks(b"}"))
+        self.ahead = ""
+        self.at = 0
+        self.line = 1
+
+    def move(self, at: int) -> None:
+        """Goes on to a place further on."""
+        self.line += self.ahead.count("\n", self.at, at)
+        self.at = at
+
+    def more(self) -> bool:
+        """Reads at least as much again as is left; returns False at the end."""
+        left = self.ahead[self.at :]
+        parts, missing = [left], max(1, len(left))
+        while missing > 0 and (block := next(self._blocks, "")):
+            parts.append(block)
+            missing -= len(block)
+        self.ahead, self.at = "".join(parts), 0
+        return len(parts) > 1
+
+
+def _values(scan: SplitScan) -> Iterator[tuple[int, str, Any]]:
+    """Yields line, source and value of each JSON value, those of arrays one by one."""
+    text = _Text(scan)
+    inside = after = False  # of an array; of a value, which a comma or the array's end follows
+
+    def error(expected: str) -> DataError:
+        excerpt = text.ahead[text.at : text.at + 80]
+        return DataError.at(scan.path, text.line, excerpt, expected)
+
+    while True:
+        blank = _BLANK.match(text.ahead, text.at)
+        assert blank is not None
+        text.move(blank.end())
+        if text.at == len(text.ahead):
+            if text.more():
+                continue
+            if inside:
+                raise error("] before the file ends")
+            return
+        letter = text.ahead[text.at]
+        if letter == "[" and not inside:
+            inside, after = True, False
+        elif letter == "]" and inside:
+            inside = False
+        elif letter == "," and inside and after:
+            after = False
+        elif inside and after:
+            raise error("a comma or ] after a value of the array")
+        else:
+            try:
+                value, end = DECODER.raw_decode(text.ahead, text.at)
+            except RecursionError:
+                raise error("JSON; this is nested too deeply") from None
+            except json.JSONDecodeError as problem:
+                if len(text.ahead) - text.at < _MAX_PENDING and text.more():
+                    continue
+                raise error(f"a JSON object or array; {problem.msg}") from problem
+            yield text.line, text.ahead[text.at : end], value
+            text.move(end)
+            after = True
+            continue
+        text.move(text.at + 1)
