@@ -25,7 +25,7 @@ terabytes makes splits larger."""
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if there is to be one, and the manifest."""
     from raydist.data.ids import report_absent
-    from raydist.data.readers import read_kept
+    from raydist.data.readers import announce, read_kept
     from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import describe_model, embed_corpus
@@ -40,6 +40,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     split_bytes = spec.split_bytes or _SPLIT_BYTES
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
     warn_of_idle_workers(splits, spec.workers)
+    announce(splits, corpus)
 
     def inputs() -> dict[str, str]:
         files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}

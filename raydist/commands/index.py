@@ -13,7 +13,7 @@ the last ones are merged (`auto_merge=false` does not). Deleted documents are on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,7 +26,6 @@ from raydist.config.index import IndexConfig
 from raydist.data.spec import CorpusSource
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
-from raydist.shard_files import Split
 
 Config = IndexConfig
 ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
@@ -36,7 +35,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
-    from raydist.data.readers import read_kept
+    from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.fingerprints import file_fingerprint
 
@@ -50,10 +49,11 @@ def run(config: IndexConfig, flags: Flags) -> None:
     inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
     if flags.append and _append_vectors(config, corpus, inputs, flags):
         return
-    splits: Sequence[Split] = plan_splits(
+    splits = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
     )
     warn_of_idle_workers(splits, config.indexing.workers)
+    announce(splits, corpus)
     read = partial(read_kept, corpus)
     check = partial(_check_input, corpus, config.indexing.max_docs)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"

@@ -11,14 +11,17 @@ What is read is a path (or paths), or the spec that names it with all that can b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import chain
 
 import pyarrow as pa
 
+from raydist import log
 from raydist.data.files import PathLike, Paths
-from raydist.data.formats import irds, jsonl, parquet, topics, trec, tsv
+from raydist.data.formats import arrow, csv, irds, json, jsonl, parquet, topics, trec, tsv
 from raydist.data.formats.judgements import parse_qrels
+from raydist.data.formats.names import Naming
 from raydist.data.formats.runs import parse_run
 from raydist.data.ids import IdList, filter_documents, filter_qrels, filter_queries
 from raydist.data.rejects import Rejects
@@ -59,7 +62,7 @@ def read_split(
         )
     path, kind = split["path"], split["format"]
     start, stop = split.get("start", 0), split.get("stop")
-    fields = None if source is None else source.fields.mapping()
+    naming = naming_of(source)
     scan = SplitScan(
         path,
         Rejects.of(rejects) if source is not None and source.on_bad == "skip" else None,
@@ -71,12 +74,58 @@ def read_split(
     if kind == "irds":
         return irds.documents(path, start, stop)
     if kind == "parquet":
-        return parquet.read(scan, split.get("group"), fields)
+        return parquet.read(scan, split.get("group"), naming)
+    if kind == "arrow":
+        return arrow.read(scan, naming)
     if kind == "trec":
         return trec.read(scan)
     if kind == "tsv":
-        return tsv.read(scan, tsv.sniff(path, fields))
-    return jsonl.read(scan, jsonl.sniff(path, fields))
+        return tsv.read(scan, tsv.sniff(path, naming))
+    if kind == "csv":
+        return csv.read(scan, *csv.sniff(path, naming))
+    if kind == "json":
+        return json.read(scan, json.sniff(path, naming)[0])
+    return jsonl.read(scan, jsonl.sniff(path, naming))
+
+
+def naming_of(source: CorpusSource | QueriesSource | None) -> Naming:
+    """Returns the names of fields that a source has, and whose they are."""
+    if source is None:
+        return Naming()
+    return Naming(
+        source.fields.mapping() or {}, "queries" if isinstance(source, QueriesSource) else "corpus"
+    )
+
+
+def announce(splits: Sequence[Split], source: CorpusSource | QueriesSource) -> None:
+    """Says what the columns of a source are taken for, by the first file of each format.
+
+    Raises:
+        DataError: it is not clear, which is better said before work begins than by a worker.
+    """
+    parts = chain.from_iterable(split.get("parts", [split]) for split in splits)
+    first: dict[str, str] = {}
+    for part in parts:
+        first.setdefault(part["format"], part["path"])
+    for kind, path in first.items():
+        if kind in _SHOWN and (columns := _SHOWN[kind](path, naming_of(source))):
+            _say(f"{path}: {columns}")
+
+
+@cache
+def _say(message: str) -> None:
+    """Prints a message, once."""
+    log.say(message)
+
+
+_SHOWN: dict[str, Callable[[str, Naming], str]] = {
+    "jsonl": jsonl.shown,
+    "json": json.shown,
+    "tsv": tsv.shown,
+    "csv": csv.shown,
+    "parquet": parquet.shown,
+    "arrow": arrow.shown,
+}
 
 
 def read_kept(
@@ -109,11 +158,9 @@ def read_documents(
     """
     source = CorpusSource.of(source)
     skipped = Rejects(source.rejects) if rejects is None else rejects
-    tables = (
-        table
-        for split in plan_splits(source.paths, format=source.format)
-        for table in read_split(split, source, rejects=skipped)
-    )
+    splits = plan_splits(source.paths, format=source.format)
+    announce(splits, source)
+    tables = (table for split in splits for table in read_split(split, source, rejects=skipped))
     keep, drop = _id_lists(source)
     if keep is not None or drop is not None:
         tables = filter_documents(  # type: ignore[assignment]
@@ -174,7 +221,9 @@ def _queries_of(file: InputFile, source: QueriesSource, rejects: Rejects) -> Ite
             file.path, source.fields.text, source.encoding_errors, skipped
         )
         return
-    for split in plan_file(file, kind, 1 << 62):
+    splits = plan_file(file, kind, 1 << 62)
+    announce(splits, source)
+    for split in splits:
         for table in read_split(split, source, rejects=rejects):
             yield from map(Query, table["doc_id"].to_pylist(), table["text"].to_pylist())
 

@@ -8,13 +8,17 @@ import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.fs as pafs
 
 from raydist.data.files import Paths, filesystem, head
+from raydist.data.formats import arrow, csv, json
+from raydist.data.spec import Format
 from raydist.data.spool import is_stream, spooled
 from raydist.errors import DataError
+
+_PACKED = re.compile(r"\.(gz|zst|bz2|xz)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,9 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
     if info.type == pafs.FileType.File:
         infos = [info]
     elif info.type == pafs.FileType.Directory:
+        if (data_set := arrow.dataset_files(path, where, name)) is not None:
+            infos = where.get_file_info(data_set)
+            return [InputFile(before + each.path + after, each.size) for each in infos]
         known = where.get_file_info([posixpath.join(name, each) for each in well_known])
         infos = [each for each in known if each.type == pafs.FileType.File][:1]
         infos = infos or [each for each in _walk(where, name) if _accepted(each.path, accept)]
@@ -90,7 +97,7 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
 
 
 def _accepted(path: str, accept: tuple[str, ...]) -> bool:
-    return not accept or re.sub(r"\.(gz|zst|bz2|xz)$", "", path.lower()).endswith(accept)
+    return not accept or re.sub(_PACKED, "", path.lower()).endswith(accept)
 
 
 def _walk(where: pafs.FileSystem, folder: str) -> list[Any]:
@@ -120,17 +127,24 @@ def _glob_to_regex(pattern: str) -> str:
     )
 
 
-FORMATS = ("jsonl", "tsv", "parquet", "trec")
+FORMATS: tuple[str, ...] = get_args(Format)
+
+WHOLE = ("csv", "json", "arrow")
+"""Formats whose files cannot be cut: where a record begins is known only after reading the file."""
 
 _BY_SUFFIX = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".tsv": "tsv",
+    ".csv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".trec": "trec",
     ".trectext": "trec",
+    ".trecweb": "trec",
     ".sgml": "trec",
     ".sgm": "trec",
 }
@@ -140,33 +154,42 @@ SUFFIXES = tuple(_BY_SUFFIX)
 
 
 def detect(path: str, format: str | None = None) -> str:
-    """Returns `jsonl`, `tsv`, `parquet` or `trec`.
+    """Returns one of `FORMATS`.
 
     Args:
         path: a file.
         format: the user's choice, which wins.
 
     Raises:
-        DataError: the choice is unknown, or neither name nor content tell the format.
+        DataError: the choice is unknown, or neither name nor content show the format.
     """
     if format is not None:
         if format not in FORMATS:
             raise DataError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
         return format
-    name = re.sub(r"\.(gz|zst|bz2|xz)$", "", path.lower())
-    for suffix, known in _BY_SUFFIX.items():
-        if name.endswith(suffix):
-            return known
+    name = re.sub(_PACKED, "", path.lower())
+    suffix = next((suffix for suffix in _BY_SUFFIX if name.endswith(suffix)), None)
+    kind = _by_content(path) if suffix is None else _BY_SUFFIX[suffix]
+    if kind == "json" and json.is_lines(path):
+        return "jsonl"
+    if kind == "tsv" and csv.is_quoted(path):
+        return "csv"
+    return kind
+
+
+def _by_content(path: str) -> str:
     start = head(path, 4096).lstrip()
     if start.startswith(b"PAR1"):
         return "parquet"
+    if start.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        return "arrow"
     if start[:1] in (b"{", b"["):
-        return "jsonl"
+        return "json"
     if re.search(rb"(?i)<(\w+:)?(doc|top|topics?|queries)[>\s]", start):
         return "trec"
     if b"\t" in start.split(b"\n", 1)[0] or not start:
         return "tsv"
     raise DataError(
-        f"{path}: neither the name nor the first line tells the format; set format= to one of "
+        f"{path}: neither the name nor the first line shows the format; set format= to one of "
         f"{', '.join(FORMATS)}"
     )

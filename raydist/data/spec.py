@@ -33,7 +33,8 @@ Paths = Annotated[tuple[str, ...], FromText(split_paths)]
 Name = Annotated[str, MinLen(1)]
 PathLike = str | os.PathLike[str]
 
-Format = Literal["jsonl", "tsv", "parquet", "trec"]
+Format = Literal["jsonl", "json", "tsv", "csv", "parquet", "arrow", "trec"]
+"""`json`: an array, or objects over several lines; `csv`: with quotes, whatever the separator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from raydist import log
 from raydist.data import docstrings
 from raydist.data.files import Paths, compression_of, is_uri, open_input
 from raydist.data.formats import irds, parquet, trec
-from raydist.data.sources import SUFFIXES, InputFile, detect, expand, join_paths, path_list
+from raydist.data.sources import SUFFIXES, WHOLE, InputFile, detect, expand, join_paths, path_list
 from raydist.errors import DataError
 
 _CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
@@ -48,11 +48,11 @@ def plan_splits(
     """Returns the splits of a corpus in order, fixed by the data alone.
 
     A plain text file is cut at the first record end at or after each multiple of `split_bytes`, a
-    Parquet file at row groups, a compressed file not at all.
+    Parquet file at row groups, a compressed file, CSV, JSON and Arrow not at all.
 
     Args:
         path: a path, glob, directory, URI or `irds:` id, or several of them.
-        format: `jsonl`, `tsv`, `parquet` or `trec`; detected from name or content if None.
+        format: one of `sources.FORMATS`; detected from name or content if None.
         split_bytes: size of a split, more where there would be more than `MOST` of them.
 
     Raises:
@@ -131,7 +131,7 @@ def plan_file(file: InputFile, format: str | None, split_bytes: int) -> list[Spl
             for group, count in enumerate(rows)
             if count
         ]
-    if compression:
+    if compression or kind in WHOLE:
         return [{**base, "start": 0, "stop": None, "compression": compression}]
     end = trec.end_of_record(file.path) if kind == "trec" else b"\n"
     cuts = [0, *_cuts(file, end, split_bytes), file.size]

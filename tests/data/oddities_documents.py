@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import csv
 import gzip
+import io
+import json
 import lzma
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.data.oddities import Cell, Refused
 
@@ -314,8 +322,383 @@ TREC = [
     ),
 ]
 
-DOCUMENTS = [*COMPRESSION, *TREC]
+_OBJECTS: list[dict[str, Any]] = [
+    {"id": "1", "title": "a title", "text": 'quoted "words", a\ttab'},
+    {"id": 2, "text": "two\nlines and {braces} [too]", "more": {"id": "not this", "list": [{}]}},
+    {"id": "3", "title": None, "text": "\u00e9 \U0001f40d"},
+]
+_OBJECT_ROWS = [(str(each["id"]), each.get("title") or "", each["text"]) for each in _OBJECTS]
+_PRETTY = "\n".join(json.dumps(each, indent=2) for each in _OBJECTS).encode()
+_V2 = (
+    b'{"pid": "msmarco_passage_00_%d", "passage": "p%d", "spans": "(0,2)", '
+    b'"docid": "msmarco_doc_00_0"}\n'
+)
+
+JSON = [
+    Cell("json: an array on one line", {"c.json": json.dumps(_OBJECTS).encode()}, _OBJECT_ROWS),
+    Cell(
+        "json: a printed array",
+        {"c.json": json.dumps(_OBJECTS, indent=4, ensure_ascii=False).encode()},
+        _OBJECT_ROWS,
+    ),
+    Cell("json: no suffix", {"c": b"\n " + json.dumps(_OBJECTS).encode()}, _OBJECT_ROWS),
+    Cell("json: printed objects", {"c.json": _PRETTY}, _OBJECT_ROWS),
+    Cell(
+        "json: one printed document a file",
+        lambda: {f"c/{i}.json": json.dumps(o, indent=1).encode() for i, o in enumerate(_OBJECTS)},
+        _OBJECT_ROWS,
+        path="c",
+    ),
+    Cell(
+        "json: lines under the name .json",
+        {"c.json": b"\n".join(json.dumps(each).encode() for each in _OBJECTS)},
+        _OBJECT_ROWS,
+    ),
+    Cell("json: an array in gzip", {"c.json.gz": gzip.compress(_PRETTY)}, _OBJECT_ROWS),
+    Cell("json: an empty array", {"c.json": b"[ ]\n"}, []),
+    Cell(
+        "json: a printed object longer than what is looked at first",
+        {"c.json": json.dumps({"id": "1", "text": "x" * 90_000}, indent=1).encode()},
+        [("1", "", "x" * 90_000)],
+    ),
+    Cell(
+        "json: an array of more than one block",
+        lambda: {
+            "c.json": json.dumps([{"id": i, "text": "y" * 2000} for i in range(3000)]).encode()
+        },
+        lambda: [(str(i), "", "y" * 2000) for i in range(3000)],
+    ),
+    Cell(
+        "json: a bad object is named by its line",
+        {"c.json": b'[\n{"id": "1", "text": "a"},\n{"id": "2"},\n{"id": "3", "text": "c"}]'},
+        Refused("line 3: .*the field 'text'"),
+    ),
+    Cell(
+        "json: a bad object is skipped",
+        {"c.json": b'[\n{"id": "1", "text": "a"},\n7, {"id": "2"},\n{"id": "3", "text": "c"}]'},
+        [("1", "", "a"), ("3", "", "c")],
+        {"on_bad": "skip"},
+    ),
+    Cell(
+        "json: an array without end",
+        {"c.json": b'[{"id": "1", "text": "a"}\n'},
+        Refused("line 2: .*] before the file ends"),
+    ),
+    Cell(
+        "json: a comma is missing",
+        {"c.json": b'[{"id": "1", "text": "a"}\n{"id": "2", "text": "b"}]'},
+        Refused("line 2: .*a comma or ]"),
+    ),
+    Cell(
+        "json: an object is cut",
+        {"c.json": b'[{"id": "1", "text": "a"},\n{"id": "2", "te'},
+        Refused("line 2: .*a JSON object or array"),
+    ),
+    Cell(
+        "json: Latin-1",
+        {"c.json": b'[{"id": "1", "text": "caf\xe9"}]'},
+        Refused("0xe9.*encoding_errors=replace"),
+    ),
+    Cell(
+        "json: documents below another name",
+        {"c.json": b'{"version": 1,\n "data": [{"id": "1", "text": "a"}]}'},
+        Refused(r"no field for the id.*version, data.*fields\.id"),
+    ),
+    Cell(
+        "jsonl: lists of texts",
+        {"c.jsonl": b'{"id": 1, "title": ["a", "b"], "text": ["one", "two"]}\n' * 2},
+        [("1", "a b", "one\ntwo")] * 2,
+    ),
+    Cell(
+        "jsonl: lists and texts mixed",
+        {"c.jsonl": b'{"id": 1, "text": ["one", "two"]}\n{"id": 2, "text": "x"}\n' * 50},
+        [("1", "", "one\ntwo"), ("2", "", "x")] * 50,
+    ),
+    Cell(
+        "jsonl: an object as text",
+        {"c.jsonl": b'{"id": 1, "text": {}}\n'},
+        Refused("a string as 'text', not an object"),
+    ),
+    Cell(
+        "jsonl: MS MARCO v2 passages",
+        {"msmarco_passage_00.jsonl": b"".join(_V2 % (i, i) for i in range(3))},
+        [(f"msmarco_passage_00_{i}", "", f"p{i}") for i in range(3)],
+    ),
+    Cell(
+        "jsonl: MS MARCO v2 documents",
+        {
+            "msmarco_doc_00.jsonl": b'{"url": "http://x", "title": "t", "headings": "h", '
+            b'"body": "b", "docid": "msmarco_doc_00_0"}'
+        },
+        [("msmarco_doc_00_0", "t", "b")],
+    ),
+    Cell(
+        "jsonl: MS MARCO v2.1 segments",
+        {
+            "segments.json": b'{"docid": "msmarco_v2.1_doc_00_0#0_0", "url": "u", "title": "t", '
+            b'"headings": "h", "segment": "s", "start_char": 0, "end_char": 1}\n'
+        },
+        [("msmarco_v2.1_doc_00_0#0_0", "t", "s")],
+    ),
+    Cell(
+        "jsonl: BEIR",
+        {"corpus.jsonl": b'{"_id": "1", "title": "t", "text": "x", "metadata": {"id": "no"}}'},
+        [("1", "t", "x")],
+    ),
+    Cell(
+        "jsonl: Pyserini, with the id of the document",
+        {"c.jsonl": b'{"id": "d1#0", "docid": "d1", "contents": "x"}'},
+        [("d1#0", "", "x")],
+    ),
+    Cell(
+        "jsonl: two ids that differ",
+        {"c.jsonl": b'{"id": 0, "docno": "FT-1", "text": "x"}\n'},
+        Refused(r"id \('0'\), docno \('FT-1'\); choose with corpus\.fields\.id=id or corpus"),
+    ),
+    Cell(
+        "jsonl: two ids of which one is chosen",
+        {"c.jsonl": b'{"id": 0, "docno": "FT-1", "text": "x"}\n'},
+        [("FT-1", "", "x")],
+        {"fields": {"id": "docno"}},
+    ),
+    Cell(
+        "jsonl: two ids that are the same",
+        {
+            "c.jsonl": b'{"id": "7", "docid": "7", "text": "x"}\n'
+            b'{"id": "8", "docid": "8", "text": ""}'
+        },
+        [("7", "", "x"), ("8", "", "")],
+    ),
+    Cell(
+        "jsonl: lines end with CR LF, some are blank",
+        {"c.jsonl": b'\r\n{"id": "1", "text": "a"}\r\n\r\n{"id": "2", "text": "b"}\r\n'},
+        [("1", "", "a"), ("2", "", "b")],
+    ),
+]
+
+_TABLE = [
+    ["id", "title", "text"],
+    ["1", "a title", 'says "yes", twice'],
+    ["2", "", "two\r\nlines"],
+    ["3", "x", "tab\there; and\nthere"],
+    ["4", "\u00e9", '"'],
+]
+_TABLE_DOCUMENTS = [tuple(row) for row in _TABLE[1:]]
+
+
+def _csv(rows: list[list[str]], **options: Any) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, **options).writerows(rows)
+    return out.getvalue().encode()
+
+
+_QUOTED = b'1\t"Aaron (""Ahar\xc3\xb4n"") is a prophet"\tAaron\n2\t"God"\tAaron\n'
+
+TABLES = [
+    Cell("csv: csv.writer", {"c.csv": _csv(_TABLE)}, _TABLE_DOCUMENTS),
+    Cell(
+        "csv: everything in quotes",
+        {"c.csv": _csv(_TABLE, quoting=csv.QUOTE_ALL)},
+        _TABLE_DOCUMENTS,
+    ),
+    Cell("csv: semicolons", {"c.csv": _csv(_TABLE, delimiter=";")}, _TABLE_DOCUMENTS),
+    Cell("csv: lines end with LF", {"c.csv": _csv(_TABLE, lineterminator="\n")}, _TABLE_DOCUMENTS),
+    Cell("csv: in gzip", {"c.csv.gz": gzip.compress(_csv(_TABLE))}, _TABLE_DOCUMENTS),
+    Cell("csv: a mark first", {"c.csv": codecs.BOM_UTF8 + _csv(_TABLE)}, _TABLE_DOCUMENTS),
+    Cell("csv: other columns", {"c.csv": b"n,Text,ID\n9,x,1\n"}, [("1", "", "x")]),
+    Cell("csv: no header", {"c.csv": b'1,x\n2,"y, z"\n'}, [("1", "", "x"), ("2", "", "y, z")]),
+    Cell(
+        "csv: a long text",
+        {"c.csv": _csv([["id", "text"], ["1", 'q"' * 100_000]])},
+        [("1", "", 'q"' * 100_000)],
+    ),
+    Cell(
+        "csv: a quote that is not closed",
+        {"c.csv": b'id,text\n1,a\n2,"b\n3,c\n'},
+        Refused("line 3: .*CSV; unexpected end of data"),
+    ),
+    Cell(
+        "csv: a column too many",
+        {"c.csv": b'id,text\n1,"a\nb"\n2,b,c\n'},
+        Refused("line 4: '2,b,c': expected 2 columns, not 3"),
+    ),
+    Cell(
+        "csv: bad records are skipped",
+        {"c.csv": b'id,text\n1,a\n2,b,c\n,d\n3,"e"f\n4,caf\xe9\n5,g\n'},
+        [("1", "", "a"), ("5", "", "g")],
+        {"on_bad": "skip"},
+    ),
+    Cell(
+        "csv: Latin-1 is replaced",
+        {"c.csv": b"id,text\n4,caf\xe9\n"},
+        [("4", "", "caf\ufffd")],
+        {"encoding_errors": "replace"},
+    ),
+    Cell("tsv: csv.writer", {"c.tsv": _csv(_TABLE, delimiter="\t")}, _TABLE_DOCUMENTS),
+    Cell(
+        "tsv: csv.writer, everything in quotes",
+        {"c.tsv": _csv([["id", "text"], ["1", "a"]], delimiter="\t", quoting=csv.QUOTE_ALL)},
+        [("1", "", "a")],
+    ),
+    Cell(
+        "tsv: Wikipedia passages (DPR), with a header",
+        {"psgs.tsv": b"id\ttext\ttitle\n" + _QUOTED},
+        [
+            ("1", "Aaron", 'Aaron ("Ahar\u00f4n") is a prophet'),
+            ("2", "Aaron", "God"),
+        ],
+    ),
+    Cell(
+        "tsv: Wikipedia passages (DPR), without one",
+        {"psgs.tsv": _QUOTED},
+        Refused(r"which of the 3 columns are id and text: set corpus\.fields\.id=1 corpus"),
+    ),
+    Cell(
+        "tsv: quotes that belong to the text",
+        {"collection.tsv": b'0\tThe "Manhattan" Project\n1\t"Begin" and "end"\n2\t"a"\n'},
+        [("0", "", 'The "Manhattan" Project'), ("1", "", '"Begin" and "end"'), ("2", "", '"a"')],
+    ),
+    Cell(
+        "tsv: quotes that may belong to the text",
+        {"c.tsv": b'0\tone\n1\t"two"\n'},
+        Refused("format=csv takes them off, format=tsv keeps them"),
+    ),
+    Cell(
+        "tsv: quotes that are kept",
+        {"c.tsv": b'0\tone\n1\t"two"\n'},
+        [("0", "", "one"), ("1", "", '"two"')],
+        {"format": "tsv"},
+    ),
+    Cell(
+        "tsv: quotes that are taken off",
+        {"c.tsv": b'0\tone\n1\t"two"\n'},
+        [("0", "", "one"), ("1", "", "two")],
+        {"format": "csv"},
+    ),
+    Cell("tsv: a header in capitals", {"c.tsv": b"Text\tDocID\nx\t1\n"}, [("1", "", "x")]),
+    Cell(
+        "tsv: a header of which one name is known",
+        {"c.tsv": b"id\tpassage_text\n1\tx\n"},
+        Refused(r"line 1: .*corpus\.fields\.id=id corpus\.fields\.text=passage_text if this line"),
+    ),
+    Cell(
+        "tsv: a header of which no name is known",
+        {"c.tsv": b"number\twords\n1\tx\n2\ty\n"},
+        Refused(r"corpus\.fields\.text=words if this line names them, or corpus\.fields\.id=1"),
+    ),
+    Cell(
+        "tsv: a header with own names",
+        {"c.tsv": b"number\twords\n1\tx\n2\ty\n"},
+        [("1", "", "x"), ("2", "", "y")],
+        {"fields": {"id": "number", "text": "words"}},
+    ),
+    Cell(
+        "tsv: what looks like a header is none",
+        {"c.tsv": b"number\twords\n1\tx\n"},
+        [("number", "", "words"), ("1", "", "x")],
+        {"fields": {"id": "1", "text": "2"}},
+    ),
+    Cell(
+        "tsv: MS MARCO documents",
+        {"msmarco-docs.tsv": b"D1\thttps://x/y\ttitle\tbody\nD2\thttp://z\t\tb2\n"},
+        [("D1", "title", "body"), ("D2", "", "b2")],
+    ),
+    Cell(
+        "tsv: text and id",
+        {"c.tsv": b"some words\t1\nother words\t2\n"},
+        Refused(r"which of the 2 columns are id and text"),
+    ),
+    Cell("tsv: one column", {"c.tsv": b"alone\n"}, Refused("columns: an id and a text at least")),
+]
+
+
+def _arrow(table: pa.Table, file: bool = False) -> bytes:
+    sink = pa.BufferOutputStream()
+    with (pa.ipc.new_file if file else pa.ipc.new_stream)(sink, table.schema) as out:
+        out.write_table(table, max_chunksize=2)
+    return sink.getvalue().to_pybytes()
+
+
+def _saved(*splits: str) -> dict[str, bytes]:
+    """Returns what the package datasets saves."""
+    import datasets
+
+    columns = {"id": [1, 2, 3], "title": ["a", None, "c"], "text": ["x", "y", "z"]}
+    data = datasets.Dataset.from_dict(columns).select([2, 0, 1])
+    with tempfile.TemporaryDirectory() as folder:
+        whole = datasets.DatasetDict({split: data for split in splits}) if splits else data
+        whole.save_to_disk(folder)
+        paths = [path for path in Path(folder).rglob("*") if path.is_file()]
+        return {f"d/{path.relative_to(folder)}": path.read_bytes() for path in paths}
+
+
+_COLUMNS = pa.table(
+    {"id": [1, 2, 3], "title": ["a", None, "c"], "text": [["x"], ["y", "yy"], []], "n": [1, 2, 3]}
+)
+_COLUMNS_ROWS = [("1", "a", "x"), ("2", "", "y\nyy"), ("3", "c", "")]
+_SAVED_ROWS = [("3", "c", "z"), ("1", "a", "x"), ("2", "", "y")]
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+ARROW = [
+    Cell("parquet: lists of texts", {"c.parquet": _parquet(_COLUMNS)}, _COLUMNS_ROWS),
+    Cell("arrow: a stream", {"c.arrow": _arrow(_COLUMNS)}, _COLUMNS_ROWS),
+    Cell("arrow: a file without suffix", {"c": _arrow(_COLUMNS, file=True)}, _COLUMNS_ROWS),
+    Cell("arrow: cut off", {"c.arrow": _arrow(_COLUMNS)[:-90]}, Refused("damaged")),
+    Cell("arrow: something else", {"c.arrow": b"nothing"}, Refused("not an Arrow file")),
+    Cell("datasets: save_to_disk", _saved, _SAVED_ROWS, path="d"),
+    Cell(
+        "datasets: a split of several", partial(_saved, "train", "test"), _SAVED_ROWS, path="d/test"
+    ),
+    Cell("datasets: the only split", partial(_saved, "train"), _SAVED_ROWS, path="d"),
+    Cell(
+        "datasets: several splits",
+        partial(_saved, "train", "test"),
+        Refused("choose one of .*/d/train, .*/d/test"),
+        path="d",
+    ),
+    Cell(
+        "parquet: two ids",
+        {"c.parquet": _parquet(pa.table({"id": [1], "docno": ["a"], "text": ["x"]}))},
+        Refused("more than one field could be the id: id, docno; choose with corpus"),
+    ),
+]
+
+DOCUMENTS = [*COMPRESSION, *TREC, *JSON, *TABLES, *ARROW]
 
 QUERIES = [
     Cell("queries: jsonl of BEIR", {"q.jsonl": b'{"_id": "1", "text": "a"}'}, [("1", "a")]),
+    Cell("queries: a JSON array", {"q.json": b'[{"id": 1, "query": "a"}]'}, [("1", "a")]),
+    Cell("queries: tsv", {"q.tsv": b"1\ta b\n2\tc\n"}, [("1", "a b"), ("2", "c")]),
+    Cell(
+        "queries: three columns",
+        {"q.tsv": b"1\ta b\ten\n2\tc\ten\n"},
+        Refused(r"which of the 3 columns.*queries\.fields\.id=1 queries\.fields\.text=2"),
+    ),
+    Cell(
+        "queries: three columns with a choice",
+        {"q.tsv": b"1\ta b\ten\n2\tc\ten\n"},
+        [("1", "a b"), ("2", "c")],
+        {"fields": {"id": "1", "text": "2"}},
+    ),
+    Cell(
+        "queries: csv with a header",
+        {"q.csv": b'qid,query\n1,"a, b"\n'},
+        [("1", "a, b")],
+    ),
+    Cell(
+        "queries: UTF-16",
+        {"q.tsv": "1\t\u00fcber\n".encode("utf-16")},
+        [("1", "\u00fcber")],
+    ),
+    Cell(
+        "queries: two ids",
+        {"q.jsonl": b'{"id": 1, "qid": "a", "text": "x"}'},
+        Refused(r"choose with queries\.fields\.id=id or queries\.fields\.id=qid"),
+    ),
 ]

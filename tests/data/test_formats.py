@@ -112,8 +112,8 @@ def test_a_bad_parquet_row_is_named_or_skipped(tmp_path: Path) -> None:
     rejects = Rejects()
     assert documents(file, on_bad="skip", rejects=rejects) == [("a", "", "x")]
     assert rejects.count == 3
-    pq.write_table(pa.table({"id": ["a"], "words": [["x"]]}), file)
-    with pytest.raises(DataError, match=r"no column for text.*it has id, words"):
+    pq.write_table(pa.table({"id": ["a"], "words": [[1]]}), file)
+    with pytest.raises(DataError, match=r"no field for the text.*it has id, words"):
         documents(file)
     with pytest.raises(DataError, match=r"'words' \(text\) is list"):
         documents(file, fields=Fields(text="words"))

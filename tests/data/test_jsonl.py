@@ -30,6 +30,8 @@ GOOD = [
     b'{"id": "10", "text": "deep", "x": ' + b"[" * 3000 + b"]" * 3000 + b"}",
     '{"id": "11", "text": "line separators \u2028 \u0085 stay"}'.encode(),
     b'{"id": "12", "text": "long number", "x": ' + b"9" * 5000 + b"}",
+    b'{"id": "13", "title": ["two", "words"], "text": ["two", "lines"]}',
+    b'{"id": "14", "text": []}',
 ]
 BAD = [
     b"null",
@@ -45,7 +47,10 @@ BAD = [
     b'{"id": true, "text": "a truth"}',
     b'{"id": "1", "text": null}',
     b'{"id": "1", "text": 5}',
-    b'{"id": "1", "text": ["a"]}',
+    b'{"id": "1", "text": ["a", 1]}',
+    b'{"id": "1", "text": ["a", null]}',
+    b'{"id": "1", "text": [["a"]]}',
+    b'{"id": ["1"], "text": "a"}',
     b'{"id": "1", "title": 7, "text": "a number as title"}',
     b'{"id": "1", "id": "2", "text": "two ids"}',
     b'{"id": "1", "text": "a", "text": "b"}',
@@ -124,11 +129,12 @@ def test_a_bad_line_is_rejected_alone_and_among_others(line: bytes) -> None:
     ),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_blocks_and_single_lines_give_the_same_rows(
-    lines: list[bytes], numeric: bool, replace: bool
+    lines: list[bytes], numeric: bool, replace: bool, listed: bool
 ) -> None:
-    columns = jsonl.Columns("id", "title", "text", numeric)
+    columns = jsonl.Columns("id", "title", "text", numeric, listed)
     data = b"\n".join(lines)
     assert rows_of(data, columns, replace) == one_by_one(data, columns, replace)
 
@@ -233,8 +239,8 @@ def test_unknown_names_are_an_error_that_lists_what_is_there(tmp_path: Path) -> 
     file.write_text('{"key": "1", "words": "x"}\n')
     with pytest.raises(DataError, match=r"key, words.*fields\.id="):
         list(read_documents(file))
-    file.write_text('[{"id": "1", "text": "x"}]')
-    with pytest.raises(DataError, match="one JSON array"):
+    file.write_text('[{"id": "1", "text": "x"}]\n')
+    with pytest.raises(DataError, match=r"JSON array.*format=json"):
         list(read_documents(file))
 
 

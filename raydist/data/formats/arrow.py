@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -44,7 +45,7 @@ def dataset_files(path: str, where: pafs.FileSystem, folder: str) -> list[str] |
     return [posixpath.join(folder, each["filename"]) for each in state["_data_files"]]
 
 
-def _json(path: str, where: pafs.FileSystem, name: str) -> dict[str, object]:
+def _json(path: str, where: pafs.FileSystem, name: str) -> dict[str, Any]:
     try:
         with where.open_input_file(name) as source:
             value = json.loads(bytes(source.read()))

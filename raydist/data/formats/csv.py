@@ -20,6 +20,7 @@ from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
 from raydist.records import document_table
 
+_SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
 _TABLE_ROWS = 4096
 _MAX_FIELD = 256 << 20
 _BYTES = re.compile("[\udc80-\udcff]")
@@ -35,7 +36,7 @@ def sniff(path: str, naming: Naming) -> tuple[Layout, str]:
     data = head(path, HEAD_BYTES)
     text = data.decode("utf-8", "backslashreplace")
     first: tuple[list[list[str]], str] | None = None
-    for separator in (",", "\t", ";"):
+    for separator in _SEPARATORS:
         rows = _rows(text, separator, cut=len(data) == HEAD_BYTES)
         names = [cell.strip().lower() for cell in rows[0]] if rows else []
         if usual("id", names) and usual("text", names):
@@ -44,6 +45,12 @@ def sniff(path: str, naming: Naming) -> tuple[Layout, str]:
             first = rows, separator
     rows, separator = first or ([[text.split("\n")[0]]] if text.strip() else [], ",")
     return layout_of(path, rows, naming), separator
+
+
+def shown(path: str, naming: Naming) -> str:
+    """Returns what the columns of a file are taken for."""
+    layout, separator = sniff(path, naming)
+    return f"{_SEPARATORS[separator]}-separated, texts may be quoted, {layout.shown}"
 
 
 def _rows(text: str, separator: str, cut: bool) -> list[list[str]]:

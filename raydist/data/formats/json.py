@@ -14,9 +14,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.data.files import head
-from raydist.data.formats.jsonl import DECODER, Columns, Pairs, columns_of, described, parse_record
-from raydist.data.formats.names import Naming, missing
+from raydist.data.files import compression_of, head
+from raydist.data.formats.jsonl import (
+    DECODER,
+    Columns,
+    Pairs,
+    columns_of,
+    described,
+    lacking,
+    parse_record,
+)
+from raydist.data.formats.names import Naming
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
 from raydist.records import document_table
@@ -47,7 +55,7 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
     Raises:
         DataError: they have no id or text, or there is no object.
     """
-    scan = SplitScan(path, replace=True)
+    scan = SplitScan(path, compression=compression_of(path), replace=True)
     records = [value for _, _, value in islice(_values(scan), 20) if isinstance(value, Pairs)]
     for record in records:
         columns = columns_of(path, record, naming, map(dict, records))
@@ -55,8 +63,7 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
             return columns, [name for name, _ in record]
     if not records:
         return Columns("id", "title", "text"), []
-    names = [name for name, _ in records[0]]
-    raise missing(path, names, naming, "id or text")
+    raise lacking(path, records[0], naming)
 
 
 def shown(path: str, naming: Naming) -> str:
@@ -72,7 +79,7 @@ def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
     """
     rows: list[tuple[str, str, str]] = []
     for line, excerpt, value in _values(scan):
-        row = "a JSON object"
+        row: tuple[str, str, str] | str = "a JSON object"
         if isinstance(value, Pairs):
             row = _broken(excerpt) or parse_record(value, columns, scan.replace)
         if isinstance(row, str):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,7 +188,7 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
         return None
     ids, texts = table[columns.id].combine_chunks(), table[columns.text].combine_chunks()
     if columns.list_texts:
-        texts = pc.binary_join(texts, "\n")
+        texts = pc.binary_join(texts, pa.scalar("\n", text))
     if table.num_rows != len(ends) + 1 or ids.null_count or texts.null_count:
         return None
     if columns.numeric_ids:
@@ -242,9 +242,7 @@ def sniff(path: str, naming: Naming) -> Columns:
         line = lines[0]
         problem = utf8_problem(line, 0) or "a JSON object on each line"
         raise DataError.at(path, 1, line.decode("utf-8", "backslashreplace"), problem)
-    names = [name for name, _ in first]
-    lacking = "text" if id_name(path, names, naming) in names else "id"
-    raise missing(path, names, naming, lacking)
+    raise lacking(path, first, naming)
 
 
 def columns_of(
@@ -261,16 +259,23 @@ def columns_of(
     return Columns(name, title, text, numeric, list_texts=_is_list(values[text]))
 
 
+def lacking(path: str, record: Pairs, naming: Naming) -> DataError:
+    """Returns the error for a record that has no id or no text."""
+    names = [name for name, _ in record]
+    role = "text" if id_name(path, names, naming) in names else "id"
+    return missing(path, names, naming, role)
+
+
 def shown(path: str, naming: Naming) -> str:
-    """Returns what the fields of a file are taken for, empty if there is no other way."""
+    """Returns what the fields of a file's first record are taken for."""
     columns = sniff(path, naming)
     record = next(filter(None, map(_record, head(path).split(b"\n"))), None)
-    return "" if record is None else described(columns, [name for name, _ in record])
+    return described(columns, [name for name, _ in record or ()])
 
 
-def described(columns: Columns, names: Iterable[str]) -> str:
-    """Returns what names are taken for, for a message."""
-    title = columns.title if columns.title in names else None
+def described(columns: Columns, names: Sequence[str]) -> str:
+    """Returns what fields are taken for, for a message."""
+    title = columns.title if columns.title is not None and columns.title in names else None
     return roles({"id": columns.id, "title": title, "text": columns.text}, names)
 
 
@@ -326,7 +331,7 @@ def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[str, s
         if _is_list(value) and name != columns.id and all(map(_is_text, value)):
             value = ("\n" if name == columns.text else " ").join(value)
         if not _is_text(value):
-            kind = "a string or a whole number" if name == columns.id else "a string or strings"
+            kind = "a string or a whole number" if name == columns.id else "a string"
             return f"{kind} as {name!r}, not {_describe(value)}"
         if _SURROGATES.search(value):
             if not replace:

@@ -21,6 +21,8 @@ _ID_RULES = (
     ({"id", "contents"}, "id"),  # collections for Anserini
 )
 
+_SHOWN = 8
+
 
 class Naming(NamedTuple):
     """The user's names of fields, and what they belong to.
@@ -96,8 +98,14 @@ def missing(path: object, names: Sequence[str], naming: Naming, role: str) -> Da
     )
 
 
-def roles(columns: Mapping[str, str | None], others: Iterable[str] = ()) -> str:
-    """Returns what columns are, for a message: `id = docid, text = body; not read: url`."""
+def roles(columns: Mapping[str, str | None], names: Iterable[str]) -> str:
+    """Returns what fields are taken for, for a message; empty if all of them are read.
+
+    Args:
+        columns: the field of each role.
+        names: what the file has.
+    """
+    rest = [name for name in names if name not in columns.values()]
     known = ", ".join(f"{role} = {name}" for role, name in columns.items() if name is not None)
-    rest = [name for name in others if name not in columns.values()]
-    return known + (f"; not read: {', '.join(rest[:8])}" if rest else "")
+    more = ", ..." if len(rest) > _SHOWN else ""
+    return f"{known}; not read: {', '.join(rest[:_SHOWN])}{more}" if rest else ""

@@ -58,7 +58,9 @@ def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
         if role != "id" and _is_list(kind):
             kind = kind.value_type
         if not (kind in _TEXTS or (role == "id" and pa.types.is_integer(kind))):
-            raise DataError(f"{path}: column {name!r} ({role}) is {kind}; expected strings")
+            raise DataError(
+                f"{path}: column {name!r} ({role}) is {schema.field(name).type}; expected strings"
+            )
         columns[role] = name
     return columns
 
@@ -75,7 +77,7 @@ def shown(path: str, naming: Naming) -> str:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def read(scan: SplitScan, group: int | None, naming: Naming) -> Iterator[pa.Table]:
@@ -151,7 +153,8 @@ def documents(
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         if _is_list(array.type):
-            array = pc.binary_join(array, "\n" if role == "text" else " ")
+            end = pa.scalar("\n" if role == "text" else " ", pa.large_string())
+            array = pc.binary_join(array.cast(pa.large_list(pa.large_string())), end)
         if not pa.types.is_integer(array.type):
             array = _text(array, reasons, scan.replace)
         arrays[role] = array.cast(pa.large_string() if role == "text" else pa.string())

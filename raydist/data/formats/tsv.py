@@ -38,6 +38,11 @@ def sniff(path: str, naming: Naming) -> Layout:
     return layout_of(path, rows, naming)
 
 
+def shown(path: str, naming: Naming) -> str:
+    """Returns what the columns of a file are taken for."""
+    return f"tab-separated, quotes belong to the text, {sniff(path, naming).shown}"
+
+
 def read(scan: SplitScan, layout: Layout) -> Iterator[pa.Table]:
     """Yields the documents of a split as tables of the schema DOCUMENTS."""
     header = layout.header and scan.start == 0
