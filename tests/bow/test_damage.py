@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raydist.bow.build.create import build_index
+from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
@@ -29,7 +30,7 @@ UNREAD = {"config.json"}  # how the index was made, for people and for the same 
 
 @pytest.fixture(scope="module")
 def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Small indexes with texts: one segment, several, and several of raw arrays."""
+    """Small indexes with texts: one segment; several, also of raw arrays, less some documents."""
     rng = random.Random(5)
     words = [f"w{i}" for i in range(200)]
     rows = []
@@ -43,6 +44,8 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         spec = IndexSpec(merge=kind == "merged", compress=kind != "raw", block_size=16)
         output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, spec))
         clean(folder)
+        if kind != "merged":
+            delete_from_index(folder, ["d5", "d150", "d151"])
         folders[kind] = folder
     return folders
 

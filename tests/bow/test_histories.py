@@ -1,4 +1,4 @@
-"""Whatever was appended, deleted and replaced: an index is, to the bit, that of its live documents.
+"""Whatever was appended, deleted, replaced and merged: an index is that of its live documents.
 
 A history is a list of steps on one index; a plain list of rows says what is live after each.
 """
@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raydist.bow.build import segments
 from raydist.bow.build.append import append_to_index, append_vectors
 from raydist.bow.build.delete import delete_from_index
+from raydist.bow.build.segments import merge_segments, merge_tail, purge
 from raydist.bow.exchange.vectors import index_vectors
 from raydist.bow.index import BowIndex
-from raydist.bow.spec import IndexSpec
+from raydist.bow.spec import IndexSpec, MergeSpec
 from raydist.manifest import Output, read_manifest
 from tests.bow.answers import WORDS, answers, make_index
 from tests.bow.documents import read, splits_of
@@ -33,6 +35,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(IDS), TEXTS), min_size=1, max_size=7)
 STEP = st.one_of(
     st.tuples(st.sampled_from(["first", "last"]), ROWS),
     st.tuples(st.just("delete"), st.sets(st.sampled_from(IDS), min_size=1, max_size=4)),
+    st.tuples(st.sampled_from(["merge", "purge", "tail"]), st.integers(1, 3)),
 )
 
 
@@ -59,6 +62,10 @@ class History:
         """Does a step on the index and on the rows."""
         self.steps += 1
         index, (name, what) = self.folder / "index", step
+        if name in ("merge", "purge", "tail"):
+            spec = MergeSpec(segments=min(what, len(self.rows)))
+            {"merge": merge_segments, "purge": purge, "tail": merge_tail}[name](index, spec)
+            return
         if name == "delete":
             known = [each for each in what if each in self.rows]
             if not known or len(known) == len(self.rows):
@@ -99,6 +106,11 @@ def _vectors(rows):
     return [(each, {word: 0.25 * text.count(word) for word in text.split()}) for each, text in rows]
 
 
+@pytest.fixture(autouse=True)
+def _few_are_many(monkeypatch):
+    monkeypatch.setattr(segments, "MANY", 2)
+
+
 def run(place: Path, kind: str, rows, steps, *, every_step: bool) -> None:
     history = History(place, kind, [(doc_id, text) for doc_id, text in rows])
     for step in steps:
@@ -108,7 +120,8 @@ def run(place: Path, kind: str, rows, steps, *, every_step: bool) -> None:
     history.check()
 
 
-QUICK = settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+HEALTH = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+QUICK = settings(max_examples=5, suppress_health_check=HEALTH)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "vectors"])
@@ -122,7 +135,7 @@ def test_an_index_equals_one_that_is_built_of_its_live_documents(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "vectors"])
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=HEALTH)
 @given(rows=ROWS, steps=st.lists(STEP, min_size=4, max_size=12))
 def test_after_each_step_of_a_long_history_too(tmp_path_factory, kind, rows, steps):
     run(tmp_path_factory.mktemp("history"), kind, rows, steps, every_step=True)

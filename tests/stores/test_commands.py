@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,29 @@ def test_appends_from_two_machines_are_both_in(s3: str, tmp_path: Path) -> None:
     assert ids(f"{s3}/idx") == sorted(
         [f"{n}{i}" for n in "bc" for i in range(3)] + [f"a{i}" for i in range(5)]
     )
+
+
+def test_a_deletion_and_an_update_put_their_own_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    assert main(["index", corpus(tmp_path, "a", 5), f"out={uri}"]) == 0
+    put: list[str] = []
+    upload = Objects.upload
+
+    def watched(self, files, check=None):  # type: ignore[no-untyped-def]
+        put.extend(files)
+        return upload(self, files, check)
+
+    monkeypatch.setattr(Objects, "upload", watched)
+    (tmp_path / "some.txt").write_text("a0\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
+    assert {name.split("/")[0].split("-")[0] for name in put} == {"deletions", "joined"}
+    put.clear()
+    more = corpus(tmp_path, "a", 2)  # one that was deleted, one that is replaced
+    assert main(["index", more, f"out={uri}", "--append", "duplicates=last"]) == 0
+    new = {name.split("-")[0] for name in put}
+    assert new == {"deletions/00001", "joined", "segments/00001", "store"}
+    assert ids(uri) == ["a0", "a1", "a2", "a3", "a4"]
+    monkeypatch.setattr(Objects, "upload", upload)

@@ -9,6 +9,7 @@ Legend: N documents of a segment, T terms, P postings, D documents to delete.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ from raydist.bow.build.splits import Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
+from raydist.data.store.idhash import hash_ids
 from raydist.data.store.reader import join
 from raydist.disk import disk_errors, remove
 from raydist.errors import DataError
-from raydist.fingerprints import value_fingerprint
 from raydist.kernels.bits import Bits
 from raydist.manifest import read_manifest
 
@@ -61,7 +62,7 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
             positions = index.at_numbers(np.flatnonzero(gone))
         if len(positions) == len(index):
             raise DataError(f"{folder}: no document would be left; delete the folder instead")
-        name = next_name(manifest, value_fingerprint(ids.to_pylist()))
+        name = next_name(manifest, hashlib.blake2b(hash_ids(ids).data).hexdigest())
         with disk_errors(folder):
             manifest |= mark_deleted(folder, manifest, index, positions, name)
             manifest.pop("appended", None)  # what was deleted may be appended again

@@ -119,7 +119,7 @@ def _write_records(base: Any, offsets_N1: Array, names: Array, lengths_N: Array,
     return np.int64(o)
 
 
-def write_records(base: int, ids: pa.StringArray, lengths_N: Array) -> memoryview:
+def write_records(base: int, ids: pa.Array, lengths_N: Array) -> memoryview:
     """Returns the DocRecord messages of documents numbered from `base`."""
     offsets_N1, names = string_buffers(ids.cast(pa.large_binary()))
     out = np.empty(int(offsets_N1[-1] - offsets_N1[0]) + 40 * len(ids), np.uint8)
