@@ -70,8 +70,7 @@ def report(
         statistics: confidence intervals and tests.
         baseline: the run that the others are tested against; None for no tests.
     """
-    first, seed = next(iter(evaluations.values())), statistics.seed
-    resamples = statistics.resamples
+    first = next(iter(evaluations.values()))
     rows: list[Row] = []
     sums = [measure for measure in first.measures if is_sum(measure)]
     for measure in first.measures:
@@ -79,16 +78,11 @@ def report(
             values = evaluation.of(measure)
             spread = _NONE
             if measure not in sums:
-                method, level = statistics.interval, statistics.level
-                spread = interval(
-                    values, method=method, level=level, resamples=resamples, seed=seed
-                )
+                spread = interval(values, statistics)
             paired = None
             if baseline is not None and run != baseline:
                 reference = evaluations[baseline].of(measure)
-                paired = compare(
-                    values, reference, test=statistics.test, resamples=resamples, seed=seed
-                )
+                paired = compare(values, reference, statistics)
             rows.append(Row(measure, run, evaluation.means[measure], spread, paired))
     families: dict[str, dict[int, float]] = {}  # row -> p
     for i, row in enumerate(rows):

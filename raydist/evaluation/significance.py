@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+
+from raydist.evaluation.spec import Statistics
 
 _EXACT = 16  # up to 2^16 sign patterns are enumerated
 
@@ -25,38 +26,28 @@ class Interval:
 
 def interval(
     values_Q: np.ndarray,
-    *,
-    method: Literal["bootstrap", "t"] = "bootstrap",
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    statistics: Statistics = Statistics(),  # noqa: B008  frozen
 ) -> Interval:
-    """Returns the confidence interval of the mean over queries.
+    """Returns the confidence interval of one measure's mean over queries.
 
-    Args:
-        values_Q: one measure's values.
-        method: `bootstrap`: percentiles of the means of queries sampled with replacement (Efron);
-            `t`: mean ± t · s / √Q, Student's t with Q − 1 degrees of freedom.
-        level: confidence, between 0 and 1.
-        resamples: bootstrap samples.
-        seed: of the bootstrap.
-
-    A single query gives no interval: both ends are NaN.
+    `bootstrap` takes percentiles of the means of queries sampled with replacement (Efron); `t` is
+    mean ± t · s / √Q, Student's t with Q − 1 degrees of freedom. A single query gives no interval:
+    both ends are NaN.
     """
     values = np.asarray(values_Q, np.float64)
-    count = len(values)
-    if method == "t":
+    count, level, resamples = len(values), statistics.level, statistics.resamples
+    if statistics.interval == "t":
         label = f"t({count - 1}), {level:.0%}"
     else:
         label = f"bootstrap({resamples}), {level:.0%}"
     if count < 2:
         return Interval(float("nan"), float("nan"), label)
-    if method == "t":
+    if statistics.interval == "t":
         from scipy.special import stdtrit
 
         half = stdtrit(count - 1, 0.5 + level / 2) * values.std(ddof=1) / np.sqrt(count)
         return Interval(float(values.mean() - half), float(values.mean() + half), label)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(statistics.seed)
     means = np.empty(resamples)
     step = max(1, 4_000_000 // count)  # bounds the sampled indices to 32 MB
     for start in range(0, resamples, step):
@@ -90,18 +81,16 @@ class PairedTest:
 def compare(
     values_Q: np.ndarray,
     baseline_Q: np.ndarray,
-    *,
-    test: Literal["t", "randomisation"] = "t",
-    resamples: int = 100_000,
-    seed: int = 0,
+    statistics: Statistics = Statistics(),  # noqa: B008  frozen
 ) -> PairedTest:
     """Compares a run's values with a baseline's, query by query."""
     difference = np.asarray(values_Q, np.float64) - np.asarray(baseline_Q, np.float64)
-    if test == "t":
+    if statistics.test == "t":
         statistic, p = paired_t(difference)
         name = f"paired t({len(difference) - 1})"
     else:
-        statistic, p = randomisation(difference, resamples=resamples, seed=seed)
+        resamples = statistics.resamples
+        statistic, p = randomisation(difference, resamples=resamples, seed=statistics.seed)
         exact = len(difference) <= _EXACT
         name = "randomisation, exact" if exact else f"randomisation({resamples})"
     wins, losses = int((difference > 0).sum()), int((difference < 0).sum())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from raydist.errors import ConfigError, DataError
 from raydist.evaluation.measures import better, direction, evaluate, parse
 from raydist.evaluation.significance import interval
+from raydist.evaluation.spec import Statistics
 from raydist.records import DiversityQrels, Run
 
 NAMES = ["nDCG@10", "AP", "R@1000", "P@30", "RR@10", "AP(rel=2)@100", "Judged@10", "NumRelRet"]
@@ -206,7 +207,7 @@ def test_better_is_strict_and_never_true_of_nan():
 
 def test_the_t_interval_is_scipys():
     values = np.random.default_rng(1).random(37)
-    got = interval(values, method="t", level=0.9)
+    got = interval(values, Statistics(interval="t", level=0.9))
     low, high = scipy.stats.t.interval(0.9, 36, values.mean(), scipy.stats.sem(values))
     assert (got.low, got.high) == pytest.approx((low, high), abs=1e-12)
 

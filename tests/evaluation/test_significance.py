@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydist.evaluation.significance import compare, holm, paired_t, randomisation
+from raydist.evaluation.spec import Statistics
 
 
 def test_the_paired_t_test_is_scipys():
@@ -69,4 +70,4 @@ def test_a_comparison_counts_wins_ties_and_losses():
     got = compare(np.array([0.5, 0.2, 0.3, 0.9]), np.array([0.4, 0.2, 0.5, 0.1]))
     assert (got.wins, got.ties, got.losses) == (2, 1, 1)
     assert got.difference == pytest.approx(0.175)
-    assert compare(np.ones(3), np.zeros(3), test="randomisation").p == 0.25
+    assert compare(np.ones(3), np.zeros(3), Statistics(test="randomisation")).p == 0.25
