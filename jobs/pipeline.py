@@ -29,7 +29,7 @@ from raydist import log, storage
 from raydist.cli import execute
 from raydist.commands import VERBS
 from raydist.config.base import Block, Flags
-from raydist.config.inputs import contents
+from raydist.config.inputs import external
 from raydist.config.load import load, read_yaml
 from raydist.data.files import filesystem, is_uri
 from raydist.disk import disk_errors, write_json
@@ -39,6 +39,7 @@ from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, resolve_uri
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import MANIFEST
+from raydist.sameness import without
 
 Row = tuple[str, str, str, float]
 """Stage, verb, state, seconds."""
@@ -127,7 +128,12 @@ def stages_of(plan: Plan) -> list[Stage]:
     made_of, complete = "", True
     for name, (verb, config) in plan.stages.items():
         record = plan.out / "stages" / f"{name}.json"
-        made_of = value_fingerprint([made_of, verb, config.identity(), contents(config, own)])
+        read = external(config, own)
+        identity = without(
+            config.identity(), [place for each in read.values() for place in each.places]
+        )
+        contents = {key: str(each) for key, each in read.items()}
+        made_of = value_fingerprint([made_of, verb, identity, contents])
         complete = complete and verb != "serve" and is_complete(record, made_of, config)
         stages.append(Stage(name, verb, config, record, made_of, complete))
     return stages

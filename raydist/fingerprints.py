@@ -1,6 +1,6 @@
-"""Short hashes that identify what outputs were made from: values, files, models, tokenizers.
+"""Short hashes that identify what outputs were made from: values, models, tokenizers.
 
-All are of content, never of times or folders. Manifests hold them, so their values are part of the
+Those of files are in `raydist.data.contents`. Manifests hold them, so their values are part of the
 format of what raydist writes.
 """
 
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
 
-if TYPE_CHECKING:
-    from raydist.data.files import Paths
+Form = Literal["full", "fast"]
+"""Of all bytes, or of names, sizes and times of change."""
+FORMS: tuple[Form, ...] = get_args(Form)
 
 _PIECE = 64 << 10
 _PIECES = 64
@@ -28,33 +30,33 @@ def value_fingerprint(value: Any) -> str:
     return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def file_fingerprint(paths: Paths) -> str:
-    """Returns 32 hex digits that tell inputs apart by content: same bytes, same fingerprint.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What tells the content of an input from others, computed when it is needed.
 
-    Files up to 16 MiB are hashed whole, larger ones by size and 64 evenly spaced samples of 64 KiB,
-    so that a terabyte takes milliseconds. Names of files count, folders and times do not.
+    Attributes:
+        compute: returns the fingerprint in a form.
+        form: of the fingerprint that is recorded.
+        was: whether an earlier version recorded a text of the same content.
+        places: fields of the configuration that only say where the input lies.
+        former: names under which earlier versions recorded it.
     """
-    from raydist.data.files import open_input
-    from raydist.data.formats import irds
-    from raydist.data.sources import expand, path_list
-    from raydist.data.splits import resolve
 
-    digest = hashlib.blake2b(digest_size=16)
-    for path in path_list(paths):
-        if path.startswith(irds.PREFIX):
-            digest.update(path.encode())
-            continue
-        for file in expand(resolve(path, "corpus")):
-            digest.update(f"{Path(file.path).name}\0{file.size}\0".encode())
-            with open_input(file.path) as source:
-                if file.size <= _SMALL:
-                    digest.update(source.read())
-                    continue
-                step = (file.size - _PIECE) / (_PIECES - 1)
-                for piece in range(_PIECES):
-                    source.seek(round(piece * step))
-                    digest.update(source.read(_PIECE))
-    return digest.hexdigest()
+    compute: Callable[[Form], str]
+    form: Form = "full"
+    was: Callable[[str], bool] = lambda recorded: False
+    places: tuple[tuple[str, ...], ...] = ()
+    former: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.compute(self.form)
+
+    def matches(self, recorded: str) -> bool:
+        """Returns whether a fingerprint is of this content, in the form that it has."""
+        for form in FORMS:
+            if recorded.startswith(f"{form}:"):
+                return recorded == self.compute(form)
+        return self.was(recorded) or recorded == str(self)
 
 
 def model_fingerprint(folder: str | Path) -> str:

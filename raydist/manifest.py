@@ -8,8 +8,9 @@
         output.finish(**build(output.folder))
 
 An output is complete once it has a manifest, which is written last and atomically. Until then
-`.job.json` says what it will be, so that a restart with another configuration is refused instead of
-mixing two results.
+`.job.json` says what it will be. Another command never continues from what it finds: it refuses
+what an interrupted one has finished, and discards what cannot be continued, since a mistake ended
+it or nothing of it was finished.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ from typing import Any, Literal, Protocol, TypeVar
 import raydist
 from raydist import log
 from raydist.disk import atomic, disk_errors, is_stream, remove, sync, write_json
-from raydist.errors import ArtifactError, ConfigError, RaydistError
+from raydist.errors import ArtifactError, ConfigError, DataError, RaydistError
 from raydist.fingerprints import value_fingerprint
 from raydist.locks import OWN_FILES
+from raydist.sameness import Inputs, changes
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_JOB = ".job.json"
+UNFINISHED = ".job.json"
+"""What an output that is not complete has instead of the manifest."""
 _PACKAGES = ("ray", "torch", "transformers", "deepspeed", "pyarrow", "numba", "numpy")
 
 Opened = TypeVar("Opened")
@@ -56,7 +59,7 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        if (Path(folder) / _JOB).exists():
+        if (Path(folder) / UNFINISHED).exists():
             raise ArtifactError(
                 f"{folder} is not complete: the command that writes it was interrupted; "
                 f"run the same command again to finish it"
@@ -79,9 +82,14 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
     return data
 
 
+def is_manifest(data: Any) -> bool:
+    """Returns whether parsed JSON is what a verb writes as its manifest."""
+    return isinstance(data, dict) and {"format", "kind", "check"} <= data.keys()
+
+
 def is_output(folder: str | os.PathLike[str]) -> bool:
     """Returns whether a verb has written a folder, or has begun to."""
-    return any((Path(folder) / name).exists() for name in (MANIFEST, _JOB))
+    return any((Path(folder) / name).exists() for name in (MANIFEST, UNFINISHED))
 
 
 def open_generation(
@@ -110,20 +118,6 @@ def open_generation(
             manifest = newer
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Returns one line per field that differs, `a.b: OLD -> NEW`."""
-    lines = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            lines.append(
-                f"{prefix}{key}: {json.dumps(a, default=str)} -> {json.dumps(b, default=str)}"
-            )
-    return lines
-
-
 class Configuration(Protocol):
     """The configuration of a verb, e.g. a `Block` of `raydist.config`."""
 
@@ -143,8 +137,10 @@ class Artefact:
         is_file: `out` is a file, and `OUT.raydist` beside it the folder with its manifest.
         replaces: each command writes the whole output anew, over an earlier one of its kind.
         saves_config: the folder gets a `config.json` with which the command can be repeated.
-        progress: a glob of what a restart continues from; a new output that fails without any is
-            deleted, so that it does not stand in the way of the corrected command.
+        progress: a glob of what a restart continues from; an output that fails without any is
+            deleted.
+        unit: what `progress` counts.
+        evidence: a glob of what is kept of a failed output without progress, to be looked at.
         scratch: globs of what only a restart needs, deleted once the output is complete.
     """
 
@@ -153,6 +149,8 @@ class Artefact:
     replaces: bool = False
     saves_config: bool = True
     progress: str = MANIFEST
+    unit: str = "shard"
+    evidence: str = MANIFEST
     scratch: tuple[str, ...] = ()
 
     @contextlib.contextmanager
@@ -161,7 +159,7 @@ class Artefact:
         out: str | os.PathLike[str],
         config: Configuration,
         *,
-        inputs: Callable[[], Mapping[str, str]],
+        inputs: Callable[[], Inputs],
         plan: str = "",
         dry_run: bool = False,
         identity: Mapping[str, Any] | None = None,
@@ -171,14 +169,15 @@ class Artefact:
         Args:
             out: a local path; what it holds already decides the output's state.
             config: of the verb.
-            inputs: computes fingerprints of the inputs by name; not called in a dry run.
+            inputs: returns fingerprints of the inputs by name; not called in a dry run.
             plan: what a dry run says would be done: `index 3 splits of c.jsonl into IDX`.
             dry_run: write nothing.
             identity: what decides the result, where that is not `config.identity()`.
 
         Raises:
             ConfigError: `out` cannot be written.
-            ArtifactError: it holds something else, or the result of another configuration.
+            ArtifactError: it holds something else, or the result or the progress of another
+                configuration.
         """
         path = Path(out)
         self.check(path)
@@ -195,6 +194,8 @@ class Artefact:
                 config=config.identity() if identity is None else identity,
                 inputs=inputs(),
                 resolved=config.resolved() if self.saves_config else None,
+                artefact=self,
+                gone=self.is_file and not path.exists(),
             )
             return replace(output, path=path if self.is_file else folder, scratch=self.scratch)
 
@@ -212,10 +213,47 @@ class Artefact:
                 remove(partial)
         try:
             yield output
-        except RaydistError:
-            if output.state == "new" and not any(folder.glob(self.progress)):
-                remove(folder)
+        except RaydistError as error:
+            if not output.done:
+                self._leave(output, error)
             raise
+
+    def _leave(self, output: Output, error: RaydistError) -> None:
+        """Leaves of a failed output what can be continued, or looked at."""
+        if not any(any(output.folder.glob(each)) for each in (self.progress, self.evidence)):
+            remove(output.folder)
+        elif isinstance(error, ConfigError | DataError):  # it has to be corrected
+            record = output.folder / UNFINISHED
+            with contextlib.suppress(OSError):
+                if record.exists():
+                    reason = str(error).partition("\n")[0]
+                    write_json(record, {**output.job, "failed": reason})
+
+    def discard(self, folder: Path, old: Mapping[str, Any], changed: Sequence[str]) -> None:
+        """Empties an unfinished output of another configuration, and says what is lost.
+
+        Raises:
+            ArtifactError: it was interrupted, and has what its own command can continue from.
+        """
+        finished = log.count(len(list(folder.glob(self.progress))), self.unit)
+        if "failed" in old:
+            log.say(
+                f"{folder}: discards {finished} of another configuration, which failed: "
+                f"{old['failed']}"
+            )
+        elif old.get("kind") != self.kind:
+            raise ArtifactError(_refusal(folder, old, self.kind, changed))
+        elif any(folder.glob(self.progress)):
+            lines = "\n  ".join(changed)
+            raise ArtifactError(
+                f"out = {folder}: an interrupted command of another configuration has finished "
+                f"{finished} here: run that one again to continue, or delete the folder to start "
+                f"over. What differs (old -> new):\n  {lines}"
+            )
+        with disk_errors(folder):
+            for each in folder.iterdir():
+                if each.name not in OWN_FILES:
+                    remove(each)
 
     def check(self, out: str | os.PathLike[str]) -> None:
         """Raises what `open` would raise if `out` cannot be written: a check before long work."""
@@ -273,8 +311,10 @@ class Output:
         *,
         kind: str,
         config: Mapping[str, Any],
-        inputs: Mapping[str, str],
+        inputs: Inputs,
         resolved: Mapping[str, Any] | None = None,
+        artefact: Artefact | None = None,
+        gone: bool = False,
     ) -> Output:
         """Prepares a folder for writing.
 
@@ -284,6 +324,8 @@ class Output:
             config: what decides the result (`Block.identity()`), compared with an earlier run's.
             inputs: fingerprints of the inputs by name.
             resolved: the whole configuration, saved as `config.json`, if given.
+            artefact: says what of an unfinished output of another configuration is progress.
+            gone: the file that the folder describes was deleted.
 
         Raises:
             ConfigError: `folder` cannot be a folder.
@@ -293,35 +335,35 @@ class Output:
         for part in (path, *path.parents):
             if part.exists() and not part.is_dir():
                 raise ConfigError(f"out = {folder!s}: {part} is a file, expected a folder")
-        config, inputs = json.loads(json.dumps([config, inputs], default=str))
-        job = {
-            "format": FORMAT,
-            "kind": kind,
-            "config_hash": value_fingerprint(config),
-            "config": config,
-            "inputs": dict(inputs),
-            "versions": _versions(),
-        }
+        job = _Job(kind, json.loads(json.dumps(config, default=str)), inputs)
+        artefact = artefact or Artefact(kind)
         if (path / MANIFEST).exists():
-            _check_same(path, read_manifest(path), job)
-            return cls(path, path, "complete", job)
-        resumed = (path / _JOB).exists()
-        if resumed:
-            _check_same(path, _read_job(path / _JOB), job)
-        elif path.is_dir():
-            for partial in path.glob(f".{_JOB}.*.part"):  # of a command that was killed right here
+            old = read_manifest(path)
+            if changed := job.changes(old):
+                if not gone:
+                    raise ArtifactError(_refusal(path, old, kind, changed))
+                remove(path)
+            else:
+                return cls(path, path, "complete", job.record(old))
+        old = _read_job(path / UNFINISHED) if (path / UNFINISHED).exists() else {}
+        if old and (changed := job.changes(old)):
+            artefact.discard(path, old, changed)
+            old = {}
+        if not old and path.is_dir():
+            for partial in path.glob(f".{UNFINISHED}.*.part"):  # of a command killed right here
                 remove(partial)
             if any(each.name not in OWN_FILES for each in path.iterdir()):
                 raise ArtifactError(
                     f"out = {folder!s}: the folder holds other files; choose a new or an empty one"
                 )
+        record = job.record(old)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            if not resumed:  # first: without it, what an interrupted command left is not its own
-                write_json(path / _JOB, job)
+            if record != old:  # first: without it, what an interrupted command left is not its own
+                write_json(path / UNFINISHED, record)
             if resolved is not None and not (path / "config.json").exists():
                 write_json(path / "config.json", resolved)
-        return cls(path, path, "resumed" if resumed else "new", job)
+        return cls(path, path, "resumed" if old else "new", record)
 
     def finish(self, **facts: Any) -> None:
         """Writes the manifest: from now on the output is complete."""
@@ -333,7 +375,7 @@ class Output:
             if self.path != self.folder:
                 facts |= {"out": self.path.name, "content": content(self.path)}
             write_manifest(self.folder, {**self.job, "created": created, **facts})
-            (self.folder / _JOB).unlink(missing_ok=True)
+            (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.clean()
 
     def clean(self) -> None:
@@ -356,6 +398,50 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, {**manifest, "check": value_fingerprint(manifest)})
 
 
+_RECORDED = ("format", "kind", "config_hash", "config", "inputs", "versions")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a command writes, from what, and how: `config` is JSON."""
+
+    kind: str
+    config: Mapping[str, Any]
+    inputs: Inputs
+
+    def changes(self, old: Mapping[str, Any]) -> list[str]:
+        """Returns one line per difference of an earlier job."""
+        if old.get("kind") != self.kind:
+            return [f"kind: {json.dumps(old.get('kind'))} -> {json.dumps(self.kind)}"]
+        return changes(old, self.config, self.inputs)
+
+    def record(self, old: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what an earlier, equal job recorded, a new record if there is none."""
+        if old:
+            return {name: old.get(name) for name in _RECORDED}
+        return {
+            "format": FORMAT,
+            "kind": self.kind,
+            "config_hash": value_fingerprint(self.config),
+            "config": self.config,
+            "inputs": {name: str(each) for name, each in self.inputs.items()},
+            "versions": _versions(),
+        }
+
+
+def _refusal(path: Path, old: Mapping[str, Any], kind: str, changed: Sequence[str]) -> str:
+    if old.get("kind") != kind:
+        return (
+            f"out = {path}: the folder holds a {old.get('kind')}, this command writes a {kind}; "
+            "choose another out="
+        )
+    lines = "\n  ".join(changed)
+    return (
+        f"out = {path}: the folder was made with another configuration; choose another out= "
+        f"or delete it. What differs (old -> new):\n  {lines}"
+    )
+
+
 def _read_job(path: Path) -> dict[str, Any]:
     try:
         job = json.loads(path.read_text(encoding="utf-8"))
@@ -364,22 +450,6 @@ def _read_job(path: Path) -> dict[str, Any]:
     if not isinstance(job, dict):
         raise ArtifactError(f"{path} is corrupted: {job!r}; delete {path.parent}")
     return job
-
-
-def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    if old.get("kind") != new["kind"]:
-        raise ArtifactError(
-            f"out = {path}: the folder holds a {old.get('kind')}, this command writes a "
-            f"{new['kind']}; choose another out="
-        )
-    changed = differences(old.get("config", {}), new["config"])
-    changed += differences(old.get("inputs", {}), new["inputs"], "content of ")
-    if changed:
-        lines = "\n  ".join(changed)
-        raise ArtifactError(
-            f"out = {path}: the folder was made with another configuration; choose another out= "
-            f"or delete it. What differs (old -> new):\n  {lines}"
-        )
 
 
 def _versions() -> dict[str, str]:

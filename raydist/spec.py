@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
@@ -32,6 +32,18 @@ class Added:
 
 
 ADDED = Added()
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Annotation of a field that says where an input lies: its content counts, not its place.
+
+    Attributes:
+        kind: paths of files; of training samples; a model's folder or name; what a verb wrote; a
+            text, or a file of it.
+    """
+
+    kind: Literal["files", "samples", "model", "output", "text"] = "files"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.errors import ArtifactError, ConfigError, DataError, JobError
 from raydist.manifest import Artefact, Output, read_manifest
 
 
@@ -141,13 +141,10 @@ def test_a_folder_is_complete_once_it_has_a_manifest(tmp_path: Path) -> None:
     assert begin(tmp_path / "a/b", k1=0.9).state == "complete"
 
 
-@pytest.mark.parametrize("finished", [False, True])
-def test_another_configuration_is_refused_and_the_difference_shown(
-    tmp_path: Path, finished: bool
+def test_the_result_of_another_configuration_is_refused_and_the_difference_shown(
+    tmp_path: Path,
 ) -> None:
-    out = begin(tmp_path / "a", k1=0.9, deep={"b": 1})
-    if finished:
-        out.finish()
+    begin(tmp_path / "a", k1=0.9, deep={"b": 1}).finish()
     with pytest.raises(ArtifactError, match=r"(?s)deep.b: 1 -> 2.*k1: 0.9 -> 1.2"):
         begin(tmp_path / "a", k1=1.2, deep={"b": 2})
     with pytest.raises(ArtifactError, match='content of corpus: "abc" -> "xyz"'):
@@ -157,6 +154,92 @@ def test_another_configuration_is_refused_and_the_difference_shown(
             config={"k1": 0.9, "deep": {"b": 1}},
             inputs={"corpus": "xyz"},
         )
+
+
+SHARDS = Artefact("thing", progress="shards/*.done")
+
+
+@pytest.mark.parametrize(
+    ("error", "shards", "kept"),
+    [
+        (DataError("line 7"), 0, False),
+        (DataError("line 7"), 2, False),
+        (ConfigError("k = 3"), 1, False),
+        (JobError("a worker died"), 0, False),
+        (JobError("a worker died"), 2, True),
+        (KeyboardInterrupt(), 0, False),
+        (KeyboardInterrupt(), 1, True),
+    ],
+)
+def test_another_configuration_finds_an_unfinished_output_refused_or_emptied(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    shards: int,
+    kept: bool,
+) -> None:
+    folder = tmp_path / "out"
+    with pytest.raises(type(error)), opened(SHARDS, folder) as output:
+        (output.folder / "shards").mkdir()
+        for number in range(shards):
+            (output.folder / f"shards/{number}.done").touch()
+        raise error
+    if kept:
+        refusal = rf"has finished {shards} shards? here: run that one again(?s:.*)value: 1 -> 2"
+        with pytest.raises(ArtifactError, match=refusal), opened(SHARDS, folder, 2):
+            pass
+        with opened(SHARDS, folder) as output:
+            assert output.state == "resumed"
+        return
+    with opened(SHARDS, folder, 2) as output:
+        assert output.state == "new" and not (folder / "shards").exists()
+        output.finish()
+    assert read_manifest(folder)["config"] == {"value": 2}
+    said = "discards %s of another configuration, which failed: %s"
+    discarded = said % ("2 shards" if shards == 2 else "1 shard", error) if shards else ""
+    assert discarded in capsys.readouterr().err
+
+
+def test_progress_after_a_mistake_is_continued_and_then_kept_from_others(tmp_path: Path) -> None:
+    with pytest.raises(DataError), opened(SHARDS, tmp_path / "out") as output:
+        (output.folder / "shards").mkdir()
+        (output.folder / "shards/0.done").touch()
+        raise DataError("line 7")
+    with pytest.raises(KeyboardInterrupt), opened(SHARDS, tmp_path / "out") as output:
+        assert output.state == "resumed"
+        raise KeyboardInterrupt
+    refused = pytest.raises(ArtifactError, match="interrupted command of another configuration")
+    with refused, opened(SHARDS, tmp_path / "out", 2):
+        pass
+
+
+def test_what_a_failed_command_leaves_to_be_looked_at_stands_in_nobodys_way(tmp_path: Path) -> None:
+    artefact = Artefact("run", progress="checkpoints/*", evidence="record")
+    with pytest.raises(JobError), opened(artefact, tmp_path / "out") as output:
+        (output.folder / "record").touch()
+        raise JobError("not a number")
+    assert (tmp_path / "out/record").exists()
+    with opened(artefact, tmp_path / "out", 2) as output:
+        assert output.state == "new" and not (output.folder / "record").exists()
+
+
+def test_the_manifest_of_a_file_that_was_deleted_refuses_nobody(tmp_path: Path) -> None:
+    run, artefact = tmp_path / "run.txt", Artefact("thing", is_file=True)
+    for value in (1, 2):
+        with opened(artefact, run, value) as output:
+            output.path.write_text("1 Q0 a 1 1 t\n")
+            output.finish()
+        assert read_manifest(tmp_path / "run.txt.raydist")["config"] == {"value": value}
+        run.unlink()
+
+
+def test_an_unfinished_output_of_another_kind_is_refused_unless_it_failed(tmp_path: Path) -> None:
+    other = Artefact("other")
+    with pytest.raises(KeyboardInterrupt), opened(SHARDS, tmp_path / "out"):
+        raise KeyboardInterrupt
+    refused = pytest.raises(ArtifactError, match="holds a thing, this command writes a other")
+    with refused, opened(other, tmp_path / "out"):
+        pass
 
 
 def test_foreign_folders_and_files_are_left_alone(tmp_path: Path) -> None:

@@ -277,12 +277,12 @@ def _make_index(
     make: Callable[[Path], Mapping[str, Any]],
 ) -> Mapping[str, Any] | None:
     """Writes an index and its manifest; returns the facts, None if it was complete already."""
-    from raydist.fingerprints import file_fingerprint
+    from raydist.data.contents import contents
 
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=lambda: {name: file_fingerprint(path) for name, path in source.items()},
+        inputs=lambda: {name: contents(path, config.fingerprint) for name, path in source.items()},
         identity=meaning,
     ) as output:
         if output.done:

@@ -12,6 +12,7 @@ from typing import Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
+from raydist.config.inputs import inputs
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
@@ -30,26 +31,21 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import describe_model, embed_corpus
     from raydist.dense.vectors import VectorShards
-    from raydist.fingerprints import file_fingerprint
 
     corpus = config.corpus
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
     spec = config.embedding
-    model, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
+    _, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
     split_bytes = spec.split_bytes or _SPLIT_BYTES
     splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
     warn_of_idle_workers(splits, spec.workers)
     announce(splits, corpus)
 
-    def inputs() -> dict[str, str]:
-        files = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
-        return files | {"model": model.fingerprint}
-
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=inputs,
+        inputs=lambda: inputs(config),
         plan=f"embed {log.count(len(splits), 'split')} of {', '.join(corpus.paths)} with "
         f"{config.model.path} into {config.out} ({dimension} dimensions)",
         dry_run=flags.dry_run,

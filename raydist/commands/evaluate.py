@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from raydist import log
 from raydist.config.base import Flags
 from raydist.config.evaluate import EvaluateConfig
+from raydist.config.inputs import inputs
 from raydist.data.formats.runs import RUN_SUFFIXES
 from raydist.data.sources import expand
 from raydist.data.spec import RunSource
@@ -181,14 +182,11 @@ def _write_all(
     """Writes results.json, report.md, per_query.tsv and figures, or replaces them."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import render, write_table
-    from raydist.fingerprints import file_fingerprint
-
-    def inputs() -> dict[str, str]:
-        runs = {path: file_fingerprint(path) for path in paths}
-        return runs | {"qrels": file_fingerprint(config.qrels.paths)}
 
     table = comparison.report
-    with ARTEFACT.open(out, config, inputs=inputs, plan=f"report in {out}") as output:
+    with ARTEFACT.open(
+        out, config, inputs=lambda: inputs(config), plan=f"report in {out}"
+    ) as output:
         write_json(output.folder / "results.json", table.to_dict())
         notes = "".join(f"\n- {note}" for note in table.notes)
         text = f"{render(table, 'markdown')}\n{notes}\n"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from raydist import log, storage
 from raydist.config.base import Flags
 from raydist.config.convert import ExportConfig
+from raydist.config.inputs import inputs, is_text_file
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
@@ -38,7 +39,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=lambda: {"checkpoint": model_fingerprint(about.folder)},
+        inputs=lambda: inputs(config),
         plan=f"export the {about.kind} in {about.folder} to {config.out}",
         dry_run=flags.dry_run,
     ) as output:
@@ -64,9 +65,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
 
 def _text(text: str) -> str:
     """Returns a text, or the content of the file that it names."""
-    if "\n" in text or len(text) > 255 or not Path(text).is_file():
-        return text
-    return Path(text).read_text(encoding="utf-8")
+    return Path(text).read_text(encoding="utf-8") if is_text_file(text) else text
 
 
 def _values_of(about: Provenance) -> Mapping[str, float]:

@@ -23,6 +23,7 @@ from raydist import log
 from raydist.bow.spec import MergeSpec
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
+from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
 from raydist.errors import ConfigError
 from raydist.manifest import Artefact
@@ -37,7 +38,6 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.build.create import build_index
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
-    from raydist.fingerprints import file_fingerprint
 
     if config.delete is not None:
         _delete(config, config.delete, flags)
@@ -46,8 +46,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     assert corpus is not None
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: index keeps the order of the source")
-    inputs = {name: file_fingerprint(paths) for name, paths in corpus.inputs().items()}
-    if flags.append and _append_vectors(config, corpus, inputs, flags):
+    if flags.append and _append_vectors(config, corpus, flags):
         return
     splits = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=config.indexing.split_bytes
@@ -62,14 +61,19 @@ def run(config: IndexConfig, flags: Flags) -> None:
             log.say(f"would append {source} to {config.out}")
             return
         facts = append_to_index(
-            splits, read, Path(config.out), config.indexing, inputs=inputs, check=check
+            splits,
+            read,
+            Path(config.out),
+            config.indexing,
+            inputs=_fingerprints(config),
+            check=check,
         )
         _report_append(config, facts)
         return
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=lambda: inputs,
+        inputs=lambda: inputs(config),
         plan=f"index {source} into {config.out}",
         dry_run=flags.dry_run,
     ) as output:
@@ -81,9 +85,11 @@ def run(config: IndexConfig, flags: Flags) -> None:
     _summary(config, facts)
 
 
-def _append_vectors(
-    config: IndexConfig, corpus: CorpusSource, inputs: Mapping[str, str], flags: Flags
-) -> bool:
+def _fingerprints(config: IndexConfig) -> dict[str, str]:
+    return {name: str(each) for name, each in inputs(config).items()}
+
+
+def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> bool:
     """Appends vectors to an index of weighted terms; returns whether the corpus holds any."""
     from raydist.bow.build.append import append_vectors
     from raydist.bow.exchange.vectors import are_vectors, read_vectors
@@ -95,7 +101,10 @@ def _append_vectors(
         return True
     vectors = chain.from_iterable(map(read_vectors, corpus.paths))
     facts = append_vectors(
-        vectors, Path(config.out), inputs=inputs, duplicates=config.indexing.duplicates
+        vectors,
+        Path(config.out),
+        inputs=_fingerprints(config),
+        duplicates=config.indexing.duplicates,
     )
     _report_append(config, facts)
     return True

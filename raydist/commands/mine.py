@@ -17,7 +17,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,22 +24,20 @@ import pyarrow as pa
 
 from raydist import log, storage
 from raydist.build import text_store
-from raydist.commands.rerank import reranker_fingerprint
 from raydist.config.base import Flags
+from raydist.config.inputs import inputs
 from raydist.config.mine import MineConfig
 from raydist.config.search import SearchConfig
 from raydist.data.spec import RunSource
 from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.disk import atomic
 from raydist.errors import DataError
-from raydist.fingerprints import file_fingerprint
-from raydist.manifest import MANIFEST, Artefact, read_manifest
+from raydist.manifest import Artefact, read_manifest
 from raydist.records import Query, Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from raydist.data.files import Paths
     from raydist.data.store.reader import DocumentStore
     from raydist.records import Qrels
 
@@ -63,7 +60,7 @@ def run(config: MineConfig, flags: Flags) -> None:
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=partial(_inputs, config),
+        inputs=lambda: inputs(config),
         plan=f"mine {count} negatives for up to {len(qrels):,} queries: {out}",
         dry_run=flags.dry_run,
     ) as output:
@@ -176,23 +173,6 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
             f"queries = {', '.join(config.queries.paths)}: no text of query {absent[0]!r}, which "
             f"is in run and qrels ({len(absent):,} such queries)"
         )
-
-
-def _inputs(config: MineConfig) -> dict[str, str]:
-    """Returns the fingerprints of what decides the result, by the names of the fields."""
-    paths: dict[str, Paths] = {"run": config.run} if config.run else {}
-    paths |= {"queries": config.queries.paths, "qrels": config.qrels.paths}
-    if not config.run:
-        paths["index"] = [storage.local(each) / MANIFEST for each in config.index]
-    if config.corpus is not None:
-        paths["corpus"] = config.corpus.paths
-    else:
-        paths["texts"] = _stored(config) / "store.json"
-    inputs = {name: file_fingerprint(path) for name, path in paths.items()}
-    if config.teacher is not None:
-        teacher = reranker_fingerprint(config.teacher)
-        inputs |= {f"teacher.{name}": content for name, content in teacher.items()}
-    return inputs
 
 
 def _stored(config: MineConfig) -> Path:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from raydist import log
 from raydist.build import text_store
 from raydist.config.base import Flags
+from raydist.config.inputs import inputs
 from raydist.config.rerank import RerankConfig, RerankingConfig
 from raydist.errors import DataError
 from raydist.manifest import Artefact
@@ -70,7 +71,7 @@ def score_run(
     with artefact.open(
         config.out,
         config,
-        inputs=partial(_inputs, config, reranker),
+        inputs=lambda: inputs(config),
         plan=f"score {len(original):,} documents of {len(original.query_ids):,} queries "
         f"with {_name(reranker)} and write {config.out}",
         dry_run=flags.dry_run,
@@ -134,34 +135,6 @@ def _texts(config: RerankingConfig, run: Run, folder: Path) -> Path:
     assert config.corpus is not None  # the configuration wants one of the two
     doc_ids = run.table["doc_id"].combine_chunks()
     return needed_texts(doc_ids, read_documents(config.corpus), folder / "texts")
-
-
-def _inputs(config: RerankingConfig, reranker: RerankerSpec) -> dict[str, str]:
-    from raydist.fingerprints import file_fingerprint
-
-    if config.corpus is not None:
-        texts = {"corpus": file_fingerprint(config.corpus.paths)}
-    else:
-        assert config.index is not None
-        texts = {"index": file_fingerprint(text_store(config.index) / "store.json")}
-    return {
-        "run": file_fingerprint(config.run.path),
-        "queries": file_fingerprint(config.queries.paths),
-        **texts,
-        **reranker_fingerprint(reranker),
-    }
-
-
-def reranker_fingerprint(reranker: RerankerSpec) -> dict[str, str]:
-    """Returns the fingerprint of the model, or of the index that BM25 counts in."""
-    from raydist.fingerprints import file_fingerprint, model_fingerprint
-    from raydist.models.backbone import resolve_folder
-
-    if isinstance(reranker, Bm25Spec):
-        if reranker.index is None:
-            return {}
-        return {"reranker.index": file_fingerprint(f"{reranker.index}/manifest.json")}
-    return {"model": model_fingerprint(resolve_folder(reranker.model))}
 
 
 def _name(reranker: RerankerSpec) -> str:

@@ -36,6 +36,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
+from raydist.fingerprints import Form
 from raydist.spec import ADDED, EXECUTION, FromText, Kind
 
 
@@ -156,7 +157,7 @@ def identity(value: Any) -> Any:
         return {
             name: identity(getattr(value, name))
             for name, field in fields.items()
-            if name != "out" and not _is_execution(field)
+            if decides(name, field)
             if ADDED not in field.metadata or getattr(value, name) != field.default
         }
     if isinstance(value, dict):
@@ -164,9 +165,11 @@ def identity(value: Any) -> Any:
     return [identity(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _is_execution(field: FieldInfo) -> bool:
+def decides(name: str, field: FieldInfo) -> bool:
+    """Returns whether a field decides the result."""
     extra = field.json_schema_extra
-    return EXECUTION in field.metadata or (isinstance(extra, dict) and "execution" in extra)
+    execution = EXECUTION in field.metadata or (isinstance(extra, dict) and "execution" in extra)
+    return name != "out" and not execution
 
 
 def resolved(value: Any) -> Any:
@@ -297,3 +300,7 @@ class Verb(Block):
     """Root of a relative `out`: a path or URI (`s3://...`); `RAYDIST_STORAGE` if not given."""
     lock_wait: float = execution(60.0, ge=0)
     """Seconds to wait for another command that writes to `out`; 0 does not wait."""
+    fingerprint: Form = execution("full")
+    """How inputs are told from others: by all bytes of their files (object stores: by tags), or,
+    `fast`, by names, sizes and times of change. A complete output keeps the way it was built with.
+    """

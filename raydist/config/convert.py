@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.evaluation.spec import Tracking
+from raydist.spec import Reads
 from raydist.text.spec import AnalyzerSpec
 
 
 class ConvertConfig(Verb):
     """Converts runs, samples and indexes."""
 
-    source: str = Field(alias="in", min_length=1)
+    source: Annotated[str, Reads()] = Field(alias="in", min_length=1)
     """What to convert: a run, training samples, an index folder, or a CIFF file."""
     out: str = Field(min_length=1)
     """The file to write, or the folder of an index."""
@@ -62,15 +63,15 @@ class ConvertConfig(Verb):
 class ExportConfig(Verb):
     """Writes a Hugging Face folder with its model card."""
 
-    checkpoint: str = Field(min_length=1)
+    checkpoint: Annotated[str, Reads("model")] = Field(min_length=1)
     """A training run (for its final checkpoint), a checkpoint, or a model folder."""
     out: str = Field(min_length=1)
     """The folder to write."""
     name: str = ""
     """The model's name, `owner/name` to push; the folder's name if not given."""
-    doc: str = ""
+    doc: Annotated[str, Reads("text")] = ""
     """Text of the model card: Markdown, or a file of it."""
-    bibtex: str = ""
+    bibtex: Annotated[str, Reads("text")] = ""
     """How to cite the model: a BibTeX entry, or a file of it."""
     push: bool = execution(False)
     """Upload the folder to the Hugging Face hub."""

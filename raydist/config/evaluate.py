@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, QrelsSource
 from raydist.evaluation.spec import MeasuredQueries, Statistics, Tracking
-from raydist.spec import ADDED
+from raydist.spec import ADDED, Reads
 
 
 class EvaluateConfig(Verb):
     """Measures runs against judgements, and compares them."""
 
-    run: Paths = Field(min_length=1)
+    run: Annotated[Paths, Reads()] = Field(min_length=1)
     """Runs: TREC's six columns, MS MARCO's three, Parquet or JSON; each match of a glob is one."""
     qrels: QrelsSource
     """Judgements."""

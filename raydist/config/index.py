@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from raydist.bow.spec import IndexSpec
 from raydist.config.base import Block, Flat, Verb, execution
 from raydist.data.spec import CorpusSource
+from raydist.spec import Reads
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -52,11 +53,11 @@ class AnalyzeConfig(Block):
 
     text: str | None = None
     """A text to analyze."""
-    input: str | None = None
+    input: Annotated[str | None, Reads()] = None
     """A file of texts, one per line (only a line feed ends a line)."""
     analyzer: AnalyzerSpec = AnalyzerSpec()
     """How text becomes terms."""
-    index: str | None = None
+    index: Annotated[str | None, Reads("output")] = None
     """An index whose analyzer is used instead."""
 
     @model_validator(mode="after")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource, MiningSpec, Paths, QrelsSource, QueriesSource
 from raydist.rerank.spec import RerankerSpec
+from raydist.spec import Reads
 
 
 class MineConfig(Verb):
     """Writes training samples with hard negatives."""
 
-    run: Paths = ()
+    run: Annotated[Paths, Reads()] = ()
     """The source of candidates; several runs are fused. Without one, `index` is searched."""
     queries: QueriesSource
     """The queries' texts."""
@@ -22,7 +23,7 @@ class MineConfig(Verb):
     """Judgements: their positives become the samples' positives, never negatives."""
     corpus: CorpusSource | None = None
     """The documents' texts."""
-    index: Paths = ()
+    index: Annotated[Paths, Reads("output")] = ()
     """Folders that `index` or `embed` wrote: searched if there is no `run`, several are fused.
     One of `index` has the texts, if there is no `corpus`."""
     out: str = Field(min_length=1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb
 from raydist.data.spec import CorpusSource, QueriesSource, RunSource
 from raydist.rerank.spec import RerankerSpec, Reranking
+from raydist.spec import Reads
 
 
 class RerankingConfig(Verb):
@@ -20,7 +21,7 @@ class RerankingConfig(Verb):
     """The queries' texts."""
     corpus: CorpusSource | None = None
     """The documents' texts."""
-    index: str | None = None
+    index: Annotated[str | None, Reads("output")] = None
     """An index folder whose document store has the texts, instead of `corpus`."""
     out: str = Field(min_length=1)
     """The file to write."""

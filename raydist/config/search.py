@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,7 @@ from raydist.bow.spec import Bm25, Scoring
 from raydist.config.base import Verb, execution
 from raydist.data.spec import Paths, SearchQueries
 from raydist.dense.spec import Fusion
+from raydist.spec import Reads
 
 
 class SearchConfig(Verb):
@@ -17,7 +18,7 @@ class SearchConfig(Verb):
 
     primary: ClassVar[str | None] = None
 
-    index: Paths = Field(min_length=1)
+    index: Annotated[Paths, Reads("output")] = Field(min_length=1)
     """Folders that `index` or `embed` wrote; several are fused."""
     queries: SearchQueries | None = None
     """The queries; without them, a prompt asks for one after the other."""
@@ -25,9 +26,9 @@ class SearchConfig(Verb):
     """File of the run, TREC or `.parquet`; standard output if not given."""
     k: int = Field(1000, ge=1)
     """Documents per query; at the prompt, 10 if not given."""
-    ids: str | None = None
+    ids: Annotated[str | None, Reads()] = None
     """Search only the documents in this file (an id per line, `#` for comments)."""
-    exclude_ids: str | None = None
+    exclude_ids: Annotated[str | None, Reads()] = None
     """Leave out the documents in this file."""
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""
@@ -37,7 +38,7 @@ class SearchConfig(Verb):
     """How several indexes become one ranking."""
     depth: int = Field(0, ge=0)
     """Documents per query and index before fusion; 0 is `k`."""
-    model: str | None = None
+    model: Annotated[str | None, Reads("model")] = None
     """The encoder of the vectors, if it was moved."""
     approximate: bool = False
     """Search the FAISS index beside the vectors."""

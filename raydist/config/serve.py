@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePath
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,7 @@ from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.spec import Limits, LoadSpec, Replicas
+from raydist.spec import Reads
 
 
 class ServeConfig(Block):
@@ -26,7 +27,7 @@ class ServeConfig(Block):
     """Further rerankers, by the name that requests give as `model`."""
     embedder: EncoderSource | None = None
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
-    index: Paths = ()
+    index: Annotated[Paths, Reads("output")] = ()
     """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""

@@ -24,19 +24,14 @@ from raydist.data.formats.judgements import parse_qrels
 from raydist.data.formats.names import Naming
 from raydist.data.formats.runs import parse_run
 from raydist.data.ids import IdList, filter_documents, filter_qrels, filter_queries
+from raydist.data.parts import QRELS, QUERIES
 from raydist.data.rejects import Rejects
 from raydist.data.scan import SplitScan
-from raydist.data.sources import SUFFIXES, InputFile, detect, expand, join_paths
+from raydist.data.sources import InputFile, detect, join_paths
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, RunSource
-from raydist.data.splits import Split, plan_file, plan_splits, resolve
+from raydist.data.splits import Split, plan_file, plan_splits
 from raydist.errors import DataError
 from raydist.records import DiversityQrels, Qrels, Query, Run
-
-_QUERIES_NAMES = ("queries.jsonl", "queries.jsonl.gz", "queries.tsv")
-_QRELS_NAMES = (
-    "qrels.txt", "qrels/test.tsv", "qrels.tsv", "qrels.parquet", "qrels.jsonl", "qrels.json",
-)  # fmt: skip
-_QRELS_SUFFIXES = (".txt", ".tsv", ".qrels", ".qrel")
 
 
 def read_split(
@@ -197,8 +192,7 @@ def read_queries(source: QueriesSource | Paths) -> list[Query]:
         if irds.is_dataset(path):
             queries.extend(irds.queries(path))
             continue
-        accept = () if source.format else SUFFIXES
-        for file in expand(resolve(path, "queries"), accept, _QUERIES_NAMES):
+        for file in QUERIES.files(path, source.format):
             queries.extend(_queries_of(file, source, rejects))
     name = join_paths(source.paths)
     rejects.warn(name)
@@ -242,8 +236,7 @@ def read_qrels(source: QrelsSource | Paths) -> Qrels:
         if irds.is_dataset(path):
             files.append(path)
         else:
-            matches = expand(resolve(path, "qrels"), _QRELS_SUFFIXES, _QRELS_NAMES)
-            files.extend(file.path for file in matches)
+            files.extend(file.path for file in QRELS.files(path))
     qrels = parse_qrels(files)
     if not qrels:
         raise DataError(f"{join_paths(source.paths)}: no judgements")

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import pyarrow.fs as pafs
 
 from raydist.data.files import Paths, filesystem, head
+from raydist.data.folders import files_below, inputs_below
 from raydist.data.formats import arrow, csv, json
 from raydist.data.spec import Format
 from raydist.data.spool import is_stream, spooled
@@ -83,7 +84,9 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
             return [InputFile(before + each.path + after, each.size) for each in infos]
         known = where.get_file_info([posixpath.join(name, each) for each in well_known])
         infos = [each for each in known if each.type == pafs.FileType.File][:1]
-        infos = infos or [each for each in _walk(where, name) if _accepted(each.path, accept)]
+        infos = infos or [
+            each for each in inputs_below(where, name) if _accepted(each.path, accept)
+        ]
         if not infos:
             wanted = f" that ends in {', '.join(accept)}" if accept else ""
             raise DataError(f"{path}: this directory holds no file{wanted}")
@@ -100,22 +103,13 @@ def _accepted(path: str, accept: tuple[str, ...]) -> bool:
     return not accept or re.sub(_PACKED, "", path.lower()).endswith(accept)
 
 
-def _walk(where: pafs.FileSystem, folder: str) -> list[Any]:
-    selector = pafs.FileSelector(folder, recursive=True)
-    inside = [each for each in where.get_file_info(selector) if each.type == pafs.FileType.File]
-    return sorted(
-        (e for e in inside if not re.search(r"/[._]", e.path[len(folder.rstrip("/")) :])),
-        key=lambda each: each.path,
-    )
-
-
 def _matching(where: pafs.FileSystem, pattern: str) -> list[Any]:
     if isinstance(where, pafs.LocalFileSystem):
         infos = where.get_file_info(sorted(glob.glob(pattern, recursive=True)))
         return [each for each in infos if each.type == pafs.FileType.File]
     base = posixpath.dirname(re.split(r"[*?\[]", pattern, maxsplit=1)[0]) or "/"
     matcher = re.compile(_glob_to_regex(pattern))
-    return [each for each in _walk(where, base) if matcher.fullmatch(each.path)]
+    return [each for each in files_below(where, base) if matcher.fullmatch(each.path)]
 
 
 def _glob_to_regex(pattern: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from raydist.spec import ADDED, EXECUTION, FromText
+from raydist.spec import ADDED, EXECUTION, FromText, Reads
 
 
 def split_paths(text: str) -> list[str]:
@@ -68,9 +68,9 @@ class _Source:
     """`docstrings`: the quickstart's collection, made from Python's own documentation."""
     path: Paths = ()
     """Files, globs, directories, URIs (`s3://`, `memory://`, ...) or `irds:` ids."""
-    ids: str | None = None
+    ids: Annotated[str | None, Reads()] = None
     """Keep only the ids in this file (one per line, `#` for comments)."""
-    exclude_ids: str | None = None
+    exclude_ids: Annotated[str | None, Reads()] = None
     """Leave out the ids in this file."""
     missing: Annotated[Literal["error", "warn", "ignore"], EXECUTION] = "error"
     """What to do about ids in `ids` that the source does not have."""
@@ -122,11 +122,6 @@ class CorpusSource(_Source):
     """The file that skipped lines are written to (jsonl)."""
     encoding_errors: Annotated[Literal["strict", "replace"], EXECUTION] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
-
-    def inputs(self) -> dict[str, Any]:
-        """Returns the paths that decide what is read, by name."""
-        files = {"corpus.ids": self.ids, "corpus.exclude_ids": self.exclude_ids}
-        return {"corpus": self.paths} | {name: path for name, path in files.items() if path}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

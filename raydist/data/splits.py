@@ -9,14 +9,11 @@ from functools import partial
 from typing import Any, Required, TypedDict
 
 from raydist import log
-from raydist.data import docstrings
 from raydist.data.files import Paths, compression_of, is_uri, open_input
 from raydist.data.formats import irds, parquet, trec
-from raydist.data.sources import SUFFIXES, WHOLE, InputFile, detect, expand, join_paths, path_list
+from raydist.data.parts import CORPUS
+from raydist.data.sources import WHOLE, InputFile, detect, join_paths, path_list
 from raydist.errors import DataError
-
-_CORPUS_NAMES = ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst")
-
 
 MOST = 16_384
 """More splits than that are not made, whatever the size of the corpus: each is a shard on the disk
@@ -60,8 +57,7 @@ def plan_splits(
     """
     inputs: list[tuple[str, list[InputFile]]] = []
     for each in path_list(path):
-        names = [resolve(each, "corpus")] if not irds.is_dataset(each) else []
-        files = [f for n in names for f in expand(n, () if format else SUFFIXES, _CORPUS_NAMES)]
+        files = [] if irds.is_dataset(each) else CORPUS.files(each, format)
         inputs.append((each, files))
     total = sum(file.size for _, files in inputs for file in files)
     size = max(split_bytes, -(-total // MOST))
@@ -160,19 +156,3 @@ def _cuts(file: InputFile, end: bytes, split_bytes: int) -> Iterator[int]:
                 return
             last = at + cut + len(end)
             yield last
-
-
-def resolve(path: str, part: str) -> str:
-    """Returns a path itself, or the file of the docstring collection that it stands for.
-
-    `docstrings:numpy+scipy/test` are the queries and judgements of its test split.
-    """
-    if not path.startswith(docstrings.PREFIX):
-        return path
-    packages, _, split = path.removeprefix(docstrings.PREFIX).partition("/")
-    if split not in ("", "train", "test"):
-        raise DataError(f"{path}: expected the split train or test after the slash")
-    folder = docstrings.cached([name for name in packages.split("+") if name])
-    if part == "corpus":
-        return str(folder / "corpus.jsonl")
-    return str(folder / split / {"queries": "queries.jsonl", "qrels": "qrels.txt"}[part])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from raydist.spec import ADDED, EXECUTION
+from raydist.spec import ADDED, EXECUTION, Reads
 
 Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len"]
 """How token vectors become one."""
@@ -50,7 +50,7 @@ class ModelSettings:
 
     primary: ClassVar[str] = "path"
 
-    path: Annotated[str, MinLen(1)] | None = None
+    path: Annotated[Annotated[str, MinLen(1)] | None, Reads("model")] = None
     """The folder or hub name to start from."""
     scratch: Scratch | None = None
     """Start from nothing instead."""
@@ -168,7 +168,7 @@ class EncoderSource:
 
     primary: ClassVar[str] = "path"
 
-    path: Annotated[str, MinLen(1)]
+    path: Annotated[str, MinLen(1), Reads("model")]
     """A folder, a finished training run, or a name on the Hugging Face hub."""
     pooling: Pooling | None = None
     """How token vectors become one; the folder's own if not given."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from raydist.models.packaged import packaged
-from raydist.spec import EXECUTION, FromText
+from raydist.spec import EXECUTION, FromText, Reads
 
 RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 """The released Qwen3 rerankers, and below the prompt that they were trained with, byte for byte."""
@@ -42,7 +42,7 @@ class Bm25Spec:
     """How much a document's length counts."""
     epsilon: Annotated[float, Ge(0)] = 0.25
     """Share of the mean idf given to terms in more than half of the candidates."""
-    index: str | None = None
+    index: Annotated[str | None, Reads("output")] = None
     """A bag-of-words index: its analysis and its statistics instead of the candidates' own."""
 
 
@@ -68,7 +68,7 @@ class CrossEncoderSpec(_NeuralSpec):
 
     kind: Literal["cross_encoder"] = "cross_encoder"
     """Scores as sentence-transformers' CrossEncoder."""
-    model: Annotated[str, MinLen(1)]
+    model: Annotated[str, MinLen(1), Reads("model")]
     """A folder, a finished training run, or a name on the Hugging Face hub."""
     max_length: Annotated[int, Ge(0)] = 0
     """Tokens of a pair, special tokens included; 0 is the model's own."""
@@ -82,7 +82,7 @@ class Qwen3Spec(_NeuralSpec):
 
     kind: Literal["qwen3"] = "qwen3"
     """Score: the probability of yes."""
-    model: Annotated[str, MinLen(1)] = RELEASED[0]
+    model: Annotated[str, MinLen(1), Reads("model")] = RELEASED[0]
     """Qwen/Qwen3-Reranker-0.6B, -4B, -8B, or a local folder."""
     max_length: Annotated[int, Ge(1)] = 8192
     """Most tokens of a prompt, prefix and suffix included."""
@@ -108,7 +108,7 @@ class BiEncoderSpec(_NeuralSpec):
 
     kind: Literal["biencoder"] = "biencoder"
     """Scores are similarities."""
-    model: Annotated[str, MinLen(1)]
+    model: Annotated[str, MinLen(1), Reads("model")]
     """A folder, a finished training run, or a name on the Hugging Face hub."""
 
 

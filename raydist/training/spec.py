@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
-from raydist.spec import EXECUTION, FromText, Kind
+from raydist.spec import EXECUTION, FromText, Kind, Reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class TrainingData:
 
     primary: ClassVar[str] = "path"
 
-    path: Annotated[Paths, MinLen(1)]
+    path: Annotated[Paths, MinLen(1), Reads("samples")]
     """Samples, a run, judgements, a BEIR folder or `irds:ID`; several files are one data set."""
     format: Literal["flagembedding", "tevatron", "lists", "ids", "triples", "pairs"] | None = None
     """Of the lines; detected if not given."""

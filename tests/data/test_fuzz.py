@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raydist.data.contents import file_fingerprint
 from raydist.data.ids import IdList
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.spec import CorpusSource
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
-from raydist.fingerprints import file_fingerprint
 from raydist.records import DOCUMENTS
 
 ROWS = [{"_id": f"d{i}", "title": "t" * (i % 3), "text": f"words é {i} " * 4} for i in range(30)]

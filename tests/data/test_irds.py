@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
+from raydist.data.contents import file_fingerprint
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_split
 from raydist.data.samples.sample_set import SampleSet
 from raydist.data.splits import plan_splits
 from raydist.errors import DataError
-from raydist.fingerprints import file_fingerprint
 from raydist.records import Query
 from tests.data.sample_files import prepare
 

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 import raydist.data.splits
 from raydist.data import files
+from raydist.data.contents import file_fingerprint
 from raydist.data.readers import read_documents, read_queries, read_split
+from raydist.data.sources import expand
 from raydist.data.splits import plan_splits, warn_of_idle_workers
 from raydist.errors import DataError
-from raydist.fingerprints import file_fingerprint
+from raydist.manifest import write_manifest
 
 LINES = "".join(json.dumps({"id": str(i), "text": f"text {i}"}) + "\n" for i in range(300)).encode()
 
@@ -210,3 +212,27 @@ def test_what_is_not_there_is_named(
     with pytest.raises(DataError, match=message) as caught:
         ids_of(path)
     assert path in str(caught.value)
+
+
+def test_outputs_below_a_folder_are_no_inputs_and_a_message_names_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "docs"
+    written = ("built/store.json", "begun/deep/a.jsonl", "mined.jsonl", "deeper/built/x.jsonl")
+    for name in ("a.jsonl", "manifest.json", "mine/b.jsonl", "mine/manifest.json", *written):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('{"format": 1, "kind": "the user\'s own"}\n')
+    for output in ("built", "deeper/built", "mined.jsonl.raydist"):
+        (folder / output).mkdir(exist_ok=True)
+        write_manifest(folder / output, {"format": 1, "kind": "thing"})
+    (folder / "begun/.job.json").write_text("{}")
+    for _ in range(2):
+        names = [Path(file.path).relative_to(folder).as_posix() for file in expand(folder)]
+        assert names == ["a.jsonl", "manifest.json", "mine/b.jsonl", "mine/manifest.json"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"{folder}: begun, built, deeper/built, mined.jsonl, mined.jsonl.raydist"
+    )
+    assert line.endswith("not read, because raydist wrote it")
+    write_manifest(folder, {"format": 1, "kind": "thing"})  # it was asked for itself
+    assert len(expand(folder)) == 4

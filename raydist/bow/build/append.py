@@ -29,7 +29,8 @@ from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError
 from raydist.fingerprints import value_fingerprint
 from raydist.kernels.bits import Bits
-from raydist.manifest import differences, read_manifest
+from raydist.manifest import read_manifest
+from raydist.sameness import differences
 from raydist.shard_files import Split
 
 _SUMS = ("rejected", "terms", "bytes", "text_bytes", "store_bytes")

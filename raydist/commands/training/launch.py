@@ -15,10 +15,10 @@ from raydist.commands.training.plan import Recipe, plan
 from raydist.commands.training.prepare import (
     create_model,
     find_model,
-    fingerprints,
     prepare,
 )
 from raydist.config.base import Flags
+from raydist.config.inputs import inputs
 from raydist.config.training import TrainingConfig
 from raydist.errors import ArtifactError
 from raydist.manifest import Artefact, Output
@@ -26,7 +26,12 @@ from raydist.manifest import Artefact, Output
 if TYPE_CHECKING:
     from raydist.training.plan import Job, SetPlan
 
-ARTEFACT = Artefact("training-run", progress="tracking.jsonl")
+ARTEFACT = Artefact(
+    "training-run",
+    progress="checkpoints/*",
+    unit="checkpoint",
+    evidence="tracking.jsonl",
+)
 _DRY_ROWS = 100  # samples of each data set that a dry run looks at
 
 
@@ -40,7 +45,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
     with ARTEFACT.open(
         config.out,
         config,
-        inputs=partial(fingerprints, config, recipe),
+        inputs=lambda: inputs(config),
         plan=f"write {config.out} (a look at the first {_DRY_ROWS} samples)",
         dry_run=flags.dry_run,
     ) as output:

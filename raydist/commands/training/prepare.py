@@ -69,28 +69,6 @@ def find_model(recipe: Recipe) -> Path | None:
     return resolve_folder(recipe.model.path)
 
 
-def fingerprints(config: TrainingConfig, recipe: Recipe) -> dict[str, str]:
-    """Returns the fingerprints of the run's inputs."""
-    from raydist.data.samples.sources import input_key
-
-    keys = {}
-    for name, data in config.sets().items():
-        keys[f"{name}.path"] = input_key(data.path)
-        for part, source in config.source(data).inputs().items():
-            keys[f"{name}.{part}"] = input_key(source)
-    for name, listener in config.validation.items():
-        if listener.kind == "aggregate":
-            continue
-        for part, of_part in listener.sources().items():
-            keys[f"validation.{name}.{part}"] = input_key(of_part)
-    model = find_model(recipe)
-    if model is not None:
-        from raydist.fingerprints import model_fingerprint
-
-        keys["model"] = model_fingerprint(model)
-    return keys
-
-
 def create_model(scratch: Scratch, target: Path, samples: Iterable[Path], seed: int) -> None:
     """Makes a model from nothing, its vocabulary trained on the prepared samples' texts."""
     from raydist.data.samples.sample_set import SampleSet

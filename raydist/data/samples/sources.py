@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from raydist.data import docstrings
+from raydist.data.contents import contents
 from raydist.data.files import Paths, first_line
 from raydist.data.formats import irds
+from raydist.data.parts import SAMPLES, is_beir, resolve
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.samples.fields import Record
 from raydist.data.samples.judged import LeftOut, judge_lists, samples_of
-from raydist.data.sources import expand, path_list
 from raydist.data.spec import (
     AnySource,
     CorpusSource,
@@ -33,22 +33,14 @@ from raydist.data.store.build import store_queries
 from raydist.data.store.reader import DocumentStore
 from raydist.disk import atomic
 from raydist.errors import DataError
-from raydist.fingerprints import file_fingerprint, value_fingerprint
+from raydist.fingerprints import value_fingerprint
 from raydist.log import Progress
-
-_SUFFIXES = (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec")
 
 
 def input_key(source: AnySource | Paths) -> str:
     """Returns a fingerprint of an input's content and of how it is read."""
-    paths: Sequence[str]
-    if isinstance(source, AnySource):
-        paths, options = source.paths, source.options()
-    else:
-        paths, options = path_list(source), {}
-    collections = (irds.PREFIX, docstrings.PREFIX)  # their content has no files of its own
-    content = [path if path.startswith(collections) else file_fingerprint(path) for path in paths]
-    return value_fingerprint([content, options])
+    options = source.options() if isinstance(source, AnySource) else {}
+    return value_fingerprint([str(contents(source, part=SAMPLES.name)), options])
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +78,17 @@ def find_lines(source: SampleSource, folder: Path) -> SampleLines:
     Raises:
         DataError: something is missing or contradictory.
     """
-    paths = [_docstrings(p) if p.startswith(docstrings.PREFIX) else p for p in source.path]
+    paths = [resolve(path, SAMPLES.name) for path in source.path]
     single = paths[0] if len(paths) == 1 else None
     if single and irds.is_dataset(single):
         return _irds(single, folder, source.relevance)
-    if single and _is_beir(single):
+    if single and is_beir(single):
         source = _beir(single, source)
         judged = source.qrels
         files: tuple[str, ...] = ()
         kind: str | None = "qrels"
     else:
-        files = tuple(file.path for path in paths for file in expand(path, _SUFFIXES))
+        files = tuple(file.path for path in paths for file in SAMPLES.files(path))
         kind = source.format or _kind(files[0])
         judged = QrelsSource(path=files[:1]) if kind == "qrels" else source.qrels
     documents = _store(source.corpus, folder.parent) if source.corpus else None
@@ -164,12 +156,6 @@ def _write(
     return (str(path),)
 
 
-def _docstrings(path: str) -> str:
-    """Returns the training samples of the quickstart's collection."""
-    packages = path.removeprefix(docstrings.PREFIX).split("+")
-    return str(docstrings.cached([p for p in packages if p]) / "train.jsonl")
-
-
 def _kind(file: str) -> str | None:
     """Returns `run` or `qrels` where a file's first line looks like one, else None."""
     first = first_line(file).decode("utf-8", "replace")
@@ -187,12 +173,6 @@ def _kind(file: str) -> str | None:
 
 def _is_int(text: str) -> bool:
     return text.lstrip("-").isdigit()
-
-
-def _is_beir(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, "corpus.jsonl")) and os.path.isfile(
-        os.path.join(path, "queries.jsonl")
-    )
 
 
 def _beir(folder: str, source: SampleSource) -> SampleSource:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydist import cluster
+from raydist.data.contents import file_fingerprint, input_files
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.errors import ConfigError, JobError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
-from raydist.fingerprints import file_fingerprint
 from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
@@ -133,7 +133,8 @@ def check_listeners(
                 f"give it a run to rerank: validation.{id}.retriever.kind=rerank "
                 f"validation.{id}.retriever.run=RUN"
             )
-        _fingerprints(spec)
+        for source in spec.sources().values():
+            input_files(source)
     make_listeners(specs, folder="", ranks=Ranks(1, 2), submit=_never, documents=False)
 
 
@@ -193,7 +194,7 @@ def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
 
 def _fingerprints(spec: Listener) -> dict[str, str]:
     sources = {name.removeprefix("retriever."): each for name, each in spec.sources().items()}
-    return {name: file_fingerprint(each.paths) for name, each in sources.items()}
+    return {name: file_fingerprint(each) for name, each in sources.items()}
 
 
 def _start(submit: Submit, spec: Listener, folder: Path, step: int) -> Pending:

@@ -1,0 +1,67 @@
+"""Whether an output was made by the configuration, and of the inputs, that a command has now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from raydist.fingerprints import Contents
+
+Inputs = Mapping[str, str | Contents]
+"""Fingerprints of inputs by name; those of files are computed in the form that was recorded."""
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns one line per field that differs, `a.b: OLD -> NEW`."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(
+                f"{prefix}{key}: {json.dumps(a, default=str)} -> {json.dumps(b, default=str)}"
+            )
+    return lines
+
+
+def changes(old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs) -> list[str]:
+    """Returns one line per difference of an earlier job, `what: OLD -> NEW`.
+
+    The place of an input is none where its content is the same.
+
+    Args:
+        old: the job, as a manifest holds it.
+        config: what decides the result now, as JSON values.
+        inputs: what is read now.
+    """
+    recorded = dict(old.get("inputs", {}))
+    lines = []
+    before, now = old.get("config", {}), config
+    for name, each in inputs.items():
+        contents = each if isinstance(each, Contents) else _fixed(each)
+        known = next((key for key in (name, *contents.former) if key in recorded), None)
+        if known is None and contents.places:
+            continue  # an earlier version did not record it: its place must be the same
+        value = None if known is None else recorded.pop(known)
+        if value is None or not contents.matches(value):
+            lines.append(f"content of {name}: {json.dumps(value)} -> {json.dumps(str(contents))}")
+            continue
+        before, now = without(before, contents.places), without(now, contents.places)
+    lines += [f"content of {name}: {json.dumps(each)} -> null" for name, each in recorded.items()]
+    return differences(before, now) + lines
+
+
+def _fixed(text: str) -> Contents:
+    return Contents(lambda form: text)
+
+
+def without(config: Mapping[str, Any], places: Iterable[tuple[str, ...]]) -> Mapping[str, Any]:
+    """Returns a configuration without the fields at some places."""
+    for name, *below in places:
+        rest = {key: value for key, value in config.items() if key != name}
+        if below and isinstance(config.get(name), Mapping):
+            rest[name] = without(config[name], [tuple(below)])
+        config = rest
+    return config
