@@ -80,7 +80,7 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     for note in table.notes:
         log.say(note)
     comparison = Comparison(runs, qrels, evaluations, table)
-    _write_parts(config, comparison, paths)
+    _write_parts(config, comparison)
     _track(config, comparison, named)
 
 
@@ -154,7 +154,7 @@ def _report_subtopics(qrels: Qrels, measures: Mapping[str, Any]) -> None:
         )
 
 
-def _write_parts(config: EvaluateConfig, comparison: Comparison, paths: Sequence[str]) -> None:
+def _write_parts(config: EvaluateConfig, comparison: Comparison) -> None:
     """Writes the file per query, the figures and the folder of everything, as far as asked for."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import write_table
@@ -173,12 +173,10 @@ def _write_parts(config: EvaluateConfig, comparison: Comparison, paths: Sequence
             drawn = draw(comparison, folder)
         log.say(f"figures in {folder}: {', '.join(path.name for path in drawn)}")
     if config.out:
-        _write_all(config, config.out, comparison, paths)
+        _write_all(config, config.out, comparison)
 
 
-def _write_all(
-    config: EvaluateConfig, out: str, comparison: Comparison, paths: Sequence[str]
-) -> None:
+def _write_all(config: EvaluateConfig, out: str, comparison: Comparison) -> None:
     """Writes results.json, report.md, per_query.tsv and figures, or replaces them."""
     from raydist.evaluation.dashboard import draw
     from raydist.evaluation.report import render, write_table
