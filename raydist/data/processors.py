@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from raydist.errors import DataError
+from raydist.log import count
 from raydist.records import Document, Query, document_table
 
 TextsCallable = Callable[[Sequence[str]], Sequence[str]]
@@ -38,8 +39,8 @@ def process_texts(processor: TextsCallable, texts: Sequence[str], name: str = ""
         raise TypeError(f"processor {name}: expected a list of texts, got {kind}")
     if len(processed) != len(texts):
         raise DataError(
-            f"processor {name}: returned {len(processed)} texts for {len(texts)}; it must return "
-            "one for each, in their order"
+            f"processor {name}: returned {count(len(processed), 'text')} for {len(texts)}; it must "
+            "return one for each, in their order"
         )
     for text in processed:
         if not isinstance(text, str):
@@ -166,6 +167,6 @@ def _check_records(
             min(len(before), len(after)),
         )
         raise DataError(
-            f"processor {name}: returned {len(after)} records for {len(before)}, the first "
-            f"difference at {wrong}: it must keep the ids and their order"
+            f"processor {name}: returned {count(len(after), 'record')} for {len(before)}; the "
+            f"first difference is in record {wrong + 1}: it must keep the ids and their order"
         )

@@ -19,6 +19,7 @@ from raydist.data.spec import Format
 from raydist.data.spool import is_stream, spooled
 from raydist.errors import DataError
 
+_HUB_SPLITS = {"train", "test", "validation", "valid", "val", "dev"}
 _PACKED = re.compile(r"\.(gz|zst|bz2|xz)$")
 
 
@@ -75,7 +76,7 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
         after = query.group() if query else ""
         bare = path.removesuffix(after).rstrip("/")
         before = bare.removesuffix(name) if bare.endswith(name) else path.split("//")[0] + "//"
-    info = where.get_file_info(name)
+    info = _info(path, where, name)
     if info.type == pafs.FileType.File:
         infos = [info]
     elif info.type == pafs.FileType.Directory:
@@ -87,6 +88,7 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
         infos = infos or [
             each for each in inputs_below(where, name) if _accepted(each.path, accept)
         ]
+        _refuse_mixed_splits(path, name, infos)
         if not infos:
             wanted = f" that ends in {', '.join(accept)}" if accept else ""
             raise DataError(f"{path}: this directory holds no file{wanted}")
@@ -95,8 +97,41 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
         if not infos:
             raise DataError(f"{path}: no file matches this pattern")
     else:
-        raise DataError(f"{path}: no such file or directory")
+        raise DataError(f"{path}: {_why_absent(where, name)}")
     return [InputFile(before + each.path + after, each.size) for each in infos]
+
+
+def _info(path: str, where: pafs.FileSystem, name: str) -> Any:
+    try:
+        return where.get_file_info(name)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be reached: {error}") from error
+
+
+def _why_absent(where: pafs.FileSystem, name: str) -> str:
+    """Returns why there is no such file: fsspec says so of a host that does not answer, too."""
+    if isinstance(where, pafs.PyFileSystem):
+        try:
+            where.handler.fs.info(name)
+        except OSError as error:
+            cause = error.__cause__
+            if cause is not None and not isinstance(cause, FileNotFoundError):
+                return f"cannot be reached: {cause}"
+    return "no such file or directory"
+
+
+def _refuse_mixed_splits(path: str, folder: str, infos: Sequence[Any]) -> None:
+    """Raises DataError for a folder of the Hugging Face Hub that has several splits' files."""
+    shards: dict[str, str] = {}
+    for info in infos:
+        inside = info.path[len(folder.rstrip("/")) + 1 :]
+        match = re.match(r"(.*?([a-z]+))-\d{5}-of-\d{5}\.", inside)
+        if match is None:
+            return
+        shards.setdefault(match.group(1), match.group(2))
+    if len(shards) > 1 and not _HUB_SPLITS.isdisjoint(shards.values()):
+        patterns = ", ".join(f"{path.rstrip('/')}/{shard}-*" for shard in sorted(shards))
+        raise DataError(f"{path}: this data set has several splits; choose one of {patterns}")
 
 
 def _accepted(path: str, accept: tuple[str, ...]) -> bool:
@@ -181,6 +216,10 @@ def _by_content(path: str) -> str:
         return "json"
     if re.search(rb"(?i)<(\w+:)?(doc|top|topics?|queries)[>\s]", start):
         return "trec"
+    if b"\0" in start:
+        raise DataError(
+            f"{path}: this is neither text (UTF-16 needs a byte order mark) nor Parquet nor Arrow"
+        )
     if b"\t" in start.split(b"\n", 1)[0] or not start:
         return "tsv"
     raise DataError(

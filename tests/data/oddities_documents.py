@@ -669,7 +669,29 @@ ARROW = [
     ),
 ]
 
-DOCUMENTS = [*COMPRESSION, *TREC, *JSON, *TABLES, *ARROW]
+_SHARDS = {
+    f"d/data/{split}-0000{i}-of-00002.parquet": _parquet(pa.table({"id": [i], "text": [split]}))
+    for split in ("train", "test")
+    for i in range(2)
+}
+
+FOLDERS = [
+    Cell(
+        "folder: splits of the Hugging Face Hub",
+        _SHARDS,
+        Refused("choose one of .*/d/data/test-\\*, .*/d/data/train-\\*"),
+        path="d",
+    ),
+    Cell(
+        "folder: one split of them",
+        _SHARDS,
+        [("0", "", "test"), ("1", "", "test")],
+        path="d/data/test-*",
+    ),
+    Cell("something else", {"c": b"\0\1\2\3"}, Refused("neither text .* nor Parquet nor Arrow")),
+]
+
+DOCUMENTS = [*FOLDERS, *COMPRESSION, *TREC, *JSON, *TABLES, *ARROW]
 
 QUERIES = [
     Cell("queries: jsonl of BEIR", {"q.jsonl": b'{"_id": "1", "text": "a"}'}, [("1", "a")]),

@@ -48,7 +48,7 @@ def test_records_keep_their_ids_and_order() -> None:
 
     processed = DocumentsProcessor(shorter, of="records", batch_size=2)(DOCS)
     assert [(d.doc_id, d.text) for d in processed] == [(str(i), "Text") for i in range(5)]
-    with pytest.raises(DataError, match="first difference at 0: it must keep the ids"):
+    with pytest.raises(DataError, match="first difference is in record 1: it must keep the ids"):
         DocumentsProcessor(lambda d: list(reversed(d)), of="records")(DOCS)
     with pytest.raises(DataError, match="returned 4 records for 5"):
         DocumentsProcessor(lambda d: d[:-1], of="records")(DOCS)

@@ -197,6 +197,7 @@ def test_uris_are_read_like_paths(tmp_path: Path, scheme: str) -> None:
         ("*.nothing", "no file matches"),
         ("nowhere://x/y", "no file system"),
         ("memory://none/x.jsonl", "no such file"),
+        ("http://127.0.0.1:9/x.jsonl", "cannot be reached: .*127.0.0.1"),
         ("empty", "holds no file"),
         ("empty.jsonl", "no documents"),
         ("blob.xyz", "format="),
@@ -236,3 +237,9 @@ def test_outputs_below_a_folder_are_no_inputs_and_a_message_names_them(
     assert line.endswith("not read, because raydist wrote it")
     write_manifest(folder, {"format": 1, "kind": "thing"})  # it was asked for itself
     assert len(expand(folder)) == 4
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="hf://datasets/nobody/nothing: cannot be reached"):
+        ids_of("hf://datasets/nobody/nothing")
