@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from raydist.commands import VERBS, check_verb
+from raydist.commands import VERBS, check_flags, check_verb
 from raydist.errors import ConfigError, RaydistError
 
 _FLAGS = {
@@ -75,6 +75,7 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
     from raydist.config.base import Flags
     from raydist.config.load import load, split_words
 
+    check_flags(module, [flag for flag in flags if flag != "--print"])
     config = load(module.Config, *split_words(module.Config, rest))
     if "--print" in flags:
         import yaml
@@ -110,6 +111,7 @@ def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:
     if "--help" in flags:
         print((module.__doc__ or "").strip())
         return 0
+    check_flags(module, flags)
     return int(module.run_words(rest, flags) or 0)
 
 

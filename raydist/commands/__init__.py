@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from types import ModuleType
 
 from raydist.errors import ConfigError
 
@@ -38,3 +40,16 @@ def check_verb(verb: str) -> None:
         near = difflib.get_close_matches(verb, VERBS, 1)
         hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
         raise ConfigError(f"{verb}: unknown verb; {hint}")
+
+
+def check_flags(module: ModuleType, flags: Iterable[str]) -> None:
+    """Raises ConfigError for a flag that a verb would ignore.
+
+    A verb's module names the flags that it acts on as `FLAGS`; most act on `--dry-run` alone.
+    """
+    verb = module.__name__.rpartition(".")[2]
+    taken = getattr(module, "FLAGS", ("--dry-run",))
+    for flag in flags:
+        if flag not in taken:
+            others = f"it takes {', '.join(taken)}" if taken else "it takes none"
+            raise ConfigError(f"{flag}: {verb} has no such flag; {others}")

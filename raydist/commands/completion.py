@@ -37,6 +37,9 @@ complete -c raydist -a '(__raydist)'""",
 }
 
 
+FLAGS = ("--dry-run", "--print", "--resume", "--append")  # of the line that is completed
+
+
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Prints the script of a shell, or the words that may come next."""
     if words and words[0] == "words":

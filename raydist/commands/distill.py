@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from raydist.training.source import TeacherTargets
 
 Config = DistillConfig
+FLAGS = ("--dry-run", "--resume")
 
 
 def run(config: DistillConfig, flags: Flags) -> None:

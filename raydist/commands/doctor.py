@@ -26,6 +26,7 @@ from raydist.config.doctor import DoctorConfig
 from raydist.errors import JobError
 
 Config = DoctorConfig
+FLAGS: tuple[str, ...] = ()
 Finding = tuple[str, str, str]
 """`ok`, `note` or `bad`, then what was examined, then how it is."""
 

@@ -17,6 +17,7 @@ from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
 Config = EmbedConfig
+FLAGS = ("--dry-run", "--resume")
 ARTEFACT = Artefact("vectors", progress="shards/*.done")
 _SPLIT_BYTES = 256 << 10
 """Size of a split: a crash loses a minute of a CPU's work at most, or of a GPU's where a corpus of

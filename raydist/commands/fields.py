@@ -10,6 +10,8 @@ from raydist.commands import VERBS, check_verb
 from raydist.config.base import Block
 from raydist.config.schema import reference
 
+FLAGS: tuple[str, ...] = ()
+
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Prints the keys of the verbs in `words`, or of all."""

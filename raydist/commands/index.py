@@ -29,6 +29,7 @@ from raydist.errors import ConfigError
 from raydist.manifest import Artefact
 
 Config = IndexConfig
+FLAGS = ("--dry-run", "--append", "--resume")
 ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
 
 

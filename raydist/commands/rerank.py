@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from raydist.rerank.apply import RerankFacts
 
 Config = RerankConfig
+FLAGS = ("--dry-run", "--resume")
 SCRATCH = ("shards", "texts", "run.arrow", "queries.arrow")
 PROGRESS = "shards/*.done"
 ARTEFACT = Artefact("reranked-run", is_file=True, progress=PROGRESS, scratch=SCRATCH)

@@ -20,6 +20,7 @@ from raydist.manifest import Artefact
 from raydist.records import Run
 
 Config = ScoreConfig
+FLAGS = ("--dry-run", "--resume")
 ARTEFACT = Artefact("teacher-scores", is_file=True, progress=PROGRESS, scratch=SCRATCH)
 
 

@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from raydist import log
-from raydist.commands import check_verb
+from raydist.commands import check_flags, check_verb
 from raydist.errors import ConfigError, JobError
+
+FLAGS = ("--dry-run", "--resume", "--append")
 
 T = TypeVar("T")
 
@@ -51,7 +53,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
             rest.append(word)
     if not rest:
         raise ConfigError("submit: expected VERB FILE... [key=value...] [address=URL]")
-    named = _check(rest)
+    named = _check(rest, flags_for_job(flags))
     root = Path.cwd()
     files = package_files(root)
     check_travels(named, root, files)
@@ -74,8 +76,8 @@ def _is_script(word: str) -> bool:
     return word.endswith(".py")
 
 
-def _check(words: Sequence[str]) -> list[str]:
-    """Validates the verb and its configuration; returns the files that the job reads."""
+def _check(words: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Validates the verb, its configuration and flags; returns the files that the job reads."""
     verb, *rest = words
     files = [word for word in rest if "=" not in word]
     if _is_script(verb):
@@ -88,6 +90,7 @@ def _check(words: Sequence[str]) -> list[str]:
     module = importlib.import_module(f"raydist.commands.{verb}")
     if not hasattr(module, "Config"):
         raise ConfigError(f"submit: {verb} is not run on a cluster")
+    check_flags(module, flags)
     configs, arguments = split_words(module.Config, rest)
     load(module.Config, configs, arguments)
     return [file for file in configs if isinstance(file, str)]

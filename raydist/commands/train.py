@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from raydist.training.source import TeacherTargets
 
 Config = TrainConfig
+FLAGS = ("--dry-run", "--resume")
 
 _FOR_UNIT_VECTORS = 0.2
 """Lower temperatures are meant for cosines: 0.01 to 0.1 in the literature."""
