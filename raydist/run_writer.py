@@ -15,9 +15,16 @@ import pyarrow.compute as pc
 
 from raydist.disk import atomic
 from raydist.errors import DataError
+from raydist.log import warn
 
 Write = Callable[[pa.Table], None]
 """Takes the next rows of a run, of which a Run has checked that they are a ranking."""
+
+PARQUET = (".parquet", ".pq")
+"""Suffixes of Parquet files; a file of another name holds TREC lines."""
+
+CHOICE = "TREC run lines cannot carry blanks or empty ids; write a file that ends with .parquet"
+"""What to tell whoever writes TREC lines with such an id."""
 
 _ROWS = 1 << 16  # rows that become lines at a time
 _BLANK = r"[ \t\n\r\f\v]"
@@ -41,7 +48,7 @@ def open_run(path: str | os.PathLike[str], schema: pa.Schema, tag: str) -> Itera
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(target) as partial:
-        if target.suffix in (".parquet", ".pq"):
+        if target.suffix in PARQUET:
             import pyarrow.parquet as pq
 
             options = {"compression": "zstd", "write_page_checksum": True}
@@ -95,13 +102,25 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
 
 def _refuse_blanks(batch: pa.RecordBatch) -> None:
     for name in ("query_id", "doc_id"):
-        column = batch[name]
-        bad = column.filter(pc.or_(pc.match_substring_regex(column, _BLANK), pc.equal(column, "")))
-        if len(bad):
-            raise DataError(
-                f"{name} {bad[0].as_py()!r}: TREC run lines cannot carry blanks or empty ids; "
-                "write a file that ends with .parquet"
-            )
+        bad = first_blank(batch[name])
+        if bad is not None:
+            raise DataError(f"{name} {bad!r}: {CHOICE}")
+
+
+def first_blank(ids: pa.Array | pa.ChunkedArray) -> str | None:
+    """Returns the first id that TREC lines cannot carry, with a blank or empty; None without."""
+    bad = pc.or_(pc.match_substring_regex(ids, _BLANK), pc.equal(ids, ""))
+    place = pc.index(bad, pa.scalar(True)).as_py()
+    return None if place < 0 else str(ids[place].as_py())
+
+
+def warn_of_blank(doc_id: str | None) -> None:
+    """Warns early of what a search of the documents will refuse, if there is such an id."""
+    if doc_id is not None:
+        warn(
+            f"the document id {doc_id!r} is empty or holds a blank: searches must write their runs "
+            "as out=NAME.parquet, since TREC lines cannot carry it"
+        )
 
 
 def group_starts(column: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raydist import log, storage
 from raydist.bow.exchange.vectors import Vector, read_vectors
@@ -29,13 +30,22 @@ from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
+from raydist.data.ids import IdList
 from raydist.disk import disk_errors, is_stream
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
 from raydist.protocols import Retriever, Selective
 from raydist.records import RUN, Query, Run
-from raydist.run_writer import Write, group_starts, open_run, trec_lines
+from raydist.run_writer import (
+    CHOICE,
+    PARQUET,
+    Write,
+    first_blank,
+    group_starts,
+    open_run,
+    trec_lines,
+)
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 from raydist.text.snippets import highlight, snippet
@@ -60,6 +70,8 @@ def run(config: SearchConfig, flags: Flags) -> None:
         _prompt(FusedSearch(config), config, flags)
         return
     queries = _read_queries(config)
+    if out is None or out.suffix not in PARQUET:
+        _refuse_blanks(config, queries)
     search = FusedSearch(config) if flags.dry_run or not config.workers else None
     if flags.dry_run:
         log.say(f"would search {log.count(len(queries), 'query')} in {', '.join(config.index)}")
@@ -87,6 +99,23 @@ def _read_queries(config: SearchConfig) -> Queries:
             f"index = {','.join(config.index)}: some hold weighted terms, others do not"
         )
     return [vector for path in config.queries.paths for vector in read_vectors(path)]
+
+
+def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
+    """Raises DataError for ids that TREC lines cannot carry, before the search and not after it."""
+    names = [q[0] if isinstance(q, tuple) else q.query_id for q in queries]
+    if (query_id := first_blank(pa.array(names, pa.string()))) is not None:
+        raise DataError(f"queries: the id {query_id!r}: {CHOICE}")
+    for folder in config.index:
+        if read_manifest(storage.local(folder)).get("blank_id") is None:
+            continue
+        ids = open_retriever(folder, scoring=config.scoring).doc_ids  # it may be deleted by now
+        for path, wanted in ((config.ids, True), (config.exclude_ids, False)):
+            if path is not None:
+                listed = pc.is_in(ids, value_set=IdList.read(path).column.cast(ids.type))
+                ids = ids.filter(listed if wanted else pc.invert(listed))
+        if (doc_id := first_blank(ids)) is not None:
+            raise DataError(f"index = {folder}: the document id {doc_id!r}: {CHOICE}")
 
 
 def _write(tables: Iterable[pa.Table], out: Path | None, tag: str) -> int:

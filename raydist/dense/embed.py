@@ -27,6 +27,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
 from raydist.models.folder import check_contract, read_folder, requested
 from raydist.models.spec import BiEncoderSettings, EncoderSource
+from raydist.run_writer import first_blank, warn_of_blank
 from raydist.shard_files import Split, Stats, Work
 from raydist.shards import sharded_map
 
@@ -88,8 +89,11 @@ def embed_corpus(
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
     }
-    _check_ids(VectorShards.map(folder, facts).doc_ids)
-    return facts
+    doc_ids = VectorShards.map(folder, facts).doc_ids
+    _check_ids(doc_ids)
+    blank = first_blank(doc_ids)
+    warn_of_blank(blank)
+    return {**facts, "blank_id": blank}
 
 
 @dataclass(frozen=True, slots=True)

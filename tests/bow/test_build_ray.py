@@ -10,9 +10,13 @@ import pytest
 
 from raydist.bow.build import merge
 from raydist.bow.build.create import build_index
+from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import WORK
-from raydist.bow.spec import IndexSpec
+from raydist.bow.build.segments import merge_segments
+from raydist.bow.spec import IndexSpec, MergeSpec
 from raydist.disk import remove
+from raydist.manifest import read_manifest
+from tests.bow.answers import make_index
 from tests.bow.documents import contents, read, splits_of
 
 pytestmark = pytest.mark.ray
@@ -63,3 +67,16 @@ def test_an_actor_that_is_killed_is_replaced(ray_cluster, tmp_path, whole):
     assert place.exists()
     remove(tmp_path / "index" / WORK)
     assert contents(tmp_path / "index") == whole
+
+
+def test_actors_merge_segments_to_the_bytes_of_one_process(ray_cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(merge, "_WORTH_SHARING", 0)
+    monkeypatch.setattr(merge, "_LEAST", 700)
+    written = []
+    for workers in (0, 2):
+        index = make_index(ROWS, tmp_path / f"index{workers}", CUTS, merge=False)
+        delete_from_index(index, ["d7", "d90", "d299"])
+        merge_segments(index, MergeSpec(segments=2, workers=workers, memory_per_worker=0))
+        assert not (index / WORK).exists()
+        written.append([contents(index / name) for name in read_manifest(index)["segments"]])
+    assert written[0] == written[1] and len(written[0]) == 2

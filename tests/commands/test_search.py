@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +83,30 @@ def test_a_query_is_no_document_for_itself_on_request(folder, capsys):
     assert own == [each for each in results(capsys, "k=3")[:3] if each != "a"]
     assert results(capsys, "k=2", "queries.exclude_own=true")[2:] == other
     assert results(capsys, "k=1", "queries.exclude_own=true", "out=run.parquet") == []
+
+
+def test_ids_that_trec_lines_cannot_carry_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"id": "a", "text": "cat"}, {"id": "b c", "text": "cat dog"}]
+    Path("c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("v.jsonl").write_text('{"id": "b c", "vector": {"cat": 1}}\n')
+    Path("q.tsv").write_text("q1\tcat\n")
+    Path("gone.txt").write_text("b c\n")
+    for words in (["index", "corpus=c.jsonl", "out=IDX"], ["convert", "in=v.jsonl", "out=W"]):
+        assert main(words) == 0
+        assert "the document id 'b c' is empty or holds a blank" in capsys.readouterr().err
+    search = ["search", "index=IDX", "queries=q.tsv"]
+    assert main([*search, "out=run.txt"]) == 2
+    assert "index = IDX: the document id 'b c': TREC run lines" in capsys.readouterr().err
+    assert main([*search, "out=run.parquet"]) == 0
+    assert main([*search, "out=run.txt", "exclude_ids=gone.txt"]) == 0
+    Path("blank.tsv").write_text("q 1\tcat\n")
+    assert main(["search", "index=IDX", "queries=blank.tsv", "out=run.txt"]) == 2
+    assert "queries: the id 'q 1'" in capsys.readouterr().err
+    Path("d.jsonl").write_text('{"id": "d", "text": "bird"}\n')
+    assert main(["index", "corpus=d.jsonl", "out=IDX", "--append"]) == 0
+    assert main([*search, "out=run.txt"]) == 2
+    assert main(["index", "delete=gone.txt", "out=IDX"]) == 0
+    assert main([*search, "out=run.txt"]) == 0

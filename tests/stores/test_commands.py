@@ -45,6 +45,15 @@ def test_an_index_lives_on_an_object_store(
     local = {p.relative_to(copy).as_posix() for p in copy.rglob("*") if p.is_file()}
     remote = {name for name in Objects(f"{s3}/idx").names() if not name.startswith(".files-")}
     assert remote == local
+    assert main(["verify", f"{s3}/idx"]) == 0
+    assert main(["merge", out]) == 0
+    assert main(["verify", f"{s3}/idx"]) == 0
+    assert ids(f"{s3}/idx") == ["a1", "a2", "a3", "a4", "b0", "b2"]
+    held = Objects(f"{s3}/idx")
+    objects = {name: held.read(name) for name in held.names()}
+    texts = b"".join(each[0] for n, each in objects.items() if each and n.endswith(".arrow"))
+    assert b"word b 2" in texts and b"word b 1" not in texts and b"word a 0" not in texts
+    assert len([name for name in objects if name.endswith("segment.json")]) == 1
     (tmp_path / "q.tsv").write_text("1\tword 4\n")
     assert (
         main(["search", f"index={s3}/idx", f"queries={tmp_path}/q.tsv", f"out={s3}/run.txt"]) == 0

@@ -180,7 +180,13 @@ def _added(
     joint = {**manifest, "segments": manifest["segments"] + added["segments"]}
     index = _joined(old, BowIndex.of(folder, {**added, "store": store}))
     sums = {each: manifest.get(each, 0) + added.get(each, 0) for each in _SUMS}
-    return {**joint, **sums, **mark_deleted(folder, joint, index, superfluous, name)}
+    blank = manifest.get("blank_id") if added["blank_id"] is None else added["blank_id"]
+    return {
+        **joint,
+        **sums,
+        "blank_id": blank,
+        **mark_deleted(folder, joint, index, superfluous, name),
+    }
 
 
 def _joined(old: BowIndex, new: BowIndex) -> BowIndex:

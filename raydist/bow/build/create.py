@@ -36,6 +36,7 @@ from raydist.data.store.idhash import Duplicates, find_duplicates
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
 from raydist.log import warn
+from raydist.run_writer import warn_of_blank
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
 
@@ -118,6 +119,7 @@ def build_parts(
         if workers < 2:
             facts |= checks.result()
         _report_empty(facts)
+        warn_of_blank(facts["blank_id"])
         segments.mkdir(exist_ok=True)
         target = segments / name
         shutil.rmtree(target, ignore_errors=True)
@@ -154,7 +156,8 @@ def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
     names = ("documents", "bytes", "empty", "rejected")
     totals = {name: sum(int(each[name]) for each in stats) for name in names}
     totals["text_bytes"] = totals.pop("bytes")
-    return {**totals, "first_empty": first}
+    blank = next((each["blank_id"] for each in stats if each["blank_id"] is not None), None)
+    return {**totals, "first_empty": first, "blank_id": blank}
 
 
 def _check_documents(

@@ -177,7 +177,7 @@ def _merge_runs(
     spec: MergeSpec,
 ) -> list[str]:
     """Writes the segments of all runs; returns the names of all segments of the index."""
-    old = list(manifest["segments"])
+    old, deletions = list(manifest["segments"]), manifest.get("deletions", {})
     new = sum(count for _, _, count in runs)
     names = [f"segments/{name}/{i:05d}" for i in range(new)] if new > 1 else [f"segments/{name}"]
     written: list[str] = []
@@ -189,7 +189,11 @@ def _merge_runs(
         if not count:
             continue
         mine, names = names[:count], names[count:]
-        sources = partial(_open_sources, folder, manifest, old[first:last])
+        places = [
+            (folder / each, folder / deletions[each] if each in deletions else None)
+            for each in old[first:last]
+        ]
+        sources = partial(_open_sources, places)
         merge(
             sources,
             plan_cuts(sources(), count),
@@ -206,11 +210,8 @@ def _merge_runs(
     return result + old[done:]
 
 
-def _open_sources(
-    folder: Path, manifest: Mapping[str, Any], names: Sequence[str]
-) -> list[SegmentSource]:
-    segments = open_segments(folder, {**manifest, "segments": names})
-    return [SegmentSource(each) for each in segments]
+def _open_sources(places: Sequence[tuple[Path, Path | None]]) -> list[SegmentSource]:
+    return [SegmentSource(Segment.open(*place)) for place in places]
 
 
 def _facts(

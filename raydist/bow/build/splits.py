@@ -26,6 +26,7 @@ from raydist.data.store.writer import StoreWriter
 from raydist.kernels.arrays import readonly
 from raydist.kernels.intrinsics import prefetch
 from raydist.kernels.jit import kernel
+from raydist.run_writer import first_blank
 from raydist.shard_files import Split, Stats
 from raydist.text.analyzer import Analyzer
 
@@ -210,6 +211,7 @@ class SplitWorker:
         rejects = Rejects(target / "rejects.jsonl")
         texts = StoreWriter(target / "store") if spec.store else None
         stats: Stats = {"documents": 0, "bytes": 0, "empty": 0, "first_empty": None, "parts": []}
+        stats["blank_id"] = None
         inverter = Inverter(self._analyzer)
         for table in self._read(split, rejects):
             for start in range(0, table.num_rows, spec.batch_size):
@@ -246,6 +248,8 @@ class SplitWorker:
             about = writer.close()
         stats["parts"].append(part)
         stats["documents"] += about["documents"]
+        if stats["blank_id"] is None:
+            stats["blank_id"] = first_blank(postings.doc_ids)
         empty = (postings.lengths_N == 0).nonzero()[0]
         stats["empty"] += len(empty)
         if len(empty) and stats["first_empty"] is None:

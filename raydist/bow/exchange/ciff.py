@@ -45,6 +45,7 @@ from raydist.data.store import idhash
 from raydist.disk import atomic
 from raydist.errors import ArtifactError, DataError
 from raydist.kernels.varint import get_varint, put_varint
+from raydist.run_writer import first_blank, warn_of_blank
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -142,9 +143,11 @@ def _import(plain: Path, folder: Path, compress: bool, block_size: int) -> dict[
     )
     for batch in _batches(data, starts[:lists], ends[:lists], ids, lengths_N):
         writer.append(*batch)
-    facts = writer.close()
-    empty = int(np.count_nonzero(lengths_N == 0))
-    return {**facts, "empty": empty, "segments": ["segments/00000"], "store": None}
+    facts: dict[str, Any] = writer.close()
+    blank = first_blank(ids)
+    warn_of_blank(blank)
+    facts |= {"empty": int(np.count_nonzero(lengths_N == 0)), "blank_id": blank}
+    return {**facts, "segments": ["segments/00000"], "store": None}
 
 
 def _check_records(numbers: Array, ids: pa.LargeStringArray) -> None:

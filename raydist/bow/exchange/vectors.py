@@ -22,6 +22,7 @@ from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import encode_term
 from raydist.data.store import idhash
 from raydist.errors import ConfigError, DataError
+from raydist.run_writer import first_blank, warn_of_blank
 
 PathLike = str | os.PathLike[str]
 Vector = tuple[str, Mapping[str, float]]
@@ -169,7 +170,10 @@ def index_vectors(
             f"the document id {doc_id!r} occurs twice: document {second + 1:,} has that of "
             f"document {first + 1:,}"
         )
-    return {**facts, "empty": empty, "segments": segments, "store": None, "unit": unit}
+    blank = first_blank(pa.chunked_array(ids, pa.large_string()))
+    warn_of_blank(blank)
+    facts |= {"empty": empty, "segments": segments, "blank_id": blank}
+    return {**facts, "store": None, "unit": unit}
 
 
 def _write(
