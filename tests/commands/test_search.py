@@ -102,8 +102,8 @@ def test_ids_that_trec_lines_cannot_carry_are_said_at_once(
     assert "index = IDX: the document id 'b c': TREC run lines" in capsys.readouterr().err
     assert main([*search, "out=run.parquet"]) == 0
     assert main([*search, "out=run.txt", "exclude_ids=gone.txt"]) == 0
-    Path("blank.tsv").write_text("q 1\tcat\n")
-    assert main(["search", "index=IDX", "queries=blank.tsv", "out=run.txt"]) == 2
+    Path("blank.jsonl").write_text('{"id": "q 1", "text": "cat"}\n')
+    assert main(["search", "index=IDX", "queries=blank.jsonl", "out=run.txt"]) == 2
     assert "queries: the id 'q 1'" in capsys.readouterr().err
     Path("d.jsonl").write_text('{"id": "d", "text": "bird"}\n')
     assert main(["index", "corpus=d.jsonl", "out=IDX", "--append"]) == 0
