@@ -2,6 +2,7 @@
 
     python -m benchmarks.scaling                  # 1 M documents, about ten minutes on two cores
     python -m benchmarks.scaling parts=merge      # the others' figures are kept from the record
+    python -m benchmarks.scaling parts=driver     # the driver's work for 10^7 and 10^8 ids
 
 The corpus is that of `benchmarks.bow`; embedding is by all-MiniLM-L6-v2 on some of its documents.
 One Ray of two CPUs runs throughout, so its own start is not counted; that of the workers is.
@@ -10,10 +11,14 @@ One Ray of two CPUs runs throughout, so its own start is not counted; that of th
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,19 @@ from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
 from benchmarks.models import minilm
 from benchmarks.report import arguments, goal, print_table, recorded, write_results
 
-DEFAULTS = {"parts": "build,merge,embed", "docs": 1_000_000, "embed_docs": 2000, "rounds": 2}
-GOALS = {"index_splits_2_vs_1": goal("<=", 0.65), "embed_2_vs_1": goal("<=", 0.65)}
+DEFAULTS = {
+    "parts": "build,merge,embed",
+    "docs": 1_000_000,
+    "embed_docs": 2000,
+    "rounds": 2,
+    "ids": "1e7,1e8",
+}
+GOALS = {
+    "index_splits_2_vs_1": goal("<=", 0.65),
+    "embed_2_vs_1": goal("<=", 0.65),
+    "driver_ids_1e8_peak_mb": goal("<=", 2048),
+    "driver_ids_1e8_vs_1e7": goal("<=", 12),
+}
 SPLITS = (8, 32, 128)  # of the merge's measurement; 8 of them are about as large as by default
 MEMORY = 1 << 30  # bytes of a worker, which decides the number of term ranges
 NODES = (1, 2, 4, 8, 16)
@@ -33,6 +49,44 @@ WORKERS_PER_NODE = 16
 def main() -> None:
     settings = arguments(DEFAULTS)
     figures, _ = recorded("scaling")
+    parts = settings["parts"].split(",")
+    if "driver" in parts:
+        figures |= driver(settings["ids"].split(","))
+        parts.remove("driver")
+    if parts:
+        figures |= on_ray(parts, settings)
+    if "index_2_workers_s" in figures:
+        tables(figures)
+        figures |= predictions(figures)
+    dropped = ("merge_ns_per_posting_and_doubling",)
+    shown = {name: each for name, each in figures.items() if name not in dropped}
+    write_results("scaling", shown, GOALS, notes={**settings, "splits": list(SPLITS)})
+
+
+def driver(counts: Sequence[str]) -> dict[str, float]:
+    """Does the driver's work for each number of ids in a process of its own; predicts 10^9."""
+    figures: dict[str, float] = {}
+    rows, columns = [], ["ids"]
+    for each in counts:
+        words = [sys.executable, "-m", "benchmarks.driver", f"ids={int(float(each))}"]
+        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+        about = json.loads(done.stdout.splitlines()[-1])
+        columns = ["ids", *about]
+        rows.append([each, *about.values()])
+        figures |= {
+            f"driver_ids_{each}_s": about["total"],
+            f"driver_ids_{each}_peak_mb": about["peak_mb"],
+        }
+    print_table("the driver's work, in seconds", columns, rows)
+    last, most = figures[f"driver_ids_{counts[-1]}_s"], float(counts[-1])
+    if len(counts) > 1:
+        figures["driver_ids_1e8_vs_1e7"] = last / figures[f"driver_ids_{counts[-2]}_s"]
+    return figures | {"driver_ids_1e9_s_predicted": last * 1e9 / most}
+
+
+def on_ray(parts: Sequence[str], settings: Mapping[str, Any]) -> dict[str, float]:
+    """Measures builds, merges and embedding on one Ray of two CPUs."""
+    figures: dict[str, float] = {}
     import ray
 
     ray.init(
@@ -45,7 +99,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="raydist-scaling-"))
     try:
         source = corpus(settings["docs"]) / "corpus.jsonl"
-        for part in settings["parts"].split(","):
+        for part in parts:
             if part == "build":
                 figures |= builds(source, folder, settings["rounds"])
             elif part == "merge":
@@ -55,11 +109,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
         ray.shutdown()
-    tables(figures)
-    hours = predictions(figures)
-    dropped = ("merge_ns_per_posting_and_doubling",)
-    shown = {name: each for name, each in figures.items() if name not in dropped}
-    write_results("scaling", shown | hours, GOALS, notes={**settings, "splits": list(SPLITS)})
+    return figures
 
 
 def run(verb: str, out: Path, **options: Any) -> tuple[float, dict[str, Any]]:
