@@ -72,7 +72,7 @@ while True:
     old = alive.pop(tuple(ids), None)
     code = main([*words, f"out={folder}", "lock_wait=120"])
     note(verb=verb, ids=ids, edition=edition, end=code)
-    path.unlink()
+    path.unlink(missing_ok=True)
     if code == 0 and verb in ("append", "update"):
         alive[tuple(ids)] = edition
     elif code and old is not None:
