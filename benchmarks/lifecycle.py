@@ -1,4 +1,4 @@
-"""An index that changes: what a deletion and an update cost, beside building it.
+"""An index that changes: what a deletion, an update and a merge cost, beside building it.
 
     python -m benchmarks.lifecycle                # 1 M documents
     python -m benchmarks.lifecycle docs=100000
@@ -21,7 +21,8 @@ from benchmarks.bow_fetch import corpus, run
 from benchmarks.report import arguments, goal, print_table
 
 DEFAULTS = {"docs": 1_000_000, "rounds": 3}
-GOALS = {"delete_one_of_1m_vs_build": goal("<=", 0.02)}
+GOALS = {"delete_one_of_1m_vs_build": goal("<=", 0.02), "merge_vs_build": goal("<=", 0.5)}
+_SEGMENTS = 10
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     try:
         source = corpus(settings["docs"]) / "corpus.jsonl"
         figures = deletions(source, folder, settings["rounds"])
+        figures |= merge_of_segments(source, folder)
     finally:
         shutil.rmtree(folder)
     print_table("lifecycle", ["what", "value"], list(figures.items()))
@@ -72,8 +74,28 @@ def deletions(source: Path, folder: Path, rounds: int = 3) -> dict[str, float]:
     }
 
 
-def _seconds(*words: str) -> float:
-    return run(sys.executable, "-m", "raydist", "index", *words)[1]
+def merge_of_segments(source: Path, folder: Path) -> dict[str, float]:
+    """Returns the CPU seconds of merging ten segments of a corpus into one, and its share.
+
+    Args:
+        source: a corpus in JSON lines.
+        folder: a scratch folder, in which `deletions` has built the corpus as one segment.
+    """
+    few, out = folder / "few.jsonl", f"out={folder / 'segments'}"
+    with open(source, encoding="utf-8") as lines:
+        few.write_text("".join(itertools.islice(lines, 100)), encoding="utf-8")
+    size = f"split_bytes={-(-source.stat().st_size // _SEGMENTS)}"
+    _seconds(f"corpus={few}", f"out={folder / 'few'}", "merge=false", "split_bytes=5000")
+    start = min(_seconds(f"out={folder / 'few'}", "--dry-run", verb="merge") for _ in range(3))
+    _seconds(f"out={folder / 'few'}", verb="merge")  # compiles
+    build = _seconds(f"corpus={source}", f"out={folder / 'one'}") - start
+    _seconds(f"corpus={source}", out, "merge=false", size)
+    merge = _seconds(out, verb="merge") - start
+    return {"merge_s": merge, "merge_vs_build": merge / build}
+
+
+def _seconds(*words: str, verb: str = "index") -> float:
+    return run(sys.executable, "-m", "raydist", verb, *words)[1]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python -m benchmarks.scaling                  # 1 M documents, about ten minutes on two cores
     python -m benchmarks.scaling parts=merge      # the others' figures are kept from the record
     python -m benchmarks.scaling parts=driver     # the driver's work for 10^7 and 10^8 ids
+    python -m benchmarks.scaling parts=lifecycle  # a deletion and a merge beside a build
 
 The corpus is that of `benchmarks.bow`; embedding is by all-MiniLM-L6-v2 on some of its documents.
 One Ray of two CPUs runs throughout, so its own start is not counted; that of the workers is.
@@ -24,6 +25,7 @@ from typing import Any
 
 from benchmarks.bow_fetch import corpus
 from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
+from benchmarks.lifecycle import deletions, merge_of_segments
 from benchmarks.models import minilm
 from benchmarks.report import arguments, goal, print_table, recorded, write_results
 
@@ -39,7 +41,10 @@ GOALS = {
     "embed_2_vs_1": goal("<=", 0.65),
     "driver_ids_1e8_peak_mb": goal("<=", 2048),
     "driver_ids_1e8_vs_1e7": goal("<=", 12),
+    "delete_one_of_1m_vs_build": goal("<=", 0.02),
+    "merge_vs_build": goal("<=", 0.5),
 }
+_SHARES = ("delete_one_of_1m_vs_build", "update_one_of_1m_vs_build", "merge_vs_build")
 SPLITS = (8, 32, 128)  # of the merge's measurement; 8 of them are about as large as by default
 MEMORY = 1 << 30  # bytes of a worker, which decides the number of term ranges
 NODES = (1, 2, 4, 8, 16)
@@ -50,6 +55,9 @@ def main() -> None:
     settings = arguments(DEFAULTS)
     figures, _ = recorded("scaling")
     parts = settings["parts"].split(",")
+    if "lifecycle" in parts:
+        figures |= lifecycle(settings["docs"], settings["rounds"])
+        parts.remove("lifecycle")
     if "driver" in parts:
         figures |= driver(settings["ids"].split(","))
         parts.remove("driver")
@@ -61,6 +69,17 @@ def main() -> None:
     dropped = ("merge_ns_per_posting_and_doubling",)
     shown = {name: each for name, each in figures.items() if name not in dropped}
     write_results("scaling", shown, GOALS, notes={**settings, "splits": list(SPLITS)})
+
+
+def lifecycle(documents: int, rounds: int) -> dict[str, float]:
+    """Returns what a deletion, an update and a merge cost, as shares of a build."""
+    folder = Path(tempfile.mkdtemp(prefix="raydist-lifecycle-"))
+    try:
+        source = corpus(documents) / "corpus.jsonl"
+        shares = {**deletions(source, folder, rounds), **merge_of_segments(source, folder)}
+    finally:
+        shutil.rmtree(folder)
+    return {name: shares[name] for name in _SHARES}
 
 
 def driver(counts: Sequence[str]) -> dict[str, float]:

@@ -122,8 +122,9 @@ class IdList:
     def flags(self, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """Returns which ids of the list are among others, bool."""
         flags = np.zeros(len(self), bool)
-        rows = self.positions(ids)
-        flags[rows[rows >= 0]] = True
+        for part in slices_of([ids]):
+            rows = self.positions(part)
+            flags[rows[rows >= 0]] = True
         return flags
 
 

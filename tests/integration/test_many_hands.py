@@ -206,18 +206,18 @@ def play(folder: str, tmp_path: Path, seconds: float, seed: int, disk: Path | No
     print(f"{acknowledged} writes acknowledged, {searches} searches, {killed} processes killed")
     assert acknowledged > 0 and searches > 0
     if "://" not in folder:
-        left = {
-            p.name for p in Path(folder).iterdir() if not p.name.startswith(("store", "joined"))
-        }
-        assert left == {"config.json", "manifest.json", "segments"}
-        named = json.dumps(json.loads((Path(folder) / "manifest.json").read_text()))
-        for path in (*Path(folder).glob("store*"), *Path(folder).glob("joined*")):
-            assert path.name in named or path.name in joined(folder), path
+        assert leftovers(Path(folder)) == set()
 
 
-def joined(folder: str) -> str:
-    """Returns what the headers of joined stores name."""
-    return "".join(path.read_text() for path in Path(folder).glob("*/store.json"))
+def leftovers(folder: Path) -> set[str]:
+    """Returns what the folder holds that neither the manifest nor a store that it names does."""
+    named = "".join(
+        path.read_text() for path in (*folder.glob("*/store.json"), folder / "manifest.json")
+    )
+    inside = {path.name for part in ("segments", "deletions") for path in folder.glob(f"{part}/*")}
+    beside = {path.name for path in folder.iterdir()}
+    beside -= {"config.json", "manifest.json", "segments", "deletions"}
+    return {name for name in inside | beside if name not in named}
 
 
 @contextlib.contextmanager
