@@ -11,6 +11,7 @@ from raydist.errors import ConfigError
 if TYPE_CHECKING:
     from raydist.bow.spec import Scoring
     from raydist.config.serve import ServeConfig
+    from raydist.models.spec import EncoderPlace
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
 
@@ -22,7 +23,7 @@ def open_retriever(
     ties: str = "docid",
     threads: int = 1,
     in_memory: bool = False,
-    model: str | None = None,
+    model: EncoderPlace | None = None,
     approximate: bool = False,
 ) -> Selective:
     """Returns a retriever over the index or vectors in a folder (or its local copy)."""

@@ -32,7 +32,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
     from raydist.export.provenance import find_provenance
     from raydist.fingerprints import model_fingerprint
 
-    about = find_provenance(config.checkpoint)
+    about = find_provenance(config.checkpoint, trust_remote_code=config.trust_remote_code)
     if config.push:
         check_push(config.name)
     values = _values_of(about) if config.alias is not None else {}
@@ -51,6 +51,9 @@ def run(config: ExportConfig, flags: Flags) -> None:
                 doc=_text(config.doc),
                 bibtex=_text(config.bibtex),
                 about=about,
+                adapter=config.adapter,
+                attention=config.attention,
+                trust_remote_code=config.trust_remote_code,
             )
             output.finish(exported=about.kind, fingerprint=model_fingerprint(output.folder))
             log.say(f"{config.out}: {about.kind} with its model card in README.md")

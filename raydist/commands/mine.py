@@ -142,7 +142,7 @@ def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
 
     k = max(config.mining.last, _DEPTH)
     fusion = _fusion(config) if len(config.index) > 1 else None
-    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=fusion))
+    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=fusion, model=config.model))
     return Run(pa.concat_tables(search.tables(queries)))
 
 

@@ -148,8 +148,8 @@ class FusedSearch:
     """
 
     def __init__(self, config: SearchConfig) -> None:
-        fields = {"ties", "threads", "in_memory", "model", "approximate"}
-        options = config.model_dump(include=fields)
+        names = ("ties", "threads", "in_memory", "model", "approximate")
+        options = {name: getattr(config, name) for name in names}
         self._config = config
         self.retrievers = [
             _among(open_retriever(folder, scoring=config.scoring, **options), config)

@@ -9,7 +9,7 @@ from pydantic import Field
 from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.evaluation.spec import Tracking
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -67,6 +67,12 @@ class ExportConfig(Verb):
     """A training run (for its final checkpoint), a checkpoint, or a model folder."""
     out: str = Field(min_length=1)
     """The folder to write."""
+    attention: Annotated[str, ADDED] = "sdpa"
+    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    trust_remote_code: bool = execution(False)
+    """Run the code that the checkpoint brings with it: only of authors whom you trust."""
+    adapter: Annotated[bool, ADDED] = False
+    """Write the adapters of a LoRA run alone, beside the name of their base."""
     name: str = ""
     """The model's name, `owner/name` to push; the folder's name if not given."""
     doc: Annotated[str, Reads("text")] = ""

@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource, MiningSpec, Paths, QrelsSource, QueriesSource
+from raydist.models.spec import EncoderPlace
 from raydist.rerank.spec import RerankerSpec
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 
 
 class MineConfig(Verb):
@@ -26,6 +27,9 @@ class MineConfig(Verb):
     index: Annotated[Paths, Reads("output")] = ()
     """Folders that `index` or `embed` wrote: searched if there is no `run`, several are fused.
     One of `index` has the texts, if there is no `corpus`."""
+    model: Annotated[EncoderPlace | None, ADDED] = None
+    """The encoder of a searched index of vectors, if it was moved, or is to be loaded in another
+    way."""
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
     mining: Flat[MiningSpec]

@@ -10,6 +10,7 @@ from raydist.bow.spec import Bm25, Scoring
 from raydist.config.base import Verb, execution
 from raydist.data.spec import Paths, SearchQueries
 from raydist.dense.spec import Fusion
+from raydist.models.spec import EncoderPlace
 from raydist.spec import Reads
 
 
@@ -38,8 +39,8 @@ class SearchConfig(Verb):
     """How several indexes become one ranking."""
     depth: int = Field(0, ge=0)
     """Documents per query and index before fusion; 0 is `k`."""
-    model: Annotated[str | None, Reads("model")] = None
-    """The encoder of the vectors, if it was moved."""
+    model: EncoderPlace | None = None
+    """The encoder of the vectors, if it was moved, or is to be loaded in another way."""
     approximate: bool = False
     """Search the FAISS index beside the vectors."""
     tag: str | None = Field(None, min_length=1, pattern=r"^\S+$")

@@ -133,6 +133,8 @@ def describe_model(
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")
     explicit = {name: value for name, value in requested(model).items() if value is not None}
+    if model.attention != "sdpa":
+        explicit["attention"] = model.attention
     described = EmbeddingModel(
         path=str(Path(path).absolute()) if Path(path).is_dir() else path,
         folder=str(folder.absolute()),

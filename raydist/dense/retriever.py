@@ -22,6 +22,7 @@ from raydist.errors import ArtifactError, DataError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
+from raydist.models.spec import EncoderPlace
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 
@@ -63,22 +64,21 @@ class DenseRetriever:
         cls,
         folder: str | Path,
         *,
-        model: str | Path | None = None,
+        model: EncoderPlace | str | Path | None = None,
         approximate: bool = False,
         batch: int = QUERIES,
         device: str | torch.device | None = None,
-        dtype: str = "float32",
         tag: str = "dense",
     ) -> DenseRetriever:
         """Returns the retriever of a folder that `embed` wrote.
 
         Args:
             folder: with a manifest.
-            model: where the model is now; None = where it was when the corpus was embedded.
+            model: where the model is now, and how it is loaded; None = where it was when the corpus
+                was embedded.
             approximate: search the folder's FAISS index instead of all vectors.
             batch: queries searched together.
             device: of model and search; None = an accelerator if the machine has one.
-            dtype: of the model's weights.
             tag: the run's name.
 
         Raises:
@@ -87,8 +87,10 @@ class DenseRetriever:
         """
         shards = VectorShards.open(folder)
         model_facts: dict[str, Any] = shards.manifest["model"]
+        if not isinstance(model, EncoderPlace):
+            model = EncoderPlace(path=None if model is None else str(model))
         try:
-            model_folder = resolve_folder(model if model is not None else model_facts["path"])
+            model_folder = resolve_folder(model.path or model_facts["path"])
         except DataError as error:
             raise DataError(f"{folder}: {error}; name the model that embedded it") from None
         fingerprint = model_fingerprint(model_folder)
@@ -98,7 +100,16 @@ class DenseRetriever:
                 f"{model_facts['fingerprint']}), {model_folder} is another model "
                 f"({fingerprint}); embed the corpus again or name the model that did"
             )
-        encoder = BiEncoder.load(model_folder, dtype=dtype, device=device, **model_facts["asked"])
+        settings = dict(model_facts["asked"])
+        if model.attention != "sdpa":
+            settings["attention"] = model.attention
+        encoder = BiEncoder.load(
+            model_folder,
+            dtype=model.dtype,
+            trust_remote_code=model.trust_remote_code,
+            device=device,
+            **settings,
+        )
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
         ann = AnnIndex.open(Path(folder)) if approximate else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from raydist import log
 from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.export.model_card import model_card
 from raydist.export.provenance import Provenance, find_provenance
+from raydist.models.adapters import copy_adapters
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 
@@ -29,6 +31,8 @@ def export_model(
     doc: str = "",
     bibtex: str = "",
     about: Provenance | None = None,
+    adapter: bool = False,
+    **settings: Any,
 ) -> Provenance:
     """Writes weights, tokenizer, modules and README.md; returns where the model comes from.
 
@@ -42,15 +46,21 @@ def export_model(
         doc: a description of the model, Markdown.
         bibtex: how to cite it.
         about: where it comes from, if the caller knows.
+        adapter: write the adapters of a LoRA run alone, beside the name of their base.
+        settings: how the model is loaded: `attention`, `trust_remote_code`.
 
     Raises:
+        ConfigError: there are no adapters.
         ArtifactError: the written model answers differently from the checkpoint.
     """
     about = about or find_provenance(checkpoint)
-    model = _load(about.folder, about.kind)
-    provenance = {"settings": dict(about.settings)} if about.settings else {}
-    model.save(folder, **provenance)
-    written = _load(folder, about.kind)
+    model = _load(about.folder, about.kind, settings)
+    provenance: dict[str, Any] = {"settings": dict(about.settings)} if about.settings else {}
+    if adapter:
+        model.save(folder, weights=copy_adapters(about.folder), **provenance)
+    else:
+        model.save(folder, **provenance)
+    written = _load(folder, about.kind, settings)
     before, after = _answer(model), _answer(written)
     if not np.allclose(before, after, atol=1e-5):
         raise ArtifactError(
@@ -76,10 +86,10 @@ def export_model(
     return about
 
 
-def _load(folder: Path, kind: str) -> BiEncoder | CrossEncoderModel:
+def _load(folder: Path, kind: str, settings: dict[str, Any]) -> BiEncoder | CrossEncoderModel:
     if kind == "biencoder":
-        return BiEncoder.load(folder, device="cpu")
-    return CrossEncoderModel.load(folder, device="cpu")
+        return BiEncoder.load(folder, device="cpu", **settings)
+    return CrossEncoderModel.load(folder, device="cpu", **settings)
 
 
 @torch.inference_mode()

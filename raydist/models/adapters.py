@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from raydist.models.spec import Lora
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+FOLDER = "adapter"
+"""Below a trained model's folder: the adapters that its weights have merged."""
 
 
 def base_of(folder: Path) -> str | None:
@@ -36,8 +40,13 @@ def base_of(folder: Path) -> str | None:
     return str(beside) if beside.is_dir() else str(base)
 
 
-def with_adapters(model: Any, folder: Path) -> Any:
+def with_adapters(model: Any, folder: Path, fresh: Sequence[str] = ()) -> Any:
     """Returns a base with the adapters of a folder merged into its weights.
+
+    Args:
+        model: the base.
+        folder: of the adapters.
+        fresh: tensors that the base lacks and the folder must have: of a head.
 
     Raises:
         ArtifactError: the adapters do not fit the base, or are none that can be merged.
@@ -58,6 +67,7 @@ def with_adapters(model: Any, folder: Path) -> Any:
             f"model {folder}: its adapters do not fit their base ({reason})"
         ) from None
     lost = [name for name in report.missing_keys if "lora_" in name] + report.unexpected_keys
+    lost += [name for name in fresh if not any(key.endswith(name) for key in weights)]
     if lost:
         raise ArtifactError(
             f"model {folder}: its adapters do not fit their base: {lost[0]} and {len(lost) - 1} "
@@ -66,6 +76,36 @@ def with_adapters(model: Any, folder: Path) -> Any:
     if not hasattr(adapted, "merge_and_unload"):
         raise ArtifactError(f"model {folder}: {config.peft_type} cannot be merged into its base")
     return adapted.merge_and_unload()
+
+
+def save_adapters(tower: Any, folder: Path) -> None:
+    """Writes a transformer's adapters below the folder that has its merged weights.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+    place = folder / FOLDER
+    tower.save_pretrained(str(place))
+    (place / "README.md").unlink(missing_ok=True)  # an empty form
+
+
+def copy_adapters(source: Path) -> Callable[[Any, Path], None]:
+    """Returns what writes, in place of a transformer's weights, the adapters of a trained model.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    place = source if base_of(source) is not None else source / FOLDER
+    if not (place / WEIGHTS).is_file():
+        raise ConfigError(
+            f"adapter=true: {source} has no adapters; train with model.lora.r=16, one tower"
+        )
+
+    def write(_: Any, target: Path) -> None:
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(place / name, target / name)
+
+    return write
 
 
 def add_lora(model: Any, lora: Lora, *, fresh: list[str], head: bool) -> Any:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ def load_backbone(
         set_dropout(config, spec.dropout)
     config.use_cache = False
     if head:
-        _check_head(config, folder, fresh_head)
+        _check_head(config, folder, fresh_head or place != folder)
         config.num_labels = 1
         if getattr(config, "pad_token_id", None) is None:
             config.pad_token_id = pad_token_id
@@ -148,7 +150,7 @@ def load_backbone(
         fresh_head = head and not has_head(config)
         model, fresh = _from_pretrained(auto, place, config, spec, attention, head, fresh_head)
         if place != folder:
-            model = with_adapters(model, folder)
+            model, fresh = with_adapters(model, folder, fresh if head else ()), []
         _train_every_row(model)
         if not head and isinstance(getattr(model, "pooler", None), nn.Module):
             # Carried along for those who start from the checkpoint, but no gradient reaches it.
@@ -159,7 +161,7 @@ def load_backbone(
             if spec.gradient_checkpointing:
                 model.enable_input_require_grads()
             model = add_lora(model, spec.lora, fresh=fresh, head=head)
-    if head and fresh:
+    if fresh and head:
         _say_once(f"model {folder}: drawn at random, to be trained: {', '.join(fresh)}")
     return model.eval()
 
@@ -251,7 +253,7 @@ def _from_pretrained(
                 local_files_only=True,
             )
         except (ImportError, ValueError) as error:
-            if "attention" not in str(error) and "attn" not in str(error):
+            if not re.search("attention|attn", str(error), re.IGNORECASE):
                 raise
             reason = str(error).strip().splitlines()[0]
             continue
@@ -263,6 +265,27 @@ def _from_pretrained(
         f"attention={spec.attention}: {config.model_type} does not take it here ({reason}); "
         "leave it out to use what the model has"
     )
+
+
+def check_half(model: Callable[[], Any], spec: ModelSettings, kind: str) -> None:
+    """Raises ConfigError where a model cannot compute in half precision.
+
+    Args:
+        model: computes something small.
+        spec: how the model was loaded.
+        kind: its architecture, for the message.
+    """
+    if spec.autocast is None and spec.dtype in ("float32", "float64"):
+        return
+    name = f"autocast={spec.autocast}" if spec.autocast else f"dtype={spec.dtype}"
+    try:
+        with torch.no_grad():
+            model()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.{name}: {kind} does not compute in it ({reason}); use float32"
+        ) from None
 
 
 def attention_of(tower: Any) -> dict[str, str]:

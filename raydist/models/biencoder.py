@@ -6,7 +6,7 @@ Shapes: B texts, T tokens, D dimensions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raydist.models.adapters import merged
+from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import has_position_table, takes_positions, width
 from raydist.models.backbone import (
     DTYPES,
     attention_of,
+    check_half,
     load_backbone,
     resolve_folder,
     save_transformer,
@@ -123,7 +124,10 @@ class BiEncoder(nn.Module):
         )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return encoder.to(device).eval()
+        encoder = encoder.to(device).eval()
+        probe = {n: t.to(device) for n, t in encoder.pad(encoder.tokenize(["a"], "query")).items()}
+        check_half(lambda: encoder(probe), spec, read.config.model_type)
+        return encoder
 
     @property
     def hidden(self) -> int:
@@ -233,13 +237,25 @@ class BiEncoder(nn.Module):
             source=self.source,
         ).eval()
 
-    def save(self, folder: str | Path, **provenance: Any) -> None:
+    def save_adapters(self, folder: Path) -> None:
+        """Writes the adapters beside the merged weights in a folder, of one tower."""
+        if len(self.towers) == 1 and hasattr(self.towers[0], "merge_and_unload"):
+            save_adapters(self.towers[0], folder)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        weights: Callable[[Any, Path], None] = save_transformer,
+        **provenance: Any,
+    ) -> None:
         """Writes a folder that raydist and sentence-transformers load with equal vectors.
 
         LoRA matrices are merged into the written weights; the model itself does not change.
 
         Args:
             folder: created if missing.
+            weights: writes a transformer into a folder.
             provenance: further JSON values for `raydist.json`, such as `settings`.
         """
         folder = Path(folder)
@@ -254,7 +270,7 @@ class BiEncoder(nn.Module):
         for projection, place in zip(self.projections, dense):
             projection.save(place)  # type: ignore[operator]
         for i, (tower, place) in enumerate(zip(self.towers, places)):
-            save_transformer(tower, place)
+            weights(tower, place)
             self.tokenizer.padding_side = contract.padding_side
             lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
             length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]

@@ -6,7 +6,7 @@ Shapes: B pairs, T tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.adapters import merged
+from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import has_head, has_position_table, max_positions, position_limit
 from raydist.models.backbone import (
     DTYPES,
     attention_of,
     base_folder,
+    check_half,
     load_backbone,
     model_config,
     resolve_folder,
@@ -146,7 +147,11 @@ class CrossEncoderModel(nn.Module):
         reranker = cls(transformer, tokenizer, contract, autocast=autocast, source=str(folder))
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return reranker.to(device).eval()
+        reranker = reranker.to(device).eval()
+        pairs = reranker.tokenize(["a"], ["b"])
+        probe = {name: tensor.to(device) for name, tensor in reranker.pad(pairs).items()}
+        check_half(lambda: reranker(probe), spec, untouched.model_type)
+        return reranker
 
     @property
     def device(self) -> torch.device:
@@ -188,22 +193,35 @@ class CrossEncoderModel(nn.Module):
             whole, self.tokenizer, self.contract, autocast=self.autocast, source=self.source
         ).eval()
 
-    def save(self, folder: str | Path, **provenance: Any) -> None:
+    def save_adapters(self, folder: Path) -> None:
+        """Writes the adapters beside the merged weights in a folder."""
+        if hasattr(self.transformer, "merge_and_unload"):
+            save_adapters(self.transformer, folder)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        weights: Callable[[Any, Path], None] = save_transformer,
+        **provenance: Any,
+    ) -> None:
         """Writes a folder that raydist and sentence-transformers' CrossEncoder score alike with.
 
         Args:
             folder: created if missing.
+            weights: writes a transformer into a folder.
             provenance: further JSON values for `raydist.json`.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        save_transformer(self.transformer, folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config["sentence_transformers"] = {
-            "activation_fn": _ACTIVATIONS[self.contract.activation],
-            "version": "5.0.0",
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        weights(self.transformer, folder)
+        if config := read_json(folder / "config.json"):
+            config["sentence_transformers"] = {
+                "activation_fn": _ACTIVATIONS[self.contract.activation],
+                "version": "5.0.0",
+            }
+            text = json.dumps(config, indent=2) + "\n"
+            (folder / "config.json").write_text(text, encoding="utf-8")
         if prompt := self.contract.query_instruction:
             record = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
             (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -201,6 +201,22 @@ class EncoderSource:
         return BiEncoderSettings(**values)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderPlace:
+    """The encoder of vectors: where it is now, and how it is loaded."""
+
+    primary: ClassVar[str] = "path"
+
+    path: Annotated[Annotated[str, MinLen(1)] | None, Reads("model")] = None
+    """Its folder or hub name; where it was when the corpus was embedded if not given."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights."""
+    attention: str = "sdpa"
+    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    trust_remote_code: Annotated[bool, EXECUTION] = False
+    """Run the code that a folder brings with it: only of authors whom you trust."""
+
+
 def check_precision(model: ModelSettings, zero: int) -> list[str]:
     """Returns the verbs' complaint about half-precision weights, at most one line."""
     # A reranker's LoRA trains its head as well, which stays in the model's own precision.

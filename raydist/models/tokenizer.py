@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool = False
             f"model {folder}: no fast tokenizer (tokenizer.json) and none can be made"
         )
     _agree_on_padding(tokenizer, config)
-    if getattr(tokenizer, "add_eos_token", False):
+    settings = folder / "tokenizer_config.json"  # transformers itself forgets some of it
+    if settings.is_file() and json.loads(settings.read_text("utf-8")).get("add_eos_token"):
         append_eos(tokenizer)
     return tokenizer
 

@@ -100,11 +100,17 @@ def load_weights(
 def _load(
     auto: Any, folder: Path, options: dict[str, Any], wrapper: str = ""
 ) -> tuple[Any, Report]:
+    pattern = f"^{re.escape(wrapper)}"
     if wrapper:
-        options = options | {"key_mapping": {f"^{re.escape(wrapper)}": ""}}
+        options = options | {"key_mapping": {pattern: ""}}
     model, info = auto.from_pretrained(
         str(folder), output_loading_info=True, ignore_mismatched_sizes=True, **options
     )
+    if wrapper:  # or saving would put it back
+        renamings = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [
+            each for each in renamings if pattern not in [*each.source_patterns]
+        ]
     return model, Report(
         frozenset(info["missing_keys"]),
         frozenset(info["unexpected_keys"]),

@@ -151,7 +151,13 @@ class BiEncoderReranker:
 
     def __init__(self, spec: BiEncoderSpec) -> None:
         device = prepare_device(spec.device)
-        model = BiEncoder.load(spec.model, dtype=pick_dtype(spec.dtype, device), device=device)
+        model = BiEncoder.load(
+            spec.model,
+            dtype=pick_dtype(spec.dtype, device),
+            attention=spec.attention,
+            trust_remote_code=spec.trust_remote_code,
+            device=device,
+        )
         self.options = Options(spec.truncation)
         self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
         # Reused vectors, and the query's tokens in every row, cost nothing.

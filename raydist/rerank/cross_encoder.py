@@ -136,6 +136,8 @@ class CrossEncoder:
             query_max_length=spec.query_max_length or None,
             replace_contract=bool(spec.max_length or spec.query_max_length),
             dtype=pick_dtype(spec.dtype, device),
+            attention=spec.attention,
+            trust_remote_code=spec.trust_remote_code,
             device=device,
         )
         self.options = Options(spec.truncation)

@@ -209,13 +209,13 @@ class Qwen3Reranker:
     def __init__(self, spec: Qwen3Spec, *, packed: bool = True) -> None:
         device = prepare_device(spec.device)
         folder = resolve_folder(spec.model)
-        config = load_config(folder)
+        config = load_config(folder, trust_remote_code=spec.trust_remote_code)
         if not any(a.endswith("ForCausalLM") for a in config.architectures or []):
             raise ArtifactError(
                 f"reranker.model={spec.model}: {config.architectures} is not a causal language "
                 "model; use reranker.kind=cross_encoder for a model with a scoring head"
             )
-        tokenizer = load_tokenizer(folder, config)
+        tokenizer = load_tokenizer(folder, config, trust_remote_code=spec.trust_remote_code)
         most = max_positions(config, tokenizer)
         if not 0 < spec.max_length <= most:
             raise ConfigError(f"reranker.max_length={spec.max_length}: expected 1 to {most}")
@@ -227,8 +227,9 @@ class Qwen3Reranker:
                 head=True,
                 config=config,
                 dtype=DTYPES[pick_dtype(spec.dtype, device)],
+                attn_implementation=None if spec.attention == "sdpa" else spec.attention,
                 use_safetensors=True,
-                trust_remote_code=False,
+                trust_remote_code=spec.trust_remote_code,
                 local_files_only=True,
             )
         self.options = Options(spec.truncation)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 
 from raydist.models.packaged import packaged
-from raydist.spec import EXECUTION, FromText, Reads
+from raydist.spec import ADDED, EXECUTION, FromText, Reads
 
 RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 """The released Qwen3 rerankers, and below the prompt that they were trained with, byte for byte."""
@@ -54,6 +54,10 @@ class _NeuralSpec:
     """cpu, cuda, cuda:1, ...; empty is an accelerator if there is one."""
     dtype: Literal["", "float32", "bfloat16", "float16"] = ""
     """Of the weights; empty is bfloat16 on an accelerator, else float32."""
+    attention: Annotated[str, ADDED] = "sdpa"
+    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    trust_remote_code: Annotated[bool, EXECUTION] = False
+    """Run the code that a folder brings with it: only of authors whom you trust."""
     batch_tokens: Annotated[int, Ge(0), EXECUTION] = 0
     """Most tokens of a batch, padding included; 0 goes by the device."""
     threads: Annotated[int, Ge(1), EXECUTION] = 2

@@ -146,6 +146,7 @@ class CheckedSave:
         merged = model.merged()
         before = self._output(merged.to(model.device))
         merged.save(folder, settings=dict(settings))
+        model.save_adapters(folder)
         del merged  # to make room for the model that is read
         _compare(before, self._output(self.load(folder).eval()), _allowed(model), folder)
         model.train(training)

@@ -126,6 +126,8 @@ class TorchEngine:
         """Number of reductions of gradients over ranks, for the tests."""
         self._max_grad_norm = optim.clip
         self._trained = [p for p in module.parameters() if p.requires_grad]
+        named = module.named_parameters(remove_duplicate=False)
+        self._frozen = {name for name, p in named if not p.requires_grad}
         self.device = next(module.parameters()).device
         self.optimizer = adamw(module, optim, fused=True)
         if self.world_size > 1:
@@ -194,13 +196,16 @@ class TorchEngine:
         return nullcontext()
 
     def save(self, folder: Path) -> None:
-        """Writes model, optimizer and steps (rank 0) and this rank's random state."""
+        """Writes what is trained, optimizer and steps (rank 0) and this rank's random state.
+
+        Frozen weights are where the model was loaded from: a state of adapters is as small as they.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_random_state(folder, self.rank)
         if self.rank:
             return
         state = {
-            "module": self.module.state_dict(),
+            "module": {n: t for n, t in self.module.state_dict().items() if n not in self._frozen},
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
         }
@@ -220,7 +225,12 @@ class TorchEngine:
                 "(resume with the deepspeed settings that it was trained with)"
             )
         state = torch.load(folder / "engine.pt", map_location=self.device, weights_only=True)
-        self.module.load_state_dict(state["module"])
+        missing, foreign = self.module.load_state_dict(state["module"], strict=False)
+        if lost := sorted({*missing} - self._frozen) + foreign:
+            raise ArtifactError(
+                f"{folder}: holds another model's state: {lost[0]} and {len(lost) - 1} more "
+                "tensors have no counterpart"
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
         load_random_state(folder, self.rank)
