@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,12 @@ TREC = "\n".join(
     f"<DOC>\n<DOCNO>{r['_id']}</DOCNO>\n<TITLE>{r['title']}</TITLE>\n<TEXT>{r['text']}</TEXT>\n</DOC>"
     for r in ROWS
 ).encode()
+PAGES = "\n".join(
+    f"<DOC>\n<DOCNO>{r['_id']}</DOCNO>\n<DOCHDR>\nhttp://x\n</DOCHDR>\n<html><title>{r['title']}"
+    f"</title><script>1 < 2</script><p class='a'>{r['text']}<br></html>\n</DOC>"
+    for r in ROWS
+).encode()
+CSV = ("_id,title,text\r\n" + "".join(f'{r["_id"]},"",""" {r["text"]}"\r\n' for r in ROWS)).encode()
 TOPICS = "\n".join(
     f"<top>\n<num> Number: {i}\n<title> words {i}\n</top>" for i in range(9)
 ).encode()
@@ -44,6 +51,14 @@ def parquet(columns: dict[str, list[object]]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def arrow(columns: dict[str, list[object]]) -> bytes:
+    sink, table = pa.BufferOutputStream(), pa.table(columns)
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table, max_chunksize=11)
+    return sink.getvalue().to_pybytes()
+
+
+ARROW = arrow({name: [r[name] for r in ROWS] for name in ("_id", "title", "text")})
 DOCUMENT_TABLE = parquet({name: [r[name] for r in ROWS] for name in ("_id", "title", "text")})
 RUN_TABLE = parquet(
     {"query_id": ["1"] * 20, "doc_id": [f"d{i}" for i in range(20)], "score": [1.0] * 20}
@@ -71,6 +86,12 @@ CASES: list[tuple[str, bytes, Reader]] = [
     ("c.tsv.zst", pa.compress(TSV, "zstd", asbytes=True), documents),
     ("c.trec.bz2", bz2.compress(TREC), documents),
     ("corpus", JSONL, documents),
+    ("c.csv", CSV, documents),
+    ("c.json", json.dumps(ROWS, indent=1).encode(), documents),
+    ("c.arrow", ARROW, documents),
+    ("c.jsonl.xz", lzma.compress(JSONL), documents),
+    ("page.trec", PAGES, documents),
+    ("wide.jsonl", JSONL.decode().encode("utf-16"), documents),
     ("q.trec", TOPICS, read_queries),
     ("q.jsonl", JSONL, read_queries),
     ("q.tsv", b"1\tone \xc3\xa9 word\n2\ttwo words\n3\tthree\n", read_queries),

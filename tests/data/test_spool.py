@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from raydist.bow.index import BowIndex
+from raydist.cli import main
 from raydist.data import files, spool
 from raydist.data.ids import IdList
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
@@ -109,3 +111,22 @@ def test_a_worker_on_another_machine_says_that_it_does_not_see_the_copy(tmp_path
 def test_a_pipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="/dev/fd/987: no such file"):
         ids("/dev/fd/987")
+
+
+def test_an_index_is_built_from_a_stream_and_known_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def index(out: str, *words: str) -> str:
+        monkeypatch.setattr(spool, "_spooled", {})
+        path = tmp_path / "pipe"
+        path.unlink(missing_ok=True)
+        corpus = f"corpus={pipe(path, LINES)}"
+        assert main(["index", corpus, "corpus.format=jsonl", f"out={tmp_path / out}", *words]) == 0
+        return capsys.readouterr().err
+
+    index("a")
+    assert "already built" in index("a")
+    (tmp_path / "c.jsonl").write_bytes(LINES)
+    assert main(["index", f"corpus={tmp_path / 'c.jsonl'}", f"out={tmp_path / 'b'}"]) == 0
+    ids = [BowIndex.open(tmp_path / out).doc_ids.to_pylist() for out in ("a", "b")]
+    assert ids[0] == ids[1] == ["1", "2"]
