@@ -139,3 +139,13 @@ def test_a_script_is_submitted_as_it_is(
     words = ["jobs/pipeline.py", "jobs/quickstart/pipeline.yaml", "storage=/mnt/raydist"]
     assert main(["submit", *words, "address=http://127.0.0.1:9", "--dry-run"]) == 0
     assert f"to http://127.0.0.1:9: python {' '.join(words)}" in capsys.readouterr().err
+
+
+def test_a_folder_as_a_word_is_no_file_that_travels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", "verify", "/data/IDX", "--dry-run"]) == 0
+    assert "would submit to" in (messages := capsys.readouterr().err)
+    assert "python -m raydist verify /data/IDX" in messages
+    assert main(["submit", "merge", "out=/data/IDX", "segments=2", "--dry-run"]) == 0

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from raydist.commands import VERBS
-from raydist.config.load import load
+from raydist.config.load import load, split_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["search", "dense", "train", "rerank", "evaluate", "serve", "cluster"]
@@ -74,8 +74,10 @@ def test_a_documented_command_is_valid(line: str) -> None:
     if verb in ("submit", "fields", "completion", "tracking"):
         return
     config = importlib.import_module(f"raydist.commands.{verb}").Config
-    files = [str(ROOT / w) for w in rest if "=" not in w]
-    load(config, files, [w for w in rest if "=" in w])
+    words, arguments = split_words(config, rest)
+    load(
+        config, [ROOT.joinpath(w).as_posix() if isinstance(w, str) else w for w in words], arguments
+    )
 
 
 def test_the_readme_has_its_two_commands() -> None:
