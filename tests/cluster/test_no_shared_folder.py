@@ -17,6 +17,7 @@ from raydist.data import docstrings
 from raydist.stores.objects import Objects
 from tests.cluster.test_nodes import cluster
 from tests.outputs import results
+from tests.training.small import checkpoint
 
 PROGRAM = """
 import sys
@@ -66,3 +67,27 @@ def test_nodes_without_a_shared_folder_build_the_same_bytes(
     assert 0 < indexed < total, "the second driver began anew"
     assert results(storage.local(f"{s3}/idx")) == results(tmp_path / "alone")
     assert not bucket.names(".idx.work")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may hide folders from processes")
+def test_nodes_without_a_shared_folder_embed_and_index_vectors(
+    s3: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    corpus = docstrings.write(tmp_path / "docstrings") / "corpus.jsonl"
+    model = checkpoint(tmp_path_factory.mktemp("model") / "model")  # each node has it
+    words = ["embed", f"model={model}", "model.pooling=mean", "split_bytes=64kB"]
+    words += ["model.document_max_length=16", "ann=hnsw", "ann.rows_per_part=700"]
+    assert main([*words, f"corpus={corpus}", f"out={tmp_path}/alone"]) == 0
+    bucket, running = Objects(s3), cluster(str(tmp_path))
+    bucket.upload({"corpus.jsonl": corpus})
+    words += [f"corpus={s3}/corpus.jsonl", f"out={s3}/vectors", "workers=2"]
+    nodes = next(running)
+    try:
+        with nodes.start(sys.executable, "-m", "raydist", *words) as program:
+            assert program.wait(300) == 0
+    finally:
+        next(running, None)
+    assert results(storage.local(f"{s3}/vectors")) == results(tmp_path / "alone")
+    assert not bucket.names(".vectors.work")

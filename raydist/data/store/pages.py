@@ -55,7 +55,8 @@ class Pages:
             if zlib.crc32(part) != self._sums[number]:
                 raise self._damaged()
             self._unchecked[number] = False
-        self._left -= len(pages)
+        if len(pages):
+            self._left = int(np.count_nonzero(self._unchecked))
 
 
 def page_sums(path: Path) -> np.ndarray:
