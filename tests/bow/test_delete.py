@@ -14,6 +14,7 @@ from raydist.bow.build.delete import delete_from_index
 from raydist.bow.index import BowIndex
 from raydist.build import text_store
 from raydist.cli import main
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.manifest import read_manifest
 from tests.bow.answers import WORDS, answers, make_index
@@ -86,9 +87,13 @@ def test_a_document_is_replaced_by_deleting_and_appending_it(tmp_path, monkeypat
     assert "2 documents left" in capsys.readouterr().err
     assert main(["index", "out=FRESH", "corpus=both.jsonl"]) == 0
     assert answers(Path("IDX")) == answers(Path("FRESH"))
+    Path("ids.txt").write_text("a\n")
+    assert main(["index", "out=IDX", "delete=ids.txt"]) == 0
+    with DocumentStore.open(text_store("IDX")) as store:  # what rerank, mine and serve look up
+        assert [each and each.text for each in store.get(["a", "b"])] == [None, "dog cat"]
     capsys.readouterr()
     assert main(["index", "out=IDX", "delete=ids.txt", "corpus=new.jsonl"]) == 2
     assert "give one of corpus=" in capsys.readouterr().err
     assert main(["index", "out=IDX"]) == 2
-    assert BowIndex.open("IDX").nonempty == 3
+    assert BowIndex.open("IDX").nonempty == 2
     assert text_store("IDX").name == read_manifest("IDX")["store"] != "store"

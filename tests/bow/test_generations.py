@@ -13,11 +13,12 @@ from raydist import disk, locks
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean, next_name
+from raydist.bow.build.segments import merge_segments
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import IndexSpec
-from raydist.data.store.reader import piece_names
+from raydist.bow.spec import IndexSpec, MergeSpec
+from raydist.data.store.reader import DocumentStore, kept, piece_names
 from raydist.errors import ArtifactError, DataError
 from raydist.manifest import read_manifest
 from raydist.records import Query
@@ -84,6 +85,18 @@ def test_a_folder_that_is_opened_later_stays_until_then(tmp_path):
     assert not store.exists()
     with pytest.raises(ArtifactError, match="was replaced just now"), locks.reader(store):
         pass
+
+
+def test_a_store_is_kept_with_all_that_it_joins(tmp_path):
+    index(ROWS[:5], tmp_path)
+    append(ROWS[5:9], tmp_path)
+    store = tmp_path / read_manifest(tmp_path)["store"]
+    with kept(store):
+        merge_segments(tmp_path, MergeSpec())
+        with DocumentStore.open(store) as opened:
+            assert [each.doc_id for each in opened.get(["d1", "d7"])] == ["d1", "d7"]
+    delete_from_index(tmp_path, ["d8"])
+    assert not store.exists() and not (tmp_path / "store").exists()
 
 
 def test_names_are_never_used_twice(tmp_path):
