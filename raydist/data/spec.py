@@ -67,7 +67,7 @@ class _Source:
     kind: Literal["files", "docstrings"] = "files"
     """`docstrings`: the quickstart's collection, made from Python's own documentation."""
     path: Paths = ()
-    """Files, globs, directories, URIs (`s3://`, `memory://`, ...) or `irds:` ids."""
+    """Files, globs, directories, URIs (`s3://`, `hf://`, ...), `irds:` ids; `-` is stdin."""
     ids: Annotated[str | None, Reads()] = None
     """Keep only the ids in this file (one per line, `#` for comments)."""
     exclude_ids: Annotated[str | None, Reads()] = None

@@ -68,7 +68,7 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
 
 def shown(path: str, naming: Naming) -> str:
     """Returns what the names of a file are taken for."""
-    return described(*sniff(path, naming))
+    return described(*sniff(path, naming), naming)
 
 
 def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:

@@ -270,13 +270,13 @@ def shown(path: str, naming: Naming) -> str:
     """Returns what the fields of a file's first record are taken for."""
     columns = sniff(path, naming)
     record = next(filter(None, map(_record, head(path).split(b"\n"))), None)
-    return described(columns, [name for name, _ in record or ()])
+    return described(columns, [name for name, _ in record or ()], naming)
 
 
-def described(columns: Columns, names: Sequence[str]) -> str:
+def described(columns: Columns, names: Sequence[str], naming: Naming) -> str:
     """Returns what fields are taken for, for a message."""
     title = columns.title if columns.title is not None and columns.title in names else None
-    return roles({"id": columns.id, "title": title, "text": columns.text}, names)
+    return roles({"id": columns.id, "title": title, "text": columns.text}, names, naming)
 
 
 def _record(line: bytes) -> Pairs | None:

@@ -79,7 +79,7 @@ def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layou
     number, text, title = columns.get("id"), columns.get("text"), columns.get("title")
     if number is None or text is None:
         raise _unclear(path, rows, naming, header)
-    if title in (number, text):
+    if title in (number, text) or naming.of == "queries":
         title = None
     shown = _shown(rows, {"id": number, "title": title, "text": text}, header)
     return Layout(number, title, text, len(names), header, shown)
@@ -100,7 +100,7 @@ def _is_header(
     if known_id and known_text:
         return True
     if own:
-        return known_id is not None
+        return known_id is not None or (known_text is not None and not re.search(r"\d", names[0]))
     words = all(_WORDS.fullmatch(name) for name in names) and len(names) > 1
     numbered = len(rows) > 1 and all(re.search(r"\d", row[0]) for row in rows[1:])
     if words and (known_id or known_text or numbered):

@@ -98,14 +98,22 @@ def missing(path: object, names: Sequence[str], naming: Naming, role: str) -> Da
     )
 
 
-def roles(columns: Mapping[str, str | None], names: Iterable[str]) -> str:
+def roles(columns: Mapping[str, str | None], names: Iterable[str], naming: Naming) -> str:
     """Returns what fields are taken for, for a message; empty if all of them are read.
 
     Args:
         columns: the field of each role.
         names: what the file has.
+        naming: whose the fields are; queries have no title.
     """
-    rest = [name for name in names if name not in columns.values()]
-    known = ", ".join(f"{role} = {name}" for role, name in columns.items() if name is not None)
+    known = {
+        role: name
+        for role, name in columns.items()
+        if name is not None and (role != "title" or naming.of == "corpus")
+    }
+    rest = [name for name in names if name not in known.values()]
+    if not rest:
+        return ""
     more = ", ..." if len(rest) > _SHOWN else ""
-    return f"{known}; not read: {', '.join(rest[:_SHOWN])}{more}" if rest else ""
+    taken = ", ".join(f"{role} = {name}" for role, name in known.items())
+    return f"{taken}; not read: {', '.join(rest[:_SHOWN])}{more}"

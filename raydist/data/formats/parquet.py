@@ -67,7 +67,7 @@ def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
 
 def shown_columns(path: str, schema: pa.Schema, naming: Naming) -> str:
     """Returns what columns are taken for."""
-    return roles(columns_of(path, schema, naming), schema.names)
+    return roles(columns_of(path, schema, naming), schema.names, naming)
 
 
 def shown(path: str, naming: Naming) -> str:
