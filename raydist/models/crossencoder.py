@@ -29,7 +29,7 @@ from raydist.models.backbone import (
 )
 from raydist.models.contract import Contract, frozen_attention, read_contract, reconcile
 from raydist.models.spec import CrossEncoderSettings
-from raydist.models.st_folder import CONFIG, modules_of, read_json
+from raydist.models.st_folder import CONFIG, modules_of, read_json, write_st_reranker
 from raydist.models.tokenizer import load_tokenizer, save_tokenizer
 from raydist.models.tokens import SEGMENTED, Pair, PairTokenizer, pad_pairs
 
@@ -223,8 +223,8 @@ class CrossEncoderModel(nn.Module):
             text = json.dumps(config, indent=2) + "\n"
             (folder / "config.json").write_text(text, encoding="utf-8")
         if prompt := self.contract.query_instruction:
-            record = {"prompts": {"query": prompt}, "default_prompt_name": "query"}
-            (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            activation = _ACTIVATIONS[self.contract.activation]
+            write_st_reranker(folder, prompt, activation)
         self.tokenizer.padding_side = self.contract.padding_side
         save_tokenizer(self.tokenizer, folder, self.contract.document_max_length)
         provenance |= attention_of(self.transformer)

@@ -283,6 +283,29 @@ def write_st_folder(
     return towers, tuple(projections)
 
 
+def write_st_reranker(folder: Path, prompt: str, activation: str) -> None:
+    """Writes the JSON files around a cross-encoder whose queries have a prompt."""
+    kind = "sentence_transformers.base.modules.transformer.Transformer"
+    _dump(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": kind}])
+    _dump(
+        folder / _TOWER,
+        {
+            "transformer_task": "sequence-classification",
+            "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+            "module_output_name": "scores",
+        },
+    )
+    _dump(
+        folder / CONFIG,
+        {
+            "model_type": "CrossEncoder",
+            "activation_fn": activation,
+            "prompts": {"query": prompt},
+            "default_prompt_name": "query",
+        },
+    )
+
+
 def _tower_config(contract: Contract, tower: Path) -> dict[str, Any]:
     query, document = contract.query_max_length, contract.document_max_length
     if contract.towers == 2:

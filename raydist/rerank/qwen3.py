@@ -36,6 +36,7 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
 from raydist.models.quiet import quiet
+from raydist.models.st_folder import modules_of
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
 from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
@@ -43,7 +44,7 @@ from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
 from raydist.rerank.prefix import PrefixCache
 from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
-from raydist.rerank.spec import Qwen3Spec
+from raydist.rerank.spec import RELEASED, Qwen3Spec
 
 _FEW = 8
 """Tokens that instruction and query have at least, each."""
@@ -214,6 +215,12 @@ class Qwen3Reranker:
             raise ArtifactError(
                 f"reranker.model={spec.model}: {config.architectures} is not a causal language "
                 "model; use reranker.kind=cross_encoder for a model with a scoring head"
+            )
+        others = [kind for kind, _ in modules_of(folder)[1:]]
+        if others and spec.model not in RELEASED:
+            raise ArtifactError(
+                f"{folder}/modules.json: a module {others[0]} makes scores of another prompt and "
+                "other answers than yes and no after this prompt; it is not supported"
             )
         tokenizer = load_tokenizer(folder, config, trust_remote_code=spec.trust_remote_code)
         most = max_positions(config, tokenizer)
