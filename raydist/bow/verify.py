@@ -24,7 +24,7 @@ from raydist.data.store import check as store_check
 from raydist.data.store import idhash
 from raydist.data.store.reader import piece_names
 from raydist.errors import ArtifactError
-from raydist.log import Progress
+from raydist.log import Progress, count
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
@@ -37,20 +37,20 @@ def verify_index(folder: Path, manifest: Mapping[str, Any], report: Report) -> N
     """Checks all that a manifest names and says; see `Report` for what becomes of faults."""
     before = len(report.faults)
     deletions = manifest.get("deletions", {})
-    with report.part("manifest.json") as part:
+    with report.part("names in the manifest") as part:
         unknown = set(deletions) - set(manifest["segments"])
         report.add(f"{folder}: deletions of {each}, which it does not have" for each in unknown)
         if manifest.get("analyzer") is not None:
             Analyzer.from_dict(manifest["analyzer"])
-        part.checked = f"{len(manifest['segments']):,} segments named"
+        part.checked = count(len(manifest["segments"]), "segment")
     for name in manifest["segments"]:
         place = folder / deletions[name] if name in deletions else None
         _verify_segment(folder / name, place, manifest, report)
     store, pieces = manifest.get("store"), list[str]()
     if store:
-        with report.part(store) as part:
+        with report.part("texts") as part:
             pieces = piece_names(folder / store)
-            part.checked = f"{len(pieces):,} folders of texts"
+            part.checked = count(len(pieces), "folder")
         for piece in pieces:
             with report.part(piece) as part:
                 part.checked = store_check.verify(folder / piece, report)

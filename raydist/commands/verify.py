@@ -59,9 +59,9 @@ def _verify(path: str, report: Report) -> None:
     with report.part("files") as part:
         place = local(path)
         beside = place.with_name(f"{place.name}.raydist")
-        part.checked = "found"
     if report.faults:
         return
+    report.parts.remove(part)  # nothing was checked yet
     if beside.is_dir():
         _verify_file(place, beside, report)
     elif place.is_dir():
