@@ -146,7 +146,7 @@ def test_every_node_must_see_the_same_storage(
     assert "auto: 1 node, Ray" in output and "Ray auth               token" in output
     assert list((tmp_path / "shared").iterdir()) == []
     assert main([*words, "storage=memory://doctor"]) == 1  # a memory is a process's own
-    assert "is another place than here" in line_about(capsys, "storage")
+    assert "is not the same place as here" in line_about(capsys, "storage")
 
 
 @pytest.mark.ray

@@ -129,7 +129,7 @@ def test_a_score_that_is_no_float32_is_never_sorted_silently(score: float) -> No
         def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
             return [[score] * len(texts) for _, texts in batch]
 
-    with pytest.raises(DataError, match=re.escape(f"gave the score {score:g};")):
+    with pytest.raises(DataError, match=re.escape(f"returned the score {score:g};")):
         rerank(Run.from_lists([("q", ["a"], [1])]), Broken(), {"a": "x"}, {"q": "?"})
 
 
