@@ -165,6 +165,7 @@ class Run:
         table = _compact(table.select(RUN.names).cast(RUN))
         if not table.num_rows:
             return cls(table, tag)
+        _refuse_nulls(table)
         groups = np.concatenate(
             [chunk.indices.to_numpy() for chunk in table["query_id"].dictionary_encode().chunks]
         )
@@ -233,9 +234,15 @@ def _compact(table: pa.Table) -> pa.Table:
     return table.combine_chunks() if chunks > 1 + table.num_rows // _CHUNK_ROWS else table
 
 
+def _refuse_nulls(table: pa.Table) -> None:
+    for name in table.column_names:
+        if table[name].null_count:
+            row = pc.index(pc.is_null(table[name]), True).as_py() + 1
+            raise DataError(f"run row {row}: its {name} is null; a run has no missing values")
+
+
 def _check(table: pa.Table) -> None:
-    if any(column.null_count for column in table.columns):
-        raise DataError("a run has no missing values; a query_id, doc_id or score is null")
+    _refuse_nulls(table)
     queries = table["query_id"]
     scores = table["score"].to_numpy()
     if not np.isfinite(scores).all():

@@ -43,7 +43,7 @@ def parse(names: Iterable[str]) -> dict[str, Any]:
     for name in names:
         for key, measure in _parse_one(name.strip()):
             if key in parsed:
-                raise ConfigError(f"measures: {key} occurs twice")
+                raise ConfigError(f"measures: {key} occurs twice; name it once")
             if not ir_measures.DefaultPipeline.supports(measure):
                 raise ConfigError(f"measures: {key}: {_remedy(measure)}")
             parsed[key] = measure
@@ -231,8 +231,8 @@ def _check_qrels(name: str, measure: Any, qrels: Qrels) -> None:
         raise ConfigError(f"measures: {name}: its tool does not compute judged_only; leave it out")
     if by_subtopic(measure) and not isinstance(qrels, DiversityQrels):
         raise ConfigError(
-            f"measures: {name} needs judgements by subtopic: the second of the qrels' four columns "
-            "is the same in all lines"
+            f"measures: {name} needs judgements by subtopic (query subtopic document relevance), "
+            "and the qrels have none: give others, or leave it out"
         )
     if _tool(measure) == "gdeval":
         highest = max((max(judged.values(), default=0) for judged in qrels.values()), default=0)

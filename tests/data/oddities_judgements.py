@@ -193,6 +193,17 @@ RUNS = [
         ROWS,
     ),
     Cell(
+        "run: Parquet, no score",
+        _parquet(query_id=["1", "1"], doc_id=["a", "b"], score=[float("nan"), 1.5]),
+        Refused(r"run row 1: .*score nan is not finite$"),
+    ),
+    Cell(
+        "run: Parquet, no query",
+        _parquet(query_id=["1", None], doc_id=["a", "b"], score=[2.5, 1.5]),
+        Refused(r"run row 2: its query_id is null"),
+        {"sort": True},
+    ),
+    Cell(
         "run: Parquet, a document twice",
         _parquet(query_id=["1", "1"], doc_id=["a", "a"], score=[2.5, 1.5]),
         Refused("rows 1 and 2: query '1' ranks document 'a' twice"),

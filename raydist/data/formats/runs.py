@@ -76,7 +76,7 @@ def _run(path: str, table: pa.Table, tag: str, sort: bool, lines: bool = False) 
     except DataError as error:
         rows = repeated_rows(table)
         if rows is None:
-            hint = "" if sort else " (sort=true orders a run by its scores)"
+            hint = " (sort=true orders a run by its scores)" if _is_sortable(table) else ""
             raise DataError(f"{path}: {error}{hint}") from error
     row = table.slice(rows[0], 1).to_pylist()[0]
     numbers = [row + 1 for row in rows]
@@ -87,6 +87,14 @@ def _run(path: str, table: pa.Table, tag: str, sort: bool, lines: bool = False) 
         f"{path}, {'lines' if lines else 'rows'} {numbers[0]} and {numbers[1]}: query "
         f"{row['query_id']!r} ranks document {row['doc_id']!r} twice; remove one of them"
     )
+
+
+def _is_sortable(table: pa.Table) -> bool:
+    try:
+        Run.sorted(table)
+    except DataError:
+        return False
+    return True
 
 
 def _parquet_run(path: str, sort: bool) -> Run:
