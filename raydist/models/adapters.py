@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ def add_lora(model: Any, lora: Lora, *, fresh: list[str], head: bool) -> Any:
     else:
         settings["task_type"] = TaskType.FEATURE_EXTRACTION
     try:
-        return get_peft_model(model, LoraConfig(**settings))
+        with warnings.catch_warnings():  # of modules that a family does not have, or turns round
+            warnings.simplefilter("ignore", UserWarning)
+            return get_peft_model(model, LoraConfig(**settings))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.lora: {error}") from None
 
