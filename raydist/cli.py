@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from raydist import log
 from raydist.commands import VERBS, check_flags, check_verb
 from raydist.errors import ConfigError, RaydistError
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except RaydistError as error:
-        for line in str(error).splitlines():
+        for line in log.spoken(str(error)).splitlines():
             print(f"error: {line}" if not line.startswith("  ") else line, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
@@ -92,6 +93,7 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
 def execute(module: Any, config: Any, flags: Any) -> int:
     """Runs a command, with its output below the storage root or on an object store."""
     from raydist.config.base import Verb
+    from raydist.config.inputs import find_inputs
 
     if not isinstance(config, Verb) or not getattr(config, "out", None):
         return int(module.run(config, flags) or 0)
@@ -99,7 +101,7 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     from raydist.disk import disk_errors
 
     out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
-    storage.spare_inputs(out, config.resolved())
+    storage.spare_inputs(out, {each.name: each.paths for each in find_inputs(config)})
     if flags.dry_run:
         return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
     with storage.writing(out, config.lock_wait) as place, disk_errors(place):

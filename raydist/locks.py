@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import shlex
@@ -112,6 +113,8 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
     record = lock_file.with_name(f"{lock_file.name}.json")  # as OWN_FILES says
     lock = _acquire(output, lock_file, record, wait)
     own.add(output)
+    for partial in record.parent.glob(f".{glob.escape(record.name)}.*.part"):  # of a killed writer
+        remove(partial)
     try:
         # A full disk: the lock holds without a name.
         with contextlib.suppress(OSError), atomic(record) as partial:

@@ -5,6 +5,7 @@ Results go to stdout or to files, so that a verb can be piped.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,10 +13,24 @@ from types import TracebackType
 
 _EVERY_S = 10.0  # seconds between progress lines where stderr is not a terminal
 
+_uris: dict[str, str] = {}  # of local copies
+
+
+def stands_for(copy: str | os.PathLike[str], uri: str) -> None:
+    """Makes messages speak of a URI instead of its local copy, which nobody should change."""
+    _uris[os.fspath(copy)] = uri
+
+
+def spoken(message: str) -> str:
+    """Returns a message with URIs instead of the paths of their local copies."""
+    for copy, uri in _uris.items():
+        message = message.replace(copy, uri)
+    return message
+
 
 def say(message: str) -> None:
     """Prints a message for the user."""
-    print(message, file=sys.stderr, flush=True)
+    print(spoken(message), file=sys.stderr, flush=True)
 
 
 def warn(message: str) -> None:
@@ -65,13 +80,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     width = None if sys.stderr.isatty() else 120
     console = Console(file=sys.stderr, width=width, highlight=False)
     # Not as the table's own title, which wraps at the table's width.
-    console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(spoken(title), style="bold", markup=False, soft_wrap=True)
     console.print(grid)
 
 
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
+        return spoken(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -64,6 +64,8 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
                 f"{folder} is not complete: the command that writes it was interrupted; "
                 f"run the same command again to finish it"
             ) from None
+        if not Path(folder).exists():
+            raise ArtifactError(f"{folder}: no such folder") from None
         what = "has no manifest.json" if Path(folder).is_dir() else "is not a folder"
         raise ArtifactError(f"{folder} {what}: expected what a raydist verb wrote") from None
     except (ValueError, RecursionError) as error:
@@ -358,7 +360,7 @@ class Output:
                 )
         record = job.record(old)
         with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)  # a link may dangle
             if record != old:  # first: without it, what an interrupted command left is not its own
                 write_json(path / UNFINISHED, record)
             if resolved is not None and not (path / "config.json").exists():

@@ -15,9 +15,8 @@ import contextlib
 import glob
 import os
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from raydist import locks
 from raydist.data.files import PathLike, filesystem, is_uri
@@ -64,30 +63,20 @@ def _expanded(text: str) -> str:
     return text if is_uri(text) else os.path.expanduser(text)
 
 
-def spare_inputs(out: str, config: Mapping[str, Any]) -> None:
+def spare_inputs(out: str, inputs: Mapping[str, Iterable[str]]) -> None:
     """Raises ConfigError where an output file would replace a file that the command reads.
 
     Args:
         out: where the output goes, resolved.
-        config: the whole configuration; what of its values are files is seen on the disk.
+        inputs: where what is read lies, by its key.
     """
-    for name, value in _texts(config):
-        if name not in ("out", "storage") and _is_file(out, value):
-            raise ConfigError(
-                f"out = {out}: is what {name} = {value} reads, which would be lost; "
-                "choose another out="
-            )
-
-
-def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item, name)
+    for name, paths in inputs.items():
+        for path in paths:
+            if _is_file(out, path):
+                raise ConfigError(
+                    f"out = {out}: is what {name} = {path} reads, which would be lost; "
+                    "choose another out="
+                )
 
 
 def _is_file(out: str, text: str) -> bool:

@@ -327,3 +327,10 @@ def test_what_is_no_output_says_so(tmp_path: Path) -> None:
         read_manifest(tmp_path / "none")
     with pytest.raises(ArtifactError, match=r"no manifest.json"):
         read_manifest(tmp_path)
+
+
+def test_a_link_to_a_folder_that_does_not_exist_yet_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("new/folder")
+    Output.open(tmp_path / "link", kind="test", config={}, inputs={}).finish()
+    assert (tmp_path / "link").is_symlink()
+    assert read_manifest(tmp_path / "new/folder")["kind"] == "test"

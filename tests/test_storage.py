@@ -56,21 +56,21 @@ def test_a_local_output_is_its_own_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("out", "field", "value"),
+    ("out", "paths"),
     [
-        ("run.txt", "run", {"path": "run.txt"}),
-        ("./run.txt", "run", {"path": "link.txt"}),
-        ("c2.jsonl", "corpus", {"path": ["c1.jsonl", "c[0-9].jsonl"]}),
-        ("s3://b/run.txt", "run", "s3://b/run.txt"),
+        ("run.txt", ["run.txt"]),
+        ("./run.txt", ["link.txt"]),
+        ("c2.jsonl", ["c1.jsonl", "c[0-9].jsonl"]),
+        ("s3://b/run.txt", ["s3://b/run.txt"]),
     ],
 )
 def test_an_output_never_replaces_a_file_that_the_command_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, field: str, value: object
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, paths: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("run.txt", "c1.jsonl", "c2.jsonl"):
         Path(name).touch()
     Path("link.txt").symlink_to("run.txt")
-    with pytest.raises(ConfigError, match=rf"is what {field}.* reads, which would be lost"):
-        storage.spare_inputs(out, {field: value, "out": out, "tag": "a\0b", "long": "x" * 9999})
-    storage.spare_inputs(f"{out}.new", {field: value, "out": out})
+    with pytest.raises(ConfigError, match=r"is what run = .* reads, which would be lost"):
+        storage.spare_inputs(out, {"run": paths})
+    storage.spare_inputs(f"{out}.new", {"run": paths})

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow.build.delete import statistics
+from raydist.bow.build.generation import leftovers
 from raydist.bow.format.files import faults_of
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import norm_bytes
@@ -59,7 +60,7 @@ def verify_index(folder: Path, manifest: Mapping[str, Any], report: Report) -> N
     with report.part("statistics") as part:
         index = BowIndex.of(folder, manifest)
         report.add(_differences(index, manifest))
-        part.checked = f"{len(index):,} documents, {index.tokens:,} tokens"
+        part.checked = f"{count(len(index), 'document')}, {count(index.tokens, 'token')}"
     if len(report.faults) == before:
         _verify_ids(index, manifest, report)
 
@@ -81,8 +82,9 @@ def _verify_segment(
         for fault in _contradictions(segment, bool(exact)):
             report.faults.append(f"{folder}: {fault}; build the index again")
         part.checked = (
-            f"{len(segment.files.header['files'])} files, {segment.documents:,} documents, "
-            f"{segment.size:,} terms, {segment.postings_total:,} postings"
+            f"{count(len(segment.files.header['files']), 'file')}, "
+            f"{count(segment.documents, 'document')}, {count(segment.size, 'term')}, "
+            f"{count(segment.postings_total, 'posting')}"
         )
 
 
@@ -197,7 +199,7 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
         repeats = idhash.find_duplicates(ids).count
         if repeats != manifest.get("duplicates", 0):
             report.faults.append(f"{folder}: {repeats:,} ids occur twice; build the index again")
-        part.checked = f"{len(ids):,} ids, {repeats:,} of them repeated"
+        part.checked = f"{count(len(ids), 'id')}, {repeats:,} of them repeated"
         if index.store is not None and not index.store.doc_ids.combine_chunks().equals(
             ids.combine_chunks()
         ):
@@ -206,8 +208,14 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
             )
     deleted = sum(each.documents - each.live_documents for each in index.segments)
     if deleted:
-        report.pending.append(f"{deleted:,} deleted documents wait for raydist merge out={folder}")
+        wait = "document waits" if deleted == 1 else "documents wait"
+        report.pending.append(f"{deleted:,} deleted {wait} for raydist merge out={folder}")
     live = index.store.live if index.store is not None else None
     if live is not None and live.size - live.count > deleted:
         texts = live.size - live.count
         report.pending.append(f"{texts:,} deleted texts wait for raydist merge out={folder}")
+    if folder is not None and (left := leftovers(folder)):
+        report.pending.append(
+            f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
+            f"next writer removes what nobody reads, or raydist merge out={folder}"
+        )

@@ -33,6 +33,8 @@ def run(config: MergeConfig, flags: Flags) -> None:
     del index
     what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
     if not planned:
+        if not flags.dry_run:
+            merge_segments(Path(config.out), config.merging)  # removes what others left
         log.say(f"{config.out}: {what}: nothing to merge")
         return
     if flags.dry_run:

@@ -52,7 +52,7 @@ def run(config: MineConfig, flags: Flags) -> None:
     from raydist.data.readers import read_qrels, read_queries, read_run
 
     ARTEFACT.check(config.out)
-    out, count = config.out, config.mining.negatives
+    out, negatives = config.out, log.count(config.mining.negatives, "negative")
     runs = [read_run(RunSource(path=path, sort=config.sort)) for path in config.run]
     qrels = read_qrels(config.qrels)
     queries = read_queries(config.queries)
@@ -61,7 +61,7 @@ def run(config: MineConfig, flags: Flags) -> None:
         config.out,
         config,
         inputs=lambda: inputs(config),
-        plan=f"mine {count} negatives for up to {len(qrels):,} queries: {out}",
+        plan=f"mine {negatives} for up to {log.count(len(qrels), 'query')}: {out}",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:
@@ -164,14 +164,14 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
     judged = [query_id for query_id in query_ids if query_id in qrels]
     if not judged:
         raise DataError(
-            f"{field} = {', '.join(names)}: none of its {len(query_ids):,} queries is "
+            f"{field} = {', '.join(names)}: none of its {log.count(len(query_ids), 'query')} is "
             f"judged in {', '.join(config.qrels.paths)}"
         )
     absent = [query_id for query_id in judged if query_id not in queries]
     if absent:
         raise DataError(
             f"queries = {', '.join(config.queries.paths)}: no text of query {absent[0]!r}, which "
-            f"is in run and qrels ({len(absent):,} such queries)"
+            f"is in run and qrels ({log.count(len(absent), 'such query')})"
         )
 
 

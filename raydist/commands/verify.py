@@ -5,14 +5,15 @@
 
 Of an index: checksums, dictionaries, postings, lengths, ids, deletions, texts, and whether the
 manifest agrees. Of vectors: checksums, shapes, ids and values. Of models and training runs: the
-headers of their weights, and a model's fingerprint. Of runs: that they are rankings. Of all else:
-the manifest, the content and its JSON. A remote output is copied first. Exit code 2 means damage;
-each damaged file is named, with what to do.
+headers of their weights, and a model's fingerprint. Of runs: that they are rankings. Of CIFF files:
+all that an import checks. Of all else: the manifest, the content and its JSON. A remote output is
+copied first. Exit code 2 means damage; each damaged file is named, with what to do.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def run(config: VerifyConfig, flags: Flags) -> None:
         rows = [
             (part.name, part.checked, part.faults, f"{part.seconds:.1f} s") for part in report.parts
         ]
-        log.table(path, ["part", "checked", "faults", "time"], rows)
+        if rows:
+            log.table(path, ["part", "checked", "faults", "time"], rows)
         for line in report.pending:
             log.say(f"{path}: {line}")
         if not report.faults:
@@ -67,7 +69,7 @@ def _verify(path: str, report: Report) -> None:
     elif place.is_dir():
         _verify_folder(place, report)
     elif place.is_file():
-        _verify_run(place, report)
+        _verify_lone_file(place, report)
     else:
         report.faults.append(f"{path}: no such file or folder")
 
@@ -78,7 +80,7 @@ def _verify_folder(folder: Path, report: Report) -> None:
 
     if not (folder / MANIFEST).exists() and (folder / FACTS).is_file():
         with report.part("samples") as part:
-            part.checked = f"{SampleSet(folder).verify():,} samples"
+            part.checked = log.count(SampleSet(folder).verify(), "sample")
         return
     if not (folder / MANIFEST).exists() and (folder / "store.json").is_file():
         with report.part("store") as part:
@@ -86,6 +88,8 @@ def _verify_folder(folder: Path, report: Report) -> None:
         return
     with report.part(MANIFEST) as part:
         manifest = read_manifest(folder)
+        if not (folder / MANIFEST).read_bytes().endswith(b"\n"):
+            raise ArtifactError(f"{folder / MANIFEST}: its end is missing; build {folder} again")
         part.checked = f"a {manifest['kind']}, by raydist {_version(manifest)}"
     if report.faults:
         return
@@ -122,7 +126,7 @@ def _verify_file(path: Path, beside: Path, report: Report) -> None:
                 f"{path}: is not what was written ({path.stat().st_size:,} bytes, expected "
                 f"{stated['bytes']:,}); delete {beside} and run the command again"
             )
-        part.checked = f"{path.stat().st_size:,} bytes"
+        part.checked = log.count(path.stat().st_size, "byte")
     if manifest["kind"] == "reranked-run":
         _verify_run(path, report)
     elif path.suffix == ".jsonl":
@@ -130,12 +134,28 @@ def _verify_file(path: Path, beside: Path, report: Report) -> None:
             part.checked = _check_file(path)
 
 
+def _verify_lone_file(path: Path, report: Report) -> None:
+    """Checks a file without a manifest: a CIFF file, lines of JSON, or a run."""
+    if path.name.endswith((".ciff", ".ciff.gz")):
+        from raydist.bow.exchange.ciff import import_ciff
+
+        with report.part(path.name) as part, tempfile.TemporaryDirectory() as scratch:
+            facts = import_ciff(path, Path(scratch))
+            counts = [log.count(facts[f"{each}s"], each) for each in ("term", "posting")]
+            part.checked = ", ".join([log.count(facts["documents"], "document"), *counts])
+    elif path.suffix == ".jsonl":
+        with report.part(path.name) as part:
+            part.checked = _check_file(path)
+    else:
+        _verify_run(path, report)
+
+
 def _verify_run(path: Path, report: Report) -> None:
     from raydist.data.readers import read_run
 
     with report.part(f"ranking in {path.name}") as part:
         run = read_run(str(path))
-        part.checked = f"{len(run):,} rows of {len(run.query_ids):,} queries"
+        part.checked = f"{log.count(len(run), 'row')} of {log.count(len(run.query_ids), 'query')}"
 
 
 def _verify_contents(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
@@ -174,7 +194,7 @@ def _check_file(path: Path) -> str:
             with open(path, "rb") as lines:
                 for number, line in enumerate(lines, 1):
                     _parse(path, line, f" in line {number:,}")
-            return f"{number:,} lines of JSON"
+            return f"{log.count(number, 'line')} of JSON"
         case ".safetensors":
             return _check_weights(path)
         case ".parquet":
@@ -195,7 +215,7 @@ def _check_weights(path: Path) -> str:
 
     try:
         with safe_open(path, framework="np") as weights:
-            return f"{len(weights.keys()):,} tensors"
+            return log.count(len(weights.keys()), "tensor")
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: is damaged: {error}; write the model again") from None
 
@@ -209,4 +229,4 @@ def _check_parquet(path: Path) -> str:
             rows = sum(batch.num_rows for batch in file.iter_batches())
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"{path}: is damaged: {error}; run its command again") from None
-    return f"{rows:,} rows"
+    return log.count(rows, "row")

@@ -14,7 +14,7 @@ from raydist.data.store import idhash
 from raydist.dense.ann import FOLDER, AnnIndex
 from raydist.dense.vectors import VectorShards, faults_of
 from raydist.errors import ArtifactError
-from raydist.log import Progress
+from raydist.log import Progress, count
 
 _ROWS = 1 << 14  # read together
 
@@ -23,7 +23,7 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
     """Checks all that a manifest names and says; see `Report` for what becomes of faults."""
     with report.part("shards") as part:
         intact = report.add(faults_of(folder, manifest))
-        part.checked = f"{int(manifest['shards']):,} files"
+        part.checked = count(int(manifest["shards"]), "file")
         if not intact:
             return
         vectors = VectorShards.map(folder, manifest)
@@ -35,11 +35,11 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
                         f"{folder}: vector {row + 1:,} is not finite; embed the corpus again"
                     )
                 progress.advance(len(block_nD))
-        part.checked += f", {len(vectors):,} vectors of {vectors.dimension} dimensions"
+        part.checked += f", {count(len(vectors), 'vector')} of {vectors.dimension} dimensions"
     with report.part("document ids") as part:
         ids = vectors.doc_ids.cast(pa.large_string())
         repeats = idhash.find_duplicates(ids)
-        part.checked = f"{len(ids):,} ids"
+        part.checked = count(len(ids), "id")
         if repeats.count:
             raise ArtifactError(
                 f"{folder}: {repeats.count:,} ids occur twice, the first: "
@@ -47,4 +47,4 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
             )
     if (folder / FOLDER).is_dir():
         with report.part(FOLDER) as part:
-            part.checked = f"{AnnIndex.open(folder).verify():,} files"
+            part.checked = count(AnnIndex.open(folder).verify(), "file")

@@ -87,6 +87,7 @@ def copy(uri: str) -> Path:
                 f"{uri}: objects that its manifest names are missing, or it keeps changing"
             )
     evict(inputs)
+    log.stands_for(path, uri)
     return path
 
 
@@ -126,17 +127,20 @@ def fetch(
         partial.write_bytes(generation.data)
 
 
+def present(uri: str) -> dict[Path, _Record]:
+    """Returns the copies of all generations of a remote folder that lie in the cache."""
+    place = cache_folder() / "inputs" / key(uri)
+    records = {each: _Record.of(each) for each in (place.iterdir() if place.is_dir() else ())}
+    return {each / record.folder: record for each, record in records.items() if record is not None}
+
+
 def _copy_folder(objects: Objects, generation: Generation, place: Path) -> Path:
     parent = place / generation.digest
     target = parent / posixpath.basename(objects.uri)
     if _Record.of(parent) is None:
-        others = {}
-        for each in place.iterdir() if place.is_dir() else ():
-            if each != parent and (record := _Record.of(each)) is not None:
-                others[each / target.name] = record
         if generation.listed:
             shutil.rmtree(parent, ignore_errors=True)
-        fetch(objects, generation, target, others)
+        fetch(objects, generation, target, present(objects.uri))
         _Record(generation.files, target.name).write(parent)
     else:
         os.utime(parent / _RECORD)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raydist import locks
-from raydist.errors import DataError, JobError
+from raydist import locks, log
+from raydist.errors import DataError, JobError, RaydistError
 from raydist.locks import Holder
 from raydist.stores import copies, nodes
 from raydist.stores.generation import (
@@ -62,7 +62,14 @@ def staged(uri: str, wait: float) -> Iterator[Path]:
         writer = _Publication(Objects(uri), local, place / "base.json", lease)
         writer.prepare()
         nodes.remember(place, uri)
-        yield local
+        log.stands_for(local, uri)
+        try:
+            yield local
+        except RaydistError as error:
+            # A mistake: an output that is there already stays as it is, and nothing continues.
+            if error.exit_code == 2 and (writer.base is not None or not local.exists()):
+                shutil.rmtree(place, ignore_errors=True)
+            raise
         writer.publish()
         for beside in sorted(place.glob(f"{local.name}.*")):  # what a file is described by
             target = Objects(f"{head}/{beside.name}")
@@ -99,7 +106,9 @@ class _Publication:
                 shutil.rmtree(self.note.parent, ignore_errors=True)
                 self.local.parent.mkdir(parents=True, exist_ok=True)
                 if self.base is not None:
-                    copies.fetch(self.objects, self.base, self.local, {})
+                    copies.fetch(
+                        self.objects, self.base, self.local, copies.present(self.objects.uri)
+                    )
                 self._remember()
                 return
         raise DataError(f"{self.objects.uri}: objects of its manifest are missing")

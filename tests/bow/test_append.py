@@ -83,7 +83,7 @@ def test_another_analyzer_or_block_size_is_refused_with_both_named(tmp_path):
 
 
 def test_there_must_be_a_complete_index(tmp_path):
-    with pytest.raises(ArtifactError, match="is not a folder"):
+    with pytest.raises(ArtifactError, match="no such folder"):
         append(ROWS, tmp_path / "nothing")
 
 

@@ -184,7 +184,7 @@ def test_documents_without_terms_are_reported_and_do_not_count(tmp_path, capsys)
     rows = [("a", "", "word"), ("b", "", "the of"), ("c", "", ""), ("d", "", "…")]
     facts = build(rows, tmp_path, cuts=[1])
     assert facts["documents"] == 4 and facts["empty"] == 3
-    assert "3 documents have no terms, the first is 'b'" in capsys.readouterr().err
+    assert "3 documents without terms, the first is 'b'" in capsys.readouterr().err
     assert Segment.open(tmp_path / "segments/00000").nonempty == 1
 
 

@@ -111,7 +111,7 @@ def test_a_split_index_has_segments_of_about_the_same_number_of_tokens(tmp_path,
     assert answers(index) == fresh and faults(index) == []
     merge_segments(index, MergeSpec(segments=1, workers=3, memory_per_worker=0))  # threads
     assert contents(index / read_manifest(index)["segments"][0]) == whole
-    with pytest.raises(ConfigError, match=r"segments = 801: there are 800 documents"):
+    with pytest.raises(ConfigError, match=r"segments = 801: expected at most 800"):
         merge_segments(index, MergeSpec(segments=801))
 
 

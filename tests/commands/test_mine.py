@@ -80,7 +80,7 @@ def test_several_runs_are_fused_and_a_teacher_scores_the_result(folder):
         (["run=run.txt", *BASE, "last=3", "first=5"], "expected at least first"),
         (["run=run.txt", *BASE, "index=I"], "one of corpus and index"),
         (BASE, "one of run and index"),
-        (["index=I", *BASE], "I is not a folder"),
+        (["index=I", *BASE], "I: no such folder"),
         (["index=I,J", *BASE, "weights=1"], "1 numbers for 2 indexes"),
         (["run=run.txt", *BASE[:2], "qrels=none.txt", "out=x"], "none.txt"),
         (["run=run.txt", *BASE, "margin=1000"], "no query has both"),

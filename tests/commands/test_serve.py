@@ -50,7 +50,7 @@ def test_a_taken_port_is_named_before_anything_starts(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("index=nowhere", "nowhere is not a folder"),
+        ("index=nowhere", "nowhere: no such folder"),
         ("reranker=./nowhere", "reranker = ./nowhere: no such folder"),
         ("embedder=/nowhere", "embedder = /nowhere: no such folder"),
     ],

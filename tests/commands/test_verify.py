@@ -156,6 +156,50 @@ def test_vectors_that_are_no_vectors_are_damage(tmp_path, capsys, row, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_manifest_without_its_last_byte_is_damage(index, tmp_path, capsys):
+    copy = tmp_path / "IDX"
+    shutil.copytree(index, copy)
+    manifest = copy / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    assert main(["verify", str(copy)]) == 2
+    assert f"{manifest}: its end is missing" in capsys.readouterr().err
+
+
+def test_ciff_files_and_lines_of_json_are_read_as_what_they_are(index, tmp_path, capsys):
+    for name in ("x.ciff", "x.ciff.gz"):
+        file = tmp_path / name
+        assert main(["convert", f"in={index}", "to=ciff", f"out={file}"]) == 0
+        assert main(["verify", str(file)]) == 0
+        assert "58 documents, " in capsys.readouterr().err
+        file.write_bytes(file.read_bytes()[:-9])
+        assert main(["verify", str(file)]) == 2
+        assert str(file) in capsys.readouterr().err
+    lines = corpus(tmp_path / "c.jsonl", ROWS)
+    assert main(["verify", str(lines)]) == 0
+    assert "60 lines of JSON" in capsys.readouterr().err
+
+
+def test_what_a_killed_writer_left_is_said_and_a_merge_removes_it(index, tmp_path, capsys):
+    copy = tmp_path / "IDX"
+    shutil.copytree(index, copy)
+    assert main(["merge", f"out={copy}"]) == 0
+    (copy / "segments" / "00009-killed").mkdir()
+    (copy / ".append-killed").mkdir()
+    assert main(["verify", str(copy)]) == 0
+    assert "2 leftovers of other commands, the first: 00009-killed" in capsys.readouterr().err
+    assert main(["merge", f"out={copy}", "--dry-run"]) == 0
+    assert (copy / ".append-killed").exists()
+    assert main(["merge", f"out={copy}"]) == 0
+    assert "nothing to merge" in capsys.readouterr().err
+    assert main(["verify", str(copy)]) == 0
+    assert "leftover" not in capsys.readouterr().err
+
+
+def test_an_output_that_does_not_exist_has_no_table(tmp_path, capsys):
+    assert main(["verify", str(tmp_path / "absent")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'absent'}: no such file or folder\n"
+
+
 def test_runs_are_checked_to_be_rankings(tmp_path, capsys):
     run = Run.from_lists([("q1", ["a", "b"], [2.0, 1.0]), ("q2", ["b"], [0.5])])
     run.write(tmp_path / "run.txt")
@@ -192,7 +236,7 @@ def test_weights_and_json_of_models_are_checked(tmp_path, capsys):
     (folder / "config.json").write_text("{}")
     output.finish(fingerprint=model_fingerprint(folder))
     assert main(["verify", str(folder)]) == 0
-    assert "1 tensors" in capsys.readouterr().err
+    assert "1 tensor" in capsys.readouterr().err
     save_file({"w": np.zeros((3, 4), np.float32)}, folder / "model.safetensors")
     assert main(["verify", str(folder)]) == 2
     assert "is not the model that was exported" in capsys.readouterr().err

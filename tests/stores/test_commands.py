@@ -98,3 +98,57 @@ def test_a_deletion_and_an_update_put_their_own_files_alone(
     assert new == {"deletions/00001", "joined", "segments/00001", "store"}
     assert ids(uri) == ["a0", "a1", "a2", "a3", "a4"]
     monkeypatch.setattr(Objects, "upload", upload)
+
+
+def test_messages_name_the_uri_and_not_its_local_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    assert main(["merge", f"out={uri}"]) == 2
+    assert f"error: {uri}: no such folder" in capsys.readouterr().err
+    assert main(["index", corpus(tmp_path, "a", 5), f"out={uri}"]) == 0
+    (tmp_path / "some.txt").write_text("a0\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
+    assert main(["verify", uri]) == 0
+    assert main(["index", corpus(tmp_path, "b", 2), f"out={uri}"]) == 2
+    messages = capsys.readouterr().err
+    assert f"1 deleted document waits for raydist merge out={uri}\n" in messages
+    assert f"index in {uri}\n" in messages and f"out = {uri}: the folder was made" in messages
+    assert str(tmp_path / "cache") not in messages
+
+
+def test_a_mistake_leaves_no_copy_of_the_index_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    staging = tmp_path / "cache" / "outputs"
+    assert main(["merge", f"out={uri}"]) == 2
+    assert main(["index", corpus(tmp_path, "a", 5), f"out={uri}"]) == 0
+    (tmp_path / "some.txt").write_text("nobody\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 2
+    assert main(["index", corpus(tmp_path, "a", 2), f"out={uri}", "--append"]) == 2
+    assert list(staging.iterdir()) == []
+
+
+def test_a_writer_fetches_nothing_that_a_reader_has_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    assert main(["index", corpus(tmp_path, "a", 5), f"out={uri}"]) == 0
+    reader = BowIndex.open(storage.local(uri))
+    fetched: list[str] = []
+    download = Objects.download
+
+    def watched(self, entries, targets):  # type: ignore[no-untyped-def]
+        fetched.extend(entries)
+        return download(self, entries, targets)
+
+    monkeypatch.setattr(Objects, "download", watched)
+    assert main(["index", corpus(tmp_path, "b", 3), f"out={uri}", "--append"]) == 0
+    assert fetched == []
+    assert main(["merge", f"out={uri}"]) == 0
+    assert len(reader) == 5 and reader.store.get(["a0"])[0].text == "word a 0"
+    assert len(ids(uri)) == 8

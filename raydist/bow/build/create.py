@@ -35,7 +35,7 @@ from raydist.data.store.build import concatenate
 from raydist.data.store.idhash import Duplicates, find_duplicates
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
-from raydist.log import warn
+from raydist.log import count, warn
 from raydist.run_writer import warn_of_blank
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
@@ -185,7 +185,7 @@ def _ids(parts: Sequence[Path], merge: bool) -> Iterator[pa.Array]:
 def _report_empty(facts: dict[str, Any]) -> None:
     first = facts.pop("first_empty")
     if facts["empty"]:
-        warn(f"{facts['empty']:,} documents have no terms, the first is {first!r}")
+        warn(f"{count(facts['empty'], 'document')} without terms, the first is {first!r}")
 
 
 def _keep_segments(parts: Sequence[Path], target: Path) -> dict[str, Any]:

@@ -58,9 +58,18 @@ def clean(folder: Path) -> None:
     """Removes what the manifest does not name: old generations, and what crashed writers left."""
     for path in list(_unnamed(folder, read_manifest(folder))):
         remove_unread(path)
-    # The lock is held: a partial file is that of a writer which was killed.
-    for path in (folder / WORK, *folder.glob(f"{_SIDE}*"), *folder.glob(".*.part")):
+    for path in _unfinished(folder):  # the lock is held: of a writer that was killed
         remove(path)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Returns what `clean` would remove, unless somebody reads it."""
+    return [*_unnamed(folder, read_manifest(folder)), *_unfinished(folder)]
+
+
+def _unfinished(folder: Path) -> list[Path]:
+    work = folder / WORK
+    return [*([work] if work.exists() else []), *folder.glob(f"{_SIDE}*"), *folder.glob(".*.part")]
 
 
 def _named(folder: Path, manifest: Mapping[str, Any]) -> set[Path]:

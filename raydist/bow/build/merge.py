@@ -126,7 +126,7 @@ def plan_cuts(sources: Sequence[Source], segments: int) -> list[int]:
     """
     documents = sum(source.documents for source in sources)
     if segments > documents:
-        raise ConfigError(f"segments = {segments}: there are {documents:,} documents")
+        raise ConfigError(f"segments = {segments}: expected at most {documents:,}, a document each")
     tokens = sum(int(s.lengths().sum(dtype=np.int64)) for s in sources if segments > 1)
     goals = np.arange(1, segments) * tokens // segments
     cuts, before, base = [0], 0, 0

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from raydist import locks
 from raydist.bow.build.delete import statistics
-from raydist.bow.build.generation import WORK, next_name, publish
+from raydist.bow.build.generation import WORK, clean, next_name, publish
 from raydist.bow.build.merge import merge, plan_cuts
 from raydist.bow.build.sources import SegmentSource
 from raydist.bow.format.segment import Segment, open_segments
@@ -58,7 +58,7 @@ class Plan:
 def merge_segments(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
     """Makes an index of `spec.segments`, without deleted documents; returns the new manifest.
 
-    Returns None where there is nothing to do.
+    Returns None where nothing is to be merged; what no manifest names is removed all the same.
 
     Raises:
         ArtifactError: no complete index, or a damaged one.
@@ -151,6 +151,7 @@ def _rewrite(
     folder: Path, manifest: dict[str, Any], index: BowIndex, plan: Plan, spec: MergeSpec
 ) -> dict[str, Any] | None:
     if not plan:
+        clean(folder)
         return None
     name = next_name(manifest, value_fingerprint(["merge", plan.runs, plan.pieces]))
     targets = [folder / f"{kind}-{name}" for kind in ("store", "joined")]

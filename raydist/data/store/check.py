@@ -11,6 +11,7 @@ from raydist.checks import Report
 from raydist.data.store.format import PART, read_header
 from raydist.data.store.piece import Piece
 from raydist.errors import ArtifactError
+from raydist.log import count
 
 
 def verify(folder: Path, report: Report) -> str:
@@ -23,14 +24,15 @@ def verify(folder: Path, report: Report) -> str:
     sizes = {f"parts/{name}": size for name, size in about["parts"].items()}
     sizes |= {name: each["bytes"] for name, each in about["files"].items()}
     if not report.add(_sizes(folder, sizes)):
-        return f"{len(sizes):,} files"
+        return count(len(sizes), "file")
     piece = Piece(folder, about)
     if not report.add(_damaged(piece, about["files"])):
-        return f"{len(sizes):,} files"
+        return count(len(sizes), "file")
     rows = sum(piece.block(block).num_rows for block in range(len(piece.blocks_B)))
     if rows != len(piece):
         raise ArtifactError(f"{folder}: {rows:,} texts, store.json says {len(piece):,}")
-    return f"{len(sizes):,} files, {rows:,} texts in {len(piece.blocks_B):,} blocks"
+    blocks = count(len(piece.blocks_B), "block")
+    return f"{count(len(sizes), 'file')}, {count(rows, 'text')} in {blocks}"
 
 
 def _sizes(folder: Path, sizes: Mapping[str, int]) -> Iterator[str]:
