@@ -323,7 +323,7 @@ def test_an_output_whose_opening_was_cut_short_is_opened_again(
 
 
 def test_what_is_no_output_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="not a folder"):
+    with pytest.raises(ArtifactError, match="no such folder"):
         read_manifest(tmp_path / "none")
     with pytest.raises(ArtifactError, match=r"no manifest.json"):
         read_manifest(tmp_path)

@@ -88,8 +88,9 @@ def _verify_folder(folder: Path, report: Report) -> None:
         return
     with report.part(MANIFEST) as part:
         manifest = read_manifest(folder)
-        if not (folder / MANIFEST).read_bytes().endswith(b"\n"):
-            raise ArtifactError(f"{folder / MANIFEST}: its end is missing; build {folder} again")
+        data = (folder / MANIFEST).read_bytes()
+        if data != data.strip() + b"\n":
+            raise ArtifactError(f"{folder / MANIFEST}: was cut or grew; build {folder} again")
         part.checked = f"a {manifest['kind']}, by raydist {_version(manifest)}"
     if report.faults:
         return

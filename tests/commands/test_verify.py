@@ -156,13 +156,14 @@ def test_vectors_that_are_no_vectors_are_damage(tmp_path, capsys, row, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_manifest_without_its_last_byte_is_damage(index, tmp_path, capsys):
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\n"])
+def test_a_manifest_that_lost_or_gained_blanks_is_damage(index, tmp_path, capsys, change):
     copy = tmp_path / "IDX"
     shutil.copytree(index, copy)
     manifest = copy / "manifest.json"
-    manifest.write_bytes(manifest.read_bytes()[:-1])
+    manifest.write_bytes(change(manifest.read_bytes()))
     assert main(["verify", str(copy)]) == 2
-    assert f"{manifest}: its end is missing" in capsys.readouterr().err
+    assert f"{manifest}: was cut or grew" in capsys.readouterr().err
 
 
 def test_ciff_files_and_lines_of_json_are_read_as_what_they_are(index, tmp_path, capsys):
