@@ -67,6 +67,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
             Path(config.out),
             config.indexing,
             inputs=_fingerprints(config),
+            reading=_reading(corpus),
             check=check,
         )
         _report_append(config, facts)
@@ -88,6 +89,14 @@ def run(config: IndexConfig, flags: Flags) -> None:
 
 def _fingerprints(config: IndexConfig) -> dict[str, str]:
     return {name: str(each) for name, each in inputs(config).items()}
+
+
+def _reading(corpus: CorpusSource) -> dict[str, Any]:
+    """Returns by which settings other documents would be read from the same files."""
+    settings: dict[str, Any] = {"format": corpus.format, "fields": corpus.fields.mapping()}
+    if corpus.encoding_errors != "strict":
+        settings["encoding_errors"] = corpus.encoding_errors
+    return {name: value for name, value in settings.items() if value}
 
 
 def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> bool:

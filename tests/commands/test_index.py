@@ -55,6 +55,25 @@ def test_documents_are_appended(small, tmp_path, capsys):
     assert "already appended" in capsys.readouterr().err
 
 
+def test_the_same_file_read_otherwise_is_another_append(small, tmp_path):
+    rows = [{"id": f"n{i}", "text": "crane", "body": "egret"} for i in range(30)]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    (tmp_path / "more.jsonl").write_text("".join(lines))
+    out = f"out={tmp_path / 'idx'}"
+    more = ["index", f"corpus={tmp_path / 'more.jsonl'}", out, "--append", "duplicates=last"]
+    assert main(["index", f"corpus={small}", out]) == 0
+    assert main(more) == 0
+    assert main([*more, "corpus.fields.text=body"]) == 0
+    index = BowIndex.open(tmp_path / "idx")
+    assert [each.text for each in index.store.get(["n0", "n29"])] == ["egret", "egret"]
+    # Nor is what was finished with other settings continued from.
+    (tmp_path / "more.jsonl").write_text("".join([*lines, "bad\n"]).replace('"n', '"m'))
+    assert main([*more, "split_bytes=400"]) == 2
+    assert main([*more, "split_bytes=400", "corpus.fields.text=body", "corpus.on_bad=skip"]) == 0
+    index = BowIndex.open(tmp_path / "idx")
+    assert [each.text for each in index.store.get(["m0", "m29"])] == ["egret", "egret"]
+
+
 def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("d3\nd7\n")
     base = ["index", f"corpus={small}"]

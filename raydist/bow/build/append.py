@@ -49,11 +49,13 @@ def append_to_index(
     spec: IndexSpec,
     *,
     inputs: Mapping[str, str],
+    reading: Mapping[str, Any] | None = None,
     check: Check = lambda *_: None,
 ) -> dict[str, Any] | None:
     """Adds the documents of `splits`; returns the facts of the new manifest.
 
-    Returns None if these inputs were appended before, and the same again would change nothing.
+    Returns None if these inputs, read alike, were appended before, and the same again would change
+    nothing.
 
     Args:
         splits: as for `build_index`.
@@ -61,6 +63,7 @@ def append_to_index(
         folder: a complete index; an interrupted append of these inputs is continued.
         spec: what decides the result as for the index; an id that it already has is a duplicate.
         inputs: fingerprints of the inputs by name.
+        reading: settings by which `read` makes other documents of the same inputs.
         check: may raise, and the index stays as it was.
 
     Raises:
@@ -75,7 +78,7 @@ def append_to_index(
         check(side, added)
         return added
 
-    key = [dict(inputs), spec.max_docs]
+    key = [dict(inputs), spec.max_docs, *([dict(reading)] if reading else [])]
     return _append(folder, key, build, inputs=inputs, duplicates=spec.duplicates)
 
 
