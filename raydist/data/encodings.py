@@ -18,6 +18,8 @@ _MAGIC = (
     (rb"\xfd7zXZ\0", "xz"),
     (rb"\xff\xfe\0\0|\0\0\xfe\xff", "utf-32"),
     (rb"\xff\xfe|\xfe\xff", "utf-16"),
+    (rb"(?:[\t\r\n -~]\0){2}", "utf-16-le"),  # no mark: two ASCII characters show it
+    (rb"(?:\0[\t\r\n -~]){2}", "utf-16-be"),
 )
 _UNREAD = (
     (rb"PK\x03\x04", "a zip archive"),
@@ -42,7 +44,7 @@ class Readable(Protocol):
 
 
 def codec_of(start: bytes) -> str | None:
-    """Returns `gzip`, `zstd`, `bz2`, `xz`, `utf-16`, `utf-32`, or None for what is read as is."""
+    """Returns `gzip`, `zstd`, `bz2`, `xz`, `utf-16` and the like, None for what is read as is."""
     return next((name for magic, name in _MAGIC if re.match(magic, start)), None)
 
 
@@ -52,7 +54,7 @@ def unread(start: bytes) -> str | None:
 
 
 class Decoded:
-    """A file's content: decompressed, and in UTF-8 if it begins with UTF-16's or UTF-32's mark.
+    """A file's content: decompressed, and in UTF-8 if it is UTF-16 or UTF-32.
 
     Members that follow each other are one content; zeros after those of gzip are padding.
     """

@@ -96,7 +96,7 @@ def open_input(path: PathLike) -> pa.NativeFile:
 
 
 def compression_of(path: PathLike) -> str | None:
-    """Returns how a file is packed: `gzip`, `zstd`, `bz2`, `xz`, `utf-16`, `utf-32` or None.
+    """Returns how a file is packed: `gzip`, `zstd`, `bz2`, `xz`, `utf-16` and the like, or None.
 
     Raises:
         DataError: it is missing, cannot be read, or is packed in a way that raydist cannot undo.

@@ -121,16 +121,16 @@ def _why_absent(where: pafs.FileSystem, name: str) -> str:
 
 
 def _refuse_mixed_splits(path: str, folder: str, infos: Sequence[Any]) -> None:
-    """Raises DataError for a folder of the Hugging Face Hub that has several splits' files."""
+    """Raises DataError for a folder of several splits' files, those of the Hub or BEIR's qrels."""
     shards: dict[str, str] = {}
     for info in infos:
         inside = info.path[len(folder.rstrip("/")) + 1 :]
-        match = re.match(r"(.*?([a-z]+))-\d{5}-of-\d{5}\.", inside)
-        if match is None:
+        match = re.match(r"(.*?([a-z]+))(-\d{5}-of-\d{5})?\.", inside)
+        if match is None or not (match.group(3) or match.group(2) in _HUB_SPLITS):
             return
         shards.setdefault(match.group(1), match.group(2))
     if len(shards) > 1 and not _HUB_SPLITS.isdisjoint(shards.values()):
-        patterns = ", ".join(f"{path.rstrip('/')}/{shard}-*" for shard in sorted(shards))
+        patterns = ", ".join(f"{path.rstrip('/')}/{shard}*" for shard in sorted(shards))
         raise DataError(f"{path}: this data set has several splits; choose one of {patterns}")
 
 

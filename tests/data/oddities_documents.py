@@ -15,6 +15,7 @@ import gzip
 import io
 import json
 import lzma
+import struct
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,13 @@ COMPRESSION = [
     Cell("UTF-8 with a mark in gzip", {"c.jsonl": gzip.compress(codecs.BOM_UTF8 + LINES)}, ROWS),
     Cell("UTF-16LE", {"c.jsonl": _recoded("utf-16-le", codecs.BOM_UTF16_LE)}, ROWS),
     Cell("UTF-16BE", {"c.jsonl": _recoded("utf-16-be", codecs.BOM_UTF16_BE)}, ROWS),
+    Cell("UTF-16LE without a mark", {"c.jsonl": _recoded("utf-16-le", b"")}, ROWS),
+    Cell("UTF-16BE without a mark", {"c.jsonl": _recoded("utf-16-be", b"")}, ROWS),
+    Cell(
+        "UTF-16 without a mark in gzip: a table",
+        {"c.tsv": gzip.compress("1\tone \u4e00\r\n".encode("utf-16-le"))},
+        [("1", "", "one \u4e00")],
+    ),
     Cell("UTF-32LE", {"c.jsonl": _recoded("utf-32-le", codecs.BOM_UTF32_LE)}, ROWS),
     Cell("UTF-32BE", {"c.jsonl": _recoded("utf-32-be", codecs.BOM_UTF32_BE)}, ROWS),
     Cell(
@@ -505,6 +513,9 @@ TABLES = [
     Cell("csv: lines end with LF", {"c.csv": _csv(_TABLE, lineterminator="\n")}, _TABLE_DOCUMENTS),
     Cell("csv: in gzip", {"c.csv.gz": gzip.compress(_csv(_TABLE))}, _TABLE_DOCUMENTS),
     Cell("csv: a mark first", {"c.csv": codecs.BOM_UTF8 + _csv(_TABLE)}, _TABLE_DOCUMENTS),
+    Cell(
+        "csv: sep= first", {"c.csv": b"sep=;\r\n" + _csv(_TABLE, delimiter=";")}, _TABLE_DOCUMENTS
+    ),
     Cell("csv: other columns", {"c.csv": b"n,Text,ID\n9,x,1\n"}, [("1", "", "x")]),
     Cell("csv: no header", {"c.csv": b'1,x\n2,"y, z"\n'}, [("1", "", "x"), ("2", "", "y, z")]),
     Cell(
@@ -639,6 +650,13 @@ _COLUMNS_ROWS = [("1", "a", "x"), ("2", "", "y\nyy"), ("3", "c", "")]
 _SAVED_ROWS = [("3", "c", "z"), ("1", "a", "x"), ("2", "", "y")]
 
 
+_WILD = pa.Array.from_buffers(
+    pa.string(),
+    2,
+    [None, pa.py_buffer(struct.pack("<3i", 0, 1 << 30, 2)), pa.py_buffer(b"ab")],
+)
+
+
 def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -650,6 +668,11 @@ ARROW = [
     Cell("arrow: a stream", {"c.arrow": _arrow(_COLUMNS)}, _COLUMNS_ROWS),
     Cell("arrow: a file without suffix", {"c": _arrow(_COLUMNS, file=True)}, _COLUMNS_ROWS),
     Cell("arrow: cut off", {"c.arrow": _arrow(_COLUMNS)[:-90]}, Refused("damaged")),
+    Cell(
+        "arrow: offsets outside of the data",
+        {"c.arrow": _arrow(pa.table({"id": ["1", "2"], "text": _WILD}))},
+        Refused("damaged after row 0"),
+    ),
     Cell("arrow: something else", {"c.arrow": b"nothing"}, Refused("not an Arrow file")),
     Cell("datasets: save_to_disk", _saved, _SAVED_ROWS, path="d"),
     Cell(
@@ -661,6 +684,11 @@ ARROW = [
         partial(_saved, "train", "test"),
         Refused("choose one of .*/d/train, .*/d/test"),
         path="d",
+    ),
+    Cell(
+        "parquet: no document has a title",
+        {"c.parquet": _parquet(pa.table({"id": ["1"], "title": [None], "text": ["a"]}))},
+        [("1", "", "a")],
     ),
     Cell(
         "parquet: two ids",
@@ -679,7 +707,7 @@ FOLDERS = [
     Cell(
         "folder: splits of the Hugging Face Hub",
         _SHARDS,
-        Refused("choose one of .*/d/data/test-\\*, .*/d/data/train-\\*"),
+        Refused("choose one of .*/d/data/test\\*, .*/d/data/train\\*"),
         path="d",
     ),
     Cell(

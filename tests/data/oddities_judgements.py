@@ -94,6 +94,7 @@ QRELS = [
         b"1 1 a 1\n1 2 a 2\n1 2 a 1\n",
         Refused("line 3: .*1 here and 2 on line 2"),
     ),
+    _qrels("iteration and document exchanged", b"1 a 0 1\n1 b 0 0\n", Refused("documents, is '0'")),
     _qrels("JSON lines", b"\n".join(map(_json, JSON_QRELS)), JUDGED, "qrels.jsonl"),
     _qrels("JSON array", _json(JSON_QRELS, 1), JUDGED, "qrels.json"),
     _qrels("JSON mapping", _json(JUDGED, 2), JUDGED, "qrels.json"),
@@ -118,6 +119,12 @@ QRELS = [
         _parquet(query_id=["1"], doc_id=["a"]),
         Refused("no field relevance or rel or score; there are query_id, doc_id"),
     ),
+    Cell(
+        "qrels: splits of BEIR",
+        {"qrels/test.tsv": TREC, "qrels/train.tsv": TREC},
+        Refused("several splits; choose one of .*/qrels/test[*], .*/qrels/train[*]"),
+        path="qrels",
+    ),
     Cell("qrels: two files", {"a.txt": TREC[:16], "b.txt": TREC[16:]}, JUDGED, path="*.txt"),
 ]
 
@@ -127,6 +134,8 @@ RUNS = [
     _run("tabs", RUN.replace(b" ", b"\t"), ROWS),
     _run("tabs and blanks around", RUN.replace(b" ", b" \t "), ROWS),
     _run("blanks in a row, empty lines", RUN.replace(b" ", b"  ").replace(b"\n", b" \n\n "), ROWS),
+    _run("a query id that begins with a brace", b"{1 Q0 a 1 2.5 t\n", [("{1", "a", 2.5)]),
+    _run("a query id that begins with a bracket", b"[ Q0 a 1 2.5 t\n", [("[", "a", 2.5)]),
     _run("gzip", gzip.compress(RUN), ROWS, "run.gz"),
     _run("tabs and ids with blanks", b"q 1\tQ0\ta b\t1\t2.5\tmy tag\n", [("q 1", "a b", 2.5)]),
     _run("no-break space in an id", "1 Q0 a\u00a0b 1 2.5 t\n".encode(), [("1", "a\u00a0b", 2.5)]),
@@ -149,7 +158,11 @@ RUNS = [
     _run("MS MARCO, blanks", b"1 a 1\n1 b 4\n", [("1", "a", 1.0), ("1", "b", 0.25)]),
     _run("MS MARCO, rank 0", b"1\ta\t0\n", Refused("line 1: .*a rank of 1 or more, not 0")),
     _run("MS MARCO, scores", b"1\ta\t1.5\n", Refused("line 1: .*whole number as rank, not '1.5'")),
-    _run("MS MARCO, not in order", b"1\ta\t2\n1\tb\t1\n", Refused("sort=true")),
+    _run("MS MARCO, not in order", b"1\ta\t2\n1\tb\t1\n", Refused("1 comes after 2.*sort=true")),
+    _run("MS MARCO, sorted", b"1\ta\t2\n1\tb\t1\n", [("1", "b", 1), ("1", "a", 0.5)], sort=True),
+    _run("three columns are qrels", b"1\ta\t1\n1\tb\t1\n", Refused("not scores or grades$")),
+    _run("qrels, sorted", b"1 a 1\n2 a 1\n1 b 1\n", Refused("'1': 1 comes after 1"), sort=True),
+    _run("UTF-16 without a mark", RUN.decode().encode("utf-16-le"), ROWS),
     _run("five columns", b"1 Q0 a 1 2.5\n", Refused(r"line 1: .*6 columns .* or 3 .*not 5")),
     _run(
         "other columns later",
@@ -202,6 +215,22 @@ RUNS = [
         _parquet(query_id=["1", None], doc_id=["a", "b"], score=[2.5, 1.5]),
         Refused(r"run row 2: its query_id is null"),
         {"sort": True},
+    ),
+    Cell(
+        "run: Parquet of PyTerrier",
+        _parquet(
+            qid=["1", "1", "2"],
+            docid=[0, 1, 2],
+            docno=["a", "b", "c"],
+            rank=[0, 1, 0],
+            score=[2.5, 1.5, 0.5],
+        ),
+        ROWS,
+    ),
+    Cell(
+        "run: Parquet of ranx",
+        _parquet(q_id=["1", "1", "2"], doc_id=["a", "b", "c"], score=[2.5, 1.5, 0.5]),
+        ROWS,
     ),
     Cell(
         "run: Parquet, a document twice",

@@ -236,6 +236,17 @@ _CASES: dict[str, tuple[bytes, str | None, Expected]] = {
         [("1", "café")],
     ),
     "no number": (_one("<title>a</title>", ""), None, "line 1: 'a': expected <num> inside <top>"),
+    "elements of other names": (
+        _one("<docid>a</docid><url>b</url>"),
+        None,
+        "topics have docid, url; expected .*queries.fields.text=docid",
+    ),
+    "one element of another name": (_one("<keywords>a</keywords>"), None, [("1", "a")]),
+    "CLEF": (
+        _one("<identifier>10.2452/401-AH</identifier><title>a</title>", ""),
+        None,
+        [("10.2452/401-AH", "a")],
+    ),
     "no text": (_one("<title> </title>"), None, "line 1: '1': expected <title> inside <top>"),
     "a number outside": (
         b"<num>1<title>a</top>\n<top><num>2<title>b</top>",

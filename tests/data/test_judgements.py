@@ -150,8 +150,8 @@ def test_a_run_is_ordered_on_request(tmp_path: Path) -> None:
 
 def test_a_parquet_run_needs_its_columns(tmp_path: Path) -> None:
     file = tmp_path / "run.parquet"
-    pq.write_table(pa.table({"query_id": ["1"], "docid": ["a"], "score": [1.0]}), file)
-    with pytest.raises(DataError, match="no column 'doc_id'"):
+    pq.write_table(pa.table({"query_id": ["1"], "ids": ["a"], "score": [1.0]}), file)
+    with pytest.raises(DataError, match=r"no field doc_id or .*; there are query_id, ids, score"):
         read_run(file)
     pq.write_table(pa.table({"query_id": [1], "doc_id": ["a"], "score": [1.0]}), file)
     assert read_run(file).table.schema == RUN

@@ -74,6 +74,8 @@ def read(scan: SplitScan, naming: Naming) -> Iterator[pa.Table]:
         row = 0
         try:
             for batch in _batches(batches):
+                for name in columns.values():
+                    _check(batch[name])
                 yield documents(batch, columns, row, scan)
                 row += batch.num_rows
         except (pa.ArrowException, OSError) as error:
@@ -87,6 +89,13 @@ def _open(path: str, source: pa.NativeFile) -> pa.RecordBatchReader | pa.RecordB
         return pa.ipc.open_file(source) if start == b"ARROW1" else pa.ipc.open_stream(source)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not an Arrow file, or damaged: {error}") from error
+
+
+def _check(array: pa.Array) -> None:
+    """Raises ArrowInvalid if offsets lead outside of the data; broken UTF-8 is no such damage."""
+    bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    kind = bare.get(array.type)
+    (array if kind is None else array.view(kind)).validate(full=True)
 
 
 def _batches(

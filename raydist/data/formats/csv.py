@@ -23,6 +23,7 @@ from raydist.records import document_table
 _SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
 _TABLE_ROWS = 4096
 _MAX_FIELD = 256 << 20
+_SPREADSHEET = ["sep=", ""]  # the first line may say "sep=;"
 _BYTES = re.compile("[\udc80-\udcff]")
 _CELL = re.compile(rb'(?:"((?:[^"]++|"")*+)"|([^"\t\r\n]*+))(\t|\r?\n|\r|\Z)')
 
@@ -57,7 +58,7 @@ def _rows(text: str, separator: str, cut: bool) -> list[list[str]]:
     rows: list[list[str]] = []
     try:
         for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
-            if row:
+            if row and (rows or row != _SPREADSHEET):
                 rows.append(row)
     except csv.Error:  # the reader of the documents will name it
         pass
@@ -117,7 +118,7 @@ def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[s
             continue
         if cells is None:
             return
-        if not cells:
+        if not cells or (number == 1 and cells == _SPREADSHEET):
             continue
         if header:
             header = False

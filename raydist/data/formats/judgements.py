@@ -18,14 +18,19 @@ from raydist.data.scan import utf8_problem
 from raydist.errors import DataError
 from raydist.records import DiversityQrels, Qrels
 
-QUERY = ("query_id", "query-id", "qid", "topic_id", "query", "topic")
-DOCUMENT = ("doc_id", "corpus-id", "corpus_id", "docid", "docno", "pid", "document_id", "doc")
+QUERY = ("query_id", "query-id", "qid", "q_id", "topic_id", "query", "topic")
+DOCUMENT = ("doc_id", "corpus-id", "corpus_id", "docno", "pid", "docid", "document_id", "doc")
+"""The usual names, best first: PyTerrier's `docid` counts documents, MS MARCO's is the parent's."""
 _GRADE = ("relevance", "rel", "score", "label", "grade")
 _SUBTOPIC = ("subtopic_id", "subtopic", "iteration")
 
 _TEXT_FORMS = {3: (0, None, 1, 2), 4: (0, 1, 2, 3)}
 _EXPECTED = "query 0 document relevance (TREC), or query document relevance"
 _HEADER = re.compile(rb"(?i)(query[-_]?id|qid|topic[-_]?id)[ \t]")
+
+_JSON = re.compile(
+    rb"""(?s)\s*(?:\[\s*)?(?:\{\s*"(?:[^"\\]|\\.)*"\s*:|\{\s*\}\s*(?:[],]|\Z)|\]\s*\Z)"""
+)  # an id may begin with a bracket
 
 
 class Judgement(NamedTuple):
@@ -120,7 +125,7 @@ def judgements(path: str) -> Iterator[Judgement]:
 
 
 def _text(path: str) -> Iterator[Judgement]:
-    width = 0
+    width, document, others = 0, "", False
     for line in read_lines(path):
         if not width and _HEADER.match(line.data):
             continue
@@ -135,7 +140,13 @@ def _text(path: str) -> Iterator[Judgement]:
         )
         if not re.fullmatch(r"[+-]?\d{1,9}", grade, re.ASCII):
             raise bad_line(path, line, f"a whole number as relevance, not {grade!r}")
+        others = others or document not in ("0", "Q0")
         yield Judgement(f"line {line.number}", query, document, int(grade), subtopic)
+    if document and not others and width == 4:
+        raise DataError(
+            f"{path}: the third column, that of the documents, is {document!r} in all lines; "
+            f"expected {_EXPECTED}"
+        )
 
 
 def columns(path: str, line: Line) -> list[str]:
@@ -163,7 +174,7 @@ def form_of(path: str) -> str:
     start = head(path, 4096)
     if start.startswith(b"PAR1"):
         return "parquet"
-    return "json" if start.lstrip()[:1] in (b"{", b"[") else "text"
+    return "json" if _JSON.match(start) else "text"
 
 
 def pick(path: str, row: Mapping[str, Any], names: tuple[str, ...]) -> str:

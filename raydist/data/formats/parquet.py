@@ -49,7 +49,8 @@ def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
             name = id_name(path, names, naming)
         else:
             name = naming.fields.get(role) or usual(role, names)
-        if name is None and role == "title":
+        empty = name in names and pa.types.is_null(schema.field(name).type)
+        if role == "title" and (name is None or empty):
             continue
         if name is None or name not in names:
             raise missing(path, names, naming, role)
@@ -123,6 +124,16 @@ def read_table(path: str, names: list[str] | None = None) -> pa.Table:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: this Parquet file is damaged: {error}") from error
         return table
+
+
+def column_names(path: str) -> list[str]:
+    """Returns the names of a file's columns.
+
+    Raises:
+        DataError: not a Parquet file, or a damaged one.
+    """
+    with _open(path) as file:
+        return list(file.schema_arrow.names)
 
 
 def _open(path: str) -> pq.ParquetFile:

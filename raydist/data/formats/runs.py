@@ -23,7 +23,7 @@ from raydist.data.formats.judgements import (
     json_rows,
     pick,
 )
-from raydist.data.formats.parquet import read_table
+from raydist.data.formats.parquet import column_names, read_table
 from raydist.data.sources import expand
 from raydist.errors import DataError
 from raydist.records import RUN, Run, repeated_rows
@@ -98,7 +98,9 @@ def _is_sortable(table: pa.Table) -> bool:
 
 
 def _parquet_run(path: str, sort: bool) -> Run:
-    table = read_table(path, RUN.names)
+    present = dict.fromkeys(column_names(path))
+    names = [pick(path, present, usual) for usual in (QUERY, DOCUMENT, ("score",))]
+    table = read_table(path, names).rename_columns(RUN.names)
     tag = (table.schema.metadata or {}).get(b"tag", b"raydist").decode("utf-8", "replace")
     try:
         table = table.cast(RUN)
@@ -144,7 +146,25 @@ def _text_run(path: str, sort: bool) -> Run:
         tables.append(table.select(RUN.names))
         line += data.count(b"\n")
     table = pa.concat_tables(tables) if tables else RUN.empty_table()
+    if width == 3:
+        _check_ranks(path, table, sort)
     return _run(path, table, tag or "raydist", sort, lines=True)
+
+
+def _check_ranks(path: str, table: pa.Table, sort: bool) -> None:
+    """Raises unless the ranks of each query rise, so that a score or a grade is not read as one."""
+    if sort:
+        table = table.sort_by([("query_id", "ascending"), ("score", "descending")])
+    queries, scores = table["query_id"], table["score"]
+    same = pc.equal(queries[1:], queries[:-1])
+    rows = np.flatnonzero(pc.and_(same, pc.greater_equal(scores[1:], scores[:-1])).to_numpy())
+    if len(rows) and repeated_rows(table) is None:
+        before, after = (round(1 / scores[int(rows[0]) + i].as_py()) for i in (0, 1))
+        hint = "" if after == before else " (sort=true orders a run by its ranks)"
+        raise DataError(
+            f"{path}: query {queries[int(rows[0])].as_py()!r}: {after} comes after {before} in the "
+            f"third of three columns; expected ranks that rise, not scores or grades{hint}"
+        )
 
 
 def _block(data: bytes, width: int) -> pa.Table | None:

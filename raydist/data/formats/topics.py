@@ -28,7 +28,7 @@ _DEFAULTS = (
 """What makes a query if nothing is chosen: the first of these that the topics have."""
 
 _SYNONYMS = (("title", "query"), ("desc", "description"), ("narr", "narrative"))
-_NUMBERS = ("num", "number", "id", "qid")
+_NUMBERS = ("num", "number", "id", "qid", "identifier")
 _LABELS = {
     "num": "number", "title": "topic", "desc": "description", "narr": "narrative",
     "dom": "domain", "smry": "summary", "con": r"concept\(s\)", "fac": r"factor\(s\)",
@@ -100,8 +100,13 @@ def _choose(path: str, known: list[str], text: str | None) -> list[str]:
     """Returns the names, as the file has them, of the elements that make the queries."""
     if text is None:
         defaults = (names for names in _DEFAULTS if names[0] in known)
-        wanted = next(defaults, known[:1] or ("title",))
-        return list(wanted)
+        wanted = next(defaults, None)
+        if wanted is None and len(known) > 1:
+            raise DataError(
+                f"{path}: the topics have {', '.join(known)}; expected one or several of them as "
+                f"queries.fields.text={known[0]}"
+            )
+        return list(wanted or known or ["title"])
     fields = dict.fromkeys(known, "")
     chosen = []
     for name in (part.strip() for part in text.lower().split("+")):

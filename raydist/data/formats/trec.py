@@ -122,7 +122,7 @@ def parse_document(body: str) -> tuple[str, str, str] | str:
     id, title and URL where there is neither TEXT nor LP nor LEADPARA. Markup is dropped, entities
     are replaced. Returns what was expected if the document has no id.
     """
-    if "<!" in body:
+    if "!" in body and "<!" in body:  # one character is found many times faster
         body = _COMMENT.sub(" ", _CDATA.sub(lambda data: html.escape(data.group(1)), body))
     spans = _elements(body)
     number = spans.get("docno")
@@ -187,10 +187,10 @@ def _elements(body: str) -> dict[str, list[tuple[int, int, int, int]]]:
     spans: dict[str, list[tuple[int, int, int, int]]] = {}
     opened: dict[str, tuple[int, int]] = {}
     for tag in _ELEMENT.finditer(body):
-        name = tag[2].lower()
-        if name not in _KNOWN:
+        ends, name = tag.groups()
+        if (name := name.lower()) not in _KNOWN:
             continue
-        if not tag.group(1):
+        if not ends:
             opened.setdefault(name, tag.span())
         elif name in opened:
             spans.setdefault(name, []).append((*opened.pop(name), *tag.span()))
