@@ -9,6 +9,7 @@ Legend: B queries, P documents, d the embedding's width, m a prefix of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from torch import Tensor
@@ -24,6 +25,8 @@ def nested(
 ) -> Objective:
     """Returns the objective averaged over prefixes and the whole vector.
 
+    Terms about whole vectors alone (the norm of answers) stay as they are.
+
     The whole vector's term keeps its name, such as `infonce`; a prefix's is called `infonce@64`.
 
     Args:
@@ -37,12 +40,15 @@ def nested(
     parts = []
     for part in objective.parts:
         for m in lengths:
-            suffix = "" if m == width else f"@{m}"
-            weights = {f"{name}{suffix}": w * share for name, w in part.weights.items()}
-            compute = part.compute
-            if suffix:
-                compute = partial(_prefix_terms, part=part, m=m, suffix=suffix, normalize=normalize)
-            parts.append(Part(weights, compute, part.answers))
+            if m == width:
+                shares = {n: w if n in part.whole else w * share for n, w in part.weights.items()}
+                parts.append(replace(part, weights=shares))
+                continue
+            suffix = f"@{m}"
+            names = part.weights.keys() - part.whole
+            weights = {f"{n}{suffix}": w * share for n, w in part.weights.items() if n in names}
+            compute = partial(_prefix_terms, part=part, m=m, suffix=suffix, normalize=normalize)
+            parts.append(replace(part, weights=weights, compute=compute, whole=frozenset()))
     return Objective(tuple(parts))
 
 
@@ -52,7 +58,7 @@ def _prefix_terms(batch: Forward, *, part: Part, m: int, suffix: str, normalize:
     answers = None if whole.answers is None else cut(whole.answers)
     output = Embeddings(cut(whole.queries_Bd), cut(whole.passages_Pd), answers)
     terms = part.compute(Forward(output, batch.targets))
-    return {f"{name}{suffix}": term for name, term in terms.items()}
+    return {f"{name}{suffix}": term for name, term in terms.items() if name not in part.whole}
 
 
 def _prefix(vectors: Tensor, m: int, normalize: bool) -> Tensor:

@@ -47,6 +47,11 @@ class Objective:
         """Whether the terms read answers, which must then be encoded."""
         return any(part.answers for part in self.parts)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether counts depend on the student's order: `counts` then needs its output."""
+        return any(part.ordered for part in self.parts)
+
     def forward(self, batch: Forward) -> Terms:
         """Returns the terms of this batch, each as (sum, count) of this rank."""
         terms: Terms = {}
@@ -55,8 +60,14 @@ class Objective:
         return terms
 
     def counts(self, batch: Forward) -> Tensor:
-        """Returns this rank's counts of all terms (float64 [terms]), without the model's output."""
-        terms = self.forward(batch.without_output())
+        """Returns this rank's counts of all terms (float64 [terms]).
+
+        They follow from the targets alone, without the model's output, unless they are `ordered`.
+        """
+        return self.counts_of(self.forward(batch if self.ordered else batch.without_output()))
+
+    def counts_of(self, terms: Terms) -> Tensor:
+        """Returns the counts of a batch's terms (float64 [terms])."""
         values = [float(terms[name][1]) if name in terms else 0.0 for name in self.names]
         return torch.tensor(values, dtype=torch.float64)
 

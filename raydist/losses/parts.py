@@ -44,11 +44,15 @@ class Part:
         weights: the terms' weights, by name.
         compute: returns the terms of a batch.
         answers: whether the terms read answers, which must then be encoded.
+        ordered: whether the terms' counts depend on the order of the student's scores.
+        whole: terms about whole vectors, which have no part on their prefixes.
     """
 
     weights: Mapping[str, float]
     compute: Callable[[Forward], Terms]
     answers: bool = False
+    ordered: bool = False
+    whole: frozenset[str] = frozenset()
 
 
 def contrastive(
@@ -143,17 +147,23 @@ def _distilling_terms(batch: Forward, *, loss: DistillationLoss, name: str) -> T
 def listwise(loss: ListLoss, name: str, output: Output = "real") -> Part:
     """Returns a loss on the list of each query, for cross-encoders and bi-encoders alike."""
     compute = partial(_list_terms, loss=loss, name=name, output=output)
-    return Part({name: loss.weight}, compute)
+    ordered = isinstance(loss, LambdaLoss) and loss.k > 0
+    return Part({name: loss.weight}, compute, ordered=ordered)
 
 
 def _list_terms(batch: Forward, *, loss: ListLoss, name: str, output: Output) -> Terms:
     scores = batch.scores(temperature=loss.temperature)
-    # A contrastive loss is about the positive, which need not be the teacher's best.
-    labels_BD = batch.targets.labels_BD if loss.kind == "infonce_list" else None
-    targets_BD = batch.grades(name) if labels_BD is None else labels_BD
+    targets, mask_BD = batch.targets, scores.mask_BD
+    if loss.kind == "infonce_list" and targets.labels_BD is not None:
+        # A contrastive loss is about the positive, which need not be the teacher's best; the
+        # query's other positives are not its negatives.
+        targets_BD = targets.labels_BD
+        mask_BD = allowed_own(mask_BD, hashes_P=targets.hashes_P, known_BK=targets.known_BK)
+    else:
+        targets_BD = batch.grades(name)
     # The logarithms directly: in float32 a sigmoid may be 0.
     outputs_BD = scores.own_BD if output == "real" else logsigmoid(scores.own_BD)
-    return {name: _formula(loss, output)(outputs_BD, targets_BD, scores.mask_BD)}
+    return {name: _formula(loss, output)(outputs_BD, targets_BD, mask_BD)}
 
 
 def _formula(loss: ListLoss, output: Output) -> Callable[[Tensor, Tensor, Tensor], SumCount]:

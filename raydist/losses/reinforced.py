@@ -119,12 +119,14 @@ def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Par
     weights[prefix + "qa"] = loss.weight
     if distill is not None:
         weights[prefix + distill.kind + "_answers"] = loss.weight * distill.weight
+    whole: frozenset[str] = frozenset()
     if loss.normalize_answer:
         weights[prefix + "answer_norm"] = loss.weight
+        whole = frozenset([prefix + "answer_norm"])
     if loss.training_type == "retrieval_answer_passage":
         weights[prefix + "ap"] = loss.weight * ANSWER_PASSAGE_WEIGHT
     compute = partial(_answer_terms, loss=loss, distill=distill, first=first, prefix=prefix)
-    return Part(weights, compute, answers=True)
+    return Part(weights, compute, answers=True, whole=whole)
 
 
 def _passage_terms(batch: Forward, *, first: Part) -> Terms:

@@ -164,7 +164,7 @@ def collate_pairs(
     queries = [sample.query for sample in samples for _ in sample.documents]
     ids = model.tokenize(queries, texts)
     return Batch(
-        _targets(samples, teacher),
+        _targets(samples, teacher, known_BK=_known(samples)),
         pairs=model.pad(ids),
         global_samples=len(samples) if global_samples is None else global_samples,
         tokens=sum(len(pair) for pair in ids),
@@ -232,16 +232,16 @@ def _tokens(
 
 
 def _known(samples: Sequence[Sample]) -> torch.Tensor | None:
-    """Hashes [B, K] of each query's positives, the drawn one first and as the padding."""
-    most = max((len(sample.others) for sample in samples), default=0)
-    if not most:
+    """Hashes [B, K] of each query's positives, the drawn ones first; the first is the padding."""
+    positives = [(*sample.documents[: sample.positives], *sample.others) for sample in samples]
+    most = max(map(len, positives), default=1)
+    if most == 1:
         return None
     known: dict[str, int] = {}
     rows = []
-    for sample in samples:
-        texts = (sample.documents[0], *sample.others)
+    for texts in positives:
         hashes = [known.setdefault(text, text_hash(text)) for text in texts]
-        rows.append(hashes + hashes[:1] * (1 + most - len(hashes)))
+        rows.append(hashes + hashes[:1] * (most - len(hashes)))
     return torch.tensor(rows, dtype=torch.int64)
 
 

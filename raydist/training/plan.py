@@ -194,7 +194,7 @@ def plan_groups(
         folder: where it is.
         data: the options of this data set.
         batch_size: of the run, over all ranks.
-        group: G of the run; None follows the data (8, or 1 without any negatives).
+        group: G of the run; None follows the data: 8, or 1 and the most negatives of a sample.
         teacher: teacher scores are used where the data has them.
         answers: answers are used where the data has them.
 
@@ -209,7 +209,7 @@ def plan_groups(
     elif facts.kind == "symmetric_class":
         size = min(size or DEFAULT_GROUP, fewest + 1)
     elif size is None:
-        size = DEFAULT_GROUP if most else 1
+        size = min(DEFAULT_GROUP, 1 + most)
         if not most:
             notes.append("no negatives: only the other samples' positives are negatives (G = 1)")
     if size > 1 and fewest < 1:

@@ -3,7 +3,8 @@
 Nothing here depends on workers, ranks or time, so that two integers, the epoch and the step, give
 a run's order again. Every data set is an endless stream of passes, each pass a permutation of its
 rows; an epoch takes the next stretch of each stream in batches of one data set, and mixes the
-batches of all sets. A visit counts a row's turns; the draws for a row depend on (seed, data set,
+batches of all sets. Its batches are full and cover at least `weight` passes, by less than a batch
+more: after n epochs at weight 1 every row had n visits, none is dropped. A visit counts a row's turns; the draws for a row depend on (seed, data set,
 row, visit) alone.
 
 Named here: `DistillationListwiseSampler`, `DistillationNegativesSampler` and the contrastive
@@ -15,6 +16,7 @@ Shapes: n rows of a step, G documents of a group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -31,6 +33,8 @@ MOST_OTHERS = 1000
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 8
+_ROUNDING = 1e-9
+"""A product of a weight and rows that is above a whole number by less is that number."""
 
 
 def key(*parts: int) -> int:
@@ -99,8 +103,8 @@ class Stream:
 
     @property
     def batches(self) -> int:
-        """Its steps in an epoch, at least one."""
-        return max(1, round(self.weight * self.rows / self.batch_size))
+        """Its steps in an epoch: the last batch is filled from the next pass."""
+        return max(1, math.ceil(self.weight * self.rows / self.batch_size - _ROUNDING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,13 @@ def _pick(sample: Sample, chosen: Sequence[int], positives: int) -> Sample:
     )
 
 
+def _with_others(drawn: Sample, sample: Sample, chosen: Sequence[int], positives: int) -> Sample:
+    """Returns the drawn sample with the positives that were not chosen as its `others`."""
+    missed = [i for i in range(positives) if i not in chosen][:MOST_OTHERS]
+    others = (*(sample.documents[i] for i in missed), *sample.others)
+    return replace(drawn, others=others[:MOST_OTHERS])
+
+
 @dataclass(frozen=True, slots=True)
 class GroupSampler:
     """A positive and G − 1 negatives, for contrastive training.
@@ -215,8 +226,7 @@ class GroupSampler:
             scores = sample.scores
             negatives.sort(key=lambda i: -scores[i])
         group = _pick(sample, [positive, *negatives], 1)
-        others = [i for i in range(sample.positives) if i != positive][:MOST_OTHERS]
-        group = replace(group, others=tuple(sample.documents[i] for i in others))
+        group = _with_others(group, sample, [positive], sample.positives)
         return self._answers(group, visit)
 
     def _answers(self, sample: Sample, visit: Visit) -> Sample:
@@ -245,24 +255,34 @@ class DistillationListwiseSampler:
     kind: Literal["listwise"] = field(default="listwise", kw_only=True, repr=False)
     """Lists as the teacher gives them; with `qrels` the grades are the targets, not its scores."""
     top_k: Annotated[int, Ge(0)] = 0
-    """Documents of a list that are used at all, the best first; 0 = all."""
+    """Documents of a list that are used at all, the best first; 0 = all. Judged positives stay."""
     size: Annotated[int, Ge(0)] = 16
     """Documents drawn of them for a step, all in turn over the passes; 0 = all at once."""
 
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
-        """Returns the sample with the drawn documents, in the teacher's order."""
-        n = len(sample.documents)
-        order = list(range(n))
-        if sample.scores is not None:
-            scores = sample.scores
+        """Returns the sample with the drawn documents, the best first.
+
+        Without labels the teacher's order says what is best. With labels the grades do, then the
+        teacher, and every draw has a positive, each in turn.
+        """
+        order = list(range(len(sample.documents)))
+        if (scores := sample.scores) is not None:
             order.sort(key=lambda i: -scores[i])
+        judged = 0
+        if (labels := sample.labels) is not None:
+            judged = sample.positives
+            order.sort(key=lambda i: (i >= judged, -labels[i]))
         if self.top_k:
-            order = order[: self.top_k]
+            order = order[: max(self.top_k, judged)]
         if self.size and self.size < len(order):
-            order = [order[i] for i in sorted(_cycle(len(order), self.size, visit, 2).tolist())]
+            places = _cycle(len(order), self.size, visit, 2).tolist()
+            if judged and min(places) >= judged:
+                places[-1] = int(_cycle(judged, 1, visit, 1)[0])
+            order = [order[i] for i in sorted(places)]
         if not order:
             return None
-        return _pick(sample, order, 1)
+        drawn = sum(i < judged for i in order)
+        return _with_others(_pick(sample, order, max(1, drawn)), sample, order, judged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +308,9 @@ class DistillationNegativesSampler:
         if sample.positives < 1 or count < 1:
             return None
         if self.positives == "all":
-            chosen = list(range(sample.positives))[: self.passages_per_query - 1]
+            labels = sample.labels or (0.0,) * sample.positives
+            chosen = sorted(range(sample.positives), key=lambda i: -labels[i])
+            chosen = chosen[: self.passages_per_query - 1]
         elif self.positives == "random":
             chosen = _cycle(sample.positives, 1, visit, 1).tolist()
         else:
@@ -296,4 +318,5 @@ class DistillationNegativesSampler:
             chosen = [max(range(sample.positives), key=lambda i: (scores[i], -i))]
         negatives = self.passages_per_query - len(chosen)
         drawn = _cycle(count, negatives, visit, 2) + sample.positives
-        return _pick(sample, [*chosen, *drawn.tolist()], len(chosen))
+        group = _pick(sample, [*chosen, *drawn.tolist()], len(chosen))
+        return _with_others(group, sample, chosen, sample.positives)

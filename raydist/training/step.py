@@ -1,7 +1,8 @@
 """One training step: forward and backward of the model under an objective.
 
 A step may come in several accumulation parts. The loss's sums are divided by the counts of all
-parts on all ranks, which follow from the targets alone and are known before the first forward pass.
+parts on all ranks, which are known before the first backward pass: they follow from the targets, or
+for a few losses from the order of the student's scores, too.
 So each part's gradient is final, and the result does not depend on how the step was cut. The caller
 steps the optimizer, after it has checked the terms.
 """
@@ -42,7 +43,7 @@ def forward_backward(
         The terms; `objective.total` makes the loss of them.
     """
     parts = [batch] if isinstance(batch, Batch) else list(batch)
-    counts = _counts(engine, parts, objective)
+    counts = _counts(engine, parts, objective, chunk_size)
     sums = torch.zeros(len(objective.names), dtype=torch.float64)
     one_backward = len(parts) == 1 and not chunk_size
     with engine.one_reduction(1 if one_backward else 0):
@@ -50,12 +51,15 @@ def forward_backward(
             represented, output = _forward(engine, part, objective, chunk_size)
             with torch.enable_grad():
                 terms = objective.forward(Forward(output, _moved(part.targets, engine.device)))
+                if counts is None:
+                    counts = _summed(engine, parts, objective.counts_of(terms))
                 objective.loss(terms, counts).backward()  # type: ignore[no-untyped-call]
             for i, name in enumerate(objective.names):
                 if name in terms:
                     sums[i] += terms[name][0].detach().double().cpu()
             for surrogate in surrogates(represented, engine.device):
                 engine.backward(surrogate)
+    assert counts is not None, "a step without parts"
     summed = add_over_ranks(sums.to(engine.device)).tolist()
     return {
         name: (value, count) for name, value, count in zip(objective.names, summed, counts) if count
@@ -108,13 +112,35 @@ def _moved(targets: Targets, device: torch.device) -> Targets:
     return replace(targets, **moved)
 
 
-def _counts(engine: Engine, parts: Sequence[Batch], objective: Objective) -> list[float]:
-    """Returns each term's count over all parts and ranks, from the targets alone."""
+def _counts(
+    engine: Engine, parts: Sequence[Batch], objective: Objective, chunk_size: int
+) -> list[float] | None:
+    """Returns each term's count over all parts and ranks, from the targets alone where they say it.
+
+    Counts that depend on the student's order need its output: of a single part they are taken when
+    it is there (None), of several parts by a pass ahead with the same dropout.
+    """
+    if objective.ordered and len(parts) == 1:
+        return None
     counts = torch.zeros(len(objective.names), dtype=torch.float64)
-    for part in parts:
-        nothing = torch.zeros(0)
-        output = Scores(nothing) if part.pairs is not None else Embeddings(nothing, nothing)
-        counts += objective.counts(Forward(output, part.targets))
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        for part in parts:
+            targets, nothing = part.targets, torch.zeros(0)
+            output: Embeddings | Scores
+            if objective.ordered:
+                output = _forward(engine, part, objective, chunk_size)[1]
+                targets = _moved(targets, engine.device)
+            elif part.pairs is not None:
+                output = Scores(nothing)
+            else:
+                output = Embeddings(nothing, nothing)
+            counts += objective.counts(Forward(output, targets))
+    return _summed(engine, parts, counts)
+
+
+def _summed(engine: Engine, parts: Sequence[Batch], counts: Tensor) -> list[float]:
+    """Returns counts added over ranks."""
     # Ranks that disagree on these would wait for each other in different collectives.
     alone = sum(part.targets.no_in_batch for part in parts)
     alike = torch.tensor([len(parts), alone], dtype=counts.dtype)

@@ -7,7 +7,7 @@ import torch
 from raydist.losses.inputs import Embeddings, Forward, Targets
 from raydist.losses.nested import nested
 from raydist.losses.objective import make_objective
-from raydist.losses.spec import InfoNCE
+from raydist.losses.spec import BiIR, InfoNCE
 
 B, G, WIDTH, TAU = 4, 3, 8, 0.5
 
@@ -54,3 +54,23 @@ def test_the_loss_is_the_mean_over_the_prefixes_and_the_whole_vector(normalize):
 def test_the_whole_width_is_not_counted_twice():
     objective = nested(make_objective(InfoNCE()), (4, 8), width=8, normalize=True)
     assert objective.weights == {"infonce": 0.5, "infonce@4": 0.5}
+
+
+def test_only_whole_answers_are_drawn_to_length_one():
+    loss = BiIR(training_type="retrieval_answer")
+    objective = nested(make_objective(loss), (2, 4), width=WIDTH, normalize=False)
+    assert [name for name in objective.names if "norm" in name] == ["answer_norm"]
+    assert objective.weights["answer_norm"] == 1.0
+    assert objective.weights["qa@2"] == pytest.approx(1 / 3)
+    torch.manual_seed(1)
+    answers = torch.randn(B, WIDTH, dtype=torch.float64)
+    output = Embeddings(example().output.queries_Bd, example().output.passages_Pd, answers)
+    targets = Targets(
+        torch.full((B,), G),
+        torch.ones(B, G, dtype=torch.bool),
+        answer_mask_BA=torch.ones(B, 1, dtype=torch.bool),
+    )
+    terms = objective.forward(Forward(output, targets))
+    assert terms.keys() == set(objective.names)
+    expected = ((answers.norm(dim=1) - 1) ** 2).sum()
+    assert terms["answer_norm"][0].item() == pytest.approx(expected.item(), abs=1e-10)

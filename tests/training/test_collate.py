@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from raydist.losses.inputs import Embeddings, Forward, Scores
 from raydist.losses.objective import make_objective
-from raydist.losses.spec import InfoNCE
+from raydist.losses.spec import InfoNCE, ListInfoNCE
 from raydist.records import Sample
 from raydist.training.collate import Inputs, collate_texts, text_hash
 from raydist.training.engine import TorchEngine
+from raydist.training.samplers import (
+    DistillationListwiseSampler,
+    DistillationNegativesSampler,
+    Visit,
+)
 from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, encoder
@@ -82,3 +88,45 @@ def test_a_margin_is_of_the_teachers_own_scores_whatever_is_learnt_of_them(
     engine = TorchEngine(model, Optim(lr=1e-3))
     expected = plain.total(forward_backward(engine, collate_texts([remaining], model), plain))
     assert loss == pytest.approx(expected, rel=1e-5)
+
+
+JUDGED = Sample(
+    "q",
+    ("relevant", "also relevant", "best of the teacher", "other"),
+    2,
+    labels=(1.0, 2.0, 0.0, 0.0),
+    scores=(1.0, 2.0, 9.0, 5.0),
+)
+
+
+@pytest.mark.parametrize("kind", ["infonce", "infonce_list"])
+def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(kind: str) -> None:
+    """By hand: −log of the softmax of "also relevant" among itself and the two negatives."""
+    of_draw = {
+        "also relevant": 2.0,
+        "relevant": 7.0,
+        "best of the teacher": 1.5,
+        "other": 0.5,
+    }
+    loss = InfoNCE(temperature=1.0, scope="in_batch") if kind == "infonce" else ListInfoNCE()
+    for sampler in (
+        DistillationListwiseSampler(size=0),
+        DistillationNegativesSampler(4, positives="all"),
+    ):
+        drawn = sampler(JUDGED, Visit(0, 0))
+        assert drawn is not None and drawn.documents[0] == "also relevant"
+        targets = collate_texts([drawn], Words()).targets
+        scores = torch.tensor([of_draw[text] for text in drawn.documents], requires_grad=True)
+        output = (
+            Embeddings(torch.ones(1, 1), scores[:, None]) if kind == "infonce" else Scores(scores)
+        )
+        goal = make_objective(loss)
+        batch = Forward(output, targets)
+        goal.loss(goal.forward(batch), goal.counts(batch).tolist()).backward()
+        read = torch.tensor([2.0, 1.5, 0.5], requires_grad=True)
+        (-read.log_softmax(0)[0]).backward()
+        assert scores.grad is not None and read.grad is not None
+        slope = dict(zip(drawn.documents, scores.grad.tolist()))
+        assert slope["relevant"] == 0.0
+        names = ("also relevant", "best of the teacher", "other")
+        assert [slope[name] for name in names] == pytest.approx(read.grad.tolist(), abs=1e-6)

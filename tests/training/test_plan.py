@@ -41,6 +41,12 @@ def test_the_group_size_follows_the_options_and_else_the_data() -> None:
     assert alone.sampler == GroupSampler(1) and "no negatives" in alone.notes[0]
 
 
+def test_no_negative_is_encoded_again_only_to_fill_a_group() -> None:
+    for most, size in ((1, 2), (3, 4), (7, 8), (30, 8)):
+        plan = groups(replace(FACTS, negatives={most: 100}))
+        assert plan.sampler == GroupSampler(size) and not plan.notes
+
+
 def test_types_set_the_group_and_how_documents_are_encoded() -> None:
     assert groups(replace(FACTS, kind="only_1neg"), 6).sampler == GroupSampler(2)
     few = replace(FACTS, kind="symmetric_class", negatives={3: 100})

@@ -21,13 +21,13 @@ from raydist.training.samplers import (
 )
 
 
-def sample(positives: int, negatives: int, scores: bool = False) -> Sample:
+def sample(positives: int, negatives: int, scores: bool = False, labels: bool = True) -> Sample:
     n = positives + negatives
     return Sample(
         "q",
         tuple(f"d{i}" for i in range(n)),
         positives,
-        labels=tuple(float(i < positives) for i in range(n)),
+        labels=tuple(float(i < positives) for i in range(n)) if labels else None,
         scores=tuple(float((7 * i) % 11) + i / 100 for i in range(n)) if scores else None,
         doc_ids=tuple(f"i{i}" for i in range(n)),
     )
@@ -185,7 +185,7 @@ def test_answers_come_with_as_many_negative_answers_as_the_group_has() -> None:
 
 
 def test_the_listwise_sampler_keeps_the_teachers_best() -> None:
-    item = sample(1, 19, scores=True)
+    item = sample(1, 19, scores=True, labels=False)
     assert item.scores is not None
     best = sorted(item.scores, reverse=True)
     drawn = DistillationListwiseSampler(top_k=6)(item, Visit(0, 0))
@@ -196,7 +196,7 @@ def test_the_listwise_sampler_keeps_the_teachers_best() -> None:
 
 @given(st.integers(1, 20), st.integers(0, 2**40))
 def test_listwise_draws_go_through_all_kept_documents(size: int, seed: int) -> None:
-    item = sample(1, 19, scores=True)
+    item = sample(1, 19, scores=True, labels=False)
     sampler = DistillationListwiseSampler(top_k=13, size=size)
     seen: set[str] = set()
     for number in range(-(-13 // size)):
@@ -206,6 +206,52 @@ def test_listwise_draws_go_through_all_kept_documents(size: int, seed: int) -> N
         assert list(drawn.scores) == sorted(drawn.scores, reverse=True)
         seen.update(drawn.documents)
     assert len(seen) == 13
+
+
+def test_grades_order_a_judged_list_before_the_teacher_does() -> None:
+    item = Sample(
+        "q",
+        ("a", "b", "c", "d", "e"),
+        2,
+        labels=(1.0, 3.0, 0.0, 0.0, -1.0),
+        scores=(0.1, 0.2, 9.0, 8.0, 7.0),
+    )
+    drawn = DistillationListwiseSampler(size=0)(item, Visit(0, 0))
+    assert drawn is not None and drawn.documents == ("b", "a", "c", "d", "e")
+    assert drawn.positives == 2 and drawn.labels == (3.0, 1.0, 0.0, 0.0, -1.0)
+    first = DistillationListwiseSampler(top_k=3, size=0)(item, Visit(0, 0))
+    assert first is not None and first.documents == ("b", "a", "c")
+    narrow = DistillationListwiseSampler(top_k=1, size=0)(item, Visit(0, 0))
+    assert narrow is not None and narrow.documents == ("b", "a"), "top_k cuts no positive"
+
+
+@given(st.integers(1, 3), st.integers(1, 9), st.integers(0, 2**40))
+def test_every_draw_of_a_judged_list_has_a_positive_and_knows_the_others(
+    positives: int, size: int, seed: int
+) -> None:
+    item = sample(positives, 30, scores=True)
+    for number in range(20):
+        drawn = DistillationListwiseSampler(size=size)(item, Visit(seed, number))
+        assert drawn is not None and len(set(drawn.documents)) == size
+        chosen = drawn.documents[: drawn.positives]
+        assert {*chosen, *drawn.others} == set(item.documents[:positives])
+        assert drawn.labels is not None and sum(drawn.labels) == drawn.positives >= 1
+
+
+@given(st.integers(1, 90), st.integers(1, 40))
+def test_an_epoch_leaves_no_row_unseen(rows: int, batch_size: int) -> None:
+    order = Order((Stream(rows, batch_size),), 3)
+    seen: Counter[int] = Counter()
+    for epoch in range(3):
+        for step in range(order.steps_per_epoch):
+            seen.update(order.at(epoch, step)[1].tolist())
+        assert len(seen) == rows and min(seen.values()) >= epoch + 1
+        assert sum(seen.values()) - (epoch + 1) * rows < (epoch + 1) * batch_size
+
+
+def test_a_weight_that_makes_a_whole_number_of_batches_makes_no_more() -> None:
+    assert Stream(10, 7, 0.7).batches == 1  # 0.7 * 10 is 7.000000000000001
+    assert Stream(100, 32).batches == 4 and Stream(3, 64).batches == 1
 
 
 def test_the_negatives_sampler_sets_a_positive_against_other_retrieved_documents() -> None:
