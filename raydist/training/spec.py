@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from raydist.data.spec import CorpusSource, Paths, QrelsSource, QueriesSource, RunSource
-from raydist.spec import EXECUTION, FromText, Kind, Reads
+from raydist.spec import ADDED, EXECUTION, FromText, Kind, Reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,7 @@ class Listener:
     warmup: Annotated[int, Ge(-1)] = -1
     """Bests are recorded from this step on; -1 = from the start."""
     interval: Annotated[int, Ge(1)] = 128
-    """Steps between evaluations; step 0 gives the baseline."""
+    """Steps between evaluations; step 0 gives the baseline, and the last step is evaluated, too."""
     early_stop: Annotated[int, Ge(0)] = 0
     """Steps without a new best of a kept measure after which training stops; 0 = never."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
@@ -182,16 +182,8 @@ class Listener:
 
     def __post_init__(self) -> None:
         problems = _metric_problems(self.metrics)
-        if self.early_stop % self.interval:
-            problems.append(
-                f"early_stop = {self.early_stop}: expected 0 (never) or a multiple of "
-                f"interval = {self.interval}"
-            )
-        if self.early_stop and self.metrics and not any(self.metrics.values()):
-            problems.append(
-                f"early_stop = {self.early_stop}: no metric is kept, so nothing could decide; "
-                f"set one of {', '.join(self.metrics)} to true, or early_stop to 0"
-            )
+        problems += _stop_problems(self.early_stop, self.interval)
+        problems += _kept_problems(self.early_stop, self.metrics)
         if self.gpus and not self.async_:
             problems.append(f"gpus = {self.gpus:g}: only async=true evaluates beside training")
         if problems:
@@ -215,14 +207,24 @@ class Aggregate:
     of: Literal["current", "best"] = "current"
     """Average the listeners' current values, or their bests."""
     agree: Literal["all", "any"] = "all"
-    """Stop when all listeners that have a vote want to, or any."""
+    """Stop when all listeners that have a vote want to, or any; without `early_stop` of its own."""
     warmup: Annotated[int, Ge(-1)] = -1
     """Bests are recorded from this step on; -1 = from the start."""
+    interval: Annotated[int | None, Ge(1), ADDED] = None
+    """Steps between means, a multiple of the listeners' interval; theirs if not given."""
+    early_stop: Annotated[int, Ge(0), ADDED] = 0
+    """Steps without a new best mean of a kept measure after which training stops; 0 = the
+    listeners' votes decide."""
     min_delta: Annotated[float, Ge(0.0)] = 0.0
     """By how much a new best must be better."""
 
     def __post_init__(self) -> None:
-        if problems := _metric_problems(self.metrics) if self.metrics is not None else []:
+        problems = _metric_problems(self.metrics) if self.metrics is not None else []
+        if self.interval is not None:
+            problems += _stop_problems(self.early_stop, self.interval)
+        if self.early_stop and self.metrics is not None:
+            problems += _kept_problems(self.early_stop, self.metrics)
+        if problems:
             raise ValueError("; ".join(problems))
 
 
@@ -239,6 +241,23 @@ def _metric_problems(metrics: dict[str, bool]) -> list[str]:
         elif keep and not direction(name):
             problems.append(f"metrics: {name} is a count, its checkpoint cannot be the best")
     return problems
+
+
+def _stop_problems(early_stop: int, interval: int) -> list[str]:
+    if early_stop % interval == 0:
+        return []
+    return [
+        f"early_stop = {early_stop}: expected 0 (never) or a multiple of interval = {interval}"
+    ]
+
+
+def _kept_problems(early_stop: int, metrics: dict[str, bool]) -> list[str]:
+    if not early_stop or not metrics or any(metrics.values()):
+        return []
+    return [
+        f"early_stop = {early_stop}: no metric is kept, so nothing could decide; "
+        f"set one of {', '.join(metrics)} to true, or early_stop to 0"
+    ]
 
 
 def _folder_name(id: str) -> str:

@@ -70,7 +70,7 @@ def make_listeners(
         save: writes a checkpoint, called by every rank.
         submit: starts evaluations beside training, for `async`; Ray tasks by default.
         score: scores pairs with the model, for reranking.
-        hooks: by the ids of listeners that evaluate: an aggregate does not.
+        hooks: by the listeners' ids.
         documents: False leaves the documents unread: such listeners cannot evaluate.
 
     Raises:
@@ -95,8 +95,9 @@ def make_listeners(
             submit=start if spec.async_ else None,
         )
     known = ", ".join(listeners) or "none"
-    if stray := hooks.keys() - listeners.keys():
-        raise ConfigError(f"hooks: {', '.join(sorted(stray))}: no such listener; there are {known}")
+    if stray := hooks.keys() - specs.keys():
+        there = ", ".join(specs) or "none"
+        raise ConfigError(f"hooks: {', '.join(sorted(stray))}: no such listener; there are {there}")
     aggregators = []
     for id, mean in means.items():
         if unknown := [name for name in mean.listeners if name not in listeners]:
@@ -110,6 +111,7 @@ def make_listeners(
                 ListenerFiles(place, id, save, mirror, ranks, facts),
                 mean,
                 [listeners[name] for name in mean.listeners],
+                hooks=hooks.get(id, ()),
             )
         )
     return Listeners([*listeners.values(), *aggregators], steps)

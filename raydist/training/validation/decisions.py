@@ -115,7 +115,7 @@ def observe(
     return after, Observation(tuple(improved), kept, bad)
 
 
-def vote(spec: Listener, state: State) -> bool | None:
+def vote(spec: Listener | Aggregate, state: State) -> bool | None:
     """Returns whether the listener wants to stop; None if it has no vote (early_stop = 0).
 
     It wants to when the newest best of the *kept* metrics is `early_stop` steps old or older.
@@ -123,7 +123,8 @@ def vote(spec: Listener, state: State) -> bool | None:
     """
     if spec.early_stop == 0:
         return None
-    newest = [b.step for name, b in state.best.items() if spec.metrics[name]]
+    metrics = spec.metrics or {}
+    newest = [b.step for name, b in state.best.items() if metrics[name]]
     return bool(newest) and state.step - max(newest) >= spec.early_stop
 
 

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from raydist.errors import ConfigError
 from raydist.evaluation.measures import Evaluation
 from raydist.training.spec import Aggregate, Listener
@@ -38,7 +40,7 @@ class Pending(Protocol):
 
 
 class ValidationListener:
-    """Evaluates a model at every `interval`-th step, step 0 included.
+    """Evaluates a model at every `interval`-th step, step 0 included, and at the run's last.
 
     Args:
         files: its folder and record; its id names both.
@@ -71,9 +73,10 @@ class ValidationListener:
         self._submit = submit
         self._pending: dict[int, Pending] = {}
 
-    def after_step(self, step: int, model: Any) -> bool:
-        """Evaluates at the interval's steps; returns whether it wants to stop."""
-        if step % self.spec.interval == 0 and step > max([self.state.step, *self._pending]):
+    def after_step(self, step: int, model: Any, *, last: bool = False) -> bool:
+        """Evaluates at the interval's steps and the last; returns whether it wants to stop."""
+        due = last or step % self.spec.interval == 0
+        if due and step > max([self.state.step, *self._pending]):
             self._collect(model)
             self._before(step, model)
             if self._submit is None:
@@ -156,13 +159,20 @@ class AggregatorValidationListener:
         files: its folder and record; its id names both.
         spec: measures, current or best values, when to record and to stop.
         listeners: whose values are averaged; they no longer vote for themselves.
+        hooks: pairs of callables (before, after) with (step, model, results); the results are the
+            means, without values per query.
 
     Raises:
-        ConfigError: the listeners differ in interval or measures.
+        ConfigError: the listeners differ in interval or measures, or the spec contradicts theirs.
     """
 
     def __init__(
-        self, files: ListenerFiles, spec: Aggregate, listeners: Sequence[ValidationListener]
+        self,
+        files: ListenerFiles,
+        spec: Aggregate,
+        listeners: Sequence[ValidationListener],
+        *,
+        hooks: Sequence[tuple[Hook | None, Hook | None]] = (),
     ) -> None:
         id = files.id
         where = f"validation.{id}.listeners"
@@ -189,18 +199,32 @@ class AggregatorValidationListener:
                 f"validation.{id}.metrics: {', '.join(sorted(unknown))} is not measured by the "
                 f"listeners, which have {', '.join(first.spec.metrics)}"
             )
+        interval = first.spec.interval if spec.interval is None else spec.interval
+        if interval % first.spec.interval:
+            raise ConfigError(
+                f"validation.{id}.interval = {interval}: expected a multiple of the listeners' "
+                f"interval, {first.spec.interval}"
+            )
         self.id = id
         self.listeners = list(listeners)
-        self.spec = replace(spec, metrics=metrics)
+        try:
+            self.spec = replace(spec, metrics=metrics, interval=interval)
+        except ValueError as error:
+            raise ConfigError(f"validation.{id}: {error}") from None
         self.metrics = metrics
         self.state = State()
+        self._interval = interval
         self._files = files
+        self._hooks = hooks
 
-    def after_step(self, step: int, model: Any) -> bool:
+    def after_step(self, step: int, model: Any, *, last: bool = False) -> bool:
         """Averages its listeners' values at this step; they are called before it."""
-        if step % self.listeners[0].spec.interval == 0 and step > self.state.step:
+        if (last or step % self._interval == 0) and step > self.state.step:
             if self.state.step < 0:
                 self._files.cut(self.state)
+            for before, _ in self._hooks:
+                if before is not None:
+                    before(step, model, None)
             states = [listener.state for listener in self.listeners]
             assert all(state.step == step for state in states), [state.step for state in states]
             values = aggregate(states, self.metrics, self.spec.of)
@@ -209,6 +233,9 @@ class AggregatorValidationListener:
             self._files.info(self.state)
             self._files.log(step, values, self.state)
             self._files.keep(step, model, change.kept, self.state, None)
+            for _, after in self._hooks:
+                if after is not None:
+                    after(step, model, _means(values))
         return self.vote() is True
 
     def finish(self, model: Any) -> None:
@@ -216,7 +243,12 @@ class AggregatorValidationListener:
         self._files.warn_below(self.state)
 
     def vote(self) -> bool | None:
-        """Returns whether its listeners, all or any, want to stop; None if none has a vote."""
+        """Returns whether it wants to stop, None if it has no vote.
+
+        Its own bests decide if it has an `early_stop`, else its listeners, all or any.
+        """
+        if self.spec.early_stop:
+            return vote(self.spec, self.state)
         return combine((listener.vote() for listener in self.listeners), self.spec.agree)
 
     def state_dict(self) -> dict[str, Any]:
@@ -229,12 +261,17 @@ class AggregatorValidationListener:
         self._files.cut(self.state)
 
 
+def _means(values: Mapping[str, float]) -> Evaluation:
+    nothing = np.empty((len(values), 0))
+    return Evaluation(tuple(values), (), nothing, dict(values))
+
+
 class Listeners:
     """All listeners of a run as one, for the loop.
 
     Args:
         listeners: in any order; aggregators are called after the others.
-        steps: the run's last step, after which `after_step` calls `finish`.
+        steps: the run's last step, which is evaluated, and after which `after_step` calls `finish`.
     """
 
     def __init__(
@@ -263,10 +300,11 @@ class Listeners:
 
     def after_step(self, step: int, model: Any) -> bool:
         """Calls every listener; True when all of those that have a vote want to stop."""
+        last = step == self._steps
         for listener in self.listeners:
-            listener.after_step(step, model)
+            listener.after_step(step, model, last=last)
         stop = combine(listener.vote() for listener in self._voters) is True
-        if stop or step == self._steps:
+        if stop or last:
             self.finish(model)
         return stop
 

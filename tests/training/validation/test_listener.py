@@ -76,9 +76,9 @@ def listener(**options):
     return Listener(**{name: source(path=("x",)) for name, source in sources.items()}, **options)
 
 
-def aggregator(listeners, folder, /, id="m", **options):
+def aggregator(listeners, folder, /, id="m", hooks=(), **options):
     spec = Aggregate(listeners=[each.id for each in listeners], **options)
-    return AggregatorValidationListener(ListenerFiles(folder, id), spec, listeners)
+    return AggregatorValidationListener(ListenerFiles(folder, id), spec, listeners, hooks=hooks)
 
 
 RANKS = {0: 4, 10: 2, 20: 3, 30: 2, 40: 1, 50: 2, 60: 2, 70: 5}
@@ -215,6 +215,43 @@ def test_an_aggregate_watches_the_mean_and_decides_for_its_listeners(tmp_path):
     assert (tmp_path / "1/mean/best/RR/model.txt").read_text() == "40"
     first = lines(tmp_path / "1", "mean")[0]
     assert first["RR"] == (0.75 + 0.625) / 2 and first["step"] == 0
+
+
+def test_the_last_step_is_evaluated_wherever_it_falls(tmp_path):
+    ranks = {**RANKS, 33: 1}
+    a, b = (make(tmp_path, ranks, id=id) for id in "ab")
+    listeners = Listeners([a, b, aggregator([a, b], tmp_path)], steps=33)
+    assert listeners.due(33)
+    train(listeners, Model(), 33)
+    for id in ("a", "b", "m"):
+        assert [line["step"] for line in lines(tmp_path, id)] == [0, 10, 20, 30, 33]
+        assert (tmp_path / id / "best/RR/model.txt").read_text() == "33"
+
+
+def test_an_aggregate_stops_by_its_own_mean_at_its_own_interval_and_calls_its_hooks(tmp_path):
+    calls = []
+
+    def before(step, model, results):
+        assert results is None
+        calls.append(step)
+
+    def after(step, model, results):
+        calls.append((step, results.means["RR"]))
+
+    a, b = (make(tmp_path, RANKS, id=id) for id in "ab")
+    hooks = [(before, None), (None, after)]
+    mean = aggregator([a, b], tmp_path, interval=20, early_stop=20, warmup=20, hooks=hooks)
+    assert a.vote() is None, "none of the listeners would stop"
+    assert train(Listeners([a, b, mean], steps=70), Model(), 70) == 60
+    assert [line["step"] for line in lines(tmp_path, "m")] == [0, 20, 40, 60]
+    assert mean.state.best["RR"].step == 40, "step 0 is before the warm-up"
+    values = {0: 0.625, 20: (1 / 3 + 1) / 2, 40: 1.0, 60: 0.75}
+    assert calls[::2] == list(values)
+    assert calls[1::2] == [(step, pytest.approx(value)) for step, value in values.items()]
+    with pytest.raises(ConfigError, match="interval = 15: expected a multiple of .* 10"):
+        aggregator([a, b], tmp_path, interval=15)
+    with pytest.raises(ConfigError, match="early_stop = 15: expected 0 .never. or a multiple"):
+        aggregator([a, b], tmp_path, early_stop=15)
 
 
 def test_the_state_of_all_listeners_is_one(tmp_path):
