@@ -30,6 +30,17 @@ def value_fingerprint(value: Any) -> str:
     return hashlib.blake2b(data.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def text_key(text: str) -> int:
+    """Returns a 64-bit hash of a query's or a document's text, as a signed integer.
+
+    Texts that differ in case or white space alone are the same: a copy of a positive is no
+    negative. Nothing keeps these values but what is made anew with every version.
+    """
+    words = " ".join(text.casefold().split())
+    digest = hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Contents:
     """What tells the content of an input from others, computed when it is needed.

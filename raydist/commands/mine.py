@@ -69,7 +69,7 @@ def run(config: MineConfig, flags: Flags) -> None:
         started = time.perf_counter()
         judged = [query for query in queries if query.query_id in qrels]
         ranked = _fused(config, runs) if runs else _searched(config, judged)
-        with _store(config, ranked, qrels, output.folder) as store:
+        with _store(config, ranked, queries, qrels, output.folder) as store:
             counts = _write(config, ranked, queries, qrels, store, output.path)
         seconds = time.perf_counter() - started
         output.finish(out=output.path.name, counts=dict(counts), seconds=seconds)
@@ -181,7 +181,9 @@ def _stored(config: MineConfig) -> Path:
     return text_store(next((i for i, kind in kinds.items() if kind != "vectors"), config.index[0]))
 
 
-def _store(config: MineConfig, ranked: Run, qrels: Qrels, folder: Path) -> DocumentStore:
+def _store(
+    config: MineConfig, ranked: Run, queries: Sequence[Query], qrels: Qrels, folder: Path
+) -> DocumentStore:
     """Opens the index's texts, or a store of those of the corpus that are needed."""
     from raydist.data.readers import read_documents
     from raydist.data.samples.mining import wanted_ids
@@ -190,5 +192,7 @@ def _store(config: MineConfig, ranked: Run, qrels: Qrels, folder: Path) -> Docum
 
     if config.corpus is None:
         return DocumentStore.open(_stored(config))
-    wanted, tables = wanted_ids(ranked, qrels, config.mining), read_documents(config.corpus)
+    text_of = {query.query_id: query.text for query in queries}
+    wanted = wanted_ids(ranked, text_of, qrels, config.mining)
+    tables = read_documents(config.corpus)
     return DocumentStore.open(needed_texts(wanted, tables, folder / "texts"))

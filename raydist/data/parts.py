@@ -41,7 +41,10 @@ QRELS = Part(
     (".txt", ".tsv", ".qrels", ".qrel"),
     ("qrels.txt", "qrels/test.tsv", "qrels.tsv", "qrels.parquet", "qrels.jsonl", "qrels.json"),
 )
-SAMPLES = Part("samples", (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec"))
+SAMPLES = Part(
+    "samples",
+    (".jsonl", ".json", ".tsv", ".txt", ".run", ".trec", ".parquet", ".pq", ".arrow", ".feather"),
+)
 FILES = Part("files")
 
 

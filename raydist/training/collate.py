@@ -11,7 +11,6 @@ A step with accumulation is a list of batches; its sums are divided once, by the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from raydist.fingerprints import text_key
 from raydist.losses.inputs import Targets
 from raydist.models.tokens import Role
 from raydist.records import Sample
@@ -171,15 +171,9 @@ def collate_pairs(
     )
 
 
-def text_hash(text: str) -> int:
-    """Returns a text's 64-bit hash as a signed integer, the same in every process and version."""
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
-
-
 def text_hashes(texts: Iterable[str]) -> torch.Tensor:
     """Returns int64 hashes [n] of texts."""
-    return torch.tensor([text_hash(text) for text in texts], dtype=torch.int64)
+    return torch.tensor([text_key(text) for text in texts], dtype=torch.int64)
 
 
 def take(inputs: Inputs, rows: slice | torch.Tensor) -> Inputs:
@@ -240,7 +234,7 @@ def _known(samples: Sequence[Sample]) -> torch.Tensor | None:
     known: dict[str, int] = {}
     rows = []
     for texts in positives:
-        hashes = [known.setdefault(text, text_hash(text)) for text in texts]
+        hashes = [known.setdefault(text, text_key(text)) for text in texts]
         rows.append(hashes + hashes[:1] * (most - len(hashes)))
     return torch.tensor(rows, dtype=torch.int64)
 

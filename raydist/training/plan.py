@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from raydist.data.samples.lines import UNJUDGED
 from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import DataError
 from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
@@ -263,7 +264,7 @@ def plan_lists(
         batch_size: lists in a step of the run, over all ranks.
         sampler: draws a list's documents.
     """
-    judged = facts.labels or facts.format not in ("lists", "pairs")
+    judged = facts.labels or facts.format not in UNJUDGED
     assert sampler.kind != "negatives" or judged, "no judgements say which documents are positives"
     stream = _stream(facts, data, batch_size)
     return SetPlan(facts.name, folder, stream, sampler, data.prompt, teacher=facts.scores)

@@ -3,9 +3,9 @@
 Nothing here depends on workers, ranks or time, so that two integers, the epoch and the step, give
 a run's order again. Every data set is an endless stream of passes, each pass a permutation of its
 rows; an epoch takes the next stretch of each stream in batches of one data set, and mixes the
-batches of all sets. Its batches are full and cover at least `weight` passes, by less than a batch
-more: after n epochs at weight 1 every row had n visits, none is dropped. A visit counts a row's turns; the draws for a row depend on (seed, data set,
-row, visit) alone.
+batches of all sets. All batches are full: an epoch's cover its `weight` passes, by less than a
+batch more, and no row is left out: after n epochs at weight 1 each had n visits at least. A visit
+counts a row's turns; the draws for a row depend on (seed, data set, row, visit) alone.
 
 Named here: `DistillationListwiseSampler`, `DistillationNegativesSampler` and the contrastive
 `GroupSampler`. A sampler is called with (sample, visit) and returns the drawn sample, or None to

@@ -246,9 +246,7 @@ def _metric_problems(metrics: dict[str, bool]) -> list[str]:
 def _stop_problems(early_stop: int, interval: int) -> list[str]:
     if early_stop % interval == 0:
         return []
-    return [
-        f"early_stop = {early_stop}: expected 0 (never) or a multiple of interval = {interval}"
-    ]
+    return [f"early_stop = {early_stop}: expected 0 (never) or a multiple of interval = {interval}"]
 
 
 def _kept_problems(early_stop: int, metrics: dict[str, bool]) -> list[str]:

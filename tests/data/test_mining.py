@@ -108,7 +108,7 @@ def test_negatives_are_allowed_candidates_with_texts_of_their_own_and_as_many_as
                     seen.add(plain(corpus[doc]))
                     best.append(doc)
             assert got.negative_ids == best[: rules.negatives]
-    wanted = wanted_ids(run, qrels, rules)
+    wanted = wanted_ids(run, queries, qrels, rules)
     for got in mined.values():
         assert {*got.negative_ids, *got.positive_ids} <= wanted
 
@@ -226,3 +226,26 @@ def test_a_record_is_a_line_of_flagembeddings_training_data():
     }
     assert "pos_scores" not in record(got, scores=False)
     assert record(got, teacher=False)["score_source"] == "run"
+
+
+def test_a_positive_of_the_same_question_under_another_id_or_in_another_case_is_no_negative():
+    run = Run.from_lists(
+        [
+            ("q1", ["d1", "d2", "d3", "d4", "d5"], [5, 4, 3, 2, 1]),
+            ("q2", ["d1", "d2", "d3"], [5, 4, 3]),
+        ]
+    )
+    queries = {"q1": "What is  BM25?", "q2": "what is bm25?"}
+    qrels = {"q1": {"d1": 1}, "q2": {"d2": 1}}
+    corpus = {
+        "d1": "A ranking function.",
+        "d2": "Best Match 25",
+        "d3": "best match 25",
+        "d4": "a RANKING  function.",
+        "d5": "Bread.",
+    }
+    texts = lambda docs: [corpus[doc] for doc in docs]  # noqa: E731
+    mined = list(mine(run, queries, qrels, texts))
+    assert [(m.query_id, m.positive_ids, m.negative_ids) for m in mined] == [("q1", ["d1"], ["d5"])]
+    few = Run.from_lists([("q1", ["d5"], [1.0])])
+    assert wanted_ids(few, queries, qrels, MiningSpec()) == {"d1", "d2", "d5"}

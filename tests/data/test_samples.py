@@ -276,3 +276,27 @@ def test_the_teacher_samples_of_a_real_file_are_read(collections: Path, tmp_path
     facts = prepare(collections / "bge-distill-samples" / "msmarco.jsonl", tmp_path / "d")
     assert facts.rows == 10 and facts.scores and facts.negatives == {25: 10}
     assert 80 < facts.lowest_score < facts.highest_score < 110
+
+
+def test_samples_of_one_query_know_each_others_positives(tmp_path: Path) -> None:
+    records = [
+        {"query": "What is BM25?", "pos": ["a"], "neg": ["n"]},
+        {"query": "another", "pos": ["x"], "neg": ["n"]},
+        {"query": "what is  bm25?", "pos": ["b", "a"], "neg": ["m"]},
+        {"query": "another", "pos": ["x"], "neg": ["m"]},
+        {"query": "What is BM25?", "pos": ["c"], "neg": ["b"]},
+    ]
+    samples = list(read(jsonl(tmp_path / "a.jsonl", records), tmp_path / "d"))
+    assert [set(s.others) for s in samples] == [
+        {"b", "a", "c"} - {"a"},
+        set(),
+        {"c"},
+        set(),
+        {"a", "b"},
+    ]
+    teacher = [
+        {"query_id": "1", "query": "q", "candidates": [{"id": i, "text": i, "score": 1}]}
+        for i in "ab"
+    ]
+    lists = list(read(jsonl(tmp_path / "b.jsonl", teacher), tmp_path / "e"))
+    assert [s.others for s in lists] == [(), ()], "a teacher's best is no judgement"

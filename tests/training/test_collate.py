@@ -1,20 +1,26 @@
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
+from raydist.fingerprints import text_key
 from raydist.losses.inputs import Embeddings, Forward, Scores
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE, ListInfoNCE
 from raydist.records import Sample
-from raydist.training.collate import Inputs, collate_texts, text_hash
+from raydist.training.collate import Inputs, collate_texts
 from raydist.training.engine import TorchEngine
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
+    GroupSampler,
     Visit,
 )
 from raydist.training.spec import Optim
@@ -49,7 +55,7 @@ def test_a_batch_knows_all_positives_of_its_queries() -> None:
     known = collate_texts(samples, Words()).targets.known_BK
     assert known is not None
     expected = ["abc", "ddd", "bab"]
-    assert known.tolist() == [[text_hash(text) for text in row] for row in expected]
+    assert known.tolist() == [[text_key(text) for text in row] for row in expected]
     assert collate_texts(samples[1:2], Words()).targets.known_BK is None
 
 
@@ -130,3 +136,27 @@ def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(
         assert slope["relevant"] == 0.0
         names = ("also relevant", "best of the teacher", "other")
         assert [slope[name] for name in names] == pytest.approx(read.grad.tolist(), abs=1e-6)
+
+
+def test_a_repeated_query_has_none_of_its_positives_as_a_negative(tmp_path: Path) -> None:
+    """By hand: each of two samples of one query against the other's negative alone, 2 columns."""
+    path = tmp_path / "a.jsonl"
+    records = [
+        {"query": "q", "pos": ["a"], "neg": ["n"]},
+        {"query": "Q", "pos": ["b"], "neg": ["A"]},
+    ]
+    path.write_text("".join(json.dumps(each) + "\n" for each in records))
+    prepare(path, tmp_path / "d")
+    rows = SampleSet(tmp_path / "d", lazy=True)
+    drawn = [GroupSampler(2)(rows[row], Visit(0, 0)) for row in range(2)]
+    targets = collate_texts(rows.fill([each for each in drawn if each]), Words()).targets
+    value = {"a": 1.0, "n": 3.0, "b": 0.5, "A": 9.0}
+    scores = torch.tensor([value[text] for text in ("a", "n", "b", "A")])
+    goal = make_objective(InfoNCE(temperature=1.0))
+    batch = Forward(Embeddings(torch.ones(2, 1), scores[:, None]), targets)
+    total, count = goal.forward(batch)["infonce"]
+    expected = [
+        math.log(math.exp(1) + math.exp(3)) - 1,
+        math.log(math.exp(0.5) + math.exp(3)) - 0.5,
+    ]
+    assert total.item() == pytest.approx(sum(expected), abs=1e-5) and count == 2

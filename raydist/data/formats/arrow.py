@@ -82,6 +82,21 @@ def read(scan: SplitScan, naming: Naming) -> Iterator[pa.Table]:
             raise DataError(f"{scan.path}: damaged after row {row}: {error}") from error
 
 
+def batches(path: str) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a file, all columns; an empty batch at least.
+
+    Raises:
+        DataError: not an Arrow file, or a damaged one.
+    """
+    with open_input(path) as source:
+        reader = _open(path, source)
+        yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        try:
+            yield from _batches(reader)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: this Arrow file is damaged: {error}") from error
+
+
 def _open(path: str, source: pa.NativeFile) -> pa.RecordBatchReader | pa.RecordBatchFileReader:
     try:
         start = source.read(6)

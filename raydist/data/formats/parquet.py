@@ -107,6 +107,20 @@ def read(scan: SplitScan, group: int | None, naming: Naming) -> Iterator[pa.Tabl
                 raise DataError(f"{path}: row group {each} is damaged: {error}") from error
 
 
+def batches(path: str) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of a file, all columns; an empty batch at least.
+
+    Raises:
+        DataError: not a Parquet file, or a damaged one.
+    """
+    with _open(path) as file:
+        yield pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
+        try:
+            yield from file.iter_batches(_BATCH_ROWS, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: this Parquet file is damaged: {error}") from error
+
+
 def read_table(path: str, names: list[str] | None = None) -> pa.Table:
     """Returns named columns of a whole file, or all.
 

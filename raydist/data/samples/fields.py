@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
+
+_ROLE = re.compile(r"(pos|neg)(?:i|a)tives?(?:_\d+)?")
 
 Record = dict[str, Any]
 """A JSON object: a line of training data."""
@@ -57,6 +60,27 @@ def filled(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} to be a text that is not empty, found {value!r:.40}")
     return value
+
+
+def plain_names(record: Record) -> Record:
+    """Returns a record with `query`, `pos` and `neg` for the names of sentence-transformers' data.
+
+    Those are `anchor` (or `query`), `positive(s)` and `negative(s)`, `negative_1`, …: a text or a
+    list of texts each.
+    """
+    if "pos" in record or not {"positive", "positives"} & record.keys():
+        return record
+    columns: dict[str, list[Any]] = {"pos": [], "neg": []}
+    plain = {"query": record["anchor"]} if "anchor" in record and "query" not in record else {}
+    for name, value in record.items():
+        role = _ROLE.fullmatch(name)
+        if role is None:
+            if name != "anchor":
+                plain[name] = value
+        elif value is not None:
+            texts = columns[role[1]]
+            texts += value if isinstance(value, list) else [value]
+    return {**plain, **columns}
 
 
 def text_of(record: Mapping[str, Any], name: str) -> str:

@@ -6,7 +6,8 @@ expected. Formats, in the words of the systems they come from:
 ====================  ==============================================================================
 `flagembedding`       jsonl: query, pos, neg?, pos_scores?, neg_scores?, answer?, neg_answer?,
                       answer_scores?, neg_answer_scores?, prompt?, type?; with score_source "run"
-                      (mined negatives) the scores are no teacher's and are ignored
+                      (mined negatives) the scores are no teacher's and are ignored;
+                      sentence-transformers' anchor, positive, negative_1, … are the same
 `tevatron`            jsonl: query | query_text, positive_passages | positive_document_ids,
                       negative_passages | negative_document_ids (ids need a corpus)
 `lists`               jsonl: query_id, query?, candidates: [{id, score, text?}] (a teacher's list)
@@ -33,6 +34,7 @@ from raydist.data.samples.fields import (
     numbers_of,
     optional_text,
     passages_of,
+    plain_names,
     query_of,
     record_of,
     text_of,
@@ -61,7 +63,7 @@ class Texts(Protocol):
 def sniff(line: bytes, has_corpus: bool) -> str:
     """Returns the format of a file by its first line; ValueError if it is in none of them."""
     if line.lstrip().startswith(b"{"):
-        names = record_of(line).keys()
+        names = plain_names(record_of(line)).keys()
         if {"positive_passages", "positive_document_ids"} & names:
             return "tevatron"
         if "candidates" in names:
@@ -71,7 +73,8 @@ def sniff(line: bytes, has_corpus: bool) -> str:
         if "pos" in names and "query_id" in names:
             return "ids"
         raise ValueError(
-            "query and pos, or query and candidates, or query and positive_passages, "
+            "query and pos (or anchor and positive), or query and candidates, or query and "
+            "positive_passages, "
             f"found the keys {', '.join(sorted(names)) or 'none'}"
         )
     cells = cells_of(line, has_corpus)
@@ -101,7 +104,7 @@ def overrides(line: bytes) -> dict[str, int]:
 
 
 def _flagembedding(line: bytes, texts: Texts) -> Sample:
-    record = record_of(line)
+    record = plain_names(record_of(line))
     positives = texts_of(record, "pos", least=1)
     negatives = texts_of(record, "neg")
     documents = len(positives) + len(negatives)
@@ -240,3 +243,5 @@ FORMATS: dict[str, Callable[[bytes, Texts], Sample]] = {
     "triples": _triples,
     "pairs": _pairs,
 }
+UNJUDGED = ("lists", "pairs")
+"""Formats of a teacher's word alone: no document is known to be relevant."""

@@ -1,16 +1,16 @@
 """Hard negatives: from a run and judgements to training samples.
 
-The candidates of a query are its documents in a window of ranks, without judged positives,
-documents that score too close to a positive, and repeated texts; some of them are drawn, or the
-best taken. A query's sample depends on its own ranking and judgements and on the seed alone, not on
-the other queries.
+The candidates of a query are its documents in a window of ranks, without the positives of any
+judged query with its text, documents that score too close to a positive, and repeated texts; some
+of them are drawn, or the best taken. A query's sample depends on its own ranking and the judgements
+of its text and on the seed alone, not on the other queries.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from raydist.data.samples.fields import Record
 from raydist.data.spec import MiningSpec
+from raydist.fingerprints import text_key
 from raydist.records import Qrels, Run
 
 Texts = Callable[[Sequence[str]], Sequence[str | None]]
@@ -53,7 +54,7 @@ class _Candidates:
     ranks: list[int]
     doc_ids: list[str]
     scores: np.ndarray
-    hashes: set[bytes]
+    hashes: set[int]
     tried: int = 0
     negatives: list[tuple[int, str]] = field(default_factory=list)
 
@@ -72,16 +73,26 @@ def limit_of(spec: MiningSpec, positive_scores: Sequence[float]) -> float:
     return min(limits)
 
 
-def wanted_ids(run: Run, qrels: Qrels, spec: MiningSpec) -> set[str]:
+def wanted_ids(run: Run, queries: Mapping[str, str], qrels: Qrels, spec: MiningSpec) -> set[str]:
     """Returns the documents whose texts `mine` may look up."""
     wanted: set[str] = set()
+    same = _same_text(queries, qrels)
     for query_id, doc_ids, _ in run:
-        judged = qrels.get(query_id)
-        if judged is None:
+        if query_id not in qrels:
             continue
         wanted.update(doc_ids[spec.first - 1 : spec.last or None])
-        wanted.update(doc for doc, grade in judged.items() if grade >= spec.relevance)
+        for each in same.get(query_id, (query_id,)):
+            wanted.update(doc for doc, grade in qrels[each].items() if grade >= spec.relevance)
     return wanted
+
+
+def _same_text(queries: Mapping[str, str], qrels: Qrels) -> dict[str, list[str]]:
+    """Returns the judged queries with a query's text, of those that are not the only ones."""
+    by_text: dict[int, list[str]] = {}
+    for query_id in qrels:
+        if query_id in queries:
+            by_text.setdefault(text_key(queries[query_id]), []).append(query_id)
+    return {each: ids for ids in by_text.values() if len(ids) > 1 for each in ids}
 
 
 def mine(
@@ -108,9 +119,9 @@ def mine(
         batch: queries whose texts are looked up together.
     """
     counts = Counter() if counts is None else counts
-    rankings = iter(run)
+    rankings, same = iter(run), _same_text(queries, qrels)
     while part := list(islice(rankings, batch)):
-        candidates = _candidates(part, queries, qrels, texts, spec, counts)
+        candidates = _candidates(part, queries, qrels, same, texts, spec, counts)
         samples = list(_choose(candidates, texts, spec, counts))
         if teacher is not None and samples:
             pairs = [(s.query, [*s.positives, *s.negatives]) for s in samples]
@@ -150,6 +161,7 @@ def _candidates(
     part: Iterable[tuple[str, list[str], np.ndarray]],
     queries: Mapping[str, str],
     qrels: Qrels,
+    same: Mapping[str, Sequence[str]],
     texts: Texts,
     spec: MiningSpec,
     counts: Counter[str],
@@ -162,10 +174,16 @@ def _candidates(
         if not relevant or query_id not in queries:
             counts["queries without positive" if not relevant else "queries without text"] += 1
             continue
-        judged.append((query_id, doc_ids, scores, relevant))
-    text_of = _lookup(texts, (doc for _, _, _, relevant in judged for doc in relevant))
+        also = {
+            doc
+            for each in same.get(query_id, ())
+            for doc, grade in qrels[each].items()
+            if grade >= spec.relevance
+        }
+        judged.append((query_id, doc_ids, scores, relevant, {*relevant, *also}))
+    text_of = _lookup(texts, (doc for *_, known in judged for doc in sorted(known)))
     candidates = []
-    for query_id, doc_ids, scores, relevant in judged:
+    for query_id, doc_ids, scores, relevant, known_ids in judged:
         rank_of = {doc: rank for rank, doc in enumerate(doc_ids)}
         order = sorted(relevant, key=lambda d: (-relevant[d], rank_of.get(d, len(rank_of)), d))
         positives = {doc: text for doc in order if (text := text_of[doc]) is not None}
@@ -184,10 +202,11 @@ def _candidates(
             [score_of[doc] for doc in chosen],
         )
         limit = limit_of(spec, list(score_of.values()))
-        ranks = _ranks(doc_ids, scores, relevant, limit, spec, counts)
+        ranks = _ranks(doc_ids, scores, known_ids, limit, spec, counts)
         if spec.pick == "random":
             ranks = _shuffled(ranks, query_id, spec.seed)
-        hashes = {_hash(sample.query), *map(_hash, positives.values())}
+        known = (text for doc in known_ids if (text := text_of[doc]) is not None)
+        hashes = {text_key(sample.query), *map(text_key, known)}
         candidates.append(_Candidates(sample, ranks, doc_ids, scores, hashes))
     return candidates
 
@@ -195,7 +214,7 @@ def _candidates(
 def _ranks(
     doc_ids: list[str],
     scores: np.ndarray,
-    relevant: Mapping[str, int],
+    relevant: Set[str],
     limit: float,
     spec: MiningSpec,
     counts: Counter[str],
@@ -232,7 +251,7 @@ def _choose(
                 text = text_of[doc]
                 if text is None:
                     counts["candidates without text"] += 1
-                elif (key := _hash(text)) in each.hashes:
+                elif (key := text_key(text)) in each.hashes:
                     counts["candidates whose text is there already"] += 1
                 else:
                     each.hashes.add(key)
@@ -264,9 +283,3 @@ def _shuffled(ranks: list[int], query_id: str, seed: int) -> list[int]:
     digest = hashlib.blake2b(query_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     rng = np.random.default_rng([seed, int.from_bytes(digest, "little")])
     return [ranks[i] for i in rng.permutation(len(ranks))]
-
-
-def _hash(text: str) -> bytes:
-    """Returns a text's hash, the same for texts that differ in white space alone."""
-    words = " ".join(text.split())
-    return hashlib.blake2b(words.encode("utf-8", "surrogatepass"), digest_size=16).digest()

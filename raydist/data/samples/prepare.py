@@ -19,14 +19,14 @@ import numpy as np
 
 from raydist.data.files import Line, Paths, compression_of, read_blocks, read_lines
 from raydist.data.rejects import Rejects, skipped
-from raydist.data.samples.lines import FORMATS, Texts, overrides, sniff
-from raydist.data.samples.sample_set import FACTS, LINES, SampleFacts, StoredTexts
+from raydist.data.samples.lines import FORMATS, UNJUDGED, Texts, overrides, sniff
+from raydist.data.samples.sample_set import FACTS, LINES, REPEATED, SampleFacts, StoredTexts
 from raydist.data.samples.sources import SampleLines, find_lines, input_key
 from raydist.data.spec import SampleSource
 from raydist.data.store.reader import DocumentStore
 from raydist.disk import atomic, write_json
 from raydist.errors import DataError
-from raydist.fingerprints import value_fingerprint
+from raydist.fingerprints import text_key, value_fingerprint
 from raydist.log import Progress, count, size
 from raydist.records import Sample
 
@@ -115,6 +115,7 @@ def _index(lines: SampleLines, source: SampleSource, target: Path, name: str) ->
         reason = f"; {skipped(rejected, rejects.first, '')}" if rejects and rejected else ""
         raise DataError(f"{name} ({', '.join(lines.names)}): no usable sample{reason}")
     np.save(target / LINES, np.frombuffer(index, dtype=np.int64).reshape(-1, 4))
+    np.save(target / REPEATED, collected.repeated(format or ""))
     notes = list(lines.notes)
     if rejected:
         notes.append(f"{count(rejected, 'bad line')} skipped, see {target / _REJECTS}")
@@ -153,6 +154,7 @@ class _Collected:
         self._without = ""
         self._low, self._high = float("inf"), float("-inf")
         self._overrides: dict[str, int] = {}
+        self._keys = array("q")
 
     def add(self, sample: Sample, line: bytes, where: str) -> None:
         """Counts a sample; ValueError if it does not go with the others."""
@@ -183,7 +185,22 @@ class _Collected:
             self._without = where
         self._negatives[min(negatives, _MOST)] += 1
         self._longest = max(self._longest, len(sample.documents))
+        positives = (sample.doc_ids or sample.documents)[: sample.positives]
+        self._keys.extend((text_key(sample.query), text_key("\0".join(positives))))
         self.rows += 1
+
+    def repeated(self, format: str) -> np.ndarray:
+        """Returns (text key, row) of queries that occur with different positives, by key.
+
+        A teacher's lists name no positives.
+        """
+        keys = np.frombuffer(self._keys, dtype=np.int64).reshape(-1, 2)
+        if format in UNJUDGED:
+            return np.empty((0, 2), np.int64)
+        distinct, first = np.unique(keys, axis=0, return_index=True)
+        _, group, counts = np.unique(distinct[:, 0], return_inverse=True, return_counts=True)
+        several = counts[group] > 1
+        return np.stack([distinct[several, 0], first[several]], 1)
 
     def facts(self, facts: SampleFacts) -> SampleFacts:
         """Returns the facts, completed."""

@@ -19,10 +19,14 @@ import numpy as np
 from raydist.data.samples.lines import FORMATS, Texts
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError, DataError
+from raydist.fingerprints import text_key
 from raydist.records import Sample
 
 FACTS = "facts.json"
 LINES = "lines.npy"
+REPEATED = "repeated.npy"
+"""Rows of queries that occur with several sets of positives: (text key, row), in order."""
+_MOST_REPEATED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +170,7 @@ class SampleSet:
         try:
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
             self._lines = np.load(path / LINES, mmap_mode="r")
+            self._repeated = np.load(path / REPEATED) if (path / REPEATED).exists() else None
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: not a prepared data set ({error})") from None
         self.folder = path
@@ -183,6 +188,25 @@ class SampleSet:
         return self.facts.rows
 
     def __getitem__(self, row: int) -> Sample:
+        """Returns a sample; what other samples of its query's text name as positive is `others`."""
+        sample = self._read(row)
+        own = set(sample.documents[: sample.positives])
+        others: dict[str, None] = {}
+        for other in self._same_query(sample.query):
+            if other != row:
+                of_other = self._read(other)
+                others |= dict.fromkeys(of_other.documents[: of_other.positives])
+        return replace(sample, others=tuple(d for d in others if d not in own))
+
+    def _same_query(self, query: str) -> list[int]:
+        if self._repeated is None or not len(self._repeated):
+            return []
+        keys, value = self._repeated[:, 0], text_key(query)
+        first, last = np.searchsorted(keys, value), np.searchsorted(keys, value, "right")
+        rows: list[int] = self._repeated[first : min(last, first + _MOST_REPEATED), 1].tolist()
+        return rows
+
+    def _read(self, row: int) -> Sample:
         file, start, stop, number = self._lines[row].tolist()
         line = self._maps[file][start:stop]
         try:

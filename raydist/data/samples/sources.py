@@ -21,6 +21,7 @@ from raydist.data.parts import SAMPLES, is_beir, resolve
 from raydist.data.readers import read_documents, read_qrels, read_queries, read_run
 from raydist.data.samples.fields import Record
 from raydist.data.samples.judged import LeftOut, judge_lists, samples_of
+from raydist.data.samples.tables import as_lines, column_names, is_table
 from raydist.data.spec import (
     AnySource,
     CorpusSource,
@@ -91,10 +92,14 @@ def find_lines(source: SampleSource, folder: Path) -> SampleLines:
         files = tuple(file.path for path in paths for file in SAMPLES.files(path))
         kind = source.format or _kind(files[0])
         judged = QrelsSource(path=files[:1]) if kind == "qrels" else source.qrels
+    origins: tuple[str, ...] = ()
+    if kind not in ("run", "qrels") and any(map(is_table, files)):
+        origins, files = files, as_lines(files, folder, source.max_rows)
     documents = _store(source.corpus, folder.parent) if source.corpus else None
     if kind not in ("run", "qrels"):
         texts = _query_store(source.queries, folder.parent) if source.queries else None
-        return _relabelled(SampleLines(files, source.format, documents, texts), folder, source)
+        lines_of = SampleLines(files, source.format, documents, texts, origins=origins)
+        return _relabelled(lines_of, folder, source)
     if documents is None:
         raise DataError(f"{paths[0]}: holds document ids only; give their texts as corpus=PATH")
     if source.queries is None:
@@ -157,7 +162,12 @@ def _write(
 
 
 def _kind(file: str) -> str | None:
-    """Returns `run` or `qrels` where a file's first line looks like one, else None."""
+    """Returns `run` or `qrels` where a file's first line or columns look like one, else None."""
+    if is_table(file):
+        names = set(column_names(file))
+        if {"query_id", "doc_id", "relevance"} <= names:
+            return "qrels"
+        return "run" if {"query_id", "doc_id", "score"} <= names else None
     first = first_line(file).decode("utf-8", "replace")
     if first.startswith("{"):
         return None

@@ -248,9 +248,9 @@ def test_an_aggregate_stops_by_its_own_mean_at_its_own_interval_and_calls_its_ho
     values = {0: 0.625, 20: (1 / 3 + 1) / 2, 40: 1.0, 60: 0.75}
     assert calls[::2] == list(values)
     assert calls[1::2] == [(step, pytest.approx(value)) for step, value in values.items()]
-    with pytest.raises(ConfigError, match="interval = 15: expected a multiple of .* 10"):
+    with pytest.raises(ConfigError, match=r"interval = 15: expected a multiple of .* 10"):
         aggregator([a, b], tmp_path, interval=15)
-    with pytest.raises(ConfigError, match="early_stop = 15: expected 0 .never. or a multiple"):
+    with pytest.raises(ConfigError, match=r"early_stop = 15: expected 0 .never. or a multiple"):
         aggregator([a, b], tmp_path, early_stop=15)
 
 
