@@ -74,6 +74,20 @@ def test_the_same_file_read_otherwise_is_another_append(small, tmp_path):
     assert [each.text for each in index.store.get(["m0", "m29"])] == ["egret", "egret"]
 
 
+@pytest.mark.parametrize("change", ["split_bytes=700", "merge=false", "corpus.path=more.jsonl"])
+def test_a_failed_append_is_no_obstacle_to_the_corrected_one(small, monkeypatch, change):
+    monkeypatch.chdir(small.parent)
+    lines = "".join(json.dumps({"id": f"n{i}", "text": "crane"}) + "\n" for i in range(30))
+    (small.parent / "more.jsonl").write_text(lines + "bad\n")
+    append = ["index", f"corpus.path={small.parent}/more.jsonl", "out=idx", "--append"]
+    append.append("split_bytes=400")
+    assert main(["index", f"corpus={small}", "out=idx"]) == 0
+    assert main(append) == 2
+    assert main([*append, "corpus.on_bad=skip", change]) == 0
+    assert len(BowIndex.open("idx")) == 60
+    assert not list(small.parent.glob("idx/.append-*"))
+
+
 def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("d3\nd7\n")
     base = ["index", f"corpus={small}"]

@@ -79,7 +79,8 @@ def append_to_index(
         return added
 
     key = [dict(inputs), spec.max_docs, *([dict(reading)] if reading else [])]
-    return _append(folder, key, build, inputs=inputs, duplicates=spec.duplicates)
+    work = [list(splits), spec.merge]
+    return _append(folder, key, build, inputs=inputs, duplicates=spec.duplicates, work=work)
 
 
 def append_vectors(
@@ -113,8 +114,12 @@ def _append(
     *,
     inputs: Mapping[str, str],
     duplicates: str,
+    work: Sequence[Any] = (),
 ) -> dict[str, Any] | None:
-    """Appends what `build` writes, called with the manifest, a folder and the segments' name."""
+    """Appends what `build` writes, called with the manifest, a folder and the segments' name.
+
+    An interrupted one is continued where `work`, how it is done, is the same too.
+    """
     way = {"error": [], "last": ["last"]}.get(duplicates, ["first"])  # warn is first
     fingerprint = value_fingerprint([*key, *way])
     with locks.writer(folder):
@@ -123,7 +128,8 @@ def _append(
         latest = duplicates != "last" or manifest.get("latest") == fingerprint
         if latest and fingerprint in manifest.get("appended", {}):
             return None
-        side, name = side_folder(folder, fingerprint), next_name(manifest, fingerprint)
+        name = next_name(manifest, fingerprint)
+        side = side_folder(folder, value_fingerprint([fingerprint, *work])[:16])
         with disk_errors(folder):
             side.mkdir(exist_ok=True)
         added = build(manifest, side, name)
