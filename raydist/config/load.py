@@ -87,9 +87,11 @@ def parse_arguments(
     """Returns the mapping that `a.b=value` arguments spell, with values of the fields' types.
 
     Only the first `=` separates. A scalar for a block becomes its primary field; dotted keys may
-    come before or after it. Mistakes are appended to `problems`.
+    come before or after it. The last value of a repeated key counts; that of a list is a mistake,
+    because both may be meant. Mistakes are appended to `problems`.
     """
     root = Shape(model)
+    several: dict[str, str] = {}
     tree: dict[str, Any] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -110,6 +112,13 @@ def parse_arguments(
             except (ValueError, yaml.YAMLError) as error:
                 problems.append(f"{key} = {text!r}: {error}")
                 continue
+            if shapes[-1].item is not None:
+                if key in several:
+                    problems.append(
+                        f"{key} = {text}: it is {several[key]} already; expected one list, "
+                        f"{key}=[A,B]"
+                    )
+                several[key] = text
             tree = merge(tree, _nest(path, value), root, replace_kinds=False)
     return tree
 

@@ -129,6 +129,12 @@ def test_a_key_that_occurs_twice_in_a_file_is_a_mistake(tmp_path: Path) -> None:
         read(files=(str(file),))
 
 
+def test_a_list_that_is_set_twice_is_a_mistake_and_another_value_is_overridden() -> None:
+    with pytest.raises(ConfigError, match=r"measures = R@5: it is AP already.*measures=\[A,B\]"):
+        read("measures=AP", "measures=R@5")
+    assert read("out=a", "out=b")["out"] == "b"
+
+
 @pytest.mark.parametrize("text", ["? [a, b]\n: c\n", "text: " + "[" * 5000, "text: {" * 5000])
 def test_a_file_that_is_not_a_configuration_is_a_mistake(text: str, tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"

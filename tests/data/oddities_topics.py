@@ -236,6 +236,12 @@ _CASES: dict[str, tuple[bytes, str | None, Expected]] = {
         [("1", "café")],
     ),
     "no number": (_one("<title>a</title>", ""), None, "line 1: 'a': expected <num> inside <top>"),
+    "XML in UTF-16": (
+        '<?xml version="1.0" encoding="UTF-16"?>\n'.encode("utf-16")
+        + _one("<title>caf\u00e9</title>").decode().encode("utf-16-le"),
+        None,
+        [("1", "caf\u00e9")],
+    ),
     "elements of other names": (
         _one("<docid>a</docid><url>b</url>"),
         None,

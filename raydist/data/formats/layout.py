@@ -132,10 +132,12 @@ def _unclear(path: str, rows: Sequence[Sequence[str]], naming: Naming, header: b
         expected = f"to know which of the {width} columns are id and text: set "
         numbers = f"{naming.keys({'id': 1, 'text': 2})} (numbers from 1)"
         if header:
-            named = {"id": rows[0][0].strip(), "text": rows[0][-1].strip()}
+            names = [cell.strip() for cell in rows[0]]
+            other = names[1] if width == 2 else "NAME"
+            named = {"id": usual("id", names) or names[0], "text": usual("text", names) or other}
             numbers = f"{naming.keys(named)} if this line names them, or {numbers} if not"
         expected += numbers
-    return DataError.at(path, 1, "\t".join(rows[0]), expected)
+    return DataError.at(path, 1, " | ".join(rows[0]), expected)
 
 
 def _shown(rows: Sequence[Sequence[str]], columns: dict[str, int | None], header: bool) -> str:
@@ -149,6 +151,6 @@ def _shown(rows: Sequence[Sequence[str]], columns: dict[str, int | None], header
                 f"{role} = {what}" if header else f"{role} = column {column + 1} ({what!r})"
             )
     rest = [number for number in range(len(rows[0])) if number not in columns.values()]
-    others = [rows[0][number].strip() if header else f"column {number + 1}" for number in rest]
+    others = [(header and rows[0][number].strip()) or f"column {number + 1}" for number in rest]
     unread = f"; not read: {', '.join(others[:8])}" if others else ""
     return f"{'' if header else 'no header: '}{', '.join(parts)}{unread}"

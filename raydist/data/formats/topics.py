@@ -41,6 +41,7 @@ _MARKUP = {
     "u",
 }  # fmt: skip
 _MAX_BYTES = 64 << 20
+_WIDE = re.compile(rb"""(?i)\s*<\?xml[^>]*encoding\s*=\s*["'](?:utf-?(?:16|32)|ucs|iso-10646)""")
 _TOKEN = re.compile(
     r"<!--.*?-->|<!\[CDATA\[(?P<raw>.*?)\]\]>|<[?!][A-Za-z][^<>]*>"
     r"""|<(?P<end>/?)(?P<name>[A-Za-z][\w.:-]*)(?P<more>(?:\s(?:[^<>"']|"[^"<]*"|'[^'<]*')*)?)/?>""",
@@ -169,7 +170,9 @@ def _topic(line: int, attributes: dict[str, str], parts: Iterable[tuple[str, str
 
 
 def _xml_topics(path: str, data: bytes) -> Iterator[_Topic]:
+    recoded = _WIDE.match(data[:200])  # the file was UTF-16, as it says, and is read as UTF-8
     parser = etree.XMLParser(
+        encoding="utf-8" if recoded else None,
         resolve_entities=False, load_dtd=False, no_network=True, huge_tree=False,
         remove_comments=True, remove_pis=True,
     )  # fmt: skip
