@@ -34,7 +34,7 @@ from raydist.disk import atomic, disk_errors, is_stream, remove, sync, write_jso
 from raydist.errors import ArtifactError, ConfigError, DataError, RaydistError
 from raydist.fingerprints import value_fingerprint
 from raydist.locks import OWN_FILES
-from raydist.sameness import Inputs, changes
+from raydist.sameness import Extension, Inputs, changes
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -165,6 +165,7 @@ class Artefact:
         plan: str = "",
         dry_run: bool = False,
         identity: Mapping[str, Any] | None = None,
+        extension: Extension = Extension(),  # noqa: B008  frozen
     ) -> Iterator[Output]:
         """Gives the output to write, or says why there is nothing to do (`output.done`).
 
@@ -175,6 +176,7 @@ class Artefact:
             plan: what a dry run says would be done: `index 3 splits of c.jsonl into IDX`.
             dry_run: write nothing.
             identity: what decides the result, where that is not `config.identity()`.
+            extension: how the configuration may differ from that of what is continued.
 
         Raises:
             ConfigError: `out` cannot be written.
@@ -198,6 +200,7 @@ class Artefact:
                 resolved=config.resolved() if self.saves_config else None,
                 artefact=self,
                 gone=self.is_file and not path.exists(),
+                extension=extension,
             )
             return replace(output, path=path if self.is_file else folder, scratch=self.scratch)
 
@@ -317,6 +320,7 @@ class Output:
         resolved: Mapping[str, Any] | None = None,
         artefact: Artefact | None = None,
         gone: bool = False,
+        extension: Extension = Extension(),  # noqa: B008  frozen
     ) -> Output:
         """Prepares a folder for writing.
 
@@ -328,6 +332,7 @@ class Output:
             resolved: the whole configuration, saved as `config.json`, if given.
             artefact: says what of an unfinished output of another configuration is progress.
             gone: the file that the folder describes was deleted.
+            extension: how the configuration may differ from that of what is continued.
 
         Raises:
             ConfigError: `folder` cannot be a folder.
@@ -341,6 +346,8 @@ class Output:
         artefact = artefact or Artefact(kind)
         if (path / MANIFEST).exists():
             old = read_manifest(path)
+            if extended := job.extends(old, extension, path):
+                return cls._extended(path, extended, resolved)
             if changed := job.changes(old):
                 if not gone:
                     raise ArtifactError(_refusal(path, old, kind, changed))
@@ -348,6 +355,8 @@ class Output:
             else:
                 return cls(path, path, "complete", job.record(old))
         old = _read_job(path / UNFINISHED) if (path / UNFINISHED).exists() else {}
+        if extended := job.extends(old, extension, path):
+            return cls._extended(path, extended, resolved)
         if old and (changed := job.changes(old)):
             artefact.discard(path, old, changed)
             old = {}
@@ -366,6 +375,18 @@ class Output:
             if resolved is not None and not (path / "config.json").exists():
                 write_json(path / "config.json", resolved)
         return cls(path, path, "resumed" if old else "new", record)
+
+    @classmethod
+    def _extended(
+        cls, path: Path, record: Mapping[str, Any], resolved: Mapping[str, Any] | None
+    ) -> Output:
+        """Returns an earlier output to be continued: from now on it is not complete."""
+        with disk_errors(path):
+            write_json(path / UNFINISHED, record)
+            if resolved is not None:
+                write_json(path / "config.json", resolved)
+            (path / MANIFEST).unlink(missing_ok=True)
+        return cls(path, path, "resumed", record)
 
     def finish(self, **facts: Any) -> None:
         """Writes the manifest: from now on the output is complete."""
@@ -416,6 +437,15 @@ class _Job:
         if old.get("kind") != self.kind:
             return [f"kind: {json.dumps(old.get('kind'))} -> {json.dumps(self.kind)}"]
         return changes(old, self.config, self.inputs)
+
+    def extends(
+        self, old: Mapping[str, Any], extension: Extension, path: Path
+    ) -> dict[str, Any] | None:
+        """Returns the record of an earlier job as this one's; None unless this one extends it."""
+        config = extension.of(old, self.config, self.inputs, path) if old else None
+        if config is None:
+            return None
+        return {**self.record(old), "config": config, "config_hash": value_fingerprint(config)}
 
     def record(self, old: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what an earlier, equal job recorded, a new record if there is none."""

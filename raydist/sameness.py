@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from raydist.errors import ArtifactError
 from raydist.fingerprints import Contents
 
 Inputs = Mapping[str, str | Contents]
@@ -51,6 +54,35 @@ def changes(old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs) -
         before, now = without(before, contents.places), without(now, contents.places)
     lines += [f"content of {name}: {json.dumps(each)} -> null" for name, each in recorded.items()]
     return differences(before, now) + lines
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A restart with more of the same: fields of the configuration that may differ.
+
+    Attributes:
+        fields: names at its top.
+        refusal: why it cannot be, and what can be done instead; empty if it can.
+    """
+
+    fields: tuple[str, ...] = ()
+    refusal: str = ""
+
+    def of(
+        self, old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs, out: Path
+    ) -> dict[str, Any] | None:
+        """Returns an earlier configuration with the new fields, None if more or nothing differs.
+
+        Raises:
+            ArtifactError: only these differ, but they cannot.
+        """
+        changed = changes(old, config, inputs) if self.fields else []
+        extended = {**old.get("config", {}), **{name: config[name] for name in self.fields}}
+        if not changed or changes({**old, "config": extended}, config, inputs):
+            return None
+        if self.refusal:
+            raise ArtifactError(f"out = {out}: {', '.join(changed)}: {self.refusal}")
+        return extended
 
 
 def _fixed(text: str) -> Contents:

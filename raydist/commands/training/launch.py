@@ -20,8 +20,9 @@ from raydist.commands.training.prepare import (
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.training import TrainingConfig
-from raydist.errors import ArtifactError
+from raydist.errors import ArtifactError, ConfigError
 from raydist.manifest import Artefact, Output
+from raydist.sameness import Extension
 
 if TYPE_CHECKING:
     from raydist.training.plan import Job, SetPlan
@@ -48,6 +49,7 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         inputs=lambda: inputs(config),
         plan=f"write {config.out} (a look at the first {_DRY_ROWS} samples)",
         dry_run=flags.dry_run,
+        extension=_extension(config) if flags.resume else Extension(),
     ) as output:
         if output.state == "planned":
             with tempfile.TemporaryDirectory() as scratch:
@@ -78,6 +80,34 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
             trained=job.model.family,
         )
     _say_result(config, result)
+
+
+def _extension(config: TrainingConfig) -> Extension:
+    """Returns whether a run can go on to more steps: only if those done had the same rates.
+
+    Raises:
+        ConfigError: the run is further already.
+    """
+    reached = _reached(Path(config.out))
+    if config.steps is None or not reached:
+        return Extension()
+    if config.steps < reached:
+        raise ConfigError(
+            f"steps = {config.steps}: {config.out} is at step {reached} already; expected more"
+        )
+    optim = config.optim
+    refusal = ""
+    if optim.schedule != "constant":
+        refusal = f"optim.schedule = {optim.schedule} follows from the number of steps"
+    elif 0 < optim.warmup < 1:
+        refusal = f"optim.warmup = {optim.warmup:g} is a share of the steps"
+    if refusal:
+        refusal += (
+            ", so the steps done had other rates. Start a run of its own from this one's weights "
+            f"(model={config.out} and another out=), or all steps anew (another out=); "
+            "optim.schedule=constant with optim.warmup in whole steps can be extended later"
+        )
+    return Extension(("steps",), refusal)
 
 
 def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:

@@ -75,6 +75,36 @@ def test_an_interrupted_run_needs_resume_and_then_ends_as_if_undisturbed(
     assert Path("a/checkpoint-final/config.json").exists()
 
 
+def test_more_steps_of_a_constant_rate_are_those_of_a_longer_run(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("optim.schedule=constant", "optim.warmup=2")
+    assert main(line(model, "a", *words, "steps=3")) == 0
+    assert main(line(model, "a", *words, "steps=5")) == 2, "only --resume goes on"
+    assert main([*line(model, "a", *words, "steps=2"), "--resume"]) == 2
+    assert "steps = 2: a is at step 3 already" in capsys.readouterr().err
+    assert main([*line(model, "a", *words, "steps=5"), "--resume"]) == 0
+    assert main(line(model, "b", *words, "steps=5")) == 0
+    assert [(e["step"], e["loss"], e["lr"]) for e in metrics("a")] == [
+        (e["step"], e["loss"], e["lr"]) for e in metrics("b")
+    ]
+    weights = [Path(out, "checkpoint-final/model.safetensors").read_bytes() for out in "ab"]
+    assert weights[0] == weights[1]
+    assert main(["train", "a/config.json"]) == 0, "a's configuration is that of 5 steps"
+    assert "already built" in capsys.readouterr().err
+
+
+def test_more_steps_of_a_falling_rate_are_refused_with_the_choice(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line(model, "a", "steps=3")) == 0
+    assert main([*line(model, "a", "steps=5"), "--resume"]) == 2
+    message = capsys.readouterr().err
+    assert "steps: 3 -> 5: optim.schedule = linear follows from the number of steps" in message
+    assert "model=a and another out=" in message and "optim.schedule=constant" in message
+    assert Path("a/manifest.json").exists()
+
+
 def test_listeners_evaluate_and_keep_the_best(files: Path, model: Path) -> None:
     words = [
         *VALIDATION,
