@@ -32,6 +32,21 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_a_file_that_is_removed_while_the_store_opens_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DocumentStore.create([table(ROWS[:5])], tmp_path / "s")
+    memory_map = pa.memory_map
+
+    def too_late(path: str) -> pa.MemoryMappedFile:
+        Path(path).unlink()
+        return memory_map(path)
+
+    monkeypatch.setattr(pa, "memory_map", too_late)
+    with pytest.raises(ArtifactError, match="it is missing"):
+        DocumentStore.open(tmp_path / "s")
+
+
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "none"])
 def test_documents_are_found_by_id_and_by_position(tmp_path: Path, codec: str) -> None:
     store = DocumentStore.create(

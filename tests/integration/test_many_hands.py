@@ -161,7 +161,7 @@ def play(folder: str, tmp_path: Path, seconds: float, seed: int, disk: Path | No
     subprocess.run([*start, f"out={folder}"], check=True, stderr=subprocess.DEVNULL)
     logs = [tmp_path / f"writer{i}.log" for i in range(writers)]
     reads = [tmp_path / f"reader{i}.log" for i in range(2)]
-    errors = open(tmp_path / "errors.txt", "w")  # noqa: SIM115
+    errors = [tmp_path / f"errors{i}.txt" for i in range(writers + 2)]
 
     # Each machine has its own copies, but compiling the kernels again would take minutes.
     cache = Path(os.environ.get("RAYDIST_CACHE") or Path.home() / ".cache/raydist")
@@ -174,7 +174,8 @@ def play(folder: str, tmp_path: Path, seconds: float, seed: int, disk: Path | No
             words = [WRITER, folder, str(number), str(logs[number])]
         else:
             words = [READER, folder, str(reads[number - writers])]
-        return subprocess.Popen([sys.executable, "-c", *words], env=machine, stderr=errors)
+        with open(errors[number], "w") as out:
+            return subprocess.Popen([sys.executable, "-c", *words], env=machine, stderr=out)
 
     processes = [launch(i) for i in range(writers + 2)]
     killed, end = 0, time.monotonic() + seconds
@@ -187,8 +188,8 @@ def play(folder: str, tmp_path: Path, seconds: float, seed: int, disk: Path | No
                 while len(events(logs[victim])) < before + 3 and time.monotonic() < patience:
                     time.sleep(0.1)  # starting takes long: one write at least is acknowledged
                 time.sleep(rng.uniform(0, 1.5))
-                alive = [process.poll() is None for process in processes]
-                assert all(alive), (tmp_path / "errors.txt").read_text()[-3000:]
+                for process, path in zip(processes, errors):
+                    assert process.poll() is None, path.read_text()[-3000:]
                 processes[victim].kill()
                 processes[victim].wait()
                 killed += 1
@@ -197,7 +198,6 @@ def play(folder: str, tmp_path: Path, seconds: float, seed: int, disk: Path | No
         for process in processes:
             process.kill()
             process.wait()
-        errors.close()
     # The last words: one more writer finds what the killed ones left, and removes it.
     (tmp_path / "last.jsonl").write_text(json.dumps({"id": "last", "text": "common word last 0"}))
     words = [sys.executable, "-m", "raydist", "index", f"corpus={tmp_path}/last.jsonl", "--append"]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
-from raydist.evaluation.registry import promote
+from raydist.evaluation.registry import Candidate, promote
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.rerank.cross_encoder import CrossEncoder
 from raydist.rerank.spec import CrossEncoderSpec
@@ -128,8 +129,10 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
     first, second = (scores(model) for model in models)
     assert first != pytest.approx(second, abs=1e-3)
     values = {f"q{i}": 0.1 + 0.01 * i for i in range(10)}
-    facts = {"metric": "nDCG@10", "fingerprint": "first"}
-    promote(database, "toy", models[0], values=values, **facts)
+    old = Candidate(
+        name="toy", folder=models[0], metric="nDCG@10", values=values, fingerprint="first"
+    )
+    promote(database, old)
     link = tmp_path / "newest"
     link.symlink_to(models[0])
     deploy(
@@ -143,8 +146,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
         registry.wait_for(first)
         folder.wait_for(first)
         better = {query: value + 0.5 for query, value in values.items()}
-        facts["fingerprint"] = "second"
-        assert promote(database, "toy", models[1], values=better, **facts).moved
+        new = replace(old, folder=models[1], values=better, fingerprint="second")
+        assert promote(database, new).moved
         link.unlink()
         link.symlink_to(models[1])
         registry.wait_for(second)
@@ -152,8 +155,8 @@ def test_a_new_champion_and_a_new_checkpoint_are_taken_over_without_a_dropped_re
     for stream in (registry, folder):
         assert set(stream.statuses) == {200}, stream.statuses
         for answer in stream.answers:  # every answer is one model's, never a mixture
-            scores = stream.scores(answer)
-            assert scores in (pytest.approx(first, abs=1e-6), pytest.approx(second, abs=1e-6))
+            answered = stream.scores(answer)
+            assert answered in (pytest.approx(first, abs=1e-6), pytest.approx(second, abs=1e-6))
     versions = [answer["meta"]["model_version"] for answer in registry.answers]
     assert versions[0] == "1" and versions[-1] == "2"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raydist.errors import ConfigError, DataError, JobError
-from raydist.evaluation.registry import promote, registered
+from raydist.evaluation.registry import Candidate, promote, registered
 from raydist.serving import watcher
 from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
 
@@ -171,8 +171,10 @@ def test_a_registered_models_version_follows_its_alias(database: str, tmp_path: 
     for step, folder in enumerate(folders):
         folder.mkdir()
         values = {f"q{i}": 0.1 + 0.5 * step + 0.01 * i for i in range(10)}
-        facts = {"metric": "nDCG@10", "fingerprint": str(step)}
-        assert promote(database, "toy", folder, values=values, **facts).moved
+        candidate = Candidate(
+            name="toy", folder=folder, metric="nDCG@10", values=values, fingerprint=str(step)
+        )
+        assert promote(database, candidate).moved
         assert registered("models:/toy@champion", database) == (str(folder), str(step + 1))
         assert locate("models:/toy@champion", database) == ModelVersion(str(folder), str(step + 1))
     assert registered("models:/toy/1", database) == (str(folders[0]), "1")

@@ -197,14 +197,14 @@ class Piece:
         """Returns a file's bytes; its descriptor is closed, so a store may have many parts."""
         try:
             actual = path.stat().st_size
-        except FileNotFoundError:
+            if actual != size:
+                raise self._damaged(path.name, f"it has {actual} bytes, not {size}")
+            if not size:
+                return pa.py_buffer(b"")
+            with pa.memory_map(str(path)) as mapped:
+                return mapped.read_buffer()
+        except FileNotFoundError:  # at either step: a writer may remove it between them
             raise self._damaged(path.name, "it is missing") from None
-        if actual != size:
-            raise self._damaged(path.name, f"it has {actual} bytes, not {size}")
-        if not size:
-            return pa.py_buffer(b"")
-        with pa.memory_map(str(path)) as mapped:
-            return mapped.read_buffer()
 
     def _array(self, name: str) -> np.ndarray:
         try:
