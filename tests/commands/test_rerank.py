@@ -69,7 +69,7 @@ def test_no_file_is_replaced_that_another_command_wrote_or_this_one_reads(
 ) -> None:
     run, corpus = Path("run.txt").read_bytes(), Path("corpus.jsonl").read_bytes()
     assert main([*LINE[:-1], "out=run.txt"]) == 2
-    assert "out = run.txt: is what run.path = run.txt reads" in capsys.readouterr().err
+    assert "out = run.txt: is what run = run.txt reads" in capsys.readouterr().err
     score = ["score", *COMMON, "teacher=bm25", "missing=drop"]
     assert main([*score, "out=corpus.jsonl"]) == 2
     Path("other.txt").write_text("somebody's")

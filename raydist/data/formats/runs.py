@@ -100,10 +100,10 @@ def _is_sortable(table: pa.Table) -> bool:
 def _parquet_run(path: str, sort: bool) -> Run:
     present = dict.fromkeys(column_names(path))
     names = [pick(path, present, usual) for usual in (QUERY, DOCUMENT, ("score",))]
-    table = read_table(path, names).rename_columns(RUN.names)
+    table = read_table(path, names)
     tag = (table.schema.metadata or {}).get(b"tag", b"raydist").decode("utf-8", "replace")
     try:
-        table = table.cast(RUN)
+        table = table.rename_columns(RUN.names).cast(RUN)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{path}: expected the columns {RUN}: {error}") from error
     return _run(path, table.replace_schema_metadata(None), tag, sort)
