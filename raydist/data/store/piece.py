@@ -8,6 +8,7 @@ Legend: N documents, B batches, Q documents or ids that are asked for.
 from __future__ import annotations
 
 import io
+import tokenize
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -209,8 +210,8 @@ class Piece:
     def _array(self, name: str) -> np.ndarray:
         try:
             return _array(self._pages[name].data)
-        except ValueError as error:
-            raise self._damaged(name, str(error)) from error
+        except (ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:
+            raise self._damaged(name, f"its header cannot be read: {error}") from error
 
     def _damaged(self, name: str, why: str) -> ArtifactError:
         return ArtifactError(f"{self.folder}: {name} is damaged: {why}; build it again")
