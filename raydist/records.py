@@ -75,6 +75,13 @@ def document_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], schema=DOCUMENTS)
 
 
+def document_tables(rows: Iterable[tuple[str, str, str]]) -> Iterator[pa.Table]:
+    """Yields the tables of rows, as `document_table` takes them, some thousands at a time."""
+    remaining = iter(rows)
+    while some := list(itertools.islice(remaining, 4096)):
+        yield document_table(some)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One training example: a query and its documents, positives first.

@@ -18,10 +18,9 @@ from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of
 from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
-from raydist.records import document_table
+from raydist.records import document_tables
 
 _SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
-_TABLE_ROWS = 4096
 _MAX_FIELD = 256 << 20
 _SPREADSHEET = ["sep=", ""]  # the first line may say "sep=;"
 _BYTES = re.compile("[\udc80-\udcff]")
@@ -96,14 +95,7 @@ def is_quoted(path: str) -> bool:
 def read(scan: SplitScan, layout: Layout, separator: str) -> Iterator[pa.Table]:
     """Yields the documents of a file as tables of the schema DOCUMENTS."""
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
-    rows: list[tuple[str, str, str]] = []
-    for row in _parsed(scan, layout, separator):
-        rows.append(row)
-        if len(rows) == _TABLE_ROWS:
-            yield document_table(rows)
-            rows = []
-    if rows:
-        yield document_table(rows)
+    yield from document_tables(_parsed(scan, layout, separator))
 
 
 def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[str, str, str]]:

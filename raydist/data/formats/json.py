@@ -27,9 +27,8 @@ from raydist.data.formats.jsonl import (
 from raydist.data.formats.names import Naming
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
-from raydist.records import document_table
+from raydist.records import document_tables
 
-_TABLE_ROWS = 4096
 _MAX_PENDING = 256 << 20
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BYTES = re.compile("[\udc80-\udcff]")
@@ -77,20 +76,18 @@ def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
     Raises:
         DataError: what is not JSON, which leaves open where the next object begins.
     """
-    rows: list[tuple[str, str, str]] = []
+    yield from document_tables(_rows(scan, columns))
+
+
+def _rows(scan: SplitScan, columns: Columns) -> Iterator[tuple[str, str, str]]:
     for line, excerpt, value in _values(scan):
         row: tuple[str, str, str] | str = "a JSON object"
         if isinstance(value, Pairs):
             row = _broken(excerpt) or parse_record(value, columns, scan.replace)
         if isinstance(row, str):
             scan.report_number(line, excerpt[:200], row)
-            continue
-        rows.append(row)
-        if len(rows) == _TABLE_ROWS:
-            yield document_table(rows)
-            rows = []
-    if rows:
-        yield document_table(rows)
+        else:
+            yield row
 
 
 def _broken(source: str) -> str:
