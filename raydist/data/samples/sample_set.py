@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -171,7 +172,7 @@ class SampleSet:
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
             self._lines = np.load(path / LINES, mmap_mode="r")
             self._repeated = np.load(path / REPEATED) if (path / REPEATED).exists() else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of a header
             raise ArtifactError(f"{path}: not a prepared data set ({error})") from None
         self.folder = path
         self.facts = SampleFacts.from_dict(facts)
