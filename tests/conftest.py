@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -22,8 +22,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Machines are shared and noisy: a slow example is no failure.
-settings.register_profile("raydist", deadline=None)
+# Machines are shared and noisy: slow examples, and slow drawing of them, are no failures.
+settings.register_profile("raydist", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raydist")
 
 KERNELS = Path(os.environ.get("RAYDIST_CACHE") or Path.home() / ".cache/raydist") / "kernels"

@@ -78,7 +78,7 @@ class Stream:
         self.threads = [threading.Thread(target=self.ask) for _ in range(clients)]
 
     def ask(self) -> None:
-        with httpx.Client(timeout=90) as client:
+        with httpx.Client(timeout=PATIENCE_S) as client:
             while not self.stop.is_set():
                 try:
                     answer = client.post(self.url, json=self.body)
@@ -182,6 +182,8 @@ def test_more_load_starts_more_replicas(port: int) -> None:
         port,
         "reranker=bm25",
         "replicas={min: 1, max: 2, target_ongoing: 1, upscale_delay_s: 0, look_back_s: 2}",
+        # How fast this machine is decides neither over admission nor over deadlines.
+        "limits={queue_tokens: 10000000, max_wait_s: 600, deadline_s: 600}",
     )
     long = {"query": "rain " * 50, "documents": [f"{'word ' * 300}{i}" for i in range(100)]}
     with Stream(port, "bm25", clients=6) as stream:
