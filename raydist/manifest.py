@@ -129,6 +129,9 @@ class Configuration(Protocol):
     def resolved(self) -> dict[str, Any]:
         """Returns every value as JSON."""
 
+    def lenient(self) -> tuple[tuple[str, ...], ...]:
+        """Returns places in the identity of fields with which a stricter job can be continued."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
@@ -200,7 +203,7 @@ class Artefact:
                 resolved=config.resolved() if self.saves_config else None,
                 artefact=self,
                 gone=self.is_file and not path.exists(),
-                extension=extension,
+                extension=replace(extension, lenient=config.lenient()),
             )
             return replace(output, path=path if self.is_file else folder, scratch=self.scratch)
 
@@ -355,7 +358,7 @@ class Output:
             else:
                 return cls(path, path, "complete", job.record(old))
         old = _read_job(path / UNFINISHED) if (path / UNFINISHED).exists() else {}
-        if extended := job.extends(old, extension, path):
+        if extended := job.extends(old, extension, path, finished=False):
             return cls._extended(path, extended, resolved)
         if old and (changed := job.changes(old)):
             artefact.discard(path, old, changed)
@@ -439,10 +442,13 @@ class _Job:
         return changes(old, self.config, self.inputs)
 
     def extends(
-        self, old: Mapping[str, Any], extension: Extension, path: Path
+        self, old: Mapping[str, Any], extension: Extension, path: Path, *, finished: bool = True
     ) -> dict[str, Any] | None:
         """Returns the record of an earlier job as this one's; None unless this one extends it."""
         config = extension.of(old, self.config, self.inputs, path) if old else None
+        if config is None and not finished and old.get("kind") == self.kind:
+            relaxes = extension.relaxes(old, self.config, self.inputs)
+            config = dict(self.config) if relaxes else None
         if config is None:
             return None
         return {**self.record(old), "config": config, "config_hash": value_fingerprint(config)}

@@ -28,7 +28,7 @@ class Selective(Retriever, Protocol):
     """A retriever that can also search among some documents alone."""
 
     @property
-    def doc_ids(self) -> pa.LargeStringArray:
+    def doc_ids(self) -> pa.Array | pa.ChunkedArray:
         """The ids of all documents."""
         ...
 

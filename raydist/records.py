@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from raydist.errors import DataError
 from raydist.run_writer import group_starts, open_run, trec_lines
+from raydist.strings import codes, narrowed, take
 
 DOCUMENTS = pa.schema(
     [("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())]
@@ -135,7 +136,7 @@ class Run:
         table = self.table
         if table.schema.names != RUN.names:
             raise DataError(f"a run has the columns {RUN.names}, got {table.schema.names}")
-        table = _compact(table.cast(RUN))
+        table = _compact(as_run(table))
         object.__setattr__(self, "table", table)
         if table.num_rows:
             _check(table)
@@ -169,15 +170,9 @@ class Run:
 
         Queries keep the order of their first row.
         """
-        table = _compact(table.select(RUN.names).cast(RUN))
-        if not table.num_rows:
-            return cls(table, tag)
+        table = as_run(table.select(RUN.names))
         _refuse_nulls(table)
-        groups = np.concatenate(
-            [chunk.indices.to_numpy() for chunk in table["query_id"].dictionary_encode().chunks]
-        )
-        order = np.lexsort((-table["score"].to_numpy(), groups))
-        return cls(table.take(pa.array(order)), tag)
+        return cls(by_score(table), tag)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -195,8 +190,7 @@ class Run:
     @property
     def query_ids(self) -> list[str]:
         """The queries' ids in order."""
-        queries = self.table["query_id"]
-        return queries.take(pa.array(group_starts(queries))).to_pylist()  # type: ignore[no-any-return]
+        return _queries(self.table, group_starts(self.table["query_id"]))
 
     def top(self, depth: int) -> Run:
         """Returns the first `depth` documents of each query."""
@@ -234,6 +228,34 @@ class Run:
         trec_lines(out.write, self.tag)(self.table)
 
 
+def as_run(table: pa.Table) -> pa.Table:
+    """Returns a table of three columns as one of the schema RUN; ids may be large_string."""
+    if table.schema.equals(RUN, check_metadata=True):
+        return table
+    queries, docs, scores = table.columns
+    columns = [narrowed(queries), narrowed(docs), scores.cast(pa.float32())]
+    return pa.table(columns, schema=RUN)
+
+
+def by_score(table: pa.Table) -> pa.Table:
+    """Returns rows of the schema RUN by query, as these first come, and by score descending."""
+    queries, docs, scores = table.columns
+    values = scores.to_numpy()
+    order = np.lexsort((-values, codes(queries)[0]))
+    return pa.table([take(queries, order), take(docs, order), pa.array(values[order])], schema=RUN)
+
+
+def _queries(table: pa.Table, starts: np.ndarray) -> list[str]:
+    """Returns the queries' ids at some ascending rows."""
+    names: list[str] = []
+    before = 0
+    for chunk in table["query_id"].chunks:
+        first, last = np.searchsorted(starts, (before, before + len(chunk)))
+        names += chunk.take(pa.array(starts[first:last] - before)).to_pylist()
+        before += len(chunk)
+    return names
+
+
 def _compact(table: pa.Table) -> pa.Table:
     """Returns a table of few chunks: each costs time when a query's rows are looked up."""
     chunks = max(column.num_chunks for column in table.columns)
@@ -259,10 +281,10 @@ def _check(table: pa.Table) -> None:
             f"{table['doc_id'][row].as_py()!r}: score {scores[row]} is not finite"
         )
     starts = group_starts(queries)
-    names = queries.take(pa.array(starts))
-    if len(pc.unique(names)) != len(starts):
+    names = _queries(table, starts)
+    if len(set(names)) != len(starts):
         seen: set[str] = set()
-        for query in names.to_pylist():
+        for query in names:
             if query in seen:
                 raise DataError(f"run: the rows of query {query!r} are not together")
             seen.add(query)
@@ -294,12 +316,11 @@ def _parts(table: pa.Table, starts: np.ndarray) -> Iterator[pa.Table]:
 
 def repeated_rows(table: pa.Table) -> tuple[int, int] | None:
     """Returns two rows of one query and document, None if no pair occurs twice."""
-    pairs = table.select(["query_id", "doc_id"]).group_by(["query_id", "doc_id"])
-    if pairs.aggregate([([], "count_all")]).num_rows == table.num_rows:
+    (queries, _), (docs, ids) = codes(table["query_id"]), codes(table["doc_id"])
+    pairs = queries * len(ids) + docs
+    order = np.argsort(pairs, kind="stable")
+    again = np.flatnonzero(pairs[order[1:]] == pairs[order[:-1]])
+    if not len(again):
         return None
-    row = pa.array(np.arange(table.num_rows))
-    pairs = table.append_column("row", row).group_by(["query_id", "doc_id"])
-    counted = pairs.aggregate([("row", "list")])["row_list"]
-    several = counted.filter(pc.greater(pc.list_value_length(counted), 1))
-    rows = min(sorted(each) for each in several.to_pylist())
-    return rows[0], rows[1]
+    first = again[np.argmin(order[again])]
+    return int(order[first]), int(order[first + 1])

@@ -78,7 +78,7 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
         for batch in table.to_batches(_ROWS):
             if not batch.num_rows:
                 continue
-            _refuse_blanks(batch)
+            refuse_blanks(batch)
             queries = batch["query_id"]
             starts = group_starts(queries)
             sizes = np.diff(np.append(starts, len(queries)))
@@ -100,9 +100,10 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
     return write_table
 
 
-def _refuse_blanks(batch: pa.RecordBatch) -> None:
+def refuse_blanks(rows: pa.RecordBatch | pa.Table) -> None:
+    """Raises DataError for an id of a run that TREC lines cannot carry."""
     for name in ("query_id", "doc_id"):
-        bad = first_blank(batch[name])
+        bad = first_blank(rows[name])
         if bad is not None:
             raise DataError(f"{name} {bad!r}: {CHOICE}")
 

@@ -63,10 +63,13 @@ class Extension:
     Attributes:
         fields: names at its top.
         refusal: why it cannot be, and what can be done instead; empty if it can.
+        lenient: places of fields that what is unfinished need not have: its strictness changed
+            nothing in what it finished.
     """
 
     fields: tuple[str, ...] = ()
     refusal: str = ""
+    lenient: tuple[tuple[str, ...], ...] = ()
 
     def of(
         self, old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs, out: Path
@@ -83,6 +86,20 @@ class Extension:
         if self.refusal:
             raise ArtifactError(f"out = {out}: {', '.join(changed)}: {self.refusal}")
         return extended
+
+    def relaxes(self, old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs) -> bool:
+        """Returns whether an unfinished job differs in nothing but being stricter."""
+        new = [place for place in self.lenient if not _has(old.get("config", {}), place)]
+        strict = without(config, new)
+        return strict != config and not changes(old, strict, inputs)
+
+
+def _has(config: Any, place: Iterable[str]) -> bool:
+    for name in place:
+        if not isinstance(config, Mapping) or name not in config:
+            return False
+        config = config[name]
+    return True
 
 
 def _fixed(text: str) -> Contents:

@@ -35,6 +35,18 @@ ADDED = Added()
 
 
 @dataclass(frozen=True, slots=True)
+class Lenient(Added):
+    """Annotation of an added field whose default is the strictest.
+
+    What was finished with the default is what any other value gives, so a job that was interrupted
+    with it can be continued with another.
+    """
+
+
+LENIENT = Lenient()
+
+
+@dataclass(frozen=True, slots=True)
 class Reads:
     """Annotation of a field that says where an input lies: its content counts, not its place.
 

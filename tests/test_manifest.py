@@ -30,6 +30,9 @@ class Settings:
     def resolved(self) -> dict[str, Any]:
         return {"value": self.value, "workers": 2}
 
+    def lenient(self) -> tuple[tuple[str, ...], ...]:
+        return ()
+
 
 @contextmanager
 def opened(

@@ -8,22 +8,27 @@ manifest, and until the work is done the shards from which an interrupted comman
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from raydist import log
+import pyarrow as pa
+
+from raydist import log, storage
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.rerank import RerankConfig, RerankingConfig
-from raydist.errors import DataError
-from raydist.manifest import Artefact
-from raydist.records import Query, Run
+from raydist.data.store.reader import DocumentStore, kept
+from raydist.errors import DataError, JobError
+from raydist.manifest import Artefact, read_manifest
+from raydist.records import RUN, Query, Run
 from raydist.rerank.load import load_reranker
 from raydist.rerank.spec import Bm25Spec, RerankerSpec
+from raydist.run_writer import PARQUET, open_run, refuse_blanks
+from raydist.strings import codes
 
 if TYPE_CHECKING:
     from raydist.rerank.apply import RerankFacts
@@ -37,7 +42,14 @@ ARTEFACT = Artefact("reranked-run", is_file=True, progress=PROGRESS, scratch=SCR
 
 def run(config: RerankConfig, flags: Flags) -> None:
     """Writes the reranked run and the manifest beside it."""
-    score_run(config, config.reranker, flags, ARTEFACT, Run.write, tag=config.tag)
+    lines = Path(config.out).suffix not in PARQUET
+    score_run(config, config.reranker, flags, ARTEFACT, partial(_write, config.tag), lines=lines)
+
+
+def _write(tag: str, tables: Iterator[pa.Table], out: Path) -> None:
+    with open_run(out, RUN, tag) as write:
+        for table in tables:
+            write(table)
 
 
 def score_run(
@@ -45,9 +57,9 @@ def score_run(
     reranker: RerankerSpec,
     flags: Flags,
     artefact: Artefact,
-    write: Callable[[Run, Path], None],
+    write: Callable[[Iterator[pa.Table], Path], None],
     *,
-    tag: str = "raydist",
+    lines: bool = False,
 ) -> None:
     """Scores the documents of a run and writes them in their new order.
 
@@ -56,15 +68,16 @@ def score_run(
         reranker: what scores.
         flags: of the command line.
         artefact: what is written.
-        write: writes the new run to a path, atomically.
-        tag: of the new run.
+        write: writes the rows of the new run to a path, atomically.
+        lines: whether it writes TREC lines, which cannot carry all ids.
     """
     from raydist.data.readers import read_queries, read_run
-    from raydist.data.store.reader import kept
     from raydist.rerank.apply import rerank_sharded
 
     artefact.check(config.out)
     original = read_run(config.run)
+    if lines:
+        refuse_blanks(original.table)
     queries = read_queries(config.queries)
     _check_queries(original, queries, config)
     if flags.dry_run:
@@ -83,16 +96,15 @@ def score_run(
         candidates = original.top(depth) if depth else original
         texts = _texts(config, candidates, output.folder)
         with kept(texts):  # workers open them whenever they start
-            reranked, facts = rerank_sharded(
+            rows, facts = rerank_sharded(
                 candidates,
                 queries,
-                texts,
+                _opening(config, texts),
                 output.folder,
                 partial(load_reranker, reranker),
                 config.reranking,
-                tag=tag,
             )
-        write(reranked, output.path)
+        write(rows, output.path)
         output.finish(**asdict(facts))
     _report(config, facts, artefact.kind)
 
@@ -134,8 +146,23 @@ def _texts(config: RerankingConfig, run: Run, folder: Path) -> Path:
     if config.index is not None:
         return text_store(config.index)
     assert config.corpus is not None  # the configuration wants one of the two
-    doc_ids = run.table["doc_id"].combine_chunks()
+    doc_ids = codes(run.table["doc_id"])[1]
     return needed_texts(doc_ids, read_documents(config.corpus), folder / "texts")
+
+
+def _opening(config: RerankingConfig, texts: Path) -> Callable[[], DocumentStore]:
+    """Returns what opens the texts in a worker, on a machine that may not see this one's disk."""
+    if config.index is None or not storage.is_remote(config.index) or not config.reranking.workers:
+        return partial(DocumentStore.open, texts)
+    return partial(_open_remote, config.index, read_manifest(texts.parent))
+
+
+def _open_remote(index: str, manifest: Mapping[str, Any]) -> DocumentStore:
+    """Opens the texts of this machine's copy of a remote index."""
+    texts = text_store(index)
+    if read_manifest(texts.parent) != manifest:
+        raise JobError(f"{index}: was changed while its texts were read; run the command again")
+    return DocumentStore.open(texts)
 
 
 def _name(reranker: RerankerSpec) -> str:

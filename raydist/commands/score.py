@@ -9,8 +9,12 @@ file lies `OUT.raydist`: the manifest, and until the work is done the shards.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
+
+import pyarrow as pa
 
 from raydist.commands.rerank import PROGRESS, SCRATCH, score_run
 from raydist.config.base import Flags
@@ -29,12 +33,12 @@ def run(config: ScoreConfig, flags: Flags) -> None:
     score_run(config, config.teacher, flags, ARTEFACT, partial(_write, config))
 
 
-def _write(config: ScoreConfig, run: Run, out: Path) -> None:
+def _write(config: ScoreConfig, tables: Iterator[pa.Table], out: Path) -> None:
     from raydist.data.readers import read_queries
 
     texts = {q.query_id: q.text for q in read_queries(config.queries)}
     with atomic(out) as path, open(path, "w", encoding="utf-8", newline="\n") as lines:
-        for query_id, doc_ids, scores in run:
+        for query_id, doc_ids, scores in chain.from_iterable(map(Run.of_checked, tables)):
             record = {
                 "query_id": query_id,
                 "query": texts[query_id],

@@ -112,7 +112,7 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
         ids = open_retriever(folder, scoring=config.scoring).doc_ids  # it may be deleted by now
         for path, wanted in ((config.ids, True), (config.exclude_ids, False)):
             if path is not None:
-                listed = pc.is_in(ids, value_set=IdList.read(path).column.cast(ids.type))
+                listed = pc.is_in(ids.cast(pa.large_string()), value_set=IdList.read(path).column)
                 ids = ids.filter(listed if wanted else pc.invert(listed))
         if (doc_id := first_blank(ids)) is not None:
             raise DataError(f"index = {folder}: the document id {doc_id!r}: {CHOICE}")

@@ -17,7 +17,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
@@ -37,7 +37,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from raydist.fingerprints import Form
-from raydist.spec import ADDED, EXECUTION, FromText, Kind
+from raydist.spec import EXECUTION, LENIENT, Added, FromText, Kind
 
 
 def execution(default: Any, **bounds: Any) -> Any:
@@ -138,6 +138,10 @@ class Block(BaseModel):
         values: dict[str, Any] = identity(self)
         return values
 
+    def lenient(self) -> tuple[tuple[str, ...], ...]:
+        """Returns the places of the fields with which a stricter job can be continued."""
+        return tuple(lenient(self))
+
     def resolved(self) -> dict[str, Any]:
         """Returns the whole configuration as JSON values, with keys as users write them."""
         values: dict[str, Any] = resolved(self)
@@ -158,11 +162,25 @@ def identity(value: Any) -> Any:
             name: identity(getattr(value, name))
             for name, field in fields.items()
             if decides(name, field)
-            if ADDED not in field.metadata or getattr(value, name) != field.default
+            if not _is_default(field, getattr(value, name))
         }
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
     return [identity(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _is_default(field: FieldInfo, value: Any) -> bool:
+    """Returns whether an added field has its default."""
+    return any(isinstance(mark, Added) for mark in field.metadata) and value == field.default
+
+
+def lenient(value: Any, *within: str) -> Iterator[tuple[str, ...]]:
+    """Yields the places of the lenient fields of a block or spec in its identity."""
+    for name, field in fields_of(value).items():
+        if LENIENT in field.metadata:
+            yield (*within, name)
+        else:
+            yield from lenient(getattr(value, name), *within, name)
 
 
 def decides(name: str, field: FieldInfo) -> bool:

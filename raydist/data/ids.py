@@ -15,7 +15,8 @@ from raydist.data import id_files
 from raydist.data.files import PathLike, compression_of, filesystem, read_blocks, read_text
 from raydist.data.store.idhash import Duplicates, HashIndex, find_duplicates, slices_of
 from raydist.errors import DataError
-from raydist.records import Qrels, Query
+from raydist.records import DOCUMENTS, Qrels, Query
+from raydist.strings import take
 
 Missing = Literal["error", "warn", "ignore"]
 Order = Literal["source", "list"]
@@ -245,7 +246,9 @@ def filter_documents(
         ids.check(seen, missing)
     if chosen:
         rank = np.argsort(np.concatenate(positions), kind="stable")
-        yield pa.concat_tables(chosen).take(pa.array(rank))
+        table = pa.concat_tables(chosen)
+        names = [take(table[name], rank) for name in ("doc_id", "title")]
+        yield pa.table([*names, table["text"].take(pa.array(rank))], schema=DOCUMENTS)
 
 
 def filter_queries(

@@ -224,5 +224,5 @@ def _by_content(path: str) -> str:
         return "tsv"
     raise DataError(
         f"{path}: neither the name nor the first line shows the format; set format= to one of "
-        f"{', '.join(FORMATS)}"
+        f"{', '.join(FORMATS)}, or write it as jsonl: an object with id and text on each line"
     )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from raydist.spec import ADDED, EXECUTION, FromText, Reads
+from raydist.spec import ADDED, EXECUTION, LENIENT, FromText, Reads
 
 
 def split_paths(text: str) -> list[str]:
@@ -116,11 +116,11 @@ class CorpusSource(_Source):
     """Own names of id, title and text."""
     order: Literal["source", "list"] = "source"
     """Order of the documents: the source's, or that of `ids`."""
-    on_bad: Annotated[Literal["error", "skip"], EXECUTION] = "error"
+    on_bad: Annotated[Literal["error", "skip"], LENIENT] = "error"
     """A bad line is an error that names it, or is skipped and counted."""
     rejects: Annotated[str | None, EXECUTION] = None
     """The file that skipped lines are written to (jsonl)."""
-    encoding_errors: Annotated[Literal["strict", "replace"], EXECUTION] = "strict"
+    encoding_errors: Annotated[Literal["strict", "replace"], LENIENT] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
 
 

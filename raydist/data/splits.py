@@ -99,16 +99,17 @@ def _joined(parts: list[Split]) -> Split:
 
 
 def warn_of_idle_workers(splits: Sequence[Mapping[str, Any]], workers: int) -> None:
-    """Says so where a long compressed file leaves workers without anything to read."""
-    whole = [s for s in splits if s.get("compression") and s["size"] >= _LONG]
-    if len(splits) >= workers or not whole:
+    """Says so where a long file that cannot be cut leaves workers without anything to read."""
+    whole = [s for s in splits if s.get("compression") or s["format"] in WHOLE]
+    longest = max(whole, key=lambda split: split["size"], default=None)
+    if len(splits) >= workers or longest is None or longest["size"] < _LONG:
         return
-    longest = max(whole, key=lambda split: split["size"])
-    path, compression = longest["path"], longest["compression"]
+    path, kind, packed = longest["path"], longest["format"], longest.get("compression")
+    better = "as jsonl" if kind in WHOLE else "decompressed"
     log.warn(
-        f"{path}: {log.size(longest['size'])} of {compression} data cannot be cut, so one worker "
-        f"reads all of it and {workers - len(splits)} of {workers} have nothing to do; give the "
-        "corpus as several files, or decompressed"
+        f"{path}: {log.size(longest['size'])} of {packed or kind} data cannot be cut, so one "
+        f"worker reads all of it and {workers - len(splits)} of {workers} have nothing to do; give "
+        f"the corpus as several files, or {better}"
     )
 
 

@@ -22,6 +22,7 @@ from raydist.dense.spec import EmbeddingSpec
 from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint
+from raydist.log import count
 from raydist.models.backbone import default_dtype, resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
@@ -223,6 +224,6 @@ def _check_ids(doc_ids: pa.ChunkedArray) -> None:
     twice = find_duplicates(doc_ids)
     if twice.count:
         raise DataError(
-            f"corpus: {twice.count} documents repeat an id, the first is {twice.examples[0][0]!r}; "
-            "ids must be unique"
+            f"corpus: {count(twice.count, 'document')} with the id of an earlier one, the first "
+            f"{twice.examples[0][0]!r}; remove them, or give them ids of their own"
         )

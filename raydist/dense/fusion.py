@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from raydist.dense.spec import Fusion, Rrf
 from raydist.errors import ConfigError
 from raydist.records import RUN, Run
+from raydist.strings import codes
 
 Normalization = Literal["minmax", "z", "none"]
 
@@ -131,35 +132,25 @@ def _stack(runs: Sequence[Run], weights: Sequence[float] | None) -> _Stack:
         raise ConfigError(f"fusion.weights: {len(weights_R)} weights for {len(runs)} runs")
     if not all(np.isfinite(weights_R)) or not any(weights_R):
         raise ConfigError(f"fusion.weights = {weights_R}: expected finite numbers, not all 0")
-    table = pa.concat_tables([run.table for run in runs]).combine_chunks()
-    queries = _codes(table["query_id"])
-    docs = _codes(table["doc_id"])
+    table = pa.concat_tables([run.table for run in runs])
+    query_L, queries = codes(table["query_id"])
+    doc_L, docs = codes(table["doc_id"])
     sizes = [len(run) for run in runs]
     run_L = np.repeat(np.arange(len(runs)), sizes)
-    query_L = queries.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     changed_L = np.ones(len(run_L), bool)
     changed_L[1:] = (query_L[1:] != query_L[:-1]) | (run_L[1:] != run_L[:-1])
     starts = np.flatnonzero(changed_L)
     rank_L = np.arange(len(run_L)) - np.repeat(starts, np.diff(np.append(starts, len(run_L))))
     return _Stack(
         query_L,
-        docs.indices.to_numpy(zero_copy_only=False).astype(np.int64),
+        doc_L,
         rank_L,
         run_L,
         table["score"].to_numpy().astype(np.float64),
         np.asarray(weights_R, np.float64)[run_L],
-        queries.dictionary,
-        docs.dictionary,
+        queries,
+        docs,
     )
-
-
-def _codes(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    encoded = pc.dictionary_encode(column).combine_chunks()
-    if isinstance(encoded, pa.ChunkedArray):  # no rows
-        encoded = pa.DictionaryArray.from_arrays(
-            pa.array([], pa.int32()), pa.array([], pa.string())
-        )
-    return encoded
 
 
 def _ranking(
@@ -190,4 +181,4 @@ def _ranking(
         stacked.doc_ids.take(pa.array(doc_P[top_P])),
         pa.array(score_P[top_P]),
     ]
-    return Run(pa.table(columns, names=RUN.names).cast(RUN), tag)
+    return Run(pa.table(columns, names=RUN.names), tag)

@@ -56,7 +56,6 @@ class DenseRetriever:
         self.block = block
         self.device = device
         self.tag = tag
-        self._doc_ids: pa.Array | None = None
         self._rows: HashIndex | None = None
 
     @classmethod
@@ -116,12 +115,9 @@ class DenseRetriever:
         return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)
 
     @property
-    def doc_ids(self) -> pa.Array:
-        """All document ids in row order (large_string: together they may exceed 2 GiB)."""
-        if self._doc_ids is None:
-            parts = [part.cast(pa.large_string()) for part in self.shards.doc_ids.chunks]
-            self._doc_ids = pa.concat_arrays(parts or [pa.array([], pa.large_string())])
-        return self._doc_ids
+    def doc_ids(self) -> pa.ChunkedArray:
+        """All document ids in row order, as they lie in the mapped shards."""
+        return self.shards.doc_ids
 
     def only(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
         """Returns a search among these documents alone; unknown ids do not matter."""
@@ -133,7 +129,8 @@ class DenseRetriever:
 
     def _flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
         if self._rows is None:
-            self._rows = HashIndex.of(self.doc_ids)
+            chunks = self.shards.doc_ids.chunks
+            self._rows = HashIndex.build(chunks, len(self.shards), self.shards.ids_at)
         ids = doc_ids
         if not isinstance(doc_ids, pa.Array):
             ids = pa.array(list(doc_ids), pa.large_string())
@@ -164,14 +161,14 @@ class DenseRetriever:
             scores_Qk, rows_Qk = self.search_vectors(vectors_QD, k, allowed_N)
             found_Qk = rows_Qk >= 0
             width = found_Qk.sum(axis=1)
-            names = pa.array([query.query_id for query in queries], pa.string())
+            names = pa.array([query.query_id for query in queries], pa.large_string())
             table = pa.table(
                 [
                     names.take(pa.array(np.repeat(np.arange(len(queries)), width))),
-                    self.doc_ids.take(pa.array(rows_Qk[found_Qk])).cast(pa.string()),
+                    self.shards.ids_at(rows_Qk[found_Qk]),
                     pa.array(scores_Qk[found_Qk]),
                 ],
-                schema=RUN,
+                names=RUN.names,
             )
             yield Run(table, self.tag)
 

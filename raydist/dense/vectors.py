@@ -217,6 +217,17 @@ class VectorShards:
         """All document ids in row order."""
         return pa.chunked_array([batch["doc_id"] for batch in self.batches], pa.string())
 
+    def ids_at(self, rows: np.ndarray) -> pa.Array:
+        """Returns the document ids of any rows, in their order, large_string."""
+        number = np.searchsorted(self.offsets, rows, "right") - 1
+        order = np.argsort(number, kind="stable")
+        parts = [pa.array([], pa.large_string())]
+        batches, starts = np.unique(number[order], return_index=True)
+        for batch, own in zip(batches, np.split(rows[order], starts[1:])):
+            ids = self.batches[batch]["doc_id"].take(pa.array(own - self.offsets[batch]))
+            parts.append(ids.cast(pa.large_string()))
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(order, kind="stable")))
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Returns the float32 vectors [n, D] of rows `start` to `stop` (a view where it can be)."""
         stop = min(stop, len(self))

@@ -42,8 +42,8 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
         part.checked = count(len(ids), "id")
         if repeats.count:
             raise ArtifactError(
-                f"{folder}: {repeats.count:,} ids occur twice, the first: "
-                f"{repeats.examples[0][0]!r}; embed the corpus again"
+                f"{folder}: {count(repeats.count, 'vector')} with the id of an earlier one, the "
+                f"first {repeats.examples[0][0]!r}; embed the corpus again"
             )
     if (folder / FOLDER).is_dir():
         with report.part(FOLDER) as part:

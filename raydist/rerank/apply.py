@@ -4,9 +4,8 @@ The candidates of all queries are flattened into batches for `Reranker.score`, t
 back, and each query's list sorted stably: equal scores keep the run's order. The result is a
 permutation of the scored rows, and the input is never changed.
 
-A large run is cut into splits of whole queries for the restartable sharded map. The run, its
-queries and the texts it needs are written once beside the shards, so that a worker holds no more
-than its split.
+A large run is cut into splits of whole queries for the restartable sharded map. The run and its
+queries are written once beside the shards, so that a worker holds no more than its split.
 """
 
 from __future__ import annotations
@@ -21,11 +20,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from raydist.data.splits import MOST
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.protocols import Reranker, TextStore
-from raydist.records import QUERIES, RUN, Query, Run
+from raydist.records import QUERIES, Query, Run
 from raydist.rerank.spec import Reranking
+from raydist.run_writer import group_starts
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
@@ -203,11 +204,11 @@ def query_splits(run: Run, pairs: int) -> list[dict[str, int]]:
     """Returns stretches of whole queries of at most `pairs` rows (a longer query goes alone)."""
     splits: list[dict[str, int]] = []
     first = row = 0
-    for _, doc_ids, _ in run:
-        if row > first and row + len(doc_ids) - first > pairs:
+    for end in [*group_starts(run.table["query_id"])[1:].tolist(), len(run)]:
+        if row > first and end - first > pairs:
             splits.append({"first": first, "size": row - first})
             first = row
-        row += len(doc_ids)
+        row = end
     if row > first:
         splits.append({"first": first, "size": row - first})
     return splits
@@ -226,23 +227,20 @@ class RerankFacts:
 def rerank_sharded(
     run: Run,
     queries: Sequence[Query],
-    texts: Path,
+    open_texts: Callable[[], DocumentStore],
     folder: Path,
     make_reranker: Callable[[], Reranker],
     spec: Reranking = Reranking(),  # noqa: B008  frozen
-    *,
-    tag: str = "raydist",
-) -> tuple[Run, RerankFacts]:
-    """Returns the reranked run and the facts for its manifest.
+) -> tuple[Iterator[pa.Table], RerankFacts]:
+    """Returns the rows of the reranked run, split by split, and the facts for its manifest.
 
     Args:
         run: the candidates.
         queries: their texts.
-        texts: a document store's folder.
+        open_texts: called once per worker, on its machine; picklable.
         folder: where the shards are until the work is done.
         make_reranker: called once per worker; picklable.
         spec: which candidates, and by how many workers.
-        tag: of the new run.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = run.top(spec.depth) if spec.depth else run
@@ -253,7 +251,7 @@ def rerank_sharded(
         pa.table([[q.query_id for q in needed], [q.text for q in needed]], schema=QUERIES),
         folder / "queries.arrow",
     )
-    splits = query_splits(run, spec.split_pairs)
+    splits = query_splits(run, max(spec.split_pairs, -(-len(run) // MOST)))
     stats = sharded_map(
         splits,
         partial(
@@ -261,7 +259,7 @@ def rerank_sharded(
             make_reranker,
             folder / "run.arrow",
             folder / "queries.arrow",
-            Path(texts),
+            open_texts,
             spec.missing,
         ),
         folder / "shards",
@@ -271,21 +269,24 @@ def rerank_sharded(
         label="rerank",
         unit="pairs",
     )
-    tables = [_read(shard_path(folder / "shards", number)) for number in range(len(splits))]
+    tables = (_read(shard_path(folder / "shards", number)) for number in range(len(splits)))
     facts = RerankFacts(
         queries=len(query_ids),
         pairs=sum(int(s["pairs"]) for s in stats),
         without_text=sum(int(s["without_text"]) for s in stats),
         seconds=sum(float(s["seconds"]) for s in stats),
     )
-    return Run(pa.concat_tables(tables) if tables else RUN.empty_table(), tag), facts
+    return tables, facts
 
 
 def _make_worker(
-    make_reranker: Callable[[], Reranker], run: Path, queries: Path, texts: Path, missing: Missing
+    make_reranker: Callable[[], Reranker],
+    run: Path,
+    queries: Path,
+    open_texts: Callable[[], DocumentStore],
+    missing: Missing,
 ) -> Work:
-    reranker = make_reranker()
-    store = DocumentStore.open(texts)
+    reranker, store = make_reranker(), open_texts()
     asked = _read(queries)
     query_texts = dict(zip(asked["query_id"].to_pylist(), asked["text"].to_pylist()))
     return partial(_work, reranker, store, _read(run), query_texts, missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raydist import storage
 from raydist.errors import ConfigError
 from raydist.protocols import Reranker
 from raydist.rerank.spec import BiEncoderSpec, Bm25Spec, CrossEncoderSpec, RerankerSpec
@@ -31,7 +32,7 @@ def _bm25(spec: Bm25Spec) -> Reranker:
         return BM25Reranker(k1=spec.k1, b=spec.b, epsilon=spec.epsilon)
     from raydist.bow.index import BowIndex
 
-    index = BowIndex.open(spec.index)
+    index = BowIndex.open(storage.local(spec.index))
     if index.analyzer is None:
         raise ConfigError(
             f"reranker.index = {spec.index}: has no analyzer: it holds weighted terms"

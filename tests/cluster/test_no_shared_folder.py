@@ -91,3 +91,38 @@ def test_nodes_without_a_shared_folder_embed_and_index_vectors(
         next(running, None)
     assert results(storage.local(f"{s3}/vectors")) == results(tmp_path / "alone")
     assert not bucket.names(".vectors.work")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may hide folders from processes")
+def test_nodes_without_a_shared_folder_rerank_and_score(s3: str, tmp_path: Path) -> None:
+    made = docstrings.write(tmp_path / "docstrings")
+    corpus, queries = made / "corpus.jsonl", made / "test/queries.jsonl"
+    assert main(["index", f"corpus={corpus}", f"out={s3}/idx"]) == 0
+    bucket, run = Objects(s3), tmp_path / "run.txt"
+    bucket.upload({"corpus.jsonl": corpus})
+    searched = ["search", f"index={s3}/idx", f"queries={queries}", "k=20", f"out={run}"]
+    assert main(searched) == 0
+    common = [f"run={run}", f"queries={queries}", "split_pairs=50"]
+    alone = [f"corpus={corpus}", f"out={tmp_path}/alone.run"]
+    assert main(["rerank", *common, "reranker=bm25", *alone]) == 0
+    statistics = f"reranker={{kind: bm25, index: {s3}/idx}}"
+    assert main(["rerank", *common, statistics, f"corpus={corpus}", f"out={tmp_path}/idf.run"]) == 0
+    alone = [f"corpus={corpus}", f"out={tmp_path}/alone.jsonl"]
+    assert main(["score", *common, "teacher=bm25", *alone]) == 0
+    running = cluster(str(tmp_path))
+    nodes = next(running)
+    try:
+        for out, words in {
+            "alone.run": ["rerank", "reranker=bm25", f"index={s3}/idx"],
+            "idf.run": ["rerank", statistics, f"index={s3}/idx"],
+            "alone.jsonl": ["score", "teacher=bm25", f"corpus={s3}/corpus.jsonl"],
+        }.items():
+            command = [*words, *common, f"out={s3}/{out}", "workers=2"]
+            with nodes.start(sys.executable, "-m", "raydist", *command) as program:
+                assert program.wait(300) == 0
+            assert storage.local(f"{s3}/{out}").read_bytes() == (tmp_path / out).read_bytes()
+            assert not bucket.names(f".{out}.work")
+    finally:
+        next(running, None)

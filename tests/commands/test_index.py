@@ -133,6 +133,24 @@ def test_what_stopped_at_a_bad_line_goes_on_as_its_message_says(tmp_path, capsys
     assert read_manifest(tmp_path / "other")["documents"] == 2
 
 
+def test_an_index_without_its_bad_lines_is_another_than_one_with_them_replaced(tmp_path, capsys):
+    corpus, out = tmp_path / "corpus.jsonl", tmp_path / "idx"
+    good = [f'{{"id":"{i}","text":"cat"}}\n'.encode() for i in range(40)]
+    corpus.write_bytes(b"".join(good) + b'{"id":"x","text":"dog \xff"}\n')
+    words = ["index", f"corpus={corpus}", f"out={out}", "split_bytes=400"]
+    assert main(words) == 2
+    assert list(out.glob(".work/splits/*.done")), "no split was finished before the bad line"
+    assert main([*words, "corpus.on_bad=skip"]) == 0
+    assert "discards" not in capsys.readouterr().err, "what was finished without it is the same"
+    assert main([*words, "corpus.on_bad=skip"]) == 0
+    assert "already built" in capsys.readouterr().err
+    assert main([*words, "corpus.encoding_errors=replace"]) == 2
+    message = capsys.readouterr().err
+    assert 'corpus.encoding_errors: null -> "replace"' in message and "corpus.on_bad" in message
+    assert main(words) == 2
+    assert read_manifest(out)["documents"] == 40
+
+
 def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert main(["index", f"corpus={small}", f"out={tmp_path / 'idx'}", "--dry-run"]) == 0
     assert "would index 1 split of" in capsys.readouterr().err

@@ -191,3 +191,16 @@ def test_workers_give_the_same_run(files: Path) -> None:
     assert main(LINE) == 0
     assert main([*LINE[:-1], "out=ray.txt", "workers=1", "split_pairs=1"]) == 0
     assert Path("ray.txt").read_bytes() == Path("new.txt").read_bytes()
+
+
+def test_ids_that_no_trec_line_carries_are_refused_before_the_work(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("corpus.jsonl").write_text('{"id": "a b", "text": "heart"}\n')
+    Run.from_lists([("q1", ["a b"], [1])]).write("run.parquet")
+    words = ["rerank", "run=run.parquet", *COMMON[1:], "reranker=bm25"]
+    assert main([*words, "out=new.txt"]) == 2
+    assert "doc_id 'a b': TREC run lines cannot carry blanks" in capsys.readouterr().err
+    assert not Path("new.txt.raydist").exists()
+    assert main([*words, "out=new.parquet"]) == 0
+    assert read_run("new.parquet").table["doc_id"].to_pylist() == ["a b"]

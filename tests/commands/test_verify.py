@@ -143,7 +143,9 @@ def test_vectors_are_checked(vectors, tmp_path, capsys):
     assert len(errors) == 2 and "00000" in errors[0] and "00001" in errors[1]
 
 
-@pytest.mark.parametrize(("row", "message"), [("nan", "not finite"), ("twice", "occur twice")])
+@pytest.mark.parametrize(
+    ("row", "message"), [("nan", "not finite"), ("twice", "the id of an earlier one")]
+)
 def test_vectors_that_are_no_vectors_are_damage(tmp_path, capsys, row, message):
     folder = tmp_path / "VEC"
     output = Output.open(folder, kind="vectors", config={}, inputs={})

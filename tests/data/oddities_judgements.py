@@ -83,6 +83,25 @@ QRELS = [
         TREC + b"1 0 a 2\n",
         Refused("line 4: .*2 here and 1 on line 1"),
     ),
+    _qrels("whole numbers with a point", b"1 0 a 1.0\n1 0 b 0.00\n2 0 a -1.0\n", JUDGED),
+    _qrels(
+        "lists of answers (LoTTE)",
+        b'{"qid": 0, "query": "a", "answer_pids": [52, 7]}\n{"qid": 1, "query": "b", '
+        b'"answer_pids": []}\n',
+        {"0": {"52": 1, "7": 1}},
+        "qas.search.jsonl",
+    ),
+    Cell(
+        "qrels: lists of answers (BRIGHT)",
+        _parquet(query=["why"], id=["0"], gold_ids=[["x/y.txt", "z.txt"]]),
+        {"0": {"x/y.txt": 1, "z.txt": 1}},
+    ),
+    _qrels(
+        "commas", b"query_id,doc_id,relevance\n1,a,1\n", Refused("blanks .* commas do not"), "q.csv"
+    ),
+    _qrels(
+        "labels of NTCIR", b"0001 clueweb12-0 L2\n", Refused("whole number as relevance, not 'L2'")
+    ),
     _qrels("a fraction", b"1 0 a 0.5\n", Refused("line 1: .*whole number as relevance")),
     _qrels(
         "a digit of another script", "1 0 a \u0661\n".encode(), Refused("line 1: .*whole number")

@@ -12,12 +12,19 @@ import pytest
 from ir_datasets.formats import TrecDocs
 
 from raydist.errors import DataError
-from tests.data import oddities, oddities_documents, oddities_judgements, oddities_topics
+from tests.data import (
+    oddities,
+    oddities_documents,
+    oddities_judgements,
+    oddities_queries,
+    oddities_topics,
+)
 from tests.data.oddities import Cell, Refused
+from tests.data.oddities_trec import TREC_FILES
 
 TABLES: list[tuple[Callable[..., Any], Sequence[Cell]]] = [
     (oddities.documents, oddities_documents.DOCUMENTS),
-    (oddities.queries, oddities_documents.QUERIES),
+    (oddities.queries, oddities_queries.QUERIES),
     (oddities.queries, oddities_topics.TOPICS),
     (oddities.qrels, oddities_judgements.QRELS),
     (oddities.run, oddities_judgements.RUNS),
@@ -47,7 +54,7 @@ def test_every_cell_has_a_name_of_its_own() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("data", oddities_documents.TREC_FILES)
+@pytest.mark.parametrize("data", TREC_FILES)
 def test_trec_documents_have_the_words_that_ir_datasets_takes(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "c.trec").write_bytes(data)
     [(doc_id, title, text)] = oddities.documents(str(tmp_path / "c.trec"))

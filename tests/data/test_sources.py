@@ -111,7 +111,7 @@ def test_the_number_of_splits_is_bounded_for_any_corpus(
     assert sum(s["size"] for s in splits) == sum(f.stat().st_size for f in tmp_path.iterdir())
 
 
-def test_workers_that_a_compressed_file_leaves_idle_are_told_of(
+def test_workers_that_a_whole_file_leaves_idle_are_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(LINES))
@@ -124,6 +124,11 @@ def test_workers_that_a_compressed_file_leaves_idle_are_told_of(
     warn_of_idle_workers(splits, 64)
     told = capsys.readouterr().err
     assert "of gzip data cannot be cut" in told and "63 of 64 have nothing to do" in told
+    assert "give the corpus as several files, or decompressed" in told
+    (tmp_path / "c.csv").write_text("id,text\n" + "1,a\n" * 40)
+    warn_of_idle_workers(plan_splits(tmp_path / "c.csv"), 4)
+    told = capsys.readouterr().err
+    assert "of csv data cannot be cut" in told and "several files, or as jsonl" in told
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstd, bz2.compress], ids=["gzip", "zstd", "bz2"])

@@ -92,7 +92,9 @@ def test_splits_and_windows_do_not_change_vectors(small_corpus, tiny_bert, tmp_p
 def test_a_document_that_occurs_twice_is_named(small_corpus, tiny_bert, tmp_path):
     twice = tmp_path / "corpus.jsonl"
     twice.write_text(small_corpus.read_text() + json.dumps({"id": "d7", "text": "again"}) + "\n")
-    with pytest.raises(DataError, match=r"1 documents repeat an id, the first is 'd7'"):
+    with pytest.raises(
+        DataError, match=r"1 document with the id of an earlier one, the first 'd7'"
+    ):
         embed(twice, tmp_path / "v", tiny_bert)
 
 

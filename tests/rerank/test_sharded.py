@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydist.data.store.build import needed_texts
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, Query, Run
 from raydist.rerank.apply import query_splits, rerank, rerank_sharded
@@ -64,9 +65,10 @@ def run() -> Run:
 
 
 @pytest.fixture
-def texts(run: Run, tmp_path: Path) -> Path:
+def texts(run: Run, tmp_path: Path) -> Callable[[], DocumentStore]:
     table = pa.table([list(TEXTS), [""] * len(TEXTS), list(TEXTS.values())], schema=DOCUMENTS)
-    return needed_texts(run.table["doc_id"].to_pylist(), [table], tmp_path / "texts")
+    folder = needed_texts(run.table["doc_id"].to_pylist(), [table], tmp_path / "texts")
+    return partial(DocumentStore.open, folder)
 
 
 QUERIES = [Query(f"q{i}", f"query {i}") for i in range(15)]
@@ -88,16 +90,18 @@ def test_splits_are_whole_queries(sizes: list[int], pairs: int) -> None:
 
 @pytest.mark.parametrize("split_pairs", [1, 10, 1000])
 def test_the_result_is_that_of_one_call(
-    run: Run, texts: Path, tmp_path: Path, split_pairs: int
+    run: Run, texts: Callable[[], DocumentStore], tmp_path: Path, split_pairs: int
 ) -> None:
     reranked, facts = rerank_sharded(
         run, QUERIES, texts, tmp_path / "out", Lengths, Reranking(split_pairs=split_pairs)
     )
-    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert pa.concat_tables(reranked).equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
     assert facts.pairs == len(run) and facts.without_text == 0 and facts.queries == 12
 
 
-def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_path: Path) -> None:
+def test_a_restart_scores_only_what_was_not_finished(
+    run: Run, texts: Callable[[], DocumentStore], tmp_path: Path
+) -> None:
     log = tmp_path / "log"
     with pytest.raises(DataError, match="no more"):
         rerank_sharded(
@@ -113,12 +117,12 @@ def test_a_restart_scores_only_what_was_not_finished(run: Run, texts: Path, tmp_
         run, QUERIES, texts, tmp_path / "out", partial(make, str(log), ""), Reranking(split_pairs=1)
     )
     assert log.read_text().split("\n")[:-1] == [f"query {i}" for i in range(12)]
-    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert pa.concat_tables(reranked).equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
 @pytest.mark.ray
 def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
-    ray_cluster: None, run: Run, texts: Path, tmp_path: Path
+    ray_cluster: None, run: Run, texts: Callable[[], DocumentStore], tmp_path: Path
 ) -> None:
     flag = tmp_path / "flag"
     reranked, facts = rerank_sharded(
@@ -130,18 +134,24 @@ def test_a_killed_actor_is_replaced_and_the_result_is_the_same(
         Reranking(split_pairs=1, workers=2),
     )
     assert flag.exists() and facts.pairs == len(run)
-    assert reranked.table.equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
+    assert pa.concat_tables(reranked).equals(rerank(run, Lengths(), TEXTS, QUERIES).table)
 
 
-def test_an_empty_run_stays_empty(texts: Path, tmp_path: Path) -> None:
+def test_an_empty_run_stays_empty(texts: Callable[[], DocumentStore], tmp_path: Path) -> None:
     reranked, facts = rerank_sharded(Run.from_lists([]), QUERIES, texts, tmp_path / "out", Lengths)
-    assert len(reranked) == 0 and facts.pairs == 0
+    assert list(reranked) == [] and facts.pairs == 0
 
 
 def test_documents_without_text_are_counted(run: Run, tmp_path: Path) -> None:
     empty = needed_texts(["d1"], [], tmp_path / "none")
     reranked, facts = rerank_sharded(
-        run, QUERIES, empty, tmp_path / "out", Lengths, Reranking(missing="keep", depth=3)
+        run,
+        QUERIES,
+        partial(DocumentStore.open, empty),
+        tmp_path / "out",
+        Lengths,
+        Reranking(missing="keep", depth=3),
     )
-    assert reranked.table["doc_id"].to_pylist() == run.top(3).table["doc_id"].to_pylist()
+    ranked = pa.concat_tables(reranked)["doc_id"].to_pylist()
+    assert ranked == run.top(3).table["doc_id"].to_pylist()
     assert facts.without_text == len(run.top(3))

@@ -185,9 +185,9 @@ class BowRetriever:
         docs = np.concatenate([docs for docs, _ in rankings])
         scores = np.concatenate([scores for _, scores in rankings])
         rows = np.repeat(np.arange(len(rankings)), [len(docs) for docs, _ in rankings])
-        names = pa.array(query_ids, pa.string()).take(pa.array(rows))
-        columns = [names, self.index.pick_ids(docs).cast(pa.string()), pa.array(scores)]
-        return Run(pa.table(columns, schema=RUN))
+        names = pa.array(query_ids, pa.large_string()).take(pa.array(rows))
+        columns = [names, self.index.pick_ids(docs), pa.array(scores)]
+        return Run(pa.table(columns, names=RUN.names))
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from raydist.data.files import head
-from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of
+from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of, say_repeated
 from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
@@ -100,7 +100,7 @@ def read(scan: SplitScan, layout: Layout, separator: str) -> Iterator[pa.Table]:
 
 def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[str, str, str]]:
     reader = csv.reader(_lines(scan), delimiter=separator, strict=True)
-    header = layout.header
+    header, begun = list(layout.header), False
     while True:
         number = reader.line_num + 1
         try:
@@ -112,8 +112,10 @@ def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[s
             return
         if not cells or (number == 1 and cells == _SPREADSHEET):
             continue
-        if header:
-            header = False
+        if header and (not begun or [cells[0].lstrip("\ufeff"), *cells[1:]] == header):
+            if begun:
+                say_repeated(scan.path)
+            begun = True
             continue
         problem = _problem(cells, layout, scan.replace)
         if problem:

@@ -1,14 +1,15 @@
 """JSON documents and queries that are not lines: an array of objects, or objects one after another.
 
 An object may be printed over many lines. Where it ends is known only once it is parsed, so a file
-is one split.
+is one split. An object of objects holds these by their ids. A topic of conversation (CAsT, iKAT) is
+a query for each of its turns, by what was said unless another form is chosen.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -24,12 +25,14 @@ from raydist.data.formats.jsonl import (
     lacking,
     parse_record,
 )
-from raydist.data.formats.names import Naming
+from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
 from raydist.records import document_tables
 
 _MAX_PENDING = 256 << 20
+_SAID = ("raw_utterance", "utterance")
+_NESTED = re.compile(r'\{\s*"(?:[^"\\]|\\.)*"\s*:\s*\{')
 _BLANK = re.compile(r"[ \t\r\n]*")
 _BYTES = re.compile("[\udc80-\udcff]")
 
@@ -41,11 +44,12 @@ def is_lines(path: str) -> bool:
     if not text.startswith("{"):
         return not text.startswith("[")
     try:
-        _, end = DECODER.raw_decode(text)
+        value, end = DECODER.raw_decode(text)
     except (ValueError, RecursionError):  # cut off, or an odd line
         line = text.split("\n", 1)[0].rstrip()
-        return "\n" not in text or line[-1] not in "{[,"
-    return "\n" not in text[:end]
+        whole = "\n" not in text and _NESTED.match(text)
+        return not whole and ("\n" not in text or line[-1] not in "{[,")
+    return "\n" not in text[:end] and not _inside(value)
 
 
 def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
@@ -55,8 +59,11 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
         DataError: they have no id or text, or there is no object.
     """
     scan = SplitScan(path, compression=compression_of(path), replace=True)
-    records = [value for _, _, value in islice(_values(scan), 20) if isinstance(value, Pairs)]
+    records = [value for _, _, value in islice(_records(scan), 20) if isinstance(value, Pairs)]
     for record in records:
+        if isinstance(record, _Turn) and "text" not in naming.fields:
+            said = next((name for name in _SAID if name in dict(record)), "utterance")
+            naming = naming._replace(fields={**naming.fields, "text": said})
         columns = columns_of(path, record, naming, map(dict, records))
         if columns is not None:
             return columns, [name for name, _ in record]
@@ -67,7 +74,10 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
 
 def shown(path: str, naming: Naming) -> str:
     """Returns what the names of a file are taken for."""
-    return described(*sniff(path, naming), naming)
+    columns, names = sniff(path, naming)
+    forms = [name for name in names if name.endswith("utterance") and name != columns.text]
+    choice = f" (choose with {naming.key('text')}{forms[0]})" if forms else ""
+    return described(columns, names, naming) + choice
 
 
 def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
@@ -80,7 +90,7 @@ def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
 
 
 def _rows(scan: SplitScan, columns: Columns) -> Iterator[tuple[str, str, str]]:
-    for line, excerpt, value in _values(scan):
+    for line, excerpt, value in _records(scan):
         row: tuple[str, str, str] | str = "a JSON object"
         if isinstance(value, Pairs):
             row = _broken(excerpt) or parse_record(value, columns, scan.replace)
@@ -95,6 +105,36 @@ def _broken(source: str) -> str:
     if broken is None:
         return ""
     return f"UTF-8; the byte 0x{ord(broken.group()) - 0xDC00:02x} is not; {REPLACE}"
+
+
+class _Turn(Pairs):
+    """A turn of a conversation, with an id of its own."""
+
+
+def _records(scan: SplitScan) -> Iterator[tuple[int, str, Any]]:
+    """Yields what `_values` does; turns of a conversation and objects by id one by one."""
+    for line, excerpt, value in _values(scan):
+        inside = _inside(value) if isinstance(value, Pairs) else ()
+        for each in inside or (value,):
+            yield line, excerpt, each
+
+
+def _inside(value: Pairs) -> Sequence[Pairs]:
+    """Returns the records inside an object, none if it is one itself."""
+    members = dict(value)
+    if usual("text", members):
+        return []
+    if members and all(isinstance(each, Pairs) for each in members.values()):
+        return [Pairs([("_id", key), *record]) for key, record in value]
+    turns = members.get("turn", members.get("turns"))
+    if "number" not in members or not isinstance(turns, list):
+        return []
+    records = []
+    for turn in map(dict, turns) if all(isinstance(each, Pairs) for each in turns) else ():
+        number = turn.pop("number", turn.pop("turn_id", ""))
+        if turn.get("participant") != "System":  # what it says is no query
+            records.append(_Turn([("query_id", f"{members['number']}_{number}"), *turn.items()]))
+    return records
 
 
 class _Text:

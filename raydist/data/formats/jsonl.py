@@ -263,7 +263,11 @@ def lacking(path: str, record: Pairs, naming: Naming) -> DataError:
     """Returns the error for a record that has no id or no text."""
     names = [name for name, _ in record]
     role = "text" if id_name(path, names, naming) in names else "id"
-    return missing(path, names, naming, role)
+    error = missing(path, names, naming, role)
+    if role == "id" and all(isinstance(value, str) for _, value in record):
+        more = "if these are ids and their values the texts, write an object with id and text each"
+        return DataError(f"{error}; {more}")
+    return error
 
 
 def shown(path: str, naming: Naming) -> str:

@@ -23,6 +23,8 @@ DOCUMENT = ("doc_id", "corpus-id", "corpus_id", "docno", "pid", "docid", "docume
 """The usual names, best first: PyTerrier's `docid` counts documents, MS MARCO's is the parent's."""
 _GRADE = ("relevance", "rel", "score", "label", "grade")
 _SUBTOPIC = ("subtopic_id", "subtopic", "iteration")
+_RELEVANT = ("answer_pids", "gold_ids")
+"""Names of a query's list of relevant documents: LoTTE's, BRIGHT's."""
 
 _TEXT_FORMS = {3: (0, None, 1, 2), 4: (0, 1, 2, 3)}
 _EXPECTED = "query 0 document relevance (TREC), or query document relevance"
@@ -109,7 +111,7 @@ def judgements(path: str) -> Iterator[Judgement]:
         return
     rows = parquet_rows(path) if form == "parquet" else json_rows(path, "relevance")
     names: dict[str, str | None] = {}
-    for place, row in rows:
+    for place, row in _without_lists(rows):
         names = names or {
             "query_id": pick(path, row, QUERY),
             "doc_id": pick(path, row, DOCUMENT),
@@ -122,6 +124,20 @@ def judgements(path: str) -> Iterator[Judgement]:
         query, document = (id_of(path, place, row, names[k]) for k in ("query_id", "doc_id"))
         subtopic = str(row.get(names["subtopic"] or "", "0"))
         yield Judgement(place, query, document, int(value), subtopic)
+
+
+def _without_lists(
+    rows: Iterable[tuple[str, dict[str, Any]]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields rows, of a query with a list of relevant documents one for each of them."""
+    for place, row in rows:
+        name = next((each for each in _RELEVANT if isinstance(row.get(each), list)), None)
+        if name is None:
+            yield place, row
+            continue
+        query = next((row[each] for each in ("query_id", "qid", "id", "_id") if each in row), None)
+        for document in row[name]:
+            yield place, {"query_id": query, "doc_id": document, "relevance": 1}
 
 
 def _text(path: str) -> Iterator[Judgement]:
@@ -138,10 +154,10 @@ def _text(path: str) -> Iterator[Judgement]:
         query, subtopic, document, grade = (
             "0" if i is None else cells[i] for i in _TEXT_FORMS[width]
         )
-        if not re.fullmatch(r"[+-]?\d{1,9}", grade, re.ASCII):
+        if not re.fullmatch(r"[+-]?\d{1,9}(\.0+)?", grade, re.ASCII):
             raise bad_line(path, line, f"a whole number as relevance, not {grade!r}")
         others = others or document not in ("0", "Q0")
-        yield Judgement(f"line {line.number}", query, document, int(grade), subtopic)
+        yield Judgement(f"line {line.number}", query, document, int(float(grade)), subtopic)
     if document and not others and width == 4:
         raise DataError(
             f"{path}: the third column, that of the documents, is {document!r} in all lines; "
@@ -163,10 +179,14 @@ def columns(path: str, line: Line) -> list[str]:
 
 
 def bad_line(path: PathLike, line: Line, expected: str) -> DataError:
-    """Returns the error for a line; says where tabs have separated cells that hold blanks."""
+    """Returns the error for a line; says what separates columns where that may surprise."""
     text = line.data.decode("utf-8", "backslashreplace").strip("\r")
-    tabs = " (tabs separate this line's columns)" if "\t" in text and " " in text else ""
-    return DataError.at(path, line.number, text, expected + tabs)
+    hint = ""
+    if "\t" in text and " " in text:
+        hint = " (tabs separate this line's columns)"
+    elif "," in text and not re.search(r"\s", text.strip()):
+        hint = " (tabs or blanks separate columns, commas do not)"
+    return DataError.at(path, line.number, text, expected + hint)
 
 
 def form_of(path: str) -> str:
@@ -181,7 +201,10 @@ def pick(path: str, row: Mapping[str, Any], names: tuple[str, ...]) -> str:
     """Returns the first of some usual names that a row has."""
     name = next((each for each in names if each in row), None)
     if name is None:
-        raise DataError(f"{path}: no field {' or '.join(names[:3])}; there are {', '.join(row)}")
+        raise DataError(
+            f"{path}: no field {' or '.join(names[:3])}; there are {', '.join(row)}: rename one, "
+            "or write the file as TREC lines"
+        )
     return name
 
 

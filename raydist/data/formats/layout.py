@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+from raydist import log
 from raydist.data.formats.names import USUAL_NAMES, Naming, id_name, usual
 from raydist.errors import DataError
 
@@ -22,14 +24,14 @@ _WORDS = re.compile(r"[^\W\d][^\W\d]*(?:[ _.-][^\W\d]+){0,2}")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns of a table, from 0, how many it has, and whether its first line names them.
+    """The columns of a table, from 0, how many it has, and the line that names them.
 
     Attributes:
         id: number of the column of the ids.
         title: that of the titles, if there are any.
         text: that of the texts.
         width: how many columns a line has.
-        header: whether the first line names the columns.
+        header: the first line, if it names the columns.
         shown: what the columns are taken for, for a message.
     """
 
@@ -37,7 +39,7 @@ class Layout:
     title: int | None
     text: int
     width: int
-    header: bool
+    header: tuple[str, ...] = ()
     shown: str = ""
 
 
@@ -82,7 +84,13 @@ def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layou
     if title in (number, text) or naming.of == "queries":
         title = None
     shown = _shown(rows, {"id": number, "title": title, "text": text}, header)
-    return Layout(number, title, text, len(names), header, shown)
+    return Layout(number, title, text, len(names), tuple(rows[0]) if header else (), shown)
+
+
+@cache
+def say_repeated(path: str) -> None:
+    """Says, once, that a header occurs again: someone joined files that have one each."""
+    log.say(f"{path}: the header occurs again; such lines are no documents")
 
 
 def _is_header(
@@ -114,8 +122,10 @@ def _by_width(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> dict[
     even = [row for row in rows if len(row) == width]
     lengths = [sum(len(row[column]) for row in even) for column in range(width)]
     if width == 2:
-        swapped = all(" " in row[0].strip() and " " not in row[1].strip() for row in even)
-        return {} if swapped else {"id": 0, "text": 1}
+        blank, words = (all(" " in row[i].strip() for row in even) for i in (0, 1))
+        no_words = not any(" " in row[1].strip() for row in even)
+        unlikely = blank and (no_words or (words and naming.of == "queries"))
+        return {} if unlikely else {"id": 0, "text": 1}
     if width == 3 and naming.of == "corpus" and lengths[1] <= lengths[2]:
         return {"id": 0, "title": 1, "text": 2}
     if width == 4 and all(re.match("https?://", row[1]) for row in even):

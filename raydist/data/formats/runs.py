@@ -26,7 +26,7 @@ from raydist.data.formats.judgements import (
 from raydist.data.formats.parquet import column_names, read_table
 from raydist.data.sources import expand
 from raydist.errors import DataError
-from raydist.records import RUN, Run, repeated_rows
+from raydist.records import RUN, Run, as_run, by_score, repeated_rows
 
 RUN_SUFFIXES = (".txt", ".run", ".res", ".trec", ".tsv", ".parquet", ".pq", ".json", ".jsonl")
 """Suffixes of the runs that a directory stands for."""
@@ -103,10 +103,12 @@ def _parquet_run(path: str, sort: bool) -> Run:
     table = read_table(path, names)
     tag = (table.schema.metadata or {}).get(b"tag", b"raydist").decode("utf-8", "replace")
     try:
-        table = table.rename_columns(RUN.names).cast(RUN)
+        table = as_run(table)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"{path}: expected the columns {RUN}: {error}") from error
-    return _run(path, table.replace_schema_metadata(None), tag, sort)
+        raise DataError(
+            f"{path}: expected ids as {names[0]} and {names[1]}, numbers as {names[2]}: {error}"
+        ) from error
+    return _run(path, table, tag, sort)
 
 
 def _json_run(path: str, sort: bool) -> Run:
@@ -154,7 +156,7 @@ def _text_run(path: str, sort: bool) -> Run:
 def _check_ranks(path: str, table: pa.Table, sort: bool) -> None:
     """Raises unless the ranks of each query rise, so that a score or a grade is not read as one."""
     if sort:
-        table = table.sort_by([("query_id", "ascending"), ("score", "descending")])
+        table = by_score(table)
     queries, scores = table["query_id"], table["score"]
     same = pc.equal(queries[1:], queries[:-1])
     rows = np.flatnonzero(pc.and_(same, pc.greater_equal(scores[1:], scores[:-1])).to_numpy())

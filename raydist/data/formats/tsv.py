@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from raydist.data.files import head
 from raydist.data.formats.jsonl import is_utf8
-from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of
+from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of, say_repeated
 from raydist.data.formats.names import Naming
 from raydist.data.scan import SplitScan, utf8_problem
 from raydist.records import DOCUMENTS
@@ -45,7 +45,7 @@ def shown(path: str, naming: Naming) -> str:
 
 def read(scan: SplitScan, layout: Layout) -> Iterator[pa.Table]:
     """Yields the documents of a split as tables of the schema DOCUMENTS."""
-    header = layout.header and scan.start == 0
+    header = bool(layout.header) and scan.start == 0
     for offset, data in scan.blocks():
         table = _parse_block(data, offset, layout, scan, header)
         if table.num_rows:
@@ -66,6 +66,11 @@ def _parse_block(
     keep = pc.greater(pc.binary_length(lines), 0).to_numpy(zero_copy_only=False)
     if header and keep.any():
         keep[np.argmax(keep)] = False
+    if layout.header:
+        again = _is_header(lines, layout) & keep
+        keep &= ~again
+        if again.any():
+            say_repeated(scan.path)
     rows = np.flatnonzero(keep)
     cells = pc.split_pattern(lines.take(pa.array(rows)), "\t")
     widths = pc.list_value_length(cells).to_numpy(zero_copy_only=False)
@@ -95,6 +100,12 @@ def _parse_block(
     )
     texts = values.take(pa.array(first + layout.text))
     return pa.table([ids.cast(pa.string()), titles, texts], schema=DOCUMENTS)
+
+
+def _is_header(lines: pa.Array, layout: Layout) -> np.ndarray:
+    header = "\t".join(layout.header)
+    same = pc.is_in(lines, value_set=pa.array([header, f"\ufeff{header}"], pa.large_string()))
+    return np.asarray(same.to_numpy(zero_copy_only=False), bool)
 
 
 def _lines(data: bytes) -> pa.Array:

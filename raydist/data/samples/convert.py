@@ -177,7 +177,8 @@ def convert_samples(
             lost += form == "tevatron" and (sample.scores or sample.answer) is not None
             yield record
     if lost:
-        log.warn(f"{lost:,} samples have scores or answers, which Tevatron's form cannot hold")
+        samples = log.count(lost, "sample")
+        log.warn(f"{samples} with scores or answers, which Tevatron's form cannot hold")
 
 
 def run_of_samples(

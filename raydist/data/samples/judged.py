@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from raydist.data.files import read_lines
 from raydist.data.samples.fields import Record, number_of, record_of
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.records import Qrels, Run
+from raydist.run_writer import group_starts
 
 
 class LeftOut(Counter[str]):
@@ -92,9 +90,8 @@ def _places(run: Run | None) -> dict[str, tuple[int, int]]:
     """Returns the rows of each query, [start, stop), in the run's order."""
     if run is None or not len(run):
         return {}
-    groups = pc.run_end_encode(run.table["query_id"].combine_chunks(), run_end_type=pa.int64())
-    ends = groups.run_ends.to_pylist()
-    return dict(zip(groups.values.to_pylist(), pairwise([0, *ends])))
+    starts = group_starts(run.table["query_id"]).tolist()
+    return dict(zip(run.query_ids, pairwise([*starts, len(run)])))
 
 
 def _ranking(run: Run | None, place: tuple[int, int] | None) -> tuple[list[str], list[float]]:
