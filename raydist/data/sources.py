@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pyarrow.fs as pafs
 
+from raydist.data.encodings import START_BYTES, unread
 from raydist.data.files import Paths, filesystem, head
 from raydist.data.folders import files_below, inputs_below
 from raydist.data.formats import arrow, csv, json
@@ -216,6 +217,8 @@ def _by_content(path: str) -> str:
         return "json"
     if re.search(rb"(?i)<(\w+:)?(doc|top|topics?|queries)[>\s]", start):
         return "trec"
+    if (what := unread(head(path, START_BYTES))) is not None:
+        raise DataError(f"{path}: this is {what} inside; unpack it")
     if b"\0" in start:
         raise DataError(
             f"{path}: this is neither text (UTF-16 needs a byte order mark) nor Parquet nor Arrow"

@@ -215,7 +215,8 @@ def _check_finite(vectors_nD: np.ndarray, doc_ids: pa.Array, encoder: BiEncoder)
         name = doc_ids[int(np.flatnonzero(~finite_n)[0])].as_py()
         dtype = next(encoder.parameters()).dtype
         raise JobError(
-            f"document {name!r}: its vector is not finite (weights in {dtype}); try dtype=float32"
+            f"document {name!r}: its vector is not finite (weights in {dtype}); try "
+            "model.dtype=float32"
         )
 
 

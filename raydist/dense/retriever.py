@@ -91,13 +91,15 @@ class DenseRetriever:
         try:
             model_folder = resolve_folder(model.path or model_facts["path"])
         except DataError as error:
-            raise DataError(f"{folder}: {error}; name the model that embedded it") from None
+            raise DataError(
+                f"{folder}: {error}; give the model that embedded it as model=PATH"
+            ) from None
         fingerprint = model_fingerprint(model_folder)
         if fingerprint != model_facts["fingerprint"]:
             raise ArtifactError(
                 f"{folder} was embedded by {model_facts['path']} (fingerprint "
                 f"{model_facts['fingerprint']}), {model_folder} is another model "
-                f"({fingerprint}); embed the corpus again or name the model that did"
+                f"({fingerprint}); embed the corpus again, or give the model that did as model=PATH"
             )
         settings = dict(model_facts["asked"])
         if model.attention != "sdpa":

@@ -175,7 +175,10 @@ class VectorShards:
             data, vectors = open_sections(path)
             reader = pa.ipc.open_file(data)
             if reader.schema != schema:
-                raise ArtifactError(f"{path}: holds {reader.schema}, the manifest says {schema}")
+                raise ArtifactError(
+                    f"{path}: is not of the manifest's dimension or precision; embed the corpus "
+                    "again"
+                )
             batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
             sections += vectors
         mapped = cls._of(batches, sections, schema, manifest)

@@ -106,7 +106,9 @@ def _parse_one(name: str) -> list[tuple[str, Any]]:
         measures = ir_measures.parse_trec_measure(name)
     except ValueError as error:
         if "known trec name" in str(error):
-            raise ConfigError(f"measures: {name!r}: trec_eval has it, ir-measures not") from None
+            raise ConfigError(
+                f"measures: {name!r}: trec_eval has it, ir-measures does not"
+            ) from None
         registry = ir_measures.measures.registry
         known = sorted(registry, key=lambda k: (k != registry[k].NAME, k))  # aliases last
         base = re.split(r"[@(]", name)[0].lower()

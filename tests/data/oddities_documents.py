@@ -9,8 +9,10 @@ from __future__ import annotations
 import bz2
 import codecs
 import gzip
+import io
 import json
 import lzma
+import tarfile
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +38,15 @@ _SKIPPABLE = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
 
 def _recoded(encoding: str, mark: bytes) -> bytes:
     return mark + LINES.decode().encode(encoding)
+
+
+def _tar() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        about = tarfile.TarInfo("collection.tsv")
+        about.size = len(LINES)
+        archive.addfile(about, io.BytesIO(LINES))
+    return sink.getvalue()
 
 
 COMPRESSION = [
@@ -81,6 +92,7 @@ COMPRESSION = [
     ),
     Cell("zstd: cut off", {"c.jsonl.zst": _zstd(LINES)[:-3]}, Refused("zstd data.*truncated")),
     Cell("zip", {"c.jsonl.zip": b"PK\x03\x04" + b"\0" * 40}, Refused("this is a zip archive")),
+    Cell("tar: packed by gzip", lambda: {"c.tar.gz": _tar()}, Refused("a tar archive inside")),
     Cell("compress", {"ap880212.Z": b"\x1f\x9d\x90" + b"\0" * 9}, Refused(r"compress \(\.Z\)")),
     Cell("UTF-8 with a mark", {"c.jsonl": codecs.BOM_UTF8 + LINES}, ROWS),
     Cell("UTF-8 with a mark in gzip", {"c.jsonl": gzip.compress(codecs.BOM_UTF8 + LINES)}, ROWS),

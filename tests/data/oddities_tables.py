@@ -51,6 +51,17 @@ TABLES = [
         )
     ),
     Cell(
+        "tsv: lines of carriage returns",
+        {"c.tsv": b"1\ta\r2\tb\r"},
+        Refused("carriage returns alone; set format=csv"),
+    ),
+    Cell(
+        "csv: lines of carriage returns",
+        {"c.tsv": b"1\ta\r2\tb\r"},
+        [("1", "", "a"), ("2", "", "b")],
+        {"format": "csv"},
+    ),
+    Cell(
         "tsv: a line like the first where that is no header",
         {"c.tsv": b"1\ta\n1\ta\n"},
         [("1", "", "a"), ("1", "", "a")],

@@ -67,7 +67,7 @@ def test_another_model_in_the_same_place_is_refused(folder, small_corpus, tiny_b
     assert len(DenseRetriever.open(folder, model=moved).search(QUERIES, 1)) == 3
     embedded(small_corpus, moved, tmp_path / "vec")
     moved.rename(tmp_path / "gone")
-    with pytest.raises(DataError, match="name the model that embedded it"):
+    with pytest.raises(DataError, match="give the model that embedded it as model=PATH"):
         DenseRetriever.open(tmp_path / "vec")
 
 

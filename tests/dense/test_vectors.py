@@ -34,6 +34,8 @@ def test_shards_read_as_one_sequence_of_rows(tmp_path, precision):
     np.testing.assert_array_equal(shards.read(4, 18), expected[4:18])
     rows = np.array([22, 0, 5, 5, 16])
     np.testing.assert_array_equal(shards.take(rows), expected[rows])
+    assert shards.ids_at(rows).to_pylist() == ["d22", "d0", "d5", "d5", "d16"]
+    assert shards.ids_at(rows[:0]).to_pylist() == []
     blocks = list(shards.blocks(8))
     assert [start for start, _ in blocks] == [0, 8, 16]
     np.testing.assert_array_equal(np.concatenate([b for _, b in blocks]), expected)
@@ -45,6 +47,8 @@ def test_float32_is_mapped_not_copied(tmp_path):
     before = pa.total_allocated_bytes()
     view = shards.read(0, 3)
     assert not view.flags.writeable and pa.total_allocated_bytes() == before
+    ids = shards.doc_ids
+    assert len(ids) == 9 and pa.total_allocated_bytes() == before
 
 
 @given(seed=st.integers(0, 2**16), dimension=st.sampled_from([8, 24]))
@@ -76,7 +80,7 @@ def test_a_damaged_or_missing_shard_is_named(tmp_path):
         match=r"00001/vectors\.arrow: \d+ bytes, expected \d+; embed the corpus again",
     ):
         VectorShards.map(tmp_path, {**facts, "shards": 2})
-    with pytest.raises(ArtifactError, match=r"the manifest says"):
+    with pytest.raises(ArtifactError, match="is not of the manifest's dimension"):
         VectorShards.map(tmp_path, {**facts, "dimension": 8})
     with pytest.raises(ArtifactError, match="4 vectors, the manifest says 9"):
         VectorShards.map(tmp_path, facts)

@@ -40,7 +40,7 @@ def dataset_files(path: str, where: pafs.FileSystem, folder: str) -> list[str] |
         return None
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise DataError(
-            f"{path}: this data set is a choice of rows; save it again after flatten_indices()"
+            f"{path}: this data set is a selection of rows; save it again after flatten_indices()"
         )
     return [posixpath.join(folder, each["filename"]) for each in state["_data_files"]]
 

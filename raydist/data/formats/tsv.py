@@ -17,6 +17,7 @@ from raydist.data.formats.jsonl import is_utf8
 from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of, say_repeated
 from raydist.data.formats.names import Naming
 from raydist.data.scan import SplitScan, utf8_problem
+from raydist.errors import DataError
 from raydist.records import DOCUMENTS
 
 
@@ -27,6 +28,11 @@ def sniff(path: str, naming: Naming) -> Layout:
         DataError: it is not clear which columns are meant.
     """
     data = head(path, HEAD_BYTES)
+    if b"\r" in data.strip() and b"\n" not in data:
+        raise DataError(
+            f"{path}: its lines end with carriage returns alone; set format=csv, which knows them, "
+            "or end them with line feeds"
+        )
     lines = data.split(b"\n")
     if len(data) == HEAD_BYTES and len(lines) > 1:
         lines.pop()  # cut off

@@ -173,7 +173,9 @@ class SampleSet:
             self._lines = np.load(path / LINES, mmap_mode="r")
             self._repeated = np.load(path / REPEATED) if (path / REPEATED).exists() else None
         except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of a header
-            raise ArtifactError(f"{path}: not a prepared data set ({error})") from None
+            raise ArtifactError(
+                f"{path}: not a prepared data set ({error}); prepare it again"
+            ) from None
         self.folder = path
         self.facts = SampleFacts.from_dict(facts)
         self.prompt = prompt
@@ -232,7 +234,8 @@ class SampleSet:
         """
         if len(self._lines) != len(self):
             raise ArtifactError(
-                f"{self.folder}: {len(self._lines):,} lines of {len(self):,} samples"
+                f"{self.folder}: {len(self._lines):,} lines for {len(self):,} samples; prepare it "
+                "again"
             )
         for row in range(len(self)):
             self[row]
