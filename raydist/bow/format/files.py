@@ -75,7 +75,8 @@ def _read_header(path: Path, kind: Kind) -> dict[str, Any]:
         header = json.loads(text)
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path} is corrupted: {error}") from None
-    if not isinstance(header, dict) or header.get("format") != f"raydist-bow-{kind}":
+    known = isinstance(header, dict) and isinstance(header.get("version"), int)
+    if not known or header.get("format") != f"raydist-bow-{kind}":
         raise ArtifactError(f"{path} does not describe a {_NAMES[kind]}")
     if header["version"] > VERSION:
         raise ArtifactError(
