@@ -75,9 +75,10 @@ def _read_header(path: Path, kind: Kind) -> dict[str, Any]:
         header = json.loads(text)
     except json.JSONDecodeError as error:
         raise ArtifactError(f"{path} is corrupted: {error}") from None
-    known = isinstance(header, dict) and isinstance(header.get("version"), int)
-    if not known or header.get("format") != f"raydist-bow-{kind}":
+    if not isinstance(header, dict) or header.get("format") != f"raydist-bow-{kind}":
         raise ArtifactError(f"{path} does not describe a {_NAMES[kind]}")
+    if not isinstance(header.get("version"), int):
+        raise ArtifactError(f"{path} is corrupted: it has no version; build it again")
     if header["version"] > VERSION:
         raise ArtifactError(
             f"{path} has format version {header['version']}, this raydist reads up to {VERSION}: "
