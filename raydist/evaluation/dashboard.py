@@ -15,6 +15,8 @@ from raydist.evaluation.mirror import Mirror
 from raydist.evaluation.report import Report, per_query, render, report
 from raydist.records import Qrels, Run
 
+_LONGEST_TAG = 5000
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -70,6 +72,9 @@ def record_report(mirror: Mirror, comparison: Comparison, parameters: Mapping[st
     mirror.params(parameters)
     notes = "; ".join(comparison.report.notes)
     mirror.tags({"raydist.verb": "evaluate", "raydist.notes": notes})
+    table = f"{render(comparison.report, 'markdown')}\n\n{notes}"
+    if len(table) <= _LONGEST_TAG:
+        mirror.tags({"mlflow.note.content": table})  # the run's page shows it as its description
     _record(mirror, comparison, mirror.folder)
 
 

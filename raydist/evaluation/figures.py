@@ -6,7 +6,8 @@ global state is touched. R runs, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ RECALL_LEVELS = tuple(i / 10 for i in range(11))
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A800")
 _STYLES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
 _GREY = "#767676"
 
 
@@ -35,7 +37,13 @@ def box_plot(values: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     5th and 95th percentile, the diamond is the mean.
     """
     runs = list(next(iter(values.values())))
-    figure = _figure(width=max(4.5, 1.2 + len(values) * (0.8 + 0.55 * len(runs))), height=4.2)
+    labels = [_wrapped(run, 24) for run in runs]
+    longest = _width(labels)
+    rotation = 0 if longest * len(runs) <= 20 else 30 if longest <= 12 else 90
+    figure = _figure(
+        width=max(4.5, 1.2 + len(values) * (0.8 + 0.55 * len(runs))),
+        height=4.2 + 0.08 * longest * (rotation == 90),
+    )
     axes = figure.subplots(1, len(values), squeeze=False, sharey=False)[0]
     for axis, (measure, by_run) in zip(axes, values.items()):
         boxes = axis.boxplot(
@@ -51,7 +59,12 @@ def box_plot(values: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         for i, box in enumerate(boxes["boxes"]):
             box.set(facecolor=_COLOURS[i % len(_COLOURS)], alpha=0.75)
         axis.set_title(measure)
-        axis.set_xticks(range(1, len(runs) + 1), runs, rotation=30, ha="right")
+        axis.set_xticks(
+            range(1, len(runs) + 1),
+            labels,
+            rotation=rotation,
+            ha="right" if rotation == 30 else "center",
+        )
         top = max(float(v.max(initial=0.0)) for v in by_run.values())
         if top <= 1:
             axis.set_ylim(-0.03, 1.03)
@@ -85,19 +98,21 @@ def recall_precision(curves: Mapping[str, np.ndarray]) -> Figure:
     Args:
         curves: run -> precision [11] at `RECALL_LEVELS`.
     """
-    figure = _figure(width=5.6, height=4.4)
+    columns = max(1, 54 // (8 + _width(curves)))
+    figure = _figure(width=5.6, height=4.4 + 0.23 * -(-len(curves) // columns))
     axis = figure.subplots()
     for i, (run, precision) in enumerate(curves.items()):
         axis.plot(
-            RECALL_LEVELS, precision, marker="o", markersize=4, label=run,
-            color=_COLOURS[i % len(_COLOURS)], linestyle=_STYLES[i // len(_COLOURS) % len(_STYLES)],
-        )  # fmt: skip
+            RECALL_LEVELS, precision, marker=_MARKERS[i % len(_MARKERS)], markersize=6, label=run,
+            markerfacecolor="none", color=_COLOURS[i % len(_COLOURS)], alpha=0.8,
+            linestyle=_STYLES[i % len(_STYLES)],
+        )  # fmt: skip  # lines that lie on each other can be told apart
     axis.set(xlabel="recall", ylabel="interpolated precision, mean over queries")
     axis.set_xlim(-0.02, 1.02)
     axis.set_ylim(-0.02, 1.02)
     axis.set_xticks(RECALL_LEVELS)
     axis.grid(alpha=0.3)
-    axis.legend(title="run")
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
     return figure
 
 
@@ -138,7 +153,7 @@ def score_histogram(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figu
                 part, bins, weights=weights, alpha=0.6, color=colour,
                 label=f"{label} (n = {len(part):,})",
             )  # fmt: skip
-        axis.set_title(run)
+        axis.set_title(_wrapped(run, 44), fontsize=11)
         axis.set_xlabel("score")
         axis.set_ylabel("share of its group (%)")
         axis.margins(y=0.25)
@@ -161,34 +176,37 @@ def wins_and_losses(
         baseline: the baseline's name.
     """
     rows = [
-        (f"{run}, {measure}", paired, p_values[measure][run])
+        (_wrapped(f"{run}, {measure}", 32), paired, p_values[measure][run])
         for measure, by_run in comparisons.items()
         for run, paired in by_run.items()
     ]
-    figure = _figure(width=7.4, height=1.5 + 0.42 * len(rows))
+    longest = _width([label for label, _, _ in rows])
+    figure = _figure(width=6.0 + 0.085 * longest, height=1.7 + 0.42 * len(rows))
     axis = figure.subplots()
     ys = np.arange(len(rows))[::-1]
-    left = np.zeros(len(rows))
+    left = np.zeros(len(rows), int)
+    queries = max(paired.wins + paired.ties + paired.losses for _, paired, _ in rows)
     for field, label, colour in (
         ("wins", "better", _COLOURS[2]),
         ("ties", "equal", "#BBBBBB"),
         ("losses", "worse", _COLOURS[3]),
     ):
-        counts = np.array([getattr(paired, field) for _, paired, _ in rows])
+        counts = [getattr(paired, field) for _, paired, _ in rows]
         axis.barh(ys, counts, left=left, color=colour, label=label, height=0.7)
         for y, count, start in zip(ys, counts, left):
-            if count >= 0.04 * max(1, counts.sum()) and count:
+            if count >= 0.015 * len(str(count)) * queries:  # else it has no room
                 axis.text(start + count / 2, y, str(count), ha="center", va="center", size=8)
         left += counts
-    width = float(left.max(initial=1.0))
     for y, (_, paired, p) in zip(ys, rows):
-        note = f"{paired.difference:+.3f}, {_p(p)}"
-        axis.text(width * 1.02, y, note, va="center", size=8)
+        note = f"{paired.difference:+.4f}, {_p(p)}"
+        axis.text(queries * 1.02, y, note, va="center", size=8)
     axis.set_yticks(ys, [label for label, _, _ in rows])
-    axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= width])
-    axis.set_xlim(0, width * 1.34)
-    axis.set_xlabel(f"queries, compared with {baseline}; then mean difference and corrected p")
+    axis.set_xticks([tick for tick in axis.get_xticks() if 0 <= tick <= queries])
+    axis.set_xlim(0, queries * 1.34)
+    named = _wrapped(f"compared with {baseline}", 60)
+    axis.set_xlabel(f"queries, {named}\nbeside: mean difference and corrected p")
     axis.spines[["top", "right"]].set_visible(False)
+    axis.spines["bottom"].set_bounds(0, queries)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
@@ -213,7 +231,8 @@ def differences(by_measure: Mapping[str, np.ndarray], run: str, baseline: str) -
         axis.set(title=measure, xlabel="queries, sorted by difference")
         axis.legend(loc="upper right")
         axis.grid(axis="y", alpha=0.3)
-    axes[0].set_ylabel(f"{run} − {baseline}")
+    short = len(run) + len(baseline) <= 36
+    axes[0].set_ylabel(f"{_wrapped(run, 36)}{' ' if short else chr(10)}− {_wrapped(baseline, 36)}")
     return figure
 
 
@@ -231,6 +250,21 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _wrapped(name: str, width: int) -> str:
+    """Returns a name in lines of at most `width` letters, where its parts are no longer."""
+    lines = [""]
+    for part in re.split(r"(?<=[-_/\s])|(?<=\.)(?!\d)", name):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _width(labels: Iterable[str]) -> int:
+    """Returns how many letters the longest line has."""
+    return max(len(line) for label in labels for line in label.splitlines() or [""])
 
 
 def _p(p: float) -> str:

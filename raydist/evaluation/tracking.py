@@ -213,7 +213,9 @@ def facts(folder: Path | None = None) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     tags["host"] = platform.node()
-    tags["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
+    # MLflow shows what follows the last slash of a source, which must not be that of an argument.
+    tags["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:2]])
+    tags["raydist.command"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
     try:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

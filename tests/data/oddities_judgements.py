@@ -83,6 +83,26 @@ QRELS = [
         TREC + b"1 0 a 2\n",
         Refused("line 4: .*2 here and 1 on line 1"),
     ),
+    _qrels(
+        "a header of something else",
+        b"query_id\tsplit\tsource\tidentical\n1\ttest\tchebi\t1\n",
+        Refused("line 1: .*a header with columns such as doc_id and relevance"),
+    ),
+    _qrels(
+        "a header in another order, with more columns",
+        b"query-id\tscore\tcorpus-id\tby\n1\t1\ta\tann\n1\t0\tb\tbob\n2\t-1\ta\tann\n",
+        JUDGED,
+    ),
+    _qrels(
+        "a header of other names",
+        b"query_id\tpassage\trelevance\n1\ta\t1\n1\tb\t0\n2\ta\t-1\n",
+        JUDGED,
+    ),
+    _qrels(
+        "files joined with their headers",
+        b"query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t0\nquery-id\tcorpus-id\tscore\n2\ta\t-1\n",
+        JUDGED,
+    ),
     _qrels("whole numbers with a point", b"1 0 a 1.0\n1 0 b 0.00\n2 0 a -1.0\n", JUDGED),
     _qrels(
         "lists of answers (LoTTE)",

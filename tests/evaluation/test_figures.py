@@ -48,10 +48,20 @@ def test_figures_have_labels_and_show_the_values():
     paired = compare(values["AP"]["two"], values["AP"]["one"])
     wins = figures.wins_and_losses({"AP": {"two": paired}}, {"AP": {"two": 0.04}}, "one")
     texts = [text.get_text() for text in wins.axes[0].texts]
-    assert "2" in texts and "+0.250, p = 0.040" in texts
+    assert "2" in texts and "+0.2500, p = 0.040" in texts
     drawn = figures.differences({"AP": np.array([-0.2, 0.4, 0.0])}, "two", "one")
     assert [bar.get_height() for bar in drawn.axes[0].patches] == [0.4, 0.0, -0.2]
     assert drawn.axes[0].get_ylabel() == "two − one"
+
+
+def test_long_names_of_runs_are_written_in_lines():
+    name = "run.msmarco-v1-passage.bm25-default-k1-0.9-b-0.4"
+    box = figures.box_plot({"AP": {name: np.zeros(3), "two": np.zeros(3)}})
+    lines = box.axes[0].get_xticklabels()[0].get_text().split("\n")
+    assert lines == ["run.msmarco-v1-passage.", "bm25-default-k1-0.9-b-", "0.4"]
+    drawn = figures.differences({"AP": np.array([0.1])}, name, "two")
+    label = drawn.axes[0].get_ylabel()
+    assert label == "run.msmarco-v1-passage.bm25-default-\nk1-0.9-b-0.4\n− two"
 
 
 def test_a_saved_figure_is_a_picture_and_the_same_each_time(tmp_path):

@@ -26,7 +26,10 @@ _SUBTOPIC = ("subtopic_id", "subtopic", "iteration")
 _RELEVANT = ("answer_pids", "gold_ids")
 """Names of a query's list of relevant documents: LoTTE's, BRIGHT's."""
 
-_TEXT_FORMS = {3: (0, None, 1, 2), 4: (0, 1, 2, 3)}
+_Form = tuple[int, int | None, int, int]
+"""The columns of query, subtopic, document and grade."""
+
+_TEXT_FORMS: dict[int, _Form] = {3: (0, None, 1, 2), 4: (0, 1, 2, 3)}
 _EXPECTED = "query 0 document relevance (TREC), or query document relevance"
 _HEADER = re.compile(rb"(?i)(query[-_]?id|qid|topic[-_]?id)[ \t]")
 
@@ -141,28 +144,47 @@ def _without_lists(
 
 
 def _text(path: str) -> Iterator[Judgement]:
-    width, document, others = 0, "", False
+    width, document, others, header = 0, "", False, b""
+    form: _Form | None = None
     for line in read_lines(path):
-        if not width and _HEADER.match(line.data):
+        if line.data == header:  # of a file that was joined to another one
             continue
         cells = columns(path, line)
-        width = width or len(cells)
-        if len(cells) != width or width not in _TEXT_FORMS:
-            raise bad_line(
-                path, line, _EXPECTED + (f", {width} columns" if width in (3, 4) else "")
-            )
-        query, subtopic, document, grade = (
-            "0" if i is None else cells[i] for i in _TEXT_FORMS[width]
-        )
+        if not width:
+            width, form = len(cells), _TEXT_FORMS.get(len(cells))
+            if _HEADER.match(line.data):
+                header, form = line.data, _named(path, line, cells)
+                continue
+        if len(cells) != width or form is None:
+            raise bad_line(path, line, _EXPECTED + (f", {width} columns" if form else ""))
+        query, subtopic, document, grade = ("0" if i is None else cells[i] for i in form)
         if not re.fullmatch(r"[+-]?\d{1,9}(\.0+)?", grade, re.ASCII):
             raise bad_line(path, line, f"a whole number as relevance, not {grade!r}")
         others = others or document not in ("0", "Q0")
         yield Judgement(f"line {line.number}", query, document, int(float(grade)), subtopic)
-    if document and not others and width == 4:
+    if document and not others and width == 4 and not header:
         raise DataError(
             f"{path}: the third column, that of the documents, is {document!r} in all lines; "
             f"expected {_EXPECTED}"
         )
+
+
+def _named(path: str, line: Line, names: list[str]) -> _Form | None:
+    """Returns which columns a header names; those of its width where it has unusual names.
+
+    Raises:
+        DataError: it names neither documents nor grades.
+    """
+    names = [name.lower() for name in names]
+    document, grade, subtopic = (
+        next((names.index(name) for name in usual if name in names), None)
+        for usual in (DOCUMENT, _GRADE, _SUBTOPIC)
+    )
+    if document is None and grade is None:
+        raise bad_line(path, line, "a header with columns such as doc_id and relevance")
+    if document is None or grade is None:
+        return _TEXT_FORMS.get(len(names))
+    return 0, subtopic, document, grade
 
 
 def columns(path: str, line: Line) -> list[str]:
