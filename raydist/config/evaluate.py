@@ -16,7 +16,7 @@ class EvaluateConfig(Verb):
     """Measures runs against judgements, and compares them."""
 
     run: Annotated[Paths, Reads()] = Field(min_length=1)
-    """Runs: TREC's six columns, MS MARCO's three, Parquet or JSON; each match of a glob is one."""
+    """Runs: TREC, MS MARCO (3 columns), ColBERT (4), Parquet, JSON; each match of a glob is one."""
     qrels: QrelsSource
     """Judgements."""
     measures: list[str] = Field(["nDCG@10", "AP", "R@1000"], min_length=1)

@@ -248,7 +248,7 @@ def read_qrels(source: QrelsSource | Paths) -> Qrels:
 
 
 def read_run(source: RunSource | PathLike) -> Run:
-    """Returns a run: TREC's six columns, MS MARCO's three, Parquet or JSON.
+    """Returns a run: TREC's six columns, MS MARCO's three, ColBERT's four, Parquet or JSON.
 
     Raises:
         DataError: a bad line, rows that are not a ranking, or several files.

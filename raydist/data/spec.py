@@ -157,7 +157,7 @@ class QrelsSource(_Source):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSource:
-    """A run: TREC's six columns, MS MARCO's three, Parquet or JSON."""
+    """A run: TREC's six columns, MS MARCO's three, ColBERT's four, Parquet or JSON."""
 
     primary: ClassVar[str] = "path"
 

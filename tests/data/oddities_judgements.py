@@ -202,6 +202,19 @@ RUNS = [
     _run("three columns are qrels", b"1\ta\t1\n1\tb\t1\n", Refused("not scores or grades$")),
     _run("qrels, sorted", b"1 a 1\n2 a 1\n1 b 1\n", Refused("'1': 1 comes after 1"), sort=True),
     _run("UTF-16 without a mark", RUN.decode().encode("utf-16-le"), ROWS),
+    _run(
+        "ColBERT",
+        b"1\ta\t1\t2.5\n1\tb\t2\t1.5\n2\tc\t1\t0.5\n",
+        ROWS,
+        "msmarco.ranking.tsv",
+    ),
+    _run("ColBERT, from 0", b"1 a 0 2.5\n1 b 1 1.5\n2 c 0 0.5\n", ROWS),
+    _run(
+        "ColBERT, no score", b"1\ta\t1\tx\n", Refused("line 1: .*finite number as score, not 'x'")
+    ),
+    _run("judgements", b"1 0 184 1\n1 0 185 1\n", Refused("184 in the third of four columns")),
+    _run("a judgement of document 1", b"1 0 1 1\n", Refused("the ranks 1, 2, ... of each query")),
+    _run("four columns, other ranks", b"1 a 1 2\n2 b 2 1\n", Refused("query '2': 2 in the third")),
     _run("five columns", b"1 Q0 a 1 2.5\n", Refused(r"line 1: .*6 columns .* or 3 .*not 5")),
     _run(
         "other columns later",

@@ -1,4 +1,4 @@
-"""Runs in the forms they lie about: TREC's six columns, MS MARCO's three, Parquet, JSON.
+"""Runs in the forms they lie about: TREC's, MS MARCO's, ColBERT's, Parquet, JSON.
 
 Columns are separated as in judgements.
 """
@@ -27,6 +27,7 @@ from raydist.data.formats.parquet import column_names, read_table
 from raydist.data.sources import expand
 from raydist.errors import DataError
 from raydist.records import RUN, Run, as_run, by_score, repeated_rows
+from raydist.run_writer import group_starts
 
 RUN_SUFFIXES = (".txt", ".run", ".res", ".trec", ".tsv", ".parquet", ".pq", ".json", ".jsonl")
 """Suffixes of the runs that a directory stands for."""
@@ -40,13 +41,22 @@ _FORMS: dict[int, dict[str, pa.DataType]] = {
         "score": pa.float32(),
         "tag": pa.string(),
     },
+    4: {
+        "query_id": pa.string(),
+        "doc_id": pa.string(),
+        "rank": pa.int64(),
+        "score": pa.float32(),
+    },
     3: {"query_id": pa.string(), "doc_id": pa.string(), "rank": pa.int64()},
 }
-_EXPECTED = "6 columns (query Q0 document rank score tag) or 3 (query document rank)"
+_EXPECTED = (
+    "6 columns (query Q0 document rank score tag), 4 (query document rank score) or 3 (query "
+    "document rank)"
+)
 
 
 def parse_run(path: PathLike, *, sort: bool = False) -> Run:
-    """Returns a run: TREC lines, MS MARCO's `query document rank`, Parquet or JSON.
+    """Returns a run: TREC lines, `query document rank` with a score or without, Parquet or JSON.
 
     JSON is `{query: {document: score}}`, ordered by score, or an object with `query_id`, `doc_id`
     and `score` a line. The scores of three columns are the ranks' reciprocals.
@@ -145,12 +155,31 @@ def _text_run(path: str, sort: bool) -> Run:
         if width == 3:
             reciprocal = pc.divide(1.0, table["rank"].cast(pa.float64()))
             table = table.append_column("score", reciprocal.cast(pa.float32()))
-        tables.append(table.select(RUN.names))
+        tables.append(table.select([*RUN.names, "rank"]))
         line += data.count(b"\n")
-    table = pa.concat_tables(tables) if tables else RUN.empty_table()
+    if not tables:
+        return Run(RUN.empty_table())
+    table = pa.concat_tables(tables)
+    if width == 4:
+        _check_counted(path, table)
+    table = table.select(RUN.names)
     if width == 3:
         _check_ranks(path, table, sort)
     return _run(path, table, tag or "raydist", sort, lines=True)
+
+
+def _check_counted(path: str, table: pa.Table) -> None:
+    """Raises unless ranks count each query's rows, so that judgements are not read as a run."""
+    queries, ranks = table["query_id"], table["rank"].to_numpy()
+    starts = group_starts(queries)
+    counts = np.arange(len(ranks)) - np.repeat(starts, np.diff(np.append(starts, len(ranks))))
+    odd = np.flatnonzero(ranks - counts != np.clip(ranks[:1], 0, 1))
+    if len(odd) or pc.all(pc.is_in(table["doc_id"], pa.array(["0", "Q0"]))).as_py():
+        row = int(odd[0]) if len(odd) else 0
+        raise DataError(
+            f"{path}: query {queries[row].as_py()!r}: {ranks[row]} in the third of four columns; "
+            "expected the ranks 1, 2, ... of each query in order (query document rank score)"
+        )
 
 
 def _check_ranks(path: str, table: pa.Table, sort: bool) -> None:
@@ -215,7 +244,7 @@ def _by_lines(path: str, first: int, offset: int, data: bytes, width: int) -> pa
         if not raw.strip():
             continue
         cells = columns(path, line)
-        rank = cells[2 if width == 3 else 3] if len(cells) == width in _FORMS else ""
+        rank = cells[3 if width == 6 else 2] if len(cells) == width in _FORMS else ""
         expected = ""
         if len(cells) != width or width not in _FORMS:
             expected = f"{_EXPECTED}, not {len(cells)}"
@@ -227,8 +256,8 @@ def _by_lines(path: str, first: int, offset: int, data: bytes, width: int) -> pa
             expected = f"a whole number as rank, not {rank!r}"
         elif width == 3 and int(rank) < 1:
             expected = f"a rank of 1 or more, not {rank}"
-        elif width == 6 and not _is_finite(cells[4]):
-            expected = f"a finite number as score, not {cells[4]!r}"
+        elif width > 3 and not _is_finite(score := cells[4 if width == 6 else 3]):
+            expected = f"a finite number as score, not {score!r}"
         if expected:
             raise bad_line(path, line, expected)
         rows.append(cells)
