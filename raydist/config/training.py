@@ -34,6 +34,7 @@ from raydist.training.spec import (
     Resources,
     TrainingData,
     Validation,
+    check_state,
 )
 
 
@@ -120,6 +121,8 @@ class TrainingConfig(Verb):
                 problems.append(f"{name}.bm25_negatives: needs {' and '.join(missing)}")
             if data.bm25_negatives and data.run is not None:
                 problems.append(f"{name}: give only one of run and bm25_negatives")
+        gpu = not workers or self.resources.gpus_per_worker > 0  # this process's is known later
+        problems += check_state(self.optim, gpu=gpu)
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -42,10 +42,9 @@ def exact_search(
     count = len(shards) if allowed_N is None else int(np.count_nonzero(allowed_N))
     k = min(k, count)
     queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32)).to(device)
-    scores = torch.empty((len(queries_QD), 0), dtype=torch.float32, device=device)
-    rows = torch.empty((len(queries_QD), 0), dtype=torch.int64, device=device)
+    best = BestRows(len(queries), k, queries.device)
     if k == 0:
-        return scores.cpu().numpy(), rows.cpu().numpy()
+        return best.scores_Qk.cpu().numpy(), best.rows_Qk.cpu().numpy()
     host_nD = torch.zeros((block, shards.dimension), dtype=torch.float32)
     if queries.is_cuda:
         host_nD = host_nD.pin_memory()
@@ -56,14 +55,34 @@ def exact_search(
         if allowed_N is not None:
             barred = torch.from_numpy(~allowed_N[start : start + size]).to(device)
             products_Qn = products_Qn.masked_fill(barred, -torch.inf)
-        needed = k
-        if scores.shape[1] == k:  # only what beats the present k-th can still enter
-            needed = int((products_Qn > scores[:, -1:]).sum(dim=1).max())
+        best.add(products_Qn, start)
+    return best.scores_Qk.cpu().numpy(), best.rows_Qk.cpu().numpy()
+
+
+class BestRows:
+    """The best k rows of each query so far, of blocks that come in ascending order.
+
+    Attributes:
+        scores_Qk: descending; fewer than k columns until there are k rows.
+        rows_Qk: their rows; those of equal scores ascend.
+    """
+
+    def __init__(self, queries: int, k: int, device: torch.device) -> None:
+        self.k = k
+        self.scores_Qk = torch.empty((queries, 0), dtype=torch.float32, device=device)
+        self.rows_Qk = torch.empty((queries, 0), dtype=torch.int64, device=device)
+
+    def add(self, scores_Qn: torch.Tensor, start: int) -> None:
+        """Takes a block's scores, of the rows from `start` on; none of them is NaN."""
+        needed = self.k
+        if self.scores_Qk.shape[1] == self.k:  # only what beats the present k-th can still enter
+            needed = int((scores_Qn > self.scores_Qk[:, -1:]).sum(dim=1).max())
             if needed == 0:
-                continue
-        best, positions = top_of_block(products_Qn, min(k, needed))
-        scores, rows = merge_top(scores, rows, best, positions + start, k)
-    return scores.cpu().numpy(), rows.cpu().numpy()
+                return
+        best, positions = top_of_block(scores_Qn, min(self.k, needed))
+        self.scores_Qk, self.rows_Qk = merge_top(
+            self.scores_Qk, self.rows_Qk, best, positions + start, self.k
+        )
 
 
 def top_of_block(scores_Qn: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,11 +104,20 @@ def merge_top(
     rows_Qb: torch.Tensor,
     k: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the best k of two results of which `a` has the lower rows; ties by row."""
-    scores = torch.cat((scores_Qa, scores_Qb), dim=1)
-    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    rows = torch.cat((rows_Qa, rows_Qb), dim=1)
-    return scores.gather(1, order), rows.gather(1, order)
+    """Returns the best k of two results of which `a` has the lower rows; ties by row.
+
+    Scores of each are descending. Merging is linear; sorting them again costs several times that.
+    """
+    below_Qa, below_Qb = -scores_Qa, -scores_Qb  # ascending, as searchsorted takes them
+    a, b = (torch.arange(s.shape[1], device=s.device) for s in (scores_Qa, scores_Qb))
+    places_Qa = a + torch.searchsorted(below_Qb, below_Qa)
+    places_Qb = b + torch.searchsorted(below_Qa, below_Qb, right=True)
+    shape = (len(scores_Qa), len(a) + len(b))
+    scores = scores_Qa.new_zeros(shape).scatter_(1, places_Qa, scores_Qa)
+    rows = rows_Qa.new_zeros(shape).scatter_(1, places_Qa, rows_Qa)
+    scores.scatter_(1, places_Qb, scores_Qb)
+    rows.scatter_(1, places_Qb, rows_Qb)
+    return scores[:, :k], rows[:, :k]
 
 
 def _ordered(scores: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,6 +43,8 @@ DTYPES = {
 FINISHED = "checkpoint-final"
 _FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja", "*.py"]
 DEFAULT_ATTENTION = "sdpa"
+SHARD_SIZE = "5GB"
+"""Of the files that a large model's weights are written to."""
 _said: set[str] = set()  # what was said of a folder need not be said again
 
 
@@ -311,7 +313,7 @@ def save_transformer(tower: nn.Module, place: Path) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with quiet():
-            model.save_pretrained(str(place))
+            model.save_pretrained(str(place), max_shard_size=SHARD_SIZE)
     except SafetensorError as error:  # has the system's error as text alone
         reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(reason, str(error), str(place)) from error

@@ -106,7 +106,7 @@ class CrossEncoderModel(nn.Module):
         spec = CrossEncoderSettings.of(model, **settings)
         folder = resolve_folder(spec.path or "")
         untouched = model_config(folder, trust_remote_code=spec.trust_remote_code)
-        _check_modules(folder, untouched)
+        _check_modules(folder, untouched, fresh_head)
         own = (folder / "tokenizer_config.json").is_file()
         tokenizer = load_tokenizer(
             folder if own else base_folder(folder),
@@ -231,10 +231,11 @@ class CrossEncoderModel(nn.Module):
         replace(self.contract, kind="crossencoder").write(folder, **provenance)
 
 
-def _check_modules(folder: Path, config: Any) -> None:
+def _check_modules(folder: Path, config: Any, fresh_head: bool) -> None:
     """Raises ArtifactError where sentence-transformers scores with more than the head."""
-    if not has_head(config):
-        return
+    scores = has_head(config) or read_json(folder / CONFIG).get("model_type") == "CrossEncoder"
+    if (fresh_head and not has_head(config)) or not scores:
+        return  # only the transformer is of use
     others = [kind for kind, _ in modules_of(folder)[1:]]
     if others:
         raise ArtifactError(

@@ -125,12 +125,12 @@ class CheckedSave:
 
     Attributes:
         probe: a model's output for a few texts; called without gradients, in evaluation mode.
-        load: opens a written folder as a model on the trained model's device.
+        load: opens a written folder as a model on a device.
         first: whether this is rank 0, the one that writes.
     """
 
     probe: Callable[[Any], torch.Tensor]
-    load: Callable[[Path], Any]
+    load: Callable[[Path, torch.device], Any]
     first: bool = True
 
     def __call__(self, model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -148,7 +148,9 @@ class CheckedSave:
         merged.save(folder, settings=dict(settings))
         model.save_adapters(folder)
         del merged  # to make room for the model that is read
-        _compare(before, self._output(self.load(folder).eval()), _allowed(model), folder)
+        _compare(
+            before, self._output(self.load(folder, model.device).eval()), _allowed(model), folder
+        )
         model.train(training)
 
     def _output(self, model: Any) -> torch.Tensor:
@@ -180,8 +182,7 @@ def save_final(
     partial = folder / f".{FINAL}.part"
     if engine.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    with engine.whole_parameters():
-        save(engine.module, partial, settings)
+    save(engine.whole_model(), partial, settings)
     if engine.rank == 0:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)  # not `atomic`: every rank names the path, rank 0 writes to it

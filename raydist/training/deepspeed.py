@@ -1,4 +1,4 @@
-"""The DeepSpeed engine: ZeRO 0 to 3 behind the plain engine's interface; the only importer of it.
+"""The DeepSpeed engine: ZeRO 1 to 3 behind the plain engine's interface; the only importer of it.
 
 DeepSpeed averages gradients over ranks while the losses here already divide, so shares are scaled
 up by the number of ranks before its backward pass. All backward passes of a step travel between
@@ -9,6 +9,7 @@ format. ZeRO 3 gathers parameters in every forward pass, so all ranks must make 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -35,7 +36,9 @@ import deepspeed.ops
 from deepspeed.checkpoint import ds_to_universal
 
 from raydist.errors import ArtifactError
-from raydist.training.engine import adamw, load_random_state, save_random_state
+from raydist.training.engine import load_random_state, save_random_state
+from raydist.training.optimizer import adamw
+from raydist.training.skeleton import fill, skeleton
 from raydist.training.spec import DeepSpeed, Optim
 
 _NEVER = 1e30
@@ -63,6 +66,7 @@ class DeepSpeedEngine:
         optim: Optim,
         spec: DeepSpeed,
         *,
+        device: torch.device | None = None,
         overlap_communication: bool | None = None,
         bucket_size: int = 1 << 26,
         whole_below: int = 10_000,
@@ -70,14 +74,16 @@ class DeepSpeedEngine:
         """Wraps a module; ranks start from rank 0's weights.
 
         Args:
-            module: the model, on its device.
+            module: the model, on its device; under ZeRO 3 on any, and without weights
+                (`raydist.training.skeleton`) on ranks other than 0.
             optim: AdamW's numbers; its learning rate holds until `set_lr`.
             spec: what is spread over ranks.
+            device: where to train; where the module is if None.
             overlap_communication: reduce while the backward pass runs; on GPUs by default.
             bucket_size: values that travel in one reduction.
             whole_below: parameters of fewer values stay whole on every rank (ZeRO 3).
         """
-        self.device = next(module.parameters()).device
+        self.device = device or next(module.parameters()).device
         _join_group(self.device)
         self.module = module
         self.rank = dist.get_rank()
@@ -99,7 +105,7 @@ class DeepSpeedEngine:
         }
         if zero == 3:
             stage["stage3_param_persistence_threshold"] = whole_below
-        if spec.offload_optimizer and zero:
+        if spec.offload_optimizer:
             stage["offload_optimizer"] = {"device": "cpu"}
         if spec.offload_parameters and zero == 3:
             stage["offload_param"] = {"device": "cpu"}
@@ -112,7 +118,12 @@ class DeepSpeedEngine:
             "gradient_clipping": optim.clip or _NEVER,
             "steps_per_print": None,
         }
-        self._adam = adamw(module, optim)
+        if zero == 3:
+            self._skeleton = skeleton(module)  # before there are hooks
+            _spread(module, settings, self.device)
+        named = module.named_parameters(remove_duplicate=False)
+        self._frozen = {name for name, p in named if not p.requires_grad}
+        self._adam = adamw(module, optim, device=self.device)
         self._decays = [group["weight_decay"] for group in self._adam.param_groups]
         self._engine: Any = deepspeed.initialize(
             model=module, optimizer=self._adam, config=settings, dist_init_required=False
@@ -134,13 +145,9 @@ class DeepSpeedEngine:
         self.reductions += 1
         if backwards == 1:
             yield
-        elif self.zero:
+        else:
             with self._engine.coalesce_grad_reduction():
                 yield
-        else:
-            with self._engine.no_sync():
-                yield
-            self._engine.allreduce_gradients()
 
     def backward(self, share: Tensor) -> None:
         """Back-propagates this rank's share of the loss."""
@@ -148,13 +155,9 @@ class DeepSpeedEngine:
 
     def step(self) -> float:
         """Clips and steps; returns the global gradient norm before clipping."""
-        norm: float | None = None
-        if not self.zero:
-            gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
-            norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         self._engine.step()
         self.steps += 1
-        return float(self._engine.get_global_grad_norm()) if norm is None else norm
+        return float(self._engine.get_global_grad_norm())
 
     def whole_parameters(self) -> AbstractContextManager[None]:
         """Returns a context in which every rank has all parameters (all ranks enter it).
@@ -179,11 +182,35 @@ class DeepSpeedEngine:
             finally:
                 hooks.setup_zero_stage3_hooks()
 
+    def whole_model(self) -> nn.Module:
+        """Returns the model, on rank 0 with all its parameters; every rank calls it.
+
+        Under ZeRO 3 that is a copy on the CPU: no accelerator holds more than a parameter.
+        """
+        if self.zero < 3:
+            return self.module
+        whole = copy.deepcopy(self._skeleton)
+        for own, empty in zip(self.module.parameters(), whole.parameters(), strict=True):
+            with deepspeed.zero.GatheredParameters([own]):
+                if not self.rank:
+                    fill(empty, own.detach().to("cpu", copy=True))
+        for own_buffer, empty_buffer in zip(self.module.buffers(), whole.buffers(), strict=True):
+            fill(empty_buffer, own_buffer.detach().to("cpu", copy=True))
+        return whole.train(self.module.training)
+
     def save(self, folder: Path) -> None:
-        """Writes this rank's part of the full state; every rank calls it, each to its folder."""
+        """Writes this rank's part of what is trained; every rank calls it, each to its folder.
+
+        Frozen weights are where the model was loaded from.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         save_random_state(folder, self.rank)
-        self._engine.save_checkpoint(str(folder), tag=_TAG, client_state={"steps": self.steps})
+        self._engine.save_checkpoint(
+            str(folder),
+            tag=_TAG,
+            client_state={"steps": self.steps},
+            exclude_frozen_parameters=True,
+        )
         if not self.rank:
             about = {
                 "engine": "deepspeed",
@@ -200,7 +227,7 @@ class DeepSpeedEngine:
             ArtifactError: the state is of another engine or ZeRO stage, or a part is missing.
         """
         about = self._about(folder)
-        if about["world_size"] == self.world_size or not self.zero:
+        if about["world_size"] == self.world_size:
             self._load(folder)
             load_random_state(folder, self.rank)
         else:
@@ -214,9 +241,15 @@ class DeepSpeedEngine:
         self.steps = about["steps"]
 
     def _load(self, folder: Path) -> None:
-        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
+        path, _ = self._engine.load_checkpoint(str(folder), tag=_TAG, custom_load_fn=self._restore)
         if path is None:
             raise ArtifactError(f"{folder}: incomplete, some of DeepSpeed's files are missing")
+
+    def _restore(self, src: dict[str, Tensor], dst: nn.Module) -> None:
+        """Restores the parameters of a state, which lacks those that are frozen."""
+        missing, foreign = dst.load_state_dict(src, strict=False)
+        if lost := sorted({*missing} - self._frozen) + foreign:
+            raise ArtifactError(f"the checkpoint holds another model's state: {lost[0]}")
 
     def _repair_groups(self) -> None:
         """Undoes what ZeRO 3's universal loading mixes up between parameter groups.
@@ -260,6 +293,24 @@ class DeepSpeedEngine:
         finally:
             if owner:
                 shutil.rmtree(target, ignore_errors=True)
+
+
+def _spread(module: nn.Module, settings: dict[str, Any], device: torch.device) -> None:
+    """Gives each rank its part of rank 0's parameters, one after the other, and all buffers."""
+    first: Any = None
+    for parameter in module.parameters():
+        if parameter.is_meta:
+            fill(parameter, torch.empty_like(parameter, device=device))
+        if first is None:
+            first = parameter
+            deepspeed.zero.Init(nn.ParameterList([parameter]), config_dict_or_path=settings)
+        else:
+            first.convert_to_zero_parameters(param_list=[parameter])
+    for buffer in module.buffers():
+        values = torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
+        dist.broadcast(values, 0)
+        if values is not buffer:
+            fill(buffer, values)
 
 
 def _convert(source: Path, target: Path) -> None:

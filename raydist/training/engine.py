@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from raydist.errors import ArtifactError
 from raydist.losses.gather import world_size
+from raydist.training.optimizer import adamw
 from raydist.training.spec import Optim
 
 BUCKET = 1 << 23
@@ -67,6 +68,10 @@ class Engine(Protocol):
         """Returns a context in which every rank has all parameters, to read or export them."""
         ...
 
+    def whole_model(self) -> nn.Module:
+        """Returns the model, on rank 0 with all its parameters, to export it; all ranks call it."""
+        ...
+
     def set_lr(self, lr: float) -> None:
         """Sets the learning rate of the next step."""
         ...
@@ -78,27 +83,6 @@ class Engine(Protocol):
     def load(self, folder: Path) -> None:
         """Restores what `save` wrote; every rank calls it."""
         ...
-
-
-def parameter_groups(module: nn.Module, *, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Returns AdamW's groups: matrices decay, biases and norms do not."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [{**group, "lr": lr} for group in groups if group["params"]]
-
-
-def adamw(module: nn.Module, optim: Optim, *, fused: bool | None = None) -> torch.optim.AdamW:
-    """Returns the optimizer of a module."""
-    return torch.optim.AdamW(
-        parameter_groups(module, lr=optim.lr, weight_decay=optim.weight_decay),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        fused=fused,
-    )
 
 
 class TorchEngine:
@@ -129,7 +113,7 @@ class TorchEngine:
         named = module.named_parameters(remove_duplicate=False)
         self._frozen = {name for name, p in named if not p.requires_grad}
         self.device = next(module.parameters()).device
-        self.optimizer = adamw(module, optim, fused=True)
+        self.optimizer = adamw(module, optim, device=self.device, fused=True)
         if self.world_size > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.detach(), 0)
@@ -194,6 +178,10 @@ class TorchEngine:
     def whole_parameters(self) -> AbstractContextManager[None]:
         """Returns a context that does nothing: every rank has all parameters."""
         return nullcontext()
+
+    def whole_model(self) -> nn.Module:
+        """Returns the model: every rank has all parameters."""
+        return self.module
 
     def save(self, folder: Path) -> None:
         """Writes what is trained, optimizer and steps (rank 0) and this rank's random state.

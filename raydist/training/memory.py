@@ -53,7 +53,8 @@ def memory_for(what: str, device: torch.device) -> Iterator[None]:
         raise JobError(
             f"{what}: no memory is left on {device}: cache=16 computes the same in parts; or lower "
             "batch_size or the model's max lengths; model.lora.r=16 trains little of the model, "
-            "deepspeed.zero=2 spreads the optimizer's state over workers"
+            "optim.state=bfloat16 halves the optimizer's state, deepspeed.zero=2 spreads it over "
+            "workers"
         ) from error
 
 

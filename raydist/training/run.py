@@ -192,8 +192,12 @@ def _listen(trainer: Trainer, done: int) -> bool:
         return False
     model = engine.module
     training = model.training
-    with memory_for(f"validation after step {done}", engine.device), engine.whole_parameters():
-        stop = listener.after_step(done, model)
+    with memory_for(f"validation after step {done}", engine.device):
+        if trainer.beside:
+            stop = listener.after_step(done, engine.whole_model())
+        else:
+            with engine.whole_parameters():
+                stop = listener.after_step(done, model)
     model.train(training)
     if engine.world_size == 1:
         return stop

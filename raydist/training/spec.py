@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -76,6 +77,18 @@ class Optim:
     """Added to the denominator."""
     clip: Annotated[float, Ge(0)] = 1.0
     """Largest norm of the gradient; 0 = no clipping."""
+    state: Annotated[Literal["float32", "bfloat16", "8bit"], ADDED] = "float32"
+    """Precision of the gradient's two means, 8 bytes a weight in float32, 4 in bfloat16; 8bit needs
+    a GPU and bitsandbytes."""
+
+
+def check_state(optim: Optim, *, gpu: bool) -> list[str]:
+    """Returns the complaint about an optimizer's state that cannot be kept, at most one line."""
+    if optim.state != "8bit":
+        return []
+    if find_spec("bitsandbytes") is None:
+        return ["optim.state = 8bit: bitsandbytes is not installed; bfloat16 needs nothing"]
+    return [] if gpu else ["optim.state = 8bit: needs a GPU; bfloat16 works everywhere"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

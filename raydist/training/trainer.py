@@ -21,7 +21,7 @@ from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.models.spec import BiEncoderSettings
+from raydist.models.spec import BiEncoderSettings, ModelSettings
 from raydist.models.tokens import Role
 from raydist.protocols import Listener
 from raydist.records import Sample
@@ -37,8 +37,9 @@ from raydist.training.collate import Batch, collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.memory import memory_note
 from raydist.training.plan import Job, SetPlan
+from raydist.training.skeleton import from_bytes, to_bytes
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
-from raydist.training.validation.build import make_listeners
+from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
 from raydist.training.validation.listener import Listeners
 from raydist.training.validation.retrieval import Ranks
 from raydist.training.worker import Place
@@ -68,6 +69,7 @@ class Trainer:
         chunk_size: rows that are encoded at a time (gradient caching); 0 encodes all at once.
         listener: sees the whole model, wherever its parts are.
         due: the steps after which the listener may have something to do.
+        beside: the listener evaluates elsewhere; it takes the model to save it, on rank 0.
         log: takes (step, values); called by rank 0 only.
         save: writes the final model.
     """
@@ -79,14 +81,15 @@ class Trainer:
     chunk_size: int = 0
     listener: Listener | None = None
     due: Callable[[int], bool] = _always
+    beside: bool = False
     log: Callable[[int, Mapping[str, float]], None] = _nowhere
     save: Save = save_model
 
 
 def build_trainer(job: Job, place: Place) -> Trainer:
     """Loads the model and opens the data of a job; warns where a step may not fit the memory."""
-    model = _load(job, place.device)
-    engine = _engine(job, model)
+    model = _load(job, place)
+    engine = _engine(job, model, place)
     checkpoints = Checkpoints(
         job.folder / CHECKPOINTS, keep=job.keep, rank=place.rank, barrier=place.barrier
     )
@@ -100,9 +103,7 @@ def build_trainer(job: Job, place: Place) -> Trainer:
         cached = job.chunk_size or job.model.gradient_checkpointing
         if not cached and (note := memory_note(model, source(reached))):
             warn(note)
-    save = CheckedSave(
-        _probe(datasets[0], place.device), partial(_reload, job, place.device), place.rank == 0
-    )
+    save = CheckedSave(_probe(datasets[0]), partial(_reload, job), place.rank == 0)
     listeners = _listeners(job, place, mirror, save)
     return Trainer(
         engine,
@@ -112,30 +113,51 @@ def build_trainer(job: Job, place: Place) -> Trainer:
         chunk_size=job.chunk_size,
         listener=listeners,
         due=_always if listeners is None else listeners.due,
+        beside=listeners is not None and listeners.asynchronous,
         log=_nowhere if mirror is None else mirror.step,
         save=save,
     )
 
 
-def _load(job: Job, device: torch.device) -> Model:
+def _load(job: Job, place: Place) -> Model:
+    """Returns the model; under ZeRO 3 rank 0 has its weights, on the CPU, and others its form.
+
+    Classes that a folder brings are known to those who read it alone: each rank loads such a model.
+    """
+    whole = job.deepspeed.zero < 3 or place.world_size == 1 or job.model.trust_remote_code
+    if whole:
+        return _open(job, place.device)
+    if place.rank:
+        return from_bytes(place.broadcast(None))  # type: ignore[no-any-return]
+    model = _open(job, torch.device("cpu"))
+    place.broadcast(to_bytes(model))
+    return model
+
+
+def _open(job: Job, device: torch.device) -> Model:
     if isinstance(job.model, BiEncoderSettings):
         return BiEncoder.load(job.model, seed=job.seed, device=device)
     return CrossEncoderModel.load(job.model, fresh_head=True, seed=job.seed, device=device)
 
 
-def _reload(job: Job, device: torch.device, folder: Path) -> Model:
+def _reload(job: Job, folder: Path, device: torch.device) -> Model:
     trained = job.model
     cls = BiEncoder if isinstance(trained, BiEncoderSettings) else CrossEncoderModel
-    settings = {name: getattr(trained, name) for name in ("dtype", "autocast", "attention")}
-    return cls.load(folder, device=device, **settings)
+    return cls.load(folder, device=device, **_beside(trained))
 
 
-def _engine(job: Job, model: torch.nn.Module) -> Engine:
+def _beside(trained: ModelSettings) -> dict[str, Any]:
+    """Returns how a model computes while it is trained, which its folder need not keep."""
+    names = ("dtype", "autocast", "attention", "trust_remote_code")
+    return {name: getattr(trained, name) for name in names}
+
+
+def _engine(job: Job, model: torch.nn.Module, place: Place) -> Engine:
     if job.deepspeed.zero == 0:
         return TorchEngine(model, job.optim)
     from raydist.training.deepspeed import DeepSpeedEngine
 
-    return DeepSpeedEngine(model, job.optim, job.deepspeed)
+    return DeepSpeedEngine(model, job.optim, job.deepspeed, device=place.device)
 
 
 def _objective(job: Job, model: Model) -> Objective:
@@ -177,14 +199,15 @@ def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
 def _listeners(job: Job, place: Place, mirror: Mirror | None, save: Save) -> Listeners | None:
     if not job.validation:
         return None
+    beside = RaySubmit(evaluate_checkpoint, _beside(job.model))
     return make_listeners(
         job.validation,
         folder=job.folder / LISTENERS,
         steps=job.plan.steps,
-        ranks=Ranks(place.rank, place.world_size, place.gather),
+        ranks=Ranks(place.rank, place.world_size, place.gather, place.broadcast, place.barrier),
         mirror=mirror,
         save=save,
-        submit=_submit_nothing if place.rank else None,
+        submit=_submit_nothing if place.rank else beside,
         hooks=job.hooks,
     )
 
@@ -200,7 +223,7 @@ def _submit_nothing(spec: object, folder: Path) -> _Nothing:
     return _Nothing()
 
 
-def _probe(dataset: TrainingSet, device: torch.device) -> Callable[[Any], torch.Tensor]:
+def _probe(dataset: TrainingSet) -> Callable[[Any], torch.Tensor]:
     """Returns a function that gives a model's output for a few of the training texts."""
     samples = [dataset.rows[row] for row in range(min(4, len(dataset.rows)))]
     samples = dataset.fill([replace(s, documents=s.documents[:1]) for s in samples])
@@ -210,13 +233,13 @@ def _probe(dataset: TrainingSet, device: torch.device) -> Callable[[Any], torch.
     def output(model: Model) -> torch.Tensor:
         if isinstance(model, CrossEncoderModel):
             pairs = model.pad(model.tokenize(queries, documents))
-            scores: torch.Tensor = model({k: v.to(device) for k, v in pairs.items()})
+            scores: torch.Tensor = model({k: v.to(model.device) for k, v in pairs.items()})
             return scores
         vectors = []
         roles: tuple[tuple[list[str], Role], ...] = ((queries, "query"), (documents, "document"))
         for texts, role in roles:
             inputs = model.pad(model.tokenize(texts, role))
-            vectors.append(model({k: v.to(device) for k, v in inputs.items()}, role))
+            vectors.append(model({k: v.to(model.device) for k, v in inputs.items()}, role))
         return torch.cat(vectors)
 
     return output

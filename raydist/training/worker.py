@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from raydist import cluster, errors
 from raydist.disk import write_json
@@ -44,13 +45,22 @@ class Place:
         if self.world_size > 1:
             dist.barrier()
 
-    def gather(self, value: Any) -> list[Any]:
-        """Returns every rank's picklable value, in the order of ranks."""
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Returns every rank's tensor, of one shape, on rank 0, and nothing elsewhere."""
         if self.world_size == 1:
-            return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+            return [tensor]
+        tensor = tensor.to(self.device).contiguous()
+        tensors = [torch.empty_like(tensor) for _ in range(0 if self.rank else self.world_size)]
+        dist.gather(tensor, tensors or None)
+        return tensors
+
+    def broadcast(self, value: Any) -> Any:
+        """Returns rank 0's picklable value on every rank."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0)
+        return values[0]
 
 
 Work = Callable[[Place], dict[str, Any]]

@@ -11,6 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.models import backbone
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import EncodeStats
 from raydist.models.spec import Lora
@@ -174,6 +175,16 @@ def test_an_unsupported_module_is_refused(minilm, tmp_path):
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ArtifactError, match="a module Dense is not supported"):
         BiEncoder.load(folder)
+
+
+def test_large_weights_are_written_to_several_files(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(backbone, "SHARD_SIZE", "30KB")
+    model = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
+    model.save(tmp_path)
+    assert len([*tmp_path.glob("model-*-of-*.safetensors")]) > 1
+    again = BiEncoder.load(tmp_path, device="cpu")
+    assert np.array_equal(again.encode_queries(TEXTS), model.encode_queries(TEXTS))
+    assert difference(st_model(tmp_path).encode(TEXTS), model.encode_queries(TEXTS)) < 1e-5
 
 
 def test_lora_trains_few_weights_and_saves_them_merged(tiny_bert, tmp_path):

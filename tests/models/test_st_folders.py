@@ -137,5 +137,7 @@ def test_a_language_model_that_answers_another_prompt_is_refused_by_name(tiny_qw
     CrossEncoder(modules=[module, LogitScore(5, 6)], device="cpu").save(str(tmp_path))
     with pytest.raises(ArtifactError, match="a module LogitScore"):
         Qwen3Reranker(Qwen3Spec(model=str(tmp_path), max_length=100, device="cpu"))
+    with pytest.raises(ArtifactError, match="a module LogitScore"):
+        CrossEncoderModel.load(tmp_path)
     with pytest.raises(ArtifactError, match="is a CrossEncoder"):
         BiEncoder.load(tmp_path)

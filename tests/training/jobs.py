@@ -50,6 +50,7 @@ def tiny_job(
     deadly: Path | None = None,
     dropout: float = 0.1,
     lora: Lora | None = None,
+    checkpointing: bool = False,
     **options: Any,
 ) -> Job:
     """A job of 24 samples with teacher scores in `folder`."""
@@ -72,7 +73,12 @@ def tiny_job(
     settings = {
         "folder": folder,
         "model": BiEncoderSettings(
-            path=str(model), dropout=dropout, lora=lora, pooling="mean", normalize=True
+            path=str(model),
+            dropout=dropout,
+            lora=lora,
+            pooling="mean",
+            normalize=True,
+            gradient_checkpointing=checkpointing,
         ),
         "sets": (plan,),
         "objective": Objective((part,)),

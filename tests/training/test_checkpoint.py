@@ -33,7 +33,9 @@ def vectors(model: Any) -> torch.Tensor:
 
 
 def checked(**options: Any) -> CheckedSave:
-    return CheckedSave(vectors, partial(BiEncoder.load, device="cpu", **options))
+    return CheckedSave(
+        vectors, lambda folder, device: BiEncoder.load(folder, device=device, **options)
+    )
 
 
 def test_a_best_model_that_reads_back_differently_leaves_the_one_before_it(

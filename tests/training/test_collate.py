@@ -26,6 +26,7 @@ from raydist.training.samplers import (
 from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, encoder
+from tests.training.spawn import spawn
 
 
 class Words:
@@ -138,25 +139,59 @@ def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(
         assert [slope[name] for name in names] == pytest.approx(read.grad.tolist(), abs=1e-6)
 
 
-def test_a_repeated_query_has_none_of_its_positives_as_a_negative(tmp_path: Path) -> None:
-    """By hand: each of two samples of one query against the other's negative alone, 2 columns."""
-    path = tmp_path / "a.jsonl"
+def repeated_query(folder: Path) -> list[Sample]:
+    """Two samples of one query with different positives, one of them the other's negative."""
+    path = folder / "a.jsonl"
     records = [
         {"query": "q", "pos": ["a"], "neg": ["n"]},
         {"query": "Q", "pos": ["b"], "neg": ["A"]},
     ]
     path.write_text("".join(json.dumps(each) + "\n" for each in records))
-    prepare(path, tmp_path / "d")
-    rows = SampleSet(tmp_path / "d", lazy=True)
+    prepare(path, folder / "d")
+    rows = SampleSet(folder / "d", lazy=True)
     drawn = [GroupSampler(2)(rows[row], Visit(0, 0)) for row in range(2)]
-    targets = collate_texts(rows.fill([each for each in drawn if each]), Words()).targets
+    return rows.fill([each for each in drawn if each])
+
+
+def repeated_query_loss(samples: Sequence[Sample]) -> tuple[float, float, list[float]]:
+    """Loss, count and gradients by document, of scores that depend on the document alone."""
     value = {"a": 1.0, "n": 3.0, "b": 0.5, "A": 9.0}
-    scores = torch.tensor([value[text] for text in ("a", "n", "b", "A")])
-    goal = make_objective(InfoNCE(temperature=1.0))
-    batch = Forward(Embeddings(torch.ones(2, 1), scores[:, None]), targets)
-    total, count = goal.forward(batch)["infonce"]
-    expected = [
-        math.log(math.exp(1) + math.exp(3)) - 1,
-        math.log(math.exp(0.5) + math.exp(3)) - 0.5,
-    ]
-    assert total.item() == pytest.approx(sum(expected), abs=1e-5) and count == 2
+    texts = [text for sample in samples for text in sample.documents]
+    scores = torch.tensor([[value[text]] for text in texts], requires_grad=True)
+    output = Embeddings(torch.ones(len(samples), 1), scores)
+    targets = collate_texts(samples, Words()).targets
+    goal = make_objective(InfoNCE(temperature=1.0, scope="cross_device"))
+    total, count = goal.forward(Forward(output, targets))["infonce"]
+    total.backward()
+    assert scores.grad is not None
+    return total.item(), float(count), scores.grad.flatten().tolist()
+
+
+REPEATED = (  # each of the two samples against the other's negative alone, in 2 columns
+    math.log(math.exp(1) + math.exp(3)) - 1,
+    math.log(math.exp(0.5) + math.exp(3)) - 0.5,
+)
+
+
+def test_a_repeated_query_has_none_of_its_positives_as_a_negative(tmp_path: Path) -> None:
+    total, count, gradients = repeated_query_loss(repeated_query(tmp_path))
+    assert total == pytest.approx(sum(REPEATED), abs=1e-5) and count == 2
+    pull = [1 - math.exp(-loss) for loss in REPEATED]
+    assert gradients == pytest.approx([-pull[0], sum(pull), -pull[1], 0.0], abs=1e-6)
+
+
+def repeated_across(rank: int, world: int, folder: Path) -> None:
+    samples = repeated_query(folder / str(rank))
+    total, count, gradients = repeated_query_loss(samples[rank : rank + 1])
+    assert total == pytest.approx(REPEATED[rank], abs=1e-5) and count == 1
+    pull = [1 - math.exp(-loss) for loss in REPEATED]
+    expected = [[-pull[0], sum(pull)], [-pull[1], 0.0]]
+    assert gradients == pytest.approx(expected[rank], abs=1e-6)
+
+
+def test_a_repeated_query_has_none_of_another_rank_s_positives_as_a_negative(
+    tmp_path: Path,
+) -> None:
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    spawn(repeated_across, 2, tmp_path)

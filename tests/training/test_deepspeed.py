@@ -1,4 +1,4 @@
-"""ZeRO 0 to 3 against the plain engine on one process; states at this and other world sizes."""
+"""ZeRO 1 to 3 against the plain engine on one process; states at this and other world sizes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import Objective, make_part
 from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
+from raydist.training.skeleton import from_bytes, to_bytes
 from raydist.training.spec import DeepSpeed, Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
 
-STAGES = [0, 1, 2, 3]
+STAGES = [1, 2, 3]
 CHUNKS = [0, 2]
 GOAL = Objective(
     (
@@ -33,9 +34,10 @@ GOAL = Objective(
 STEPS = 3
 
 
-def make(zero: int | None, clip: float = 0.5) -> Any:
-    optim = Optim(lr=1e-2, clip=clip)
+def make(zero: int | None, clip: float = 0.5, *, frozen: bool = False, **options: Any) -> Any:
+    optim = Optim(lr=1e-2, clip=clip, **options)
     module = tiny.TinyEncoder(torch.float32)
+    module.tokens.requires_grad_(not frozen)
     if zero is None:
         return TorchEngine(module, optim)
     from raydist.training.deepspeed import DeepSpeedEngine
@@ -161,6 +163,93 @@ def test_every_stage_on_two_ranks_trains_as_the_plain_engine_alone(
 def test_a_state_moves_to_other_numbers_of_ranks(folder: Path) -> None:
     for world in (1, 3):
         spawn(other_world, world, folder)
+
+
+def partly_trained(rank: int, world: int, folder: Path) -> None:
+    for zero in STAGES:
+        target, rows = folder / f"partly-{zero}", shares(world)[rank]
+        through = make(zero, frozen=True, state="bfloat16")
+        train(through, rows, 1, 0)
+        through.save(target)
+        expected = train(through, rows, STEPS, 0)
+        resumed = make(zero, frozen=True, state="bfloat16")
+        resumed.load(target)
+        assert train(resumed, rows, STEPS, 0) == expected
+        assert torch.equal(weights(resumed), weights(through))
+        with pytest.raises(ArtifactError, match=r"another model's state: tokens\.weight"):
+            make(zero).load(target)
+        saved = (
+            torch.load(target / "state/mp_rank_00_model_states.pt", weights_only=False)
+            if (zero < 3)
+            else torch.load(
+                target / "state/zero_pp_rank_0_mp_rank_00_model_states.pt", weights_only=False
+            )
+        )
+        assert "body.0.weight" in saved["module"] and "tokens.weight" not in saved["module"]
+        assert saved["frozen_param_fragments"] is None
+
+
+def partly_trained_elsewhere(rank: int, world: int, folder: Path) -> None:
+    for zero in STAGES:
+        engine = make(zero, frozen=True, state="bfloat16")
+        engine.load(folder / f"partly-{zero}")
+        assert engine.steps == 1
+        train(engine, shares(world)[rank], STEPS, 0)
+
+
+def test_frozen_weights_are_no_part_of_a_state_and_moments_may_be_bfloat16(tmp_path: Path) -> None:
+    spawn(partly_trained, 2, tmp_path)
+    spawn(partly_trained_elsewhere, 1, tmp_path)
+
+
+def parts_alone(rank: int, world: int, folder: Path) -> None:
+    """ZeRO 3 where rank 0 alone has loaded the model; a tied weight, a buffer, a frozen table."""
+    module = tiny.TinyEncoder(torch.float32)
+    module.register_buffer("shift", torch.tensor([0.5]))
+    module.tied = module.body[0]
+    module.tokens.requires_grad_(False)
+    expected = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    if rank:
+        module = from_bytes(to_bytes(module))
+        assert all(t.is_meta for t in (*module.parameters(), *module.buffers()))
+    from raydist.training.deepspeed import DeepSpeedEngine
+
+    optim = Optim(lr=1e-2, clip=0.5)
+    engine = DeepSpeedEngine(
+        module, optim, DeepSpeed(zero=3), device=torch.device("cpu"), whole_below=0
+    )
+    assert module.tied is module.body[0] and float(module.shift) == 0.5
+    for parameter in module.parameters():
+        assert parameter.numel() == 0 and parameter.ds_tensor.numel() <= parameter.ds_numel // 2 + 1
+    whole = engine.whole_model()
+    assert whole.tied is whole.body[0]
+    if rank == 0:
+        for name, tensor in whole.state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+        torch.testing.assert_close(
+            whole(tiny.data().queries, "query"),
+            tiny.TinyEncoder(torch.float32)(tiny.data().queries, "query"),
+        )
+    curve = train(engine, shares(world)[rank], STEPS, 0)
+    after = engine.whole_model()
+    if rank == 0:
+        torch.save((curve, after.state_dict()), folder / "parts.pt")
+
+
+def test_ranks_of_zero_3_build_a_model_that_none_of_them_but_the_first_has_loaded(
+    tmp_path: Path,
+) -> None:
+    spawn(parts_alone, 2, tmp_path)
+    curve, after = torch.load(tmp_path / "parts.pt")
+    module = tiny.TinyEncoder(torch.float32)
+    module.tokens.requires_grad_(False)
+    plain = TorchEngine(module, Optim(lr=1e-2, clip=0.5))
+    expected = train(plain, range(9), STEPS, 0)
+    for ours, single in zip(curve, expected, strict=True):
+        assert ours == pytest.approx(single, rel=1e-5, abs=1e-5)
+    for name, tensor in module.state_dict().items():
+        if "unused" not in name:
+            torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_a_state_of_another_stage_is_refused(folder: Path) -> None:

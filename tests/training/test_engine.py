@@ -14,7 +14,8 @@ from torch import nn
 from raydist.errors import ArtifactError
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import Distillation, InfoNCE
-from raydist.training.engine import TorchEngine, add_rows_in_place, parameter_groups
+from raydist.training.engine import TorchEngine, add_rows_in_place
+from raydist.training.optimizer import parameter_groups
 from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from raydist import cluster
 from raydist.data.contents import file_fingerprint, input_files
@@ -18,7 +20,7 @@ from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
 from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.records import Document
+from raydist.records import DOCUMENTS, Document
 from raydist.training.checkpoint import Save
 from raydist.training.spec import Aggregate, DenseRetriever, Listener
 from raydist.training.validation.files import ListenerFiles
@@ -145,17 +147,27 @@ def _never(spec: Listener, folder: Path) -> Pending:
 
 
 def evaluate_checkpoint(
-    spec: Listener, folder: str | os.PathLike[str], score: Score | None = None
+    spec: Listener,
+    folder: str | os.PathLike[str],
+    score: Score | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Loads a saved checkpoint and evaluates it, for `async` listeners in another process.
 
     Without a share of a GPU it stays on the CPU: the GPUs are training's.
+
+    Args:
+        spec: of the listener.
+        folder: the checkpoint.
+        score: scores pairs with the model, for reranking.
+        settings: of the model, beside what its folder keeps, such as `autocast`.
     """
     place = Path(folder)
     contract = read_contract(place)
     assert contract is not None, place  # every checkpoint has one
     cls = BiEncoder if contract.kind == "biencoder" else CrossEncoderModel
-    model = cls.load(place, device=None if spec.gpus else "cpu")
+    model = cls.load(place, device=None if spec.gpus else "cpu", **(settings or {}))
     ranks = Ranks()
     return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec.metrics))
 
@@ -172,17 +184,15 @@ def _retrieval(spec: Listener, ranks: Ranks, score: Score | None) -> Retrieval:
     retriever = spec.retriever
     tables = read_documents(spec.corpus)
     if isinstance(retriever, DenseRetriever):
+        kept = list(tables)
+        corpus = pa.concat_tables(kept) if kept else DOCUMENTS.empty_table()
+        doc_ids = corpus["doc_id"].cast(pa.large_string()).combine_chunks()
+        share = ranks.share(len(corpus))  # no rank holds another's texts
         documents = [
             Document(row["doc_id"], row["text"], row["title"] or "")
-            for table in tables
-            for row in table.to_pylist()
+            for row in corpus.slice(share.start, len(share)).to_pylist()
         ]
-        share = ranks.share(len(documents))  # no rank holds another's texts
-        documents = [
-            document if i in share else Document(document.doc_id, "")
-            for i, document in enumerate(documents)
-        ]
-        return DenseRetrieval(documents, retriever.k, ranks)
+        return DenseRetrieval(doc_ids, documents, retriever.k, ranks)
     run = read_run(retriever.run).top(retriever.depth)
     candidates = set(run.table["doc_id"].to_pylist())
     texts = {
@@ -205,14 +215,15 @@ def _start(submit: Submit, spec: Listener, folder: Path, step: int) -> Pending:
 
 @dataclass(frozen=True, slots=True)
 class RaySubmit:
-    """Starts `evaluate(spec, folder)` as a Ray task; picklable.
+    """Starts `evaluate(spec, folder, settings=settings)` as a Ray task; picklable.
 
     The task takes a CPU if one is free when it starts. Otherwise it takes none and shares those of
     training: waiting for one that training holds until its end would never end. For the
     same reason its share of a GPU (`gpus` of the spec) must be one that training leaves.
     """
 
-    evaluate: Callable[[Listener, str], Evaluation]
+    evaluate: Callable[..., Evaluation]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, spec: Listener, folder: Path) -> _Task:
         """Starts a task and returns its handle."""
@@ -222,7 +233,7 @@ class RaySubmit:
         free = ray.available_resources().get("CPU", 0.0)
         cpus = 1 if free >= 1 else 0
         task = ray.remote(num_cpus=cpus, num_gpus=spec.gpus, max_retries=3)(self.evaluate)
-        return _Task(task.remote(spec, str(folder)), str(folder))
+        return _Task(task.remote(spec, str(folder), settings=self.settings), str(folder))
 
 
 @dataclass(frozen=True, slots=True)

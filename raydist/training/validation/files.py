@@ -153,7 +153,7 @@ class ListenerFiles:
         if kept and place is None:
             place = self.folder / f".step-{step:08}.part"
             self._write(place, step, model)
-        self.ranks.gather(None)  # every rank has written
+        self.ranks.barrier()  # every rank has written
         if place is None or not self._first:
             return
         for name in kept:
@@ -176,14 +176,14 @@ class ListenerFiles:
         """Saves a checkpoint to be evaluated beside training."""
         place = self.pending(step)
         self._write(place, step, model)
-        self.ranks.gather(None)  # every rank has written
+        self.ranks.barrier()  # every rank has written
         return place
 
     def _write(self, place: Path, step: int, model: Any) -> None:
         if self._first:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-        self.ranks.gather(None)  # the folder exists
+        self.ranks.barrier()  # the folder exists
         if self.save is not None:
             self.save(model, place, {"listener": self.id, "step": step})
         elif self._first:
@@ -209,7 +209,7 @@ class ListenerFiles:
             with atomic(path) as partial:
                 partial.write_text("".join(lines), encoding="utf-8")
             self.info(state)
-        return self.ranks.gather(removed)[0]  # type: ignore[no-any-return]
+        return self.ranks.broadcast(removed)  # type: ignore[no-any-return]
 
     def _keep_run(
         self, step: int, results: Evaluation, metrics: Mapping[str, bool], improved: Sequence[str]

@@ -134,7 +134,7 @@ class ValidationListener:
             while results is None:
                 first = self._files.ranks.rank == 0
                 result = self._pending[step].result(_SIGN_OF_LIFE_S) if first else None
-                results = self._files.ranks.gather(result)[0]
+                results = self._files.ranks.broadcast(result)
             del self._pending[step]
             self._observe(step, model, results, self._files.pending(step))
 
@@ -290,6 +290,11 @@ class Listeners:
         }
         self._voters = [listener for listener in self.listeners if listener.id not in averaged]
         self._steps = steps
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether all evaluations run beside training."""
+        return all(isinstance(e, ValidationListener) and e.asynchronous for e in self.listeners)
 
     def due(self, step: int) -> bool:
         """Returns whether `after_step` may have something to do."""

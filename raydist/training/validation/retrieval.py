@@ -1,8 +1,8 @@
 """Validation: retrieve with the model as it is now, and measure.
 
 Q queries, k results, D dimensions, B documents of a block. The corpus or the fixed run is cut over
-the ranks; every rank works on its share and the shares are merged so that any number of ranks gives
-the ranking that one gives.
+the ranks. Every rank works on its share, on the model's device; rank 0 merges the shares, which
+travel as tensors, so that any number of ranks gives the ranking that one gives.
 """
 
 from __future__ import annotations
@@ -13,20 +13,33 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import torch
+from torch import Tensor
 
-from raydist.dense.exact import merge_top, top_of_block
+from raydist.dense.exact import BestRows, merge_top
 from raydist.errors import DataError
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.models.encode import length_batches
 from raydist.protocols import Encoder
-from raydist.records import Document, Qrels, Query, Run
+from raydist.records import RUN, Document, Qrels, Query, Run
 from raydist.rerank.apply import Missing, sort_scored
 from raydist.rerank.biencoder import similarities
 
+_SCORES = 1 << 26
+"""Scores that are held at once: of a block of documents, or of all ranks for some queries."""
 
-def _alone(value: Any) -> list[Any]:
-    return [value]
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _alone(tensor: Tensor) -> list[Tensor]:
+    return [tensor]
+
+
+def _at_once() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +49,17 @@ class Ranks:
     Attributes:
         rank: this process.
         world: number of processes.
-        gather: takes a picklable value and returns every rank's, in order, on every rank.
+        gather: takes tensors of one shape and returns every rank's, in order, on rank 0, and
+            nothing elsewhere.
+        broadcast: returns rank 0's picklable value on every rank.
+        barrier: waits for all ranks.
     """
 
     rank: int = 0
     world: int = 1
-    gather: Callable[[Any], list[Any]] = _alone
+    gather: Callable[[Tensor], list[Tensor]] = _alone
+    broadcast: Callable[[Any], Any] = _same
+    barrier: Callable[[], None] = _at_once
 
     def share(self, count: int) -> range:
         """Returns this rank's share of `count` items: consecutive, sizes differ by at most one."""
@@ -71,7 +89,7 @@ class Retrieval(Protocol):
     """Turns a model and queries into a run; called by every rank at the same time."""
 
     def __call__(self, model: Any, queries: Sequence[Query]) -> Run | None:
-        """Returns the run (the same on every rank), None where a score was not finite."""
+        """Returns rank 0's run; None on other ranks, and where a score was not finite."""
         ...
 
 
@@ -80,12 +98,14 @@ class DenseRetrieval:
     """Exact search over a corpus (or a part of one) that the model encodes anew each time.
 
     Attributes:
-        documents: the corpus.
+        doc_ids: of the whole corpus; equal scores are in its order.
+        documents: this rank's share of the corpus.
         k: results per query.
         ranks: who shares the documents.
         block: documents whose vectors are held at once.
     """
 
+    doc_ids: pa.Array
     documents: Sequence[Document]
     k: int = 1000
     ranks: Ranks = Ranks()
@@ -93,28 +113,59 @@ class DenseRetrieval:
 
     def __call__(self, model: Any, queries: Sequence[Query]) -> Run | None:
         """Returns each query's best documents by dot product; equal scores in corpus order."""
-        texts = [query.text for query in queries]
-        queries_QD = torch.from_numpy(np.asarray(model.encode_queries(texts), np.float32))
-        scores_Qk = torch.empty((len(queries), 0), dtype=torch.float32)
-        rows_Qk = torch.empty((len(queries), 0), dtype=torch.int64)
-        share = self.ranks.share(len(self.documents))
-        for start in range(share.start, share.stop, self.block):
-            stop = min(start + self.block, share.stop)
-            part = [document.contents for document in self.documents[start:stop]]
-            block_BD = torch.from_numpy(np.asarray(model.encode_documents(part), np.float32))
-            scores, rows = top_of_block(queries_QD @ block_BD.T, self.k)
-            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, scores, rows + start, self.k)
-        parts = self.ranks.gather((scores_Qk, rows_Qk))  # shares of ascending rows
-        scores_Qk, rows_Qk = parts[0]
-        for scores, rows in parts[1:]:
-            scores_Qk, rows_Qk = merge_top(scores_Qk, rows_Qk, scores, rows, self.k)
-        if not bool(torch.isfinite(scores_Qk).all()):
+        share = self.ranks.share(len(self.doc_ids))
+        assert len(share) == len(self.documents), (share, len(self.documents))
+        k = min(self.k, len(self.doc_ids))
+        queries_QD = _vectors(model, model.encode_queries([query.text for query in queries]))
+        parts = torch.split(queries_QD, max(1, _SCORES // self.block))
+        best = [BestRows(len(part), k, part.device) for part in parts]
+        finite = True
+        for start in range(0, len(share), self.block):
+            texts = [document.contents for document in self.documents[start : start + self.block]]
+            block_DB = _vectors(model, model.encode_documents(texts)).T
+            for part_QD, rows in zip(parts, best):
+                scores_QB = part_QD @ block_DB
+                finite = finite and bool(scores_QB.amax(dim=1).isfinite().all())
+                if finite:
+                    rows.add(scores_QB, share.start + start)
+        scores_Qk, rows_Qk = self._whole(best, k, finite)
+        if self.ranks.rank or not bool(scores_Qk.isfinite().all()):
             return None
-        ids = [document.doc_id for document in self.documents]
-        return Run.from_lists(
-            (query.query_id, [ids[row] for row in rows], scores)
-            for query, rows, scores in zip(queries, rows_Qk.tolist(), scores_Qk.tolist())
-        )
+        query_ids = pa.array([query.query_id for query in queries])
+        queries_of_rows = pa.array(np.repeat(np.arange(len(queries)), k))
+        documents_of_rows = pa.array(rows_Qk.cpu().numpy().ravel())
+        columns = [query_ids.take(queries_of_rows), self.doc_ids.take(documents_of_rows)]
+        scores = pa.array(scores_Qk.cpu().numpy().ravel())
+        return Run(pa.table([*columns, scores], names=RUN.names))
+
+    def _whole(self, best: Sequence[BestRows], k: int, finite: bool) -> tuple[Tensor, Tensor]:
+        """Returns the best of all ranks on rank 0, and this rank's elsewhere."""
+        scores_Qk = torch.cat([_filled(rows.scores_Qk, k, -math.inf) for rows in best])
+        rows_Qk = torch.cat([_filled(rows.rows_Qk, k, 0) for rows in best])
+        if not finite:
+            scores_Qk.fill_(math.inf)  # which no merging loses
+        if self.ranks.world == 1:
+            return scores_Qk, rows_Qk
+        size = max(1, _SCORES // max(1, k * self.ranks.world))
+        merged = []
+        for scores, rows in zip(torch.split(scores_Qk, size), torch.split(rows_Qk, size)):
+            shares = [*zip(self.ranks.gather(scores), self.ranks.gather(rows))]  # rows ascend
+            for i, share in enumerate(shares):
+                scores, rows = merge_top(scores, rows, *share, k) if i else share
+            merged.append((scores, rows))
+        scores_Qk, rows_Qk = (torch.cat(each) for each in zip(*merged))
+        return scores_Qk, rows_Qk
+
+
+def _vectors(model: Any, vectors: np.ndarray) -> Tensor:
+    """Returns vectors on the model's device."""
+    tensor = torch.from_numpy(np.asarray(vectors, np.float32))
+    return tensor.to(getattr(model, "device", tensor.device))
+
+
+def _filled(values_Qn: Tensor, k: int, value: float) -> Tensor:
+    """Returns k columns: the values, and then another one."""
+    return torch.nn.functional.pad(values_Qn, (0, k - values_Qn.shape[1]), value=value)
 
 
 Score = Callable[[Any, Sequence[tuple[str, Sequence[str]]]], list[list[float]]]
@@ -159,24 +210,40 @@ class RunReranking:
             for query_id, doc_ids, _ in self.run
             if query_id in query_texts
         ]
-        share = rankings[self.ranks.rank :: self.ranks.world]
         batch = [
-            (query_texts[q], [self.texts[d] for d in docs if d in self.texts]) for q, docs in share
+            (query_texts[q], [self.texts[d] for d in docs if d in self.texts])
+            for q, docs in rankings
         ]
-        own_scores = (self.score or score_pairs)(model, batch)
-        merged: dict[str, list[float]] = {}
-        for part in self.ranks.gather([(q, scores) for (q, _), scores in zip(share, own_scores)]):
-            merged |= dict(part)
+        scores = self._scores(model, batch)
+        if scores is None or not all(np.isfinite(each).all() for each in scores):
+            return None
+        keep = self.missing == "keep"
         ranked = []
-        for query_id, doc_ids in rankings:
-            scores = merged[query_id]
-            if not np.isfinite(scores).all():
-                return None
+        for (query_id, doc_ids), values in zip(rankings, scores):
             has_text = np.array([doc_id in self.texts for doc_id in doc_ids], bool)
-            keep = self.missing == "keep"
-            ids, values = sort_scored(query_id, doc_ids, has_text, scores, keep)
-            ranked.append((query_id, ids, values.tolist()))
+            ids, sorted_values = sort_scored(query_id, doc_ids, has_text, values.tolist(), keep)
+            ranked.append((query_id, ids, sorted_values.tolist()))
         return Run.from_lists(ranked)
+
+    def _scores(
+        self, model: Any, batch: Sequence[tuple[str, Sequence[str]]]
+    ) -> list[np.ndarray] | None:
+        """Returns the scores of all queries on rank 0, None elsewhere; each rank scores some."""
+        world = self.ranks.world
+        shares = [range(rank, len(batch), world) for rank in range(world)]
+        sizes = [sum(len(batch[i][1]) for i in share) for share in shares]
+        own = (self.score or score_pairs)(model, [batch[i] for i in shares[self.ranks.rank]])
+        sent = torch.zeros(max(sizes), dtype=torch.float64)
+        sent[: sizes[self.ranks.rank]] = torch.tensor(
+            [score for scores in own for score in scores], dtype=torch.float64
+        )
+        scores: list[np.ndarray] = [np.zeros(0)] * len(batch)
+        gathered = self.ranks.gather(sent)
+        for share, part in zip(shares, gathered):
+            ends = np.cumsum([len(batch[i][1]) for i in share])
+            for i, values in zip(share, np.split(part.cpu().numpy(), ends)):
+                scores[i] = values
+        return scores if gathered else None
 
 
 def score_pairs(
@@ -233,5 +300,5 @@ def validate(
             result = Evaluation(tuple(measures), queries, values, dict.fromkeys(measures, math.nan))
         else:
             result = evaluate(run, task.qrels, measures)
-    evaluation: Evaluation = ranks.gather(result)[0]
+    evaluation: Evaluation = ranks.broadcast(result)
     return evaluation if ranks.rank else replace(evaluation, run=run)

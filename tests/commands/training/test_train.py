@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raydist.cli import main
+from raydist.dense.vectors import VectorShards
 from tests.commands.training.runs import VALIDATION, metrics, write
 from tests.killed import run_until
 from tests.training.jobs import record
@@ -45,6 +47,25 @@ def test_a_run_writes_metrics_model_and_manifest_and_its_config_repeats_it(
     assert "already built" in capsys.readouterr().err
     assert main(line(model, "a", "optim.lr=1e-3")) == 2
     assert "optim.lr: 2e-05 -> 0.001" in capsys.readouterr().err
+
+
+def test_adapters_are_trained_exported_alone_and_used_as_a_model_with_their_base(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line(model, "r", "model.lora.r=4", "optim.lr=0.01")) == 0
+    assert main(["export", "checkpoint=r", "out=a", "adapter=true"]) == 0
+    assert [f.name for f in Path("a").glob("*.safetensors")] == ["adapter_model.safetensors"]
+    for name in ("r", "a", str(model)):
+        out = f"v-{Path(name).name}"
+        assert main(["embed", "corpus=corpus.jsonl", f"model={name}", f"out={out}"]) == 0
+    trained, alone, base = (
+        VectorShards.open(f"v-{name}").read(0, 5) for name in ("r", "a", model.name)
+    )
+    assert np.abs(trained - alone).max() < 2e-6 < 1e-3 < np.abs(trained - base).max()
+    assert main(["export", "checkpoint=a", "out=whole"]) == 0
+    assert main(line(model, "plain")) == 0
+    assert main(["export", "checkpoint=plain", "out=b", "adapter=true"]) == 2
+    assert "adapter=true: " in capsys.readouterr().err
 
 
 def test_an_interrupted_run_needs_resume_and_then_ends_as_if_undisturbed(

@@ -328,11 +328,11 @@ def test_one_evaluation_beside_training_is_under_way_at_a_time(tmp_path):
 def test_the_other_ranks_are_woken_while_one_waits(tmp_path):
     messages = []
 
-    def gather(value):
+    def broadcast(value):
         messages.append(value)
-        return [value]
+        return value
 
-    listener = beside(tmp_path, looks=5, ranks=Ranks(gather=gather))
+    listener = beside(tmp_path, looks=5, ranks=Ranks(broadcast=broadcast))
     listener.after_step(0, Model())
     before = len(messages)
     listener.finish(Model())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from raydist.errors import DataError
 from raydist.records import Document, Query, Run
+from raydist.training.validation import retrieval
 from raydist.training.validation.retrieval import (
     DenseRetrieval,
     Ranks,
@@ -58,14 +60,21 @@ def together(world, work):
     results = [None] * world
 
     def run(rank):
-        def gather(value):
+        def everywhere(value):
             slots[rank] = value
             barrier.wait(10)
-            documents = list(slots)
+            values = list(slots)
             barrier.wait(10)
-            return documents
+            return values
 
-        results[rank] = work(Ranks(rank, world, gather))
+        def gather(tensor):
+            tensors = everywhere(tensor)
+            assert len({(t.shape, t.dtype) for t in tensors}) == 1
+            return [] if rank else tensors
+
+        results[rank] = work(
+            Ranks(rank, world, gather, lambda value: everywhere(value)[0], lambda: everywhere(None))
+        )
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:
@@ -75,20 +84,44 @@ def together(world, work):
     return results
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+def dense(corpus, k, ranks=Ranks(), block=8192):  # noqa: B008  frozen
+    share = ranks.share(len(corpus))
+    ids = pa.array([document.doc_id for document in corpus], pa.large_string())
+    return DenseRetrieval(ids, corpus[share.start : share.stop], k, ranks, block)
+
+
+@pytest.mark.parametrize("scores", [retrieval._SCORES, 40])
+@pytest.mark.parametrize("world", [1, 2, 3, 60])
 @pytest.mark.parametrize("k", [1, 10, 100])
-def test_dense_retrieval_is_exact_and_the_same_for_any_number_of_ranks(world, k):
+def test_dense_retrieval_is_exact_and_the_same_for_any_number_of_ranks(
+    world, k, scores, monkeypatch
+):
+    monkeypatch.setattr(retrieval, "_SCORES", scores)  # small: cut by queries, too
     model, corpus, queries = collection()
-    retrieved = together(
-        world, lambda ranks: DenseRetrieval(corpus, k, ranks, block=8)(model, queries)
-    )
-    for run in retrieved:
-        for (query_id, doc_ids, scores), query in zip(run, queries):
-            exact = np.array([model.table[d.text] @ model.table[query.text] for d in corpus])
-            order = np.lexsort((np.arange(len(corpus)), -exact))[:k]
-            assert query_id == query.query_id
-            assert doc_ids == [corpus[i].doc_id for i in order]
-            assert scores.tolist() == exact[order].tolist()
+    run, *others = together(world, lambda ranks: dense(corpus, k, ranks, block=8)(model, queries))
+    assert others == [None] * (world - 1)
+    for (query_id, doc_ids, scores), query in zip(run, queries, strict=True):
+        exact = np.array([model.table[d.text] @ model.table[query.text] for d in corpus])
+        order = np.lexsort((np.arange(len(corpus)), -exact))[:k]
+        assert query_id == query.query_id
+        assert doc_ids == [corpus[i].doc_id for i in order]
+        assert scores.tolist() == exact[order].tolist()
+
+
+def test_dense_retrieval_gives_the_bits_of_one_product_a_block():
+    rng = np.random.default_rng(1)
+    names = [f"text {i}" for i in range(300)] + [f"query {i}" for i in range(9)]
+    model = Tables({name: rng.standard_normal(48, np.float32) for name in names})
+    corpus = [Document(f"d{i}", f"text {i}") for i in range(300)]
+    queries = [Query(f"q{i}", f"query {i}") for i in range(9)]
+    texts, queried = (torch.tensor(np.array([model.table[n] for n in names[a:b]])) for a, b in
+                      ((0, 300), (300, 309)))  # fmt: skip
+    products = torch.cat([queried @ block.T for block in texts.split(128)], 1)
+    expected = products.sort(dim=1, descending=True, stable=True)
+    run = dense(corpus, 50, block=128)(model, queries)
+    for i, (_, doc_ids, scores) in enumerate(run):
+        assert np.array_equal(scores, expected.values[i, :50].numpy())
+        assert doc_ids == [f"d{row}" for row in expected.indices[i, :50].tolist()]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -100,13 +133,14 @@ def test_reranking_reorders_a_fixed_run_and_keeps_its_order_where_scores_are_equ
     values = {"a": 1.0, "b": 2.0, "c": 2.0, "d": 9.0}
     score = lambda model, batch: [[values[d] for d in docs] for _, docs in batch]  # noqa: E731
     queries = [Query("q0", "x"), Query("q1", "y")]
-    for reranked in together(
+    reranked, *others = together(
         world, lambda ranks: RunReranking(run, texts, 3, ranks, score)(None, queries)
-    ):
-        assert [(q, docs) for q, docs, _ in reranked] == [
-            ("q0", ["b", "c", "a"]),
-            ("q1", ["d", "a"]),
-        ]
+    )
+    assert [(q, docs) for q, docs, _ in reranked] == [
+        ("q0", ["b", "c", "a"]),
+        ("q1", ["d", "a"]),
+    ]
+    assert others == [None] * (world - 1)
 
 
 def test_a_candidate_without_text_is_named_before_training():
@@ -120,25 +154,26 @@ def test_a_candidate_without_text_is_named_before_training():
 def test_candidates_without_text_are_left_out_or_kept_below(missing, expected):
     run = Run.from_lists([("q0", ["a", "b", "c"], [3, 2, 1]), ("q1", ["b"], [1])])
     score = lambda model, batch: [[ord(d) for d in docs] for _, docs in batch]  # noqa: E731
-    for reranked in together(
+    reranked, _ = together(
         2,
         lambda ranks: RunReranking(run, {"a": "a", "c": "c"}, 3, ranks, score, missing)(
             None, [Query("q0", "x"), Query("q1", "y")]
         ),
-    ):
-        ranked = {query: docs for query, docs, _ in reranked}
-        assert ranked["q0"] == expected
-        assert ranked.get("q1", []) == (["b"] if missing == "keep" else [])
+    )
+    ranked = {query: docs for query, docs, _ in reranked}
+    assert ranked["q0"] == expected
+    assert ranked.get("q1", []) == (["b"] if missing == "keep" else [])
 
 
-def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error():
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error(bad):
     model, corpus, queries = collection()
-    model.table["text 40"] = np.array([np.nan, 0, 0])
+    model.table["text 40"] = np.array([bad, 0, 0])
     task = Task(queries, {"q0": {"d1": 1}})
     for evaluation in together(
         2,
         lambda ranks: validate(
-            model, task, DenseRetrieval(corpus, 3, ranks), ["AP", "nDCG@10"], ranks
+            model, task, dense(corpus, 3, ranks, block=8), ["AP", "nDCG@10"], ranks
         ),
     ):
         assert np.isnan(evaluation.values_MQ).all() and np.isnan(evaluation.means["AP"])
@@ -146,9 +181,7 @@ def test_scores_that_are_not_finite_give_nan_measures_on_every_rank_and_no_error
 
 def test_validation_measures_in_evaluation_mode_and_goes_back_to_training():
     model, corpus, queries = collection()
-    evaluation = validate(
-        model, Task(queries, {"q1": {"d1": 1}}), DenseRetrieval(corpus, 57), ["RR"]
-    )
+    evaluation = validate(model, Task(queries, {"q1": {"d1": 1}}), dense(corpus, 57), ["RR"])
     exact = [model.table[d.text] @ model.table["query 1"] for d in corpus]
     ties = sorted(range(57), key=lambda i: (exact[i], f"d{i}"), reverse=True)
     assert evaluation.means["RR"] == pytest.approx(1 / (1 + ties.index(1)))
