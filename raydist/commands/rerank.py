@@ -60,6 +60,7 @@ def score_run(
     write: Callable[[Iterator[pa.Table], Path], None],
     *,
     lines: bool = False,
+    raw: bool = False,
 ) -> None:
     """Scores the documents of a run and writes them in their new order.
 
@@ -70,6 +71,7 @@ def score_run(
         artefact: what is written.
         write: writes the rows of the new run to a path, atomically.
         lines: whether it writes TREC lines, which cannot carry all ids.
+        raw: scores are logits where they would be probabilities.
     """
     from raydist.data.readers import read_queries, read_run
     from raydist.rerank.apply import rerank_sharded
@@ -101,7 +103,7 @@ def score_run(
                 queries,
                 _opening(config, texts),
                 output.folder,
-                partial(load_reranker, reranker),
+                partial(load_reranker, reranker, raw=raw),
                 config.reranking,
             )
         write(rows, output.path)

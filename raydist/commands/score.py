@@ -30,7 +30,7 @@ ARTEFACT = Artefact("teacher-scores", is_file=True, progress=PROGRESS, scratch=S
 
 def run(config: ScoreConfig, flags: Flags) -> None:
     """Writes the teacher's lists and the manifest beside them."""
-    score_run(config, config.teacher, flags, ARTEFACT, partial(_write, config))
+    score_run(config, config.teacher, flags, ARTEFACT, partial(_write, config), raw=config.raw)
 
 
 def _write(config: ScoreConfig, tables: Iterator[pa.Table], out: Path) -> None:

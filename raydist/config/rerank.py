@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raydist.config.base import Flat, Verb
 from raydist.data.spec import CorpusSource, QueriesSource, RunSource
 from raydist.rerank.spec import RerankerSpec, Reranking
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 
 
 class RerankingConfig(Verb):
@@ -50,3 +50,5 @@ class ScoreConfig(RerankingConfig):
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder."""
     missing: Literal["error", "drop"] = "error"
     """A candidate without text is an error, or is dropped."""
+    raw: Annotated[bool, ADDED] = False
+    """Logits where the teacher gives probabilities: they keep what a sigmoid near 0 or 1 loses."""

@@ -252,12 +252,16 @@ def _prompt(folder: Path, config: Any) -> str:
 
 
 def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
+    """Returns the folder's activation; a head that is still to be trained gives plain logits."""
+    return saved_activation(folder, config) if has_head(config) else "identity"
+
+
+def saved_activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
     """Returns the folder's activation, or sentence-transformers' default: sigmoid for one output.
 
-    A head that is still to be trained gives its logits as they are.
+    Raises:
+        ArtifactError: it is another.
     """
-    if not has_head(config):
-        return "identity"
     settings = getattr(config, "sentence_transformers", None) or {}
     if "activation_fn" not in settings:
         settings = read_json(folder / CONFIG)

@@ -25,6 +25,7 @@ from raydist.data.store.reader import DocumentStore
 from raydist.errors import ConfigError, DataError
 from raydist.protocols import Reranker, TextStore
 from raydist.records import QUERIES, Query, Run
+from raydist.rerank.rows import TooLong
 from raydist.rerank.spec import Reranking
 from raydist.run_writer import group_starts
 from raydist.shard_files import Split, Stats, Work, shard_path
@@ -62,6 +63,7 @@ def rerank(
         ConfigError: `missing` is another word.
         DataError: a query or (with `missing="error"`) a document has no text, or a score is not a
             finite float32.
+        TooLong: a text does not fit, and the reranker refuses such texts.
     """
     _check_types(run, reranker, store, queries, depth)
     if missing not in get_args(Missing):
@@ -74,7 +76,11 @@ def rerank(
     rankings: list[tuple[str, list[str], Any]] = []
     for batch in _batches(run.top(depth) if depth else run, batch_queries):
         lists = [_texts(query_id, doc_ids, store, texts, missing) for query_id, doc_ids in batch]
-        all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
+        try:
+            all_scores = reranker.score([(query, documents) for query, documents, _ in lists])
+        except TooLong as error:
+            query_id, doc_ids = batch[error.request]
+            raise error.named(_name(error, query_id, doc_ids, lists[error.request][2])) from None
         if len(all_scores) != len(lists):
             raise DataError(
                 f"the reranker returned {len(all_scores)} lists for {len(lists)} queries"
@@ -88,6 +94,12 @@ def rerank(
             ranking = sort_scored(query_id, doc_ids, has_text, scores, keep=missing == "keep")
             rankings.append((query_id, *ranking))
     return Run.from_lists(rankings, tag)
+
+
+def _name(error: TooLong, query_id: str, doc_ids: Sequence[str], has_text: np.ndarray) -> str:
+    if error.document is None:
+        return f"query {query_id!r}"
+    return f"query {query_id!r}: document {doc_ids[np.flatnonzero(has_text)[error.document]]!r}"
 
 
 def _check_types(run: object, reranker: object, store: object, queries: object, depth: int) -> None:

@@ -1,5 +1,8 @@
 """BM25Reranker: BM25 over a query's own candidates, or with a collection's statistics.
 
+Okapi's idf is negative for a term in more than half of the candidates (rank-bm25 then takes a share
+of the mean), and 0 for one in exactly half; Lucene's is always positive.
+
 No torch is imported here: this reranker runs anywhere.
 """
 
@@ -8,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from rank_bm25 import BM25Okapi
@@ -32,6 +35,19 @@ class Statistics(Protocol):
         ...
 
 
+class Candidates:
+    """The statistics of a query's own candidates, n lists of tokens."""
+
+    def __init__(self, documents: Sequence[Sequence[str]]) -> None:
+        self.nonempty = sum(1 for document in documents if document)
+        self.average_length = sum(map(len, documents)) / max(self.nonempty, 1)
+        self._frequencies = Counter(term for document in documents for term in set(document))
+
+    def document_frequency(self, term: str) -> int:
+        """Returns in how many candidates `term` occurs."""
+        return self._frequencies[term]
+
+
 def split_on_space(text: str) -> list[str]:
     """Returns the pieces of `text` between single spaces (two spaces hold an empty piece)."""
     return text.split(" ")
@@ -46,8 +62,9 @@ class BM25Reranker:
         k1: saturation of the term frequency, in [0, inf).
         b: how much a document's length counts, in [0, 1].
         epsilon: the share of the mean idf that a term in more than half of the candidates gets.
-        statistics: a collection's statistics. With them the score is Lucene's BM25 formula
-            (Robertson and Zaragoza 2009, idf = ln(1 + (N - df + 0.5) / (df + 0.5))), so scores of
+        statistics: a collection's statistics, or "candidates": their own. With them the score is
+            Lucene's BM25 formula (Robertson and Zaragoza 2009,
+            idf = ln(1 + (N - df + 0.5) / (df + 0.5))); with a collection's, scores of
             different candidate lists can be compared.
     """
 
@@ -55,7 +72,7 @@ class BM25Reranker:
     k1: float = 1.5
     b: float = 0.75
     epsilon: float = 0.25
-    statistics: Statistics | None = field(default=None)
+    statistics: Statistics | Literal["candidates"] | None = field(default=None)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one score per document, larger is better; an empty list stays empty."""
@@ -65,7 +82,9 @@ class BM25Reranker:
         tokenised = [list(self.tokens(text)) for text in documents]
         terms = list(self.tokens(query))
         if self.statistics is not None:
-            return _with_statistics(terms, tokenised, self.statistics, self.k1, self.b)
+            candidates = self.statistics == "candidates"
+            known = Candidates(tokenised) if candidates else cast(Statistics, self.statistics)
+            return _with_statistics(terms, tokenised, known, self.k1, self.b)
         if not any(tokenised):  # rank-bm25 divides by the mean length and by the vocabulary's size
             return [0.0] * len(tokenised)
         okapi = BM25Okapi(tokenised, k1=self.k1, b=self.b, epsilon=self.epsilon)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from raydist.errors import ConfigError
 from raydist.models.crossencoder import CrossEncoderModel
@@ -126,9 +127,10 @@ class CrossEncoder:
     Args:
         spec: the model, its lengths, and how it runs.
         packed: run without padding where architecture and device allow it.
+        raw: scores are logits, without the sigmoid.
     """
 
-    def __init__(self, spec: CrossEncoderSpec, *, packed: bool = True) -> None:
+    def __init__(self, spec: CrossEncoderSpec, *, packed: bool = True, raw: bool = False) -> None:
         device = prepare_device(spec.device)
         model = CrossEncoderModel.load(
             spec.model,
@@ -140,7 +142,9 @@ class CrossEncoder:
             trust_remote_code=spec.trust_remote_code,
             device=device,
         )
-        self.options = Options(spec.truncation)
+        if model.transformer.dtype != torch.float32 or model.autocast is not None:
+            keep_head_in_float32(model.transformer)
+        self.options = Options(spec.truncation, raw=raw)
         self.scorer = CrossEncoderScorer(
             model, packed=packed and device.type == "cpu", name=spec.model
         )
@@ -150,6 +154,26 @@ class CrossEncoder:
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one score per document, larger is better; lists may be ragged or empty."""
         return self.engine.score(batch, self.options)
+
+
+class _Float32(nn.Module):
+    """A module in float32, whatever its inputs are and the surroundings cast to."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.float()
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Any:
+        """Returns what the module gives for its inputs in float32."""
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return self.inner(*(x.float() if torch.is_tensor(x) else x for x in inputs), **keywords)
+
+
+def keep_head_in_float32(classifier: Any) -> None:
+    """Computes a classifier's head in float32: bfloat16 has 8 bits, so that many logits tie."""
+    for name, child in list(classifier.named_children()):
+        if name != classifier.base_model_prefix and any(True for _ in child.parameters()):
+            setattr(classifier, name, _Float32(child))
 
 
 def _template(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int], int | None]:

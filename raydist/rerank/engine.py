@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class _ScoreWork:
     query: str
     documents: Sequence[str]
     options: Options
+    number: int = 0
     positions: list[int] = field(default_factory=list)
     """The i-th document is the `positions[i]`-th distinct one."""
     encoded: EncodedDocuments = field(default_factory=lambda: EncodedDocuments([], []))
@@ -61,7 +63,9 @@ class _ScoreWork:
             self.encoded = self.scorer.encode(self.query, list(numbers), self.options)
         except TooLong as error:
             first = [self.positions.index(number) for number in range(len(numbers))]
-            raise error.renumbered(first) from None
+            renumbered = error.renumbered(first)
+            renumbered.request = self.number
+            raise renumbered from None
         return [row for rows in self.encoded.rows for row in rows]
 
     def answer(self, values: np.ndarray, times: Times) -> Scores:
@@ -72,9 +76,10 @@ class _ScoreWork:
         begins = np.cumsum([0, *map(len, encoded.rows[:-1])])
         # NaN if one of the pieces is: it must not be outvoted.
         logits = np.maximum.reduceat(values, begins)[self.positions]
+        probability = self.scorer.sigmoid and not self.options.raw
         shared = sum(len(row.prefix) for rows in encoded.rows for row in rows)
         return Scores(
-            scores=sigmoid(logits) if self.scorer.sigmoid else logits.astype(np.float64),
+            scores=sigmoid(logits) if probability else logits.astype(np.float64),
             logits=logits,
             truncated=[encoded.truncated[p] for p in self.positions],
             chunks=[len(encoded.rows[p]) for p in self.positions],
@@ -136,9 +141,13 @@ class Engine:
         """Returns one score per document, larger is better; lists may be ragged or empty.
 
         The same list always forms the same micro-batches, so it always gives the same bits.
+
+        Raises:
+            TooLong: a text does not fit and truncation is "error"; `request` counts in `batch`.
         """
+        number = count()
         groups = (
-            [_ScoreWork(self.scorer, query, documents, options) for query, documents in group]
+            [_ScoreWork(self.scorer, *request, options, next(number)) for request in group]
             for group in _windows(batch, self.window)
         )
         return [each.scores.tolist() for group in self.batcher.compute(groups) for each in group]

@@ -8,8 +8,13 @@ from raydist.protocols import Reranker
 from raydist.rerank.spec import BiEncoderSpec, Bm25Spec, CrossEncoderSpec, RerankerSpec
 
 
-def load_reranker(spec: RerankerSpec) -> Reranker:
-    """Returns the reranker that a spec describes, its model loaded."""
+def load_reranker(spec: RerankerSpec, *, raw: bool = False) -> Reranker:
+    """Returns the reranker that a spec describes, its model loaded.
+
+    Args:
+        spec: the model, and how it runs.
+        raw: scores are logits where they would be probabilities.
+    """
     if isinstance(spec, Bm25Spec):
         return _bm25(spec)
     if isinstance(spec, BiEncoderSpec):
@@ -19,17 +24,20 @@ def load_reranker(spec: RerankerSpec) -> Reranker:
     if isinstance(spec, CrossEncoderSpec):
         from raydist.rerank.cross_encoder import CrossEncoder
 
-        return CrossEncoder(spec)
+        return CrossEncoder(spec, raw=raw)
     from raydist.rerank.qwen3 import Qwen3Reranker
 
-    return Qwen3Reranker(spec)
+    return Qwen3Reranker(spec, raw=raw)
 
 
 def _bm25(spec: Bm25Spec) -> Reranker:
     from raydist.rerank.bm25 import BM25Reranker
 
     if spec.index is None:
-        return BM25Reranker(k1=spec.k1, b=spec.b, epsilon=spec.epsilon)
+        if spec.analyzer is None:
+            return BM25Reranker(k1=spec.k1, b=spec.b, epsilon=spec.epsilon)
+        tokens = spec.analyzer.build().tokens
+        return BM25Reranker(tokens=tokens, statistics="candidates", k1=spec.k1, b=spec.b)
     from raydist.bow.index import BowIndex
 
     index = BowIndex.open(storage.local(spec.index))

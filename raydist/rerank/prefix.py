@@ -43,6 +43,11 @@ class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
+def can_share(config: Any) -> bool:
+    """Returns whether prefixes of a decoder can be shared: all its layers attend to all before."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
 class PrefixCache:
     """Computes prefixes with a decoder and keeps the most recently used.
 

@@ -3,7 +3,8 @@
 The score is P(yes) = softmax over the logits of "no" and "yes" at the last position, which is
 sigmoid(h . (W_yes - W_no)): the vocabulary's other 150,000 logits are never computed. Keys and
 values of a query's shared prefix are computed once and cached (`prefix.py`).
-Released models: Qwen/Qwen3-Reranker-0.6B, -4B and -8B; or any local folder.
+Released models: Qwen/Qwen3-Reranker-0.6B, -4B and -8B; or any local folder. One that declares its
+answers and a chat template as sentence-transformers does (LogitScore) is read as declared.
 
 The prompt, byte for byte as the models were trained::
 
@@ -25,6 +26,7 @@ Shapes: n rows, T tokens, D hidden dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,15 +38,16 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
 from raydist.models.quiet import quiet
-from raydist.models.st_folder import modules_of
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
+from raydist.rerank.answers import AnswerHead, Answers, declared_answers
+from raydist.rerank.chat_prompt import ChatPrompt
 from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_decoder import can_pack, last_hidden
-from raydist.rerank.prefix import PrefixCache
+from raydist.rerank.prefix import PrefixCache, can_share
 from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
-from raydist.rerank.spec import RELEASED, Qwen3Spec
+from raydist.rerank.spec import PREFIX, Qwen3Spec
 
 _FEW = 8
 """Tokens that instruction and query have at least, each."""
@@ -61,8 +64,14 @@ class Prompt:
     def __init__(self, tokenizer: Tokenizer, spec: Qwen3Spec) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length = spec.max_length
-        self.task = spec.task
+        self.task = spec.instruction
         self.share = spec.share_prefix
+        if spec.prefix == PREFIX and tokenizer.token_to_id("<|im_start|>") is None:
+            raise ArtifactError(
+                f"reranker.model={spec.model}: its tokenizer has no <|im_start|>, so it is not a "
+                "Qwen3 reranker's; set reranker.prefix= and reranker.suffix= to the prompt that it "
+                "was trained with"
+            )
         tokenizer.encode_special_tokens = False
         self.prefix_ids = self._ids(spec.prefix)
         self.suffix_ids = self._ids(spec.suffix)
@@ -142,34 +151,32 @@ class Qwen3Scorer:
         spec: the prompt, its length, and whether prefixes are shared.
         model: the causal language model.
         tokenizer: its fast tokenizer.
+        answers: the answers' tokens.
+        prompt: texts to rows.
         prefixes: the most prefixes whose keys and values are cached.
         packed: run without padding, on a CPU.
     """
 
-    sigmoid = True
-
     def __init__(
         self,
-        spec: Qwen3Spec,
+        name: str,
         model: PreTrainedModel,
-        tokenizer: Any,
+        answers: Answers,
+        prompt: Prompt | ChatPrompt,
         *,
         prefixes: int = 16,
         packed: bool = False,
     ) -> None:
-        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        backend.no_padding()
-        backend.no_truncation()
-        yes, no = _single_id(backend, "yes"), _single_id(backend, "no")
-        self.name = spec.model
-        self.prompt = Prompt(backend, spec)
+        self.name = name
+        self.sigmoid = answers.sigmoid
+        self.prompt = prompt
         self.model: Any = model
-        weight = model.get_output_embeddings().weight
-        # The difference of two rows, in float32: what the softmax over (no, yes) needs.
-        self._direction_D = weight[yes].detach().float() - weight[no].detach().float()
-        self._pad = tokenizer.pad_token_id or 0
+        self._two = answers.irrelevant is not None
+        self._pad = int(model.config.pad_token_id or 0)
         self.packed = packed and model.device.type == "cpu" and can_pack(model.base_model)
         self.prefixes = PrefixCache(model.base_model, size=prefixes)
+        self._head = AnswerHead(model.get_output_embeddings(), answers).to(model.device).eval()
+        model.set_output_embeddings(self._head)
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of a query's documents."""
@@ -181,22 +188,21 @@ class Qwen3Scorer:
         Rows are padded on the right: a causal model's real tokens never see what follows them, so
         no mask is needed, and each row's last real position is read.
         """
-        base = self.model.base_model
         if self.packed:
             with torch.inference_mode():
-                last_nD = last_hidden(base, self.prefixes, rows)
-                return (last_nD.float() @ self._direction_D).numpy()  # type: ignore[no-any-return]
+                last_nD = last_hidden(self.model.base_model, self.prefixes, rows)
+                return self._head.margin(last_nD).numpy()
         device = self.model.device
         lengths = torch.tensor([len(row) for row in rows])
         ids_nT = torch.full((len(rows), int(lengths.max())), self._pad)
         for number, row in enumerate(rows):
             ids_nT[number, : len(row)] = torch.tensor(row.tokens)
+        self._head.last_n = (lengths - 1).to(device)
         with torch.inference_mode():
             shared = self.prefixes.inputs([row.prefix for row in rows], ids_nT.shape[1])
-            hidden_nTD = base(input_ids=ids_nT.to(device), **shared).last_hidden_state
-            last_nD = hidden_nTD[torch.arange(len(rows)), lengths - 1]
-            logits_n = last_nD.float() @ self._direction_D
-            return logits_n.cpu().numpy()  # type: ignore[no-any-return]
+            logits_nA = self.model(input_ids=ids_nT.to(device), **shared).logits[:, 0]
+            margin_n = logits_nA[:, 0] - logits_nA[:, 1] if self._two else logits_nA[:, 0]
+            return margin_n.float().cpu().numpy()  # type: ignore[no-any-return]
 
 
 class Qwen3Reranker:
@@ -205,9 +211,10 @@ class Qwen3Reranker:
     Args:
         spec: the model, its prompt, and how it runs.
         packed: run without padding where architecture and device allow it.
+        raw: scores are logits, without the sigmoid.
     """
 
-    def __init__(self, spec: Qwen3Spec, *, packed: bool = True) -> None:
+    def __init__(self, spec: Qwen3Spec, *, packed: bool = True, raw: bool = False) -> None:
         device = prepare_device(spec.device)
         folder = resolve_folder(spec.model)
         config = load_config(folder, trust_remote_code=spec.trust_remote_code)
@@ -216,16 +223,22 @@ class Qwen3Reranker:
                 f"reranker.model={spec.model}: {config.architectures} is not a causal language "
                 "model; use reranker.kind=cross_encoder for a model with a scoring head"
             )
-        others = [kind for kind, _ in modules_of(folder)[1:]]
-        if others and spec.model not in RELEASED:
-            raise ArtifactError(
-                f"{folder}/modules.json: a module {others[0]} makes scores of another prompt and "
-                "other answers than yes and no after this prompt; it is not supported"
-            )
+        declared = None if spec.template else declared_answers(folder, config)
         tokenizer = load_tokenizer(folder, config, trust_remote_code=spec.trust_remote_code)
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_padding()
+        backend.no_truncation()
         most = max_positions(config, tokenizer)
-        if not 0 < spec.max_length <= most:
+        share = spec.share_prefix and can_share(config)
+        prompt: Prompt | ChatPrompt
+        if declared:
+            length = min(spec.max_length, most)
+            prompt = ChatPrompt(folder, tokenizer, backend, length, share)
+        elif not 0 < spec.max_length <= most:
             raise ConfigError(f"reranker.max_length={spec.max_length}: expected 1 to {most}")
+        else:
+            prompt = Prompt(backend, replace(spec, share_prefix=share))
+        answers = declared or Answers(_single_id(backend, "yes"), _single_id(backend, "no"))
         with quiet():
             network, _ = load_weights(
                 AutoModelForCausalLM,
@@ -239,8 +252,9 @@ class Qwen3Reranker:
                 trust_remote_code=spec.trust_remote_code,
                 local_files_only=True,
             )
-        self.options = Options(spec.truncation)
-        self.scorer = Qwen3Scorer(spec, network.to(device).eval(), tokenizer, packed=packed)
+        self.options = Options(spec.truncation, raw=raw)
+        network = network.to(device).eval()
+        self.scorer = Qwen3Scorer(spec.model, network, answers, prompt, packed=packed)
         budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
         self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 

@@ -13,7 +13,13 @@ from raydist.rerank.spec import Truncation
 
 
 class TooLong(DataError):
-    """A text does not fit and truncation is "error"; `field` says which text."""
+    """A text does not fit and truncation is "error"; `field` says which text.
+
+    Attributes:
+        request: the number of the request in its batch.
+    """
+
+    request = 0
 
     def __init__(self, field: str, tokens: int, room: int) -> None:
         super().__init__(
@@ -24,10 +30,19 @@ class TooLong(DataError):
 
     def renumbered(self, positions: Sequence[int]) -> TooLong:
         """Returns the error of a request that has the document `index` at `positions[index]`."""
-        _, opening, index = self.field.removesuffix("]").partition("documents[")
-        if not opening:
+        if self.document is None:
             return self
-        return TooLong(f"documents[{positions[int(index)]}]", self.tokens, self.room)
+        return self.named(f"documents[{positions[self.document]}]")
+
+    def named(self, field: str) -> TooLong:
+        """Returns the error with another name of the text."""
+        return TooLong(field, self.tokens, self.room)
+
+    @property
+    def document(self) -> int | None:
+        """The document's position, None if it is the query that does not fit."""
+        _, opening, index = self.field.removesuffix("]").partition("documents[")
+        return int(index) if opening else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +54,13 @@ class Options:
             best counts (`chunk_max`), or refused (`error`, a query that does not fit as well).
         max_tokens_per_document: documents are cut to this many tokens first; 0 means no such cap.
         instruction: the task of a reranker that follows instructions; its own if None.
+        raw: scores are logits, without the sigmoid.
     """
 
     truncation: Truncation = "truncate"
     max_tokens_per_document: int = 0
     instruction: str | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True, slots=True)

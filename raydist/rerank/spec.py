@@ -1,7 +1,8 @@
 """What can be set of reranking and of a reranker; `reranker=` takes a kind, a name or a folder.
 
-The `config.json` of a folder decides its kind: a causal language model is a Qwen3 reranker,
-a sequence classifier a cross-encoder, anything else a bi-encoder.
+The `config.json` of a folder decides its kind: a causal language model is a `qwen3` reranker (what
+its folder declares wins over Qwen3's own prompt), a sequence classifier a cross-encoder, anything
+else a bi-encoder.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from raydist.models.packaged import packaged
 from raydist.spec import ADDED, EXECUTION, FromText, Reads
+from raydist.text.spec import AnalyzerSpec
 
 RELEASED = ("Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B", "Qwen/Qwen3-Reranker-8B")
 """The released Qwen3 rerankers, and below the prompt that they were trained with, byte for byte."""
 TASK = "Given a search query, retrieve relevant concepts that match the query."
+WEB_TASK = "Given a web search query, retrieve relevant passages that answer the query"
 PREFIX = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
     'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
@@ -28,6 +31,11 @@ PREFIX = (
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 Truncation = Literal["truncate", "chunk_max", "error"]
+
+
+def _analyzer(text: str) -> dict[str, str]:
+    """Reads a language, stemmed in the way that is usual for it."""
+    return {"language": text, "stemmer": "porter" if text == "english" else "snowball"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +49,17 @@ class Bm25Spec:
     b: Annotated[float, Ge(0), Le(1)] = 0.75
     """How much a document's length counts."""
     epsilon: Annotated[float, Ge(0)] = 0.25
-    """Share of the mean idf given to terms in more than half of the candidates."""
+    """Share of the mean idf given to terms in more than half of the candidates; only without an
+    analyzer."""
+    analyzer: Annotated[AnalyzerSpec | None, FromText(_analyzer), ADDED] = None
+    """A language (english, german, ...): its words, stemmed, with Lucene's idf, which no term
+    loses. Without one texts are cut at single spaces, as by rank-bm25."""
     index: Annotated[str | None, Reads("output")] = None
     """A bag-of-words index: its analysis and its statistics instead of the candidates' own."""
+
+    def __post_init__(self) -> None:
+        if self.analyzer is not None and self.index is not None:
+            raise ValueError("index: has an analyzer of its own; leave analyzer out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +108,9 @@ class Qwen3Spec(_NeuralSpec):
     """Most tokens of a prompt, prefix and suffix included."""
     task: str = TASK
     """What the model is told to look for."""
+    template: Annotated[Literal["", "concepts", "web"], ADDED] = ""
+    """concepts: `task` as it is; web: the model card's task, for a search engine's queries. Empty:
+    what the folder declares (a chat template and LogitScore), else concepts."""
     prefix: str = PREFIX
     """The prompt's beginning."""
     suffix: str = SUFFIX
@@ -99,7 +118,14 @@ class Qwen3Spec(_NeuralSpec):
     share_prefix: Annotated[bool, EXECUTION] = True
     """Compute what comes before the document once per query."""
 
+    @property
+    def instruction(self) -> str:
+        """The task, by `template`."""
+        return WEB_TASK if self.template == "web" else self.task
+
     def __post_init__(self) -> None:
+        if self.template == "web" and self.task != TASK:
+            raise ValueError("template = web: has a task of its own; leave task out")
         if self.model not in RELEASED and not Path(self.model).is_dir():
             raise ValueError(
                 f"model = {self.model}: neither a local folder nor one of {', '.join(RELEASED)}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from raydist.errors import ConfigError
 from raydist.records import Run
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.spec import CrossEncoderSpec, reranker_from_text
+from tests.rerank import small_qwen3
 
 TEXTS = {"a": "heart disease", "b": "lung cancer", "c": "heart heart", "d": "skin"}
 QUERIES = {"q1": "heart", "q2": "lung cancer"}
@@ -137,6 +139,18 @@ def test_score_writes_a_teachers_lists(files: Path) -> None:
     for row in lines:
         scores = [c["score"] for c in row["candidates"]]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_score_writes_logits_on_request(files: Path, tmp_path: Path) -> None:
+    model = str(small_qwen3.write(tmp_path / "qwen3"))
+    for out, words in (("p.jsonl", []), ("raw.jsonl", ["raw=true"])):
+        assert main(["score", *COMMON, "missing=drop", f"teacher={model}", f"out={out}", *words]) == 0
+    lists = [
+        {c["id"]: c["score"] for line in open(out) for c in json.loads(line)["candidates"]}
+        for out in ("p.jsonl", "raw.jsonl")
+    ]
+    for doc_id, logit in lists[1].items():
+        assert lists[0][doc_id] == pytest.approx(1 / (1 + math.exp(-logit)), abs=1e-6)
 
 
 def test_one_source_of_texts_is_required(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ def test_a_cross_encoder_s_prompt_is_put_before_queries(tiny_bert, tmp_path):
 def test_a_language_model_that_answers_another_prompt_is_refused_by_name(tiny_qwen, tmp_path):
     module = Transformer(str(tiny_qwen), transformer_task="text-generation")
     CrossEncoder(modules=[module, LogitScore(5, 6)], device="cpu").save(str(tmp_path))
-    with pytest.raises(ArtifactError, match="a module LogitScore"):
+    with pytest.raises(ArtifactError, match="without a chat template"):
         Qwen3Reranker(Qwen3Spec(model=str(tmp_path), max_length=100, device="cpu"))
     with pytest.raises(ArtifactError, match="a module LogitScore"):
         CrossEncoderModel.load(tmp_path)

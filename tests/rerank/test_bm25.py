@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from rank_bm25 import BM25Okapi
 
 from raydist.protocols import Reranker
 from raydist.rerank.bm25 import BM25Reranker
+from raydist.rerank.load import load_reranker
+from raydist.rerank.spec import Bm25Spec
+from raydist.text.spec import AnalyzerSpec
 
 texts = st.text(alphabet="ab c", max_size=12)
 
@@ -61,3 +65,22 @@ def test_with_collection_statistics_the_score_is_lucenes_formula() -> None:
 def test_no_torch_is_imported() -> None:
     code = "import sys, raydist.rerank.bm25; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_with_an_analyzer_words_are_stemmed_and_no_term_loses_its_idf() -> None:
+    batch = [("what causes rain?", ["bread", "clouds and rain"])]
+    (plain,) = load_reranker(Bm25Spec()).score(batch)
+    assert plain == [0.0, 0.0]  # "rain?" is no token of the documents
+    reranker = load_reranker(Bm25Spec(analyzer=AnalyzerSpec()))
+    (scores,) = reranker.score(batch)
+    assert scores[0] == 0.0 < scores[1]
+    # Lucene's formula by hand: N = 2, df = 1, tf = 1, lengths 1 and 2 ("and" is a stop word).
+    weight = math.log(1 + 1.5 / 1.5)
+    assert scores[1] == pytest.approx(weight / (1 + 1.5 * (0.25 + 0.75 * 2 / 1.5)), rel=1e-12)
+    (both,) = reranker.score([("raining", ["rain", "rain rained", ""])])
+    assert min(both[:2]) > 0 == both[2]
+
+
+def test_an_index_and_an_analyzer_are_two_analyses() -> None:
+    with pytest.raises(ValueError, match="leave analyzer out"):
+        Bm25Spec(analyzer=AnalyzerSpec(), index="idx")

@@ -17,6 +17,8 @@ from transformers import (
 )
 
 from raydist.errors import ConfigError
+from raydist.records import Run
+from raydist.rerank.apply import rerank
 from raydist.rerank.cross_encoder import CrossEncoder
 from raydist.rerank.rows import Options, TooLong
 from raydist.rerank.spec import CrossEncoderSpec
@@ -135,3 +137,38 @@ def test_an_instruction_is_refused(folder: Path) -> None:
     reranker = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
     with pytest.raises(ConfigError, match="takes no instruction"):
         reranker.engine.submit("heart", ["lung"], Options(instruction="find organs")).result()
+
+
+def test_logits_in_bfloat16_do_not_tie(folder: Path) -> None:
+    spec = CrossEncoderSpec(model=str(folder), device="cpu", dtype="bfloat16")
+    reranker = CrossEncoder(spec, raw=True)
+    documents = [
+        f"lung {' '.join(WORDS[i % 40 : i % 40 + 5])} {WORDS[i // 40]}" for i in range(200)
+    ]
+    (logits,) = reranker.score([("heart", documents)])
+    assert len(set(logits)) > 190  # 8 bits of a bfloat16 logit leave about 100
+    (exact,) = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"), raw=True).score(
+        [("heart", documents)]
+    )
+    assert np.corrcoef(logits, exact)[0, 1] > 0.99
+
+
+def test_raw_scores_are_the_logits(folder: Path) -> None:
+    batch = [("heart", ["lung", "fever cough"])]
+    spec = CrossEncoderSpec(model=str(folder), device="cpu")
+    (logits,), (scores,) = (
+        CrossEncoder(spec, raw=True).score(batch),
+        CrossEncoder(spec).score(batch),
+    )
+    expected = 1 / (1 + np.exp(-np.array(logits))) if CrossEncoder(spec).scorer.sigmoid else logits
+    np.testing.assert_allclose(scores, expected, rtol=1e-12)
+
+
+def test_an_offline_text_that_does_not_fit_is_named_by_its_ids(folder: Path) -> None:
+    spec = CrossEncoderSpec(model=str(folder), device="cpu", truncation="error")
+    run = Run.from_lists([("q1", ["a"], [1.0]), ("q2", ["b", "gone", "c"], [3.0, 2.0, 1.0])])
+    texts = {"a": "lung", "b": "lung", "c": "lung " * 200}
+    with pytest.raises(TooLong, match="query 'q2': document 'c' has"):
+        rerank(run, CrossEncoder(spec), texts, {"q1": "x", "q2": "y"}, missing="drop")
+    with pytest.raises(TooLong, match="query 'q2' has"):
+        rerank(run, CrossEncoder(spec), texts, {"q1": "x", "q2": "y " * 200}, missing="drop")
