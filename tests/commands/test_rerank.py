@@ -144,9 +144,15 @@ def test_score_writes_a_teachers_lists(files: Path) -> None:
 def test_score_writes_logits_on_request(files: Path, tmp_path: Path) -> None:
     model = str(small_qwen3.write(tmp_path / "qwen3"))
     for out, words in (("p.jsonl", []), ("raw.jsonl", ["raw=true"])):
-        assert main(["score", *COMMON, "missing=drop", f"teacher={model}", f"out={out}", *words]) == 0
+        assert (
+            main(["score", *COMMON, "missing=drop", f"teacher={model}", f"out={out}", *words]) == 0
+        )
     lists = [
-        {c["id"]: c["score"] for line in open(out) for c in json.loads(line)["candidates"]}
+        {
+            c["id"]: c["score"]
+            for line in Path(out).read_text().splitlines()
+            for c in json.loads(line)["candidates"]
+        }
         for out in ("p.jsonl", "raw.jsonl")
     ]
     for doc_id, logit in lists[1].items():
