@@ -17,6 +17,9 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault(
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "raydist.serving.front.middlewares"
+)
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -33,7 +33,8 @@ Config = ServeConfig
 
 def run(config: ServeConfig, flags: Flags) -> None:
     """Serves until SIGTERM or Ctrl-C."""
-    from raydist.serving.keys import read_keys
+    from raydist.serving.front import CALLBACK
+    from raydist.serving.keys import ENVIRONMENT, read_keys
 
     _check_port(config)
     _check_folders(config)
@@ -43,6 +44,8 @@ def run(config: ServeConfig, flags: Flags) -> None:
         log.say(f"would serve {what} at http://{_address(config)}")
         return
     stop = threading.Event()
+    os.environ.pop(ENVIRONMENT, None)  # Ray's processes inherit the environment
+    os.environ.setdefault(*CALLBACK)
     cluster.connect()
     from raydist.serving.app import metrics_url, open_port, start
 
@@ -50,7 +53,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, _stopper(stop))
     try:
-        start(config)
+        start(config, keys)
     except JobError:
         _end()
         raise

@@ -43,6 +43,8 @@ class ServeConfig(Block):
     """File of bearer keys, one per line; RAYDIST_API_KEYS (comma-separated) adds to them."""
     anonymous: bool = False
     """Accept requests without keys although the address is not loopback."""
+    cors: tuple[str, ...] = ()
+    """Origins whose web pages may read answers, such as https://app.example.com; `*` for all."""
     access_log: str | None = None
     """File for one JSON line per request, without texts; default: Ray's log folder."""
     limits: Limits = Limits()

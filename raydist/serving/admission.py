@@ -164,6 +164,11 @@ class Admission:
         """Returns the estimated tokens per second of a model."""
         return self._lanes[model].tokens_per_s
 
+    def backlog_s(self) -> float:
+        """Returns the seconds that the work under way takes, of the model that has most of it."""
+        lanes = self._lanes.values()
+        return min(60.0, max((lane.tokens / lane.tokens_per_s for lane in lanes), default=0.0))
+
     def expect(self, model: str, tokens_per_s: float) -> None:
         """Sets a model's speed, unless requests have measured it already."""
         lane = self._lanes[model]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, RootModel
 
 
 class _Answer(BaseModel):
@@ -33,6 +33,10 @@ class RerankResult(_Answer):
     """Whether a part of it was not read."""
     chunks: int = 1
     """Pieces in which it was read."""
+    score: float | None = None
+    """`relevance_score` again, for mixedbread's clients (those that send `input`)."""
+    input: str | None = None
+    """Its text, with mixedbread's `return_input`."""
 
 
 class Usage(_Answer):
@@ -85,21 +89,72 @@ class RerankResponse(_Answer):
     """Warnings, timings, the model's version."""
 
 
+class ScoredPair(_Answer):
+    """A pair's score, in vLLM's form."""
+
+    index: int
+    """The pair's position in the request."""
+    object: Literal["score"] = "score"
+    """The type of this object."""
+    score: float
+    """Larger is better."""
+
+
 class ScoreResponse(_Answer):
-    """One score per document, in the request's order."""
+    """One score per pair, in the request's order."""
 
     id: str
     """The request's X-Request-Id, or a new id."""
-    object: Literal["score"] = "score"
+    object: Literal["list"] = "list"
     """The type of this object."""
+    created: int
+    """Seconds since 1970."""
     model: str
     """The model that answered."""
     scores: list[float]
     """Larger is better."""
+    data: list[ScoredPair]
+    """The same in vLLM's form."""
     usage: Usage
     """Tokens of the request."""
     meta: Meta
     """Warnings, timings, the model's version."""
+
+
+class TeiRank(_Answer):
+    """One document's place in the ranking, in TEI's form."""
+
+    index: int
+    """Its position in the request."""
+    score: float
+    """Larger is better."""
+    text: str | None = None
+    """Its text, with `return_text`."""
+
+
+class TeiRanks(RootModel[list[TeiRank]]):
+    """Documents best first, in TEI's form."""
+
+
+class TeiInfo(_Answer):
+    """What is served, in TEI's form; limits are this service's own."""
+
+    model_id: str
+    """The first model's name."""
+    model_sha: str | None = None
+    """Not known."""
+    model_dtype: str = "float32"
+    """Of scores and vectors."""
+    model_type: dict[str, dict[str, str]]
+    """`reranker` or `embedding`."""
+    max_client_batch_size: int
+    """Texts of a request."""
+    max_concurrent_requests: int
+    """Requests under way."""
+    auto_truncate: bool = True
+    """Texts that do not fit are cut unless a request says otherwise."""
+    version: str
+    """Of raydist."""
 
 
 class Embedding(_Answer):
@@ -110,7 +165,7 @@ class Embedding(_Answer):
     index: int
     """The text's position in the request."""
     embedding: list[float] | str
-    """Numbers, or float32 in little-endian base64."""
+    """Numbers, or the same in base64 (float32 is little-endian)."""
 
 
 class EmbeddingsResponse(_Answer):
@@ -124,6 +179,21 @@ class EmbeddingsResponse(_Answer):
     """One entry per text."""
     usage: Usage
     """Tokens of the request."""
+
+
+class CohereEmbeddings(_Answer):
+    """Vectors in Cohere's form."""
+
+    id: str
+    """The request's X-Request-Id, or a new id."""
+    response_type: Literal["embeddings_by_type", "embeddings_floats"]
+    """The second for v1 without `embedding_types`."""
+    embeddings: dict[str, list[list[float]] | list[str]] | list[list[float]]
+    """Vectors by kind of number, in the order of the texts; for v1 the vectors alone."""
+    texts: list[str]
+    """The request's."""
+    meta: dict[str, object]
+    """`api_version`, and `billed_units` with the tokens."""
 
 
 class SearchResult(_Answer):
@@ -168,6 +238,8 @@ class ModelInfo(_Answer):
     """Its name in requests."""
     object: Literal["model"] = "model"
     """The type of this object."""
+    created: int = 0
+    """When the service was started, in seconds since 1970."""
     owned_by: str = "raydist"
     """Its owner."""
     kind: Kind
@@ -200,4 +272,8 @@ class ErrorEnvelope(_Answer):
     """The form of every error."""
 
     error: ErrorBody
-    """What went wrong."""
+    """What went wrong; its message alone in TEI's contract."""
+    message: str
+    """The error's message, where Cohere's clients read it."""
+    detail: str
+    """The error's message, where Voyage's and Jina's clients read it."""

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ from raydist.serving.backend import (
     EmbedCall,
     ScoreAnswer,
     ScoreCall,
+    ScoreFailure,
     SearchAnswer,
     SearchCall,
 )
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.frame import open_log
 from raydist.serving.http import make_app
-from raydist.serving.keys import Keys, read_keys
+from raydist.serving.keys import Keys, read_keys, refuse_shown
 from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
@@ -48,6 +49,7 @@ from raydist.serving.service import Service
 _NAME = "raydist"
 _CONNECTIONS = 10_000
 """Requests that an ingress may hold; Serve refuses more with its own plain 429."""
+_LOADING_S = 1.0
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
@@ -61,6 +63,14 @@ class _Handles:
     async def score(self, model: str, call: ScoreCall) -> ScoreAnswer:
         answer: ScoreAnswer = await _remote(self._models[model].score, call)
         return answer
+
+    async def score_many(
+        self, model: str, calls: Sequence[ScoreCall]
+    ) -> Sequence[ScoreAnswer] | ScoreFailure:
+        answers: list[ScoreAnswer] | ScoreFailure = await _remote(
+            self._models[model].score_many, calls
+        )
+        return answers
 
     async def embed(self, model: str, call: EmbedCall) -> EmbedAnswer:
         answer: EmbedAnswer = await _remote(self._models[model].embed, call)
@@ -116,9 +126,10 @@ class Ingress:
             kinds[config.models()[-1]] = "embedder"
         if index is not None:
             kinds["index"] = "index"
-        self._handles = handles
+        self._handles = {**handles, **({"index": index} if index is not None else {})}
+        self._cors = config.cors
         self._share = config.replicas.min / config.replicas.ingresses
-        self._measuring: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Future[list[None]] | None = None
         self.service = Service(
             _Handles(handles, index),
             kinds,
@@ -126,30 +137,44 @@ class Ingress:
             keys=keys,
             metrics=RayMetrics(),
             aliases=config.aliases(),
+            loading=set(self._handles),
         )
 
     async def check_health(self) -> None:
-        """Asks the replicas for their speed, once they run: admission uses it."""
+        """Waits, once, for each model's replicas and their speed, beside the answering."""
         if self._measuring is None:
-            self._measuring = asyncio.create_task(self._measure())
+            waits = (self._wait_for(model) for model in self._handles)
+            self._measuring = asyncio.gather(*waits)
 
-    async def _measure(self) -> None:
-        for model, handle in self._handles.items():
+    async def _wait_for(self, model: str) -> None:
+        """Lets requests to a model in once it runs; admission uses its speed."""
+        while model in self.service.loading:
             with contextlib.suppress(RayError, RayServeException):
-                state = await handle.state.remote()
-                self.service.admission.expect(model, self._share * state["tokens_per_s"])
+                state = await self._handles[model].state.remote()
+                if "tokens_per_s" in state:
+                    self.service.admission.expect(model, self._share * state["tokens_per_s"])
+                self.service.loading.discard(model)
+                return
+            await asyncio.sleep(_LOADING_S)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_app(self.service, echo_id=False)
+        return make_app(self.service, echo_id=False, cors=self._cors)
 
 
 def build(config: ServeConfig) -> serve.Application:
-    """Returns the application of a configuration.
+    """Returns the application of a configuration; Ray Serve's entry.
 
     Raises:
-        ConfigError: as for `read_keys`.
+        ConfigError: as for `read_keys` and `refuse_shown`.
     """
+    if ray.is_initialized():
+        refuse_shown(ray.get_runtime_context().runtime_env.get("env_vars") or {})
     keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
+    return application(config, keys)
+
+
+def application(config: ServeConfig, keys: Keys) -> serve.Application:
+    """Returns the application of a configuration, with the keys of its clients."""
     config = _absolute(config)
     handles: dict[str, Any] = {
         name: deployment(Scorer, f"scorer-{name}", config).bind(config, name)
@@ -231,20 +256,19 @@ def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
 
 
 def open_port(config: ServeConfig) -> None:
-    """Starts Serve's proxy; raises ConfigError if keys are needed and there are none."""
+    """Starts Serve's proxy."""
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    build(config)  # checks the keys
     serve.start(http_options={"host": config.host, "port": config.port})
 
 
-def start(config: ServeConfig) -> None:
+def start(config: ServeConfig, keys: Keys) -> None:
     """Runs the application; returns when it is ready.
 
     Raises:
         JobError: it does not start; with the last error of a replica.
     """
     try:
-        serve.run(build(config), name=_NAME, route_prefix="/", blocking=False)
+        serve.run(application(config, keys), name=_NAME, route_prefix="/", blocking=False)
     except RuntimeError as error:
         raise JobError(f"the service did not start: {_last_error() or error}") from None
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from raydist.records import Document
 from raydist.rerank.spec import Truncation
+from raydist.serving.errors import ServiceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +93,28 @@ class ScoreAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreFailure:
+    """The first of several calls that failed, and why."""
+
+    number: int
+    error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedCall:
-    """Texts to embed; `dimensions` keeps the first so many, 0 all."""
+    """Texts to embed.
+
+    Attributes:
+        texts: the texts.
+        role: which instruction and tower they get.
+        dimensions: keep the first so many; 0 keeps all.
+        truncate: whether a text that does not fit is cut, or refused.
+    """
 
     texts: Sequence[str]
     role: Literal["query", "document"]
     dimensions: int = 0
+    truncate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +156,12 @@ class Backend(Protocol):
 
     async def score(self, model: str, call: ScoreCall, /) -> ScoreAnswer:
         """Scores documents with a reranker."""
+        ...
+
+    async def score_many(
+        self, model: str, calls: Sequence[ScoreCall], /
+    ) -> Sequence[ScoreAnswer] | ScoreFailure:
+        """Scores the documents of several queries; the first failure ends all."""
         ...
 
     async def embed(self, model: str, call: EmbedCall, /) -> EmbedAnswer:

@@ -1,19 +1,36 @@
-"""Errors of the HTTP service, all in one envelope: `{error: {message, type, param, code}}`."""
+"""Errors of the HTTP service, all in one envelope that every client reads.
+
+`{error: {message, type, param, code}, message, detail}`: OpenAI's clients read `error`, Cohere's
+`message`, Voyage's and Jina's `detail`. TEI's clients need `error` as a string.
+"""
 
 from __future__ import annotations
+
+import math
 
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
     408: "timeout_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
     500: "server_error",
     503: "service_unavailable",
     504: "timeout_error",
+}
+
+
+_TEI_TYPES = {
+    400: "Validation",
+    413: "Validation",
+    422: "Validation",
+    429: "Overloaded",
+    503: "Unhealthy",
 }
 
 
@@ -47,16 +64,19 @@ class ServiceError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self.status, self.message, self.code, self.param, self.headers)
 
-    def body(self) -> dict[str, object]:
-        """Returns the envelope."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": _TYPES.get(self.status, "server_error"),
-                "param": self.param,
-                "code": self.code,
-            }
+    def body(self, *, tei: bool = False) -> dict[str, object]:
+        """Returns the envelope, or its form for TEI's clients."""
+        if tei:
+            error_type = _TEI_TYPES.get(self.status, "Backend")
+            fields = {"error": self.message, "error_type": error_type}
+            return {**fields, "message": self.message, "detail": self.message}
+        error = {
+            "message": self.message,
+            "type": _TYPES.get(self.status, "server_error"),
+            "param": self.param,
+            "code": self.code,
         }
+        return {"error": error, "message": self.message, "detail": self.message}
 
 
 def _rebuild(
@@ -67,7 +87,7 @@ def _rebuild(
 
 def overloaded(retry_after_s: float, what: str) -> ServiceError:
     """Returns a 429 with the time to wait."""
-    seconds = max(1, round(retry_after_s))
+    seconds = max(1, math.ceil(retry_after_s))
     return ServiceError(
         429,
         f"{what}; try again in {seconds} s",
@@ -78,7 +98,7 @@ def overloaded(retry_after_s: float, what: str) -> ServiceError:
 
 def not_ready(message: str, retry_after_s: float = 1) -> ServiceError:
     """Returns a 503 with the time to wait."""
-    seconds = max(1, round(retry_after_s))
+    seconds = max(1, math.ceil(retry_after_s))
     return ServiceError(503, message, "not_ready", headers={"Retry-After": str(seconds)})
 
 

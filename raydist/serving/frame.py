@@ -8,27 +8,29 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from raydist.serving.bodies import Receive, as_json, decoded, read
 from raydist.serving.errors import ServiceError, overloaded
+from raydist.serving.front import REQUEST_ID
 from raydist.serving.service import Service
 
-_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ACCESS = logging.getLogger("raydist.access")
 _FAILURES = logging.getLogger("raydist.failures")
-_OPEN = frozenset({"/", "/docs", "/openapi.json", "/healthz", "/readyz"})
-"""Routes that need neither key nor body."""
+HEALTH = ("/healthz", "/health", "/readyz")
+_OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})
+"""Routes that need neither key nor body to be read."""
+TEI = frozenset({"/", "/embed", "/embed_all", "/info"})
+"""Routes of TEI's contract alone: errors have its form."""
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -60,9 +62,9 @@ class Frame:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        own_id = headers.get(b"x-request-id", b"").decode("latin-1")
-        request_id = own_id if _ID.fullmatch(own_id) else uuid.uuid4().hex
+        headers = dict(reversed(scope["headers"]))  # the first of several counts
+        own_id = headers.get(b"x-request-id", b"")
+        request_id = own_id.decode() if REQUEST_ID.fullmatch(own_id) else uuid.uuid4().hex
         state = scope.setdefault("state", {})
         state["id"] = request_id
         path = scope["path"].removeprefix(scope.get("root_path", ""))
@@ -79,19 +81,26 @@ class Frame:
             await send(message)
 
         async def refuse(error: ServiceError) -> None:
-            response = error_response(error)
+            tei = path in TEI or state.get("tei", False)
+            response = error_response(error, tei=tei)
             response.headers["connection"] = "close"  # a part of the body may not be read
             await response(scope, _nothing, sending)
 
         try:
-            if path in _OPEN:
+            if path in _OPEN and scope["method"] in ("GET", "HEAD", "OPTIONS"):
                 await self.app(scope, _replay(b"", receive), sending)
             else:
                 peer = (scope.get("client") or ("",))[0]
-                key = headers.get(b"authorization")
-                state["client"] = self.service.keys.admit(key and key.decode("latin-1"), peer)
+                key, host = (
+                    value and value.decode("latin-1")
+                    for value in (headers.get(b"authorization"), headers.get(b"host"))
+                )
+                state["client"] = self.service.keys.admit(key, peer, host)
                 with self._counted():
-                    body = await self._body(receive, headers.get(b"content-length", b""))
+                    body = await self._body(receive, headers)
+                    if scope["method"] == "POST":
+                        scope["headers"] = as_json(scope["headers"])
+                        body = body or b"{}"  # the first field that is missing is named
                     await self.app(scope, _replay(body, receive), sending)
         except ServiceError as error:
             await refuse(error)
@@ -108,19 +117,23 @@ class Frame:
     def _counted(self) -> Iterator[None]:
         """Counts a request while it and its body are in memory; raises ServiceError 429."""
         if self._open >= 2 * self.service.limits.max_requests:
-            raise overloaded(1.0, f"{self._open} requests are open already")
+            wait_s = self.service.admission.backlog_s()
+            raise overloaded(wait_s, f"{self._open} requests are open already")
         self._open += 1
         try:
             yield
         finally:
             self._open -= 1
 
-    async def _body(self, receive: Receive, announced: bytes) -> bytes:
-        """Returns the body; raises ServiceError 413 or 408."""
+    async def _body(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+        """Returns the body without its encoding; raises ServiceError 400, 408, 413 or 415."""
         limits = self.service.limits
         try:
             async with asyncio.timeout(limits.deadline_s):
-                return await _read(receive, limits.max_body_bytes, announced)
+                announced = headers.get(b"content-length", b"")
+                body = await read(receive, limits.max_body_bytes, announced)
+                encoding = headers.get(b"content-encoding", b"")
+                return await decoded(body, encoding, limits.max_body_bytes)
         except TimeoutError:
             message = f"the body did not arrive within {limits.deadline_s:g} s"
             raise ServiceError(408, message, "slow_body") from None
@@ -132,7 +145,7 @@ class Frame:
         route = path if path in self.paths else "unknown"
         if self.service.metrics is not None:
             self.service.metrics.request(route, status or 499, seconds)
-        if path not in ("/healthz", "/readyz"):
+        if path not in HEALTH:
             line = {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                 "id": request_id,
@@ -145,32 +158,14 @@ class Frame:
             _ACCESS.info(json.dumps(line))
 
 
-def error_response(error: ServiceError) -> Response:
-    """Returns an error in the envelope."""
-    return JSONResponse(error.body(), error.status, error.headers)
+def error_response(error: ServiceError, *, tei: bool = False) -> Response:
+    """Returns an error in the envelope, or in TEI's form."""
+    return JSONResponse(error.body(tei=tei), error.status, error.headers)
 
 
 def report(request_id: str, error: Exception) -> None:
     """Logs an unexpected error with its traceback, not in the access log."""
     _FAILURES.error("request %s failed", request_id, exc_info=error)
-
-
-async def _read(receive: Receive, most: int, announced: bytes) -> bytes:
-    too_large = ServiceError(413, f"the body has more than {most} bytes", "body_too_large")
-    if announced.isdigit() and int(announced) > most:
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return b"".join(parts)
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > most:
-            raise too_large
-        if not message.get("more_body"):
-            return b"".join(parts)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,40 +1,60 @@
 """The HTTP layer: a FastAPI application over a `Service`; works with or without Ray.
 
-Every error has one envelope. `frame.py` surrounds every request.
+Every error has one envelope. `frame.py` surrounds every request. Answers are written by the
+handlers; the response models describe them.
 """
 
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from raydist import __version__
+from raydist.serving import embed_answers
 from raydist.serving.answers import (
+    CohereEmbeddings,
     EmbeddingsResponse,
     ErrorEnvelope,
+    ModelInfo,
     ModelList,
     RerankResponse,
     ScoreResponse,
     SearchResponse,
+    TeiInfo,
+    TeiRanks,
 )
+from raydist.serving.bodies import JsonRequest
 from raydist.serving.docs import docs_page
+from raydist.serving.embed_schema import (
+    CohereEmbedRequest,
+    EmbeddingsRequest,
+    EmbedOrder,
+    TeiEmbedRequest,
+)
 from raydist.serving.errors import ServiceError
-from raydist.serving.frame import Frame, error_response, report
-from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
-from raydist.serving.service import Service
+from raydist.serving.frame import HEALTH, TEI, Frame, error_response, report
+from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
+from raydist.serving.service import Service, tei_ranks
 
+_RERANK = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/reranking")
 _PAGE = Path(__file__).with_name("page.html")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope, "description": what}
     for status, what in {
         400: "The body is not JSON",
         401: "No valid key",
+        403: "A service without keys was asked by another name than localhost",
         404: "No such model or route",
         408: "The body did not arrive in time",
         413: "The body, its documents or their tokens are too many",
+        415: "The body's Content-Encoding is neither gzip nor deflate",
         422: "A field is wrong, or a document does not fit and truncation is error",
         429: "Overloaded; Retry-After says when to try again",
         500: "The model failed",
@@ -44,18 +64,32 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(service: Service, *, echo_id: bool = True) -> FastAPI:
+class _Route(APIRoute):
+    """A route that reads bodies with `JsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(JsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+def make_app(service: Service, *, echo_id: bool = True, cors: Sequence[str] = ()) -> FastAPI:
     """Returns the application.
 
     Args:
         service: answers the requests.
         echo_id: whether to add X-Request-Id to answers; Ray Serve's proxy does that itself.
+        cors: origins whose web pages may read answers; `*` for all.
     """
     app = FastAPI(
         title="raydist",
         version=__version__,
         description="Reranking, scoring, embeddings and search. Authorization: Bearer KEY where "
-        "the server has keys. Every error has the form {error: {message, type, param, code}}.",
+        "the server has keys. Every error has the form {error: {message, type, param, code}, "
+        "message, detail}; TEI's routes send the message alone as `error`.",
         docs_url=None,
         redoc_url=None,
         responses=_ERRORS,
@@ -63,82 +97,188 @@ def make_app(service: Service, *, echo_id: bool = True) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(ServiceError, _failed)
     app.add_exception_handler(HTTPException, _http)
-    _routes(app, service)
+    app.router.route_class = _Route
+    _rerank_routes(app, service)
+    _embed_routes(app, service)
+    _service_routes(app, service)
     _pages(app, service)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     app.add_middleware(Frame, service=service, echo_id=echo_id, paths=paths)
+    if cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+        )
     return app
 
 
-def _routes(app: FastAPI, service: Service) -> None:
-    """Adds the routes that compute."""
+def _rerank_routes(app: FastAPI, service: Service) -> None:
+    """Adds the routes that score."""
 
-    async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
+    async def rerank(body: RerankRequest, request: Request) -> Response:
         """Puts documents in order of relevance to a query.
 
-        Takes what the clients of Cohere (v1, v2), Jina, Voyage and TEI send, and answers all of
-        them at once: `results` and `data` are the same list. Sorted by score, then by position.
+        Takes what the clients of Cohere (v1, v2), Jina, Voyage, mixedbread, vLLM, infinity and
+        llama.cpp send, and answers all of them at once: `results` and `data` are the same list.
+        Sorted by score, then by position. To `texts` instead of `documents` it answers as TEI does:
+        a bare list of {index, score}.
         """
-        return await service.rerank(body, *_identity(request))
+        request.state.tei = body.texts is not None
+        answer = await service.rerank(body, *_identity(request))
+        if request.state.tei:
+            return _answer(tei_ranks(answer))
+        return _answer(answer)
 
-    for number, path in enumerate(("/v1/rerank", "/v2/rerank", "/rerank")):
-        app.add_api_route(
-            path,
-            rerank,
-            methods=["POST"],
-            summary="Rerank documents",
-            operation_id=f"rerank{number or ''}",
-            response_model_exclude_none=True,
-            tags=["rerank"],
-        )
-
-    @app.post("/v1/score", tags=["rerank"], summary="Score pairs")
-    async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
+    async def score(body: ScoreRequest, request: Request) -> Response:
         """Scores each document with one query for all or with its own; keeps their order."""
-        return await service.score(body, *_identity(request))
+        return _answer(await service.score(body, *_identity(request)))
 
-    @app.post("/v1/embeddings", tags=["embeddings"], summary="Embed texts")
-    async def embeddings(body: EmbeddingsRequest, request: Request) -> EmbeddingsResponse:
-        """Embeds texts, as OpenAI's API does. `input_type: query` for queries."""
-        return await service.embeddings(body, *_identity(request))
+    _add(app, rerank, RerankResponse, _RERANK, "Rerank documents", "rerank")
+    _add(app, score, ScoreResponse, ("/v1/score", "/score"), "Score pairs", "rerank")
 
-    @app.post("/v1/search", tags=["search"], summary="Search", response_model_exclude_none=True)
-    async def search(body: SearchRequest, request: Request) -> SearchResponse:
+
+def _embed_routes(app: FastAPI, service: Service) -> None:
+    """Adds the routes that embed."""
+
+    async def embed(
+        order: EmbedOrder, name: str | None, request: Request, write: Callable[..., bytes]
+    ) -> Response:
+        """Answers in the form that `write` makes of vectors, a model's name, and tokens."""
+        model, answer = await service.embed(order, name, request.state.client)
+        form = partial(write, model=model, tokens=answer.cost.tokens)
+        vectors_nD = answer.vectors_nD
+        return _json(await embed_answers.written(vectors_nD, form, normalize=order.normalize))
+
+    async def embeddings(body: EmbeddingsRequest, request: Request) -> Response:
+        """Embeds texts, as OpenAI's API does. `input_type: query` for queries.
+
+        Voyage's, Jina's, mixedbread's and infinity's fields are understood too.
+        """
+        order = body.order()
+        return await embed(order, body.model, request, partial(embed_answers.openai, order=order))
+
+    async def cohere(body: CohereEmbedRequest, request: Request) -> Response:
+        """Embeds texts, as Cohere's API does."""
+        order = body.order()
+        by_type = request.url.path.endswith("/v2/embed") or body.embedding_types is not None
+        form = partial(
+            embed_answers.cohere, order=order, request_id=request.state.id, by_type=by_type
+        )
+        return await embed(order, body.model, request, form)
+
+    async def tei(body: TeiEmbedRequest, request: Request) -> Response:
+        """Embeds texts, as text-embeddings-inference does: a bare list of vectors."""
+        return await embed(body.order(), None, request, embed_answers.tei)
+
+    async def embed_all() -> Response:
+        """Is refused: vectors of tokens are not served."""
+        message = "embed_all: vectors of tokens are not served; /embed has those of texts"
+        raise ServiceError(422, message, "unsupported")
+
+    tag = "embeddings"
+    openai_paths = ("/v1/embeddings", "/embeddings")
+    _add(app, embeddings, EmbeddingsResponse, openai_paths, "Embed texts", tag)
+    _add(app, cohere, CohereEmbeddings, ("/v2/embed", "/v1/embed"), "Embed texts (Cohere)", tag)
+    # TEI's clients that know no route post to the root.
+    _add(app, tei, list[list[float]], ("/embed", "/"), "Embed texts (TEI)", tag)
+    app.post("/embed_all", include_in_schema=False)(embed_all)
+
+
+def _service_routes(app: FastAPI, service: Service) -> None:
+    """Adds search and what tells of the service."""
+
+    async def search(body: SearchRequest, request: Request) -> Response:
         """Searches the served index: retrievers, fusion, reranking, each with score and time."""
-        return await service.search(body, *_identity(request))
+        return _answer(await service.search(body, *_identity(request)))
+
+    _add(app, search, SearchResponse, ("/v1/search",), "Search", "search")
 
     @app.get("/v1/models", tags=["service"], summary="Served models")
     async def models() -> ModelList:
         """Lists what is served."""
         return service.models()
 
+    @app.get("/v1/models/{model:path}", tags=["service"], summary="A served model")
+    async def model(model: str) -> ModelInfo:
+        """Tells of a served model."""
+        return service.model(model)
+
+    @app.get("/info", tags=["service"], summary="The first model (TEI)")
+    async def info() -> TeiInfo:
+        """Tells of the first served model and the limits, as text-embeddings-inference does."""
+        return service.info()
+
+
+def _add(
+    app: FastAPI,
+    handler: Callable[..., Coroutine[Any, Any, Response]],
+    model: Any,
+    paths: Sequence[str],
+    summary: str,
+    tag: str,
+) -> None:
+    """Adds a handler under each path."""
+    for number, path in enumerate(paths):
+        app.add_api_route(
+            path,
+            handler,
+            methods=["POST"],
+            summary=summary,
+            operation_id=f"{handler.__name__}{number or ''}",
+            response_model=model,
+            tags=[tag],
+        )
+
 
 def _pages(app: FastAPI, service: Service) -> None:
     """Adds health, documentation and the page."""
 
-    @app.get("/healthz", tags=["service"], summary="Alive")
     async def healthz() -> dict[str, str]:
         """Answers while the process is alive."""
         return {"status": "ok"}
 
-    @app.get("/readyz", tags=["service"], summary="Ready")
     async def readyz() -> dict[str, str]:
         """Scores a known pair with every model, and searches once."""
         await service.ready()
         return {"status": "ready"}
 
-    @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(docs_page(app.openapi()))
 
-    @app.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
         return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
+
+    for path, handler in zip(HEALTH, (healthz, healthz, readyz), strict=True):
+        summary = "Ready" if handler is readyz else "Alive"
+        app.get(path, tags=["service"], summary=summary, operation_id=path[1:])(handler)
+        app.head(path, include_in_schema=False)(handler)
+    for path, page_ in (("/docs", docs), ("/", page)):
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(page_)
 
 
 def _identity(request: Request) -> tuple[str, str]:
     """Returns the request's id and its client's name."""
     return request.state.id, request.state.client
+
+
+def _answer(answer: RerankResponse | ScoreResponse | SearchResponse | TeiRanks) -> Response:
+    """Returns an answer without what is absent."""
+    return _json(answer.model_dump_json(exclude_none=True))
+
+
+def _json(content: bytes | str) -> Response:
+    return Response(content, media_type="application/json")
+
+
+def _is_tei(request: Request, body: Any = None) -> bool:
+    """Returns whether a request is in TEI's contract, by its route or by what was read of it."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if path in TEI or getattr(request.state, "tei", False):
+        return True
+    return path in _RERANK and isinstance(body, dict) and "texts" in body
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -147,27 +287,31 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # Where a value may have one of many forms, the deepest error is of the form that was meant.
     first = max(error.errors(), key=lambda each: (each["type"] == "too_long", len(each["loc"])))
     if first["type"] == "json_invalid":
-        return error_response(ServiceError(400, "the body is not valid JSON", "invalid_json"))
+        failure = ServiceError(400, "the body is not valid JSON", "invalid_json")
+        return error_response(failure, tei=_is_tei(request))
+    tei = _is_tei(request, error.body)
     parts = [str(part) for part in first["loc"] if part != "body"]
     param = ".".join(p for p in parts if p not in ("str", "TextDocument") and "[" not in p) or None
     message = str(first["msg"]).removeprefix("Value error, ")
     if first["type"] == "too_long":
         message = f"{param} has more than {first['ctx']['max_length']} entries"
-        return error_response(ServiceError(413, message, "too_many_documents", param=param))
+        failure = ServiceError(413, message, "too_many_documents", param=param)
+        return error_response(failure, tei=tei)
     if first["type"] == "model_attributes_type" and not parts:
         sent = request.headers.get("content-type", "without a content type")
         message = "the body is not a JSON object"
         if not sent.partition(";")[0].endswith("json"):
             message = f"the body was sent as {sent}: send JSON with Content-Type: application/json"
-    message = f"{param}: {message}" if param else message
-    return error_response(ServiceError(422, message, "invalid", param=param))
+    if param:
+        message = f"{param} is required" if first["type"] == "missing" else f"{param}: {message}"
+    return error_response(ServiceError(422, message, "invalid", param=param), tei=tei)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     if error.status == 500:
         report(request.state.id, error)
-    return error_response(error)
+    return error_response(error, tei=_is_tei(request))
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -177,4 +321,4 @@ async def _http(request: Request, error: Exception) -> Response:
     failure = ServiceError(
         error.status_code, str(error.detail), code, headers=dict(error.headers or {})
     )
-    return error_response(failure)
+    return error_response(failure, tei=_is_tei(request))

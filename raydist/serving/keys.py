@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -46,15 +46,17 @@ class Keys:
                 name = digest.hex()[:8]
         return name if scheme.lower() == "bearer" else None
 
-    def admit(self, authorization: str | None, peer: str) -> str:
+    def admit(self, authorization: str | None, peer: str, host: str | None = None) -> str:
         """Returns the name of a request's client, empty without keys.
 
         Args:
             authorization: the request's Authorization header.
             peer: the address that the request comes from.
+            host: the request's Host header. Without keys it must name this machine: a web page can
+                give its own name this machine's address, and then read what is served here.
 
         Raises:
-            ServiceError: 401.
+            ServiceError: 401; 403 another Host.
         """
         if self._digests:
             name = self.client(authorization)
@@ -62,8 +64,18 @@ class Keys:
                 raise _refusal("a valid key is needed: Authorization: Bearer KEY")
             return name
         # Ray Serve listens at the address of its own options, whatever this application's are.
-        if self._anonymous or _loopback(peer):
+        if self._anonymous:
             return ""
+        if _loopback(peer):
+            if host is None or _names_loopback(host):
+                return ""
+            raise ServiceError(
+                403,
+                "the service has no keys, so it only answers to localhost, not to "
+                f"{host[:100]!r}: use http://localhost, or start it with keys_file=, "
+                f"{ENVIRONMENT} or anonymous=true",
+                "host_not_allowed",
+            )
         raise _refusal(
             "the service has no keys, so it only answers its own machine: start it with "
             f"keys_file= or {ENVIRONMENT}, or with anonymous=true"
@@ -105,6 +117,15 @@ def read_keys(
     return Keys(keys, anonymous=anonymous)
 
 
+def refuse_shown(environment: Mapping[str, str]) -> None:
+    """Raises ConfigError if the variables of a `runtime_env` have keys: the dashboard shows it."""
+    if ENVIRONMENT in environment:
+        raise ConfigError(
+            f"runtime_env: Ray's dashboard shows {ENVIRONMENT} to whoever opens it; use "
+            "keys_file=, or set the variable where Ray is started"
+        )
+
+
 def _ascii(where: str, words: Sequence[str]) -> list[str]:
     """Returns the keys among `words`; headers carry ASCII alone."""
     keys = [word.strip() for word in words if word.strip()]
@@ -124,6 +145,17 @@ def _loopback(peer: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _names_loopback(host: str) -> bool:
+    """Returns whether a Host header, with or without a port, names this machine itself."""
+    name = host.strip().lower()
+    if name.startswith("["):
+        name = name[1:].partition("]")[0]
+    elif name.count(":") == 1:
+        name = name.partition(":")[0]
+    name = name.removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost") or _loopback(name)
 
 
 def _digest(key: str) -> bytes:

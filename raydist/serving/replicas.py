@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from raydist.serving.backend import (
     EmbedCall,
     ScoreAnswer,
     ScoreCall,
+    ScoreFailure,
     SearchAnswer,
     SearchCall,
 )
@@ -42,6 +43,9 @@ from raydist.serving.errors import ServiceError, deadline, not_ready
 from raydist.serving.frame import open_log
 from raydist.serving.metrics import BatcherMetrics
 from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
+
+if TYPE_CHECKING:
+    from raydist.serving.lengths import Lengths
 
 A = TypeVar("A")
 _QUERY = "what causes rain?"
@@ -76,6 +80,18 @@ class RerankerModel:
         if not all(map(math.isfinite, answer.scores)):
             raise ServiceError(500, "the model gave a score that is not a number", "bad_score")
         return answer
+
+    async def score_many(self, calls: Sequence[ScoreCall]) -> list[ScoreAnswer] | ScoreFailure:
+        """Returns the answers to all calls, or the first failure, which ends the others."""
+        tasks = [asyncio.create_task(self.score(call)) for call in calls]
+        try:
+            return list(await asyncio.gather(*tasks))
+        except ServiceError as error:
+            failed = next(n for n, task in enumerate(tasks) if _error(task) is error)
+            return ScoreFailure(failed, error)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def check(self) -> None:
         """Scores a known pair; raises ServiceError if that does not work."""
@@ -117,8 +133,9 @@ class RerankerModel:
             result = await asyncio.wrap_future(future)
         except TooLong as error:
             raise ServiceError(422, str(error), "document_too_long", param=error.field) from None
-        except ConfigError as error:
-            raise ServiceError(422, str(error), "unsupported", param="instruction") from None
+        except ConfigError:  # its message has the model's path
+            message = "this reranker takes no instruction"
+            raise ServiceError(422, message, "unsupported", param="instruction") from None
         except NotStarted:
             message = "the model is slower than a moment ago; try again"
             # The requests before it will take about as long.
@@ -192,10 +209,14 @@ class EmbedderModel:
     Args:
         encoder: the model.
         batch_chars: characters of a batch; a longer text is encoded alone.
+        lengths: of texts, for calls that refuse those that do not fit.
     """
 
-    def __init__(self, encoder: Encoder, *, batch_chars: int = 8192) -> None:
+    def __init__(
+        self, encoder: Encoder, *, batch_chars: int = 8192, lengths: Lengths | None = None
+    ) -> None:
         self.encoder = encoder
+        self._lengths = lengths
         self.batcher = MicroBatcher(self._forward, budget=batch_chars, packed=True)
         self._dimension = 0  # unknown until something was encoded
 
@@ -203,9 +224,12 @@ class EmbedderModel:
         """Returns float32 vectors and their cost.
 
         Raises:
-            ServiceError: 422 the model has fewer dimensions, 500 a vector is not finite.
+            ServiceError: 422 the model has fewer dimensions or a text does not fit, 500 a vector
+                is not finite.
         """
         self._check_dimensions(call)
+        if not call.truncate and self._lengths is not None:
+            await asyncio.to_thread(self._lengths.check, call.texts, call.role)
         # Cancelling the waiting task cancels the future: its texts are not encoded.
         answer = await asyncio.wrap_future(self.batcher.submit(_EmbedWork(call)))
         vectors_nD = answer.vectors_nD
@@ -282,6 +306,14 @@ class Scorer:
             return answer
         return replace(answer, version=version)
 
+    async def score_many(self, calls: Sequence[ScoreCall]) -> list[ScoreAnswer] | ScoreFailure:
+        """Scores several queries' documents with the present model."""
+        version, model = self._watcher.version.name, self._watcher.model
+        answers = await model.score_many(calls)
+        if isinstance(answers, ScoreFailure):
+            return answers
+        return [replace(answer, version=version) for answer in answers]
+
     async def check(self) -> ServiceError | None:
         """Scores a known pair."""
         return await _returned(self._watcher.model.check())
@@ -350,6 +382,10 @@ class Index:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.searcher.search, call)
 
+    async def state(self) -> dict[str, int]:
+        """Returns the replica's process id."""
+        return {"pid": os.getpid()}
+
     async def check(self) -> None:
         """Searches once."""
         await asyncio.to_thread(self._probe)
@@ -360,6 +396,10 @@ class Index:
 
     def _probe(self) -> None:
         self.searcher.search(SearchCall("a query that works", 1))
+
+
+def _error(task: asyncio.Task[A]) -> BaseException | None:
+    return task.exception() if task.done() and not task.cancelled() else None
 
 
 async def _returned(work: Awaitable[A]) -> A | ServiceError:
@@ -385,10 +425,12 @@ def _load_embedder(embedder: EncoderSource, version: ModelVersion) -> EmbedderMo
     from raydist.models.backbone import default_dtype
     from raydist.models.biencoder import BiEncoder
     from raydist.models.encode import default_max_tokens
+    from raydist.serving.lengths import Lengths
 
     settings = replace(embedder, path=version.model).settings(default_dtype())
     model = BiEncoder.load(settings)
-    return EmbedderModel(model, batch_chars=8 * default_max_tokens(model))
+    chars = 8 * default_max_tokens(model)
+    return EmbedderModel(model, batch_chars=chars, lengths=Lengths(model))
 
 
 def _cost(times: Times, tokens: int, cached_prefix_tokens: int = 0) -> Cost:

@@ -1,24 +1,26 @@
-"""Requests of the HTTP service: Cohere's, Jina's, Voyage's and TEI's shapes at once.
+"""Requests of the HTTP service: the shapes of several vendors' and programs' clients at once.
 
-A null means absent, unknown fields are ignored (clients send fields of other services), numbers are
-bounded. Limits that depend on the server's settings are checked in `admission.py`.
+A null means absent. What a contract documents is honoured, or refused by its name (`fixed`): it
+never changes an answer silently. Other unknown fields are ignored, because clients send fields of
+other services. Numbers are bounded; limits that depend on the server's settings are checked in
+`admission.py`. Requests for embeddings are in `embed_schema.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
 from raydist.rerank.spec import Truncation
+from raydist.serving.errors import ServiceError
 from raydist.serving.spec import MAX_ENTRIES
 
 _RERANK_EXAMPLE: dict[str, Any] = {
@@ -31,7 +33,6 @@ _SCORE_EXAMPLE: dict[str, Any] = {
     "queries": "what causes rain?",
     "documents": ["Rain falls when clouds saturate.", "A recipe for bread."],
 }
-_EMBEDDINGS_EXAMPLE: dict[str, Any] = {"input": ["what causes rain?"], "input_type": "query"}
 _SEARCH_EXAMPLE: dict[str, Any] = {"query": "what causes rain?", "k": 3}
 
 
@@ -53,22 +54,37 @@ _ENTRIES = Field(max_length=MAX_ENTRIES, fail_fast=True)
 Texts = Annotated[list[Text], _ENTRIES]
 
 
-class _Request(BaseModel):
-    """Null means absent: the field has its default."""
+def refusal(field: str, reason: str) -> ServiceError:
+    """Returns the error of a field that is understood and not served."""
+    return ServiceError(422, f"{field} {reason}", "unsupported", param=field)
+
+
+class Request(BaseModel):
+    """Null means absent: the field has its default.
+
+    Attributes:
+        fixed: fields of a contract that have one meaning here, by their name, with the values that
+            say so. Others are refused.
+    """
 
     model_config = ConfigDict(
         extra="ignore", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=()
     )
+    fixed: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
+        if not isinstance(data, dict):
+            return data
+        for name, values in cls.fixed.items():
+            if data.get(name) is not None and data[name] not in values:
+                remedy = " or ".join(["leave it out", *(f"send {each!r}" for each in values[:1])])
+                raise refusal(name, f"is not supported here: {remedy}")
+        return {key: value for key, value in data.items() if value is not None}
 
 
-class TextDocument(_Request):
+class TextDocument(Request):
     """A document as an object: `text`, an optional `id`, and fields for `rank_fields`."""
 
     model_config = ConfigDict(extra="allow")
@@ -79,33 +95,42 @@ class TextDocument(_Request):
     """What is scored, unless `rank_fields` names other fields."""
 
 
-class RerankRequest(_Request):
+class RerankRequest(Request):
     """A query and the documents to rank."""
 
     model_config = ConfigDict(json_schema_extra={"example": _RERANK_EXAMPLE})
+    fixed = {
+        "priority": (0,),  # Cohere, vLLM
+        "max_chunks_per_doc": (),  # Cohere v1
+        "truncation_direction": ("right", "Right"),  # TEI
+        "truncate_prompt_tokens": (-1,),  # vLLM
+        "return_embeddings": (False,),  # Jina
+    }
 
     query: Text
     """The query's text."""
     documents: Annotated[list[Text | TextDocument], _ENTRIES] = []
     """Texts, or objects with `text` (Cohere v1, Jina)."""
     texts: Texts | None = None
-    """The same under TEI's name, instead of `documents`."""
+    """The same under TEI's name; the answer then has TEI's form, a list of {index, score, text}."""
+    input: Annotated[list[Text | TextDocument], _ENTRIES] | None = None
+    """The same under mixedbread's name."""
     model: Text | None = None
     """A served model's name; the server's reranker if absent."""
     top_n: Annotated[int, Field(ge=1)] | None = None
     """How many results; all if absent."""
     top_k: Annotated[int, Field(ge=1)] | None = None
-    """The same under Voyage's name."""
+    """The same under Voyage's and mixedbread's name."""
     return_documents: bool = False
     """Whether results carry the documents' texts."""
     return_text: bool = False
     """The same under TEI's name."""
+    return_input: bool = False
+    """The same under mixedbread's name."""
     rank_fields: Texts | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     """Documents are cut to this many tokens."""
-    max_chunks_per_doc: Annotated[int, Field(ge=1)] | None = None
-    """Accepted for Cohere v1's clients and ignored; see `truncation: chunk_max`."""
     truncation: Truncation | bool | None = None
     """A document that does not fit is cut, scored in pieces, or refused (false, as Voyage says).
 
@@ -116,19 +141,22 @@ class RerankRequest(_Request):
     """The reranker's task, if it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
+    use_activation: bool = True
+    """vLLM's name: false is `raw_scores: true`."""
 
     @model_validator(mode="after")
     def _one_list(self) -> RerankRequest:
-        if self.texts is not None and self.documents:
-            raise ValueError("give documents or texts, not both")
-        if self.texts is None and "documents" not in self.model_fields_set:
+        lists = [n for n in ("documents", "texts", "input") if n in self.model_fields_set]
+        if len(lists) > 1:
+            raise ValueError(f"give one of {', '.join(lists)}")
+        if not lists:
             raise ValueError("documents is required")
         return self
 
     @model_validator(mode="after")
     def _ranked_fields_are_text(self) -> RerankRequest:
         """Checks the fields that are read; others, whatever they hold, are ignored."""
-        for position, item in enumerate(self.documents if self.rank_fields else ()):
+        for position, item in enumerate(self.items if self.rank_fields else ()):
             extra = {} if isinstance(item, str) else item.model_extra or {}
             for name in self.rank_fields or ():
                 if isinstance(value := extra.get(name), str):
@@ -137,6 +165,28 @@ class RerankRequest(_Request):
                     except ValueError as error:
                         raise ValueError(f"documents[{position}].{name} {error}") from None
         return self
+
+    @property
+    def items_field(self) -> str:
+        """The name under which the documents were sent."""
+        return "texts" if self.texts is not None else "documents" if self.input is None else "input"
+
+    @property
+    def items(self) -> Sequence[str | TextDocument]:
+        """The documents, under whichever name they were sent."""
+        if self.texts is not None:
+            return self.texts
+        return self.documents if self.input is None else self.input
+
+    @property
+    def with_texts(self) -> bool:
+        """Whether results carry the documents' texts."""
+        return self.return_documents or self.return_text or self.return_input
+
+    @property
+    def logits(self) -> bool:
+        """Whether scores are the model's logits."""
+        return self.raw_scores or not self.use_activation
 
     @property
     def limit(self) -> int | None:
@@ -154,19 +204,17 @@ class RerankRequest(_Request):
 
     def contents(self) -> list[str]:
         """Returns the texts to score; raises ValueError naming a document without text."""
-        items: Sequence[str | TextDocument] = (
-            self.texts if self.texts is not None else self.documents
-        )
-        return [_content(position, item, self.rank_fields) for position, item in enumerate(items)]
+        return [
+            _content(f"{self.items_field}[{position}]", item, self.rank_fields)
+            for position, item in enumerate(self.items)
+        ]
 
     def ids(self) -> list[str | int | None]:
         """Returns the documents' own ids, None where there is none."""
-        if self.texts is not None:
-            return [None] * len(self.texts)
-        return [None if isinstance(item, str) else item.id for item in self.documents]
+        return [None if isinstance(item, str) else item.id for item in self.items]
 
 
-def _content(position: int, item: str | TextDocument, fields: Sequence[str] | None) -> str:
+def _content(field: str, item: str | TextDocument, fields: Sequence[str] | None) -> str:
     if isinstance(item, str):
         return item
     if fields:
@@ -174,21 +222,26 @@ def _content(position: int, item: str | TextDocument, fields: Sequence[str] | No
         texts = [str(values[name]) for name in fields if values.get(name) is not None]
         if texts:
             return "\n".join(texts)
-        raise ValueError(f"documents[{position}] has none of the rank_fields {', '.join(fields)}")
+        raise ValueError(f"{field} has none of the rank_fields {', '.join(fields)}")
     if item.text is None:
-        raise ValueError(f"documents[{position}] has no text")
+        raise ValueError(f"{field} has no text")
     return item.text
 
 
-class ScoreRequest(_Request):
+_SCORE_NAMES = (("text_1", "text_2"), ("data_1", "data_2"), ("queries", "items"))
+"""vLLM's names of `queries` and `documents`."""
+
+
+class ScoreRequest(Request):
     """Pairs to score, in order: one query for all texts, or one per text."""
 
     model_config = ConfigDict(json_schema_extra={"example": _SCORE_EXAMPLE})
+    fixed = {"priority": (0,), "truncate_prompt_tokens": (-1,)}  # vLLM
 
     queries: Texts | Text
-    """One query, or as many as there are documents."""
-    documents: Texts
-    """Texts."""
+    """One query, or as many as there are documents; `text_1` (vLLM) is the same."""
+    documents: Texts | Text
+    """Texts; `text_2` (vLLM) is the same."""
     model: Text | None = None
     """A served model's name; the server's reranker if absent."""
     truncation: Truncation | None = None
@@ -197,44 +250,41 @@ class ScoreRequest(_Request):
     """The reranker's task, if it follows instructions."""
     raw_scores: bool = False
     """Return the model's logits as scores."""
+    use_activation: bool = True
+    """vLLM's name: false is `raw_scores: true`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for first, second in _SCORE_NAMES:
+                if data.get(second) is not None and data.get("documents") is None:
+                    renamed = {"queries": data.get(first), "documents": data[second]}
+                    return {**data, **renamed}
+        return data
 
     @model_validator(mode="after")
     def _as_many(self) -> ScoreRequest:
-        if not isinstance(self.queries, str) and len(self.queries) != len(self.documents):
+        queries, texts = len(self.each_query), len(self.texts)
+        if queries not in (1, texts):
             raise ValueError(
-                f"queries has {len(self.queries)} texts and documents {len(self.documents)}; give "
-                "one query for all or one for each"
+                f"queries has {queries} texts and documents {texts}; give one query for all or one "
+                "for each"
             )
         return self
 
+    @property
+    def each_query(self) -> list[str]:
+        """One query for all texts, or one for each."""
+        return [self.queries] if isinstance(self.queries, str) else self.queries
 
-class EmbeddingsRequest(_Request):
-    """Texts to embed, as in OpenAI's API."""
-
-    model_config = ConfigDict(json_schema_extra={"example": _EMBEDDINGS_EXAMPLE})
-
-    input: Text | Texts
-    """A text or a list of texts."""
-    model: Text | None = None
-    """A served embedding model's name; the server's if absent."""
-    encoding_format: Literal["float", "base64"] = "float"
-    """Numbers, or float32 in little-endian base64."""
-    dimensions: Annotated[int, Field(ge=1)] | None = None
-    """Keep this many dimensions, scaled to unit length."""
-    input_type: Literal["query", "document"] = "document"
-    """Which instruction and tower the texts get."""
-    user: str | None = None
-    """Ignored."""
-
-    @field_validator("input")
-    @classmethod
-    def _something(cls, value: str | list[str]) -> str | list[str]:
-        if not value:
-            raise ValueError("input is empty")
-        return value
+    @property
+    def texts(self) -> list[str]:
+        """The texts."""
+        return [self.documents] if isinstance(self.documents, str) else self.documents
 
 
-class SearchRequest(_Request):
+class SearchRequest(Request):
     """A query against the served index."""
 
     model_config = ConfigDict(json_schema_extra={"example": _SEARCH_EXAMPLE})

@@ -6,7 +6,6 @@ A `Backend` computes.
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
@@ -14,44 +13,50 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import numpy as np
-
+from raydist import __version__
 from raydist.serving.admission import Admission, check_size, check_tokens, estimate_tokens
 from raydist.serving.answers import (
     DocumentText,
-    Embedding,
-    EmbeddingsResponse,
     Kind,
     Meta,
     ModelInfo,
     ModelList,
     RerankResponse,
     RerankResult,
+    ScoredPair,
     ScoreResponse,
     SearchResponse,
     SearchResult,
+    TeiInfo,
+    TeiRank,
+    TeiRanks,
     Usage,
 )
 from raydist.serving.backend import (
     Backend,
     Cost,
+    EmbedAnswer,
     EmbedCall,
     Hit,
     Metrics,
     ScoreAnswer,
     ScoreCall,
+    ScoreFailure,
     ScoreOptions,
     SearchCall,
 )
-from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.embed_schema import EmbedOrder
+from raydist.serving.errors import ServiceError, deadline, not_ready, overloaded
 from raydist.serving.keys import Keys
-from raydist.serving.schema import EmbeddingsRequest, RerankRequest, ScoreRequest, SearchRequest
+from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.search import candidates, reranked
 from raydist.serving.spec import Limits
 
 T = TypeVar("T")
-_CONCURRENT_QUERIES = 16
-"""Queries of one request that are scored at once."""
+_LOADING_S = 5.0
+"""Seconds after which a client may ask for a model that is loading."""
+_GRACE_S = 1.0
+"""Seconds that a request waits for a model that is loading."""
 _PATIENCE = 1.5
 """A request that waits this many times max_wait_s is refused: its client gives up."""
 
@@ -65,21 +70,27 @@ class _Group:
         texts: the documents'.
         positions: of the texts among the request's documents.
         field: where the request has the query.
+        texts_field: where it has the documents.
     """
 
     query: str
     texts: list[str]
     positions: Sequence[int]
     field: str = "query"
+    texts_field: str = "documents"
 
     def in_request(self, error: ServiceError) -> ServiceError:
         """Returns an error of the group's second document, say, as one of the request's fifth."""
         match = re.fullmatch(r"documents\[(\d+)\]", error.param or "")
         if match is None:
             return error
-        param = f"documents[{self.positions[int(match[1])]}]"
-        message = error.message.replace(match[0], param)
-        return ServiceError(error.status, message, error.code, param=param, headers=error.headers)
+        return _renamed(error, f"{self.texts_field}[{self.positions[int(match[1])]}]")
+
+
+def _renamed(error: ServiceError, param: str) -> ServiceError:
+    """Returns an error with the request's own name of the field."""
+    message = error.message.replace(str(error.param), param)
+    return ServiceError(error.status, message, error.code, param=param, headers=error.headers)
 
 
 @dataclass
@@ -93,6 +104,7 @@ class Service:
         keys: of the clients.
         metrics: counters, if any.
         aliases: further names of models, by which `kinds` has them under another.
+        loading: models that do not work yet.
     """
 
     backend: Backend
@@ -101,8 +113,10 @@ class Service:
     keys: Keys = field(default_factory=lambda: Keys([]))
     metrics: Metrics | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)
+    loading: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.started = int(time.time())
         self._hit_tokens = 128.0  # of a hit's text; corrected by every search
         self._readiness: asyncio.Task[None] | None = None
         self.admission = Admission(
@@ -114,6 +128,7 @@ class Service:
     async def rerank(self, request: RerankRequest, request_id: str, client: str) -> RerankResponse:
         """Answers /rerank."""
         model = self._model(request.model, "reranker")
+        await self._loaded(model)
         try:
             texts = request.contents()
         except ValueError as error:
@@ -122,16 +137,14 @@ class Service:
             truncation=request.mode,
             max_tokens_per_doc=request.max_tokens_per_doc or 0,
             instruction=request.instruction,
-            raw_scores=request.raw_scores,
+            raw_scores=request.logits,
         )
-        groups = [_Group(request.query, texts, range(len(texts)))]
+        groups = [_Group(request.query, texts, range(len(texts)), texts_field=request.items_field)]
         (answer,) = await self._score(model, groups, client, options)
         results = _rerank_results(request, texts, answer)
         truncated = sum(answer.truncated)
         warnings = [f"{truncated} of {len(texts)} documents were truncated"] if truncated else []
         warnings += answer.warnings
-        if request.max_chunks_per_doc is not None:
-            warnings.append("max_chunks_per_doc is ignored; see truncation: chunk_max")
         return RerankResponse(
             id=request_id,
             model=model,
@@ -146,17 +159,19 @@ class Service:
         )
 
     async def score(self, request: ScoreRequest, request_id: str, client: str) -> ScoreResponse:
-        """Answers /v1/score."""
+        """Answers /score."""
         model = self._model(request.model, "reranker")
+        await self._loaded(model)
         options = ScoreOptions(
             truncation=request.truncation,
             instruction=request.instruction,
-            raw_scores=request.raw_scores,
+            raw_scores=request.raw_scores or not request.use_activation,
         )
-        check_size(self.limits, "", request.documents)
-        groups = _by_query(request.queries, request.documents)
+        texts = request.texts
+        check_size(self.limits, "", texts)
+        groups = _by_query(request.each_query, texts)
         answers = await self._score(model, groups, client, options)
-        scores = [0.0] * len(request.documents)
+        scores = [0.0] * len(texts)
         for group, answer in zip(groups, answers):
             for position, score in zip(group.positions, answer.scores):
                 scores[position] = score
@@ -165,30 +180,34 @@ class Service:
             warnings = list(answers[0].warnings)
             meta = Meta(warnings=warnings, timings_ms=answers[0].cost.timings_ms)
         usage = _usage([answer.cost for answer in answers])
-        return ScoreResponse(id=request_id, model=model, scores=scores, usage=usage, meta=meta)
+        return ScoreResponse(
+            id=request_id,
+            created=int(time.time()),
+            model=model,
+            scores=scores,
+            data=[ScoredPair(index=index, score=score) for index, score in enumerate(scores)],
+            usage=usage,
+            meta=meta,
+        )
 
-    async def embeddings(
-        self, request: EmbeddingsRequest, request_id: str, client: str
-    ) -> EmbeddingsResponse:
-        """Answers /v1/embeddings."""
-        model = self._model(request.model, "embedder")
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        tokens = check_size(self.limits, "", texts, field="input")
-        call = EmbedCall(texts, request.input_type, request.dimensions or 0)
+    async def embed(
+        self, order: EmbedOrder, name: str | None, client: str
+    ) -> tuple[str, EmbedAnswer]:
+        """Returns the name of the model that answers, and its vectors."""
+        model = self._model(name, "embedder")
+        await self._loaded(model)
+        tokens = check_size(self.limits, "", order.texts, field=order.field)
+        call = EmbedCall(order.texts, order.role, order.dimensions, order.truncate)
         with self._admitted(tokens, client, model):
-            answer = await self._within(self.backend.embed(model, call))
+            try:
+                answer = await self._within(self.backend.embed(model, call))
+            except ServiceError as error:
+                if (error.param or "").startswith("texts["):
+                    error = _renamed(error, order.field + str(error.param).removeprefix("texts"))
+                raise error from error.__cause__
         if self.metrics is not None:
-            self.metrics.computed(model, answer.cost, len(texts))
-        data = [
-            Embedding(
-                index=position,
-                embedding=base64.b64encode(vector_D.astype("<f4").tobytes()).decode()
-                if request.encoding_format == "base64"
-                else vector_D.tolist(),
-            )
-            for position, vector_D in enumerate(np.asarray(answer.vectors_nD))
-        ]
-        return EmbeddingsResponse(model=model, data=data, usage=_usage([answer.cost]))
+            self.metrics.computed(model, answer.cost, len(order.texts))
+        return model, answer
 
     async def search(self, request: SearchRequest, request_id: str, client: str) -> SearchResponse:
         """Answers /v1/search: one admission and one deadline for all its stages."""
@@ -196,6 +215,7 @@ class Service:
         check_size(self.limits, request.query, request.ids or [], field="ids")
         rerankers = [name for name, kind in self.kinds.items() if kind == "reranker"]
         reranker = rerankers[0] if request.rerank and rerankers else None
+        await self._loaded("index", *rerankers[:1])
         call = SearchCall(request.query, max(request.depth, request.k), request.ids)
         hits = call.depth if call.ids is None else min(call.depth, len(call.ids))
         tokens = len(call.query) // 4 + hits
@@ -233,7 +253,31 @@ class Service:
 
     def models(self) -> ModelList:
         """Answers /v1/models."""
-        return ModelList(data=[ModelInfo(id=n, kind=k) for n, k in self.kinds.items()])
+        return ModelList(data=[self._info(name) for name in self.kinds])
+
+    def model(self, name: str) -> ModelInfo:
+        """Answers /v1/models/NAME; raises ServiceError 404."""
+        served = self.aliases.get(name, name)
+        if served not in self.kinds:
+            choice = f"served here: {', '.join(self.kinds)}"
+            message = f"model {name[:100]!r} not found; {choice}"
+            raise ServiceError(404, message, "model_not_found", param="model")
+        return self._info(served)
+
+    def info(self) -> TeiInfo:
+        """Answers /info."""
+        name, kind = next(iter(self.kinds.items()))
+        kinds = {"embedder": {"embedding": {"pooling": "own"}}}
+        return TeiInfo(
+            model_id=name,
+            model_type=kinds.get(kind, {kind: {}}),
+            max_client_batch_size=self.limits.max_documents,
+            max_concurrent_requests=self.limits.max_requests,
+            version=__version__,
+        )
+
+    def _info(self, name: str) -> ModelInfo:
+        return ModelInfo(id=name, created=self.started, kind=self.kinds[name])
 
     async def ready(self) -> None:
         """Tries every model and the index; raises ServiceError 503 if one does not work.
@@ -245,6 +289,7 @@ class Service:
         await asyncio.shield(self._readiness)
 
     async def _check_models(self) -> None:
+        await self._loaded(*self.kinds)
         for name in self.kinds:
             try:
                 async with asyncio.timeout(self.limits.deadline_s):
@@ -260,46 +305,68 @@ class Service:
         self, model: str, groups: Sequence[_Group], client: str, options: ScoreOptions
     ) -> list[ScoreAnswer]:
         """Returns an answer for each group; all are admitted together."""
-        tokens = sum(check_size(self.limits, g.query, g.texts, query_field=g.field) for g in groups)
+        tokens = sum(
+            check_size(self.limits, g.query, g.texts, g.texts_field, query_field=g.field)
+            for g in groups
+        )
         check_tokens(self.limits, tokens)
-        slots = asyncio.Semaphore(_CONCURRENT_QUERIES)
         ends = time.monotonic() + self.limits.deadline_s
-
-        async def score(group: _Group) -> ScoreAnswer:
-            if not group.texts:
-                return ScoreAnswer()
-            async with slots:
-                return await self._score_group(model, group, options, ends)
-
         with self._admitted(tokens, client, model):
-            tasks = [asyncio.create_task(score(group)) for group in groups]
-            try:
-                return await self._within(asyncio.gather(*tasks))
-            finally:
-                for task in tasks:  # where one failed, or the client went away
-                    task.cancel()
+            if len(groups) == 1 and groups[0].texts:
+                (group,) = groups
+                return [await self._within(self._score_group(model, group, options, ends))]
+            return await self._within(self._score_groups(model, groups, options, ends))
+
+    async def _score_groups(
+        self, model: str, groups: Sequence[_Group], options: ScoreOptions, ends: float
+    ) -> list[ScoreAnswer]:
+        """Lets a model score the texts of several queries, in one call."""
+        full = [group for group in groups if group.texts]
+        if not full:
+            return [ScoreAnswer() for _ in groups]
+        answers = await self.backend.score_many(
+            model, [self._call(group, options, ends) for group in full]
+        )
+        if isinstance(answers, ScoreFailure):
+            raise full[answers.number].in_request(answers.error)
+        for group, answer in zip(full, answers):
+            self._count(model, group, answer)
+        by_group = iter(answers)
+        return [next(by_group) if group.texts else ScoreAnswer() for group in groups]
 
     async def _score_group(
         self, model: str, group: _Group, options: ScoreOptions, ends: float
     ) -> ScoreAnswer:
         """Lets a model score one query's texts until `ends`."""
-        timeout_s = max(ends - time.monotonic(), 1e-3)
-        patience_s = _PATIENCE * self.limits.max_wait_s
-        call = ScoreCall(group.query, group.texts, options, timeout_s, patience_s)
         try:
-            answer = await self.backend.score(model, call)
+            answer = await self.backend.score(model, self._call(group, options, ends))
         except ServiceError as error:
             raise group.in_request(error) from error.__cause__
+        self._count(model, group, answer)
+        return answer
+
+    def _call(self, group: _Group, options: ScoreOptions, ends: float) -> ScoreCall:
+        timeout_s = max(ends - time.monotonic(), 1e-3)
+        patience_s = _PATIENCE * self.limits.max_wait_s
+        return ScoreCall(group.query, group.texts, options, timeout_s, patience_s)
+
+    def _count(self, model: str, group: _Group, answer: ScoreAnswer) -> None:
         if self.metrics is not None:
             self.metrics.computed(model, answer.cost, len(group.texts))
-        return answer
 
     @contextmanager
     def _admitted(self, tokens: int, client: str, model: str) -> Iterator[None]:
         try:
             with self.admission.enter(tokens, client, model):
                 self._show_admitted()
-                yield
+                try:
+                    yield
+                except ServiceError as error:
+                    if error.status != 429:
+                        raise
+                    # A replica's queue is full, and does not know how long it takes.
+                    wait_s = self.admission.backlog_s()
+                    raise overloaded(wait_s, "all replicas are busy") from None
         finally:
             self._show_admitted()
 
@@ -317,19 +384,30 @@ class Service:
     def _model(self, name: str | None, kind: Kind) -> str:
         """Returns the served model of that name and kind, or the first of the kind."""
         served = [model for model, its_kind in self.kinds.items() if its_kind == kind]
-        if name is None and served:
-            return served[0]
-        if (full_name := self.aliases.get(name or "", name)) in served:
-            return full_name
-        what = f"model {name!r}" if name is not None else kind
-        choice = f"served here: {', '.join(served)}" if served else f"no {kind} is served here"
-        raise ServiceError(404, f"{what} not found; {choice}", "model_not_found", param="model")
+        model = self.aliases.get(name, name) if name is not None else next(iter(served), None)
+        if model is None or model not in served:
+            what = f"model {name[:100]!r}" if name is not None else kind
+            choice = f"served here: {', '.join(served)}" if served else f"no {kind} is served here"
+            raise ServiceError(404, f"{what} not found; {choice}", "model_not_found", param="model")
+        return model
+
+    async def _loaded(self, *models: str) -> None:
+        """Waits a moment for models that are loading; raises ServiceError 503.
+
+        The moment is for an ingress that is new itself, and finds its models a little later.
+        """
+        ends = time.monotonic() + _GRACE_S
+        while loading := self.loading.intersection(models):
+            if time.monotonic() > ends:
+                names = ", ".join(sorted(loading))
+                raise not_ready(f"{names} is loading; try again", _LOADING_S)
+            await asyncio.sleep(0.02)
 
 
-def _by_query(queries: str | Sequence[str], texts: list[str]) -> list[_Group]:
+def _by_query(queries: Sequence[str], texts: list[str]) -> list[_Group]:
     """Returns each distinct query with its texts: one for all, or one for each text."""
-    if isinstance(queries, str):
-        return [_Group(queries, texts, range(len(texts)), "queries")]
+    if len(queries) == 1:
+        return [_Group(queries[0], texts, range(len(texts)), "queries")]
     positions: dict[str, list[int]] = {}
     for position, query in enumerate(queries):
         positions.setdefault(query, []).append(position)
@@ -345,18 +423,33 @@ def _rerank_results(
     """Returns the first results, best first; equal scores in the request's order."""
     order = sorted(range(len(texts)), key=lambda position: (-answer.scores[position], position))
     ids = request.ids()
-    with_texts = request.return_documents or request.return_text
+    with_texts, mixedbread = request.with_texts, request.input is not None
     return [
         RerankResult(
             index=position,
             id=ids[position],
             relevance_score=answer.scores[position],
+            score=answer.scores[position] if mixedbread else None,
+            input=texts[position] if mixedbread and with_texts else None,
             document=DocumentText(text=texts[position]) if with_texts else None,
             truncated=answer.truncated[position],
             chunks=answer.chunks[position],
         )
         for position in order[: request.limit]
     ]
+
+
+def tei_ranks(response: RerankResponse) -> TeiRanks:
+    """Returns an answer to /rerank in TEI's form."""
+    ranks = [
+        TeiRank(
+            index=result.index,
+            score=result.relevance_score,
+            text=result.document.text if result.document else None,
+        )
+        for result in response.results
+    ]
+    return TeiRanks(ranks)
 
 
 def _search_results(hits: Sequence[Hit], *, texts: bool) -> list[SearchResult]:

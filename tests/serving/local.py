@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from raydist.records import Document, Query, Run
@@ -16,6 +17,7 @@ from raydist.serving.backend import (
     EmbedCall,
     ScoreAnswer,
     ScoreCall,
+    ScoreFailure,
     SearchAnswer,
     SearchCall,
 )
@@ -92,6 +94,11 @@ class LocalBackend:
     async def score(self, model: str, call: ScoreCall) -> ScoreAnswer:
         return await self.rerankers[model].score(call)
 
+    async def score_many(
+        self, model: str, calls: Sequence[ScoreCall]
+    ) -> Sequence[ScoreAnswer] | ScoreFailure:
+        return await self.rerankers[model].score_many(calls)
+
     async def embed(self, model: str, call: EmbedCall) -> EmbedAnswer:
         assert self.embedder is not None
         return await self.embedder.embed(call)
@@ -129,12 +136,19 @@ def service(
 def client(*args: Any, **kwargs: Any) -> TestClient:
     """Returns an HTTP client of such a service."""
     app = make_app(service(*args, **kwargs))
-    return TestClient(app, raise_server_exceptions=False, client=("127.0.0.1", 50_000))
+    return local_client(app)
+
+
+def local_client(app: FastAPI, peer: str = "127.0.0.1") -> TestClient:
+    """Returns an HTTP client of this machine, or of another."""
+    url = "http://localhost"
+    return TestClient(app, url, raise_server_exceptions=False, client=(peer, 50_000))
 
 
 def assert_envelope(answer: httpx.Response, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     body = answer.json()
-    assert list(body) == ["error"]
+    assert list(body) == ["error", "message", "detail"]
+    assert body["message"] == body["detail"] == body["error"]["message"]
     assert list(body["error"]) == ["message", "type", "param", "code"]
     return dict(body["error"])

@@ -10,11 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.testclient import TestClient
 
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
-from tests.serving.local import BODY, assert_envelope, client, service
+from tests.serving.local import BODY, assert_envelope, client, local_client, service
 
 PAGES = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
 
@@ -109,7 +108,7 @@ def test_without_keys_only_this_machine_is_answered(peer: str, status: int) -> N
     def request(keys: Keys) -> httpx.Response:
         serving = service()
         serving.keys = keys
-        return TestClient(make_app(serving), client=(peer, 1)).post("/v1/rerank", json=BODY)
+        return local_client(make_app(serving), peer).post("/v1/rerank", json=BODY)
 
     answer = request(Keys([]))
     assert answer.status_code == status

@@ -6,20 +6,29 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 import raydist
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.rerank.qwen3 import Qwen3Reranker
 from raydist.rerank.rows import Options
 from raydist.rerank.spec import Qwen3Spec
-from raydist.serving.backend import Cost
+from raydist.serving.backend import Cost, ScoreCall
+from raydist.serving.errors import overloaded
 from raydist.serving.http import make_app
 from tests.rerank import small_qwen3
-from tests.serving.local import BODY, LetterCounts, assert_envelope, client, service
+from tests.serving.local import (
+    BODY,
+    LetterCounts,
+    LocalBackend,
+    assert_envelope,
+    client,
+    local_client,
+    service,
+)
 
 DOCUMENTS = BODY["documents"]
 
@@ -47,7 +56,7 @@ def test_rerank_answers_every_clients_shape_at_once(path: str) -> None:
 def test_null_means_absent_everywhere() -> None:
     fields = (
         "model top_n top_k return_documents return_text rank_fields max_tokens_per_doc "
-        "max_chunks_per_doc truncation truncate instruction raw_scores texts"
+        "max_chunks_per_doc truncation truncate instruction raw_scores texts input priority"
     )
     nulls = {name: None for name in fields.split()}
     answer = client().post("/v1/rerank", json=BODY | nulls)
@@ -71,14 +80,9 @@ def test_objects_ids_and_rank_fields() -> None:
     assert {r["document"]["text"] for r in results} == {"rain\nbread", "rain rain snow"}
 
 
-def test_tei_and_voyage_names() -> None:
-    tei = client().post(
-        "/rerank", json={"query": "rain", "texts": DOCUMENTS, "return_text": True, "top_k": 1}
-    )
-    (only,) = tei.json()["results"]
-    assert only["document"]["text"] == DOCUMENTS[only["index"]]
-    both = client().post("/rerank", json=BODY | {"texts": DOCUMENTS})
-    assert_envelope(both, 422)
+def test_documents_have_one_name() -> None:
+    both = client().post("/rerank", json=BODY | {"input": DOCUMENTS})
+    assert assert_envelope(both, 422)["message"] == "give one of documents, input"
 
 
 @pytest.mark.parametrize("name", ["top_n", "top_k"])
@@ -106,8 +110,50 @@ def test_score_keeps_the_order() -> None:
     response = client(max_requests=2).post("/v1/score", json={"queries": many, "documents": many})
     assert len(response.json()["scores"]) == 600
     assert client().post("/v1/score", json={"queries": [], "documents": []}).json()["scores"] == []
-    uneven = {"queries": ["rain"], "documents": DOCUMENTS}
+    uneven = {"queries": ["rain", "bread"], "documents": DOCUMENTS}
     assert_envelope(client().post("/v1/score", json=uneven), 422)
+
+
+def test_many_queries_are_one_call() -> None:
+    class Counting(LocalBackend):
+        calls = 0
+
+        async def score_many(self, model: str, calls: Sequence[ScoreCall]) -> Any:
+            self.calls += 1
+            assert len(calls) == 400
+            return await super().score_many(model, calls)
+
+    serving = service()
+    serving.backend = backend = Counting({"bm25": BM25Reranker()})
+    body = {"queries": [f"rain {i}" for i in range(400)], "documents": ["rain"] * 400}
+    answer = local_client(make_app(serving)).post("/v1/score", json=body)
+    assert answer.status_code == 200 and backend.calls == 1
+
+
+def test_a_model_that_is_loading_is_a_503_with_the_time_to_wait() -> None:
+    serving = service(embedder=LetterCounts())
+    serving.loading = {"letters"}
+    app = local_client(make_app(serving))
+    for answer in (app.post("/v1/embeddings", json={"input": "a"}), app.get("/readyz")):
+        error = assert_envelope(answer, 503)
+        assert error["code"] == "not_ready" and "letters" in error["message"]
+        assert int(answer.headers["retry-after"]) >= 1
+    assert app.post("/v1/rerank", json=BODY).status_code == 200
+    serving.loading.clear()
+    assert app.post("/v1/embeddings", json={"input": "a"}).status_code == 200
+
+
+def test_a_full_replica_is_a_429_that_says_how_long_the_work_takes() -> None:
+    class Full(LocalBackend):
+        async def score(self, model: str, call: ScoreCall) -> Any:
+            raise overloaded(1.0, "all replicas are busy")
+
+    serving = service(max_wait_s=60.0)
+    serving.backend = Full({"bm25": BM25Reranker()})
+    with serving.admission.enter(40_000, "other", "bm25"):  # at 2,000 tokens per second
+        answer = local_client(make_app(serving)).post("/v1/rerank", json=BODY)
+    assert assert_envelope(answer, 429)["code"] == "overloaded"
+    assert 20 <= int(answer.headers["retry-after"]) <= 21
 
 
 def test_embeddings_as_floats_and_base64() -> None:
@@ -206,7 +252,7 @@ def test_what_a_reranker_does_not_do_it_says() -> None:
 def test_a_models_full_name_is_understood_too() -> None:
     serving = service({"Qwen3-Reranker-0.6B": BM25Reranker()})
     serving.aliases = {"Qwen/Qwen3-Reranker-0.6B": "Qwen3-Reranker-0.6B"}
-    app = TestClient(make_app(serving), client=("127.0.0.1", 1))
+    app = local_client(make_app(serving))
     for name, status in (
         ("Qwen/Qwen3-Reranker-0.6B", 200),
         ("Qwen3-Reranker-0.6B", 200),
@@ -229,7 +275,7 @@ def test_what_is_under_way_is_shown_while_it_is_and_what_is_refused_is_not() -> 
 
     serving = service(max_requests=1)
     serving.metrics = seen = Seen()
-    app = TestClient(make_app(serving), client=("127.0.0.1", 1))
+    app = local_client(make_app(serving))
     assert app.post("/v1/rerank", json=BODY).status_code == 200
     (requests, tokens), last = seen.under
     assert requests == 1 and tokens > 0 and last == (0, 0)

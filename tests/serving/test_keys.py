@@ -13,7 +13,7 @@ from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError
 from raydist.serving import app
 from raydist.serving.errors import ServiceError
-from raydist.serving.keys import Keys, read_keys
+from raydist.serving.keys import Keys, read_keys, refuse_shown
 
 
 def test_keys_come_from_file_and_environment(
@@ -62,6 +62,12 @@ def test_the_ingress_has_the_builders_keys_whatever_its_own_environment_says(
     with pytest.raises(ServiceError, match="valid key"):
         keys.admit(None, "127.0.0.1")
     assert b"secret" not in cloudpickle.dumps(keys)
+
+
+def test_keys_that_rays_dashboard_would_show_are_refused() -> None:
+    refuse_shown({"OTHER": "a"})
+    with pytest.raises(ConfigError, match="dashboard shows RAYDIST_API_KEYS"):
+        refuse_shown({"RAYDIST_API_KEYS": "secret"})
 
 
 class Call:

@@ -35,6 +35,8 @@ ROOT = Path(raydist.__file__).parents[1]
 
 DOCUMENTS = ["bread is baked", "rain falls from clouds", "rain rain"]
 BODY = {"query": "rain", "documents": DOCUMENTS}
+EARLY: list[httpx.Response] = []
+"""The answer to a request before there was an application."""
 
 
 def free_port() -> int:
@@ -74,6 +76,7 @@ def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
         ],
     )
     serve.start(http_options={"host": "127.0.0.1", "port": port})
+    EARLY.append(httpx.post(f"http://127.0.0.1:{port}/v1/rerank", json=BODY))
     serve.run(build(config), name="raydist", route_prefix="/", blocking=False)
     yield f"http://127.0.0.1:{port}"
     serve.delete("raydist")
@@ -163,6 +166,18 @@ def test_without_keys_others_are_refused_wherever_serve_listens(url: str) -> Non
     assert answer.status_code == 401 and "anonymous=true" in answer.json()["error"]["message"]
 
 
+def test_what_comes_too_early_is_told_when_to_try_again(url: str) -> None:
+    (answer,) = EARLY
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "not_ready"
+    assert int(answer.headers["retry-after"]) >= 1 and answer.headers["x-request-id"]
+
+
+def test_what_rays_proxy_cannot_read_does_no_harm(url: str) -> None:
+    headers = [(b"x-request-id", "日本".encode()), (b"x-other", b"\xff\xfe")]
+    answer = httpx.post(f"{url}/v1/rerank", json=BODY, headers=headers)
+    assert answer.status_code == 200 and answer.headers["x-request-id"] == answer.json()["id"]
+
+
 def test_health_and_readiness(url: str) -> None:
     assert httpx.get(f"{url}/healthz").status_code == 200
     assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
@@ -174,11 +189,11 @@ def test_schemathesis_finds_no_server_error(url: str) -> None:
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations = [each.ok() for each in schema.get_all_operations()]
     posts = [operation for operation in operations if operation.method.upper() == "POST"]
-    assert len(posts) == 6
+    assert len(posts) == 14
     for operation in posts:
 
         @settings(
-            max_examples=25,
+            max_examples=15,
             deadline=None,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
@@ -293,6 +308,26 @@ def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
         break
     assert re.search(r'^ray_raydist_requests_total{.*route="/v1/rerank".*status="200"', text, re.M)
     assert "word" not in "".join(re.findall(r"^ray_raydist_.*$", text, re.M))
+
+
+def test_a_killed_ingress_loses_requests_with_the_envelope(url: str) -> None:
+    import psutil
+
+    texts = [f"{'of the index ' * 250}{i}" for i in range(400)]
+    body = {"query": "rain", "documents": texts, "model": "neural"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(httpx.post, f"{url}/v1/rerank", json=body, timeout=300)
+        time.sleep(0.7)
+        names = {p.pid: " ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)}
+        (pid,) = (pid for pid, name in names.items() if "ServeReplica:raydist:ingress" in name)
+        os.kill(pid, signal.SIGKILL)
+        answer = waiting.result()
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "not_ready"
+    assert int(answer.headers["retry-after"]) >= 1
+    ends = time.monotonic() + 120
+    while httpx.post(f"{url}/v1/rerank", json=BODY, timeout=120).status_code != 200:
+        assert time.monotonic() < ends
+        time.sleep(0.5)
 
 
 def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:

@@ -28,15 +28,15 @@ from tests.serving.local import BODY, assert_envelope, client
         (b'{"query": "a", "documents": "b"}', 422, "invalid"),
         (b'{"query": "a", "documents": [1]}', 422, "invalid"),
         (b'{"query": "a", "documents": [{}]}', 422, "no_text"),
-        (b'{"query": "a", "documents": ["b"], "top_n": NaN}', 422, "invalid"),
+        (b'{"query": "a", "documents": ["b"], "top_n": NaN}', 400, "invalid_json"),
         (b'{"query": "a", "documents": ["b"], "top_n": 1e400}', 422, "invalid"),
         (b'{"query": "a", "documents": ["b"], "top_n": -1}', 422, "invalid"),
-        (b'{"query": "\\ud800", "documents": ["b"]}', 422, "invalid"),
+        (b'{"query": "\\ud800", "documents": ["b"]}', 400, "invalid_json"),
         (b'{"query": "a", "documents": ["b\\u0000"]}', 422, "invalid"),
-        (b'{"query": "a", "documents": [{"id": "\\ud800", "text": "b"}]}', 422, "invalid"),
+        (b'{"query": "a", "documents": [{"id": "\\ud800", "text": "b"}]}', 400, "invalid_json"),
         (b'{"query": "a", "documents": [{"id": "\\u0000", "text": "b"}]}', 422, "invalid"),
         (
-            b'{"query": "a", "documents": [{"title": "\\ud800", "text": "b"}],'
+            b'{"query": "a", "documents": [{"title": "\\u0000", "text": "b"}],'
             b'"rank_fields": ["title"], "return_documents": true}',
             422,
             "invalid",
@@ -98,7 +98,7 @@ def test_no_list_is_read_to_its_end_that_is_longer_than_any_server_allows(
 
 
 def test_a_body_without_json_s_content_type_is_refused_with_the_remedy() -> None:
-    for kind, quoted in (
+    for kind, quoted in (  # a web page may send these anywhere, unasked
         ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
         ("text/plain; charset=utf-8", "text/plain"),
     ):
@@ -112,7 +112,7 @@ def test_a_body_without_json_s_content_type_is_refused_with_the_remedy() -> None
 
 
 def test_an_error_names_the_field_that_was_meant() -> None:
-    documents = [{"text": "a"}, {"id": "\ud800", "text": "a"}]
+    documents = [{"text": "a"}, {"id": "\u0000", "text": "a"}]
     text = json.dumps({"query": "a", "documents": documents})
     answer = client().post("/v1/rerank", content=text, headers={"content-type": "application/json"})
     assert assert_envelope(answer, 422)["param"] == "documents.1.id"

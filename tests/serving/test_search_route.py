@@ -6,13 +6,11 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from starlette.testclient import TestClient
-
 from raydist.records import Query, Run
 from raydist.serving.errors import ServiceError
 from raydist.serving.http import make_app
 from raydist.serving.search import Searcher
-from tests.serving.local import TEXTS, Store, Words, assert_envelope, client, service
+from tests.serving.local import TEXTS, Store, Words, assert_envelope, client, local_client, service
 
 
 def test_search_shows_every_stages_score_and_time() -> None:
@@ -121,7 +119,7 @@ def test_a_search_is_admitted_once_for_all_its_stages() -> None:
     """So none is refused after its retrieval was paid for."""
     searcher = Searcher({"words": Words(TEXTS)}, [Store(TEXTS)])
     serving = service(searcher=searcher)
-    app = TestClient(make_app(serving), client=("127.0.0.1", 1))
+    app = local_client(make_app(serving))
     entered: list[tuple[int, str]] = []
     inner = serving.admission.enter
 

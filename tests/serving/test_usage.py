@@ -18,7 +18,7 @@ DOCUMENTS = ["bread is baked", "rain falls from clouds", "ice"]
 
 
 def test_a_request_over_http() -> None:
-    client = TestClient(make_app(service()), client=("127.0.0.1", 50_000))
+    client = TestClient(make_app(service()), "http://localhost", client=("127.0.0.1", 50_000))
     answer = client.post("/v1/rerank", json={"query": "rain", "documents": DOCUMENTS, "top_n": 1})
     assert [result["index"] for result in answer.json()["results"]] == [1]
 
