@@ -287,7 +287,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # Where a value may have one of many forms, the deepest error is of the form that was meant.
     first = max(error.errors(), key=lambda each: (each["type"] == "too_long", len(each["loc"])))
     if first["type"] == "json_invalid":
-        failure = ServiceError(400, "the body is not valid JSON", "invalid_json")
+        reason = first.get("ctx", {}).get("error", "")
+        failure = ServiceError(400, f"the body is not valid JSON: {reason}", "invalid_json")
         return error_response(failure, tei=_is_tei(request))
     tei = _is_tei(request, error.body)
     parts = [str(part) for part in first["loc"] if part != "body"]

@@ -29,7 +29,7 @@ from tests.serving.local import BODY, assert_envelope, client
         (b'{"query": "a", "documents": [1]}', 422, "invalid"),
         (b'{"query": "a", "documents": [{}]}', 422, "no_text"),
         (b'{"query": "a", "documents": ["b"], "top_n": NaN}', 400, "invalid_json"),
-        (b'{"query": "a", "documents": ["b"], "top_n": 1e400}', 422, "invalid"),
+        (b'{"query": "a", "documents": ["b"], "top_n": 1e400}', 400, "invalid_json"),
         (b'{"query": "a", "documents": ["b"], "top_n": -1}', 422, "invalid"),
         (b'{"query": "\\ud800", "documents": ["b"]}', 400, "invalid_json"),
         (b'{"query": "a", "documents": ["b\\u0000"]}', 422, "invalid"),
