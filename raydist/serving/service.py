@@ -132,7 +132,7 @@ class Service:
         try:
             texts = request.contents()
         except ValueError as error:
-            raise ServiceError(422, str(error), "no_text", param="documents") from None
+            raise ServiceError(422, str(error), "no_text", param=request.items_field) from None
         options = ScoreOptions(
             truncation=request.mode,
             max_tokens_per_doc=request.max_tokens_per_doc or 0,
