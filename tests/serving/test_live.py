@@ -310,26 +310,6 @@ def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
     assert "word" not in "".join(re.findall(r"^ray_raydist_.*$", text, re.M))
 
 
-def test_a_killed_ingress_loses_requests_with_the_envelope(url: str) -> None:
-    import psutil
-
-    texts = [f"{'of the index ' * 250}{i}" for i in range(400)]
-    body = {"query": "rain", "documents": texts, "model": "neural"}
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(httpx.post, f"{url}/v1/rerank", json=body, timeout=300)
-        time.sleep(0.7)
-        names = {p.pid: " ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)}
-        (pid,) = (pid for pid, name in names.items() if "ServeReplica:raydist:ingress" in name)
-        os.kill(pid, signal.SIGKILL)
-        answer = waiting.result()
-    assert answer.status_code == 503 and answer.json()["error"]["code"] == "not_ready"
-    assert int(answer.headers["retry-after"]) >= 1
-    ends = time.monotonic() + 120
-    while httpx.post(f"{url}/v1/rerank", json=BODY, timeout=120).status_code != 200:
-        assert time.monotonic() < ends
-        time.sleep(0.5)
-
-
 def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
     """Later requests wait for the new replica: they are late, not lost."""
     from ray import serve
