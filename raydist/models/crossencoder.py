@@ -47,6 +47,7 @@ class CrossEncoderModel(nn.Module):
         transformer: the Hugging Face model with its head.
         tokenizer: the Hugging Face tokenizer.
         source: the folder it was loaded from.
+        chat: whether the folder reads pairs through its tokenizer's chat template.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class CrossEncoderModel(nn.Module):
         *,
         autocast: torch.dtype | None = None,
         source: str = "",
+        chat: bool = False,
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -64,6 +66,7 @@ class CrossEncoderModel(nn.Module):
         self.contract = contract
         self.autocast = autocast
         self.source = source
+        self.chat = chat
         self._tokenize = PairTokenizer(
             tokenizer,
             max_length=contract.document_max_length,
@@ -124,6 +127,7 @@ class CrossEncoderModel(nn.Module):
         )
         limit = max_positions(transformer.config, tokenizer)
         frozen = read_contract(folder)
+        chat = frozen is None and _reads_chat(folder, untouched, tokenizer)
         free = spec.replace_contract or frozen is None or frozen.kind != "crossencoder"
         if frozen is None or frozen.kind != "crossencoder":
             frozen = Contract(
@@ -144,11 +148,13 @@ class CrossEncoderModel(nn.Module):
         contract = reconcile(frozen, requested, folder, may_differ=may_differ)
         _check(contract, transformer)
         autocast = DTYPES[spec.autocast] if spec.autocast else None
-        reranker = cls(transformer, tokenizer, contract, autocast=autocast, source=str(folder))
+        reranker = cls(
+            transformer, tokenizer, contract, autocast=autocast, source=str(folder), chat=chat
+        )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         reranker = reranker.to(device).eval()
-        pairs = reranker.tokenize(["a"], ["b"])
+        pairs = reranker._tokenize(["a"], ["b"])
         probe = {name: tensor.to(device) for name, tensor in reranker.pad(pairs).items()}
         check_half(lambda: reranker(probe), spec, untouched.model_type)
         return reranker
@@ -159,7 +165,16 @@ class CrossEncoderModel(nn.Module):
         return next(self.parameters()).device
 
     def tokenize(self, queries: Sequence[str], documents: Sequence[str]) -> list[Pair]:
-        """Returns each pair's token ids with its segment boundary, truncated, unpadded."""
+        """Returns each pair's token ids with its segment boundary, truncated, unpadded.
+
+        Raises:
+            ConfigError: the folder reads pairs through a chat template (`ChatPrompt` does).
+        """
+        if self.chat:
+            raise ConfigError(
+                f"model {self.source}: reads pairs through a chat template; such a folder is "
+                "reranked with and served, not trained"
+            )
         return self._tokenize(queries, documents)
 
     def pad(self, pairs: Sequence[Pair], multiple: int = 1) -> dict[str, Tensor]:
@@ -226,9 +241,18 @@ class CrossEncoderModel(nn.Module):
             activation = _ACTIVATIONS[self.contract.activation]
             write_st_reranker(folder, prompt, activation)
         self.tokenizer.padding_side = self.contract.padding_side
+        # sentence-transformers would read pairs through it.
+        self.tokenizer.chat_template = None
         save_tokenizer(self.tokenizer, folder, self.contract.document_max_length)
         provenance |= attention_of(self.transformer)
         replace(self.contract, kind="crossencoder").write(folder, **provenance)
+
+
+def _reads_chat(folder: Path, config: Any, tokenizer: Any) -> bool:
+    """Returns whether sentence-transformers reads pairs through the tokenizer's chat template."""
+    modalities = read_json(folder / "sentence_bert_config.json").get("modality_config")
+    declared = modalities is None or "message" in modalities
+    return has_head(config) and bool(tokenizer.chat_template) and declared
 
 
 def _check_modules(folder: Path, config: Any, fresh_head: bool) -> None:

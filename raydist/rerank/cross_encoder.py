@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from raydist.errors import ConfigError
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.tokens import Pair
+from raydist.rerank.chat_prompt import ChatPrompt
 from raydist.rerank.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.rerank.engine import Engine
 from raydist.rerank.packed_encoder import can_pack, packed_logits, use_packed_attention
@@ -44,6 +46,11 @@ class CrossEncoderScorer:
         backend = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
         backend.no_padding()
         backend.no_truncation()
+        self._chat = None
+        if model.chat:
+            own = model.tokenizer, Tokenizer.from_str(backend.to_str())
+            length = model.contract.document_max_length
+            self._chat = ChatPrompt(Path(model.source), *own, length, share=False)
         self._tokenizer = backend
         self._before, self._between, self._after, self._segment = _template(backend)
         if "token_type_ids" not in model.tokenizer.model_input_names:
@@ -58,6 +65,8 @@ class CrossEncoderScorer:
         Raises:
             TooLong: a text does not fit and `options.truncation` is "error".
         """
+        if self._chat is not None:
+            return self._chat.encode(query, documents, options)
         if options.instruction:
             raise ConfigError(
                 f"instruction={options.instruction!r}: {self.name} takes no instruction"

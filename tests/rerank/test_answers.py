@@ -16,9 +16,11 @@ from sentence_transformers.cross_encoder import CrossEncoder
 from sentence_transformers.cross_encoder.modules import LogitScore
 
 from raydist.errors import ArtifactError, ConfigError
+from raydist.models.crossencoder import CrossEncoderModel
+from raydist.rerank.cross_encoder import CrossEncoder as RaydistCrossEncoder
 from raydist.rerank.qwen3 import Qwen3Reranker
 from raydist.rerank.rows import Options, TooLong
-from raydist.rerank.spec import WEB_TASK, Qwen3Spec
+from raydist.rerank.spec import WEB_TASK, CrossEncoderSpec, Qwen3Spec
 from tests.rerank import naive_qwen3, small_qwen3
 
 SIZES = {
@@ -183,3 +185,30 @@ def test_the_model_cards_task_is_a_template_of_its_own(tmp_path: Path) -> None:
     assert web.score(batch) == task.score(batch) != plain.score(batch)
     with pytest.raises(ValueError, match="task"):
         Qwen3Spec(model=folder, template="web", task="Find.")
+
+
+@pytest.mark.parametrize("saved", [True, False], ids=["saved", "plain"])
+def test_a_classifier_reads_pairs_through_its_chat_template(saved: bool, tmp_path: Path) -> None:
+    tokenizer = small_qwen3.tokenizer()
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=1, **SIZES
+    )
+    transformers.Qwen3ForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer.chat_template = PLAIN
+    tokenizer.save_pretrained(tmp_path)
+    model = CrossEncoder(str(tmp_path), device="cpu")
+    if saved:
+        model.save_pretrained(str(tmp_path))
+    spec = CrossEncoderSpec(model=str(tmp_path), device="cpu")
+    (scores,) = RaydistCrossEncoder(spec).score([(QUERY, DOCUMENTS)])
+    expected = model.predict([(QUERY, document) for document in DOCUMENTS])
+    np.testing.assert_allclose(scores, expected, atol=1e-5, rtol=0)
+    loaded = CrossEncoderModel.load(tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match="not trained"):
+        loaded.tokenize([QUERY], ["a"])
+    loaded.save(tmp_path / "trained")  # what is saved reads pairs as they are, there too
+    again = CrossEncoderModel.load(tmp_path / "trained", device="cpu")
+    pair = again.pad(again.tokenize([QUERY], ["a"]))
+    plain = CrossEncoder(str(tmp_path / "trained"), device="cpu").predict([(QUERY, "a")])
+    assert torch.sigmoid(again(pair)).item() == pytest.approx(float(plain[0]), abs=1e-5)
