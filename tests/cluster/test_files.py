@@ -25,7 +25,7 @@ PINS = dict(
     if "==" in line and not line.startswith("#")
 )
 LAUNCHERS = sorted((ROOT / "cluster").glob("*.yaml"))
-KUBERAY = sorted((ROOT / "cluster/kuberay").glob("*.yaml"))
+KUBERAY = sorted((ROOT / "cluster/kuberay").glob("ray*.yaml"))
 SERVE = sorted((ROOT / "cluster/serve").glob("*.yaml"))
 JOBS = sorted(p for p in (ROOT / "jobs").rglob("*.yaml") if p.name != "runtime_env.yaml")
 
@@ -78,6 +78,15 @@ CLUSTER = {
     "properties": {
         "rayVersion": {"const": PINS["ray"]},
         "authOptions": {"const": {"mode": "token", "secretName": "raydist-auth"}},
+        "gcsFaultToleranceOptions": {
+            "type": "object",
+            "required": ["redisAddress", "redisPassword"],
+            "properties": {
+                "redisAddress": {"type": "string"},
+                "redisPassword": {"type": "object", "required": ["valueFrom"]},
+            },
+            "additionalProperties": False,
+        },
         "enableInTreeAutoscaling": {"type": "boolean"},
         "autoscalerOptions": {"type": "object"},
         "headGroupSpec": GROUP,
@@ -183,6 +192,22 @@ def test_kuberay_files_follow_the_schema(path: Path) -> None:
         if document["kind"] == "RayService":
             check_serve(yaml.safe_load(document["spec"]["serveConfigV2"]))
         _against_real_definitions(document)
+
+
+def test_the_services_head_finds_the_redis_of_its_file_and_no_password_is_written_down() -> None:
+    text = (ROOT / "cluster/kuberay/redis.yaml").read_text(encoding="utf-8")
+    service, redis = yaml.safe_load_all(text)
+    options = read(ROOT / "cluster/kuberay/rayservice-rerank.yaml")["spec"]["rayClusterConfig"][
+        "gcsFaultToleranceOptions"
+    ]
+    (port,) = service["spec"]["ports"]
+    assert options["redisAddress"] == f"redis://{service['metadata']['name']}:{port['port']}"
+    assert service["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
+    (container,) = redis["spec"]["template"]["spec"]["containers"]
+    (password,) = container["env"]
+    assert password["valueFrom"] == options["redisPassword"]["valueFrom"]
+    jsonschema.validate(redis["spec"]["template"], POD)
+    assert redis["spec"]["volumeClaimTemplates"], "the state outlives the pod"
 
 
 def check_travels(line: str) -> None:
