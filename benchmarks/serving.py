@@ -4,7 +4,8 @@ MiniLM with a scoring head behind three servers on this machine, the same reques
 closed loop of clients, in alternating rounds: raydist on Ray Serve, plain FastAPI around
 sentence-transformers' CrossEncoder, and infinity (0.0.78, which needs older packages: it is
 installed into an environment of its own under `benchmarks/.work/infinity`; infinity=false leaves
-it out). Then raydist alone: latency at half of its capacity, and ten times its capacity.
+it out). Then raydist alone: latency at half of its capacity, small requests with and without long
+documents beside them (900,000 characters in 5 % of the requests), and ten times its capacity.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +38,8 @@ GOALS = {
     "pairs_per_s_vs_infinity": goal(">=", 1.0),
     "overload_non_200_429_503": goal("==", 0),
     "rss_growth_mb_5min": goal("<=", 50),
+    "small_p99_beside_long_vs_alone": goal("<=", 3.0),
+    "ingress_cpu_ms_per_request": goal("<=", 5.0),
 }
 _BOUNDS = ("transformers<4.49", "torch<2.14", "optimum<1.25", "click<8.2", "typer<0.16")
 DEFAULTS = {
@@ -44,6 +48,8 @@ DEFAULTS = {
     "clients": 8,
     "documents": 20,
     "calm_seconds": 120.0,
+    "long_seconds": 120.0,
+    "long_rounds": 3,
     "overload_seconds": 300.0,
     "infinity": True,
 }
@@ -84,8 +90,16 @@ def main() -> None:
         url, process = servers["raydist"]
         capacity = _rate(best["raydist"]) / options["documents"]
         say(f"raydist alone: {capacity / 2:.1f} requests/s, then {10 * capacity:.1f} for minutes")
+        used = _ingress_cpu_s(process)
         calm = run_load(url, bodies, LoadSpec(rate=capacity / 2, seconds=options["calm_seconds"]))
+        used = _ingress_cpu_s(process) - used
         figures["p99_ms"] = calm.quantile_ms(0.99)
+        figures["ingress_cpu_ms_per_request"] = 1e3 * used / sum(calm.statuses.values())
+        beside = [
+            _beside_long(url, query, texts, options, capacity / 4)
+            for _ in range(options["long_rounds"])
+        ]
+        figures["small_p99_beside_long_vs_alone"] = statistics.median(b / a for a, b in beside)
         over, grown = overload(url, process, bodies, 10 * capacity, options["overload_seconds"])
     allowed = {"200", "429", "503"}
     figures["overload_non_200_429_503"] = sum(n for s, n in over.items() if s not in allowed)
@@ -94,10 +108,36 @@ def main() -> None:
         "pairs_per_s": {s: round(_rate(load), 1) for s, load in best.items()},
         "closed_loop_p99_ms": {s: round(load.quantile_ms(0.99)) for s, load in best.items()},
         "calm": {"requests": sum(calm.statuses.values()), "p50_ms": round(calm.quantile_ms(0.5))},
+        "beside_long_p99_ms": [[round(a), round(b)] for a, b in beside],
         "overload_statuses": dict(over),
         "settings": {key: options[key] for key in DEFAULTS},
     }
     write_results("serving", figures, GOALS, notes=notes)
+
+
+def _beside_long(
+    url: str, query: str, texts: Sequence[str], options: dict[str, Any], rate: float
+) -> tuple[float, float]:
+    """Returns the p99 in ms of small requests alone, and with long documents beside them."""
+    p99 = []
+    for long in (0.0, 0.05):
+        bodies = rerank_bodies([query], texts, options["documents"], long=long)
+        load = run_load(url, bodies, LoadSpec(rate=rate, seconds=options["long_seconds"]))
+        say(f"long documents in {long:.0%}: {load.figures()}")
+        p99.append(load.quantile_ms(0.99, small=True))
+    return p99[0], p99[1]
+
+
+def _ingress_cpu_s(process: int) -> float:
+    """Returns the seconds of CPU that the service's ingresses and proxies have used."""
+    ticks = 0
+    for pid in _descendants(process):
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/{pid}/cmdline").read_text()
+            if ":ingress" in name or "ProxyActor" in name:
+                stat = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+                ticks += int(stat[11]) + int(stat[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _rate(load: LoadResult) -> float:

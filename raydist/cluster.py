@@ -32,6 +32,27 @@ def available() -> dict[str, float]:
     return {name: float(resources.get(name, 0)) for name in ("CPU", "GPU")}
 
 
+def is_new() -> bool:
+    """Returns whether `connect` would start a Ray on this machine."""
+    return not (_ray().is_initialized() or _is_named())
+
+
+def nodes() -> list[dict[str, float]]:
+    """Returns the resources of each living node, by name."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def grows() -> bool:
+    """Returns whether the cluster may get further nodes: it says so, or the environment does."""
+    if os.environ.get("RAYDIST_AUTOSCALING") == "1":
+        return True
+    from ray._private.state import state  # what its autoscaler reports has no public reader
+
+    return bool(state.get_max_resources_from_cluster_config())
+
+
 def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None:
     """Connects; raises JobError if `workers` of that size can never run here.
 
@@ -39,9 +60,8 @@ def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None
     cluster may still grow, so only a fixed one is checked; this machine, before a cluster is
     started on it.
     """
-    ray = _ray()
     fixed = os.environ.get("RAYDIST_AUTOSCALING") != "1"
-    if fixed and not (ray.is_initialized() or _is_named()):
+    if fixed and is_new():
         _check("CPU", workers, cpus, float(os.cpu_count() or 1))
     connect()
     if fixed:

@@ -71,7 +71,7 @@ def _bodies(config: LoadConfig) -> Iterator[dict[str, Any]]:
         tables = read_documents(spec.corpus)
         rows = (text for table in tables for text in table["text"].to_pylist())
         texts = list(islice(rows, _DOCUMENTS))
-    return rerank_bodies(queries, texts, spec.documents, config.seed)
+    return rerank_bodies(queries, texts, spec.documents, config.seed, spec.long)
 
 
 def _track(config: LoadConfig, figures: dict[str, float]) -> None:

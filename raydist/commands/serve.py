@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -46,17 +47,21 @@ def run(config: ServeConfig, flags: Flags) -> None:
     stop = threading.Event()
     os.environ.pop(ENVIRONMENT, None)  # Ray's processes inherit the environment
     os.environ.setdefault(*CALLBACK)
-    cluster.connect()
-    from raydist.serving.app import metrics_url, open_port, start
-
-    open_port(config)
+    config = _connect(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, _stopper(stop))
+    from raydist.serving.app import metrics_url, open_port, start
+
     try:
-        start(config, keys)
-    except JobError:
+        open_port(config)
+        ready = start(config, keys, stop.is_set)
+    except (ConfigError, JobError):
         _end()
         raise
+    if not ready:
+        log.say("stopped before the service was ready")
+        _end()
+        return
     log.say(f"serving {what} at http://{_address(config)}")
     if not keys:
         if config.anonymous:
@@ -69,6 +74,40 @@ def run(config: ServeConfig, flags: Flags) -> None:
         pass
     log.say("stopping: running requests are answered first")
     _end(config.limits.deadline_s + 10)
+
+
+def _connect(config: ServeConfig) -> ServeConfig:
+    """Connects to Ray, or starts it; returns the configuration with the CPUs that there are.
+
+    Raises:
+        ConfigError: the replicas need what the machine or the cluster does not have.
+    """
+    from raydist.serving.resources import demands, missing, shared_out
+    from raydist.serving.spec import OwnReplicas
+
+    if cluster.is_new():
+        cpus = float(os.cpu_count() or 1)
+        shares = shared_out(config.all_replicas(), cpus)
+        own = {
+            name: replace(config.deployments.get(name, OwnReplicas()), cpus=each.cpus)
+            for name, each in shares.items()
+        }
+        config = config.model_copy(update={"deployments": own})
+        # GPUs are Ray's to count; a shortage of CPUs shows before it is started.
+        if short := missing(
+            demands(config.all_replicas()), [{"CPU": cpus, "GPU": 1e9}], "this machine"
+        ):
+            raise ConfigError(short)
+        cluster.connect()
+        if short := missing(demands(shares), cluster.nodes(), "this machine"):
+            raise ConfigError(short)
+        return config
+    cluster.connect()
+    if short := missing(demands(config.all_replicas()), cluster.nodes(), "the cluster"):
+        if not cluster.grows():
+            raise ConfigError(f"{short}; or set RAYDIST_AUTOSCALING=1 where nodes may still come")
+        log.say(f"waiting for nodes: {short}")
+    return config
 
 
 def _end(patience_s: float = 10.0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Annotated, ClassVar
 
@@ -14,8 +15,8 @@ from raydist.dense.spec import Fusion, Rrf
 from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
 from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
-from raydist.serving.spec import Limits, LoadSpec, Replicas
-from raydist.spec import Reads
+from raydist.serving.spec import Limits, LoadSpec, OwnReplicas, Replicas
+from raydist.spec import ADDED, Reads
 
 
 class ServeConfig(Block):
@@ -51,6 +52,8 @@ class ServeConfig(Block):
     """Limits of requests."""
     replicas: Replicas = Replicas()
     """Processes that score, and their resources."""
+    deployments: Annotated[dict[str, OwnReplicas], ADDED] = {}
+    """Replicas and resources of single models by their names in requests, and of the `index`."""
     reload_s: float = Field(60.0, ge=0)
     """Seconds between checks for a newer model in the folder or registry; 0 never checks."""
     registry: str = "auto"
@@ -63,6 +66,10 @@ class ServeConfig(Block):
         names = [*self.models(), *(["index"] if self.index else [])]
         if len({*names}) < len(names):
             raise ValueError(f"a name occurs twice in {', '.join(names)}; set name=")
+        for name in self.deployments:
+            if name not in names:
+                raise ValueError(f"deployments.{name}: expected one of {', '.join(names)}")
+            self.replicas_of(name)
         return self
 
     @property
@@ -80,6 +87,18 @@ class ServeConfig(Block):
         if self.embedder is not None:
             names.append(_last(self.embedder.path))
         return names
+
+    def all_replicas(self) -> dict[str, Replicas]:
+        """Returns the replicas of each model, and of the index."""
+        names = [*self.models(), *(["index"] if self.index else [])]
+        return {name: self.replicas_of(name) for name in names}
+
+    def replicas_of(self, name: str) -> Replicas:
+        """Returns the number and the resources of a model's replicas, or of the index's."""
+        shared = self.replicas
+        if name == "index" or isinstance(self.scorers().get(name), Bm25Spec):
+            shared = replace(shared, gpus=0.0)
+        return self.deployments[name].of(shared) if name in self.deployments else shared
 
     def aliases(self) -> dict[str, str]:
         """Returns the names that models are served by, by their full names (such as the hub's)."""

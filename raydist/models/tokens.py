@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from raydist.models.clip import Clipper
+
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = get_args(Role)
 """What a text is to a bi-encoder; an answer is encoded by the query's tower."""
@@ -49,13 +51,25 @@ class TextTokenizer:
         self.instruction = instruction
         self._tokenizer = _clone(tokenizer)
         self._tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
+        self._clip = None if tokenizer.truncation_side == "left" else Clipper(self._tokenizer)
         # A decoder's tokenizer may give nothing for an empty text; a row needs one token.
         self._filler = tokenizer.eos_token_id or tokenizer.pad_token_id or 0
 
-    def __call__(self, texts: Sequence[str], instruction: str | None = None) -> list[list[int]]:
-        """Returns the token ids of each text; `instruction` replaces the frozen one."""
+    def __call__(
+        self, texts: Sequence[str], instruction: str | None = None, *, first: int = 0
+    ) -> list[list[int]]:
+        """Returns the token ids of each text.
+
+        Args:
+            texts: the texts.
+            instruction: replaces the frozen one.
+            first: how many ids of a text will be read: it has at least one more, if the whole text
+                has, but perhaps no others. 0 is all.
+        """
         before = self.instruction if instruction is None else instruction
         prepared = [before + text for text in texts] if before else list(texts)
+        if self._clip is not None:
+            prepared = self._clip(prepared, first or self.max_length)
         encodings = self._tokenizer.encode_batch_fast(prepared)
         return [encoding.ids or [self._filler] for encoding in encodings]
 

@@ -8,7 +8,8 @@
 `qwen3`               Qwen3Reranker (`prefix`: shared keys and values, `packed_decoder`: no padding)
 `biencoder`           scores as dot products of vectors
 `engine`              a query and its documents to rows, logits to scores (`rows`: the types)
-`batcher`             the micro-batcher of reranking and embedding (`queue`: who comes next)
+`batcher`             the micro-batcher of reranking and embedding (`request`: what it works on;
+                      `queue`: who comes next)
 `device`              devices, precisions, budgets
 ====================  ==========================================================================
 

@@ -1,9 +1,12 @@
 """The micro-batcher: many requests, one model, micro-batches under a token budget.
 
-A request is encoded to rows in threads; its rows wait in a fair queue. One thread forms
-micro-batches: the next request in fair order gives the seed (its longest row), and rows of nearly
-that length, of the next few requests, fill the batch up to the budget. So a small request does not
-wait for a large one, and little is padded. Reranking and embedding run on it, served and offline.
+A request is encoded to rows in threads, part by part; its rows wait for the model. Both wait in
+fair queues, so a small request waits for a large one neither before it is tokenised nor after. One
+thread forms micro-batches: the next request in fair order gives the seed (its longest row), and
+rows of nearly that length, of the next few requests, fill the batch up to the budget: little is
+padded. A batch that fails is computed again, request by request, in halves where memory was short,
+so that a request fails for its own rows alone. Reranking and embedding run on it, served and
+offline.
 """
 
 from __future__ import annotations
@@ -13,124 +16,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from raydist.rerank.queue import FairQueue, Row, Unit
+from raydist.rerank.queue import FairQueue, Unit
+from raydist.rerank.request import BadForward, Pace, Request, Stats, Units, Work
 
 A = TypeVar("A")
-_Answer = TypeVar("_Answer", covariant=True)
-
-
-class DeadlinePassed(TimeoutError):
-    """The request's deadline came before its last batch."""
-
-
-class NotStarted(TimeoutError):
-    """The request's first batch did not start in time: there is more work than was estimated."""
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """The seconds of a request: waiting (for a thread and for a batch), encoding, computing."""
-
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    infer_s: float = 0.0
-
-
-class Work(Protocol[_Answer]):
-    """A request as the batcher sees it."""
-
-    def encode(self) -> Sequence[Row]:
-        """Returns its rows; called from one of several threads."""
-        ...
-
-    def answer(self, values: np.ndarray, times: Times) -> _Answer:
-        """Returns its answer.
-
-        Args:
-            values: the model's values for the rows, float32 [rows, ...].
-            times: the request's.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class Stats:
-    """Counters since the batcher started; `padded_tokens` includes `tokens`."""
-
-    batches: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class _Request(Generic[A]):
-    """A request from its arrival to its answer."""
-
-    work: Work[A]
-    deadline: float = float("inf")
-    patience_s: float = float("inf")
-    future: Future[A] = field(default_factory=Future)
-    arrived: float = field(default_factory=time.monotonic)
-    encoded: float = 0.0
-    started: float = 0.0
-    tokenize_s: float = 0.0
-    values: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    rows_left: int = 0
-
-    def encode(self) -> _Units:
-        """Returns the rows as units; none for a request that was cancelled."""
-        if self.future.done():
-            return []
-        start = time.monotonic()
-        rows = self.work.encode()
-        self.encoded = time.monotonic()
-        self.tokenize_s = self.encoded - start
-        self.rows_left = len(rows)
-        if not rows:
-            self.started = self.encoded
-            self.finish()
-        return [Unit(len(row), row, self, number) for number, row in enumerate(rows)]
-
-    def too_late(self) -> TimeoutError | None:
-        """Returns the error of a request that waited too long."""
-        now = time.monotonic()
-        if self.deadline < now:
-            return DeadlinePassed("the deadline passed before all documents were scored")
-        if not self.started and self.encoded + self.patience_s < now:
-            return NotStarted(f"the request did not start within {self.patience_s:g} s")
-        return None
-
-    def put(self, number: int, value: np.ndarray) -> None:
-        """Stores a row's value; answers once all rows have theirs."""
-        if len(self.values) == 0:
-            self.values = np.empty((self.rows_left, *np.shape(value)), np.float32)
-        self.values[number] = value
-        self.rows_left -= 1
-        if not self.rows_left and not self.future.done():
-            self.finish()
-
-    def finish(self) -> None:
-        """Answers with the values."""
-        queued = self.started - self.arrived - self.tokenize_s
-        times = Times(queued, self.tokenize_s, time.monotonic() - self.started)
-        answer = self.work.answer(self.values, times)
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_result(answer)
-
-    def fail(self, error: BaseException) -> None:
-        """Answers with an error, unless there is an answer already."""
-        if not self.future.done() and self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
-
-
-_Units: TypeAlias = list[Unit[_Request[Any]]]
+_QUANTUM_BATCHES = 8
+"""After so many batches' worth of tokens a large request stands in line again."""
+_QUANTUM_CHARS = 65_536
+"""And after so many characters in the line for the tokenisers."""
 
 
 class MicroBatcher:
@@ -157,19 +57,31 @@ class MicroBatcher:
         assert budget > 0 and threads > 0
         self.budget = budget
         self.stats = Stats()
+        self.pace = Pace()
         self._forward, self._packed = forward, packed
         self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._device = ThreadPoolExecutor(1, thread_name_prefix="forward")
-        self._queue: FairQueue[_Request[Any]] = FairQueue()
         self._changed = threading.Condition()
-        self._encoding = 0
+        self._open: set[Request[Any]] = set()
         self._closed = False
         self._driver: threading.Thread | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Empties the queues."""
+        self._queue: FairQueue[Request[Any]] = FairQueue(_QUANTUM_BATCHES * self.budget)
+        self._texts: FairQueue[Request[Any]] = FairQueue(_QUANTUM_CHARS)
+        self._encoding: set[Request[Any]] = set()
 
     @property
     def queued_tokens(self) -> int:
         """Tokens of encoded rows that wait for a batch."""
         return self._queue.tokens
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no submitted request waits for its answer."""
+        return not self._open
 
     def submit(
         self,
@@ -183,15 +95,21 @@ class MicroBatcher:
         Args:
             work: the request.
             deadline: a `time.monotonic()` after which the future fails with DeadlinePassed.
-            patience_s: it fails with NotStarted if it waits longer for its first batch.
+            patience_s: it fails with NotStarted if its first batch starts so long after this call.
         """
         assert not self._closed, "the batcher is closed"
-        request = _Request(work, deadline, patience_s)
+        request = Request(work, deadline, patience_s)
+        sizes = work.part_sizes()
+        request.parts = [None] * len(sizes)
+        part = _Part()
         with self._changed:
-            self._encoding += 1
+            self._open.add(request)
+            self._encoding.add(request)
+            self._texts.add(request, [Unit(size, part, request, n) for n, size in enumerate(sizes)])
             self._start()
-        encoding = self._encoders.submit(request.encode)
-        encoding.add_done_callback(partial(self._enqueue, request))
+        request.future.add_done_callback(lambda _: self._open.discard(request))
+        for _ in sizes:
+            self._encoders.submit(self._encode_next)
         return request.future
 
     def compute(self, groups: Iterable[Sequence[Work[A]]]) -> Iterator[list[A]]:
@@ -202,11 +120,11 @@ class MicroBatcher:
         computed.
         """
         assert not self._closed, "the batcher is closed"
-        pending: list[tuple[_Request[A], Future[_Units]]] = []
+        pending: list[tuple[Request[A], Future[Units]]] = []
         for group in chain(groups, [()]):
-            requests = [_Request(work) for work in group]
-            encoding = [(each, self._encoders.submit(each.encode)) for each in requests]
-            queue: FairQueue[_Request[Any]] = FairQueue()
+            requests = [Request(work, parts=[None] * len(work.part_sizes())) for work in group]
+            encoding = [(each, self._encoders.submit(each.encode_all)) for each in requests]
+            queue: FairQueue[Request[Any]] = FairQueue()
             for request, units in pending:
                 if units.result():
                     queue.add(request, units.result())
@@ -245,26 +163,50 @@ class MicroBatcher:
         """
         with self._changed:
             self._closed = True
-            for owner in self._queue.owners():
-                self._queue.drop(owner)
-                owner.future.cancel()
+            for request in list(self._open):
+                request.future.cancel()
+            self._forget()
             self._changed.notify_all()
         self._join()
 
-    def _enqueue(self, request: _Request[A], encoding: Future[_Units]) -> None:
-        error = encoding.exception()
-        if error is not None:
-            request.fail(error)
+    def _encode_next(self) -> None:
+        """Encodes the part that is next in fair order; the last one's request joins the queue."""
         with self._changed:
-            self._encoding -= 1
-            if error is None and encoding.result():
-                self._queue.add(request, encoding.result())
-            self._changed.notify_all()
+            units = self._texts.take(1, packed=True)
+        for unit in units:
+            request = unit.owner
+            with _errors_to(request.fail):
+                if (error := request.too_late()) is not None:
+                    raise error
+                if not request.future.done():
+                    request.encode(unit.number)
+            with self._changed, _errors_to(self._give_up):
+                if request.future.done():
+                    self._texts.drop(request)
+                    self._encoding.discard(request)
+                elif request in self._encoding and None not in request.parts:
+                    self._encoding.discard(request)
+                    with _errors_to(request.fail):
+                        rows = request.units()
+                    if not request.future.done():
+                        self._queue.add(request, rows)
+                self._changed.notify_all()
 
     def _drive(self) -> None:
-        self._run(self._next_units)
+        with _errors_to(self._give_up):
+            self._run(self._next_units)
 
-    def _next_units(self, idle: bool) -> _Units | None:
+    def _give_up(self, error: Exception) -> None:
+        """Fails all requests under way after the unexpected; the next one finds a new driver."""
+        with self._changed:
+            if self._driver is threading.current_thread():
+                self._driver = None
+            self._forget()
+            for request in list(self._open):
+                request.fail(error)
+            self._changed.notify_all()
+
+    def _next_units(self, idle: bool) -> Units | None:
         """Returns the driver's next micro-batch; waits for one if the model is idle."""
         with self._changed:
             while idle and not self._queue:
@@ -282,11 +224,11 @@ class MicroBatcher:
                     owner.fail(error)
             return self._queue.take(self.budget, packed=self._packed)
 
-    def _take_or_end(self, queue: FairQueue[_Request[Any]], idle: bool) -> _Units | None:
+    def _take_or_end(self, queue: FairQueue[Request[Any]], idle: bool) -> Units | None:
         return queue.take(self.budget, packed=self._packed) or (None if idle else [])
 
     def _run(
-        self, next_units: Callable[[bool], _Units | None], *, raise_errors: bool = False
+        self, next_units: Callable[[bool], Units | None], *, raise_errors: bool = False
     ) -> None:
         """Computes micro-batches until there are no more.
 
@@ -297,7 +239,7 @@ class MicroBatcher:
                 says whether the model is idle.
             raise_errors: whether an error ends the run, beside failing its requests.
         """
-        running: tuple[_Units, Future[np.ndarray]] | None = None
+        running: tuple[Units, Future[np.ndarray]] | None = None
         while (units := next_units(running is None)) is not None:
             try:
                 started = (units, self._launch(units)) if units else None
@@ -306,30 +248,85 @@ class MicroBatcher:
                     raise
                 return
             if running is not None:
-                _settle(*running)
-                if raise_errors:
-                    running[1].result()
+                error = self._settle(*running)
+                if error is not None and raise_errors:
+                    raise error
             running = started
 
-    def _launch(self, units: _Units) -> Future[np.ndarray]:
+    def _launch(self, units: Units) -> Future[np.ndarray]:
         now = time.monotonic()
         for unit in units:
             unit.owner.started = unit.owner.started or now
+        return self._device.submit(self._compute, units)
+
+    def _compute(self, units: Units) -> np.ndarray:
+        """Returns the values of a micro-batch's rows."""
         lengths = [unit.length for unit in units]
         tokens = sum(lengths)
-        with self._changed:
-            self.stats.batches += 1
-            self.stats.tokens += tokens
-            self.stats.padded_tokens += tokens if self._packed else max(lengths) * len(lengths)
-        return self._device.submit(self._forward, [unit.row for unit in units])
+        with self.pace.measure(tokens):
+            values = self._forward([unit.row for unit in units])
+            if len(values) != len(units):
+                raise BadForward(f"the model returned {len(values)} values for {len(units)} rows")
+        self.stats.batches += 1
+        self.stats.tokens += tokens
+        self.stats.padded_tokens += tokens if self._packed else max(lengths) * len(lengths)
+        return values
+
+    def _settle(self, units: Units, batch: Future[np.ndarray]) -> BaseException | None:
+        """Passes a batch's values to its requests; returns the error of one that failed, if any.
+
+        A batch that failed is computed again in parts; only what fails alone fails.
+        """
+        error = batch.exception()
+        if error is None:
+            for unit, value in zip(units, batch.result()):
+                with _errors_to(unit.owner.fail):
+                    unit.owner.put(unit.number, value)
+            return None
+        parts = _parts(units, error)
+        if len(parts) == 1:
+            units[0].owner.fail(error)
+            return error
+        del batch
+        error.__traceback__ = None  # whose frames hold the batch's tensors
+        errors = [self._settle(part, self._launch(part)) for part in parts]
+        return next((each for each in errors if each is not None), None)
 
 
-def _settle(units: _Units, batch: Future[np.ndarray]) -> None:
-    """Passes a batch's values, or its error, to its requests."""
-    error = batch.exception()
-    if error is not None:
-        for owner in {id(unit.owner): unit.owner for unit in units}.values():
-            owner.fail(error)
-        return
-    for unit, value in zip(units, batch.result()):
-        unit.owner.put(unit.number, value)
+class _Part:
+    """A part of a request that waits to be encoded; it is taken alone."""
+
+    prefix: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return 1
+
+
+def _parts(units: Units, error: BaseException) -> list[Units]:
+    """Returns what to compute instead of a batch that failed: halves, or each request's rows.
+
+    One part where there is nothing to divide.
+    """
+    if _is_out_of_memory(error) and len(units) > 1:
+        half = len(units) // 2
+        return [units[:half], units[half:]]
+    by_owner: dict[int, Units] = {}
+    for unit in units:
+        by_owner.setdefault(id(unit.owner), []).append(unit)
+    return list(by_owner.values())
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Returns whether memory was short, on an accelerator (torch's own error) or here."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+@contextmanager
+def _errors_to(fail: Callable[[Exception], None]) -> Iterator[None]:
+    """Passes an error of the block on; whatever it is, the thread continues."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a request's own code may raise anything
+        fail(error)

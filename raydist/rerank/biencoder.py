@@ -61,6 +61,7 @@ class BiEncoderScorer:
         self.batch_tokens = batch_tokens or default_max_tokens(model)
         self.name = name or model.source
         contract = model.contract
+        self.max_length = contract.query_max_length + contract.document_max_length
         self._query, self._document = (
             TextTokenizer(model.tokenizer, max_length=_NO_LIMIT, instruction=instruction)
             for instruction in (contract.query_instruction, contract.document_instruction)
@@ -89,7 +90,10 @@ class BiEncoderScorer:
             raise TooLong("query", len(whole), len(prefix))
         rows: list[list[Row]] = []
         truncated: list[bool] = []
-        for index, ids in enumerate(self._document(documents)):
+        read = options.tokens_read(self.model.contract.document_max_length)
+        # What the capped tokens follow, the special tokens and the instruction, is read, too.
+        read = read and read + len(self._before) + len(self._after) + len(self._instruction)
+        for index, ids in enumerate(self._document(documents, first=read)):
             pieces, lost = self._pieces(ids, index, options)
             rows.append([Row(piece, prefix=prefix) for piece in pieces])
             truncated.append(lost or cut)

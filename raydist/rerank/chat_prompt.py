@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from raydist.errors import ArtifactError, ConfigError
+from raydist.models.clip import Clipper
 from raydist.models.st_folder import CONFIG, read_json
 from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit
 
@@ -63,6 +64,7 @@ class ChatPrompt:
         self.share = share
         self._backend = backend
         backend.encode_special_tokens = True
+        self._clip = Clipper(backend)
         self._folder = folder
         self._tokenizer = tokenizer
         self._settings = _template_settings(folder, tower)
@@ -179,9 +181,11 @@ class ChatPrompt:
         one, two = (self._ids(left + document + right) for document in ("0", "a b\nc 1 2 3 4"))
         head = one[: _same(one, two)]
         tail = one[len(one) - _same(one[::-1], two[::-1]) :]
+        stretches = [left + self._text(document) for document in documents]
+        if read := options.tokens_read(self.max_length):
+            stretches = self._clip(stretches, len(one) + read)
         encodings = self._backend.encode_batch_fast(
-            [left + self._text(document) + right for document in documents],
-            add_special_tokens=False,
+            [stretch + right for stretch in stretches], add_special_tokens=False
         )
         rows: list[list[Row]] = []
         truncated: list[bool] = []

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from raydist.errors import ConfigError
+from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.tokens import Pair
 from raydist.rerank.chat_prompt import ChatPrompt
@@ -51,12 +52,13 @@ class CrossEncoderScorer:
             own = model.tokenizer, Tokenizer.from_str(backend.to_str())
             length = model.contract.document_max_length
             self._chat = ChatPrompt(Path(model.source), *own, length, share=False)
-        self._tokenizer = backend
+        self._tokenizer, self._clip = backend, Clipper(backend)
         self._before, self._between, self._after, self._segment = _template(backend)
         if "token_type_ids" not in model.tokenizer.model_input_names:
             self._segment = None  # as in transformers: all tokens are of type 0
         special = len(self._before) + len(self._between) + len(self._after)
-        self.room = model.contract.document_max_length - special
+        self.max_length = model.contract.document_max_length
+        self.room = self.max_length - special
         self.query_cap = model.contract.query_max_length
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
@@ -72,12 +74,14 @@ class CrossEncoderScorer:
                 f"instruction={options.instruction!r}: {self.name} takes no instruction"
             )
         query = self.model.contract.query_instruction + query
-        encodings = self._tokenizer.encode_batch_fast([query, *documents], add_special_tokens=False)
-        whole = encodings[0].ids
+        whole = self._tokenizer.encode(query, add_special_tokens=False).ids
+        if read := options.tokens_read(max(self.room, len(whole))):
+            documents = self._clip(documents, read)
+        encodings = self._tokenizer.encode_batch_fast(list(documents), add_special_tokens=False)
         capped = whole[: self.query_cap] if self.query_cap else whole
         rows: list[list[Row]] = []
         truncated: list[bool] = []
-        for index, encoding in enumerate(encodings[1:]):
+        for index, encoding in enumerate(encodings):
             ids = encoding.ids
             query_part = self._cut_query(capped, len(ids), options)
             cut = len(query_part) < len(whole)

@@ -6,15 +6,19 @@ ones once, and the rows' logits become scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass
+from itertools import chain, count
+from typing import TypeVar
 
 import numpy as np
 
-from raydist.rerank.batcher import MicroBatcher, Times
+from raydist.rerank.batcher import MicroBatcher
+from raydist.rerank.request import Times
 from raydist.rerank.rows import EncodedDocuments, Options, Row, Scorer, TooLong, sigmoid
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,51 +44,67 @@ class Scores:
     times: Times
 
 
-@dataclass(slots=True)
+_PART_CHARS = 65_536
+"""Characters of documents that are tokenised in one go; then it may be another request's turn."""
+
+
 class _ScoreWork:
-    """One query with its documents."""
+    """One query with its documents; equal documents are one."""
 
-    scorer: Scorer
-    query: str
-    documents: Sequence[str]
-    options: Options
-    number: int = 0
-    positions: list[int] = field(default_factory=list)
-    """The i-th document is the `positions[i]`-th distinct one."""
-    encoded: EncodedDocuments = field(default_factory=lambda: EncodedDocuments([], []))
-
-    def encode(self) -> list[Row]:
-        """Returns the rows of the distinct documents."""
-        if not self.documents:
-            return []
+    def __init__(
+        self,
+        scorer: Scorer,
+        query: str,
+        documents: Sequence[str],
+        options: Options,
+        number: int = 0,
+    ) -> None:
+        self.scorer, self.query, self.options, self.number = scorer, query, options, number
         numbers: dict[str, int] = {}
-        self.positions = [numbers.setdefault(text, len(numbers)) for text in self.documents]
+        self.positions = [numbers.setdefault(text, len(numbers)) for text in documents]
+        """The i-th document is the `positions[i]`-th distinct one."""
+        self.parts = list(_windows(numbers, len, _PART_CHARS)) or [[]]
+        self.encoded: list[EncodedDocuments] = [EncodedDocuments([], [])] * len(self.parts)
+
+    def part_sizes(self) -> list[int]:
+        """Returns the characters of each part's texts."""
+        return [len(self.query) + sum(map(len, texts)) + 1 for texts in self.parts]
+
+    def encode(self, part: int) -> list[Row]:
+        """Returns the rows of a part's documents."""
+        texts = self.parts[part]
+        if not texts:
+            return []
+        before = sum(map(len, self.parts[:part]))
         try:
-            self.encoded = self.scorer.encode(self.query, list(numbers), self.options)
+            encoded = self.scorer.encode(self.query, texts, self.options)
         except TooLong as error:
-            first = [self.positions.index(number) for number in range(len(numbers))]
+            first = [self.positions.index(before + number) for number in range(len(texts))]
             renumbered = error.renumbered(first)
             renumbered.request = self.number
             raise renumbered from None
-        return [row for rows in self.encoded.rows for row in rows]
+        assert len(encoded.rows) == len(texts), "the scorer encoded too few documents"
+        self.encoded[part] = encoded
+        return [row for rows in encoded.rows for row in rows]
 
     def answer(self, values: np.ndarray, times: Times) -> Scores:
         """Returns the scores; a document in pieces has the best one's."""
-        encoded = self.encoded
-        if not encoded.rows:
+        rows = list(chain.from_iterable(part.rows for part in self.encoded))
+        if not rows:
             return Scores(np.zeros(0), np.zeros(0, np.float32), [], [], 0, 0, times)
-        begins = np.cumsum([0, *map(len, encoded.rows[:-1])])
+        truncated = [cut for part in self.encoded for cut in part.truncated]
+        begins = np.cumsum([0, *map(len, rows[:-1])])
         # NaN if one of the pieces is: it must not be outvoted.
         logits = np.maximum.reduceat(values, begins)[self.positions]
         probability = self.scorer.sigmoid and not self.options.raw
-        shared = sum(len(row.prefix) for rows in encoded.rows for row in rows)
+        shared = sum(len(row.prefix) for pieces in rows for row in pieces)
         return Scores(
             scores=sigmoid(logits) if probability else logits.astype(np.float64),
             logits=logits,
-            truncated=[encoded.truncated[p] for p in self.positions],
-            chunks=[len(encoded.rows[p]) for p in self.positions],
-            tokens=encoded.tokens,
-            cached_prefix_tokens=shared - len(encoded.rows[0][0].prefix),
+            truncated=[truncated[p] for p in self.positions],
+            chunks=[len(rows[p]) for p in self.positions],
+            tokens=sum(part.tokens for part in self.encoded),
+            cached_prefix_tokens=shared - len(rows[0][0].prefix),
             times=times,
         )
 
@@ -148,7 +168,7 @@ class Engine:
         number = count()
         groups = (
             [_ScoreWork(self.scorer, *request, options, next(number)) for request in group]
-            for group in _windows(batch, self.window)
+            for group in _windows(batch, lambda each: len(each[1]), self.window)
         )
         return [each.scores.tolist() for group in self.batcher.compute(groups) for each in group]
 
@@ -163,17 +183,15 @@ class Engine:
         self.close()
 
 
-def _windows(
-    batch: Sequence[tuple[str, Sequence[str]]], window: int
-) -> Iterator[list[tuple[str, Sequence[str]]]]:
-    """Yields consecutive requests, as many as have `window` documents together, or one."""
-    group: list[tuple[str, Sequence[str]]] = []
-    size = 0
-    for query, documents in batch:
-        if group and size + len(documents) > window:
+def _windows(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yields consecutive items, as many as are of size `most` together, or one that is larger."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        if group and total + size(item) > most:
             yield group
-            group, size = [], 0
-        group.append((query, documents))
-        size += len(documents)
+            group, total = [], 0
+        group.append(item)
+        total += size(item)
     if group:
         yield group

@@ -57,17 +57,25 @@ class FairQueue(Generic[Owner]):
 
     Weighted fair queueing (Demers, Keshav & Shenker 1989): owners are served in the order in which
     they would finish if all that wait shared the model equally. So equal requests are served in
-    the order of their arrival, and a small one does not wait for a large one.
+    the order of their arrival, and a small one does not wait for a large one. Where `quantum` is
+    given, an owner stands in line with so many tokens at a time: then a large one begins soon, too,
+    whatever small ones keep coming.
+
+    Args:
+        quantum: tokens; the whole of an owner by default.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quantum: float = float("inf")) -> None:
         self.tokens = 0
+        self._quantum = quantum
         self._clock = 0.0
         self._by_prefix: dict[tuple[int, ...], list[Unit[Owner]]] = {}
         self._by_owner: dict[Owner, list[Unit[Owner]]] = {}
         self._tokens_left: dict[Owner, int] = {}
         self._order: list[tuple[float, int, Owner]] = []
         self._rank: dict[Owner, tuple[float, int, Owner]] = {}
+        self._rest: dict[Owner, float] = {}
+        """The tokens that each owner has left when its quantum ends."""
 
     def __bool__(self) -> bool:
         return bool(self._by_owner)
@@ -84,8 +92,7 @@ class FairQueue(Generic[Owner]):
         self._by_owner[owner] = sorted(units, key=_key)
         size = self._tokens_left[owner] = sum(unit.length for unit in units)
         self.tokens += size
-        self._rank[owner] = self._clock + size, next(_serial), owner
-        insort(self._order, self._rank[owner])
+        self._stand_in_line(owner, self._clock)
         unsorted = set()
         for unit in units:
             group = self._by_prefix.setdefault(unit.row.prefix, [])
@@ -97,8 +104,24 @@ class FairQueue(Generic[Owner]):
         for prefix in unsorted:
             self._by_prefix[prefix].sort(key=_key)
 
+    def _stand_in_line(self, owner: Owner, begin: float) -> None:
+        """Puts an owner where its next quantum ends, if it is served from `begin` on."""
+        end = begin + min(self._tokens_left[owner], self._quantum)
+        self._rank[owner] = end, next(_serial), owner
+        self._rest[owner] = max(0, self._tokens_left[owner] - self._quantum)
+        insort(self._order, self._rank[owner])
+
+    def _leave_line(self, owner: Owner) -> float:
+        """Removes an owner from the line; returns where its quantum ended."""
+        rank = self._rank.pop(owner)
+        del self._rest[owner]
+        self._order.pop(bisect_left(self._order, rank))
+        return rank[0]
+
     def drop(self, owner: Owner) -> None:
-        """Removes all units of `owner` that were not taken."""
+        """Removes all units of `owner` that were not taken, if there are any."""
+        if owner not in self._by_owner:
+            return
         self._remove([unit for unit in self._by_owner[owner] if not unit.taken])
 
     def take(self, budget: int, *, packed: bool) -> list[Unit[Owner]]:
@@ -168,7 +191,10 @@ class FairQueue(Generic[Owner]):
         for owner in {unit.owner for unit in units}:
             if not self._tokens_left[owner]:
                 del self._by_owner[owner], self._tokens_left[owner]
-                self._order.pop(bisect_left(self._order, self._rank.pop(owner)))
+                self._leave_line(owner)
+            elif self._tokens_left[owner] <= self._rest[owner]:
+                end = self._leave_line(owner)
+                self._stand_in_line(owner, end)
 
 
 def _similar(one: int, other: int) -> bool:

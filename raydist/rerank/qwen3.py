@@ -37,6 +37,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
+from raydist.models.clip import Clipper
 from raydist.models.quiet import quiet
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
@@ -76,6 +77,7 @@ class Prompt:
         self.prefix_ids = self._ids(spec.prefix)
         self.suffix_ids = self._ids(spec.suffix)
         tokenizer.encode_special_tokens = True
+        self._clip = Clipper(tokenizer)
         self.room = max_length - len(self.prefix_ids) - len(self.suffix_ids)
         self._bare = len(self._ids("<Instruct>: \n<Query>: \n<Document>:"))
         least = 2 * (self._bare + 2 * _FEW)
@@ -126,9 +128,10 @@ class Prompt:
             room = len(head) - len(self.prefix_ids)
             raise TooLong("query", room + cut, room)
         room = self.max_length - len(head) - len(self.suffix_ids)
-        encodings = self.tokenizer.encode_batch_fast(
-            [f" {text}" for text in documents], add_special_tokens=False
-        )
+        texts = [f" {text}" for text in documents]
+        if read := options.tokens_read(room):
+            texts = self._clip(texts, read)
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         rows: list[list[Row]] = []
         truncated: list[bool] = []
         tokens = 0
@@ -170,6 +173,7 @@ class Qwen3Scorer:
         self.name = name
         self.sigmoid = answers.sigmoid
         self.prompt = prompt
+        self.max_length = prompt.max_length
         self.model: Any = model
         self._two = answers.irrelevant is not None
         self._pad = int(model.config.pad_token_id or 0)

@@ -62,6 +62,13 @@ class Options:
     instruction: str | None = None
     raw: bool = False
 
+    def tokens_read(self, room: int) -> int:
+        """Returns how many first tokens of a document are read where a row holds `room`; 0: all."""
+        cap = self.max_tokens_per_document
+        if self.truncation != "truncate":
+            return cap
+        return min(cap or room, room)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -105,6 +112,8 @@ class Scorer(Protocol):
     packed: bool
     """Whether a batch costs the sum of its rows (True), or its longest row and its longest prefix
     times their number."""
+    max_length: int
+    """Tokens of a row, its prefix included, at most."""
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Tokenises `documents` for `query`; called from several threads."""

@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,10 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentID
+from ray.serve.schema import ApplicationStatusOverview
 
+from raydist import log
 from raydist.config.serve import ServeConfig
 from raydist.errors import JobError
 from raydist.evaluation.tracking import resolve_uri
@@ -32,6 +35,7 @@ from raydist.serving.answers import Kind
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,
+    ReplicaState,
     ScoreAnswer,
     ScoreCall,
     ScoreFailure,
@@ -49,6 +53,8 @@ from raydist.serving.service import Service
 _NAME = "raydist"
 _CONNECTIONS = 10_000
 """Requests that an ingress may hold; Serve refuses more with its own plain 429."""
+_WAIT_S = 15.0
+"""Seconds after which a line says what the start waits for, again and again."""
 _LOADING_S = 1.0
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
@@ -128,7 +134,7 @@ class Ingress:
             kinds["index"] = "index"
         self._handles = {**handles, **({"index": index} if index is not None else {})}
         self._cors = config.cors
-        self._share = config.replicas.min / config.replicas.ingresses
+        self._ingresses = config.replicas.ingresses
         self._measuring: asyncio.Future[list[None]] | None = None
         self.service = Service(
             _Handles(handles, index),
@@ -141,19 +147,20 @@ class Ingress:
         )
 
     async def check_health(self) -> None:
-        """Waits, once, for each model's replicas and their speed, beside the answering."""
-        if self._measuring is None:
-            waits = (self._wait_for(model) for model in self._handles)
-            self._measuring = asyncio.gather(*waits)
+        """Asks how many replicas run and what they say of themselves, beside the answering."""
+        if self._measuring is None or self._measuring.done():
+            measures = (self._measure(model) for model in self._handles)
+            self._measuring = asyncio.gather(*measures)
 
-    async def _wait_for(self, model: str) -> None:
-        """Lets requests to a model in once it runs; admission uses its speed."""
-        while model in self.service.loading:
+    async def _measure(self, model: str) -> None:
+        """Lets requests to a model in once it runs; admission uses its numbers."""
+        handle = self._handles[model]
+        while True:
             with contextlib.suppress(RayError, RayServeException):
-                state = await self._handles[model].state.remote()
-                if "tokens_per_s" in state:
-                    self.service.admission.expect(model, self._share * state["tokens_per_s"])
+                state: ReplicaState = await handle.state.remote()
                 self.service.loading.discard(model)
+                replicas = await asyncio.to_thread(_running_replicas, handle.deployment_id)
+                self.service.admission.expect(model, state, replicas / self._ingresses)
                 return
             await asyncio.sleep(_LOADING_S)
 
@@ -177,12 +184,13 @@ def application(config: ServeConfig, keys: Keys) -> serve.Application:
     """Returns the application of a configuration, with the keys of its clients."""
     config = _absolute(config)
     handles: dict[str, Any] = {
-        name: deployment(Scorer, f"scorer-{name}", config).bind(config, name)
+        name: deployment(Scorer, f"scorer-{name}", config, name).bind(config, name)
         for name in config.scorers()
     }
     if config.embedder is not None:
-        handles[config.models()[-1]] = deployment(Embedder, "embedder", config).bind(config)
-    index = deployment(Index, "index", config).bind(config) if config.index else None
+        name = config.models()[-1]
+        handles[name] = deployment(Embedder, "embedder", config, name).bind(config)
+    index = deployment(Index, "index", config, "index").bind(config) if config.index else None
     ingress = serve.deployment(
         name="ingress",
         num_replicas=config.replicas.ingresses,
@@ -225,12 +233,19 @@ def _absolute(config: ServeConfig) -> ServeConfig:
     return config.model_copy(update=changed)
 
 
-def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
-    """Returns a replica class as a deployment: its number, resources, scaling and shutdown."""
-    replicas = config.replicas
+def deployment(kind: type, name: str, config: ServeConfig, of: str) -> serve.Deployment:
+    """Returns a replica class as a deployment: its number, resources, scaling and shutdown.
+
+    Args:
+        kind: the class.
+        name: the deployment's.
+        config: the service's.
+        of: the model, or `index`.
+    """
+    replicas = config.replicas_of(of)
     options: dict[str, Any] = {"num_replicas": replicas.min}
     if replicas.max > replicas.min:
-        scaling = {
+        scaling: dict[str, Any] = {
             "min_replicas": replicas.min,
             "max_replicas": replicas.max,
             "target_ongoing_requests": replicas.target_ongoing,
@@ -239,12 +254,20 @@ def deployment(kind: type, name: str, config: ServeConfig) -> serve.Deployment:
             "look_back_period_s": replicas.look_back_s,
             "metrics_interval_s": min(10.0, replicas.look_back_s),
         }
+        if kind is not Index:
+            scaling["policy"] = {
+                "policy_function": "raydist.serving.scaling:ByTokens",
+                "policy_kwargs": {"target_wait_s": replicas.target_wait_s},
+            }
         options = {"autoscaling_config": scaling}
     return serve.deployment(
         name=name.replace("#", "-"),
-        ray_actor_options={"num_cpus": replicas.cpus, "num_gpus": replicas.gpus},
+        ray_actor_options={
+            "num_cpus": 1.0 if replicas.cpus is None else replicas.cpus,
+            "num_gpus": replicas.gpus,
+        },
         max_ongoing_requests=replicas.max_ongoing,
-        max_queued_requests=replicas.max_queued,
+        max_queued_requests=replicas.max_queued * max(replicas.min, replicas.max),
         graceful_shutdown_timeout_s=config.limits.deadline_s + 5,
         graceful_shutdown_wait_loop_s=0.2,
         health_check_period_s=5,
@@ -261,16 +284,44 @@ def open_port(config: ServeConfig) -> None:
     serve.start(http_options={"host": config.host, "port": config.port})
 
 
-def start(config: ServeConfig, keys: Keys) -> None:
-    """Runs the application; returns when it is ready.
+def start(config: ServeConfig, keys: Keys, is_stopped: Callable[[], bool] = lambda: False) -> bool:
+    """Runs the application; returns True when it is ready, False when it was stopped before.
 
     Raises:
         JobError: it does not start; with the last error of a replica.
     """
-    try:
-        serve.run(application(config, keys), name=_NAME, route_prefix="/", blocking=False)
-    except RuntimeError as error:
-        raise JobError(f"the service did not start: {_last_error() or error}") from None
+    target = serve.RunTarget(application(config, keys), name=_NAME, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    said = time.monotonic()
+    while not is_stopped():
+        status = serve.status().applications[_NAME]
+        if status.status == "RUNNING":
+            return True
+        if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            error = _last_error() or status.message
+            raise JobError(f"the service did not start: {error}")
+        if time.monotonic() - said > _WAIT_S:
+            said = time.monotonic()
+            log.say(f"waiting for {_not_ready(status)}")
+        time.sleep(0.2)
+    return False
+
+
+def _not_ready(application: ApplicationStatusOverview) -> str:
+    """Returns the deployments that are not ready, and how many of their replicas run."""
+    return ", ".join(
+        f"{name} ({status.replica_states.get('RUNNING', 0)} of "
+        f"{sum(status.replica_states.values())} replicas run)"
+        for name, status in application.deployments.items()
+        if status.status != "HEALTHY"
+    )
+
+
+def _running_replicas(deployment: DeploymentID) -> int:
+    """Returns the number of running replicas of a deployment, 1 at least."""
+    status = serve.status().applications.get(deployment.app_name)
+    own = status.deployments.get(deployment.name) if status else None
+    return max(1, own.replica_states.get("RUNNING", 1)) if own else 1
 
 
 def _last_error() -> str:

@@ -21,18 +21,51 @@ from raydist.serving.errors import ServiceError
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The cost of an answer: tokens that the model read, and milliseconds by stage."""
+    """The cost of an answer: tokens that the model read, and milliseconds by stage.
+
+    Attributes:
+        tokens: all that the model read.
+        cached_prefix_tokens: those that were not computed again.
+        queue_ms: for a thread and for a batch.
+        tokenize_ms: for tokens.
+        infer_ms: from the first batch to the last.
+        tokens_per_s: the replica's speed of late; 0 if it does not know.
+    """
 
     tokens: int = 0
     cached_prefix_tokens: int = 0
     queue_ms: float = 0.0
     tokenize_ms: float = 0.0
     infer_ms: float = 0.0
+    tokens_per_s: float = 0.0
+
+    @property
+    def computed_tokens(self) -> int:
+        """The tokens that the model computed."""
+        return self.tokens - self.cached_prefix_tokens
 
     @property
     def timings_ms(self) -> dict[str, float]:
         """Milliseconds by the stage's name."""
         return {"queue": self.queue_ms, "tokenize": self.tokenize_ms, "infer": self.infer_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """A replica as the ingress sees it.
+
+    Attributes:
+        pid: its process.
+        queued_tokens: those that wait in it.
+        tokens_per_s: its speed of late; 0 if it does not know.
+        max_length: the tokens of a pair, or of a text to embed, that its model reads at most; 0 if
+            there is no limit, or none that texts are cut to.
+    """
+
+    pid: int
+    queued_tokens: int = 0
+    tokens_per_s: float = 0.0
+    max_length: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from raydist.serving.spec import LoadSpec
 
 Bodies = Iterator[dict[str, Any]]
 
+LONG_CHARS = 900_000
+"""Characters of a long document."""
 _WORDS = (  # noqa: SIM905
     "retrieval index query document rank term posting cluster vector neural sparse dense train "
     "loss gradient batch negative relevance judgement topic passage encoder token length score"
@@ -36,6 +38,7 @@ class LoadResult:
         seconds: from the first request to the last answer.
         latencies_s: of the requests answered with 200, in the order of the answers, and the whole
             timeout for those without an answer; a quick refusal must not improve the quantiles.
+        small_latencies_s: the same of the requests without a long document, if some have one.
         statuses: answers by status code; `timeout` and `refused` for requests without an answer.
         pairs: query-document pairs in requests that were answered with 200.
         late_s: the longest delay of the generator itself (fixed rate only).
@@ -43,6 +46,7 @@ class LoadResult:
 
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list)
+    small_latencies_s: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     pairs: int = 0
     late_s: float = 0.0
@@ -52,9 +56,10 @@ class LoadResult:
         """Requests with an answer, whatever its status."""
         return sum(n for status, n in self.statuses.items() if status.isdigit())
 
-    def quantile_ms(self, q: float) -> float:
+    def quantile_ms(self, q: float, *, small: bool = False) -> float:
         """Returns a latency quantile in milliseconds; NaN if nothing was answered with 200."""
-        return float(np.quantile(self.latencies_s, q) * 1e3) if self.latencies_s else float("nan")
+        latencies = self.small_latencies_s if small else self.latencies_s
+        return float(np.quantile(latencies, q) * 1e3) if latencies else float("nan")
 
     def figures(self) -> dict[str, float]:
         """Returns the figures by name, milliseconds and per second."""
@@ -66,17 +71,37 @@ class LoadResult:
         }
         if self.latencies_s:
             figures |= {f"p{q}_ms": self.quantile_ms(q / 100) for q in (50, 95, 99)}
+        if 0 < len(self.small_latencies_s) < len(self.latencies_s):
+            for q in (50, 95, 99):
+                figures[f"small_p{q}_ms"] = self.quantile_ms(q / 100, small=True)
         return figures | {f"status_{code}": float(n) for code, n in sorted(self.statuses.items())}
 
 
 def rerank_bodies(
-    queries: Sequence[str], documents: Sequence[str], per_request: int, seed: int = 0
+    queries: Sequence[str],
+    documents: Sequence[str],
+    per_request: int,
+    seed: int = 0,
+    long: float = 0.0,
 ) -> Bodies:
-    """Yields rerank requests without end: each query with documents drawn at random."""
+    """Yields rerank requests without end: each query with documents drawn at random.
+
+    In a share `long` of them, evenly spread, one document has `LONG_CHARS` characters.
+    """
     rng = np.random.default_rng(seed)
+    owed = 0.0
     for query in itertools.cycle(queries):
-        drawn = rng.integers(0, len(documents), per_request)
-        yield {"query": query, "documents": [documents[i] for i in drawn]}
+        texts = [documents[i] for i in rng.integers(0, len(documents), per_request)]
+        owed += long
+        if owed > 1.0 - 1e-9:
+            owed -= 1.0
+            texts[-1] = _lengthened(texts[-1])
+        yield {"query": query, "documents": texts}
+
+
+def _lengthened(text: str) -> str:
+    """Returns the text, repeated and cut to `LONG_CHARS` characters."""
+    return (f"{text} " * (LONG_CHARS // (len(text) + 1) + 1))[:LONG_CHARS]
 
 
 def documents_of(words: int, count: int, seed: int = 0) -> list[str]:
@@ -127,17 +152,22 @@ class _Load:
             answer = await client.post(self.url, json=body, headers=headers)
         except httpx.TimeoutException:
             self.result.statuses["timeout"] += 1
-            self.result.latencies_s.append(self.spec.timeout)
+            self._took(body, self.spec.timeout)
             return
         except httpx.HTTPError:
             self.result.statuses["refused"] += 1
             return
         self.result.statuses[str(answer.status_code)] += 1
         if answer.status_code == 200:
-            self.result.latencies_s.append(time.perf_counter() - due)
+            self._took(body, time.perf_counter() - due)
             self.result.pairs += len(body.get("documents", ()))
         if self.on_answer is not None:
             self.on_answer(1)
+
+    def _took(self, body: dict[str, Any], seconds: float) -> None:
+        self.result.latencies_s.append(seconds)
+        if all(len(text) < LONG_CHARS for text in body.get("documents", ())):
+            self.result.small_latencies_s.append(seconds)
 
 
 async def _run(load: _Load) -> LoadResult:

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from raydist import __version__
-from raydist.serving.admission import Admission, check_size, check_tokens, estimate_tokens
+from raydist.serving.admission import (
+    Admission,
+    Ticket,
+    check_size,
+    check_tokens,
+    estimate_tokens,
+)
 from raydist.serving.answers import (
     DocumentText,
     Kind,
@@ -53,6 +59,8 @@ from raydist.serving.search import candidates, reranked
 from raydist.serving.spec import Limits
 
 T = TypeVar("T")
+_LATELY_S = 10.0
+"""A model that answered so lately is ready."""
 _LOADING_S = 5.0
 """Seconds after which a client may ask for a model that is loading."""
 _GRACE_S = 1.0
@@ -119,6 +127,8 @@ class Service:
         self.started = int(time.time())
         self._hit_tokens = 128.0  # of a hit's text; corrected by every search
         self._readiness: asyncio.Task[None] | None = None
+        self._answered: dict[str, float] = {}
+        """When each model, and the index, answered last."""
         self.admission = Admission(
             max_tokens=self.limits.queue_tokens,
             max_requests=self.limits.max_requests,
@@ -196,15 +206,18 @@ class Service:
         """Returns the name of the model that answers, and its vectors."""
         model = self._model(name, "embedder")
         await self._loaded(model)
-        tokens = check_size(self.limits, "", order.texts, field=order.field)
+        check_size(self.limits, "", order.texts, field=order.field)
+        tokens = self.admission.estimate(model, "", order.texts)
         call = EmbedCall(order.texts, order.role, order.dimensions, order.truncate)
-        with self._admitted(tokens, client, model):
+        with self._admitted(tokens, client, model) as ticket:
             try:
                 answer = await self._within(self.backend.embed(model, call))
             except ServiceError as error:
                 if (error.param or "").startswith("texts["):
                     error = _renamed(error, order.field + str(error.param).removeprefix("texts"))
                 raise error from error.__cause__
+            ticket.costs.append(answer.cost)
+        self._answered[model] = time.monotonic()
         if self.metrics is not None:
             self.metrics.computed(model, answer.cost, len(order.texts))
         return model, answer
@@ -222,8 +235,11 @@ class Service:
         if reranker is not None:
             per_hit = estimate_tokens(call.query, [""]) + round(self._hit_tokens)
             tokens += min(hits, self.limits.max_documents) * per_hit
-        with self._admitted(tokens, client, reranker or "index"):
-            hits_, timings, warnings = await self._within(self._search(call, reranker))
+        with self._admitted(tokens, client, reranker or "index") as ticket:
+            hits_, timings, warnings, cost = await self._within(self._search(call, reranker))
+            if reranker is None:
+                cost = Cost(tokens, tokens_per_s=1000 * tokens / max(sum(timings.values()), 1.0))
+            ticket.costs.append(cost)
         return SearchResponse(
             id=request_id,
             results=_search_results(hits_[: request.k], texts=request.return_documents),
@@ -233,23 +249,24 @@ class Service:
 
     async def _search(
         self, call: SearchCall, reranker: str | None
-    ) -> tuple[Sequence[Hit], dict[str, float], list[str]]:
-        """Returns the hits, the milliseconds of each stage, and warnings."""
+    ) -> tuple[Sequence[Hit], dict[str, float], list[str], Cost]:
+        """Returns the hits, the milliseconds of each stage, warnings, and the reranking's cost."""
         ends = time.monotonic() + self.limits.deadline_s
         answer = await self.backend.search(call)
+        self._answered["index"] = time.monotonic()
         hits, timings = answer.hits, dict(answer.timings_ms)
         if reranker is None or not hits:
-            return hits, timings, []
+            return hits, timings, [], Cost()
         start = time.perf_counter()
-        chosen = candidates(hits, call.query, self.limits)
+        chosen, cost = candidates(hits, call.query, self.limits), Cost()
         if texts := chosen.texts:
             group = _Group(call.query, texts, chosen.ranks)
             scored = await self._score_group(reranker, group, ScoreOptions(), ends)
-            hits = reranked(hits, chosen.ranks, scored.scores)
+            hits, cost = reranked(hits, chosen.ranks, scored.scores), scored.cost
             mean = estimate_tokens("", texts, overhead=0) / len(texts)
             self._hit_tokens += 0.2 * (mean - self._hit_tokens)
             timings["rerank"] = round((time.perf_counter() - start) * 1000, 3)
-        return hits, timings, chosen.warnings
+        return hits, timings, chosen.warnings, cost
 
     def models(self) -> ModelList:
         """Answers /v1/models."""
@@ -280,7 +297,7 @@ class Service:
         return ModelInfo(id=name, created=self.started, kind=self.kinds[name])
 
     async def ready(self) -> None:
-        """Tries every model and the index; raises ServiceError 503 if one does not work.
+        """Tries the models and the index that gave no answer of late; raises ServiceError 503.
 
         It needs no key, so requests at the same time share one try.
         """
@@ -291,12 +308,16 @@ class Service:
     async def _check_models(self) -> None:
         await self._loaded(*self.kinds)
         for name in self.kinds:
+            if time.monotonic() - self._answered.get(name, -_LATELY_S) < _LATELY_S:
+                continue  # a try would wait behind the requests of others
             try:
                 async with asyncio.timeout(self.limits.deadline_s):
                     await self.backend.check(name)
             except TimeoutError:
                 raise not_ready(f"{name} does not answer") from None
             except ServiceError as error:
+                if error.status == 429:  # all replicas are at work
+                    continue
                 if error.status != 500:
                     raise
                 raise not_ready(f"{name} does not work: {error.message}") from error
@@ -310,12 +331,16 @@ class Service:
             for g in groups
         )
         check_tokens(self.limits, tokens)
+        tokens = sum(self.admission.estimate(model, g.query, g.texts, options) for g in groups)
         ends = time.monotonic() + self.limits.deadline_s
-        with self._admitted(tokens, client, model):
+        with self._admitted(tokens, client, model) as ticket:
             if len(groups) == 1 and groups[0].texts:
                 (group,) = groups
-                return [await self._within(self._score_group(model, group, options, ends))]
-            return await self._within(self._score_groups(model, groups, options, ends))
+                answers = [await self._within(self._score_group(model, group, options, ends))]
+            else:
+                answers = await self._within(self._score_groups(model, groups, options, ends))
+            ticket.costs += [answer.cost for answer in answers]
+            return answers
 
     async def _score_groups(
         self, model: str, groups: Sequence[_Group], options: ScoreOptions, ends: float
@@ -351,16 +376,17 @@ class Service:
         return ScoreCall(group.query, group.texts, options, timeout_s, patience_s)
 
     def _count(self, model: str, group: _Group, answer: ScoreAnswer) -> None:
+        self._answered[model] = time.monotonic()
         if self.metrics is not None:
             self.metrics.computed(model, answer.cost, len(group.texts))
 
     @contextmanager
-    def _admitted(self, tokens: int, client: str, model: str) -> Iterator[None]:
+    def _admitted(self, tokens: int, client: str, model: str) -> Iterator[Ticket]:
         try:
-            with self.admission.enter(tokens, client, model):
+            with self.admission.enter(tokens, client, model) as ticket:
                 self._show_admitted()
                 try:
-                    yield
+                    yield ticket
                 except ServiceError as error:
                     if error.status != 429:
                         raise

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raydist.rerank.batcher import DeadlinePassed, NotStarted
 from raydist.rerank.engine import Engine
 from raydist.rerank.queue import FairQueue, Unit
+from raydist.rerank.request import BadForward, DeadlinePassed, NotStarted
 from raydist.rerank.rows import EncodedDocuments, Options, Row, TooLong, fit, sigmoid
 
 
@@ -24,11 +24,13 @@ class Letters:
 
     name = "letters"
     sigmoid = False
+    max_length = 50
 
     def __init__(self, *, packed: bool = False, room: int = 50, wait: float = 0.0) -> None:
         self.packed = packed
         self.room = room
         self.wait = wait
+        self.memory = 1 << 30
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -49,6 +51,8 @@ class Letters:
         self.batches.append([len(row) for row in rows])
         if any(ord("!") in row.tokens for row in rows):
             raise RuntimeError("the model broke")
+        if len(rows) > self.memory:
+            raise MemoryError
         return np.array([sum(row.tokens) % 97 for row in rows], np.float32)
 
 
@@ -171,11 +175,16 @@ def test_a_deadline_fails_the_rest() -> None:
 
 
 def test_what_is_not_begun_in_time_is_refused_and_what_is_begun_ends() -> None:
-    scorer = Letters(wait=0.01)
+    scorer = Letters(wait=0.001)
+    scorer.gate.clear()
     with Engine(scorer, batch_tokens=21) as engine:
         documents = [f"{'a' * 19}{i:02}" for i in range(40)]
         first = engine.submit("q", documents, patience_s=0.1)
+        while engine.batcher.queued_tokens != 38 * 21:  # one runs, one comes next
+            time.sleep(0.001)
         second = engine.submit("q", documents, patience_s=0.1)
+        time.sleep(0.2)
+        scorer.gate.set()
         with pytest.raises(NotStarted):
             second.result(timeout=5)
         assert len(first.result(timeout=5).scores) == 40
@@ -185,8 +194,8 @@ def test_equal_requests_are_answered_in_the_order_of_their_arrival() -> None:
     scorer = Letters(wait=0.001)
     scorer.gate.clear()
     finished: list[int] = []
-    with Engine(scorer, batch_tokens=40) as engine:
-        for number in range(12):  # 12 requests of 20 batches; rows of like length everywhere
+    with Engine(scorer, batch_tokens=100) as engine:
+        for number in range(12):  # 12 requests of 8 batches; rows of like length everywhere
             texts = [f"{'a' * (5 + i % 20)}{number:02}{i:02}" for i in range(40)]
             future = engine.submit("q", texts)
             future.add_done_callback(lambda _, number=number: finished.append(number))
@@ -205,6 +214,123 @@ def test_a_failure_reaches_its_request_and_no_other() -> None:
         with pytest.raises(ValueError, match="bad query"):
             bad.result(timeout=5)
         assert good.result(timeout=5).scores[0] == wanted("abc")
+
+
+def test_a_failing_row_fails_its_own_request_only() -> None:
+    scorer = Letters()
+    scorer.gate.clear()
+    with Engine(scorer, batch_tokens=1000) as engine:
+        engine.submit("q", ["z"])  # the batch that keeps the model while the others arrive
+        time.sleep(0.05)
+        texts = ["abc", "de", "f!", "gh", "bcd"]
+        futures = [engine.submit("q", [text, text * 2]) for text in texts]
+        time.sleep(0.05)
+        scorer.gate.set()
+        for text, future in zip(texts, futures):
+            if "!" in text:
+                with pytest.raises(RuntimeError, match="the model broke"):
+                    future.result(timeout=5)
+            else:
+                assert future.result(timeout=5).scores.tolist() == [wanted(text), wanted(text * 2)]
+    assert max(map(len, scorer.batches)) >= 8  # four of them shared a batch
+
+
+def test_where_memory_is_short_a_batch_is_halved_until_it_fits() -> None:
+    scorer = Letters()
+    scorer.memory = 3
+    texts = [chr(97 + i) * (1 + i % 5) for i in range(20)]
+    with Engine(scorer, batch_tokens=1000) as engine:
+        assert engine.submit("q", texts).result(5).scores.tolist() == list(map(wanted, texts))
+        assert engine.score([("q", texts)]) == [list(map(wanted, texts))]
+        scorer.memory = 0
+        with pytest.raises(MemoryError):
+            engine.submit("q", texts).result(5)
+        with pytest.raises(MemoryError):
+            engine.score([("q", texts)])
+
+
+def test_too_few_values_are_an_error_and_no_wait() -> None:
+    class Short(Letters):
+        def forward(self, rows: Sequence[Row]) -> np.ndarray:
+            return super().forward(rows)[:-1]
+
+    with Engine(Short()) as engine:
+        with pytest.raises(BadForward, match="0 values for 1 rows"):
+            engine.submit("q", ["a"]).result(timeout=5)
+        with pytest.raises(BadForward):
+            engine.score([("q", ["a", "b"])])
+
+
+def test_after_the_unexpected_the_next_request_is_answered() -> None:
+    class Odd(Letters):
+        def encode(
+            self, query: str, documents: Sequence[str], options: Options
+        ) -> EncodedDocuments:
+            if query == "unhashable":  # which the queue trips over
+                return EncodedDocuments([[Row([1], prefix=[2])]], [False], 1)  # type: ignore[arg-type]
+            if query == "uncountable":
+                return EncodedDocuments([[Row([1]), None]], [False], 1)  # type: ignore[list-item]
+            if query == "short":
+                return EncodedDocuments([], [], 0)
+            return super().encode(query, documents, options)
+
+    with Engine(Odd()) as engine:
+        for query in ("unhashable", "uncountable", "short"):
+            with pytest.raises((TypeError, AssertionError)):
+                engine.submit(query, ["a"]).result(timeout=5)
+            assert engine.submit("q", ["abc"]).result(timeout=5).scores == [wanted("abc")]
+        engine.batcher._queue.take = None  # type: ignore[assignment,method-assign]
+        with pytest.raises(TypeError):
+            engine.submit("q", ["a"]).result(timeout=5)
+        assert engine.submit("q", ["abc"]).result(timeout=5).scores == [wanted("abc")]
+
+
+class Slow(Letters):
+    """Its tokeniser takes 10 ms for a text."""
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
+        time.sleep(0.01 * len(documents))
+        return super().encode(query, documents, options)
+
+
+def test_a_small_request_does_not_wait_for_the_tokens_of_a_large_one() -> None:
+    with Engine(Slow(), threads=1) as engine:
+        large = [engine.submit("q", [f"{i:02}" * 20_000 for i in range(50)]) for _ in range(3)]
+        start = time.monotonic()
+        assert engine.submit("q", ["abc"]).result(timeout=5).scores == [wanted("abc")]
+        assert time.monotonic() - start < 0.3  # of 1.5 s
+        assert not any(each.done() for each in large)
+        for each in large:
+            each.cancel()
+
+
+def test_patience_counts_from_arrival() -> None:
+    with Engine(Slow(), threads=1) as engine:
+        first = engine.submit("q", [str(i) for i in range(20)], patience_s=1.0)
+        while engine.batcher._texts:  # the thread is at it
+            time.sleep(0.001)
+        second = engine.submit("q", ["a"], patience_s=0.05)
+        with pytest.raises(NotStarted):
+            second.result(timeout=5)
+        assert len(first.result(timeout=5).scores) == 20
+
+
+def test_small_requests_do_not_starve_a_large_one() -> None:
+    """It begins within its share, though small ones come as fast as they are answered."""
+    scorer = Letters(wait=0.001)
+    with Engine(scorer, batch_tokens=40) as engine:
+        small = [engine.submit("q", [f"{'a' * 30}{i:04}"]) for i in range(4)]
+        large = engine.submit("q", [f"{'b' * 35}{i:04}" for i in range(400)])
+        number = 4
+        while not any(39 in lengths for lengths in scorer.batches):
+            for place, each in enumerate(small):
+                if each.done():
+                    small[place] = engine.submit("q", [f"{'a' * 30}{number:04}"])
+                    number += 1
+            time.sleep(0.0005)
+        # One of five begins when 5 * 8 batches' worth was served; it is 400 batches itself.
+        assert 20 < number < 100
+        large.cancel()
 
 
 AT_THE_END = """

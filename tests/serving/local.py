@@ -23,8 +23,8 @@ from raydist.serving.backend import (
 )
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
-from raydist.serving.replicas import EmbedderModel, RerankerModel
 from raydist.serving.search import Searcher
+from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.service import Service
 from raydist.serving.spec import Limits
 

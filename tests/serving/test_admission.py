@@ -3,11 +3,13 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from raydist.serving.admission import Admission, estimate_tokens
+from raydist.serving.admission import Admission, estimate_tokens, text_tokens
+from raydist.serving.backend import Cost, ReplicaState, ScoreOptions
 from raydist.serving.errors import ServiceError
 
 
@@ -117,7 +119,8 @@ def test_the_speed_is_found_out_under_ten_times_the_load(
             tokens = max(1, int(size * (draw.choice([0.02, 0.3, 2.7]) if mixed else 1.0)))
             entered = admission.enter(tokens)
             try:
-                entered.__enter__()
+                ticket = entered.__enter__()
+                ticket.costs.append(Cost(tokens, tokens_per_s=speed * draw.uniform(0.7, 1.3)))
                 open_.append([now, float(tokens), entered])
             except ServiceError:
                 pass
@@ -136,14 +139,14 @@ def test_the_speed_is_found_out_under_ten_times_the_load(
 
 def test_each_model_has_its_own_speed() -> None:
     admission = Admission(max_tokens=10**9, max_requests=10, max_wait_s=1.0)
-    admission.expect("fast", 1e6)
-    admission.expect("slow", 100.0)
+    admission.expect("fast", ReplicaState(1, tokens_per_s=1e6))
+    admission.expect("slow", ReplicaState(2, tokens_per_s=100.0))
     with admission.enter(90, model="slow"):
         with pytest.raises(ServiceError), admission.enter(20, model="slow"):
             pass
         with admission.enter(900_000, model="fast"), admission.enter(90_000, model="fast"):
             assert admission.requests == 3
-    admission.expect("slow", 1e9)  # requests have shown it already
+    admission.expect("slow", ReplicaState(2, tokens_per_s=1e9))  # it is known already
     assert admission.speed("slow") < 1e7
 
 
@@ -168,3 +171,67 @@ def test_a_failed_request_gives_its_room_back() -> None:
 
 def test_tokens_are_estimated_with_the_query_in_every_pair() -> None:
     assert estimate_tokens("q" * 40, ["d" * 400, ""], overhead=8) == 100 + 2 * (10 + 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("The cause of rain is the condensation of vapour. " * 20, 0.9, 1.4),
+        ("雨は、大気中の水蒸気が凝結して地上に落下する現象である。" * 20, 0.6, 1.4),
+        ("Дождь — атмосферные осадки, выпадающие из облаков. " * 20, 0.6, 2.2),
+    ],
+)
+def test_estimates_know_scripts(text: str, low: float, high: float, minilm: Path) -> None:
+    """Beside a WordPiece of English, which has a token for most characters of other scripts."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(minilm / "tokenizer.json"))
+    tokenizer.no_truncation()
+    true = len(tokenizer.encode(text, add_special_tokens=False))
+    assert low < true / text_tokens(text) < high
+
+
+def test_estimates_know_what_a_model_reads() -> None:
+    admission = Admission(max_tokens=10**9, max_requests=10)
+    long, short = "rain " * 180_000, "rain " * 20
+    assert admission.estimate("a", "", [long, short]) == 225_000 + 25 + 16
+    admission.expect("a", ReplicaState(1, max_length=512))
+    assert admission.estimate("a", "q" * 40, [long, short]) == 512 + 25 + 18
+    chunks = ScoreOptions(truncation="chunk_max")
+    assert admission.estimate("a", "", [long, short], chunks) == 225_000 + 25 + 16
+    capped = ScoreOptions(truncation="chunk_max", max_tokens_per_doc=100)
+    assert admission.estimate("a", "", [long, short], capped) == 100 + 25 + 16
+
+
+def test_estimates_learn_from_what_was_read() -> None:
+    admission = Admission(max_tokens=10**9, max_requests=10)
+    for _ in range(60):
+        estimate = admission.estimate("a", "", ["rain " * 80])
+        with admission.enter(estimate, model="a") as ticket:
+            ticket.costs.append(Cost(324, tokens_per_s=1000.0))  # three times what was thought
+    assert admission.estimate("a", "", ["rain " * 80]) == pytest.approx(324, rel=0.02)
+    assert admission.speed("a") == pytest.approx(1000.0)
+
+
+def test_quick_answers_do_not_raise_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the replica's own measurement does: requests may share a batch, or their texts."""
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    admission = Admission(max_tokens=10**9, max_requests=10)
+    admission.expect("a", ReplicaState(1, tokens_per_s=3400.0))
+    for _ in range(4):
+        with admission.enter(1000, model="a") as ticket:
+            now += 0.008
+            ticket.costs.append(Cost(1000, tokens_per_s=3400.0))
+    assert admission.speed("a") == pytest.approx(3400.0)
+
+
+def test_the_room_grows_with_the_replicas() -> None:
+    admission = Admission(max_tokens=1000, max_requests=2, tokens_per_s=1e6)
+    with admission.enter(500), admission.enter(400):
+        assert refused(admission, 10) is not None
+        admission.expect("", ReplicaState(1, tokens_per_s=1e6), replicas=3.0)
+        with admission.enter(2000):
+            assert admission.speed() == pytest.approx(3e6)
+            assert refused(admission, 101) is not None
+            assert refused(admission, 100) is None

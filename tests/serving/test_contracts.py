@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from raydist.rerank.bm25 import BM25Reranker
 from raydist.serving.http import make_app
-from raydist.serving.replicas import EmbedderModel
+from raydist.serving.served_models import EmbedderModel
 from raydist.serving.vectors import quantized
 from tests.serving.local import (
     BODY,

@@ -257,7 +257,7 @@ def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
     scorer = serve.get_deployment_handle("scorer-neural", "raydist")
 
     def queued() -> int:
-        return int(scorer.state.remote().result(timeout_s=60)["queued_tokens"])
+        return int(scorer.state.remote().result(timeout_s=60).queued_tokens)
 
     texts = [f"{'of the index ' * 250}{i}" for i in range(400)]
     body = {"query": "rain", "documents": texts, "model": "neural", "truncation": "chunk_max"}
@@ -315,7 +315,7 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
     from ray import serve
 
     scorer = serve.get_deployment_handle("scorer-neural", "raydist")
-    pid = scorer.state.remote().result(timeout_s=60)["pid"]
+    pid = scorer.state.remote().result(timeout_s=60).pid
     answers: list[tuple[float, int]] = []  # when it was sent, the status
     clients = 2
     stop = threading.Event()
@@ -346,6 +346,6 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
             future.result()
     statuses = Counter(status for _, status in answers)
     assert len(back) >= 20 and set(back[-20:]) == {200}, statuses
-    assert scorer.state.remote().result(timeout_s=60)["pid"] != pid
+    assert scorer.state.remote().result(timeout_s=60).pid != pid
     assert set(statuses) <= {200, 429, 503}, statuses
     assert statuses[503] <= 2 * clients, statuses  # in flight, and sent before it was noticed

@@ -75,6 +75,16 @@ def bodies() -> Iterator[dict[str, object]]:
     return rerank_bodies(["q"], documents_of(5, 10), 3)
 
 
+def test_a_share_of_the_requests_has_a_long_document(server: Server) -> None:
+    drawn = rerank_bodies(["q"], documents_of(5, 10), 3, long=0.05)
+    sizes = [max(map(len, next(drawn)["documents"])) for _ in range(60)]
+    assert [number for number, size in enumerate(sizes) if size == 900_000] == [19, 39, 59]
+    drawn = rerank_bodies(["q"], documents_of(5, 10), 3, long=0.25)
+    result = run_load(server.url, drawn, LoadSpec(rate=20, seconds=1, long=0.25))
+    assert (len(result.latencies_s), len(result.small_latencies_s)) == (20, 15)
+    assert {"small_p50_ms", "small_p99_ms"} <= set(result.figures())
+
+
 def test_a_fixed_rate_sends_what_is_due_and_counts_pairs(server: Server) -> None:
     before = server.seen
     result = run_load(server.url, bodies(), LoadSpec(rate=20, seconds=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -12,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydist.rerank.batcher import NotStarted
+from raydist.rerank.bm25 import BM25Reranker
+from raydist.rerank.engine import Engine
+from raydist.rerank.request import NotStarted
 from raydist.serving.backend import EmbedAnswer, EmbedCall, ScoreCall
-from raydist.serving.errors import ServiceError
-from raydist.serving.replicas import EmbedderModel, RerankerModel
-from tests.serving.local import LetterCounts
+from raydist.serving.errors import ServiceError, not_ready, overloaded
+from raydist.serving.served_models import EmbedderModel, RerankerModel
+from raydist.serving.service import Service
+from tests.rerank.test_engine import Letters
+from tests.serving.local import LetterCounts, LocalBackend
 
 
 def test_a_request_that_does_not_start_in_time_gets_a_time_to_retry() -> None:
@@ -154,3 +159,43 @@ def test_a_cancelled_request_is_not_encoded_and_an_error_reaches_only_its_batch(
     asyncio.run(embed_some())
     assert not any("cancelled" in texts for _, texts in gate.calls)
     model.close()
+
+
+def test_a_check_does_not_wait_behind_batches() -> None:
+    scorer = Letters()
+    scorer.gate.clear()
+    with Engine(scorer, batch_tokens=10) as engine:
+        reranker: Any = SimpleNamespace(engine=engine, score=engine.score)
+        model = RerankerModel(reranker)
+        future = engine.submit("q", [f"{i:09}" for i in range(20)])
+        while not model.pace.running_since:
+            time.sleep(0.001)
+        start = time.monotonic()
+        asyncio.run(model.check())
+        assert time.monotonic() - start < 1.0
+        model.pace.running_since -= 700.0
+        with pytest.raises(ServiceError, match="has computed one batch for 700 s"):
+            asyncio.run(model.check())
+        scorer.gate.set()
+        future.result(timeout=5)
+        batches = len(scorer.batches)
+        asyncio.run(model.check())  # it worked a moment ago
+        assert len(scorer.batches) == batches
+        model.pace.finished_at -= 60.0
+        asyncio.run(model.check())
+        assert len(scorer.batches) > batches
+
+
+def test_a_service_is_ready_while_its_replicas_are_at_work() -> None:
+    class Busy(LocalBackend):
+        async def check(self, model: str) -> None:
+            raise error
+
+    async def ready() -> None:
+        await Service(Busy({"bm25": BM25Reranker()}), {"bm25": "reranker"}).ready()
+
+    error = overloaded(1.0, "all replicas are busy")
+    asyncio.run(ready())
+    error = not_ready("lost")
+    with pytest.raises(ServiceError, match="lost"):
+        asyncio.run(ready())
