@@ -279,7 +279,7 @@ def test_what_is_under_way_is_shown_while_it_is_and_what_is_refused_is_not() -> 
     assert app.post("/v1/rerank", json=BODY).status_code == 200
     (requests, tokens), last = seen.under
     assert requests == 1 and tokens > 0 and last == (0, 0)
-    with serving.admission.enter(5):
+    with serving.admission.enter(5, model="bm25"):
         assert app.post("/v1/rerank", json=BODY).status_code == 429
     assert all(requests <= 1 for requests, _ in seen.under)
 
