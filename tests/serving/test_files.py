@@ -72,7 +72,7 @@ def test_how_replicas_scale_reaches_serve() -> None:
     words = ["min=1", "max=4", "target_ongoing=3", "upscale_delay_s=5", "downscale_delay_s=60"]
     words = ["reranker=bm25", *(f"replicas.{word}" for word in words), "replicas.look_back_s=4"]
     config = load(ServeConfig, (), words)
-    scaling = deployment(Scorer, "scorer", config)._deployment_config.autoscaling_config
+    scaling = deployment(Scorer, "scorer", config, "bm25")._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
     assert scaling.target_ongoing_requests == 3 and scaling.look_back_period_s == 4
     assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (5, 60)
