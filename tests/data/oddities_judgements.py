@@ -103,6 +103,7 @@ QRELS = [
         b"query-id\tcorpus-id\tscore\n1\ta\t1\n1\tb\t0\nquery-id\tcorpus-id\tscore\n2\ta\t-1\n",
         JUDGED,
     ),
+    _qrels("a run", b"1 Q0 a 1 2.5 t\n", Refused("line 1: .*not the 6 columns of a run")),
     _qrels("whole numbers with a point", b"1 0 a 1.0\n1 0 b 0.00\n2 0 a -1.0\n", JUDGED),
     _qrels(
         "lists of answers (LoTTE)",

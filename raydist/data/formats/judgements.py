@@ -156,7 +156,8 @@ def _text(path: str) -> Iterator[Judgement]:
                 header, form = line.data, _named(path, line, cells)
                 continue
         if len(cells) != width or form is None:
-            raise bad_line(path, line, _EXPECTED + (f", {width} columns" if form else ""))
+            more = f", {width} columns" if form else ", not the 6 columns of a run" * (width == 6)
+            raise bad_line(path, line, _EXPECTED + more)
         query, subtopic, document, grade = ("0" if i is None else cells[i] for i in form)
         if not re.fullmatch(r"[+-]?\d{1,9}(\.0+)?", grade, re.ASCII):
             raise bad_line(path, line, f"a whole number as relevance, not {grade!r}")
