@@ -122,7 +122,8 @@ def test_nodes_without_a_shared_folder_rerank_and_score(s3: str, tmp_path: Path)
             command = [*words, *common, f"out={s3}/{out}", "workers=2"]
             with nodes.start(sys.executable, "-m", "raydist", *command) as program:
                 assert program.wait(300) == 0
-            assert storage.local(f"{s3}/{out}").read_bytes() == (tmp_path / out).read_bytes()
+            stored = bucket.read(out)
+            assert stored is not None and stored[0] == (tmp_path / out).read_bytes()
             assert not bucket.names(f".{out}.work")
     finally:
         next(running, None)
