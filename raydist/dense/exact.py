@@ -88,9 +88,9 @@ class BestRows:
 def top_of_block(scores_Qn: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns each row's best k scores and their positions; equal scores by position, ascending."""
     k = min(k, scores_Qn.shape[1])
-    best, positions = scores_Qn.topk(k, dim=1)
-    # Which of the equal scores at the border topk takes, and in which order, is undefined.
-    border = (scores_Qn >= best[:, -1:]).sum(dim=1) > k
+    best, positions = scores_Qn.topk(k, dim=1, sorted=False)
+    # Which of the equal scores at the border topk takes is undefined.
+    border = (scores_Qn >= best.amin(dim=1, keepdim=True)).sum(dim=1) > k
     if border.any():
         fixed = scores_Qn[border].sort(dim=1, descending=True, stable=True)
         best[border], positions[border] = fixed.values[:, :k], fixed.indices[:, :k]
@@ -106,7 +106,7 @@ def merge_top(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the best k of two results of which `a` has the lower rows; ties by row.
 
-    Scores of each are descending. Merging is linear; sorting them again costs several times that.
+    Scores of each are descending, so no sort is needed.
     """
     below_Qa, below_Qb = -scores_Qa, -scores_Qb  # ascending, as searchsorted takes them
     a, b = (torch.arange(s.shape[1], device=s.device) for s in (scores_Qa, scores_Qb))

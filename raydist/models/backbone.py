@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
@@ -170,7 +170,12 @@ def load_backbone(
 
 def _class_of(config: Any, folder: Path, head: bool) -> Any:
     if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
-        return AutoModelForSequenceClassification if head else AutoModel
+        auto = AutoModelForSequenceClassification if head else AutoModel
+        brought = getattr(config, "auto_map", None) or {}
+        if type(config) not in auto._model_mapping and auto.__name__ not in brought:
+            what = "scoring head" if head else "model without a head"
+            raise ConfigError(f"model {folder}: transformers has no {what} for {config.model_type}")
+        return auto
     if head:
         raise ConfigError(
             f"model {folder}: {config.model_type} scores with a decoder, which a folder of an "
@@ -269,25 +274,40 @@ def _from_pretrained(
     )
 
 
-def check_half(model: Callable[[], Any], spec: ModelSettings, kind: str) -> None:
-    """Raises ConfigError where a model cannot compute in half precision.
+PROBE = ("a", "a " * 16)
+"""Two texts, of which the first needs padding beside the second."""
+_ROUNDING, _HALF_ROUNDING = 1e-3, 0.25
+"""Allowed difference between batches, as a share of the largest value."""
+
+
+def check_outputs(
+    output: Callable[[Sequence[int]], Tensor], spec: ModelSettings, kind: str
+) -> None:
+    """Raises ConfigError where a model does not compute in half precision, or reads padding.
 
     Args:
-        model: computes something small.
+        output: the model's for some rows of `PROBE`, padded to the longest.
         spec: how the model was loaded.
         kind: its architecture, for the message.
     """
-    if spec.autocast is None and spec.dtype in ("float32", "float64"):
-        return
+    half = spec.autocast is not None or spec.dtype not in ("float32", "float64")
     name = f"autocast={spec.autocast}" if spec.autocast else f"dtype={spec.dtype}"
     try:
         with torch.no_grad():
-            model()
+            alone, beside = output([0])[0].float(), output([0, 1])[0].float()
     except RuntimeError as error:
+        if not half:
+            raise
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"model.{name}: {kind} does not compute in it ({reason}); use float32"
         ) from None
+    difference = float((alone - beside).abs().max()) / max(1.0, float(alone.abs().max()))
+    if difference > (_HALF_ROUNDING if half else _ROUNDING):
+        raise ConfigError(
+            f"model: {kind} gives a text another output in another batch (by {difference:.1e}), "
+            "because it does not leave padding out; expected another architecture"
+        )
 
 
 def attention_of(tower: Any) -> dict[str, str]:

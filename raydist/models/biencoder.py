@@ -20,8 +20,9 @@ from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import has_position_table, takes_positions, width
 from raydist.models.backbone import (
     DTYPES,
+    PROBE,
     attention_of,
-    check_half,
+    check_outputs,
     load_backbone,
     resolve_folder,
     save_transformer,
@@ -125,8 +126,13 @@ class BiEncoder(nn.Module):
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = encoder.to(device).eval()
-        probe = {n: t.to(device) for n, t in encoder.pad(encoder.tokenize(["a"], "query")).items()}
-        check_half(lambda: encoder(probe), spec, read.config.model_type)
+        ids = encoder.tokenize(PROBE, "query")
+
+        def output(rows: Sequence[int]) -> Tensor:
+            inputs = encoder.pad([ids[row] for row in rows])
+            return encoder({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
+
+        check_outputs(output, spec, read.config.model_type)
         return encoder
 
     @property

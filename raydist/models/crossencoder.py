@@ -19,9 +19,10 @@ from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import has_head, has_position_table, max_positions, position_limit
 from raydist.models.backbone import (
     DTYPES,
+    PROBE,
     attention_of,
     base_folder,
-    check_half,
+    check_outputs,
     load_backbone,
     model_config,
     resolve_folder,
@@ -154,9 +155,13 @@ class CrossEncoderModel(nn.Module):
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         reranker = reranker.to(device).eval()
-        pairs = reranker._tokenize(["a"], ["b"])
-        probe = {name: tensor.to(device) for name, tensor in reranker.pad(pairs).items()}
-        check_half(lambda: reranker(probe), spec, untouched.model_type)
+        pairs = reranker._tokenize(["a"] * len(PROBE), PROBE)
+
+        def output(rows: Sequence[int]) -> Tensor:
+            inputs = reranker.pad([pairs[row] for row in rows])
+            return reranker({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
+
+        check_outputs(output, spec, untouched.model_type)
         return reranker
 
     @property

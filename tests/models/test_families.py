@@ -11,7 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertGenerationConfig,
+    FNetConfig,
+)
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models import backbone
@@ -234,3 +240,33 @@ def test_code_of_a_folder_runs_only_by_the_key(families, tmp_path):
     model = BiEncoder.load(folder, trust_remote_code=True, device="cpu")
     plain = BiEncoder.load(families / "bert", device="cpu")
     assert worst(model.encode_queries(TEXTS), plain.encode_queries(TEXTS)) == 0
+
+
+def written(config, tokenizer: Path, folder: Path) -> Path:
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5)  # so that differences show
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_that_reads_padding_is_refused(families, tmp_path):
+    config = FNetConfig(vocab_size=1000, hidden_size=16, num_hidden_layers=1, intermediate_size=16)
+    folder = written(config, families / "bert", tmp_path)
+    message = r"fnet gives a text another output in another batch \(by .*does not leave padding out"
+    with pytest.raises(ConfigError, match=message):
+        BiEncoder.load(folder, device="cpu")
+    with pytest.raises(ConfigError, match=message):
+        CrossEncoderModel.load(folder, fresh_head=True, device="cpu")
+
+
+def test_a_family_without_a_scoring_head_is_refused(families, tmp_path):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertGenerationConfig(vocab_size=1000, intermediate_size=16, **sizes)
+    folder = written(config, families / "bert", tmp_path)
+    with pytest.raises(ConfigError, match="transformers has no scoring head for bert-generation"):
+        CrossEncoderModel.load(folder, fresh_head=True, device="cpu")
+    assert BiEncoder.load(folder, device="cpu").encode_queries(TEXTS).shape == (4, 16)

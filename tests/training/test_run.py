@@ -10,8 +10,9 @@ import torch
 
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
+from raydist.models.spec import Lora
 from raydist.training.run import run
-from raydist.training.spec import Resources
+from raydist.training.spec import DeepSpeed, Resources
 from raydist.training.worker import Place, _idle_gpus, fit
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
@@ -79,6 +80,24 @@ def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path
     for ours, expected in zip(lines(tmp_path / "b"), lines(tmp_path / "a"), strict=True):
         assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+
+
+def test_zero_3_trains_adapters_of_a_model_that_rank_0_alone_has_loaded(tmp_path: Path) -> None:
+    parts, halves, plain = (tmp_path / name for name in ("parts", "halves", "plain"))
+    options: dict[str, Any] = {"dropout": 0.0, "lora": Lora(r=4), "checkpointing": True}
+    train_on_two(parts, **options, deepspeed=DeepSpeed(zero=3))
+    train_on_two(halves, steps=3, **options, deepspeed=DeepSpeed(zero=3))
+    states = [*(halves / "checkpoints").rglob("*model_states.pt")]
+    saved = [torch.load(file, weights_only=False)["module"] for file in states]
+    assert len(saved) == 4 and all("lora_" in name for state in saved for name in state)
+    train_on_two(halves, **options, deepspeed=DeepSpeed(zero=3))
+    assert lines(halves) == lines(parts)
+    run(tiny_job(plain, **options), HERE)
+    for ours, expected in zip(lines(parts), lines(plain), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+    for name, tensor in weights(plain).items():
+        torch.testing.assert_close(weights(parts)[name], tensor, rtol=0, atol=1e-5)
 
 
 @pytest.mark.ray
