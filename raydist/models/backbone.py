@@ -276,8 +276,9 @@ def _from_pretrained(
 
 PROBE = ("a", "a " * 16)
 """Two texts, of which the first needs padding beside the second."""
-_ROUNDING, _HALF_ROUNDING = 1e-3, 0.25
-"""Allowed difference between batches, as a share of the largest value."""
+_ROUNDING, _HALF_ROUNDING, _SMALL = 1e-3, 0.25, 0.1
+"""Allowed differences between batches, as a share of the largest value, which may be small where
+a head is still to be trained."""
 
 
 def check_outputs(
@@ -302,8 +303,9 @@ def check_outputs(
         raise ConfigError(
             f"model.{name}: {kind} does not compute in it ({reason}); use float32"
         ) from None
-    difference = float((alone - beside).abs().max()) / max(1.0, float(alone.abs().max()))
-    if difference > (_HALF_ROUNDING if half else _ROUNDING):
+    difference = float((alone - beside).abs().max()) / max(_SMALL, float(alone.abs().max()))
+    exact = not half and torch.get_float32_matmul_precision() == "highest"
+    if difference > (_ROUNDING if exact else _HALF_ROUNDING):
         raise ConfigError(
             f"model: {kind} gives a text another output in another batch (by {difference:.1e}), "
             "because it does not leave padding out; expected another architecture"

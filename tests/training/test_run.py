@@ -82,16 +82,15 @@ def test_gradient_caching_and_accumulation_leave_the_run_as_it_is(tmp_path: Path
         assert ours["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_zero_3_trains_adapters_of_a_model_that_rank_0_alone_has_loaded(tmp_path: Path) -> None:
-    parts, halves, plain = (tmp_path / name for name in ("parts", "halves", "plain"))
+    parts, plain = tmp_path / "parts", tmp_path / "plain"
     options: dict[str, Any] = {"dropout": 0.0, "lora": Lora(r=4), "checkpointing": True}
-    train_on_two(parts, **options, deepspeed=DeepSpeed(zero=3))
-    train_on_two(halves, steps=3, **options, deepspeed=DeepSpeed(zero=3))
-    states = [*(halves / "checkpoints").rglob("*model_states.pt")]
+    train_on_two(parts, steps=3, **options, deepspeed=DeepSpeed(zero=3))
+    states = [*(parts / "checkpoints").rglob("*model_states.pt")]
     saved = [torch.load(file, weights_only=False)["module"] for file in states]
     assert len(saved) == 4 and all("lora_" in name for state in saved for name in state)
-    train_on_two(halves, **options, deepspeed=DeepSpeed(zero=3))
-    assert lines(halves) == lines(parts)
+    train_on_two(parts, **options, deepspeed=DeepSpeed(zero=3))
     run(tiny_job(plain, **options), HERE)
     for ours, expected in zip(lines(parts), lines(plain), strict=True):
         assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-4)
