@@ -283,13 +283,16 @@ a head is still to be trained."""
 
 def check_outputs(
     output: Callable[[Sequence[int]], Tensor], spec: ModelSettings, kind: str
-) -> None:
-    """Raises ConfigError where a model does not compute in half precision, or reads padding.
+) -> Tensor:
+    """Returns the output for the first text of `PROBE`.
 
     Args:
         output: the model's for some rows of `PROBE`, padded to the longest.
         spec: how the model was loaded.
         kind: its architecture, for the message.
+
+    Raises:
+        ConfigError: the model does not compute in half precision, or reads padding.
     """
     half = spec.autocast is not None or spec.dtype not in ("float32", "float64")
     name = f"autocast={spec.autocast}" if spec.autocast else f"dtype={spec.dtype}"
@@ -310,6 +313,7 @@ def check_outputs(
             f"model: {kind} gives a text another output in another batch (by {difference:.1e}), "
             "because it does not leave padding out; expected another architecture"
         )
+    return alone
 
 
 def attention_of(tower: Any) -> dict[str, str]:

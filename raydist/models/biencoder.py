@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raydist.errors import ConfigError
 from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import has_position_table, takes_positions, width
 from raydist.models.backbone import (
@@ -132,7 +133,13 @@ class BiEncoder(nn.Module):
             inputs = encoder.pad([ids[row] for row in rows])
             return encoder({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
 
-        check_outputs(output, spec, read.config.model_type)
+        kind = read.config.model_type
+        size = len(check_outputs(output, spec, kind))
+        if size != encoder.dimension:
+            raise ConfigError(
+                f"model {folder}: {kind} gives {size} numbers a token, its config.json says "
+                f"{encoder.dimension}; expected another architecture"
+            )
         return encoder
 
     @property

@@ -17,6 +17,7 @@ from transformers import (
     AutoTokenizer,
     BertGenerationConfig,
     FNetConfig,
+    ReformerConfig,
 )
 
 from raydist.errors import ArtifactError, ConfigError
@@ -263,10 +264,26 @@ def test_a_model_that_reads_padding_is_refused(families, tmp_path):
         CrossEncoderModel.load(folder, fresh_head=True, device="cpu")
 
 
-def test_a_family_without_a_scoring_head_is_refused(families, tmp_path):
+def test_a_family_without_a_scoring_head_or_of_another_width_is_refused(families, tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = BertGenerationConfig(vocab_size=1000, intermediate_size=16, **sizes)
-    folder = written(config, families / "bert", tmp_path)
+    folder = written(config, families / "bert", tmp_path / "plain")
     with pytest.raises(ConfigError, match="transformers has no scoring head for bert-generation"):
         CrossEncoderModel.load(folder, fresh_head=True, device="cpu")
     assert BiEncoder.load(folder, device="cpu").encode_queries(TEXTS).shape == (4, 16)
+    config = ReformerConfig(
+        vocab_size=1000,
+        hidden_size=16,
+        num_attention_heads=2,
+        attention_head_size=8,
+        attn_layers=["local"],
+        local_attn_chunk_length=16,
+        feed_forward_size=16,
+        axial_pos_embds=False,
+        max_position_embeddings=128,
+        is_decoder=False,
+        pad_token_id=0,
+    )
+    folder = written(config, families / "bert", tmp_path / "wide")
+    with pytest.raises(ConfigError, match=r"reformer gives 32 numbers a token, .* says 16"):
+        BiEncoder.load(folder, device="cpu")
