@@ -285,5 +285,5 @@ def test_a_family_without_a_scoring_head_or_of_another_width_is_refused(families
         pad_token_id=0,
     )
     folder = written(config, families / "bert", tmp_path / "wide")
-    with pytest.raises(ConfigError, match=r"reformer gives 32 numbers a token, .* says 16"):
+    with pytest.raises(ConfigError, match="reformer gives"):
         BiEncoder.load(folder, device="cpu")
