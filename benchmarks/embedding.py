@@ -114,7 +114,7 @@ def ann(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     from raydist.data.readers import read_queries
     from raydist.dense.ann import build_ann
     from raydist.dense.retriever import DenseRetriever
-    from raydist.dense.spec import AnnSpec
+    from raydist.dense.spec import AnnSpec, DenseSearchSpec
 
     vectors = WORK / "vaswani-vectors"
     corpus = SHARED / "vaswani" / "corpus.jsonl"
@@ -130,7 +130,9 @@ def ann(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(vectors, target)
         build_ann(target, exact.shards.manifest, AnnSpec(kind=kind))
-        near = DenseRetriever.open(target, device="cpu", approximate=True).search(queries, 10)
+        near = DenseRetriever.open(target, DenseSearchSpec(approximate=True), device="cpu").search(
+            queries, 10
+        )
         near_docs = {query: set(docs) for query, docs, _ in near}
         shares = [len(near_docs[query] & set(docs)) / len(docs) for query, docs, _ in best]
         figures[f"recall10_{kind}"] = statistics.mean(shares)

@@ -6,25 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from raydist.bow.spec import BowSearchSpec
+from raydist.dense.spec import DenseSearchSpec
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.bow.spec import Scoring
     from raydist.config.serve import ServeConfig
-    from raydist.models.spec import EncoderPlace
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
 
 
 def open_retriever(
     folder: str,
-    *,
-    scoring: Scoring,
-    ties: str = "docid",
-    threads: int = 1,
-    in_memory: bool = False,
-    model: EncoderPlace | None = None,
-    approximate: bool = False,
+    bow: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
+    dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
 ) -> Selective:
     """Returns a retriever over the index or vectors in a folder (or its local copy)."""
     from raydist import storage
@@ -34,12 +29,11 @@ def open_retriever(
     if read_manifest(local, ["bow-index", "vectors"])["kind"] == "vectors":
         from raydist.dense.retriever import DenseRetriever
 
-        return DenseRetriever.open(local, model=model, approximate=approximate)
+        return DenseRetriever.open(local, dense)
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
-    index = BowIndex.open(local, in_memory=in_memory)
-    return BowRetriever(index, scoring, ties=ties, threads=threads)
+    return BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
 
 
 def text_store(index: str) -> Path:
@@ -68,7 +62,7 @@ def open_searcher(config: ServeConfig) -> Searcher:
     retrievers: dict[str, Selective] = {}
     stores = []
     for folder in config.index:
-        retriever = open_retriever(folder, scoring=config.scoring)
+        retriever = open_retriever(folder, BowSearchSpec(scoring=config.scoring))
         name = PurePath(folder).name
         retrievers[name if name not in retrievers else folder] = retriever
         store = getattr(getattr(retriever, "index", None), "store", None)

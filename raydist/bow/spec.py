@@ -1,4 +1,4 @@
-"""What can be set of a bag-of-words index: how it is built, and how it scores."""
+"""What can be set of a bag-of-words index: how it is built, merged and searched."""
 
 from __future__ import annotations
 
@@ -91,3 +91,17 @@ class QueryLikelihood:
 
 
 Scoring = Bm25 | QueryLikelihood
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BowSearchSpec:
+    """How a bag-of-words index is searched."""
+
+    scoring: Scoring = Bm25()
+    """Formula for bag-of-words indexes."""
+    ties: Literal["docid", "external", "anserini"] = "docid"
+    """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
+    in_memory: Annotated[bool, EXECUTION] = False
+    """Read the index into memory instead of mapping it."""
+    threads: Annotated[int, Ge(1), EXECUTION] = 1
+    """Threads that search queries in parallel."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raydist import log, storage
+from raydist.artefact import Artefact
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
@@ -32,7 +33,7 @@ from raydist.data.spec import RunSource
 from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.disk import atomic
 from raydist.errors import DataError
-from raydist.manifest import Artefact, read_manifest
+from raydist.manifest import read_manifest
 from raydist.records import Query, Run
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _write(
     with (
         atomic(out) as path,
         open(path, "w", encoding="utf-8", newline="\n") as lines,
-        log.Progress("mine", len(ranked.query_ids), "queries") as progress,
+        log.Progress("mine", len(ranked.query_ids), "query") as progress,
     ):
         samples = mine(
             watched(),
@@ -142,7 +143,8 @@ def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
 
     k = max(config.mining.last, _DEPTH)
     fusion = _fusion(config) if len(config.index) > 1 else None
-    search = FusedSearch(SearchConfig(index=config.index, k=k, fusion=fusion, model=config.model))
+    values = {"index": config.index, "k": k, "fusion": fusion, "model": config.model}
+    search = FusedSearch(SearchConfig.model_validate(values))
     return Run(pa.concat_tables(search.tables(queries)))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from raydist.bow.spec import Bm25, Scoring
-from raydist.config.base import Verb, execution
+from raydist.bow.spec import BowSearchSpec
+from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, SearchQueries
-from raydist.dense.spec import Fusion
-from raydist.models.spec import EncoderPlace
+from raydist.dense.spec import DenseSearchSpec, Fusion
 from raydist.spec import Reads
 
 
@@ -31,24 +30,14 @@ class SearchConfig(Verb):
     """Search only the documents in this file (an id per line, `#` for comments)."""
     exclude_ids: Annotated[str | None, Reads()] = None
     """Leave out the documents in this file."""
-    scoring: Scoring = Bm25()
-    """Formula for bag-of-words indexes."""
-    ties: Literal["docid", "external", "anserini"] = "docid"
-    """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
+    bow: Flat[BowSearchSpec]
     fusion: Fusion | None = None
     """How several indexes become one ranking."""
     depth: int = Field(0, ge=0)
     """Documents per query and index before fusion; 0 is `k`."""
-    model: EncoderPlace | None = None
-    """The encoder of the vectors, if it was moved, or is to be loaded in another way."""
-    approximate: bool = False
-    """Search the FAISS index beside the vectors."""
+    dense: Flat[DenseSearchSpec]
     tag: str | None = Field(None, min_length=1, pattern=r"^\S+$")
     """Name of the run, its last column."""
-    in_memory: bool = execution(False)
-    """Read the index into memory instead of mapping it."""
-    threads: int = execution(1, ge=1)
-    """Threads that search queries in parallel."""
     workers: int = execution(0, ge=0)
     """Ray actors that share the queries; 0 searches in this process."""
 

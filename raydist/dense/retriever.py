@@ -17,6 +17,7 @@ import torch
 from raydist.data.store.idhash import HashIndex
 from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, exact_search
+from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError, DataError
 from raydist.fingerprints import model_fingerprint
@@ -62,9 +63,8 @@ class DenseRetriever:
     def open(
         cls,
         folder: str | Path,
+        search: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
         *,
-        model: EncoderPlace | str | Path | None = None,
-        approximate: bool = False,
         batch: int = QUERIES,
         device: str | torch.device | None = None,
         tag: str = "dense",
@@ -73,9 +73,7 @@ class DenseRetriever:
 
         Args:
             folder: with a manifest.
-            model: where the model is now, and how it is loaded; None = where it was when the corpus
-                was embedded.
-            approximate: search the folder's FAISS index instead of all vectors.
+            search: where the model is now, and whether the folder's FAISS index is searched.
             batch: queries searched together.
             device: of model and search; None = an accelerator if the machine has one.
             tag: the run's name.
@@ -86,8 +84,7 @@ class DenseRetriever:
         """
         shards = VectorShards.open(folder)
         model_facts: dict[str, Any] = shards.manifest["model"]
-        if not isinstance(model, EncoderPlace):
-            model = EncoderPlace(path=None if model is None else str(model))
+        model = search.model or EncoderPlace()
         try:
             model_folder = resolve_folder(model.path or model_facts["path"])
         except DataError as error:
@@ -113,7 +110,7 @@ class DenseRetriever:
         )
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
-        ann = AnnIndex.open(Path(folder)) if approximate else None
+        ann = AnnIndex.open(Path(folder)) if search.approximate else None
         return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)
 
     @property

@@ -1,4 +1,4 @@
-"""What can be set of embedding, approximate search and fusion."""
+"""What can be set of embedding, search and fusion."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
+from raydist.models.spec import EncoderPlace
 from raydist.spec import EXECUTION, Bytes
 
 
@@ -54,6 +55,16 @@ class EmbeddingSpec:
     """GPUs of an actor."""
     max_tokens: Annotated[int, Ge(0), EXECUTION] = 0
     """Tokens in a batch, padding included; 0 chooses by the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseSearchSpec:
+    """How vectors are searched."""
+
+    model: EncoderPlace | None = None
+    """The encoder of the vectors, if it was moved, or to load it in another way."""
+    approximate: bool = False
+    """Search the FAISS index beside the vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

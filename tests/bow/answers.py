@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from raydist.artefact import Output
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex, Vocabulary
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, IndexSpec, QueryLikelihood
-from raydist.manifest import Output
+from raydist.bow.spec import Bm25, BowSearchSpec, IndexSpec, QueryLikelihood
 from tests.bow.documents import Row, read, splits_of
 
 WORDS = ["cat", "dog", "bird", "fish", "cow"]
@@ -42,7 +42,9 @@ def answers(folder: Path, queries: Sequence[str] = QUERIES) -> dict[str, object]
     rankings = []
     for scoring in SCORINGS[:1] if weighted else SCORINGS:
         for pruned, ties, k in WAYS if scoring == SCORINGS[0] else WAYS[:1]:
-            retriever = BowRetriever(index, scoring, pruned=pruned, ties=ties)
+            retriever = BowRetriever(
+                index, BowSearchSpec(scoring=scoring, ties=ties), pruned=pruned
+            )
             for query in queries:
                 docs, scores = retriever.rank_terms(dict.fromkeys(query.split(), 1.0), k)
                 if not weighted:

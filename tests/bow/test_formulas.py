@@ -13,7 +13,7 @@ from rank_bm25 import BM25L, BM25Okapi, BM25Plus
 
 from raydist.bow import formulas
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, QueryLikelihood, Scoring
+from raydist.bow.spec import Bm25, BowSearchSpec, QueryLikelihood, Scoring
 from tests.bow.small_index import index_of, lucene_scores, norm_length
 
 DOCUMENTS = [
@@ -44,7 +44,7 @@ def test_a_norm_is_the_length_cut_to_four_bits_above_24(lengths: list[int]) -> N
 
 def scores(tmp_path: Path, formula: Scoring) -> dict[int, float]:
     index = index_of(DOCUMENTS, tmp_path)
-    retriever = BowRetriever(index, formula)
+    retriever = BowRetriever(index, BowSearchSpec(scoring=formula))
     docs, values = retriever.rank_terms(QUERY, 100)
     return dict(zip(docs.tolist(), values.tolist()))
 

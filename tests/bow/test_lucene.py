@@ -13,6 +13,7 @@ import pytest
 
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import BowSearchSpec
 from raydist.cli import main
 from raydist.data.readers import read_qrels, read_queries
 from raydist.evaluation.measures import evaluate, parse
@@ -58,7 +59,7 @@ def test_rankings_and_scores_are_lucenes(
     check(BowRetriever(build(corpus, tmp_path / "merged")), queries, expected)
     layout = ["split_bytes=1MB", "merge=false", "compress=false", "block_size=32"]
     segments = build(corpus, tmp_path / "segments", *layout)
-    check(BowRetriever(segments, threads=2), queries, expected)
+    check(BowRetriever(segments, BowSearchSpec(threads=2)), queries, expected)
     if name != "biomappings-mesh":
         check(BowRetriever(segments, pruned=False), queries, expected)
 
@@ -70,7 +71,7 @@ def test_cacm_has_the_published_figures_under_anserinis_ties(
     index = build(collections / "cacm/corpus.jsonl", tmp_path / "index")
     qrels = read_qrels(collections / "cacm/qrels.anserini-unpadded.txt")
     queries = read_queries(collections / "cacm/queries.jsonl")
-    run = BowRetriever(index, ties="anserini").search(queries, 1000)
+    run = BowRetriever(index, BowSearchSpec(ties="anserini")).search(queries, 1000)
     means = evaluate(run, qrels, parse(["AP", "P@30"])).means
     assert [round(float(mean), 4) for mean in means.values()] == [0.3123, 0.1942]
 

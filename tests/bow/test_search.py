@@ -13,7 +13,7 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.search import workspace
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, QueryLikelihood
+from raydist.bow.spec import Bm25, BowSearchSpec, QueryLikelihood
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.protocols import Retriever
 from raydist.records import Query
@@ -62,7 +62,7 @@ def test_every_way_of_searching_is_the_definition(
     k1, b = data.draw(st.sampled_from([(0.9, 0.4), (1.2, 0.75), (0.0, 1.0), (50.0, 0.0)]))
     expected = ranking(lucene_scores(documents, query, k1, b), k)
     for pruned in (True, False):
-        retriever = BowRetriever(index, Bm25(k1=k1, b=b), pruned=pruned)
+        retriever = BowRetriever(index, BowSearchSpec(scoring=Bm25(k1=k1, b=b)), pruned=pruned)
         assert pairs(*retriever.rank_terms(query, k)) == expected
 
 
@@ -159,7 +159,7 @@ def test_a_retriever_makes_runs_and_repeated_words_count(tmp_path: Path) -> None
     documents = [["cat", "dog"], ["dog"], ["cat", "cat", "mous"]]
     index = index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[1])
     for threads in (1, 2):
-        retriever: Retriever = BowRetriever(index, threads=threads)
+        retriever: Retriever = BowRetriever(index, BowSearchSpec(threads=threads))
         run = retriever.search([Query("q1", "cats mice dogs dog"), Query("q2", "Mouse")], 10)
         expected = ranking(lucene_scores(documents, {"cat": 1, "mice": 1, "dog": 2}), 10)
         (first, docs, scores), (second, other, _) = list(run)
@@ -211,7 +211,7 @@ def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:
     index = index_of(documents, tmp_path, ids=ids, cuts=[1])
 
     def names(ties: str, k: int) -> list[str]:
-        docs, _ = BowRetriever(index, ties=ties).rank_terms({"a": 1}, k)
+        docs, _ = BowRetriever(index, BowSearchSpec(ties=ties))  # type: ignore[arg-type].rank_terms({"a": 1}, k)
         return index.pick_ids(docs).to_pylist()  # type: ignore[no-any-return]
 
     assert names("docid", 3) == ["x", "d9", "d10"]
@@ -222,7 +222,7 @@ def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:
 def test_anserinis_scores_are_rounded_and_strictly_ordered(tmp_path: Path) -> None:
     index = index_of([["a", "b"], ["a"], ["a"], ["a"], ["c"]], tmp_path)
     _, exact = BowRetriever(index).rank_terms({"a": 1}, 9)
-    docs, scores = BowRetriever(index, ties="anserini").rank_terms({"a": 1}, 9)
+    docs, scores = BowRetriever(index, BowSearchSpec(ties="anserini")).rank_terms({"a": 1}, 9)
     assert docs.tolist() == [1, 2, 3, 0]
     step, first = np.float32(1e-6), np.float32(np.round(exact[0] * 1e4) / 1e4)
     assert scores[:3].tolist() == [first, first - step, first - step * np.float32(2)]
@@ -233,7 +233,7 @@ def test_an_explanation_adds_up(tmp_path: Path) -> None:
     documents = [["cat", "cat", "dog"], ["dog"], ["bird"]]
     index = index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[2])
     for formula in (Bm25(), Bm25(variant="bm25+"), QueryLikelihood()):
-        retriever = BowRetriever(index, formula)
+        retriever = BowRetriever(index, BowSearchSpec(scoring=formula))
         docs, scores = retriever.rank("cat dog fish", 5)
         why = retriever.explain("cat dog fish", "d0")
         assert why.score == scores[docs.tolist().index(0)]
@@ -248,7 +248,7 @@ def test_an_explanation_adds_up(tmp_path: Path) -> None:
 def test_bad_options_name_what_is_allowed(tmp_path: Path) -> None:
     index = index_of([["a"]], tmp_path)
     with pytest.raises(ConfigError, match="expected one of docid"):
-        BowRetriever(index, ties="random")
+        BowRetriever(index, BowSearchSpec(ties="random"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="k = 0"):
         BowRetriever(index).rank_terms({"a": 1}, 0)
 

@@ -10,12 +10,15 @@ from raydist.commands import embed as command
 from raydist.config.base import Flags
 from raydist.config.load import load
 from raydist.dense.retriever import DenseRetriever
+from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError, DataError
 from raydist.models.biencoder import BiEncoder
+from raydist.models.spec import EncoderPlace
 from raydist.protocols import Retriever
 from raydist.records import Query
 
+APPROXIMATE = DenseSearchSpec(approximate=True)
 QUERIES = [Query("q1", "the model of a query"), Query("q2", "vector"), Query("q3", "answer score")]
 
 
@@ -62,9 +65,12 @@ def test_another_model_in_the_same_place_is_refused(folder, small_corpus, tiny_b
     other = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
     other.save(tmp_path / "other")
     with pytest.raises(ArtifactError, match="is another model"):
-        DenseRetriever.open(folder, model=tmp_path / "other")
+        DenseRetriever.open(
+            folder, DenseSearchSpec(model=EncoderPlace(path=str(tmp_path / "other")))
+        )
     moved = shutil.copytree(folder.parent / "model", tmp_path / "moved")
-    assert len(DenseRetriever.open(folder, model=moved).search(QUERIES, 1)) == 3
+    there = DenseSearchSpec(model=EncoderPlace(path=str(moved)))
+    assert len(DenseRetriever.open(folder, there).search(QUERIES, 1)) == 3
     embedded(small_corpus, moved, tmp_path / "vec")
     moved.rename(tmp_path / "gone")
     with pytest.raises(DataError, match="give the model that embedded it as model=PATH"):
@@ -103,14 +109,14 @@ def test_an_approximate_index_reports_its_recall_and_scores_exactly(
     about = json.loads((out / "manifest.json").read_text())["ann"]
     assert about["starts"] == [0, 100] and about["recall@10"] > 0.8
     exact = DenseRetriever.open(out, device="cpu")
-    near = DenseRetriever.open(out, device="cpu", approximate=True)
+    near = DenseRetriever.open(out, APPROXIMATE, device="cpu")
     truth = {q: dict(zip(d, s)) for q, d, s in exact.search(QUERIES, 157)}
     run = near.search(QUERIES, 10)
     for query, docs, scores in run:
         assert len(docs) == 10
         np.testing.assert_allclose(scores, [truth[query][d] for d in docs], atol=1e-6)
     with pytest.raises(ArtifactError, match="has no approximate index"):
-        DenseRetriever.open(folder, approximate=True)
+        DenseRetriever.open(folder, APPROXIMATE)
 
 
 def test_ids_select_documents_and_missing_ones_are_told(small_corpus, folder, tmp_path):
@@ -119,7 +125,7 @@ def test_ids_select_documents_and_missing_ones_are_told(small_corpus, folder, tm
     out = embedded(small_corpus, model, tmp_path / "v", f"corpus.ids={tmp_path / 'ids'}")
     assert VectorShards.open(out).doc_ids.to_pylist() == ["d3", "d150"]
     (tmp_path / "more").write_text("d3\nnobody\n")
-    with pytest.raises(DataError, match="1 of 2 ids are not in the source: 'nobody'"):
+    with pytest.raises(DataError, match="the source lacks 1 of 2 ids: 'nobody'"):
         embedded(small_corpus, model, tmp_path / "w", f"corpus.ids={tmp_path / 'more'}")
 
 

@@ -11,6 +11,7 @@ from raydist.cli import main
 from raydist.dense.exact import exact_search
 from raydist.dense.fusion import reciprocal_rank
 from raydist.dense.retriever import DenseRetriever
+from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
 from raydist.records import Query, Run
 
@@ -24,7 +25,9 @@ def test_a_corpus_is_embedded_and_searched(
 
     queries = [Query("q1", "the model of a query")]
     exact = DenseRetriever.open(folder).search(queries, k=10)
-    approximate = DenseRetriever.open(folder, approximate=True).search(queries, k=10)
+    approximate = DenseRetriever.open(folder, DenseSearchSpec(approximate=True)).search(
+        queries, k=10
+    )
     assert len(exact) == 10
     common = set(exact.table["doc_id"].to_pylist()) & set(approximate.table["doc_id"].to_pylist())
     assert len(common) >= 9

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from raydist.bow.spec import BowSearchSpec
 from raydist.build import open_retriever
 from raydist.cli import main
 from raydist.config.load import load
@@ -45,7 +46,9 @@ def test_search_is_the_librarys_at_every_stage(config: ServeConfig) -> None:
     index = Index(config)
     asyncio.run(index.check())
     queries = [Query("q", "a query")]
-    retrievers = [open_retriever(each, scoring=config.scoring) for each in config.index]
+    retrievers = [
+        open_retriever(each, BowSearchSpec(scoring=config.scoring)) for each in config.index
+    ]
     runs = [each.search(queries, 100) for each in retrievers]
     names = ("vec", "corpus", "other")
     stages = dict(zip(names, runs)) | {"fusion": fuse(runs, 100, config.fusion)}

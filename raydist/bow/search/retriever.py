@@ -25,8 +25,7 @@ from raydist.bow.search.query import prepare
 from raydist.bow.search.scoring import Collection, Scoring, Term
 from raydist.bow.search.ties import TIES, best
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays
-from raydist.bow.spec import Bm25
-from raydist.bow.spec import Scoring as Formula
+from raydist.bow.spec import BowSearchSpec
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
@@ -48,10 +47,8 @@ class BowRetriever:
     def __init__(
         self,
         index: BowIndex,
-        scoring: Formula = Bm25(),  # noqa: B008  frozen
+        search: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
         *,
-        ties: str = "docid",
-        threads: int = 1,
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         pruned: bool = True,
@@ -60,10 +57,7 @@ class BowRetriever:
 
         Args:
             index: an opened index.
-            scoring: the formula; an index of weighted terms has its own.
-            ties: order of equal scores: `docid` (input order), `external` (id as a string) or
-                `anserini` (that, and scores as Anserini writes them).
-            threads: queries searched in parallel.
+            search: the formula (an index of weighted terms has its own), ties and threads.
             only: ids of the documents to search; None is all.
             exclude: ids of documents to leave out.
             pruned: False scores every matching document, for comparison.
@@ -72,17 +66,19 @@ class BowRetriever:
             ConfigError: an unknown name or a parameter out of bounds.
             DataError: an id in `only` or `exclude` that the index does not have.
         """
-        if ties not in TIES:
-            raise ConfigError(f"ties = {ties!r}: expected one of {', '.join(TIES)}")
-        if threads < 1:
-            raise ConfigError(f"threads = {threads}: expected at least 1")
+        if search.ties not in TIES:
+            raise ConfigError(f"ties = {search.ties!r}: expected one of {', '.join(TIES)}")
+        if search.threads < 1:
+            raise ConfigError(f"threads = {search.threads}: expected at least 1")
         self.index = index
-        self.scoring = Scoring.of(scoring, weighted=bool(index.unit))
-        self.ties = ties
-        self._threads = threads
+        self.scoring = Scoring.of(search.scoring, weighted=bool(index.unit))
+        self.ties = search.ties
+        self._threads = search.threads
         mean = index.average_length
         self._collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
-        self._pruned = pruned and self.scoring.model == "lucene" and scoring.lengths == "norm"
+        self._pruned = (
+            pruned and self.scoring.model == "lucene" and search.scoring.lengths == "norm"
+        )
         self._inverse = readonly(
             lucene_inverse(NORM_LENGTHS, self.scoring.k1, self.scoring.b, mean)
         )
