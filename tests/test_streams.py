@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from raydist import storage
+from raydist.artefact import Artefact
 from raydist.cli import main
 from raydist.disk import atomic
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from raydist.errors import ConfigError
 VERBS = {
     "index": "build a bag-of-words index of a corpus",
     "merge": "rewrite an index without deleted documents, in as many segments as you want",
-    "verify": "read and check all of an output",
+    "verify": "read and check a whole output",
     "analyze": "show the tokens of a text",
     "search": "search one index or several, fused",
     "evaluate": "measure runs against relevance judgements",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from raydist import log
+from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.index import AnalyzeConfig
 from raydist.errors import ConfigError, DataError
@@ -33,8 +33,7 @@ def run(config: AnalyzeConfig, flags: Flags) -> None:
         analyzer = Analyzer.from_dict(built)
     if config.input is not None and not Path(config.input).is_file():
         raise DataError(f"input = {config.input!r}: no such file")
-    if flags.dry_run:
-        log.say(f"would analyse {config.input or 'a text'} with {analyzer}")
+    if planned(flags.dry_run, f"analyze {config.input or 'a text'} with {analyzer}"):
         return
     if config.text is not None:
         _print([" ".join(analyzer.tokens(config.text))])

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
+from raydist.artefact import Artefact, planned
 from raydist.config.base import Flags, identity
 from raydist.config.convert import ConvertConfig
 from raydist.data.spec import RunSource
 from raydist.disk import remove
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.data.store.reader import DocumentStore
@@ -54,8 +54,8 @@ def run(config: ConvertConfig, flags: Flags) -> None:
         allowed = ", ".join(_FROM[kind])
         raise ConfigError(f"to = {form!r}: in = {config.source!r} holds a {kind}; to: {allowed}")
     _check(kind, form, config)
-    if flags.dry_run:
-        log.say(f"would convert the {kind} {config.source} to {form} and write {config.out}")
+    plan = f"convert the {kind} {config.source} to {form} and write {config.out}"
+    if planned(flags.dry_run, plan):
         return
     if form in ("ciff", "bmp"):
         facts = _export_index(form, config)
@@ -254,7 +254,7 @@ def _import_ciff(config: ConvertConfig) -> str:
             "analyzer": config.analyzer.build().to_dict(),
         },
     )
-    return f"{facts['documents']:,} documents, {facts['terms']:,} terms" if facts else ""
+    return _counts(facts, "document", "term")
 
 
 def _index_vectors(config: ConvertConfig) -> str:
@@ -267,7 +267,11 @@ def _index_vectors(config: ConvertConfig) -> str:
         {"unit": config.unit},
         lambda folder: index_vectors(read_vectors(config.source), folder, unit=config.unit),
     )
-    return f"{facts['documents']:,} documents, {facts['postings']:,} weights" if facts else ""
+    return _counts(facts, "document", "posting")
+
+
+def _counts(facts: Mapping[str, Any] | None, *nouns: str) -> str:
+    return ", ".join(log.count(facts[log.plural(noun)], noun) for noun in nouns) if facts else ""
 
 
 def _make_index(

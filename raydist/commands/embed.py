@@ -10,18 +10,18 @@ from functools import partial
 from typing import Any
 
 from raydist import log
+from raydist.artefact import Artefact
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.config.inputs import inputs
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
 
 Config = EmbedConfig
 FLAGS = ("--dry-run", "--resume")
 ARTEFACT = Artefact("vectors", progress="shards/*.done")
 _SPLIT_BYTES = 256 << 10
-"""Size of a split: a crash loses a minute of a CPU's work at most, or of a GPU's where a corpus of
-terabytes makes splits larger."""
+"""Size of a split: a crash loses at most a minute of a CPU's work, or of a GPU where the splits of
+terabytes are larger."""
 
 
 def run(config: EmbedConfig, flags: Flags) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
+from raydist.artefact import Artefact, planned
 from raydist.config.base import Flags
 from raydist.config.evaluate import EvaluateConfig
 from raydist.config.inputs import inputs
@@ -30,7 +31,6 @@ from raydist.data.sources import expand
 from raydist.data.spec import RunSource
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
 from raydist.records import DiversityQrels
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     _check_queries(runs, qrels, named)
     if config.out is not None:
         ARTEFACT.check(config.out)
-    if flags.dry_run:
-        judged = log.count(len(qrels), "judged query")
-        log.say(f"would measure {log.count(len(runs), 'run')} on {judged}")
+    judged = log.count(len(qrels), "judged query")
+    goal = f" and write {config.out}" if config.out is not None else ""
+    if planned(flags.dry_run, f"evaluate {log.count(len(runs), 'run')} on {judged}{goal}"):
         return
     measures = parse(config.measures)
     evaluations = {
@@ -129,7 +129,7 @@ def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, st
 
 
 def _report_ties(evaluation: Evaluation, path: str, config: EvaluateConfig) -> None:
-    """Says where equal scores are many, and what decides their order."""
+    """Says where many scores are equal, and what decides their order."""
     if evaluation.tied <= _MANY_TIES:
         return
     rule, other = "document id, descending, as in trec_eval", "ties=rank keeps the run's order"

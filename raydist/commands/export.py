@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydist import log, storage
+from raydist.artefact import Artefact
 from raydist.config.base import Flags
 from raydist.config.convert import ExportConfig
 from raydist.config.inputs import inputs, is_text_file
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
 
 if TYPE_CHECKING:
     from raydist.export.provenance import Provenance

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
+from raydist.artefact import Artefact, planned
 from raydist.bow.spec import MergeSpec
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
 from raydist.errors import ConfigError
-from raydist.manifest import Artefact
+from raydist.manifest import read_manifest
+from raydist.storage import is_remote
 
 Config = IndexConfig
 FLAGS = ("--dry-run", "--append", "--resume")
@@ -40,6 +42,8 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
 
+    if (flags.append or config.delete is not None) and not is_remote(config.out):
+        read_manifest(config.out, ["bow-index"])
     if config.delete is not None:
         _delete(config, config.delete, flags)
         return
@@ -58,8 +62,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     check = partial(_check_input, corpus, config.indexing.max_docs)
     source = f"{log.count(len(splits), 'split')} of {', '.join(corpus.paths)}"
     if flags.append:
-        if flags.dry_run:
-            log.say(f"would append {source} to {config.out}")
+        if planned(flags.dry_run, f"append {source} to {config.out}"):
             return
         facts = append_to_index(
             splits,
@@ -92,7 +95,7 @@ def _fingerprints(config: IndexConfig) -> dict[str, str]:
 
 
 def _reading(corpus: CorpusSource) -> dict[str, Any]:
-    """Returns by which settings other documents would be read from the same files."""
+    """Returns the settings that decide which documents are read from the same files."""
     settings: dict[str, Any] = {"format": corpus.format, "fields": corpus.fields.mapping()}
     if corpus.encoding_errors != "strict":
         settings["encoding_errors"] = corpus.encoding_errors
@@ -106,8 +109,7 @@ def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> 
 
     if not all(are_vectors(path) for path in corpus.paths):
         return False
-    if flags.dry_run:
-        log.say(f"would append the vectors of {', '.join(corpus.paths)} to {config.out}")
+    if planned(flags.dry_run, f"append the vectors of {', '.join(corpus.paths)} to {config.out}"):
         return True
     vectors = chain.from_iterable(map(read_vectors, corpus.paths))
     facts = append_vectors(
@@ -144,7 +146,7 @@ def _merging(config: IndexConfig) -> MergeSpec:
 def _check_input(
     corpus: CorpusSource, max_docs: int, folder: Path, facts: Mapping[str, Any]
 ) -> None:
-    """Complains of ids that are missing from the corpus, and of bad lines."""
+    """Reports ids that are missing from the corpus, and bad lines."""
     from raydist.bow.format.segment import Segment
     from raydist.data.ids import report_absent
     from raydist.data.rejects import collect_rejects
@@ -164,15 +166,14 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     if flags.append:
         raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
     ids = IdList.read(path)
-    if flags.dry_run:
-        log.say(f"would take {log.count(len(ids), 'document')} out of {config.out}")
+    if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
         return
     facts = delete_from_index(Path(config.out), ids.column)
     left = log.count(facts["documents"], "document")
     log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
     if config.purge:
         purge(Path(config.out), _merging(config))
-        log.say(f"{config.out}: nothing is left of deleted documents")
+        log.say(f"{config.out}: all bytes of deleted documents are removed")
 
 
 def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from raydist import log
+from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.serve import LoadConfig
 from raydist.errors import JobError
@@ -29,12 +30,12 @@ def run(config: LoadConfig, flags: Flags) -> int:
     from raydist.serving.load import run_load
 
     spec, bodies = config.load, _bodies(config)
-    plan = f"{spec.rate:g} requests/s" if spec.rate else f"{spec.clients or 4} clients"
-    if flags.dry_run:
-        log.say(f"would send {plan} to {config.url}{config.route} for {spec.seconds:g} s")
+    rate = f"{spec.rate:g} requests/s" if spec.rate else log.count(spec.clients or 4, "client")
+    plan = f"send {rate} to {config.url}{config.route} for {spec.seconds:g} s"
+    if planned(flags.dry_run, plan):
         return 0
     total = int(spec.rate * spec.seconds) if spec.rate else None
-    with log.Progress(f"load ({plan})", total=total, unit="answers") as progress:
+    with log.Progress(f"load ({rate})", total=total, unit="answer") as progress:
         result = run_load(
             config.url,
             bodies,
@@ -46,7 +47,7 @@ def run(config: LoadConfig, flags: Flags) -> int:
     figures = result.figures()
     if not result.answered:
         raise JobError(f"url = {config.url}: no request was answered: {dict(result.statuses)}")
-    log.table(f"{config.url}{config.route}, {plan}", ["what", "value"], list(figures.items()))
+    log.table(f"{config.url}{config.route}, {rate}", ["what", "value"], list(figures.items()))
     if result.late_s > 0.1:
         log.warn(f"this machine sent up to {result.late_s * 1e3:.0f} ms late: lower the rate")
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))

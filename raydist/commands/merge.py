@@ -1,4 +1,4 @@
-"""Rewrites the segments of an index without its deleted documents, and as many as you want.
+"""Rewrites an index without its deleted documents, in as many segments as you want.
 
     raydist merge out=IDX
     raydist merge out=IDX segments=8 workers=4
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from raydist import log
+from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.lifecycle import MergeConfig
 
@@ -22,24 +23,23 @@ Config = MergeConfig
 
 
 def run(config: MergeConfig, flags: Flags) -> None:
-    """Replaces the segments and the store, and says what became of them."""
+    """Replaces the segments and the store, and reports what they are now."""
     from raydist.bow.build.segments import merge_segments, plan_merge
     from raydist.bow.index import BowIndex
     from raydist.storage import local
 
     index = BowIndex.open(local(config.out))
     before, deleted = len(index.segments), index.end - len(index)
-    planned = bool(plan_merge(index, config.merging.segments))
+    needed = bool(plan_merge(index, config.merging.segments))
     del index
     what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
-    if not planned:
+    if not needed:
         if not flags.dry_run:
             merge_segments(Path(config.out), config.merging)  # removes what others left
         log.say(f"{config.out}: {what}: nothing to merge")
         return
-    if flags.dry_run:
-        goal = log.count(config.merging.segments, "segment")
-        log.say(f"would merge {config.out} ({what}) into {goal}")
+    goal = log.count(config.merging.segments, "segment")
+    if planned(flags.dry_run, f"merge {config.out} ({what}) into {goal}"):
         return
     clock, cpu = time.monotonic(), time.process_time()
     facts = merge_segments(Path(config.out), config.merging)

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from raydist import log
+from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.doctor import QuickstartConfig
 from raydist.config.load import load
@@ -41,8 +42,7 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
     out = Path(config.out)
     data = out / "data"
     _check(out)
-    if flags.dry_run:
-        log.say(f"would write a collection, its index and a run below {out}")
+    if planned(flags.dry_run, f"write a collection, its index and a run below {out}"):
         return 0
     if not (data / "corpus.jsonl").exists():
         names = ", ".join(["the standard library", *config.packages])
@@ -118,7 +118,7 @@ def _read(
         for at in range(0, len(modules), _MODULES)
     ]
     make_worker = partial(_Reader, extract)
-    sharded_map(splits, make_worker, folder, workers=workers, label="reading", unit="modules")
+    sharded_map(splits, make_worker, folder, workers=workers, label="reading", unit="module")
     for number in range(len(splits)):
         rows = json.loads(shard_path(folder, number).read_text(encoding="utf-8"))
         yield [Entry(*row) for row in rows]

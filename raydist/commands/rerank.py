@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raydist import log, storage
+from raydist.artefact import Artefact
 from raydist.build import text_store
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.rerank import RerankConfig, RerankingConfig
 from raydist.data.store.reader import DocumentStore, kept
 from raydist.errors import DataError, JobError
-from raydist.manifest import Artefact, read_manifest
+from raydist.manifest import read_manifest
 from raydist.records import RUN, Query, Run
 from raydist.rerank.load import load_reranker
 from raydist.rerank.spec import Bm25Spec, RerankerSpec
@@ -88,8 +89,9 @@ def score_run(
         config.out,
         config,
         inputs=lambda: inputs(config),
-        plan=f"score {len(original):,} documents of {len(original.query_ids):,} queries "
-        f"with {_name(reranker)} and write {config.out}",
+        plan=f"score {log.count(len(original), 'document')} of "
+        f"{log.count(len(original.query_ids), 'query')} with {_name(reranker)} and write "
+        f"{config.out}",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:

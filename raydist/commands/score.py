@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from raydist.artefact import Artefact
 from raydist.commands.rerank import PROGRESS, SCRATCH, score_run
 from raydist.config.base import Flags
 from raydist.config.rerank import ScoreConfig
 from raydist.disk import atomic
-from raydist.manifest import Artefact
 from raydist.records import Run
 
 Config = ScoreConfig

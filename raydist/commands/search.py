@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist import log, storage
+from raydist.artefact import planned
 from raydist.bow.exchange.vectors import Vector, read_vectors
 from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
@@ -73,8 +74,9 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if out is None or out.suffix not in PARQUET:
         _refuse_blanks(config, queries)
     search = FusedSearch(config) if flags.dry_run or not config.workers else None
-    if flags.dry_run:
-        log.say(f"would search {log.count(len(queries), 'query')} in {', '.join(config.index)}")
+    goal = f" and write {out}" if out is not None else ""
+    where = f"{', '.join(config.index)}{goal}"
+    if planned(flags.dry_run, f"search {log.count(len(queries), 'query')} in {where}"):
         return
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
     if search is not None:
@@ -83,7 +85,8 @@ def run(config: SearchConfig, flags: Flags) -> None:
         with _search_on_ray(config, queries, out) as tables:
             answered = _write(tables, out, tag)
     if answered < len(queries):
-        log.warn(f"{len(queries) - answered:,} of {len(queries):,} queries have no results")
+        missed = f"{len(queries) - answered:,} of {log.count(len(queries), 'query')}"
+        log.warn(f"no results for {missed}")
 
 
 def _read_queries(config: SearchConfig) -> Queries:
@@ -102,14 +105,14 @@ def _read_queries(config: SearchConfig) -> Queries:
 
 
 def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
-    """Raises DataError for ids that TREC lines cannot carry, before the search and not after it."""
+    """Raises DataError, before the search, for ids that TREC lines cannot carry."""
     names = [q[0] if isinstance(q, tuple) else q.query_id for q in queries]
     if (query_id := first_blank(pa.array(names, pa.string()))) is not None:
         raise DataError(f"queries: the id {query_id!r}: {CHOICE}")
     for folder in config.index:
         if read_manifest(storage.local(folder)).get("blank_id") is None:
             continue
-        ids = open_retriever(folder, scoring=config.scoring).doc_ids  # it may be deleted by now
+        ids = open_retriever(folder, dense=config.dense).doc_ids  # it may be deleted by now
         for path, wanted in ((config.ids, True), (config.exclude_ids, False)):
             if path is not None:
                 listed = pc.is_in(ids.cast(pa.large_string()), value_set=IdList.read(path).column)
@@ -148,11 +151,9 @@ class FusedSearch:
     """
 
     def __init__(self, config: SearchConfig) -> None:
-        names = ("ties", "threads", "in_memory", "model", "approximate")
-        options = {name: getattr(config, name) for name in names}
         self._config = config
         self.retrievers = [
-            _among(open_retriever(folder, scoring=config.scoring, **options), config)
+            _among(open_retriever(folder, config.bow, config.dense), config)
             for folder in config.index
         ]
 
@@ -175,7 +176,7 @@ class FusedSearch:
 
     def tables(self, queries: Queries) -> Iterator[pa.Table]:
         """Yields the rows of the run, batch by batch, while progress is shown."""
-        with log.Progress("search", total=len(queries), unit="queries") as progress:
+        with log.Progress("search", total=len(queries), unit="query") as progress:
             for batch in _batches(queries):
                 yield self(batch).table
                 progress.advance(len(batch))
@@ -234,9 +235,9 @@ def _search_on_ray(
             partial(_Worker, config, list(queries), manifests),
             folder,
             workers=config.workers,
-            cpus_per_worker=float(config.threads),
+            cpus_per_worker=float(config.bow.threads),
             label="search",
-            unit="queries",
+            unit="query",
         )
         yield (_read_table(shard_path(folder, number)) for number in range(len(splits)))
         if beside:
@@ -273,8 +274,7 @@ def _prompt(search: FusedSearch, config: SearchConfig, flags: Flags) -> None:
     """Answers lines of the standard input; an empty one ends."""
     if config.out is not None:
         raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
-    if flags.dry_run:
-        log.say(f"would prompt for queries and search {', '.join(config.index)}")
+    if planned(flags.dry_run, f"prompt for queries and search {', '.join(config.index)}"):
         return
     bow = next((each for each in search.retrievers if isinstance(each, BowRetriever)), None)
     k = config.k if "k" in config.model_fields_set else _PROMPT_K
@@ -334,7 +334,7 @@ def _explain(bow: BowRetriever | None, query: str, doc_id: str) -> None:
     except (DataError, ConfigError) as error:
         log.warn(str(error))
         return
-    print(f"{explanation.score:.6f}  {doc_id}, {explanation.length} tokens")
+    print(f"{explanation.score:.6f}  {doc_id}, {log.count(explanation.length, 'token')}")
     for part in sorted(explanation.parts, key=lambda part: -part.score):
         facts = f"tf {part.tf:,}, df {part.df:,}, weight {round(part.weight, 6):,}"
         print(f"{part.score:9.6f}  {part.term}  ({facts})")

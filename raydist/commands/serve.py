@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 
 from raydist import cluster, log
+from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, JobError
@@ -41,8 +42,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     _check_folders(config)
     keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
-    if flags.dry_run:
-        log.say(f"would serve {what} at http://{_address(config)}")
+    if planned(flags.dry_run, f"serve {what} at http://{_address(config)}"):
         return
     stop = threading.Event()
     os.environ.pop(ENVIRONMENT, None)  # Ray's processes inherit the environment

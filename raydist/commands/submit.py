@@ -62,7 +62,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     if "--dry-run" in flags:
         nbytes = sum(f.stat().st_size for f in files)
         log.say(f"would submit to {address}: {entrypoint}")
-        log.say(f"would send {len(files)} files of {root}, {log.size(nbytes)}")
+        log.say(f"would send {log.count(len(files), 'file')} of {root}, {log.size(nbytes)}")
         return 0
     return _submit(address, entrypoint, rest[0], root, files)
 
@@ -113,7 +113,7 @@ def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequenc
             f"forwarded (ray dashboard CLUSTER.yaml), and RAY_AUTH_MODE=token set if it uses one?"
         ) from error
     job = submit_files(client, address, entrypoint, what, root, files)
-    log.say(f"submitted {job} to {address} with {len(files)} files: {entrypoint}")
+    log.say(f"submitted {job} to {address} with {log.count(len(files), 'file')}: {entrypoint}")
     return Follower(client, job).exit_code()
 
 

@@ -37,6 +37,6 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
             continue
         tracker = replay(folder, uri=uri, experiment=options.get("experiment"))
         left_out = tracker.follower.state.skipped + tracker.follower.state.refused
-        note = f" ({left_out} values or files left out)" if left_out else ""
+        note = f" (values and files left out: {left_out:,})" if left_out else ""
         log.say(f"{folder}: sent to run {tracker.run_id} in {tracker.uri}{note}")
     return 0

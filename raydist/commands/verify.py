@@ -1,4 +1,4 @@
-"""Reads and checks all of an output: every byte, and that what it holds agrees with itself.
+"""Reads and checks a whole output: every byte, and whether its parts agree with each other.
 
     raydist verify IDX
     raydist verify IDX VEC run.txt s3://bucket/idx
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raydist import log
+from raydist.artefact import planned
 from raydist.checks import Report
 from raydist.config.base import Flags
 from raydist.config.lifecycle import VerifyConfig
@@ -34,8 +35,7 @@ def run(config: VerifyConfig, flags: Flags) -> None:
     Raises:
         ArtifactError: something is damaged; a line per fault.
     """
-    if flags.dry_run:
-        log.say(f"would verify {', '.join(config.path)}")
+    if planned(flags.dry_run, f"verify {', '.join(config.path)}"):
         return
     faults = []
     for path in config.path:
@@ -90,7 +90,9 @@ def _verify_folder(folder: Path, report: Report) -> None:
         manifest = read_manifest(folder)
         data = (folder / MANIFEST).read_bytes()
         if data != data.strip() + b"\n":
-            raise ArtifactError(f"{folder / MANIFEST}: was cut or grew; build {folder} again")
+            raise ArtifactError(
+                f"{folder / MANIFEST}: has another length than was written; build {folder} again"
+            )
         part.checked = f"a {manifest['kind']}, by raydist {_version(manifest)}"
     if report.faults:
         return

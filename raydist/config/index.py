@@ -21,8 +21,8 @@ class IndexConfig(Verb):
     delete: str | None = execution(None)
     """Instead of `corpus`: a file of ids to delete from the index, one per line."""
     purge: bool = execution(False)
-    """With `delete`: remove the bytes at once, for which the segments concerned are rewritten;
-    without it, they are gone with the next `raydist merge`."""
+    """With `delete`: rewrite the segments concerned, which removes the bytes at once; otherwise the
+    next `raydist merge` removes them."""
     out: str = Field(min_length=1)
     """The folder to write."""
     indexing: Flat[IndexSpec]
@@ -30,7 +30,7 @@ class IndexConfig(Verb):
     def identity(self) -> dict[str, Any]:
         """Returns the fields that decide the result.
 
-        An index that is built is the same for all ways with `duplicates`, except the last stays.
+        A build is the same for all values of `duplicates` but `last`.
         """
         last = {"duplicates": "last"} if self.indexing.duplicates == "last" else {}
         return {**super().identity(), **last}

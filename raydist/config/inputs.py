@@ -19,7 +19,7 @@ from raydist.fingerprints import Contents, Form, model_fingerprint, value_finger
 from raydist.spec import Reads
 
 _RECORDS = ("created", "seconds", "cpu_seconds", "versions")
-"""What a manifest says of how and when, and not of what."""
+"""Keys of a manifest that say how and when an output was written, not what it holds."""
 
 
 class Input(NamedTuple):
@@ -96,7 +96,7 @@ def find_inputs(value: Any, key: tuple[str, ...] = ()) -> Iterator[Input]:
 
 
 def is_text_file(text: str) -> bool:
-    """Returns whether the value of a field that takes a text or a file of it is a file."""
+    """Returns whether a value that is a text or names a file of it names a file."""
     return "\n" not in text and len(text) <= 255 and Path(text).is_file()
 
 

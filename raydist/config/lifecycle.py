@@ -20,7 +20,7 @@ class MergeConfig(Verb):
 
 
 class VerifyConfig(Block):
-    """Reads and checks all of an output."""
+    """Reads and checks a whole output."""
 
     word: ClassVar[str | None] = "path"
 

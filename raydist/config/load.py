@@ -74,7 +74,7 @@ def split_words(
     shape = shape_of(model, model.word)
     assert shape is not None
     if shape.item is None and len(values) > 1:
-        raise ConfigError(f"{values[1]}: expected one {model.word} only, and {values[0]} is it")
+        raise ConfigError(f"{values[1]}: expected a single {model.word}, and {values[0]} is one")
     files = [file for file in files if file not in values]
     if values:
         files.append({model.word: values if shape.item is not None else values[0]})

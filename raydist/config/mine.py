@@ -28,8 +28,7 @@ class MineConfig(Verb):
     """Folders that `index` or `embed` wrote: searched if there is no `run`, several are fused.
     One of `index` has the texts, if there is no `corpus`."""
     model: Annotated[EncoderPlace | None, ADDED] = None
-    """The encoder of a searched index of vectors, if it was moved, or is to be loaded in another
-    way."""
+    """The encoder of a searched index of vectors, if it was moved, or to load it in another way."""
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
     mining: Flat[MiningSpec]

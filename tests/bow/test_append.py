@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from raydist.artefact import Output
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError, ConfigError, DataError
-from raydist.manifest import Output, read_manifest
+from raydist.manifest import read_manifest
 from raydist.text.analyzer import Analyzer
 from raydist.text.spec import AnalyzerSpec
 from tests.bow.documents import expected, postings_of, read, splits_of

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raydist.artefact import Output
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.generation import clean
@@ -19,7 +20,6 @@ from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError
-from raydist.manifest import Output
 from tests.bow.documents import read, splits_of
 from tests.damage import Damage, damages
 

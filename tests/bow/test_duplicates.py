@@ -82,7 +82,7 @@ def test_a_warning_says_how_many_and_names_an_example(tmp_path, capsys):
     rows = [("a", "", "cat"), ("b", "", "dog"), ("a", "", "cow"), ("a", "", "fish")]
     make_index(rows, tmp_path / "index", duplicates="warn")
     said = capsys.readouterr().err
-    assert "2 documents repeat an earlier one's id" in said
+    assert "2 documents with the id of an earlier one" in said
     assert "document 3 has the id 'a' of document 1; the earlier ones stay" in said
 
 

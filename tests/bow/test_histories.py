@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raydist.artefact import Output
 from raydist.bow.build import segments
 from raydist.bow.build.append import append_to_index, append_vectors
 from raydist.bow.build.delete import delete_from_index
@@ -18,7 +19,7 @@ from raydist.bow.build.segments import merge_segments, merge_tail, purge
 from raydist.bow.exchange.vectors import index_vectors
 from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec, MergeSpec
-from raydist.manifest import Output, read_manifest
+from raydist.manifest import read_manifest
 from tests.bow.answers import WORDS, answers, make_index
 from tests.bow.documents import read, splits_of
 

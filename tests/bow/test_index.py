@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from raydist.artefact import Output
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
 from raydist.cli import main
 from raydist.errors import ArtifactError, DataError
-from raydist.manifest import Output
 from raydist.records import Query
 from raydist.text.analyzer import Analyzer
 from tests.bow.small_index import index_of

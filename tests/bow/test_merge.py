@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raydist.artefact import Output
 from raydist.bow.build import merge, segments
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
@@ -29,7 +30,7 @@ from raydist.bow.verify import verify_index
 from raydist.checks import Report
 from raydist.cli import main
 from raydist.errors import ConfigError
-from raydist.manifest import Output, read_manifest
+from raydist.manifest import read_manifest
 from tests.bow.documents import contents, read, splits_of
 from tests.bow.test_delete import answers, make_index
 
@@ -257,13 +258,13 @@ def test_an_index_is_merged_from_the_command_line(tmp_path, monkeypatch, capsys)
     assert main(["merge", "out=IDX", "--dry-run"]) == 0
     assert "would merge IDX (2 segments, 2 deleted documents)" in capsys.readouterr().err
     assert main(["verify", "IDX"]) == 0
-    assert "2 deleted documents wait for raydist merge out=IDX" in capsys.readouterr().err
+    assert "raydist merge out=IDX removes 2 deleted documents" in capsys.readouterr().err
     assert main(["merge", "out=IDX"]) == 0
     assert "2 -> 1" in capsys.readouterr().err
     assert read_manifest("IDX")["documents"] == 38
     assert main(["verify", "IDX"]) == 0
     messages = capsys.readouterr().err
-    assert "IDX: intact" in messages and "wait" not in messages
+    assert "IDX: intact" in messages and "removes" not in messages
     assert main(["merge", "out=IDX", "segments=0"]) == 2
     assert main(["index", "corpus=a.jsonl", "out=IDX"]) == 0
     assert "already built" in capsys.readouterr().err

@@ -147,7 +147,7 @@ def test_vectors_are_indexed_and_searched_from_the_command_line(tmp_path, monkey
     output = capsys.readouterr()
     rows = [line.split() for line in output.out.splitlines()]
     assert [(row[0], row[2], float(row[4])) for row in rows] == [("q1", "b", 4.0), ("q1", "a", 2.0)]
-    assert "1 of 2 queries have no results" in output.err
+    assert "no results for 1 of 2 queries" in output.err
     (tmp_path / "texts.tsv").write_text("q1\tcat dog\n")
     assert main(["search", "index=IDX", "queries=texts.tsv"]) == 2
     assert "vector" in capsys.readouterr().err

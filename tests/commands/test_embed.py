@@ -57,10 +57,7 @@ def test_ids_that_are_in_no_split_are_named_and_the_command_goes_on_without_them
     words += [f"corpus.ids={tmp_path / 'ids.txt'}", f"corpus.exclude_ids={tmp_path / 'not.txt'}"]
     assert main(words) == 2
     messages = capsys.readouterr().err
-    assert (
-        "1 of 3 ids are not in the source: 'absent'" in messages
-        and "corpus.missing=warn" in messages
-    )
+    assert "the source lacks 1 of 3 ids: 'absent'" in messages and "corpus.missing=warn" in messages
     assert main([*words, "corpus.missing=warn"]) == 0
     assert VectorShards.open(tmp_path / "v").doc_ids.to_pylist() == ["d1"]
 

@@ -111,7 +111,7 @@ def test_mistakes_are_named_without_a_traceback(folder, capsys, words, text):
 def test_a_dry_run_reads_the_inputs_and_writes_nothing(folder, capsys):
     before = sorted(folder.iterdir())
     assert main(["evaluate", "run=bm25.txt", "qrels=qrels.txt", "out=OUT", "--dry-run"]) == 0
-    assert "would measure 1 run on" in capsys.readouterr().err
+    assert "would evaluate 1 run on" in capsys.readouterr().err
     assert sorted(folder.iterdir()) == before
 
 

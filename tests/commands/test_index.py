@@ -101,10 +101,7 @@ def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):
     few.append(f"out={tmp_path / 'few'}")
     assert main([*base, *few]) == 2
     messages = capsys.readouterr().err
-    assert (
-        "1 of 3 ids are not in the source: 'absent'" in messages
-        and "corpus.missing=warn" in messages
-    )
+    assert "the source lacks 1 of 3 ids: 'absent'" in messages and "corpus.missing=warn" in messages
     assert main([*base, *few, "corpus.missing=warn"]) == 0  # goes on where it stopped
     assert BowIndex.open(tmp_path / "few").doc_ids.to_pylist() == ["d3"]
     small.write_text(small.read_text() + "oops\n")
@@ -155,6 +152,22 @@ def test_a_dry_run_writes_nothing(small, tmp_path, capsys):
     assert main(["index", f"corpus={small}", f"out={tmp_path / 'idx'}", "--dry-run"]) == 0
     assert "would index 1 split of" in capsys.readouterr().err
     assert not (tmp_path / "idx").exists()
+
+
+def test_a_dry_run_of_a_change_needs_an_index(small, tmp_path, capsys):
+    (tmp_path / "ids").write_text("d1\n")
+    out = f"out={tmp_path / 'idx'}"
+    append = ["index", f"corpus={small}", out, "--append", "--dry-run"]
+    delete = ["index", f"delete={tmp_path / 'ids'}", out, "--dry-run"]
+    assert main(append) == main(delete) == 2
+    assert capsys.readouterr().err.count("idx: no such folder") == 2
+    assert main(["index", f"corpus={small}", out]) == 0
+    before = contents(tmp_path / "idx")
+    assert main(append) == main(delete) == 0
+    messages = capsys.readouterr().err
+    assert "would append 1 split of" in messages
+    assert f"would delete 1 id from {tmp_path / 'idx'}" in messages
+    assert contents(tmp_path / "idx") == before
 
 
 @pytest.mark.parametrize(

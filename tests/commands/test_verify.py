@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from raydist.artefact import Output
 from raydist.bow.index import BowIndex
 from raydist.cli import main
 from raydist.dense.vectors import SHARDS, VectorWriter
-from raydist.manifest import Output, read_manifest, write_manifest
+from raydist.manifest import read_manifest, write_manifest
 from raydist.records import Document, Run
 from raydist.shard_files import shard_path
 from tests.damage import damages
@@ -48,7 +49,7 @@ def test_an_intact_index_is_checked_part_by_part_and_what_is_pending_is_said(ind
     assert main(["verify", str(index)]) == 0
     messages = capsys.readouterr().err
     assert "40 documents" in messages and "20 documents" in messages and "58 ids" in messages
-    assert "2 deleted documents wait for raydist merge" in messages
+    assert f"raydist merge out={index} removes 2 deleted documents" in messages
     assert f"{index}: intact" in messages
     assert main(["verify", f"path={index}", "--dry-run"]) == 0
 
@@ -165,7 +166,7 @@ def test_a_manifest_that_lost_or_gained_blanks_is_damage(index, tmp_path, capsys
     manifest = copy / "manifest.json"
     manifest.write_bytes(change(manifest.read_bytes()))
     assert main(["verify", str(copy)]) == 2
-    assert f"{manifest}: was cut or grew" in capsys.readouterr().err
+    assert f"{manifest}: has another length than was written" in capsys.readouterr().err
 
 
 def test_ciff_files_and_lines_of_json_are_read_as_what_they_are(index, tmp_path, capsys):

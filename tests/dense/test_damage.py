@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raydist.artefact import Output
 from raydist.dense.ann import AnnIndex, build_ann
 from raydist.dense.exact import exact_search
 from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter
 from raydist.errors import ArtifactError
-from raydist.manifest import Output
 from tests.damage import Damage, damages
 
 QUERIES = np.random.default_rng(1).normal(size=(3, 16)).astype(np.float32)

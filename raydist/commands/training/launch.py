@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import cluster, log
+from raydist.artefact import Artefact, Output
 from raydist.commands.training.plan import Recipe, plan
 from raydist.commands.training.prepare import (
     create_model,
@@ -21,7 +22,6 @@ from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.training import TrainingConfig
 from raydist.errors import ArtifactError, ConfigError
-from raydist.manifest import Artefact, Output
 from raydist.sameness import Extension
 
 if TYPE_CHECKING:
@@ -171,10 +171,11 @@ def _say_plan(config: TrainingConfig, job: Job) -> None:
     log.table("training data", ["data set", "samples", "batch", "steps/epoch", "drawn"], rows)
     epochs = job.plan.steps / order.steps_per_epoch
     workers = config.resources.workers
-    where = f"{workers} Ray workers" if workers else "this process"
+    where = log.count(workers, "Ray worker") if workers else "this process"
     zero = job.deepspeed.zero
     stage = f", ZeRO {zero}" if zero else ""
-    log.say(f"{job.model.family}: {job.plan.steps:,} steps, {epochs:.2f} epochs, on {where}{stage}")
+    steps = log.count(job.plan.steps, "step")
+    log.say(f"{job.model.family}: {steps}, {epochs:.2f} epochs, on {where}{stage}")
 
 
 def _drawn(plan: SetPlan) -> str:
