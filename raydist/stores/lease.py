@@ -11,7 +11,6 @@ import contextlib
 import json
 import threading
 import time
-from types import TracebackType
 
 from raydist import log
 from raydist.errors import JobError
@@ -64,12 +63,7 @@ class Lease:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         # Only while nobody else can have taken it over: a store deletes without conditions.

@@ -239,7 +239,7 @@ ARROW = [
     Cell(
         "arrow: offsets outside of the data",
         {"c.arrow": _arrow(pa.table({"id": ["1", "2"], "text": _WILD}))},
-        Refused("damaged after row 0"),
+        Refused("this Arrow file is damaged"),
     ),
     Cell("arrow: something else", {"c.arrow": b"nothing"}, Refused("not an Arrow file")),
     Cell("datasets: save_to_disk", _saved, _SAVED_ROWS, path="d"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 from raydist.data.files import open_input
 from raydist.data.formats.names import Naming
-from raydist.data.formats.parquet import columns_of, documents, shown_columns
+from raydist.data.formats.parquet import columns_of, damage, documents, shown_columns
 from raydist.data.scan import SplitScan
 from raydist.errors import DataError
 
@@ -69,17 +69,10 @@ def read(scan: SplitScan, naming: Naming) -> Iterator[pa.Table]:
     A row whose id or text is null is a bad line; its number is that of the row, from 1.
     """
     with open_input(scan.path) as source:
-        batches = _open(scan.path, source)
-        columns = columns_of(scan.path, batches.schema, naming)
-        row = 0
-        try:
-            for batch in _batches(batches):
-                for name in columns.values():
-                    _check(batch[name])
-                yield documents(batch, columns, row, scan)
-                row += batch.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{scan.path}: damaged after row {row}: {error}") from error
+        reader = _open(scan.path, source)
+        columns = columns_of(scan.path, reader.schema, naming)
+        with damage(f"{scan.path}: this Arrow file"):
+            yield from documents(_checked(_batches(reader), columns.values()), columns, scan)
 
 
 def batches(path: str) -> Iterator[pa.RecordBatch]:
@@ -91,10 +84,8 @@ def batches(path: str) -> Iterator[pa.RecordBatch]:
     with open_input(path) as source:
         reader = _open(path, source)
         yield pa.RecordBatch.from_pylist([], schema=reader.schema)
-        try:
+        with damage(f"{path}: this Arrow file"):
             yield from _batches(reader)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: this Arrow file is damaged: {error}") from error
 
 
 def _open(path: str, source: pa.NativeFile) -> pa.RecordBatchReader | pa.RecordBatchFileReader:
@@ -106,11 +97,19 @@ def _open(path: str, source: pa.NativeFile) -> pa.RecordBatchReader | pa.RecordB
         raise DataError(f"{path}: not an Arrow file, or damaged: {error}") from error
 
 
-def _check(array: pa.Array) -> None:
-    """Raises ArrowInvalid if offsets lead outside of the data; broken UTF-8 is no such damage."""
+def _checked(
+    batches: Iterable[pa.RecordBatch], columns: Collection[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yields batches, or raises ArrowInvalid where the offsets of a column lead outside its data.
+
+    Broken UTF-8 is no such damage.
+    """
     bare = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
-    kind = bare.get(array.type)
-    (array if kind is None else array.view(kind)).validate(full=True)
+    for batch in batches:
+        for array in map(batch.column, columns):
+            kind = bare.get(array.type)
+            (array if kind is None else array.view(kind)).validate(full=True)
+        yield batch
 
 
 def _batches(

@@ -154,12 +154,12 @@ class _Text:
         self.line = 1
 
     def move(self, at: int) -> None:
-        """Goes on to a place further on."""
+        """Continues at a later place."""
         self.line += self.ahead.count("\n", self.at, at)
         self.at = at
 
     def more(self) -> bool:
-        """Reads at least as much again as is left; returns False at the end."""
+        """Reads at least as much again as remains; returns False at the end."""
         left = self.ahead[self.at :]
         parts, missing = [left], max(1, len(left))
         while missing > 0 and (block := next(self._blocks, "")):

@@ -1,4 +1,4 @@
-"""Qrels in the forms they lie about: TREC's four columns, three columns, Parquet, JSON.
+"""Qrels in the forms in use: TREC's four columns, three columns, Parquet, JSON.
 
 In text, tabs separate the columns of a line that has any, so that ids may hold blanks; other lines
 are cut at ASCII blanks, and at nothing else that Unicode calls a space.

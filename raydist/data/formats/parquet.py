@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -93,18 +94,10 @@ def read(scan: SplitScan, group: int | None, naming: Naming) -> Iterator[pa.Tabl
         groups = range(meta.num_row_groups) if group is None else [group]
         for each in groups:
             row = sum(meta.row_group(i).num_rows for i in range(each))
-            batches = file.iter_batches(
-                _BATCH_ROWS,
-                row_groups=[each],
-                columns=sorted(set(columns.values())),
-                use_threads=False,
-            )
-            try:
-                for batch in batches:
-                    yield documents(batch, columns, row, scan)
-                    row += batch.num_rows
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"{path}: row group {each} is damaged: {error}") from error
+            names = sorted(set(columns.values()))
+            rows = file.iter_batches(_BATCH_ROWS, [each], names, use_threads=False)
+            with damage(f"{path}: row group {each}"):
+                yield from documents(rows, columns, scan, row)
 
 
 def batches(path: str) -> Iterator[pa.RecordBatch]:
@@ -115,10 +108,8 @@ def batches(path: str) -> Iterator[pa.RecordBatch]:
     """
     with _open(path) as file:
         yield pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
-        try:
+        with damage(f"{path}: this Parquet file"):
             yield from file.iter_batches(_BATCH_ROWS, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: this Parquet file is damaged: {error}") from error
 
 
 def read_table(path: str, names: list[str] | None = None) -> pa.Table:
@@ -132,11 +123,9 @@ def read_table(path: str, names: list[str] | None = None) -> pa.Table:
         if missing:
             present = ", ".join(file.schema_arrow.names[:12])
             raise DataError(f"{path}: no column {missing[0]!r}; it has {present}")
-        try:
+        with damage(f"{path}: this Parquet file"):
             table = file.read(names, use_threads=False)
             table.validate(full=True)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: this Parquet file is damaged: {error}") from error
         return table
 
 
@@ -159,17 +148,34 @@ def _open(path: str) -> pq.ParquetFile:
         raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from error
 
 
+@contextlib.contextmanager
+def damage(what: str) -> Iterator[None]:
+    """Turns what Arrow says of a file's content into a DataError: `what` is damaged."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{what} is damaged: {error}") from error
+
+
 def documents(
-    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, scan: SplitScan
-) -> pa.Table:
-    """Returns the documents of rows, in the schema DOCUMENTS.
+    batches: Iterable[pa.RecordBatch], columns: Mapping[str, str], scan: SplitScan, row: int = 0
+) -> Iterator[pa.Table]:
+    """Yields the documents of batches of rows, in the schema DOCUMENTS.
 
     Args:
-        batch: the rows.
+        batches: the rows.
         columns: as `columns_of` says.
-        row: number of the first row in the file, from 0.
         scan: reports bad rows.
+        row: number of the first row in the file, from 0.
     """
+    for batch in batches:
+        yield _documents(batch, columns, row, scan)
+        row += batch.num_rows
+
+
+def _documents(
+    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, scan: SplitScan
+) -> pa.Table:
     arrays = {}
     good = np.ones(batch.num_rows, bool)
     reasons: dict[int, str] = {}

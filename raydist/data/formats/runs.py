@@ -1,4 +1,4 @@
-"""Runs in the forms they lie about: TREC's, MS MARCO's, ColBERT's, Parquet, JSON.
+"""Runs in the forms in use: TREC's, MS MARCO's, ColBERT's, Parquet, JSON.
 
 Columns are separated as in judgements.
 """

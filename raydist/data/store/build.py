@@ -85,7 +85,7 @@ def compact(pieces: Sequence[tuple[Piece, Bits | None]], folder: Path) -> None:
     remove(scratch)
     folders: list[Path] = []
     changed = sum(live.count for _, live in pieces if live is not None and live.count < live.size)
-    with Progress("copying texts", changed, "documents") as progress:
+    with Progress("copying texts", changed, "document") as progress:
         for number, (piece, live) in enumerate(pieces):
             if live is None or live.count == live.size:
                 folders.append(piece.folder)
