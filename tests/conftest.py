@@ -20,6 +20,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault(
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "raydist.serving.front.middlewares"
 )
+# Ray would kill the tests' workers for the memory that other programs of the machine take.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
