@@ -1,4 +1,4 @@
-"""What a thorough check of an output finds: its parts, what was checked of each, every fault."""
+"""The report of a thorough check of an output: its parts, what was checked of each, every fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Part:
     Attributes:
         name: a file or folder of the output, or what is compared.
         checked: what was checked, with counts.
-        faults: how many were found.
+        faults: how many it has.
         seconds: how long it took.
     """
 
@@ -34,7 +34,7 @@ class Report:
     Attributes:
         parts: in the order in which they were checked.
         faults: one line each: the file, what is wrong, what to do.
-        pending: what is no fault, but still to be done.
+        pending: what remains to be done without being a fault.
     """
 
     parts: list[Part] = field(default_factory=list)

@@ -63,7 +63,7 @@ class Contents:
         return self.compute(self.form)
 
     def matches(self, recorded: str) -> bool:
-        """Returns whether a fingerprint is of this content, in the form that it has."""
+        """Returns whether a fingerprint, in its own form, is of this content."""
         for form in FORMS:
             if recorded.startswith(f"{form}:"):
                 return recorded == self.compute(form)

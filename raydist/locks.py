@@ -137,20 +137,20 @@ def reader(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: it is gone, or about to be.
     """
-    gone = ArtifactError(f"{folder}: was replaced just now; run the same command again")
+    replaced = ArtifactError(f"{folder}: was replaced just now; run the same command again")
     try:
         number = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
-        raise gone from None
+        raise replaced from None
     try:
         try:
             fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise gone from None
+            raise replaced from None
         except OSError:  # a file system that cannot lock: the folder is not kept
             pass
         if not folder.is_dir() or not os.path.samestat(os.fstat(number), folder.stat()):
-            raise gone
+            raise replaced
         yield
     finally:
         os.close(number)

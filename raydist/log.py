@@ -9,22 +9,21 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 _EVERY_S = 10.0  # seconds between progress lines where stderr is not a terminal
 
-_uris: dict[str, str] = {}  # of local copies
+_originals: dict[str, str] = {}  # of local copies
 
 
-def stands_for(copy: str | os.PathLike[str], uri: str) -> None:
-    """Makes messages speak of a URI instead of its local copy, which nobody should change."""
-    _uris[os.fspath(copy)] = uri
+def stands_for(copy: str | os.PathLike[str], original: str) -> None:
+    """Makes messages speak of a URI or stream instead of its local copy, an unknown path."""
+    _originals[os.fspath(copy)] = original
 
 
 def spoken(message: str) -> str:
-    """Returns a message with URIs instead of the paths of their local copies."""
-    for copy, uri in _uris.items():
-        message = message.replace(copy, uri)
+    """Returns a message with URIs and streams instead of the paths of their local copies."""
+    for copy, original in _originals.items():
+        message = message.replace(copy, original)
     return message
 
 
@@ -59,11 +58,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def plural(noun: str) -> str:
+    """Returns the plural of a noun, e.g. `queries`."""
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+
+
 def count(number: int, noun: str) -> str:
     """Returns a number with its noun, e.g. `1 split` or `1,200 queries`."""
-    if number != 1:
-        noun = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{number:,} {noun}"
+    return f"{number:,} {noun if number == 1 else plural(noun)}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -99,7 +101,7 @@ class Progress:
     Args:
         label: the stage.
         total: number of units, None if it is not known.
-        unit: what is counted.
+        unit: what is counted, in the singular.
         share_total: total of an additive weight such as bytes, for the time left without `total`.
         done: units that are done already; they do not count towards the rate.
     """
@@ -108,7 +110,7 @@ class Progress:
         self,
         label: str,
         total: int | None = None,
-        unit: str = "docs",
+        unit: str = "document",
         share_total: float = 0.0,
         done: int = 0,
     ) -> None:
@@ -128,12 +130,7 @@ class Progress:
             self._print()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._print(last=True)
         elif self._live:
@@ -152,12 +149,12 @@ class Progress:
 
     def _print(self, last: bool = False) -> None:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        parts = [f"{self.label}: {self.done:,}"]
+        counted = count(self.done, self.unit)
         if self.total is not None:
-            parts[0] += f" of {self.total:,}"
-        parts[0] += f" {self.unit}"
+            counted = f"{self.done:,} of {count(self.total, self.unit)}"
+        parts = [f"{self.label}: {counted}"]
         rate = (self.done - self._before) / elapsed
-        parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s")
+        parts.append(f"{rate:,.{0 if rate >= 10 else 1}f} {plural(self.unit)}/s")
         if self.nbytes:
             parts.append(f"{self.nbytes / elapsed / 1e6:.1f} MB/s")
         advanced, left = self._share, self._share_total - self._share

@@ -109,7 +109,7 @@ def refuse_blanks(rows: pa.RecordBatch | pa.Table) -> None:
 
 
 def first_blank(ids: pa.Array | pa.ChunkedArray) -> str | None:
-    """Returns the first id that TREC lines cannot carry, with a blank or empty; None without."""
+    """Returns the first id that is empty or has a blank, which TREC lines cannot carry, or None."""
     bad = pc.or_(pc.match_substring_regex(ids, _BLANK), pc.equal(ids, ""))
     place = pc.index(bad, pa.scalar(True)).as_py()
     return None if place < 0 else str(ids[place].as_py())

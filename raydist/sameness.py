@@ -1,4 +1,4 @@
-"""Whether an output was made by the configuration, and of the inputs, that a command has now."""
+"""Whether an output comes from the configuration and the inputs of the present command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 def changes(old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs) -> list[str]:
     """Returns one line per difference of an earlier job, `what: OLD -> NEW`.
 
-    The place of an input is none where its content is the same.
+    Another place of an input is no difference where its content is the same.
 
     Args:
         old: the job, as a manifest holds it.
@@ -74,7 +74,7 @@ class Extension:
     def of(
         self, old: Mapping[str, Any], config: Mapping[str, Any], inputs: Inputs, out: Path
     ) -> dict[str, Any] | None:
-        """Returns an earlier configuration with the new fields, None if more or nothing differs.
+        """Returns an earlier configuration with the new fields; None if nothing or more differs.
 
         Raises:
             ArtifactError: only these differ, but they cannot.

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from raydist import cluster, errors
 from raydist.disk import disk_errors, remove
 from raydist.errors import JobError, RaydistError
-from raydist.log import Progress, warn
+from raydist.log import Progress, plural, warn
 from raydist.shard_files import (
     Attempt,
     Split,
@@ -58,7 +58,7 @@ def sharded_map(
     cpus_per_worker: float = 1.0,
     gpus_per_worker: float = 0.0,
     label: str = "shards",
-    unit: str = "documents",
+    unit: str = "document",
     retries: int = 3,
 ) -> list[Stats]:
     """Returns the stats of every split's shard, in the order of the splits.
@@ -74,7 +74,7 @@ def sharded_map(
         cpus_per_worker: CPUs of an actor.
         gpus_per_worker: GPUs of an actor.
         label: what the progress display calls the stage.
-        unit: what is counted, a key of the stats.
+        unit: what is counted, in the singular; its plural is a key of the stats.
         retries: how often a failing split is tried before it is named.
 
     Raises:
@@ -101,7 +101,7 @@ def sharded_map(
             for i, stats in run(splits, pending, make_worker, folder, pool):
                 done[i] = stats
                 progress.advance(
-                    int(stats.get(unit, 1)), int(stats.get("bytes", 0)), _weight(splits[i])
+                    int(stats.get(plural(unit), 1)), int(stats.get("bytes", 0)), _weight(splits[i])
                 )
         sweep(folder)
     return [done[i] for i in range(len(splits))]
@@ -258,7 +258,7 @@ class _Actor:
 
 
 def _resume(area: Area, folder: Path) -> None:
-    """Copies what workers have put for this job and the driver does not have."""
+    """Copies the shards that workers have put and the driver lacks."""
     names = {name.rsplit("/", 1)[-1] for name in area.names(area.name(folder))}
     record = splits_file(folder)
     if record.name in names and not record.exists():

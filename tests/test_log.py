@@ -12,7 +12,7 @@ def test_what_was_done_before_counts_as_done_but_not_towards_the_rate(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(log.time, "monotonic", lambda: now)
-    with log.Progress("train", 50, "steps", done=30) as progress:
+    with log.Progress("train", 50, "step", done=30) as progress:
         now += 20.0
         progress.advance(10)
         now += 20.0
@@ -28,13 +28,23 @@ def test_where_the_total_is_unknown_the_share_tells_the_time_left(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(log.time, "monotonic", lambda: now)
-    with log.Progress("merge", unit="postings", share_total=8.0) as progress:
+    with log.Progress("merge", unit="posting", share_total=8.0) as progress:
         now += 10.0
         progress.advance(1000, nbytes=20_000_000, share=2.0)
     assert capsys.readouterr().err.splitlines() == [
         "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 30.0 s left",
         "merge: 1,000 postings, 100 postings/s, 2.0 MB/s, 10.0 s",
     ]
+
+
+def test_one_of_something_is_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    with log.Progress("embedding") as progress:
+        progress.advance()
+    with log.Progress("search", 1, "query") as progress:
+        progress.advance()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("embedding: 1 document, ")
+    assert second.startswith("search: 1 of 1 query, ") and " queries/s, " in second
 
 
 def test_a_tables_long_title_stays_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from raydist.data.store.idhash import HashIndex
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
 from raydist.kernels.bits import Bits
+from raydist.log import count
 from raydist.manifest import open_generation
 from raydist.text.analyzer import Analyzer
 
@@ -102,7 +103,7 @@ class BowIndex:
 
     @classmethod
     def of(cls, folder: Path, manifest: Mapping[str, Any], *, in_memory: bool = False) -> BowIndex:
-        """Opens what a manifest names, one that is in the folder or is about to be."""
+        """Opens an index by a manifest that is in the folder, or is about to be."""
         analyzer, store = manifest.get("analyzer"), manifest.get("store")
         return cls(
             open_segments(folder, manifest, in_memory=in_memory),
@@ -147,7 +148,7 @@ class BowIndex:
         return pa.concat_arrays([pa.array([], pa.large_string()), *self.id_parts()])
 
     def id_parts(self) -> Iterator[pa.Array]:
-        """Yields the external ids of the live documents in order, some at a time."""
+        """Yields the external ids of the live documents in order, in batches."""
         for segment in self.segments:
             for start in range(0, segment.documents, _IDS):
                 stop = min(start + _IDS, segment.documents)
@@ -212,7 +213,7 @@ class BowIndex:
         unknown = ids.filter(pa.array(positions < 0))
         if missing == "error" and len(unknown):
             raise DataError(
-                f"{len(unknown)} of {len(ids)} document ids are not in the index, "
+                f"the index lacks {len(unknown):,} of {count(len(ids), 'document id')}, "
                 f"the first: {unknown[0].as_py()!r}"
             )
         return positions[positions >= 0]
@@ -230,7 +231,7 @@ class BowIndex:
 
     @cached_property
     def _hashed(self) -> HashIndex:
-        """Finds ids where no store does; made once for an opened index."""
+        """Finds ids where there is no store; built once for an opened index."""
         return HashIndex.build(
             self.id_parts(), len(self), lambda rows: self.pick_ids(self.at_numbers(rows))
         )

@@ -1,4 +1,4 @@
-"""Checks all of an index: its files, and that what they hold agrees with itself and the manifest.
+"""Checks a whole index: its files, and whether their contents agree with the manifest.
 
 Legend: N documents of a segment, T terms, P postings.
 """
@@ -93,7 +93,7 @@ def _short(folder: Path) -> str:
 
 
 def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
-    """Yields what of an intact segment does not agree with the rest of it.
+    """Yields the contradictions within an intact segment.
 
     Args:
         segment: its files are as they were written.
@@ -124,7 +124,7 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
     terms_seen = postings = lost_postings = 0
     last: bytes | None = None
     lost_terms, lost_df = [pa.array([], pa.large_binary())], [np.empty(0, np.int64)]
-    with Progress(f"checking {_short(segment.folder)}", unit="postings") as progress:
+    with Progress(f"checking {_short(segment.folder)}", unit="posting") as progress:
         for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
             names = pa.concat_arrays(
                 [pa.array([] if last is None else [last], pa.large_binary()), terms]
@@ -198,7 +198,9 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
         ids = pa.chunked_array([index.doc_ids.cast(pa.large_string())])
         repeats = idhash.find_duplicates(ids).count
         if repeats != manifest.get("duplicates", 0):
-            report.faults.append(f"{folder}: {repeats:,} ids occur twice; build the index again")
+            report.faults.append(
+                f"{folder}: ids that occur twice: {repeats:,}; build the index again"
+            )
         part.checked = f"{count(len(ids), 'id')}, {repeats:,} of them repeated"
         if index.store is not None and not index.store.doc_ids.combine_chunks().equals(
             ids.combine_chunks()
@@ -208,12 +210,12 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
             )
     deleted = sum(each.documents - each.live_documents for each in index.segments)
     if deleted:
-        wait = "document waits" if deleted == 1 else "documents wait"
-        report.pending.append(f"{deleted:,} deleted {wait} for raydist merge out={folder}")
+        what = count(deleted, "deleted document")
+        report.pending.append(f"raydist merge out={folder} removes {what}")
     live = index.store.live if index.store is not None else None
     if live is not None and live.size - live.count > deleted:
-        texts = live.size - live.count
-        report.pending.append(f"{texts:,} deleted texts wait for raydist merge out={folder}")
+        what = count(live.size - live.count, "deleted text")
+        report.pending.append(f"raydist merge out={folder} removes {what}")
     if folder is not None and (left := leftovers(folder)):
         report.pending.append(
             f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "

@@ -138,7 +138,7 @@ def _tokens(paths: Sequence[str], form: Form) -> list[str]:
     if tagged:
         try:
             tokens = dict(zip(tagged, object_tags(tagged)))
-        except (DataError, JobError) as error:  # a store that only pyarrow gets on with
+        except (DataError, JobError) as error:  # a store that only pyarrow can read
             log.warn(f"{error}; its files are read to tell their content")
             other += tagged
     if form == "full":

@@ -29,7 +29,7 @@ _UNREAD = (
     (rb"(?s).{257}ustar", "a tar archive"),
 )
 START_BYTES = 512
-"""How many first bytes tell everything."""
+"""How many first bytes are enough to tell."""
 
 DAMAGE = (OSError, EOFError, pa.ArrowInvalid, lzma.LZMAError, zlib.error, UnicodeDecodeError)
 """What reading a damaged file raises."""

@@ -1,6 +1,6 @@
 """Hashes of all bytes of local files, kept in the cache for as long as the files do not change.
 
-Files and pieces of files are read in parallel. What was hashed once is known again by path, size,
+Files and pieces of files are read in parallel. What was hashed once is recognised by path, size,
 inode, and times of change, so that a corpus of a terabyte is not read to learn that it is the same.
 A file that changed within the last seconds is not kept: a further change within the same tick of
 its clock would not show. The cache has a small file for each folder of inputs, replaced atomically;
@@ -94,7 +94,7 @@ def _hash_all(paths: Sequence[str], sizes: Sequence[int]) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
         progress = None
         if total >= _LONG:
-            progress = stack.enter_context(Progress("hash", unit="files", share_total=float(total)))
+            progress = stack.enter_context(Progress("hash", unit="file", share_total=float(total)))
         pool = stack.enter_context(ThreadPoolExecutor(min(16, os.cpu_count() or 1)))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         pieces = [

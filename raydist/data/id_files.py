@@ -1,4 +1,4 @@
-"""Long lists of ids as files of the cache that all processes of a machine map, made once."""
+"""Long lists of ids as files of the cache that all processes of a machine map, built once."""
 
 from __future__ import annotations
 
@@ -69,4 +69,4 @@ def _open(folder: Path) -> tuple[pa.Array, HashIndex]:
 def _clean(parent: Path) -> None:
     for path in parent.iterdir():
         if path.is_dir() and time.time() - path.stat().st_mtime > _UNUSED:
-            remove(path)  # who has mapped it keeps it
+            remove(path)  # whoever has mapped it keeps it

@@ -115,7 +115,8 @@ class IdList:
             return
         first = self.column.take(pa.array(absent[:5])).to_pylist()
         examples = ", ".join(map(repr, first)) + (", ..." if len(absent) > 5 else "")
-        message = f"{self.name}: {len(absent)} of {len(self)} ids are not in the source: {examples}"
+        absence = f"{len(absent):,} of {log.count(len(self), 'id')}"
+        message = f"{self.name}: the source lacks {absence}: {examples}"
         if missing == "error":
             raise DataError(f"{message} ({field}=warn or {field}=ignore allows that)")
         log.warn(message)

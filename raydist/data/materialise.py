@@ -22,7 +22,7 @@ _ROWS = 8192  # of a file; what a file holds depends on the rows alone, not on R
 def materialise(dataset: ray.data.Dataset, folder: str, naming: Naming) -> None:
     """Writes the id, title and text of each row; the same rows make the same files.
 
-    The rows pass through this process, a file's worth at a time.
+    The rows pass through this process, one file at a time.
 
     Args:
         dataset: any that has the columns of a corpus.

@@ -16,8 +16,8 @@ from raydist.data.sources import WHOLE, InputFile, detect, join_paths, path_list
 from raydist.errors import DataError
 
 MOST = 16_384
-"""More splits than that are not made, whatever the size of the corpus: each is a shard on the disk
-that is opened again, and mapped."""
+"""Most splits of a corpus, whatever its size: each is a shard on the disk that is opened and mapped
+again."""
 
 _LONG = 64 << 20  # compressed bytes that a worker reads for about a minute
 

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
+from raydist import log
 from raydist.disk import disk_errors
 from raydist.errors import DataError
 
@@ -52,7 +53,8 @@ def spooled(path: str) -> str:
     if path not in _spooled:
         try:
             with open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as source:
-                _spooled[path] = _copy(source, _name(path))
+                copy = _spooled[path] = _copy(source, _name(path))
+            log.stands_for(copy, _called(path))
         except OSError as error:
             raise DataError(f"{_called(path)}: cannot be read: {error.strerror}") from error
     return _spooled[path]

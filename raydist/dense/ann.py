@@ -74,7 +74,7 @@ def build_ann(
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         label=f"build {spec.kind}",
-        unit="documents",
+        unit="document",
     )
     starts = [split["start"] for split in splits]
     about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}

@@ -77,7 +77,7 @@ def embed_corpus(
         cpus_per_worker=spec.cpus_per_worker,
         gpus_per_worker=spec.gpus_per_worker,
         label="embed",
-        unit="documents",
+        unit="document",
     )
     tokens, padded = (sum(int(s[name]) for s in stats) for name in ("tokens", "padded"))
     facts = {

@@ -279,7 +279,7 @@ def rerank_sharded(
         cpus_per_worker=spec.cpus_per_worker,
         gpus_per_worker=spec.gpus_per_worker,
         label="rerank",
-        unit="pairs",
+        unit="pair",
     )
     tables = (_read(shard_path(folder / "shards", number)) for number in range(len(splits)))
     facts = RerankFacts(

@@ -65,7 +65,7 @@ class Area(NamedTuple):
 
     @property
     def here(self) -> Path:
-        """The folder that stands for the driver's in this process: that one, if it is seen."""
+        """The folder that stands for the driver's here: the same, if this node sees it."""
         if (self.root / self.token).exists():
             return self.root
         parent = copies.cache_folder() / "nodes"
@@ -85,8 +85,8 @@ class Area(NamedTuple):
 
     def read(self, name: str) -> bytes | None:
         """Returns a small object."""
-        found = Objects(self.uri).read(name)
-        return None if found is None else found[0]
+        data = Objects(self.uri).read(name)
+        return None if data is None else data[0]
 
     def names(self, below: str = "") -> set[str]:
         """Returns the names of all objects below a name."""
@@ -113,8 +113,8 @@ class Area(NamedTuple):
             with FileLock(here / ".fetch.lock"):
                 objects = Objects(self.uri)
                 entries = objects.names(name)
-                if not entries and (found := objects.head(name)) is not None:
-                    entries = {name: found}
+                if not entries and (entry := objects.head(name)) is not None:
+                    entries = {name: entry}
                 entries = {n: e for n, e in entries.items() if not (here / n).exists()}
                 partial = {n: copies.partial_path(here / n) for n in entries}
                 objects.download(entries, partial)
@@ -142,10 +142,10 @@ class Area(NamedTuple):
                 objects.download(entries, {n: partial / n[len(name) + 1 :] for n in entries})
                 partial.mkdir(exist_ok=True)
             else:
-                found = objects.head(name)
-                if found is None:
+                entry = objects.head(name)
+                if entry is None:
                     raise FileNotFoundError(f"{self.uri}/{name}")
-                objects.download({name: found}, {name: partial})
+                objects.download({name: entry}, {name: partial})
 
 
 def fetched(area: Area, name: str) -> Path:

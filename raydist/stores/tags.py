@@ -12,7 +12,7 @@ from raydist.errors import DataError
 from raydist.stores.objects import Entry, Objects
 
 _SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "adl")
-_FEW = 16  # files of which each is asked for; more are listed, a thousand a request
+_FEW = 16  # files that are requested one by one; more are listed, a thousand a request
 
 
 def has_tags(uri: str) -> bool:

@@ -33,7 +33,7 @@ def followed(folder: Path, steps: int, done: int = 0, every_s: float = 0.5) -> I
     def follow() -> None:
         reached, offset = done, 0
         path = folder / METRICS
-        with Progress("train", steps, "steps", done=done) as progress:
+        with Progress("train", steps, "step", done=done) as progress:
             while True:
                 last = over.wait(every_s)
                 if path.exists() and path.stat().st_size < offset:

@@ -89,7 +89,7 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
     engine.module.train()
     first, saved = engine.rank == 0, outcome.step
     overall, recent = _Throughput(), _Throughput()
-    bar = Progress("train", plan.steps, "steps", done=saved) if first and plan.progress else None
+    bar = Progress("train", plan.steps, "step", done=saved) if first and plan.progress else None
     with (
         bar or nullcontext() as progress,
         ahead(source, outcome.step, plan.steps, plan.prefetch) as upcoming,

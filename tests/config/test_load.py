@@ -190,7 +190,7 @@ def test_a_word_sets_the_field_that_a_verb_names(tmp_path: Path) -> None:
     several = load(Several, *split_words(Several, ["x,y", "deep=true", "z"]))
     assert (several.path, several.deep) == (["x,y", "z"], True)
     assert load(One, *split_words(One, ["path=x"])).path == "x"
-    with pytest.raises(ConfigError, match="b: expected one path only, and a is it"):
+    with pytest.raises(ConfigError, match="b: expected a single path, and a is one"):
         split_words(One, ["a", "b"])
     assert split_words(Example, ["a", "b=1"]) == (["a"], ["b=1"])
     assert "A word without a key sets it." in next(iter(reference(One))).help

@@ -71,7 +71,7 @@ def test_missing_ids_are_an_error_a_warning_or_nothing(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ids = id_file(tmp_path, "y", "a", "x")
-    with pytest.raises(DataError, match=r"2 of 3 ids are not in the source: 'y', 'x'"):
+    with pytest.raises(DataError, match=r"the source lacks 2 of 3 ids: 'y', 'x'"):
         ids_of(corpus, ids=ids)
     assert ids_of(corpus, ids=ids, missing="warn") == ["a"]
     assert "2 of 3 ids" in capsys.readouterr().err

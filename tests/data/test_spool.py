@@ -76,6 +76,18 @@ def test_standard_input_and_process_substitution_are_read(tmp_path: Path) -> Non
     assert not list(tmp_path.glob("raydist-spool-*/*"))  # removed at the end
 
 
+def test_messages_name_the_stream_and_not_its_copy(tmp_path: Path) -> None:
+    words = ["index", "corpus=-", "corpus.format=jsonl", f"out={tmp_path / 'idx'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "raydist", *words],
+        input=LINES + b"{\n",
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+    )
+    assert done.returncode == 2
+    assert b"standard input, line 3: " in done.stderr and b"raydist-spool" not in done.stderr
+
+
 def test_equal_content_is_one_file_until_its_last_user_ends(
     tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

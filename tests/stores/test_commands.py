@@ -113,7 +113,7 @@ def test_messages_name_the_uri_and_not_its_local_copy(
     assert main(["verify", uri]) == 0
     assert main(["index", corpus(tmp_path, "b", 2), f"out={uri}"]) == 2
     messages = capsys.readouterr().err
-    assert f"1 deleted document waits for raydist merge out={uri}\n" in messages
+    assert f"raydist merge out={uri} removes 1 deleted document\n" in messages
     assert f"index in {uri}\n" in messages and f"out = {uri}: the folder was made" in messages
     assert str(tmp_path / "cache") not in messages
 

@@ -1,6 +1,6 @@
 """Deletes documents from an index: the rest is searched, to the bit, as if it had been built alone.
 
-Nothing is rewritten. What is deleted is marked, and what the statistics lose by it is found from
+Nothing is rewritten. What is deleted is marked, and what the statistics lose by it follows from
 the deleted documents' own texts, or from the segment's lists where there are no texts
 (format/deletions.py). The postings and texts themselves go when the segments are merged.
 

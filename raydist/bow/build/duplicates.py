@@ -31,10 +31,9 @@ REMEDY = "duplicates=first or duplicates=last keeps one of them"
 
 def description(count: int, doc_id: str, first: int, again: int) -> str:
     """Returns a sentence on repeated ids, with the first that is repeated and where."""
-    documents = "document repeats" if count == 1 else "documents repeat"
     return (
-        f"{count:,} {documents} an earlier one's id; the first: document {again + 1:,} has the id "
-        f"{doc_id!r} of document {first + 1:,}"
+        f"{log.count(count, 'document')} with the id of an earlier one; the first: document "
+        f"{again + 1:,} has the id {doc_id!r} of document {first + 1:,}"
     )
 
 

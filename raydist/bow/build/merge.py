@@ -196,7 +196,7 @@ def merge(
         threads = min(workers, os.cpu_count() or 1)
         ranges = plan_ranges(sources, max(_LEAST, postings // max(1, threads)))
         writers = _writers(sources, cuts, folders, True, options)
-        with Progress("merging", unit="postings", share_total=len(ranges)) as progress:
+        with Progress("merging", unit="posting", share_total=len(ranges)) as progress:
             for parts in _ahead(sources, cuts, ranges, threads):
                 for writer, part in zip(writers, parts):
                     writer.append(*part)
@@ -211,7 +211,7 @@ def merge(
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         label="merging",
-        unit="postings",
+        unit="posting",
     )
     stats = []
     for number, folder in enumerate(folders):

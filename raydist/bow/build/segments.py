@@ -33,10 +33,10 @@ from raydist.kernels.bits import Bits
 from raydist.manifest import read_manifest
 
 MANY = 10
-"""Segments from which on an append merges some."""
+"""An append merges some of the segments where there are more than these."""
 
 LARGEST = 10_000_000
-"""Documents that a segment may have which an append merges."""
+"""An append leaves segments of more documents alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def merge_tail(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
 
 
 def plan_merge(index: BowIndex, segments: int) -> Plan:
-    """Returns the plan of an index of so many segments; one that has as many is only purged."""
+    """Returns the plan for so many segments; an index that has as many is only purged."""
     if segments == sum(1 for each in index.segments if each.live_documents):
         plan = plan_purge(index)
         many = index.store is not None and len(index.store.pieces) > 1
@@ -107,7 +107,7 @@ def plan_merge(index: BowIndex, segments: int) -> Plan:
 
 
 def plan_purge(index: BowIndex) -> Plan:
-    """Returns the plan of an index that holds nothing of deleted documents."""
+    """Returns the plan that removes all bytes of deleted documents."""
     runs = tuple(
         (number, number + 1, int(each.live_documents > 0))
         for number, each in enumerate(index.segments)
@@ -134,7 +134,7 @@ def plan_tail(index: BowIndex) -> Plan:
 
 
 def _tail(sizes: Sequence[int]) -> int:
-    """Returns the first of the last ones that are merged, the end for none."""
+    """Returns where the segments to merge begin; their number if none is to be merged."""
     behind = sum(sizes)
     for number, size in enumerate(sizes) if len(sizes) > MANY else ():
         behind -= size
@@ -237,7 +237,7 @@ def _facts(
 
 
 def _merge_pieces(folder: Path, index: BowIndex, first: int, name: str) -> dict[str, Any]:
-    """Makes one folder of the store's from `first` on, without deleted texts."""
+    """Joins the store's folders from `first` on into one, without deleted texts."""
     store = index.store
     assert store is not None
     target = folder / f"store-{name}"

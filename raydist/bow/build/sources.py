@@ -63,7 +63,7 @@ class Source(Protocol):
         """Yields the external ids of the documents `first <= d < last`, large_binary."""
 
     def marks(self, step: int) -> list[bytes]:
-        """Returns terms of which about every `step`-th posting is one's."""
+        """Returns the terms that have about every `step`-th posting."""
 
     def read(self, first: bytes | None, last: bytes | None) -> TermRange | None:
         """Returns the terms `first <= t < last`; None is the end of the dictionary, or nothing."""
@@ -153,7 +153,7 @@ class SegmentSource:
         return lengths_N if self._keep_N is None else lengths_N[self._keep_N]
 
     def ids(self, first: int, last: int) -> Iterator[pa.Array]:
-        """Yields external ids, some at a time."""
+        """Yields external ids in batches."""
         passed = 0
         for start in range(0, self._segment.documents, _IDS):
             stop = min(start + _IDS, self._segment.documents)

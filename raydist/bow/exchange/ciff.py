@@ -151,7 +151,7 @@ def _import(plain: Path, folder: Path, compress: bool, block_size: int) -> dict[
 
 
 def _check_records(numbers: Array, ids: pa.LargeStringArray) -> None:
-    """Raises DataError where documents are not numbered through, or have no id of their own."""
+    """Raises DataError where documents are not numbered consecutively, or share an id."""
     if not len(numbers):
         raise DataError("has no documents")
     odd = np.flatnonzero(numbers != np.arange(len(numbers)))
@@ -174,8 +174,8 @@ def _check_records(numbers: Array, ids: pa.LargeStringArray) -> None:
 def _check_totals(header: _Header, lengths_N: Array) -> None:
     """Raises DataError where the header's totals are not those of the records.
 
-    A file may hold some documents of a larger collection; its totals are then that one's. Programs
-    differ in how they round lengths, and in whether documents without terms count.
+    A file may hold some documents of a larger collection; its totals are then the collection's.
+    Programs differ in how they round lengths, and in whether documents without terms count.
     """
     tokens, average = int(lengths_N.sum(dtype=np.int64)), header.average
     if not (math.isfinite(average) and average >= 0):

@@ -10,7 +10,7 @@ earlier ones too. Files::
 and in the header their number, how many have tokens, and their tokens and postings. So the cost of
 a deletion is that of the deleted documents, and a search of the rest has exact statistics.
 
-Legend: N documents of the segment, T terms, Q terms that are asked for.
+Legend: N documents of the segment, T terms, Q terms to look up.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Deletions:
         return dictionary.look_up(*self.dictionary, self.size, terms)
 
     def losses(self) -> Losses:
-        """Returns all that they take from the segment's statistics."""
+        """Returns what the segment's statistics lose by them."""
         terms, numbers_TK, _ = dictionary.decode(*self.dictionary, 0, self.size)
         return Losses(
             documents=self.documents,

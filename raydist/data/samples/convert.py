@@ -177,8 +177,8 @@ def convert_samples(
             lost += form == "tevatron" and (sample.scores or sample.answer) is not None
             yield record
     if lost:
-        samples = log.count(lost, "sample")
-        log.warn(f"{samples} with scores or answers, which Tevatron's form cannot hold")
+        what = log.count(lost, "sample")
+        log.warn(f"scores and answers of {what} are left out: Tevatron's form cannot hold them")
 
 
 def run_of_samples(

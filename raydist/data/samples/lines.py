@@ -244,4 +244,4 @@ FORMATS: dict[str, Callable[[bytes, Texts], Sample]] = {
     "pairs": _pairs,
 }
 UNJUDGED = ("lists", "pairs")
-"""Formats of a teacher's word alone: no document is known to be relevant."""
+"""Formats with a teacher's scores alone: no document is known to be relevant."""

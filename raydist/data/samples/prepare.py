@@ -89,7 +89,7 @@ def _index(lines: SampleLines, source: SampleSource, target: Path, name: str) ->
     format = lines.format
     index, collected = array("q"), _Collected(source.need_negatives, source.need_scores)
     total = sum(os.path.getsize(file) for file in files)
-    with Progress(f"check {name}", unit="samples", share_total=float(total)) as progress:
+    with Progress(f"check {name}", unit="sample", share_total=float(total)) as progress:
         for file, (number, start, line) in _numbered(files):
             if source.max_rows and collected.rows >= source.max_rows:
                 break
@@ -257,7 +257,7 @@ def _plain(file: str, target: Path, number: int) -> str:
     copy = target / f"lines-{number:05}{Path(file).suffixes[0] if Path(file).suffixes else ''}"
     with (
         atomic(copy) as partial,
-        Progress(f"unpack {Path(file).name}", unit="blocks") as progress,
+        Progress(f"unpack {Path(file).name}", unit="block") as progress,
         open(partial, "wb") as out,
     ):
         for _, block in read_blocks(file, compression=compression):

@@ -150,7 +150,7 @@ def _write(
     with atomic(path) as partial:
         with (
             open(partial, "w", encoding="utf-8") as out,
-            Progress(f"samples of {', '.join(of)}", unit="samples") as progress,
+            Progress(f"samples of {', '.join(of)}", unit="sample") as progress,
         ):
             for line in lines:
                 out.write(json.dumps(line, ensure_ascii=False) + "\n")

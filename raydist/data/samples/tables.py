@@ -52,7 +52,7 @@ def _written(file: str, target: Path, rows: int) -> str:
     with (
         atomic(target) as partial,
         open(partial, "w", encoding="utf-8") as out,
-        Progress(f"read {Path(file).name}", unit="rows") as progress,
+        Progress(f"read {Path(file).name}", unit="row") as progress,
     ):
         records = chain.from_iterable(batch.to_pylist() for batch in _batches(file))
         for record in islice(records, rows or None):
