@@ -153,7 +153,8 @@ def test_damaged_or_random_input_is_an_error_that_names_the_file_or_is_read(
     file = tmp_path / name
 
     @settings(
-        max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+        max_examples=120,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(hostile(good) | st.binary(max_size=200) | TEXT)
     def check(data: bytes) -> None:
