@@ -88,6 +88,13 @@ def main() -> None:
     os.makedirs(f"{FOLDER}/ray", exist_ok=True)
     os.environ["RAY_TMPDIR"] = FOLDER
     head = {
+        # A killed raylet refuses connections: three refusals show it in seconds, not in a quarter
+        # of a minute. A busy one is slow to answer, for which the time stays ten seconds each.
+        "_system_config": {
+            "health_check_initial_delay_ms": 1000,
+            "health_check_period_ms": 1000,
+            "health_check_failure_threshold": 3,
+        },
         "num_cpus": 1,
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from raydist.cli import main
-from raydist.data import docstrings
 from raydist.manifest import read_manifest
 from tests.outputs import results
 
@@ -93,7 +92,11 @@ def cluster(*words: str) -> Iterator[Nodes]:
 def test_a_node_that_dies_while_indexing_leaves_the_same_bytes(
     nodes: Nodes, tmp_path: Path
 ) -> None:
-    corpus = docstrings.write(tmp_path / "docstrings") / "corpus.jsonl"
+    rows = [
+        {"id": f"d{i}", "text": " ".join(f"w{i * j % 997}" for j in range(80))} for i in range(2500)
+    ]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["index", f"corpus={corpus}", "split_bytes=8kB"]
     assert main([*words, f"out={tmp_path}/alone"]) == 0
     command = [sys.executable, "-m", "raydist", *words, f"out={tmp_path}/nodes", "workers=3"]
