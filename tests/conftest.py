@@ -23,6 +23,9 @@ os.environ.setdefault(
 # Ray would kill the tests' workers for the memory that other programs of the machine take.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
+# No test cuts the power, and waiting for the disk is most of the time that small outputs take.
+os.fsync = lambda number: None
+
 # What a shell starts in the background ignores Ctrl-C, and so would the programs that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

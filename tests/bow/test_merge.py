@@ -68,7 +68,7 @@ def append(rows, folder: Path, **options) -> None:
     assert facts is not None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(TEXTS, st.data(), st.booleans(), st.booleans())
 def test_a_merged_index_is_that_of_a_build_without_the_deleted_documents(
     tmp_path_factory, texts, data, compress, store
