@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 import math
@@ -155,7 +156,9 @@ ODD: st.SearchStrategy[Any] = st.one_of(
     st.sampled_from(
         [0, -1, 10**400, 1.5, float("nan"), float("inf"), 1e300, "", " ", "x", "\ud800"]
     ),
-    st.sampled_from([[], [[]], {}, [None], ["x"], [1], [{}], {"a": 1}, ["d1"], ["\udfff"], "d1"]),
+    st.sampled_from(
+        [[], [[]], {}, [None], ["x"], [1], [{}], {"a": 1}, ["d1"], ["\udfff"], "d1"]
+    ).map(copy.deepcopy),  # a value that is drawn into itself, or changed, is another example's too
 )
 
 
