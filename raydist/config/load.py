@@ -91,7 +91,7 @@ def parse_arguments(
     because both may be meant. Mistakes are appended to `problems`.
     """
     root = Shape(model)
-    several: dict[str, str] = {}
+    lists: dict[str, str] = {}
     tree: dict[str, Any] = {}
     for argument in arguments:
         key, equals, text = argument.partition("=")
@@ -113,12 +113,12 @@ def parse_arguments(
                 problems.append(f"{key} = {text!r}: {error}")
                 continue
             if shapes[-1].item is not None:
-                if key in several:
+                if key in lists:
                     problems.append(
-                        f"{key} = {text}: it is {several[key]} already; expected one list, "
+                        f"{key} = {text}: it is {lists[key]} already; expected one list, "
                         f"{key}=[A,B]"
                     )
-                several[key] = text
+                lists[key] = text
             tree = merge(tree, _nest(path, value), root, replace_kinds=False)
     return tree
 

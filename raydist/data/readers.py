@@ -114,12 +114,12 @@ def _say(message: str) -> None:
 
 
 _SHOWN: dict[str, Callable[[str, Naming], str]] = {
-    "jsonl": jsonl.shown,
-    "json": json.shown,
-    "tsv": tsv.shown,
-    "csv": csv.shown,
-    "parquet": parquet.shown,
-    "arrow": arrow.shown,
+    "jsonl": jsonl.describe,
+    "json": json.describe,
+    "tsv": tsv.describe,
+    "csv": csv.describe,
+    "parquet": parquet.describe,
+    "arrow": arrow.describe,
 }
 
 

@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 from raydist.data.files import open_input
 from raydist.data.formats.names import Naming
-from raydist.data.formats.parquet import columns_of, damage, documents, shown_columns
+from raydist.data.formats.parquet import columns_of, damage, describe_columns, documents
 from raydist.data.scan import SplitScan
 from raydist.errors import DataError
 
@@ -56,11 +56,11 @@ def _json(path: str, where: pafs.FileSystem, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the columns of a file are taken for."""
     with open_input(path) as source:
         schema = _open(path, source).schema
-    return shown_columns(path, schema, naming)
+    return describe_columns(path, schema, naming)
 
 
 def read(scan: SplitScan, naming: Naming) -> Iterator[pa.Table]:

@@ -47,10 +47,10 @@ def sniff(path: str, naming: Naming) -> tuple[Layout, str]:
     return layout_of(path, rows, naming), separator
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the columns of a file are taken for."""
     layout, separator = sniff(path, naming)
-    return f"{_SEPARATORS[separator]}-separated, texts may be quoted, {layout.shown}"
+    return f"{_SEPARATORS[separator]}-separated, texts may be quoted, {layout.description}"
 
 
 def _rows(text: str, separator: str, cut: bool) -> list[list[str]]:

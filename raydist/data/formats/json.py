@@ -72,7 +72,7 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
     raise lacking(path, records[0], naming)
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the names of a file are taken for."""
     columns, names = sniff(path, naming)
     forms = [name for name in names if name.endswith("utterance") and name != columns.text]

@@ -270,7 +270,7 @@ def lacking(path: str, record: Pairs, naming: Naming) -> DataError:
     return error
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the fields of a file's first record are taken for."""
     columns = sniff(path, naming)
     record = next(filter(None, map(_record, head(path).split(b"\n"))), None)

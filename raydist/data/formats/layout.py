@@ -32,7 +32,7 @@ class Layout:
         text: that of the texts.
         width: how many columns a line has.
         header: the first line, if it names the columns.
-        shown: what the columns are taken for, for a message.
+        description: what the columns are taken for, for a message.
     """
 
     id: int
@@ -40,7 +40,7 @@ class Layout:
     text: int
     width: int
     header: tuple[str, ...] = ()
-    shown: str = ""
+    description: str = ""
 
 
 def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layout:
@@ -83,8 +83,8 @@ def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layou
         raise _unclear(path, rows, naming, header)
     if title in (number, text) or naming.of == "queries":
         title = None
-    shown = _shown(rows, {"id": number, "title": title, "text": text}, header)
-    return Layout(number, title, text, len(names), tuple(rows[0]) if header else (), shown)
+    description = _describe(rows, {"id": number, "title": title, "text": text}, header)
+    return Layout(number, title, text, len(names), tuple(rows[0]) if header else (), description)
 
 
 @cache
@@ -150,7 +150,7 @@ def _unclear(path: str, rows: Sequence[Sequence[str]], naming: Naming, header: b
     return DataError.at(path, 1, " | ".join(rows[0]), expected)
 
 
-def _shown(rows: Sequence[Sequence[str]], columns: dict[str, int | None], header: bool) -> str:
+def _describe(rows: Sequence[Sequence[str]], columns: dict[str, int | None], header: bool) -> str:
     """Returns what columns are, for a message: `no header: id = column 1 ('7'), ...`."""
     parts = []
     for role, column in columns.items():

@@ -78,11 +78,11 @@ def id_name(
     values = [[str(record.get(name)) for record in records] for name in candidates]
     if values[0] and all(each == values[0] for each in values):
         return candidates[0]
-    shown = (
+    choices = (
         f"{name} ({each[0][:40]!r})" if each else name for name, each in zip(candidates, values)
     )
     raise DataError(
-        f"{path}: more than one field could be the id: {', '.join(shown)}; choose with "
+        f"{path}: more than one field could be the id: {', '.join(choices)}; choose with "
         f"{' or '.join(naming.key('id') + name for name in candidates)}"
     )
 

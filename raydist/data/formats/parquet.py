@@ -67,15 +67,15 @@ def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
     return columns
 
 
-def shown_columns(path: str, schema: pa.Schema, naming: Naming) -> str:
+def describe_columns(path: str, schema: pa.Schema, naming: Naming) -> str:
     """Returns what columns are taken for."""
     return roles(columns_of(path, schema, naming), schema.names, naming)
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the columns of a file are taken for."""
     with _open(path) as file:
-        return shown_columns(path, file.schema_arrow, naming)
+        return describe_columns(path, file.schema_arrow, naming)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -44,9 +44,9 @@ def sniff(path: str, naming: Naming) -> Layout:
     return layout_of(path, rows, naming)
 
 
-def shown(path: str, naming: Naming) -> str:
+def describe(path: str, naming: Naming) -> str:
     """Returns what the columns of a file are taken for."""
-    return f"tab-separated, quotes belong to the text, {sniff(path, naming).shown}"
+    return f"tab-separated, quotes belong to the text, {sniff(path, naming).description}"
 
 
 def read(scan: SplitScan, layout: Layout) -> Iterator[pa.Table]:

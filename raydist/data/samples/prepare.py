@@ -199,8 +199,8 @@ class _Collected:
             return np.empty((0, 2), np.int64)
         distinct, first = np.unique(keys, axis=0, return_index=True)
         _, group, counts = np.unique(distinct[:, 0], return_inverse=True, return_counts=True)
-        several = counts[group] > 1
-        return np.stack([distinct[several, 0], first[several]], 1)
+        repeated = counts[group] > 1
+        return np.stack([distinct[repeated, 0], first[repeated]], 1)
 
     def facts(self, facts: SampleFacts) -> SampleFacts:
         """Returns the facts, completed."""

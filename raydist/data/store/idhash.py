@@ -324,11 +324,11 @@ class HashIndex:
             if not len(left):
                 break
             rows = np.asarray(self._order_N[at_Q[left]], np.int64)
-            asked = order_Q[left]
-            same = _equal(self._take(rows), wanted.take(pa.array(asked)))
+            places = order_Q[left]
+            same = _equal(self._take(rows), wanted.take(pa.array(places)))
             if among is not None:
                 same &= among.has(rows)
-            rows_Q[asked[same]] = rows[same]
+            rows_Q[places[same]] = rows[same]
             left = left[~same]
             at_Q[left] += 1
         return rows_Q
