@@ -65,7 +65,7 @@ def test_an_append_keeps_the_old_document_of_an_id_or_puts_the_new_in_its_place(
 
 def test_an_error_names_both_documents_and_the_remedy_and_leaves_the_index(tmp_path):
     rows = [("a", "", "x"), ("b", "", "y"), ("c", "", "z"), ("b", "", "w")]
-    message = r"1 document repeats .* document 4 has the id 'b' of document 2 .*duplicates=first"
+    message = r"1 document with .* document 4 has the id 'b' of document 2 .*duplicates=first"
     for store in (True, False):
         with pytest.raises(DataError, match=message):
             make_index(rows, tmp_path / str(store), [2], store=store)

@@ -211,7 +211,8 @@ def test_ties_by_external_id_reach_beyond_the_cut_off(tmp_path: Path) -> None:
     index = index_of(documents, tmp_path, ids=ids, cuts=[1])
 
     def names(ties: str, k: int) -> list[str]:
-        docs, _ = BowRetriever(index, BowSearchSpec(ties=ties))  # type: ignore[arg-type].rank_terms({"a": 1}, k)
+        search = BowSearchSpec(ties=ties)  # type: ignore[arg-type]
+        docs, _ = BowRetriever(index, search).rank_terms({"a": 1}, k)
         return index.pick_ids(docs).to_pylist()  # type: ignore[no-any-return]
 
     assert names("docid", 3) == ["x", "d9", "d10"]
