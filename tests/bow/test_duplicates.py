@@ -71,7 +71,7 @@ def test_an_error_names_both_documents_and_the_remedy_and_leaves_the_index(tmp_p
             make_index(rows, tmp_path / str(store), [2], store=store)
     index = make_index(rows[:3], tmp_path / "index")
     before = answers(index)
-    with pytest.raises(DataError, match=r"2 documents repeat .*document 4 has the id 'b'"):
+    with pytest.raises(DataError, match=r"2 documents with .*document 4 has the id 'b'"):
         append([rows[3], ("d", "", "x"), rows[0]], index, "new")
     with pytest.raises(DataError, match=r"document 2 has the id 'd' of document 1"):
         append([("d", "", "x"), ("d", "", "y")], index, "other")

@@ -114,7 +114,7 @@ def test_messages_name_the_uri_and_not_its_local_copy(
     assert main(["index", corpus(tmp_path, "b", 2), f"out={uri}"]) == 2
     messages = capsys.readouterr().err
     assert f"raydist merge out={uri} removes 1 deleted document\n" in messages
-    assert f"index in {uri}\n" in messages and f"out = {uri}: the folder was made" in messages
+    assert f"index in {uri}\n" in messages and f"out = {uri}: the folder was written" in messages
     assert str(tmp_path / "cache") not in messages
 
 
