@@ -76,7 +76,7 @@ def test_how_replicas_scale_reaches_serve() -> None:
     assert (scaling.min_replicas, scaling.max_replicas) == (1, 4)
     assert scaling.target_ongoing_requests == 3 and scaling.look_back_period_s == 4
     assert (scaling.upscale_delay_s, scaling.downscale_delay_s) == (5, 60)
-    assert scaling.policy.policy_function == "raydist.serving.scaling:ByTokens"
+    assert scaling.policy.get_policy().__name__ == "ByTokens"
     assert scaling.policy.policy_kwargs == {"target_wait_s": 1.0}
     two = load(ServeConfig, (), ["reranker=bm25", "replicas=2"])
     fixed = deployment(Scorer, "scorer", two, "bm25")
