@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raydist.data.samples.sample_set import SampleFacts
     from raydist.losses.objective import Objective
     from raydist.training.plan import SetPlan
-    from raydist.training.source import TeacherTargets
+    from raydist.training.source import ToTargets
 
 Config = TrainConfig
 FLAGS = ("--dry-run", "--resume")
@@ -71,7 +71,7 @@ def _contrastive(config: TrainConfig) -> Recipe:
 
     def objective(
         facts: Sequence[SampleFacts],
-    ) -> tuple[Objective, TeacherTargets | None, Sequence[str]]:
+    ) -> tuple[Objective, ToTargets | None, Sequence[str]]:
         from raydist.losses.objective import make_objective
         from raydist.losses.targets import make_targets
 

@@ -1,7 +1,7 @@
 """What a loss reads: the model's output and the targets that came with the batch.
 
-`Forward` holds both for one batch and computes what several losses share (the gathered columns, the
-scores of a scope) once. All ranks must call the same methods in the same order.
+`LossBatch` holds both for one batch and computes what several losses share (the gathered columns,
+the scores of a scope) once. All ranks must call the same methods in the same order.
 
 Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
 longest list, K known positives and A answers of each query, d the embedding's width.
@@ -69,7 +69,7 @@ class Scores:
 
 
 @dataclass(slots=True)
-class Forward:
+class LossBatch:
     """One batch's output and targets, and what several losses compute from them."""
 
     output: Embeddings | Scores
@@ -77,7 +77,7 @@ class Forward:
     _columns: dict[tuple[Scope, bool], Columns] = field(default_factory=dict)
     _scores: dict[tuple[float, Scope, bool], ScopeScores] = field(default_factory=dict)
 
-    def without_output(self) -> Forward:
+    def without_output(self) -> LossBatch:
         """Returns this batch with an output of zeros, one wide, and without foreign columns.
 
         Counts depend on the targets alone, so its losses have the counts of the real batch, at
@@ -87,11 +87,11 @@ class Forward:
         sizes_B = targets.sizes_B
         zeros_P = torch.zeros(int(sizes_B.sum()), device=sizes_B.device)
         if isinstance(self.output, Scores):
-            return Forward(Scores(zeros_P), targets)
+            return LossBatch(Scores(zeros_P), targets)
         mask_BA = targets.answer_mask_BA
         answers = None if mask_BA is None else torch.zeros_like(mask_BA.flatten()[:, None]).float()
         queries_B1 = torch.zeros(len(sizes_B), 1, device=sizes_B.device)
-        return Forward(Embeddings(queries_B1, zeros_P[:, None], answers), targets)
+        return LossBatch(Embeddings(queries_B1, zeros_P[:, None], answers), targets)
 
     def scope(self, scope: Scope) -> Scope:
         """Returns the scope for this batch: its own `no_in_batch` overrides any other."""

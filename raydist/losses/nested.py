@@ -15,9 +15,9 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F
 
-from raydist.losses.inputs import Embeddings, Forward
+from raydist.losses.inputs import Embeddings, LossBatch
 from raydist.losses.objective import Objective
-from raydist.losses.parts import Part, Terms
+from raydist.losses.parts import LossPart, LossTerms
 
 
 def nested(
@@ -52,12 +52,14 @@ def nested(
     return Objective(tuple(parts))
 
 
-def _prefix_terms(batch: Forward, *, part: Part, m: int, suffix: str, normalize: bool) -> Terms:
+def _prefix_terms(
+    batch: LossBatch, *, part: LossPart, m: int, suffix: str, normalize: bool
+) -> LossTerms:
     whole = batch.embeddings("nested")
     cut = partial(_prefix, m=m, normalize=normalize)
     answers = None if whole.answers is None else cut(whole.answers)
     output = Embeddings(cut(whole.queries_Bd), cut(whole.passages_Pd), answers)
-    terms = part.compute(Forward(output, batch.targets))
+    terms = part.compute(LossBatch(output, batch.targets))
     return {f"{name}{suffix}": term for name, term in terms.items() if name not in part.whole}
 
 

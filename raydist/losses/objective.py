@@ -1,8 +1,9 @@
 """One objective: a loss with distillation beside it, or several named weighted losses.
 
-An `Objective` is a tuple of `Part`s. A part computes one or more terms, each a (sum, count) with a
-name of its own, under which it is logged. The total is Σ weight · sum / count over the terms, with
-sums and counts first added over ranks and accumulation parts: the one division of the scale rule.
+An `Objective` is a tuple of `LossPart`s. A part computes one or more terms, each a (sum, count)
+with a name of its own, under which it is logged. The total is Σ weight · sum / count over the
+terms, with sums and counts first added over ranks and accumulation parts: the one division of the
+scale rule.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from raydist.errors import ConfigError
-from raydist.losses.inputs import Forward
+from raydist.losses.inputs import LossBatch
 from raydist.losses.listwise import Output
-from raydist.losses.parts import Part, Terms, contrastive, distilling, listwise
+from raydist.losses.parts import LossPart, LossTerms, contrastive, distilling, listwise
 from raydist.losses.reinforced import biir
 from raydist.losses.spec import BiIR, Distillation, DistillationLoss, InfoNCE, Loss
 
@@ -25,7 +26,7 @@ from raydist.losses.spec import BiIR, Distillation, DistillationLoss, InfoNCE, L
 class Objective:
     """Named weighted terms."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[LossPart, ...]
     weights: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,26 +53,26 @@ class Objective:
         """Whether counts depend on the student's order: `counts` then needs its output."""
         return any(part.ordered for part in self.parts)
 
-    def forward(self, batch: Forward) -> Terms:
+    def forward(self, batch: LossBatch) -> LossTerms:
         """Returns the terms of this batch, each as (sum, count) of this rank."""
-        terms: Terms = {}
+        terms: LossTerms = {}
         for part in self.parts:
             terms |= part.compute(batch)
         return terms
 
-    def counts(self, batch: Forward) -> Tensor:
+    def counts(self, batch: LossBatch) -> Tensor:
         """Returns this rank's counts of all terms (float64 [terms]).
 
         They follow from the targets alone, without the model's output, unless they are `ordered`.
         """
         return self.counts_of(self.forward(batch if self.ordered else batch.without_output()))
 
-    def counts_of(self, terms: Terms) -> Tensor:
+    def counts_of(self, terms: LossTerms) -> Tensor:
         """Returns the counts of a batch's terms (float64 [terms])."""
         values = [float(terms[name][1]) if name in terms else 0.0 for name in self.names]
         return torch.tensor(values, dtype=torch.float64)
 
-    def loss(self, terms: Terms, counts: Sequence[float]) -> Tensor:
+    def loss(self, terms: LossTerms, counts: Sequence[float]) -> Tensor:
         """Returns this rank's share of the total, to back-propagate; gradients add up over ranks.
 
         Args:
@@ -122,7 +123,7 @@ def make_objective(
 
 def make_part(
     loss: Loss, name: str = "", distill: Distillation | None = None, output: Output = "real"
-) -> Part:
+) -> LossPart:
     """Returns the part of one loss; without a name, its kind names its terms."""
     match loss:
         case BiIR():

@@ -16,7 +16,7 @@ from raydist.losses import distillation, pairwise
 from raydist.losses import listwise as lists
 from raydist.losses.contrastive import ScopeScores, allowed_own, info_nce
 from raydist.losses.gather import SumCount
-from raydist.losses.inputs import Forward
+from raydist.losses.inputs import LossBatch
 from raydist.losses.listwise import Output
 from raydist.losses.spec import (
     AdrMse,
@@ -32,12 +32,12 @@ from raydist.losses.spec import (
     RankNet,
 )
 
-Terms = dict[str, SumCount]
+LossTerms = dict[str, SumCount]
 """Terms by name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LossPart:
     """Terms that are computed together.
 
     Attributes:
@@ -49,7 +49,7 @@ class Part:
     """
 
     weights: Mapping[str, float]
-    compute: Callable[[Forward], Terms]
+    compute: Callable[[LossBatch], LossTerms]
     answers: bool = False
     ordered: bool = False
     whole: frozenset[str] = frozenset()
@@ -60,7 +60,7 @@ def contrastive(
     name: str,
     distill: Distillation | None = None,
     distill_name: str | None = None,
-) -> Part:
+) -> LossPart:
     """Returns InfoNCE in a scope, with distillation where the data has a teacher.
 
     A cross-encoder's columns are the query's own list, whatever the scope.
@@ -71,16 +71,16 @@ def contrastive(
         beside = distill_name or distill.kind
         weights[beside] = loss.weight * distill.weight
     compute = partial(_contrastive_terms, loss=loss, distill=distill, names=(name, beside))
-    return Part(weights, compute)
+    return LossPart(weights, compute)
 
 
 def _contrastive_terms(
-    batch: Forward,
+    batch: LossBatch,
     *,
     loss: InfoNCE | BiIR,
     distill: Distillation | None,
     names: tuple[str, str | None],
-) -> Terms:
+) -> LossTerms:
     scores_at = partial(
         batch.scores,
         scope=loss.scope,
@@ -89,7 +89,7 @@ def _contrastive_terms(
     )
     teacher_BD = batch.targets.targets_BD if names[1] else None
     scores = scores_at(temperature=loss.temperature)
-    terms: Terms = {}
+    terms: LossTerms = {}
     if distill is None or teacher_BD is None or distill.keeps_hard:
         allowed_BD = allowed_own(
             scores.mask_BD,
@@ -133,25 +133,25 @@ def distilled(
     )
 
 
-def distilling(loss: DistillationLoss, name: str) -> Part:
+def distilling(loss: DistillationLoss, name: str) -> LossPart:
     """Returns a distillation as a loss of its own."""
-    return Part({name: loss.weight}, partial(_distilling_terms, loss=loss, name=name))
+    return LossPart({name: loss.weight}, partial(_distilling_terms, loss=loss, name=name))
 
 
-def _distilling_terms(batch: Forward, *, loss: DistillationLoss, name: str) -> Terms:
+def _distilling_terms(batch: LossBatch, *, loss: DistillationLoss, name: str) -> LossTerms:
     scores = batch.scores(temperature=loss.temperature, scope=loss.scope)
     teacher_BD = scores.own_BD if loss.kind == "list_mle" else batch.teacher(name)
     return {name: distilled(scores, teacher_BD, loss.kind, temperature=loss.teacher_temperature)}
 
 
-def listwise(loss: ListLoss, name: str, output: Output = "real") -> Part:
+def listwise(loss: ListLoss, name: str, output: Output = "real") -> LossPart:
     """Returns a loss on the list of each query, for cross-encoders and bi-encoders alike."""
     compute = partial(_list_terms, loss=loss, name=name, output=output)
     ordered = isinstance(loss, LambdaLoss) and loss.k > 0
-    return Part({name: loss.weight}, compute, ordered=ordered)
+    return LossPart({name: loss.weight}, compute, ordered=ordered)
 
 
-def _list_terms(batch: Forward, *, loss: ListLoss, name: str, output: Output) -> Terms:
+def _list_terms(batch: LossBatch, *, loss: ListLoss, name: str, output: Output) -> LossTerms:
     scores = batch.scores(temperature=loss.temperature)
     targets, mask_BD = batch.targets, scores.mask_BD
     if loss.kind == "infonce_list" and targets.labels_BD is not None:

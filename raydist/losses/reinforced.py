@@ -25,8 +25,8 @@ from raydist.losses.contrastive import (
     scope_scores,
 )
 from raydist.losses.gather import SumCount, logits_dtype
-from raydist.losses.inputs import Forward
-from raydist.losses.parts import Part, Terms, contrastive, distilled
+from raydist.losses.inputs import LossBatch
+from raydist.losses.parts import LossPart, LossTerms, contrastive, distilled
 from raydist.losses.spec import BiIR, Distillation, Scope
 
 ANSWER_PASSAGE_WEIGHT = 0.25
@@ -102,7 +102,7 @@ def answer_norms(answers_BAd: Tensor, answer_mask_BA: Tensor) -> SumCount:
     return squares_B.sum(), answered_B.sum().to(first_Bd.dtype)
 
 
-def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Part:
+def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> LossPart:
     """Returns the Reinforced-IR objective: terms qp, qa, ap, answer_norm and distillation.
 
     Args:
@@ -115,7 +115,7 @@ def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Par
     first = contrastive(loss, prefix + "qp", distill, distill_name)
     weights = dict(first.weights)
     if loss.training_type == "retrieval":
-        return Part(weights, partial(_passage_terms, first=first))
+        return LossPart(weights, partial(_passage_terms, first=first))
     weights[prefix + "qa"] = loss.weight
     if distill is not None:
         weights[prefix + distill.kind + "_answers"] = loss.weight * distill.weight
@@ -126,17 +126,17 @@ def biir(loss: BiIR, name: str = "", distill: Distillation | None = None) -> Par
     if loss.training_type == "retrieval_answer_passage":
         weights[prefix + "ap"] = loss.weight * ANSWER_PASSAGE_WEIGHT
     compute = partial(_answer_terms, loss=loss, distill=distill, first=first, prefix=prefix)
-    return Part(weights, compute, answers=True, whole=whole)
+    return LossPart(weights, compute, answers=True, whole=whole)
 
 
-def _passage_terms(batch: Forward, *, first: Part) -> Terms:
+def _passage_terms(batch: LossBatch, *, first: LossPart) -> LossTerms:
     batch.embeddings("biir")
     return first.compute(batch)
 
 
 def _answer_terms(
-    batch: Forward, *, loss: BiIR, distill: Distillation | None, first: Part, prefix: str
-) -> Terms:
+    batch: LossBatch, *, loss: BiIR, distill: Distillation | None, first: LossPart, prefix: str
+) -> LossTerms:
     output, targets = batch.embeddings("biir"), batch.targets
     terms = first.compute(batch)
     mask_BA, teacher_BA = targets.answer_mask_BA, targets.answer_targets_BA

@@ -24,7 +24,7 @@ from raydist.training.samplers import (
     Order,
     Stream,
 )
-from raydist.training.source import Sampler, TeacherTargets
+from raydist.training.source import Sampler, ToTargets
 from raydist.training.spec import Aggregate, DeepSpeed, Listener, Optim, TrainingData
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Job:
         seed: of the order, the draws, dropout and new weights.
         accumulation: parts that a step is computed in.
         chunk_size: rows encoded at a time (gradient caching); 0 = off.
-        targets: turns the scores of a teacher's whole list into targets.
+        to_targets: turns the scores of a teacher's whole list into targets.
         repair_positive: a drawn positive's target is pulled up (see `TeacherSampler`).
         optim: AdamW.
         deepspeed: ZeRO, if there is any.
@@ -163,7 +163,7 @@ class Job:
     seed: int = 0
     accumulation: int = 1
     chunk_size: int = 0
-    targets: TeacherTargets | None = None
+    to_targets: ToTargets | None = None
     repair_positive: bool = False
     optim: Optim = field(default_factory=Optim)
     deepspeed: DeepSpeed = field(default_factory=DeepSpeed)

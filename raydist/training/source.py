@@ -35,7 +35,7 @@ class Rows(Protocol):
 Sampler = Callable[[Sample, Visit], Sample | None]
 Collate = Callable[[Sequence[Sample], int], Batch]
 """(drawn samples, samples over all ranks) -> batch."""
-TeacherTargets = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+ToTargets = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(teacher scores [B, D], mask [B, D]) -> targets [B, D]."""
 
 
@@ -118,27 +118,27 @@ class TeacherSampler:
 
     Attributes:
         sampler: draws documents, by the teacher's scores where it uses them.
-        targets: makes targets of a list's scores.
+        to_targets: makes targets of a list's scores.
         repair: pull the target of a drawn positive up to the drawn best (`repair_positive`).
     """
 
     sampler: Sampler
-    targets: TeacherTargets
+    to_targets: ToTargets
     repair: bool = False
 
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
         """Returns the drawn sample with its targets; None skips the query."""
         assert sample.scores is not None, sample
-        drawn = self.sampler(replace(sample, targets=_of(self.targets, sample.scores)), visit)
+        drawn = self.sampler(replace(sample, targets=_of(self.to_targets, sample.scores)), visit)
         if drawn is None or not self.repair:
             return drawn
         assert drawn.targets is not None
         return replace(drawn, targets=_of(repair_positive, drawn.targets))
 
 
-def _of(targets: TeacherTargets, scores: Sequence[float]) -> tuple[float, ...]:
+def _of(to_targets: ToTargets, scores: Sequence[float]) -> tuple[float, ...]:
     scores_1D = torch.tensor([scores], dtype=torch.float32)
-    return tuple(targets(scores_1D, torch.ones_like(scores_1D, dtype=torch.bool))[0].tolist())
+    return tuple(to_targets(scores_1D, torch.ones_like(scores_1D, dtype=torch.bool))[0].tolist())
 
 
 @contextmanager

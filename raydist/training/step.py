@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raydist.losses.gather import add_over_ranks, world_size
-from raydist.losses.inputs import Embeddings, Forward, Scores, Targets
+from raydist.losses.inputs import Embeddings, LossBatch, Scores, Targets
 from raydist.losses.objective import Objective
 from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
@@ -50,7 +50,7 @@ def forward_backward(
         for part in parts:
             represented, output = _forward(engine, part, objective, chunk_size)
             with torch.enable_grad():
-                terms = objective.forward(Forward(output, _moved(part.targets, engine.device)))
+                terms = objective.forward(LossBatch(output, _moved(part.targets, engine.device)))
                 if counts is None:
                     counts = _summed(engine, parts, objective.counts_of(terms))
                 objective.loss(terms, counts).backward()  # type: ignore[no-untyped-call]
@@ -135,7 +135,7 @@ def _counts(
                 output = Scores(nothing)
             else:
                 output = Embeddings(nothing, nothing)
-            counts += objective.counts(Forward(output, targets))
+            counts += objective.counts(LossBatch(output, targets))
     return _summed(engine, parts, counts)
 
 

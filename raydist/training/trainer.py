@@ -176,8 +176,8 @@ def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
     samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
     sampler = plan.sampler
     if plan.teacher:
-        assert job.targets is not None
-        sampler = TeacherSampler(plan.sampler, job.targets, job.repair_positive)
+        assert job.to_targets is not None
+        sampler = TeacherSampler(plan.sampler, job.to_targets, job.repair_positive)
 
     def collate(drawn: Sequence[Sample], total: int) -> Batch:
         if isinstance(model, CrossEncoderModel):

@@ -14,7 +14,7 @@ from torch import Tensor
 from raydist.errors import DataError
 from raydist.losses import listwise, pairwise
 from raydist.losses.gather import SumCount
-from raydist.losses.inputs import Forward, Scores, Targets
+from raydist.losses.inputs import LossBatch, Scores, Targets
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import ListInfoNCE
 from raydist.losses.targets import ranks
@@ -188,7 +188,7 @@ def test_tied_targets_share_their_rank_or_rank_in_order() -> None:
 def test_info_nce_over_a_list_raises_the_judged_document_whatever_the_teacher_prefers() -> None:
     logits = torch.zeros(4, requires_grad=True)
     teacher, labels = table([[5.0, 9.0, 1.0, 7.0]]), table([[0.0, 0.0, 1.0, 0.0]])
-    batch = Forward(
+    batch = LossBatch(
         Scores(logits), Targets(torch.tensor([4]), full(labels), teacher, labels_BD=labels)
     )
     terms = make_objective(ListInfoNCE(), None, {}).forward(batch)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydist.losses.inputs import Embeddings, Forward, Targets
+from raydist.losses.inputs import Embeddings, LossBatch, Targets
 from raydist.losses.nested import nested
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import BiIR, InfoNCE
@@ -17,7 +17,7 @@ def example(width=WIDTH):
     queries = torch.randn(B, width, dtype=torch.float64, requires_grad=True)
     passages = torch.randn(B * G, width, dtype=torch.float64, requires_grad=True)
     targets = Targets(torch.full((B,), G), torch.ones(B, G, dtype=torch.bool))
-    return Forward(Embeddings(queries, passages), targets)
+    return LossBatch(Embeddings(queries, passages), targets)
 
 
 def info_nce(queries, passages):
@@ -70,7 +70,7 @@ def test_only_whole_answers_are_drawn_to_length_one():
         torch.ones(B, G, dtype=torch.bool),
         answer_mask_BA=torch.ones(B, 1, dtype=torch.bool),
     )
-    terms = objective.forward(Forward(output, targets))
+    terms = objective.forward(LossBatch(output, targets))
     assert terms.keys() == set(objective.names)
     expected = ((answers.norm(dim=1) - 1) ** 2).sum()
     assert terms["answer_norm"][0].item() == pytest.approx(expected.item(), abs=1e-10)

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from raydist.data.samples.prepare import prepare
-from raydist.losses.inputs import Forward
+from raydist.losses.inputs import LossBatch
 from raydist.losses.objective import Objective, make_part
-from raydist.losses.parts import Part as LossPart
-from raydist.losses.parts import Terms
+from raydist.losses.parts import LossPart, LossTerms
 from raydist.losses.spec import Distillation, InfoNCE
 from raydist.models.spec import BiEncoderSettings, Lora
 from raydist.training.plan import Job, Plan, Schedule, plan_groups
@@ -33,7 +32,7 @@ class Deadly:
     def __init__(self, inner: LossPart, marker: Path, call: int) -> None:
         self.inner, self.marker, self.call, self.calls = inner, marker, call, 0
 
-    def __call__(self, batch: Forward) -> Terms:
+    def __call__(self, batch: LossBatch) -> LossTerms:
         queries_Bd = getattr(batch.output, "queries_Bd", None)
         self.calls += queries_Bd is not None and queries_Bd.requires_grad  # not when only counting
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -90,7 +89,7 @@ def tiny_job(
             progress=False,
             folder=folder / "nonfinite",
         ),
-        "targets": scores_as_targets,
+        "to_targets": scores_as_targets,
         "optim": Optim(lr=1e-3),
     }
     return Job(**{**settings, **options})  # type: ignore[arg-type]

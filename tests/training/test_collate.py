@@ -11,7 +11,7 @@ import torch
 from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
 from raydist.fingerprints import text_key
-from raydist.losses.inputs import Embeddings, Forward, Scores
+from raydist.losses.inputs import Embeddings, LossBatch, Scores
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import InfoNCE, ListInfoNCE
 from raydist.records import Sample
@@ -128,7 +128,7 @@ def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(
             Embeddings(torch.ones(1, 1), scores[:, None]) if kind == "infonce" else Scores(scores)
         )
         goal = make_objective(loss)
-        batch = Forward(output, targets)
+        batch = LossBatch(output, targets)
         goal.loss(goal.forward(batch), goal.counts(batch).tolist()).backward()
         read = torch.tensor([2.0, 1.5, 0.5], requires_grad=True)
         (-read.log_softmax(0)[0]).backward()
@@ -161,7 +161,7 @@ def repeated_query_loss(samples: Sequence[Sample]) -> tuple[float, float, list[f
     output = Embeddings(torch.ones(len(samples), 1), scores)
     targets = collate_texts(samples, Words()).targets
     goal = make_objective(InfoNCE(temperature=1.0, scope="cross_device"))
-    total, count = goal.forward(Forward(output, targets))["infonce"]
+    total, count = goal.forward(LossBatch(output, targets))["infonce"]
     total.backward()
     assert scores.grad is not None
     return total.item(), float(count), scores.grad.flatten().tolist()

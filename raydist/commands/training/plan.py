@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raydist.data.spec import SampleSource
     from raydist.losses.objective import Objective
     from raydist.training.plan import Job, SetPlan
-    from raydist.training.source import TeacherTargets
+    from raydist.training.source import ToTargets
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,7 @@ class Recipe:
     model: BiEncoderSettings | CrossEncoderSettings
     require: Callable[[TrainingData, SampleSource], SampleSource]
     plan_set: Callable[[SampleFacts, Path, TrainingData], SetPlan]
-    objective: Callable[
-        [Sequence[SampleFacts]], tuple[Objective, TeacherTargets | None, Sequence[str]]
-    ]
+    objective: Callable[[Sequence[SampleFacts]], tuple[Objective, ToTargets | None, Sequence[str]]]
 
 
 def data_folder(folder: Path, name: str) -> Path:
@@ -63,7 +61,7 @@ def plan(
         recipe.plan_set(of_set, data_folder(folder, name), data)
         for of_set, (name, data) in zip(facts, config.sets().items(), strict=True)
     ]
-    objective, targets, notes = recipe.objective(facts)
+    objective, to_targets, notes = recipe.objective(facts)
     notes = [*(f"{f.name}: {note}" for f in facts for note in f.notes), *notes]
     notes += [f"{each.name}: {note}" for each in sets for note in each.notes]
     for each in sets:
@@ -93,7 +91,7 @@ def plan(
         seed=config.seed,
         accumulation=config.accumulation,
         chunk_size=config.cache.chunk_size,
-        targets=targets,
+        to_targets=to_targets,
         repair_positive=config.distill.repair_positive,
         optim=optim,
         deepspeed=config.deepspeed,
