@@ -330,6 +330,8 @@ class Output:
             created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             if self.path != self.folder:
                 facts |= {"out": self.path.name, "content": content(self.path)}
+            if (self.folder / "config.json").exists():
+                facts |= {"config_file": content(self.folder / "config.json")}
             write_manifest(self.folder, {**self.job, "created": created, **facts})
             (self.folder / UNFINISHED).unlink(missing_ok=True)
         self.clean()

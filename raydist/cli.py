@@ -104,7 +104,8 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     storage.spare_inputs(out, {each.name: each.paths for each in find_inputs(config)})
     if flags.dry_run:
         return int(module.run(config.model_copy(update={"out": out}), flags) or 0)
-    with storage.writing(out, config.lock_wait) as place, disk_errors(place):
+    later = getattr(module, "ON_DEMAND", ())
+    with storage.writing(out, config.lock_wait, later) as place, disk_errors(place):
         return int(module.run(config.model_copy(update={"out": str(place)}), flags) or 0)
 
 

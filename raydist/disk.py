@@ -127,9 +127,13 @@ def remove(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON atomically."""
-    with atomic(path) as partial, open(partial, "w", encoding="utf-8") as out:
-        json.dump(value, out, indent=1, ensure_ascii=False, default=str)
-        out.write("\n")
+    with atomic(path) as partial:
+        partial.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """Returns what `write_json` writes."""
+    return json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
 
 
 @contextlib.contextmanager

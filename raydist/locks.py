@@ -106,6 +106,7 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
     """
     output = Path(os.path.realpath(path))
     own = vars(_held).setdefault("paths", set())
+    new = [each for each in output.parents if not each.exists()]
     lock_file = None if output in own else _lock_file(output)
     if lock_file is None:
         yield
@@ -120,12 +121,16 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
         with contextlib.suppress(OSError), atomic(record) as partial:
             partial.write_text(json.dumps(Holder.here().to_dict()), encoding="utf-8")
         yield
+        new = []
     finally:
         own.discard(output)
         record.unlink(missing_ok=True)
         # While it is held: whoever waits for this file sees that it is gone and makes a new one.
         lock_file.unlink(missing_ok=True)
         lock.release()
+        with contextlib.suppress(OSError):  # of a failure that wrote nothing no folder stays
+            for each in new:
+                each.rmdir()
 
 
 @contextlib.contextmanager

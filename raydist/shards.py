@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import pickle
 import socket
@@ -140,6 +141,9 @@ def _on_ray(
     from ray.exceptions import RayError
 
     ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the console; its file says everything
+            handler.setLevel(logging.ERROR)
     packed = _packed(make_worker, area)
     remaining, futile = list(pending), 0
     while remaining:

@@ -15,7 +15,7 @@ import contextlib
 import glob
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raydist import locks
@@ -89,7 +89,7 @@ def _is_file(out: str, text: str) -> bool:
 
 
 @contextlib.contextmanager
-def writing(out: str, wait: float = WAIT) -> Iterator[Path]:
+def writing(out: str, wait: float = WAIT, later: Sequence[str] = ()) -> Iterator[Path]:
     """Gives the local path to write an output to, and puts it where it belongs afterwards.
 
     The path is this command's alone while the block runs. A local output is its own path. For a URI
@@ -99,6 +99,7 @@ def writing(out: str, wait: float = WAIT) -> Iterator[Path]:
     Args:
         out: a path, or the URI of a folder or file.
         wait: seconds to wait for another writer.
+        later: patterns of files that the path may lack until they are read (`on_demand`).
 
     Raises:
         JobError: another process writes; the object store refuses, or has another's by now.
@@ -110,7 +111,7 @@ def writing(out: str, wait: float = WAIT) -> Iterator[Path]:
         return
     from raydist.stores.publish import staged
 
-    with staged(out, wait) as path:
+    with staged(out, wait, later) as path:
         yield path
 
 

@@ -32,6 +32,7 @@ from raydist.storage import is_remote
 
 Config = IndexConfig
 FLAGS = ("--dry-run", "--append", "--resume")
+ON_DEMAND = ("segments/*", "store*")
 ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
 
 
@@ -169,8 +170,11 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
         return
     facts = delete_from_index(Path(config.out), ids.column)
-    left = log.count(facts["documents"], "document")
-    log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
+    if facts is None:
+        log.say(f"{config.out}: these documents were already deleted")
+    else:
+        left = log.count(facts["documents"], "document")
+        log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
     if config.purge:
         purge(Path(config.out), _merging(config))
         log.say(f"{config.out}: all bytes of deleted documents are removed")
@@ -181,6 +185,7 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
     total = seconds["splits"] + seconds["merge"]
     parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]
     with_terms = facts["documents"] - facts["empty"]
+    new = facts.get("new_documents", facts["documents"])
     scope = ", of each segment" if len(facts["segments"]) > 1 else ""
     rows: list[tuple[str, object]] = [
         ("documents", f"{facts['documents']:,}"),
@@ -193,7 +198,7 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
         ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
         ("time", f"{log.duration(total)} ({', '.join(parts)})"),
         ("CPU time", log.duration(facts["cpu_seconds"])),
-        ("documents/s", f"{facts['documents'] / max(total, 1e-9):,.0f}"),
+        ("documents/s", f"{new / max(total, 1e-9):,.0f}"),
         ("text/s", f"{log.size(facts['text_bytes'] / max(total, 1e-9))}"),
     ]
     log.table(f"index in {config.out}", ["what", "value"], rows)

@@ -20,6 +20,7 @@ from raydist.config.base import Flags
 from raydist.config.lifecycle import MergeConfig
 
 Config = MergeConfig
+ON_DEMAND = ("segments/*", "store*")
 
 
 def run(config: MergeConfig, flags: Flags) -> None:

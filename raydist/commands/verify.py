@@ -23,6 +23,7 @@ from raydist.artefact import planned
 from raydist.checks import Report
 from raydist.config.base import Flags
 from raydist.config.lifecycle import VerifyConfig
+from raydist.disk import json_text
 from raydist.errors import ArtifactError
 from raydist.manifest import MANIFEST, content, read_manifest
 
@@ -88,11 +89,7 @@ def _verify_folder(folder: Path, report: Report) -> None:
         return
     with report.part(MANIFEST) as part:
         manifest = read_manifest(folder)
-        data = (folder / MANIFEST).read_bytes()
-        if data != data.strip() + b"\n":
-            raise ArtifactError(
-                f"{folder / MANIFEST}: has another length than was written; build {folder} again"
-            )
+        _check_spelling(folder / MANIFEST)
         part.checked = f"a {manifest['kind']}, by raydist {_version(manifest)}"
     if report.faults:
         return
@@ -107,6 +104,22 @@ def _verify_folder(folder: Path, report: Report) -> None:
             verify_vectors(folder, manifest, report)
         case _:
             _verify_contents(folder, manifest, report)
+    if "config_file" in manifest:
+        path = folder / "config.json"
+        with report.part(path.name) as part:
+            if not path.is_file() or content(path) != manifest["config_file"]:
+                raise ArtifactError(f"{path}: is not what was written; build {folder} again")
+            part.checked = log.count(path.stat().st_size, "byte")
+
+
+def _check_spelling(path: Path) -> None:
+    """Raises ArtifactError for a manifest of the right content that is spelled in another way."""
+    text = path.read_text(encoding="utf-8")
+    if text != json_text(json.loads(text)):
+        raise ArtifactError(
+            f"{path}: has another length than was written, or another spelling; "
+            f"build {path.parent} again"
+        )
 
 
 def _version(manifest: Mapping[str, Any]) -> str:
@@ -117,6 +130,7 @@ def _verify_file(path: Path, beside: Path, report: Report) -> None:
     """Checks a file that has its manifest in a folder beside it."""
     with report.part(f"{beside.name}/{MANIFEST}") as part:
         manifest = read_manifest(beside)
+        _check_spelling(beside / MANIFEST)
         part.checked = f"of a {manifest['kind']}, by raydist {_version(manifest)}"
     if report.faults:
         return
@@ -149,6 +163,11 @@ def _verify_lone_file(path: Path, report: Report) -> None:
     elif path.suffix == ".jsonl":
         with report.part(path.name) as part:
             part.checked = _check_file(path)
+    elif path.suffix == ".bmp":
+        report.faults.append(
+            f"{path}: a file for the program bmp has no checksums: verify the index that it was "
+            "exported from, and export it again (raydist convert to=bmp)"
+        )
     else:
         _verify_run(path, report)
 

@@ -18,7 +18,7 @@ from raydist.config.base import Block, decides, fields_of
 from raydist.fingerprints import Contents, Form, model_fingerprint, value_fingerprint
 from raydist.spec import Reads
 
-_RECORDS = ("created", "seconds", "cpu_seconds", "versions")
+_RECORDS = ("created", "seconds", "cpu_seconds", "versions", "config_file")
 """Keys of a manifest that say how and when an output was written, not what it holds."""
 
 

@@ -19,7 +19,7 @@ import posixpath
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,15 +92,22 @@ def copy(uri: str) -> Path:
 
 
 def fetch(
-    objects: Objects, generation: Generation, folder: Path, copies: Mapping[Path, _Record]
-) -> None:
+    objects: Objects,
+    generation: Generation,
+    folder: Path,
+    copies: Mapping[Path, _Record],
+    later: Callable[[str], bool] = lambda name: False,
+) -> set[str]:
     """Puts the files of a generation into a local folder, the manifest last.
+
+    Returns the names of those that were left out.
 
     Args:
         objects: where it lies.
         generation: which one.
         folder: what is there already, of the right size, is taken to be of this generation.
         copies: folders of other generations, whose files are linked where they are the same.
+        later: whether a file is left out unless a copy has it.
 
     Raises:
         ChangedError: the generation was replaced, and something of it is gone.
@@ -114,10 +121,8 @@ def fetch(
     if not generation.listed:  # what a crash left half-done has other names
         for name in [n for n, entry in missing.items() if _size(folder / n) == entry.size]:
             del missing[name]
-    targets = {name: partial_path(folder / name) for name in missing}
-    objects.download(missing, targets)
-    for name, target in targets.items():
-        os.replace(target, folder / name)
+    left = {name for name in missing if later(name)} if not generation.listed else set()
+    download(objects, {n: entry for n, entry in missing.items() if n not in left}, folder)
     if generation.listed:
         manifest = objects.head(generation.manifest)
         if manifest is None or manifest.tag != generation.entry.tag:
@@ -125,6 +130,15 @@ def fetch(
     folder.mkdir(parents=True, exist_ok=True)
     with atomic(folder / generation.manifest) as partial:
         partial.write_bytes(generation.data)
+    return left
+
+
+def download(objects: Objects, entries: Mapping[str, Entry], folder: Path) -> None:
+    """Puts files into a local folder, each whole or not at all."""
+    targets = {name: partial_path(folder / name) for name in entries}
+    objects.download(entries, targets)
+    for name, target in targets.items():
+        os.replace(target, folder / name)
 
 
 def present(uri: str) -> dict[Path, _Record]:

@@ -15,12 +15,13 @@ import contextlib
 import json
 import posixpath
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from raydist import locks, log
+from raydist import locks, log, on_demand
 from raydist.errors import DataError, JobError, RaydistError
 from raydist.locks import Holder
 from raydist.stores import copies, nodes
@@ -41,7 +42,7 @@ _TRIES = 20
 
 
 @contextlib.contextmanager
-def staged(uri: str, wait: float) -> Iterator[Path]:
+def staged(uri: str, wait: float, later: Sequence[str] = ()) -> Iterator[Path]:
     """Gives a local path for the output at a URI, and publishes what the block leaves there.
 
     The folder holds the present generation, or what an interrupted command over the same one left.
@@ -49,6 +50,7 @@ def staged(uri: str, wait: float) -> Iterator[Path]:
     Args:
         uri: of a folder or a file.
         wait: seconds to wait for another writer.
+        later: patterns of files of the present generation that are fetched `on_demand`, JSON apart.
 
     Raises:
         JobError: another process writes, or has published meanwhile; the store does not answer.
@@ -60,11 +62,12 @@ def staged(uri: str, wait: float) -> Iterator[Path]:
     local = place / (name or posixpath.basename(head))
     with locks.writer(place, wait), Lease(Objects(head), name or "bucket", wait) as lease:
         writer = _Publication(Objects(uri), local, place / "base.json", lease)
-        writer.prepare()
+        writer.prepare(later)
         nodes.remember(place, uri)
         log.stands_for(local, uri)
         try:
-            yield local
+            with on_demand.serving(local, writer.absent, writer):
+                yield local
         except RaydistError as error:
             # A mistake: an output that is there already stays as it is, and nothing continues.
             if error.exit_code == 2 and (writer.base is not None or not local.exists()):
@@ -88,6 +91,7 @@ class _Publication:
         note: the file that says which generation `local` came from.
         lease: held.
         base: the generation that the command began from.
+        absent: names of its files that are not in the local folder.
     """
 
     objects: Objects
@@ -95,23 +99,58 @@ class _Publication:
     note: Path
     lease: Lease
     base: Generation | None = None
+    absent: set[str] = field(default_factory=set)
 
-    def prepare(self) -> None:
-        """Makes the local folder hold the present generation, or keeps work over the same one."""
+    def prepare(self, later: Sequence[str] = ()) -> None:
+        """Makes the local folder hold the present generation, or keeps work over the same one.
+
+        Args:
+            later: patterns of the files that may be absent, JSON apart; their folders are there.
+        """
         for _ in range(_TRIES):
             with contextlib.suppress(ChangedError):
                 self.base = read_generation(self.objects)
                 if self._can_continue():
+                    names = (self._note() or {}).get("absent", ())
+                    self.absent |= {n for n in names if not (self.local / n).exists()}
+                    self.fetch([name for name in self.absent if not _matches(name, later)])
+                    self.absent -= {name for name in self.absent if not _matches(name, later)}
                     return
                 shutil.rmtree(self.note.parent, ignore_errors=True)
                 self.local.parent.mkdir(parents=True, exist_ok=True)
                 if self.base is not None:
-                    copies.fetch(
-                        self.objects, self.base, self.local, copies.present(self.objects.uri)
+                    self.absent = copies.fetch(
+                        self.objects,
+                        self.base,
+                        self.local,
+                        copies.present(self.objects.uri),
+                        lambda name: _matches(name, later),
                     )
+                    for name in self.absent:
+                        (self.local / name).parent.mkdir(parents=True, exist_ok=True)
                 self._remember()
                 return
         raise DataError(f"{self.objects.uri}: objects of its manifest are missing")
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Puts absent files into the local folder; see `on_demand.Source`."""
+        with self._unchanged():
+            entries = self._base_entries()
+            copies.download(self.objects, {name: entries[name] for name in names}, self.local)
+
+    def read(self, name: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Returns parts of an absent file."""
+        with self._unchanged():
+            return self.objects.read_parts(name, spans, self._base_entries()[name])
+
+    @contextlib.contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Raises JobError where the present generation was replaced, lease or not."""
+        try:
+            yield
+        except ChangedError:
+            current = read_generation(self.objects)
+            raise JobError(_lost(self.objects.uri, self.base, current)) from None
 
     def publish(self) -> None:
         """Puts what is new, then the manifest; removes what no manifest names any more."""
@@ -128,14 +167,22 @@ class _Publication:
         data = paths.pop(manifest).read_bytes()
         if self.base is not None and data == self.base.data:
             return
+        # A folder that the verb removed took its absent files along.
+        paths |= {n: self.local / n for n in self.absent if (self.local / n).parent.is_dir()}
         files = self._put_files(paths, data)
         before = set(self.objects.names())
         self._put_manifest(manifest, data)
         self._sweep({*files, manifest, record_name(data)}, before)
 
     def _put_files(self, paths: dict[str, Path], manifest: bytes) -> dict[str, Entry]:
-        base = self._base_entries()
-        same = {name: base[name] for name, path in paths.items() if self._is_same(name, path)}
+        base, note = self._base_entries(), self._note() or {"times": {}, "absent": []}
+        # What was absent is fetched or not, never changed.
+        same = {name: base[name] for name in {*note["absent"]} & {*paths}}
+        same |= {
+            name: base[name]
+            for name, path in paths.items()
+            if name not in same and _is_same(path, base.get(name), note["times"].get(name))
+        }
         new = {name: path for name, path in paths.items() if name not in same}
         name = record_name(manifest)
         self.objects.write(name, record({**same, **dict.fromkeys(new)}, Holder.here()))
@@ -188,32 +235,31 @@ class _Publication:
 
     def _remember(self) -> None:
         base = self.base
-        times = {
-            name: (self.local / name).stat().st_mtime_ns for name in (base.files if base else ())
-        }
-        note = {"base": base.digest if base else None, "times": times}
+        present = [name for name in self._base_entries() if name not in self.absent]
+        times = {name: (self.local / name).stat().st_mtime_ns for name in present}
+        note: dict[str, Any] = {"base": base.digest if base else None, "times": times}
+        note["absent"] = sorted(self.absent)
         self.note.write_text(json.dumps(note), encoding="utf-8")
 
     def _note(self) -> dict[str, Any] | None:
         try:
             note: dict[str, Any] = json.loads(self.note.read_text(encoding="utf-8"))
-            return note if {"base", "times"} <= note.keys() else None
+            return note if {"base", "times", "absent"} <= note.keys() else None
         except (OSError, ValueError):
             return None
 
     def _base_entries(self) -> dict[str, Entry]:
         return self.base.files if self.base else {}
 
-    def _is_same(self, name: str, path: Path) -> bool:
-        """Whether a file is still the one that came from the store."""
-        entry = self._base_entries().get(name)
-        times = (self._note() or {"times": {}})["times"]
-        status = path.stat()
-        return (
-            entry is not None
-            and entry.size == status.st_size
-            and times.get(name) == status.st_mtime_ns
-        )
+
+def _is_same(path: Path, entry: Entry | None, changed: int | None) -> bool:
+    """Whether a file is still the one that came from the store, changed then."""
+    status = path.stat()
+    return entry is not None and (status.st_size, status.st_mtime_ns) == (entry.size, changed)
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return not name.endswith(".json") and any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -122,6 +122,78 @@ def test_doctor_checks_every_node(nodes: Nodes, tmp_path: Path) -> None:
     assert "writable from here and from 3 nodes, which see the same" in done.stdout
 
 
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """An index of two segments, in the first of which a document is deleted."""
+    for name in "ab":
+        rows = [{"id": f"{name}{i}", "text": f"word{i} common text"} for i in range(30)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in rows))
+    (tmp_path / "gone.txt").write_text("a3\n")
+    out = f"out={tmp_path}/IDX"
+    assert main(["index", f"corpus={tmp_path}/a.jsonl", out]) == 0
+    assert main(["index", f"corpus={tmp_path}/b.jsonl", out, "--append"]) == 0
+    assert main(["index", f"delete={tmp_path}/gone.txt", out]) == 0
+    return tmp_path / "IDX"
+
+
+@pytest.mark.ray
+def test_an_index_is_merged_and_verified_by_a_submitted_pipeline(
+    nodes: Nodes, index: Path, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"  # what travels
+    here.mkdir()
+    shutil.copy(ROOT / PIPELINE[0], here)
+    stages = {
+        "index": {
+            **{"corpus": f"{tmp_path}/a.jsonl", "out": "{out}/index", "workers": 2},
+            **{"fingerprint": "fast", "split_bytes": 500},
+        },
+        "merge": {"out": str(index), "workers": 2},
+        "verify": {"path": [str(index), "{out}/index"]},
+    }
+    plan = {"out": "out", "storage": str(tmp_path), "tracking": "none", "stages": stages}
+    (here / "plan.yaml").write_text(json.dumps(plan))
+    done = submitted(nodes, here, "pipeline.py", "plan.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 removed" in done.stdout and done.stdout.count(": intact") == 2
+    assert read_manifest(index)["segments"] != read_manifest(tmp_path / "out/index")["segments"]
+    assert (read_manifest(index)["documents"], len(read_manifest(index)["segments"])) == (59, 1)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_each_change_of_an_index_is_submitted(nodes: Nodes, index: Path, tmp_path: Path) -> None:
+    def submit(*words: str) -> str:
+        done = submitted(nodes, tmp_path, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    out = f"out={index}"
+    assert "2 -> 1" in submit("merge", out)
+    assert f"{index}: intact" in submit("verify", str(index))
+    (tmp_path / "gone.txt").write_text("b3\n")
+    assert "58 documents left" in submit("index", f"delete={tmp_path}/gone.txt", out)
+    words = ["index", f"corpus={tmp_path}/b.jsonl", out, "--append", "duplicates=last"]
+    assert "29 documents repeat" in submit(*words)
+    assert "already appended" in submit(*words)
+    part = next(index.glob("store*/parts/*"))
+    part.write_bytes(part.read_bytes()[:-1])
+    damaged = submitted(nodes, tmp_path, "verify", str(index))
+    assert damaged.returncode == 2 and part.name in damaged.stdout
+
+
+def submitted(nodes: Nodes, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Submits from a folder."""
+    return subprocess.run(
+        [str(BIN / "raydist"), "submit", *words, f"address={nodes.dashboard}"],
+        cwd=folder,
+        env=dict(nodes.environment),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 @pytest.fixture(scope="module")
 def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart pipeline's output, by `raydist submit`."""

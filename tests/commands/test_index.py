@@ -45,6 +45,33 @@ def test_an_index_is_built_once_and_described(small, tmp_path, capsys):
     assert main([*words, "workers=3", "memory_per_worker=200MiB", "batch_size=5"]) == 0
 
 
+def test_the_same_deletion_again_is_done_already_and_its_purge_is_finished(small, tmp_path, capsys):
+    out = f"out={tmp_path / 'idx'}"
+    (tmp_path / "ids.txt").write_text("d3\nd11\n")
+    words = ["index", f"delete={tmp_path / 'ids.txt'}", out]
+    assert main(["index", f"corpus={small}", out]) == 0
+    assert main(words) == 0  # as if the second step of purge=true had been killed
+    assert read_manifest(tmp_path / "idx")["deleted"] == 2
+    assert main([*words, "purge=true"]) == 0
+    messages = capsys.readouterr().err
+    assert "already deleted" in messages and "nothing is left of deleted documents" in messages
+    manifest = read_manifest(tmp_path / "idx")
+    assert (manifest["documents"], manifest["deleted"]) == (28, 0)
+    assert not any(b"number 11 " in data for data in contents(tmp_path / "idx").values())
+    assert main(["index", f"corpus={small}", out, "--append", "duplicates=first"]) == 0
+    assert main(words) == 0  # they were there again
+    assert read_manifest(tmp_path / "idx")["documents"] == 28
+
+
+def test_a_command_that_writes_nothing_leaves_no_folders(tmp_path, capsys):
+    out = f"out={tmp_path / 'some' / 'where' / 'idx'}"
+    (tmp_path / "ids.txt").write_text("d3\n")
+    for words in (["merge", out], ["index", f"delete={tmp_path / 'ids.txt'}", out]):
+        assert main(words) == 2
+        assert "no such folder" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["ids.txt"]
+
+
 def test_documents_are_appended(small, tmp_path, capsys):
     more = corpus(tmp_path / "more.jsonl", [("new", "", "another document")])
     out = f"out={tmp_path / 'idx'}"

@@ -200,6 +200,30 @@ def with_stage(folder: Path, **stage: Any) -> None:
     (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
 
 
+def test_an_index_is_merged_and_verified_as_stages(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "gone.txt").write_text("d3\n")
+    with_stage(
+        tmp_path,
+        **{
+            "trim": {"verb": "index", "delete": "gone.txt", "out": "{out}/index"},
+            "merge": {"out": "{out}/index"},
+            "verify": {"path": ["{out}/index"]},
+        },
+    )
+    code, err = run()
+    assert code == 0 and stages_run(err)[-3:] == ["trim", "merge", "verify"]
+    assert "1 removed" in err and "out/index: intact" in err
+    assert run()[1].count("skipped") == 6
+    (tmp_path / "gone.txt").write_text("d2\n")
+    code, err = run()
+    assert code == 0 and stages_run(err) == ["trim", "merge", "verify"]
+    part = next((tmp_path / "out/index").glob("store*/parts/*"))
+    part.write_bytes(part.read_bytes()[:-1])
+    (tmp_path / "out/stages/verify.json").unlink()
+    code, err = run()
+    assert code == 2 and part.name in err and "Traceback" not in err
+
+
 def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     documented = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import uuid
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raydist import storage
+from raydist import on_demand, storage
 from raydist.bow.index import BowIndex
 from raydist.cli import main
 from raydist.stores.objects import Objects
@@ -129,7 +130,7 @@ def test_a_mistake_leaves_no_copy_of_the_index_behind(
     (tmp_path / "some.txt").write_text("nobody\n")
     assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 2
     assert main(["index", corpus(tmp_path, "a", 2), f"out={uri}", "--append"]) == 2
-    assert list(staging.iterdir()) == []
+    assert list(staging.glob("*")) == []
 
 
 def test_a_writer_fetches_nothing_that_a_reader_has_copied(
@@ -152,3 +153,69 @@ def test_a_writer_fetches_nothing_that_a_reader_has_copied(
     assert main(["merge", f"out={uri}"]) == 0
     assert len(reader) == 5 and reader.store.get(["a0"])[0].text == "word a 0"
     assert len(ids(uri)) == 8
+
+
+def test_a_writer_fetches_only_what_it_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(1)
+    rows = [
+        {"id": f"a{i}", "text": " ".join(f"w{rng.randrange(3000)}" for _ in range(200))}
+        for i in range(1000)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "builder"))
+    assert main(["index", f"corpus={tmp_path}/a.jsonl", f"out={uri}"]) == 0
+    total = sum(entry.size for entry in Objects(uri).names().values())
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "writer"))
+    fetched: dict[str, int] = {}
+    chunks = Objects._chunks
+
+    def counted(self, name, start, stop, entry):  # type: ignore[no-untyped-def]
+        fetched[name] = fetched.get(name, 0) + stop - start
+        return chunks(self, name, start, stop, entry)
+
+    monkeypatch.setattr(Objects, "_chunks", counted)
+    (tmp_path / "some.txt").write_text("a0\na7\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
+    blocks = fetched.pop("store/parts/00000.arrow")
+    assert blocks < 200_000 and sum(fetched.values()) < 60_000 and total > 1_500_000
+    assert not {f"segments/00000/{name}" for name in ("postings", "terms", "ids")} & fetched.keys()
+    fetched.clear()
+    assert main(["index", corpus(tmp_path, "b", 3), f"out={uri}", "--append"]) == 0
+    assert sum(fetched.values()) < 60_000 and "store/parts/00000.arrow" not in fetched
+    fetched.clear()
+    assert main(["index", f"corpus={tmp_path}/a.jsonl", f"out={uri}"]) == 2  # it is another now
+    assert sum(fetched.values()) < 60_000
+    monkeypatch.setattr(Objects, "_chunks", chunks)
+    assert main(["verify", uri]) == 0  # what stayed in the bucket belongs to the index
+    assert main(["merge", f"out={uri}"]) == 0  # all that is written anew is fetched
+    assert main(["verify", uri]) == 0
+    assert ids(uri) == sorted(
+        [f"a{i}" for i in range(1000) if i not in (0, 7)] + ["b0", "b1", "b2"]
+    )
+    assert not list((tmp_path / "writer" / "outputs").glob("*"))
+
+
+def test_an_interrupted_writer_continues_with_the_files_that_it_had_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"memory://{uuid.uuid4().hex}/idx"
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "builder"))
+    assert main(["index", corpus(tmp_path, "a", 50), f"out={uri}"]) == 0
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "writer"))
+    patterns = ("segments/*", "store*")
+    with pytest.raises(KeyboardInterrupt), storage.writing(uri, later=patterns) as place:
+        assert not (place / "segments/00000/postings").exists()
+        on_demand.fetch(place / "segments/00000/ids")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), storage.writing(uri, later=patterns) as place:
+        assert (place / "segments/00000/ids").exists()
+        assert on_demand.is_absent(place / "segments/00000/postings")
+        raise KeyboardInterrupt
+    (tmp_path / "some.txt").write_text("a0\n")
+    assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
+    assert main(["verify", uri]) == 0
+    with storage.writing(uri) as place:  # another command has all of it
+        assert (place / "segments/00000/postings").exists()

@@ -139,7 +139,11 @@ def _append(
             manifest["appended"] = {**manifest.get("appended", {}), fingerprint: appended}
             manifest["latest"] = fingerprint
             publish(folder, manifest)
-    return {**manifest, **{name: added[name] for name in _UNTIMED}}
+    return {
+        **manifest,
+        **{name: added[name] for name in _UNTIMED},
+        "new_documents": added["documents"],
+    }
 
 
 def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) -> None:

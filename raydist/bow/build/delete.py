@@ -40,8 +40,10 @@ _POSTINGS = 1 << 22  # the same
 _SHARE = 8  # of a segment: where more than one in so many documents goes, its lists are read
 
 
-def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any]:
+def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any] | None:
     """Deletes documents and returns the facts of the new manifest.
+
+    Returns None if the index's latest change was to delete the same ones.
 
     Args:
         folder: a complete index.
@@ -55,6 +57,9 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
     ids = pc.unique(ids.cast(pa.large_string()))
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
+        key = hashlib.blake2b(np.sort(hash_ids(ids)).data).hexdigest()
+        if manifest.get("latest") == key:
+            return None
         index = BowIndex.open(folder)
         positions = index.positions(ids)
         if manifest.get("duplicates"):  # an old index: an id may have several documents
@@ -62,10 +67,11 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
             positions = index.at_numbers(np.flatnonzero(gone))
         if len(positions) == len(index):
             raise DataError(f"{folder}: no document would be left; delete the folder instead")
-        name = next_name(manifest, hashlib.blake2b(hash_ids(ids).data).hexdigest())
+        name = next_name(manifest, key)
         with disk_errors(folder):
             manifest |= mark_deleted(folder, manifest, index, positions, name)
             manifest.pop("appended", None)  # what was deleted may be appended again
+            manifest["latest"] = key
             publish(folder, manifest)
     return manifest
 

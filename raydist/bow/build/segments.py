@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydist import locks
+from raydist import locks, on_demand
 from raydist.bow.build.delete import statistics
 from raydist.bow.build.generation import WORK, clean, next_name, publish
 from raydist.bow.build.merge import merge, plan_cuts
@@ -153,6 +153,7 @@ def _rewrite(
     if not plan:
         clean(folder)
         return None
+    _fetch(folder, manifest, index, plan)
     name = next_name(manifest, value_fingerprint(["merge", plan.runs, plan.pieces]))
     targets = [folder / f"{kind}-{name}" for kind in ("store", "joined")]
     targets.append(folder / "segments" / name)
@@ -167,6 +168,14 @@ def _rewrite(
         undo.pop_all()
         publish(folder, manifest)
     return manifest
+
+
+def _fetch(folder: Path, manifest: Mapping[str, Any], index: BowIndex, plan: Plan) -> None:
+    """Has all of a remote index on the disk that is written anew."""
+    names = (name for first, last, _ in plan.runs for name in manifest["segments"][first:last])
+    on_demand.fetch(*(folder / name for name in names))
+    if index.store is not None and plan.pieces is not None:
+        on_demand.fetch(*(piece.folder for piece in index.store.pieces[plan.pieces :]))
 
 
 def _merge_runs(

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from raydist import on_demand
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
 from raydist.kernels.arrays import readonly
@@ -84,7 +85,7 @@ def _read_header(path: Path, kind: Kind) -> dict[str, Any]:
             f"{path} has format version {header['version']}, this raydist reads up to {VERSION}: "
             "upgrade raydist or build the index again"
         )
-    if header.get("crc32") != _header_sum(header):
+    if text != json.dumps(header, sort_keys=True) or header.get("crc32") != _header_sum(header):
         raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
     return header
 
@@ -129,7 +130,11 @@ class Files:
         """
         self.folder = folder
         self.header = _read_header(folder / f"{kind}.json", kind)
-        self._bytes = {name: self._open(name, in_memory) for name in self.header["files"]}
+        self._bytes = {
+            name: self._open(name, in_memory)
+            for name in self.header["files"]
+            if not on_demand.is_absent(folder / name)
+        }
         self._unchecked = {
             name: np.ones(len(entry["crc32"]), np.bool_)
             for name, entry in self.header["files"].items()
@@ -158,7 +163,13 @@ class Files:
 
     def array(self, name: str, dtype: Any = np.uint8) -> Array:
         """Returns a file as a read-only array, unchecked: call `check` for the bytes you use."""
-        return self._bytes[name].view(dtype)
+        return self._data(name).view(dtype)
+
+    def _data(self, name: str) -> Array:
+        if name not in self._bytes:  # of a remote index: now it is read
+            on_demand.fetch(self.folder / name)
+            self._bytes[name] = self._open(name, in_memory=False)
+        return self._bytes[name]
 
     def unchecked(self, name: str) -> Array:
         """Returns which chunks of a file were not checked yet (bool, updated by `check`)."""
@@ -169,7 +180,7 @@ class Files:
 
         Raises ArtifactError, with the file, where a checksum does not match.
         """
-        data = self._bytes[name]
+        data = self._data(name)
         last = len(data) if stop is None else stop
         chunks = slice(start // CHUNK, -(-last // CHUNK))
         unchecked = self._unchecked[name]
@@ -195,9 +206,9 @@ class Files:
         """Checks the bytes from each first to each last one, each chunk once."""
         pairs = np.unique(np.stack((first_Q, last_Q)).astype(np.int64) // CHUNK, axis=1)
         for first, last in pairs.T.tolist():
-            self.check(name, first * CHUNK, min((last + 1) * CHUNK, len(self._bytes[name])))
+            self.check(name, first * CHUNK, min((last + 1) * CHUNK, len(self._data(name))))
 
     def verify(self) -> None:
         """Checks every byte of every file."""
-        for name in self._bytes:
+        for name in self.header["files"]:
             self.check(name)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ Array = npt.NDArray[Any]
 TermPostings = tuple[pa.LargeBinaryArray, Array, Array, Array]
 
 _SLICE = 1 << 20  # terms copied at once
-_NO_BYTES = readonly(np.empty(0, np.uint8))
+_NO_NUMBERS = readonly(np.empty(0, np.uint32))
 
 
 class Segment:
@@ -55,7 +56,6 @@ class Segment:
         deletions: what is deleted, None if nothing is.
         block_size: postings per block.
         compress: whether postings are bit-packed.
-        dictionary: the bytes of the terms and their groups.
         files: its files; `files.verify()` checks every byte.
     """
 
@@ -76,15 +76,6 @@ class Segment:
         if self.deletions is not None:
             self.nonempty -= self.deletions.nonempty
             self.tokens -= self.deletions.tokens
-        for name in ("terms", "terms.groups", "norms"):
-            self.files.check(name)
-        self.norms_N = self.files.array("norms")
-        self.packed = self.files.array("postings")
-        groups = self.files.array("terms.groups", np.uint64).reshape(-1, 3)
-        self.dictionary = self.files.array("terms"), groups
-        empty = readonly(np.empty(0, np.uint32))
-        self.raw_docs = empty if self.compress else self.files.array("docs", np.uint32)
-        self.raw_tfs = empty if self.compress else self.files.array("tfs", np.uint32)
 
     @classmethod
     def open(
@@ -101,6 +92,34 @@ class Segment:
             ArtifactError: a folder is incomplete, corrupted or of a newer version.
         """
         return cls(Path(folder), deletions, in_memory=in_memory)
+
+    @cached_property
+    def dictionary(self) -> tuple[Array, Array]:
+        """The bytes of the terms and their groups, checked."""
+        for name in ("terms", "terms.groups"):
+            self.files.check(name)
+        return self.files.array("terms"), self.files.array("terms.groups", np.uint64).reshape(-1, 3)
+
+    @cached_property
+    def norms_N(self) -> Array:
+        """Each document's length as a byte (`formulas.py`), checked."""
+        self.files.check("norms")
+        return self.files.array("norms")
+
+    @cached_property
+    def packed(self) -> Array:
+        """The packed postings with their skips, unchecked."""
+        return self.files.array("postings")
+
+    @cached_property
+    def raw_docs(self) -> Array:
+        """The documents of a raw segment's postings, unchecked; empty in a compressed one."""
+        return _NO_NUMBERS if self.compress else self.files.array("docs", np.uint32)
+
+    @cached_property
+    def raw_tfs(self) -> Array:
+        """The term frequencies of a raw segment's postings, like `raw_docs`."""
+        return _NO_NUMBERS if self.compress else self.files.array("tfs", np.uint32)
 
     @property
     def live_documents(self) -> int:

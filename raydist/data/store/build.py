@@ -59,7 +59,8 @@ def concatenate(stores: Sequence[PathLike], folder: PathLike) -> dict[str, Any]:
                     blocks.append(table)
                     ends.append(piece.id_ends_N1[1:] + ids.tell())
                     ids.write(piece.id_bytes.data)
-                    for part in piece.parts:
+                    for number, part in enumerate(piece.parts):
+                        piece.check_frame(number)
                         names.append(f"{len(names):05d}.arrow")
                         _link(part, target / "parts" / names[-1])
                     for key in facts:

@@ -55,9 +55,9 @@ def _damaged(piece: Piece, names: Iterable[str]) -> Iterator[str]:
         yield str(error)
         return
     for part in range(len(piece.parts)):
-        for block in np.flatnonzero(blocks_B[:, PART] == part).tolist():
-            try:
+        try:
+            piece.check_frame(part)
+            for block in np.flatnonzero(blocks_B[:, PART] == part).tolist():
                 piece.block(block)
-            except ArtifactError as error:
-                yield str(error)
-                break
+        except ArtifactError as error:
+            yield str(error)

@@ -1,8 +1,8 @@
 """The files of a document store: arrays, checksums, the index of ids, and the header.
 
-Version 2 has 64-bit hashes, every 4096th of them as a fence, and checksums of pages (`sums.npy`):
-a lookup reads and checks what it touches. Version 1, with 32-bit hashes and one checksum per file,
-is read too.
+Version 2 has 64-bit hashes, every 4096th of them as a fence, and checksums of pages (`sums.npy`)
+and of the frames around the batches: a lookup reads and checks what it touches. Version 1, with
+32-bit hashes and one checksum per file, is read too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ JOINED_VERSION = 2
 STORED = pa.schema([("title", pa.string()), ("text", pa.large_string())])
 """Schema of a part."""
 
-ROW, PART = 0, 1  # columns of blocks.npy; offset, length and CRC-32 follow
+ROW, PART, OFFSET, LENGTH = range(4)  # columns of blocks.npy; a CRC-32 follows
 SUMS = "sums.npy"
 _FILES = ("blocks.npy", "id_ends.npy", "ids.bin", "hashes.npy", "order.npy")
 _FENCES = "fences.npy"
@@ -120,6 +120,23 @@ def save_array(path: Path, array: np.ndarray) -> None:
         out.append(array)
 
 
+def frame_sum(data: np.ndarray, blocks_B: np.ndarray, part: int) -> int:
+    """Returns the CRC-32 of what surrounds the batches of a part: Arrow's schema and its end.
+
+    Args:
+        data: the part, uint8.
+        blocks_B: of the store, in the order of the parts.
+        part: its number.
+    """
+    first, last = np.searchsorted(blocks_B[:, PART], [part, part + 1])
+    starts, sizes = blocks_B[first:last, OFFSET], blocks_B[first:last, LENGTH]
+    begins, ends = np.append(0, starts + sizes), np.append(starts, len(data))
+    crc = 0
+    for gap in np.flatnonzero(ends > begins).tolist():
+        crc = zlib.crc32(data[begins[gap] : ends[gap]].data, crc)
+    return crc
+
+
 def seal(folder: Path, parts: Sequence[str], facts: Mapping[str, int]) -> None:
     """Writes `store.json` with the sizes of all files, and the checksums, atomically."""
     sizes, sums = {}, []
@@ -129,11 +146,15 @@ def seal(folder: Path, parts: Sequence[str], facts: Mapping[str, int]) -> None:
             sums.append(page_sums(folder / name))
     save_array(folder / SUMS, np.concatenate(sums))
     data = (folder / SUMS).read_bytes()
+    blocks_B = np.load(folder / "blocks.npy")
+    paths = [folder / "parts" / name for name in parts]
+    frames = [frame_sum(np.memmap(path, mode="r"), blocks_B, n) for n, path in enumerate(paths)]
     about = {
         "format": FORMAT,
         "version": VERSION,
         **facts,
-        "parts": {name: (folder / "parts" / name).stat().st_size for name in parts},
+        "parts": {path.name: path.stat().st_size for path in paths},
+        "frames": frames,
         "files": {name: {"bytes": size} for name, size in sizes.items()},
         "sums": {"bytes": len(data), "crc32": zlib.crc32(data)},
     }
@@ -155,8 +176,8 @@ def read_header(folder: Path) -> dict[str, Any]:
     """
     path = folder / "store.json"
     try:
-        about: dict[str, Any] = json.loads(path.read_bytes())
-        crc32 = about.pop("crc32")
+        data = path.read_bytes()
+        about: dict[str, Any] = json.loads(data)
         if about["format"] != FORMAT:
             raise ArtifactError(f"{folder}: not a document store")
         if about["version"] > JOINED_VERSION:
@@ -164,7 +185,8 @@ def read_header(folder: Path) -> dict[str, Any]:
                 f"{folder}: a document store of version {about['version']}; this raydist reads "
                 f"up to {JOINED_VERSION}: update raydist"
             )
-        if crc32 != _header_sum(about):
+        changed = data != json.dumps(about, sort_keys=True).encode()
+        if about.pop("crc32") != _header_sum(about) or changed:
             raise ArtifactError(f"{path} is damaged: its checksum is wrong")
         return about
     except (FileNotFoundError, NotADirectoryError):
