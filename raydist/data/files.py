@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
+from textwrap import shorten
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -19,6 +21,7 @@ import pyarrow.fs as pafs
 from raydist.data.encodings import DAMAGE, START_BYTES, Decoded, codec_of, unread
 from raydist.data.spool import is_spooled, is_stream, spooled
 from raydist.errors import DataError
+from raydist.stores.credentials import hint
 
 PathLike = str | os.PathLike[str]
 Paths = PathLike | Sequence[PathLike]
@@ -28,6 +31,8 @@ BLOCK_BYTES = 4 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_RECORD_BYTES = 256 << 20
+_REASON = 400  # characters of somebody else's error message
+_GCS_RETRIES = 10  # seconds; pyarrow's default is 15 minutes
 
 
 class Line(NamedTuple):
@@ -56,21 +61,42 @@ def filesystem(path: PathLike) -> tuple[pafs.FileSystem, str]:
         if text.startswith("file://"):
             # Parsed by hand: blanks and brackets are legal in names but not in URIs.
             return pafs.LocalFileSystem(), "/" + text.removeprefix("file://").lstrip("/")
-        known: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(text)
+        limited = text.startswith(("gs://", "gcs://")) and "?" not in text
+        known: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(
+            f"{text}?retry_limit_seconds={_GCS_RETRIES}" if limited else text
+        )
         return known
     except pa.ArrowInvalid:
         pass
-    except OSError as error:
-        raise DataError(f"{text}: cannot be opened: {error}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise unreachable(text, error) from error
     import fsspec
 
     try:
         inner, name = fsspec.core.url_to_fs(text)
     except (ImportError, ValueError) as error:
-        raise DataError(f"{text}: no file system for this scheme: {error}") from error
-    except OSError as error:
-        raise DataError(f"{text}: cannot be opened: {error}") from error
+        raise DataError(
+            f"{text}: no file system for this scheme: {error}{hint(text, error)}"
+        ) from error
+    except outages() as error:
+        raise unreachable(text, error) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(inner)), name
+
+
+def outages() -> tuple[type[Exception], ...]:
+    """Returns what file systems raise that cannot be reached; call it in an `except` alone."""
+    kinds: tuple[type[Exception], ...] = (OSError, pa.ArrowException)
+    if "huggingface_hub" in sys.modules:  # hf:// passes on the errors of its HTTP client
+        from huggingface_hub.errors import HfHubHTTPError
+
+        kinds = (*kinds, *HfHubHTTPError.__bases__)
+    return kinds
+
+
+def unreachable(path: PathLike, error: Exception) -> DataError:
+    """Returns the error of a path that cannot be reached, with what to do."""
+    remedy = hint(os.fspath(path), error)
+    return DataError(f"{path}: cannot be reached: {shorten(str(error), _REASON)}{remedy}")
 
 
 def open_input(path: PathLike) -> pa.NativeFile:
@@ -91,8 +117,10 @@ def open_input(path: PathLike) -> pa.NativeFile:
                 "every node sees"
             ) from error
         raise DataError(f"{path}: no such file") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    except outages() as error:
+        raise DataError(
+            f"{path}: cannot be read: {shorten(str(error), _REASON)}{hint(text, error)}"
+        ) from error
 
 
 def compression_of(path: PathLike) -> str | None:

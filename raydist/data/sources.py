@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pyarrow.fs as pafs
 
 from raydist.data.encodings import START_BYTES, unread
-from raydist.data.files import Paths, filesystem, head
+from raydist.data.files import Paths, filesystem, head, outages, unreachable
 from raydist.data.folders import files_below, inputs_below
 from raydist.data.formats import arrow, csv, json
 from raydist.data.spec import Format
@@ -105,8 +105,8 @@ def _expand(path: str, accept: tuple[str, ...], well_known: tuple[str, ...]) -> 
 def _info(path: str, where: pafs.FileSystem, name: str) -> Any:
     try:
         return where.get_file_info(name)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be reached: {error}") from error
+    except outages() as error:
+        raise unreachable(path, error) from error
 
 
 def _why_absent(where: pafs.FileSystem, name: str) -> str:

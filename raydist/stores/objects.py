@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from raydist.errors import DataError, JobError
+from raydist.stores.credentials import hint
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -239,8 +240,9 @@ def _requests(uri: str, *passing: type[Exception]) -> Iterator[None]:
     except passing:
         raise
     except (BaseError, OSError) as error:
+        reason = _reason(error)
         raise JobError(
-            f"{uri}: the object store does not answer as it should: {_reason(error)}"
+            f"{uri}: the object store does not answer as it should: {reason}{hint(uri, reason)}"
         ) from error
 
 
@@ -269,7 +271,10 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     try:
         return from_url(root, **options), path
     except (BaseError, ValueError) as error:
-        raise DataError(f"{uri}: cannot be opened: {_reason(error)}") from error
+        reason = _reason(error)
+        if "recognise URL" in reason:
+            reason = "outputs lie in folders or on s3://, gs:// or az://"
+        raise DataError(f"{uri}: cannot be opened: {reason}{hint(uri, reason)}") from error
 
 
 def _plain_http(scheme: str) -> bool:

@@ -201,6 +201,7 @@ def test_uris_are_read_like_paths(tmp_path: Path, scheme: str) -> None:
         ("missing.jsonl", "no such file or directory"),
         ("*.nothing", "no file matches"),
         ("nowhere://x/y", "no file system"),
+        ("az://nobody/x.jsonl", "pip install adlfs"),
         ("memory://none/x.jsonl", "no such file"),
         ("http://127.0.0.1:9/x.jsonl", "cannot be reached: .*127.0.0.1"),
         ("empty", "holds no file"),
@@ -246,5 +247,10 @@ def test_outputs_below_a_folder_are_no_inputs_and_a_message_names_them(
 
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="hf://datasets/nobody/nothing: cannot be reached"):
-        ids_of("hf://datasets/nobody/nothing")
+    for name in ("nothing", "nothing/x.jsonl"):
+        with pytest.raises(DataError, match=f"nobody/{name}: cannot be reached: .*; set HF_TOKEN"):
+            ids_of(f"hf://datasets/nobody/{name}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"nobody/other: cannot be reached: .*; set HF_TOKEN"):
+        ids_of("hf://datasets/nobody/other")

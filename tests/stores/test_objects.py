@@ -8,6 +8,7 @@ import pytest
 
 from raydist.errors import DataError, JobError
 from raydist.stores import objects
+from raydist.stores.credentials import hint
 from raydist.stores.objects import ChangedError, Objects
 
 
@@ -70,3 +71,24 @@ def test_what_a_store_says_is_one_line(
     for uri in ("nowhere://x/y", "az://container/x"):
         with pytest.raises(DataError, match=f"{uri}: cannot be opened"):
             Objects(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("az://nobody/idx", "set AZURE_STORAGE_ACCOUNT_NAME"),
+        ("hf://datasets/nobody/idx", "outputs lie in folders or on s3://, gs:// or az://"),
+    ],
+)
+def test_an_account_that_is_missing_is_an_error_with_its_remedy(
+    uri: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(DataError, match=message):
+        Objects(uri)
+
+
+def test_remedies_are_named_where_credentials_are_missing() -> None:
+    assert "gcloud auth" in hint("gs://b/x", "Could not create a OAuth2 access token")
+    assert "AWS_PROFILE" in hint("s3a://b/x", "403 Forbidden")
+    assert hint("s3://b/x", "No space left") == hint("http://host/x", "403 Forbidden") == ""
