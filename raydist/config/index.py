@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raydist.bow.spec import IndexSpec
 from raydist.config.base import Block, Flat, Verb, execution
 from raydist.data.spec import CorpusSource
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -18,7 +18,7 @@ class IndexConfig(Verb):
 
     corpus: CorpusSource | None = None
     """The documents."""
-    delete: str | None = execution(None)
+    delete: Annotated[str | None, Reads(), ADDED] = None
     """Instead of `corpus`: a file of ids to delete from the index, one per line."""
     purge: bool = execution(False)
     """With `delete`: rewrite the segments concerned, which removes the bytes at once; otherwise the

@@ -143,7 +143,7 @@ def test_a_flipped_byte_is_an_error_that_names_the_file(tmp_path: Path, name: st
     with pytest.raises(ArtifactError, match=rf"{name} is corrupted"):
         segment = Segment.open(tmp_path)
         segment.postings(0, 3)
-        assert len(segment.lengths_N)
+        assert len(segment.norms_N) == len(segment.lengths_N)
         assert len(segment.doc_ids)
 
 

@@ -180,14 +180,14 @@ def test_a_writer_fetches_only_what_it_reads(
     (tmp_path / "some.txt").write_text("a0\na7\n")
     assert main(["index", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
     blocks = fetched.pop("store/parts/00000.arrow")
-    assert blocks < 200_000 and sum(fetched.values()) < 60_000 and total > 1_500_000
+    assert blocks + sum(fetched.values()) < total / 10
     assert not {f"segments/00000/{name}" for name in ("postings", "terms", "ids")} & fetched.keys()
     fetched.clear()
     assert main(["index", corpus(tmp_path, "b", 3), f"out={uri}", "--append"]) == 0
-    assert sum(fetched.values()) < 60_000 and "store/parts/00000.arrow" not in fetched
+    assert sum(fetched.values()) < total / 10 and "store/parts/00000.arrow" not in fetched
     fetched.clear()
     assert main(["index", f"corpus={tmp_path}/a.jsonl", f"out={uri}"]) == 2  # it is another now
-    assert sum(fetched.values()) < 60_000
+    assert sum(fetched.values()) < total / 100
     monkeypatch.setattr(Objects, "_chunks", chunks)
     assert main(["verify", uri]) == 0  # what stayed in the bucket belongs to the index
     assert main(["merge", f"out={uri}"]) == 0  # all that is written anew is fetched
