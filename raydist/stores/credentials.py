@@ -15,7 +15,10 @@ _REMEDIES = {
     "hf": "set HF_TOKEN for what is not public; without a network, name a folder that you have",
 }
 _SPELLINGS = {"s3a": "s3", "gcs": "gs", "azure": "az", "abfs": "az", "abfss": "az", "adl": "az"}
-_SIGNS = r"(?i)token|credential|account|forbidden|denied|adlfs|connect|resolve|not known|offline|\b40[13]\b"
+_SIGNS = (
+    r"(?i)token|credential|account|forbidden|denied|adlfs|connect|resolve|not known|offline|"
+    r"\b40[13]\b"
+)
 
 
 def hint(uri: str, reason: object) -> str:
