@@ -39,7 +39,6 @@ GOALS = {
     "overload_non_200_429_503": goal("==", 0),
     "rss_growth_mb_5min": goal("<=", 50),
     "small_p99_beside_long_vs_alone": goal("<=", 3.0),
-    "ingress_cpu_ms_per_request": goal("<=", 5.0),
 }
 _BOUNDS = ("transformers<4.49", "torch<2.14", "optimum<1.25", "click<8.2", "typer<0.16")
 DEFAULTS = {
