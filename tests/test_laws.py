@@ -56,6 +56,7 @@ def test_each_outside_system_has_one_room() -> None:
     assert len(users("ray.train")) <= 1 and all(
         f.startswith("training/") for f in users("ray.train")
     )
+    assert users("ray.tune") <= {"tuning/trials.py"}
     assert all(f.startswith("serving/") for f in users("ray.serve"))
     assert users("obstore") <= {"stores/objects.py"}
     assert users("deepspeed") <= {"training/deepspeed.py"}

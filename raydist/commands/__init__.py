@@ -18,6 +18,7 @@ VERBS = {
     "embed": "turn a corpus into vectors",
     "mine": "write hard negatives for training",
     "train": "train a bi-encoder",
+    "tune": "train bi-encoders of drawn configurations and keep the best",
     "distill": "train a reranker or bi-encoder from a teacher's rankings",
     "score": "score a run's documents with a teacher",
     "rerank": "reorder a run",

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydist.commands.training.launch import launch
+from raydist.commands.training.launch import Observer, check, launch
 from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
@@ -36,9 +36,14 @@ _FOR_UNIT_VECTORS = 0.2
 """Lower temperatures are meant for cosines: 0.01 to 0.1 in the literature."""
 
 
-def run(config: TrainConfig, flags: Flags) -> None:
-    """Trains, or says what would be trained."""
-    launch(config, flags, _contrastive(config))
+def run(config: TrainConfig, flags: Flags, observer: Observer | None = None) -> None:
+    """Trains, or says what would be trained; an observer follows it."""
+    launch(config, flags, _contrastive(config), observer)
+
+
+def look(config: TrainConfig, say: bool = True) -> None:
+    """Checks the model and the first samples, and may say what would be trained."""
+    check(config, _contrastive(config), say)
 
 
 def _contrastive(config: TrainConfig) -> Recipe:

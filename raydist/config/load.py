@@ -87,8 +87,9 @@ def parse_arguments(
     """Returns the mapping that `a.b=value` arguments spell, with values of the fields' types.
 
     Only the first `=` separates. A scalar for a block becomes its primary field; dotted keys may
-    come before or after it. The last value of a repeated key counts; that of a list is a mistake,
-    because both may be meant. Mistakes are appended to `problems`.
+    come before or after it. Below a mapping of plain values the rest of a key is one name, dots and
+    all. The last value of a repeated key counts; that of a list is a mistake, because both may be
+    meant. Mistakes are appended to `problems`.
     """
     root = Shape(model)
     lists: dict[str, str] = {}
@@ -98,7 +99,7 @@ def parse_arguments(
         if not equals:
             problems.append(f"{argument}: expected key=value or a YAML file")
             continue
-        path = key.split(".")
+        path = _path(root, key)
         shapes = [root]
         for i, name in enumerate(path):
             below = child(shapes[-1], name)
@@ -137,6 +138,20 @@ def merge(
                 value = merge(old, value, below or Shape(object), replace_kinds)
         merged[name] = value
     return merged
+
+
+def _path(root: Shape, key: str) -> list[str]:
+    """Returns the names of a dotted key, of which the last may have dots."""
+    names, shape = key.split("."), root
+    for i, name in enumerate(names):
+        values = shape.mapping
+        if values is not None and not values.is_block and values.mapping is None:
+            return [*names[:i], ".".join(names[i:])]
+        below = child(shape, name)
+        if below is None:
+            break
+        shape = below
+    return names
 
 
 def _nest(path: Sequence[str], value: Any) -> dict[str, Any]:

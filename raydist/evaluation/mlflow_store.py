@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from raydist.evaluation.metric_names import metric_name, metric_names
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
+_GLOBAL = threading.Lock()  # of MLflow's global functions, which several followers may call
 _BATCH = 100  # parameters or tags of one request, MLflow's limit
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
 
@@ -235,14 +237,15 @@ def _fluent(uri: str) -> Iterator[None]:
     """Points MLflow's global functions, which alone create external models, to `uri`."""
     import mlflow
 
-    before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)
-        if before is not None:
-            os.environ["MLFLOW_TRACKING_URI"] = before
+    with _GLOBAL:
+        before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextlib.contextmanager

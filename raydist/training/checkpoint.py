@@ -35,6 +35,11 @@ _HALF = 1e-2
 """The same for half precisions: two roundings of bfloat16."""
 
 
+def is_checkpoint_name(name: str) -> bool:
+    """Returns whether a folder's name is that of a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
 Save = Callable[[Any, Path, Mapping[str, Any]], None]
 """Writes (model, folder, settings) as a full model folder; every rank calls it."""
 
@@ -72,12 +77,22 @@ class Checkpoints:
         keep: int = 2,
         rank: int = 0,
         barrier: Callable[[], None] = lambda: None,
+        gather: Callable[[Any], list[Any]] = lambda value: [value],
     ) -> None:
-        """Keeps the newest `keep` checkpoints; `barrier` waits for all ranks."""
+        """Keeps the newest `keep` checkpoints.
+
+        Args:
+            folder: of the checkpoints.
+            keep: how many are kept.
+            rank: of this process.
+            barrier: waits for all ranks.
+            gather: returns every rank's value.
+        """
         self.folder = folder
         self._keep = keep
         self._first = rank == 0
         self._barrier = barrier
+        self._gather = gather
 
     def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
         """Writes a checkpoint and removes the oldest ones beyond `keep`.
@@ -105,14 +120,23 @@ class Checkpoints:
             self._barrier()
 
     def latest(self) -> Path | None:
-        """Returns the newest checkpoint's folder, None if there is none."""
+        """Returns the newest checkpoint's folder, None if there is none; rank 0's choice.
+
+        A network file system may show another rank less, or more, than rank 0.
+
+        Raises:
+            ArtifactError: this rank does not see rank 0's checkpoint.
+        """
         complete = self._complete()
-        return complete[-1] if complete else None
+        chosen: Path | None = self._gather(complete[-1] if complete else None)[0]
+        if chosen is not None and not (chosen / STATE).exists():
+            raise ArtifactError(f"{chosen}: rank 0 resumes from it, and another rank has it not")
+        return chosen
 
     def _complete(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        folders = [f for f in self.folder.iterdir() if _NAME.fullmatch(f.name)]
+        folders = [f for f in self.folder.iterdir() if is_checkpoint_name(f.name)]
         return sorted((f for f in folders if (f / STATE).exists()), key=lambda f: f.name)
 
 

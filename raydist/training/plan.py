@@ -29,6 +29,7 @@ from raydist.training.spec import Aggregate, DeepSpeed, Listener, Optim, Trainin
 
 if TYPE_CHECKING:
     from raydist.losses.objective import Objective
+    from raydist.stores.nodes import Area
     from raydist.training.validation.build import Hooks
 
 DEFAULT_GROUP = 8
@@ -153,6 +154,8 @@ class Job:
         settings: travels with the final model.
         hooks: (before, after) pairs by listener's id, called by every rank; picklable, as the job
             is, if there are workers.
+        area: through which nodes without a shared folder work, where the output goes to an object
+            store.
     """
 
     folder: Path
@@ -171,6 +174,7 @@ class Job:
     validation: Mapping[str, Listener | Aggregate] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     hooks: Hooks = field(default_factory=dict)
+    area: Area | None = None
 
     @property
     def order(self) -> Order:

@@ -25,6 +25,7 @@ from raydist.log import Progress, say
 from raydist.training.checkpoint import read_state, save_final
 from raydist.training.collate import Batch
 from raydist.training.memory import memory_for
+from raydist.training.nodes import on_this_node
 from raydist.training.plan import Job, Plan
 from raydist.training.progress import note
 from raydist.training.samplers import key
@@ -59,6 +60,7 @@ class Outcome:
 
 def run(job: Job, place: Place) -> dict[str, Any]:
     """Trains, saves the final model and returns the outcome (the same on every rank)."""
+    job = on_this_node(job)
     trainer = build_trainer(job, place)
     outcome = train(job.plan, trainer)
     save_final(

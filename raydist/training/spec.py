@@ -124,11 +124,21 @@ class Resources:
     cpus_per_worker: Annotated[float, Gt(0), EXECUTION] = 1.0
     """CPUs of a worker."""
     gpus_per_worker: Annotated[float, Ge(0), Le(1), EXECUTION] = 0.0
-    """GPUs of a worker; one worker drives one GPU."""
+    """GPUs of a worker: one, or a share of one if it is the only worker (or a trial of `tune`)."""
     max_failures: Annotated[int, Ge(0), EXECUTION] = 3
     """How often failed workers are replaced before the run fails."""
+    timeout: Annotated[int, Ge(1), EXECUTION] = 1800
+    """Seconds after which a worker that waits in vain for another one gives up (NCCL and gloo)."""
     threads: Annotated[int, Ge(0), EXECUTION] = 0
     """Torch threads if `workers` is 0; 0 is torch's own choice."""
+
+    def __post_init__(self) -> None:
+        if self.workers > 1 and 0 < self.gpus_per_worker < 1:
+            raise ValueError(
+                f"gpus_per_worker = {self.gpus_per_worker:g}: {self.workers} workers could share a "
+                "GPU, which NCCL refuses; gpus_per_worker=1 gives each its own, workers=1 takes a "
+                "share, cache=16 makes room for larger batches on one GPU"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

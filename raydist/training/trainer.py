@@ -36,6 +36,7 @@ from raydist.training.checkpoint import (
 from raydist.training.collate import Batch, collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.memory import memory_note
+from raydist.training.nodes import AreaCheckpoints, RunFolder
 from raydist.training.plan import Job, SetPlan
 from raydist.training.skeleton import from_bytes, to_bytes
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
@@ -77,7 +78,7 @@ class Trainer:
     engine: Engine
     objective: Objective
     source: BatchSource
-    checkpoints: Checkpoints
+    checkpoints: Checkpoints | AreaCheckpoints
     chunk_size: int = 0
     listener: Listener | None = None
     due: Callable[[int], bool] = _always
@@ -90,9 +91,7 @@ def build_trainer(job: Job, place: Place) -> Trainer:
     """Loads the model and opens the data of a job; warns where a step may not fit the memory."""
     model = _load(job, place)
     engine = _engine(job, model, place)
-    checkpoints = Checkpoints(
-        job.folder / CHECKPOINTS, keep=job.keep, rank=place.rank, barrier=place.barrier
-    )
+    checkpoints = _checkpoints(job, place)
     latest = checkpoints.latest()
     place.barrier()
     reached = read_state(latest)["step"] if latest else 0
@@ -117,6 +116,16 @@ def build_trainer(job: Job, place: Place) -> Trainer:
         log=_nowhere if mirror is None else mirror.step,
         save=save,
     )
+
+
+def _checkpoints(job: Job, place: Place) -> Checkpoints | AreaCheckpoints:
+    ranks: dict[str, Any] = {"rank": place.rank, "barrier": place.barrier, "gather": place.gather}
+    if job.area is None:
+        return Checkpoints(job.folder / CHECKPOINTS, keep=job.keep, **ranks)
+    run = RunFolder(job.area, job.folder)
+    if place.rank == 0 and not run.is_drivers:
+        run.fetch_record()
+    return AreaCheckpoints(run, keep=job.keep, **ranks)
 
 
 def _load(job: Job, place: Place) -> Model:

@@ -1,7 +1,8 @@
 """Where training runs: in this process, or on Ray Train's workers, restarted when one dies.
 
 The only file that imports `ray.train`. Work is a picklable function of a `Place`; what it needs
-lies in the run's folder, which every worker must see. State lives in the run's own checkpoints
+lies in the run's folder, which every worker must see, or in the area of an output that goes to an
+object store. State lives in the run's own checkpoints
 (`raydist.training.checkpoint`): a restarted group of workers resumes from the newest complete one,
 and a Ray run's name is never used twice, so that nothing is continued by accident.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from raydist import cluster, errors
 from raydist.disk import write_json
 from raydist.errors import JobError, RaydistError
 from raydist.log import warn
+from raydist.stores.nodes import Area
+from raydist.training.checkpoint import FINAL
+from raydist.training.nodes import RunFolder
 from raydist.training.spec import Resources
 
 _ERROR = ".error.json"
@@ -72,31 +76,40 @@ def fit(
     folder: Path,
     resources: Resources = Resources(),  # noqa: B008  frozen
     *,
-    timeout_s: int = 1800,
+    area: Area | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """Does the work and returns rank 0's result.
 
     Args:
         work: picklable, if there are workers.
-        folder: the run's folder; on a cluster every worker must see it.
+        folder: the run's folder; on a cluster every worker must see it, unless there is an area.
         resources: the workers, and their CPUs, which are also their torch threads.
-        timeout_s: seconds after which a rank that waits in vain for another gives up.
+        area: through which workers exchange files.
+        callbacks: Ray Train's, if there are workers.
 
     Raises:
         JobError: resources are missing, or workers keep dying.
         RaydistError: a mistake of the user that the work met.
     """
+    run = RunFolder(area, folder) if area is not None else None
+    result: dict[str, Any]
     if resources.workers == 0:
         if resources.threads:
             torch.set_num_threads(resources.threads)
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        return work(Place(0, 1, device))
+        result = work(Place(0, 1, device))
+        if run is not None:
+            run.fetch_result()
+        return result
     cluster.require(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
     if idle := _idle_gpus(resources.workers, resources.gpus_per_worker, cluster.available()["GPU"]):
         warn(idle)
     for name in (_ERROR, _RESULT):
         (folder / name).unlink(missing_ok=True)
-    trainer = _trainer(work, folder, resources, timeout_s)
+    if run is not None:
+        run.objects.delete([_ERROR, _RESULT])
+    trainer = _trainer(work, folder, resources, area, callbacks)
     from ray.train import TrainingFailedError  # after the trainer has chosen Ray Train's version
 
     failure: TrainingFailedError | None = None
@@ -104,25 +117,35 @@ def fit(
         trainer.fit()
     except TrainingFailedError as error:
         failure = error
+    if run is not None:
+        run.fetch(_ERROR)
     _raise_mistake(folder)
     if failure is not None:
         raise JobError(
             f"training failed after {resources.max_failures} replacements of its workers: "
             f"{_cause(failure)}; checkpoints are kept: run the same command with --resume"
         ) from failure
+    if run is not None:
+        run.fetch_result(_RESULT)
     try:
-        result: dict[str, Any] = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
+        result = json.loads((folder / _RESULT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise JobError(
             f"{folder}: the workers wrote no result there; out= must be a path that this machine "
-            "and every worker see"
+            "and every worker see, or a URI"
         ) from None
     (folder / _RESULT).unlink()
     shutil.rmtree(folder / _RAY, ignore_errors=True)  # Ray's record of its own run
     return result
 
 
-def _trainer(work: Work, folder: Path, resources: Resources, timeout_s: int) -> Any:
+def _trainer(
+    work: Work,
+    folder: Path,
+    resources: Resources,
+    area: Area | None,
+    callbacks: Sequence[Any],
+) -> Any:
     """Returns Ray's trainer of some work, all of whose files lie in the run's folder."""
     # Relative paths mean what they mean to the user, and no dashboards are fed.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
@@ -137,9 +160,10 @@ def _trainer(work: Work, folder: Path, resources: Resources, timeout_s: int) -> 
         train_loop_config={
             "work": work,
             "folder": str(folder.absolute()),
+            "area": area,
             "threads": max(1, int(resources.cpus_per_worker)),
         },
-        torch_config=TorchConfig(backend=backend, timeout_s=timeout_s),
+        torch_config=TorchConfig(backend=backend, timeout_s=resources.timeout),
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -149,8 +173,16 @@ def _trainer(work: Work, folder: Path, resources: Resources, timeout_s: int) -> 
             name=f"train-{uuid.uuid4().hex[:12]}",
             storage_path=str((folder / _RAY).absolute()),
             failure_config=FailureConfig(max_failures=resources.max_failures),
+            callbacks=list(callbacks),
         ),
     )
+
+
+def report(values: Mapping[str, float]) -> None:
+    """Reports values to the run's callbacks; all workers call it."""
+    import ray.train
+
+    ray.train.report(dict(values))
 
 
 def _idle_gpus(workers: int, gpus_per_worker: float, gpus: float) -> str:
@@ -174,7 +206,12 @@ def _in_worker(config: dict[str, Any]) -> None:
 
     # The driver's number of threads must not change a run's last bits.
     torch.set_num_threads(config["threads"])
-    folder = Path(config["folder"])
+    folder, run = Path(config["folder"]), None
+    if config["area"] is not None:
+        run = RunFolder(config["area"], folder)
+        folder = run.here
+        folder.mkdir(parents=True, exist_ok=True)
+        run.fetch(_ERROR)
     if (folder / _ERROR).exists():
         return
     context = ray.train.get_context()
@@ -187,9 +224,13 @@ def _in_worker(config: dict[str, Any]) -> None:
     except RaydistError as error:
         if folder.is_dir():
             write_json(folder / _ERROR, {"kind": type(error).__name__, "message": str(error)})
+            if run is not None:
+                run.put_record(_ERROR)
         raise  # so that Ray ends the ranks that wait for this one
     if rank == 0:
         write_json(folder / _RESULT, result)
+        if run is not None and not run.is_drivers:
+            run.put_record(FINAL, _RESULT)
 
 
 def _raise_mistake(folder: Path) -> None:

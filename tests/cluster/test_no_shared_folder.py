@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from raydist import storage
 from raydist.cli import main
@@ -17,7 +19,9 @@ from raydist.data import docstrings
 from raydist.stores.objects import Objects
 from tests.cluster.test_nodes import cluster
 from tests.outputs import results
-from tests.training.small import checkpoint
+from tests.training.jobs import lines as steps
+from tests.training.jobs import record, weights
+from tests.training.small import checkpoint, samples
 
 PROGRAM = """
 import sys
@@ -127,3 +131,47 @@ def test_nodes_without_a_shared_folder_rerank_and_score(s3: str, tmp_path: Path)
             assert not bucket.names(f".{out}.work")
     finally:
         next(running, None)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may hide folders from processes")
+def test_training_without_a_shared_folder_survives_the_loss_of_its_driver_and_all_disks(
+    s3: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    model = checkpoint(tmp_path_factory.mktemp("model") / "model")  # each node has it
+    bucket, running = Objects(s3), cluster(str(tmp_path))
+    lines = "".join(json.dumps(record(sample)) + "\n" for sample in samples(scores=True))
+    (tmp_path / "train.jsonl").write_text(lines)
+    bucket.upload({"train.jsonl": tmp_path / "train.jsonl"})
+    words = ["train", f"data={s3}/train.jsonl", f"model={model}", "model.pooling=mean", "steps=40"]
+    words += ["batch_size=8", "workers=2", "checkpoint.every=2", "tracking=none", "log_every=1"]
+    command = [sys.executable, "-m", "raydist", *words, f"out={s3}/run"]
+    nodes = next(running)
+
+    def states() -> list[str]:
+        return [name for name in bucket.names(".run.work") if name.endswith("loop.json")]
+
+    try:
+        with nodes.start(*command) as program:
+            while not states():
+                assert program.poll() is None, "it ended too soon"
+                time.sleep(0.01)
+            program.kill()
+        shutil.rmtree(tmp_path / "cache")
+        with nodes.start(*command) as program:
+            assert program.wait(300) == 2, "an interrupted run needs --resume"
+        with nodes.start(*command, "--resume") as program:
+            assert program.wait(300) == 0
+    finally:
+        next(running, None)
+    folder = storage.local(f"{s3}/run")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["outcome"]["step"] == 40 and manifest["outcome"]["resumed_at"] >= 2
+    assert [line["step"] for line in steps(folder)] == list(range(1, 41))
+    assert not bucket.names(".run.work")
+    assert main([*words, "workers=2", f"out={tmp_path}/alone"]) == 0
+    for ours, expected in zip(steps(folder), steps(tmp_path / "alone"), strict=True):
+        assert ours["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    for name, tensor in weights(tmp_path / "alone").items():
+        torch.testing.assert_close(weights(folder)[name], tensor, rtol=0, atol=1e-6)

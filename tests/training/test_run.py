@@ -13,7 +13,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.spec import Lora
 from raydist.training.run import run
 from raydist.training.spec import DeepSpeed, Resources
-from raydist.training.worker import Place, _idle_gpus, fit
+from raydist.training.worker import Place, _idle_gpus, _trainer, fit
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
 
@@ -113,6 +113,20 @@ def test_a_killed_worker_is_replaced_and_the_weights_are_those_of_an_undisturbed
     assert lines(disturbed) == lines(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(disturbed)[name]), name
+
+
+def test_waiting_for_another_rank_has_the_limit_that_is_set(tmp_path: Path) -> None:
+    trainer = _trainer(partial(run), tmp_path, Resources(workers=2, timeout=77), None, ())
+    assert trainer.backend_config.timeout_s == 77 and trainer.backend_config.backend == "gloo"
+    trainer = _trainer(partial(run), tmp_path, Resources(workers=1, gpus_per_worker=0.5), None, ())
+    assert trainer.backend_config.backend == "nccl"
+    assert trainer.scaling_config.resources_per_worker["GPU"] == 0.5
+
+
+def test_workers_that_would_share_a_gpu_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 workers could share a GPU, which NCCL refuses; gpus"):
+        Resources(workers=2, gpus_per_worker=0.5)
+    assert Resources(workers=1, gpus_per_worker=0.5).gpus_per_worker == 0.5
 
 
 def test_unused_gpus_are_noted() -> None:

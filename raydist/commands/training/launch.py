@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from raydist.sameness import Extension
 
 if TYPE_CHECKING:
     from raydist.training.plan import Job, SetPlan
+    from raydist.training.validation.build import Hooks
 
 ARTEFACT = Artefact(
     "training-run",
@@ -36,8 +37,29 @@ ARTEFACT = Artefact(
 _DRY_ROWS = 100  # samples of each data set that a dry run looks at
 
 
-def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Who follows a run from outside, and ends its record: a search of which it is a trial.
+
+    Attributes:
+        hooks: called around the validations of listeners.
+        callbacks: Ray Train's, where the run is on workers.
+    """
+
+    hooks: Hooks = field(default_factory=dict)
+    callbacks: Sequence[Any] = ()
+
+
+def launch(
+    config: TrainingConfig, flags: Flags, recipe: Recipe, observer: Observer | None = None
+) -> None:
     """Prepares the data, plans the run, trains, and writes the manifest.
+
+    Args:
+        config: of the run.
+        flags: of the command.
+        recipe: of the verb.
+        observer: who follows the run, if anybody does.
 
     Raises:
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
@@ -52,13 +74,15 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         extension=_extension(config) if flags.resume else Extension(),
     ) as output:
         if output.state == "planned":
-            with tempfile.TemporaryDirectory() as scratch:
-                find_model(recipe)
-                _prepare_and_plan(config, recipe, Path(scratch), _DRY_ROWS)
+            check(config, recipe)
         if output.done:
             return
+        from raydist.training.nodes import area_of
+        from raydist.training.nodes import reached as reached_in
+
         folder = output.folder.absolute()
-        reached = _reached(folder)
+        area = area_of(folder)
+        reached = max(_reached(folder), 0 if area is None else reached_in(area, folder))
         if reached and not flags.resume:
             raise ArtifactError(
                 f"out = {config.out}: holds an interrupted run of this configuration at step "
@@ -68,11 +92,15 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
         on = config.resources
         if on.workers or beside:  # before the data is prepared, which may take long
             cluster.require(on.workers, on.cpus_per_worker, on.gpus_per_worker, beside)
-        job = _prepare_and_plan(config, recipe, folder)
+        job, notes = _prepare_and_plan(config, recipe, folder)
+        _say_plan(config, job, notes)
+        if observer is not None:
+            job = replace(job, hooks=observer.hooks)
+        job = replace(job, area=area)
         if recipe.model.scratch is not None:
             samples = [each.folder for each in job.sets]
             create_model(recipe.model.scratch, Path(job.model.path or ""), samples, config.seed)
-        result = _train(config, job, output, reached)
+        result = _train(config, job, output, reached, observer)
         output.finish(
             outcome=result,
             samples={each.name: each.stream.rows for each in job.sets},
@@ -80,6 +108,19 @@ def launch(config: TrainingConfig, flags: Flags, recipe: Recipe) -> None:
             trained=job.model.family,
         )
     _say_result(config, result)
+
+
+def check(config: TrainingConfig, recipe: Recipe, say: bool = True) -> None:
+    """Looks at the model and the first samples, and may say what would be trained.
+
+    Raises:
+        ConfigError, DataError: a mistake in the configuration or the data.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        find_model(recipe)
+        job, notes = _prepare_and_plan(config, recipe, Path(scratch), _DRY_ROWS)
+        if say:
+            _say_plan(config, job, notes)
 
 
 def _extension(config: TrainingConfig) -> Extension:
@@ -110,24 +151,28 @@ def _extension(config: TrainingConfig) -> Extension:
     return Extension(("steps",), refusal)
 
 
-def _prepare_and_plan(config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0) -> Job:
+def _prepare_and_plan(
+    config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0
+) -> tuple[Job, list[str]]:
     facts = prepare(config, recipe, folder, rows)
-    job, notes = plan(config, recipe, facts, folder)
-    for note in notes:
-        log.warn(note)
-    _say_plan(config, job)
-    return job
+    return plan(config, recipe, facts, folder)
 
 
-def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> dict[str, Any]:
+def _train(
+    config: TrainingConfig, job: Job, output: Output, reached: int, observer: Observer | None
+) -> dict[str, Any]:
     """Runs the job, with its record and progress."""
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker, resolve_uri
+    from raydist.training.nodes import RunFolder
     from raydist.training.progress import followed
     from raydist.training.run import run
     from raydist.training.worker import fit
 
     folder = output.folder.absolute()
+    run_folder = None if job.area is None else RunFolder(job.area, folder)
+    if run_folder is not None and reached:
+        run_folder.fetch_record()
     mirror = Mirror(folder, resume_step=reached)
     mirror.params(config.resolved())
     mirror.params({"inputs": output.job["inputs"]})
@@ -138,9 +183,14 @@ def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> di
         tracker = Tracker.start(folder, replace(config.tracking, uri=uri), resume=reached > 0)
     status = "FAILED"
     try:
+        if run_folder is not None:
+            run_folder.offer()
         on_workers = config.resources.workers > 0
         with followed(folder, job.plan.steps, reached) if on_workers else nullcontext():
-            result = fit(partial(run, job), folder, config.resources)
+            callbacks = observer.callbacks if observer else ()
+            result = fit(
+                partial(run, job), folder, config.resources, area=job.area, callbacks=callbacks
+            )
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -148,7 +198,7 @@ def _train(config: TrainingConfig, job: Job, output: Output, reached: int) -> di
     finally:
         if tracker is not None:
             tracker.close(status)
-        else:
+        elif observer is None:
             Mirror(folder, repair=False).end(status)
     return result
 
@@ -161,8 +211,10 @@ def _reached(folder: Path) -> int:
     return int(read_state(latest)["step"]) if latest else 0
 
 
-def _say_plan(config: TrainingConfig, job: Job) -> None:
+def _say_plan(config: TrainingConfig, job: Job, notes: Sequence[str]) -> None:
     """Says what is trained on, and for how long."""
+    for note in notes:
+        log.warn(note)
     order = job.order
     rows = []
     for each in job.sets:

@@ -1,0 +1,1 @@
+"""Tuning: training runs of drawn configurations, compared by validation, the worst stopped."""

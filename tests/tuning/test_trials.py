@@ -1,0 +1,154 @@
+"""Trials on a local Ray: the best is kept, the worse are stopped, and none is run twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from raydist.cli import main
+from raydist.models.biencoder import BiEncoder
+from raydist.tuning.record import Record
+from raydist.tuning.spec import Search
+from raydist.tuning.trials import _asha
+from tests.commands.training.runs import VALIDATION, write
+from tests.training.jobs import record
+from tests.training.small import checkpoint, samples, texts
+
+LR = "space.optim.lr=choice(1e-9, 3e-3)"
+
+
+def asha(record: Record, steps: int | None = 9, grace: int = 1) -> Any:
+    return _asha(record, Search(space={"seed": "int(0, 9)"}, reduction=2.0), steps, grace)
+
+
+def test_a_search_that_continues_knows_what_ended_trials_reported(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    first = Record(tmp_path, [{"seed": str(i)} for i in range(4)])
+    for trial, value in enumerate((0.8, 0.6)):
+        first.report(trial, 0, 0.1)
+        first.report(trial, 1, value)
+        first.report(trial, 1, value)  # the validation that a killed process does again
+        first.ended(trial, "stopped")
+    again = Record(tmp_path, [{"seed": str(i)} for i in range(4)])
+    assert [trial.reports for trial in again.trials[:2]] == [
+        [(0, 0.1), (1, 0.8)],
+        [(0, 0.1), (1, 0.6)],
+    ]
+    assert [trial.end for trial in again.trials] == ["stopped", "stopped", None, None]
+    scheduler = asha(again)
+    decisions = []
+    for name, value in (("a", 0.65), ("b", 0.75)):  # the median so far is .7, then .65
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        decisions.append(scheduler.on_trial_result(None, trial, {"step": 1, "value": value}))
+    assert decisions == ["STOP", "CONTINUE"]
+
+
+def test_no_trial_is_stopped_at_its_last_step(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    scheduler = asha(Record(tmp_path, []), steps=4)
+    for name, value in (("a", 0.9), ("b", 0.1)):
+        trial = SimpleNamespace(trial_id=name)
+        scheduler.on_trial_add(None, trial)
+        result = {"step": 4, "value": value}
+        assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
+        assert scheduler.on_trial_result(None, trial, {"value": float("nan")}) == "CONTINUE"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, samples, and a task to validate on."""
+    folder = tmp_path_factory.mktemp("tune")
+    checkpoint(folder / "model")
+    return folder
+
+
+@pytest.fixture
+def files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    write("train.jsonl", [record(sample) for sample in samples(scores=True)])
+    pool = texts()
+    write("corpus.jsonl", [{"id": f"d{i}", "text": text} for i, text in enumerate(pool)])
+    write("queries.jsonl", [{"id": f"q{i}", "text": pool[i * 5]} for i in range(8)])
+    Path("qrels.txt").write_text("".join(f"q{i} 0 d{i * 5 + 1} 1\n" for i in range(8)))
+    return folder
+
+
+def line(out: str, *words: str) -> list[str]:
+    sizes = ["steps=4", "batch_size=8", "train_group_size=2", "model.dropout=0", "distill=none"]
+    dev = [*VALIDATION, "validation.dev.interval=1", "tracking=none"]
+    return ["tune", "data=train.jsonl", "model=model", f"out={out}", *sizes, *dev, *words]
+
+
+def ends(out: str) -> dict[str, str]:
+    manifest = json.loads(Path(out, "manifest.json").read_text())
+    return dict(manifest["ends"])
+
+
+def test_a_dry_run_shows_the_trials_and_starts_nothing(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line("dry", LR, "trials=2"), "--dry-run"]) == 0
+    shown = capsys.readouterr().err
+    assert "would train 2 trials into dry, compared by dev/map" in shown
+    assert "optim.lr" in shown and "biencoder: 4 steps" in shown
+    assert not Path("dry").exists()
+    assert main([*line("dry", LR, "trials=2", "data=none.jsonl"), "--dry-run"]) == 2
+    assert "none.jsonl: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_the_best_trial_is_kept_and_a_search_continues_with_more_trials(
+    files: Path, ray_cluster: None, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = line("T", LR, "trials=2", "seed=3", "concurrent=2", "grace=2", f"tracking={database}")
+    assert main(words) == 0
+    shown = capsys.readouterr().err
+    manifest = json.loads(Path("T/manifest.json").read_text())
+    best = manifest["best"]
+    values = {
+        name: json.loads(Path(f"T/trials/{name}/listeners/dev/info.json").read_text())["map"]
+        for name in ends("T")
+    }
+    chosen = values[f"trial-{best['trial']:03}"]
+    assert chosen["value"] == best["value"] == max(each["value"] for each in values.values())
+    assert "raydist train T/best.yaml" in shown and "trial-001 " in shown
+    assert yaml.safe_load(Path("T/best.yaml").read_text())["optim"]["lr"] == float(
+        best["values"]["optim.lr"]
+    )
+    BiEncoder.load("T", device="cpu")  # the best model of the best trial
+    marks = {name: Path(f"T/trials/{name}/manifest.json").stat().st_mtime_ns for name in ends("T")}
+    assert main(words) == 0
+    assert "already built" in capsys.readouterr().err
+    more = [word.replace("trials=2", "trials=3") for word in words]
+    assert main([*more, "--resume"]) == 0
+    assert len(ends("T")) == 3
+    after = {name: Path(f"T/trials/{name}/manifest.json").stat().st_mtime_ns for name in marks}
+    assert after == marks, "trials that had ended were run again"
+    from mlflow import MlflowClient
+
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("raydist")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run not in parents]
+    assert len(parents) == 1 and len(children) == 3
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert all("dev/map" in run.data.metrics for run in children)
+
+
+@pytest.mark.ray
+def test_a_trial_that_fails_does_not_end_the_search(
+    files: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = line("F", "space.optim.lr=choice(1e-5, 1e30)", "optim.clip=0", "scheduler=none")
+    assert main([*words, "trials=4", "seed=1", "steps=6"]) == 0
+    assert set(ends("F").values()) == {"finished", "failed"}
+    assert "Lower optim.lr" in capsys.readouterr().err
