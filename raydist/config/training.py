@@ -54,7 +54,7 @@ class TrainingConfig(Verb):
     on_bad: Literal["error", "skip"] = "error"
     """A bad line is an error, or is skipped, counted and written to a rejects file."""
     out: str = Field(min_length=1)
-    """The folder of the run; on a cluster, a path that all workers share."""
+    """The folder of the run; on a cluster, a path that all workers share, or a URI."""
     steps: int | None = Field(None, ge=1)
     """Optimizer steps; follows from `epochs` if not given."""
     epochs: float = Field(1.0, gt=0)

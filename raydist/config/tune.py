@@ -49,7 +49,7 @@ class TuneConfig(TrainConfig):
         except ValueError as error:
             problems.append(str(error))
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
 
