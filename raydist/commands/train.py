@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raydist.commands.training.launch import Observer, check, launch
-from raydist.commands.training.plan import Recipe, check_teacher
+from raydist.commands.training.plan import Recipe, check_teacher, data_folder
+from raydist.commands.training.prepare import prepare
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
 from raydist.data.spec import SampleSource
@@ -44,6 +45,21 @@ def run(config: TrainConfig, flags: Flags, observer: Observer | None = None) -> 
 def look(config: TrainConfig, say: bool = True) -> None:
     """Checks the model and the first samples, and may say what would be trained."""
     check(config, _contrastive(config), say)
+
+
+def prepare_shared(configs: Sequence[TrainConfig], folder: Path) -> Path | None:
+    """Prepares the data of several runs that read the same below a folder.
+
+    Returns the folder of the data, None where they do not.
+    """
+    reads = []
+    for config in configs:
+        require, sets = _contrastive(config).require, config.sets().values()
+        reads.append([(require(d, config.source(d)), d.bm25_negatives) for d in sets])
+    if any(each != reads[0] for each in reads):
+        return None
+    prepare(configs[0], _contrastive(configs[0]), folder)
+    return data_folder(folder, "").absolute()
 
 
 def _contrastive(config: TrainConfig) -> Recipe:

@@ -95,10 +95,12 @@ def _search(
     config: TuneConfig, output: Output, record: Record, objective: Objective
 ) -> tuple[Trial, tuple[float, int]]:
     """Runs the trials that have not ended; returns the best one, its best value and its step."""
+    from raydist.commands import train
     from raydist.tuning.trials import run_trials
 
     folder = output.folder.absolute()
-    steps = [trial_config(config, trial.values).steps for trial in record.trials]
+    configs = [trial_config(config, trial.values) for trial in record.trials]
+    steps = [each.steps for each in configs]
     longest = max(steps) if None not in steps else None  # type: ignore[type-var]
     grace = config.search.grace or _interval(config, objective)
     if config.search.scheduler == "asha" and longest is not None and grace >= longest:
@@ -107,13 +109,14 @@ def _search(
             f"and trials have {longest}; validation.{objective.listener}.interval= or grace= "
             "change that"
         )
+    data = train.prepare_shared(configs, folder)
     parent = _start_tracking(config, output)
     status = "FAILED"
     watch = _Watch(config, folder, objective, parent, record)
     try:
         with watch.progress:
             run_trials(
-                partial(_train, config, [trial.values for trial in record.trials], folder),
+                partial(_train, config, [trial.values for trial in record.trials], folder, data),
                 record,
                 watch,
                 folder=folder,
@@ -137,6 +140,7 @@ def _train(
     config: TuneConfig,
     draws: Sequence[Mapping[str, str]],
     folder: Path,
+    data: Path | None,
     trial: int,
     hooks: Mapping[str, Any],
     callbacks: Sequence[Any],
@@ -148,7 +152,7 @@ def _train(
     out = Trial(trial, draws[trial]).folder(folder)
     of_trial = trial_config(config, draws[trial], out=str(out), tracking={"uri": "none"})
     with storage.writing(str(out), config.lock_wait) as place, disk_errors(place):
-        train.run(of_trial, Flags(resume=True), Observer(hooks, callbacks))
+        train.run(of_trial, Flags(resume=True), Observer(hooks, callbacks, data))
 
 
 class _Watch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -44,10 +45,12 @@ class Observer:
     Attributes:
         hooks: called around the validations of listeners.
         callbacks: Ray Train's, where the run is on workers.
+        data: the folder of the prepared data, where the runs of a search read the same.
     """
 
     hooks: Hooks = field(default_factory=dict)
     callbacks: Sequence[Any] = ()
+    data: Path | None = None
 
 
 def launch(
@@ -92,6 +95,10 @@ def launch(
         on = config.resources
         if on.workers or beside:  # before the data is prepared, which may take long
             cluster.require(on.workers, on.cpus_per_worker, on.gpus_per_worker, beside)
+        if observer is not None and observer.data is not None:
+            link = folder / observer.data.name
+            if not link.is_symlink():
+                link.symlink_to(os.path.relpath(observer.data, folder))
         job, notes = _prepare_and_plan(config, recipe, folder)
         _say_plan(config, job, notes)
         if observer is not None:
