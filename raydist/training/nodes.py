@@ -318,5 +318,5 @@ def _files(path: Path) -> list[Path]:
     return sorted(
         each
         for each in path.rglob("*")
-        if each.is_file() and not any(p.endswith(".part") for p in each.parts)
+        if each.is_file() and not any(p.endswith(".part") for p in each.relative_to(path).parts)
     )

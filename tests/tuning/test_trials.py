@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +156,40 @@ def test_a_trial_that_fails_does_not_end_the_search(
     assert main([*words, "trials=2", "seed=1", "max_failures=0"]) == 0
     assert ends("F") == {"trial-000": "finished", "trial-001": "failed"}
     assert "trial-001 failed" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_trains_on_workers(files: Path, ray_cluster: None) -> None:
+    words = line("W", LR, "trials=2", "seed=1", "steps=2", "workers=2", "concurrent=1")
+    paths = [word.replace("=model", f"={files}/model") for word in words]
+    assert main([word.replace("train.jsonl", f"{files}/train.jsonl") for word in paths]) == 0
+    reports = [json.loads(line) for line in Path("W/trials.jsonl").read_text().splitlines()]
+    steps = [each["step"] for each in reports if each["trial"] == 0 and "step" in each]
+    assert steps == [0, 1, 2] and set(ends("W")) == {"trial-000", "trial-001"}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_whose_driver_is_killed_continues_where_it_was(
+    files: Path, tmp_path: Path
+) -> None:
+    words = line("K", LR, "trials=3", "seed=1", "concurrent=1", "scheduler=none", "steps=6")
+    words += ["checkpoint.every=1"]
+    command = [sys.executable, "-m", "raydist", *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    path = Path("K/trials.jsonl")
+    with subprocess.Popen(command, env=environment) as program:
+        while not path.exists() or '"trial": 1' not in path.read_text():
+            assert program.poll() is None, "it ended too soon"
+            time.sleep(0.02)
+        program.kill()
+    before = Path("K/trials/trial-000/metrics.jsonl").stat().st_mtime_ns
+    assert subprocess.run(command, env=environment).returncode == 2, "it needs --resume"
+    assert subprocess.run([*command, "--resume"], env=environment).returncode == 0
+    assert Path("K/trials/trial-000/metrics.jsonl").stat().st_mtime_ns == before
+    assert set(ends("K").values()) == {"finished"}
+    reports = [json.loads(line) for line in path.read_text().splitlines()]
+    for trial in range(3):
+        steps = [each["step"] for each in reports if each["trial"] == trial and "step" in each]
+        assert steps == list(range(7))
