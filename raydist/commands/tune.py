@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -123,7 +123,6 @@ def _search(
                 objective=objective,
                 search=config.search,
                 resources=config.resources,
-                steps=longest,
                 grace=grace,
             )
         best, value = _best(record, objective, folder)
@@ -142,7 +141,7 @@ def _train(
     folder: Path,
     data: Path | None,
     trial: int,
-    hooks: Mapping[str, Any],
+    hooks: Callable[[int], Any],
     callbacks: Sequence[Any],
 ) -> None:
     """Trains a trial as `raydist train` does, in the trial's own process."""

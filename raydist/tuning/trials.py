@@ -22,12 +22,13 @@ from raydist import cluster
 from raydist.errors import JobError, RaydistError
 from raydist.evaluation.measures import Evaluation
 from raydist.training.spec import Resources
+from raydist.training.validation.build import Hooks
 from raydist.tuning.objective import Objective
 from raydist.tuning.record import Record, Trial
 from raydist.tuning.spec import Search
 
 _RAY = ".ray"
-_NO_LIMIT = 1 << 40  # steps of a run that follow from its data
+_NO_LIMIT = 1 << 40  # steps: a run's own end is what ends it
 _DRIVER = {"CPU": 0, "memory": 1 << 20}
 """What a trial takes whose training runs on workers: they take the rest."""
 
@@ -37,12 +38,12 @@ class Train(Protocol):
 
     Args:
         trial: its number.
-        hooks: called around the validations of listeners.
+        hooks: of its last step, to be called around the validations of listeners.
         callbacks: Ray Train's, where the training runs on workers.
     """
 
     def __call__(
-        self, trial: int, hooks: Mapping[str, Sequence[Any]], callbacks: Sequence[Any], /
+        self, trial: int, hooks: Callable[[int], Hooks], callbacks: Sequence[Any], /
     ) -> None:
         """Trains."""
 
@@ -59,15 +60,20 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The hook of a listener that reports its value; picklable."""
+    """The hook of a listener that reports its value; picklable.
+
+    The last step is no `step` to the scheduler: it must not stop a run that ends anyway.
+    """
 
     measure: str
     send: Callable[[dict[str, float]], None]
+    last: int
 
     def __call__(self, step: int, model: Any, results: Evaluation | None) -> None:
         """Reports a validation; does not return where Ray Tune stops the trial."""
         assert results is not None
-        self.send({"step": step, "value": float(results.means[self.measure])})
+        key = "last" if step == self.last else "step"
+        self.send({key: step, "value": float(results.means[self.measure])})
 
 
 def run_trials(
@@ -79,7 +85,6 @@ def run_trials(
     objective: Objective,
     search: Search,
     resources: Resources,
-    steps: int | None,
     grace: int,
 ) -> None:
     """Runs the trials that have not ended.
@@ -92,7 +97,6 @@ def run_trials(
         objective: what they report.
         search: how many run at a time, and which are stopped.
         resources: of one trial.
-        steps: the longest trial's; None if that follows from the data.
         grace: steps before which none is stopped.
 
     Raises:
@@ -118,7 +122,7 @@ def run_trials(
         tune.with_resources(run, each),
         param_space={"trial": tune.grid_search([trial.index for trial in waiting])},
         tune_config=tune.TuneConfig(
-            scheduler=_asha(record, search, steps, grace) if asha else FIFOScheduler(),
+            scheduler=_asha(record, search, grace) if asha else FIFOScheduler(),
             max_concurrent_trials=min(search.concurrent or most, most),
             trial_dirname_creator=lambda trial: f"trial-{trial.config['trial']:03}",
         ),
@@ -156,22 +160,17 @@ def _resources(resources: Resources) -> tuple[dict[str, float], int]:
     return ({"CPU": cpus, "GPU": gpus} if not workers else dict(_DRIVER)), most
 
 
-def _asha(record: Record, search: Search, steps: int | None, grace: int) -> Any:
-    """Returns the scheduler, which knows what ended trials reported.
-
-    None is stopped at its last step, where it is about to end anyway.
-    """
+def _asha(record: Record, search: Search, grace: int) -> Any:
+    """Returns the scheduler, which knows what ended trials reported."""
     from ray.tune.schedulers import ASHAScheduler
 
-    longest = max(1, (steps or _NO_LIMIT) - 1)
     scheduler = ASHAScheduler(
         time_attr="step",
         metric="value",
         mode="max",
-        max_t=longest,
-        grace_period=min(grace, longest),
+        max_t=_NO_LIMIT,
+        grace_period=grace,
         reduction_factor=search.reduction,
-        stop_last_trials=False,
     )
     for trial in record.trials:
         if trial.end is not None:
@@ -205,7 +204,10 @@ def _run(
         from raydist.training.worker import report
 
         callbacks, send = [TuneReportCallback()], report
-    hooks = {objective.listener: [(None, Report(objective.measure, send))]}
+
+    def hooks(last: int) -> Hooks:
+        return {objective.listener: [(None, Report(objective.measure, send, last))]}
+
     failed = ""
     try:
         train(trial, hooks, callbacks)
@@ -235,8 +237,8 @@ def _callback(record: Record, watcher: Watcher) -> Any:
             index = trial.config["trial"]
             if "end" in result:
                 self._end(index, result["end"], result["reason"])
-            elif "step" in result:
-                record.report(index, result["step"], result["value"])
+            elif (step := result.get("step", result.get("last"))) is not None:
+                record.report(index, step, result["value"])
                 watcher.reported(record.trials[index])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

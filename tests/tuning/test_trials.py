@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from raydist.cli import main
+from raydist.evaluation.measures import Evaluation
 from raydist.models.biencoder import BiEncoder
 from raydist.tuning.record import Record
 from raydist.tuning.spec import Search
-from raydist.tuning.trials import _asha
+from raydist.tuning.trials import Report, _asha
 from tests.commands.training.runs import VALIDATION, write
 from tests.training.jobs import record
 from tests.training.small import checkpoint, samples, texts
@@ -25,13 +28,11 @@ from tests.training.small import checkpoint, samples, texts
 LR = "space.optim.lr=choice(1e-9, 3e-3)"
 
 
-def asha(record: Record, steps: int | None = 9, grace: int = 1) -> Any:
-    return _asha(record, Search(space={"seed": "int(0, 9)"}, reduction=2.0), steps, grace)
+def asha(record: Record) -> Any:
+    return _asha(record, Search(space={"seed": "int(0, 9)"}, reduction=2.0), grace=1)
 
 
 def test_a_search_that_continues_knows_what_ended_trials_reported(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
     first = Record(tmp_path, [{"seed": str(i)} for i in range(4)])
     for trial, value in enumerate((0.8, 0.6)):
         first.report(trial, 0, 0.1)
@@ -54,15 +55,21 @@ def test_a_search_that_continues_knows_what_ended_trials_reported(tmp_path: Path
 
 
 def test_no_trial_is_stopped_at_its_last_step(tmp_path: Path) -> None:
-    from types import SimpleNamespace
-
-    scheduler = asha(Record(tmp_path, []), steps=4)
-    for name, value in (("a", 0.9), ("b", 0.1)):
-        trial = SimpleNamespace(trial_id=name)
+    """It ends anyway, and would lose its final model."""
+    reports: list[dict[str, float]] = []
+    hook = Report("RR", reports.append, last=4)
+    for step in (2, 4):
+        hook(step, None, Evaluation(("RR",), (), np.empty((1, 0)), {"RR": 0.1}))
+    assert reports == [{"step": 2, "value": 0.1}, {"last": 4, "value": 0.1}]
+    scheduler = asha(Record(tmp_path, []))
+    best, other = SimpleNamespace(trial_id="a"), SimpleNamespace(trial_id="b")
+    for trial in (best, other):
         scheduler.on_trial_add(None, trial)
-        result = {"step": 4, "value": value}
-        assert scheduler.on_trial_result(None, trial, result) == "CONTINUE"
-        assert scheduler.on_trial_result(None, trial, {"value": float("nan")}) == "CONTINUE"
+    scheduler.on_trial_result(None, best, {"step": 2, "value": 0.9})
+    end = {"value": float("nan"), "end": "finished"}
+    decisions = [scheduler.on_trial_result(None, other, each) for each in (reports[1], end)]
+    assert decisions == ["CONTINUE", "CONTINUE"]
+    assert scheduler.on_trial_result(None, other, reports[0]) == "STOP"
 
 
 @pytest.fixture(scope="module")

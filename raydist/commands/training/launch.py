@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,12 +43,12 @@ class Observer:
     """Who follows a run from outside, and ends its record: a search of which it is a trial.
 
     Attributes:
-        hooks: called around the validations of listeners.
+        hooks: last step -> what is called around the validations of listeners.
         callbacks: Ray Train's, where the run is on workers.
         data: the folder of the prepared data, where the runs of a search read the same.
     """
 
-    hooks: Hooks = field(default_factory=dict)
+    hooks: Callable[[int], Hooks]
     callbacks: Sequence[Any] = ()
     data: Path | None = None
 
@@ -102,7 +102,7 @@ def launch(
         job, notes = _prepare_and_plan(config, recipe, folder)
         _say_plan(config, job, notes)
         if observer is not None:
-            job = replace(job, hooks=observer.hooks)
+            job = replace(job, hooks=observer.hooks(job.plan.steps))
         job = replace(job, area=area)
         if recipe.model.scratch is not None:
             samples = [each.folder for each in job.sets]
