@@ -105,6 +105,7 @@ def run_trials(
     each, most = _resources(resources)
     # The log is ours, Ctrl-C ends the command, and paths mean what they mean to the user.
     os.environ |= {
+        "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",
