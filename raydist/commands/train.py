@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from raydist.commands.training.launch import Observer, check, launch
 from raydist.commands.training.plan import Recipe, check_teacher, data_folder
-from raydist.commands.training.prepare import prepare
+from raydist.commands.training.prepare import create_model, prepare
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
 from raydist.data.spec import SampleSource
@@ -47,19 +47,27 @@ def look(config: TrainConfig, say: bool = True) -> None:
     check(config, _contrastive(config), say)
 
 
-def prepare_shared(configs: Sequence[TrainConfig], folder: Path) -> Path | None:
-    """Prepares the data of several runs that read the same below a folder.
+def prepare_shared(configs: Sequence[TrainConfig], folder: Path) -> list[Path]:
+    """Prepares what several runs have in common below a folder: data, and a model from nothing.
 
-    Returns the folder of the data, None where they do not.
+    Returns the folders of what they share, none where they do not read the same.
     """
-    reads = []
-    for config in configs:
-        require, sets = _contrastive(config).require, config.sets().values()
-        reads.append([(require(d, config.source(d)), d.bm25_negatives) for d in sets])
-    if any(each != reads[0] for each in reads):
-        return None
-    prepare(configs[0], _contrastive(configs[0]), folder)
-    return data_folder(folder, "").absolute()
+    first, recipe = configs[0], _contrastive(configs[0])
+    if any(_reads(each) != _reads(first) for each in configs):
+        return []
+    prepare(first, recipe, folder)
+    shared = [data_folder(folder, "")]
+    scratch = first.model.scratch
+    if scratch and all((c.model.scratch, c.seed) == (scratch, first.seed) for c in configs):
+        samples = [data_folder(folder, name) for name in first.sets()]
+        create_model(scratch, folder / "scratch", samples, first.seed)
+        shared.append(folder / "scratch")
+    return shared
+
+
+def _reads(config: TrainConfig) -> list[object]:
+    require = _contrastive(config).require
+    return [(require(d, config.source(d)), d.bm25_negatives) for d in config.sets().values()]
 
 
 def _contrastive(config: TrainConfig) -> Recipe:

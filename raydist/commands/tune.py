@@ -109,14 +109,14 @@ def _search(
             f"and trials have {longest}; validation.{objective.listener}.interval= or grace= "
             "change that"
         )
-    data = train.prepare_shared(configs, folder)
+    shared = train.prepare_shared(configs, folder)
     parent = _start_tracking(config, output)
     status = "FAILED"
     watch = _Watch(config, folder, objective, parent, record)
     try:
         with watch.progress:
             run_trials(
-                partial(_train, config, [trial.values for trial in record.trials], folder, data),
+                partial(_train, config, [trial.values for trial in record.trials], folder, shared),
                 record,
                 watch,
                 folder=folder,
@@ -139,7 +139,7 @@ def _train(
     config: TuneConfig,
     draws: Sequence[Mapping[str, str]],
     folder: Path,
-    data: Path | None,
+    shared: Sequence[Path],
     trial: int,
     hooks: Callable[[int], Any],
     callbacks: Sequence[Any],
@@ -151,7 +151,7 @@ def _train(
     out = Trial(trial, draws[trial]).folder(folder)
     of_trial = trial_config(config, draws[trial], out=str(out), tracking={"uri": "none"})
     with storage.writing(str(out), config.lock_wait) as place, disk_errors(place):
-        train.run(of_trial, Flags(resume=True), Observer(hooks, callbacks, data))
+        train.run(of_trial, Flags(resume=True), Observer(hooks, callbacks, shared))
 
 
 class _Watch:

@@ -7,6 +7,7 @@ reports each validation. Ray's own record is not needed: a search continues from
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -112,6 +113,7 @@ def run_trials(
         "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     }
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    logging.getLogger("ray.tune.analysis").setLevel(logging.ERROR)  # it would miss its own logs
     from ray import tune
     from ray.tune.schedulers import FIFOScheduler
 

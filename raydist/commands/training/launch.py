@@ -45,12 +45,12 @@ class Observer:
     Attributes:
         hooks: last step -> what is called around the validations of listeners.
         callbacks: Ray Train's, where the run is on workers.
-        data: the folder of the prepared data, where the runs of a search read the same.
+        shared: folders with what was prepared for all runs of a search.
     """
 
     hooks: Callable[[int], Hooks]
     callbacks: Sequence[Any] = ()
-    data: Path | None = None
+    shared: Sequence[Path] = ()
 
 
 def launch(
@@ -95,10 +95,10 @@ def launch(
         on = config.resources
         if on.workers or beside:  # before the data is prepared, which may take long
             cluster.require(on.workers, on.cpus_per_worker, on.gpus_per_worker, beside)
-        if observer is not None and observer.data is not None:
-            link = folder / observer.data.name
+        for shared in observer.shared if observer else ():
+            link = folder / shared.name
             if not link.is_symlink():
-                link.symlink_to(os.path.relpath(observer.data, folder))
+                link.symlink_to(os.path.relpath(shared, folder))
         job, notes = _prepare_and_plan(config, recipe, folder)
         _say_plan(config, job, notes)
         if observer is not None:
