@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raydist import cluster, log
+from raydist import cluster, log, storage
 from raydist.artefact import Artefact, Output
 from raydist.commands.training.plan import Recipe, plan
 from raydist.commands.training.prepare import (
@@ -68,6 +68,8 @@ def launch(
         ArtifactError: the folder holds another run, or an interrupted one without --resume.
         ConfigError, DataError, JobError: a mistake in the configuration or the data, or a failure.
     """
+    if storage.leaves(config.out):
+        _recover(Path(config.out).absolute())
     with ARTEFACT.open(
         config.out,
         config,
@@ -115,6 +117,20 @@ def launch(
             trained=job.model.family,
         )
     _say_result(config, result)
+
+
+def _recover(folder: Path) -> None:
+    """Fetches the checkpoints of an interrupted run that lie on the object store.
+
+    They are progress: another configuration must not discard them, more steps go on from them.
+    """
+    if _reached(folder):
+        return
+    from raydist.training.nodes import RunFolder, area_of, reached
+
+    area = area_of(folder)
+    if area is not None and reached(area, folder):
+        RunFolder(area, folder).fetch_result()
 
 
 def check(config: TrainingConfig, recipe: Recipe, say: bool = True) -> None:
