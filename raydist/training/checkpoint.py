@@ -77,7 +77,7 @@ class Checkpoints:
         keep: int = 2,
         rank: int = 0,
         barrier: Callable[[], None] = lambda: None,
-        gather: Callable[[Any], list[Any]] = lambda value: [value],
+        broadcast: Callable[[Any], Any] = lambda value: value,
     ) -> None:
         """Keeps the newest `keep` checkpoints.
 
@@ -86,13 +86,13 @@ class Checkpoints:
             keep: how many are kept.
             rank: of this process.
             barrier: waits for all ranks.
-            gather: returns every rank's value.
+            broadcast: returns rank 0's value.
         """
         self.folder = folder
         self._keep = keep
         self._first = rank == 0
         self._barrier = barrier
-        self._gather = gather
+        self._broadcast = broadcast
 
     def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
         """Writes a checkpoint and removes the oldest ones beyond `keep`.
@@ -128,7 +128,7 @@ class Checkpoints:
             ArtifactError: this rank does not see rank 0's checkpoint.
         """
         complete = self._complete()
-        chosen: Path | None = self._gather(complete[-1] if complete else None)[0]
+        chosen: Path | None = self._broadcast(complete[-1] if complete else None)
         if chosen is not None and not (chosen / STATE).exists():
             raise ArtifactError(f"{chosen}: rank 0 resumes from it, and another rank has it not")
         return chosen

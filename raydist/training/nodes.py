@@ -217,7 +217,7 @@ class AreaCheckpoints:
         keep: how many of the newest are kept.
         rank: of this process.
         barrier: waits for all ranks.
-        gather: returns every rank's value.
+        broadcast: returns rank 0's value.
     """
 
     def __init__(
@@ -227,13 +227,13 @@ class AreaCheckpoints:
         keep: int = 2,
         rank: int = 0,
         barrier: Callable[[], None] = lambda: None,
-        gather: Callable[[Any], list[Any]] = lambda value: [value],
+        broadcast: Callable[[Any], Any] = lambda value: value,
     ) -> None:
         self._run = run
         self._keep = keep
         self._rank = rank
         self._barrier = barrier
-        self._gather = gather
+        self._broadcast = broadcast
         self._latest: tuple[Path | None] | None = None
 
     def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
@@ -268,7 +268,7 @@ class AreaCheckpoints:
         if self._latest is None:
             names = self._run.objects.names(CHECKPOINTS) if self._rank == 0 else {}
             complete = _complete(names)
-            chosen = self._gather(complete[-1] if complete else None)[0]
+            chosen = self._broadcast(complete[-1] if complete else None)
             self._latest = (None if chosen is None else self._copy(chosen),)
         return self._latest[0]
 

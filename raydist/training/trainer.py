@@ -119,7 +119,11 @@ def build_trainer(job: Job, place: Place) -> Trainer:
 
 
 def _checkpoints(job: Job, place: Place) -> Checkpoints | AreaCheckpoints:
-    ranks: dict[str, Any] = {"rank": place.rank, "barrier": place.barrier, "gather": place.gather}
+    ranks: dict[str, Any] = {
+        "rank": place.rank,
+        "barrier": place.barrier,
+        "broadcast": place.broadcast,
+    }
     if job.area is None:
         return Checkpoints(job.folder / CHECKPOINTS, keep=job.keep, **ranks)
     run = RunFolder(job.area, job.folder)

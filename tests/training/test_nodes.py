@@ -124,7 +124,7 @@ def test_every_rank_resumes_from_rank_0s_choice(tmp_path: Path) -> None:
     for step in (1, 2):
         Checkpoints(tmp_path).save(step, write, {"step": step})
     chosen = tmp_path / "step-00000001"
-    other = Checkpoints(tmp_path, rank=1, gather=lambda value: [chosen, value])
+    other = Checkpoints(tmp_path, rank=1, broadcast=lambda value: chosen)
     assert other.latest() == chosen
     shutil.rmtree(chosen)
     with pytest.raises(ArtifactError, match="another rank has it not"):
