@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raydist import log, storage
+from raydist.artefact import Artefact, Output
 from raydist.config.base import Flags, resolved
 from raydist.config.inputs import inputs
 from raydist.config.training import TrainConfig
 from raydist.config.tune import TuneConfig, trial_config
 from raydist.disk import atomic, disk_errors
 from raydist.errors import ArtifactError, JobError
-from raydist.manifest import Artefact, Output
 from raydist.sameness import Extension
 from raydist.training.spec import Aggregate, Listener
 from raydist.tuning.objective import Objective, choose_objective
