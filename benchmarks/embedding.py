@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.embedding_speed import throughput, workers
+from benchmarks.embedding_speed import low_precision, throughput, workers
 from benchmarks.models import contents, minilm
 from benchmarks.report import SHARED, WORK, arguments, goal, recorded, write_results
 
@@ -32,7 +32,7 @@ GOALS = {
 def main() -> None:
     options = arguments(
         {
-            "parts": "throughput,workers,memory,quality,ann",
+            "parts": "throughput,bf16,workers,memory,quality,ann",
             "collections": "cacm,nfcorpus,vaswani",
             "texts": 768,
             "repeats": 3,
@@ -51,7 +51,7 @@ def main() -> None:
         measured, remarks = PARTS[part](options)
         figures |= measured
         notes |= remarks
-    names = sorted({key.split("_")[1] for key in figures if key.startswith("ndcg10_")})
+    names = sorted({key.split("_")[1] for key in figures if key.endswith("_st") and "ndcg" in key})
     goals = dict(GOALS)
     for name in names:
         reference = figures[f"ndcg10_{name}_st"]
@@ -206,6 +206,7 @@ def _sentence_transformers(name: str, queries: Any) -> Any:
 
 PARTS = {
     "throughput": throughput,
+    "bf16": low_precision,
     "workers": workers,
     "memory": memory,
     "quality": quality,

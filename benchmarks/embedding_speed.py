@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from benchmarks.models import contents, minilm
-from benchmarks.report import WORK
+from benchmarks.report import SHARED, WORK
 
 
 def mixed_texts(count: int) -> list[str]:
@@ -102,6 +103,72 @@ def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any
         }
     }
     return figures, notes
+
+
+def low_precision(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Times bfloat16 against float32, ours and sentence-transformers', and measures its ranking.
+
+    Processor time of one thread, in turns. None on a CPU without instructions for bfloat16.
+    """
+    import numpy as np
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from raydist.models.biencoder import BiEncoder
+
+    able = torch.cpu.get_capabilities()
+    if not able.get("avx512_bf16") and not able.get("amx_bf16"):
+        return {"bf16_vs_f32": None, "bf16_vs_st_bf16": None, "ndcg10_nfcorpus_bf16": None}, {}
+    torch.set_num_threads(1)
+    texts = mixed_texts(options["texts"])
+    models = {name: BiEncoder.load(minilm(), device="cpu", dtype=name) for name in _TYPES}
+    peer = SentenceTransformer(str(minilm()), device="cpu", model_kwargs={"dtype": torch.bfloat16})
+    runs: dict[str, Callable[[], Any]] = {
+        name: partial(model.encode_documents, texts) for name, model in models.items()
+    }
+    runs["st"] = lambda: peer.encode(texts, batch_size=32, convert_to_tensor=True)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    vectors: dict[str, Any] = {}
+    for _ in range(options["repeats"] + 1):
+        for name, work in runs.items():
+            used = time.process_time()
+            vectors[name] = work()
+            seconds[name].append(time.process_time() - used)
+    least = {name: min(values[1:]) for name, values in seconds.items()}
+    one, two = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in map(vectors.get, _TYPES))
+    return {
+        "bf16_vs_f32": least["float32"] / least["bfloat16"],
+        "bf16_vs_st_bf16": least["st"] / least["bfloat16"],
+        "ndcg10_nfcorpus_bf16": _ranking(models["bfloat16"], "nfcorpus"),
+    }, {
+        "bf16": {
+            "processor_seconds": {name: round(value, 2) for name, value in least.items()},
+            "least_cosine": float((one * two).sum(1).min()),
+        }
+    }
+
+
+_TYPES = ("float32", "bfloat16")
+
+
+def _ranking(model: Any, name: str) -> float:
+    """Returns nDCG@10 of a collection whose documents and queries a model encodes."""
+    import numpy as np
+
+    from raydist.data.readers import read_qrels, read_queries
+    from raydist.evaluation.measures import evaluate
+    from raydist.records import Run
+
+    ids, texts = zip(*contents(name))
+    queries = read_queries(SHARED / name / "queries.jsonl")
+    documents_ND = model.encode_documents(list(texts))
+    scores_QN = model.encode_queries([query.text for query in queries]) @ documents_ND.T
+    best_QK = np.argsort(-scores_QN, axis=1, kind="stable")[:, :10]
+    run = Run.from_lists(
+        (query.query_id, [ids[i] for i in best], scores[best].tolist())
+        for query, best, scores in zip(queries, best_QK, scores_QN)
+    )
+    return evaluate(run, read_qrels(SHARED / name / "qrels.txt"), ["nDCG@10"]).means["nDCG@10"]
 
 
 _POOL = """

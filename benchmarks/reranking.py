@@ -163,7 +163,7 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
     }
 
 
-def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, Any]]:
     import sentence_transformers
     import torch
 
@@ -175,6 +175,12 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
         folder = minilm_with_head(Path(name))
         theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
         mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
+        able = torch.cpu.get_capabilities()
+        low = (
+            CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", dtype="bfloat16"))
+            if able.get("avx512_bf16") or able.get("amx_bf16")
+            else None
+        )
     query, documents = mixed_documents(256)
     ways: dict[str, Callable[[], Any]] = {
         "sentence-transformers": lambda: theirs.predict(
@@ -182,6 +188,8 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
         ),
         "raydist": lambda: mine.score([(query, documents)])[0],
     }
+    if low is not None:
+        ways["raydist bf16"] = lambda: low.score([(query, documents)])[0]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     scores: dict[str, Any] = {}
     for _ in range(options["rounds"] + 1):
@@ -193,6 +201,7 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float], dict[str,
     difference = np.abs(np.subtract(scores["raydist"], scores["sentence-transformers"])).max()
     return {
         "cross_encoder_vs_st": best["sentence-transformers"] / best["raydist"],
+        "cross_encoder_bf16_vs_f32": best["raydist"] / best["raydist bf16"] if low else None,
         "cross_encoder_max_difference": float(difference),
     }, {
         "cross_encoder_cpu_seconds": {way: round(value, 3) for way, value in best.items()},

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -42,6 +43,8 @@ def run(config: ServeConfig, flags: Flags) -> None:
     _check_folders(config)
     keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
+    if flags.dry_run:
+        _load_models(config)
     if planned(flags.dry_run, f"serve {what} at http://{_address(config)}"):
         return
     stop = threading.Event()
@@ -178,6 +181,35 @@ def _check_folders(config: ServeConfig) -> None:
     for key, model in models.items():
         if model.startswith((".", "/", "~")) and not Path(model).is_dir():
             raise ConfigError(f"{key} = {model}: no such folder")
+
+
+def _load_models(config: ServeConfig) -> None:
+    """Loads each local model once, so that what a replica would refuse is refused here.
+
+    One whose weights take more than half of the free memory is left to the replicas.
+    """
+    import psutil
+
+    from raydist.models.biencoder import BiEncoder
+    from raydist.models.packaged import packaged
+    from raydist.rerank.load import load_reranker
+    from raydist.rerank.spec import Bm25Spec, RegisteredSpec
+
+    loads: dict[str, Callable[[], object]] = {}
+    for spec in config.scorers().values():
+        if isinstance(spec, Bm25Spec):
+            load_reranker(spec)
+        elif not isinstance(spec, RegisteredSpec):
+            loads[spec.model] = partial(load_reranker, replace(spec, device="cpu"))
+    if (embedder := config.embedder) is not None and not embedder.path.startswith("models:/"):
+        loads[embedder.path] = partial(BiEncoder.load, embedder.settings("float32"), device="cpu")
+    for name, load in loads.items():
+        folder = packaged(name)
+        size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        if size > psutil.virtual_memory().available / 2:
+            log.say(f"{name}: {log.size(size)} of weights are not loaded to be checked")
+        elif folder.is_dir():
+            load()
 
 
 def _check_port(config: ServeConfig) -> None:

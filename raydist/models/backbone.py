@@ -131,11 +131,6 @@ def load_backbone(
     if spec.dtype not in DTYPES:
         raise ConfigError(f"model.dtype: {spec.dtype!r}: expected one of {', '.join(DTYPES)}")
     place = base_folder(folder)
-    if not any(place.glob("*.safetensors")):
-        raise ArtifactError(
-            f"model {place}: no *.safetensors; weights in other formats are not read, "
-            "convert them with transformers' save_pretrained"
-        )
     config = load_config(place, trust_remote_code=spec.trust_remote_code)
     auto = _class_of(config, folder, head)
     _check_windows(config, folder)

@@ -48,8 +48,14 @@ def load_weights(
         options: of `from_pretrained`.
 
     Raises:
-        ArtifactError: tensors are missing, have no place, or have another shape.
+        ArtifactError: there are no safetensors, or tensors are missing, have no place, or have
+            another shape.
     """
+    if not any(folder.glob("*.safetensors")):
+        raise ArtifactError(
+            f"model {folder}: no *.safetensors; weights in other formats are not read, "
+            "convert them with transformers' save_pretrained"
+        )
     model, report = _load(auto, folder, options)
     wrapper = ""
     if report.missing or report.unexpected:

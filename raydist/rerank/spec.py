@@ -62,14 +62,18 @@ class Bm25Spec:
             raise ValueError("index: has an analyzer of its own; leave analyzer out")
 
 
+def _dtype(text: str) -> str:
+    return "" if text == "auto" else text
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _NeuralSpec:
     primary: ClassVar[str] = "model"
 
     device: Annotated[str, EXECUTION] = ""
     """cpu, cuda, cuda:1, ...; empty is an accelerator if there is one."""
-    dtype: Literal["", "float32", "bfloat16", "float16"] = ""
-    """Of the weights; empty is bfloat16 on an accelerator, else float32."""
+    dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], FromText(_dtype)] = ""
+    """Of the weights; empty or auto is bfloat16 on an accelerator, else float32."""
     attention: Annotated[str, ADDED] = "sdpa"
     """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
     trust_remote_code: Annotated[bool, EXECUTION] = False

@@ -201,6 +201,11 @@ def test_a_scalar_is_a_kind_a_released_name_or_a_folder(
     assert (config.reranker.model, config.reranker.max_length) == (head, 64)
 
 
+def test_the_type_of_a_rerankers_weights_may_be_auto(tmp_path: Path) -> None:
+    words = ["run=r", "queries=q", "corpus=c", "out=o", "reranker=org/name", "reranker.dtype=auto"]
+    assert load(RerankConfig, [], words).reranker == CrossEncoderSpec(model="org/name")
+
+
 def test_another_qwen_name_is_refused_with_the_three() -> None:
     with pytest.raises(ConfigError, match=r"0\.6B, .*4B, .*8B"):
         load(RerankConfig, (), [*LINE[1:4], "reranker=Qwen/Qwen3-Reranker-7B", "out=o"])

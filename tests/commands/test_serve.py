@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from raydist.cli import main
+from tests.rerank import small_qwen3
 
 
 def free_port() -> int:
@@ -26,6 +27,19 @@ def test_dry_run_says_what_would_be_served(capsys: pytest.CaptureFixture[str]) -
     port = free_port()
     assert main(["serve", "reranker=bm25", f"port={port}", "--dry-run"]) == 0
     assert f"would serve bm25 at http://127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_dry_run_loads_the_models_and_refuses_what_a_replica_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = small_qwen3.write(tmp_path / "qwen3")
+    words = ["serve", f"reranker={model}", f"port={free_port()}", "--dry-run"]
+    assert main(words) == 0
+    assert main([*words, "reranker.max_length=100000"]) == 2
+    assert "expected 1 to 8192" in capsys.readouterr().err
+    (model / "model.safetensors").unlink()
+    assert main(words) == 2
+    assert "safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]])
