@@ -307,10 +307,12 @@ def _spread(module: nn.Module, settings: dict[str, Any], device: torch.device) -
         else:
             first.convert_to_zero_parameters(param_list=[parameter])
     for buffer in module.buffers():
-        values = torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
-        dist.broadcast(values, 0)
-        if values is not buffer:
-            fill(buffer, values)
+        # Filled before it travels: a broadcast holds its tensor a little longer than it lasts.
+        if buffer.is_meta:
+            fill(buffer, torch.empty_like(buffer, device=device))
+        elif buffer.device != device:
+            fill(buffer, buffer.to(device))
+        dist.broadcast(buffer, 0)
 
 
 def _convert(source: Path, target: Path) -> None:
