@@ -54,7 +54,7 @@ def test_the_same_deletion_again_is_done_already_and_its_purge_is_finished(small
     assert read_manifest(tmp_path / "idx")["deleted"] == 2
     assert main([*words, "purge=true"]) == 0
     messages = capsys.readouterr().err
-    assert "already deleted" in messages and "nothing is left of deleted documents" in messages
+    assert "already deleted" in messages and "bytes of deleted documents are removed" in messages
     manifest = read_manifest(tmp_path / "idx")
     assert (manifest["documents"], manifest["deleted"]) == (28, 0)
     assert not any(b"number 11 " in data for data in contents(tmp_path / "idx").values())
