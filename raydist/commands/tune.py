@@ -24,6 +24,7 @@ import yaml
 
 from raydist import log, storage
 from raydist.artefact import Artefact, Output
+from raydist.commands.training.launch import DRY_ROWS
 from raydist.config.base import Flags, resolved
 from raydist.config.inputs import inputs
 from raydist.config.training import TrainConfig
@@ -61,7 +62,8 @@ def run(config: TuneConfig, flags: Flags) -> None:
         config.out,
         config,
         inputs=lambda: inputs(config),
-        plan=f"train {trials} into {config.out}, compared by {objective}",
+        plan=f"train {trials} into {config.out}, compared by {objective} "
+        f"(a look at the first {DRY_ROWS} samples)",
         dry_run=flags.dry_run,
         extension=Extension(("trials",)) if flags.resume else Extension(),
     ) as output:
@@ -166,7 +168,7 @@ class _Watch:
         record: Record,
     ) -> None:
         done = sum(trial.end is not None for trial in record.trials)
-        self.progress = log.Progress("tune", len(record.trials), "trials", done=done)
+        self.progress = log.Progress("tune", len(record.trials), "trial", done=done)
         self._config = config
         self._folder = folder
         self._objective = objective

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
-from raydist import cluster
+from raydist import cluster, log
 from raydist.errors import JobError, RaydistError
 from raydist.evaluation.measures import Evaluation
 from raydist.training.spec import Resources
@@ -121,12 +121,17 @@ def run_trials(
     earlier = {trial.index: list(trial.reports) for trial in waiting}
     run = partial(_run, train, objective, earlier, resources.workers > 0, os.getcwd())
     asha = search.scheduler == "asha"
+    side_by_side = min(search.concurrent or most, most)
+    log.say(
+        f"{log.count(len(waiting), 'trial')}, {min(side_by_side, len(waiting))} at a time, "
+        f"in {folder / 'trials'}"
+    )
     tuner = tune.Tuner(
         tune.with_resources(run, each),
         param_space={"trial": tune.grid_search([trial.index for trial in waiting])},
         tune_config=tune.TuneConfig(
             scheduler=_asha(record, search, grace) if asha else FIFOScheduler(),
-            max_concurrent_trials=min(search.concurrent or most, most),
+            max_concurrent_trials=side_by_side,
             trial_dirname_creator=lambda trial: f"trial-{trial.config['trial']:03}",
         ),
         run_config=tune.RunConfig(

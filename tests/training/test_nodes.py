@@ -13,15 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from raydist.disk import write_json
 from raydist.errors import ArtifactError
 from raydist.stores.nodes import Area, remember
 from raydist.stores.objects import Objects
-from raydist.training.checkpoint import STATE, Checkpoints
+from raydist.training.checkpoint import FINAL, STATE, Checkpoints
 from raydist.training.nodes import AreaCheckpoints, RunFolder, area_of, reached
 from raydist.training.run import run
 from raydist.training.worker import Place
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
+
+RESULT = ".result.json"
 
 
 def driver(root: Path, uri: str) -> Path:
@@ -44,6 +47,10 @@ def apart(area: Area, steps: int, rank: int, world: int, folder: Path) -> None:
     job = replace(job, folder=folder, sets=sets, area=area, keep=2)
     result = run(job, Place(rank, world, torch.device("cpu")))
     assert result["resumed_at"] == (4 if steps == 6 else 0)
+    if rank == 0:  # as a worker ends
+        of_rank = RunFolder(area, folder)
+        write_json(of_rank.here / RESULT, result)
+        of_rank.put_record(FINAL, RESULT)
 
 
 def train_apart(folder: Path, steps: int) -> RunFolder:
@@ -80,7 +87,7 @@ def test_ranks_without_a_shared_folder_continue_on_other_nodes_as_if_undisturbed
     second = train_apart(folder, 6)
     steps = {name.split("/")[1] for name in second.objects.names("checkpoints")}
     assert steps == {"step-00000004", "step-00000006"}
-    second.fetch_result(".result.json")
+    second.fetch_result(RESULT)
     assert lines(folder) == lines(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(folder)[name]), name

@@ -35,7 +35,7 @@ ARTEFACT = Artefact(
     unit="checkpoint",
     evidence="tracking.jsonl",
 )
-_DRY_ROWS = 100  # samples of each data set that a dry run looks at
+DRY_ROWS = 100  # samples of each data set that a dry run looks at
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def launch(
         config.out,
         config,
         inputs=lambda: inputs(config),
-        plan=f"write {config.out} (a look at the first {_DRY_ROWS} samples)",
+        plan=f"write {config.out} (a look at the first {DRY_ROWS} samples)",
         dry_run=flags.dry_run,
         extension=_extension(config) if flags.resume else Extension(),
     ) as output:
@@ -141,7 +141,7 @@ def check(config: TrainingConfig, recipe: Recipe, say: bool = True) -> None:
     """
     with tempfile.TemporaryDirectory() as scratch:
         find_model(recipe)
-        job, notes = _prepare_and_plan(config, recipe, Path(scratch), _DRY_ROWS)
+        job, notes = _prepare_and_plan(config, recipe, Path(scratch), DRY_ROWS)
         if say:
             _say_plan(config, job, notes)
 
