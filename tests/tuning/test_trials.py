@@ -112,7 +112,10 @@ def test_a_dry_run_shows_the_trials_and_starts_nothing(
 ) -> None:
     assert main([*line("dry", LR, "trials=2"), "--dry-run"]) == 0
     shown = capsys.readouterr().err
-    assert "would train 2 trials into dry, compared by dev/map (a look at the first 100 samples)" in shown
+    assert (
+        "would train 2 trials into dry, compared by dev/map (a look at the first 100 samples)"
+        in shown
+    )
     assert "optim.lr" in shown and "biencoder: 4 steps" in shown
     assert not Path("dry").exists()
     assert main([*line("dry", LR, "trials=2", "data=none.jsonl"), "--dry-run"]) == 2
