@@ -1,22 +1,26 @@
-"""What the library reaches on a GPU: throughput, memory, share of the peak FLOPs.
+"""What the library reaches on one GPU: share of the peak FLOPs in training, documents and pairs/s.
 
-    python -m benchmarks.gpu [parts=peak,embed,train,rerank] [dtype=bfloat16]
+    python -m benchmarks.gpu [parts=train,embed,rerank]     # at most ten minutes
+    python -m benchmarks.gpu --cpu                          # tiny models: a test of this program
 
-Needs torch, transformers, tokenizers, numpy and pyarrow, and sentence-transformers for the
-comparison; no Ray, DeepSpeed or pydantic. Models are random, of released sizes: BERT base for
-embedding and training, Qwen3-Reranker-0.6B's for reranking. `size=tiny` runs on a CPU, to test it.
+Needs torch 2.11 or newer, transformers, tokenizers, numpy and pyarrow, and sentence-transformers
+for the comparison; no Ray, DeepSpeed or pydantic. The models are random, of released shapes:
+bge-base and Qwen3-0.6B.
 
 Model FLOPs are 2 per weight of a matrix and token, and 4 per pair of tokens, layer and width for
-attention; three times that for training (forward and backward), recomputation not counted. The
-peak is that of a large matrix product in the same dtype, measured first.
+attention; three times that for training (forward and backward), recomputation not counted. MFU is
+their share of what the GPU's maker states for dense bfloat16, or, for a GPU not listed here, of
+what a large matrix product reaches, which is measured in any case.
 """
 
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,47 +29,58 @@ import numpy as np
 import torch
 
 from benchmarks.report import arguments, print_table, write_results
+from benchmarks.shapes import WORDS, bge_base, qwen3_06b, texts_of
 
-SIZES = {
-    "base": {
-        "bert": {"layers": 12, "hidden": 768, "heads": 12, "vocab": 8192},
-        "qwen3": {"layers": 28, "hidden": 1024},
-        "texts": 16384,
-        "queries": 128,
-        "steps": 8,
-        "matrix": 8192,
-        "requests": 8,
-    },
-    "tiny": {
-        "bert": {"layers": 2, "hidden": 32, "heads": 2, "vocab": 512},
-        "qwen3": {"layers": 2, "hidden": 64},
-        "texts": 128,
-        "queries": 8,
-        "steps": 2,
-        "matrix": 256,
-        "requests": 1,
-    },
-}
+STATED = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12}
+"""Dense bfloat16 FLOP/s by the makers' data sheets."""
+LENGTHS = (64, 256, 512)
 GROUP = 8
-WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in "aeiou" for c in ("", "n", "s", "rk", "l")]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how large.
+
+    Attributes:
+        folder: where models are written.
+        device: `cuda` or `cpu`.
+        tiny: a test on small models.
+        peak: FLOP/s that shares are of.
+    """
+
+    folder: Path
+    device: str
+    tiny: bool
+    peak: float
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights in inference."""
+        return "bfloat16" if self.device == "cuda" else "float32"
 
 
 def main() -> None:
-    options = arguments({"parts": "peak,embed,train,rerank", "size": "base", "dtype": "bfloat16"})
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cpu" and options["size"] != "tiny":
-        raise SystemExit("no GPU here; size=tiny tests this program on a CPU")
-    size: dict[str, Any] = SIZES[options["size"]]
-    peak = matrix_peak(size["matrix"], options["dtype"], device)
-    figures: dict[str, float] = {"peak_tflops": peak / 1e12}
+    """Measures, prints the table and writes the record."""
+    words = [word for word in sys.argv[1:] if word != "--cpu"]
+    tiny = len(words) < len(sys.argv) - 1
+    options = arguments({"parts": "train,embed,rerank"}, words)
+    device = "cpu" if tiny else "cuda"
+    if not tiny and not torch.cuda.is_available():
+        raise SystemExit("no GPU here; --cpu tests this program on a CPU")
+    reached = matrix_peak(256 if tiny else 8192, device)
+    name = torch.cuda.get_device_name(0) if device == "cuda" else ""
+    stated = next((flops for part, flops in STATED.items() if part in name), 0.0)
+    figures = {"matrix_product_tflops": reached / 1e12, "stated_tflops": stated / 1e12}
     with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(Path(folder), device, tiny, stated or reached)
         for part in options["parts"].split(","):
-            if part != "peak":
-                figures |= PARTS[part](size, Path(folder), options["dtype"], device, peak)
-    if device == "cuda" and options["size"] == "base":
-        write_results("gpu", figures, {}, notes={"dtype": options["dtype"]})
-    else:
+            started = time.perf_counter()
+            figures |= PARTS[part](setting)
+            print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
+    if tiny:
         print_table("benchmark gpu (a test)", ["figure", "value"], list(figures.items()))
+        return
+    write_results("gpu", figures, {}, notes={"torch": torch.__version__})
 
 
 def timed(work: Callable[[], Any], device: str, repeats: int = 3) -> float:
@@ -81,9 +96,10 @@ def timed(work: Callable[[], Any], device: str, repeats: int = 3) -> float:
     return best
 
 
-def matrix_peak(side: int, dtype: str, device: str) -> float:
-    """Returns the FLOP/s of a square matrix product."""
-    a = torch.randn(side, side, device=device, dtype=getattr(torch, dtype))
+def matrix_peak(side: int, device: str) -> float:
+    """Returns the FLOP/s of a square matrix product in bfloat16 (float32 on a CPU)."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    a = torch.randn(side, side, device=device, dtype=dtype)
     times = 10
 
     def work() -> None:
@@ -91,14 +107,6 @@ def matrix_peak(side: int, dtype: str, device: str) -> float:
             a @ a
 
     return 2 * side**3 * times / timed(work, device)
-
-
-def texts_of(count: int, least: int, most: int, seed: int = 0) -> list[str]:
-    """Returns texts of mixed lengths: log-uniform numbers of words."""
-    draw = random.Random(seed)
-    low, high = np.log(least), np.log(most)
-    sizes = [int(np.exp(draw.uniform(low, high))) for _ in range(count)]
-    return [" ".join(draw.choices(WORDS, k=n)) for n in sizes]
 
 
 def forward_flops(model: Any, lengths: Sequence[int]) -> float:
@@ -111,16 +119,10 @@ def forward_flops(model: Any, lengths: Sequence[int]) -> float:
     config = model.config
     width = getattr(config, "head_dim", 0) or config.hidden_size // config.num_attention_heads
     per_pair = 4 * config.num_hidden_layers * config.num_attention_heads * width
+    if config.model_type == "qwen3":
+        per_pair /= 2  # a token sees those before it
     lengths_n = np.asarray(lengths, np.float64)
     return float(2 * matrices * lengths_n.sum() + per_pair * (lengths_n**2).sum())
-
-
-def _bert(size: dict[str, Any], folder: Path) -> Path:
-    from raydist.models.scratch import create
-
-    if not (folder / "bert").is_dir():
-        create(texts_of(2000, 20, 60), folder / "bert", **size["bert"])
-    return folder / "bert"
 
 
 def _memory(device: str, reset: bool = False) -> float:
@@ -132,87 +134,63 @@ def _memory(device: str, reset: bool = False) -> float:
     return torch.cuda.max_memory_allocated() / 2**30
 
 
-def embed(
-    size: dict[str, Any], folder: Path, dtype: str, device: str, peak: float
-) -> dict[str, float]:
-    """Encodes texts of 8 to 500 words; sentence-transformers the same, in the same dtype."""
-    from raydist.models.biencoder import BiEncoder
-    from raydist.models.encode import EncodeStats
-
-    place = _bert(size, folder)
-    model = BiEncoder.load(place, pooling="mean", normalize=True, dtype=dtype, device=device)
-    texts = texts_of(size["texts"], 8, 500)
-    lengths = [len(row) for row in model.tokenize(texts, "document")]
-    _memory(device, reset=True)
-    stats = EncodeStats()
-    seconds = timed(lambda: model.encode_documents(texts, stats=stats), device)
-    figures = {
-        "embed_texts_per_s": len(texts) / seconds,
-        "embed_tokens_per_s": sum(lengths) / seconds,
-        "embed_share_of_peak": forward_flops(model.towers[0], lengths) / seconds / peak,
-        "embed_padding_waste": stats.padding_waste,
-        "embed_memory_gib": _memory(device),
-    }
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        return figures
-    model.save(folder / "st")
-    theirs = SentenceTransformer(
-        str(folder / "st"), device=device, model_kwargs={"dtype": getattr(torch, dtype)}
-    )
-    for batch_size in (32, 256):
-        other = timed(lambda n=batch_size: theirs.encode(texts, batch_size=n), device, 1)
-        figures[f"embed_vs_st_batch_{batch_size}"] = other / seconds
+def train(setting: Setting) -> dict[str, float]:
+    """Steps of InfoNCE over all passages of the batch: padded, packed, and cached in chunks."""
+    figures: dict[str, float] = {}
+    bert = partial(bge_base, setting.folder / "bge-base", setting.tiny)
+    qwen = partial(qwen3_06b, setting.folder / "qwen3", setting.tiny)
+    queries = (4, 4) if setting.tiny else (128, 24)
+    for name, make, count in (("bge_base", bert, queries[0]), ("qwen3_06b", qwen, queries[1])):
+        for way, attention, chunk in (
+            ("", "sdpa", 0),
+            ("_varlen", "varlen", 0),
+            ("_cached", "sdpa", max(2, count * GROUP // 8)),
+        ):
+            for figure, value in _train(setting, make(), count, attention, chunk).items():
+                figures[f"train_{name}{way}_{figure}"] = value
     return figures
 
 
-def train(
-    size: dict[str, Any], folder: Path, dtype: str, device: str, peak: float
+def _train(
+    setting: Setting, model_folder: Path, count: int, attention: str, chunk: int
 ) -> dict[str, float]:
-    """Trains with InfoNCE over all passages of the batch, plain and with gradient caching."""
     from raydist.losses.inputs import Targets
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch, text_hashes
     from raydist.training.engine import TorchEngine
     from raydist.training.spec import Optim
 
-    place = _bert(size, folder)
-    count, group = size["queries"], GROUP
-    queries, passages = texts_of(count, 5, 20, 1), texts_of(count * group, 40, 120, 2)
-    figures: dict[str, float] = {}
-    autocast = dtype if device == "cuda" else None
-    for name, chunk in (("plain", 0), ("cached", max(1, count * group // 16))):
-        model = BiEncoder.load(
-            place, pooling="mean", normalize=True, autocast=autocast, dropout=0.1, device=device
-        ).train()
-        rows = (model.tokenize(queries, "query"), model.tokenize(passages, "document"))
-        targets = Targets(
-            sizes_B=torch.full((count,), group),
-            mask_BD=torch.ones(count, group, dtype=torch.bool),
-            hashes_P=text_hashes(passages),
-        )
-        batch = Batch(
-            targets,
-            queries=model.pad(rows[0]),
-            passages=model.pad(rows[1]),
-            global_samples=count,
-        )
-        engine = TorchEngine(model, Optim(lr=1e-5))
-        steps = partial(_steps, engine, batch, chunk, size["steps"])
-        _memory(device, reset=True)
-        held = _memory(device)
-        seconds = timed(steps, device) / size["steps"]
-        lengths = [len(row) for part in rows for row in part]
-        flops = 3 * forward_flops(model.towers[0], lengths)
-        figures |= {
-            f"train_{name}_samples_per_s": count / seconds,
-            f"train_{name}_share_of_peak": flops / seconds / peak,
-            f"train_{name}_memory_gib": _memory(device),
-            f"train_{name}_added_memory_gib": _memory(device) - held,
-        }
-        del steps, engine, model
-    return figures
+    device = setting.device
+    queries, passages = texts_of(count, 5, 20, 1), texts_of(count * GROUP, 40, 120, 2)
+    model = BiEncoder.load(
+        model_folder,
+        normalize=True,
+        dropout=0.0,
+        attention=attention,
+        autocast="bfloat16" if device == "cuda" else None,
+        document_max_length=128,
+        device=device,
+    ).train()
+    rows = (model.tokenize(queries, "query"), model.tokenize(passages, "document"))
+    targets = Targets(
+        sizes_B=torch.full((count,), GROUP),
+        mask_BD=torch.ones(count, GROUP, dtype=torch.bool),
+        hashes_P=text_hashes(passages),
+    )
+    batch = Batch(
+        targets, queries=model.pad(rows[0]), passages=model.pad(rows[1]), global_samples=count
+    )
+    engine = TorchEngine(model, Optim(lr=1e-5))
+    steps = 1 if setting.tiny else 5
+    _memory(device, reset=True)
+    seconds = timed(partial(_steps, engine, batch, chunk, steps), device, 2) / steps
+    lengths = [len(row) for part in rows for row in part]
+    return {
+        "mfu": 3 * forward_flops(model.towers[0], lengths) / seconds / setting.peak,
+        "samples_per_s": count / seconds,
+        "tokens_per_s": sum(lengths) / seconds,
+        "memory_gib": _memory(device),
+    }
 
 
 def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
@@ -226,28 +204,76 @@ def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
         engine.step()
 
 
-def rerank(
-    size: dict[str, Any], folder: Path, dtype: str, device: str, peak: float
-) -> dict[str, float]:
+def embed(setting: Setting) -> dict[str, float]:
+    """Documents of 64, 256 and 512 tokens, and of mixed lengths, beside sentence-transformers."""
+    from raydist.models.biencoder import BiEncoder
+
+    place = bge_base(setting.folder / "bge-base", setting.tiny)
+    device, figures = setting.device, dict[str, float]()
+    load = partial(
+        BiEncoder.load,
+        place,
+        pooling="cls",
+        normalize=True,
+        dtype=setting.dtype,
+        document_max_length=512,
+        device=device,
+    )
+    padded, packed = load(), load(attention="varlen")
+    padded.save(setting.folder / "st")
+    theirs = _sentence_transformer(setting)
+    cases: list[tuple[str, list[str]]] = []
+    for length in LENGTHS:
+        count = 8 if setting.tiny else (1 << 20) // length
+        cases.append((str(length), _filled(padded, length, count)))
+    cases.append(("mixed", texts_of(64 if setting.tiny else 8192, 8, 500)))
+    for name, texts in cases:
+        lengths = [len(row) for row in padded.tokenize(texts, "document")]
+        _memory(device, reset=True)
+        for way, model in (("", padded), ("_varlen", packed)):
+            seconds = timed(partial(model.encode_documents, texts), device, 2)
+            figures[f"embed_{name}{way}_docs_per_s"] = len(texts) / seconds
+            flops = forward_flops(model.towers[0], lengths)
+            figures[f"embed_{name}{way}_mfu"] = flops / seconds / setting.peak
+        figures[f"embed_{name}_memory_gib"] = _memory(device)
+        if theirs is not None:
+            other = timed(partial(theirs.encode, texts, batch_size=256), device, 1)
+            figures[f"embed_{name}_sentence_transformers_docs_per_s"] = len(texts) / other
+    return figures
+
+
+def _sentence_transformer(setting: Setting) -> Any:
+    """Returns the saved model as sentence-transformers opens it, None where it is not installed."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return None
+    return SentenceTransformer(
+        str(setting.folder / "st"),
+        device=setting.device,
+        model_kwargs={"dtype": getattr(torch, setting.dtype)},
+    )
+
+
+def _filled(model: Any, length: int, count: int) -> list[str]:
+    """Returns texts of exactly so many tokens, special ones included."""
+    inside = {word: len(model.tokenize([word], "document")[0]) - 2 for word in WORDS}
+    single = [word for word, tokens in inside.items() if tokens == 1]
+    draw = random.Random(length)
+    return [" ".join(draw.choices(single, k=length - 2)) for _ in range(count)]
+
+
+def rerank(setting: Setting) -> dict[str, float]:
     """Scores 100 documents of 20 to 300 words per query with a Qwen3 of the 0.6B's shape."""
     from raydist.rerank.qwen3 import Qwen3Reranker
     from raydist.rerank.spec import Qwen3Spec
-    from tests.rerank import small_qwen3
 
-    place = small_qwen3.write(folder / "qwen3", rows=151_669, **size["qwen3"])
-    reranker = Qwen3Reranker(
-        Qwen3Spec(model=str(place), device=device, dtype=dtype if device == "cuda" else "float32")
-    )
-    draw = random.Random(0)
+    place = qwen3_06b(setting.folder / "qwen3", setting.tiny)
+    device = setting.device
+    reranker = Qwen3Reranker(Qwen3Spec(model=str(place), device=device, dtype=setting.dtype))
     requests = [
-        (
-            f"heart disease risk in adult {i}",
-            [
-                " ".join(draw.choices(small_qwen3.WORDS, k=draw.randint(20, 300)))
-                for _ in range(100)
-            ],
-        )
-        for i in range(size["requests"])
+        (f"about {WORDS[i]} and {WORDS[-i]}", texts_of(10 if setting.tiny else 100, 20, 300, i))
+        for i in range(1 if setting.tiny else 8)
     ]
     _memory(device, reset=True)
     seconds = timed(lambda: reranker.score(requests), device, 2)
@@ -255,7 +281,7 @@ def rerank(
     return {"rerank_pairs_per_s": pairs / seconds, "rerank_memory_gib": _memory(device)}
 
 
-PARTS = {"embed": embed, "train": train, "rerank": rerank}
+PARTS = {"train": train, "embed": embed, "rerank": rerank}
 
 if __name__ == "__main__":
     main()

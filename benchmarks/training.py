@@ -30,6 +30,7 @@ GOALS = {
     "overhead_vs_plain_loop": goal("<=", 0.05),
     "cached_extra_memory_vs_uncached": goal("<=", 0.25),
     "cached_peak_vs_st": goal("<=", 1.0),
+    "embed_texts_per_core_feed": goal(">=", 3600),
 }
 
 
@@ -37,11 +38,12 @@ def main() -> None:
     """Measures, prints the table and writes the record."""
     options = arguments(
         {
-            "parts": "overhead,memory,quickstart,nfcorpus",
+            "parts": "overhead,feed,autocast,memory,quickstart,nfcorpus",
             "collections": str(ROOT.parent / "shared" / "data"),
             "work": "",
         }
     )
+    figures: dict[str, Any]
     figures, _ = recorded("training")
     collection = Path(options["collections"]) / "nfcorpus"
     with tempfile.TemporaryDirectory() as scrap:
@@ -49,6 +51,10 @@ def main() -> None:
         for part in options["parts"].split(","):
             if part == "overhead":
                 figures |= overhead()
+            elif part == "autocast":
+                figures["autocast_vs_float32"] = autocast_vs_float32()
+            elif part == "feed":
+                figures |= feed(collection / "corpus.jsonl") if collection.is_dir() else {}
             elif part == "memory":
                 for measure in (cached_extra_memory_vs_uncached, cached_peak_vs_st):
                     figures[measure.__name__], details = measure()
@@ -114,7 +120,7 @@ def _filled(text: str) -> str:
     return " ".join((text.split() * DOCUMENT_TOKENS)[:DOCUMENT_TOKENS])
 
 
-def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
+def _our_loop(texts: Sequence[tuple[str, str, str]], **options: Any) -> Any:
     """Returns a function that trains for some steps and returns the seconds."""
     from raydist.evaluation.mirror import Mirror
     from raydist.losses.objective import make_objective
@@ -137,6 +143,7 @@ def _our_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
         query_max_length=QUERY_TOKENS,
         dropout=0.0,
         device="cpu",
+        **options,
     )
     engine = TorchEngine(model, Optim(lr=1e-5))
     objective = make_objective(InfoNCE(temperature=TEMPERATURE))
@@ -195,6 +202,63 @@ def _plain_loop(texts: Sequence[tuple[str, str, str]]) -> Any:
         return time.perf_counter() - started
 
     return run
+
+
+def feed(corpus: Path) -> dict[str, float]:
+    """Returns how many texts one core makes ready for MiniLM per second: NFCorpus, once.
+
+    Tokenised, cut at 256 tokens, sorted by length, padded and batched, as `raydist embed` does it;
+    seconds of the processor. Beside it what the tokenizer alone takes for whole texts.
+    """
+    import os
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import numpy as np
+    import torch
+
+    from raydist.data.readers import read_documents
+    from raydist.models.biencoder import BiEncoder
+    from raydist.models.encode import WINDOW, default_max_tokens, length_batches
+    from raydist.models.packing import placed
+
+    torch.set_num_threads(1)
+    rows = [row for table in read_documents(str(corpus)) for row in table.to_pylist()]
+    texts = [f"{row['title']}\n{row['text']}" if row["title"] else row["text"] for row in rows]
+    model = BiEncoder.load(minilm(), document_max_length=256, device="cpu")
+    tokenizer = model.tokenizer.backend_tokenizer
+    started = time.process_time()
+    for i in range(0, len(texts), WINDOW):
+        tokenizer.encode_batch_fast(texts[i : i + WINDOW])
+    alone = time.process_time() - started
+    started = time.process_time()
+    for i in range(0, len(texts), WINDOW):
+        ids = model.tokenize(texts[i : i + WINDOW], "document")
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        for batch in length_batches(lengths, default_max_tokens(model)):
+            placed(model.pad([ids[row] for row in batch]), model.device)
+    seconds = time.process_time() - started
+    return {
+        "embed_texts_per_core_feed": len(texts) / seconds,
+        "embed_texts_per_core_tokenizer_alone": len(texts) / alone,
+    }
+
+
+def autocast_vs_float32(threads: int = 1) -> float | None:
+    """Returns the time of a training step in bfloat16 autocast, as a share of that in float32.
+
+    MiniLM, in turns, the median of the rounds; None where the CPU computes no bfloat16.
+    """
+    import torch
+
+    flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
+    if not {"avx512_bf16", "amx_bf16"} & set(flags):
+        return None
+    torch.set_num_threads(threads)
+    texts = _texts(full=True)
+    runs = [_our_loop(texts, autocast=autocast) for autocast in ("bfloat16", None)]
+    for run in runs:
+        run(2)
+    return statistics.median(runs[0](STEPS) / runs[1](STEPS) for _ in range(ROUNDS))
 
 
 def ndcg(model: Path, corpus: Path, queries: Path, qrels: Path, **options: Any) -> float:

@@ -115,11 +115,31 @@ def set_dropout(config: Any, probability: float) -> None:
             setattr(config, name, float(probability))
 
 
-def takes_positions(tower: nn.Module) -> bool:
-    """Returns whether a transformer takes positions, which it would count from the left."""
+def names_positions(tower: nn.Module) -> bool:
+    """Returns whether a transformer can be told its tokens' positions."""
     base: Any = getattr(tower, "get_base_model", lambda: tower)()
-    named = "position_ids" in inspect.signature(base.forward).parameters
-    return named and base.config.model_type not in _OFFSET_POSITIONS
+    return "position_ids" in inspect.signature(base.forward).parameters
+
+
+def first_position(tower: Any) -> int:
+    """Returns the position of a text's first token."""
+    offset = tower.config.model_type in _OFFSET_POSITIONS
+    return int(tower.config.pad_token_id or 0) + 1 if offset else 0
+
+
+def takes_positions(tower: Any) -> bool:
+    """Returns whether a transformer takes positions, which it would count from the left."""
+    return names_positions(tower) and tower.config.model_type not in _OFFSET_POSITIONS
+
+
+def sees_all_alike(tower: Any) -> bool:
+    """Returns whether all layers take one mask of what each token sees (see `wide_mask`)."""
+    base: Any = getattr(tower, "get_base_model", lambda: tower)()
+    kinds = set(getattr(base.config, "layer_types", None) or ["full_attention"])
+    # Eager attention adds a mask instead of choosing by it.
+    chooses = base.config._attn_implementation == "sdpa" and base._supports_attention_backend
+    windows = getattr(base.config, "sliding_window", None) is not None
+    return bool(chooses) and not windows and kinds == {"full_attention"}
 
 
 def has_position_table(tower: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from raydist.log import say
 from raydist.models.adapters import CONFIG, add_lora, base_of, merged, with_adapters
 from raydist.models.architecture import has_head, load_config, set_dropout
 from raydist.models.packaged import packaged
+from raydist.models.packing import VARLEN, register
 from raydist.models.quiet import quiet
 from raydist.models.spec import ModelSettings
 from raydist.models.weights import load_weights
@@ -235,6 +236,8 @@ def _from_pretrained(
     fresh_head: bool,
 ) -> tuple[Any, list[str]]:
     wanted = spec.attention
+    if wanted == VARLEN:
+        register()
     if wanted == DEFAULT_ATTENTION and attention:
         wanted = attention
     choices: list[str | None] = [wanted]
@@ -289,8 +292,8 @@ def check_outputs(
     Raises:
         ConfigError: the model does not compute in half precision, or reads padding.
     """
-    half = spec.autocast is not None or spec.dtype not in ("float32", "float64")
-    name = f"autocast={spec.autocast}" if spec.autocast else f"dtype={spec.dtype}"
+    half = spec.half_autocast or spec.dtype not in ("float32", "float64")
+    name = f"autocast={spec.autocast}" if spec.half_autocast else f"dtype={spec.dtype}"
     try:
         with torch.no_grad():
             alone, beside = output([0])[0].float(), output([0, 1])[0].float()
@@ -312,9 +315,18 @@ def check_outputs(
 
 
 def attention_of(tower: Any) -> dict[str, str]:
-    """Returns what a folder keeps of a transformer's attention: nothing of the default."""
+    """Returns what a folder keeps of a transformer's attention.
+
+    Nothing of the default, nor of `varlen`, which gives the same vectors.
+    """
     own = str(tower.config._attn_implementation)
-    return {} if own == DEFAULT_ATTENTION else {"attention": own}
+    return {} if own in (DEFAULT_ATTENTION, VARLEN) else {"attention": own}
+
+
+def compiled(models: Iterable[nn.Module], backend: str = "inductor") -> None:
+    """Makes transformers compile themselves at their next call; their weights stay theirs."""
+    for model in models:
+        model.compile(backend=backend, dynamic=True)
 
 
 def _say_once(message: str) -> None:

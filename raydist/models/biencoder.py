@@ -18,12 +18,21 @@ from torch.nn import functional as F
 
 from raydist.errors import ConfigError
 from raydist.models.adapters import merged, save_adapters
-from raydist.models.architecture import has_position_table, takes_positions, width
+from raydist.models.architecture import (
+    first_position,
+    has_position_table,
+    is_causal,
+    names_positions,
+    sees_all_alike,
+    takes_positions,
+    width,
+)
 from raydist.models.backbone import (
     DTYPES,
     PROBE,
     attention_of,
     check_outputs,
+    compiled,
     load_backbone,
     resolve_folder,
     save_transformer,
@@ -31,6 +40,15 @@ from raydist.models.backbone import (
 from raydist.models.contract import Contract, frozen_attention
 from raydist.models.encode import encode
 from raydist.models.folder import check_contract, read_folder
+from raydist.models.packing import (
+    VARLEN,
+    attention_options,
+    packed_rows,
+    placed,
+    pool_packed,
+    unpadded,
+    wide_mask,
+)
 from raydist.models.pooling import pool
 from raydist.models.projection import Projection
 from raydist.models.spec import BiEncoderSettings
@@ -75,6 +93,7 @@ class BiEncoder(nn.Module):
         # Some number positions by the padding id, and some have none.
         self._give_positions = contract.padding_side == "left" and takes_positions(self.towers[0])
         config: Any = self.towers[0].config
+        self._wide_mask = sees_all_alike(self.towers[0])
         segmented = config.model_type in SEGMENTED
         self._types = self._tokenizers["query"].special_types() if segmented else {}
 
@@ -121,7 +140,7 @@ class BiEncoder(nn.Module):
             read.contract,
             projections=[Projection.load(place, DTYPES[spec.dtype]) for place in read.dense],
             truncate=truncate,
-            autocast=DTYPES[spec.autocast] if spec.autocast else None,
+            autocast=torch.bfloat16 if spec.half_autocast else None,
             source=str(folder),
         )
         if device is None:
@@ -140,7 +159,37 @@ class BiEncoder(nn.Module):
                 f"model {folder}: {kind} gives {size} numbers a token, its config.json says "
                 f"{encoder.dimension}; expected another architecture"
             )
+        if encoder.packs:
+            encoder.check_packing()
+        if spec.compile:
+            compiled(encoder.towers)
         return encoder
+
+    @property
+    def packs(self) -> bool:
+        """Whether texts are laid end to end instead of padded."""
+        config: Any = self.towers[0].config
+        return bool(config._attn_implementation == VARLEN)
+
+    def check_packing(self) -> None:
+        """Raises ConfigError where a text's vector depends on those that it is packed with.
+
+        Alone, a text has the positions that the transformer itself counts.
+        """
+        texts = self.tokenize(["a", "one two three"], "document")
+        with torch.no_grad():
+            together, *alone = (
+                self._packed(placed(packed_rows(rows), self.device), "document", len(rows) > 1)
+                for rows in (texts, *([row] for row in texts))
+            )
+        half = self.autocast is not None or next(self.parameters()).dtype.itemsize < 4
+        difference = (together - torch.cat(alone)).abs().max() / together.abs().max()
+        if not difference <= (0.02 if half else 1e-4):
+            config: Any = self.towers[0].config
+            raise ConfigError(
+                f"attention=varlen: {config.model_type} does not take texts laid end to end; "
+                "leave it out"
+            )
 
     @property
     def hidden(self) -> int:
@@ -202,11 +251,23 @@ class BiEncoder(nn.Module):
 
         Args:
             inputs: `input_ids` [B, T] and `attention_mask` [B, T]; the mask may be left out where
-                nothing is padded, which is faster.
+                nothing is padded, which is faster. A model that `packs` takes packed ones, too.
             role: which tower encodes, where there are two.
         """
+        if self.packs:
+            inputs = inputs if "edges" in inputs else unpadded(inputs)
+            vectors_BD = self._packed(inputs, role)
+        else:
+            vectors_BD = self._padded(inputs, role)
+        for projection in self.projections:
+            vectors_BD = projection(vectors_BD)
+        if self.truncate:
+            vectors_BD = vectors_BD[:, : self.truncate]
+        return F.normalize(vectors_BD, dim=-1) if self.contract.normalize else vectors_BD
+
+    def _padded(self, inputs: Mapping[str, Tensor], role: Role) -> Tensor:
         mask_BT = inputs.get("attention_mask")
-        extra: dict[str, Tensor] = {}
+        extra: dict[str, Any] = {}
         if mask_BT is not None and self._give_positions:
             extra["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
         input_ids = inputs["input_ids"]
@@ -214,18 +275,25 @@ class BiEncoder(nn.Module):
             extra["token_type_ids"] = torch.zeros_like(input_ids)
             for token, kind in self._types.items():
                 extra["token_type_ids"][input_ids == token] = kind
-        with torch.autocast(
-            input_ids.device.type, self.autocast, enabled=self.autocast is not None
-        ):
-            hidden_BTD = self.tower(role)(
-                input_ids=input_ids, attention_mask=mask_BT, **extra
-            ).last_hidden_state
-        vectors_BD = pool(hidden_BTD, mask_BT, self.contract.pooling)
-        for projection in self.projections:
-            vectors_BD = projection(vectors_BD)
-        if self.truncate:
-            vectors_BD = vectors_BD[:, : self.truncate]
-        return F.normalize(vectors_BD, dim=-1) if self.contract.normalize else vectors_BD
+        extra["attention_mask"] = mask_BT
+        if mask_BT is not None and mask_BT.device.type != "cpu" and self._wide_mask:
+            extra["attention_mask"] = wide_mask(mask_BT, is_causal(self.towers[0].config))
+        hidden_BTD = self._hidden(role, input_ids=input_ids, **extra)
+        return pool(hidden_BTD, mask_BT, self.contract.pooling)
+
+    def _packed(self, inputs: Mapping[str, Tensor], role: Role, positions: bool = True) -> Tensor:
+        extra: dict[str, Any] = attention_options(inputs)
+        tower = self.tower(role)
+        if positions and names_positions(tower):
+            extra["position_ids"] = inputs["positions"] + first_position(tower)
+        hidden_1TD = self._hidden(role, input_ids=inputs["input_ids"], **extra)
+        return pool_packed(hidden_1TD[0], inputs, self.contract.pooling)
+
+    def _hidden(self, role: Role, **inputs: Any) -> Tensor:
+        """Returns the last hidden state of a role's transformer."""
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            hidden: Tensor = self.tower(role)(**inputs).last_hidden_state
+        return hidden
 
     def encode_queries(self, texts: Sequence[str], **options: Any) -> np.ndarray:
         """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""

@@ -16,19 +16,27 @@ from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.adapters import merged, save_adapters
-from raydist.models.architecture import has_head, has_position_table, max_positions, position_limit
+from raydist.models.architecture import (
+    has_head,
+    has_position_table,
+    is_causal,
+    max_positions,
+    position_limit,
+    sees_all_alike,
+)
 from raydist.models.backbone import (
-    DTYPES,
     PROBE,
     attention_of,
     base_folder,
     check_outputs,
+    compiled,
     load_backbone,
     model_config,
     resolve_folder,
     save_transformer,
 )
 from raydist.models.contract import Contract, frozen_attention, read_contract, reconcile
+from raydist.models.packing import VARLEN, wide_mask
 from raydist.models.spec import CrossEncoderSettings
 from raydist.models.st_folder import CONFIG, modules_of, read_json, write_st_reranker
 from raydist.models.tokenizer import load_tokenizer, save_tokenizer
@@ -75,6 +83,7 @@ class CrossEncoderModel(nn.Module):
             instruction=contract.query_instruction,
         )
         config: Any = transformer.config
+        self._wide_mask = sees_all_alike(transformer)
         # As transformers does: a tokenizer that declares no token types leaves them all 0.
         declared = "token_type_ids" in tokenizer.model_input_names
         several = int(getattr(config, "type_vocab_size", 0) or 0) > 1
@@ -108,6 +117,8 @@ class CrossEncoderModel(nn.Module):
             DataError: there is no such folder or name.
         """
         spec = CrossEncoderSettings.of(model, **settings)
+        if spec.attention == VARLEN:
+            raise ConfigError("attention=varlen: a reranker's head reads padded rows; leave it out")
         folder = resolve_folder(spec.path or "")
         untouched = model_config(folder, trust_remote_code=spec.trust_remote_code)
         _check_modules(folder, untouched, fresh_head)
@@ -148,7 +159,7 @@ class CrossEncoderModel(nn.Module):
         may_differ = frozenset(requested) if free else frozenset[str]()
         contract = reconcile(frozen, requested, folder, may_differ=may_differ)
         _check(contract, transformer)
-        autocast = DTYPES[spec.autocast] if spec.autocast else None
+        autocast = torch.bfloat16 if spec.half_autocast else None
         reranker = cls(
             transformer, tokenizer, contract, autocast=autocast, source=str(folder), chat=chat
         )
@@ -162,6 +173,8 @@ class CrossEncoderModel(nn.Module):
             return reranker({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
 
         check_outputs(output, spec, untouched.model_type)
+        if spec.compile:
+            compiled([reranker.transformer])
         return reranker
 
     @property
@@ -199,6 +212,10 @@ class CrossEncoderModel(nn.Module):
         The attention mask may be left out where nothing is padded, which is faster.
         """
         device = inputs["input_ids"].device.type
+        mask_BT = inputs.get("attention_mask")
+        if mask_BT is not None and device != "cpu" and self._wide_mask:
+            causal = is_causal(self.transformer.config)
+            inputs = {**inputs, "attention_mask": wide_mask(mask_BT, causal)}
         with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
             logits_B1: Tensor = self.transformer(**inputs).logits
         exact = torch.promote_types(logits_B1.dtype, torch.float32)

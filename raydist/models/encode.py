@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from raydist.models.packing import packed_rows, placed
 from raydist.models.tokens import Role, TextTokenizer
 
 WINDOW = 2048
@@ -31,6 +32,11 @@ class TextEncoder(Protocol):
     @property
     def dimension(self) -> int:
         """The length of an output vector."""
+        ...
+
+    @property
+    def packs(self) -> bool:
+        """Whether texts are laid end to end instead of padded."""
         ...
 
     def role_tokenizer(self, role: Role) -> TextTokenizer:
@@ -140,13 +146,12 @@ def encode_rows(
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     out = torch.empty((len(rows), model.dimension), dtype=torch.float32, device=device)
     stats.tokens += int(lengths.sum())
-    for batch in length_batches(lengths, max_tokens):
-        inputs = model.pad([rows[i] for i in batch])
+    for batch in (packed_batches if model.packs else length_batches)(lengths, max_tokens):
+        own = [rows[i] for i in batch]
+        inputs = packed_rows(own) if model.packs else model.pad(own)
         stats.padded += inputs["input_ids"].numel()
-        if lengths[batch[0]] == lengths[batch[-1]]:
-            del inputs["attention_mask"]  # nothing is padded: attention without a mask is cheaper
-        placed = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
-        out[torch.from_numpy(batch).to(device)] = model(placed, role).float()
+        vectors = model(placed(inputs, device), role)
+        out[torch.from_numpy(batch).to(device, non_blocking=True)] = vectors.float()
     return out.cpu().numpy()
 
 
@@ -165,6 +170,21 @@ def length_batches(
         size = min(max(1, max_tokens // longest), max_rows)
         yield order[start : start + size]
         start += size
+
+
+def packed_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Yields row numbers, longest rows first, of at most `max_tokens` tokens together.
+
+    A row longer than the budget comes alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = lengths[order].cumsum()
+    start = 0
+    while start < len(order):
+        before = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + max_tokens, "right")))
+        yield order[start:stop]
+        start = stop
 
 
 def padding_waste(tokens: int, padded: int) -> float:

@@ -59,10 +59,16 @@ class ModelSettings:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the weights in memory; bfloat16 where float32 copies of what is trained are kept: LoRA of
     a bi-encoder, or DeepSpeed's stages from 1 on."""
-    autocast: Literal["bfloat16"] | None = None
-    """Precision of the matrix products while weights stay float32."""
+    autocast: Literal["bfloat16", "float32"] | None = None
+    """Precision of the matrix products while weights stay float32; if not given, bfloat16 on GPUs
+    that have it, else float32."""
+    tf32: Annotated[bool, ADDED] = False
+    """Let GPUs compute float32 matrix products in TF32: faster, with ten bits of a mantissa."""
+    compile: Annotated[bool, EXECUTION] = False
+    """Compile the transformer (torch.compile): the first steps take minutes, the others less."""
     attention: str = "sdpa"
-    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    """sdpa (what the model has, where it has none), eager, varlen (no padding, bi-encoders), or
+    flash_attention_2 and flash_attention_3 where installed."""
     trust_remote_code: Annotated[bool, EXECUTION] = False
     """Run the code that a folder brings with it: only of authors whom you trust."""
     gradient_checkpointing: Annotated[bool, EXECUTION] = False
@@ -73,6 +79,11 @@ class ModelSettings:
     """Replaces every dropout probability of the model."""
     replace_contract: bool = False
     """Let the values given here win over what the folder froze."""
+
+    @property
+    def half_autocast(self) -> bool:
+        """Whether matrix products are computed in half precision; undecided is no."""
+        return self.autocast == "bfloat16"
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.scratch is None):
@@ -188,7 +199,8 @@ class EncoderSource:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
     attention: str = "sdpa"
-    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    """sdpa (what the model has, where it has none), eager, varlen (no padding), or
+    flash_attention_2 and flash_attention_3 where installed."""
     trust_remote_code: Annotated[bool, EXECUTION] = False
     """Run the code that a folder brings with it: only of authors whom you trust."""
     replace_contract: bool = False
@@ -212,7 +224,8 @@ class EncoderPlace:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights."""
     attention: str = "sdpa"
-    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    """sdpa (what the model has, where it has none), eager, varlen (no padding), or
+    flash_attention_2 and flash_attention_3 where installed."""
     trust_remote_code: Annotated[bool, EXECUTION] = False
     """Run the code that a folder brings with it: only of authors whom you trust."""
 

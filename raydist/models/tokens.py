@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from tokenizers import Tokenizer
 
 from raydist.models.clip import Clipper
+from raydist.models.words import Words, works_by_words
 
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -43,6 +45,12 @@ def _clone(tokenizer: Any) -> Tokenizer:
     return clone
 
 
+def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    probe = tokenizer.encode("a")
+    own = [place for place, owner in enumerate(probe.sequence_ids) if owner == 0]
+    return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+
+
 class TextTokenizer:
     """Tokenises texts of one role: instruction before, special tokens in, truncated, unpadded."""
 
@@ -52,6 +60,11 @@ class TextTokenizer:
         self._tokenizer = _clone(tokenizer)
         self._tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
         self._clip = None if tokenizer.truncation_side == "left" else Clipper(self._tokenizer)
+        self._words: Words | None = None
+        if tokenizer.truncation_side == "right" and works_by_words(self._tokenizer):
+            whole = _clone(tokenizer)
+            self._words = Words(whole)
+            self._before, self._after = _around(whole)
         # A decoder's tokenizer may give nothing for an empty text; a row needs one token.
         self._filler = tokenizer.eos_token_id or tokenizer.pad_token_id or 0
 
@@ -68,6 +81,10 @@ class TextTokenizer:
         """
         before = self.instruction if instruction is None else instruction
         prepared = [before + text for text in texts] if before else list(texts)
+        if self._words is not None:
+            start, end = self._before, self._after
+            limit = self.max_length - len(start) - len(end)
+            return [[*start, *row, *end] for row in self._words(prepared, limit)]
         if self._clip is not None:
             prepared = self._clip(prepared, first or self.max_length)
         encodings = self._tokenizer.encode_batch_fast(prepared)
@@ -80,9 +97,7 @@ class TextTokenizer:
 
     def around(self) -> tuple[list[int], list[int]]:
         """Returns the special tokens before and after a text."""
-        probe = self._tokenizer.encode("a")
-        own = [place for place, owner in enumerate(probe.sequence_ids) if owner == 0]
-        return probe.ids[: own[0]], probe.ids[own[-1] + 1 :]
+        return _around(self._tokenizer)
 
 
 class PairTokenizer:
@@ -135,7 +150,7 @@ class PairTokenizer:
 
 
 def _grid(rows: Sequence[Sequence[int]], filler: int, left: bool, multiple: int) -> tuple[Any, Any]:
-    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
     width = int(lengths.max(initial=1))
     width = -(-width // multiple) * multiple
     columns = np.arange(width)
@@ -144,7 +159,7 @@ def _grid(rows: Sequence[Sequence[int]], filler: int, left: bool, multiple: int)
     else:
         mask_BT = columns < lengths[:, None]
     ids_BT = np.full((len(rows), width), filler, np.int64)
-    flat = np.fromiter((i for row in rows for i in row), np.int64, int(lengths.sum()))
+    flat = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
     ids_BT[mask_BT] = flat
     return ids_BT, mask_BT
 

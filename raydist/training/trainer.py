@@ -38,6 +38,7 @@ from raydist.training.engine import Engine, TorchEngine
 from raydist.training.memory import memory_note
 from raydist.training.nodes import AreaCheckpoints, RunFolder
 from raydist.training.plan import Job, SetPlan
+from raydist.training.precision import allow_tf32, decided
 from raydist.training.skeleton import from_bytes, to_bytes
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
 from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
@@ -89,6 +90,8 @@ class Trainer:
 
 def build_trainer(job: Job, place: Place) -> Trainer:
     """Loads the model and opens the data of a job; warns where a step may not fit the memory."""
+    job = replace(job, model=decided(job.model, place.device))
+    allow_tf32(job.model, place.device)
     model = _load(job, place)
     engine = _engine(job, model, place)
     checkpoints = _checkpoints(job, place)

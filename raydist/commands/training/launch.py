@@ -177,6 +177,9 @@ def _extension(config: TrainingConfig) -> Extension:
 def _prepare_and_plan(
     config: TrainingConfig, recipe: Recipe, folder: Path, rows: int = 0
 ) -> tuple[Job, list[str]]:
+    from raydist.training.precision import check_attention
+
+    check_attention(recipe.model, config.resources)
     facts = prepare(config, recipe, folder, rows)
     return plan(config, recipe, facts, folder)
 
@@ -235,7 +238,9 @@ def _reached(folder: Path) -> int:
 
 
 def _say_plan(config: TrainingConfig, job: Job, notes: Sequence[str]) -> None:
-    """Says what is trained on, and for how long."""
+    """Says what is trained on, for how long, and how precisely."""
+    from raydist.training.precision import words
+
     for note in notes:
         log.warn(note)
     order = job.order
@@ -249,8 +254,9 @@ def _say_plan(config: TrainingConfig, job: Job, notes: Sequence[str]) -> None:
     where = log.count(workers, "Ray worker") if workers else "this process"
     zero = job.deepspeed.zero
     stage = f", ZeRO {zero}" if zero else ""
+    precision = "".join(f", {word}" for word in words(job.model, config.resources))
     steps = log.count(job.plan.steps, "step")
-    log.say(f"{job.model.family}: {steps}, {epochs:.2f} epochs, on {where}{stage}")
+    log.say(f"{job.model.family}: {steps}, {epochs:.2f} epochs, on {where}{stage}{precision}")
 
 
 def _drawn(plan: SetPlan) -> str:
