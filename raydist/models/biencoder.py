@@ -153,14 +153,14 @@ class BiEncoder(nn.Module):
             return encoder({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
 
         kind = read.config.model_type
+        if encoder.packs:
+            encoder.check_packing()
         size = len(check_outputs(output, spec, kind))
         if size != encoder.dimension:
             raise ConfigError(
                 f"model {folder}: {kind} gives {size} numbers a token, its config.json says "
                 f"{encoder.dimension}; expected another architecture"
             )
-        if encoder.packs:
-            encoder.check_packing()
         if spec.compile:
             compiled(encoder.towers)
         return encoder
