@@ -43,7 +43,6 @@ def main() -> None:
             "work": "",
         }
     )
-    figures: dict[str, Any]
     figures, _ = recorded("training")
     collection = Path(options["collections"]) / "nfcorpus"
     with tempfile.TemporaryDirectory() as scrap:
@@ -52,7 +51,7 @@ def main() -> None:
             if part == "overhead":
                 figures |= overhead()
             elif part == "autocast":
-                figures["autocast_vs_float32"] = autocast_vs_float32()
+                figures |= autocast()
             elif part == "feed":
                 figures |= feed(collection / "corpus.jsonl") if collection.is_dir() else {}
             elif part == "memory":
@@ -243,22 +242,23 @@ def feed(corpus: Path) -> dict[str, float]:
     }
 
 
-def autocast_vs_float32(threads: int = 1) -> float | None:
+def autocast(threads: int = 1) -> dict[str, float]:
     """Returns the time of a training step in bfloat16 autocast, as a share of that in float32.
 
-    MiniLM, in turns, the median of the rounds; None where the CPU computes no bfloat16.
+    MiniLM, in turns, the median of the rounds; nothing where the CPU computes no bfloat16.
     """
     import torch
 
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     if not {"avx512_bf16", "amx_bf16"} & set(flags):
-        return None
+        return {}
     torch.set_num_threads(threads)
     texts = _texts(full=True)
     runs = [_our_loop(texts, autocast=autocast) for autocast in ("bfloat16", None)]
     for run in runs:
         run(2)
-    return statistics.median(runs[0](STEPS) / runs[1](STEPS) for _ in range(ROUNDS))
+    shares = [runs[0](STEPS) / runs[1](STEPS) for _ in range(ROUNDS)]
+    return {"autocast_vs_float32": statistics.median(shares)}
 
 
 def ndcg(model: Path, corpus: Path, queries: Path, qrels: Path, **options: Any) -> float:

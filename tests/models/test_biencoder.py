@@ -220,6 +220,27 @@ def test_gradient_checkpointing_changes_no_gradient(tiny_bert):
         assert torch.allclose(gradient, gradients[1][name], atol=1e-6)
 
 
+def test_a_compiled_model_gives_the_same_vectors_and_gradients(tiny_bert, tmp_path):
+    models = [BiEncoder.load(tiny_bert, dropout=0, device="cpu").train() for _ in range(2)]
+    backbone.compiled(models[1].towers, backend="eager")
+    inputs = models[0].pad(models[0].tokenize(TEXTS, "query"))
+    vectors = [model(inputs, "query") for model in models]
+    assert difference(*(each.detach() for each in vectors)) < 1e-6
+    for each in vectors:
+        each[:, ::3].sum().backward()
+    plain, compiled = (dict(model.named_parameters()) for model in models)
+    assert plain.keys() == compiled.keys()
+    for name, parameter in plain.items():
+        torch.testing.assert_close(compiled[name].grad, parameter.grad, rtol=1e-4, atol=1e-6)
+    models[1].save(tmp_path)
+    BiEncoder.load(tmp_path, device="cpu")
+
+
+def test_compile_reaches_the_transformer_alone(tiny_bert):
+    model = BiEncoder.load(tiny_bert, compile=True, device="cpu")
+    assert model.towers[0]._compiled_call_impl is not None  # torch compiles at the first call
+
+
 def test_no_dropout_makes_training_mode_deterministic(tiny_bert):
     model = BiEncoder.load(tiny_bert, dropout=0, device="cpu").train()
     inputs = model.pad(model.tokenize(TEXTS, "query"))
