@@ -28,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 for a failure, 2 for a mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        for word in words:
+            if not word.isascii() and not _is_utf8(word):
+                raise ConfigError(f"{word!a}: is not UTF-8; rename the file, or the folder")
         return _run(words)
     except RaydistError as error:
         for line in log.spoken(str(error)).splitlines():
@@ -39,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # Python has kept the bytes of the command line
+        return False
+    return True
 
 
 def _run(words: list[str]) -> int:
@@ -94,11 +105,12 @@ def execute(module: Any, config: Any, flags: Any) -> int:
     """Runs a command, with its output below the storage root or on an object store."""
     from raydist.config.base import Verb
     from raydist.config.inputs import find_inputs
+    from raydist.disk import disk_errors
 
     if not isinstance(config, Verb) or not getattr(config, "out", None):
-        return int(module.run(config, flags) or 0)
+        with disk_errors("a file"):
+            return int(module.run(config, flags) or 0)
     from raydist import storage
-    from raydist.disk import disk_errors
 
     out = storage.resolve(config.out, config.storage)  # type: ignore[attr-defined]
     storage.spare_inputs(out, {each.name: each.paths for each in find_inputs(config)})

@@ -138,13 +138,23 @@ def json_text(value: Any) -> str:
 
 @contextlib.contextmanager
 def disk_errors(what: object) -> Iterator[None]:
-    """Turns a full or read-only disk into a JobError that names `what` was being written."""
+    """Turns a full or read-only disk, or a lack of permission, into a JobError that names the file.
+
+    Args:
+        what: what is being written, for errors that do not name a file.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in _REASONS:
             raise
-        raise _cannot_write(error.filename or what, _REASONS[error.errno]) from error
+        file = error.filename or what
+        if error.errno == errno.EACCES:  # reading or writing
+            raise JobError(
+                f"{file}: {_REASONS[errno.EACCES]}; have it allowed or name another file or "
+                "folder, then run the same command again"
+            ) from error
+        raise _cannot_write(file, _REASONS[error.errno]) from error
     except RuntimeError as error:  # torch does not say why it could not write
         if not (isinstance(what, str | os.PathLike) and _is_full(Path(what))):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_two_writers_do_not_share_a_partial_file(tmp_path: Path) -> None:
 def test_json_is_readable_and_ends_with_a_line_feed(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"path": Path("ü")})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "path": "ü"\n}\n'
+
+
+def test_a_lack_of_permission_is_not_taken_for_a_full_disk() -> None:
+    with (
+        pytest.raises(JobError, match=r"^a.jsonl: permission denied; have it allowed"),
+        disk_errors("b"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", "a.jsonl")
 
 
 def test_a_full_disk_says_what_to_do() -> None:

@@ -1,6 +1,6 @@
 """Rewrites an index without its deleted documents, in as many segments as you want.
 
-    raydist merge out=IDX
+    raydist merge IDX
     raydist merge out=IDX segments=8 workers=4
 
 The result is what a build of the remaining documents would have written, and nothing of the deleted

@@ -14,6 +14,8 @@ from raydist.data.spec import Paths
 class MergeConfig(Verb):
     """Rewrites the segments of an index without deleted documents."""
 
+    word: ClassVar[str | None] = "out"
+
     out: str = Field(min_length=1)
     """The index."""
     merging: Flat[MergeSpec]

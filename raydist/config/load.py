@@ -169,7 +169,9 @@ def read_yaml(file: str) -> dict[str, Any]:
     try:
         data = _parse(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file") from None
+        raise ConfigError(f"{file}: no such file; expected key=value or a YAML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{file}: a folder; expected key=value or a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     except yaml.YAMLError as error:

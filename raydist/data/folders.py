@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from raydist import log
+from raydist.errors import DataError
 from raydist.manifest import MANIFEST, UNFINISHED, is_manifest
+from raydist.records import RUN
 
 _LARGEST = 64 << 20  # bytes of a manifest
+_RUN_LINE = re.compile(rb"[^\s]+[ \t]Q0[ \t][^\s]+[ \t]\d+[ \t][^\s]+[ \t][^\r\n]+\r?(\n|\Z)")
 
 
 def files_below(where: pafs.FileSystem, folder: str) -> list[Any]:
@@ -36,8 +42,35 @@ def inputs_below(where: pafs.FileSystem, folder: str) -> list[Any]:
 
 
 def _all(where: pafs.FileSystem, folder: str) -> list[Any]:
-    infos = where.get_file_info(pafs.FileSelector(folder, recursive=True))
+    local = isinstance(where, pafs.LocalFileSystem)
+    infos = where.get_file_info(
+        list(_local_files(folder)) if local else pafs.FileSelector(folder, recursive=True)
+    )
     return [each for each in infos if each.type == pafs.FileType.File]
+
+
+def _local_files(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yields the files below a folder: no link is followed to a folder that it lies in.
+
+    Raises:
+        DataError: a folder cannot be listed, or a name is not UTF-8.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except PermissionError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from error
+    for entry in entries:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as error:  # Python keeps other bytes as half surrogates
+            raise DataError(f"{folder}: the name {entry.name!a} is not UTF-8; rename it") from error
+        if entry.is_dir():
+            yield from _local_files(entry.path, (*above, real))
+        elif entry.is_file():
+            yield entry.path
 
 
 def _visible(infos: Sequence[Any], folder: str) -> list[Any]:
@@ -64,6 +97,24 @@ def _is_mark(where: pafs.FileSystem, path: str) -> bool:
         return False
 
 
+def is_run(path: str) -> bool:
+    """Returns whether a local file is a run as `search` writes them: TREC lines or Parquet."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(1 << 12)
+        if not start.startswith(b"PAR1"):
+            return _RUN_LINE.match(start) is not None
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):  # its reader will say so
+        return False
+    return schema.names == RUN.names and b"tag" in (schema.metadata or {})
+
+
+def say_runs(folder: str, runs: Sequence[str]) -> None:
+    """Says which files below a folder are runs, and so no documents."""
+    _say_skipped(folder, tuple(posixpath.relpath(each, folder) for each in runs), "it is a run")
+
+
 @functools.cache  # a command lists its inputs several times
-def _say_skipped(folder: str, outputs: tuple[str, ...]) -> None:
-    log.say(f"{folder}: {', '.join(outputs)}: not read, because raydist wrote it")
+def _say_skipped(folder: str, names: tuple[str, ...], reason: str = "raydist wrote it") -> None:
+    log.say(f"{folder}: {', '.join(names)}: not read, because {reason}")

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from raydist.data import docstrings
+from raydist.data.folders import is_run, say_runs
 from raydist.data.sources import SUFFIXES, InputFile, expand
 from raydist.errors import DataError
 
@@ -28,10 +29,19 @@ class Part:
     def files(self, path: str, format: str | None = None) -> list[InputFile]:
         """Returns the files behind a path, in order; of any suffix where their format is given.
 
+        Runs in a local folder of documents or queries are left out.
+
         Raises:
             DataError: there are none.
         """
-        return expand(resolve(path, self.name), () if format else self.accept, self.well_known)
+        files = expand(resolve(path, self.name), () if format else self.accept, self.well_known)
+        if self.accept is not SUFFIXES or not os.path.isdir(path):
+            return files
+        runs = [file.path for file in files if is_run(file.path)]
+        if not runs or len(runs) == len(files):
+            return files
+        say_runs(path, runs)
+        return [file for file in files if file.path not in runs]
 
 
 CORPUS = Part("corpus", SUFFIXES, ("corpus.jsonl", "corpus.jsonl.gz", "corpus.jsonl.zst"))

@@ -114,6 +114,8 @@ def test_a_failed_append_is_no_obstacle_to_the_corrected_one(small, monkeypatch,
     assert main([*append, "corpus.on_bad=skip", *changed]) == 0
     assert len(BowIndex.open("idx")) == 60
     assert not list(small.parent.glob("idx/.append-*"))
+    assert main([*append, f"corpus.path={small}", "store=false"]) == 2
+    assert not list(small.parent.glob("idx/.append-*"))
 
 
 def test_ids_and_bad_lines_are_chosen_counted_and_kept(small, tmp_path, capsys):

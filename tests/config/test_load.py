@@ -143,6 +143,11 @@ def test_a_file_that_is_not_a_configuration_is_a_mistake(text: str, tmp_path: Pa
         read(files=(str(file),))
 
 
+def test_a_word_that_is_no_configuration_says_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a folder; expected key=value or a YAML file"):
+        read(files=(str(tmp_path),))
+
+
 def test_an_argument_nested_too_deeply_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match=r"corpus = .*: nested too deeply"):
         load(Example, (), ("corpus={a: " + "[" * 5000, "out=o"))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,14 @@ from hypothesis import strategies as st
 import raydist.data.splits
 from raydist.data import files
 from raydist.data.contents import file_fingerprint
+from raydist.data.parts import CORPUS
 from raydist.data.readers import read_documents, read_queries, read_split
 from raydist.data.sources import expand
 from raydist.data.splits import plan_splits, warn_of_idle_workers
 from raydist.errors import DataError
 from raydist.manifest import write_manifest
+from raydist.records import RUN
+from raydist.run_writer import open_run
 
 LINES = "".join(json.dumps({"id": str(i), "text": f"text {i}"}) + "\n" for i in range(300)).encode()
 
@@ -243,6 +247,36 @@ def test_outputs_below_a_folder_are_no_inputs_and_a_message_names_them(
     assert line.endswith("not read, because raydist wrote it")
     write_manifest(folder, {"format": 1, "kind": "thing"})  # it was asked for itself
     assert len(expand(folder)) == 4
+
+
+def test_runs_beside_the_documents_of_a_folder_are_no_documents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "x"}\n')
+    for name in ("run.tsv", "run.jsonl", "run.parquet"):
+        with open_run(tmp_path / name, RUN, "t") as write:
+            write(pa.table([["q"], ["d"], [1.5]], schema=RUN))
+    assert ids_of(tmp_path) == ["1"]
+    runs = "run.jsonl, run.parquet, run.tsv"
+    assert f"{tmp_path}: {runs}: not read, because it is a run" in capsys.readouterr().err
+    assert CORPUS.files(str(tmp_path / "run.tsv"))  # it was asked for itself
+
+
+def test_a_link_to_a_folder_that_it_lies_in_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "docs/deep").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "docs/deep/a.jsonl").write_text('{"id": "1", "text": "x"}\n')
+    (tmp_path / "other/b.jsonl").write_text('{"id": "2", "text": "x"}\n')
+    (tmp_path / "docs/deep/up").symlink_to("..")
+    (tmp_path / "docs/other").symlink_to(tmp_path / "other")
+    (tmp_path / "other/back").symlink_to(tmp_path / "docs")
+    assert ids_of(tmp_path / "docs") == ["1", "2"]
+
+
+def test_a_name_that_is_not_utf_8_is_an_error_that_names_it(tmp_path: Path) -> None:
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff.jsonl")).write_text('{"id": "1", "text": "x"}\n')
+    with pytest.raises(DataError, match=r"the name '\\udcff.jsonl' is not UTF-8; rename it"):
+        ids_of(tmp_path)
 
 
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

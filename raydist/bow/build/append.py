@@ -132,7 +132,11 @@ def _append(
         side = side_folder(folder, value_fingerprint([fingerprint, *work])[:16])
         with disk_errors(folder):
             side.mkdir(exist_ok=True)
-        added = build(manifest, side, name)
+        try:
+            added = build(manifest, side, name)
+        except ConfigError:  # before any work
+            remove(side)
+            raise
         with disk_errors(folder):
             manifest |= _added(folder, manifest, side, added, name, duplicates)
             appended = {"inputs": dict(inputs), "segments": added["segments"]}
