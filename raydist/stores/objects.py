@@ -263,9 +263,10 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     }
     if parts.scheme == "memory":
         return _memory.setdefault(bucket, MemoryStore()), path
-    if parts.scheme in ("s3", "s3a"):
-        return from_url(f"s3://{bucket}", **options, **_aws()), path
     root = f"{parts.scheme}://{bucket}"
+    if parts.scheme in ("s3", "s3a"):
+        root = f"s3://{bucket}"
+        options |= _aws()
     if parts.scheme in ("http", "https"):  # the host alone does not say which store it is
         root, path = uri, ""
     try:
@@ -291,10 +292,15 @@ def _aws() -> dict[str, Any]:
     if "AWS_ACCESS_KEY_ID" not in os.environ and "AWS_SKIP_SIGNATURE" not in os.environ:
         with contextlib.suppress(ImportError, ValueError):
             import boto3  # type: ignore[import-untyped]
+            from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
             from obstore.auth.boto3 import Boto3CredentialProvider
 
-            session = boto3.Session()
-            if session.get_credentials() is not None:
+            try:
+                session = boto3.Session()
+                credentials = session.get_credentials()
+            except BotoCoreError as error:
+                raise JobError(f"the credentials of AWS cannot be read: {error}") from error
+            if credentials is not None:
                 settings["credential_provider"] = Boto3CredentialProvider(session)
                 if session.region_name:
                     settings["region"] = session.region_name

@@ -14,7 +14,7 @@ from raydist.commands import VERBS
 TAKEN = {
     "--append": {"index", "submit", "completion"},
     "--resume": {
-        *("index", "embed", "rerank", "score", "train", "distill"),  # these continue
+        *("index", "embed", "rerank", "score", "train", "distill", "tune"),  # these continue
         *("submit", "completion"),
     },
     "--dry-run": VERBS.keys() - {"doctor", "fields"},

@@ -71,6 +71,12 @@ def test_what_a_store_says_is_one_line(
     for uri in ("nowhere://x/y", "az://container/x"):
         with pytest.raises(DataError, match=f"{uri}: cannot be opened"):
             Objects(uri)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(DataError, match=r"s3://b: cannot be opened: .* Missing AccessKeyId"):
+        Objects("s3://b")
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(JobError, match=r"credentials of AWS cannot be read: .* \(nobody\)"):
+        Objects("s3://b")
 
 
 @pytest.mark.parametrize(
