@@ -64,7 +64,7 @@ def split_words(
     A word of a verb that takes one (`raydist verify IDX`) becomes the contents of a file.
 
     Raises:
-        ConfigError: a word too many.
+        ConfigError: a word too many, or its key beside it.
     """
     arguments = [word for word in words if "=" in word]
     files: list[str | Mapping[str, Any]] = [word for word in words if "=" not in word]
@@ -77,6 +77,9 @@ def split_words(
         raise ConfigError(f"{values[1]}: expected a single {model.word}, and {values[0]} is one")
     files = [file for file in files if file not in values]
     if values:
+        again = next((each for each in arguments if each.startswith(f"{model.word}=")), None)
+        if again is not None:
+            raise ConfigError(f"{again}: {values[0]} sets {model.word} already; remove one of them")
         files.append({model.word: values if shape.item is not None else values[0]})
     return files, arguments
 
