@@ -25,7 +25,7 @@ import yaml
 from raydist import log, storage
 from raydist.artefact import Artefact, Output
 from raydist.commands.training.launch import DRY_ROWS
-from raydist.config.base import Flags, resolved
+from raydist.config.base import Flags, short
 from raydist.config.inputs import inputs
 from raydist.config.training import TrainConfig
 from raydist.config.tune import TuneConfig, trial_config
@@ -289,7 +289,7 @@ def _short(config: TrainConfig) -> dict[str, Any]:
     """Returns what was set of a configuration, as a file holds it."""
     fields = TrainConfig.model_fields.items()
     names = {field.alias or name: name for name, field in fields if name in config.model_fields_set}
-    values = {key: resolved(getattr(config, name)) for key, name in names.items()}
+    values = {key: short(getattr(config, name)) for key, name in names.items()}
     values.get("tracking", {}).pop("parent", None)  # of the pipeline that this search is part of
     return values
 

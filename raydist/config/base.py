@@ -199,6 +199,19 @@ def resolved(value: Any) -> Any:
     return [resolved(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def short(value: Any) -> Any:
+    """Returns the same without what has its default, but for the `kind` of a block."""
+    if fields := fields_of(value):
+        return {
+            f.alias or name: short(getattr(value, name))
+            for name, f in fields.items()
+            if name == "kind" or getattr(value, name) != f.get_default(call_default_factory=True)
+        }
+    if isinstance(value, dict):
+        return {key: short(item) for key, item in value.items()}
+    return [short(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _is_spec(kind: Any) -> bool:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 

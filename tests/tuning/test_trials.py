@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from raydist.cli import main
+from raydist.config.load import load
+from raydist.config.training import TrainConfig
 from raydist.evaluation.measures import Evaluation
 from raydist.models.biencoder import BiEncoder
 from raydist.tuning.record import Record
@@ -26,6 +28,7 @@ from tests.training.jobs import record
 from tests.training.small import checkpoint, samples, texts
 
 LR = "space.optim.lr=choice(1e-9, 3e-3)"
+OF_SEARCH = ("space.optim.lr", "trials", "concurrent", "grace", "out")
 
 
 def asha(record: Record) -> Any:
@@ -137,13 +140,16 @@ def test_the_best_trial_is_kept_and_a_search_continues_with_one_that_fails(
         name: json.loads(Path(f"T/trials/{name}/listeners/dev/info.json").read_text())["map"]
         for name in ends("T")
     }
-    chosen = values[f"trial-{best['trial']:03}"]
-    assert chosen["value"] == best["value"] == max(each["value"] for each in values.values())
+    ours = values[f"trial-{best['trial']:03}"]
+    assert ours["value"] == best["value"] == max(each["value"] for each in values.values())
     assert "2 trials, 2 at a time" in shown and "tune: 2 of 2 trials, " in shown
     assert "raydist train T/best.yaml" in shown and "trial-001 " in shown
-    assert yaml.safe_load(Path("T/best.yaml").read_text())["optim"]["lr"] == float(
-        best["values"]["optim.lr"]
-    )
+    lr = best["values"]["optim.lr"]
+    short = yaml.safe_load(Path("T/best.yaml").read_text())
+    assert short["optim"] == {"lr": float(lr), "clip": 0.0}
+    chosen = [word for word in words[1:] if word.split("=")[0] not in OF_SEARCH]
+    train = load(TrainConfig, (), [*chosen, f"optim.lr={lr}", "out=T-best"])
+    assert load(TrainConfig, ["T/best.yaml"]).resolved() == train.resolved()
     BiEncoder.load("T", device="cpu")  # the best model of the best trial
     marks = {name: changed("T", name) for name in ends("T")}
     assert main(words) == 0
