@@ -175,10 +175,12 @@ class _Watch:
         self._parent = parent
         self._children: dict[int, Tracker] = {}
         self._trials = record.trials
+        self._shown = [len(trial.reports) for trial in record.trials]
 
     def reported(self, trial: Trial) -> None:
-        step, value = trial.reports[-1]
-        log.say(f"{trial.name}, step {step:,}: {self._objective} {value:.4f} ({trial})")
+        for step, value in trial.reports[self._shown[trial.index] :]:
+            log.say(f"{trial.name}, step {step:,}: {self._objective} {value:.4f} ({trial})")
+        self._shown[trial.index] = len(trial.reports)
         if self._parent is None or trial.index in self._children:
             return
         try:

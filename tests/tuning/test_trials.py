@@ -202,7 +202,12 @@ def test_a_search_whose_driver_is_killed_continues_where_it_was(
         program.kill()
     before = changed("K", "trial-000")
     assert subprocess.run(command, env=environment).returncode == 2, "it needs --resume"
-    assert subprocess.run([*command, "--resume"], env=environment).returncode == 0
+    resumed = subprocess.run(
+        [*command, "--resume"], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "trial-001, step 6: " in resumed.stderr
+    assert "trial-001, step 0: " not in resumed.stderr, "it was shown before"
     assert changed("K", "trial-000") == before
     assert set(ends("K").values()) == {"finished"}
     reports = [json.loads(line) for line in path.read_text().splitlines()]
