@@ -12,6 +12,7 @@ import platform
 import re
 import shutil
 import socket
+import subprocess
 import sys
 import uuid
 from collections import defaultdict
@@ -36,6 +37,7 @@ _PACKAGES = [
 ]
 _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _PATIENCE_S = 60
+_HEAD_S = 15
 _QWEN3 = {"Qwen3-Reranker-0.6B": 0.6, "-4B": 4.0, "-8B": 8.2}  # parameters, billions
 
 
@@ -157,13 +159,13 @@ def memory() -> Iterator[Finding]:
 
 def job_server(address: str) -> Iterator[Finding]:
     """Examines what `raydist submit` talks to; only a job sees the nodes behind it."""
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
+    from raydist.job_server import connect
 
     try:
-        jobs = JobSubmissionClient(address).list_jobs()
-    except (OSError, RuntimeError, ValueError, AuthenticationError) as error:
-        yield "bad", "Ray jobs", f"{address}: {brief(error)}"
+        jobs = connect(address).list_jobs()
+    except (OSError, RuntimeError, JobError) as error:
+        problem = brief(error).removeprefix(f"address = {address}: ")
+        yield "bad", "Ray jobs", f"{address}: {problem}"
         return
     running = sum(str(job.status) == "RUNNING" for job in jobs)
     yield "ok", "Ray jobs", f"{address}: {running} running of {len(jobs)} jobs"
@@ -174,7 +176,7 @@ def cluster(address: str) -> Generator[Finding, None, tuple[int, int, int]]:
     """Examines a cluster; returns its CPUs, GPUs and nodes, or this machine's without an answer."""
     import ray
 
-    if problem := unreachable(address):
+    if problem := unreachable(address) or no_cluster(address):
         yield "bad", "Ray cluster", f"{address}: {problem}"
         return os.cpu_count() or 1, 0, 0
     try:
@@ -209,6 +211,21 @@ def unreachable(address: str) -> str:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
         return str(error)
+    return ""
+
+
+def no_cluster(address: str) -> str:
+    """Says whether what answers is no head of a cluster, of which Ray would not give up soon."""
+    if address.startswith("ray://") or ":" not in address:
+        return ""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        subprocess.run(command, capture_output=True, timeout=_HEAD_S, check=False)
+    except subprocess.TimeoutExpired:
+        return (
+            f"no head of a cluster answers within {_HEAD_S} seconds; expected the head's host:port "
+            "(6379 is usual), or the URL of its dashboard, http://host:8265"
+        )
     return ""
 
 

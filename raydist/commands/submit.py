@@ -4,15 +4,17 @@
     raydist submit jobs/pipeline.py FILE [key=value...] [address=http://127.0.0.1:8265]
 
 A verb's configuration is checked here first. The files that git would commit travel with the job
-(without git, all but hidden files and outputs). Data does not: name it by a path or URI that the
-cluster sees; outputs go below `storage=`. The log is streamed; Ctrl-C asks, then stops the job. The
-address is also read from RAY_API_SERVER_ADDRESS, a token from Ray's own variables.
+(without git, all but hidden files and outputs). Other data does not: name it by an absolute path or
+a URI that the cluster sees; outputs go below `storage=`. The log is streamed; Ctrl-C asks, then
+stops the job. The address is also read from RAY_API_SERVER_ADDRESS, a token from Ray's own
+variables.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import importlib
 import logging
 import os
@@ -23,12 +25,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from raydist import log
 from raydist.commands import check_flags, check_verb
 from raydist.errors import ConfigError, JobError
+from raydist.job_server import connect, read_log
 
 FLAGS = ("--dry-run", "--resume", "--append")
 
@@ -39,6 +43,7 @@ _LARGEST_FILE = 10 << 20
 _LARGEST_PACKAGE = 100 << 20
 _SKIP = {"__pycache__", "venv", "node_modules", "out", "build", "dist", "mlruns"}
 _STOP_S = 60.0  # that a job may take to stop
+_LOG_S = 10.0  # that its log may be away while its status is not
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
@@ -77,13 +82,19 @@ def _is_script(word: str) -> bool:
 
 
 def _check(words: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """Validates the verb, its configuration and flags; returns the files that the job reads."""
+    """Validates the verb, its configuration and flags; returns what the job reads.
+
+    That is the files that configure it and, of a verb, its inputs.
+    """
+    for word in words:
+        check_utf8(word)
     verb, *rest = words
     files = [word for word in rest if "=" not in word]
     if _is_script(verb):
         if not Path(verb).is_file():
             raise ConfigError(f"submit: {verb}: no such script below the working directory")
         return [verb, *(word for word in files if Path(word).is_file())]
+    from raydist.config.inputs import find_inputs
     from raydist.config.load import load, split_words
 
     check_verb(verb)
@@ -92,26 +103,38 @@ def _check(words: Sequence[str], flags: Sequence[str]) -> list[str]:
         raise ConfigError(f"submit: {verb} is not run on a cluster")
     check_flags(module, flags)
     configs, arguments = split_words(module.Config, rest)
-    load(module.Config, configs, arguments)
-    return [file for file in configs if isinstance(file, str)]
+    config = load(module.Config, configs, arguments)
+    names = [file for file in configs if isinstance(file, str)]
+    for each in find_inputs(config):
+        names += [path for path in each.paths if _must_travel(path, each.kind)]
+    return names
+
+
+def _must_travel(path: str, kind: str) -> bool:
+    """Returns whether an input can only come from the working directory.
+
+    An absolute path or a URI may be on storage that the cluster sees, and a model may be one by
+    name.
+    """
+    named = ":" in path and not os.path.exists(path)  # URIs, docstrings:, irds:, package:
+    if named or os.path.isabs(os.path.expanduser(path)):
+        return False
+    return kind != "model" or path.startswith(".") or path.count("/") > 1 or os.path.exists(path)
+
+
+def check_utf8(name: str) -> None:
+    """Raises ConfigError for a name that Ray cannot send."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"submit: {os.fsencode(name)!r}: is not UTF-8, and cannot travel with a job; rename "
+            "it, or put it into .gitignore"
+        ) from error
 
 
 def _submit(address: str, entrypoint: str, what: str, root: Path, files: Sequence[Path]) -> int:
-    from ray.exceptions import AuthenticationError
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        client = JobSubmissionClient(address)
-    except AuthenticationError as error:
-        raise JobError(
-            f"address = {address}: {str(error).splitlines()[0]}; set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN, or put the cluster's token into ~/.ray/auth_token"
-        ) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise JobError(
-            f"address = {address}: {str(error).splitlines()[0]}; is the cluster up, its dashboard "
-            f"forwarded (ray dashboard CLUSTER.yaml), and RAY_AUTH_MODE=token set if it uses one?"
-        ) from error
+    client = connect(address)
     job = submit_files(client, address, entrypoint, what, root, files)
     log.say(f"submitted {job} to {address} with {log.count(len(files), 'file')}: {entrypoint}")
     return Follower(client, job).exit_code()
@@ -174,6 +197,8 @@ def package_files(root: Path) -> list[Path]:
             if path.is_file()
             and not any(p.startswith(".") or p in _SKIP for p in path.relative_to(root).parts)
         ]
+    for path in files:
+        check_utf8(str(path.relative_to(root)))
     sizes = {path: path.stat().st_size for path in files}
     for path, nbytes in sizes.items():
         if nbytes > _LARGEST_FILE:
@@ -191,14 +216,37 @@ def package_files(root: Path) -> list[Path]:
 
 
 def check_travels(names: Sequence[str], root: Path, files: Sequence[Path]) -> None:
-    """Raises ConfigError for a name that the job would not find in its own working directory."""
+    """Raises ConfigError for a name that the job would not find in its own working directory.
+
+    Of a folder or pattern every file has to travel, but for hidden ones.
+    """
     travelling = set(files)
     for name in names:
-        if os.path.isabs(name) or Path(os.path.normpath(root / name)) not in travelling:
+        there = _files_of(root, name)
+        if os.path.isabs(name) or not there or not travelling.issuperset(there):
             raise ConfigError(
                 f"submit: {name}: does not travel with the job: expected a relative path to a file "
-                f"in the working directory {root} that git does not ignore"
+                f"in the working directory {root} that git does not ignore, or, for data, a path "
+                "or URI that the cluster sees"
             )
+
+
+def _files_of(root: Path, name: str) -> set[Path]:
+    """Returns the files that a path, folder or pattern stands for."""
+    paths = (
+        [root / name]
+        if (root / name).exists()
+        else list(map(Path, glob.glob(str(root / name), recursive=True)))
+    )
+    files: set[Path] = set()
+    for path in (Path(os.path.normpath(each)) for each in paths):
+        below = [path] if path.is_file() else path.rglob("*")
+        files.update(
+            each
+            for each in below
+            if each.is_file() and not any(p.startswith(".") for p in each.relative_to(path).parts)
+        )
+    return files
 
 
 def _git_files(root: Path) -> list[Path] | None:
@@ -266,8 +314,7 @@ class Follower:
             with contextlib.suppress(*_failures()):
                 asyncio.run(self._stream())
             ended = self._answer(self.client.get_job_status).is_terminal()
-            whole = self._answer(self.client.get_job_logs)
-            self._print(whole, len(whole))
+            self._print_rest()
             if ended:
                 return
             time.sleep(1)
@@ -278,6 +325,20 @@ class Follower:
             end += len(text)
             self._print(text, end)
 
+    def _print_rest(self) -> None:
+        """Prints the new part of the log; what the log's server refuses ends nothing."""
+        patience_s = min(self.patience_s, _LOG_S)
+        for _ in range(2):
+            try:
+                whole = self._answer(partial(read_log, self.client), patience_s)
+            except JobError as error:
+                reason = str(error.__cause__).partition("\n")[0]
+                self._answer(self.client.get_job_status)  # the cluster was away, and is back
+            else:
+                self._print(whole, len(whole))
+                return
+        log.warn(f"{self.job}: its log cannot be read now: {reason}")
+
     def _print(self, text: str, end: int) -> None:
         """Prints the new part of a text that ends at character `end` of the log."""
         if end > self._printed:
@@ -285,9 +346,9 @@ class Follower:
             sys.stdout.flush()
             self._printed = end
 
-    def _answer(self, ask: Callable[[str], T]) -> T:
+    def _answer(self, ask: Callable[[str], T], patience_s: float | None = None) -> T:
         """Returns the cluster's answer about the job, asking again while there is none."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + (self.patience_s if patience_s is None else patience_s)
         while True:
             try:
                 return ask(self.job)
@@ -308,8 +369,7 @@ class Follower:
             if time.monotonic() > deadline:
                 raise JobError(f"{self.job} is still {status} after a minute")
             time.sleep(0.5)
-        whole = self._answer(self.client.get_job_logs)
-        self._print(whole, len(whole))
+        self._print_rest()
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -122,6 +122,21 @@ def test_doctor_checks_every_node(nodes: Nodes, tmp_path: Path) -> None:
     assert "writable from here and from 3 nodes, which see the same" in done.stdout
 
 
+@pytest.mark.ray
+def test_a_jobs_log_need_not_be_utf8(nodes: Nodes, tmp_path: Path) -> None:
+    script = "import sys; sys.stdout.buffer.write(b'a b\\xe9c\\n' * 3 + 'ü'.encode())"
+    (tmp_path / "job.py").write_text(script)
+    done = subprocess.run(
+        [str(BIN / "raydist"), "submit", "job.py", f"address={nodes.dashboard}"],
+        cwd=tmp_path,
+        env=dict(nodes.environment),
+        capture_output=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().endswith("a b\ufffdc\n" * 3 + "ü")
+
+
 @pytest.fixture(scope="module")
 def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart pipeline's output, by `raydist submit`."""

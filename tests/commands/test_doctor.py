@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_what_was_asked_for_and_is_broken_fails(
 def test_a_job_server_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "address=http://127.0.0.1:9"]) == 1
     assert "bad   Ray jobs               http://127.0.0.1:9: " in capsys.readouterr().out
+
+
+def test_a_port_that_is_no_heads_is_told_soon(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "_HEAD_S", 4)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert main(["doctor", f"address={address}"]) == 1
+    line = line_about(capsys, "Ray cluster")
+    assert line.startswith(f"bad Ray cluster {address}: no head of a cluster answers within 4 s")
 
 
 def test_storage_that_can_be_written_is_left_clean(tmp_path: Path) -> None:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from ray._private.runtime_env.packaging import create_package
 from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 
+from raydist import job_server
 from raydist.cli import main
 from raydist.commands.submit import package_files, submit_files
 from raydist.errors import ConfigError, JobError
@@ -130,6 +135,139 @@ def test_a_cluster_that_does_not_answer_is_named(
     monkeypatch.chdir(tmp_path)
     assert main(["submit", "doctor", "address=http://127.0.0.1:9"]) == 1
     assert "address = http://127.0.0.1:9" in capsys.readouterr().err
+
+
+class Server:
+    """Something that listens: silent, or with one line for whoever connects."""
+
+    def __init__(self, line: bytes | None) -> None:
+        self.line = line
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self.socket.getsockname()[1]}"
+        self.connections: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection = self.socket.accept()[0]
+            except OSError:
+                return
+            self.connections.append(connection)
+            if self.line is not None:
+                connection.recv(4096)
+                connection.sendall(self.line)
+                connection.close()
+
+    def close(self) -> None:
+        for each in (self.socket, *self.connections):
+            each.close()
+
+
+HTTP = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        pytest.param(None, "does not answer", id="silent"),
+        pytest.param(b"\0\0\x06\x04\0\0\0\0\0", "no web server", id="Ray's own port"),
+        pytest.param(HTTP + b"{}", "no dashboard of Ray", id="another server"),
+        pytest.param(HTTP + b"hello", "no dashboard of Ray", id="a page"),
+        pytest.param(HTTP + b"3", "no dashboard of Ray", id="a number"),
+    ],
+)
+def test_what_is_no_dashboard_is_named_soon(
+    line: bytes | None, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_server, "_PATIENCE_S", 1.0)
+    server = Server(line)
+    try:
+        for address in (server.address, f"http://{server.address}/"):
+            pattern = rf"^address = {address}: {problem}; expected the URL of the .*dashboard"
+            with pytest.raises(JobError, match=pattern):
+                job_server.connect(address)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "auto", "http://", "[::1"])
+def test_an_address_where_nothing_is_ends_with_one_line(address: str) -> None:
+    with pytest.raises(JobError, match=r"address = .*: .*; expected the URL of the .*dashboard"):
+        job_server.connect(address)
+
+
+def test_the_address_of_the_command_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's client would take that of the environment."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    server = Server(HTTP + f'{{"ray_version": "{ray.__version__}"}}'.encode())
+    try:
+        assert job_server.connect(server.address).get_address() == f"http://{server.address}"
+    finally:
+        server.close()
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:1"
+
+
+def test_names_that_are_not_utf8_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("without git", "with git"):
+        assert main(["submit", "verify", "/data/IDX", "--dry-run"]) == 2, folder
+        assert r"b'caf\xe9.txt': is not UTF-8" in capsys.readouterr().err
+        git(tmp_path, "init")
+    (tmp_path / ".gitignore").write_text("*.txt\n")
+    assert main(["submit", "verify", "/data/IDX", "--dry-run"]) == 0
+    assert main(["submit", "verify", os.fsdecode(b"/data/\xe9"), "--dry-run"]) == 2
+    assert r"b'/data/\xe9': is not UTF-8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("index corpus=out/c.jsonl out=x", "out/c.jsonl"),
+        ("index corpus=nowhere.jsonl out=x", "nowhere.jsonl"),
+        ("index corpus=../c.jsonl out=x", "../c.jsonl"),
+        ("index corpus=- out=x", "-"),
+        ("index corpus=c.jsonl,out/*.jsonl out=x", "out/*.jsonl"),
+        ("index corpus=mixed out=x", "mixed"),
+        ("index corpus=c.jsonl corpus.ids=out/ids out=x", "out/ids"),
+        ("search index=out queries=q.tsv out=x", "out"),
+        ("embed model=./out corpus=c.jsonl out=x", "./out"),
+        ("embed model=out corpus=c.jsonl out=x", "out"),
+        ("rerank run=r.trec queries=q.tsv index=/i reranker.kind=cross_encoder "
+         "reranker.model=./out out=x", "./out"),
+        ("index corpus=c.jsonl out=x", ""),
+        ("index corpus=*.jsonl out=x", ""),
+        ("index corpus=sub out=x", ""),
+        ("index corpus=/data/c.jsonl out=x", ""),
+        ("index corpus=~/c.jsonl out=x", ""),
+        ("index corpus=s3://bucket/c.jsonl out=x", ""),
+        ("index corpus=irds:cranfield out=x", ""),
+        ("index corpus=docstrings:json out=x", ""),
+        ("embed model=sentence-transformers/all-MiniLM-L6-v2 corpus=c.jsonl out=x", ""),
+    ],
+)  # fmt: skip
+def test_inputs_that_do_not_travel_are_refused(
+    words: str,
+    refused: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "here"
+    names = ("c.jsonl", "out/c.jsonl", "out/ids", "mixed/a.jsonl", "mixed/b.db", "sub/a/c.jsonl")
+    for name in (*names, "q.tsv", "r.trec", "sub/.hidden", "../c.jsonl"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    git(root, "init")
+    (root / ".gitignore").write_text("out/\n*.db\n.hidden\n")
+    monkeypatch.chdir(root)
+    assert main(["submit", *words.split(), "--dry-run"]) == (2 if refused else 0)
+    if refused:
+        assert f"submit: {refused}: does not travel with the job" in capsys.readouterr().err
 
 
 def test_a_script_is_submitted_as_it_is(

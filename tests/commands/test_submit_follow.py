@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from ray.dashboard.modules.job.common import JobStatus
@@ -23,6 +24,14 @@ class Info:
     status: JobStatus
     driver_exit_code: int | None = None
     message: str = ""
+    driver_node_id: str = "node"
+
+
+@dataclass
+class Bytes:
+    content: bytes
+    status_code: int = 200
+    text: str = "lost"
 
 
 @dataclass
@@ -37,6 +46,7 @@ class Cluster:
     end: Info = field(default_factory=lambda: Info(JobStatus.SUCCEEDED, 0))
     failing: list[Exception] = field(default_factory=list)
     stopped: int = 0
+    bytes: bytes | None = None
 
     async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
         for chunk in self.streams.pop(0):
@@ -61,6 +71,12 @@ class Cluster:
 
     def get_job_logs(self, job: str) -> str:
         return self.log if self._answer() is self.end else self.log[:3]
+
+    def _do_request(self, method: str, endpoint: str, params: dict[str, Any]) -> Bytes:
+        self._answer()
+        assert (method, endpoint) == ("GET", "/api/v0/logs/file")
+        assert params == {"submission_id": "job", "node_id": "node", "lines": -1}
+        return Bytes(self.bytes) if self.bytes is not None else Bytes(b"", 500)
 
     def stop_job(self, job: str) -> None:
         self._answer()
@@ -128,3 +144,32 @@ def test_ctrl_c_without_a_terminal_stops_the_job(capsys: pytest.CaptureFixture[s
     cluster = Cluster("ab", [[interrupt], ["never"]], failing=[])
     assert Follower(cluster, "job").exit_code() == 1
     assert cluster.stopped == 1 and capsys.readouterr().out == "ab"
+
+
+class Strict(Cluster):
+    """Decodes the log as Ray's job server does."""
+
+    def get_job_logs(self, job: str) -> str:
+        self._answer()
+        raise RuntimeError("Request failed with status code 500: Server got itself in trouble")
+
+
+def test_a_log_that_is_not_utf8_is_printed_with_a_mark_and_the_jobs_exit_code_counts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = "été ".encode() + b"\xe9 10%\r20%\r\nend\n"
+    cluster = Strict("", [["été "], []], bytes=whole)
+    assert Follower(cluster, "job").exit_code() == 0
+    assert capsys.readouterr().out == "été \ufffd 10%\n20%\nend\n"
+
+
+def test_a_log_that_cannot_be_read_does_not_fail_the_job(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    follower = Follower(Strict("", [["ab"]]), "job", patience_s=0)
+    assert follower.exit_code() == 0
+    said = capsys.readouterr()
+    assert (
+        said.out == "ab"
+        and "job: its log cannot be read now: Request failed with status code 500" in said.err
+    )
