@@ -141,8 +141,28 @@ class Analyzer:
             lexicons.pop(self, None)
         return [names[term] for term in terms.tolist()]
 
+    def words(self, text: str) -> list[tuple[int, int, str]]:
+        """Returns the words of a text, with stop words and endings: start, end, in lower case.
+
+        Offsets count characters.
+        """
+        from raydist.text.tokenizer import words_of
+
+        lower = text.lower() if text.isascii() else "".join(map(_lower, text))
+        spans, at = [], 0
+        for word in words_of(text):  # between words is nothing that could begin one
+            start = lower.index(word, at)
+            at = start + len(word)
+            spans.append((start, at, word))
+        return spans
+
 
 _LOCAL = threading.local()
+
+
+def _lower(character: str) -> str:
+    """Returns a character in lower case, always one, as Lucene's filter does."""
+    return character.lower()[0]
 
 
 @lru_cache(maxsize=1)

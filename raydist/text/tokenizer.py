@@ -21,7 +21,7 @@ from raydist.kernels.intrinsics import prefetch, trailing_zeros
 from raydist.kernels.jit import kernel
 from raydist.text.grammar import TABLES
 from raydist.text.scan import LONGEST, QUEUED, Tables, joints, match, scan_ascii, strip_possessive
-from raydist.text.string_table import SPARE, StringTable, add, hash_keys, read_keys
+from raydist.text.string_table import PAD, SPARE, StringTable, add, hash_keys, read_keys
 
 U = np.uint64
 
@@ -231,3 +231,15 @@ class Tokenizer:
             work = [self.place, *_tables(), self._ring, self._queue, self._edges, self.tokens]
             arrays = [*work, words.slots, words.starts, words.heap, words.used]
             self.table[_TEXTS:] = addresses(arrays)
+
+
+def words_of(text: str) -> list[str]:
+    """Returns the words of one text in order, in lower case."""
+    tokenizer = Tokenizer(possessive=False)
+    data = text.encode("utf-8", "surrogatepass")
+    array = np.frombuffer(data + bytes(PAD), np.uint8)
+    tokens, _ = tokenizer(array, np.array([0, len(data)], np.int64))
+    names = [
+        name.decode("utf-8", "surrogatepass") for name in tokenizer.words.strings().to_pylist()
+    ]
+    return [names[token] for token in tokens.tolist()]
