@@ -77,7 +77,7 @@ def passages(
         return []
     frequencies = Counter(match.term for match in matches)
     starts = [match.start for match in matches]
-    candidates = []
+    candidates: list[tuple[int, int]] = []
     for i, (start, end) in enumerate(sentences):
         first = bisect_left(starts, start)
         if first == len(matches) or starts[first] >= end:
