@@ -58,13 +58,16 @@ def open_searcher(config: ServeConfig) -> Searcher:
 
     from raydist.dense.fusion import fuse
     from raydist.serving.search import Searcher
+    from raydist.text.analyzer import Analyzer
 
     retrievers: dict[str, Selective] = {}
-    stores = []
+    stores, analyzers = [], []
     for folder in config.index:
         retriever = open_retriever(folder, BowSearchSpec(scoring=config.scoring))
         name = PurePath(folder).name
         retrievers[name if name not in retrievers else folder] = retriever
-        store = getattr(getattr(retriever, "index", None), "store", None)
-        stores += [store] if store is not None else []
-    return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion))
+        index = getattr(retriever, "index", None)
+        if (store := getattr(index, "store", None)) is not None:
+            stores.append(store)
+            analyzers.append(getattr(index, "analyzer", None) or Analyzer())
+    return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion), analyzers)

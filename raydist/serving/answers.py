@@ -196,6 +196,19 @@ class CohereEmbeddings(_Answer):
     """`api_version`, and `billed_units` with the tokens."""
 
 
+class Snippet(_Answer):
+    """A passage of a document's text."""
+
+    text: str
+    """The passage."""
+    start: int
+    """Where it begins in the document's text, in characters (code points)."""
+    marks: list[tuple[int, int]]
+    """Where words of the query begin and end in the passage, in characters."""
+    score: float
+    """Its BM25 score among the text's sentences; 0 where nothing matches."""
+
+
 class SearchResult(_Answer):
     """A hit."""
 
@@ -211,6 +224,8 @@ class SearchResult(_Answer):
     """Its title, if it has one."""
     text: str | None = None
     """Its text, where the index keeps texts."""
+    snippets: list[Snippet] | None = None
+    """Its best passages, in the order of the text, with `snippets`."""
 
 
 class SearchResponse(_Answer):

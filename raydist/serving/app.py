@@ -41,6 +41,7 @@ from raydist.serving.backend import (
     ScoreFailure,
     SearchAnswer,
     SearchCall,
+    SnippetCall,
 )
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.frame import open_log
@@ -49,6 +50,7 @@ from raydist.serving.keys import Keys, read_keys, refuse_shown
 from raydist.serving.metrics import RayMetrics
 from raydist.serving.replicas import Embedder, Index, Scorer
 from raydist.serving.service import Service
+from raydist.text.passages import Passage
 
 _NAME = "raydist"
 _CONNECTIONS = 10_000
@@ -86,6 +88,11 @@ class _Handles:
         assert self._index is not None
         answer: SearchAnswer = await _remote(self._index.search, call)
         return answer
+
+    async def snippets(self, call: SnippetCall) -> Sequence[Sequence[Passage]]:
+        assert self._index is not None
+        passages: list[list[Passage]] = await _remote(self._index.snippets, call)
+        return passages
 
     async def check(self, model: str) -> None:
         handle = self._models.get(model, self._index)

@@ -17,6 +17,7 @@ import numpy as np
 from raydist.records import Document
 from raydist.rerank.spec import Truncation
 from raydist.serving.errors import ServiceError
+from raydist.text.passages import Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,19 @@ class SearchCall:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A document with the score of each stage that saw it; None where no store has its text."""
+    """A document with the score of each stage that saw it.
+
+    Attributes:
+        doc_id: its id.
+        scores: by stage.
+        document: its text; None where no store has it.
+        store: the number of the store that has it.
+    """
 
     doc_id: str
     scores: Mapping[str, float]
     document: Document | None = None
+    store: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +191,16 @@ class SearchAnswer:
 
     hits: Sequence[Hit]
     timings_ms: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetCall:
+    """A query, texts with the numbers of their stores, and the size of their snippets."""
+
+    query: str
+    texts: Sequence[tuple[str, int]]
+    number: int
+    length: int
 
 
 class Backend(Protocol):
@@ -203,6 +222,10 @@ class Backend(Protocol):
 
     async def search(self, call: SearchCall, /) -> SearchAnswer:
         """Searches the index."""
+        ...
+
+    async def snippets(self, call: SnippetCall, /) -> Sequence[Sequence[Passage]]:
+        """Returns the passages of each text that match best."""
         ...
 
     async def check(self, model: str, /) -> None:

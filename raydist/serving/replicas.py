@@ -26,6 +26,7 @@ from raydist.serving.backend import (
     ScoreFailure,
     SearchAnswer,
     SearchCall,
+    SnippetCall,
 )
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import open_log
@@ -33,6 +34,7 @@ from raydist.serving.metrics import BatcherMetrics
 from raydist.serving.scaling import scaling_stats
 from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
+from raydist.text.passages import Passage
 
 A = TypeVar("A")
 
@@ -145,6 +147,11 @@ class Index:
         """Returns hits and milliseconds per stage."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self.searcher.search, call)
+
+    async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
+        """Returns the passages of each text that match best."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.searcher.snippets, call)
 
     async def state(self) -> ReplicaState:
         """Returns the replica's process id."""

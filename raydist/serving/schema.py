@@ -284,6 +284,15 @@ class ScoreRequest(Request):
         return [self.documents] if isinstance(self.documents, str) else self.documents
 
 
+class SnippetRequest(Request):
+    """Which parts of a hit's text an answer shows."""
+
+    number: Annotated[int, Field(ge=1, le=10)] = 1
+    """Most passages of a text."""
+    length: Annotated[int, Field(ge=20, le=2000)] = 200
+    """Most characters of a passage: whole sentences where they fit."""
+
+
 class SearchRequest(Request):
     """A query against the served index."""
 
@@ -299,5 +308,8 @@ class SearchRequest(Request):
     """Documents that are retrieved for fusion and reranking."""
     ids: Texts | None = None
     """Search among these documents only."""
+    snippets: SnippetRequest | bool = False
+    """The passages of each text that match best, with the query's words marked as the index has
+    them, by their stems. `true`, or an object of `number` and `length`."""
     return_documents: bool = True
     """Whether results carry the documents' texts."""

@@ -9,8 +9,12 @@ from dataclasses import dataclass, field, replace
 from raydist.protocols import Selective, TextStore
 from raydist.records import Document, Query, Run
 from raydist.serving.admission import estimate_tokens
-from raydist.serving.backend import Hit, SearchAnswer, SearchCall
+from raydist.serving.answers import SearchResult, Snippet
+from raydist.serving.backend import Hit, SearchAnswer, SearchCall, SnippetCall
+from raydist.serving.schema import SearchRequest, SnippetRequest
 from raydist.serving.spec import Limits
+from raydist.text.analyzer import Analyzer
+from raydist.text.passages import Passage, passages
 
 
 class Searcher:
@@ -19,6 +23,7 @@ class Searcher:
     Args:
         retrievers: by their name in results.
         stores: documents' texts; those that the first does not have come from the next.
+        analyzers: of the stores' indexes, for snippets; Lucene's English one for stores without.
         fuse: turns several runs into one; needed for several retrievers.
     """
 
@@ -27,11 +32,13 @@ class Searcher:
         retrievers: Mapping[str, Selective],
         stores: Sequence[TextStore] = (),
         fuse: Callable[[Sequence[Run], int], Run] | None = None,
+        analyzers: Sequence[Analyzer] = (),
     ) -> None:
         assert retrievers and (fuse is not None or len(retrievers) == 1)
         self.retrievers = dict(retrievers)
         self.stores = stores
         self.fuse = fuse
+        self.analyzers = [*analyzers, *[Analyzer()] * (len(stores) - len(analyzers))]
 
     def search(self, call: SearchCall) -> SearchAnswer:
         """Returns at most `depth` hits, best first, and the milliseconds of each stage.
@@ -60,16 +67,25 @@ class Searcher:
         start = time.perf_counter()
         documents = self._documents(ranking)
         timings["texts"] = _ms_since(start)
-        hits = [Hit(doc_id, scores[doc_id], documents.get(doc_id)) for doc_id in ranking]
+        hits = [
+            Hit(doc_id, scores[doc_id], *documents.get(doc_id, (None, 0))) for doc_id in ranking
+        ]
         return SearchAnswer(hits, timings)
 
-    def _documents(self, doc_ids: Sequence[str]) -> dict[str, Document]:
-        """Returns the documents that a store has."""
-        documents: dict[str, Document] = {}
-        for store in self.stores:
+    def snippets(self, call: SnippetCall) -> list[list[Passage]]:
+        """Returns the passages of each text that match best."""
+        return [
+            passages(text, call.query, self.analyzers[store], call.number, call.length)
+            for text, store in call.texts
+        ]
+
+    def _documents(self, doc_ids: Sequence[str]) -> dict[str, tuple[Document, int]]:
+        """Returns the documents that a store has, and its number."""
+        documents: dict[str, tuple[Document, int]] = {}
+        for number, store in enumerate(self.stores):
             missing = [doc_id for doc_id in doc_ids if doc_id not in documents]
             fetched = zip(missing, store.get(missing))
-            documents |= {doc_id: each for doc_id, each in fetched if each is not None}
+            documents |= {doc_id: (each, number) for doc_id, each in fetched if each is not None}
         return documents
 
 
@@ -121,6 +137,44 @@ def reranked(hits: Sequence[Hit], ranks: Sequence[int], scores: Sequence[float])
         for rank in sorted(ranks, key=lambda rank: -by_rank[rank])
     ]
     return ordered + [hit for rank, hit in enumerate(hits) if rank not in by_rank]
+
+
+def snippet_call(request: SearchRequest, hits: Sequence[Hit]) -> SnippetCall:
+    """Returns what is asked of the hits that have texts; nothing unless snippets are."""
+    form = SnippetRequest() if request.snippets is True else request.snippets
+    if not form:
+        return SnippetCall(request.query, [], 0, 0)
+    texts = [(hit.document.text, hit.store) for hit in hits if hit.document]
+    return SnippetCall(request.query, texts, form.number, form.length)
+
+
+def results(
+    hits: Sequence[Hit], snippets: Mapping[str, Sequence[Passage]], *, texts: bool
+) -> list[SearchResult]:
+    """Returns the results of hits, with or without their texts."""
+    answers = []
+    for rank, hit in enumerate(hits, 1):
+        shown = hit.document if texts else None
+        result = SearchResult(
+            rank=rank,
+            id=hit.doc_id,
+            score=list(hit.scores.values())[-1],
+            scores=dict(hit.scores),
+            title=shown.title if shown else None,
+            text=shown.text if shown else None,
+        )
+        if hit.document is not None and hit.doc_id in snippets:
+            result.snippets = [
+                Snippet(
+                    text=hit.document.text[each.start : each.end],
+                    start=each.start,
+                    marks=[(a - each.start, b - each.start) for a, b in each.matches],
+                    score=each.score,
+                )
+                for each in snippets[hit.doc_id]
+            ]
+        answers.append(result)
+    return answers
 
 
 def _ms_since(start: float) -> float:

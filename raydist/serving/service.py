@@ -32,7 +32,6 @@ from raydist.serving.answers import (
     ScoredPair,
     ScoreResponse,
     SearchResponse,
-    SearchResult,
     TeiInfo,
     TeiRank,
     TeiRanks,
@@ -55,8 +54,9 @@ from raydist.serving.embed_schema import EmbedOrder
 from raydist.serving.errors import ServiceError, deadline, not_ready, overloaded
 from raydist.serving.keys import Keys
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
-from raydist.serving.search import candidates, reranked
+from raydist.serving.search import candidates, reranked, results, snippet_call
 from raydist.serving.spec import Limits
+from raydist.text.passages import Passage
 
 T = TypeVar("T")
 _LATELY_S = 10.0
@@ -237,12 +237,14 @@ class Service:
             tokens += min(hits, self.limits.max_documents) * per_hit
         with self._admitted(tokens, client, reranker or "index") as ticket:
             hits_, timings, warnings, cost = await self._within(self._search(call, reranker))
+            hits_ = hits_[: request.k]
+            passages = await self._within(self._snippets(request, hits_, timings))
             if reranker is None:
                 cost = Cost(tokens, tokens_per_s=1000 * tokens / max(sum(timings.values()), 1.0))
             ticket.costs.append(cost)
         return SearchResponse(
             id=request_id,
-            results=_search_results(hits_[: request.k], texts=request.return_documents),
+            results=results(hits_, passages, texts=request.return_documents),
             warnings=warnings,
             timings_ms=timings,
         )
@@ -267,6 +269,18 @@ class Service:
             self._hit_tokens += 0.2 * (mean - self._hit_tokens)
             timings["rerank"] = round((time.perf_counter() - start) * 1000, 3)
         return hits, timings, chosen.warnings, cost
+
+    async def _snippets(
+        self, request: SearchRequest, hits: Sequence[Hit], timings: dict[str, float]
+    ) -> dict[str, Sequence[Passage]]:
+        """Returns the snippets of those hits that have texts, and notes the milliseconds."""
+        start = time.perf_counter()
+        call = snippet_call(request, hits)
+        if not call.texts:
+            return {}
+        passages = await self.backend.snippets(call)
+        timings["snippets"] = round((time.perf_counter() - start) * 1000, 3)
+        return dict(zip((hit.doc_id for hit in hits if hit.document), passages))
 
     def models(self) -> ModelList:
         """Answers /v1/models."""
@@ -476,21 +490,6 @@ def tei_ranks(response: RerankResponse) -> TeiRanks:
         for result in response.results
     ]
     return TeiRanks(ranks)
-
-
-def _search_results(hits: Sequence[Hit], *, texts: bool) -> list[SearchResult]:
-    """Returns the results of hits, with or without their texts."""
-    return [
-        SearchResult(
-            rank=rank,
-            id=hit.doc_id,
-            score=list(hit.scores.values())[-1],
-            scores=dict(hit.scores),
-            title=hit.document.title if texts and hit.document else None,
-            text=hit.document.text if texts and hit.document else None,
-        )
-        for rank, hit in enumerate(hits, 1)
-    ]
 
 
 def _usage(costs: Sequence[Cost]) -> Usage:

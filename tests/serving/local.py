@@ -20,6 +20,7 @@ from raydist.serving.backend import (
     ScoreFailure,
     SearchAnswer,
     SearchCall,
+    SnippetCall,
 )
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys
@@ -27,6 +28,7 @@ from raydist.serving.search import Searcher
 from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.service import Service
 from raydist.serving.spec import Limits
+from raydist.text.passages import Passage
 
 BODY = {
     "query": "rain",
@@ -106,6 +108,10 @@ class LocalBackend:
     async def search(self, call: SearchCall) -> SearchAnswer:
         assert self.searcher is not None
         return self.searcher.search(call)
+
+    async def snippets(self, call: SnippetCall) -> Sequence[Sequence[Passage]]:
+        assert self.searcher is not None
+        return self.searcher.snippets(call)
 
     async def check(self, model: str) -> None:
         if model in self.rerankers:

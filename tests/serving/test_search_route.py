@@ -10,6 +10,7 @@ from raydist.records import Query, Run
 from raydist.serving.errors import ServiceError
 from raydist.serving.http import make_app
 from raydist.serving.search import Searcher
+from raydist.text.analyzer import Analyzer
 from tests.serving.local import TEXTS, Store, Words, assert_envelope, client, local_client, service
 
 
@@ -94,6 +95,28 @@ def test_the_limits_of_requests_cut_what_is_reranked_instead_of_refusing_it() ->
     assert [r["text"] for r in short["results"]] == [TEXTS[r["id"]] for r in short["results"]]
     few = client(searcher=searcher, max_tokens=30).post("/v1/search", json=body).json()
     assert ["rerank" in r["scores"] for r in few["results"]] == [True, True, False]
+
+
+def test_snippets_mark_the_querys_words_by_their_stems() -> None:
+    texts = {"a": "Bread. <b>Häuser</b> 😀 stehen.", "b": "Ein Haus brennt im Haus.", "c": "x"}
+    german = Analyzer("german", "snowball")
+    searcher = Searcher({"words": Words(texts)}, [Store(texts)], analyzers=[german])
+    body = {"query": "H Haus", "rerank": False}
+    answer = (
+        client(searcher=searcher)
+        .post("/v1/search", json=body | {"snippets": {"number": 1, "length": 40}})
+        .json()
+    )
+    shown = {r["id"]: r["snippets"] for r in answer["results"]}
+    for doc_id, words in (("a", ["Häuser"]), ("b", ["Haus", "Haus"])):
+        (each,) = shown[doc_id]
+        assert texts[doc_id][each["start"] :].startswith(each["text"])
+        assert [each["text"][a:b] for a, b in each["marks"]] == words
+    assert "snippets" in answer["timings_ms"]
+    plain = client(searcher=searcher).post("/v1/search", json=body).json()
+    assert "snippets" not in plain["results"][0] and "snippets" not in plain["timings_ms"]
+    wrong = body | {"snippets": {"number": 0}}
+    assert_envelope(client(searcher=searcher).post("/v1/search", json=wrong), 422)
 
 
 class Slow(Words):
