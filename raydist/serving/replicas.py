@@ -142,6 +142,8 @@ class Index:
             max(1, round(config.replicas_of("index").cpus or 1)), "search"
         )
         self._probe()  # compiles before the first request
+        if self.searcher.analyzers:
+            self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
 
     async def search(self, call: SearchCall) -> SearchAnswer:
         """Returns hits and milliseconds per stage."""

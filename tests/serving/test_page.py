@@ -70,7 +70,7 @@ def dom(url: str, folder: Path) -> str:
 
 
 def items(page: str) -> list[str]:
-    return re.findall(r"<li>(.*?)</li>", page, re.DOTALL)
+    return re.findall(r"<li\b[^>]*>(.*?)</li>", page.partition('id="results"')[2], re.DOTALL)
 
 
 def test_pasted_documents_are_put_in_order(rerank_url: str, tmp_path: Path) -> None:
@@ -89,6 +89,7 @@ def test_the_search_box_shows_snippets_scores_and_times(search_url: str, tmp_pat
     assert len(entries) == 3
     assert all("words " in item and "rerank " in item for item in entries)
     assert "<strong>" in entries[0] and "<mark>" in entries[0]
+    assert 'aria-label="up ' in page and 'id="first" aria-labelledby="first-title">' in page
     assert re.search(r"3 results · words [\d.]+ ms", page)
     assert 'id="paste" hidden=""' in page
 
