@@ -79,7 +79,6 @@ def require(workers: int, cpus: float, gpus: float, beside: float = 0.0) -> None
 def _ray() -> Any:
     """Imports Ray, after setting the variables that it reads on import."""
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors are raised as well
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not _is_named():
         # Makes the node 127.0.0.1; otherwise Ray's services listen on every interface.
