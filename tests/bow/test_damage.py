@@ -99,4 +99,7 @@ def test_damage_is_an_error_that_names_the_file_or_does_not_matter(
         else:
             assert results == right[kind]
             noticed = name.name not in UNREAD and verify
+            if noticed and name.suffix == ".json":  # but for what stands around the value
+                damaged, whole = ((folder / name).read_bytes() for folder in (room, indexes[kind]))
+                noticed &= damaged.strip() != whole.strip()
             assert not (noticed and changed), f"{name}: {damage} was not noticed"

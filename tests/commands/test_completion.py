@@ -34,4 +34,5 @@ def test_folders_are_completed_where_a_verb_takes_one_as_a_word(
     (tmp_path / "IDX.txt").touch()
     assert list(candidates(["verify", "I"])) == ["IDX"]
     assert list(candidates(["verify", ""])) == ["path=", "IDX"]
-    assert list(candidates(["merge", "I"])) == []
+    assert list(candidates(["merge", "I"])) == ["IDX"]
+    assert list(candidates(["search", "I"])) == []

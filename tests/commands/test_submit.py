@@ -221,7 +221,7 @@ def test_names_that_are_not_utf8_are_refused(
     (tmp_path / ".gitignore").write_text("*.txt\n")
     assert main(["submit", "verify", "/data/IDX", "--dry-run"]) == 0
     assert main(["submit", "verify", os.fsdecode(b"/data/\xe9"), "--dry-run"]) == 2
-    assert r"b'/data/\xe9': is not UTF-8" in capsys.readouterr().err
+    assert r"'/data/\udce9': is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
