@@ -26,7 +26,7 @@ from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
-from raydist.errors import ConfigError
+from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.manifest import read_manifest
 from raydist.storage import is_remote
 
@@ -124,15 +124,25 @@ def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> 
 
 
 def _report_append(config: IndexConfig, facts: dict[str, Any] | None) -> None:
-    from raydist.bow.build.segments import merge_tail
-
-    merged = merge_tail(Path(config.out), _merging(config)) if config.indexing.auto_merge else None
-    if merged is not None:
-        log.say(f"{config.out}: merged into {log.count(len(merged['segments']), 'segment')}")
+    merged = _merge_tail(config) if config.indexing.auto_merge else None
     if facts is None:
         log.say(f"{config.out}: these documents were already appended")
         return
     _summary(config, facts | (merged or {}))
+
+
+def _merge_tail(config: IndexConfig) -> dict[str, Any] | None:
+    """Merges what appends have left; where that fails, the append is done all the same."""
+    from raydist.bow.build.segments import merge_tail
+
+    try:
+        merged = merge_tail(Path(config.out), _merging(config))
+    except (ArtifactError, JobError) as error:
+        log.warn(f"{config.out}: appended, but not merged: {error}")
+        return None
+    if merged is not None:
+        log.say(f"{config.out}: merged into {log.count(len(merged['segments']), 'segment')}")
+    return merged
 
 
 def _merging(config: IndexConfig) -> MergeSpec:

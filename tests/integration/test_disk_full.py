@@ -6,7 +6,9 @@ The disk is a small tmpfs; without the right to mount one the tests are skipped.
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from raydist.bow.index import BowIndex
 from raydist.cli import main
 from tests.outputs import results
 
@@ -149,3 +152,33 @@ def test_a_pipeline_with_its_records(
     out = fill_and_continue([f"{data}/plan.yaml"], disk, capsys, command=pipeline, sizes=sizes)
     assert (out / "report/manifest.json").is_file()
     assert pipeline([f"{data}/plan.yaml"]) == 0 and "done" not in capsys.readouterr().err
+
+
+def test_an_append_is_done_although_there_is_no_room_to_merge(
+    disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def append(number: int, out: Path) -> int:
+        corpus = tmp_path / f"{number}.jsonl"
+        texts = [" ".join(f"w{i * j % 997}" for j in range(99)) for i in range(1, 100)]
+        rows = [{"id": f"d{number}", "text": "word"}]
+        if number < 10:  # these take more room when they are merged than the last when it is added
+            rows += [{"id": f"d{number}-{i}", "text": text} for i, text in enumerate(texts)]
+        corpus.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        flags = ["--append"] if number else []
+        return main(["index", f"corpus={corpus}", f"out={out}", *flags])
+
+    assert [append(number, tmp_path / "idx") for number in range(10)] == [0] * 10
+    resize(disk, ROOM)
+    ends = set()
+    for room in range(16, 700, 38):
+        index = disk / f"idx{room}"
+        shutil.copytree(tmp_path / "idx", index)
+        status = os.statvfs(disk)
+        resize(disk, (status.f_blocks - status.f_bfree) * status.f_frsize + room * KIB)
+        code = append(10, index)
+        resize(disk, ROOM)
+        ids = BowIndex.open(index).doc_ids.to_pylist()
+        assert ("d10" in ids) == (code == 0), room
+        ends.add((code == 0, "appended, but not merged" in capsys.readouterr().err))
+        shutil.rmtree(index)
+    assert ends == {(False, False), (True, True), (True, False)}
