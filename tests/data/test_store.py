@@ -150,7 +150,7 @@ def test_an_unfinished_a_foreign_and_a_newer_folder_are_refused(tmp_path: Path) 
         DocumentStore.open(tmp_path / "open")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/store.json").write_text('{"crc32": 1, "format": "other"}')
-    with pytest.raises(ArtifactError, match="not a document store"):
+    with pytest.raises(ArtifactError, match="not of a document store"):
         DocumentStore.open(tmp_path / "foreign")
     DocumentStore.create([table(ROWS)], tmp_path / "new")
     about = json.loads((tmp_path / "new/store.json").read_text())

@@ -179,10 +179,10 @@ def read_header(folder: Path) -> dict[str, Any]:
         data = path.read_bytes()
         about: dict[str, Any] = json.loads(data)
         if about["format"] != FORMAT:
-            raise ArtifactError(f"{folder}: not a document store")
+            raise ArtifactError(f"{path}: not of a document store")
         if about["version"] > JOINED_VERSION:
             raise ArtifactError(
-                f"{folder}: a document store of version {about['version']}; this raydist reads "
+                f"{path}: a document store of version {about['version']}; this raydist reads "
                 f"up to {JOINED_VERSION}: update raydist"
             )
         changed = data != json.dumps(about, sort_keys=True).encode()
