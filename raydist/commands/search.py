@@ -16,7 +16,7 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,8 @@ from raydist.run_writer import (
 )
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
-from raydist.text.snippets import highlight, snippet
+from raydist.text.passages import highlighted
+from raydist.text.spec import AnalyzerSpec
 
 Config = SearchConfig
 Queries = Sequence[Query | Vector]
@@ -307,21 +308,19 @@ def _show(results: Run, bow: BowRetriever | None, query: str, marks: tuple[str, 
         print("no results")
         return
     texts = dict.fromkeys((row["doc_id"] for row in rows), ("", ""))
-    tokens: Callable[[str], list[str]] = str.split
+    analyzer = AnalyzerSpec(stemmer="none", stop_words="none").build()
     if bow is not None and bow.index.store is not None:
         ids = list(texts)
         for doc_id, document in zip(ids, bow.index.store.get(ids)):
             if document is not None:
                 texts[doc_id] = document.title, document.text
-        if bow.index.analyzer is not None:
-            tokens = bow.index.analyzer.tokens
-    terms = set(tokens(query))
+        analyzer = bow.index.analyzer or analyzer
     for rank, row in enumerate(rows, 1):
         title, body = texts[row["doc_id"]]
-        marked = highlight(*snippet(title, terms, tokens, 100), *marks) if title else ""
+        marked = highlighted(title, query, analyzer, marks, 100)
         print(f"{rank:3} {row['score']:9.4f}  {row['doc_id']}  {marked}".rstrip())
         if body:
-            print(f"{'':15}{highlight(*snippet(body, terms, tokens), *marks)}")
+            print(f"{'':15}{highlighted(body, query, analyzer, marks)}")
     sys.stdout.flush()
 
 

@@ -108,6 +108,33 @@ def passages(
     return sorted(chosen)
 
 
+def highlighted(
+    text: str, query: str, analyzer: Analyzer, marks: tuple[str, str], length: int = 160
+) -> str:
+    """Returns a short text or one's best passage, on one line, with marks around the query's words.
+
+    Args:
+        text: the document's.
+        query: the query's.
+        analyzer: of the index.
+        marks: what stands before and behind a word.
+        length: most characters of the passage.
+    """
+    if len(text) <= length:
+        spans = tuple((match.start, match.end) for match in find_matches(text, query, analyzer))
+        best = [Passage(0, len(text), 0.0, spans)]
+    else:
+        best = passages(text, query, analyzer, 1, length)
+    line = ""
+    for start, end, _, matches in best:
+        at, line = start, "… " if start else ""
+        for first, last in matches:
+            line += text[at:first] + marks[0] + text[first:last] + marks[1]
+            at = last
+        line += text[at:end] + (" …" if end < len(text.rstrip()) else "")
+    return _BREAK.sub(" ", line)
+
+
 def _score(
     matches: Sequence[Match], frequencies: Counter[str], length: int, start: int, whole: int
 ) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydist.text.analyzer import Analyzer
-from raydist.text.passages import passages
+from raydist.text.passages import highlighted, passages
 
 ENGLISH = Analyzer()
 CHARACTERS = "aAbBsS'’.,:_-01 \n😀Éßİıſ\u00adΣσςกขあア漢한글e\u0301ﬁǅ\u200d\ud800ש\"＇"
@@ -101,3 +101,11 @@ def test_passages_do_not_overlap_and_hold_their_matches(text: str, query: str, l
             assert inside <= start < end <= passage.end
             inside = end
         at = passage.end
+
+
+def test_a_highlighted_passage_is_one_line_with_marks_around_the_querys_words() -> None:
+    text = "Nothing here.\n\nThe herons\nfished in the canal. " + "More text follows it. " * 20
+    line = highlighted(text, "heron canals", ENGLISH, ("<", ">"), 40)
+    assert line == "… The <herons> fished in the <canal>. …"
+    assert highlighted("short", "heron", ENGLISH, ("<", ">")) == "short"
+    assert highlighted("", "heron", ENGLISH, ("<", ">")) == ""

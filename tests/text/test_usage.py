@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from raydist.text.analyzer import Analyzer
-from raydist.text.snippets import highlight, snippet
+from raydist.text.passages import highlighted
 
 
 def test_texts_become_terms_and_matches_are_highlighted() -> None:
@@ -23,5 +23,8 @@ def test_texts_become_terms_and_matches_are_highlighted() -> None:
     assert numbers.tolist() == [0, 1, 1, 1] and lengths.tolist() == [2, 2]
     assert lexicon.terms.strings().to_pylist() == [b"heron", b"fish"]
 
-    text, spans = snippet("At dawn the herons are fishing.", ["heron", "fish"], analyzer.tokens)
-    assert highlight(text, spans, "*", "*") == "At dawn the *herons* are *fishing*."
+    text = "At dawn the herons are fishing."
+    assert (
+        highlighted(text, "heron fish", analyzer, ("*", "*"))
+        == "At dawn the *herons* are *fishing*."
+    )
