@@ -169,16 +169,18 @@ def test_an_append_is_done_although_there_is_no_room_to_merge(
 
     assert [append(number, tmp_path / "idx") for number in range(10)] == [0] * 10
     resize(disk, ROOM)
-    ends = set()
-    for room in range(16, 700, 38):
+    low, high, ends = 0, 1024, set()  # KiB
+    while (True, True) not in ends:  # the room in which an append fits and its merge does not
+        assert high - low > 1, "no room is too small for the merge alone"
+        room = (low + high) // 2
         index = disk / f"idx{room}"
         shutil.copytree(tmp_path / "idx", index)
         status = os.statvfs(disk)
         resize(disk, (status.f_blocks - status.f_bfree) * status.f_frsize + room * KIB)
         code = append(10, index)
         resize(disk, ROOM)
-        ids = BowIndex.open(index).doc_ids.to_pylist()
-        assert ("d10" in ids) == (code == 0), room
-        ends.add((code == 0, "appended, but not merged" in capsys.readouterr().err))
+        warned = "appended, but not merged" in capsys.readouterr().err
+        assert ("d10" in BowIndex.open(index).doc_ids.to_pylist()) == (code == 0), room
+        ends.add((code == 0, warned))
+        low, high = (room, high) if code else (low, room)
         shutil.rmtree(index)
-    assert ends == {(False, False), (True, True), (True, False)}
