@@ -31,9 +31,9 @@ from raydist.evaluation.significance import compare
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.records import Query, Run
-from raydist.rerank.apply import rerank
-from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.spec import CrossEncoderSpec
+from raydist.reranking.apply import rerank
+from raydist.reranking.cross_encoder import CrossEncoder
+from raydist.reranking.spec import CrossEncoderSpec
 
 HERE = Path(__file__).parents[1]
 DATA = SHARED / "msmarco-dl19-judged"

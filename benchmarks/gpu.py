@@ -265,8 +265,8 @@ def _filled(model: Any, length: int, count: int) -> list[str]:
 
 def rerank(setting: Setting) -> dict[str, float]:
     """Scores 100 documents of 20 to 300 words per query with a Qwen3 of the 0.6B's shape."""
-    from raydist.rerank.qwen3 import Qwen3Reranker
-    from raydist.rerank.spec import Qwen3Spec
+    from raydist.reranking.qwen3 import Qwen3Reranker
+    from raydist.reranking.spec import Qwen3Spec
 
     place = qwen3_06b(setting.folder / "qwen3", setting.tiny)
     device = setting.device

@@ -75,7 +75,7 @@ def _to_beat(figures: dict[str, float]) -> dict[str, dict[str, Any]]:
 
 
 def _qwen3(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
-    from tests.rerank import small_qwen3
+    from tests.reranking import small_qwen3
 
     with tempfile.TemporaryDirectory() as name:
         folder = small_qwen3.write(Path(name), layers=6, hidden=256, rows=ROWS)
@@ -112,7 +112,7 @@ def _in_process(way: str, folder: Path) -> dict[str, Any]:
 
 def qwen3_pairs() -> list[tuple[str, list[str]]]:
     """Returns one query and 24 documents of 20 to 300 tokens."""
-    from tests.rerank.small_qwen3 import WORDS
+    from tests.reranking.small_qwen3 import WORDS
 
     draw = random.Random(0)
     lengths = np.linspace(20, 300, 24).astype(int).tolist()
@@ -128,15 +128,15 @@ def _measure(way: str, folder: Path, batch: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     pairs = qwen3_pairs()
     if way == "naive":
-        from tests.rerank.naive_qwen3 import load, score
+        from tests.reranking.naive_qwen3 import load, score
 
         model = load(folder)
 
         def work(pairs: list[tuple[str, list[str]]]) -> list[list[float]]:
             return score(model, pairs)
     else:
-        from raydist.rerank.qwen3 import Qwen3Reranker
-        from raydist.rerank.spec import Qwen3Spec
+        from raydist.reranking.qwen3 import Qwen3Reranker
+        from raydist.reranking.spec import Qwen3Spec
 
         reranker = Qwen3Reranker(
             Qwen3Spec(
@@ -167,8 +167,8 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float | None], di
     import sentence_transformers
     import torch
 
-    from raydist.rerank.cross_encoder import CrossEncoder
-    from raydist.rerank.spec import CrossEncoderSpec
+    from raydist.reranking.cross_encoder import CrossEncoder
+    from raydist.reranking.spec import CrossEncoderSpec
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:

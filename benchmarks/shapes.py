@@ -71,7 +71,7 @@ def _tokenizer() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from raydist.rerank.spec import PREFIX, SUFFIX, TASK
+    from raydist.reranking.spec import PREFIX, SUFFIX, TASK
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

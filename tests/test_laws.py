@@ -95,8 +95,8 @@ def test_rooms_of_plain_data_know_neither_torch_nor_transformers() -> None:
         "text/",
         "evaluation/",
         "config/",
-        "rerank/bm25.py",
-        "rerank/apply.py",
+        "reranking/bm25.py",
+        "reranking/apply.py",
     )
     heavy = users("torch") | users("transformers")
     top = {f for f in heavy if "/" not in f} - {"build.py"}
@@ -130,7 +130,7 @@ def test_nobody_inherits_from_abstract_classes_or_swallows_every_error() -> None
                 swallowing.append(name(path))
     assert sorted(swallowing) == [
         "evaluation/follower.py",
-        "rerank/batcher.py",
+        "reranking/batcher.py",
         "serving/frame.py",
     ]
 

@@ -20,7 +20,7 @@ from raydist.config.inputs import inputs, is_text_file
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raydist.export.provenance import Provenance
+    from raydist.exporting.provenance import Provenance
 
 Config = ExportConfig
 ARTEFACT = Artefact("model", saves_config=False)  # the model has a config.json of its own
@@ -28,8 +28,8 @@ ARTEFACT = Artefact("model", saves_config=False)  # the model has a config.json 
 
 def run(config: ExportConfig, flags: Flags) -> None:
     """Writes the folder, then pushes or registers it."""
-    from raydist.export.hub import check_push, export_model, push_folder
-    from raydist.export.provenance import find_provenance
+    from raydist.exporting.hub import check_push, export_model, push_folder
+    from raydist.exporting.provenance import find_provenance
     from raydist.fingerprints import model_fingerprint
 
     about = find_provenance(config.checkpoint, trust_remote_code=config.trust_remote_code)

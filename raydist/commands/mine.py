@@ -88,7 +88,7 @@ def _write(
 ) -> Counter[str]:
     """Writes the samples; returns how many there are, and what was left out."""
     from raydist.data.samples.mining import mine, record
-    from raydist.rerank.load import load_reranker
+    from raydist.reranking.load import load_reranker
 
     teacher = None if config.teacher is None else load_reranker(config.teacher).score
     has_teacher = config.teacher is not None or config.scores == "teacher"

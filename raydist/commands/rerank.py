@@ -26,13 +26,13 @@ from raydist.data.store.reader import DocumentStore, kept
 from raydist.errors import DataError, JobError
 from raydist.manifest import read_manifest
 from raydist.records import RUN, Query, Run
-from raydist.rerank.load import load_reranker
-from raydist.rerank.spec import Bm25Spec, RerankerSpec
+from raydist.reranking.load import load_reranker
+from raydist.reranking.spec import Bm25Spec, RerankerSpec
 from raydist.run_writer import PARQUET, open_run, refuse_blanks
 from raydist.strings import codes
 
 if TYPE_CHECKING:
-    from raydist.rerank.apply import RerankFacts
+    from raydist.reranking.apply import RerankFacts
 
 Config = RerankConfig
 FLAGS = ("--dry-run", "--resume")
@@ -75,7 +75,7 @@ def score_run(
         raw: scores are logits where they would be probabilities.
     """
     from raydist.data.readers import read_queries, read_run
-    from raydist.rerank.apply import rerank_sharded
+    from raydist.reranking.apply import rerank_sharded
 
     artefact.check(config.out)
     original = read_run(config.run)

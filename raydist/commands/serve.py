@@ -192,8 +192,8 @@ def _load_models(config: ServeConfig) -> None:
 
     from raydist.models.biencoder import BiEncoder
     from raydist.models.packaged import packaged
-    from raydist.rerank.load import load_reranker
-    from raydist.rerank.spec import Bm25Spec, RegisteredSpec
+    from raydist.reranking.load import load_reranker
+    from raydist.reranking.spec import Bm25Spec, RegisteredSpec
 
     loads: dict[str, Callable[[], object]] = {}
     for spec in config.scorers().values():

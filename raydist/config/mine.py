@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource, MiningSpec, Paths, QrelsSource, QueriesSource
 from raydist.models.spec import EncoderPlace
-from raydist.rerank.spec import RerankerSpec
+from raydist.reranking.spec import RerankerSpec
 from raydist.spec import ADDED, Reads
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb
 from raydist.data.spec import CorpusSource, QueriesSource, RunSource
-from raydist.rerank.spec import RerankerSpec, Reranking
+from raydist.reranking.spec import RerankerSpec, Reranking
 from raydist.spec import ADDED, Reads
 
 

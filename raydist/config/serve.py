@@ -14,7 +14,7 @@ from raydist.data.spec import Paths
 from raydist.dense.spec import Fusion, Rrf
 from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
-from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
+from raydist.reranking.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.spec import Limits, LoadSpec, OwnReplicas, Replicas
 from raydist.spec import ADDED, Reads
 

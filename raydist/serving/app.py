@@ -30,7 +30,7 @@ from raydist import log
 from raydist.config.serve import ServeConfig
 from raydist.errors import JobError
 from raydist.evaluation.tracking import resolve_uri
-from raydist.rerank.spec import Bm25Spec, ServedRerankerSpec
+from raydist.reranking.spec import Bm25Spec, ServedRerankerSpec
 from raydist.serving.answers import Kind
 from raydist.serving.backend import (
     EmbedAnswer,

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from raydist.records import Document
-from raydist.rerank.spec import Truncation
+from raydist.reranking.spec import Truncation
 from raydist.serving.errors import ServiceError
 from raydist.text.passages import Passage
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from raydist.rerank.batcher import MicroBatcher
-from raydist.rerank.request import Stats
+from raydist.reranking.batcher import MicroBatcher
+from raydist.reranking.request import Stats
 from raydist.serving.backend import Cost
 
 _SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]

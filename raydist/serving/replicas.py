@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from raydist.config.serve import ServeConfig
 from raydist.models.spec import EncoderSource
-from raydist.rerank.load import load_reranker
-from raydist.rerank.spec import Bm25Spec, RegisteredSpec, ServedRerankerSpec
+from raydist.reranking.load import load_reranker
+from raydist.reranking.spec import Bm25Spec, RegisteredSpec, ServedRerankerSpec
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,

@@ -18,10 +18,10 @@ import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.protocols import Encoder, Reranker
-from raydist.rerank.batcher import MicroBatcher
-from raydist.rerank.engine import Engine
-from raydist.rerank.request import BadForward, DeadlinePassed, NotStarted, Pace, Times
-from raydist.rerank.rows import Options, TooLong
+from raydist.reranking.batcher import MicroBatcher
+from raydist.reranking.engine import Engine
+from raydist.reranking.request import BadForward, DeadlinePassed, NotStarted, Pace, Times
+from raydist.reranking.rows import Options, TooLong
 from raydist.serving.admission import estimate_tokens, text_tokens
 from raydist.serving.backend import (
     Cost,

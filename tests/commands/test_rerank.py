@@ -14,9 +14,9 @@ from raydist.config.rerank import RerankConfig
 from raydist.data.readers import read_run
 from raydist.errors import ConfigError
 from raydist.records import Run
-from raydist.rerank.bm25 import BM25Reranker
-from raydist.rerank.spec import CrossEncoderSpec, reranker_from_text
-from tests.rerank import small_qwen3
+from raydist.reranking.bm25 import BM25Reranker
+from raydist.reranking.spec import CrossEncoderSpec, reranker_from_text
+from tests.reranking import small_qwen3
 
 TEXTS = {"a": "heart disease", "b": "lung cancer", "c": "heart heart", "d": "skin"}
 QUERIES = {"q1": "heart", "q2": "lung cancer"}

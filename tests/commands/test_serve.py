@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from raydist.cli import main
-from tests.rerank import small_qwen3
+from tests.reranking import small_qwen3
 
 
 def free_port() -> int:

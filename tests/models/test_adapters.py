@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.export.hub import export_model
+from raydist.exporting.hub import export_model
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.spec import Lora

@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, tr
 
 from raydist.models.clip import Clipper
 from raydist.models.tokens import TextTokenizer
-from tests.rerank import small_qwen3
+from tests.reranking import small_qwen3
 
 WORDS = (  # noqa: SIM905
     "the cause of rain clouds heart's don't I'LL THEY'RE 12 2024 3.14159 -- ... !? naïve e\u0301te"

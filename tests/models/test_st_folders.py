@@ -16,9 +16,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from raydist.errors import ArtifactError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.rerank.cross_encoder import CrossEncoder as Reranker
-from raydist.rerank.qwen3 import Qwen3Reranker
-from raydist.rerank.spec import CrossEncoderSpec, Qwen3Spec
+from raydist.reranking.cross_encoder import CrossEncoder as Reranker
+from raydist.reranking.qwen3 import Qwen3Reranker
+from raydist.reranking.spec import CrossEncoderSpec, Qwen3Spec
 
 TEXTS = ["the vector of a query", "an index", "retrieval of documents by a model " * 9, "a"]
 

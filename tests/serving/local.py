@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from raydist.records import Document, Query, Run
-from raydist.rerank.bm25 import BM25Reranker
+from raydist.reranking.bm25 import BM25Reranker
 from raydist.serving.backend import (
     EmbedAnswer,
     EmbedCall,

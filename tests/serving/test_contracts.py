@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from raydist.rerank.bm25 import BM25Reranker
+from raydist.reranking.bm25 import BM25Reranker
 from raydist.serving.http import make_app
 from raydist.serving.served_models import EmbedderModel
 from raydist.serving.vectors import quantized

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import raydist
-from raydist.rerank.bm25 import BM25Reranker
-from raydist.rerank.qwen3 import Qwen3Reranker
-from raydist.rerank.rows import Options
-from raydist.rerank.spec import Qwen3Spec
+from raydist.reranking.bm25 import BM25Reranker
+from raydist.reranking.qwen3 import Qwen3Reranker
+from raydist.reranking.rows import Options
+from raydist.reranking.spec import Qwen3Spec
 from raydist.serving.backend import Cost, ScoreCall
 from raydist.serving.errors import overloaded
 from raydist.serving.http import make_app
-from tests.rerank import small_qwen3
+from tests.reranking import small_qwen3
 from tests.serving.local import (
     BODY,
     LetterCounts,

@@ -26,9 +26,9 @@ from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.rerank.bm25 import BM25Reranker
-from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.spec import CrossEncoderSpec
+from raydist.reranking.bm25 import BM25Reranker
+from raydist.reranking.cross_encoder import CrossEncoder
+from raydist.reranking.spec import CrossEncoderSpec
 
 pytestmark = pytest.mark.ray
 ROOT = Path(raydist.__file__).parents[1]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from raydist.rerank.engine import Engine
+from raydist.reranking.engine import Engine
 from raydist.serving import metrics
-from tests.rerank.test_engine import Letters
+from tests.reranking.test_engine import Letters
 
 
 class Numbers:

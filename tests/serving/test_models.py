@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raydist.rerank.bm25 import BM25Reranker
-from raydist.rerank.engine import Engine
-from raydist.rerank.request import NotStarted
+from raydist.reranking.bm25 import BM25Reranker
+from raydist.reranking.engine import Engine
+from raydist.reranking.request import NotStarted
 from raydist.serving.backend import EmbedAnswer, EmbedCall, ScoreCall
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.service import Service
-from tests.rerank.test_engine import Letters
+from tests.reranking.test_engine import Letters
 from tests.serving.local import LetterCounts, LocalBackend
 
 

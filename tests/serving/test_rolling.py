@@ -19,8 +19,8 @@ from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.evaluation.registry import Candidate, promote
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.spec import CrossEncoderSpec
+from raydist.reranking.cross_encoder import CrossEncoder
+from raydist.reranking.spec import CrossEncoderSpec
 from tests.serving.test_live import DOCUMENTS, free_port
 
 pytestmark = pytest.mark.ray

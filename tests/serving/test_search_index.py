@@ -16,7 +16,7 @@ from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.dense.fusion import fuse
 from raydist.records import Query
-from raydist.rerank.bm25 import BM25Reranker
+from raydist.reranking.bm25 import BM25Reranker
 from raydist.serving.backend import SearchAnswer, SearchCall
 from raydist.serving.replicas import Index
 from tests.serving.local import assert_envelope, client

@@ -20,8 +20,8 @@ from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.spec import Lora
-from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.spec import CrossEncoderSpec
+from raydist.reranking.cross_encoder import CrossEncoder
+from raydist.reranking.spec import CrossEncoderSpec
 from raydist.training.gradient_cache import represent, surrogates
 from tests.models.zoo import ALL, TEXTS, build, transformer, vectors
 

@@ -23,8 +23,8 @@ from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.models.encode import length_batches
 from raydist.protocols import Encoder
 from raydist.records import RUN, Document, Qrels, Query, Run
-from raydist.rerank.apply import Missing, sort_scored
-from raydist.rerank.biencoder import similarities
+from raydist.reranking.apply import Missing, sort_scored
+from raydist.reranking.biencoder import similarities
 
 _SCORES = 1 << 26
 """Scores that are held at once: of a block of documents, or of all ranks for some queries."""
@@ -182,7 +182,7 @@ class RunReranking:
         depth: candidates per query.
         ranks: who shares the queries.
         score: scores pairs with the model; `score_pairs` by default.
-        missing: for candidates without text, as in `raydist.rerank.apply.rerank`.
+        missing: for candidates without text, as in `raydist.reranking.apply.rerank`.
     """
 
     run: Run

@@ -9,8 +9,8 @@ import yaml
 
 from raydist.cli import main
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.rerank.cross_encoder import CrossEncoder
-from raydist.rerank.spec import CrossEncoderSpec
+from raydist.reranking.cross_encoder import CrossEncoder
+from raydist.reranking.spec import CrossEncoderSpec
 from tests.commands.training.runs import VALIDATION, metrics
 from tests.training.small import texts
 

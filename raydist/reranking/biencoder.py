@@ -1,0 +1,186 @@
+"""Scores with a bi-encoder: the dot product of the query's and the document's vectors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import chain, takewhile
+from typing import TypeAlias
+
+import numpy as np
+
+from raydist.errors import ConfigError
+from raydist.models.biencoder import BiEncoder
+from raydist.models.encode import default_max_tokens, encode_rows
+from raydist.models.tokens import Role, TextTokenizer
+from raydist.protocols import Encoder
+from raydist.reranking.device import pick_dtype, prepare_device
+from raydist.reranking.engine import Engine
+from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
+from raydist.reranking.spec import BiEncoderSpec
+
+Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
+"""Vectors by role and token ids, the last used at the end."""
+
+_NO_LIMIT = 1 << 30
+_RECENT = 8192
+"""Vectors of the last texts: candidates of one query are often another's, too."""
+
+
+def similarities(encoder: Encoder, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+    """Returns one similarity per document with whatever encodes; equal texts are encoded once."""
+    batch = list(batch)
+    queries = {query: i for i, query in enumerate(dict.fromkeys(q for q, d in batch if d))}
+    documents = {d: i for i, d in enumerate(dict.fromkeys(d for _, ds in batch for d in ds))}
+    if not documents:
+        return [[] for _ in batch]
+    query_nD = encoder.encode_queries(list(queries))
+    document_mD = encoder.encode_documents(list(documents))
+    scores = []
+    for query, texts in batch:
+        rows = np.fromiter((documents[text] for text in texts), np.int64, len(texts))
+        values = document_mD[rows] @ query_nD[queries[query]] if len(texts) else np.zeros(0)
+        scores.append(values.astype(np.float64).tolist())
+    return scores
+
+
+class BiEncoderScorer:
+    """A bi-encoder behind the scorer engine: a row is a document, its prefix the query.
+
+    Args:
+        model: the bi-encoder.
+        batch_tokens: the most tokens of a forward pass; 0 = what suits the device.
+        name: the model's name in messages.
+    """
+
+    sigmoid = False
+    packed = False
+
+    def __init__(self, model: BiEncoder, *, batch_tokens: int = 0, name: str = "") -> None:
+        self.model = model
+        self.batch_tokens = batch_tokens or default_max_tokens(model)
+        self.name = name or model.source
+        contract = model.contract
+        self.max_length = contract.query_max_length + contract.document_max_length
+        self._query, self._document = (
+            TextTokenizer(model.tokenizer, max_length=_NO_LIMIT, instruction=instruction)
+            for instruction in (contract.query_instruction, contract.document_instruction)
+        )
+        self._before, self._after = self._document.around()
+        from_left = model.tokenizer.truncation_side == "left"
+        self._turn = slice(None, None, -1 if from_left else 1)
+        # Truncation on the left cuts the instruction first, as everywhere.
+        self._instruction = [] if from_left else self._inner(self._document([""])[0])
+        self._recent: Vectors = OrderedDict()
+
+    def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
+        """Returns the rows of the documents, the query their prefix.
+
+        Raises:
+            TooLong: a text does not fit and `options.truncation` is "error".
+        """
+        if options.instruction:
+            raise ConfigError(
+                f"instruction={options.instruction!r}: {self.name} takes no instruction"
+            )
+        whole = self._query([query])[0]
+        prefix = tuple(self.model.tokenize([query], "query")[0])
+        cut = len(prefix) < len(whole)
+        if cut and options.truncation == "error":
+            raise TooLong("query", len(whole), len(prefix))
+        rows: list[list[Row]] = []
+        truncated: list[bool] = []
+        read = options.tokens_read(self.model.contract.document_max_length)
+        # What the capped tokens follow, the special tokens and the instruction, is read, too.
+        read = read and read + len(self._before) + len(self._after) + len(self._instruction)
+        for index, ids in enumerate(self._document(documents, first=read)):
+            pieces, lost = self._pieces(ids, index, options)
+            rows.append([Row(piece, prefix=prefix) for piece in pieces])
+            truncated.append(lost or cut)
+        tokens = sum(len(row) + len(prefix) for row in chain.from_iterable(rows))
+        return EncodedDocuments(rows, truncated, tokens)
+
+    def forward(self, rows: Sequence[Row]) -> np.ndarray:
+        """Returns the rows' similarities, float32 [n]; vectors of the last texts are reused."""
+        scores = self.similarities(rows, self._recent)
+        while len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        return scores
+
+    def similarities(self, rows: Sequence[Row], cache: Vectors) -> np.ndarray:
+        """Returns the rows' similarities, float32 [n]; equal texts are encoded once.
+
+        Args:
+            rows: any number, batched by length.
+            cache: vectors that need not be computed; new ones are added at its end.
+        """
+        query_nD = self._vectors("query", [row.prefix for row in rows], cache)
+        document_nD = self._vectors("document", [row.tokens for row in rows], cache)
+        scores: np.ndarray = np.einsum("nD,nD->n", query_nD, document_nD)
+        return scores
+
+    def _inner(self, ids: list[int]) -> list[int]:
+        return ids[len(self._before) : len(ids) - len(self._after)]
+
+    def _pieces(self, ids: list[int], index: int, options: Options) -> tuple[list[list[int]], bool]:
+        """Returns the pieces of a document to encode: all of it, its beginning, or chunks.
+
+        Each piece has the special tokens and the instruction that the whole has.
+        """
+        inner = self._inner(ids)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._instruction, inner))
+        instruction = [token for token, _ in same]
+        room = self.model.contract.document_max_length - (len(ids) - len(inner)) - len(instruction)
+        if room < 1:  # an instruction that leaves no room for a text
+            instruction, room = [], room + len(instruction)
+        pieces, lost = fit(inner[len(instruction) :][self._turn], room, index, options)
+        before = [*self._before, *instruction]
+        whole = [[*before, *piece[self._turn], *self._after] for piece in pieces]
+        return [piece or ids for piece in whole], lost
+
+    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors) -> np.ndarray:
+        """Returns the vectors [n, D] of texts as token ids."""
+        keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
+        missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in cache}
+        if missing:
+            vectors_nD = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
+            cache.update(zip(missing, vectors_nD))
+        for key in keys:
+            cache.move_to_end(key)
+        return np.stack([cache[key] for key in keys])
+
+
+class BiEncoderReranker:
+    """Reranks with a bi-encoder; satisfies the `Reranker` protocol."""
+
+    def __init__(self, spec: BiEncoderSpec) -> None:
+        device = prepare_device(spec.device)
+        model = BiEncoder.load(
+            spec.model,
+            dtype=pick_dtype(spec.dtype, device),
+            attention=spec.attention,
+            trust_remote_code=spec.trust_remote_code,
+            device=device,
+        )
+        self.options = Options(spec.truncation)
+        self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
+        # Reused vectors, and the query's tokens in every row, cost nothing.
+        budget = 4 * self.scorer.batch_tokens
+        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
+
+    def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Returns one similarity per document, larger is better; lists may be ragged or empty.
+
+        The model's batches go by `batch` alone, so that the same work, done again after a crash,
+        gives the same bits.
+        """
+        encoded = [self.scorer.encode(query, texts, self.options).rows for query, texts in batch]
+        rows = [row for texts in encoded for pieces in texts for row in pieces]
+        if not rows:
+            return [[] for _ in encoded]
+        pieces = [len(pieces) for texts in encoded for pieces in texts]
+        best = np.maximum.reduceat(
+            self.scorer.similarities(rows, OrderedDict()), np.cumsum([0, *pieces[:-1]])
+        )
+        parts = np.split(best, np.cumsum([len(texts) for texts in encoded])[:-1])
+        return [part.tolist() for part in parts]
