@@ -22,7 +22,7 @@ from raydist.config.load import load, split_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["search", "dense", "train", "tune", "rerank", "evaluate", "serve", "cluster"]
-FILES = [ROOT / "README.md", *(ROOT / f"docs/{page}.md" for page in PAGES)]
+FILES = [ROOT / "README.md", *(ROOT / f"docs/how-to/{page}.md" for page in PAGES)]
 
 
 def blocks(path: Path, language: str) -> Iterator[str]:

@@ -226,7 +226,9 @@ def test_an_index_is_merged_and_verified_as_stages(run: Run, tmp_path: Path) -> 
 
 def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
-    documented = re.search(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.DOTALL)
+    documented = re.search(
+        r"```yaml\n(.*?)```", (ROOT / "docs/how-to/cluster.md").read_text(), re.DOTALL
+    )
     assert documented is not None
     with_stage(tmp_path, **yaml.safe_load(documented[1]))
     served = pipeline.stages_of(pipeline.read_plan("plan.yaml", []))[-1]
