@@ -16,6 +16,8 @@ from pydantic_core import PydanticUndefined
 
 from raydist.config.base import Block, FromScalar, fields_of
 
+_SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -95,12 +97,24 @@ class Shape:
         """The docstring under the field."""
         return " ".join((self.field.description or "").split()) if self.field else ""
 
+    @property
+    def bounds(self) -> str:
+        """The limits of a number, or of each item of a list: `≥ 0, < 1`."""
+        marks = [*(self.field.metadata if self.field else []), *(self.item or self)._marks]
+        limits = [(mark, mark.__class__.__name__) for mark in marks]
+        return ", ".join(
+            f"{_SIGNS[kind]} {getattr(mark, kind.lower())}"
+            for mark, kind in limits
+            if kind in _SIGNS
+        )
+
+    @property
+    def _marks(self) -> list[Any]:
+        return [mark for _, marks in self._members for mark in marks]
+
     def from_scalar(self, value: Any) -> Any:
         """Returns the mapping that a scalar given to this block stands for."""
-        metadata = list(self.field.metadata) if self.field else []
-        for _, extra in self._members:
-            metadata += extra
-        for entry in metadata:
+        for entry in [*(self.field.metadata if self.field else []), *self._marks]:
             if isinstance(entry, FromScalar):
                 return entry.read(str(value))
         primaries = {block.primary for block in self.blocks}
@@ -148,6 +162,7 @@ class Row:
     type: str
     default: str
     help: str
+    bounds: str = ""
 
 
 def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
@@ -164,7 +179,8 @@ def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
         else:
             default = "required" if field.is_required() else _text(shape.default)
             note = " A word without a key sets it." if key == model.word else ""
-            yield Row(key, _type_name(field.annotation), default, shape.help + note)
+            help, bounds = shape.help + note, shape.bounds
+            yield Row(key, _type_name(field.annotation), default, help, bounds)
 
 
 def _blocks(shape: Shape, prefix: str) -> Iterator[Row]:

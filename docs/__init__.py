@@ -1,0 +1,1 @@
+"""The site: what `mkdocs build` needs beside the pages."""
