@@ -33,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"{word!a}: is not UTF-8; rename the file, or the folder")
         return _run(words)
     except RaydistError as error:
-        for line in log.spoken(str(error)).splitlines():
-            print(f"error: {line}" if not line.startswith("  ") else line, file=sys.stderr)
+        log.error(error)
         return error.exit_code
     except BrokenPipeError:
         sys.stderr.close()

@@ -37,6 +37,12 @@ def warn(message: str) -> None:
     say(f"warning: {message}")
 
 
+def error(message: object) -> None:
+    """Prints why a command ends; indented lines belong to the one before."""
+    for line in spoken(str(message)).splitlines():
+        print(line if line.startswith("  ") else f"error: {line}", file=sys.stderr, flush=True)
+
+
 def size(nbytes: float) -> str:
     """Returns bytes as text with a decimal unit, e.g. `408 MB`."""
     for unit in ("B", "kB", "MB", "GB", "TB"):

@@ -28,7 +28,7 @@ from raydist import cluster, log
 from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
-from raydist.errors import ConfigError, JobError
+from raydist.errors import ConfigError, JobError, RaydistError
 from raydist.manifest import read_manifest
 
 Config = ServeConfig
@@ -58,8 +58,8 @@ def run(config: ServeConfig, flags: Flags) -> None:
     try:
         open_port(config)
         ready = start(config, keys, stop.is_set)
-    except (ConfigError, JobError):
-        _end()
+    except (ConfigError, JobError) as error:
+        _end(error=error)
         raise
     if not ready:
         log.say("stopped before the service was ready")
@@ -113,11 +113,15 @@ def _connect(config: ServeConfig) -> ServeConfig:
     return config
 
 
-def _end(patience_s: float = 10.0) -> None:
+def _end(patience_s: float = 10.0, error: RaydistError | None = None) -> None:
     """Lets running requests end, then stops Serve, and Ray if it was started here.
 
     A signal to the whole process group ends Ray's processes as well; then nothing is left to wait
     for.
+
+    Args:
+        patience_s: seconds after which this process ends in any case.
+        error: why; it is then printed here, and decides the exit code.
     """
     children = _children()
     work = threading.Thread(target=_shut_down, name="drain", daemon=True)
@@ -129,8 +133,10 @@ def _end(patience_s: float = 10.0) -> None:
             work.join(3.0)
             break
     if work.is_alive():
+        if error is not None:
+            log.error(error)
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(error.exit_code if error is not None else 0)
 
 
 def _shut_down() -> None:

@@ -304,7 +304,7 @@ def start(config: ServeConfig, keys: Keys, is_stopped: Callable[[], bool] = lamb
         status = serve.status().applications[_NAME]
         if status.status == "RUNNING":
             return True
-        if status.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+        if status.status == "DEPLOY_FAILED":  # UNHEALTHY: Serve starts the replica again
             error = _last_error() or status.message
             raise JobError(f"the service did not start: {error}")
         if time.monotonic() - said > _WAIT_S:

@@ -62,6 +62,12 @@ class EmbedOrder:
 
 def _texts(field: str, value: Any) -> Any:
     """Returns a text or a list of texts; objects with a `text` become their texts."""
+    if isinstance(value, dict) and "source_sentence" in value:
+        raise refusal(
+            field,
+            "asks for similarities: send source_sentence as query and sentences as documents to "
+            "/v1/score, or embed them",
+        )
     items = value if isinstance(value, list) else [value]
     if not items:
         raise refusal(field, "is empty")
@@ -238,7 +244,7 @@ class TeiEmbedRequest(Request):
     """Texts to embed, in the form of text-embeddings-inference."""
 
     model_config = ConfigDict(json_schema_extra={"example": _TEI_EXAMPLE})
-    fixed = {"truncation_direction": ("right", "Right")}
+    fixed = {"truncation_direction": ("right", "Right"), "encoding_format": ("float",)}
 
     inputs: Text | Texts
     """A text or a list of texts."""

@@ -119,6 +119,8 @@ async def _send(error: ServiceError, headers: list[tuple[bytes, bytes]], send: S
     body = json.dumps(error.body()).encode()
     fields = {name.lower(): value for name, value in error.headers.items()}
     fields |= {"content-type": "application/json", "content-length": str(len(body))}
+    # A client that kept the connection would lose its next request when the proxy ends.
+    fields["connection"] = "close"
     fields["x-request-id"] = dict(headers)[b"x-request-id"].decode()
     encoded = [(name.encode(), value.encode()) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": encoded})

@@ -6,13 +6,12 @@ handlers; the response models describe them.
 
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
@@ -31,7 +30,6 @@ from raydist.serving.answers import (
     TeiRanks,
 )
 from raydist.serving.bodies import JsonRequest
-from raydist.serving.docs import docs_page
 from raydist.serving.embed_schema import (
     CohereEmbedRequest,
     EmbeddingsRequest,
@@ -40,11 +38,11 @@ from raydist.serving.embed_schema import (
 )
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import HEALTH, TEI, Frame, error_response, report
+from raydist.serving.pages import add_pages
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.service import Service, tei_ranks
 
 _RERANK = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/reranking")
-_PAGE = Path(__file__).with_name("page.html")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorEnvelope, "description": what}
     for status, what in {
@@ -101,7 +99,8 @@ def make_app(service: Service, *, echo_id: bool = True, cors: Sequence[str] = ()
     _rerank_routes(app, service)
     _embed_routes(app, service)
     _service_routes(app, service)
-    _pages(app, service)
+    _health_routes(app, service)
+    add_pages(app)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
     app.add_middleware(Frame, service=service, echo_id=echo_id, paths=paths)
     if cors:
@@ -233,30 +232,22 @@ def _add(
         )
 
 
-def _pages(app: FastAPI, service: Service) -> None:
-    """Adds health, documentation and the page."""
+def _health_routes(app: FastAPI, service: Service) -> None:
+    """Adds what probes ask."""
 
     async def healthz() -> dict[str, str]:
         """Answers while the process is alive."""
         return {"status": "ok"}
 
     async def readyz() -> dict[str, str]:
-        """Scores a known pair with every model, and searches once."""
+        """Answers once every model and the index work: they just did, or are tried now."""
         await service.ready()
         return {"status": "ready"}
-
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(docs_page(app.openapi()))
-
-    async def page() -> HTMLResponse:
-        return HTMLResponse(_PAGE.read_text(encoding="utf-8"))
 
     for path, handler in zip(HEALTH, (healthz, healthz, readyz), strict=True):
         summary = "Ready" if handler is readyz else "Alive"
         app.get(path, tags=["service"], summary=summary, operation_id=path[1:])(handler)
         app.head(path, include_in_schema=False)(handler)
-    for path, page_ in (("/docs", docs), ("/", page)):
-        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)(page_)
 
 
 def _identity(request: Request) -> tuple[str, str]:
@@ -319,7 +310,11 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed", 400: "invalid_json"}
     code = codes.get(error.status_code, "error")
-    failure = ServiceError(
-        error.status_code, str(error.detail), code, headers=dict(error.headers or {})
-    )
+    message = str(error.detail)
+    if error.status_code == 404:
+        message = (
+            f"no such route: {request.method} {request.url.path[:100]}; there are /v1/rerank, "
+            "/v1/score, /v1/embeddings, /v2/embed, /v1/search and the others of /docs"
+        )
+    failure = ServiceError(error.status_code, message, code, headers=dict(error.headers or {}))
     return error_response(failure, tei=_is_tei(request))

@@ -128,3 +128,13 @@ def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         log.close()
+
+
+def test_a_service_that_does_not_end_after_an_error_still_says_it() -> None:
+    code = (
+        "import time; from raydist.commands import serve; from raydist.errors import JobError\n"
+        "serve._shut_down = lambda: time.sleep(60)\n"
+        "serve._end(0.1, error=JobError('the service did not start: why'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (1, "error: the service did not start: why\n")

@@ -91,6 +91,8 @@ def test_teis_routes_embed_and_tell_of_the_model(serving: TestClient) -> None:
         ("/embed", {"inputs": ["a"] * 2049}, 413, "Validation"),
         ("/embed", {"inputs": "a", "prompt_name": "sts"}, 422, "Validation"),
         ("/embed", {"inputs": "a", "truncation_direction": "Left"}, 422, "Validation"),
+        ("/embed", {"inputs": "a", "encoding_format": "base64"}, 422, "Validation"),
+        ("/", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}, 422, "Validation"),
         ("/embed_all", {"inputs": "a"}, 422, "Validation"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 import raydist
+from raydist.cli import main
 from raydist.config.load import load
 from raydist.config.serve import ServeConfig
 from raydist.models.biencoder import BiEncoder
@@ -55,7 +57,16 @@ def model(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("searched")
+    rows = [{"id": f"d{i}", "text": text} for i, text in enumerate(DOCUMENTS)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["index", f"corpus={folder}/corpus.jsonl", f"out={folder}/index"]) == 0
+    return folder / "index"
+
+
+@pytest.fixture(scope="module")
+def url(index: Path, ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
     from ray import serve
 
     from raydist.serving.app import build
@@ -68,6 +79,7 @@ def url(ray_cluster: None, tiny_bert: Path, model: Path) -> Iterator[str]:
             "reranker=bm25",
             f"rerankers={{neural: {{kind: cross_encoder, model: {model}, threads: 1}}}}",
             f"embedder={tiny_bert}",
+            f"index={index}",
             f"port={port}",
             "replicas.cpus=0.1",
             "limits.max_wait_s=1",
@@ -152,6 +164,17 @@ def test_the_models_scores_are_the_librarys(url: str, model: Path) -> None:
     )[0]
     by_index = {r["index"]: r["relevance_score"] for r in answer.json()["results"]}
     assert [by_index[i] for i in range(3)] == pytest.approx(scores, abs=1e-6)
+
+
+def test_a_search_shows_passages_with_the_querys_words(url: str) -> None:
+    body = {"query": "falling rains", "k": 2, "rerank": False, "snippets": True}
+    answer = httpx.post(f"{url}/v1/search", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    (best, second) = answer.json()["results"]
+    assert (best["id"], second["id"]) == ("d1", "d2")
+    (snippet,) = best["snippets"]
+    words = [snippet["text"][start:end] for start, end in snippet["marks"]]
+    assert snippet["text"] == "rain falls from clouds" and words == ["rain", "falls"]
 
 
 def test_request_ids_are_echoed_once(url: str) -> None:
@@ -310,12 +333,23 @@ def test_the_dashboards_metrics_are_in_rays_endpoint(url: str) -> None:
     assert "word" not in "".join(re.findall(r"^ray_raydist_.*$", text, re.M))
 
 
-def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
-    """Later requests wait for the new replica: they are late, not lost."""
-    from ray import serve
+def pid_of(deployment: str) -> int:
+    """Returns the process of a deployment's only replica."""
+    import psutil
 
-    scorer = serve.get_deployment_handle("scorer-neural", "raydist")
-    pid = scorer.state.remote().result(timeout_s=60).pid
+    pids = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if f"ServeReplica:raydist:{deployment}" in " ".join(process.cmdline()):
+                pids.append(process.pid)
+    assert len(pids) == 1, pids
+    return pids[0]
+
+
+@pytest.mark.parametrize("deployment", ["scorer-neural", "ingress"])
+def test_a_killed_process_loses_at_most_what_it_had_in_flight(url: str, deployment: str) -> None:
+    """Later requests wait for the new one: they are late, not lost."""
+    pid = pid_of(deployment)
     answers: list[tuple[float, int]] = []  # when it was sent, the status
     clients = 2
     stop = threading.Event()
@@ -328,6 +362,7 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
                 answers.append((sent, answer.status_code))
                 if answer.status_code != 200:
                     assert answer.json()["error"]["message"]
+                    assert int(answer.headers["retry-after"]) >= 1
                 time.sleep(0.02)
 
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
@@ -346,6 +381,6 @@ def test_a_killed_replica_loses_at_most_what_it_had_in_flight(url: str) -> None:
             future.result()
     statuses = Counter(status for _, status in answers)
     assert len(back) >= 20 and set(back[-20:]) == {200}, statuses
-    assert scorer.state.remote().result(timeout_s=60).pid != pid
+    assert pid_of(deployment) != pid
     assert set(statuses) <= {200, 429, 503}, statuses
     assert statuses[503] <= 2 * clients, statuses  # in flight, and sent before it was noticed

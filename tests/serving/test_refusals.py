@@ -119,6 +119,7 @@ def test_an_error_names_the_field_that_was_meant() -> None:
 
 
 def test_unknown_routes_and_methods_have_the_envelope_too() -> None:
+    assert "such route: GET /nothing; there are /v1" in client().get("/nothing").json()["message"]
     assert_envelope(client().get("/nothing"), 404)
     assert_envelope(client().get("/v1/rerank"), 405)
     assert_envelope(client().post("/v1/embeddings", json={"input": "a"}), 404)
