@@ -196,11 +196,11 @@ def _train(
 def _steps(engine: Any, batch: Any, chunk: int, count: int) -> None:
     from raydist.losses.objective import make_objective
     from raydist.losses.spec import InfoNCE
-    from raydist.training.step import forward_backward
+    from raydist.training.step import start_step
 
     objective = make_objective(InfoNCE(temperature=0.05))
     for _ in range(count):
-        forward_backward(engine, batch, objective, chunk_size=chunk)
+        start_step(engine, batch, objective, chunk_size=chunk)
         engine.step()
 
 

@@ -80,6 +80,8 @@ def columns_of(
     hashes_P: Tensor | None = None,
     known_BK: Tensor | None = None,
     valid_P: Tensor | None = None,
+    mask_BD: Tensor | None = None,
+    of_ranks: tuple[int, ...] | None = None,
 ) -> Columns:
     """Returns the columns of a scope; `cross_device` gathers them (the same call on every rank).
 
@@ -90,15 +92,19 @@ def columns_of(
         hashes_P: int64 hashes of the documents' texts.
         known_BK: hashes of all known positives of each query; its first document's by default.
         valid_P: false for rows that stand for no document.
+        mask_BD: true where a query has a document; follows from the sizes if None.
+        of_ranks: documents of each rank; asked of them if None.
     """
-    assert int(sizes_B.sum()) == documents_Pd.shape[0], (sizes_B, documents_Pd.shape)
+    if sizes_B.device.type == "cpu":  # to look is to wait for an accelerator
+        assert int(sizes_B.sum()) == documents_Pd.shape[0], (sizes_B, documents_Pd.shape)
     documents_Pd = documents_Pd.to(logits_dtype(documents_Pd))
-    longest = int(sizes_B.max()) if len(sizes_B) else 0
-    mask_BD = torch.arange(longest, device=sizes_B.device) < sizes_B[:, None]
+    if mask_BD is None:
+        longest = int(sizes_B.max()) if len(sizes_B) else 0
+        mask_BD = torch.arange(longest, device=sizes_B.device) < sizes_B[:, None]
     starts_B = sizes_B.cumsum(0) - sizes_B
     documents_Cd, hashes_C, valid_C = documents_Pd, hashes_P, valid_P
     if scope == "cross_device":
-        layout = row_layout(documents_Pd.shape[0], documents_Pd.device)
+        layout = row_layout(documents_Pd.shape[0], documents_Pd.device, of_ranks)
         documents_Cd = gather_rows(documents_Pd, layout)
         hashes_C = None if hashes_P is None else gather_rows(hashes_P, layout)
         valid_C = None if valid_P is None else gather_rows(valid_P.to(torch.uint8), layout).bool()
@@ -200,15 +206,19 @@ def info_nce(
 
 def _own_scores(queries_Bd: Tensor, columns: Columns) -> Tensor:
     """Returns ⟨x, y⟩ of the queries' own documents [B, D], 0 where padded."""
-    rows_Pd, mask_BD = columns.own_documents_Pd, columns.mask_BD
-    if rows_Pd.shape[0] == mask_BD.numel():
-        lists_BDd = rows_Pd.reshape(*mask_BD.shape, rows_Pd.shape[-1])
-    else:
-        starts_B = columns.sizes_B.cumsum(0) - columns.sizes_B
-        index_BD = starts_B[:, None] + torch.arange(mask_BD.shape[1], device=mask_BD.device)
-        lists_BDd = rows_Pd[index_BD.clamp(max=rows_Pd.shape[0] - 1)]
+    lists_BDd = in_lists(columns.own_documents_Pd, columns.sizes_B, columns.mask_BD)
     own_BD = torch.einsum("bd,bgd->bg", queries_Bd, lists_BDd)
-    return own_BD.masked_fill(~mask_BD, 0.0)
+    return own_BD.masked_fill(~columns.mask_BD, 0.0)
+
+
+def in_lists(rows_P: Tensor, sizes_B: Tensor, mask_BD: Tensor) -> Tensor:
+    """Returns rows [P, ...], list after list, as lists [B, D, ...]; any row where padded."""
+    if rows_P.shape[0] == mask_BD.numel():
+        return rows_P.reshape(*mask_BD.shape, *rows_P.shape[1:])
+    starts_B1 = (sizes_B.cumsum(0) - sizes_B)[:, None]
+    index_BD = starts_B1 + torch.arange(mask_BD.shape[1], device=mask_BD.device)
+    # A mask would have to be counted, for which the program waits for the device.
+    return rows_P[index_BD.clamp(max=rows_P.shape[0] - 1)]
 
 
 class _ForeignLogSumExp(torch.autograd.Function):

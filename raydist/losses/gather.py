@@ -55,10 +55,18 @@ def logits_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
-def row_layout(rows: int, device: torch.device | str = "cpu") -> Layout:
-    """Returns how `rows` of this rank lie among the rows of all ranks (one collective)."""
+def row_layout(
+    rows: int, device: torch.device | str = "cpu", of_ranks: tuple[int, ...] | None = None
+) -> Layout:
+    """Returns how `rows` of this rank lie among the rows of all ranks.
+
+    One collective, whose answer the program waits for, unless the rows `of_ranks` are known.
+    """
     if world_size() == 1:
         return Layout((rows,), 0)
+    if of_ranks is not None:
+        assert len(of_ranks) == world_size() and of_ranks[dist.get_rank()] == rows, (of_ranks, rows)
+        return Layout(of_ranks, dist.get_rank())
     sizes = torch.empty(world_size(), dtype=torch.int64, device=device)
     _all_gather(sizes, torch.tensor([rows], dtype=torch.int64, device=device))
     return Layout(tuple(sizes.tolist()), dist.get_rank())

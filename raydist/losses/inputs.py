@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from raydist.errors import ConfigError
-from raydist.losses.contrastive import Columns, ScopeScores, columns_of, scope_scores
+from raydist.losses.contrastive import (
+    Columns,
+    ScopeScores,
+    columns_of,
+    in_lists,
+    scope_scores,
+)
 from raydist.losses.gather import logits_dtype
 from raydist.losses.spec import Scope
 
@@ -37,6 +43,8 @@ class Targets:
         answer_hashes: int64 [B·A] text hashes of the answers, or None.
         answer_targets_BA: teacher scores of the answers, or None.
         no_in_batch: only a query's own documents are its negatives, whatever the scope.
+        ranks: how many queries each rank has, where that follows from the data.
+        group: documents of each query on all ranks, 0 where they differ.
     """
 
     sizes_B: Tensor
@@ -50,6 +58,12 @@ class Targets:
     answer_hashes: Tensor | None = None
     answer_targets_BA: Tensor | None = None
     no_in_batch: bool = False
+    ranks: tuple[int, ...] | None = None
+    group: int = 0
+
+    def rows_of_ranks(self, each: int) -> tuple[int, ...] | None:
+        """Returns the rows of each rank where a query has so many; None asks the ranks."""
+        return tuple(n * each for n in self.ranks) if self.ranks and each else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +128,8 @@ class LossBatch:
             self._columns[key] = columns_of(
                 self.embeddings("infonce").passages_Pd,
                 self.targets.sizes_B,
+                mask_BD=self.targets.mask_BD,
+                of_ranks=self.targets.rows_of_ranks(self.targets.group),
                 scope=key[0],
                 hashes_P=self.targets.hashes_P if mask_duplicates else None,
                 known_BK=self.targets.known_BK if mask_duplicates else None,
@@ -133,7 +149,9 @@ class LossBatch:
         if key in self._scores:
             return self._scores[key]
         if isinstance(self.output, Scores):
-            own_BD = _as_lists(self.output.logits_P, self.targets.mask_BD) / temperature
+            exact_P = self.output.logits_P.to(logits_dtype(self.output.logits_P))
+            own_BD = in_lists(exact_P, self.targets.sizes_B, self.targets.mask_BD) / temperature
+            own_BD = own_BD.masked_fill(~self.targets.mask_BD, 0.0)
             empty_B = own_BD.new_full(own_BD.shape[:1], -torch.inf)
             scores = ScopeScores(own_BD, self.targets.mask_BD, empty_B)
         else:
@@ -164,11 +182,3 @@ class LossBatch:
         if self.targets.targets_BD is None and self.targets.labels_BD is not None:
             return self.targets.labels_BD
         return self.teacher(kind)
-
-
-def _as_lists(logits_P: Tensor, mask_BD: Tensor) -> Tensor:
-    """Returns flat logits as lists, 0 where padded."""
-    exact_P = logits_P.to(logits_dtype(logits_P))
-    if bool(mask_BD.all()):
-        return exact_P.reshape(mask_BD.shape)
-    return exact_P.new_zeros(mask_BD.shape).masked_scatter(mask_BD, exact_P)

@@ -8,7 +8,7 @@ scale rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -68,29 +68,36 @@ class Objective:
         return self.counts_of(self.forward(batch if self.ordered else batch.without_output()))
 
     def counts_of(self, terms: LossTerms) -> Tensor:
-        """Returns the counts of a batch's terms (float64 [terms])."""
-        values = [float(terms[name][1]) if name in terms else 0.0 for name in self.names]
-        return torch.tensor(values, dtype=torch.float64)
+        """Returns the counts of a batch's terms (float64 [terms]), where they were computed."""
+        return self._column(terms, 1)
 
-    def loss(self, terms: LossTerms, counts: Sequence[float]) -> Tensor:
+    def sums_of(self, terms: LossTerms) -> Tensor:
+        """Returns the sums of a batch's terms, without a gradient (float64 [terms])."""
+        return self._column(terms, 0)
+
+    def _column(self, terms: LossTerms, which: int) -> Tensor:
+        values = {name: term[which].detach().double() for name, term in terms.items()}
+        zero = next(iter(values.values()), torch.zeros((), dtype=torch.float64)).new_zeros(())
+        return torch.stack([values.get(name, zero) for name in self.names])
+
+    def loss(self, terms: LossTerms, counts: Tensor) -> Tensor:
         """Returns this rank's share of the total, to back-propagate; gradients add up over ranks.
 
         Args:
             terms: from `forward`.
-            counts: of each term over all ranks and accumulation parts, in the order of `names`.
+            counts: of each term over all ranks and accumulation parts (float64 [terms]).
         """
-        shares = [
-            terms[name][0] * (self.weights[name] / count)
-            for name, count in zip(self.names, counts)
-            if name in terms and count
-        ]
+        device = next(iter(terms.values()))[0].device
+        weights = torch.tensor(list(self.weights.values()), dtype=torch.float64)
+        weights = weights.to(counts.device, non_blocking=True)
         # A term without items still holds the collectives that other ranks wait for.
-        idle = [
-            terms[name][0] * 0.0
-            for name, count in zip(self.names, counts)
-            if name in terms and not count
+        factors = torch.where(counts > 0, weights / counts, 0.0).to(device, non_blocking=True)
+        shares = [
+            terms[name][0] * factor.to(terms[name][0].dtype)
+            for name, factor in zip(self.names, factors.unbind())
+            if name in terms
         ]
-        return torch.stack([*shares, *idle]).sum()
+        return torch.stack(shares).sum()
 
     def total(self, terms: Mapping[str, tuple[float, float]]) -> float:
         """Returns Σ weight · sum / count of terms summed over ranks and accumulation parts."""

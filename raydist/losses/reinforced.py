@@ -33,7 +33,12 @@ ANSWER_PASSAGE_WEIGHT = 0.25
 
 
 def answer_columns(
-    answers_BAd: Tensor, answer_mask_BA: Tensor, *, scope: Scope, hashes: Tensor | None = None
+    answers_BAd: Tensor,
+    answer_mask_BA: Tensor,
+    *,
+    scope: Scope,
+    hashes: Tensor | None = None,
+    of_ranks: tuple[int, ...] | None = None,
 ) -> Columns:
     """Returns the answers as columns; missing answers are not columns.
 
@@ -42,6 +47,7 @@ def answer_columns(
         answer_mask_BA: true where there is an answer.
         scope: as of passages.
         hashes: int64 [B·A], hashes of the answers' texts.
+        of_ranks: answers of each rank, missing ones included; asked of them if None.
     """
     count, width = answer_mask_BA.shape
     sizes_B = torch.full((count,), width, dtype=torch.int64, device=answer_mask_BA.device)
@@ -51,6 +57,8 @@ def answer_columns(
         scope=scope,
         hashes_P=hashes,
         valid_P=answer_mask_BA.flatten(),
+        mask_BD=torch.ones_like(answer_mask_BA),
+        of_ranks=of_ranks,
     )
 
 
@@ -144,7 +152,13 @@ def _answer_terms(
         return terms
     answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
     hashes = targets.answer_hashes if loss.mask_duplicates else None
-    columns = answer_columns(answers_BAd, mask_BA, scope=batch.scope(loss.scope), hashes=hashes)
+    columns = answer_columns(
+        answers_BAd,
+        mask_BA,
+        scope=batch.scope(loss.scope),
+        hashes=hashes,
+        of_ranks=targets.rows_of_ranks(mask_BA.shape[1]),
+    )
     answered_B = mask_BA[:, 0]
     scores = query_answer_scores(
         output.queries_Bd,

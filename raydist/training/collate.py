@@ -12,7 +12,7 @@ A step with accumulation is a list of batches; its sums are divided once, by the
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from raydist.records import Sample
 
 Inputs = dict[str, torch.Tensor]
 """Padded model inputs: `input_ids` and `attention_mask` [n, L], `token_type_ids` where used."""
+_INPUTS = ("queries", "passages", "answers", "pairs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,31 @@ class Batch:
     global_samples: int = 0
     tokens: int = 0
 
+    def over_ranks(self, ranks: tuple[int, ...], group: int) -> Batch:
+        """Returns the batch with each rank's samples, of `group` documents (0: they differ)."""
+        return replace(self, targets=replace(self.targets, ranks=ranks, group=group))
 
-class TextModel(Protocol):
-    """A bi-encoder's part in collation."""
+    def pinned(self) -> Batch:
+        """Returns the batch in memory that a GPU can fetch from by itself."""
+        return replace(
+            self,
+            targets=_pinned(self.targets),
+            **{name: _pinned(getattr(self, name)) for name in _INPUTS},
+        )
+
+
+class Tokenizing(Protocol):
+    """What prepares texts for a bi-encoder."""
 
     def tokenize(
         self, texts: Sequence[str], role: Role, instruction: str | None = None
     ) -> list[list[int]]:
         """Returns the unpadded token ids of texts; None takes the role's own instruction."""
         ...
+
+
+class TextModel(Tokenizing, Protocol):
+    """A bi-encoder's part in collation."""
 
     def pad(self, token_ids: Sequence[Sequence[int]]) -> Inputs:
         """Returns the rows padded to the longest."""
@@ -105,11 +122,11 @@ def collate_texts(
         global_samples: samples over all ranks; the given ones if None.
     """
     prompts = [sample.prompt for sample in samples]
-    queries = _tokens(model, [sample.query for sample in samples], "query", prompts)
+    queries = tokens_of(model, [sample.query for sample in samples], "query", prompts)
     texts = [text for sample in samples for text in sample.documents]
     if symmetric:
         spread = [sample.prompt for sample in samples for _ in sample.documents]
-        passages = _tokens(model, texts, "query", spread)
+        passages = tokens_of(model, texts, "query", spread)
     else:
         passages = model.tokenize(texts, "document")
     answer_ids: list[list[int]] = []
@@ -194,6 +211,16 @@ def take(inputs: Inputs, rows: slice | torch.Tensor) -> Inputs:
     return {name: value[:, first:last] for name, value in part.items()}
 
 
+def _pinned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.pin_memory()
+    if isinstance(value, dict):
+        return {name: tensor.pin_memory() for name, tensor in value.items()}
+    if isinstance(value, Targets):
+        return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
 def _targets(samples: Sequence[Sample], teacher: bool, **more: Any) -> Targets:
     sizes_B = torch.tensor([len(sample.documents) for sample in samples], dtype=torch.int64)
     longest = int(sizes_B.max()) if len(sizes_B) else 0
@@ -208,10 +235,10 @@ def _targets(samples: Sequence[Sample], teacher: bool, **more: Any) -> Targets:
     )
 
 
-def _tokens(
-    model: TextModel, texts: Sequence[str], role: Role, prompts: Sequence[str | None]
+def tokens_of(
+    model: Tokenizing, texts: Sequence[str], role: Role, prompts: Sequence[str | None]
 ) -> list[list[int]]:
-    """Tokenises texts, each with its own prompt if it has one: a call for each distinct prompt."""
+    """Returns the token ids of texts, each with its own prompt if it has one."""
     distinct = set(prompts)
     if distinct <= {None}:
         return model.tokenize(texts, role)

@@ -149,15 +149,17 @@ class DeepSpeedEngine:
             with self._engine.coalesce_grad_reduction():
                 yield
 
-    def backward(self, share: Tensor) -> None:
+    def backward(self, share: Tensor, *, last: bool = True) -> None:
         """Back-propagates this rank's share of the loss."""
+        del last  # see `one_reduction`
         self._engine.backward(share * self.world_size, scale_wrt_gas=False)
 
-    def step(self) -> float:
+    def step(self) -> float | Tensor:
         """Clips and steps; returns the global gradient norm before clipping."""
         self._engine.step()
         self.steps += 1
-        return float(self._engine.get_global_grad_norm())
+        norm: float | Tensor = self._engine.get_global_grad_norm()
+        return float(norm) if self.device.type == "cpu" else norm
 
     def whole_parameters(self) -> AbstractContextManager[None]:
         """Returns a context in which every rank has all parameters (all ranks enter it).

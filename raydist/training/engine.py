@@ -2,6 +2,7 @@
 
 An `Engine` back-propagates, adds gradients over ranks once per step, clips, steps and saves. The
 losses divide (see `raydist.losses.gather`), so gradients are summed over ranks, never averaged.
+Torch's DistributedDataParallel adds them while the step's last backward pass runs.
 `raydist.training.deepspeed` has the same interface for ZeRO 0 to 3.
 """
 
@@ -9,7 +10,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,14 +22,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
 
 from raydist.errors import ArtifactError
 from raydist.losses.gather import world_size
 from raydist.training.optimizer import adamw
 from raydist.training.spec import Optim
-
-BUCKET = 1 << 23
-"""Gradient values that travel in one all-reduce."""
 
 
 class Engine(Protocol):
@@ -56,12 +56,20 @@ class Engine(Protocol):
         """Returns the context of one step's `backwards` calls of `backward` (0: unknown, many)."""
         ...
 
-    def backward(self, share: Tensor) -> None:
-        """Back-propagates this rank's share of the loss; gradients of all shares are summed."""
+    def backward(self, share: Tensor, *, last: bool = True) -> None:
+        """Back-propagates this rank's share of the loss; gradients of all shares are summed.
+
+        Args:
+            share: the scalar.
+            last: it is the step's last one.
+        """
         ...
 
-    def step(self) -> float:
-        """Does one optimizer step; returns the global gradient norm before clipping."""
+    def step(self) -> float | Tensor:
+        """Does one optimizer step; returns the global gradient norm before clipping.
+
+        On an accelerator the norm stays there: to read it is to wait for the step.
+        """
         ...
 
     def whole_parameters(self) -> AbstractContextManager[None]:
@@ -114,9 +122,11 @@ class TorchEngine:
         self._frozen = {name for name, p in named if not p.requires_grad}
         self.device = next(module.parameters()).device
         self.optimizer = adamw(module, optim, device=self.device, fused=True)
+        self._reduced: nn.Module | None = None
         if self.world_size > 1:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.detach(), 0)
+            self._reduced = _reduced(self._trained)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Runs the module's forward."""
@@ -129,50 +139,49 @@ class TorchEngine:
 
     @contextmanager
     def one_reduction(self, backwards: int) -> Iterator[None]:
-        """Marks one step's backward passes; gradients stay on their rank until `step`."""
+        """Marks one step's backward passes; the last of them reduces."""
         del backwards
         yield
 
-    def backward(self, share: Tensor) -> None:
-        """Back-propagates this rank's share of the loss."""
+    def backward(self, share: Tensor, *, last: bool = True) -> None:
+        """Back-propagates this rank's share of the loss; the last one adds gradients over ranks.
+
+        A parameter that no rank used stays without a gradient.
+        """
+        if self._reduced is not None:
+            share = share * self.world_size  # the mean, which torch makes, is then the sum
+            if last:
+                self.reductions += 1
+                share = self._reduced(share)
         share.backward()  # type: ignore[no-untyped-call]
 
-    def add_gradients(self) -> None:
-        """Sums gradients over ranks; a parameter that no rank used stays without one."""
-        if self.world_size == 1:
-            return
-        self.reductions += 1
-        used = torch.tensor([p.grad is not None for p in self._trained], dtype=torch.uint8)
-        used = used.to(self.device)
-        dist.all_reduce(used, op=dist.ReduceOp.MAX)
-        parameters = [p for p, flag in zip(self._trained, used.tolist()) if flag]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for bucket in _buckets(parameters):
-            flat = torch.cat([p.grad.reshape(-1) for p in bucket if p.grad is not None])
-            dist.all_reduce(flat)
-            start = 0
-            for parameter in bucket:
-                assert parameter.grad is not None
-                size = parameter.numel()
-                parameter.grad.copy_(flat[start : start + size].view_as(parameter))
-                start += size
+    def step(self) -> float | Tensor:
+        """Clips and steps; returns the norm before clipping.
 
-    def step(self) -> float:
-        """Adds gradients over ranks, clips, steps; returns the norm before clipping.
-
-        A norm that is not finite is returned without a step.
+        On a CPU, a norm that is not finite is returned without a step.
         """
-        self.add_gradients()
         gradients = [p.grad for p in self._trained if p.grad is not None]
-        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        if np.isfinite(norm):
-            if self._max_grad_norm and norm > self._max_grad_norm:
-                torch._foreach_mul_(gradients, self._max_grad_norm / (norm + 1e-6))
+        norm = self._clip(gradients) if self.device.type == "cpu" else self._clip_unread(gradients)
+        if isinstance(norm, Tensor) or np.isfinite(norm):
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
+        return norm
+
+    def _clip(self, gradients: list[Tensor]) -> float:
+        """Clips gradients and returns their norm before."""
+        norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+        if self._max_grad_norm and np.isfinite(norm) and norm > self._max_grad_norm:
+            torch._foreach_mul_(gradients, self._max_grad_norm / (norm + 1e-6))
+        return norm
+
+    def _clip_unread(self, gradients: list[Tensor]) -> Tensor:
+        """Does the same without waiting for the device."""
+        norm = nn.utils.get_total_norm(gradients)
+        if self._max_grad_norm:
+            factor = self._max_grad_norm / (norm.double() + 1e-6)
+            factor = torch.where(norm > self._max_grad_norm, factor, 1.0)
+            torch._foreach_mul_(gradients, factor.to(gradients[0].dtype))
         return norm
 
     def whole_parameters(self) -> AbstractContextManager[None]:
@@ -251,19 +260,32 @@ def load_random_state(folder: Path, rank: int) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def _buckets(parameters: Iterable[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """Yields neighbouring parameters of one type, up to `BUCKET` values together."""
-    bucket: list[nn.Parameter] = []
-    size = 0
-    for parameter in parameters:
-        full = size + parameter.numel() > BUCKET
-        if bucket and (full or parameter.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(parameter)
-        size += parameter.numel()
-    if bucket:
-        yield bucket
+class _Share(nn.Module):
+    """A rank's share of the loss on its way through DistributedDataParallel, with the parameters.
+
+    DistributedDataParallel looks at nothing but what it returns: whatever forward passes a share
+    was computed from, its backward pass reduces the gradients of all that were made before.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__()
+        self.trained = nn.ParameterList(parameters)
+
+    def forward(self, share: Tensor) -> Tensor:
+        return share
+
+
+def _reduced(parameters: Sequence[nn.Parameter]) -> nn.Module:
+    """Returns what makes a backward pass average gradients over ranks, while it runs."""
+    # It looks for unused parameters once more than necessary where there are none, and says so;
+    # a tower that a batch does not read is one.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    return DistributedDataParallel(
+        _Share(parameters),
+        find_unused_parameters=True,
+        gradient_as_bucket_view=True,
+        init_sync=False,
+    )
 
 
 def add_rows_in_place(module: nn.Module) -> None:
@@ -274,7 +296,8 @@ def add_rows_in_place(module: nn.Module) -> None:
     MiniLM. Accelerators keep PyTorch's way, for only there it adds in a fixed order.
 
     Only for an engine that reads `grad` when all backward passes are done: the tables' own hooks
-    are not called, and only tables trained in full precision are changed.
+    get no gradient to look at, only the parameter's own. Only tables trained in full precision are
+    changed.
     """
     for part in module.modules():
         if type(part) is not nn.Embedding or part.max_norm is not None:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from raydist.losses.gather import world_size
+from raydist.models.packing import placed
 from raydist.training.collate import Inputs, take
 
 # A CPU pays for padding and not for many small passes, so rows of like length go together there.
@@ -40,6 +41,7 @@ class Representations:
         rows: a leaf tensor [n, ...] that collects the loss's gradient.
         encode: the model.
         inputs: of all rows.
+        packed: the model takes rows laid end to end.
         chunks: row indices of each chunk.
         graph: the representations with their graph, where nothing is cached.
         states: random state before each chunk, where something is.
@@ -48,6 +50,7 @@ class Representations:
     rows: Tensor
     encode: Encode
     inputs: Inputs
+    packed: bool
     chunks: list[Tensor]
     graph: Tensor | None
     states: list[list[Tensor]]
@@ -76,7 +79,13 @@ def split(inputs: Inputs, chunk_size: int, *, chunks: int = 0) -> list[Tensor]:
 
 
 def represent(
-    encode: Encode, inputs: Inputs, *, device: torch.device, chunk_size: int = 0, chunks: int = 0
+    encode: Encode,
+    inputs: Inputs,
+    *,
+    device: torch.device,
+    chunk_size: int = 0,
+    chunks: int = 0,
+    packed: bool = False,
 ) -> Representations:
     """Returns the representations of all rows; a graph is kept only where nothing is cached.
 
@@ -86,21 +95,28 @@ def represent(
         device: where the model is.
         chunk_size: rows in a chunk; 0 does not cache.
         chunks: number of chunks, where ranks must agree (see `split`).
+        packed: give the model rows laid end to end, without padding.
     """
-    pieces = _pieces(inputs, device, chunk_size, chunks)
+    pieces = _pieces(inputs, device, chunk_size, chunks, whole=packed)
     if not chunk_size:
-        encoded = [encode(_moved(take(inputs, piece), device)) for piece in pieces]
+        encoded = [encode(placed(_rows(inputs, p, pieces), device, packed)) for p in pieces]
         graph = encoded[0] if len(encoded) == 1 else _in_order(encoded, pieces)
         rows = graph.detach().requires_grad_()
-        return Representations(rows, encode, inputs, pieces, graph, [])
+        return Representations(rows, encode, inputs, packed, pieces, graph, [])
     states: list[list[Tensor]] = []
     outputs: list[Tensor] = []
     with torch.no_grad():
         for piece in pieces:
             states.append(_random_state(device))
-            outputs.append(encode(_moved(take(inputs, piece), device)))
+            outputs.append(encode(placed(_rows(inputs, piece, pieces), device, packed)))
     rows = _in_order(outputs, pieces).requires_grad_()
-    return Representations(rows, encode, inputs, pieces, None, states)
+    return Representations(rows, encode, inputs, packed, pieces, None, states)
+
+
+def passes(represented: Sequence[Representations]) -> int:
+    """Returns the number of scalars that `surrogates` yields."""
+    kept = any(item.graph is not None for item in represented)
+    return kept + sum(len(item.chunks) for item in represented if item.graph is None)
 
 
 def surrogates(represented: Sequence[Representations], device: torch.device) -> Iterator[Tensor]:
@@ -123,8 +139,9 @@ def surrogates(represented: Sequence[Representations], device: torch.device) -> 
         replayed = 0
         for piece, state in zip(item.chunks, item.states):
             _set_random_state(state, device)
-            output = item.encode(_moved(take(item.inputs, piece), device))
-            part = gradient[piece.to(gradient.device)]
+            rows = _rows(item.inputs, piece, item.chunks)
+            output = item.encode(placed(rows, device, item.packed))
+            part = gradient[piece.to(gradient.device, non_blocking=True)]
             # Chunks beyond the last row only keep step with other ranks.
             yield _dot(output, part if replayed < len(gradient) else torch.zeros_like(part))
             replayed += len(piece)
@@ -134,14 +151,21 @@ def surrogates(represented: Sequence[Representations], device: torch.device) -> 
 def cells(inputs: Inputs, *, device: torch.device, chunk_size: int = 0) -> int:
     """Returns the number of tokens, padding included, that one pass over all rows computes."""
     pieces = _pieces(inputs, device, chunk_size)
-    return sum(take(inputs, piece)["input_ids"].numel() for piece in pieces)
+    return sum(_rows(inputs, piece, pieces)["input_ids"].numel() for piece in pieces)
 
 
-def _pieces(inputs: Inputs, device: torch.device, chunk_size: int, chunks: int = 0) -> list[Tensor]:
+def _pieces(
+    inputs: Inputs, device: torch.device, chunk_size: int, chunks: int = 0, *, whole: bool = False
+) -> list[Tensor]:
     """Returns the row indices of each pass through the model."""
-    if not chunk_size and device.type == "cpu" and world_size() == 1:
+    if not chunk_size and device.type == "cpu" and not whole and world_size() == 1:
         chunk_size = _ROWS_ON_CPU if _padding(inputs) > _MUCH_PADDING else 0
     return split(inputs, chunk_size, chunks=chunks)
+
+
+def _rows(inputs: Inputs, piece: Tensor, pieces: Sequence[Tensor]) -> Inputs:
+    """Returns the inputs of a piece; a single piece is all rows, which need not be copied."""
+    return take(inputs, piece if len(pieces) > 1 else slice(None))
 
 
 def _padding(inputs: Inputs) -> float:
@@ -164,16 +188,8 @@ def _in_order(outputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> Tensor:
     count = int(order.max()) + 1
     joined = torch.cat(list(outputs))[:count]
     rows = torch.empty_like(joined)
-    rows[order[:count].to(rows.device)] = joined
+    rows[order[:count].to(rows.device, non_blocking=True)] = joined
     return rows
-
-
-def _moved(inputs: Inputs, device: torch.device) -> Inputs:
-    """Returns inputs on the device, without a mask that hides nothing (which is faster)."""
-    mask = inputs.get("attention_mask")
-    if mask is not None and mask.device.type == "cpu" and bool(mask.all()):
-        inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
-    return {name: value.to(device, non_blocking=True) for name, value in inputs.items()}
 
 
 def _random_state(device: torch.device) -> list[Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -83,7 +83,8 @@ class SetPlan:
     Attributes:
         name: of the data set.
         folder: its prepared folder.
-        stream: its rows, batches and weight in the global order.
+        streams: its rows, batches and weight in the global order; one for each length of samples
+            where batches have a number of tokens.
         sampler: draws a sample's documents.
         prompt: instruction of queries that bring none.
         teacher: whether batches carry teacher targets.
@@ -96,7 +97,7 @@ class SetPlan:
 
     name: str
     folder: Path
-    stream: Stream
+    streams: tuple[Stream, ...]
     sampler: Sampler
     prompt: str | None = None
     teacher: bool = False
@@ -105,6 +106,22 @@ class SetPlan:
     no_in_batch: bool = False
     symmetric: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Its samples."""
+        return sum(stream.rows for stream in self.streams)
+
+    @property
+    def batches(self) -> int:
+        """Its steps in an epoch."""
+        return sum(stream.batches for stream in self.streams)
+
+    @property
+    def batch_sizes(self) -> tuple[int, int]:
+        """The fewest and the most samples of its steps."""
+        sizes = [stream.batch_size for stream in self.streams]
+        return min(sizes), max(sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +135,7 @@ class Plan:
         log_every: steps between logged lines.
         checkpoint_every: steps between checkpoints; 0 keeps only the last one.
         prefetch: steps whose batches are prepared ahead.
+        threads: steps whose batches are prepared at a time.
         progress: rank 0 shows its progress.
         folder: where a batch with a non-finite loss is saved.
     """
@@ -128,6 +146,7 @@ class Plan:
     log_every: int = 10
     checkpoint_every: int = 0
     prefetch: int = 2
+    threads: int = 1
     progress: bool = True
     folder: Path | None = None
 
@@ -179,7 +198,8 @@ class Job:
     @property
     def order(self) -> Order:
         """The global order of its samples."""
-        return Order(tuple(plan.stream for plan in self.sets), self.seed)
+        streams = [replace(s, dataset=i) for i, plan in enumerate(self.sets) for s in plan.streams]
+        return Order(tuple(streams), self.seed)
 
 
 def plan_groups(
@@ -239,7 +259,7 @@ def plan_groups(
     return SetPlan(
         facts.name,
         folder,
-        stream,
+        (stream,),
         GroupSampler(size, answer_group),
         data.prompt,
         teacher=facts.scores and teacher,
@@ -271,7 +291,7 @@ def plan_lists(
     judged = facts.labels or facts.format not in UNJUDGED
     assert sampler.kind != "negatives" or judged, "no judgements say which documents are positives"
     stream = _stream(facts, data, batch_size)
-    return SetPlan(facts.name, folder, stream, sampler, data.prompt, teacher=facts.scores)
+    return SetPlan(facts.name, folder, (stream,), sampler, data.prompt, teacher=facts.scores)
 
 
 def _stream(facts: SampleFacts, data: TrainingData, batch_size: int) -> Stream:

@@ -5,6 +5,10 @@ it in every worker: build, train, save the final model.
 
 A step's random state (dropout) is a function of (seed, step, rank), and its batches and learning
 rate are functions of the step: a resumed run needs the weights, the optimizer and the step.
+
+On an accelerator losses and norms stay there until a line is logged, or until something depends on
+the weights: reading a number waits for all steps that were started. One that is not finite changes
+no weight there, and is found when it is read.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from raydist.training.plan import Job, Plan
 from raydist.training.progress import note
 from raydist.training.samplers import key
 from raydist.training.source import ahead
-from raydist.training.step import StepTerms, cells_of, forward_backward
+from raydist.training.step import StepTerms, UnreadTerms, cells_of, packs, start_step
 from raydist.training.trainer import Trainer, build_trainer
 from raydist.training.worker import Place
 
@@ -92,40 +96,51 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
     first, saved = engine.rank == 0, outcome.step
     overall, recent = _Throughput(), _Throughput()
     bar = Progress("train", plan.steps, "step", done=saved) if first and plan.progress else None
+    unread: list[_Unread] = []
+    packed, loss, waits = packs(engine.module), math.nan, _waits(engine.device)
     with (
         bar or nullcontext() as progress,
-        ahead(source, outcome.step, plan.steps, plan.prefetch) as upcoming,
+        ahead(source, outcome.step, plan.steps, plan.prefetch, plan.threads) as upcoming,
     ):
         for batches in upcoming:
             index, done = outcome.step, outcome.step + 1
             torch.manual_seed(key(plan.seed, index, engine.rank, 3) >> 1)
             lr = plan.schedule.at(index)
             engine.set_lr(lr)
-            cells = sum(cells_of(b, engine.device, chunk_size=trainer.chunk_size) for b in batches)
+            cells = sum(
+                cells_of(b, engine.device, chunk_size=trainer.chunk_size, packed=packed)
+                for b in batches
+            )
             with memory_for(f"step {done}: {cells:,} tokens, gradients", engine.device):
-                terms = forward_backward(engine, batches, objective, chunk_size=trainer.chunk_size)
-                loss = objective.total(terms)
-                if not math.isfinite(loss):
-                    _give_up(plan, trainer, index, f"loss {loss}", terms)
-                norm = engine.step()
-            if not math.isfinite(norm):
-                _give_up(plan, trainer, index, f"gradient norm {norm}", terms)
+                terms = start_step(engine, batches, objective, chunk_size=trainer.chunk_size)
+                logged = done % plan.log_every == 0 or done == plan.steps
+                kept = bool(plan.checkpoint_every) and done % plan.checkpoint_every == 0
+                heard = trainer.listener is not None and trainer.due(done)
+                if waits:
+                    unread.append(_Unread(index, terms, engine.step()))
+                    if logged or kept or heard:
+                        loss, norm, values = _read(plan, trainer, unread)
+                else:  # a loss that is not finite changes no weight
+                    loss, values = _loss(plan, trainer, index, terms, terms.values.tolist())
+                    norm = _norm(plan, trainer, index, float(engine.step()), values)
             outcome.step = done
             overall.add(batches, cells)
             recent.add(batches, cells)
-            if done % plan.log_every == 0 or done == plan.steps:
+            if logged:
                 outcome.loss = loss
                 if first:
-                    trainer.log(done, _line(trainer, done, loss, terms, lr, norm, recent))
+                    trainer.log(done, _line(trainer, done, loss, values, lr, norm, recent))
                 recent = _Throughput()
             if progress is not None:
                 rate = overall.samples / overall.seconds
-                progress.advance(1, note=note(loss, lr, rate, overall.padding_waste))
+                known = not math.isnan(loss)  # nothing is read before the first line is logged
+                waste = overall.padding_waste
+                progress.advance(1, note=note(loss, lr, rate, waste) if known else "")
             paused = time.perf_counter()
             if _listen(trainer, done):
                 outcome.stopped = done < plan.steps
                 break
-            if plan.checkpoint_every and done % plan.checkpoint_every == 0:
+            if kept:
                 _checkpoint(trainer, outcome)
                 saved = done
             recent.started += time.perf_counter() - paused  # rates are those of training alone
@@ -134,6 +149,53 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
     if saved != outcome.step:
         _checkpoint(trainer, outcome)
     return outcome
+
+
+def _waits(device: torch.device) -> bool:
+    """Returns whether reading a number waits for a device."""
+    return device.type != "cpu"
+
+
+@dataclass(slots=True)
+class _Unread:
+    """A step whose loss and gradient norm were not read yet."""
+
+    index: int
+    terms: UnreadTerms
+    norm: float | torch.Tensor
+
+
+def _read(plan: Plan, trainer: Trainer, unread: list[_Unread]) -> tuple[float, float, StepTerms]:
+    """Returns the last step's loss, norm and terms; waits for the device, once."""
+    rows = []
+    for each in unread:
+        values = each.terms.values
+        norm = torch.as_tensor(each.norm, dtype=values.dtype, device=values.device)
+        rows.append(torch.cat([values, norm.reshape(1)]))
+    loss, last, terms = math.nan, math.nan, StepTerms()
+    for each, (*numbers, last) in zip(unread, torch.stack(rows).tolist(), strict=True):
+        loss, terms = _loss(plan, trainer, each.index, each.terms, numbers)
+        _norm(plan, trainer, each.index, last, terms)
+    unread.clear()
+    return loss, last, terms
+
+
+def _loss(
+    plan: Plan, trainer: Trainer, index: int, unread: UnreadTerms, values: Sequence[float]
+) -> tuple[float, StepTerms]:
+    """Returns a step's loss and terms; JobError if the loss is not finite."""
+    terms = unread.of(values)
+    loss = trainer.objective.total(terms)
+    if not math.isfinite(loss):
+        _give_up(plan, trainer, index, f"loss {loss}", terms)
+    return loss, terms
+
+
+def _norm(plan: Plan, trainer: Trainer, index: int, norm: float, terms: StepTerms) -> float:
+    """Returns a step's gradient norm; JobError if it is not finite."""
+    if not math.isfinite(norm):
+        _give_up(plan, trainer, index, f"gradient norm {norm}", terms)
+    return norm
 
 
 @dataclass(slots=True)

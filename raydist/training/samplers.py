@@ -89,17 +89,21 @@ def share(n: int, rank: int, world_size: int) -> slice:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A data set as the order reads it.
+    """A data set as the order reads it, or the samples of about one length in it.
 
     Attributes:
         rows: its samples.
         batch_size: its samples in a step, over all ranks.
         weight: passes over it in an epoch (2 = twice, 0.5 = half of it).
+        dataset: the number of its data set; None = the stream's own.
+        subset: the data set's rows that it reads, int64 [rows]; None = all.
     """
 
     rows: int
     batch_size: int
     weight: float = 1.0
+    dataset: int | None = None
+    subset: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def batches(self) -> int:
@@ -135,6 +139,7 @@ class Order:
         """Returns a step's data set and its rows and their visit numbers, int64 [n] each."""
         which, batch = _slot(tuple(s.batches for s in self.streams), key(self.seed, epoch), step)
         stream = self.streams[which]
+        dataset = which if stream.dataset is None else stream.dataset
         first = (epoch * stream.batches + batch) * stream.batch_size
         places = np.arange(first, first + stream.batch_size, dtype=np.int64)
         passes = places // stream.rows
@@ -143,11 +148,11 @@ class Order:
             at = passes == number
             seed = key(self.seed, which, int(number), 1)
             rows[at] = permuted(places[at] % stream.rows, stream.rows, seed)
-        return which, rows, passes
+        return dataset, rows if stream.subset is None else stream.subset[rows], passes
 
-    def visit(self, which: int, row: int, number: int) -> Visit:
+    def visit(self, dataset: int, row: int, number: int) -> Visit:
         """Returns the visit of a row of a data set."""
-        return Visit(key(self.seed, which, row, 2), number)
+        return Visit(key(self.seed, dataset, row, 2), number)
 
 
 @lru_cache(maxsize=4)

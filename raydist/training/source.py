@@ -17,7 +17,13 @@ import torch
 from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.collate import Batch
-from raydist.training.samplers import Order, Visit, share
+from raydist.training.samplers import (
+    DistillationNegativesSampler,
+    GroupSampler,
+    Order,
+    Visit,
+    share,
+)
 
 
 class Rows(Protocol):
@@ -49,6 +55,7 @@ class TrainingSet:
         sampler: draws a sample's documents.
         collate: makes tensors of drawn samples.
         fill: replaces ids of documents by their texts, where samples hold ids.
+        group: documents of each drawn sample; 0 where they differ.
     """
 
     name: str
@@ -56,16 +63,29 @@ class TrainingSet:
     sampler: Sampler
     collate: Collate
     fill: Callable[[Sequence[Sample]], list[Sample]] = list
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One rank's samples of a step, before they become tensors."""
+    """One rank's samples of a step, before they become tensors.
+
+    Attributes:
+        dataset: that all ranks' samples are of.
+        samples: the drawn ones.
+        rows: of the data set.
+        ranks: how many samples each rank has.
+    """
 
     dataset: TrainingSet
     samples: list[Sample]
     rows: list[int]
-    global_samples: int
+    ranks: tuple[int, ...]
+
+    @property
+    def global_samples(self) -> int:
+        """Samples of all ranks."""
+        return sum(self.ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +97,7 @@ class BatchSource:
         datasets: in the order of `order.streams`.
         rank, world_size: this rank's place.
         accumulation: parts that a step is computed in.
+        pinned: put the tensors where a GPU can fetch them by itself.
     """
 
     order: Order
@@ -84,6 +105,7 @@ class BatchSource:
     rank: int = 0
     world_size: int = 1
     accumulation: int = 1
+    pinned: bool = False
 
     def drawn(self, step: int) -> list[Drawn]:
         """Returns this rank's samples of a step (counted from 0), one entry per part of it."""
@@ -92,7 +114,9 @@ class BatchSource:
         parts = []
         for i in range(self.accumulation):
             part = share(len(rows), i, self.accumulation)
-            own = share(part.stop - part.start, self.rank, self.world_size)
+            size = part.stop - part.start
+            shares = [share(size, rank, self.world_size) for rank in range(self.world_size)]
+            own = shares[self.rank]
             span = slice(part.start + own.start, part.start + own.stop)
             own_rows, samples = rows[span].tolist(), []
             for row, number in zip(own_rows, visits[span].tolist()):
@@ -100,14 +124,18 @@ class BatchSource:
                 assert sample is not None, (dataset.name, row)  # excluded before launch
                 samples.append(sample)
             filled = dataset.fill(samples)
-            parts.append(Drawn(dataset, filled, own_rows, part.stop - part.start))
+            ranks = tuple(each.stop - each.start for each in shares)
+            parts.append(Drawn(dataset, filled, own_rows, ranks))
         return parts
 
     def __call__(self, step: int) -> list[Batch]:
         """Returns this rank's batches of a step, one per part of the accumulation."""
-        return [
-            drawn.dataset.collate(drawn.samples, drawn.global_samples) for drawn in self.drawn(step)
-        ]
+        batches = []
+        for drawn in self.drawn(step):
+            batch = drawn.dataset.collate(drawn.samples, drawn.global_samples)
+            batch = batch.over_ranks(drawn.ranks, drawn.dataset.group)
+            batches.append(batch.pinned() if self.pinned else batch)
+        return batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,22 +169,36 @@ def _of(to_targets: ToTargets, scores: Sequence[float]) -> tuple[float, ...]:
     return tuple(to_targets(scores_1D, torch.ones_like(scores_1D, dtype=torch.bool))[0].tolist())
 
 
+def documents_of(sampler: Sampler) -> int:
+    """Returns how many documents a sampler draws of every sample, 0 if that differs."""
+    match sampler:
+        case TeacherSampler():
+            return documents_of(sampler.sampler)
+        case GroupSampler():
+            return sampler.size
+        case DistillationNegativesSampler():
+            return sampler.passages_per_query
+    return 0
+
+
 @contextmanager
 def ahead(
-    source: Callable[[int], list[Batch]], first: int, stop: int, depth: int = 2
+    source: Callable[[int], list[Batch]], first: int, stop: int, depth: int = 2, threads: int = 1
 ) -> Iterator[Iterator[list[Batch]]]:
-    """Yields the batches of steps first … stop − 1, prepared by a thread while training runs.
+    """Yields the batches of steps first … stop − 1, prepared by threads while training runs.
 
     Args:
         source: step -> batches.
         first: first step.
         stop: step after the last one.
         depth: steps prepared ahead; 0 prepares each step when it is due.
+        threads: steps that are prepared at a time; tokenizers leave Python to the others.
     """
     if depth == 0:
         yield (source(step) for step in range(first, stop))
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    depth = max(depth, threads)
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         waiting: list[Future[list[Batch]]] = []
 
         def run() -> Iterator[list[Batch]]:

@@ -4,13 +4,15 @@ A step may come in several accumulation parts. The loss's sums are divided by th
 parts on all ranks, which are known before the first backward pass: they follow from the targets, or
 for a few losses from the order of the student's scores, too.
 So each part's gradient is final, and the result does not depend on how the step was cut. The caller
-steps the optimizer, after it has checked the terms.
+steps the optimizer.
+
+Nothing here waits for an accelerator: what a step computes stays there until it is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -22,15 +24,59 @@ from raydist.losses.inputs import Embeddings, LossBatch, Scores, Targets
 from raydist.losses.objective import Objective
 from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
-from raydist.training.gradient_cache import Representations, cells, represent, surrogates
+from raydist.training.gradient_cache import (
+    Representations,
+    cells,
+    passes,
+    represent,
+    surrogates,
+)
 
 StepTerms = dict[str, tuple[float, float]]
 """Each term's (sum, count) over all ranks and accumulation parts."""
+_DISAGREE = "ranks disagree on the parts of a step"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadTerms:
+    """A step's terms, still on the device.
+
+    Attributes:
+        names: of the terms.
+        values: their sums, their counts, and what all ranks must agree on; float64.
+        alike: what the last of the values are if they do.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    alike: tuple[float, ...]
+
+    def of(self, values: Sequence[float]) -> StepTerms:
+        """Returns the terms of the values, which were read."""
+        n = len(self.names)
+        sums, counts, alike = values[:n], values[n : 2 * n], tuple(values[2 * n :])
+        # Ranks that disagree would sooner or later wait for each other in different collectives.
+        assert alike == self.alike, _DISAGREE
+        return {
+            name: (value, count) for name, value, count in zip(self.names, sums, counts) if count
+        }
 
 
 def forward_backward(
     engine: Engine, batch: Batch | Sequence[Batch], objective: Objective, *, chunk_size: int = 0
 ) -> StepTerms:
+    """Runs forward and backward of a step and waits for its terms, as `start_step` does not.
+
+    Returns:
+        The terms; `objective.total` makes the loss of them.
+    """
+    unread = start_step(engine, batch, objective, chunk_size=chunk_size)
+    return unread.of(unread.values.tolist())
+
+
+def start_step(
+    engine: Engine, batch: Batch | Sequence[Batch], objective: Objective, *, chunk_size: int = 0
+) -> UnreadTerms:
     """Runs forward and backward of a step; `engine.step()` is left to the caller.
 
     Args:
@@ -38,36 +84,43 @@ def forward_backward(
         batch: this rank's batch, or its accumulation parts (as many on every rank).
         objective: the loss.
         chunk_size: rows that are encoded at a time (gradient caching); 0 encodes all at once.
-
-    Returns:
-        The terms; `objective.total` makes the loss of them.
     """
     parts = [batch] if isinstance(batch, Batch) else list(batch)
+    device = engine.device
     counts = _counts(engine, parts, objective, chunk_size)
-    sums = torch.zeros(len(objective.names), dtype=torch.float64)
+    sums = torch.zeros(len(objective.names), dtype=torch.float64, device=device)
     one_backward = len(parts) == 1 and not chunk_size
     with engine.one_reduction(1 if one_backward else 0):
-        for part in parts:
+        for number, part in enumerate(parts, 1):
             represented, output = _forward(engine, part, objective, chunk_size)
             with torch.enable_grad():
-                terms = objective.forward(LossBatch(output, _moved(part.targets, engine.device)))
+                terms = objective.forward(LossBatch(output, _moved(part.targets, device)))
                 if counts is None:
                     counts = _summed(engine, parts, objective.counts_of(terms))
-                objective.loss(terms, counts).backward()  # type: ignore[no-untyped-call]
-            for i, name in enumerate(objective.names):
-                if name in terms:
-                    sums[i] += terms[name][0].detach().double().cpu()
-            for surrogate in surrogates(represented, engine.device):
-                engine.backward(surrogate)
+                loss = objective.loss(terms, counts[: len(objective.names)])
+                loss.backward()  # type: ignore[no-untyped-call]
+            sums += objective.sums_of(terms)
+            left = passes(represented)
+            for surrogate in surrogates(represented, device):
+                left -= 1
+                engine.backward(surrogate, last=number == len(parts) and not left)
     assert counts is not None, "a step without parts"
-    summed = add_over_ranks(sums.to(engine.device)).tolist()
-    return {
-        name: (value, count) for name, value, count in zip(objective.names, summed, counts) if count
-    }
+    values = torch.cat([add_over_ranks(sums), counts.to(device, non_blocking=True)])
+    alike = _alike(parts) * engine.world_size
+    return UnreadTerms(objective.names, values, tuple(alike.tolist()))
 
 
-def cells_of(batch: Batch, device: torch.device, *, chunk_size: int = 0) -> int:
+def packs(module: torch.nn.Module) -> bool:
+    """Returns whether a model takes texts laid end to end."""
+    return bool(getattr(module, "packs", False))
+
+
+def cells_of(
+    batch: Batch, device: torch.device, *, chunk_size: int = 0, packed: bool = False
+) -> int:
     """Returns the number of tokens, padding included, that a step computes of a batch."""
+    if packed:
+        return batch.tokens
     parts = (batch.queries, batch.passages, batch.answers, batch.pairs)
     return sum(
         cells(part, device=device, chunk_size=chunk_size) for part in parts if part is not None
@@ -79,26 +132,31 @@ def _forward(
 ) -> tuple[list[Representations], Embeddings | Scores]:
     """Returns the model's output on a batch, and the way back from it to the parameters."""
 
-    def run(inputs: Inputs, *role: str) -> Representations:
+    def run(inputs: Inputs, each: int, *role: str) -> Representations:
+        rows = batch.targets.rows_of_ranks(each)
         return represent(
             lambda rows: engine(rows, *role),
             inputs,
             device=engine.device,
             chunk_size=chunk_size,
-            chunks=_chunks(engine, inputs, chunk_size),
+            chunks=_chunks(engine, inputs, chunk_size, rows),
+            packed=packs(engine.module),
         )
 
+    group = batch.targets.group
     if batch.pairs is not None:
-        scored = run(batch.pairs)
+        scored = run(batch.pairs, group)
         return [scored], Scores(scored.rows)
     assert batch.queries is not None and batch.passages is not None
     # The longest texts first: the shorter ones reuse their memory.
     represented = [
-        run(batch.passages, "query" if batch.symmetric else "document"),
-        run(batch.queries, "query"),
+        run(batch.passages, group, "query" if batch.symmetric else "document"),
+        run(batch.queries, 1, "query"),
     ]
     if batch.answers is not None and objective.answers:
-        represented.append(run(batch.answers, "query"))
+        assert batch.targets.answer_mask_BA is not None
+        each = batch.targets.answer_mask_BA.shape[1]
+        represented.append(run(batch.answers, each, "query"))
     passages, queries, *answers = (item.rows for item in represented)
     return represented, Embeddings(queries, passages, *answers)
 
@@ -114,48 +172,65 @@ def _moved(targets: Targets, device: torch.device) -> Targets:
 
 def _counts(
     engine: Engine, parts: Sequence[Batch], objective: Objective, chunk_size: int
-) -> list[float] | None:
+) -> Tensor | None:
     """Returns each term's count over all parts and ranks, from the targets alone where they say it.
 
     Counts that depend on the student's order need its output: of a single part they are taken when
     it is there (None), of several parts by a pass ahead with the same dropout.
     """
-    if objective.ordered and len(parts) == 1:
-        return None
     counts = torch.zeros(len(objective.names), dtype=torch.float64)
+    nothing = torch.zeros(0)
+    for part in parts:
+        output = Scores(nothing) if part.pairs is not None else Embeddings(nothing, nothing)
+        # While the targets are on the CPU, losses look at them, too.
+        batch = LossBatch(output, part.targets).without_output()
+        counts += objective.counts_of(objective.forward(batch))
+    if not objective.ordered:
+        return _summed(engine, parts, counts)
+    if len(parts) == 1:
+        return None
+    counts = torch.zeros_like(counts, device=engine.device)
     devices = [engine.device] if engine.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.no_grad():
         for part in parts:
-            targets, nothing = part.targets, torch.zeros(0)
-            output: Embeddings | Scores
-            if objective.ordered:
-                output = _forward(engine, part, objective, chunk_size)[1]
-                targets = _moved(targets, engine.device)
-            elif part.pairs is not None:
-                output = Scores(nothing)
-            else:
-                output = Embeddings(nothing, nothing)
-            counts += objective.counts(LossBatch(output, targets))
+            output = _forward(engine, part, objective, chunk_size)[1]
+            counts += objective.counts(LossBatch(output, _moved(part.targets, engine.device)))
     return _summed(engine, parts, counts)
 
 
-def _summed(engine: Engine, parts: Sequence[Batch], counts: Tensor) -> list[float]:
-    """Returns counts added over ranks."""
-    # Ranks that disagree on these would wait for each other in different collectives.
+def _summed(engine: Engine, parts: Sequence[Batch], counts: Tensor) -> Tensor:
+    """Returns counts added over ranks, and behind them what ranks must agree on.
+
+    Of one rank they stay where they are: on the CPU, or with the student's output.
+    """
+    alike = _alike(parts)
+    together = torch.cat([counts, alike.to(counts.device, non_blocking=True)])
+    if engine.world_size == 1:
+        return together
+    together = add_over_ranks(together.to(engine.device, non_blocking=True))
+    if engine.device.type == "cpu":
+        expected = alike * engine.world_size
+        assert torch.equal(together[-len(alike) :], expected), _DISAGREE
+    return together
+
+
+def _alike(parts: Sequence[Batch]) -> Tensor:
+    """Returns what must be the same on all ranks."""
     alone = sum(part.targets.no_in_batch for part in parts)
-    alike = torch.tensor([len(parts), alone], dtype=counts.dtype)
-    summed = add_over_ranks(torch.cat([counts, alike]).to(engine.device)).cpu()
-    assert torch.equal(summed[-2:], alike * engine.world_size), (
-        "ranks disagree on the parts of a step"
-    )
-    return list(summed[:-2].tolist())
+    return torch.tensor([len(parts), alone], dtype=torch.float64)
 
 
-def _chunks(engine: Engine, inputs: Inputs, chunk_size: int) -> int:
-    """Returns the number of chunks that all ranks make, 0 where each makes its own."""
+def _chunks(
+    engine: Engine, inputs: Inputs, chunk_size: int, of_ranks: tuple[int, ...] | None
+) -> int:
+    """Returns the number of chunks that all ranks make, 0 where each makes its own.
+
+    One collective, whose answer the program waits for, unless the rows `of_ranks` are known.
+    """
     if not (chunk_size and engine.agrees_on_chunks and world_size() > 1):
         return 0
-    rows = inputs["input_ids"].shape[0]
-    count = torch.tensor([-(-rows // chunk_size)], device=engine.device)
+    if of_ranks is not None:
+        return -(-max(of_ranks) // chunk_size)
+    count = torch.tensor([-(-inputs["input_ids"].shape[0] // chunk_size)], device=engine.device)
     dist.all_reduce(count, op=dist.ReduceOp.MAX)
     return int(count)

@@ -40,7 +40,7 @@ from raydist.training.nodes import AreaCheckpoints, RunFolder
 from raydist.training.plan import Job, SetPlan
 from raydist.training.precision import allow_tf32, decided
 from raydist.training.skeleton import from_bytes, to_bytes
-from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, documents_of
 from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
 from raydist.training.validation.listener import Listeners
 from raydist.training.validation.retrieval import Ranks
@@ -100,7 +100,14 @@ def build_trainer(job: Job, place: Place) -> Trainer:
     reached = read_state(latest)["step"] if latest else 0
     mirror = Mirror(job.folder, resume_step=reached) if place.rank == 0 else None
     datasets = tuple(_training_set(job, plan, model) for plan in job.sets)
-    source = BatchSource(job.order, datasets, place.rank, place.world_size, job.accumulation)
+    source = BatchSource(
+        job.order,
+        datasets,
+        place.rank,
+        place.world_size,
+        job.accumulation,
+        pinned=place.device.type == "cuda",
+    )
     if place.rank == 0 and reached < job.plan.steps:
         cached = job.chunk_size or job.model.gradient_checkpointing
         if not cached and (note := memory_note(model, source(reached))):
@@ -209,7 +216,7 @@ def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
             global_samples=total,
         )
 
-    return TrainingSet(plan.name, samples, sampler, collate, samples.fill)
+    return TrainingSet(plan.name, samples, sampler, collate, samples.fill, documents_of(sampler))
 
 
 def _listeners(job: Job, place: Place, mirror: Mirror | None, save: Save) -> Listeners | None:

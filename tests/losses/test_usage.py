@@ -21,7 +21,7 @@ def test_a_contrastive_loss_with_distillation_beside_it() -> None:
     batch = LossBatch(Embeddings(queries, documents), Targets(SIZES, MASK, teacher, teacher))
     terms = objective.forward(batch)
     assert list(terms) == ["infonce", "kl_div"] and objective.weights["kl_div"] == 0.5
-    loss = objective.loss(terms, objective.counts(batch).tolist())
+    loss = objective.loss(terms, objective.counts(batch))
     sums = {name: (float(value.detach()), float(count)) for name, (value, count) in terms.items()}
     assert float(loss.detach()) == pytest.approx(objective.total(sums), rel=1e-6)
     loss.backward()  # type: ignore[no-untyped-call]

@@ -129,7 +129,7 @@ def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(
         )
         goal = make_objective(loss)
         batch = LossBatch(output, targets)
-        goal.loss(goal.forward(batch), goal.counts(batch).tolist()).backward()
+        goal.loss(goal.forward(batch), goal.counts(batch)).backward()
         read = torch.tensor([2.0, 1.5, 0.5], requires_grad=True)
         (-read.log_softmax(0)[0]).backward()
         assert scores.grad is not None and read.grad is not None

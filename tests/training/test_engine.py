@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,58 @@ def test_several_ranks_train_as_one_and_travel_once_a_step(tmp_path: Path) -> No
     resumed = engine()
     resumed.load(tmp_path / "state-2")
     assert torch.equal(weights(resumed), both)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05, 100.0])
+def test_gradients_that_are_clipped_unread_are_the_same(clip: float) -> None:
+    """The way of accelerators, on a CPU."""
+    engines = [engine(clip=clip), engine(clip=clip)]
+    for each in engines:
+        forward_backward(each, tiny.batch(tiny.data(), range(9)), GOAL)
+    gradients = [[p.grad for p in each._trained if p.grad is not None] for each in engines]
+    assert engines[0]._clip(gradients[0]) == engines[1]._clip_unread(gradients[1]).item() > 0.05
+    assert all(torch.equal(*pair) for pair in zip(*gradients, strict=True))
+
+
+class Towers(nn.Module):
+    """Two encoders, of which a step's last backward pass may read one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = tiny.TinyEncoder(torch.float64, seed=1)
+        self.second = tiny.TinyEncoder(torch.float64, seed=2)
+
+    def forward(self, inputs: dict[str, torch.Tensor], role: str = "query") -> torch.Tensor:
+        tower = self.second if role == "document" else self.first
+        vectors: torch.Tensor = tower(inputs)
+        return vectors
+
+
+def two_towers(rank: int, world: int, folder: Path) -> None:
+    trained = TorchEngine(Towers(), Optim(lr=0.0))
+    rows = tiny.blocks(9, world)[rank]
+    found = []
+    for chunk in (0, 2):
+        # Steps that read both towers, one of them (the same twice) and both again.
+        for symmetric in (False, True, False):
+            part = tiny.batch(tiny.data(), rows)
+            part = replace(part, symmetric=symmetric)
+            forward_backward(trained, part, GOAL, chunk_size=chunk)
+            unused = all(p.grad is None for p in trained.module.second.parameters())
+            assert unused == symmetric
+            found.append(tiny.gradient(trained.module))
+            trained.optimizer.zero_grad()
+    assert trained.reductions == (6 if world > 1 else 0)
+    if rank == 0:
+        torch.save(found, folder / f"towers-{world}.pt")
+
+
+def test_towers_that_a_pass_does_not_read_are_added_all_the_same(tmp_path: Path) -> None:
+    for world in (1, 2):
+        spawn(two_towers, world, tmp_path)
+    alone, both = (torch.load(tmp_path / f"towers-{world}.pt") for world in (1, 2))
+    for ours, expected in zip(both, alone, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 
 class Tables(nn.Module):

@@ -22,7 +22,7 @@ from raydist.training.plan import Plan, Schedule
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
 from raydist.training.spec import Optim
-from raydist.training.step import forward_backward
+from raydist.training.step import UnreadTerms, forward_backward
 from raydist.training.trainer import Trainer
 from tests.training.small import checkpoint, encoder, samples
 
@@ -76,6 +76,7 @@ def train(
     listener: Counter | None = None,
     prefetch: int = 2,
     dropout: float = 0.1,
+    log_every: int = 1,
 ) -> tuple[run.Outcome, list[dict[str, float]], dict[str, torch.Tensor]]:
     model = encoder(folder, dropout=dropout)
     objective = make_objective(InfoNCE(), Distillation())
@@ -93,7 +94,7 @@ def train(
     plan = Plan(
         steps,
         Schedule(1e-3, steps, 0.25),
-        log_every=1,
+        log_every=log_every,
         checkpoint_every=every,
         prefetch=prefetch,
         progress=False,
@@ -195,8 +196,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     steps, weights = [], []
     backward = TorchEngine.backward
 
-    def poisoned(self: TorchEngine, share: torch.Tensor) -> None:
-        backward(self, share)
+    def poisoned(self: TorchEngine, share: torch.Tensor, *, last: bool) -> None:
+        backward(self, share, last=last)
         steps.append(self.steps)
         if self.steps == 2:
             weights.extend([p, p.detach().clone()] for p in self.module.parameters())
@@ -207,6 +208,40 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
         train(folder, tmp_path)
     assert steps[-1] == 2
     assert weights and all(torch.equal(now, before) for now, before in weights)
+
+
+def test_a_run_that_reads_late_logs_the_same_and_names_the_step_that_was_not_finite(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an accelerator: read are the steps that are logged or saved, with those before them."""
+    expected = train(folder, tmp_path / "at once", every=3)
+    reads: list[list[int]] = []
+    read = run._read
+
+    def noted(plan: Plan, trainer: Trainer, unread: Any) -> Any:
+        reads.append([each.index for each in unread])
+        return read(plan, trainer, unread)
+
+    monkeypatch.setattr(run, "_waits", lambda device: True)
+    monkeypatch.setattr(run, "_read", noted)
+    late = train(folder, tmp_path / "late", every=3, log_every=4)
+    assert reads == [[0, 1, 2], [3], [4, 5], [6, 7]]
+    numbers = [
+        {line["step"]: (line["loss"], line["grad_norm"]) for line in lines}
+        for lines in (expected[1], late[1])
+    ]
+    assert numbers[1] == {step: numbers[0][step] for step in (4, 8)}
+    assert all(torch.equal(late[2][name], value) for name, value in expected[2].items())
+    of = UnreadTerms.of
+
+    def broken(self: UnreadTerms, values: Any) -> Any:
+        factor = math.nan if reads[-1][0] == 4 else 1.0
+        return {name: (factor * value, n) for name, (value, n) in of(self, values).items()}
+
+    reads.clear()
+    monkeypatch.setattr(UnreadTerms, "of", broken)
+    with pytest.raises(JobError, match=r"step 5: loss nan"):
+        train(folder, tmp_path / "broken", log_every=4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(

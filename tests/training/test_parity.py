@@ -66,7 +66,6 @@ def run_all(rank: int, world: int, folder: Path) -> None:
     results: dict[Any, Any] = {}
 
     def keep(name: Any, engine: TorchEngine, goal: Objective, terms: Any) -> None:
-        engine.add_gradients()
         results[name] = (goal.total(terms), tiny.gradient(engine.module))
         engine.optimizer.zero_grad()
 
@@ -132,7 +131,6 @@ def fault(rank: int, world: int, rows: range) -> float:
         InfoNCE(temperature=TEMPERATURE, scope="cross_device", mask_duplicates=False)
     )
     forward_backward(engine, part, goal)
-    engine.add_gradients()
     ours = tiny.gradient(engine.module)
     ratio = float(faulty @ ours / (ours @ ours))
     assert torch.allclose(faulty, ratio * ours, rtol=0, atol=1e-12)

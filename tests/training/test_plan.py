@@ -35,8 +35,8 @@ def test_the_group_size_follows_the_options_and_else_the_data() -> None:
     assert groups(FACTS, 4).sampler == GroupSampler(4)
     carried = replace(FACTS, overrides={"train_group_size": 5, "batch_size": 16})
     assert groups(carried).sampler == GroupSampler(5)
-    assert groups(carried).stream.batch_size == 16
-    assert groups(carried, batch_size=9).stream.batch_size == 9
+    assert groups(carried).batch_sizes == (16, 16)
+    assert groups(carried, batch_size=9).batch_sizes == (9, 9)
     alone = groups(replace(FACTS, negatives={0: 100}, without_negatives="train.jsonl, line 1"))
     assert alone.sampler == GroupSampler(1) and "no negatives" in alone.notes[0]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
+from raydist.losses.inputs import Targets
 from raydist.losses.spec import TargetSpec
 from raydist.losses.targets import make_targets
 from raydist.records import Sample
-from raydist.training.collate import Batch
+from raydist.training.collate import Batch, text_hashes
 from raydist.training.samplers import (
     DistillationListwiseSampler,
     DistillationNegativesSampler,
@@ -19,7 +23,13 @@ from raydist.training.samplers import (
     Stream,
     Visit,
 )
-from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, ahead
+from raydist.training.source import (
+    BatchSource,
+    TeacherSampler,
+    TrainingSet,
+    ahead,
+    documents_of,
+)
 from tests.training.small import samples
 
 SCORES = (9.0, 3.0, 7.0, 7.0, 0.0, 5.0, 1.0, 2.0)
@@ -28,15 +38,52 @@ SAMPLE = Sample("q", tuple("abcdefgh"), scores=SCORES, positives=2)
 
 def test_ranks_share_the_global_batch_in_order() -> None:
     def collate(drawn: Any, total: int) -> Any:
-        return [sample.query_id for sample in drawn], total
+        hashes = text_hashes(sample.query for sample in drawn)
+        sizes = torch.full((len(drawn),), 3)
+        targets = Targets(sizes, torch.ones(len(drawn), 3), hashes_P=hashes)
+        return Batch(targets, global_samples=total)
 
-    small = TrainingSet("small", samples(), GroupSampler(3), collate)
+    small = TrainingSet("small", samples(), GroupSampler(3), collate, group=3)
     order = Order((Stream(24, 7),), 5)
     (whole,) = BatchSource(order, (small,))(2)
     for world in (2, 3):
         shares = [BatchSource(order, (small,), rank, world)(2)[0] for rank in range(world)]
-        assert [query for queries, _ in shares for query in queries] == whole[0]
-        assert {total for _, total in shares} == {7}
+        hashes = torch.cat([batch.targets.hashes_P for batch in shares])
+        assert torch.equal(hashes, whole.targets.hashes_P)
+        assert {batch.global_samples for batch in shares} == {7}
+        # Each knows the rows of all, without asking.
+        rows = tuple(3 * len(batch.targets.sizes_B) for batch in shares)
+        assert {batch.targets.rows_of_ranks(3) for batch in shares} == {rows}
+        assert sum(rows) == 21
+
+
+def test_every_draw_has_the_documents_that_ranks_count_on() -> None:
+    for sampler in (
+        GroupSampler(3),
+        DistillationNegativesSampler(4, positives="all"),
+        DistillationListwiseSampler(size=3),
+    ):
+        taught = TeacherSampler(sampler, partial(make_targets, target=TargetSpec()))
+        count = documents_of(taught)
+        assert count == documents_of(sampler)
+        for few in (2, 8):
+            sample = replace(
+                SAMPLE, documents=SAMPLE.documents[:few], scores=SCORES[:few], positives=1
+            )
+            drawn = sampler(sample, Visit(1, 0))
+            assert drawn is not None
+            assert count in (0, len(drawn.documents))
+
+
+def test_several_threads_prepare_steps_at_a_time_and_in_order() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def source(step: int) -> list[Batch]:
+        both.wait()  # for another step that is prepared beside this one
+        return [step]  # type: ignore[list-item]
+
+    with ahead(source, 0, 6, 1, threads=2) as batches:
+        assert [b[0] for b in batches] == list(range(6))
 
 
 def test_batches_come_in_order_and_errors_come_through() -> None:

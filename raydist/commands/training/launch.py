@@ -112,7 +112,7 @@ def launch(
         result = _train(config, job, output, reached, observer)
         output.finish(
             outcome=result,
-            samples={each.name: each.stream.rows for each in job.sets},
+            samples={each.name: each.rows for each in job.sets},
             steps_per_epoch=job.order.steps_per_epoch,
             trained=job.model.family,
         )
@@ -246,8 +246,9 @@ def _say_plan(config: TrainingConfig, job: Job, notes: Sequence[str]) -> None:
     order = job.order
     rows = []
     for each in job.sets:
-        stream = each.stream
-        rows.append([each.name, stream.rows, stream.batch_size, stream.batches, _drawn(each)])
+        fewest, most = each.batch_sizes
+        size = fewest if fewest == most else f"{fewest}-{most}"
+        rows.append([each.name, each.rows, size, each.batches, _drawn(each)])
     log.table("training data", ["data set", "samples", "batch", "steps/epoch", "drawn"], rows)
     epochs = job.plan.steps / order.steps_per_epoch
     workers = config.resources.workers

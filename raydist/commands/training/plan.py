@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from raydist.losses.objective import Objective
     from raydist.training.plan import Job, SetPlan
     from raydist.training.source import ToTargets
+
+
+_MOST_THREADS = 8
+"""That prepare batches: beyond it they wait for Python's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ def plan(
         _check_shares(config, each)
     if recipe.model.family == "biencoder":
         notes += _notes_on_negatives(config)
-    steps_per_epoch = sum(each.stream.batches for each in sets)
+    steps_per_epoch = sum(each.batches for each in sets)
     steps = config.steps or max(1, round(config.epochs * steps_per_epoch))
     optim, model = config.optim, recipe.model
     if model.path is None:
@@ -85,6 +90,7 @@ def plan(
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every or min(500, max(1, math.ceil(steps / 10))),
             prefetch=config.prefetch,
+            threads=_threads(config),
             progress=config.resources.workers == 0,
             folder=folder / "nonfinite",
         ),
@@ -99,6 +105,21 @@ def plan(
         validation=config.validation,
     )
     return job, notes
+
+
+def _threads(config: TrainingConfig) -> int:
+    """Returns how many steps are prepared at a time: one CPU of a worker is left to training.
+
+    Where training itself runs on the CPUs, more than one thread would only be in its way.
+    """
+    on = config.resources
+    if not on.workers:
+        import torch
+
+        spare = len(os.sched_getaffinity(0)) - 1 if torch.cuda.is_available() else 1
+    else:
+        spare = int(on.cpus_per_worker) - 1 if on.gpus_per_worker else 1
+    return min(max(1, spare), _MOST_THREADS)
 
 
 def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
@@ -120,13 +141,13 @@ def check_teacher(losses: Iterable[Loss], facts: Sequence[SampleFacts]) -> None:
 def _check_shares(config: TrainingConfig, plan: SetPlan) -> None:
     """Raises DataError where a data set's own lines ask for too small a batch."""
     workers = config.resources.workers
-    processes = max(1, workers) * config.accumulation
-    if plan.stream.batch_size < processes:
+    smallest = plan.batch_sizes[0]
+    if smallest < config.processes:
         field = "data" if config.data is not None else f"datasets.{plan.name}"
         raise DataError(
-            f"{plan.name}: its lines say batch_size = {plan.stream.batch_size}: expected at least "
+            f"{plan.name}: its lines say batch_size = {smallest}: expected at least "
             f"one sample for each of {workers} workers and {config.accumulation} "
-            f"accumulation parts; {field}.batch_size={processes} overrides the lines"
+            f"accumulation parts; {field}.batch_size={config.processes} overrides the lines"
         )
 
 
