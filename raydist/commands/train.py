@@ -88,15 +88,21 @@ def _contrastive(config: TrainConfig) -> Recipe:
         return replace(source, need_negatives=group is not None and group > 1)
 
     def plan_set(facts: SampleFacts, folder: Path, data: TrainingData) -> SetPlan:
-        return plan_groups(
+        plan = plan_groups(
             facts,
             folder,
             data,
-            batch_size=config.batch_size,
+            batch_size=1 if config.batch_tokens else config.batch_size,
             group=config.train_group_size,
             teacher=teacher,
             answers=answers,
         )
+        if not config.batch_tokens:
+            return plan
+        from raydist.training.lengths import Tokenizers, budgeted
+
+        tokenizers = Tokenizers(config.model)
+        return budgeted(plan, tokenizers, config.batch_tokens, config.processes)
 
     def objective(
         facts: Sequence[SampleFacts],

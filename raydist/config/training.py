@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
@@ -24,7 +25,7 @@ from raydist.models.spec import (
     CrossEncoderStudent,
     check_precision,
 )
-from raydist.spec import Kind
+from raydist.spec import ADDED, Kind
 from raydist.training.samplers import DistillationListwiseSampler, DistillationNegativesSampler
 from raydist.training.spec import (
     Cache,
@@ -98,21 +99,11 @@ class TrainingConfig(Verb):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainingConfig:
-        problems = []
+        problems = self._batch_problems()
         if self.loss is None and not self.losses:
             problems.append("one of loss and losses is required")
         if (self.data is None) == (not self.datasets):
             problems.append("one of data and datasets is required")
-        workers = self.resources.workers
-        processes = max(1, workers) * self.accumulation
-        smallest = min(
-            [self.batch_size, *(d.batch_size or self.batch_size for d in self.sets().values())]
-        )
-        if smallest < processes:
-            problems.append(
-                f"batch_size = {smallest}: expected at least one sample for each of {workers} "
-                f"workers and {self.accumulation} accumulation parts"
-            )
         for name, data in self.sets().items():
             missing = [
                 w for w in ("corpus", "queries") if not (getattr(data, w) or getattr(self, w))
@@ -121,11 +112,29 @@ class TrainingConfig(Verb):
                 problems.append(f"{name}.bm25_negatives: needs {' and '.join(missing)}")
             if data.bm25_negatives and data.run is not None:
                 problems.append(f"{name}: give only one of run and bm25_negatives")
-        gpu = not workers or self.resources.gpus_per_worker > 0  # this process's is known later
+        gpu = (
+            not self.resources.workers or self.resources.gpus_per_worker > 0
+        )  # this process's is known later
         problems += check_state(self.optim, gpu=gpu)
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def processes(self) -> int:
+        """Workers times accumulation parts: each needs a sample in every step."""
+        return max(1, self.resources.workers) * self.accumulation
+
+    def _batch_problems(self) -> list[str]:
+        smallest = min(
+            [self.batch_size, *(d.batch_size or self.batch_size for d in self.sets().values())]
+        )
+        if smallest >= self.processes:
+            return []
+        return [
+            f"batch_size = {smallest}: expected at least one sample for each of "
+            f"{self.resources.workers} workers and {self.accumulation} accumulation parts"
+        ]
 
     def objectives(self) -> dict[str, Loss]:
         """Returns the losses by name, the one loss under its own kind."""
@@ -156,6 +165,9 @@ class TrainConfig(TrainingConfig):
 
     model: BiEncoderSettings
     """The model to start from: a path or name, or `model.scratch` for a new one."""
+    batch_tokens: Annotated[int, Ge(0), ADDED] = 0
+    """Tokens in an optimizer step, over all workers and accumulation parts, padding included: as
+    many samples of like length as they hold, instead of `batch_size`; 0 = off."""
     train_group_size: int | None = Field(None, ge=1)
     """Positive and negatives of a sample; 8 if not given, 1 if no sample has negatives."""
     loss: Loss | None = InfoNCE()
@@ -173,6 +185,22 @@ class TrainConfig(TrainingConfig):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _batch_problems(self) -> list[str]:
+        if not self.batch_tokens:
+            return super()._batch_problems()
+        problems = [
+            f"{name}.batch_size = {data.batch_size}: batch_tokens = {self.batch_tokens} says how "
+            "many samples a step has; leave one of them out"
+            for name, data in self.sets().items()
+            if data.batch_size
+        ]
+        if self.model.scratch is not None:
+            problems.append(
+                f"batch_tokens = {self.batch_tokens}: model.scratch has no tokenizer to count with "
+                "before the model is created; use batch_size"
+            )
+        return problems
 
 
 class DistillConfig(TrainingConfig):

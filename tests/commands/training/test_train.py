@@ -247,6 +247,26 @@ def test_a_batch_size_of_the_lines_leaves_no_worker_without_a_sample(
     assert main([*words, "data.batch_size=3"]) == 0
 
 
+def test_steps_of_a_number_of_tokens_are_planned_run_and_refused_with_the_least(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = line(model, "a", "batch_tokens=600", "train_group_size=3")
+    assert main(words) == 0
+    assert list(Path("a/data/data").glob("lengths-*.npy"))
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["outcome"]["step"] == 4 and manifest["steps_per_epoch"] > 1
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 0
+    assert "already built" in capsys.readouterr().err
+    for more, message in (
+        ("batch_tokens=9", "9: data has samples of "),
+        ("data.batch_size=4", "data.batch_size = 4: batch_tokens = 600 says how many samples"),
+        ("model={scratch: {layers: 1}}", "model.scratch has no tokenizer to count with"),
+    ):
+        assert main([*words, "out=b", more]) == 2
+        assert message in capsys.readouterr().err and not Path("b").exists()
+
+
 def test_negatives_from_bm25_are_searched_for_but_not_in_a_dry_run(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
