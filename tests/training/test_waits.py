@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention import varlen
 
 from raydist.losses.objective import Objective, make_objective
 from raydist.losses.spec import (
@@ -27,9 +26,17 @@ from raydist.losses.spec import (
     MarginMsePairs,
     RankNet,
 )
+from raydist.training import run
+from raydist.training.checkpoint import Checkpoints
 from raydist.training.collate import collate_pairs, collate_texts
+from raydist.training.engine import TorchEngine
+from raydist.training.plan import Plan, Schedule
+from raydist.training.samplers import Order, Stream
+from raydist.training.source import BatchSource
+from raydist.training.spec import Optim
 from raydist.training.step import start_step
-from tests.training import small, tiny
+from raydist.training.trainer import Trainer
+from tests.training import small, test_loop, tiny
 
 META = torch.device("meta")
 
@@ -53,6 +60,18 @@ class MetaEngine:
     def backward(self, share: torch.Tensor, *, last: bool) -> None:
         self.passes.append(last)
         share.backward()
+
+    def set_lr(self, lr: float) -> None:
+        pass
+
+    def step(self) -> torch.Tensor:
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = TorchEngine(tiny.TinyEncoder(torch.float32), Optim(clip=0.1))._clip_unread(gradients)
+        self.module.zero_grad()
+        return norm
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
 
 
 def start(engine: MetaEngine, batches: Any, goal: Objective, chunk_size: int) -> None:
@@ -84,9 +103,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_step_of_a_bi_encoder_waits(
     folder: Path, chunk_size: int, attention: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(varlen, "varlen_attn", lambda q, k, v, *args, **options: q + k + v)
     model = small.encoder(folder, attention=attention, pooling="cls")
     if attention == "varlen":
+        kernel = pytest.importorskip("torch.nn.attention.varlen")
+        monkeypatch.setattr(kernel, "varlen_attn", lambda q, k, v, *args, **options: q + k + v)
         model.to(torch.bfloat16)
     samples = [replace(s, targets=s.scores) for s in small.samples(9, scores=True)]
     batch = collate_texts(samples, model, teacher=True)
@@ -127,3 +147,24 @@ def test_no_step_of_a_reranker_waits(folder: Path, loss: Any, chunk_size: int) -
     ragged = [replace(s, documents=s.documents[: len(g)], labels=g) for s, g in zip(pool, grades)]
     engine = MetaEngine(model.train())
     start(engine, collate_pairs(ragged, model), make_objective(loss), chunk_size)
+
+
+def test_a_run_reads_numbers_where_a_line_is_logged_and_nowhere_else(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+
+    def read(plan: Any, trainer: Any, unread: list[Any]) -> tuple[float, float, Any]:
+        assert all(each.norm.device == META for each in unread)
+        reads.append([each.index for each in unread])
+        unread.clear()
+        return 1.0, 1.0, {}
+
+    monkeypatch.setattr(run, "_read", read)
+    engine = MetaEngine(small.encoder(folder))
+    data = test_loop.dataset(engine.module, small.samples(scores=True))  # type: ignore[arg-type]
+    source = BatchSource(Order((Stream(24, 6),)), (data,), accumulation=2)
+    goal = make_objective(InfoNCE(), Distillation())
+    trainer = Trainer(engine, goal, source, Checkpoints(tmp_path))  # type: ignore[arg-type]
+    outcome = run.train(Plan(6, Schedule(1e-3, 6), log_every=4, progress=False), trainer)
+    assert reads == [[0, 1, 2, 3], [4, 5]] and outcome.step == 6
