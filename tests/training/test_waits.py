@@ -71,7 +71,7 @@ class MetaEngine:
         return norm
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
 
 
 def start(engine: MetaEngine, batches: Any, goal: Objective, chunk_size: int) -> None:
