@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Self, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -142,7 +142,7 @@ class Run:
             _check(table)
 
     @classmethod
-    def of_checked(cls, table: pa.Table, tag: str = "raydist") -> Run:
+    def of_checked(cls, table: pa.Table, tag: str = "raydist") -> Self:
         """Returns the run of rows that another run has checked, without checking them again."""
         run = object.__new__(cls)
         object.__setattr__(run, "table", table)
@@ -152,7 +152,7 @@ class Run:
     @classmethod
     def from_lists(
         cls, rankings: Iterable[tuple[str, Sequence[str], Sequence[float]]], tag: str = "raydist"
-    ) -> Run:
+    ) -> Self:
         """Returns the run of `(query_id, doc_ids, scores)` triples, best document first."""
         queries: list[str] = []
         docs: list[str] = []
@@ -165,7 +165,7 @@ class Run:
         return cls(pa.table([queries, docs, column], schema=RUN), tag)
 
     @classmethod
-    def sorted(cls, table: pa.Table, tag: str = "raydist") -> Run:
+    def sorted(cls, table: pa.Table, tag: str = "raydist") -> Self:
         """Returns the run of an unordered table: by score descending, equal scores as they come.
 
         Queries keep the order of their first row.
@@ -192,19 +192,19 @@ class Run:
         """The queries' ids in order."""
         return _queries(self.table, group_starts(self.table["query_id"]))
 
-    def top(self, depth: int) -> Run:
+    def top(self, depth: int) -> Self:
         """Returns the first `depth` documents of each query."""
         if not len(self):
             return self
         starts = group_starts(self.table["query_id"])
         sizes = np.diff(np.append(starts, len(self)))
         rank = np.arange(len(self)) - np.repeat(starts, sizes)
-        return Run.of_checked(self.table.filter(pa.array(rank < depth)), self.tag)
+        return type(self).of_checked(self.table.filter(pa.array(rank < depth)), self.tag)
 
-    def without_own(self) -> Run:
+    def without_own(self) -> Self:
         """Returns the run without documents that have their query's id."""
         own = pc.equal(self.table["query_id"], self.table["doc_id"])
-        return Run.of_checked(self.table.filter(pc.invert(own)), self.tag)
+        return type(self).of_checked(self.table.filter(pc.invert(own)), self.tag)
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """Returns `{query_id: {doc_id: score}}`, as ir-measures takes it."""

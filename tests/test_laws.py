@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "raydist"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SERVING = ("serving/app.py", "serving/replicas.py")
-EDGE = ("cli.py", "build.py", "datasets.py", "commands/", "config/", *SERVING)
+EDGE = ("cli.py", "build.py", "datasets.py", "api/", "commands/", "config/", *SERVING)
 
 
 def name(path: Path) -> str:

@@ -23,14 +23,7 @@ Config = AnalyzeConfig
 
 def run(config: AnalyzeConfig, flags: Flags) -> None:
     """Prints a line of terms per text."""
-    analyzer = config.analyzer.build()
-    if config.index is not None:
-        from raydist.manifest import read_manifest
-
-        built = read_manifest(config.index, ["bow-index"]).get("analyzer")
-        if built is None:
-            raise ConfigError(f"index = {config.index}: has no analyzer: it holds weighted terms")
-        analyzer = Analyzer.from_dict(built)
+    analyzer = analyzer_of(config)
     if config.input is not None and not Path(config.input).is_file():
         raise DataError(f"input = {config.input!r}: no such file")
     if planned(flags.dry_run, f"analyze {config.input or 'a text'} with {analyzer}"):
@@ -41,6 +34,18 @@ def run(config: AnalyzeConfig, flags: Flags) -> None:
     assert config.input is not None
     for lines in _lines(Path(config.input)):
         _print(_terms(analyzer, lines))
+
+
+def analyzer_of(config: AnalyzeConfig) -> Analyzer:
+    """Returns the analyzer of a configuration, or of the index that it names."""
+    if config.index is None:
+        return config.analyzer.build()
+    from raydist.manifest import read_manifest
+
+    built = read_manifest(config.index, ["bow-index"]).get("analyzer")
+    if built is None:
+        raise ConfigError(f"index = {config.index}: has no analyzer: it holds weighted terms")
+    return Analyzer.from_dict(built)
 
 
 def _lines(path: Path) -> Iterator[list[bytes]]:

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,15 +43,27 @@ _MANY_TIES = 0.01  # share of the results
 ARTEFACT = Artefact("evaluation", replaces=True)
 
 
-def run(config: EvaluateConfig, flags: Flags) -> None:
-    """Prints the table and writes what was asked for."""
+def run(
+    config: EvaluateConfig,
+    flags: Flags,
+    show: Callable[[Comparison], None] | None = None,
+    labels: Sequence[str] = (),
+) -> None:
+    """Prints the table and writes what was asked for.
+
+    Args:
+        config: the runs, the judgements, the measures.
+        flags: of the command line.
+        show: is given the comparison, which is not printed then.
+        labels: the runs' names; those of their files if empty.
+    """
     from raydist.data.readers import read_qrels, read_run
     from raydist.evaluation.dashboard import Comparison
     from raydist.evaluation.measures import evaluate, parse
     from raydist.evaluation.report import render, report
 
     paths = run_paths(config.run)
-    named = dict(zip(names(paths), paths))
+    named = dict(zip(labels or names(paths), paths))
     if config.baseline is not None and config.baseline not in paths:
         raise ConfigError(
             f"baseline = {config.baseline}: expected one of the runs {', '.join(paths)}"
@@ -76,10 +88,13 @@ def run(config: EvaluateConfig, flags: Flags) -> None:
     _report_subtopics(qrels, measures)
     baseline = next((name for name, path in named.items() if path == config.baseline), None)
     table = report(evaluations, config.statistics, baseline=baseline)
-    print(render(table, config.format))
-    for note in table.notes:
-        log.say(note)
     comparison = Comparison(runs, qrels, evaluations, table)
+    if show is not None:
+        show(comparison)
+    else:
+        print(render(table, config.format))
+        for note in table.notes:
+            log.say(note)
     _write_parts(config, comparison)
     _track(config, comparison, named)
 

@@ -1,0 +1,423 @@
+"""What verbs wrote, opened: indexes, vectors, training runs, and other outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from raydist.api.display import html_table, text_table
+from raydist.api.stages import Pipeline
+from raydist.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from raydist.api.hits import Hits
+    from raydist.api.inputs import Queries
+    from raydist.api.run import Run
+    from raydist.config.search import SearchConfig
+    from raydist.protocols import Selective, TextStore
+    from raydist.records import Document, Query
+    from raydist.records import Run as AnyRun
+    from raydist.text.analyzer import Analyzer
+
+Place = str | os.PathLike[str]
+
+
+class FolderSearch:
+    """The search of an index or of vectors as the first stage of a pipeline."""
+
+    def __init__(self, config: SearchConfig, name: str, has_words: bool) -> None:
+        self._config = config
+        self._name = name
+        self._has_words = has_words
+
+    @cached_property
+    def _retriever(self) -> Selective:
+        from raydist.build import open_retriever
+
+        return open_retriever(self._config.index[0], self._config.bow, self._config.dense)
+
+    @property
+    def texts(self) -> TextStore | None:
+        """The documents' texts, if the index has them."""
+        return self._retriever.index.store if self._has_words else None  # type: ignore[attr-defined]
+
+    @property
+    def analyzer(self) -> Analyzer | None:
+        """What makes terms of texts, for a bag-of-words index."""
+        return self._retriever.index.analyzer if self._has_words else None  # type: ignore[attr-defined]
+
+    def search(self, queries: Sequence[Query], k: int) -> AnyRun:
+        """Returns the best `k` documents of each query."""
+        return self._retriever.search(queries, k)
+
+    def identity(self) -> Any:
+        """Returns JSON that tells its results from others."""
+        from raydist.config.inputs import inputs
+
+        contents = {name: str(each) for name, each in inputs(self._config).items()}
+        return {"search": self._config.identity(), "inputs": contents}
+
+    def served(self) -> dict[str, Any]:
+        """Returns the keys of `serve` that answer the same."""
+        from raydist.config.base import resolved
+
+        keys: dict[str, Any] = {"index": list(self._config.index)}
+        bow, dense = self._config.bow, self._config.dense
+        if not self._has_words:
+            if dense.approximate or dense.model is not None:
+                raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
+            return keys
+        if bow.ties != "docid":
+            raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
+        return {**keys, "scoring": resolved(bow.scoring)}
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self._config.index[0]!r})"
+
+
+def _search(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:
+    from raydist.config.load import load
+    from raydist.config.search import SearchConfig
+
+    config = load(SearchConfig, [{"index": [folder], **keys}])
+    return Pipeline(FolderSearch(config, name, has_words))
+
+
+class _Folder:
+    """A folder with a manifest."""
+
+    def __init__(self, path: str, manifest: Mapping[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [("kind", str(self.manifest["kind"]))]
+
+    def identity(self) -> Any:
+        """Returns JSON that tells the content from another."""
+        return {"manifest": self.manifest.get("config_hash"), "inputs": self.manifest.get("inputs")}
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{value} {name}" for name, value in self._facts() if name != "kind")
+        return f"{type(self).__name__}({self.path!r}{': ' if facts else ''}{facts})"
+
+    def _repr_html_(self) -> str:
+        return html_table(["", ""], [["path", self.path], *map(list, self._facts())])
+
+
+class Index(_Folder):
+    """A bag-of-words index.
+
+    >>> import raydist as rd
+    >>> index = rd.index([{"id": "1", "text": "A heron eats fish."}], "idx")
+    >>> index
+    Index('idx': 1 documents, 3 terms)
+    >>> index.search("herons")
+    rank   score  id  text
+       1  0.1514  1   A *heron* eats fish.
+    >>> index["1"].text
+    'A heron eats fish.'
+
+    Attributes:
+        path: the folder, or its URI.
+        manifest: what it was made from, and its counts.
+    """
+
+    def __len__(self) -> int:
+        """Returns the number of documents."""
+        return int(self.manifest["documents"])
+
+    def __bool__(self) -> bool:
+        return True
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The search by BM25 as Lucene computes it, k1=0.9 and b=0.4: `bm25()`."""
+        return self.bm25()
+
+    @property
+    def texts(self) -> TextStore | None:
+        """The documents by id; None if the index was built with `store=False`."""
+        return self.pipeline.texts
+
+    def __getitem__(self, doc_id: str) -> Document:
+        """Returns a document with its title and text.
+
+        Raises:
+            ConfigError: the index has no texts.
+            KeyError: it has no such document.
+        """
+        if self.texts is None:
+            raise ConfigError(f"{self.path}: has no texts; build the index with store=True")
+        document = self.texts.get([doc_id])[0]
+        if document is None:
+            raise KeyError(doc_id)
+        return document
+
+    @overload
+    def search(self, queries: str, k: int | None = None) -> Hits: ...  # type: ignore[overload-overlap]
+    @overload
+    def search(self, queries: Queries, k: int | None = None) -> Run: ...
+    def search(self, queries: Queries, k: int | None = None) -> Hits | Run:
+        """Returns the best documents by BM25, as `index.bm25().search` does."""
+        return self.pipeline.search(queries, k)
+
+    def bm25(
+        self,
+        k1: float = 0.9,
+        b: float = 0.4,
+        *,
+        variant: str = "lucene",
+        ties: str = "docid",
+        threads: int = 1,
+        **keys: Any,
+    ) -> Pipeline:
+        """Returns the search by BM25.
+
+        Args:
+            k1: saturation of the term frequency, from 0.
+            b: weight of the document's length, 0 to 1.
+            variant: lucene, robertson, atire, bm25+ or bm25l.
+            ties: order of equal scores: docid, external or anserini.
+            threads: threads that search queries in parallel.
+            keys: the other keys of `search scoring.…`: `delta`, `lengths`.
+
+        Raises:
+            ConfigError: a value is out of bounds.
+        """
+        scoring = {"kind": "bm25", "k1": k1, "b": b, "variant": variant, **keys}
+        return _search(self.path, "bm25", True, scoring=scoring, ties=ties, threads=threads)
+
+    def ql(
+        self,
+        smoothing: str = "dirichlet",
+        *,
+        mu: float = 1000.0,
+        weight: float = 0.1,
+        ties: str = "docid",
+        threads: int = 1,
+        **keys: Any,
+    ) -> Pipeline:
+        """Returns the search by query likelihood.
+
+        Args:
+            smoothing: dirichlet or jelinek-mercer.
+            mu: Dirichlet prior, in tokens.
+            weight: share of the collection (jelinek-mercer), 0 to 1.
+            ties: order of equal scores: docid, external or anserini.
+            threads: threads that search queries in parallel.
+            keys: the other keys of `search scoring.…`: `lengths`.
+
+        Raises:
+            ConfigError: a value is out of bounds.
+        """
+        scoring = {"kind": "ql", "smoothing": smoothing, "mu": mu, "weight": weight, **keys}
+        return _search(self.path, "ql", True, scoring=scoring, ties=ties, threads=threads)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        facts = [("kind", str(self.manifest["kind"])), ("documents", f"{len(self):,}")]
+        if terms := self.manifest.get("terms"):
+            facts.append(("terms", f"{terms:,}"))
+        return facts
+
+
+class Vectors(_Folder):
+    """The vectors of a corpus.
+
+    >>> import raydist as rd
+    >>> corpus = {"1": "A heron eats fish.", "2": "A boat on a canal."}
+    >>> vectors = rd.embed(corpus, "vec", model=MODEL)
+    >>> len(vectors.search("waterways", k=2))
+    2
+
+    Attributes:
+        path: the folder, or its URI.
+        manifest: what it was made from, and its counts.
+        dimension: of a vector.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """The number of components of a vector."""
+        return int(self.manifest["dimension"])
+
+    def __len__(self) -> int:
+        """Returns the number of vectors."""
+        return int(self.manifest["documents"])
+
+    def __bool__(self) -> bool:
+        return True
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The exact search by inner product: `dense()`."""
+        return self.dense()
+
+    @overload
+    def search(self, queries: str, k: int | None = None) -> Hits: ...  # type: ignore[overload-overlap]
+    @overload
+    def search(self, queries: Queries, k: int | None = None) -> Run: ...
+    def search(self, queries: Queries, k: int | None = None) -> Hits | Run:
+        """Returns the best documents by inner product, as `vectors.dense().search` does."""
+        return self.pipeline.search(queries, k)
+
+    def dense(self, *, approximate: bool = False, model: Any = None) -> Pipeline:
+        """Returns the search by inner product with the vectors of queries.
+
+        Args:
+            approximate: search the FAISS index beside the vectors.
+            model: where the model of the vectors is now, or how to load it; the recorded one if
+                None.
+
+        Raises:
+            ConfigError: a value is not allowed.
+        """
+        keys = {} if model is None else {"model": model}
+        return _search(self.path, "dense", False, approximate=approximate, **keys)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return [
+            ("kind", str(self.manifest["kind"])),
+            ("documents", f"{len(self):,}"),
+            ("dimensions", str(self.dimension)),
+            ("model", str(self.manifest["model"]["path"])),
+        ]
+
+    def __repr__(self) -> str:
+        return f"Vectors({self.path!r}: {len(self):,} documents, {self.dimension} dimensions)"
+
+
+class Training(_Folder):
+    """A finished training run, or a search for the best one; itself a `model=` for other verbs.
+
+    >>> import raydist as rd
+    >>> run = rd.train(SAMPLES, model={"path": MODEL}, out="run", steps=1, batch_size=2,
+    ...                tracking="none")
+    >>> run.metrics["step"].to_list()
+    [1]
+    >>> run.best() == run.path
+    True
+
+    Attributes:
+        path: the folder.
+        manifest: what it was made from.
+    """
+
+    @property
+    def metrics(self) -> pandas.DataFrame:
+        """A DataFrame of pandas: a row for each logged step, a column for each value."""
+        import pandas
+
+        return pandas.DataFrame(_lines(Path(self.path) / "metrics.jsonl"))
+
+    def history(self, listener: str) -> pandas.DataFrame:
+        """Returns a DataFrame of pandas: a row for each evaluation of a validation listener.
+
+        Raises:
+            ConfigError: the run has no such listener.
+        """
+        import pandas
+
+        return pandas.DataFrame(_lines(self._listener(listener) / "history.jsonl"))
+
+    def best(self, listener: str | None = None, measure: str | None = None) -> str:
+        """Returns the folder of the best model: a listener's, or the run's final one.
+
+        Args:
+            listener: its name below `validation`.
+            measure: by which it was best; may be left out if the listener keeps one.
+
+        Raises:
+            ConfigError: there is no such listener or measure, or several.
+        """
+        if listener is None:
+            return self.path
+        folder = self._listener(listener) / "best"
+        measures = sorted(each.name for each in folder.glob("*") if each.is_dir())
+        if measure is None and len(measures) != 1:
+            raise ConfigError(
+                f"measure: {listener} keeps the best by {', '.join(measures) or 'none'}; name one"
+            )
+        measure = measure or measures[0]
+        if measure not in measures:
+            raise ConfigError(f"measure = {measure!r}: expected one of {', '.join(measures)}")
+        return str(folder / measure)
+
+    def _listener(self, name: str) -> Path:
+        folder = Path(self.path) / "listeners"
+        if not (folder / name).is_dir():
+            names = sorted(each.name for each in folder.glob("*") if each.is_dir())
+            raise ConfigError(
+                f"listener = {name!r}: the run has {', '.join(names) or 'no listener'}"
+            )
+        return folder / name
+
+    def __repr__(self) -> str:
+        lines = [f"Training({self.path!r})"]
+        file = Path(self.path) / "metrics.jsonl"
+        if file.is_file() and (rows := _lines(file)):
+            numbers = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
+            lines.append(text_table(list(numbers), [list(numbers.values())]))
+        return "\n".join(lines)
+
+
+class Output(_Folder):
+    """A file or folder that a verb wrote; a path for other verbs.
+
+    >>> Output("samples.jsonl", {"kind": "mined-samples"})
+    Output('samples.jsonl': mined-samples)
+
+    Attributes:
+        path: the file or folder.
+        manifest: what it was made from; the kind alone where none is written.
+    """
+
+    def __repr__(self) -> str:
+        return f"Output({self.path!r}: {self.manifest['kind']})"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    return [json.loads(line) for line in lines if line]
+
+
+def open(path: Place) -> Index | Vectors | Training | Output:
+    """Returns what a verb wrote: an `Index`, `Vectors`, a `Training`, or another `Output`.
+
+    >>> import raydist as rd
+    >>> built = rd.index([{"id": "1", "text": "heron fish"}], "idx")
+    >>> rd.open("idx").search("heron")[0].id
+    '1'
+
+    Args:
+        path: a folder or file, or its URI.
+
+    Raises:
+        ArtifactError: nothing is there, or it is not complete.
+    """
+    from raydist import storage
+    from raydist.manifest import read_manifest
+
+    name = os.fspath(path)
+    local = storage.local(name)
+    beside = Path(f"{local}.raydist")
+    manifest = read_manifest(beside if local.is_file() and beside.is_dir() else local)
+    kinds: dict[str, type[Index | Vectors | Training]] = {
+        "bow-index": Index,
+        "vectors": Vectors,
+        "training-run": Training,
+        "tuning": Training,
+    }
+    return kinds.get(manifest["kind"], Output)(name, manifest)
