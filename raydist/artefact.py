@@ -157,15 +157,19 @@ class Artefact:
             raise
 
     def _leave(self, output: Output, error: RaydistError) -> None:
-        """Leaves of a failed output what can be continued, or looked at."""
+        """Leaves of a failed output what can be continued, or looked at, and why it failed.
+
+        A mistake (`failed`) has to be corrected, so only another command can follow.
+        """
         if not any(any(output.folder.glob(each)) for each in (self.progress, self.evidence)):
             remove(output.folder)
-        elif isinstance(error, ConfigError | DataError):  # it has to be corrected
-            record = output.folder / UNFINISHED
-            with contextlib.suppress(OSError):
-                if record.exists():
-                    reason = str(error).partition("\n")[0]
-                    write_json(record, {**output.job, "failed": reason})
+            return
+        key = "failed" if isinstance(error, ConfigError | DataError) else "error"
+        record = output.folder / UNFINISHED
+        with contextlib.suppress(OSError):
+            if record.exists():
+                reason = str(error).partition("\n")[0]
+                write_json(record, {**output.job, key: reason})
 
     def discard(self, folder: Path, old: Mapping[str, Any], changed: Sequence[str]) -> None:
         """Empties an unfinished output of another configuration, and says what is lost.

@@ -11,36 +11,48 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from raydist import log
-from raydist.commands import VERBS, check_flags, check_verb
-from raydist.errors import ConfigError, RaydistError
+from raydist import extras, log
+from raydist.commands import VERBS, check_flags, check_packages, check_verb
+from raydist.errors import ConfigError, JobError, RaydistError
 
+WORD_VERBS = ("fields", "completion", "submit", "tracking", "pipeline")
 _FLAGS = {
     "--print": "show the resolved configuration and stop",
     "--dry-run": "check configuration and inputs, show what would be written, start nothing",
     "--resume": "continue an interrupted run of the same configuration",
     "--append": "add to an existing output",
-    "--help": "show this help, or the keys of a verb",
+    "--help": "show this help, or the keys of a verb; also -h",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code: 0, 1 for a failure, 2 for a mistake."""
     words = list(sys.argv[1:] if argv is None else argv)
+    log.is_program = argv is None and words[:1] != ["serve"]  # a service's log is Ray's
     try:
         for word in words:
             if not word.isascii() and not _is_utf8(word):
                 raise ConfigError(f"{word!a}: is not UTF-8; rename the file, or the folder")
         return _run(words)
+    except ModuleNotFoundError as error:
+        if error.name is None or extras.extra_of(error.name) is None:
+            raise
+        return _explain(extras.missing(error.name, f"raydist {' '.join(words[:1])}"))
     except RaydistError as error:
-        log.error(error)
-        return error.exit_code
+        return _explain(error)
     except BrokenPipeError:
         sys.stderr.close()
         return 141
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130
+
+
+def _explain(error: RaydistError) -> int:
+    log.error(error)
+    if isinstance(error, JobError) and (file := log.diverted()) is not None:
+        log.say(f"what Ray says: {file}")
+    return error.exit_code
 
 
 def _is_utf8(word: str) -> bool:
@@ -52,6 +64,11 @@ def _is_utf8(word: str) -> bool:
 
 
 def _run(words: list[str]) -> int:
+    if words[:2] == ["completion", "words"]:  # of another line, with flags of its own
+        return _word_verb(words[0], words[1:], [])
+    words = ["--help" if word == "-h" else word for word in words]
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     flags = [word for word in words if word.startswith("--")]
     rest = [word for word in words if not word.startswith("--")]
     for flag in flags:
@@ -70,7 +87,7 @@ def _run(words: list[str]) -> int:
         return 0 if "--help" in flags or not words else 2
     verb, rest = rest[0], rest[1:]
     check_verb(verb)
-    if verb in ("fields", "completion", "submit", "tracking"):  # these take words as well as keys
+    if verb in WORD_VERBS:  # these take words as well as keys
         return _word_verb(verb, rest, flags)
     return _config_verb(verb, rest, flags)
 
@@ -93,6 +110,7 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
 
         print(yaml.safe_dump(config.resolved(), sort_keys=False, allow_unicode=True), end="")
         return 0
+    check_packages(verb, config)
     return execute(
         module,
         config,
@@ -126,6 +144,7 @@ def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:
         print((module.__doc__ or "").strip())
         return 0
     check_flags(module, flags)
+    check_packages(verb)
     return int(module.run_words(rest, flags) or 0)
 
 
@@ -137,5 +156,5 @@ def _overview() -> str:
         "raydist: training and indexing for information retrieval, on a laptop or a Ray cluster\n\n"
         "usage: raydist VERB [FILE.yaml ...] [key=value ...] [flags]\n\n"
         f"verbs\n{verbs}\n\nflags\n{flags}\n\n"
-        "raydist VERB --help lists a verb's keys; raydist quickstart shows it at work."
+        "raydist help VERB lists a verb's keys; raydist quickstart shows it at work."
     )

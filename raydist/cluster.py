@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
+from raydist import log
 from raydist.errors import JobError
+from raydist.log import Waiting
 
 
 def connect() -> None:
@@ -15,13 +19,17 @@ def connect() -> None:
     A local one listens on loopback only and has no dashboard; the auth mode is whatever
     `RAY_AUTH_MODE` says.
     """
-    ray = _ray()
-    if ray.is_initialized():
+    if "ray" in sys.modules and _ray().is_initialized():
         return
     kwargs: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    what = f"connecting to the Ray cluster {os.environ.get('RAY_ADDRESS', '')}".strip()
     if not _is_named():
         kwargs |= {"address": "local", "include_dashboard": False}
-    ray.init(**kwargs)
+        what = "starting Ray on this machine"
+    if not os.environ.get("RAY_JOB_ID"):  # a job's log has everything
+        log.divert(Path(os.environ.get("RAYDIST_CACHE") or Path.home() / ".cache/raydist") / "logs")
+    with Waiting(f"{what} (usually 8 to 20 s)"):
+        _ray().init(**kwargs)
 
 
 def available() -> dict[str, float]:

@@ -5,12 +5,23 @@ Results go to stdout or to files, so that a verb can be piped.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import itertools
 import os
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 _EVERY_S = 10.0  # seconds between progress lines where stderr is not a terminal
+
+_SURE_S, _SURE_SHARE, _LATE_S = 3.0, 0.05, 15.0  # the time left is shown after either
+
+is_program = False  # whether stderr is raydist's: the command line, not a library
+_diverted: Path | None = None
+_LOGS = 20  # files of what other programs wrote that are kept
 
 _originals: dict[str, str] = {}  # of local copies
 
@@ -41,6 +52,47 @@ def error(message: object) -> None:
     """Prints why a command ends; indented lines belong to the one before."""
     for line in spoken(str(message)).splitlines():
         print(line if line.startswith("  ") else f"error: {line}", file=sys.stderr, flush=True)
+
+
+def divert(folder: Path) -> None:
+    """Sends what other programs write to stderr to a file in `folder` from now on.
+
+    Ray writes from C++ and through handlers of its own, whatever its log level. Messages of Python
+    programs go to `sys.stderr`, which stays the user's. Only the first call does something, and
+    only where this process is a program of raydist's (`is_program`).
+    """
+    global _diverted
+    if not is_program or _diverted is not None or sys.stderr is not sys.__stderr__:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.glob("ray-*.log"))[:-_LOGS]:
+            old.unlink(missing_ok=True)
+        _diverted = folder / f"ray-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+        target = os.open(_diverted, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError:  # no place for a log: everything stays where it was
+        return
+    atexit.register(_remove_empty, _diverted)
+    sys.stderr.flush()
+    own = os.dup(2)
+    os.dup2(target, 2)
+    os.close(target)
+    sys.stderr = os.fdopen(
+        own, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+    )
+
+
+def _remove_empty(file: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not file.stat().st_size:
+            file.unlink()
+
+
+def diverted() -> Path | None:
+    """Returns the file of what other programs wrote, None if they wrote nothing."""
+    if _diverted is None or not _diverted.exists() or not _diverted.stat().st_size:
+        return None
+    return _diverted
 
 
 def size(nbytes: float) -> str:
@@ -96,6 +148,54 @@ def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return spoken(str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _tells(elapsed: float, advanced: float, left: float) -> bool:
+    """Returns whether enough was done to tell how long the rest takes."""
+    if advanced <= 0 or elapsed < _SURE_S:
+        return False
+    return elapsed >= _LATE_S or advanced >= _SURE_SHARE * (advanced + left)
+
+
+class Waiting:
+    """What is waited for, and for how long, while nothing can be counted.
+
+    On a terminal a line that moves and is removed at the end, otherwise a line when it begins. Use
+    it as a context manager; `say` replaces the words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._started = time.monotonic()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Waiting:
+        if sys.stderr.isatty():
+            self._thread = threading.Thread(target=self._turn, name="waiting", daemon=True)
+            self._thread.start()
+        else:
+            say(f"{self._what} ...")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._thread is not None:
+            self._over.set()
+            self._thread.join()
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def say(self, what: str) -> None:
+        """Replaces the words of the line that moves."""
+        self._what = what
+
+    def _turn(self) -> None:
+        for sign in itertools.cycle("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"):
+            seconds = time.monotonic() - self._started
+            print(
+                f"\r\x1b[K{sign} {self._what}, {seconds:.0f} s", end="", file=sys.stderr, flush=True
+            )
+            if self._over.wait(0.1):
+                return
 
 
 class Progress:
@@ -168,7 +268,7 @@ class Progress:
             advanced, left = self.done - self._before, self.total - self.done
         if last:
             parts.append(duration(elapsed))
-        elif advanced > 0:
+        elif _tells(elapsed, advanced, left):
             parts.append(f"{duration(max(elapsed * left / advanced, 0.0))} left")
         if self.note:
             parts.append(self.note)

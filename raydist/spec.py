@@ -77,7 +77,16 @@ for _power, _unit in enumerate("kmgt", 1):
     _UNITS |= {_unit: 1024**_power, f"{_unit}ib": 1024**_power, f"{_unit}b": 1000**_power}
 
 
-def _parse_bytes(text: str) -> int:
+def bytes_text(size: int) -> str:
+    """Returns bytes with the largest unit that divides them, e.g. `32 MiB`."""
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size and size % 1024**power == 0:
+            return f"{size // 1024**power} {unit}"
+    return f"{size} B" if size else "0"
+
+
+def parse_bytes(text: str) -> int:
+    """Returns the number of bytes of a size such as `512MiB`."""
     digits = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
     unit = text.strip()[len(digits) :].strip().lower()
     try:
@@ -86,5 +95,5 @@ def _parse_bytes(text: str) -> int:
         raise ValueError("expected a size such as 512MiB, 2GB or a number of bytes") from None
 
 
-Bytes = Annotated[int, Ge(0), FromText(_parse_bytes)]
+Bytes = Annotated[int, Ge(0), FromText(parse_bytes)]
 """A number of bytes; text with a unit is accepted (`512MiB`, `2 GB`)."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
+from raydist import extras
 from raydist.errors import ConfigError
 
 VERBS = {
     "index": "build a bag-of-words index of a corpus",
     "merge": "rewrite an index without deleted documents, in as many segments as you want",
     "verify": "read and check a whole output",
+    "status": "say what an output is: complete or not, from what, how large",
+    "ls": "list the outputs in a folder",
+    "diff": "compare the configurations of two outputs",
     "analyze": "show the tokens of a text",
     "search": "search one index or several, fused",
     "evaluate": "measure runs against relevance judgements",
@@ -26,6 +31,7 @@ VERBS = {
     "convert": "convert runs, samples and indexes",
     "serve": "serve reranking, embeddings and search over HTTP",
     "load": "measure a running service under load",
+    "pipeline": "run a file of verbs, those that are complete skipped",
     "submit": "run a verb on a cluster as a Ray job",
     "doctor": "say what this machine or cluster can run",
     "tracking": "send a mirrored run to MLflow",
@@ -34,11 +40,40 @@ VERBS = {
     "completion": "print a shell's completion script",
 }
 
+_NEEDS = {
+    **dict.fromkeys(("train", "distill", "embed", "score", "export"), ("torch", "transformers")),
+    "tune": ("torch", "transformers", "ray"),
+    "serve": ("fastapi", "ray"),
+    "load": ("httpx",),
+    "submit": ("ray", "httpx"),
+    "tracking": ("mlflow",),
+}
+"""The packages beyond the core that a verb cannot do without."""
+
+
+def check_packages(verb: str, config: Any = None) -> None:
+    """Raises ConfigError if a package is missing that a verb needs, as it is configured."""
+    extras.require(f"raydist {verb}", *_NEEDS.get(verb, ()))
+    if workers := getattr(config, "workers", 0):
+        extras.require(f"workers = {workers}", "ray")
+    for key in ("reranker", "teacher"):
+        kind = getattr(getattr(config, key, None), "kind", "bm25")
+        if kind != "bm25":
+            extras.require(f"{key}.kind = {kind}", "torch", "transformers")
+    for key in ("figures", "out") if verb == "evaluate" else ():
+        if value := getattr(config, key):
+            extras.require(f"{key} = {value}", "matplotlib")
+    if getattr(config, "full", False):
+        extras.require("full = true", "torch", "transformers")
+    uri = getattr(getattr(config, "tracking", None), "uri", "none")
+    if uri not in ("auto", "none", ""):
+        extras.require(f"tracking.uri = {uri}", "mlflow")
+
 
 def check_verb(verb: str) -> None:
     """Raises ConfigError for an unknown verb, with the nearest known one."""
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, 1)
+        near = difflib.get_close_matches(verb, [*VERBS, "help"], 1)
         hint = f"did you mean {near[0]}?" if near else f"the verbs are {', '.join(VERBS)}"
         raise ConfigError(f"{verb}: unknown verb; {hint}")
 

@@ -1,32 +1,39 @@
 """Prints a shell's completion script: `eval "$(raydist completion bash)"` (or zsh, fish).
 
-The script asks `raydist completion words -- WORD...` for the words that may come next: verbs, then
-keys of the verb (and folders, of one that takes a folder as a word), then the values of a key that
-has a fixed set of them.
+The script asks `raydist completion words WORD...` for the words that may come next: verbs, then
+keys and flags of the verb (and folders, of one that takes a folder as a word), then the values of a
+key that has a fixed set of them, or paths.
 """
 
 from __future__ import annotations
 
 import glob
 import importlib
+import os
 from collections.abc import Iterator, Sequence
-from os.path import isdir
 
 from raydist.commands import VERBS
 from raydist.errors import ConfigError
 
 _SCRIPTS = {
-    "bash": """_raydist() {
-  local IFS=$'\\n'
-  COMPREPLY=($(raydist completion words "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
-  [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    # Readline cuts words at COMP_WORDBREAKS, which is the user's and has `=`. So the line is cut at
+    # blanks here, and what readline keeps of a word is left out of its completions.
+    "bash": r"""_raydist() {
+  local line=${COMP_LINE:0:COMP_POINT} IFS=$' \t' words word breaks
+  read -ra words <<< "$line"
+  word=${line##*[[:blank:]]}
+  [[ -n $word ]] && unset 'words[-1]'
+  IFS=$'\n'
+  COMPREPLY=($(raydist completion words "${words[@]:1}" "$word" 2>/dev/null))
+  breaks=${COMP_WORDBREAKS//[^=:]}
+  [[ -n $breaks ]] && word=${word%"${word##*[$breaks]}"} && COMPREPLY=("${COMPREPLY[@]#"$word"}")
+  [[ ${COMPREPLY[0]} == *[=/] ]] && compopt -o nospace
 }
-COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
 complete -o default -F _raydist raydist""",
     "zsh": """#compdef raydist
 _raydist() {
   local -a candidates
-  candidates=(${(f)"$(raydist completion words ${words[2,CURRENT]} 2>/dev/null)"})
+  candidates=(${(f)"$(raydist completion words "${(@)words[2,CURRENT]}" 2>/dev/null)"})
   compadd -S '' -a candidates || _files
 }
 compdef _raydist raydist""",
@@ -37,6 +44,7 @@ complete -c raydist -a '(__raydist)'""",
 }
 
 
+_PATHS = {"text", "list of text", "block"}  # types of the keys that may take a path
 FLAGS = ("--dry-run", "--print", "--resume", "--append")  # of the line that is completed
 
 
@@ -55,13 +63,19 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
 def candidates(words: Sequence[str]) -> Iterator[str]:
     """Yields the completions of the last of `words`."""
     last = words[-1] if words else ""
-    if len(words) <= 1:
-        yield from (verb for verb in VERBS if verb.startswith(last))
+    verbs = [*VERBS, "help"]
+    if len(words) <= 1 or (words[0] == "help" and len(words) == 2):
+        yield from (verb for verb in verbs if verb.startswith(last))
         return
     if words[0] not in VERBS:
         return
     module = importlib.import_module(f"raydist.commands.{words[0]}")
+    if last.startswith("-"):
+        taken = (*getattr(module, "FLAGS", ("--dry-run",)), "--print", "--help")
+        yield from (flag for flag in dict.fromkeys(taken) if flag.startswith(last))
+        return
     if not hasattr(module, "Config"):
+        yield from _paths(last)
         return
     from raydist.config.schema import reference
 
@@ -72,8 +86,19 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
         choices = dict.fromkeys(" | ".join(types).split(" | "))
         if len(choices) > 1:
             yield from (f"{key}={choice}" for choice in choices if choice.startswith(value))
+        elif choices.keys() & _PATHS:
+            before, comma, part = value.rpartition(",")
+            yield from (f"{key}={before}{comma}{path}" for path in _paths(part))
         return
     keys = (f"{row.key}=" for row in rows if row.key.startswith(last) and row.type != "block")
     yield from dict.fromkeys(keys)
     if module.Config.word is not None:
-        yield from sorted(name for name in glob.glob(f"{glob.escape(last)}*") if isdir(name))
+        yield from (path for path in _paths(last) if path.endswith("/"))
+    elif last:
+        yield from (path for path in _paths(last) if path.endswith(("/", ".yaml", ".yml")))
+
+
+def _paths(start: str) -> Iterator[str]:
+    """Yields the files and folders whose paths begin like this, folders with a slash."""
+    for name in sorted(glob.glob(f"{glob.escape(os.path.expanduser(start))}*")):
+        yield f"{name}/" if os.path.isdir(name) else name

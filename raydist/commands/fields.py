@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from raydist.commands import VERBS, check_verb
-from raydist.config.base import Block
+from raydist.config.base import Block, Verb
 from raydist.config.schema import reference
 
 FLAGS: tuple[str, ...] = ()
@@ -28,14 +28,14 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
 
 
 def show(model: type[Block]) -> None:
-    """Prints one row per key: name, type, default, help."""
+    """Prints one row per key: name, type, default, help; the keys that all verbs have last."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("key", "type", "default", "help"):
         table.add_column(column, overflow="fold")
-    for row in reference(model):
+    for row in sorted(reference(model), key=lambda row: row.key in Verb.model_fields):
         table.add_row(row.key, row.type, row.default, row.help)
     width = None if sys.stdout.isatty() else 160
     Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)

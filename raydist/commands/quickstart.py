@@ -1,11 +1,12 @@
 """Indexes, searches and measures a small corpus that needs no download.
 
     raydist quickstart
+    raydist quickstart workers=2
     raydist quickstart full=true
 
-The corpus is the documentation of the running Python's standard library and packages: a query is
-the first sentence of a docstring, its one relevant document the rest of it. Each step prints the
-command that does the same by hand.
+It works in this process; `workers=2` does the same on Ray. The corpus is the documentation of the
+running Python's standard library and packages: a query is the first sentence of a docstring, its
+one relevant document the rest of it. Each step prints the command that does the same by hand.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _MODULES = 100  # per split
 def run(config: QuickstartConfig, flags: Flags) -> int:
     """Writes data, index and run below `out` and prints the measures."""
     from raydist.data import docstrings
-    from raydist.disk import disk_errors
+    from raydist.disk import atomic, disk_errors
 
     out = Path(config.out)
     data = out / "data"
@@ -48,9 +49,11 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
         names = ", ".join(["the standard library", *config.packages])
         log.say(f"collecting the docstrings of {names}")
         read = partial(_read, data.with_name(".modules"), config.workers)
-        entries = docstrings.collect(config.packages, read)
+        collection = docstrings.cached(config.packages, read)
         with disk_errors(data):
-            docstrings.write(data, entries)
+            out.mkdir(parents=True, exist_ok=True)
+        with disk_errors(data), atomic(data) as unfinished:
+            shutil.copytree(collection, unfinished)
     corpus, queries, qrels = data / "corpus.jsonl", data / "queries.jsonl", data / "qrels.txt"
     index, ranking = out / "index", out / "bm25.txt"
     steps = [
@@ -64,10 +67,24 @@ def run(config: QuickstartConfig, flags: Flags) -> int:
         print(f"\n$ {shlex.join(['raydist', verb, *arguments])}", file=sys.stderr)
         module = importlib.import_module(f"raydist.commands.{verb}")
         module.run(load(module.Config, (), arguments), Flags())
-    if not config.full:
-        log.say("\nnext: raydist quickstart full=true also trains a bi-encoder on the same data")
-    log.say("raydist VERB --help lists a verb's keys; README.md has a page per task")
+    log.say(f"\ntry next:\n{_next(config, index)}")
     return 0
+
+
+def _next(config: QuickstartConfig, index: Path) -> str:
+    """Returns what to try after the steps, a line each."""
+    lines = {
+        f"raydist search index={index}": "ask the index yourself",
+        f"raydist status {index}": "what it is made of",
+        "raydist help search": "what else a verb can do",
+    }
+    if not config.full:
+        lines["raydist quickstart full=true"] = "train a bi-encoder on the same data, search both"
+    if not config.workers:
+        lines["raydist quickstart workers=2 out=on-ray"] = "the same on Ray"
+    lines["raydist index corpus=FILE.jsonl out=IDX"] = "your own documents: id, title and text"
+    width = max(map(len, lines))
+    return "\n".join(f"  {line:<{width}}  {what}" for line, what in lines.items())
 
 
 def _check(out: Path) -> None:

@@ -94,6 +94,8 @@ def _check(words: Sequence[str], flags: Sequence[str]) -> list[str]:
         if not Path(verb).is_file():
             raise ConfigError(f"submit: {verb}: no such script below the working directory")
         return [verb, *(word for word in files if Path(word).is_file())]
+    if verb == "pipeline":
+        return [word for word in files if Path(word).is_file()]
     from raydist.config.inputs import find_inputs
     from raydist.config.load import load, split_words
 

@@ -53,7 +53,7 @@ class FromScalar:
     not share one.
     """
 
-    read: Callable[[str], dict[str, Any]]
+    read: Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -34,5 +34,5 @@ class QuickstartConfig(Block):
     """Also train a bi-encoder on the same data, embed the corpus and search both; takes minutes."""
     train_steps: int = Field(225, ge=1)
     """Steps of that training."""
-    workers: int = execution(2, ge=0)
+    workers: int = execution(0, ge=0)
     """Ray actors that read and index; 0 works in this process, without Ray."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from raydist.config.base import Block
+from raydist.config.base import Block, Verb
 from raydist.config.schema import Shape, child, keys, kinds, shape_of
 from raydist.errors import ConfigError
 
@@ -69,6 +69,7 @@ def split_words(
     arguments = [word for word in words if "=" in word]
     files: list[str | Mapping[str, Any]] = [word for word in words if "=" not in word]
     if model.word is None:
+        _check_files(model, [str(file) for file in files])
         return files, arguments
     values = [file for file in files if not str(file).endswith((".yaml", ".yml"))]
     shape = shape_of(model, model.word)
@@ -82,6 +83,25 @@ def split_words(
             raise ConfigError(f"{again}: {values[0]} sets {model.word} already; remove one of them")
         files.append({model.word: values if shape.item is not None else values[0]})
     return files, arguments
+
+
+def _check_files(model: type[Block], words: Sequence[str]) -> None:
+    """Raises ConfigError for words that are no YAML files, with the keys that may be meant."""
+    others = [word for word in words if not _may_be_yaml(word)]
+    own = [name for name in keys(Shape(model)) if name not in Verb.model_fields]
+    lines = [
+        f"{word}: expected key=value or a YAML file; did you mean {key}={word}?"
+        for word, key in zip(others, own)
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _may_be_yaml(word: str) -> bool:
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml", ".json"):
+        return True
+    return "://" not in word and path.suffix == "" and path.exists() and not path.is_dir()
 
 
 def parse_arguments(

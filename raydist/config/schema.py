@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from raydist.config.base import Block, FromScalar, fields_of
+from raydist.spec import bytes_text, parse_bytes
 
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
 
@@ -29,6 +30,11 @@ class Shape:
     @property
     def _members(self) -> list[tuple[Any, tuple[Any, ...]]]:
         return list(_flatten(self.annotation, ()))
+
+    @property
+    def _annotations(self) -> list[Any]:
+        """The annotations of the field and of its types."""
+        return [*(self.field.metadata if self.field else []), *self._marks]
 
     @property
     def optional(self) -> bool:
@@ -93,6 +99,20 @@ class Shape:
         return None if value is PydanticUndefined else value
 
     @property
+    def is_size(self) -> bool:
+        """Whether the field is a number of bytes."""
+        marks = [
+            *(self.field.metadata if self.field else ()),
+            *(m for _, e in self._members for m in e),
+        ]
+        return any(isinstance(mark, FromScalar) and mark.read is parse_bytes for mark in marks)
+
+    @property
+    def default_text(self) -> str:
+        """The field's default as users write it."""
+        return bytes_text(self.default) if self.is_size and self.default else _text(self.default)
+
+    @property
     def help(self) -> str:
         """The docstring under the field."""
         return " ".join((self.field.description or "").split()) if self.field else ""
@@ -114,7 +134,7 @@ class Shape:
 
     def from_scalar(self, value: Any) -> Any:
         """Returns the mapping that a scalar given to this block stands for."""
-        for entry in [*(self.field.metadata if self.field else []), *self._marks]:
+        for entry in self._annotations:
             if isinstance(entry, FromScalar):
                 return entry.read(str(value))
         primaries = {block.primary for block in self.blocks}
@@ -174,13 +194,14 @@ def reference(model: type[Block], prefix: str = "") -> Iterator[Row]:
             yield Row(key, "mapping of blocks", _text(shape.default), shape.help)
             yield from _blocks(shape.mapping, f"{key}.ID.")
         elif shape.is_block:
-            yield Row(key, "block", _text(shape.default), shape.help)
+            default = "required" if field.is_required() else _text(shape.default)
+            yield Row(key, "block", default, shape.help)
             yield from _blocks(shape, f"{key}.")
         else:
-            default = "required" if field.is_required() else _text(shape.default)
+            default = "required" if field.is_required() else shape.default_text
             note = " A word without a key sets it." if key == model.word else ""
-            help, bounds = shape.help + note, shape.bounds
-            yield Row(key, _type_name(field.annotation), default, help, bounds)
+            kind = "size" if shape.is_size else _type_name(field.annotation)
+            yield Row(key, kind, default, shape.help + note, shape.bounds)
 
 
 def _blocks(shape: Shape, prefix: str) -> Iterator[Row]:

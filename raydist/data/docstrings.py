@@ -128,13 +128,13 @@ def _split_summary(docstring: str) -> tuple[str, str]:
     return " ".join(clean[:cut].split()), clean[cut:].strip()
 
 
-def collect(
-    packages: Iterable[str] = (),
-    run: Callable[
-        [Callable[[tuple[str, str]], list[Entry]], Sequence[tuple[str, str]]],
-        Iterable[list[Entry]],
-    ] = map,
-) -> list[Entry]:
+Mapped = Callable[
+    [Callable[[tuple[str, str]], list[Entry]], Sequence[tuple[str, str]]], Iterable[list[Entry]]
+]
+"""Maps a function over modules, in any order."""
+
+
+def collect(packages: Iterable[str] = (), run: Mapped = map) -> list[Entry]:
     """Returns the collection's entries sorted by name; summaries and rests occur once.
 
     Args:
@@ -187,11 +187,12 @@ def write(folder: PathLike, entries: Sequence[Entry] | None = None) -> Path:
     return target
 
 
-def cached(packages: Sequence[str] = ()) -> Path:
+def cached(packages: Sequence[str] = (), run: Mapped = map) -> Path:
     """Returns the folder of a collection, written once for each state of the sources.
 
     Args:
         packages: as for `collect`.
+        run: as for `collect`.
 
     Raises:
         DataError: the cache (`RAYDIST_CACHE`, by default `~/.cache/raydist`) cannot be written.
@@ -209,7 +210,7 @@ def cached(packages: Sequence[str] = ()) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic(folder, replace=False) as unfinished:
             unfinished.mkdir()  # fails at once where the cache cannot be written
-            write(unfinished, collect(packages))
+            write(unfinished, collect(packages, run))
     except OSError as error:
         raise DataError(
             f"{root}: cannot write to the cache ({error}); set RAYDIST_CACHE to another folder"

@@ -85,11 +85,21 @@ def recall_precision_values(run: Run, qrels: Qrels) -> np.ndarray:
     The interpolated precision at r is the highest precision at any recall of at least r; this is
     trec_eval's iprec_at_recall, for which int(r · relevant + 0.9) documents are a recall of r.
     """
-    from raydist.evaluation.measures import evaluate
+    from raydist.evaluation.measures import ordered
 
-    names = [f"IPrec@{level:.1f}" for level in RECALL_LEVELS]
-    means = evaluate(run, qrels, names).means
-    return np.array([means[name] for name in names])
+    total = np.zeros(len(RECALL_LEVELS))
+    for query_id, doc_ids, scores in run:
+        judged = qrels.get(query_id, {})
+        relevant = sum(grade > 0 for grade in judged.values())
+        if not relevant or not doc_ids:
+            continue
+        docs, _ = ordered(doc_ids, scores, "score")
+        hits = np.cumsum([judged.get(doc, 0) > 0 for doc in docs])
+        precision = hits / np.arange(1, len(hits) + 1)
+        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        cuts = [int(level * relevant + 0.9) for level in RECALL_LEVELS]
+        total += best[np.searchsorted(hits, cuts)]
+    return total / len(qrels)
 
 
 def recall_precision(curves: Mapping[str, np.ndarray]) -> Figure:

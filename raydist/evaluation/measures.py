@@ -273,9 +273,7 @@ def _batches(run: Run, qrels: Qrels, ties: Ties) -> Iterator[_Batch]:
         if query not in where:
             continue
         key, judged = str(where[query]), qrels[query]
-        tied = _tied(scores)
-        if ties == "score" and tied.any():
-            docs = _by_id(docs, scores)
+        docs, tied = ordered(docs, scores, ties)
         numbers = {doc: str(i) for i, doc in enumerate(judged)}
         beyond = len(judged)
         batch.ranked[key] = {
@@ -296,6 +294,12 @@ def _batches(run: Run, qrels: Qrels, ties: Ties) -> Iterator[_Batch]:
             batch = _Batch({}, {}, [], 0, 0)
     if batch.ranked:
         yield batch
+
+
+def ordered(docs: list[str], scores: np.ndarray, ties: Ties) -> tuple[list[str], np.ndarray]:
+    """Returns a query's documents in the order that is measured, and which scores occur twice."""
+    tied = _tied(scores)
+    return (_by_id(docs, scores) if ties == "score" and tied.any() else docs), tied
 
 
 def _tied(scores: np.ndarray) -> np.ndarray:

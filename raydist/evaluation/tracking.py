@@ -29,6 +29,7 @@ from raydist.evaluation.mlflow_store import (
     mlflow_errors,
 )
 from raydist.evaluation.spec import Tracking
+from raydist.extras import has_mlflow
 from raydist.log import say, warn
 
 _PACKAGES = (
@@ -40,12 +41,14 @@ def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
     """Returns the tracking URI that `tracking.uri` means, None for no tracking.
 
     `none` is none, `sqlite` is `STORAGE/mlflow.db`, `auto` is `MLFLOW_TRACKING_URI` where that is
-    set and `sqlite` otherwise; anything else is MLflow's own URI, with the path of a SQLite file
-    made absolute (a worker runs in another folder).
+    set and `sqlite` otherwise (none without MLflow); anything else is MLflow's own URI, with the
+    path of a SQLite file made absolute (a worker runs in another folder).
     """
     if uri in ("none", ""):
         return None
     if uri == "auto":
+        if not has_mlflow():
+            return None
         uri = os.environ.get("MLFLOW_TRACKING_URI") or "sqlite"
     if uri == "sqlite":
         storage = "." if "://" in str(storage) else storage  # a database needs a real file

@@ -34,6 +34,10 @@ LINES = {
     "serve": "reranker=bm25",
     "merge": "out=O",
     "verify": "O",
+    "status": "O",
+    "ls": "O",
+    "diff": "O P",
+    "pipeline": "p.yaml",
     "tracking": "replay O",
 }
 

@@ -26,7 +26,7 @@ def test_it_indexes_searches_and_measures(tmp_path, monkeypatch, capsys, ray_clu
     assert 0.5 < float(values[0][1]) <= 1
     assert len(values) == (3 if full else 1)
     assert "$ raydist search index=quickstart/index" in printed.err
-    assert ("full=true" in printed.err.split("\nnext: ")[-1]) == (not full)
+    assert ("full=true" in printed.err.split("\ntry next:")[-1]) == (not full)
     entries = docstrings.collect(run=lambda extract, modules: map(extract, modules))
     lines = (tmp_path / "quickstart/data/corpus.jsonl").read_text().splitlines()
     assert len(lines) == len(entries) > 50

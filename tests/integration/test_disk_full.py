@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,6 @@ from raydist.bow.index import BowIndex
 from raydist.cli import main
 from tests.outputs import results
 
-ROOT = Path(__file__).resolve().parents[2]
 KIB = 1 << 10
 PAGES = (24, 48, 96, 192, 384)  # KiB; a larger disk is full later
 ROOM = 64 << 20
@@ -147,7 +145,10 @@ def test_a_pipeline_with_its_records(
     plan["stages"] = {"index": index, "run": search | {"out": "{out}/run.txt"}}
     plan["stages"] |= {"evaluate": evaluate}  # type: ignore[operator]
     (data / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
-    pipeline = runpy.run_path(str(ROOT / "jobs/pipeline.py"), run_name="pipeline")["main"]
+
+    def pipeline(words: list[str]) -> int:
+        return main(["pipeline", *words])
+
     sizes = (4, 8, 12, 16, *PAGES)
     out = fill_and_continue([f"{data}/plan.yaml"], disk, capsys, command=pipeline, sizes=sizes)
     assert (out / "report/manifest.json").is_file()

@@ -1,8 +1,7 @@
-"""`jobs/pipeline.py`: which stages run, which are skipped, what is refused before any work."""
+"""`raydist pipeline`: which stages run, which are skipped, what is refused before any work."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -14,12 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 import yaml
+
+from raydist.cli import main
+from raydist.commands import pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = {
@@ -40,19 +41,8 @@ PLAN = {
 Run = Callable[..., tuple[int, str]]
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pipeline", ROOT / "jobs/pipeline.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["pipeline"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def run(
-    pipeline: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -65,7 +55,7 @@ def run(
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
 
     def run(*words: str) -> tuple[int, str]:
-        code = pipeline.main(["plan.yaml", *words])
+        code = main(["pipeline", "plan.yaml", *words])
         return code, capsys.readouterr().err
 
     return run
@@ -224,7 +214,7 @@ def test_an_index_is_merged_and_verified_as_stages(run: Run, tmp_path: Path) -> 
     assert code == 2 and part.name in err and "Traceback" not in err
 
 
-def test_serving_is_never_complete(pipeline: ModuleType, run: Run, tmp_path: Path) -> None:
+def test_serving_is_never_complete(run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     documented = re.search(
         r"```yaml\n(.*?)```", (ROOT / "docs/how-to/cluster.md").read_text(), re.DOTALL
