@@ -77,6 +77,8 @@ def _flags(module: ModuleType) -> str:
 
 
 def _block_line(row: Row) -> str:
+    if row.default == "required":
+        return f"{_escaped(row.help)} **Required.**"
     default = f" Default: `{row.default}`." if row.default not in ("", "null", "{}") else ""
     return _escaped(row.help) + default
 

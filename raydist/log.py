@@ -62,7 +62,8 @@ def divert(folder: Path) -> None:
     only where this process is a program of raydist's (`is_program`).
     """
     global _diverted
-    if not is_program or _diverted is not None or sys.stderr is not sys.__stderr__:
+    stderr = sys.__stderr__
+    if not is_program or _diverted is not None or stderr is None or sys.stderr is not stderr:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +74,12 @@ def divert(folder: Path) -> None:
     except OSError:  # no place for a log: everything stays where it was
         return
     atexit.register(_remove_empty, _diverted)
-    sys.stderr.flush()
+    stderr.flush()
     own = os.dup(2)
     os.dup2(target, 2)
     os.close(target)
     sys.stderr = os.fdopen(
-        own, "w", buffering=1, encoding=sys.stderr.encoding, errors="backslashreplace"
+        own, "w", buffering=1, encoding=stderr.encoding, errors="backslashreplace"
     )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from raydist import log
@@ -56,3 +60,40 @@ def test_a_tables_long_title_stays_on_one_line(capsys: pytest.CaptureFixture[str
 def test_numbers_have_their_noun() -> None:
     assert log.count(1, "split") == "1 split"
     assert log.count(0, "query") == "0 queries" and log.count(1200, "id") == "1,200 ids"
+
+
+def test_the_time_left_is_shown_once_it_means_something(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(log.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log, "_EVERY_S", 0.0)
+    with log.Progress("train", 1000, "step") as progress:
+        for seconds, steps in ((1.0, 1), (4.0, 1), (16.0, 6), (17.0, 92)):
+            now = seconds
+            progress.advance(steps)
+    lines = capsys.readouterr().err.splitlines()[:-1]
+    assert [line.endswith(" left") for line in lines] == [False, False, True, True]
+
+
+def test_what_is_waited_for_is_a_line_where_there_is_no_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with log.Waiting("starting Ray") as waiting:
+        waiting.say("connecting")
+    assert capsys.readouterr().err == "starting Ray ...\n"
+
+
+def test_what_other_programs_write_goes_to_a_file(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from raydist import log\n"
+        "log.is_program = True\n"
+        "log.divert(Path(sys.argv[1]))\n"
+        "os.write(2, b'core_worker.cc: noise\\n')\n"
+        "log.say('a message')\n"
+        "print(log.diverted())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == "a message\n"
+    assert Path(done.stdout.strip()).read_text() == "core_worker.cc: noise\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from raydist import extras
 from raydist.cli import main
 
 CORPUS = [{"id": "a", "text": "cats and dogs"}, {"id": "b", "text": "a dog"}, {"id": "c"}]
@@ -49,3 +50,77 @@ def test_the_configuration_of_an_output_repeats_the_command() -> None:
     manifests = [json.loads(Path(name, "manifest.json").read_text()) for name in ("idx", "again")]
     assert manifests[0]["config_hash"] == manifests[1]["config_hash"]
     assert manifests[0]["inputs"] == manifests[1]["inputs"]
+
+
+def test_help_is_asked_for_in_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = []
+    for words in (["index", "--help"], ["index", "-h"], ["help", "index"]):
+        assert main(words) == 0
+        answers.append(capsys.readouterr().out)
+    assert len(set(answers)) == 1
+    rows = {line.split()[0]: line.split() for line in answers[0].splitlines() if line.strip()}
+    assert rows["split_bytes"][1:4] == ["size", "32", "MiB"]
+    assert list(rows).index("storage") > list(rows).index("corpus.path")
+    assert main(["help", "evaluate"]) == 0
+    assert "qrels                " in (out := capsys.readouterr().out) and "required" in out
+    for words in (["help"], ["-h"]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith("raydist: ")
+
+
+def test_a_word_without_its_key_is_given_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "corpus.jsonl", "out=idx"]) == 2
+    assert main(["evaluate", "run.txt", "qrels.txt"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: corpus.jsonl: expected key=value or a YAML file; did you mean corpus=corpus.jsonl?",
+        "error: run.txt: expected key=value or a YAML file; did you mean run=run.txt?",
+        "error: qrels.txt: expected key=value or a YAML file; did you mean qrels=qrels.txt?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            "train data=d model=m out=o",
+            "raydist train needs torch, which is not installed: pip install 'raydist[train]'",
+        ),
+        (
+            "index corpus=corpus.jsonl out=o workers=2",
+            "workers = 2 needs ray, which is not installed: pip install 'raydist[ray]'",
+        ),
+        (
+            "serve reranker=bm25",
+            "raydist serve needs fastapi, which is not installed: pip install 'raydist[serve]'",
+        ),
+        (
+            "evaluate run=r qrels=q tracking=sqlite",
+            "tracking.uri = sqlite needs mlflow, which is not installed: "
+            "pip install 'raydist[track]'",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_extra(
+    words: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "is_installed", lambda package: False)
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err == f"error: {line}\n"
+    assert sorted(Path().iterdir()) == [
+        Path("corpus.jsonl"),
+        Path("qrels.txt"),
+        Path("queries.tsv"),
+    ]
+
+
+def test_without_mlflow_nothing_is_tracked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "is_installed", lambda package: False)
+    extras.has_mlflow.cache_clear()
+    Path("run.txt").write_text("q1 Q0 a 1 1.0 t\n")
+    assert main(["evaluate", "run=run.txt", "qrels=qrels.txt", "measures=RR"]) == 0
+    err = capsys.readouterr().err
+    extras.has_mlflow.cache_clear()
+    assert "not tracked: MLflow is not installed (pip install 'raydist[track]')" in err
+    assert not Path("mlflow.db").exists()

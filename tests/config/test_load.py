@@ -199,5 +199,5 @@ def test_a_word_sets_the_field_that_a_verb_names(tmp_path: Path) -> None:
         split_words(One, ["a", "b"])
     with pytest.raises(ConfigError, match="path=b: a sets path already; remove one of them"):
         split_words(One, ["a", "path=b"])
-    assert split_words(Example, ["a", "b=1"]) == (["a"], ["b=1"])
+    assert split_words(Example, ["a.yaml", "b=1"]) == (["a.yaml"], ["b=1"])
     assert "A word without a key sets it." in next(iter(reference(One))).help
