@@ -122,13 +122,13 @@ def measured(plan: SetPlan, tokenizers: Tokenizers) -> np.ndarray:
 
     They are kept beside the prepared samples.
     """
-    reads = [plan.prompt, plan.symmetric, plan.answers > 0]
+    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
+    reads = [samples.facts.key, plan.prompt, plan.symmetric, plan.answers > 0]
     key = value_fingerprint([tokenizers.key, *reads])
     file = plan.folder / f"lengths-{key}.npy"
     if file.exists():
         lengths_n3: np.ndarray = np.load(file)
         return lengths_n3
-    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
     blocks = []
     with Progress("count tokens", len(samples), "sample") as progress:
         for start in range(0, len(samples), _BLOCK):

@@ -15,11 +15,14 @@ from torch import nn
 from raydist.errors import ArtifactError
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import Distillation, InfoNCE
+from raydist.models.spec import Lora
+from raydist.training.collate import collate_texts
 from raydist.training.engine import TorchEngine, add_rows_in_place
 from raydist.training.optimizer import parameter_groups
+from raydist.training.samplers import share
 from raydist.training.spec import Optim
 from raydist.training.step import forward_backward
-from tests.training import tiny
+from tests.training import small, tiny
 from tests.training.spawn import spawn
 
 GOAL = make_objective(InfoNCE(temperature=0.5, scope="cross_device"), Distillation())
@@ -170,6 +173,45 @@ def test_towers_that_a_pass_does_not_read_are_added_all_the_same(tmp_path: Path)
     alone, both = (torch.load(tmp_path / f"towers-{world}.pt") for world in (1, 2))
     for ours, expected in zip(both, alone, strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+def a_transformer(rank: int, world: int, folder: Path) -> None:
+    """Chunks, parts, recomputed layers and adapters, on ranks of unequal shares."""
+    found = []
+    for options in ({"gradient_checkpointing": True}, {"lora": Lora(r=2), "trained": "lora_"}):
+        trained = options.pop("trained", "")
+        model = small.encoder(folder / "model", **options).train()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora_B" in name:  # zero at first, so that A would get no gradient
+                    parameter.copy_(torch.arange(parameter.numel()).view_as(parameter).sin() / 9)
+        plain = TorchEngine(model, Optim(lr=0.0))
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        assert all(trained in name for name, _ in named)
+        samples = [replace(s, targets=s.scores) for s in small.samples(10, scores=True)]
+        for chunk in (0, 3):
+            own = share(10, rank, world)
+            parts = [
+                collate_texts(samples[own][half], model, teacher=True, no_in_batch=True)
+                for half in (slice(1), slice(1, None))
+            ]
+            forward_backward(plain, parts, GOAL, chunk_size=chunk)
+            found.append({n: p.grad.clone() for n, p in named if p.grad is not None})
+            plain.optimizer.zero_grad()
+        assert plain.reductions == (2 if world > 1 else 0)
+    if rank == 0:
+        torch.save(found, folder / f"transformer-{world}.pt")
+
+
+def test_recomputed_layers_and_adapters_have_one_process_gradient_on_ranks(tmp_path: Path) -> None:
+    small.checkpoint(tmp_path / "model")
+    for world in (1, 3):
+        spawn(a_transformer, world, tmp_path)
+    alone, three = (torch.load(tmp_path / f"transformer-{world}.pt") for world in (1, 3))
+    for ours, expected in zip(three, alone, strict=True):
+        assert expected and ours.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6)
 
 
 class Tables(nn.Module):

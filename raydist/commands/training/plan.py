@@ -90,7 +90,7 @@ def plan(
             log_every=config.log_every,
             checkpoint_every=config.checkpoint.every or min(500, max(1, math.ceil(steps / 10))),
             prefetch=config.prefetch,
-            threads=_threads(config),
+            threads=threads(config),
             progress=config.resources.workers == 0,
             folder=folder / "nonfinite",
         ),
@@ -107,7 +107,7 @@ def plan(
     return job, notes
 
 
-def _threads(config: TrainingConfig) -> int:
+def threads(config: TrainingConfig) -> int:
     """Returns how many steps are prepared at a time: one CPU of a worker is left to training.
 
     Where training itself runs on the CPUs, more than one thread would only be in its way.

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from raydist.cli import main
+from raydist.commands.training.plan import threads
+from raydist.config.load import load
+from raydist.config.training import TrainConfig
 from raydist.dense.vectors import VectorShards
 from tests.commands.training.runs import VALIDATION, metrics, write
 from tests.killed import run_until
@@ -247,12 +250,22 @@ def test_a_batch_size_of_the_lines_leaves_no_worker_without_a_sample(
     assert main([*words, "data.batch_size=3"]) == 0
 
 
+def test_batches_are_prepared_by_the_cpus_that_training_leaves() -> None:
+    def count(*words: str) -> int:
+        return threads(load(TrainConfig, (), ["data=d", "model=M", "out=O", *words]))
+
+    gpus = ("workers=2", "gpus_per_worker=1")
+    assert [count(*gpus, f"cpus_per_worker={n}") for n in (1, 2, 8, 64)] == [1, 1, 7, 8]
+    assert count("workers=2", "cpus_per_worker=8") == 1  # the steps take them all
+
+
 def test_steps_of_a_number_of_tokens_are_planned_run_and_refused_with_the_least(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = line(model, "a", "batch_tokens=600", "train_group_size=3")
     assert main(words) == 0
     assert list(Path("a/data/data").glob("lengths-*.npy"))
+    assert main(["verify", "a"]) == 0
     manifest = json.loads(Path("a/manifest.json").read_text())
     assert manifest["outcome"]["step"] == 4 and manifest["steps_per_epoch"] > 1
     capsys.readouterr()
