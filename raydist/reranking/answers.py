@@ -55,18 +55,18 @@ def declared_answers(folder: Path, config: Any) -> Answers | None:
         raise ArtifactError(
             f"{folder}/modules.json: {', '.join(kinds)}: expected Transformer and LogitScore"
         )
-    place = modules[1][1] / "config.json"
-    settings = read_json(place)
+    file = modules[1][1] / "config.json"
+    settings = read_json(file)
     if settings.get("module_input_name", "causal_logits") != "causal_logits":
         raise ArtifactError(
-            f"{place}: module_input_name={settings['module_input_name']!r} is not supported"
+            f"{file}: module_input_name={settings['module_input_name']!r} is not supported"
         )
     relevant, irrelevant = settings.get("true_token_id"), settings.get("false_token_id")
     for token in (relevant, irrelevant):
         if token is not None and not (isinstance(token, int) and 0 <= token < config.vocab_size):
-            raise ArtifactError(f"{place}: {token!r} is no token of the vocabulary")
+            raise ArtifactError(f"{file}: {token!r} is no token of the vocabulary")
     if relevant is None:
-        raise ArtifactError(f"{place}: true_token_id is missing")
+        raise ArtifactError(f"{file}: true_token_id is missing")
     return Answers(relevant, irrelevant, saved_activation(folder, config) == "sigmoid")
 
 

@@ -299,8 +299,8 @@ def _make_worker(
     missing: Missing,
 ) -> Work:
     reranker, store = make_reranker(), open_texts()
-    asked = _read(queries)
-    query_texts = dict(zip(asked["query_id"].to_pylist(), asked["text"].to_pylist()))
+    columns = _read(queries)
+    query_texts = dict(zip(columns["query_id"].to_pylist(), columns["text"].to_pylist()))
     return partial(_work, reranker, store, _read(run), query_texts, missing)
 
 

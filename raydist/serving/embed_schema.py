@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
 
-from raydist.serving.schema import Request, Text, Texts, refusal
+from raydist.serving.schema import Request, Text, TextList, refusal
 from raydist.serving.vectors import Number
 
 _EMBEDDINGS_EXAMPLE: dict[str, Any] = {"input": ["what causes rain?"], "input_type": "query"}
@@ -122,7 +122,7 @@ class EmbeddingsRequest(Request):
         "endianness": ("native", "little"),
     }
 
-    input: Text | Texts
+    input: Text | TextList
     """A text or a list of texts (Jina: or of objects with `text`)."""
     model: Text | None = None
     """A served embedding model's name; the server's if absent."""
@@ -209,7 +209,7 @@ class CohereEmbedRequest(Request):
     model_config = ConfigDict(json_schema_extra={"example": _COHERE_EXAMPLE})
     fixed = {"priority": (0,), "max_tokens": (), "images": ([],), "inputs": ([],)}
 
-    texts: Texts
+    texts: TextList
     """Texts; images are not embedded."""
     model: Text | None = None
     """A served embedding model's name; the server's if absent."""
@@ -246,7 +246,7 @@ class TeiEmbedRequest(Request):
     model_config = ConfigDict(json_schema_extra={"example": _TEI_EXAMPLE})
     fixed = {"truncation_direction": ("right", "Right"), "encoding_format": ("float",)}
 
-    inputs: Text | Texts
+    inputs: Text | TextList
     """A text or a list of texts."""
     normalize: bool = True
     """Scale vectors to unit length; false leaves them as the model gives them."""

@@ -27,7 +27,6 @@ from raydist.serving.answers import (
     ScoreResponse,
     SearchResponse,
     TeiInfo,
-    TeiRanks,
 )
 from raydist.serving.bodies import JsonRequest
 from raydist.serving.embed_schema import (
@@ -39,8 +38,9 @@ from raydist.serving.embed_schema import (
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import HEALTH, TEI, Frame, error_response, report
 from raydist.serving.pages import add_pages
+from raydist.serving.rank_answers import rerank_json, score_json, tei_json
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
-from raydist.serving.service import Service, tei_ranks
+from raydist.serving.service import Service
 
 _RERANK = ("/v1/rerank", "/v2/rerank", "/rerank", "/v1/reranking", "/reranking")
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -127,13 +127,11 @@ def _rerank_routes(app: FastAPI, service: Service) -> None:
         """
         request.state.tei = body.texts is not None
         answer = await service.rerank(body, *_identity(request))
-        if request.state.tei:
-            return _answer(tei_ranks(answer))
-        return _answer(answer)
+        return _json(tei_json(answer) if request.state.tei else rerank_json(answer))
 
     async def score(body: ScoreRequest, request: Request) -> Response:
         """Scores each document with one query for all or with its own; keeps their order."""
-        return _answer(await service.score(body, *_identity(request)))
+        return _json(score_json(await service.score(body, *_identity(request))))
 
     _add(app, rerank, RerankResponse, _RERANK, "Rerank documents", "rerank")
     _add(app, score, ScoreResponse, ("/v1/score", "/score"), "Score pairs", "rerank")
@@ -187,11 +185,12 @@ def _embed_routes(app: FastAPI, service: Service) -> None:
 
 
 def _service_routes(app: FastAPI, service: Service) -> None:
-    """Adds search and what tells of the service."""
+    """Adds search, and the routes that describe the service."""
 
     async def search(body: SearchRequest, request: Request) -> Response:
         """Searches the served index: retrievers, fusion, reranking, each with score and time."""
-        return _answer(await service.search(body, *_identity(request)))
+        answer = await service.search(body, *_identity(request))
+        return _json(answer.model_dump_json(exclude_none=True))
 
     _add(app, search, SearchResponse, ("/v1/search",), "Search", "search")
 
@@ -202,12 +201,12 @@ def _service_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["service"], summary="A served model")
     async def model(model: str) -> ModelInfo:
-        """Tells of a served model."""
+        """Describes a served model."""
         return service.model(model)
 
     @app.get("/info", tags=["service"], summary="The first model (TEI)")
     async def info() -> TeiInfo:
-        """Tells of the first served model and the limits, as text-embeddings-inference does."""
+        """Describes the first model and the limits, as text-embeddings-inference does."""
         return service.info()
 
 
@@ -253,11 +252,6 @@ def _health_routes(app: FastAPI, service: Service) -> None:
 def _identity(request: Request) -> tuple[str, str]:
     """Returns the request's id and its client's name."""
     return request.state.id, request.state.client
-
-
-def _answer(answer: RerankResponse | ScoreResponse | SearchResponse | TeiRanks) -> Response:
-    """Returns an answer without what is absent."""
-    return _json(answer.model_dump_json(exclude_none=True))
 
 
 def _json(content: bytes | str) -> Response:

@@ -152,19 +152,19 @@ class _Load:
             answer = await client.post(self.url, json=body, headers=headers)
         except httpx.TimeoutException:
             self.result.statuses["timeout"] += 1
-            self._took(body, self.spec.timeout)
+            self._record(body, self.spec.timeout)
             return
         except httpx.HTTPError:
             self.result.statuses["refused"] += 1
             return
         self.result.statuses[str(answer.status_code)] += 1
         if answer.status_code == 200:
-            self._took(body, time.perf_counter() - due)
+            self._record(body, time.perf_counter() - due)
             self.result.pairs += len(body.get("documents", ()))
         if self.on_answer is not None:
             self.on_answer(1)
 
-    def _took(self, body: dict[str, Any], seconds: float) -> None:
+    def _record(self, body: dict[str, Any], seconds: float) -> None:
         self.result.latencies_s.append(seconds)
         if all(len(text) < LONG_CHARS for text in body.get("documents", ())):
             self.result.small_latencies_s.append(seconds)

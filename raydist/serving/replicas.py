@@ -171,10 +171,6 @@ class Index:
         self.searcher.search(SearchCall("a query that works", 1))
 
 
-def _error(task: asyncio.Task[A]) -> BaseException | None:
-    return task.exception() if task.done() and not task.cancelled() else None
-
-
 async def _returned(work: Awaitable[A]) -> A | ServiceError:
     """Returns an answer or the expected error."""
     try:

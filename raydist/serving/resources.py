@@ -43,17 +43,17 @@ def shared_out(deployments: Mapping[str, Replicas], cpus: float) -> dict[str, Re
 
 
 def missing(
-    wanted: Sequence[Demand], nodes: Sequence[Mapping[str, float]], where: str
+    demand: Sequence[Demand], nodes: Sequence[Mapping[str, float]], where: str
 ) -> str | None:
     """Returns what the replicas need that is not there, None if nothing is missing.
 
     Args:
-        wanted: the deployments' needs.
+        demand: the deployments' needs.
         nodes: what each node has in all, by resource.
         where: the nodes' name in the message.
     """
     for resource, key in (("CPU", "cpus"), ("GPU", "gpus")):
-        needs = {each.name: each.replicas * each.each[resource] for each in wanted}
+        needs = {each.name: each.replicas * each.each[resource] for each in demand}
         need = sum(needs.values())
         have = sum(node.get(resource, 0.0) for node in nodes)
         largest = max((node.get(resource, 0.0) for node in nodes), default=0.0)
@@ -64,7 +64,7 @@ def missing(
                 f"the replicas need {need:g} {resource} ({parts}) and {where} has {have:g}: "
                 f"{need - have:g} are missing; {remedy}"
             )
-        for each in wanted:
+        for each in demand:
             if each.each[resource] > largest + 1e-6:
                 return (
                     f"a replica of {each.name} needs {each.each[resource]:g} {resource} and no "

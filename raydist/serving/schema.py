@@ -51,7 +51,7 @@ Text = Annotated[str, AfterValidator(_clean)]
 """Text without NUL and lone surrogates."""
 _ENTRIES = Field(max_length=MAX_ENTRIES, fail_fast=True)
 """The first entry that is wrong or too many ends the reading of a list."""
-Texts = Annotated[list[Text], _ENTRIES]
+TextList = Annotated[list[Text], _ENTRIES]
 
 
 def refusal(field: str, reason: str) -> ServiceError:
@@ -111,7 +111,7 @@ class RerankRequest(Request):
     """The query's text."""
     documents: Annotated[list[Text | TextDocument], _ENTRIES] = []
     """Texts, or objects with `text` (Cohere v1, Jina)."""
-    texts: Texts | None = None
+    texts: TextList | None = None
     """The same under TEI's name; the answer then has TEI's form, a list of {index, score, text}."""
     input: Annotated[list[Text | TextDocument], _ENTRIES] | None = None
     """The same under mixedbread's name."""
@@ -127,7 +127,7 @@ class RerankRequest(Request):
     """The same under TEI's name."""
     return_input: bool = False
     """The same under mixedbread's name."""
-    rank_fields: Texts | None = None
+    rank_fields: TextList | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     """Documents are cut to this many tokens."""
@@ -202,8 +202,15 @@ class RerankRequest(Request):
             return "truncate"
         return self.truncation
 
+    @property
+    def has_ids(self) -> bool:
+        """Whether documents may have ids: some are objects."""
+        return not all(type(item) is str for item in self.items)
+
     def contents(self) -> list[str]:
         """Returns the texts to score; raises ValueError naming a document without text."""
+        if not self.has_ids:
+            return list(self.items)  # type: ignore[arg-type]
         return [
             _content(f"{self.items_field}[{position}]", item, self.rank_fields)
             for position, item in enumerate(self.items)
@@ -238,9 +245,9 @@ class ScoreRequest(Request):
     model_config = ConfigDict(json_schema_extra={"example": _SCORE_EXAMPLE})
     fixed = {"priority": (0,), "truncate_prompt_tokens": (-1,)}  # vLLM
 
-    queries: Texts | Text
+    queries: TextList | Text
     """One query, or as many as there are documents; `text_1` (vLLM) is the same."""
-    documents: Texts | Text
+    documents: TextList | Text
     """Texts; `text_2` (vLLM) is the same."""
     model: Text | None = None
     """A served model's name; the server's reranker if absent."""
@@ -306,7 +313,7 @@ class SearchRequest(Request):
     """Whether the server's reranker orders the first `depth` results."""
     depth: Annotated[int, Field(ge=1, le=1000)] = 100
     """Documents that are retrieved for fusion and reranking."""
-    ids: Texts | None = None
+    ids: TextList | None = None
     """Search among these documents only."""
     snippets: SnippetRequest | bool = False
     """The passages of each text that match best, with the query's words marked as the index has

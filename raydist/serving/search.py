@@ -140,7 +140,7 @@ def reranked(hits: Sequence[Hit], ranks: Sequence[int], scores: Sequence[float])
 
 
 def snippet_call(request: SearchRequest, hits: Sequence[Hit]) -> SnippetCall:
-    """Returns what is asked of the hits that have texts; nothing unless snippets are."""
+    """Returns the call for the snippets that a request wants: of the hits that have texts."""
     form = SnippetRequest() if request.snippets is True else request.snippets
     if not form:
         return SnippetCall(request.query, [], 0, 0)
@@ -154,14 +154,14 @@ def results(
     """Returns the results of hits, with or without their texts."""
     answers = []
     for rank, hit in enumerate(hits, 1):
-        shown = hit.document if texts else None
+        document = hit.document if texts else None
         result = SearchResult(
             rank=rank,
             id=hit.doc_id,
             score=list(hit.scores.values())[-1],
             scores=dict(hit.scores),
-            title=shown.title if shown else None,
-            text=shown.text if shown else None,
+            title=document.title if document else None,
+            text=document.text if document else None,
         )
         if hit.document is not None and hit.doc_id in snippets:
             result.snippets = [

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from raydist.serving.backend import (
 from raydist.serving.errors import ServiceError, deadline, not_ready
 
 if TYPE_CHECKING:
+    from raydist.models.biencoder import BiEncoder
     from raydist.serving.lengths import Lengths
 
 _CHARS_PER_TOKEN = 4
@@ -243,16 +244,17 @@ class EmbedderModel:
     Args:
         encoder: the model.
         batch_chars: characters of a batch; a longer text is encoded alone.
-        lengths: of texts, for calls that refuse those that do not fit.
     """
 
-    def __init__(
-        self, encoder: Encoder, *, batch_chars: int = 8192, lengths: Lengths | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, *, batch_chars: int = 8192) -> None:
         self.encoder = encoder
-        self._lengths = lengths
-        contract = getattr(encoder, "contract", None)
-        self.max_length = contract.document_max_length if contract is not None else 0
+        self._lengths: Lengths | None = None
+        self.max_length = 0
+        if (contract := getattr(encoder, "contract", None)) is not None:
+            from raydist.serving.lengths import Lengths
+
+            self._lengths = Lengths(cast("BiEncoder", encoder))  # nothing else has a contract
+            self.max_length = contract.document_max_length
         self.batcher = MicroBatcher(self._forward, budget=batch_chars, packed=True)
         self.pace = self.batcher.pace
         self._dimension = 0  # unknown until something was encoded

@@ -6,7 +6,6 @@ A `Backend` computes.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,19 +21,14 @@ from raydist.serving.admission import (
     estimate_tokens,
 )
 from raydist.serving.answers import (
-    DocumentText,
     Kind,
     Meta,
     ModelInfo,
     ModelList,
     RerankResponse,
-    RerankResult,
-    ScoredPair,
     ScoreResponse,
     SearchResponse,
     TeiInfo,
-    TeiRank,
-    TeiRanks,
     Usage,
 )
 from raydist.serving.backend import (
@@ -53,6 +47,8 @@ from raydist.serving.backend import (
 from raydist.serving.embed_schema import EmbedOrder
 from raydist.serving.errors import ServiceError, deadline, not_ready, overloaded
 from raydist.serving.keys import Keys
+from raydist.serving.query_groups import QueryGroup, by_query, renamed
+from raydist.serving.rank_answers import ranked
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.search import candidates, reranked, results, snippet_call
 from raydist.serving.spec import Limits
@@ -67,38 +63,6 @@ _GRACE_S = 1.0
 """Seconds that a request waits for a model that is loading."""
 _PATIENCE = 1.5
 """A request that waits this many times max_wait_s is refused: its client gives up."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """One query of a request, with its documents.
-
-    Attributes:
-        query: the query's text.
-        texts: the documents'.
-        positions: of the texts among the request's documents.
-        field: where the request has the query.
-        texts_field: where it has the documents.
-    """
-
-    query: str
-    texts: list[str]
-    positions: Sequence[int]
-    field: str = "query"
-    texts_field: str = "documents"
-
-    def in_request(self, error: ServiceError) -> ServiceError:
-        """Returns an error of the group's second document, say, as one of the request's fifth."""
-        match = re.fullmatch(r"documents\[(\d+)\]", error.param or "")
-        if match is None:
-            return error
-        return _renamed(error, f"{self.texts_field}[{self.positions[int(match[1])]}]")
-
-
-def _renamed(error: ServiceError, param: str) -> ServiceError:
-    """Returns an error with the request's own name of the field."""
-    message = error.message.replace(str(error.param), param)
-    return ServiceError(error.status, message, error.code, param=param, headers=error.headers)
 
 
 @dataclass
@@ -149,13 +113,15 @@ class Service:
             instruction=request.instruction,
             raw_scores=request.logits,
         )
-        groups = [_Group(request.query, texts, range(len(texts)), texts_field=request.items_field)]
+        groups = [
+            QueryGroup(request.query, texts, range(len(texts)), texts_field=request.items_field)
+        ]
         (answer,) = await self._score(model, groups, client, options)
-        results = _rerank_results(request, texts, answer)
+        results = ranked(request, texts, answer.scores, answer.truncated, answer.chunks)
         truncated = sum(answer.truncated)
         warnings = [f"{truncated} of {len(texts)} documents were truncated"] if truncated else []
         warnings += answer.warnings
-        return RerankResponse(
+        return RerankResponse.model_construct(
             id=request_id,
             model=model,
             results=results,
@@ -179,7 +145,7 @@ class Service:
         )
         texts = request.texts
         check_size(self.limits, "", texts)
-        groups = _by_query(request.each_query, texts)
+        groups = by_query(request.each_query, texts)
         answers = await self._score(model, groups, client, options)
         scores = [0.0] * len(texts)
         for group, answer in zip(groups, answers):
@@ -190,12 +156,12 @@ class Service:
             warnings = list(answers[0].warnings)
             meta = Meta(warnings=warnings, timings_ms=answers[0].cost.timings_ms)
         usage = _usage([answer.cost for answer in answers])
-        return ScoreResponse(
+        return ScoreResponse.model_construct(
             id=request_id,
             created=int(time.time()),
             model=model,
             scores=scores,
-            data=[ScoredPair(index=index, score=score) for index, score in enumerate(scores)],
+            data=[{"index": i, "object": "score", "score": s} for i, s in enumerate(scores)],
             usage=usage,
             meta=meta,
         )
@@ -214,7 +180,7 @@ class Service:
                 answer = await self._within(self.backend.embed(model, call))
             except ServiceError as error:
                 if (error.param or "").startswith("texts["):
-                    error = _renamed(error, order.field + str(error.param).removeprefix("texts"))
+                    error = renamed(error, order.field + str(error.param).removeprefix("texts"))
                 raise error from error.__cause__
             ticket.costs.append(answer.cost)
         self._answered[model] = time.monotonic()
@@ -262,7 +228,7 @@ class Service:
         start = time.perf_counter()
         chosen, cost = candidates(hits, call.query, self.limits), Cost()
         if texts := chosen.texts:
-            group = _Group(call.query, texts, chosen.ranks)
+            group = QueryGroup(call.query, texts, chosen.ranks)
             scored = await self._score_group(reranker, group, ScoreOptions(), ends)
             hits, cost = reranked(hits, chosen.ranks, scored.scores), scored.cost
             mean = estimate_tokens("", texts, overhead=0) / len(texts)
@@ -337,7 +303,7 @@ class Service:
                 raise not_ready(f"{name} does not work: {error.message}") from error
 
     async def _score(
-        self, model: str, groups: Sequence[_Group], client: str, options: ScoreOptions
+        self, model: str, groups: Sequence[QueryGroup], client: str, options: ScoreOptions
     ) -> list[ScoreAnswer]:
         """Returns an answer for each group; all are admitted together."""
         tokens = sum(
@@ -357,7 +323,7 @@ class Service:
             return answers
 
     async def _score_groups(
-        self, model: str, groups: Sequence[_Group], options: ScoreOptions, ends: float
+        self, model: str, groups: Sequence[QueryGroup], options: ScoreOptions, ends: float
     ) -> list[ScoreAnswer]:
         """Lets a model score the texts of several queries, in one call."""
         full = [group for group in groups if group.texts]
@@ -374,7 +340,7 @@ class Service:
         return [next(by_group) if group.texts else ScoreAnswer() for group in groups]
 
     async def _score_group(
-        self, model: str, group: _Group, options: ScoreOptions, ends: float
+        self, model: str, group: QueryGroup, options: ScoreOptions, ends: float
     ) -> ScoreAnswer:
         """Lets a model score one query's texts until `ends`."""
         try:
@@ -384,12 +350,12 @@ class Service:
         self._count(model, group, answer)
         return answer
 
-    def _call(self, group: _Group, options: ScoreOptions, ends: float) -> ScoreCall:
+    def _call(self, group: QueryGroup, options: ScoreOptions, ends: float) -> ScoreCall:
         timeout_s = max(ends - time.monotonic(), 1e-3)
         patience_s = _PATIENCE * self.limits.max_wait_s
         return ScoreCall(group.query, group.texts, options, timeout_s, patience_s)
 
-    def _count(self, model: str, group: _Group, answer: ScoreAnswer) -> None:
+    def _count(self, model: str, group: QueryGroup, answer: ScoreAnswer) -> None:
         self._answered[model] = time.monotonic()
         if self.metrics is not None:
             self.metrics.computed(model, answer.cost, len(group.texts))
@@ -442,54 +408,6 @@ class Service:
                 names = ", ".join(sorted(loading))
                 raise not_ready(f"{names} is loading; try again", _LOADING_S)
             await asyncio.sleep(0.02)
-
-
-def _by_query(queries: Sequence[str], texts: list[str]) -> list[_Group]:
-    """Returns each distinct query with its texts: one for all, or one for each text."""
-    if len(queries) == 1:
-        return [_Group(queries[0], texts, range(len(texts)), "queries")]
-    positions: dict[str, list[int]] = {}
-    for position, query in enumerate(queries):
-        positions.setdefault(query, []).append(position)
-    return [
-        _Group(query, [texts[position] for position in own], own, f"queries[{own[0]}]")
-        for query, own in positions.items()
-    ]
-
-
-def _rerank_results(
-    request: RerankRequest, texts: Sequence[str], answer: ScoreAnswer
-) -> list[RerankResult]:
-    """Returns the first results, best first; equal scores in the request's order."""
-    order = sorted(range(len(texts)), key=lambda position: (-answer.scores[position], position))
-    ids = request.ids()
-    with_texts, mixedbread = request.with_texts, request.input is not None
-    return [
-        RerankResult(
-            index=position,
-            id=ids[position],
-            relevance_score=answer.scores[position],
-            score=answer.scores[position] if mixedbread else None,
-            input=texts[position] if mixedbread and with_texts else None,
-            document=DocumentText(text=texts[position]) if with_texts else None,
-            truncated=answer.truncated[position],
-            chunks=answer.chunks[position],
-        )
-        for position in order[: request.limit]
-    ]
-
-
-def tei_ranks(response: RerankResponse) -> TeiRanks:
-    """Returns an answer to /rerank in TEI's form."""
-    ranks = [
-        TeiRank(
-            index=result.index,
-            score=result.relevance_score,
-            text=result.document.text if result.document else None,
-        )
-        for result in response.results
-    ]
-    return TeiRanks(ranks)
 
 
 def _usage(costs: Sequence[Cost]) -> Usage:

@@ -15,17 +15,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from raydist.reranking.bm25 import BM25Reranker
-from raydist.serving.http import make_app
-from raydist.serving.served_models import EmbedderModel
 from raydist.serving.vectors import quantized
 from tests.serving.local import (
     BODY,
     LetterCounts,
-    LocalBackend,
     assert_envelope,
     client,
-    local_client,
-    service,
 )
 
 TEXTS = BODY["documents"]
@@ -294,14 +289,10 @@ def test_token_ids_are_refused_with_langchains_remedy(serving: TestClient) -> No
 
 def test_a_text_that_does_not_fit_is_refused_if_the_client_says_so(tiny_bert: Any) -> None:
     from raydist.models.biencoder import BiEncoder
-    from raydist.serving.lengths import Lengths
 
     model = BiEncoder.load(tiny_bert, device="cpu")
     limit = model.contract.document_max_length
-    serving = service(embedder=model)
-    assert isinstance(serving.backend, LocalBackend)
-    serving.backend.embedder = EmbedderModel(model, lengths=Lengths(model))
-    strict = local_client(make_app(serving))
+    strict = client(embedder=model)
     texts = ["query", "index " * limit]
     for path, field, no in (
         ("/v1/embeddings", "input", {"truncation": False}),

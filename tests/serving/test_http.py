@@ -16,6 +16,7 @@ from raydist.reranking.bm25 import BM25Reranker
 from raydist.reranking.qwen3 import Qwen3Reranker
 from raydist.reranking.rows import Options
 from raydist.reranking.spec import Qwen3Spec
+from raydist.serving.answers import RerankResponse, ScoreResponse
 from raydist.serving.backend import Cost, ScoreCall
 from raydist.serving.errors import overloaded
 from raydist.serving.http import make_app
@@ -112,6 +113,23 @@ def test_score_keeps_the_order() -> None:
     assert client().post("/v1/score", json={"queries": [], "documents": []}).json()["scores"] == []
     uneven = {"queries": ["rain", "bread"], "documents": DOCUMENTS}
     assert_envelope(client().post("/v1/score", json=uneven), 422)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "model"),
+    [
+        ("/v1/rerank", BODY, RerankResponse),
+        ("/v1/rerank", BODY | {"return_documents": True, "top_n": 2}, RerankResponse),
+        ("/v1/rerank", {"query": "rain", "input": [{"id": 7, "text": "a"}, "b"]}, RerankResponse),
+        ("/v1/score", {"queries": "rain", "documents": DOCUMENTS}, ScoreResponse),
+    ],
+)
+def test_answers_have_the_form_that_is_documented(
+    path: str, body: dict[str, Any], model: type[RerankResponse] | type[ScoreResponse]
+) -> None:
+    answer = client().post(path, json=body).content
+    read = model.model_validate_json(answer, strict=True, extra="forbid")
+    assert read.model_dump(exclude_none=True) == json.loads(answer)
 
 
 def test_many_queries_are_one_call() -> None:

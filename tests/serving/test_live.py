@@ -154,6 +154,10 @@ def test_openais_client(url: str, tiny_bert: Path) -> None:
     np.testing.assert_allclose([row.embedding for row in floats.data], expected, atol=1e-5)
     assert packed.usage.total_tokens > 0
     assert {m.id for m in client.models.list()} >= {"bm25", "neural", name}
+    with pytest.raises(openai.UnprocessableEntityError, match="tokens and the model reads"):
+        client.embeddings.create(
+            model=name, input="index " * 1000, extra_body={"truncation": False}
+        )
 
 
 def test_the_models_scores_are_the_librarys(url: str, model: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_request_over_http() -> None:
 def test_a_route_is_a_plain_function() -> None:
     request = RerankRequest(query="rain", documents=list(DOCUMENTS))
     response = asyncio.run(service().rerank(request, request_id="id", client=""))
-    assert response.results[0].index == 1 and response.model == "bm25"
+    assert response.results[0]["index"] == 1 and response.model == "bm25"
 
 
 def test_a_configuration_becomes_a_serve_application() -> None:

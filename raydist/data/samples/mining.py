@@ -21,7 +21,7 @@ from raydist.data.spec import MiningSpec
 from raydist.fingerprints import text_key
 from raydist.records import Qrels, Run
 
-Texts = Callable[[Sequence[str]], Sequence[str | None]]
+TextLookup = Callable[[Sequence[str]], Sequence[str | None]]
 """Returns the text of each document, None for one that is not in the corpus."""
 
 Teacher = Callable[[Sequence[tuple[str, Sequence[str]]]], list[list[float]]]
@@ -99,7 +99,7 @@ def mine(
     run: Iterable[tuple[str, list[str], np.ndarray]],
     queries: Mapping[str, str],
     qrels: Qrels,
-    texts: Texts,
+    texts: TextLookup,
     spec: MiningSpec = MiningSpec(),  # noqa: B008  frozen
     *,
     teacher: Teacher | None = None,
@@ -162,7 +162,7 @@ def _candidates(
     queries: Mapping[str, str],
     qrels: Qrels,
     same: Mapping[str, Sequence[str]],
-    texts: Texts,
+    texts: TextLookup,
     spec: MiningSpec,
     counts: Counter[str],
 ) -> list[_Candidates]:
@@ -232,7 +232,7 @@ def _ranks(
 
 
 def _choose(
-    candidates: list[_Candidates], texts: Texts, spec: MiningSpec, counts: Counter[str]
+    candidates: list[_Candidates], texts: TextLookup, spec: MiningSpec, counts: Counter[str]
 ) -> Iterator[MinedSample]:
     """Yields the samples with negatives taken from their candidates, in order.
 
@@ -274,7 +274,7 @@ def _choose(
         yield sample
 
 
-def _lookup(texts: Texts, doc_ids: Iterable[str]) -> dict[str, str | None]:
+def _lookup(texts: TextLookup, doc_ids: Iterable[str]) -> dict[str, str | None]:
     wanted = list(dict.fromkeys(doc_ids))
     return dict(zip(wanted, texts(wanted)))
 
