@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from benchmarks.models import contents, minilm
+from benchmarks.models import bfloat16_is_fast, contents, minilm
+from benchmarks.peers.comparison import BEFORE, Way, compare
 from benchmarks.report import SHARED, WORK
 
 
@@ -116,8 +118,7 @@ def low_precision(options: dict[str, Any]) -> tuple[dict[str, float | None], dic
 
     from raydist.models.biencoder import BiEncoder
 
-    able = torch.cpu.get_capabilities()
-    if not able.get("avx512_bf16") and not able.get("amx_bf16"):
+    if not bfloat16_is_fast():
         return {"bf16_vs_f32": None, "bf16_vs_st_bf16": None, "ndcg10_nfcorpus_bf16": None}, {}
     torch.set_num_threads(1)
     texts = mixed_texts(options["texts"])
@@ -149,6 +150,48 @@ def low_precision(options: dict[str, Any]) -> tuple[dict[str, float | None], dic
 
 
 _TYPES = ("float32", "bfloat16")
+
+
+def peers(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, Any]]:
+    """Times raydist and its peers in their quickest forms: processor time of one thread, in turns.
+
+    float32 against float32, and bfloat16 against the peers' bfloat16 and int8.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    from raydist.models.biencoder import BiEncoder
+
+    torch.set_num_threads(1)
+    texts = mixed_texts(options["texts"])
+    own: dict[str, Way] = {}
+    for name in _TYPES if bfloat16_is_fast() else _TYPES[:1]:
+        model = BiEncoder.load(minilm(), device="cpu", dtype=name)
+        own["raydist" + _SUFFIX[name]] = name, partial(model.encode_documents, texts)
+        length = model.contract.document_max_length
+        kind = {"dtype": getattr(torch, name)}
+        peer = SentenceTransformer(str(minilm()), device="cpu", model_kwargs=kind)
+        work = partial(peer.encode, texts, batch_size=32, convert_to_tensor=True)
+        own["sentence-transformers" + _SUFFIX[name]] = name, lambda work=work: work().float()
+    result = compare(
+        "embed",
+        own,
+        texts,
+        minilm(),
+        max_length=length,
+        rounds=options["repeats"],
+        cache=Path(options["peers"]),
+        before=options["before"],
+    )
+    return {
+        "throughput_vs_before": result.versus("raydist", BEFORE),
+        "throughput_vs_best_peer_f32": result.ratio("raydist", "float32"),
+        "throughput_bf16_vs_best_peer_bf16": result.ratio("raydist bf16", "bfloat16"),
+        "throughput_bf16_vs_best_peer_int8": result.ratio("raydist bf16", "int8"),
+    }, {"peers": {"texts": len(texts), **result.notes()}}
+
+
+_SUFFIX = {"float32": "", "bfloat16": " bf16"}
 
 
 def _ranking(model: Any, name: str) -> float:

@@ -29,6 +29,14 @@ def minilm_with_head(folder: Path) -> Path:
     return folder
 
 
+def bfloat16_is_fast() -> bool:
+    """Returns whether this CPU has instructions for bfloat16."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
 def mixed_documents(count: int, seed: int = 0) -> tuple[str, list[str]]:
     """Returns a query and documents of 8 to 180 words with natural word lengths."""
     draw = random.Random(seed)

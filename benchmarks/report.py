@@ -56,6 +56,11 @@ def arguments(defaults: Mapping[str, Any], argv: Sequence[str] | None = None) ->
     return values
 
 
+def load_average() -> float:
+    """Returns how many processes wanted to run in the last minute, to be noted beside figures."""
+    return round(os.getloadavg()[0], 1)
+
+
 def machine() -> dict[str, Any]:
     """Returns a description of this machine: processor, cores, memory, system, accelerators."""
     name = platform.processor() or platform.machine()
@@ -105,7 +110,7 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def recorded(name: str) -> tuple[dict[str, float], dict[str, Any]]:
+def recorded(name: str) -> tuple[dict[str, float | None], dict[str, Any]]:
     """Returns the figures and notes of the last record, empty if there is none.
 
     A benchmark of several parts runs some of them and keeps the others' figures.
@@ -119,7 +124,7 @@ def recorded(name: str) -> tuple[dict[str, float], dict[str, Any]]:
 
 def write_results(
     name: str,
-    figures: Mapping[str, float],
+    figures: Mapping[str, float | None],
     goals: Mapping[str, Mapping[str, Any]],
     *,
     notes: Mapping[str, Any] | None = None,
@@ -129,7 +134,7 @@ def write_results(
 
     Args:
         name: the benchmark's name.
-        figures: the measurements; a figure that could not be measured is left out.
+        figures: the measurements; a figure that could not be measured here is None.
         goals: `{key: goal("<=", 0.6)}`.
         notes: settings and remarks, recorded beside the figures.
         folder: where to write, `benchmarks/results` if None.

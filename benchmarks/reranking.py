@@ -4,8 +4,9 @@ qwen3          a random 43 M-parameter Qwen3 with the released vocabulary's size
                thread: one left-padded batch with full logits (the model card's way) against the
                engine with and without shared prefixes; CPU seconds and peak memory, each in a
                process of its own.
-cross_encoder  MiniLM with a head, mixed lengths: sentence-transformers' predict against the engine,
-               CPU seconds in alternating rounds of one process, scores compared.
+cross_encoder  MiniLM with a head, mixed lengths: sentence-transformers' predict and the peers of
+               `benchmarks/peers` against the engine, CPU seconds of one thread in alternating
+               rounds, float32 and low precision, scores compared.
 dl19           5-fold distillation on TREC DL 2019's judged pool (slow: one to two hours); see
                `benchmarks/distillation.py`.
 terminology    terms of other vocabularies to MeSH: BM25, reranked and dense, with MiniLM before and
@@ -22,13 +23,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.distillation import dl19
-from benchmarks.models import minilm_with_head, mixed_documents
+from benchmarks.models import bfloat16_is_fast, minilm_with_head, mixed_documents
+from benchmarks.peers.comparison import BEFORE, Way, compare
+from benchmarks.peers.environment import CACHE
 from benchmarks.report import arguments, goal, memory_bytes, recorded, write_results
 from benchmarks.terminology import terminology
 
@@ -37,9 +41,18 @@ GOALS = {
     "qwen3_memory_naive_vs_fast": goal(">=", 5),
     "qwen3_max_difference": goal("<=", 1e-5),
     "cross_encoder_vs_st": goal(">=", 1.3),
+    "cross_encoder_vs_best_peer_f32": goal(">=", 1.0),
     "cross_encoder_max_difference": goal("<=", 1e-5),
 }
-DEFAULTS = {"parts": "qwen3,cross_encoder", "rounds": 3, "worker": "", "folder": "", "batch": 0}
+DEFAULTS = {
+    "parts": "qwen3,cross_encoder",
+    "rounds": 3,
+    "peers": str(CACHE),
+    "before": "",
+    "worker": "",
+    "folder": "",
+    "batch": 0,
+}
 ROWS = 151_669  # of the released models' embedding
 
 
@@ -80,9 +93,11 @@ def _qwen3(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = small_qwen3.write(Path(name), layers=6, hidden=256, rows=ROWS)
         best: dict[str, dict[str, Any]] = {}
-        for way in ("naive", "fast", "unshared"):
-            runs = [_in_process(way, folder) for _ in range(options["rounds"])]
-            best[way] = min(runs, key=lambda run: run["seconds"])
+        for _ in range(options["rounds"]):
+            for way in ("naive", "fast", "unshared", *(["before"] if options["before"] else [])):
+                checkout, own = (options["before"], "fast") if way == "before" else ("", way)
+                run = _in_process(own, folder, checkout)
+                best[way] = min(best.get(way, run), run, key=lambda run: run["seconds"])
     naive, fast, unshared = (best[way] for way in ("naive", "fast", "unshared"))
     difference = max(
         float(np.abs(np.subtract(naive["scores"], other["scores"])).max())
@@ -94,15 +109,22 @@ def _qwen3(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
         "qwen3_time_naive_vs_fast": naive["seconds"] / fast["seconds"],
         "qwen3_memory_naive_vs_fast": naive["memory_gb"] / fast["memory_gb"],
         "qwen3_prefix_off_vs_on": unshared["seconds"] / fast["seconds"],
+        "qwen3_vs_before": best["before"]["seconds"] / fast["seconds"]
+        if "before" in best
+        else None,
         "qwen3_max_difference": difference,
     }, {"qwen3_cpu_seconds": seconds, "qwen3_added_memory_gb": memory}
 
 
-def _in_process(way: str, folder: Path) -> dict[str, Any]:
+def _in_process(way: str, folder: Path, checkout: str = "") -> dict[str, Any]:
+    """Returns the measurement of one way; of another version of raydist, with its checkout."""
     words = [f"worker={way}", f"folder={folder}"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.reranking", *words],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        env=os.environ
+        | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        | ({"PYTHONPATH": checkout} if checkout else {}),
+        cwd=checkout or None,
         stdout=subprocess.PIPE,
         check=True,
     )
@@ -171,44 +193,47 @@ def _cross_encoder(options: dict[str, Any]) -> tuple[dict[str, float | None], di
     from raydist.reranking.spec import CrossEncoderSpec
 
     torch.set_num_threads(1)
+    query, documents = mixed_documents(256)
+    pairs = [(query, text) for text in documents]
+    own: dict[str, Way] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = minilm_with_head(Path(name))
-        theirs = sentence_transformers.CrossEncoder(str(folder), device="cpu")
-        mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
-        able = torch.cpu.get_capabilities()
-        low = (
-            CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", dtype="bfloat16"))
-            if able.get("avx512_bf16") or able.get("amx_bf16")
-            else None
+        for dtype, suffix in (("float32", ""), ("bfloat16", " bf16")):
+            if suffix and not bfloat16_is_fast():
+                continue
+            mine = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", dtype=dtype))
+            length = mine.scorer.max_length
+            kind = {"dtype": getattr(torch, dtype)}
+            theirs = sentence_transformers.CrossEncoder(
+                str(folder), device="cpu", model_kwargs=kind
+            )
+            ask = partial(theirs.predict, pairs, batch_size=32, convert_to_tensor=True)
+            own[f"raydist{suffix}"] = dtype, partial(_first, mine.score, [(query, documents)])
+            own[f"sentence-transformers{suffix}"] = dtype, lambda ask=ask: ask().float()
+        result = compare(
+            "rerank",
+            own,
+            documents,
+            folder,
+            query=query,
+            max_length=length,
+            rounds=options["rounds"],
+            cache=Path(options["peers"]),
+            before=options["before"],
         )
-    query, documents = mixed_documents(256)
-    ways: dict[str, Callable[[], Any]] = {
-        "sentence-transformers": lambda: theirs.predict(
-            [(query, text) for text in documents], batch_size=32
-        ),
-        "raydist": lambda: mine.score([(query, documents)])[0],
-    }
-    if low is not None:
-        ways["raydist bf16"] = lambda: low.score([(query, documents)])[0]
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    scores: dict[str, Any] = {}
-    for _ in range(options["rounds"] + 1):
-        for way, work in ways.items():
-            started = time.process_time()
-            scores[way] = work()
-            seconds[way].append(time.process_time() - started)
-    best = {way: min(rounds[1:]) for way, rounds in seconds.items()}
-    difference = np.abs(np.subtract(scores["raydist"], scores["sentence-transformers"])).max()
     return {
-        "cross_encoder_vs_st": best["sentence-transformers"] / best["raydist"],
-        "cross_encoder_bf16_vs_f32": best["raydist"] / best["raydist bf16"] if low else None,
-        "cross_encoder_max_difference": float(difference),
-    }, {
-        "cross_encoder_cpu_seconds": {way: round(value, 3) for way, value in best.items()},
-        "cross_encoder_pairs_per_cpu_second": {
-            way: round(len(documents) / value, 1) for way, value in best.items()
-        },
-    }
+        "cross_encoder_vs_st": result.versus("raydist", "sentence-transformers"),
+        "cross_encoder_vs_before": result.versus("raydist", BEFORE),
+        "cross_encoder_vs_best_peer_f32": result.ratio("raydist", "float32"),
+        "cross_encoder_bf16_vs_f32": result.versus("raydist bf16", "raydist"),
+        "cross_encoder_bf16_vs_best_peer_bf16": result.ratio("raydist bf16", "bfloat16"),
+        "cross_encoder_bf16_vs_best_peer_int8": result.ratio("raydist bf16", "int8"),
+        "cross_encoder_max_difference": result.agreement["sentence-transformers"],
+    }, {"cross_encoder": {"pairs": len(documents), **result.notes()}}
+
+
+def _first(work: Callable[[Any], list[Any]], batch: Any) -> Any:
+    return work(batch)[0]
 
 
 _PARTS = {

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.models import minilm_with_head, mixed_documents
-from benchmarks.serving import overload, raydist_server
+from benchmarks.servers import raydist_server
+from benchmarks.serving import overload
 from raydist.serving.load import rerank_bodies, run_load
 from raydist.serving.spec import LoadSpec
 
