@@ -6,8 +6,8 @@ TARGET/plain    the folder with `model.onnx` as torch exports it beside the weig
 TARGET/fused    with onnxruntime's fused attention, normalisation and activation
 TARGET/int8     the fused graph, its matrix products quantised (weights once, activations by row)
 
-Each has the tokenizer; texts are cut to MAX_LENGTH tokens where programs read that of
-`tokenizer_config.json` or `max_position_embeddings`.
+Each has the tokenizer. Some programs cut texts at what `tokenizer_config.json` says, others at the
+configuration's positions (`fused` and `int8`, which have no weights to contradict it).
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ def export(task: str, source: Path, target: Path, max_length: int) -> None:
     model = kind.from_pretrained(source, attn_implementation="eager").eval()
     plain, fused, small = (target / form for form in ("plain", "fused", "int8"))
     shutil.copytree(source, plain)
-    _limit(plain, max_length)
+    _limit(plain / "tokenizer_config.json", "model_max_length", max_length)
     output = "last_hidden_state" if task == "embed" else "logits"
     _to_onnx(model, plain / "model.onnx", output)
     for form in (fused, small):
         shutil.copytree(plain, form, ignore=shutil.ignore_patterns("*.onnx", "*.safetensors"))
+        _limit(form / "config.json", "max_position_embeddings", max_length)
     size: Any = model.config
     graph = optimizer.optimize_model(
         str(plain / "model.onnx"),
@@ -87,16 +88,11 @@ def _to_onnx(model: Any, file: Path, output: str) -> None:
     onnx.checker.check_model(str(file))
 
 
-def _limit(folder: Path, max_length: int) -> None:
-    """Makes a folder's files state the comparison's length; the weights keep all positions."""
-    for name, key in (
-        ("tokenizer_config.json", "model_max_length"),
-        ("config.json", "max_position_embeddings"),
-    ):
-        file = folder / name
-        content = json.loads(file.read_text())
-        content[key] = max_length
-        file.write_text(json.dumps(content, indent=1))
+def _limit(file: Path, key: str, max_length: int) -> None:
+    """Makes a file state the comparison's length."""
+    content = json.loads(file.read_text())
+    content[key] = max_length
+    file.write_text(json.dumps(content, indent=1))
 
 
 if __name__ == "__main__":
