@@ -14,8 +14,12 @@ def load(settings: Settings) -> Work:
 
         model = BiEncoder.load(settings.folder, device="cpu", dtype=settings.precision)
         return lambda query, texts: model.encode_documents(texts)
-    from raydist.rerank.cross_encoder import CrossEncoder
-    from raydist.rerank.spec import CrossEncoderSpec
+    try:
+        from raydist.reranking.cross_encoder import CrossEncoder
+        from raydist.reranking.spec import CrossEncoderSpec
+    except ModuleNotFoundError:  # as earlier versions call the room
+        from raydist.rerank.cross_encoder import CrossEncoder
+        from raydist.rerank.spec import CrossEncoderSpec
 
     spec = CrossEncoderSpec(model=settings.folder, device="cpu", dtype=settings.precision)
     reranker = CrossEncoder(spec)
