@@ -61,7 +61,8 @@ def infinity_server(folder: Path, engine: str, cache: Path) -> Iterator[Server]:
     program = environment("infinity", cache) / "infinity_emb"
     command = [str(program), "v2", "--model-id", str(folder), "--served-model-name", "model"]
     command += ["--port", str(port), "--url-prefix", "/v1", "--engine", engine, "--device", "cpu"]
-    command += ["--dtype", "float32", "--no-bettertransformer", "--onnx-disable-optimize"]
+    command += ["--dtype", "float32", "--pooling-method", "mean", "--no-bettertransformer"]
+    command += ["--onnx-disable-optimize"]
     with _server(command, port, ready="/health") as process:
         yield f"http://127.0.0.1:{port}", process
 

@@ -20,6 +20,7 @@ def load(settings: Settings) -> Work:
                 device="cpu",
                 dtype="auto" if settings.precision == "int8" else settings.precision,
                 bettertransformer=False,
+                pooling_method="mean",
                 onnx_disable_optimize=True,
                 model_warmup=False,
             )
