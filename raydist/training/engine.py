@@ -9,8 +9,8 @@ Torch's DistributedDataParallel adds them while the step's last backward pass ru
 from __future__ import annotations
 
 import json
+import os
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -152,7 +152,8 @@ class TorchEngine:
             share = share * self.world_size  # the mean, which torch makes, is then the sum
             if last:
                 self.reductions += 1
-                share = self._reduced(share)
+                with _unwarned() if self.reductions == 1 else nullcontext():
+                    share = self._reduced(share)
         share.backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> float | Tensor:
@@ -277,15 +278,25 @@ class _Share(nn.Module):
 
 def _reduced(parameters: Sequence[nn.Parameter]) -> nn.Module:
     """Returns what makes a backward pass average gradients over ranks, while it runs."""
-    # It looks for unused parameters once more than necessary where there are none, and says so;
-    # a tower that a batch does not read is one.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     return DistributedDataParallel(
         _Share(parameters),
-        find_unused_parameters=True,
+        find_unused_parameters=True,  # a tower that a batch does not read is one
         gradient_as_bucket_view=True,
         init_sync=False,
     )
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Hides torch's warning that no parameter is unused: it is C++'s own, and comes but once."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def add_rows_in_place(module: nn.Module) -> None:

@@ -203,10 +203,13 @@ def a_transformer(rank: int, world: int, folder: Path) -> None:
         torch.save(found, folder / f"transformer-{world}.pt")
 
 
-def test_recomputed_layers_and_adapters_have_one_process_gradient_on_ranks(tmp_path: Path) -> None:
+def test_recomputed_layers_and_adapters_have_one_process_gradient_on_ranks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     small.checkpoint(tmp_path / "model")
     for world in (1, 3):
         spawn(a_transformer, world, tmp_path)
+    assert "find_unused_parameters" not in capfd.readouterr().err
     alone, three = (torch.load(tmp_path / f"transformer-{world}.pt") for world in (1, 3))
     for ours, expected in zip(three, alone, strict=True):
         assert expected and ours.keys() == expected.keys()
