@@ -35,10 +35,11 @@ FLAGS = ("--dry-run", "--resume")
 
 def run(config: DistillConfig, flags: Flags) -> None:
     """Trains, or says what would be trained."""
-    launch(config, flags, _distilling(config))
+    launch(config, flags, recipe(config))
 
 
-def _distilling(config: DistillConfig) -> Recipe:
+def recipe(config: DistillConfig) -> Recipe:
+    """Returns how a student is trained from a teacher."""
     from raydist.training.plan import plan_lists
 
     student = config.model

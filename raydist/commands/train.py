@@ -15,9 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydist.commands.training.launch import Observer, check, launch
-from raydist.commands.training.plan import Recipe, check_teacher, data_folder
-from raydist.commands.training.prepare import create_model, prepare
+from raydist.commands.training.launch import launch
+from raydist.commands.training.plan import Recipe, check_teacher
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
 from raydist.data.spec import SampleSource
@@ -37,40 +36,13 @@ _FOR_UNIT_VECTORS = 0.2
 """Lower temperatures are meant for cosines: 0.01 to 0.1 in the literature."""
 
 
-def run(config: TrainConfig, flags: Flags, observer: Observer | None = None) -> None:
-    """Trains, or says what would be trained; an observer follows it."""
-    launch(config, flags, _contrastive(config), observer)
+def run(config: TrainConfig, flags: Flags) -> None:
+    """Trains, or says what would be trained."""
+    launch(config, flags, recipe(config))
 
 
-def look(config: TrainConfig, say: bool = True) -> None:
-    """Checks the model and the first samples, and may say what would be trained."""
-    check(config, _contrastive(config), say)
-
-
-def prepare_shared(configs: Sequence[TrainConfig], folder: Path) -> list[Path]:
-    """Prepares what several runs have in common below a folder: data, and a model from nothing.
-
-    Returns the folders of what they share, none where they do not read the same.
-    """
-    first, recipe = configs[0], _contrastive(configs[0])
-    if any(_reads(each) != _reads(first) for each in configs):
-        return []
-    prepare(first, recipe, folder)
-    shared = [data_folder(folder, "")]
-    scratch = first.model.scratch
-    if scratch and all((c.model.scratch, c.seed) == (scratch, first.seed) for c in configs):
-        samples = [data_folder(folder, name) for name in first.sets()]
-        create_model(scratch, folder / "scratch", samples, first.seed)
-        shared.append(folder / "scratch")
-    return shared
-
-
-def _reads(config: TrainConfig) -> list[object]:
-    require = _contrastive(config).require
-    return [(require(d, config.source(d)), d.bm25_negatives) for d in config.sets().values()]
-
-
-def _contrastive(config: TrainConfig) -> Recipe:
+def recipe(config: TrainConfig) -> Recipe:
+    """Returns how a bi-encoder is trained by contrast."""
     from raydist.training.plan import plan_groups
 
     answers = any(

@@ -2,12 +2,13 @@
 
     raydist tune jobs/quickstart/train.yaml 'space.optim.lr=log(1e-6, 1e-4)' trials=4 out=DIR
 
-The keys are those of `raydist train`, and `space.KEY=` gives one of them a distribution: `log(a,
-b)`, `uniform(a, b)`, `int(a, b)`, `choice(x, y, ...)`. Trials train side by side; a listener
-compares them at each of its validations, and the worse ones are stopped (`scheduler=none` lets all
-of them end). The same seed draws the same configurations. DIR/trials has a training run per trial,
-DIR/best.yaml is what `raydist train` takes, `model=DIR` is the best trial's best model, and
---resume continues a search that was interrupted, or with more trials.
+The keys are those of `raydist train`, or with `verb=distill` those of `raydist distill`, and
+`space.KEY=` gives one of them a distribution: `log(a, b)`, `uniform(a, b)`, `int(a, b)`,
+`choice(x, y, ...)`. Trials train side by side; a listener compares them at each of its validations,
+and the worse ones are stopped (`scheduler=none` lets all of them end). The same seed draws the same
+configurations, all different. DIR/trials has a training run per trial, DIR/best.yaml is what the
+verb takes, `model=DIR` is the best trial's best model, and --resume continues a search that was
+interrupted, or with more trials.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ import yaml
 
 from raydist import log, storage
 from raydist.artefact import Artefact, Output
-from raydist.commands.training.launch import DRY_ROWS
+from raydist.commands.training.launch import DRY_ROWS, Observer, check, launch
+from raydist.commands.training.plan import Recipe
+from raydist.commands.training.prepare import prepare_shared
 from raydist.config.base import Flags, short
 from raydist.config.inputs import inputs
-from raydist.config.training import TrainConfig
-from raydist.config.tune import TuneConfig, trial_config
+from raydist.config.training import DistillConfig, TrainConfig
+from raydist.config.tune import Tune, TuneConfig, trial_config
 from raydist.disk import atomic, disk_errors
 from raydist.errors import ArtifactError, JobError
 from raydist.sameness import Extension
 from raydist.training.spec import Aggregate, Listener
 from raydist.tuning.objective import Objective, choose_objective
 from raydist.tuning.record import TRIALS, Record, Trial
-from raydist.tuning.spec import draw
+from raydist.tuning.spec import draws
 
 if TYPE_CHECKING:
     from raydist.evaluation.tracking import Tracker
@@ -47,7 +50,7 @@ ARTEFACT = Artefact("tuning", progress=TRIALS, unit="record", evidence="trials/*
 BEST = "best.yaml"
 
 
-def run(config: TuneConfig, flags: Flags) -> None:
+def run(config: Tune, flags: Flags) -> None:
     """Searches, or says what would be tried.
 
     Raises:
@@ -55,7 +58,7 @@ def run(config: TuneConfig, flags: Flags) -> None:
         ConfigError, DataError, JobError: a mistake in the configuration or the data, or a failure.
     """
     search = config.search
-    draws = [draw(search.space, trial, config.seed) for trial in range(search.trials)]
+    drawn = draws(search.space, search.trials, config.seed)
     objective = choose_objective(config.validation, search.metric)
     trials = log.count(search.trials, "trial")
     with ARTEFACT.open(
@@ -68,36 +71,34 @@ def run(config: TuneConfig, flags: Flags) -> None:
         extension=Extension(("trials",)) if flags.resume else Extension(),
     ) as output:
         if output.state == "planned":
-            _say_draws(draws)
+            _say_draws(drawn)
         if output.done and output.state != "planned":
             return
-        from raydist.commands import train
-
-        train.look(trial_config(config, draws[0]), say=output.done)
+        first = trial_config(config, drawn[0])
+        check(first, _recipe(first), say=output.done)
         if output.done:
             return
-        record = Record(output.folder, draws)
+        record = Record(output.folder, drawn)
         if any(trial.reports or trial.end for trial in record.trials) and not flags.resume:
             raise ArtifactError(
                 f"out = {config.out}: holds an interrupted search of this configuration: "
                 "--resume continues it; or choose another out="
             )
         best, value = _search(config, output, record, objective)
-        _keep(config, output.folder, objective, best, value, len(draws))
+        _keep(config, output.folder, objective, best, value, len(drawn))
         output.finish(
             objective=str(objective),
             best={"trial": best.index, "values": best.values, "value": value[0], "step": value[1]},
             ends={trial.name: trial.end for trial in record.trials},
-            trained="biencoder",
+            trained=_recipe(first).model.family,
         )
     _say_result(config, record, objective, output.folder, best)
 
 
 def _search(
-    config: TuneConfig, output: Output, record: Record, objective: Objective
+    config: Tune, output: Output, record: Record, objective: Objective
 ) -> tuple[Trial, tuple[float, int]]:
     """Runs the trials that have not ended; returns the best one, its best value and its step."""
-    from raydist.commands import train
     from raydist.tuning.trials import run_trials
 
     folder = output.folder.absolute()
@@ -111,7 +112,7 @@ def _search(
             f"and trials have {longest}; validation.{objective.listener}.interval= or grace= "
             "change that"
         )
-    shared = train.prepare_shared(configs, folder)
+    shared = prepare_shared(configs, [_recipe(each) for each in configs], folder)
     parent = _start_tracking(config, output)
     status = "FAILED"
     watch = _Watch(config, folder, objective, parent, record)
@@ -138,7 +139,7 @@ def _search(
 
 
 def _train(
-    config: TuneConfig,
+    config: Tune,
     draws: Sequence[Mapping[str, str]],
     folder: Path,
     shared: Sequence[Path],
@@ -146,14 +147,17 @@ def _train(
     hooks: Callable[[int], Any],
     callbacks: Sequence[Any],
 ) -> None:
-    """Trains a trial as `raydist train` does, in the trial's own process."""
-    from raydist.commands import train
-    from raydist.commands.training.launch import Observer
-
+    """Trains a trial as its verb does, in the trial's own process."""
     out = Trial(trial, draws[trial]).folder(folder)
     of_trial = trial_config(config, draws[trial], out=str(out), tracking={"uri": "none"})
     with storage.writing(str(out), config.lock_wait) as place, disk_errors(place):
-        train.run(of_trial, Flags(resume=True), Observer(hooks, callbacks, shared))
+        launch(of_trial, Flags(resume=True), _recipe(of_trial), Observer(hooks, callbacks, shared))
+
+
+def _recipe(config: TrainConfig | DistillConfig) -> Recipe:
+    from raydist.commands import distill, train
+
+    return train.recipe(config) if isinstance(config, TrainConfig) else distill.recipe(config)
 
 
 class _Watch:
@@ -161,7 +165,7 @@ class _Watch:
 
     def __init__(
         self,
-        config: TuneConfig,
+        config: Tune,
         folder: Path,
         objective: Objective,
         parent: Tracker | None,
@@ -220,7 +224,7 @@ class _Watch:
         return Mirror(self._folder, repair=False)
 
 
-def _start_tracking(config: TuneConfig, output: Output) -> Tracker | None:
+def _start_tracking(config: Tune, output: Output) -> Tracker | None:
     """Starts the run that is the parent of the trials' runs, if the search is tracked."""
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker, resolve_uri
@@ -235,7 +239,7 @@ def _start_tracking(config: TuneConfig, output: Output) -> Tracker | None:
     return Tracker.start(folder, replace(config.tracking, uri=uri), resume=True)
 
 
-def _interval(config: TuneConfig, objective: Objective) -> int:
+def _interval(config: Tune, objective: Objective) -> int:
     spec = config.validation[objective.listener]
     if isinstance(spec, Aggregate):
         members = [config.validation[each] for each in spec.listeners]
@@ -265,7 +269,7 @@ def _best(record: Record, objective: Objective, folder: Path) -> tuple[Trial, tu
 
 
 def _keep(
-    config: TuneConfig,
+    config: Tune,
     folder: Path,
     objective: Objective,
     best: Trial,
@@ -287,9 +291,9 @@ def _keep(
         shutil.copytree(objective.model(best.folder(folder)), partial)
 
 
-def _short(config: TrainConfig) -> dict[str, Any]:
+def _short(config: TrainConfig | DistillConfig) -> dict[str, Any]:
     """Returns what was set of a configuration, as a file holds it."""
-    fields = TrainConfig.model_fields.items()
+    fields = type(config).model_fields.items()
     names = {field.alias or name: name for name, field in fields if name in config.model_fields_set}
     values = {key: short(getattr(config, name)) for key, name in names.items()}
     values.get("tracking", {}).pop("parent", None)  # of the pipeline that this search is part of
@@ -303,7 +307,7 @@ def _say_draws(draws: Sequence[Mapping[str, str]]) -> None:
 
 
 def _say_result(
-    config: TuneConfig, record: Record, objective: Objective, folder: Path, best: Trial
+    config: Tune, record: Record, objective: Objective, folder: Path, best: Trial
 ) -> None:
     """Reports the trials, the best first."""
     keys = list(best.values)
@@ -318,5 +322,5 @@ def _say_result(
         rows.append([trial.index, *drawn, *shown, last, trial.end])
     columns = ["trial", *keys, str(objective), "at step", "steps", "end"]
     log.table(f"tuned {config.out}", columns, rows)
-    log.say(f"best configuration: {config.out}/{BEST} (raydist train {config.out}/{BEST})")
+    log.say(f"best configuration: {config.out}/{BEST} (raydist {config.verb} {config.out}/{BEST})")
     log.say(f"best model: {config.out} (model={config.out} takes it)")

@@ -93,6 +93,8 @@ class Block(BaseModel):
     """The field that a scalar given to this block sets."""
     word: ClassVar[str | None] = None
     """The field that a word of the command line sets that is neither a YAML file nor `a=b`."""
+    variants: ClassVar[tuple[str, dict[str, type[Block]]]] = ("", {})
+    """A field and, by its value, the configurations that take the place of this one."""
     _flat: ClassVar[tuple[str, ...]] = ()  # the attributes that are flat specs
 
     @classmethod

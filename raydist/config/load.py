@@ -38,11 +38,12 @@ def load(
     Raises:
         ConfigError: with one line per mistake.
     """
+    layers = [read_yaml(file) if isinstance(file, str) else dict(file) for file in files]
+    model = _variant(model, layers, arguments)
     root = Shape(model)
     merged: dict[str, Any] = {}
     problems: list[str] = []
-    for file in files:
-        layer = read_yaml(file) if isinstance(file, str) else dict(file)
+    for layer in layers:
         merged = merge(merged, _lift(layer, root), root)
     layer = parse_arguments(model, arguments, problems)
     merged = merge(merged, layer, root)
@@ -54,6 +55,18 @@ def load(
     if problems:
         raise ConfigError("\n".join(dict.fromkeys(problems)))
     return config
+
+
+def _variant(
+    model: type[B], layers: Sequence[Mapping[str, Any]], arguments: Sequence[str]
+) -> type[B]:
+    """Returns the configuration that the value of a field chooses, the same for most."""
+    key, variants = model.variants
+    words = [word.partition("=") for word in arguments]
+    values = [layer[key] for layer in layers if key in layer]
+    values += [value for name, _, value in words if name == key]
+    chosen = variants.get(str(values[-1])) if values else None
+    return model if chosen is None else chosen  # type: ignore[return-value]
 
 
 def split_words(

@@ -19,6 +19,12 @@ from raydist.spec import EXECUTION
 
 _CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 _EXPECTED = "expected log(a, b), uniform(a, b), int(a, b) or choice(x, y, ...)"
+_EXAMPLES = {
+    "log": "log(1e-6, 1e-4)",
+    "uniform": "uniform(0.01, 0.1)",
+    "int": "int(8, 64)",
+    "choice": "choice(linear, cosine)",
+}
 _DIGITS = 6
 """Of a drawn number: enough to tell values apart, few enough to be read and written again."""
 
@@ -35,6 +41,11 @@ class Interval:
     kind: Literal["log", "uniform", "int"]
     low: float
     high: float
+
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        return self.high - self.low + 1 if self.kind == "int" else math.inf
 
     def ends(self) -> list[str]:
         """Returns the extreme values, as text."""
@@ -61,6 +72,11 @@ class Choice:
 
     values: tuple[str, ...]
 
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        return len(set(self.values))
+
     def ends(self) -> list[str]:
         """Returns all values."""
         return list(self.values)
@@ -83,6 +99,9 @@ def parse_distribution(text: str) -> Distribution:
     if call is None or call[1] not in ("log", "uniform", "int", "choice"):
         raise ValueError(_EXPECTED)
     kind, parts = call[1], _split(call[2])
+    if parts == [""]:
+        what = "values to choose from" if kind == "choice" else "two bounds"
+        raise ValueError(f"{kind}() has no {what}, which are not guessed; {_EXAMPLES[kind]} has")
     if kind == "choice":
         if len(set(parts)) < 2:
             raise ValueError("expected two different values or more")
@@ -99,14 +118,36 @@ def parse_distribution(text: str) -> Distribution:
     return Interval(kind, low, high)  # type: ignore[arg-type]
 
 
-def draw(space: Mapping[str, str], trial: int, seed: int) -> dict[str, str]:
-    """Returns the values of a trial by key: the same for the same seed, however many trials."""
-    return {
-        key: parse_distribution(text).draw(
-            np.random.default_rng([seed % (1 << 64), trial, *key.encode()])
+def size(space: Mapping[str, str]) -> float:
+    """Returns how many different trials a space has."""
+    return math.prod(parse_distribution(text).size for text in space.values())
+
+
+def draws(space: Mapping[str, str], trials: int, seed: int) -> list[dict[str, str]]:
+    """Returns the values of each trial by key, all different: the first ones for the same seed.
+
+    Raises:
+        ValueError: the space has fewer trials.
+    """
+    if trials > size(space):
+        few = int(size(space))
+        raise ValueError(
+            f"trials = {trials}: the space has only {few} different trials; trials={few} tries all"
         )
-        for key, text in space.items()
-    }
+    distributions = {key: parse_distribution(text) for key, text in space.items()}
+    drawn: list[dict[str, str]] = []
+    known = set[frozenset[tuple[str, str]]]()
+    for trial in range(trials):
+        sources = {
+            key: np.random.default_rng([seed % (1 << 64), trial, *key.encode()]) for key in space
+        }
+        while True:
+            values = {key: each.draw(sources[key]) for key, each in distributions.items()}
+            if frozenset(values.items()) not in known:
+                break
+        known.add(frozenset(values.items()))
+        drawn.append(values)
+    return drawn
 
 
 def _split(text: str) -> list[str]:
@@ -129,7 +170,7 @@ class Search:
     """Key of the training configuration -> what its values are drawn from: `log(a, b)`,
     `uniform(a, b)`, `int(a, b)` or `choice(x, y, ...)`."""
     trials: Annotated[int, Ge(1)] = 16
-    """Configurations that are drawn and trained."""
+    """Configurations that are drawn and trained, all different."""
     metric: str | None = None
     """`ID` or `ID/MEASURE`: the listener and kept measure that decide; if not given, the only
     listener (or aggregate) and its first kept measure."""

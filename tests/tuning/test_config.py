@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from raydist.config.load import load
-from raydist.config.tune import TuneConfig, trial_config
+from raydist.config.training import DistillConfig
+from raydist.config.tune import Tune, TuneConfig, trial_config
 from raydist.errors import ConfigError
 from raydist.tuning.objective import Objective, choose_objective
 
@@ -17,7 +18,7 @@ LINE = ["data=train.jsonl", "model=PATH", "out=DIR", *DEV]
 LR = "space.optim.lr=log(1e-6, 1e-4)"
 
 
-def tune(*words: str) -> TuneConfig:
+def tune(*words: str) -> Tune:
     return load(TuneConfig, (), [*LINE, *words])
 
 
@@ -28,6 +29,18 @@ def test_a_trial_is_the_training_with_its_values() -> None:
     assert trial.loss is not None and trial.loss.kind == "infonce"
     assert trial.loss.temperature == 0.05 and trial.distill.kind == "none"
     assert "epochs" not in trial.model_fields_set, "what was not set stays so"
+
+
+def test_a_search_may_be_over_a_distillation(tmp_path: Path) -> None:
+    words = [LR, "space.sampler.size=choice(4, 8)", "steps=20", "verb=distill"]
+    config = tune(*words)
+    trial = trial_config(config, {"optim.lr": "2e-05", "sampler.size": "4"}, out="T")
+    expected = [*LINE[:2], *DEV, "out=T", "steps=20", "optim.lr=2e-05", "sampler.size=4"]
+    assert trial == load(DistillConfig, (), expected)
+    file = tmp_path / "distill.yaml"
+    file.write_text(yaml.safe_dump({"sampler": {"kind": "listwise"}}))
+    with pytest.raises(ConfigError, match="sampler: a key of raydist distill; verb=distill tunes"):
+        load(TuneConfig, [str(file)], [*LINE, LR])
 
 
 def test_a_file_may_nest_the_keys_of_its_space(tmp_path: Path) -> None:
@@ -50,6 +63,10 @@ def test_a_file_may_nest_the_keys_of_its_space(tmp_path: Path) -> None:
         (["space.workers=int(1, 2)"], "space.workers: does not change what is trained"),
         (["space.validation.dev.interval=int(1, 2)"], "cannot be compared"),
         (["space.batch_size=int(1, 3)", "accumulation=3"], "batch_size = 1: expected at least one"),
+        (["space.optim.lr=log()"], "space.optim.lr = 'log()': log() has no two bounds"),
+        (["space.optim.lr=choice(1, 1.0, 2)"], "1 and 1.0 are the same value"),
+        (["space.accumulation=choice(1, 2)"], "trials = 16: the space has only 2 different"),
+        ([LR, "sampler.kind=listwise"], "sampler"),
         ([LR, "reduction=1"], "reduction = '1': input should be greater than 1"),
         ([LR, "metric=test"], "metric = 'test': no such listener; there are dev"),
         ([LR, "metric=dev/RR"], "dev does not measure RR; it has map"),

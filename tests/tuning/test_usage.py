@@ -9,19 +9,19 @@ from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.training.spec import Listener
 from raydist.tuning.objective import choose_objective
 from raydist.tuning.record import Record
-from raydist.tuning.spec import draw, parse_distribution
+from raydist.tuning.spec import draws, parse_distribution
 
 SPACE = {"optim.lr": "log(1e-6, 1e-4)", "loss.temperature": "choice(0.02, 0.05)"}
 
 
 def test_trials_are_drawn_reported_and_compared(tmp_path: Path) -> None:
-    draws = [draw(SPACE, trial, seed=0) for trial in range(3)]
-    assert all(1e-6 <= float(each["optim.lr"]) <= 1e-4 for each in draws)
-    record = Record(tmp_path, draws)
+    drawn = draws(SPACE, trials=3, seed=0)
+    assert all(1e-6 <= float(each["optim.lr"]) <= 1e-4 for each in drawn)
+    record = Record(tmp_path, drawn)
     for trial in record.trials:
         record.report(trial.index, step=10, value=0.3 + trial.index / 10)
         record.ended(trial.index, "finished")
-    assert [trial.end for trial in Record(tmp_path, draws).trials] == ["finished"] * 3
+    assert [trial.end for trial in Record(tmp_path, drawn).trials] == ["finished"] * 3
     listener = Listener(
         corpus=CorpusSource(path=("c",)),
         queries=QueriesSource(path=("q",)),

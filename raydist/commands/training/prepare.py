@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,31 @@ def create_model(scratch: Scratch, target: Path, samples: Iterable[Path], seed: 
 
     with atomic(target) as unfinished:
         create(texts(), unfinished, **asdict(scratch), seed=seed)
+
+
+def prepare_shared(
+    configs: Sequence[TrainingConfig], recipes: Sequence[Recipe], folder: Path
+) -> list[Path]:
+    """Prepares what several runs have in common below a folder: data, and a model from nothing.
+
+    Returns the folders of what they share, none where they do not read the same.
+    """
+    first = configs[0]
+    reads = [
+        [(r.require(d, c.source(d)), d.bm25_negatives) for d in c.sets().values()]
+        for c, r in zip(configs, recipes, strict=True)
+    ]
+    if any(each != reads[0] for each in reads):
+        return []
+    prepare(first, recipes[0], folder)
+    shared = [data_folder(folder, "")]
+    scratch = recipes[0].model.scratch
+    seeds = {config.seed for config in configs}
+    if scratch and len(seeds) == 1 and all(r.model.scratch == scratch for r in recipes):
+        samples = [data_folder(folder, name) for name in first.sets()]
+        create_model(scratch, folder / "scratch", samples, first.seed)
+        shared.append(folder / "scratch")
+    return shared
 
 
 def _bm25_run(config: TrainingConfig, data: TrainingData, folder: Path) -> Path:
