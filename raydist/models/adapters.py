@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from raydist.models.spec import Lora
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_EXCLUDED = r".*(pooler|classifier|score|dt_proj).*"
+"""Layers without adapters: heads, and those whose weights Mamba's layers multiply themselves."""
 FOLDER = "adapter"
 """Below a trained model's folder: the adapters that its weights have merged."""
 
@@ -128,20 +131,31 @@ def add_lora(model: Any, lora: Lora, *, fresh: list[str], head: bool) -> Any:
         settings["target_modules"] = list(lora.targets)
     else:
         settings["target_modules"] = "all-linear"
-        settings["exclude_modules"] = r".*(pooler|classifier|score).*"
+        settings["exclude_modules"] = _EXCLUDED + "".join(f"|{re.escape(n)}" for n in _own(model))
     if head:
         settings["task_type"] = TaskType.SEQ_CLS
         heads = {name for name, _ in model.named_children()} - {model.base_model_prefix}
         poolers = {"pooler"} if any("pooler" in name.split(".") for name in fresh) else set()
         settings["modules_to_save"] = sorted(heads & _trainable(model) | poolers)
-    else:
-        settings["task_type"] = TaskType.FEATURE_EXTRACTION
+    # Without a task PEFT hands arguments on as they are: not all models take its `inputs_embeds`.
     try:
         with warnings.catch_warnings():  # of modules that a family does not have, or turns round
             warnings.simplefilter("ignore", UserWarning)
-            return get_peft_model(model, LoraConfig(**settings))
+            adapted = get_peft_model(model, LoraConfig(**settings))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.lora: {error}") from None
+    if not head:
+        adapted.peft_config["default"].task_type = TaskType.FEATURE_EXTRACTION
+    return adapted
+
+
+def _own(model: nn.Module) -> list[str]:
+    """Returns the names of layers that are linear and more: a router that gives two tensors."""
+    return [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear) and type(part).forward is not nn.Linear.forward
+    ]
 
 
 def _trainable(model: nn.Module) -> set[str]:

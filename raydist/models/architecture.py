@@ -38,6 +38,8 @@ _OFFSET_POSITIONS = frozenset(
 )
 _PERMUTED = frozenset({"xlnet"})
 """Language models whose attention sees both sides: their order of prediction is permuted."""
+_CAUSAL = frozenset({"clip_text_model"})
+"""Causal ones that are no language models."""
 _DROPOUT = re.compile(r"dropout|pdrop")
 
 
@@ -82,6 +84,8 @@ def is_causal(config: Any) -> bool:
     kind = config.model_type
     if config.is_encoder_decoder or kind in _PERMUTED:
         return False
+    if kind in _CAUSAL:
+        return True
     if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return bool(getattr(config, "is_decoder", False))
     both_ways = getattr(config, "use_bidirectional_attention", None)
@@ -89,8 +93,18 @@ def is_causal(config: Any) -> bool:
 
 
 def width(config: Any) -> int:
-    """Returns the width of the token vectors."""
-    return int(config.get_text_config().hidden_size)
+    """Returns the width of the token vectors.
+
+    Raises:
+        ConfigError: the configuration does not say it.
+    """
+    size = getattr(config.get_text_config(), "hidden_size", None)
+    if size is None:
+        raise ConfigError(
+            f"model: the configuration of {config.model_type} has no hidden_size; expected an "
+            "encoder or a decoder of texts"
+        )
+    return int(size)
 
 
 def position_limit(config: Any) -> int:

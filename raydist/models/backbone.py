@@ -186,9 +186,9 @@ def _class_of(config: Any, folder: Path, head: bool) -> Any:
 
 
 def _check_windows(config: Any, folder: Path) -> None:
-    if getattr(config, "attention_type", "original_full") != "original_full":
+    if getattr(config, "attention_type", "") == "block_sparse":
         raise ConfigError(
-            f"model {folder}: attention_type={config.attention_type} of {config.model_type} gives "
+            f"model {folder}: attention_type=block_sparse of {config.model_type} gives "
             "a text another vector in another batch; write attention_type=original_full into its "
             "config.json"
         )
@@ -258,9 +258,11 @@ def _from_pretrained(
                 local_files_only=True,
             )
         except (ImportError, ValueError) as error:
-            if not re.search("attention|attn", str(error), re.IGNORECASE):
-                raise
             reason = str(error).strip().splitlines()[0]
+            if not re.search("attention|attn", str(error), re.IGNORECASE):
+                raise ConfigError(
+                    f"model {folder}: transformers cannot open its {config.model_type} ({reason})"
+                ) from None
             continue
         if choice != wanted:
             own = model.config._attn_implementation
@@ -272,46 +274,104 @@ def _from_pretrained(
     )
 
 
-PROBE = ("a", "a " * 16)
+PROBE = ("a", "one text of many other words, or the rest of them")
 """Two texts, of which the first needs padding beside the second."""
 _ROUNDING, _HALF_ROUNDING, _SMALL = 1e-3, 0.25, 0.1
 """Allowed differences between batches, as a share of the largest value, which may be small where
 a head is still to be trained."""
+_EQUAL = 1e-6
+"""The same for two texts that a model does not tell apart."""
 
 
 def check_outputs(
-    output: Callable[[Sequence[int]], Tensor], spec: ModelSettings, kind: str
+    model: nn.Module,
+    output: Callable[[Sequence[int]], Tensor],
+    spec: ModelSettings,
+    kind: str,
+    *,
+    score: bool = False,
 ) -> Tensor:
-    """Returns the output for the first text of `PROBE`.
+    """Returns the output for the first text of `PROBE`; bars padding that a model would learn from.
 
     Args:
-        output: the model's for some rows of `PROBE`, padded to the longest.
+        model: the transformer.
+        output: its output for some rows of `PROBE`, padded to the longest.
         spec: how the model was loaded.
         kind: its architecture, for the message.
+        score: the first number is what is used.
 
     Raises:
-        ConfigError: the model does not compute in half precision, or reads padding.
+        ConfigError: the model does not compute in half precision or on short texts, reads padding,
+            sees one token alone, or keeps something of a text for the next one.
     """
     half = spec.half_autocast or spec.dtype not in ("float32", "float64")
     name = f"autocast={spec.autocast}" if spec.half_autocast else f"dtype={spec.dtype}"
+    before = _tensors(model)
     try:
         with torch.no_grad():
-            alone, beside = output([0])[0].float(), output([0, 1])[0].float()
-    except RuntimeError as error:
-        if not half:
-            raise
-        reason = str(error).strip().splitlines()[0]
+            alone, both = output([0])[0].float(), output([0, 1]).float()
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if half:
+            raise ConfigError(
+                f"model.{name}: {kind} does not compute in it ({reason}); use float32"
+            ) from None
         raise ConfigError(
-            f"model.{name}: {kind} does not compute in it ({reason}); use float32"
+            f"model: {kind} does not take a short text ({reason}); expected another architecture"
         ) from None
-    difference = float((alone - beside).abs().max()) / max(_SMALL, float(alone.abs().max()))
+    scale = max(_SMALL, float(alone.abs().max()))
+    difference = float((alone - both[0]).abs().max()) / scale
     exact = not half and torch.get_float32_matmul_precision() == "highest"
     if difference > (_ROUNDING if exact else _HALF_ROUNDING):
         raise ConfigError(
             f"model: {kind} gives a text another output in another batch (by {difference:.1e}), "
             "because it does not leave padding out; expected another architecture"
         )
+    used = both[:, :1] if score else both
+    if (exact or not score) and not (used[0] - used[1]).abs().max() > _EQUAL * used.abs().max():
+        raise ConfigError(
+            f"model: {kind} gives different texts one output, since the token that is read sees no "
+            "other; expected another pooling or architecture"
+        )
+    if kept := _tensors(model) - before:
+        raise ConfigError(
+            f"model: {kind} keeps {min(kept)} of a text for the next one; expected another "
+            "architecture"
+        )
+    _bar_padding(model, lambda: output([0, 1])[0])
     return alone
+
+
+def _tensors(model: nn.Module) -> set[str]:
+    """Returns the names of modules' attributes that are tensors, weights and buffers aside."""
+    return {
+        key
+        for module in model.modules()
+        for key, value in vars(module).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _bar_padding(model: nn.Module, output: Callable[[], Tensor]) -> None:
+    """Bars the padding token's row from gradients where a model reads it and it is nothing but 0.
+
+    MobileBERT reads each token's neighbours. If the row became anything else, a text's vector would
+    depend on its batch.
+    """
+    config: Any = getattr(model, "config", None)
+    table: Any = getattr(model, "get_input_embeddings", lambda: None)()
+    row = getattr(config, "pad_token_id", None)
+    if not isinstance(table, nn.Embedding) or row is None or table.weight[row].any():
+        return
+    with torch.no_grad():
+        before = output()
+        table.weight[row] = 1.0
+        after = output()
+        table.weight[row] = 0.0
+    if not torch.equal(before, after):
+        table.padding_idx = row
 
 
 def attention_of(tower: Any) -> dict[str, str]:

@@ -68,6 +68,7 @@ class BiEncoder(nn.Module):
         truncate: output dimensions kept (a Matryoshka prefix), 0 = all.
         autocast: dtype of the matrix products where weights stay float32, or None.
         source: the folder it was loaded from.
+        shifts: whether padding on the left would move positions, were they not given.
     """
 
     def __init__(
@@ -93,6 +94,8 @@ class BiEncoder(nn.Module):
         # Some number positions by the padding id, and some have none.
         self._give_positions = contract.padding_side == "left" and takes_positions(self.towers[0])
         config: Any = self.towers[0].config
+        # Others count positions from the left, padding included.
+        self.shifts = has_position_table(self.towers[0])
         self._wide_mask = sees_all_alike(self.towers[0])
         segmented = config.model_type in SEGMENTED
         self._types = self._tokenizers["query"].special_types() if segmented else {}
@@ -155,7 +158,14 @@ class BiEncoder(nn.Module):
         kind = read.config.model_type
         if encoder.packs:
             encoder.check_packing()
-        size = len(check_outputs(output, spec, kind))
+        vector = check_outputs(encoder.towers[0], output, spec, kind)
+        if encoder._give_positions and not encoder.shifts:
+            encoder._give_positions = False
+            with torch.no_grad():
+                moved = output([0, 1])[0]
+            encoder._give_positions = True
+            encoder.shifts = not torch.allclose(moved.float(), vector, rtol=0.01, atol=0.01)
+        size = len(vector)
         if size != encoder.dimension:
             raise ConfigError(
                 f"model {folder}: {kind} gives {size} numbers a token, its config.json says "
@@ -308,7 +318,7 @@ class BiEncoder(nn.Module):
         towers = [merged(tower) for tower in self.towers]
         if all(whole is tower for whole, tower in zip(towers, self.towers)):
             return self
-        return BiEncoder(
+        whole = BiEncoder(
             towers,
             self.tokenizer,
             self.contract,
@@ -316,7 +326,9 @@ class BiEncoder(nn.Module):
             truncate=self.truncate,
             autocast=self.autocast,
             source=self.source,
-        ).eval()
+        )
+        whole.shifts = self.shifts
+        return whole.eval()
 
     def save_adapters(self, folder: Path) -> None:
         """Writes the adapters beside the merged weights in a folder, of one tower."""
@@ -342,8 +354,7 @@ class BiEncoder(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         contract = replace(self.contract, towers=len(self.towers))
-        if has_position_table(self.towers[0]):
-            # Others count positions from the left, padding included; the vectors are the same.
+        if self.shifts:  # the vectors are the same
             contract = replace(contract, padding_side="right")
         places, dense = write_st_folder(
             folder, contract, self.hidden, truncate=self.truncate, dense=len(self.projections)

@@ -170,9 +170,9 @@ class CrossEncoderModel(nn.Module):
 
         def output(rows: Sequence[int]) -> Tensor:
             inputs = reranker.pad([pairs[row] for row in rows])
-            return reranker({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
+            return reranker.outputs({name: each.to(device) for name, each in inputs.items()})
 
-        check_outputs(output, spec, untouched.model_type)
+        check_outputs(reranker.transformer, output, spec, untouched.model_type, score=True)
         if spec.compile:
             compiled([reranker.transformer])
         return reranker
@@ -220,6 +220,27 @@ class CrossEncoderModel(nn.Module):
             logits_B1: Tensor = self.transformer(**inputs).logits
         exact = torch.promote_types(logits_B1.dtype, torch.float32)
         return logits_B1.squeeze(-1).to(exact)
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Returns the logits and, beside them, the means of the last hidden states [B, 1 + D].
+
+        A head that is still to be trained hides what its transformer does.
+        """
+        hidden: list[Tensor] = []
+        base: Any = getattr(self.transformer, "get_base_model", lambda: self.transformer)()
+        hook = base.base_model.register_forward_hook(
+            lambda _, __, out: hidden.append(out[0].detach())
+        )
+        try:
+            logits_B: Tensor = self(inputs)
+        finally:
+            hook.remove()
+        if not hidden:
+            return logits_B[:, None]
+        hidden_BTD, mask_BT = hidden[0].to(logits_B.dtype), inputs["attention_mask"]
+        if hidden_BTD.shape[1] == mask_BT.shape[1]:
+            hidden_BTD = hidden_BTD * (mask_BT / mask_BT.sum(1, keepdim=True))[..., None]
+        return torch.cat([logits_B[:, None], hidden_BTD.sum(1)], 1)
 
     def merged(self) -> CrossEncoderModel:
         """Returns a copy on the CPU with LoRA matrices in the weights; itself without any."""

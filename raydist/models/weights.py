@@ -135,7 +135,9 @@ def _names(folder: Path) -> list[str]:
 
 def _wrapper(names: Sequence[str], model: nn.Module) -> str:
     """Returns the prefix, foreign to the model, that all names have: a wrapper's attribute."""
-    own = {name for name, _ in model.named_children()} | {getattr(model, "base_model_prefix", "")}
+    base: Any = model.base_model
+    own = {name for part in (model, base) for name, _ in part.named_children()}
+    own |= {getattr(model, "base_model_prefix", "")}
     prefix = ""
     while True:
         firsts = {name.removeprefix(prefix).partition(".")[0] for name in names}
