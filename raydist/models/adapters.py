@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.spec import Lora
@@ -178,3 +178,26 @@ def merged(tower: nn.Module) -> nn.Module:
     model: Any = copy.deepcopy(tower, copies)
     merged_model: nn.Module = model.merge_and_unload()
     return merged_model
+
+
+def unloaded(tower: nn.Module) -> Any:
+    """Returns the form of a transformer without weights that it has once adapters are merged."""
+    form: Any = copy.deepcopy(tower)
+    return form.unload() if hasattr(form, "unload") else form
+
+
+def merged_state(part: nn.Module) -> dict[str, Tensor]:
+    """Returns the weights of a transformer's part with its adapters merged into it.
+
+    The part, which may be one of PEFT's layers' parent, is of no use afterwards.
+    """
+    for name, child in list(part.named_children()):
+        if hasattr(child, "unload_and_optionally_merge_module"):
+            whole = child.unload_and_optionally_merge_module(True, False, None)  # type: ignore[operator]
+            setattr(part, name, whole)
+        elif hasattr(child, "base_layer"):
+            child.merge()  # type: ignore[operator]
+            setattr(part, name, child.get_base_layer())  # type: ignore[operator]
+        else:
+            merged_state(child)
+    return part.state_dict()

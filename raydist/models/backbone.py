@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ DTYPES = {
 FINISHED = "checkpoint-final"
 _FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja", "*.py"]
 DEFAULT_ATTENTION = "sdpa"
-SHARD_SIZE = "5GB"
+SHARD_BYTES = 5 * 10**9
 """Of the files that a large model's weights are written to."""
 _said: set[str] = set()  # what was said of a folder need not be said again
 
@@ -395,8 +396,15 @@ def _say_once(message: str) -> None:
         say(message)
 
 
-def save_transformer(tower: nn.Module, place: Path) -> None:
+def save_transformer(
+    tower: nn.Module, place: Path, *, state: dict[str, Tensor] | None = None
+) -> None:
     """Writes a transformer's config and safetensors; LoRA matrices go in merged.
+
+    Args:
+        tower: the transformer.
+        place: its folder.
+        state: a part of the weights, written to one file instead of the transformer's own.
 
     Raises:
         OSError: the files cannot be written.
@@ -406,7 +414,8 @@ def save_transformer(tower: nn.Module, place: Path) -> None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     try:
         with quiet():
-            model.save_pretrained(str(place), max_shard_size=SHARD_SIZE)
+            size = SHARD_BYTES if state is None else sys.maxsize
+            model.save_pretrained(str(place), state_dict=state, max_shard_size=size)
     except SafetensorError as error:  # has the system's error as text alone
         reason = errno.ENOSPC if f"os error {errno.ENOSPC}" in str(error) else errno.EIO
         raise OSError(reason, str(error), str(place)) from error

@@ -21,6 +21,7 @@ import torch
 from raydist.disk import disk_errors, write_json
 from raydist.errors import ArtifactError
 from raydist.training.engine import Engine
+from raydist.training.scattered import Scattered
 
 CHECKPOINTS = "checkpoints"
 """The folder of the states below a run's."""
@@ -119,6 +120,9 @@ class Checkpoints:
                     shutil.rmtree(old)
             self._barrier()
 
+    def finish(self) -> None:
+        """Returns at once: what is saved is complete."""
+
     def latest(self) -> Path | None:
         """Returns the newest checkpoint's folder, None if there is none; rank 0's choice.
 
@@ -158,12 +162,14 @@ class CheckedSave:
     first: bool = True
 
     def __call__(self, model: Any, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Writes the model, all of whose parameters are here, into the folder.
+        """Writes the model into the folder; a scattered one is compared file by file.
 
         Raises:
             ArtifactError: the written model's output differs from the trained one's.
         """
-        if not self.first:
+        if isinstance(model, Scattered):
+            model.save(folder, settings)
+        if not self.first or isinstance(model, Scattered):
             return
         training = model.training
         model.eval()
@@ -206,7 +212,7 @@ def save_final(
     partial = folder / f".{FINAL}.part"
     if engine.rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
-    save(engine.whole_model(), partial, settings)
+    save(engine.exported(), partial, settings)
     if engine.rank == 0:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)  # not `atomic`: every rank names the path, rank 0 writes to it

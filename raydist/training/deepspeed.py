@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +38,7 @@ from deepspeed.checkpoint import ds_to_universal
 from raydist.errors import ArtifactError
 from raydist.training.engine import load_random_state, save_random_state
 from raydist.training.optimizer import adamw
+from raydist.training.scattered import Scattered
 from raydist.training.skeleton import fill, skeleton
 from raydist.training.spec import DeepSpeed, Optim
 
@@ -184,21 +185,26 @@ class DeepSpeedEngine:
             finally:
                 hooks.setup_zero_stage3_hooks()
 
-    def whole_model(self) -> nn.Module:
-        """Returns the model, on rank 0 with all its parameters; every rank calls it.
+    def exported(self) -> nn.Module | Scattered:
+        """Returns the model to be saved; every rank calls its `save`.
 
-        Under ZeRO 3 that is a copy on the CPU: no accelerator holds more than a parameter.
+        Under ZeRO 3 no rank holds it whole: rank 0 writes it shard by shard.
         """
         if self.zero < 3:
             return self.module
-        whole = copy.deepcopy(self._skeleton)
-        for own, empty in zip(self.module.parameters(), whole.parameters(), strict=True):
-            with deepspeed.zero.GatheredParameters([own]):
+        form = copy.deepcopy(self._skeleton)
+        for own, empty in zip(self.module.buffers(), form.buffers(), strict=True):
+            fill(empty, own.detach().to("cpu", copy=True))
+        return Scattered(form.eval(), self._gather, not self.rank)
+
+    def _gather(self, names: Sequence[str]) -> list[Tensor]:
+        own = dict(self.module.named_parameters())
+        copies = []
+        for name in names:
+            with deepspeed.zero.GatheredParameters([own[name]]):
                 if not self.rank:
-                    fill(empty, own.detach().to("cpu", copy=True))
-        for own_buffer, empty_buffer in zip(self.module.buffers(), whole.buffers(), strict=True):
-            fill(empty_buffer, own_buffer.detach().to("cpu", copy=True))
-        return whole.train(self.module.training)
+                    copies.append(own[name].detach().to("cpu", copy=True))
+        return copies
 
     def save(self, folder: Path) -> None:
         """Writes this rank's part of what is trained; every rank calls it, each to its folder.

@@ -76,8 +76,8 @@ class Engine(Protocol):
         """Returns a context in which every rank has all parameters, to read or export them."""
         ...
 
-    def whole_model(self) -> nn.Module:
-        """Returns the model, on rank 0 with all its parameters, to export it; all ranks call it."""
+    def exported(self) -> Any:
+        """Returns the model to be saved, or a `Scattered` of it; all ranks call it."""
         ...
 
     def set_lr(self, lr: float) -> None:
@@ -189,7 +189,7 @@ class TorchEngine:
         """Returns a context that does nothing: every rank has all parameters."""
         return nullcontext()
 
-    def whole_model(self) -> nn.Module:
+    def exported(self) -> nn.Module:
         """Returns the model: every rank has all parameters."""
         return self.module
 

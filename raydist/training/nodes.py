@@ -1,31 +1,28 @@
 """A run whose output goes to an object store: its nodes need not share a folder.
 
 The driver offers the prepared data in the output's area (`raydist.stores.nodes`), from where each
-worker copies it. Every rank puts its part of a checkpoint there itself, rank 0 also the run's
-record and the best models so far, and the checkpoint's state last: without it a checkpoint is never
-chosen. So a run continues on other machines, whatever disks are lost, and the driver fetches what
-it publishes.
+worker copies it. Every rank puts its part of a checkpoint there itself
+(`raydist.training.uploads`), rank 0 also the run's record and the best models so far. So a run
+continues on other machines, whatever disks are lost, and the driver fetches what it publishes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from raydist.data.samples.sample_set import FACTS, SampleFacts
-from raydist.disk import disk_errors, remove, write_json
-from raydist.errors import ArtifactError
+from raydist.disk import remove, write_json
 from raydist.evaluation.mirror import EVENTS, METRICS
-from raydist.fingerprints import value_fingerprint
 from raydist.stores.copies import partial_path
 from raydist.stores.nodes import Area
-from raydist.stores.objects import Entry, Objects
+from raydist.stores.objects import Objects
 from raydist.training.checkpoint import CHECKPOINTS, FINAL, STATE, is_checkpoint_name
 from raydist.training.plan import Job
 
@@ -33,7 +30,8 @@ _OFFERED = ("data", "scratch")
 """What the driver has prepared, below the run's folder."""
 _RECORD = (METRICS, EVENTS, "listeners", "nonfinite")
 """What rank 0 writes while it trains."""
-_RESUME = ".resume"
+MARK = "done-"
+"""What the mark of a rank's part begins with: `done-00000-of-2`."""
 
 
 def area_of(folder: Path) -> Area | None:
@@ -72,7 +70,7 @@ class RunFolder:
         for folder in sorted((self.here / CHECKPOINTS).glob("step-*")):
             state = folder / STATE
             if state.exists() and f"{CHECKPOINTS}/{folder.name}/{STATE}" not in names:
-                self._put(path for path in _files(folder) if path != state)
+                self._put(path for path in files_of(folder) if path != state)
                 self._put([state])
 
     def enter(self) -> None:
@@ -110,14 +108,34 @@ class RunFolder:
 
     def put_record(self, *more: str) -> None:
         """Puts what rank 0 writes, and more, as far as it changed."""
+        self._put(self._changed((*_RECORD, *more)))
+
+    def copy_record(self, folder: Path) -> dict[str, Path]:
+        """Returns, by name, copies of what rank 0 writes, as far as it changed.
+
+        Args:
+            folder: for the copies; lines are added to some files, others are only ever replaced.
+        """
+        copies = {}
+        for number, path in enumerate(self._changed(_RECORD)):
+            copy = copies[self._relative(path)] = folder / f"{number:05}{path.suffix}"
+            if path.name == EVENTS:
+                self._name_paths(path, copy, self.here, self._drivers)
+            elif path.suffix == ".jsonl":
+                shutil.copyfile(path, copy)
+            else:
+                os.link(path, copy)
+        return copies
+
+    def _changed(self, names: Iterable[str]) -> list[Path]:
         files = []
-        for path in self._files((*_RECORD, *more)):
+        for path in self._files(names):
             status = path.stat()
             mark = (status.st_size, status.st_mtime_ns)
             if self._known.get(self._relative(path)) != mark:
                 self._known[self._relative(path)] = mark
                 files.append(path)
-        self._put(files)
+        return files
 
     def fetch(self, name: str) -> None:
         """Copies a file that another process may have written, unless it is here."""
@@ -141,7 +159,13 @@ class RunFolder:
 
     def _fetch(self, wanted: Callable[[str], bool]) -> None:
         names = self.objects.names()
-        entries = {name: each for name, each in names.items() if wanted(name)}
+        whole = complete(name for name in names if name.split("/")[0] == CHECKPOINTS)
+        entries = {
+            name: each
+            for name, each in names.items()
+            if wanted(name)
+            if name.split("/")[0] != CHECKPOINTS or name.split("/")[1] in whole
+        }
         partial = {name: partial_path(self.here / name) for name in entries}
         self.objects.download(entries, partial)
         for name, path in partial.items():
@@ -164,7 +188,7 @@ class RunFolder:
         target.write_bytes(source.read_bytes().replace(f"{old}/".encode(), f"{new}/".encode()))
 
     def _files(self, names: Iterable[str]) -> list[Path]:
-        return [path for name in names for path in _files(self.here / name)]
+        return [path for name in names for path in files_of(self.here / name)]
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.here).as_posix()
@@ -202,117 +226,34 @@ def on_this_node(job: Job) -> Job:
 def reached(area: Area, folder: Path) -> int:
     """Returns the step of the newest checkpoint in the area, 0 if there is none."""
     objects = RunFolder(area, folder).objects
-    complete = _complete(objects.names(CHECKPOINTS))
-    if not complete:
+    steps = complete(objects.names(CHECKPOINTS))
+    if not steps:
         return 0
-    state = objects.read(f"{CHECKPOINTS}/{complete[-1]}/{STATE}")
+    state = objects.read(f"{CHECKPOINTS}/{steps[-1]}/{STATE}")
     return int(json.loads(state[0])["step"]) if state else 0
 
 
-class AreaCheckpoints:
-    """States in a run's area; the interface of `Checkpoints`.
+def complete(names: Iterable[str]) -> list[str]:
+    """Returns the names of the checkpoints that have all their files, in order.
 
-    Args:
-        run: the run's folder.
-        keep: how many of the newest are kept.
-        rank: of this process.
-        barrier: waits for all ranks.
-        broadcast: returns rank 0's value.
+    Each rank marks its part when it has put it. Those of a driver have no marks: it puts the state
+    last.
     """
-
-    def __init__(
-        self,
-        run: RunFolder,
-        *,
-        keep: int = 2,
-        rank: int = 0,
-        barrier: Callable[[], None] = lambda: None,
-        broadcast: Callable[[Any], Any] = lambda value: value,
-    ) -> None:
-        self._run = run
-        self._keep = keep
-        self._rank = rank
-        self._barrier = barrier
-        self._broadcast = broadcast
-        self._latest: tuple[Path | None] | None = None
-
-    def save(self, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint and removes what is older than the newest `keep`.
-
-        Args:
-            step: optimizer steps done.
-            write: writes this rank's files to the given folder.
-            state: JSON values, put by rank 0 when all else is there.
-        """
-        objects, target = self._run.objects, f"{CHECKPOINTS}/step-{step:08}"
-        partial = self._run.here / f".step-{step:08}-rank-{self._rank:05}.part"
-        if self._rank == 0:
-            _delete(objects, objects.names(target))  # of an attempt that did not end
-        self._barrier()
-        with disk_errors(self._run.here):
-            remove(partial)
-            write(partial)
-        files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
-        objects.upload({f"{target}/{name}": path for name, path in files.items()})
-        if self._rank == 0:
-            self._run.put_record()
-        self._barrier()
-        remove(partial)
-        if self._rank == 0:
-            objects.write(f"{target}/{STATE}", json.dumps(state, indent=1).encode())
-            self._prune()
-        self._barrier()
-
-    def latest(self) -> Path | None:
-        """Returns a local copy of the newest checkpoint, rank 0's choice; None if there is none."""
-        if self._latest is None:
-            names = self._run.objects.names(CHECKPOINTS) if self._rank == 0 else {}
-            complete = _complete(names)
-            chosen = self._broadcast(complete[-1] if complete else None)
-            self._latest = (None if chosen is None else self._copy(chosen),)
-        return self._latest[0]
-
-    def _copy(self, name: str) -> Path:
-        """Copies a checkpoint; the ranks of a node copy it once."""
-        prefix = f"{CHECKPOINTS}/{name}/"
-        entries = self._run.objects.names(prefix)
-        tag = value_fingerprint({each: entry.tag for each, entry in entries.items()})
-        parent = self._run.area.here / _RESUME
-        parent.mkdir(exist_ok=True)
-        target = parent / f"{name}-{tag}"
-        with FileLock(parent / ".lock"):
-            if not target.is_dir():
-                for old in parent.glob("step-*"):
-                    remove(old)
-                partial = partial_path(target)
-                short = {each: partial / each.removeprefix(prefix) for each in entries}
-                self._run.objects.download(entries, short)
-                os.replace(partial, target)
-        if not (target / STATE).exists():
-            raise ArtifactError(f"{self._run.objects.uri}/{prefix}: was removed meanwhile")
-        return target
-
-    def _prune(self) -> None:
-        names = self._run.objects.names(CHECKPOINTS)
-        kept = _complete(names)[-self._keep :]
-        _delete(self._run.objects, [name for name in names if name.split("/")[1] not in kept])
+    parts = [name.split("/")[1:] for name in names]
+    stated = {part[0] for part in parts if part[1:] == [STATE] and is_checkpoint_name(part[0])}
+    marks: dict[str, list[str]] = {}
+    for part in parts:
+        if len(part) == 2 and part[1].startswith(MARK):
+            marks.setdefault(part[0], []).append(part[1])
+    return sorted(
+        name
+        for name in stated
+        if name not in marks or len(marks[name]) == int(marks[name][0].rpartition("-")[2])
+    )
 
 
-def _complete(names: Mapping[str, Entry]) -> list[str]:
-    """Returns the names of the checkpoints that have all their files, in order."""
-    parts = [name.split("/") for name in names]
-    complete = [p[1] for p in parts if p[2:] == [STATE] and is_checkpoint_name(p[1])]
-    return sorted(complete)
-
-
-def _delete(objects: Objects, names: Iterable[str]) -> None:
-    """Removes checkpoints: their states first, so that none is taken for a whole one."""
-    names = list(names)
-    objects.delete(name for name in names if name.endswith(f"/{STATE}"))
-    objects.delete(name for name in names if not name.endswith(f"/{STATE}"))
-
-
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """Returns a file, or the finished files of a folder."""
     if path.is_file():
         return [path]
     return sorted(

@@ -148,6 +148,7 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
     outcome.samples, outcome.padding_waste = overall.samples, overall.padding_waste
     if saved != outcome.step:
         _checkpoint(trainer, outcome)
+    trainer.checkpoints.finish()
     return outcome
 
 
@@ -258,7 +259,7 @@ def _listen(trainer: Trainer, done: int) -> bool:
     training = model.training
     with memory_for(f"validation after step {done}", engine.device):
         if trainer.beside:
-            stop = listener.after_step(done, engine.whole_model())
+            stop = listener.after_step(done, engine.exported())
         else:
             with engine.whole_parameters():
                 stop = listener.after_step(done, model)

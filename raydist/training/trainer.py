@@ -36,11 +36,12 @@ from raydist.training.checkpoint import (
 from raydist.training.collate import Batch, collate_pairs, collate_texts
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.memory import memory_note
-from raydist.training.nodes import AreaCheckpoints, RunFolder
+from raydist.training.nodes import RunFolder
 from raydist.training.plan import Job, SetPlan
 from raydist.training.precision import allow_tf32, decided
 from raydist.training.skeleton import from_bytes, to_bytes
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, documents_of
+from raydist.training.uploads import AreaCheckpoints
 from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
 from raydist.training.validation.listener import Listeners
 from raydist.training.validation.retrieval import Ranks
@@ -139,7 +140,7 @@ def _checkpoints(job: Job, place: Place) -> Checkpoints | AreaCheckpoints:
     run = RunFolder(job.area, job.folder)
     if place.rank == 0 and not run.is_drivers:
         run.fetch_record()
-    return AreaCheckpoints(run, keep=job.keep, **ranks)
+    return AreaCheckpoints(run, keep=job.keep, world_size=place.world_size, **ranks)
 
 
 def _load(job: Job, place: Place) -> Model:

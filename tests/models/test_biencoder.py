@@ -178,7 +178,7 @@ def test_an_unsupported_module_is_refused(minilm, tmp_path):
 
 
 def test_large_weights_are_written_to_several_files(tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setattr(backbone, "SHARD_SIZE", "30KB")
+    monkeypatch.setattr(backbone, "SHARD_BYTES", 30_000)
     model = BiEncoder.load(tiny_bert, pooling="mean", device="cpu")
     model.save(tmp_path)
     assert len([*tmp_path.glob("model-*-of-*.safetensors")]) > 1

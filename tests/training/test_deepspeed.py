@@ -13,7 +13,7 @@ from raydist.errors import ArtifactError
 from raydist.losses.objective import Objective, make_part
 from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
-from raydist.training.skeleton import from_bytes, to_bytes
+from raydist.training.skeleton import fill, from_bytes, to_bytes
 from raydist.training.spec import DeepSpeed, Optim
 from raydist.training.step import forward_backward
 from tests.training import tiny
@@ -71,6 +71,15 @@ def train(
         terms = forward_backward(engine, parts, GOAL, chunk_size=chunk)
         curve.append((GOAL.total(terms), engine.step()))
     return curve
+
+
+def exported(engine: Any) -> Any:
+    """The model of a ZeRO 3 engine, filled on rank 0."""
+    scattered = engine.exported()
+    own = dict(scattered.module.named_parameters())
+    for name, tensor in zip(own, scattered.gather(list(own))):
+        fill(own[name], tensor)
+    return scattered.module
 
 
 def shares(world: int) -> list[range]:
@@ -221,7 +230,7 @@ def parts_alone(rank: int, world: int, folder: Path) -> None:
     assert module.tied is module.body[0] and float(module.shift) == 0.5
     for parameter in module.parameters():
         assert parameter.numel() == 0 and parameter.ds_tensor.numel() <= parameter.ds_numel // 2 + 1
-    whole = engine.whole_model()
+    whole = exported(engine)
     assert whole.tied is whole.body[0]
     if rank == 0:
         for name, tensor in whole.state_dict().items():
@@ -231,7 +240,7 @@ def parts_alone(rank: int, world: int, folder: Path) -> None:
             tiny.TinyEncoder(torch.float32)(tiny.data().queries, "query"),
         )
     curve = train(engine, shares(world)[rank], STEPS, 0)
-    after = engine.whole_model()
+    after = exported(engine)
     if rank == 0:
         torch.save((curve, after.state_dict()), folder / "parts.pt")
 

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from raydist.disk import write_json
-from raydist.errors import ArtifactError
+from raydist.errors import ArtifactError, JobError
 from raydist.stores.nodes import Area, remember
 from raydist.stores.objects import Objects
 from raydist.training.checkpoint import FINAL, STATE, Checkpoints
-from raydist.training.nodes import AreaCheckpoints, RunFolder, area_of, reached
+from raydist.training.nodes import MARK, RunFolder, area_of, complete, reached
 from raydist.training.run import run
+from raydist.training.uploads import AreaCheckpoints
 from raydist.training.worker import Place
 from tests.training.jobs import lines, tiny_job, weights
 from tests.training.spawn import spawn
@@ -94,32 +95,71 @@ def test_ranks_without_a_shared_folder_continue_on_other_nodes_as_if_undisturbed
     assert (folder / "checkpoints" / "step-00000006" / STATE).exists()
 
 
+def writing(*names: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text(name)
+
+    return write
+
+
+ALONE = f"{MARK}00000-of-1"
+
+
 def test_a_state_that_is_being_replaced_is_no_checkpoint(s3: str, tmp_path: Path) -> None:
     """An attempt that died left more files than the next one writes, and none of them stays."""
     area = area_of(driver(tmp_path / "cache", f"{s3}/run"))
     assert area is not None
     of_run = RunFolder(area, area.root / "run")
-
-    def write(names: list[str]) -> Callable[[Path], None]:
-        def write(folder: Path) -> None:
-            folder.mkdir()
-            for name in names:
-                (folder / name).write_text(name)
-
-        return write
-
     checkpoints = AreaCheckpoints(of_run, keep=1)
-    checkpoints.save(3, write(["a", "b"]), {"step": 3})
-    checkpoints.save(3, write(["a"]), {"step": 3})
+    checkpoints.save(3, writing("a", "b"), {"step": 3})
+    checkpoints.save(3, writing("a"), {"step": 3})
+    checkpoints.finish()
     latest = AreaCheckpoints(of_run).latest()
-    assert latest is not None and {path.name for path in latest.iterdir()} == {"a", STATE}
-    checkpoints.save(4, write(["c"]), {"step": 4})
+    assert latest is not None and {p.name for p in latest.iterdir()} == {"a", STATE, ALONE}
+    checkpoints.save(4, writing("c"), {"step": 4})
+    checkpoints.finish()
     assert set(Objects(of_run.objects.uri).names("checkpoints")) == {
-        "checkpoints/step-00000004/c",
-        f"checkpoints/step-00000004/{STATE}",
+        f"checkpoints/step-00000004/{name}" for name in ("c", STATE, ALONE)
     }
     newest = AreaCheckpoints(of_run).latest()
     assert newest is not None and newest.name.startswith("step-00000004")
+    assert not list(area.root.glob("run/.step-*")), "what was put is removed"
+
+
+def test_a_checkpoint_is_put_beside_training_and_counts_once_all_ranks_have_put_it(
+    s3: str, tmp_path: Path
+) -> None:
+    area = area_of(driver(tmp_path / "cache", f"{s3}/run"))
+    assert area is not None
+    of_run = RunFolder(area, area.root / "run")
+    ranks = [AreaCheckpoints(of_run, rank=rank, world_size=2) for rank in range(2)]
+    (of_run.here / "metrics.jsonl").write_text("first\n")
+    ranks[0].save(2, writing("a"), {"step": 2})
+    with open(of_run.here / "metrics.jsonl", "a") as file:  # training goes on
+        file.write("second\n")
+    ranks[0].finish()
+    assert (of_run.objects.read("metrics.jsonl") or [b""])[0] == b"first\n"
+    assert AreaCheckpoints(of_run).latest() is None and reached(area, of_run.here) == 0
+    ranks[1].save(2, writing("b"), {})
+    ranks[1].finish()
+    assert reached(area, of_run.here) == 2
+    of_run.fetch_result()
+    kept = {path.name for path in (of_run.here / "checkpoints/step-00000002").iterdir()}
+    assert {"a", "b", STATE} < kept
+    driver_s = {name for name in of_run.objects.names("checkpoints") if MARK not in name}
+    assert complete(driver_s) == ["step-00000002"], "a driver's has no marks"
+
+
+def test_a_checkpoint_that_could_not_be_put_is_an_error_at_the_end(s3: str, tmp_path: Path) -> None:
+    area = area_of(driver(tmp_path / "cache", f"{s3}/run"))
+    assert area is not None
+    elsewhere = RunFolder(replace(area, uri=f"{s3}-that-is-missing/run"), area.root / "run")
+    checkpoints = AreaCheckpoints(elsewhere, rank=1, world_size=2)
+    checkpoints.save(2, writing("a"), {"step": 2})
+    with pytest.raises(JobError, match="that-is-missing"):
+        checkpoints.finish()
 
 
 def test_every_rank_resumes_from_rank_0s_choice(tmp_path: Path) -> None:
