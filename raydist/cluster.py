@@ -40,6 +40,27 @@ def available() -> dict[str, float]:
     return {name: float(resources.get(name, 0)) for name in ("CPU", "GPU")}
 
 
+def taken(workers: int, cpus: float, gpus: float) -> str:
+    """Returns a note that workers of that size wait for others to end, or nothing."""
+    import ray
+
+    free = ray.available_resources()
+    lacking = [
+        f"{workers * each:g} {name}, {free.get(name, 0.0):g} of {available()[name]:g} are free"
+        for name, each in (("CPU", cpus), ("GPU", gpus))
+        if workers * each > free.get(name, 0.0) + 1e-6
+    ]
+    if not lacking:
+        return ""
+    return f"waiting for the cluster: {workers} workers take {' and '.join(lacking)}"
+
+
+def enter(folder: str) -> None:
+    """Gives relative paths the meaning that they have in the driver's folder, if it is here."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
+
+
 def is_new() -> bool:
     """Returns whether `connect` would start a Ray on this machine."""
     return not (_ray().is_initialized() or _is_named())

@@ -25,7 +25,7 @@ from torch import Tensor
 from raydist import cluster, errors
 from raydist.disk import write_json
 from raydist.errors import JobError, RaydistError
-from raydist.log import warn
+from raydist.log import say, warn
 from raydist.stores.nodes import Area
 from raydist.training.checkpoint import FINAL
 from raydist.training.nodes import RunFolder
@@ -34,6 +34,8 @@ from raydist.training.spec import Resources
 _ERROR = ".error.json"
 _RESULT = ".result.json"
 _RAY = ".ray"
+_START_S = 1800
+"""After so many seconds Ray Train asks for workers anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,10 @@ def fit(
     cluster.require(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
     if idle := _idle_gpus(resources.workers, resources.gpus_per_worker, cluster.available()["GPU"]):
         warn(idle)
+    if note := cluster.taken(
+        resources.workers, resources.cpus_per_worker, resources.gpus_per_worker
+    ):
+        say(note)
     for name in (_ERROR, _RESULT):
         (folder / name).unlink(missing_ok=True)
     if run is not None:
@@ -150,6 +156,8 @@ def _trainer(
     # Relative paths mean what they mean to the user, and no dashboards are fed.
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    # Workers may wait for others' to end, or for new nodes.
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(_START_S))
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -162,6 +170,7 @@ def _trainer(
             "folder": str(folder.absolute()),
             "area": area,
             "threads": max(1, int(resources.cpus_per_worker)),
+            "cwd": os.getcwd(),
         },
         torch_config=TorchConfig(backend=backend, timeout_s=resources.timeout),
         scaling_config=ScalingConfig(
@@ -206,6 +215,7 @@ def _in_worker(config: dict[str, Any]) -> None:
 
     # The driver's number of threads must not change a run's last bits.
     torch.set_num_threads(config["threads"])
+    cluster.enter(config["cwd"])  # a Ray that was there before may have begun elsewhere
     folder, run = Path(config["folder"]), None
     if config["area"] is not None:
         run = RunFolder(config["area"], folder)

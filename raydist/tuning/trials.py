@@ -200,8 +200,7 @@ def _run(
     """Runs in each trial's process."""
     from ray import tune
 
-    if os.path.isdir(cwd):  # a Ray that was there before may have begun elsewhere
-        os.chdir(cwd)
+    cluster.enter(cwd)  # a Ray that was there before may have begun elsewhere
     trial = config["trial"]
     for step, value in earlier[trial]:
         tune.report({"step": step, "value": value})

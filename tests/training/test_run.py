@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from raydist import cluster
 from raydist.errors import ArtifactError, DataError, JobError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.spec import Lora
@@ -132,6 +134,26 @@ def test_workers_that_would_share_a_gpu_are_refused() -> None:
 def test_unused_gpus_are_noted() -> None:
     assert "the cluster has 8 GPU: gpus_per_worker=1" in _idle_gpus(2, 0.0, 8.0)
     assert not _idle_gpus(2, 1.0, 8.0) and not _idle_gpus(2, 0.0, 0.0)
+
+
+def here(place: Place) -> dict[str, Any]:
+    return {"folder": os.getcwd(), "rank": place.rank}
+
+
+@pytest.mark.ray
+def test_relative_paths_mean_to_workers_what_they_mean_to_the_driver(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever folder their Ray was started in."""
+    monkeypatch.chdir(tmp_path)
+    assert fit(here, tmp_path, Resources(workers=1)) == {"folder": str(tmp_path), "rank": 0}
+
+
+@pytest.mark.ray
+def test_workers_that_wait_for_others_say_so(ray_cluster: None) -> None:
+    assert cluster.taken(1, 0.5, 0.0) == ""
+    assert "waiting for the cluster: 5 workers take 5 CPU, " in cluster.taken(5, 1.0, 0.0)
+    assert cluster.taken(5, 1.0, 0.0).endswith(" of 4 are free")
 
 
 def mistaken(place: Place) -> dict[str, Any]:

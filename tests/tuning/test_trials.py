@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -179,8 +178,7 @@ def test_the_best_trial_is_kept_and_a_search_continues_with_one_that_fails(
 @pytest.mark.slow
 def test_a_trial_trains_on_workers(files: Path, ray_cluster: None) -> None:
     words = line("W", LR, "trials=2", "seed=1", "steps=2", "workers=2", "concurrent=1")
-    names = "(model|train.jsonl|corpus.jsonl|queries.jsonl|qrels.txt)$"  # workers began elsewhere
-    assert main([re.sub(f"={names}", rf"={files}/\1", word) for word in words]) == 0
+    assert main(words) == 0  # by relative paths, though Ray was started elsewhere
     reports = [json.loads(line) for line in Path("W/trials.jsonl").read_text().splitlines()]
     steps = [each["step"] for each in reports if each["trial"] == 0 and "step" in each]
     assert steps == [0, 1, 2] and set(ends("W")) == {"trial-000", "trial-001"}

@@ -232,8 +232,14 @@ class RaySubmit:
 
         free = ray.available_resources().get("CPU", 0.0)
         cpus = 1 if free >= 1 else 0
-        task = ray.remote(num_cpus=cpus, num_gpus=spec.gpus, max_retries=3)(self.evaluate)
-        return _Task(task.remote(spec, str(folder), settings=self.settings), str(folder))
+        task = ray.remote(num_cpus=cpus, num_gpus=spec.gpus, max_retries=3)(_evaluate_in)
+        work = partial(self.evaluate, spec, str(folder), settings=self.settings)
+        return _Task(task.remote(os.getcwd(), work), str(folder))
+
+
+def _evaluate_in(cwd: str, evaluate: Callable[[], Evaluation]) -> Evaluation:
+    cluster.enter(cwd)
+    return evaluate()
 
 
 @dataclass(frozen=True, slots=True)
