@@ -16,41 +16,62 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from raydist.errors import ConfigError
+from raydist.errors import ArtifactError, ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.spec import Lora
 from raydist.reranking.cross_encoder import CrossEncoder
 from raydist.reranking.spec import CrossEncoderSpec
 from raydist.training.gradient_cache import represent, surrogates
+from tests.models.further_zoo import FURTHER, build_further
 from tests.models.zoo import ALL, TEXTS, build, transformer, vectors
 
 pytestmark = pytest.mark.slow
 
 QUERIES = ("flow of a wing", "heat", "the drag of slender bodies", "shock waves at a plate")
 CPU = torch.device("cpu")
+HEADLESS = ("clip_text", "cohere", "gemma3_text", "mamba", "recurrent_gemma", "xglm")
 REFUSED = {
-    "embed": {"big_bird": "attention_type=block_sparse"},
-    "checkpointing": dict.fromkeys(("albert", "mpnet", "xlnet"), "does not support"),
+    "embed": {
+        "bart": "is an encoder-decoder",
+        "big_bird": "attention_type=block_sparse",
+        "canine": "does not take a short text|does not compute in it",
+        "funnel": "another output in another batch",
+        "perceiver": "has no hidden_size",
+        "recurrent_gemma": "keeps recurrent_states of a text",
+    },
+    "checkpointing": dict.fromkeys(
+        ("albert", "ctrl", "funnel", "ibert", "mpnet", "squeezebert", "xlnet"), "does not support"
+    ),
     "bf16": {"deberta": "does not compute in it"},
-    "distill": {"t5": "scores with a decoder"},
+    "lora": dict.fromkeys(("ibert", "mamba", "squeezebert"), r"model\.lora: "),
+    "distill": {
+        **dict.fromkeys(HEADLESS, "transformers has no scoring head"),
+        "bart": "scores with a decoder",
+        "bert_decoder": "gives different texts one output",
+        "canine": "another output in another batch",
+        "perceiver": "weights do not fit",
+        "t5": "scores with a decoder",
+    },
 }
-NAMES = pytest.mark.parametrize("family", ALL)
+"""What is refused of a family; what `embed` refuses, the others do, too, unless they say more."""
+NAMES = pytest.mark.parametrize("family", [*ALL, *FURTHER])
 
 
 @pytest.fixture(scope="module")
 def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(ALL, tmp_path_factory.mktemp("families"))
+    folder = build(ALL, tmp_path_factory.mktemp("families"))
+    return build_further([*FURTHER], folder)
 
 
 def refused(what: str, family: str) -> str:
-    return REFUSED["embed"].get(family) or REFUSED.get(what, {}).get(family) or ""
+    return REFUSED.get(what, {}).get(family) or REFUSED["embed"].get(family) or ""
 
 
 def load(cls: Any, folder: Path, what: str, **options: Any) -> Any:
     """Returns the model with dropout off, None where it is refused as it should be."""
     if message := refused(what, folder.name):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises((ArtifactError, ConfigError), match=message):
             cls.load(folder, dropout=0.0, device="cpu", **options)
         return None
     return cls.load(folder, dropout=0.0, device="cpu", **options).train()
@@ -101,8 +122,9 @@ def test_embedding_and_export(families, tmp_path, family):
         )
     model.eval().save(tmp_path)
     theirs = SentenceTransformer(str(tmp_path), device="cpu").encode(list(TEXTS))
+    bound = 1e-6 * max(2.0, float(expected.abs().max()))  # batches round large numbers, too
     for vectors_BD in (model.encode_documents(TEXTS), theirs):
-        assert float((torch.as_tensor(vectors_BD) - expected).abs().max()) < 2e-6
+        assert float((torch.as_tensor(vectors_BD) - expected).abs().max()) < bound
 
 
 @pytest.mark.parametrize("what", ["step", "cache", "checkpointing"])
@@ -138,22 +160,31 @@ def test_bfloat16(families, family):
 
 
 @NAMES
-def test_adapters(families, family):
+def test_adapters(families, tmp_path, family):
     model = load(BiEncoder, families / family, "lora", lora=Lora(r=2, alpha=4))
     if model is None:
         return
     torch.manual_seed(4)
-    plain = transformer(families / family)
+    folder = families / family
+    plain = transformer(folder)
+    layers = {
+        name: part
+        for name, part in model.towers[0].base_model.model.named_modules()
+        if hasattr(part, "lora_B")
+    }
+    by_hand = all(hasattr(part, "weight") for part in layers.values())
     with torch.no_grad():
-        for name, part in model.towers[0].base_model.model.named_modules():
-            if not hasattr(part, "lora_B"):
-                continue
+        for name, part in layers.items():
             a, b = part.lora_A["default"].weight, part.lora_B["default"].weight
             b.normal_(std=0.05)
-            weight = plain.get_submodule(name).weight
-            delta = 2.0 * b @ a
-            weight.add_(delta.T if part.fan_in_fan_out else delta)
-        expected = vectors(plain, families / family, TEXTS, model.contract.pooling)
+            if by_hand:
+                delta = 2.0 * b @ a
+                weight = plain.get_submodule(name).weight
+                weight.add_(delta.T if part.fan_in_fan_out else delta)
+        if not by_hand:  # experts are one tensor
+            model.merged().save(tmp_path)
+            plain = transformer(tmp_path)
+        expected = vectors(plain, folder, TEXTS, model.contract.pooling)
         together = model(inputs_of(model)[1], "document")
     assert float((together - expected).abs().max()) < 1e-5 * float(expected.abs().max())
 
