@@ -119,7 +119,7 @@ class RunFolder:
         copies = {}
         for number, path in enumerate(self._changed(_RECORD)):
             copy = copies[self._relative(path)] = folder / f"{number:05}{path.suffix}"
-            if path.name == EVENTS:
+            if self._relative(path) == EVENTS:
                 self._name_paths(path, copy, self.here, self._drivers)
             elif path.suffix == ".jsonl":
                 shutil.copyfile(path, copy)

@@ -17,9 +17,10 @@ import yaml
 
 from raydist.cli import main
 from raydist.config.load import load
-from raydist.config.training import TrainConfig
+from raydist.config.training import DistillConfig, TrainConfig
 from raydist.evaluation.measures import Evaluation
 from raydist.models.biencoder import BiEncoder
+from raydist.models.crossencoder import CrossEncoderModel
 from raydist.tuning.record import Record
 from raydist.tuning.spec import Search
 from raydist.tuning.trials import Report, _asha
@@ -172,6 +173,40 @@ def test_the_best_trial_is_kept_and_a_search_continues_with_one_that_fails(
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert all("dev/map" in run.data.metrics for run in children)
+
+
+def distillation(out: str) -> list[str]:
+    lines = (f"q{i} Q0 d{i + j} {j + 1} {20 - j} r\n" for i in range(8) for j in range(12))
+    Path("run.txt").write_text("".join(lines))
+    words = ["tune", "verb=distill", "data=run.txt", "corpus=corpus.jsonl", "queries=queries.jsonl"]
+    words += [
+        "model=model",
+        "model.dropout=0",
+        f"out={out}",
+        "steps=2",
+        "batch_size=4",
+        *VALIDATION,
+    ]
+    words += ["validation.dev.retriever.kind=rerank", "validation.dev.retriever.run=run.txt"]
+    words += ["validation.dev.interval=1", "tracking=none", "trials=2", "seed=1"]
+    return [*words, "space.sampler.size=choice(4, 8)"]
+
+
+def test_a_search_over_a_distillation_is_planned_as_the_distillation(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*distillation("D"), "--dry-run"]) == 0
+    shown = capsys.readouterr().err
+    assert "would train 2 trials into D" in shown and "crossencoder: 2 steps" in shown
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_best_distillation_is_kept(files: Path, ray_cluster: None) -> None:
+    assert main(distillation("D")) == 0
+    assert load(DistillConfig, ["D/best.yaml"]).sampler.size in (4, 8)  # type: ignore[union-attr]
+    assert json.loads(Path("D/manifest.json").read_text())["trained"] == "crossencoder"
+    CrossEncoderModel.load("D", device="cpu")  # the best model of the best trial
 
 
 @pytest.mark.ray
