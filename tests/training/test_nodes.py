@@ -134,16 +134,23 @@ def test_a_checkpoint_is_put_beside_training_and_counts_once_all_ranks_have_put_
     area = area_of(driver(tmp_path / "cache", f"{s3}/run"))
     assert area is not None
     of_run = RunFolder(area, area.root / "run")
-    ranks = [AreaCheckpoints(of_run, rank=rank, world_size=2) for rank in range(2)]
+    other = AreaCheckpoints(of_run, rank=1, world_size=2)
+    waits: list[None] = []
+
+    def wait() -> None:
+        waits.append(None)
+        if len(waits) == 2:  # after rank 0 has put its part
+            assert AreaCheckpoints(of_run).latest() is None and reached(area, of_run.here) == 0
+            other.save(2, writing("b"), {})
+            other.finish()
+
+    first = AreaCheckpoints(of_run, world_size=2, barrier=wait)
     (of_run.here / "metrics.jsonl").write_text("first\n")
-    ranks[0].save(2, writing("a"), {"step": 2})
+    first.save(2, writing("a"), {"step": 2})
     with open(of_run.here / "metrics.jsonl", "a") as file:  # training goes on
         file.write("second\n")
-    ranks[0].finish()
+    first.finish()
     assert (of_run.objects.read("metrics.jsonl") or [b""])[0] == b"first\n"
-    assert AreaCheckpoints(of_run).latest() is None and reached(area, of_run.here) == 0
-    ranks[1].save(2, writing("b"), {})
-    ranks[1].finish()
     assert reached(area, of_run.here) == 2
     of_run.fetch_result()
     kept = {path.name for path in (of_run.here / "checkpoints/step-00000002").iterdir()}
