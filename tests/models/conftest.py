@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.models.zoo import SOURCES, TYPICAL, build
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny models, made in one run of the tool, which trains all its tokenizers."""
+    return build((*TYPICAL, *SOURCES), tmp_path_factory.mktemp("families"))
+
 
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:

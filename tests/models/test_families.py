@@ -25,14 +25,7 @@ from raydist.models import backbone
 from raydist.models.architecture import is_causal
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
-from tests.models.zoo import TEXTS, build, transformer, vectors
-
-TYPICAL = ("bert", "mpnet", "deberta", "gpt2", "qwen3", "mistral", "t5", "xlnet")
-
-
-@pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(TYPICAL, tmp_path_factory.mktemp("families"))
+from tests.models.zoo import TEXTS, TYPICAL, transformer, vectors
 
 
 def worst(a, b) -> float:

@@ -22,8 +22,8 @@ NAMES = (
 
 
 @pytest.fixture(scope="module")
-def families(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_further(NAMES, tmp_path_factory.mktemp("further"))
+def families(families: Path) -> Path:
+    return build_further(NAMES, families)
 
 
 def worst(a, b) -> float:

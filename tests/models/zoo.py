@@ -21,6 +21,9 @@ ALL = (
     *("nomic_bert", "phi3", "qwen2", "qwen3", "qwen3_plain_model", "roberta"),
     *("roberta-prelayernorm", "t5", "xlm-roberta", "xlnet"),
 )
+TYPICAL = ("bert", "mpnet", "deberta", "gpt2", "qwen3", "mistral", "t5", "xlnet")
+SOURCES = ("gemma", "llama", "roberta")
+"""Families whose tokenizers further ones have, beside typical ones."""
 TEXTS = (
     "flow of a wing",
     "boundary layer heat transfer in the supersonic flow over a flat plate at pressure " * 2,
