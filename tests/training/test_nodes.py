@@ -162,7 +162,8 @@ def test_a_checkpoint_is_put_beside_training_and_counts_once_all_ranks_have_put_
 def test_a_checkpoint_that_could_not_be_put_is_an_error_at_the_end(s3: str, tmp_path: Path) -> None:
     area = area_of(driver(tmp_path / "cache", f"{s3}/run"))
     assert area is not None
-    elsewhere = RunFolder(replace(area, uri=f"{s3}-that-is-missing/run"), area.root / "run")
+    elsewhere = RunFolder(area, area.root / "run")
+    elsewhere.objects = Objects(f"{s3}-that-is-missing/run")
     checkpoints = AreaCheckpoints(elsewhere, rank=1, world_size=2)
     checkpoints.save(2, writing("a"), {"step": 2})
     with pytest.raises(JobError, match="that-is-missing"):
