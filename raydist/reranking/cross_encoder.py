@@ -19,6 +19,7 @@ from torch import nn
 from raydist.errors import ConfigError
 from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.packing import placed
 from raydist.models.tokens import Pair
 from raydist.reranking.chat_prompt import ChatPrompt
 from raydist.reranking.device import batch_tokens_for, pick_dtype, prepare_device
@@ -104,11 +105,8 @@ class CrossEncoderScorer:
                     logits = packed_logits(self.model.transformer, rows)[:, 0]
                 return logits.float().cpu().numpy()
             inputs = self.model.pad([Pair(list(row.tokens), row.segment) for row in rows])
-            if len(rows[0]) == len(rows[-1]) == max(map(len, rows)):
-                del inputs["attention_mask"]
-            device = self.model.device
-            moved = {name: tensor.to(device) for name, tensor in inputs.items()}
-            return self.model(moved).float().cpu().numpy()  # type: ignore[no-any-return]
+            logits = self.model(placed(inputs, self.model.device))
+            return logits.float().cpu().numpy()  # type: ignore[no-any-return]
 
     def _cut_query(self, query: list[int], document: int, options: Options) -> list[int]:
         """Returns the query's tokens that fit beside a document of so many tokens.

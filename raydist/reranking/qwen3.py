@@ -38,6 +38,7 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
 from raydist.models.clip import Clipper
+from raydist.models.packing import placed
 from raydist.models.quiet import quiet
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
@@ -204,7 +205,8 @@ class Qwen3Scorer:
         self._head.last_n = (lengths - 1).to(device)
         with torch.inference_mode():
             shared = self.prefixes.inputs([row.prefix for row in rows], ids_nT.shape[1])
-            logits_nA = self.model(input_ids=ids_nT.to(device), **shared).logits[:, 0]
+            inputs = placed({"input_ids": ids_nT}, device)
+            logits_nA = self.model(**inputs, **shared).logits[:, 0]
             margin_n = logits_nA[:, 0] - logits_nA[:, 1] if self._two else logits_nA[:, 0]
             return margin_n.float().cpu().numpy()  # type: ignore[no-any-return]
 

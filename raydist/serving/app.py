@@ -22,6 +22,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
+from ray.serve._private.constants import SERVE_PROXY_NAME
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentID
 from ray.serve.schema import ApplicationStatusOverview
@@ -45,6 +46,7 @@ from raydist.serving.backend import (
 )
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 from raydist.serving.frame import open_log
+from raydist.serving.front import close_port
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys, read_keys, refuse_shown
 from raydist.serving.metrics import RayMetrics
@@ -58,6 +60,8 @@ _CONNECTIONS = 10_000
 _WAIT_S = 15.0
 """Seconds after which a line says what the start waits for, again and again."""
 _LOADING_S = 1.0
+_CLOSE_S = 3.0
+"""Seconds within which the proxies answer what has arrived when the service ends."""
 _QUIET = {"enable_access_log": False, "log_level": "WARNING"}
 
 
@@ -351,5 +355,19 @@ def metrics_url() -> str:
 def stop(*, whole_serve: bool) -> None:
     """Lets running requests end, then stops the application, or the whole of Serve."""
     serve.delete(_NAME)
+    _close_ports()
     if whole_serve:
         serve.shutdown()
+
+
+def _close_ports() -> None:
+    """Lets the proxies answer what has arrived and take no more; Ray would end them in between."""
+    ends = time.monotonic() + _CLOSE_S
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["name"].startswith(SERVE_PROXY_NAME):
+            with contextlib.suppress(RayError, ValueError):  # it has ended
+                proxy = ray.get_actor(actor["name"], namespace=actor["namespace"])
+                while not ray.get(proxy.__ray_call__.remote(close_port), timeout=_CLOSE_S):
+                    if time.monotonic() > ends:
+                        return
+                    time.sleep(0.05)

@@ -102,6 +102,17 @@ def keep_bodies_of_upgrades() -> None:
         auto.AutoHTTPProtocol = IgnoringOffers
 
 
+def close_port(proxy: Any) -> bool:
+    """Tells the server of a proxy to end; returns whether it has. Runs in the proxy's process.
+
+    It is here because that process has imported this module already: an import would keep its
+    requests waiting.
+    """
+    running, server = proxy._start_http_server_task.result()
+    server.should_exit = True
+    return bool(running.done())
+
+
 def _replacement(start: Message) -> ServiceError | None:
     """Returns the error to send instead of an answer of Ray's own; the service's are JSON."""
     kind = dict(start.get("headers", ())).get(b"content-type", b"")

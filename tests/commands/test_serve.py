@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -110,13 +111,32 @@ def test_sigterm_answers_what_is_running_and_ends(tmp_path: Path) -> None:
             body = {"query": "word " * 60, "documents": texts}
             statuses.append(httpx.post(f"{url}/v1/rerank", json=body, timeout=60).status_code)
 
+        late: Counter[str] = Counter()
+
+        def ask_late() -> None:
+            while "ConnectError" not in late and process.poll() is None:
+                try:
+                    answer = httpx.get(f"{url}/healthz", timeout=60)
+                    if answer.status_code != 200:
+                        late[answer.json()["error"]["code"]] += 1
+                        assert int(answer.headers["retry-after"]) >= 1
+                    time.sleep(0.02)
+                except httpx.TransportError as error:
+                    late[type(error).__name__] += 1
+
         asking = threading.Thread(target=ask)
         asking.start()
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
+        asking_late = threading.Thread(target=ask_late)
+        asking_late.start()
         asking.join(60)
         assert statuses == [200]
         assert process.wait(60) == 0
+        asking_late.join(60)
+        # Until the port is closed, all are told when to try again; one may meet the closing itself.
+        assert late["not_ready"] and set(late) <= {"not_ready", "ConnectError", "ReadError"}, late
+        assert late["ReadError"] <= 1, late
         messages = (tmp_path / "log").read_text()
         assert "no key is needed on this machine; others get 401" in messages
         assert "stopping" in messages

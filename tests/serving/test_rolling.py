@@ -175,24 +175,37 @@ def test_a_redeploy_drops_no_request(port: int, models: list[Path]) -> None:
     assert answer.status_code == 413 and "the limit is 60" in answer.text
 
 
-def test_more_load_starts_more_replicas(port: int) -> None:
+def test_waiting_tokens_start_more_replicas_which_end_with_them(
+    port: int, models: list[Path]
+) -> None:
     from ray import serve
 
     deploy(
         port,
-        "reranker=bm25",
-        "replicas={min: 1, max: 2, target_ongoing: 1, upscale_delay_s: 0, look_back_s: 2}",
+        f"reranker={models[0]}",
+        "name=neural",
+        # So many requests a replica that their number alone never starts one.
+        "replicas={min: 1, max: 2, target_ongoing: 1000, target_wait_s: 0.02, upscale_delay_s: 0,"
+        " downscale_delay_s: 1, look_back_s: 2}",
         # How fast this machine is decides neither over admission nor over deadlines.
         "limits={queue_tokens: 10000000, max_wait_s: 600, deadline_s: 600}",
     )
-    long = {"query": "rain " * 50, "documents": [f"{'word ' * 300}{i}" for i in range(100)]}
-    with Stream(port, "bm25", clients=6) as stream:
-        stream.body = long | {"model": "bm25"}
+
+    def wait_for(replicas: int) -> None:
         ends = time.monotonic() + PATIENCE_S
         while True:
-            states = serve.status().applications["raydist"].deployments["scorer-bm25"]
-            if states.replica_states.get("RUNNING", 0) == 2:
-                break
+            states = serve.status().applications["raydist"].deployments["scorer-neural"]
+            if states.replica_states == {"RUNNING": replicas}:
+                return
             assert time.monotonic() < ends, (states, stream.statuses)
             time.sleep(0.5)
+
+    with Stream(port, "neural", clients=6) as stream:
+        stream.body = {
+            "query": "rain",
+            "documents": [f"{'the index ' * 300}{i}" for i in range(100)],
+            "model": "neural",
+        }
+        wait_for(2)
+    wait_for(1)
     assert set(stream.statuses) == {200}, stream.statuses
