@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from raydist import log
+from raydist import extras, log
 from raydist.config.base import Flags
 from raydist.config.doctor import DoctorConfig
 from raydist.errors import JobError
@@ -114,11 +114,18 @@ def packages() -> Iterator[Finding]:
         try:
             yield "ok", name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield "note", name, "not installed"
+            yield "note", name, f"not installed{_remedy(name)}"
+
+
+def _remedy(name: str) -> str:
+    extra = extras.extra_of(name.removesuffix("-cpu"))
+    return f": pip install 'raydist[{extra}]'" if extra else ""
 
 
 def devices() -> Generator[Finding, None, list[int]]:
     """Finds accelerators; returns the memory of each, in bytes."""
+    if not extras.is_installed("torch"):
+        return []
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

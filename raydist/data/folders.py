@@ -29,9 +29,16 @@ def files_below(where: pafs.FileSystem, folder: str) -> list[Any]:
 
 
 def inputs_below(where: pafs.FileSystem, folder: str) -> list[Any]:
-    """Returns the files below a folder but those of outputs, which a message names."""
+    """Returns the files below a folder but those of outputs, which a message names.
+
+    Raises:
+        DataError: the folder itself is an index or vectors.
+    """
     everything, root = _all(where, folder), folder.rstrip("/")
-    outputs = {posixpath.dirname(e.path) for e in everything if _is_mark(where, e.path)} - {root}
+    outputs = {posixpath.dirname(e.path) for e in everything if _is_mark(where, e.path)}
+    if root in outputs:
+        _refuse_index(where, root)
+    outputs.discard(root)
     # The folder `FILE.raydist` says that a command wrote the file beside it.
     outputs |= {each.removesuffix(".raydist") for each in outputs}
     visible = _visible(everything, folder)
@@ -39,6 +46,19 @@ def inputs_below(where: pafs.FileSystem, folder: str) -> list[Any]:
     if len(rest) < len(visible):
         _say_skipped(root, tuple(sorted(posixpath.relpath(each, root) for each in outputs)))
     return rest
+
+
+def _refuse_index(where: pafs.FileSystem, folder: str) -> None:
+    try:
+        with where.open_input_file(f"{folder}/{MANIFEST}") as source:
+            manifest = json.loads(source.read(_LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return
+    if manifest.get("kind") in ("bow-index", "vectors"):
+        raise DataError(
+            f"{folder}: is a {manifest['kind']} that raydist wrote, no documents; name the files "
+            "that it was made from (raydist status shows them)"
+        )
 
 
 def _all(where: pafs.FileSystem, folder: str) -> list[Any]:

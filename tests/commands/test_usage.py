@@ -124,3 +124,12 @@ def test_without_mlflow_nothing_is_tracked(
     extras.has_mlflow.cache_clear()
     assert "not tracked: MLflow is not installed (pip install 'raydist[track]')" in err
     assert not Path("mlflow.db").exists()
+
+
+def test_an_index_is_no_corpus(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "corpus=corpus.jsonl", "out=idx"]) == 0
+    capsys.readouterr()
+    assert main(["index", "corpus=idx", "out=again"]) == 2
+    err = capsys.readouterr().err
+    assert "idx: is a bow-index that raydist wrote, no documents; name the files that it was" in err
+    assert not Path("again").exists()

@@ -241,6 +241,22 @@ ARROW = [
         {"c.arrow": _arrow(pa.table({"id": ["1", "2"], "text": _WILD}))},
         Refused("this Arrow file is damaged"),
     ),
+    Cell(
+        "csv: JSON lines by another name",
+        {"c.jsonl": b'{"id": "1", "text": "heron, fish"}\n{"id": "2", "text": "a, b"}\n'},
+        Refused("its first line is a JSON object, not a row of a table.*format=jsonl"),
+        {"format": "csv"},
+    ),
+    Cell(
+        "tsv: JSON lines by another name",
+        {"c.tsv": b'{"id": "1",\t"text": "heron"}\n'},
+        Refused("its first line is a JSON object"),
+    ),
+    Cell(
+        "csv: one column",
+        {"c.csv": b"a\nb\n"},
+        Refused("c.csv"),
+    ),
     Cell("arrow: something else", {"c.arrow": b"nothing"}, Refused("not an Arrow file")),
     Cell("datasets: save_to_disk", _saved, _SAVED_ROWS, path="d"),
     Cell(

@@ -204,6 +204,16 @@ TREC = [
         {"on_bad": "skip"},
     ),
     Cell(
+        "trec: a text inside a text",
+        {"c.trec": b"<DOC><DOCNO>1</DOCNO><TEXT>a <TEXT>b</TEXT> c</TEXT></DOC>"},
+        [("1", "", "a  b  c")],
+    ),
+    Cell(
+        "trec: a text that is never closed, then others",
+        {"c.trec": b"<DOC><DOCNO>1</DOCNO><TEXT>a <TEXT>b</TEXT> x <TEXT>c</TEXT></DOC>"},
+        [("1", "", "a  b\nc")],
+    ),
+    Cell(
         "trec: another element is the record",
         {"c.trec": b"<REC><ID>1</ID>text</REC>\n"},
         Refused("line 1: .*a <DOC> element; this file has none"),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from raydist.data.files import head
-from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of, say_repeated
+from raydist.data.formats.layout import HEAD_BYTES, Layout, check_no_json, layout_of, say_repeated
 from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
@@ -34,6 +34,7 @@ def sniff(path: str, naming: Naming) -> tuple[Layout, str]:
         DataError: it is not clear which columns are meant.
     """
     data = head(path, HEAD_BYTES)
+    check_no_json(path, data)
     text = data.decode("utf-8", "backslashreplace")
     first: tuple[list[list[str]], str] | None = None
     for separator in _SEPARATORS:

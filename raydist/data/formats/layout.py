@@ -7,6 +7,7 @@ texts are longer than the titles. All else is asked for.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,21 @@ class Layout:
     width: int
     header: tuple[str, ...] = ()
     description: str = ""
+
+
+def check_no_json(path: str, data: bytes) -> None:
+    """Raises DataError for a file whose first line is a JSON object: it is no table."""
+    line = data.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")[0].strip()
+    if not (line.startswith(b"{") and line.endswith(b"}")):
+        return
+    try:
+        json.loads(line)
+    except ValueError:
+        return
+    raise DataError(
+        f"{path}: its first line is a JSON object, not a row of a table: leave the format out, or "
+        "set format=jsonl"
+    )
 
 
 def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layout:

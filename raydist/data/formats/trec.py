@@ -183,17 +183,30 @@ def _page(markup: str) -> tuple[str, str]:
 
 
 def _elements(body: str) -> dict[str, list[tuple[int, int, int, int]]]:
-    """Returns `(start, start of content, end of content, end)` of the elements of each name."""
+    """Returns `(start, start of content, end of content, end)` of the elements of each name.
+
+    Of an element inside one of the same name, the outer one counts. One that is never closed ends
+    with the next that is.
+    """
     spans: dict[str, list[tuple[int, int, int, int]]] = {}
-    opened: dict[str, tuple[int, int]] = {}
+    opened: dict[str, list[tuple[int, int]]] = {}
     for tag in _ELEMENT.finditer(body):
         ends, name = tag.groups()
         if (name := name.lower()) not in _KNOWN:
             continue
         if not ends:
-            opened.setdefault(name, tag.span())
-        elif name in opened:
-            spans.setdefault(name, []).append((*opened.pop(name), *tag.span()))
+            opened.setdefault(name, []).append(tag.span())
+        elif opened.get(name):
+            outer, each = opened[name].pop(), spans.setdefault(name, [])
+            while each and each[-1][0] > outer[0]:
+                each.pop()
+            each.append((*outer, *tag.span()))
+    for name, unclosed in opened.items():
+        each = spans.get(name, [])
+        for start, inner in unclosed:
+            at = next((i for i, span in enumerate(each) if span[3] > start), None)
+            if at is not None and each[at][0] > start:
+                each[at] = (start, inner, *each[at][2:])
     return spans
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from raydist.data.files import head
 from raydist.data.formats.jsonl import is_utf8
-from raydist.data.formats.layout import HEAD_BYTES, Layout, layout_of, say_repeated
+from raydist.data.formats.layout import HEAD_BYTES, Layout, check_no_json, layout_of, say_repeated
 from raydist.data.formats.names import Naming
 from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
@@ -33,6 +33,7 @@ def sniff(path: str, naming: Naming) -> Layout:
             f"{path}: its lines end with carriage returns alone; set format=csv, which knows them, "
             "or end them with line feeds"
         )
+    check_no_json(path, data)
     lines = data.split(b"\n")
     if len(data) == HEAD_BYTES and len(lines) > 1:
         lines.pop()  # cut off
