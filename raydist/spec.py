@@ -47,6 +47,16 @@ LENIENT = Lenient()
 
 
 @dataclass(frozen=True, slots=True)
+class Formerly:
+    """Annotation of a field that had another name, which is still read.
+
+    Identities keep that name, so that outputs of earlier versions are recognised.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reads:
     """Annotation of a field that says where an input lies: its content counts, not its place.
 

@@ -152,7 +152,7 @@ def _fusion(config: MineConfig) -> Fusion:
     weights = tuple(config.weights or ())
     if config.fusion == "rrf":
         return Rrf(weights=weights)
-    return Interpolate(normalise=config.fusion, weights=weights)
+    return Interpolate(normalize=config.fusion, weights=weights)
 
 
 def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[str]) -> None:

@@ -37,7 +37,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from raydist.fingerprints import Form
-from raydist.spec import EXECUTION, LENIENT, Added, FromText, Kind
+from raydist.spec import EXECUTION, LENIENT, Added, Formerly, FromText, Kind
 
 
 def execution(default: Any, **bounds: Any) -> Any:
@@ -127,6 +127,9 @@ class Block(BaseModel):
     def _from_scalar(cls, data: Any) -> Any:
         if cls.primary is not None and not isinstance(data, dict | BaseModel) and data is not None:
             return {cls.primary: data}
+        if isinstance(data, dict):
+            names = {former(n, f): n for n, f in cls.model_fields.items() if former(n, f) != n}
+            return {names.get(name, name): value for name, value in data.items()}
         return data
 
     @model_validator(mode="after")
@@ -161,7 +164,7 @@ def identity(value: Any) -> Any:
     """Returns the fields that decide the result: all but `out` and those of the execution."""
     if fields := fields_of(value):
         return {
-            name: identity(getattr(value, name))
+            former(name, field): identity(getattr(value, name))
             for name, field in fields.items()
             if decides(name, field)
             if not _is_default(field, getattr(value, name))
@@ -169,6 +172,11 @@ def identity(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
     return [identity(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def former(name: str, field: FieldInfo) -> str:
+    """Returns the name by which identities know a field."""
+    return next((mark.name for mark in field.metadata if isinstance(mark, Formerly)), name)
 
 
 def _is_default(field: FieldInfo, value: Any) -> bool:

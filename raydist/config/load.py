@@ -17,7 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from raydist.config.base import Block, Verb
-from raydist.config.schema import Shape, child, keys, kinds, shape_of
+from raydist.config.schema import Shape, child, current, keys, kinds, shape_of
+from raydist.data.spec import split_paths
 from raydist.errors import ConfigError
 
 B = TypeVar("B", bound=Block)
@@ -186,6 +187,7 @@ def _path(root: Shape, key: str) -> list[str]:
         below = child(shape, name)
         if below is None:
             break
+        names[i] = current(shape, name)
         shape = below
     return names
 
@@ -264,7 +266,7 @@ def _lift(value: Any, shape: Shape) -> Any:
     """Returns a file's value in which the scalars of blocks are their primary fields."""
     if isinstance(value, dict):
         return {
-            name: _lift(item, below) if (below := child(shape, str(name))) else item
+            current(shape, name): _lift(item, below) if (below := child(shape, str(name))) else item
             for name, item in value.items()
         }
     if isinstance(value, list) or value is None or not shape.is_block:
@@ -288,6 +290,8 @@ def _read(shape: Shape, text: str) -> Any:
     if shape.item is not None:
         if stripped.startswith("[") and stripped.endswith("]"):
             stripped = stripped[1:-1]
+        elif shape.is_paths:
+            return split_paths(stripped)
         return [_read(shape.item, part.strip()) for part in _split(stripped)]
     if shape.mapping is not None:
         return _lift(_flow(stripped), shape)

@@ -14,7 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from raydist.config.base import Block, FromScalar, fields_of
+from raydist.config.base import Block, FromScalar, fields_of, former
+from raydist.data.spec import split_paths
 from raydist.spec import bytes_text, parse_bytes
 
 _SIGNS = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
@@ -108,6 +109,11 @@ class Shape:
         return any(isinstance(mark, FromScalar) and mark.read is parse_bytes for mark in marks)
 
     @property
+    def is_paths(self) -> bool:
+        """Whether the field is a list of paths."""
+        return any(isinstance(m, FromScalar) and m.read is split_paths for m in self._annotations)
+
+    @property
     def default_text(self) -> str:
         """The field's default as users write it."""
         return bytes_text(self.default) if self.is_size and self.default else _text(self.default)
@@ -153,9 +159,18 @@ def kinds(block: type[Block]) -> list[str]:
 def shape_of(block: type[Block], name: str) -> Shape | None:
     """Returns the shape of a block's field by its name or alias."""
     for key, field in block.model_fields.items():
-        if name in (field.alias, key):
+        if name in (field.alias, key, former(key, field)):
             return Shape(field.annotation, field)
     return None
+
+
+def current(shape: Shape, name: str) -> str:
+    """Returns the present name of a key, which may be spelled as it was formerly."""
+    for block in shape.blocks:
+        for key, field in block.model_fields.items():
+            if name == former(key, field):
+                return field.alias or key
+    return name
 
 
 def child(shape: Shape, name: str, kind: Any = None) -> Shape | None:

@@ -16,7 +16,7 @@ from raydist.spec import ADDED, EXECUTION, LENIENT, FromText, Reads
 
 
 def split_paths(text: str) -> list[str]:
-    """Splits text at commas outside brackets and braces."""
+    """Splits text at commas outside brackets and braces, and outside of names of local files."""
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")
@@ -24,7 +24,13 @@ def split_paths(text: str) -> list[str]:
             parts.append("")
         else:
             parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
+    paths = []
+    while parts:
+        whole = (n for n in range(len(parts), 1, -1) if os.path.exists(",".join(parts[:n])))
+        taken = next(whole, 1)
+        paths.append(",".join(parts[:taken]).strip())
+        parts = parts[taken:]
+    return [path for path in paths if path]
 
 
 Paths = Annotated[tuple[str, ...], FromText(split_paths)]

@@ -102,7 +102,7 @@ def fuse(runs: Sequence[Run], k: int = 1000, fusion: Fusion = Rrf()) -> Run:  # 
     weights = fusion.weights or None
     if fusion.kind == "rrf":
         return reciprocal_rank(runs, constant=fusion.constant, weights=weights, k=k)
-    return interpolate(runs, weights=weights, normalize=fusion.normalise, k=k)
+    return interpolate(runs, weights=weights, normalize=fusion.normalize, k=k)
 
 
 @dataclass(frozen=True, slots=True)

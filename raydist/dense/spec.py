@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 
 from raydist.models.spec import EncoderPlace
-from raydist.spec import EXECUTION, Bytes
+from raydist.spec import EXECUTION, Bytes, Formerly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +81,11 @@ class Rrf:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpolate:
-    """A weighted sum of normalised scores."""
+    """A weighted sum of normalized scores."""
 
     kind: Literal["interpolate"] = "interpolate"
     """By scores."""
-    normalise: Literal["minmax", "z", "none"] = "minmax"
+    normalize: Annotated[Literal["minmax", "z", "none"], Formerly("normalise")] = "minmax"
     """How a query's scores are made comparable."""
     weights: tuple[float, ...] = ()
     """One per index; equal if empty."""

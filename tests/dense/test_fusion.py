@@ -108,7 +108,7 @@ def test_equal_scores_are_ordered_by_document_id_whatever_the_order_of_the_runs(
     a = Run.from_lists([("q", ["x", "b"], [2.0, 1.0])])
     b = Run.from_lists([("q", ["b", "x"], [2.0, 1.0])])
     for runs in ([a, b], [b, a]):
-        for fusion in (Rrf(), *(Interpolate(normalise=how) for how in ("minmax", "z", "none"))):
+        for fusion in (Rrf(), *(Interpolate(normalize=how) for how in ("minmax", "z", "none"))):
             ((_, docs, _),) = fuse(runs, 10, fusion)
             assert docs == ["b", "x"]
 
@@ -127,7 +127,7 @@ def test_fusing_one_run_by_ranks_keeps_its_order_and_nothing_is_lost_with_empty_
     run = Run.from_lists([("q", ["b", "a"], [1.0, 1.0])])
     ((_, docs, _),) = reciprocal_rank([run, Run.from_lists([])])
     assert docs == ["b", "a"]
-    assert len(fuse([Run.from_lists([])], 10, Interpolate(normalise="z"))) == 0
+    assert len(fuse([Run.from_lists([])], 10, Interpolate(normalize="z"))) == 0
 
 
 def test_wrong_weights_are_refused():
