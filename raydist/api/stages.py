@@ -357,7 +357,7 @@ def fuse(*pipelines: Any, method: str = "rrf", depth: int = 0, **options: Any) -
         pipelines: indexes, vectors, pipelines, or objects with `search(queries, k)`.
         method: `rrf`, by ranks, or `interpolate`, by scores.
         depth: documents of each pipeline and query; 0 is as many as are asked for.
-        options: the other keys of `search fusion.…`: `constant`, `weights`, `normalise`.
+        options: the other keys of `search fusion.…`: `constant`, `weights`, `normalize`.
 
     Raises:
         ConfigError: as `raydist search` does.

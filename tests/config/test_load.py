@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from raydist.config.base import Block, execution
+from raydist.config.index import IndexConfig
 from raydist.config.load import load, split_words
 from raydist.config.schema import reference
+from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError
 from raydist.spec import Bytes
 
@@ -201,3 +203,27 @@ def test_a_word_sets_the_field_that_a_verb_names(tmp_path: Path) -> None:
         split_words(One, ["a", "path=b"])
     assert split_words(Example, ["a.yaml", "b=1"]) == (["a.yaml"], ["b=1"])
     assert "A word without a key sets it." in next(iter(reference(One))).help
+
+
+def test_a_former_spelling_of_a_key_is_read_and_stays_in_the_identity(tmp_path: Path) -> None:
+    file = tmp_path / "fusion.yaml"
+    file.write_text("index: [a, b]\nfusion: {kind: interpolate, normalise: z}\n")
+    old, new = load(SearchConfig, [str(file)]), ["index=a,b", "fusion=interpolate"]
+    assert old == load(SearchConfig, (), [*new, "fusion.normalize=z"])
+    assert old == load(SearchConfig, (), [*new, "fusion.normalise=z"])
+    assert old.identity()["fusion"] == {"kind": "interpolate", "normalise": "z", "weights": []}
+    assert old.resolved()["fusion"]["normalize"] == "z"
+    again = load(SearchConfig, [str(file)], ["fusion.normalize=none"])
+    assert again.resolved()["fusion"]["normalize"] == "none"
+
+
+def test_a_file_with_a_comma_in_its_name_is_one_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b.jsonl").touch()
+    config = load(SearchConfig, (), ["index=x,a,b.jsonl,y", "fusion=rrf"])
+    assert config.index == ("x", "a,b.jsonl", "y")
+    index = load(IndexConfig, (), ["corpus=a,b.jsonl", "out=o"])
+    assert index.corpus is not None and index.corpus.path == ("a,b.jsonl",)
+    assert load(SearchConfig, (), ["index=[a,b.jsonl]", "fusion=rrf"]).index == ("a", "b.jsonl")
