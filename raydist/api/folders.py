@@ -102,13 +102,15 @@ class _Folder:
     def _facts(self) -> list[tuple[str, str]]:
         return [("kind", str(self.manifest["kind"]))]
 
+    def _counts(self) -> list[str]:
+        return []
+
     def identity(self) -> Any:
         """Returns JSON that tells the content from another."""
         return {"manifest": self.manifest.get("config_hash"), "inputs": self.manifest.get("inputs")}
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{value} {name}" for name, value in self._facts() if name != "kind")
-        return f"{type(self).__name__}({self.path!r}{': ' if facts else ''}{facts})"
+        return f"{type(self).__name__}({self.path!r}: {', '.join(self._counts())})"
 
     def _repr_html_(self) -> str:
         return html_table(["", ""], [["path", self.path], *map(list, self._facts())])
@@ -120,7 +122,7 @@ class Index(_Folder):
     >>> import raydist as rd
     >>> index = rd.index([{"id": "1", "text": "A heron eats fish."}], "idx")
     >>> index
-    Index('idx': 1 documents, 3 terms)
+    Index('idx': 1 document, 3 terms)
     >>> index.search("herons")
     rank   score  id  text
        1  0.1514  1   A *heron* eats fish.
@@ -224,10 +226,14 @@ class Index(_Folder):
         return _search(self.path, "ql", True, scoring=scoring, ties=ties, threads=threads)
 
     def _facts(self) -> list[tuple[str, str]]:
-        facts = [("kind", str(self.manifest["kind"])), ("documents", f"{len(self):,}")]
-        if terms := self.manifest.get("terms"):
-            facts.append(("terms", f"{terms:,}"))
-        return facts
+        return [("kind", str(self.manifest["kind"])), ("holds", ", ".join(self._counts()))]
+
+    def _counts(self) -> list[str]:
+        from raydist import log
+
+        terms = self.manifest.get("terms")
+        counts = [log.count(len(self), "document")]
+        return counts if terms is None else [*counts, log.count(terms, "term")]
 
 
 class Vectors(_Folder):
@@ -287,13 +293,14 @@ class Vectors(_Folder):
     def _facts(self) -> list[tuple[str, str]]:
         return [
             ("kind", str(self.manifest["kind"])),
-            ("documents", f"{len(self):,}"),
-            ("dimensions", str(self.dimension)),
+            ("holds", ", ".join(self._counts())),
             ("model", str(self.manifest["model"]["path"])),
         ]
 
-    def __repr__(self) -> str:
-        return f"Vectors({self.path!r}: {len(self):,} documents, {self.dimension} dimensions)"
+    def _counts(self) -> list[str]:
+        from raydist import log
+
+        return [log.count(len(self), "document"), log.count(self.dimension, "dimension")]
 
 
 class Training(_Folder):

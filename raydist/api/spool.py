@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +96,10 @@ class Spool:
                     for name, each in value.items()
                 }
             return self.file(value, kind, key)
-        if isinstance(value, list | tuple) and (kind is None or _are_places(value)):
+        if isinstance(value, list | tuple) and (kind is None or _are_places(value, kind)):
             return [self._plain(each, None, key) for each in value]
-        if isinstance(value, list | tuple) and kind == "run" and _are_runs(value):
-            return [self.file(each, kind, f"{key}.{i}") for i, each in enumerate(value)]
+        if isinstance(value, list | tuple) and any(isinstance(each, Run) for each in value):
+            return [self._plain(each, kind, f"{key}.{i}") for i, each in enumerate(value)]
         if kind is None:
             if hasattr(value, "item") and getattr(value, "ndim", None) == 0:  # a number of NumPy
                 return value.item()
@@ -118,17 +118,20 @@ class Spool:
             DataError: it holds something else.
         """
         from raydist import log
-        from raydist.data.files import filesystem
+        from raydist.data.files import filesystem, is_uri
 
         stem = re.sub(r"[^\w.-]", "_", key)
         place = posixpath.join(self._open(), stem)
         where, folder = filesystem(place)
         where.create_dir(folder, recursive=True)
-        log.stands_for(place, f"{key} ({_name(value)})")
+        called = f"{key} ({_name(value)})"
+        if not is_uri(place):
+            log.stands_for(os.path.abspath(place), called)
+        log.stands_for(place, called)
         try:
             name = _write(value, kind, where, folder, stem)
-        except _arrow_errors() as error:
-            raise DataError(f"{key} ({_name(value)}): {error}") from None
+        except _refusals() as error:
+            raise DataError(f"{called}: {error}") from None
         return posixpath.join(place, name) if name else place
 
     def _open(self) -> str:
@@ -151,24 +154,20 @@ class Spool:
         return self._folder
 
 
-def _are_places(values: Iterable[Any]) -> bool:
-    return all(isinstance(each, str | os.PathLike) for each in values)
-
-
-def _are_runs(values: Iterable[Any]) -> bool:
-    from raydist.records import Run
-
-    return all(isinstance(each, Run) for each in values)
+def _are_places(values: Sequence[Any], kind: str) -> bool:
+    """Returns whether a list names files, as it does on the command line."""
+    named = all(isinstance(each, str | os.PathLike) for each in values)
+    return bool(values) and named and kind != "ids"
 
 
 def _name(value: object) -> str:
     return type(value).__name__
 
 
-def _arrow_errors() -> tuple[type[Exception], ...]:
+def _refusals() -> tuple[type[Exception], ...]:
     import pyarrow as pa
 
-    return (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
+    return (DataError, pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
 
 
 def _write(value: Any, kind: str, where: Any, folder: str, stem: str) -> str:
@@ -191,7 +190,7 @@ def _write(value: Any, kind: str, where: Any, folder: str, stem: str) -> str:
                 try:
                     line = json.dumps(row, ensure_ascii=False)
                 except TypeError as error:
-                    raise DataError(f"the {_name(value)}: {error}") from None
+                    raise DataError(str(error)) from None
                 out.write(line.encode() + b"\n")
         return "samples.jsonl"
     else:
@@ -201,11 +200,11 @@ def _write(value: Any, kind: str, where: Any, folder: str, stem: str) -> str:
         for number, table in enumerate(tables):
             _write_table(table, where, posixpath.join(folder, f"{number:06}.parquet"))
         if number < 0:
-            raise DataError(f"the {_name(value)} has no rows")
+            raise DataError("has no rows")
         return ""
     parts = list(tables)
     if not parts:
-        raise DataError(f"the {_name(value)} has no rows")
+        raise DataError("has no rows")
     whole = pa.concat_tables(parts, promote_options="permissive")
     name = f"{stem}.parquet"
     _write_table(whole, where, posixpath.join(folder, name))
@@ -264,7 +263,7 @@ def _rows(value: Any, kind: str) -> Iterator[Mapping[str, Any]]:
             yield {"id": name, **(each if isinstance(each, Mapping) else {"text": each})}
         return
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise DataError(f"{kind}: {_name(value)} holds no rows")
+        raise DataError(f"is not an iterable of {kind}")
     for number, row in enumerate(value):
         if isinstance(row, Mapping):
             yield row
@@ -275,7 +274,7 @@ def _rows(value: Any, kind: str) -> Iterator[Mapping[str, Any]]:
         elif hasattr(row, "doc_id") and hasattr(row, "text"):
             yield {"id": row.doc_id, "title": row.title, "text": row.text}
         else:
-            raise DataError(f"{kind}, row {number}: {_name(row)}: expected a mapping of its fields")
+            raise DataError(f"row {number}: expected a mapping of its fields, not {_name(row)}")
 
 
 def _judgements(qrels: Mapping[Any, Any]) -> Iterator[Mapping[str, Any]]:
@@ -290,7 +289,7 @@ def _judgements(qrels: Mapping[Any, Any]) -> Iterator[Mapping[str, Any]]:
     for query_id, judged in qrels.items():
         if not isinstance(judged, Mapping):
             raise DataError(
-                f"qrels: {query_id!r}: {_name(judged)}: expected a mapping from documents to grades"
+                f"{query_id!r} has a {_name(judged)}; expected a mapping from documents to grades"
             )
         for doc_id, grade in judged.items():
             yield {"query_id": query_id, "doc_id": doc_id, "relevance": grade}
@@ -307,10 +306,10 @@ def _run_of(value: Any) -> Any:
         columns = list(zip(*triples)) or [(), (), ()]
         return Run.sorted(pa.table([pa.array(c, f.type) for c, f in zip(columns, RUN)], schema=RUN))
     parts = list(_frames(value) if _is_frame(value) else _tables(_rows(value, "run")))
-    table = pa.concat_tables(parts) if parts else RUN.empty_table()
+    if not parts:
+        raise DataError("has no rows")
+    table = pa.concat_tables(parts, promote_options="permissive")
     absent = [name for name in RUN.names if name not in table.column_names]
     if absent:
-        raise DataError(
-            f"run: the {_name(value)} has no column {absent[0]!r}; a run has {', '.join(RUN.names)}"
-        )
+        raise DataError(f"no column {absent[0]!r}; a run has {', '.join(RUN.names)}")
     return Run.sorted(table.select(RUN.names))

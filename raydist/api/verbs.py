@@ -63,7 +63,7 @@ def embed(
 
     >>> import raydist as rd
     >>> rd.embed({"1": "A heron eats fish."}, "vec", model=MODEL)
-    Vectors('vec': 1 documents, 32 dimensions)
+    Vectors('vec': 1 document, 32 dimensions)
 
     Args:
         corpus: as for `index`.
@@ -276,9 +276,9 @@ def tune(data: Any = None, *, config: Files = (), resume: bool = False, **keys: 
     """Trains bi-encoders of drawn configurations by Ray Tune, and keeps the best.
 
     >>> import raydist as rd
-    >>> rd.tune(SAMPLES, model="MODEL", out="tuned", trials=0)
+    >>> rd.tune(SAMPLES, model=MODEL, out="tuned", space={"optim.lr": "log(1e-4, 1e-6)"})
     Traceback (most recent call last):
-    raydist.errors.ConfigError: ...
+    raydist.errors.ConfigError: space.optim.lr = 'log(1e-4, 1e-6)': expected log(a, b) with a < b
 
     Args:
         data: as for `train`.

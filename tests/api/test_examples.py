@@ -38,7 +38,6 @@ LISTS = [
     }
     for i, s in enumerate(SAMPLES)
 ]
-ON_RAY = {"tune"}
 
 
 def examples() -> Iterator[doctest.DocTest]:
@@ -56,8 +55,6 @@ def test_an_example_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if test.name.rpartition(".")[2] in ON_RAY:
-        pytest.skip("tests/tuning runs it")
     monkeypatch.chdir(tmp_path)
     globs: dict[str, Any] = {**test.globs, "SAMPLES": SAMPLES, "LISTS": LISTS}
     with socket.socket() as free:
