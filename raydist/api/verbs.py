@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from raydist import log
 from raydist.api import command
 from raydist.api.command import Files, place_of
 from raydist.api.folders import Index, Output, Training, Vectors, open
@@ -125,6 +126,7 @@ def search(
     with tempfile.TemporaryDirectory(prefix="raydist-search-") as scratch:
         if out is None:
             keys["out"] = str(Path(scratch) / "run.parquet")
+            log.stands_for(keys["out"], "search")
         return read_run(place_of(command.run("search", keys, config)))
 
 
