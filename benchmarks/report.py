@@ -122,6 +122,19 @@ def recorded(name: str) -> tuple[dict[str, float | None], dict[str, Any]]:
     return content["figures"], content.get("notes", {})
 
 
+def _earlier(target: Path, figures: Mapping[str, float | None]) -> dict[str, dict[str, str]]:
+    """Returns the processor and the date of the figures that are those of an earlier record."""
+    if not target.is_file():
+        return {}
+    last = json.loads(target.read_text(encoding="utf-8"))
+    origin = {"cpu": last["machine"]["cpu"], "date": last["date"]}
+    return {
+        key: last.get("earlier", {}).get(key, origin)
+        for key, value in figures.items()
+        if value is not None and last["figures"].get(key) == value
+    }
+
+
 def write_results(
     name: str,
     figures: Mapping[str, float | None],
@@ -147,6 +160,7 @@ def write_results(
             held = "holds" if _HOLDS[aim["op"]](value, aim["value"]) else "MISSED"
         rows.append([key, value, "" if aim is None else f"{aim['op']} {aim['value']}", held])
     print_table(f"benchmark {name}", ["figure", "value", "goal", ""], rows)
+    target = (folder or RESULTS) / f"{name}.json"
     record: dict[str, Any] = {
         "name": name,
         "figures": dict(figures),
@@ -154,9 +168,10 @@ def write_results(
         "machine": machine(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+    if earlier := _earlier(target, figures):
+        record["earlier"] = earlier
     if notes:
         record["notes"] = dict(notes)
-    target = (folder or RESULTS) / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from benchmarks.peers.environment import Unavailable
 from benchmarks.peers.models import exported
 from benchmarks.peers.peer import Peer, PeerSpec, running
 from benchmarks.peers.protocol import Settings
-from benchmarks.report import print_table
+from benchmarks.report import load_average, print_table
 from raydist.log import say
 
 PEERS = {
@@ -80,6 +80,7 @@ class Comparison:
             "wall_seconds": {name: round(value, 3) for name, value in self.wall.items()},
             "agreement": {name: round(value, 7) for name, value in self.agreement.items()},
             "left_out": self.reasons,
+            "load_average": load_average(),
         }
 
 
