@@ -115,7 +115,10 @@ def compare(
         if before:
             settings = Settings(task, str(model), "float32", "", max_length, 1)
             spec = PeerSpec("", "raydist", "float32", checkout=before)
-            ways[BEFORE] = "float32", stack.enter_context(running(spec, settings, cache))
+            try:
+                ways[BEFORE] = "float32", stack.enter_context(running(spec, settings, cache))
+            except Unavailable as error:
+                result.reasons[BEFORE] = str(error)
         values: dict[str, np.ndarray] = {}
         for number in range(rounds + 1):
             for name, (_, work) in list(ways.items()):

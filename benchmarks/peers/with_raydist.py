@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from protocol import Settings, Work, serve
 
 
@@ -14,16 +16,20 @@ def load(settings: Settings) -> Work:
 
         model = BiEncoder.load(settings.folder, device="cpu", dtype=settings.precision)
         return lambda query, texts: model.encode_documents(texts)
+    reranker = _reranker(settings)
+    return lambda query, texts: reranker.score([(query, texts)])[0]
+
+
+def _reranker(settings: Settings) -> Any:
+    how: dict[str, Any] = {"device": "cpu", "dtype": settings.precision}
     try:
         from raydist.reranking.cross_encoder import CrossEncoder
         from raydist.reranking.spec import CrossEncoderSpec
-    except ModuleNotFoundError:  # as earlier versions call the room
+    except ModuleNotFoundError:  # versions before specs
         from raydist.rerank.cross_encoder import CrossEncoder
-        from raydist.rerank.spec import CrossEncoderSpec
 
-    spec = CrossEncoderSpec(model=settings.folder, device="cpu", dtype=settings.precision)
-    reranker = CrossEncoder(spec)
-    return lambda query, texts: reranker.score([(query, texts)])[0]
+        return CrossEncoder(settings.folder, **how)
+    return CrossEncoder(CrossEncoderSpec(model=settings.folder, **how))
 
 
 if __name__ == "__main__":
