@@ -33,8 +33,8 @@ def stands_for(copy: str | os.PathLike[str], original: str) -> None:
 
 def spoken(message: str) -> str:
     """Returns a message with URIs and streams instead of the paths of their local copies."""
-    for copy, original in _originals.items():
-        message = message.replace(copy, original)
+    for copy in sorted(_originals, key=len, reverse=True):  # one may end with another
+        message = message.replace(copy, _originals[copy])
     return message
 
 

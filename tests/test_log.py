@@ -97,3 +97,8 @@ def test_what_other_programs_write_goes_to_a_file(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stderr == "a message\n"
     assert Path(done.stdout.strip()).read_text() == "core_worker.cc: noise\n"
+
+
+def test_the_longer_of_two_paths_is_replaced_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "_originals", {"in/corpus": "old", "/tmp/in/corpus": "new"})
+    assert log.spoken("/tmp/in/corpus: bad") == "new: bad"
