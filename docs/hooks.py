@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from docs import figures, reference  # noqa: E402
+from docs import figures, notebooks, reference  # noqa: E402
 
 FOLDED_IN = {
     "cluster/README.md": "how-to/launch.md",
@@ -65,6 +65,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     here = page.file.src_uri
     if here == "reference/index.md":
         markdown = markdown.replace("<!-- verbs -->", reference.verb_table())
+    name = posixpath.basename(here).removesuffix(".md")
+    if here.startswith("tutorials/") and name in notebooks.NAMES:
+        markdown = notebooks.page(notebooks.executed(name), name)
     sources = {place: source for source, place in FOLDED_IN.items()}
     folder = posixpath.dirname(sources.get(here, f"docs/{here}"))
 
@@ -77,7 +80,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
             return match[0]
         return match[1] + posixpath.relpath(place, posixpath.dirname(here) or ".") + match[3]
 
-    return _LINK.sub(link, markdown)
+    return _LINK.sub(link, markdown.replace("```console\n", "```sh\n"))
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
