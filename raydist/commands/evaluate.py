@@ -217,17 +217,20 @@ def _track(config: EvaluateConfig, comparison: Comparison, named: Mapping[str, s
     uri = resolve_uri(config.tracking.uri, config.storage or ".")
     if uri is None:
         return
+    from raydist.config.record import record_configuration, run_name
     from raydist.evaluation.dashboard import record_evaluation, record_report
     from raydist.evaluation.mirror import Mirror
 
     evaluations, table = comparison.evaluations, comparison.report
-    title = config.tracking.name or f"evaluate {', '.join(evaluations)}"[:200]
+    title = config.tracking.name or run_name("evaluate", ", ".join(evaluations), config)
     folder = Path(tempfile.mkdtemp(prefix="raydist-evaluate-"))
     children = []
     tracking = replace(config.tracking, uri=uri, name=title)
     with Tracker.start(folder / "all", tracking, follow=False) as tracker:
         mirror = Mirror(tracker.folder)
-        record_report(mirror, comparison, config.resolved())
+        fingerprints = {name: str(contents) for name, contents in inputs(config).items()}
+        record_configuration(mirror, "evaluate", config, fingerprints)
+        record_report(mirror, comparison)
         for i, (name, evaluation) in enumerate(evaluations.items()):
             if len(evaluations) == 1:
                 record_evaluation(mirror, name, evaluation, named[name], table)
@@ -237,4 +240,4 @@ def _track(config: EvaluateConfig, comparison: Comparison, named: Mapping[str, s
             children.append(child)
     if all(each.complete for each in (tracker, *children)):
         shutil.rmtree(folder)
-    log.say(f"MLflow run {tracker.run_id}; look at it with: mlflow ui --backend-store-uri {uri}")
+    log.say(f"MLflow run {tracker.run_id}: {tracker.look}")

@@ -3,7 +3,8 @@
     raydist export checkpoint=DIR out=HF_FOLDER name=owner/name bibtex=cite.bib
 
 The folder loads in sentence-transformers with the same vectors or scores. It is pushed only with
-push=true; `alias=champion` registers it with MLflow and moves the alias after a paired test.
+push=true. `register=NAME` registers it with MLflow, with its card and as a pyfunc that ranks texts;
+`alias=champion` also moves that alias, after a paired test.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def run(config: ExportConfig, flags: Flags) -> None:
     if config.push:
         url = push_folder(output.folder, config.name, private=config.private)
         log.say(f"pushed to {url}")
-    if config.alias is not None:
-        _register(config, about, values, output.job["inputs"]["checkpoint"])
+    if config.register_ is not None or config.alias is not None:
+        _register(config, about, values, output.folder, output.job["inputs"]["checkpoint"])
 
 
 def _text(text: str) -> str:
@@ -106,31 +107,41 @@ def _measuring(about: Provenance) -> Sequence[str]:
 
 
 def _register(
-    config: ExportConfig, about: Provenance, values: Mapping[str, float], fingerprint: str
+    config: ExportConfig,
+    about: Provenance,
+    values: Mapping[str, float],
+    folder: Path,
+    fingerprint: str,
 ) -> None:
     from raydist.evaluation.follower import State, read_state
-    from raydist.evaluation.registry import Candidate, promote
+    from raydist.evaluation.registry import Candidate, promote, register
     from raydist.evaluation.tracking import resolve_uri
+    from raydist.exporting.pyfunc import write_mlmodel
 
-    assert about.run is not None  # checked by `_values_of`
-    uri = resolve_uri(config.tracking.uri, about.run.parent)
+    place = folder if about.run is None else about.run
+    uri = resolve_uri(config.tracking.uri, place.absolute().parent)
     if uri is None:
-        raise ConfigError("alias: tracking.uri=none has no registry; name an MLflow URI")
-    tracked = read_state(about.run)
+        raise ConfigError("register: tracking.uri=none has no registry; name an MLflow URI")
+    write_mlmodel(folder)
+    tracked = None if about.run is None else read_state(about.run)
     if tracked is None or tracked.uri != uri:
         tracked = State()  # the run is not in this MLflow
-    chosen = "{listener}/{key}".format(**about.settings)
-    models = tracked.models.get(chosen, {})
+    models = tracked.models.get("{listener}/{key}".format(**about.settings), {}) if values else {}
+    name = config.register_ or config.name or Path(config.out).name
     candidate = Candidate(
-        name=(config.name or Path(config.out).name).replace("/", "-"),
-        folder=config.out,
-        metric=str(about.settings["key"]),
+        name=name.replace("/", "-"),
+        folder=folder,
+        metric=str(about.settings["key"]) if values else "",
         values=values,
         fingerprint=fingerprint,
         run_id=tracked.run_id or None,
-        model_id=models.get(str(about.settings["step"])),
+        model_id=models.get(str(about.settings.get("step"))),
         upload=storage.leaves(config.out),
         experiment=config.tracking.experiment,
     )
-    promotion = promote(uri, candidate, alias=str(config.alias))
-    log.say(f"registered as version {promotion.version}; {config.alias}: {promotion.reason}")
+    if config.alias is None:
+        version, note = register(uri, candidate), ""
+    else:
+        promotion = promote(uri, candidate, alias=config.alias)
+        version, note = promotion.version, f"; {config.alias}: {promotion.reason}"
+    log.say(f"registered as version {version} of {candidate.name}{note}")

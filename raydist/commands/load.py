@@ -83,13 +83,16 @@ def _track(config: LoadConfig, figures: dict[str, float]) -> None:
         return
     import tempfile
 
+    from raydist.config.record import record_configuration
     from raydist.evaluation.mirror import Mirror
     from raydist.evaluation.tracking import Tracker
 
     with tempfile.TemporaryDirectory() as folder:
-        tracking = replace(config.tracking, uri=uri, name=config.tracking.name or "load")
+        tracking = replace(
+            config.tracking, uri=uri, name=config.tracking.name or f"load {config.route}"
+        )
         tracker = Tracker.start(folder, tracking)
         mirror = Mirror(tracker.folder)
-        mirror.params(config.resolved())
+        record_configuration(mirror, "load", config, {})
         mirror.metrics(0, figures)
         tracker.close()

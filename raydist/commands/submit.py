@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 from raydist import log
 from raydist.commands import check_flags, check_verb
 from raydist.errors import ConfigError, JobError
+from raydist.evaluation.secrets import has_password
 from raydist.job_server import connect, read_log
 
 FLAGS = ("--dry-run", "--resume", "--append")
@@ -182,6 +183,12 @@ def _environment() -> dict[str, str]:
     """Returns the variables that a job inherits: offline switches and the tracking server."""
     inherited = ("HF_HUB_OFFLINE", "MLFLOW_TRACKING_URI", "RAYDIST_AUTOSCALING", "RAYDIST_STORAGE")
     own = {name: os.environ[name] for name in inherited if name in os.environ}
+    if has_password(own.get("MLFLOW_TRACKING_URI", "")):
+        raise ConfigError(
+            "submit: MLFLOW_TRACKING_URI holds a password, and Ray's dashboard shows what travels "
+            "with a job; set it without one, and MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD on the cluster's nodes"
+        )
     return {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", **own}
 
 

@@ -38,5 +38,5 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
         tracker = replay(folder, uri=uri, experiment=options.get("experiment"))
         left_out = tracker.follower.state.skipped + tracker.follower.state.refused
         note = f" (values and files left out: {left_out:,})" if left_out else ""
-        log.say(f"{folder}: sent to run {tracker.run_id} in {tracker.uri}{note}")
+        log.say(f"{folder}: sent to run {tracker.run_id}{note}: {tracker.look}")
     return 0

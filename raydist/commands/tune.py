@@ -30,6 +30,7 @@ from raydist.commands.training.plan import Recipe
 from raydist.commands.training.prepare import prepare_shared
 from raydist.config.base import Flags, short
 from raydist.config.inputs import inputs
+from raydist.config.record import record_configuration, run_name
 from raydist.config.training import DistillConfig, TrainConfig
 from raydist.config.tune import Tune, TuneConfig, trial_config
 from raydist.disk import atomic, disk_errors
@@ -92,7 +93,7 @@ def run(config: Tune, flags: Flags) -> None:
             ends={trial.name: trial.end for trial in record.trials},
             trained=_recipe(first).model.family,
         )
-    _say_result(config, record, objective, output.folder, best)
+    _say_result(config, record, objective, output.folder)
 
 
 def _search(
@@ -190,7 +191,7 @@ class _Watch:
         try:
             self._children[trial.index] = self._parent.child(
                 trial.folder(self._folder),
-                f"{Path(self._config.out).name}/{trial.name}",
+                f"{trial.name} {trial}",
                 resume=True,
             )
         except JobError as error:  # the search goes on, and the record can be sent later
@@ -203,8 +204,14 @@ class _Watch:
         log.say(f"{trial.name} {trial.end}{note}{reason}")
         self.progress.advance(1)
         self._end(trial, "FAILED" if trial.end == "failed" else "FINISHED")
-        if self._parent is not None and value is not None:
-            self._mirror().metrics(trial.index, {f"trials/{self._objective}": value[0]})
+        if self._parent is None:
+            return
+        mirror = self._mirror()
+        if value is not None:
+            mirror.metrics(trial.index, {f"trials/{self._objective}": value[0]})
+        columns, rows = comparison(self._trials, self._objective, self._folder)
+        mirror.table(dict(zip(columns, map(list, zip(*rows)))), "trials.json")
+        mirror.tags({"mlflow.note.content": log.markdown(columns, rows)})
 
     def close(self, status: str) -> None:
         """Ends what is tracked."""
@@ -233,10 +240,9 @@ def _start_tracking(config: Tune, output: Output) -> Tracker | None:
     uri = resolve_uri(config.tracking.uri, folder.parent)
     if uri is None:
         return None
-    mirror = Mirror(folder)
-    mirror.params(config.resolved())
-    mirror.params({"inputs": output.job["inputs"]})
-    return Tracker.start(folder, replace(config.tracking, uri=uri), resume=True)
+    record_configuration(Mirror(folder), "tune", config, output.job["inputs"])
+    name = config.tracking.name or run_name("tune", "", config)
+    return Tracker.start(folder, replace(config.tracking, uri=uri, name=name), resume=True)
 
 
 def _interval(config: Tune, objective: Objective) -> int:
@@ -306,21 +312,24 @@ def _say_draws(draws: Sequence[Mapping[str, str]]) -> None:
     log.table("trials", ["trial", *keys], rows)
 
 
-def _say_result(
-    config: Tune, record: Record, objective: Objective, folder: Path, best: Trial
-) -> None:
-    """Reports the trials, the best first."""
-    keys = list(best.values)
-    values = {trial.index: objective.best(trial.folder(folder)) for trial in record.trials}
-    order = sorted(record.trials, key=lambda trial: -(values[trial.index] or (-math.inf, 0))[0])
+def comparison(
+    trials: Sequence[Trial], objective: Objective, folder: Path
+) -> tuple[list[str], list[list[Any]]]:
+    """Returns the columns and rows of a table of the trials, the best first."""
+    keys = list(trials[0].values)
+    values = {trial.index: objective.best(trial.folder(folder)) for trial in trials}
     rows = []
-    for trial in order:
+    for trial in sorted(trials, key=lambda each: -(values[each.index] or (-math.inf, 0))[0]):
         value = values[trial.index]
         shown = ["-", "-"] if value is None else [f"{value[0]:.4f}", value[1]]
         drawn = [trial.values[key] for key in keys]
         last = max((step for step, _ in trial.reports), default=0)
-        rows.append([trial.index, *drawn, *shown, last, trial.end])
-    columns = ["trial", *keys, str(objective), "at step", "steps", "end"]
-    log.table(f"tuned {config.out}", columns, rows)
+        rows.append([trial.index, *drawn, *shown, last, trial.end or "running"])
+    return ["trial", *keys, str(objective), "at step", "steps", "end"], rows
+
+
+def _say_result(config: Tune, record: Record, objective: Objective, folder: Path) -> None:
+    """Reports the trials, the best first."""
+    log.table(f"tuned {config.out}", *comparison(record.trials, objective, folder))
     log.say(f"best configuration: {config.out}/{BEST} (raydist {config.verb} {config.out}/{BEST})")
     log.say(f"best model: {config.out} (model={config.out} takes it)")

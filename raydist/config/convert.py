@@ -83,7 +83,9 @@ class ExportConfig(Verb):
     """Upload the folder to the Hugging Face hub."""
     private: bool = execution(True)
     """Create a private repository."""
+    register_: str | None = execution(None, alias="register", min_length=1)
+    """Register the model in MLflow under this name; `mlflow.pyfunc.load_model` loads it."""
     alias: str | None = execution(None, min_length=1)
     """Register the model in MLflow, and give it this alias if it beats the current holder."""
     tracking: Tracking = Tracking()
-    """Where the registry is, for `alias`."""
+    """Where the registry is, for `register` and `alias`."""

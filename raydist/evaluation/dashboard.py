@@ -16,6 +16,7 @@ from raydist.evaluation.report import Report, per_query, render, report
 from raydist.records import Qrels, Run
 
 _LONGEST_TAG = 5000
+_ROWS = 50  # of a table of the hardest queries, and of one of those that changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,10 @@ def draw(comparison: Comparison, folder: Path) -> list[Path]:
     return [figures.save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
 
-def record_report(mirror: Mirror, comparison: Comparison, parameters: Mapping[str, Any]) -> None:
-    """Records a whole report: parameters, figures, the table and the values per query."""
-    mirror.params(parameters)
+def record_report(mirror: Mirror, comparison: Comparison) -> None:
+    """Records a whole report: figures, the table and the values per query."""
     notes = "; ".join(comparison.report.notes)
-    mirror.tags({"raydist.verb": "evaluate", "raydist.notes": notes})
+    mirror.tags({"raydist.notes": notes})
     table = f"{render(comparison.report, 'markdown')}\n\n{notes}"
     if len(table) <= _LONGEST_TAG:
         mirror.tags({"mlflow.note.content": table})  # the run's page shows it as its description
@@ -96,7 +96,43 @@ def record_evaluation(
     mirror.tags({"run_file": path, "baseline": table.baseline or ""})
     if Path(path).is_file():
         mirror.artifact(path, "run")
-    mirror.table(_columns(per_query({name: evaluation})), f"per_query_{_file(name)}.json")
+    queries = per_query({name: evaluation})
+    hardest = queries.sort_by([(evaluation.measures[0], "ascending")]).drop_columns("run")
+    mirror.table(_columns(hardest), f"per_query_{_file(name)}.json")
+
+
+def record_queries(
+    mirror: Mirror, id: str, values: Any, before: Any, measure: str, texts: Mapping[str, str]
+) -> None:
+    """Records the hardest queries of a validation, and those that changed since the one before.
+
+    Args:
+        mirror: the training run's record.
+        id: the listener.
+        values: table of its values per query, from `Evaluation.table`.
+        before: the same of the validation before; None for the first.
+        measure: orders the queries.
+        texts: of the queries, by their ids.
+    """
+    import pyarrow.compute as pc
+
+    queries = [texts.get(query, "") for query in values["query_id"].to_pylist()]
+    values = values.add_column(1, "query", [queries])
+    hardest = values.take(pc.sort_indices(values, [(measure, "ascending")])[:_ROWS])
+    mirror.table(_columns(hardest), f"validation/{id}/hardest.json")
+    if before is None:
+        return
+    earlier = before.select(["query_id", measure]).rename_columns(["query_id", "before"])
+    joined = values.select(["query_id", "query", measure]).join(
+        earlier, "query_id", join_type="inner"
+    )
+    change = pc.subtract(joined[measure], joined["before"])
+    joined = joined.append_column("change", change).append_column("_size", pc.abs(change))
+    joined = joined.filter(pc.greater(joined["_size"], 0))
+    order = [("_size", "descending"), ("change", "ascending"), ("query_id", "ascending")]
+    changed = joined.take(pc.sort_indices(joined, order)[:_ROWS])
+    columns = ["query_id", "query", "before", measure, "change"]
+    mirror.table(_columns(changed.select(columns)), f"validation/{id}/changed.json")
 
 
 def record_validation(

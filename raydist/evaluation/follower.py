@@ -17,11 +17,15 @@ from typing import Any, NamedTuple, Protocol
 
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
-from raydist.evaluation.metric_names import metric_names
+from raydist.evaluation.metric_names import metric_name, metric_names
 from raydist.evaluation.mirror import EVENTS, METRICS, lines_of
 from raydist.log import say, warn
 
 STATE = "tracking.json"
+TRAIN = "train"
+"""The group of the values of training steps; a listener's are the group of its id."""
+SYSTEM = "system"
+"""The group of the machine's load, for which MLflow has a page."""
 _CHUNK = 500  # values of one request
 
 
@@ -90,6 +94,12 @@ class Store(Protocol):
 
     def artifact(self, path: str, folder: str) -> None:
         """Takes a copy of a file or folder."""
+
+    def text(self, content: str, file: str) -> None:
+        """Takes a text, replacing one of the same file name."""
+
+    def dataset(self, record: Mapping[str, Any]) -> None:
+        """Takes an input: its name, digest, source, context and profile."""
 
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
         """Takes a table, replacing one of the same file name."""
@@ -184,7 +194,7 @@ class Follower:
         chunk, reached = _Chunk(), None
         for record, after in self._new(METRICS):
             reached = after
-            values = {k: v for k, v in record.items() if k not in ("step", "time")}
+            values = {f"{TRAIN}/{k}": v for k, v in record.items() if k not in ("step", "time")}
             self._add(chunk, values, record["step"], record["time"])
             if len(chunk.values) >= _CHUNK:
                 break
@@ -206,6 +216,15 @@ class Follower:
                 chunk = _Chunk()
                 self._add(chunk, record["values"], record["step"], record["time"])
                 self._send_values(chunk)
+            case "system":
+                chunk = _Chunk()
+                values = {f"{SYSTEM}/{name}": value for name, value in record["values"].items()}
+                self._add(chunk, values, record["sample"], record["time"])
+                self._send_values(chunk)
+            case "text":
+                self._send(self._store.text, record["content"], record["file"])
+            case "dataset":
+                self._send(self._store.dataset, record)
             case "params":
                 self._send(self._store.params, record["values"])
             case "tags":
@@ -247,7 +266,11 @@ class Follower:
 
     def _send_values(self, chunk: _Chunk) -> None:
         """Sends values; their names and counts are noted once the store took them."""
-        renamed = {f"metric.{short}": name for short, name in chunk.names.items() if short != name}
+        renamed = {
+            f"metric.{short}": name
+            for short, name in chunk.names.items()
+            if short != metric_name(name)  # a number or a cut: the name no longer tells
+        }
         if renamed:
             self._send(self._store.tags, renamed)
         self._send(self._store.values, chunk.values)

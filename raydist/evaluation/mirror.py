@@ -53,6 +53,11 @@ class Mirror:
         event = {"event": "metrics", "step": step, "values": dict(values), "time": _now()}
         self._append(EVENTS, event)
 
+    def system(self, sample: int, values: Mapping[str, float]) -> None:
+        """Records the machine's load; its samples are numbered by themselves, not by steps."""
+        event = {"event": "system", "sample": sample, "values": dict(values), "time": _now()}
+        self._append(EVENTS, event)
+
     def params(self, values: Mapping[str, Any]) -> None:
         """Records parameters; nested mappings become dotted names."""
         self._append(EVENTS, {"event": "params", "values": flatten(values), "time": _now()})
@@ -65,6 +70,16 @@ class Mirror:
         """Records a file or folder to be uploaded under `folder` of the run's artifacts."""
         event = {"event": "artifact", "path": str(Path(path).absolute()), "folder": folder}
         self._append(EVENTS, {**event, "time": _now()})
+
+    def text(self, content: str, file: str) -> None:
+        """Records a text to be uploaded as a file of the run's artifacts."""
+        self._append(EVENTS, {"event": "text", "content": content, "file": file, "time": _now()})
+
+    def dataset(self, name: str, digest: str, source: str, context: str, **profile: Any) -> None:
+        """Records data that the run reads: what tells it from others, where it lies, what for."""
+        event = {"event": "dataset", "name": name, "digest": digest, "source": source}
+        profiled = {"context": context, "profile": profile, "time": _now()}
+        self._append(EVENTS, {**event, **profiled})
 
     def table(self, columns: Mapping[str, Sequence[Any]], file: str) -> None:
         """Records a table that the tracker shows, as columns of equal length."""

@@ -20,9 +20,11 @@ from raydist.disk import atomic
 from raydist.errors import JobError
 from raydist.evaluation.follower import Refusal, State, Value
 from raydist.evaluation.metric_names import metric_name, metric_names
+from raydist.evaluation.secrets import with_login, without_secrets
 
 PARAM_LENGTH = 6000
 TAG_LENGTH = 5000
+_DIGEST = 36  # characters of a data set's digest, MLflow's limit
 _GLOBAL = threading.Lock()  # of MLflow's global functions, which several followers may call
 _BATCH = 100  # parameters or tags of one request, MLflow's limit
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST")
@@ -98,6 +100,28 @@ class MlflowStore:
         with _refusals():
             send(self._run_id, path, folder or None)
 
+    def text(self, content: str, file: str) -> None:
+        """Uploads a text as a file."""
+        with _refusals():
+            self._client.log_text(self._run_id, content, file)
+
+    def dataset(self, record: Mapping[str, Any]) -> None:
+        """Logs an input of the run, as MLflow's `log_input` does."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = str(record["source"])
+        scheme = source.partition("://")[0] if "://" in source else "local"
+        dataset = Dataset(
+            name=record["name"],
+            digest=str(record["digest"])[:_DIGEST],
+            source_type=scheme,
+            source=json.dumps({"uri" if "://" in source else "path": source}),
+            profile=json.dumps(record["profile"]),
+        )
+        tags = [InputTag("mlflow.data.context", record["context"])]
+        with _refusals():
+            self._client.log_inputs(self._run_id, [DatasetInput(dataset, tags)])
+
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None:
         """Logs a table as MLflow's `log_table` does, but replaces one of the same file name."""
         rows = [list(row) for row in zip(*columns.values())]
@@ -159,7 +183,8 @@ def connect(uri: str) -> Any:
 
         for name in ("alembic", "mlflow"):  # which another library may have imported before
             logging.getLogger(name).setLevel(logging.ERROR)
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        own = with_login(uri)
+        return MlflowClient(tracking_uri=own, registry_uri=own)
 
 
 def create_run(client: Any, state: State, artifacts: str | None = None) -> State:
@@ -175,7 +200,8 @@ def create_run(client: Any, state: State, artifacts: str | None = None) -> State
         if artifacts is None and state.uri.startswith("sqlite:///"):
             database = Path(state.uri.removeprefix("sqlite:///"))
             artifacts = (database.parent / "mlartifacts" / state.experiment).as_uri()
-        experiment_id = client.create_experiment(state.experiment, artifacts)
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # its pages are of training
+        experiment_id = client.create_experiment(state.experiment, artifacts, kind)
     else:
         experiment_id = experiment.experiment_id
     tags = {key: str(value)[:TAG_LENGTH] for key, value in state.tags.items()}
@@ -202,7 +228,9 @@ def download(uri: str, source: str, target: Path) -> None:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        copy = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=uri)
+        copy = download_artifacts(
+            artifact_uri=source, dst_path=scratch, tracking_uri=with_login(uri)
+        )
         with atomic(target, replace=False) as partial:
             os.rename(copy, partial)  # a move on the same disk, no second copy
 
@@ -225,7 +253,7 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        text = " ".join(str(error).split())
+        text = without_secrets(" ".join(str(error).split()))
         raise JobError(
             f"tracking.uri = {uri}: MLflow cannot be used: {text[:300]}; "
             f"fix it, or do without by tracking=none"
@@ -239,7 +267,7 @@ def _fluent(uri: str) -> Iterator[None]:
 
     with _GLOBAL:
         before = os.environ.get("MLFLOW_TRACKING_URI")  # set_tracking_uri writes it, too
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(with_login(uri))
         try:
             yield
         finally:

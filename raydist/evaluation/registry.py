@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -35,6 +35,7 @@ from raydist.stores.copies import cache_folder
 REGISTERED = "models:/"
 """The prefix of a reference to a registered model."""
 
+_LONGEST_CARD = 5000  # characters of a version's description, MLflow's limit
 _ARTIFACTS = ("runs", "models", "mlflow-artifacts")
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -89,13 +90,13 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A model that may become an alias's holder.
+    """A model to be registered, and that may become an alias's holder.
 
     Attributes:
         name: registered model, created if missing.
         folder: of the model.
         metric: measure that decides; the holder must have been measured by the same one.
-        values: this model's value for each query.
+        values: this model's value for each query; none if it was not measured.
         fingerprint: of the model; a version of this fingerprint and folder is taken as it is.
         run_id: run that made the model; one is created for a new version if it is not known.
         model_id: LoggedModel that it is.
@@ -106,9 +107,9 @@ class Candidate:
 
     name: str
     folder: str | os.PathLike[str]
-    metric: str
-    values: Mapping[str, float]
     fingerprint: str
+    metric: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
     run_id: str | None = None
     model_id: str | None = None
     upload: bool = False
@@ -118,6 +119,17 @@ class Candidate:
     def tag(self) -> str:
         """The tag of a version that names the values per query."""
         return f"per_query.{metric_name(self.metric)}"
+
+
+def register(uri: str, candidate: Candidate) -> int:
+    """Registers a model, with its card as the description, and returns its version.
+
+    Raises:
+        JobError: MLflow cannot be reached or refuses.
+    """
+    client = connect(uri)
+    with mlflow_errors(uri):
+        return int(_register(client, uri, candidate))
 
 
 def promote(
@@ -160,7 +172,8 @@ def _register(client: Any, uri: str, candidate: Candidate) -> str:
         same = each.tags.get("fingerprint") == candidate.fingerprint
         if model is None and same and (upload or each.source == location):
             model = each
-    if run_id is None and (model is None or tag not in model.tags):
+    measured = bool(candidate.values) and (model is None or tag not in model.tags)
+    if run_id is None and (model is None or measured):
         run_id = create_run(client, State(uri, candidate.experiment, name, facts())).run_id
         client.set_terminated(run_id)
     if model is None:
@@ -172,10 +185,15 @@ def _register(client: Any, uri: str, candidate: Candidate) -> str:
         tags = {"fingerprint": candidate.fingerprint}
         tags |= {"model_id": candidate.model_id} if candidate.model_id else {}
         model = client.create_model_version(
-            name, location, run_id, tags, model_id=candidate.model_id
+            name,
+            location,
+            run_id,
+            tags,
+            description=_card(Path(candidate.folder)),
+            model_id=candidate.model_id,
         )
     version = str(model.version)
-    if tag not in model.tags:
+    if measured:
         metric, values = metric_name(candidate.metric), candidate.values
         file = f"registered/{name}-{version}/{metric}.json"
         client.log_text(run_id, json.dumps(dict(values)), file)
@@ -183,6 +201,15 @@ def _register(client: Any, uri: str, candidate: Candidate) -> str:
         client.set_model_version_tag(name, version, metric, f"{mean:.6f}")
         client.set_model_version_tag(name, version, tag, f"runs:/{run_id}/{file}")
     return version
+
+
+def _card(folder: Path) -> str | None:
+    """Returns a model's card without the front matter that only hubs read."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"\A---\n.*?\n---\n+", "", text, flags=re.DOTALL)[:_LONGEST_CARD]
 
 
 def _compare(

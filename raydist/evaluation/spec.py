@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
+from raydist.evaluation.secrets import has_password, without_secrets
 from raydist.spec import EXECUTION
 
 
@@ -55,3 +56,13 @@ class Tracking:
     """URI for the artifacts of a new experiment; beside a SQLite file if not given."""
     tags: Annotated[dict[str, str], EXECUTION] = field(default_factory=dict)
     """Further tags."""
+    system: Annotated[float, Ge(0), EXECUTION] = 10.0
+    """Seconds between samples of the machine's load during training; 0 takes none."""
+
+    def __post_init__(self) -> None:
+        if has_password(self.uri):
+            raise ValueError(
+                f"{without_secrets(self.uri)}: this address holds a password, which would be kept "
+                "with the output; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+                "the whole address as MLFLOW_TRACKING_URI"
+            )

@@ -28,6 +28,7 @@ from raydist.evaluation.mlflow_store import (
     give_up,
     mlflow_errors,
 )
+from raydist.evaluation.secrets import hide_keys, without_secrets
 from raydist.evaluation.spec import Tracking
 from raydist.extras import has_mlflow
 from raydist.log import say, warn
@@ -42,7 +43,9 @@ def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
 
     `none` is none, `sqlite` is `STORAGE/mlflow.db`, `auto` is `MLFLOW_TRACKING_URI` where that is
     set and `sqlite` otherwise (none without MLflow); anything else is MLflow's own URI, with the
-    path of a SQLite file made absolute (a worker runs in another folder).
+    path of a SQLite file made absolute (a worker runs in another folder). It has no user and
+    password, because it is written into files and messages: `connect` takes those of
+    `MLFLOW_TRACKING_URI`.
     """
     if uri in ("none", ""):
         return None
@@ -55,7 +58,7 @@ def resolve_uri(uri: str, storage: str | os.PathLike[str] = ".") -> str | None:
         return f"sqlite:///{Path(storage).absolute() / 'mlflow.db'}"
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
         return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    return uri
+    return without_secrets(uri)
 
 
 class Tracker:
@@ -133,6 +136,15 @@ class Tracker:
     def uri(self) -> str:
         """The tracking URI."""
         return self.follower.state.uri
+
+    @property
+    def look(self) -> str:
+        """Where to look at the run: its page, or the command that shows it."""
+        state = self.follower.state
+        if state.uri.startswith(("http://", "https://")):
+            page = f"#/experiments/{state.experiment_id}/runs/{state.run_id}"
+            return f"{state.uri.rstrip('/')}/{page}"
+        return f"mlflow ui --backend-store-uri {state.uri}"
 
     def child(self, folder: str | os.PathLike[str], name: str, **options: Any) -> Tracker:
         """Starts the tracker of a child run; `options` as in `start`."""
@@ -218,7 +230,7 @@ def facts(folder: Path | None = None) -> dict[str, str]:
     tags["host"] = platform.node()
     # MLflow shows what follows the last slash of a source, which must not be that of an argument.
     tags["mlflow.source.name"] = " ".join(["raydist", *sys.argv[1:2]])
-    tags["raydist.command"] = " ".join(["raydist", *sys.argv[1:]])[:5000]
+    tags["raydist.command"] = hide_keys(" ".join(["raydist", *sys.argv[1:]]))[:5000]
     try:
         tags["mlflow.user"] = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -171,6 +171,7 @@ class Job:
         keep: checkpoints that are kept.
         validation: listeners by id.
         settings: travels with the final model.
+        system_every: seconds between samples of the load of rank 0's machine; 0 = none.
         hooks: (before, after) pairs by listener's id, called by every rank; picklable, as the job
             is, if there are workers.
         area: through which nodes without a shared folder work, where the output goes to an object
@@ -192,6 +193,7 @@ class Job:
     keep: int = 2
     validation: Mapping[str, Listener | Aggregate] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    system_every: float = 0.0
     hooks: Hooks = field(default_factory=dict)
     area: Area | None = None
 

@@ -25,6 +25,8 @@ import torch
 import torch.distributed as dist
 
 from raydist.errors import JobError
+from raydist.evaluation.mirror import Mirror
+from raydist.evaluation.system import SystemMetrics
 from raydist.log import Progress, say
 from raydist.training.checkpoint import read_state, save_final
 from raydist.training.collate import Batch
@@ -66,7 +68,9 @@ def run(job: Job, place: Place) -> dict[str, Any]:
     """Trains, saves the final model and returns the outcome (the same on every rank)."""
     job = on_this_node(job)
     trainer = build_trainer(job, place)
-    outcome = train(job.plan, trainer)
+    every = job.system_every if place.rank == 0 else 0
+    with SystemMetrics(Mirror(job.folder, repair=False), every):
+        outcome = train(job.plan, trainer)
     save_final(
         trainer.engine,
         job.folder,

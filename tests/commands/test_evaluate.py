@@ -75,13 +75,14 @@ def test_what_was_measured_goes_to_mlflow(folder, database, capsys):
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("tests")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert set(runs) == {"evaluate bm25, dense", "bm25", "dense"}
+    assert set(runs) == {"evaluate bm25, dense on qrels.txt", "bm25", "dense"}
     dense = runs["dense"]
     assert dense.data.metrics["nDCG_at_10"] > runs["bm25"].data.metrics["nDCG_at_10"]
-    assert dense.data.tags["metric.nDCG_at_10"] == "nDCG@10"
-    parent = runs["evaluate bm25, dense"]
+    parent = runs["evaluate bm25, dense on qrels.txt"]
     assert dense.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    assert parent.data.params["measures"] == '["nDCG@10"]'
+    assert parent.data.params["measures"] == "nDCG@10"
+    inputs = {each.dataset.name: each.tags[0].value for each in parent.inputs.dataset_inputs}
+    assert inputs == {"bm25.txt+dense.txt": "evaluation run", "qrels.txt": "evaluation qrels"}
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"figures", "report.md", "per_query.json"} <= artifacts
     assert [item.path for item in client.list_artifacts(dense.info.run_id, "run")] == [

@@ -15,7 +15,7 @@ from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 
 from raydist import job_server
 from raydist.cli import main
-from raydist.commands.submit import package_files, submit_files
+from raydist.commands.submit import _environment, package_files, submit_files
 from raydist.errors import ConfigError, JobError
 
 
@@ -287,3 +287,12 @@ def test_a_folder_as_a_word_is_no_file_that_travels(
     assert "would submit to" in (messages := capsys.readouterr().err)
     assert "python -m raydist verify /data/IDX" in messages
     assert main(["submit", "merge", "out=/data/IDX", "segments=2", "--dry-run"]) == 0
+
+
+def test_a_password_of_the_tracking_server_does_not_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:s3cret@host:5000")
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        _environment()
+    assert "s3cret" not in str(error.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert _environment()["MLFLOW_TRACKING_URI"] == "http://host:5000"

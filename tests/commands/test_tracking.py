@@ -20,8 +20,8 @@ def test_a_record_is_sent_and_sending_it_again_changes_nothing(database, tmp_pat
     client = MlflowClient(database)
     experiment = client.get_experiment_by_name("later")
     (run,) = client.search_runs([experiment.experiment_id])
-    assert run.info.status == "FINISHED" and run.data.metrics == {"loss": 0.5}
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 1
+    assert run.info.status == "FINISHED" and run.data.metrics == {"train/loss": 0.5}
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 1
 
 
 @pytest.mark.parametrize(

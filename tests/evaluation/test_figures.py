@@ -50,7 +50,8 @@ def test_figures_have_labels_and_show_the_values():
     texts = [text.get_text() for text in wins.axes[0].texts]
     assert "2" in texts and "+0.2500, p = 0.040" in texts
     drawn = figures.differences({"AP": np.array([-0.2, 0.4, 0.0])}, "two", "one")
-    assert [bar.get_height() for bar in drawn.axes[0].patches] == [0.4, 0.0, -0.2]
+    parts = [part.get_data().values.tolist() for part in drawn.axes[0].patches]
+    assert parts == [[0.4, 0.0, 0.0], [0.0, 0.0, -0.2]]
     assert drawn.axes[0].get_ylabel() == "two − one"
 
 

@@ -33,6 +33,10 @@ class Lists:
 
     def artifact(self, path: str, folder: str) -> None: ...
 
+    def text(self, content: str, file: str) -> None: ...
+
+    def dataset(self, record: Mapping[str, Any]) -> None: ...
+
     def table(self, columns: Mapping[str, list[Any]], file: str) -> None: ...
 
     def model(self, record: Mapping[str, Any], superseded: Sequence[str]) -> str:
@@ -44,7 +48,7 @@ class Lists:
 def test_an_outage_changes_no_count_and_loses_no_name(tmp_path: Path) -> None:
     mirror = Mirror(tmp_path)
     for step in range(3):
-        mirror.step(step, {"loss": float("nan"), "loss/infonce@64": 1.0})
+        mirror.step(step, {"loss": float("nan"), "a@b": 1.0, "a_at_b": 2.0})
     store = Lists()
     follower = Follower(tmp_path, store, State(), 1)
     store.down = True
@@ -52,9 +56,17 @@ def test_an_outage_changes_no_count_and_loses_no_name(tmp_path: Path) -> None:
         assert not follower.flush()
     store.down = False
     assert follower.flush() and follower.flush()
-    assert follower.state.skipped == 3 and len(store.taken) == 3
-    (short,) = {value.name for value in store.taken}
-    assert store.tagged == {f"metric.{short}": "loss/infonce@64"}
+    assert follower.state.skipped == 3 and len(store.taken) == 6
+    assert {value.name for value in store.taken} == {"train/a_at_b", "train/a_at_b_2"}
+    assert store.tagged == {"metric.train/a_at_b_2": "train/a_at_b"}
+
+
+def test_the_machines_load_is_a_group_of_its_own_with_its_own_numbers(tmp_path: Path) -> None:
+    Mirror(tmp_path).system(3, {"cpu_utilization_percentage": 50.0})
+    Mirror(tmp_path, resume_step=1)  # a resumed run cuts steps, not samples
+    store = Lists()
+    assert Follower(tmp_path, store, State(), 1).flush()
+    assert [value[:3] for value in store.taken] == [("system/cpu_utilization_percentage", 50.0, 3)]
 
 
 def test_a_record_that_is_rewritten_while_it_is_sent_is_sent_from_its_beginning(

@@ -48,11 +48,11 @@ def test_everything_that_is_recorded_arrives_under_names_that_mlflow_takes(
     assert len(run.data.params["long"]) == 6000
     assert run.data.metrics["dev/nDCG_at_10"] == 0.25
     assert run.data.metrics["dev/AP_rel_2_at_100"] == 0.5
-    assert run.data.tags["metric.dev/nDCG_at_10"] == "dev/nDCG@10"
+    assert not [tag for tag in run.data.tags if tag.startswith("metric.")]
     assert run.data.tags["corpus"] == "c1" and "raydist.version" in run.data.tags
     assert "bad" not in run.data.metrics and tracker.follower.state.skipped == 3
     assert run.data.tags["raydist.values_skipped"] == "3"
-    assert history(database, tracker.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert history(database, tracker.run_id, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)  # load_table searches by the global URI
     table = client(database).load_table(tracker.experiment_id, "per_query.json", [tracker.run_id])
     assert table["map"].tolist() == [0.5, 1.0]
@@ -85,11 +85,11 @@ def test_a_tracker_that_dies_in_mid_run_stops_nothing_and_gets_everything_later(
     shutil.move(tmp_path / "kept.db", path)
     again = replay(folder)
     assert again.run_id == tracker.run_id
-    assert history(database, again.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert history(database, again.run_id, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     run = client(database).get_run(again.run_id)
     assert run.info.status == "FINISHED" and run.data.metrics["dev/map"] == 0.5
     replay(folder)  # a second time changes nothing
-    assert len(history(database, again.run_id, "loss")) == 3
+    assert len(history(database, again.run_id, "train/loss")) == 3
 
 
 def test_a_tracker_that_cannot_start_is_an_error(tmp_path):
@@ -105,7 +105,7 @@ def test_a_record_goes_whole_to_another_store(database, tmp_path):
     mirror.step(1, {"loss": 2.0})
     first = replay(tmp_path / "run", uri=database)
     run = client(database).get_run(first.run_id)
-    assert run.info.status == "KILLED" and run.data.metrics == {"loss": 2.0}
+    assert run.info.status == "KILLED" and run.data.metrics == {"train/loss": 2.0}
     with pytest.raises(ArtifactError, match="nothing to send"):
         replay(tmp_path / "other", uri=database)
 
@@ -129,7 +129,11 @@ def test_a_resumed_run_continues_and_changed_parameters_become_tags(database, tm
     run = client(database).get_run(first.run_id)
     assert run.data.params["workers"] == "1" and run.data.tags["param.workers"] == "2"
     assert "param.lr" not in run.data.tags and run.info.status == "FINISHED"
-    assert sorted(set(history(database, first.run_id, "loss"))) == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert sorted(set(history(database, first.run_id, "train/loss"))) == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+    ]
 
 
 def test_a_run_that_is_begun_anew_leaves_no_run_behind_that_seems_alive(database, tmp_path):
@@ -176,7 +180,7 @@ def test_a_missing_file_is_left_out_and_counted_not_waited_for(database, tmp_pat
     mirror.artifact(tmp_path / "gone.png")
     mirror.step(1, {"loss": 1.0})
     assert tracker.close() and tracker.follower.state.refused == 1
-    assert client(database).get_run(tracker.run_id).data.metrics == {"loss": 1.0}
+    assert client(database).get_run(tracker.run_id).data.metrics == {"train/loss": 1.0}
 
 
 def test_names_that_mlflow_cannot_tell_apart_are_numbered_also_after_an_outage(database, tmp_path):
@@ -190,8 +194,8 @@ def test_names_that_mlflow_cannot_tell_apart_are_numbered_also_after_an_outage(d
     assert again.close() and again.follower.state.refused == 0
     data = client(database).get_run(tracker.run_id).data
     assert data.params == {"a_b": "1", "a_b_2": "2", "c": "3"}
-    assert data.metrics == {"P_at_5": 3.0, "P_at_5_2": 4.0}
-    assert (data.tags["metric.P_at_5"], data.tags["metric.P_at_5_2"]) == ("P@5", "P_at_5")
+    assert data.metrics == {"train/P_at_5": 3.0, "train/P_at_5_2": 4.0}
+    assert data.tags["metric.train/P_at_5_2"] == "train/P_at_5"
 
 
 def test_what_mlflow_refuses_takes_nothing_else_with_it(database, tmp_path):
@@ -201,7 +205,7 @@ def test_what_mlflow_refuses_takes_nothing_else_with_it(database, tmp_path):
     mirror.step(1, {"a": 1.0, "../bad": 2.0, "b": 3.0})
     assert tracker.close() and tracker.follower.state.refused == 2
     data = client(database).get_run(tracker.run_id).data
-    assert data.params == {"good": "2"} and data.metrics == {"a": 1.0, "b": 3.0}
+    assert data.params == {"good": "2"} and data.metrics == {"train/a": 1.0, "train/b": 3.0}
 
 
 def test_the_alias_moves_only_to_a_model_that_wins_the_paired_test(database, tmp_path):

@@ -48,4 +48,4 @@ def test_what_is_logged_goes_to_a_local_record_that_mlflow_follows(
 
     logged = MlflowClient(database).get_run(tracker.run_id).data
     assert logged.params == {"optim.lr": "2e-05"}
-    assert logged.metrics == {"loss": 0.7, "nDCG_at_10": 0.4}
+    assert logged.metrics == {"train/loss": 0.7, "nDCG_at_10": 0.4}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -179,7 +182,9 @@ def test_an_alias_registers_the_model_with_its_run_and_its_logged_model(
     export(*words, f"tracking={database}")
     assert "org-ours had no champion" in capsys.readouterr().err
     export(*words, f"tracking={database}")
-    assert "version 1; champion: version 1 is champion already" in capsys.readouterr().err
+    assert (
+        "version 1 of org-ours; champion: version 1 is champion already" in capsys.readouterr().err
+    )
     version = MlflowClient(database).get_model_version_by_alias("org-ours", "champion")
     assert version.run_id == tracker.run_id and version.source == (tmp_path / "hf").as_uri()
     assert version.tags["model_id"] == tracker.follower.state.models["dev/nDCG@10"]["20"]
@@ -253,3 +258,42 @@ def test_the_card_of_a_model(golden, kind):
     )
     assert "s3cret" not in card
     golden(f"model-card-{kind}.md", card)
+
+
+def test_a_registered_model_ranks_texts_in_a_fresh_process(trained, tmp_path, database):
+    from mlflow import MlflowClient
+
+    out = tmp_path / "hf"
+    export(f"checkpoint={trained}", f"out={out}", "register=ranker", f"tracking={database}")
+    version = MlflowClient(database).get_model_version("ranker", "1")
+    assert version.source == out.as_uri() and version.tags["fingerprint"]
+    assert version.description.startswith("# hf") and "## Usage" in version.description
+    assert not [path for path in out.rglob("*") if path.suffix in (".pkl", ".pickle", ".bin")]
+    code = """
+import json, sys
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/ranker/1")
+rows = pandas.DataFrame({"query": ["heron", "boat"], "texts": [["a bird", "fish"], ["a canal"]]})
+vectors = model.predict(rows, params={"output": "embeddings"})
+print(json.dumps([model.predict(rows)["scores"].tolist(), vectors.to_dict("list")]))
+print(model.metadata.get_input_schema().input_names())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, database],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    scores, vectors = json.loads(lines[0])
+    ours = BiEncoder.load(trained, device="cpu")
+    queries, texts = ours.encode_queries(["heron", "boat"]), [["a bird", "fish"], ["a canal"]]
+    for row, query in enumerate(queries):
+        documents = ours.encode_documents(texts[row])
+        assert scores[row] == pytest.approx((documents @ query).tolist(), abs=1e-5)
+        assert np.allclose(vectors["texts"][row], documents, atol=1e-5)
+        assert np.allclose(vectors["query"][row], query, atol=1e-5)
+    assert lines[1] == "['query', 'texts']"

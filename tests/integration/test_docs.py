@@ -21,7 +21,7 @@ from raydist.commands import VERBS
 from raydist.config.load import load, split_words
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["search", "dense", "train", "tune", "rerank", "evaluate", "serve", "cluster"]
+PAGES = ["search", "dense", "train", "tune", "rerank", "evaluate", "mlflow", "serve", "cluster"]
 FILES = [ROOT / "README.md", *(ROOT / f"docs/how-to/{page}.md" for page in PAGES)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -173,6 +174,10 @@ def test_the_best_trial_is_kept_and_a_search_continues_with_one_that_fails(
     assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
     assert all("dev/map" in run.data.metrics for run in children)
+    assert all(re.match(r"trial-00\d optim.lr=", run.info.run_name) for run in children)
+    assert parents[0].data.tags["mlflow.note.content"].startswith("| trial | optim.lr | dev/map |")
+    table = client.download_artifacts(parents[0].info.run_id, "trials.json")
+    assert len(json.loads(Path(table).read_text())["data"]) == 3
 
 
 def distillation(out: str) -> list[str]:

@@ -21,7 +21,8 @@ from raydist.commands.training.prepare import (
 )
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
-from raydist.config.training import TrainingConfig
+from raydist.config.record import record_configuration, run_name
+from raydist.config.training import TrainConfig, TrainingConfig
 from raydist.errors import ArtifactError, ConfigError
 from raydist.sameness import Extension
 
@@ -200,13 +201,14 @@ def _train(
     if run_folder is not None and reached:
         run_folder.fetch_record()
     mirror = Mirror(folder, resume_step=reached)
-    mirror.params(config.resolved())
-    mirror.params({"inputs": output.job["inputs"]})
-    mirror.artifact(folder / "config.json")
+    verb = "train" if isinstance(config, TrainConfig) else "distill"
+    record_configuration(mirror, verb, config, output.job["inputs"])
     uri = resolve_uri(config.tracking.uri, folder.parent)
     tracker = None
     if uri is not None:
-        tracker = Tracker.start(folder, replace(config.tracking, uri=uri), resume=reached > 0)
+        name = config.tracking.name or run_name(verb, "", config)
+        tracking = replace(config.tracking, uri=uri, name=name)
+        tracker = Tracker.start(folder, tracking, resume=reached > 0)
     status = "FAILED"
     try:
         if run_folder is not None:

@@ -103,6 +103,7 @@ def plan(
         deepspeed=config.deepspeed,
         keep=config.checkpoint.keep,
         validation=config.validation,
+        system_every=config.tracking.system,
     )
     return job, notes
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from raydist.disk import atomic, write_json
+from raydist.evaluation.dashboard import record_queries, record_validation
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.evaluation.mirror import Mirror, to_json
 from raydist.log import say, warn
@@ -75,15 +76,21 @@ class ListenerFiles:
         state: State,
         improved: Sequence[str],
         wants_to_stop: bool | None,
+        texts: Mapping[str, str],
     ) -> None:
-        """Writes an evaluation: line, info, per-query table, metrics."""
+        """Writes an evaluation: line, info, per-query tables, metrics; `texts` are the queries'."""
         if not self._first:
             return
         import pyarrow.parquet as pq
 
         table = self.folder / "per_query" / f"step-{step:08}.parquet"
         table.parent.mkdir(parents=True, exist_ok=True)
+        earlier = sorted(path for path in table.parent.glob("step-*.parquet") if path < table)
         pq.write_table(results.table(), table)
+        if self.mirror is not None:
+            before = pq.read_table(earlier[-1]) if earlier else None
+            measure = _deciding(metrics)
+            record_queries(self.mirror, self.id, results.table(), before, measure, texts)
         self._keep_run(step, results, metrics, improved)
         values = {name: results.means[name] for name in metrics}
         spread = {
@@ -93,7 +100,7 @@ class ListenerFiles:
         self.line(step, values, spread, improved, wants_to_stop)
         self.info(state)
         quartiles = {
-            f"{name}/{label}": spread[name][i]
+            f"quartiles/{name} {label}": spread[name][i]
             for name in metrics
             for label, i in (("q1", 1), ("median", 2), ("q3", 3))
         }
@@ -134,7 +141,7 @@ class ListenerFiles:
         """Records the values and the best so far, and prints them."""
         if not self._first:
             return
-        bests = {f"{name}/best": best.value for name, best in state.best.items()}
+        bests = {f"best/{name}": best.value for name, best in state.best.items()}
         if self.mirror is not None:
             named = {**values, **bests, **(more or {})}
             self.mirror.metrics(step, {f"{self.id}/{k}": v for k, v in named.items()})
@@ -231,8 +238,6 @@ class ListenerFiles:
         if not self._first or self.mirror is None or state.step < 0:
             return
         import pyarrow.parquet as pq
-
-        from raydist.evaluation.dashboard import record_validation
 
         best = state.best.get(_deciding(metrics))
         steps = {"start": 0, "best": best.step if best else -1, "end": state.step}

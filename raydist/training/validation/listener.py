@@ -142,7 +142,13 @@ class ValidationListener:
         values = {name: results.means[name] for name in self.spec.metrics}
         self.state, change = observe(self.spec, self.state, step, values)
         self._files.record(
-            step, results, self.spec.metrics, self.state, change.improved, self.vote()
+            step,
+            results,
+            self.spec.metrics,
+            self.state,
+            change.improved,
+            self.vote(),
+            {query.query_id: query.text for query in self._task.queries},
         )
         self._files.keep(step, model, change.kept, self.state, place)
         for name in change.not_a_number:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from raydist.cli import main
 from raydist.commands.training.plan import threads
@@ -180,8 +181,17 @@ def test_a_run_is_in_mlflow_with_its_configuration_and_losses(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED" and run.data.params["batch_size"] == "8"
-    values = [m.value for m in client.get_metric_history(run.info.run_id, "loss/infonce")]
+    values = [m.value for m in client.get_metric_history(run.info.run_id, "train/loss/infonce")]
     assert values == pytest.approx([entry["loss/infonce"] for entry in metrics("a")])
+    assert run.info.run_name == f"train {model.name} on train.jsonl"
+    assert run.data.tags["raydist.verb"] == "train" and "epochs" not in run.data.params
+    assert len(run.data.params) < 40 and "optim.weight_decay" not in run.data.params
+    (data,) = [each for each in run.inputs.dataset_inputs if each.dataset.name == "train.jsonl"]
+    recorded = json.loads(Path("a/manifest.json").read_text())["inputs"]["data"]
+    assert data.dataset.digest == recorded.removeprefix("full:")
+    assert data.tags[0].value == "training data"
+    whole = client.download_artifacts(run.info.run_id, "config.yaml")
+    assert yaml.safe_load(Path(whole).read_text())["optim"]["weight_decay"] == 0.01
 
 
 def test_a_dry_run_looks_at_the_data_and_writes_nothing(

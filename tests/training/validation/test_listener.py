@@ -165,10 +165,26 @@ def test_values_bests_and_kept_checkpoints_go_into_the_record(tmp_path):
     events = [record for record, _ in read_lines(tmp_path / "record/tracking.jsonl")]
     values = [e["values"] for e in events if e["event"] == "metrics"]
     assert [v["dev/RR"] for v in values] == pytest.approx([0.625, 0.75, 2 / 3])
-    assert [v["dev/RR/best"] for v in values] == [0.625, 0.75, 0.75]
-    assert values[0]["dev/RR/median"] == 0.625
+    assert [v["dev/best/RR"] for v in values] == [0.625, 0.75, 0.75]
+    assert values[0]["dev/quartiles/RR median"] == 0.625
     models = [(e["name"], e["step"], e["params"]["key"]) for e in events if e["event"] == "model"]
     assert models == [("dev/RR", 0, "RR"), ("dev/RR", 10, "RR")]
+    tables = [(e["file"], e["columns"]) for e in events if e["event"] == "table"]
+    names = [f"validation/dev/{name}.json" for name in ("hardest", "changed")]
+    assert [name for name, _ in tables[:5]] == [names[0], names[0], names[1], names[0], names[1]]
+    assert tables[0][1] == {
+        "query_id": ["q1", "q2"],
+        "query": ["one", "two"],
+        "RR": [0.25, 1.0],
+        "Success@1": [0.0, 1.0],
+    }
+    assert tables[2][1] == {
+        "query_id": ["q1"],
+        "query": ["one"],
+        "before": [0.25],
+        "RR": [0.5],
+        "change": [0.25],
+    }
 
 
 def test_a_run_that_ends_below_its_start_says_so_loudly(tmp_path, capsys):
@@ -389,6 +405,6 @@ def test_start_best_and_end_are_compared_in_the_record(tmp_path):
     assert (folder / "figures/recall_precision.png").stat().st_size > 5000
     assert "| RR | step 40 | 1.0000" in (folder / "report.md").read_text()
     events = [record for record, _ in read_lines(record / "tracking.jsonl")]
-    (table,) = [e for e in events if e["event"] == "table"]
+    (table,) = [e for e in events if str(e.get("file")).endswith("per_query.json")]
     assert table["columns"]["RR - step 0"] == pytest.approx([0.75, 0, -0.05, 0, 0, 0])
     assert table["columns"]["run"] == ["step 40"] * 2 + ["step 70"] * 2 + ["step 0"] * 2
