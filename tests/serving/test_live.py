@@ -295,7 +295,10 @@ def test_a_client_that_goes_away_takes_its_work_with_it(url: str) -> None:
             request = asyncio.create_task(client.post(f"{url}/v1/rerank", json=body))
             ends = time.monotonic() + 60
             while not (most := await asyncio.to_thread(queued)):
-                assert time.monotonic() < ends and not request.done()
+                assert time.monotonic() < ends
+                if request.done():  # a busy machine tokenises for longer than the patience here
+                    assert request.result().status_code == 503
+                    request = asyncio.create_task(client.post(f"{url}/v1/rerank", json=body))
             request.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await request

@@ -175,6 +175,7 @@ def test_a_redeploy_drops_no_request(port: int, models: list[Path]) -> None:
     assert answer.status_code == 413 and "the limit is 60" in answer.text
 
 
+@pytest.mark.slow
 def test_waiting_tokens_start_more_replicas_which_end_with_them(
     port: int, models: list[Path]
 ) -> None:
