@@ -29,7 +29,11 @@ def connect() -> None:
     if not os.environ.get("RAY_JOB_ID"):  # a job's log has everything
         log.divert(Path(os.environ.get("RAYDIST_CACHE") or Path.home() / ".cache/raydist") / "logs")
     with Waiting(f"{what} (usually 8 to 20 s)"):
-        _ray().init(**kwargs)
+        ray = _ray()
+        try:
+            ray.init(**kwargs)
+        except Exception as error:  # Ray raises that very class where it does not start
+            raise JobError(f"{what}: failed ({error})") from error
 
 
 def available() -> dict[str, float]:

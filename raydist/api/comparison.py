@@ -214,6 +214,8 @@ def evaluate(run: Any = None, qrels: Any = None, *, config: Files = (), **keys: 
     def keep(measured: Measured) -> None:
         results.append(Comparison(measured))
 
+    if "measures" in keys:
+        keys["measures"] = _names(keys["measures"])
     command.run("evaluate", {"run": run, "qrels": qrels, **keys}, config, show=keep)
     return results[0]
 
@@ -241,6 +243,10 @@ def _measured(
             for number, (name, each) in enumerate(zip(names, runs))
         ]
         reference = files[names.index(baseline)] if len(files) > 1 else None
-        values = {"run": files, "qrels": qrels, "measures": list(measures), "baseline": reference}
+        values = {"run": files, "qrels": qrels, "measures": _names(measures), "baseline": reference}
         command.run("evaluate", {**values, **keys}, show=keep, labels=names)
     return results[0]
+
+
+def _names(measures: Sequence[str]) -> list[str]:
+    return [measures] if isinstance(measures, str) else list(measures)

@@ -138,4 +138,7 @@ class Reranker:
 def _texts(texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise ConfigError("texts: expected several texts, not one; give [text]")
-    return list(texts)
+    for place, each in enumerate(values := list(texts)):
+        if not isinstance(each, str):
+            raise ConfigError(f"texts: number {place} is {each!r}, not a text; leave it out")
+    return values

@@ -81,6 +81,8 @@ class Spool:
 
         if isinstance(value, os.PathLike):
             return os.fspath(value)
+        if isinstance(value, int | float) and kind not in (None, "ids"):
+            raise ConfigError(f"{key} = {value!r}: expected a path, or {kind} as an object")
         if value is None or isinstance(value, str | int | float | bool):
             return value
         if isinstance(value, Run):
@@ -125,9 +127,10 @@ class Spool:
         where, folder = filesystem(place)
         where.create_dir(folder, recursive=True)
         called = f"{key} ({_name(value)})"
-        if not is_uri(place):
-            log.stands_for(os.path.abspath(place), called)
-        log.stands_for(place, called)
+        for path in [place] if is_uri(place) else [os.path.abspath(place), place]:
+            log.stands_for(f"{path}/{stem}.parquet", called)
+            log.stands_for(f"{path}/{0:06}.parquet", called)  # where its rows begin
+            log.stands_for(path, called)
         try:
             name = _write(value, kind, where, folder, stem)
         except _refusals() as error:
@@ -233,8 +236,16 @@ def _frames(value: Any) -> Iterator[pa.Table]:
     """Yields the rows of an object with columns, so many at a time."""
     import pyarrow as pa
 
+    if getattr(value, "ndim", 2) == 1:
+        raise DataError("is a single column; give a DataFrame, or {id: text} by its to_dict()")
     if hasattr(value, "__arrow_c_stream__"):
-        table = pa.table(value)
+        try:
+            table = pa.table(value)
+        except pa.ArrowException:
+            if not hasattr(value, "iterrows"):
+                raise
+            yield from _tables(iter(value.to_dict("records")))  # columns of objects, by their rows
+            return
         yield from (table.slice(at, _ROWS) for at in range(0, table.num_rows, _ROWS))
         return
     if isinstance(value, Mapping):  # a DatasetDict
@@ -245,9 +256,41 @@ def _frames(value: Any) -> Iterator[pa.Table]:
 def _tables(rows: Iterator[Mapping[str, Any]]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
-    while some := list(itertools.islice(rows, _ROWS)):
+    for start in itertools.count(0, _ROWS):
+        if not (some := list(itertools.islice(rows, _ROWS))):
+            return
         names = dict.fromkeys(itertools.chain.from_iterable(some))
-        yield pa.table({name: [row.get(name) for row in some] for name in names})
+        yield pa.table(
+            {name: _column(name, [row.get(name) for row in some], start) for name in names}
+        )
+
+
+def _column(name: str, values: list[Any], start: int) -> pa.Array:
+    """Returns the values of a field; whole numbers as ids are texts, as in files of JSON.
+
+    Raises:
+        DataError: they are of several types, or of one without a place in a table.
+    """
+    import pyarrow as pa
+
+    if str(name).endswith("id"):
+        values = [str(each) if type(each) is int else each for each in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+        pass
+    kind = next(type(each) for each in values if each is not None)
+    for row, each in enumerate(values, start):
+        try:
+            pa.array([each])
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+            raise DataError(f"row {row}: {name} = {each!r}: has no place in a table") from None
+        if each is not None and type(each) is not kind:
+            raise DataError(
+                f"row {row}: {name} = {each!r} is of type {_name(each)}, others of type "
+                f"{kind.__name__}; give all the same"
+            )
+    raise DataError(f"{name}: its values are of several types; give all the same")
 
 
 def _rows(value: Any, kind: str) -> Iterator[Mapping[str, Any]]:
@@ -295,6 +338,21 @@ def _judgements(qrels: Mapping[Any, Any]) -> Iterator[Mapping[str, Any]]:
             yield {"query_id": query_id, "doc_id": doc_id, "relevance": grade}
 
 
+def _scores(run: Mapping[Any, Any]) -> Iterator[tuple[str, str, float]]:
+    for query_id, scores in run.items():
+        if not isinstance(scores, Mapping):
+            raise DataError(
+                f"{query_id!r} has a {_name(scores)}; expected a mapping from documents to scores"
+            )
+        for doc_id, score in scores.items():
+            try:
+                yield str(query_id), str(doc_id), float(score)
+            except (TypeError, ValueError):
+                raise DataError(
+                    f"{query_id!r}, {doc_id!r}: expected a number as score, not {score!r}"
+                ) from None
+
+
 def _run_of(value: Any) -> Any:
     """Returns the run of `{query: {document: score}}`, or of rows, by descending score."""
     import pyarrow as pa
@@ -302,8 +360,7 @@ def _run_of(value: Any) -> Any:
     from raydist.records import RUN, Run
 
     if isinstance(value, Mapping):
-        triples = [(q, d, float(s)) for q, scores in value.items() for d, s in scores.items()]
-        columns = list(zip(*triples)) or [(), (), ()]
+        columns = list(zip(*_scores(value))) or [(), (), ()]
         return Run.sorted(pa.table([pa.array(c, f.type) for c, f in zip(columns, RUN)], schema=RUN))
     parts = list(_frames(value) if _is_frame(value) else _tables(_rows(value, "run")))
     if not parts:

@@ -8,6 +8,7 @@ pipe.search(queries, k=50)                 # a run
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Steps:
 
     def __rshift__(self, other: Steps) -> Steps:
         if not isinstance(other, Steps):
-            return NotImplemented
+            return _no_step(other)
         return Steps((*self.steps, *other.steps))
 
     def __rrshift__(self, retriever: Any) -> Pipeline:
@@ -103,8 +104,7 @@ class Cut:
     needs_texts = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
-            raise ConfigError(f"% {self.k!r}: expected a number of documents from 1")
+        object.__setattr__(self, "k", _number(self.k, "%"))
 
     def depth_of(self, k: int) -> int:
         """Returns how many documents of each query it takes to give `k`."""
@@ -164,7 +164,7 @@ class Pipeline:
 
     def __rshift__(self, other: Steps) -> Pipeline:
         if not isinstance(other, Steps):
-            return NotImplemented
+            return _no_step(other)
         return Pipeline(self.source, (*self.steps, *other.steps))
 
     def __mod__(self, k: int) -> Pipeline:
@@ -207,8 +207,7 @@ class Pipeline:
         """Returns the run of queries that have been read; what a `Retriever` of raydist does."""
         from raydist.api.run import Run
 
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise ConfigError(f"k = {k!r}: expected a number of documents from 1")
+        k = _number(k, "k =")
         depth = k
         for step in reversed(self.steps):
             depth = step.depth_of(depth)
@@ -283,6 +282,25 @@ class Foreign:
         return type(self._retriever).__name__
 
 
+def _number(k: object, name: str) -> int:
+    """Returns a number of documents, of Python or NumPy."""
+    if isinstance(k, bool) or not hasattr(k, "__index__") or (number := operator.index(k)) < 1:
+        raise ConfigError(f"{name} {k!r}: expected a number of documents from 1")
+    return number
+
+
+def _no_step(value: object) -> Any:
+    """Leaves `>>` to an object that knows it; refuses others.
+
+    Raises:
+        ConfigError: naming what makes a stage.
+    """
+    if hasattr(value, "__rrshift__"):
+        return NotImplemented
+    name = repr(value) if isinstance(value, str) else type(value).__name__
+    raise ConfigError(f">> {name}: expected a stage such as raydist.rerank(MODEL)")
+
+
 def pipeline_of(value: Any) -> Pipeline:
     """Returns the pipeline of an index, of vectors, or of any object with `search`.
 
@@ -295,8 +313,10 @@ def pipeline_of(value: Any) -> Pipeline:
         return pipeline
     if not isinstance(value, type) and callable(getattr(value, "search", None)):
         return Pipeline(Foreign(cast("Retriever", value)))
+    name = repr(value) if isinstance(value, str | int | Steps) else type(value).__name__
     raise ConfigError(
-        f"{value!r}: expected an index, vectors, a pipeline, or an object with search(queries, k)"
+        f"{name}: expected an index, vectors, a pipeline, or an object with search(queries, k); "
+        "raydist.open(PATH) opens a folder"
     )
 
 

@@ -405,6 +405,8 @@ def analyze(text: str | Iterable[str], **keys: Any) -> list[str] | list[list[str
     with command.spoken_errors(), Spool() as spool:
         checked = command.configure("analyze", [], {"text": "", **keys}, spool)
         tokens = analyzer_of(checked).tokens
-    if isinstance(text, str):
-        return tokens(text)
-    return [tokens(each) for each in text]
+    texts = [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
+    for each in texts:
+        if not isinstance(each, str):
+            raise ConfigError(f"text = {each!r}: expected a text, or several")
+    return tokens(text) if isinstance(text, str) else [tokens(each) for each in texts]

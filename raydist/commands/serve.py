@@ -39,7 +39,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     from raydist.serving.front import CALLBACK
     from raydist.serving.keys import ENVIRONMENT, read_keys
 
-    _check_port(config)
+    check_port(config)
     _check_folders(config)
     keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
@@ -218,7 +218,12 @@ def _load_models(config: ServeConfig) -> None:
             load()
 
 
-def _check_port(config: ServeConfig) -> None:
+def check_port(config: ServeConfig) -> None:
+    """Refuses a port that is taken.
+
+    Raises:
+        ConfigError: with the system's reason.
+    """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -12,6 +12,7 @@ from raydist.disk import atomic
 from raydist.evaluation.measures import Evaluation, is_sum
 from raydist.evaluation.significance import Interval, PairedTest, compare, holm, interval
 from raydist.evaluation.spec import Statistics
+from raydist.log import count
 
 Format = Literal["table", "markdown", "tsv", "json"]
 _NONE = Interval(float("nan"), float("nan"), "none")
@@ -95,7 +96,9 @@ def report(
     notes = []
     intervals = next((row.interval.method for row in rows if row.measure not in sums), None)
     if intervals is not None:
-        notes.append(f"intervals of the mean over {len(first.query_ids)} queries: {intervals}")
+        notes.append(
+            f"intervals of the mean over {count(len(first.query_ids), 'query')}: {intervals}"
+        )
     if sums:
         notes.append(
             f"{', '.join(sums)}: the sum over the queries, without an interval"

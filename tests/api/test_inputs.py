@@ -112,7 +112,12 @@ def test_ids_to_delete_come_as_a_list() -> None:
     [
         ([], r"^corpus \(list\): has no rows"),
         ([{"id": "1"}], r"^corpus \(list\).*no field for the text"),
-        ([{"id": "1", "text": "a"}, {"id": 2, "text": "b"}], r"^corpus \(list\): Expected bytes"),
+        (
+            [{"id": "1", "text": "a"}, {"id": "2", "text": 5}],
+            r"row 1: text = 5 is of type int, oth",
+        ),
+        ([{"id": "1", "text": None}], r"^corpus \(list\): column 'text' \(text\) is null"),
+        ({"1": "\ud800"}, r"^corpus \(dict\): row 0: text = '.ud800': has no place in a table"),
         ([3], r"^corpus \(list\): row 0: expected a mapping of its fields, not int"),
         (object(), r"^corpus \(object\): is not an iterable of documents"),
     ],
@@ -121,6 +126,39 @@ def test_what_is_no_corpus_is_named_with_its_key(corpus: Any, message: str) -> N
     with pytest.raises(rd.DataError, match=message):
         rd.index(corpus, "idx")
     assert not Path("idx").exists()
+
+
+def test_a_number_and_a_series_are_no_corpus() -> None:
+    import pandas
+
+    with pytest.raises(rd.ConfigError, match="^corpus = 5: expected a path, or documents"):
+        rd.index(5, "idx")
+    with pytest.raises(rd.DataError, match=r"^corpus \(Series\): is a single column"):
+        rd.index(pandas.Series({"1": "heron"}), "idx")
+
+
+def test_whole_numbers_as_ids_are_texts_beside_others() -> None:
+    import pandas
+
+    rows = [{"id": 1, "text": "heron"}, {"id": "b", "text": "canal"}]
+    forms = (rows, {1: "heron", "b": "canal"}, pandas.DataFrame(rows))
+    for form in forms:
+        assert queries_of(form) == [Query("1", "heron"), Query("b", "canal")]
+    run: dict[Any, dict[Any, Any]] = {7: {1: 2.0, "b": 1}}
+    result = rd.evaluate(run, {7: {"b": 1}}, measures="RR", tracking="none")
+    assert result.to_arrow()["mean"].to_pylist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"q": {"d": "x"}}, "'q', 'd': expected a number as score, not 'x'"),
+        ({"q": ["d"]}, "'q' has a list; expected a mapping from documents to scores"),
+    ],
+)
+def test_what_is_no_run_is_said(run: Any, message: str) -> None:
+    with pytest.raises(rd.DataError, match=message):
+        rd.evaluate(run, {"q": {"d": 1}}, tracking="none")
 
 
 def test_queries_judgements_and_runs_come_in_many_forms() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import raydist as rd
@@ -97,11 +98,23 @@ def test_a_stage_without_texts_says_so_when_the_pipeline_is_made() -> None:
         (lambda index: index.bm25() % 0, "% 0: expected"),
         (lambda index: index.search("text", k=0), "k = 0: expected"),
         (lambda index: rd.fuse(3), "3: expected an index"),
+        (lambda index: rd.fuse(index.search(["text"])), "^Run: expected an index"),
+        (lambda index: index.bm25() >> "bm25", ">> 'bm25': expected a stage"),
+        (lambda index: index.bm25() >> index, ">> Index: expected a stage"),
+        (lambda index: rd.Reranker("bm25").rank("a", ["a", None]), "texts: number 1 is None"),
+        (lambda index: rd.analyze([1]), "text = 1: expected a text"),
+        (lambda index: rd.analyze(None), "text = None: expected a text"),
     ],
 )
 def test_a_mistake_is_said_when_a_stage_is_made(make: object, message: str) -> None:
     with pytest.raises(rd.ConfigError, match=message):
         make(rd.open("idx"))  # type: ignore[operator]
+
+
+def test_a_number_of_documents_may_be_numpys() -> None:
+    index = rd.open("idx")
+    assert isinstance(index, rd.Index)
+    assert len((index.bm25() % np.int64(2)).search("common", k=np.int64(1))) == 1
 
 
 def test_a_missing_model_is_said_when_the_stage_is_made() -> None:
