@@ -16,12 +16,22 @@ Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
 @contextlib.contextmanager
-def spoken_errors() -> Iterator[None]:
-    """Makes errors speak of objects and URIs instead of the paths of their copies."""
-    from raydist import log
+def spoken_errors(what: str = "raydist") -> Iterator[None]:
+    """Makes errors speak of objects and URIs instead of the paths of their copies.
+
+    A package that is missing is named with the extra that installs it.
+
+    Args:
+        what: is done in the block.
+    """
+    from raydist import extras, log
 
     try:
         yield
+    except ModuleNotFoundError as error:
+        if error.name is None or extras.extra_of(error.name) is None:
+            raise
+        raise extras.missing(error.name, what) from None
     except RaydistError as error:
         error.args = (log.spoken(str(error)),)
         raise
@@ -67,15 +77,17 @@ def run(
     from types import SimpleNamespace
 
     from raydist.cli import execute
+    from raydist.commands import check_packages
     from raydist.config.base import Flags
     from raydist.config.load import read_yaml
 
-    with spoken_errors():
+    with spoken_errors(f"raydist.{verb}"):
         module = importlib.import_module(f"raydist.commands.{verb}")
         layers: list[str | Mapping[str, Any]] = [read_yaml(file) for file in _names(config)]
         keys = {name: value for name, value in keys.items() if value is not None}
         with Spool(_place([*layers, keys])) as spool:
             checked = configure(verb, layers, keys, spool)
+            check_packages(verb, checked)
             command = partial(module.run, **observers) if observers else module.run
             flags = Flags(append=append, resume=resume)
             later = getattr(module, "ON_DEMAND", ())

@@ -76,6 +76,7 @@ class Comparison:
         """
         return frames.to_pandas(self.measured.per_query())
 
+    @command.spoken_errors("figure()")
     def figure(self, measure: str | None = None) -> Figure:
         """Returns a figure of matplotlib: the values per query of each run, as boxes.
 

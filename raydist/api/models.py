@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from raydist.api.command import spoken_errors
 from raydist.api.hits import Hit, Hits
 from raydist.errors import ConfigError
 
@@ -27,6 +28,7 @@ class Encoder:
         model: the loaded `raydist.models.biencoder.BiEncoder`.
     """
 
+    @spoken_errors("raydist.Encoder")
     def __init__(self, model: Any, *, device: str | None = None, **keys: Any) -> None:
         """Loads the model.
 
@@ -80,6 +82,7 @@ class Reranker:
         model: the loaded reranker, an object with `score`.
     """
 
+    @spoken_errors("raydist.Reranker")
     def __init__(self, reranker: Any, **keys: Any) -> None:
         """Loads the model.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from raydist.api.command import spoken_errors
 from raydist.api.inputs import texts_of
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _PAIRS = 1024  # scored between two messages of progress
 
 
+@spoken_errors("raydist.rerank")
 def checked(reranker: Any, **keys: Any) -> RerankConfig:
     """Returns the configuration of a reranker, its other inputs unset; its model is there.
 

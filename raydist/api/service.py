@@ -103,6 +103,7 @@ def serve(pipeline: Any = None, *, port: int = 8000, config: Files = (), **keys:
 
     from raydist.api.spool import Spool
     from raydist.api.stages import pipeline_of
+    from raydist.commands import check_packages
     from raydist.commands.serve import check_port
     from raydist.config.load import load, read_yaml
     from raydist.config.serve import ServeConfig
@@ -112,6 +113,7 @@ def serve(pipeline: Any = None, *, port: int = 8000, config: Files = (), **keys:
     with command.spoken_errors(), Spool() as spool:
         layers = [*(read_yaml(os.fspath(name)) for name in names), served]
         checked = load(ServeConfig, [*layers, spool.plain({"port": port, **keys})])
+    check_packages("serve", checked)
     check_port(checked)  # else another service there would be taken for this one
     folder = Path(tempfile.mkdtemp(prefix="raydist-service-"))
     file, log = folder / "serve.yaml", folder / "serve.log"

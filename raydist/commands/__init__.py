@@ -60,6 +60,11 @@ def check_packages(verb: str, config: Any = None) -> None:
         kind = getattr(getattr(config, key, None), "kind", "bm25")
         if kind != "bm25":
             extras.require(f"{key}.kind = {kind}", "torch", "transformers")
+    for name, each in getattr(config, "rerankers", {}).items():
+        if each.kind != "bm25":
+            extras.require(f"rerankers.{name}.kind = {each.kind}", "torch", "transformers")
+    if getattr(config, "embedder", None) is not None:
+        extras.require(f"embedder = {config.embedder.path}", "torch", "transformers")
     for key in ("figures", "out") if verb == "evaluate" else ():
         if value := getattr(config, key):
             extras.require(f"{key} = {value}", "matplotlib")

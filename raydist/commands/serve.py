@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from raydist import cluster, log
+from raydist import cluster, extras, log
 from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
@@ -177,7 +177,9 @@ def _check_folders(config: ServeConfig) -> None:
     """Finds mistyped folders before anything is started."""
     for folder in config.index:
         if "://" not in folder:
-            read_manifest(folder, ["bow-index", "vectors"])
+            manifest = read_manifest(folder, ["bow-index", "vectors"])
+            if manifest["kind"] == "vectors":
+                extras.require(f"index = {folder}", "torch", "transformers")
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
     if config.reranker is not None:
         rerankers["reranker"] = config.reranker

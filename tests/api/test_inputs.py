@@ -131,7 +131,7 @@ def test_what_is_no_corpus_is_named_with_its_key(corpus: Any, message: str) -> N
 def test_a_number_and_a_series_are_no_corpus() -> None:
     import pandas
 
-    with pytest.raises(rd.ConfigError, match="^corpus = 5: expected a path, or documents"):
+    with pytest.raises(rd.ConfigError, match=r"^corpus = 5: expected a path, or documents"):
         rd.index(5, "idx")
     with pytest.raises(rd.DataError, match=r"^corpus \(Series\): is a single column"):
         rd.index(pandas.Series({"1": "heron"}), "idx")

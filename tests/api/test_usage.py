@@ -96,6 +96,25 @@ def test_the_package_is_light_and_shows_its_names() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+def test_a_missing_package_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from raydist import extras
+    from raydist.api.command import spoken_errors
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(extras, "is_installed", lambda package: package in ("fastapi", "ray"))
+    with pytest.raises(rd.ConfigError, match=r"needs torch.*raydist\[train\]"):
+        rd.embed({"1": "heron"}, "vec", model="x/y")
+    with pytest.raises(rd.ConfigError, match=r"^embedder = x/y needs torch.*raydist\[train\]"):
+        rd.serve(embedder={"path": "x/y"})
+    with (
+        pytest.raises(rd.ConfigError, match=r"Encoder needs torch.*raydist\[train\]"),
+        spoken_errors("Encoder"),
+    ):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
 @pytest.mark.slow
 def test_a_table_of_hits_takes_ten_seconds_with_warm_kernels() -> None:
     code = (
