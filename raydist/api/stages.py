@@ -82,8 +82,9 @@ class Steps:
     steps: tuple[Step, ...]
 
     def __rshift__(self, other: Steps) -> Steps:
+        _check_step(other)
         if not isinstance(other, Steps):
-            return _no_step(other)
+            return NotImplemented
         return Steps((*self.steps, *other.steps))
 
     def __rrshift__(self, retriever: Any) -> Pipeline:
@@ -163,8 +164,9 @@ class Pipeline:
         return self.source.texts
 
     def __rshift__(self, other: Steps) -> Pipeline:
+        _check_step(other)
         if not isinstance(other, Steps):
-            return _no_step(other)
+            return NotImplemented
         return Pipeline(self.source, (*self.steps, *other.steps))
 
     def __mod__(self, k: int) -> Pipeline:
@@ -289,16 +291,15 @@ def _number(k: object, name: str) -> int:
     return number
 
 
-def _no_step(value: object) -> Any:
-    """Leaves `>>` to an object that knows it; refuses others.
+def _check_step(value: object) -> None:
+    """Refuses what cannot follow `>>`; another library's object may know it.
 
     Raises:
         ConfigError: naming what makes a stage.
     """
-    if hasattr(value, "__rrshift__"):
-        return NotImplemented
-    name = repr(value) if isinstance(value, str) else type(value).__name__
-    raise ConfigError(f">> {name}: expected a stage such as raydist.rerank(MODEL)")
+    if not isinstance(value, Steps) and not hasattr(value, "__rrshift__"):
+        name = repr(value) if isinstance(value, str) else type(value).__name__
+        raise ConfigError(f">> {name}: expected a stage such as raydist.rerank(MODEL)")
 
 
 def pipeline_of(value: Any) -> Pipeline:
