@@ -129,6 +129,7 @@ def test_nobody_inherits_from_abstract_classes_or_swallows_every_error() -> None
             ):
                 swallowing.append(name(path))
     assert sorted(swallowing) == [
+        "cluster.py",  # raises again, as Ray's own class is Exception
         "evaluation/follower.py",
         "reranking/batcher.py",
         "serving/frame.py",

@@ -321,10 +321,11 @@ class Training(_Folder):
 
     @property
     def metrics(self) -> pandas.DataFrame:
-        """A DataFrame of pandas: a row for each logged step, a column for each value."""
+        """A DataFrame of pandas: a row for each logged step, or each trial of a search."""
         import pandas
 
-        return pandas.DataFrame(_lines(Path(self.path) / "metrics.jsonl"))
+        file = "trials.jsonl" if self.manifest["kind"] == "tuning" else "metrics.jsonl"
+        return pandas.DataFrame(_lines(Path(self.path) / file))
 
     def history(self, listener: str) -> pandas.DataFrame:
         """Returns a DataFrame of pandas: a row for each evaluation of a validation listener.

@@ -129,6 +129,7 @@ class Spool:
         called = f"{key} ({_name(value)})"
         for path in [place] if is_uri(place) else [os.path.abspath(place), place]:
             log.stands_for(f"{path}/{stem}.parquet", called)
+            log.stands_for(f"{path}/samples.jsonl", called)
             log.stands_for(f"{path}/{0:06}.parquet", called)  # where its rows begin
             log.stands_for(path, called)
         try:

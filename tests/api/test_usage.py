@@ -147,3 +147,9 @@ def test_importing_the_package_takes_sixty_milliseconds() -> None:
         for _ in range(5)
     ]
     assert min(times) < 0.06
+
+
+def test_a_search_for_the_best_training_has_a_row_for_each_trial(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_text('{"trial": "a", "value": 0.5}\n{"trial": "b"}\n')
+    metrics = rd.Training(str(tmp_path), {"kind": "tuning"}).metrics
+    assert metrics["trial"].to_list() == ["a", "b"]
