@@ -321,7 +321,7 @@ class Training(_Folder):
 
     @property
     def metrics(self) -> pandas.DataFrame:
-        """A DataFrame of pandas: a row for each logged step, or each trial of a search."""
+        """A DataFrame of pandas: a row for each logged step, or what a trial reported."""
         import pandas
 
         file = "trials.jsonl" if self.manifest["kind"] == "tuning" else "metrics.jsonl"

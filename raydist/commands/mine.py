@@ -30,7 +30,6 @@ from raydist.config.inputs import inputs
 from raydist.config.mine import MineConfig
 from raydist.config.search import SearchConfig
 from raydist.data.spec import RunSource
-from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.manifest import read_manifest
@@ -131,10 +130,10 @@ def _write(
 def _fused(config: MineConfig, runs: Sequence[Run]) -> Run:
     from raydist.dense.fusion import fuse
 
-    if len(runs) == 1 and config.weights is None:
+    if len(runs) == 1 and not config.fusion.weights:
         return runs[0]
     depth = config.mining.last or max(map(len, runs))
-    return fuse(runs, max(depth, _DEPTH), _fusion(config))
+    return fuse(runs, max(depth, _DEPTH), config.fusion)
 
 
 def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
@@ -142,17 +141,10 @@ def _searched(config: MineConfig, queries: Sequence[Query]) -> Run:
     from raydist.commands.search import FusedSearch
 
     k = max(config.mining.last, _DEPTH)
-    fusion = _fusion(config) if len(config.index) > 1 else None
+    fusion = config.fusion if len(config.index) > 1 else None
     values = {"index": config.index, "k": k, "fusion": fusion, "model": config.model}
     search = FusedSearch(SearchConfig.model_validate(values))
     return Run(pa.concat_tables(search.tables(queries)))
-
-
-def _fusion(config: MineConfig) -> Fusion:
-    weights = tuple(config.weights or ())
-    if config.fusion == "rrf":
-        return Rrf(weights=weights)
-    return Interpolate(normalize=config.fusion, weights=weights)
 
 
 def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[str]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource, MiningSpec, Paths, QrelsSource, QueriesSource
+from raydist.dense.spec import Fusion, Interpolate, Rrf
 from raydist.models.spec import EncoderPlace
 from raydist.reranking.spec import RerankerSpec
 from raydist.spec import ADDED, Reads
+
+_NORMALIZATIONS = ("minmax", "z", "none")
 
 
 class MineConfig(Verb):
@@ -32,10 +35,10 @@ class MineConfig(Verb):
     out: str = Field(min_length=1)
     """The file to write: FlagEmbedding's training jsonl."""
     mining: Flat[MiningSpec]
-    fusion: Literal["rrf", "minmax", "z", "none"] = "rrf"
+    fusion: Fusion = Rrf()
     """How several runs or indexes become one."""
     weights: list[float] | None = None
-    """Weights of the fusion, one per run or index."""
+    """Another spelling of `fusion.weights`."""
     sort: bool = False
     """Order a run by its scores; without it, a run in another order is an error."""
     teacher: RerankerSpec | None = None
@@ -48,6 +51,36 @@ class MineConfig(Verb):
     batch: int = execution(256, ge=1)
     """Queries whose texts are looked up together."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _former_fusion(cls, data: Any) -> Any:
+        """Reads `fusion=minmax` and `weights=`, as they once were."""
+        if not isinstance(data, dict):
+            return data
+        fusion = data.get("fusion") or {}
+        if isinstance(fusion, str):
+            fusion = {"kind": fusion}
+        if isinstance(fusion, dict):
+            if (method := fusion.get("kind", "rrf")) in _NORMALIZATIONS:
+                fusion = {**fusion, "kind": "interpolate", "normalize": method}
+            if data.get("weights") is not None:
+                fusion = {"kind": "rrf", **fusion, "weights": data["weights"]}
+            if fusion:
+                data = {**data, "fusion": fusion, "weights": None}
+        return data
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the fields that decide the result, the fusion by its former names."""
+        values = super().identity()
+        fusion = self.fusion
+        if isinstance(fusion, Interpolate):
+            values["fusion"] = fusion.normalize
+        else:
+            values["fusion"] = "rrf"
+            if fusion.constant != Rrf().constant:
+                values["constant"] = fusion.constant
+        return {**values, "weights": list(fusion.weights) or None}
+
     @model_validator(mode="after")
     def _consistent(self) -> MineConfig:
         if not self.run and not self.index:
@@ -55,6 +88,6 @@ class MineConfig(Verb):
         if self.run and (self.corpus is None) != (len(self.index) == 1):
             raise ValueError("one of corpus and index is required: the documents' texts")
         sources, what = (self.run, "runs") if self.run else (self.index, "indexes")
-        if self.weights is not None and len(self.weights) != len(sources):
-            raise ValueError(f"weights: {len(self.weights)} numbers for {len(sources)} {what}")
+        if (weights := self.fusion.weights) and len(weights) != len(sources):
+            raise ValueError(f"fusion.weights has {len(weights)} numbers for {len(sources)} {what}")
         return self

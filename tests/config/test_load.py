@@ -11,6 +11,7 @@ from pydantic import Field
 from raydist.config.base import Block, execution
 from raydist.config.index import IndexConfig
 from raydist.config.load import load, split_words
+from raydist.config.mine import MineConfig
 from raydist.config.schema import reference
 from raydist.config.search import SearchConfig
 from raydist.errors import ConfigError
@@ -227,3 +228,16 @@ def test_a_file_with_a_comma_in_its_name_is_one_path(
     index = load(IndexConfig, (), ["corpus=a,b.jsonl", "out=o"])
     assert index.corpus is not None and index.corpus.path == ("a,b.jsonl",)
     assert load(SearchConfig, (), ["index=[a,b.jsonl]", "fusion=rrf"]).index == ("a", "b.jsonl")
+
+
+def test_mine_fuses_as_search_does_and_reads_its_former_keys() -> None:
+    base = ["index=I,V", "queries=q", "qrels=j", "corpus=c", "out=O"]
+    new = ["fusion=interpolate", "fusion.normalize=z", "fusion.weights=1,2"]
+    old = load(MineConfig, (), [*base, "fusion=z", "weights=1,2"])
+    assert old == load(MineConfig, (), [*base, *new]) == load(MineConfig, [old.resolved()])
+    assert old.fusion == load(SearchConfig, (), ["index=I,V", "queries=q", "out=O", *new]).fusion
+    former = {"fusion": "z", "weights": [1.0, 2.0]}
+    assert former.items() <= old.identity().items()
+    assert load(MineConfig, (), base).identity()["fusion"] == "rrf"
+    moved = load(MineConfig, (), [*base, "fusion.constant=10"]).identity()
+    assert moved["fusion"] == "rrf" and moved["constant"] == 10
