@@ -343,6 +343,15 @@ def _unknown(path: Sequence[str], legal: Sequence[str], owners: Sequence[str] = 
     return f"{where}: unknown key; allowed here: {', '.join(legal)}"
 
 
+_WORDS = {
+    "too_short": "expected at least {min_length}, got {actual_length}",
+    "string_too_short": "must not be empty",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+}
+"""What is said instead of pydantic's words of its own types."""
+
+
 def _explain(error: ValidationError, root: Shape) -> list[str]:
     """Returns a line per pydantic error: the key as users write it, the value, what is allowed."""
     lines = []
@@ -386,6 +395,8 @@ def _explain(error: ValidationError, root: Shape) -> list[str]:
         else:
             message = item["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
             message = message[:1].lower() + message[1:]
+            if own := _WORDS.get(item["type"]):
+                message = own.format(**item.get("ctx", {}))
             value = item["input"]
             equals = f" = {value!r}" if isinstance(value, str | int | float | bool) else ""
             lines.append(f"{where}{equals}: {message}" if where else message)
