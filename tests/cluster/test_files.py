@@ -133,7 +133,11 @@ def check_entrypoint(line: str) -> None:
     assert verb in VERBS
     module = importlib.import_module(f"raydist.commands.{verb}")
     files = [str(ROOT / w) for w in rest if "=" not in w]
-    load(module.Config, files, [w for w in rest if "=" in w])
+    values = [w for w in rest if "=" in w]
+    if verb == "pipeline":
+        module.read_plan(*files, values)
+    else:
+        load(module.Config, files, values)
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda p: p.name)

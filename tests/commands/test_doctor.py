@@ -85,9 +85,9 @@ def test_storage_is_what_the_verbs_take_for_it(
 @pytest.mark.parametrize(
     ("uri", "line"),
     [
-        ("postgresql://u:secret@127.0.0.1:9/x", "bad MLflow postgresql://u:***@127.0.0.1:9/x: "),
-        ("mysql+pymysql://u@127.0.0.1:9/x", "bad MLflow mysql+pymysql://u@127.0.0.1:9/x: "),
-        ("http://u:secret@127.0.0.1:9", "bad MLflow http://u:***@127.0.0.1:9: "),
+        ("postgresql://u:secret@127.0.0.1:9/x", "bad MLflow postgresql://127.0.0.1:9/x: "),
+        ("mysql+pymysql://u@127.0.0.1:9/x", "bad MLflow mysql+pymysql://127.0.0.1:9/x: "),
+        ("http://u:secret@127.0.0.1:9", "bad MLflow http://127.0.0.1:9: "),
         ("file:///{here}/runs", "bad MLflow file:///{here}/runs: MLflow cannot be used"),
         ("databricks", "bad MLflow databricks: MLflow cannot be used"),
         ("sqlite:///garbage", "bad MLflow sqlite:///{here}/garbage: MLflow cannot be used"),

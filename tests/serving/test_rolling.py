@@ -26,7 +26,7 @@ from tests.serving.test_live import DOCUMENTS, free_port
 pytestmark = pytest.mark.ray
 
 BODY = {"query": "rain", "documents": DOCUMENTS}
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @pytest.fixture(scope="module")
