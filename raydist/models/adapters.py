@@ -140,7 +140,8 @@ def add_lora(model: Any, lora: Lora, *, fresh: list[str], head: bool) -> Any:
     # Without a task PEFT hands arguments on as they are: not all models take its `inputs_embeds`.
     try:
         with warnings.catch_warnings():  # of modules that a family does not have, or turns round
-            warnings.simplefilter("ignore", UserWarning)
+            for category in (UserWarning, RuntimeWarning):
+                warnings.simplefilter("ignore", category)
             adapted = get_peft_model(model, LoraConfig(**settings))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.lora: {error}") from None

@@ -158,7 +158,7 @@ class BiEncoder(nn.Module):
         kind = read.config.model_type
         if encoder.packs:
             encoder.check_packing()
-        vector = check_outputs(encoder.towers[0], output, spec, kind)
+        vector = check_outputs(encoder, encoder.towers[0], output, spec, kind)
         if encoder._give_positions and not encoder.shifts:
             encoder._give_positions = False
             with torch.no_grad():

@@ -172,7 +172,9 @@ class CrossEncoderModel(nn.Module):
             inputs = reranker.pad([pairs[row] for row in rows])
             return reranker.outputs({name: each.to(device) for name, each in inputs.items()})
 
-        check_outputs(reranker.transformer, output, spec, untouched.model_type, score=True)
+        check_outputs(
+            reranker, reranker.transformer, output, spec, untouched.model_type, score=True
+        )
         if spec.compile:
             compiled([reranker.transformer])
         return reranker
