@@ -82,8 +82,10 @@ def assert_written(kind: str, folder: Path) -> None:
     sizes = {file.name: sum(t.nbytes for t in load_file(file).values()) for file in files}
     layer = sum(t.nbytes for name, t in expected.items() if "layer.0." in name)
     most = int((folder / f"{kind}.most").read_text())
-    assert len(files) == 3 and max(sizes.values()) <= SHARD
-    assert most <= SHARD + 1.1 * layer < sum(sizes.values())  # with adapters beside the layer
+    assert len(files) > 1
+    if kind != "t5":  # whose embeddings are larger than a file
+        assert max(sizes.values()) <= SHARD
+        assert most <= SHARD + 1.1 * layer < sum(sizes.values())  # with adapters beside the layer
     index = json.loads((folder / kind / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(sizes.values())
     assert {(folder / kind / file).name for file in index["weight_map"].values()} == set(sizes)
