@@ -229,7 +229,15 @@ def test_a_trial_trains_on_workers(files: Path, ray_cluster: None) -> None:
 def test_a_search_whose_driver_is_killed_continues_where_it_was(
     files: Path, tmp_path: Path
 ) -> None:
-    words = line("K", LR, "trials=3", "seed=1", "concurrent=1", "scheduler=none", "steps=6")
+    words = line(
+        "K",
+        "space.optim.lr=log(1e-9, 3e-3)",
+        "trials=3",
+        "seed=1",
+        "concurrent=1",
+        "scheduler=none",
+        "steps=6",
+    )
     words += ["checkpoint.every=1"]
     command = [sys.executable, "-m", "raydist", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
