@@ -92,6 +92,9 @@ def _verbs(cpus: int, gpus: int, sizes: Sequence[int]) -> Iterator[Finding]:
     if not cpus:
         most = "no worker now; RAYDIST_AUTOSCALING=1 on a cluster that grows on demand"
     yield "ok", "index, search, bm25", most
+    if not extras.is_installed("torch"):
+        yield "note", "embed, train, rerank", str(extras.missing("torch", "a model"))
+        return
     if gpus:
         yield "ok", "embed, train, distill", f"workers up to {gpus} with gpus_per_worker=1"
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 
 from raydist import log
@@ -19,6 +20,7 @@ from raydist.config.lifecycle import StatusConfig
 from raydist.inventory import State, state_of
 
 Config = StatusConfig
+_DIGEST = re.compile("[0-9a-f]{32,}")
 
 
 def run(config: StatusConfig, flags: Flags) -> None:
@@ -65,9 +67,12 @@ def _rows(state: State) -> Iterator[tuple[str, str]]:
             continue
         if isinstance(value, list):
             value = len(value)
-        is_size = name == "bytes" or name.endswith("_bytes")
-        number = isinstance(value, int | float)
-        yield (
-            name.replace("_", " "),
-            log.size(value) if is_size and number else f"{value:,}" if number else str(value),
-        )
+        yield name.replace("_", " "), _shown(name, value)
+
+
+def _shown(name: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value[:12] if _DIGEST.fullmatch(value) else value
+    if name == "bytes" or name.endswith("_bytes"):
+        return log.size(int(value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
