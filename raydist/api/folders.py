@@ -116,7 +116,18 @@ class _Folder:
         return html_table(["", ""], [["path", self.path], *map(list, self._facts())])
 
 
-class Index(_Folder):
+class _Documents(_Folder):
+    """A folder of documents that are searched."""
+
+    def __len__(self) -> int:
+        """Returns the number of documents."""
+        return int(self.manifest["documents"])
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class Index(_Documents):
     """A bag-of-words index.
 
     >>> import raydist as rd
@@ -133,13 +144,6 @@ class Index(_Folder):
         path: the folder, or its URI.
         manifest: what it was made from, and its counts.
     """
-
-    def __len__(self) -> int:
-        """Returns the number of documents."""
-        return int(self.manifest["documents"])
-
-    def __bool__(self) -> bool:
-        return True
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -236,7 +240,7 @@ class Index(_Folder):
         return counts if terms is None else [*counts, log.count(terms, "term")]
 
 
-class Vectors(_Folder):
+class Vectors(_Documents):
     """The vectors of a corpus.
 
     >>> import raydist as rd
@@ -255,13 +259,6 @@ class Vectors(_Folder):
     def dimension(self) -> int:
         """The number of components of a vector."""
         return int(self.manifest["dimension"])
-
-    def __len__(self) -> int:
-        """Returns the number of vectors."""
-        return int(self.manifest["documents"])
-
-    def __bool__(self) -> bool:
-        return True
 
     @cached_property
     def pipeline(self) -> Pipeline:
