@@ -61,10 +61,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Lists the verbs, and points links to files of the repository at their pages."""
+    """Lists verbs and languages, and points links to files of the repository at their pages."""
     here = page.file.src_uri
     if here == "reference/index.md":
         markdown = markdown.replace("<!-- verbs -->", reference.verb_table())
+    markdown = markdown.replace("<!-- languages -->", reference.language_table())
     name = posixpath.basename(here).removesuffix(".md")
     if here.startswith("tutorials/") and name in notebooks.NAMES:
         markdown = notebooks.page(notebooks.executed(name), name)

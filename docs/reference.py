@@ -9,6 +9,7 @@ from types import ModuleType
 
 from raydist.commands import VERBS
 from raydist.config.schema import Row, reference
+from raydist.text.languages.table import LANGUAGES
 
 FLAGS = {
     "--print": "show the resolved configuration and stop",
@@ -31,6 +32,20 @@ def verb_table() -> str:
     """Returns the list of all verbs, with links to their pages."""
     lines = [f"| [`{verb}`](verb/raydist-{verb}.md) | {text} |" for verb, text in VERBS.items()]
     return "\n".join(["| verb | does |", "|---|---|", *lines])
+
+
+def language_table() -> str:
+    """Returns the languages that have an analyzer, and what each does."""
+    lines = ["| `en` | english | 's is cut off | Apache Lucene (33) | Porter, as Lucene has it |"]
+    for each in sorted(LANGUAGES, key=lambda each: each.code):
+        before, after = each.normalized[0], each.respelled[0]
+        spelling = "; ".join(
+            part for part in (before, after and f"after stop words: {after}") if part
+        )
+        stops = f"{each.source} ({len(each.stops)})"
+        lines.append(f"| `{each.code}` | {each.name} | {spelling} | {stops} | {each.stemmer} |")
+    head = "| code | name | spellings | stop words | stemmer |\n|---|---|---|---|---|"
+    return "\n".join([head, *lines])
 
 
 def verb_page(verb: str) -> str:

@@ -1,6 +1,7 @@
 """Shows the terms that an analyzer makes of a text, joined by a space.
 
     raydist analyze text="The quick brown fox's den"
+    raydist analyze analyzer.language=de text="Die Häuser am Fluß"
     raydist analyze input=lines.txt index=IDX
 
 A file is cut at line feeds only; each line gives one line, an empty one stays empty.

@@ -34,8 +34,12 @@ Truncation = Literal["truncate", "chunk_max", "error"]
 
 
 def _analyzer(text: str) -> dict[str, str]:
-    """Reads a language, stemmed in the way that is usual for it."""
-    return {"language": text, "stemmer": "porter" if text == "english" else "snowball"}
+    """Reads a language: stemmed by Snowball, English as by Lucene, others by their own rules."""
+    from raydist.text.analyzer import canonical, snowball_languages
+
+    name, default = canonical(text, "default")
+    snowball = default == "default" and name in snowball_languages()
+    return {"language": name, "stemmer": "snowball" if snowball else default}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

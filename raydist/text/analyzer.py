@@ -1,7 +1,7 @@
 """How text becomes terms, as one value that an index keeps and a search repeats.
 
 The default equals Lucene's EnglishAnalyzer: UAX #29 words, 's cut off, lower case, 33 stop words,
-Porter stems.
+Porter stems. Other languages are analysed as by the analyzer that Lucene has for them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
+from raydist.text.languages.cjk import is_cjk
+from raydist.text.languages.rules import in_units
+from raydist.text.languages.table import LANGUAGES, Language, language_of
+from raydist.text.languages.turkish import lower
 
 if TYPE_CHECKING:
     from raydist.text.lexicon import Lexicon
@@ -25,9 +29,10 @@ _STOPS = """
 ENGLISH_STOP_WORDS = tuple(_STOPS.split())
 """The 33 words that Lucene's EnglishAnalyzer drops."""
 
-STEMMERS = ("porter", "snowball", "none")
+STEMMERS = ("default", "porter", "snowball", "none")
 
 _VERSION = 1  # of the rules: another version, another fingerprint
+_LANGUAGES_VERSION = 1  # of the rules of languages but English
 _REMEMBERED_STEMS = 1 << 20  # of a snowball stemmer
 _REMEMBERED = 1 << 18  # distinct terms that a thread's lexicon for single texts may hold
 
@@ -37,30 +42,45 @@ class Analyzer:
     """Turns text into terms.
 
     Attributes:
-        language: decides the possessive filter and the default stop words (English has them), and
-            the rules of the snowball stemmer.
-        stemmer: `porter` (Lucene's, English), `snowball` (the language's) or `none`.
-        stop_words: `default` (Lucene's 33 for English, none for other languages), `none`, or words
-            of your own, compared in lower case.
+        language: a name or a code of ISO 639-1; becomes the name.
+        stemmer: `default` (the language's, as Lucene has it), `porter` (Lucene's, English),
+            `snowball` (the language's of the snowballstemmer package) or `none`.
+        stop_words: `default` (the language's; none where the stemmer of another language than
+            English is set), `none`, or words of your own, compared in lower case.
+        normalize: whether all else is done that the language's analyzer does (elision, spellings,
+            bigrams, its stop words); None: where its own stemmer is used.
     """
 
     language: str = "english"
-    stemmer: str = "porter"
+    stemmer: str = "default"
     stop_words: str | tuple[str, ...] = "default"
+    normalize: bool | None = None
 
     def __post_init__(self) -> None:
+        language, stemmer = canonical(self.language, self.stemmer)
+        object.__setattr__(self, "language", language)
+        object.__setattr__(self, "stemmer", stemmer)
         if self.stemmer not in STEMMERS:
             raise ConfigError(f"stemmer = {self.stemmer!r}: expected one of {', '.join(STEMMERS)}")
         if self.stemmer == "porter" and self.language != "english":
             raise ConfigError(
                 f"stemmer = 'porter' is for English, language = {self.language!r}: "
-                f"set stemmer to snowball or none"
+                f"set stemmer to default, snowball or none"
             )
-        if self.stemmer == "snowball" and self.language not in _snowball_languages():
+        if self.stemmer == "snowball" and self.language not in snowball_languages():
             raise ConfigError(
                 f"language = {self.language!r}: no snowball stemmer; expected one of "
-                f"{', '.join(_snowball_languages())}"
+                f"{', '.join(snowball_languages())}"
             )
+        if self._rules is None and (self.stemmer == "default" or self.normalize):
+            raise ConfigError(
+                f"language = {self.language!r}: has no analyzer of its own; expected one of "
+                f"english, {', '.join(each.name for each in LANGUAGES)}, or stemmer=snowball | none"
+            )
+        if self.normalize is not None and (
+            self.language == "english" or self.normalize == (self.stemmer == "default")
+        ):
+            object.__setattr__(self, "normalize", None)
         if isinstance(self.stop_words, str):
             if self.stop_words not in ("default", "none"):
                 raise ConfigError(
@@ -75,15 +95,28 @@ class Analyzer:
         """The words that are dropped."""
         if not isinstance(self.stop_words, str):
             return self.stop_words
-        english = self.stop_words == "default" and self.language == "english"
-        return ENGLISH_STOP_WORDS if english else ()
+        if self.stop_words == "none":
+            return ()
+        if self.language == "english":
+            return ENGLISH_STOP_WORDS
+        return self._rules.stops if self._rules and self._normalizes else ()
+
+    @property
+    def _rules(self) -> Language | None:
+        """The language's own, where it is not English."""
+        return language_of(self.language)
+
+    @property
+    def _normalizes(self) -> bool:
+        return self.stemmer == "default" if self.normalize is None else self.normalize
 
     @property
     def fingerprint(self) -> str:
         """16 digits; equal for analyzers that give the same terms for every text."""
-        return value_fingerprint(
-            [_VERSION, self.language == "english", self._stemmer_name, sorted(self.stops)]
-        )
+        values = [_VERSION, self.language == "english", self._stemmer_name, sorted(self.stops)]
+        if self._normalizes or self.stemmer == "default":
+            values += [_LANGUAGES_VERSION, self.language, self._normalizes]
+        return value_fingerprint(values)
 
     @property
     def _stemmer_name(self) -> str:
@@ -96,6 +129,7 @@ class Analyzer:
             "language": self.language,
             "stemmer": self.stemmer,
             "stop_words": list(self.stop_words) if own else self.stop_words,
+            **({} if self.normalize is None else {"normalize": self.normalize}),
             "fingerprint": self.fingerprint,
         }
 
@@ -107,7 +141,7 @@ class Analyzer:
         """
         stops = values["stop_words"]
         stops = stops if isinstance(stops, str) else tuple(stops)
-        analyzer = cls(values["language"], values["stemmer"], stops)
+        analyzer = cls(values["language"], values["stemmer"], stops, values.get("normalize"))
         recorded = values.get("fingerprint", analyzer.fingerprint)
         if recorded != analyzer.fingerprint:
             raise ArtifactError(
@@ -120,12 +154,45 @@ class Analyzer:
         """Returns a new, empty lexicon: the batch form, for one thread."""
         from raydist.text.lexicon import Lexicon
 
+        rules = self._rules
+        if rules is not None and (self._normalizes or self.stemmer == "default"):
+            normalizes = self._normalizes
+            return Lexicon(
+                stem=self._terms(rules),
+                lower=not (normalizes and rules.cased),
+                bigrams=normalizes and rules.bigrams,
+                separator=rules.separator if normalizes else "",
+            )
         return Lexicon(
             possessive=self.language == "english",
             stop_words=self.stops,
             stem=_snowball(self.language) if self.stemmer == "snowball" else None,
             porter=self.stemmer == "porter",
         )
+
+    def _terms(self, rules: Language) -> Callable[[list[str]], list[str | None]]:
+        """Returns what makes terms of words by the language's rules, None of stop words."""
+        stops = frozenset(self.stops)
+        normalizes = self._normalizes
+        one, many = rules.stem, None
+        if self.stemmer == "default" and one is None:
+            one = in_units(_snowball_of_one(self.language))
+        elif self.stemmer == "snowball":
+            one, many = None, _snowball(self.language)
+        elif self.stemmer == "none":
+            one = None
+
+        def terms(words: list[str]) -> list[str | None]:
+            if normalizes:
+                words = list(map(rules.normalize, words))
+            kept = [word for word in words if word not in stops]
+            if normalizes:
+                kept = list(map(rules.respell, kept))
+            stems = many(kept) if many else list(map(one, kept)) if one else kept
+            rest = iter(stems)
+            return [None if word in stops else next(rest) for word in words]
+
+        return terms
 
     def tokens(self, text: str) -> list[str]:
         """Returns the terms of a text in order."""
@@ -144,32 +211,72 @@ class Analyzer:
     def words(self, text: str) -> list[tuple[int, int, str]]:
         """Returns the words of a text, with stop words and endings: start, end, in lower case.
 
+        They are as they are written where the language's lower case is another. Bigrams overlap.
         Offsets count characters.
         """
         from raydist.text.tokenizer import words_of
 
-        lower = text.lower() if text.isascii() else "".join(map(_lower, text))
+        rules = self._rules if self._normalizes else None
+        cased = rules is not None and rules.cased
+        if rules and rules.separator:
+            text = text.replace(rules.separator, " ")
+        plain = text.lower() if text.isascii() else "".join(map(lower, text))
+        plain = text if cased else plain
         spans, at = [], 0
-        for word in words_of(text):  # between words is nothing that could begin one
-            start = lower.index(word, at)
+        for word in words_of(text, lower=not cased):  # between words is nothing that could be one
+            start = plain.index(word, at)
             at = start + len(word)
             spans.append((start, at, word))
-        return spans
+        return _pairs(spans) if rules and rules.bigrams else spans
 
 
 _LOCAL = threading.local()
 
 
-def _lower(character: str) -> str:
-    """Returns a character in lower case, always one, as Lucene's filter does."""
-    return character.lower()[0]
+def canonical(language: str, stemmer: str) -> tuple[str, str]:
+    """Returns a language's name, whatever it is called by, and the stemmer that default is."""
+    known = language_of(language)
+    name = known.name if known else language
+    name = "english" if name.lower() in ("en", "english") else name
+    return name, "porter" if (name, stemmer) == ("english", "default") else stemmer
+
+
+def _pairs(spans: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Returns words with each two neighbouring CJK characters as one, in place of those."""
+    pairs: list[tuple[int, int, str]] = []
+    alone = False  # whether the last is a character that has no neighbour yet
+    end_of_run = -1
+    for start, end, word in spans:
+        if not is_cjk(word):
+            pairs.append((start, end, word))
+            alone, end_of_run = False, -1
+            continue
+        for at, letter in enumerate(word, start):
+            if at == end_of_run:
+                pair = (at - 1, at + 1, pairs[-1][2][-1] + letter)
+                if alone:
+                    pairs[-1] = pair
+                else:
+                    pairs.append(pair)
+                alone = False
+            else:
+                pairs.append((at, at + 1, letter))
+                alone = True
+            end_of_run = at + 1
+    return pairs
 
 
 @lru_cache(maxsize=1)
-def _snowball_languages() -> tuple[str, ...]:
+def snowball_languages() -> tuple[str, ...]:
+    """Returns the languages of the snowballstemmer package."""
     import snowballstemmer
 
     return tuple(sorted(snowballstemmer.algorithms()))
+
+
+def _snowball_of_one(language: str) -> Callable[[str], str]:
+    stem = _snowball(language)
+    return lambda word: stem([word])[0]
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,7 @@ Legend: N texts, W words, S distinct words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +17,12 @@ from raydist.kernels.addresses import Array, Words, addresses, view
 from raydist.kernels.arrays import readonly, string_buffers
 from raydist.kernels.jit import kernel
 from raydist.text import porter
+from raydist.text.bigrams import Bigrams
 from raydist.text.scan import Tables
 from raydist.text.string_table import PAD, StringTable
 from raydist.text.tokenizer import Tokenizer, tokenize
 
-Stem = Callable[[list[str]], list[str]]
+Stem = Callable[[list[str]], Sequence[str | None]]
 
 _NO_TERM = 0xFFFFFFFF
 _READY, _CRAMPED, _UNKNOWN = 0, 1, 2  # outcomes of `_terms_of_text`
@@ -95,20 +96,34 @@ class Lexicon:
     """
 
     def __init__(
-        self, *, possessive: bool, stop_words: Iterable[str], stem: Stem | None, porter: bool
+        self,
+        *,
+        possessive: bool = False,
+        stop_words: Iterable[str] = (),
+        stem: Stem | None = None,
+        porter: bool = False,
+        lower: bool = True,
+        bigrams: bool = False,
+        separator: str = "",
     ) -> None:
         """Creates an empty lexicon.
 
         Args:
             possessive: whether a final 's is cut off.
             stop_words: words that are dropped, in lower case.
-            stem: returns the stems of words; None leaves words unchanged.
+            stem: returns the terms of words, None for those that are dropped; without it words are
+                their terms.
             porter: stems by Lucene's English stemmer instead of `stem`.
+            lower: whether words are in lower case before all else.
+            bigrams: whether the terms of Chinese, Japanese and Korean words are bigrams.
+            separator: a character that is read as blanks.
         """
         self.terms = StringTable()
         self._stem = stem
         self._porter = porter
-        self._tokenizer = Tokenizer(possessive=possessive)
+        self._bigrams = Bigrams() if bigrams else None
+        self._separator = separator.encode()
+        self._tokenizer = Tokenizer(possessive=possessive, lower=lower, spans=bigrams)
         self._words = self._tokenizer.words
         stops = [word.encode() for word in stop_words if word]
         self._words.add(*_joined(stops))
@@ -138,8 +153,14 @@ class Lexicon:
     def analyze(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
         """Does the same for texts as bytes (uint8) and offsets (int64), both read-only."""
         self._aimed = False
+        if self._separator:
+            text = data.tobytes().replace(self._separator, b" " * len(self._separator))
+            data = np.frombuffer(text, np.uint8)
         words_W, ends_N = self._tokenizer(data, offsets_N1)
         self._learn()
+        if self._bigrams is not None:
+            spans = self._tokenizer.spans[: 2 * len(words_W)]
+            return self._bigrams.terms(words_W, spans, ends_N, self._term_of, self.terms)
         lengths_N = np.empty(len(ends_N), np.uint32)
         filled = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
         return words_W[:filled], lengths_N
@@ -150,6 +171,11 @@ class Lexicon:
         size = len(data)
         if not size:
             return _NO_TERMS
+        if self._bigrams is not None:
+            offsets = np.array([0, size], np.int64)
+            return self.analyze(np.frombuffer(data + bytes(PAD), np.uint8), offsets)[0]
+        if self._separator:
+            data = data.replace(self._separator, b" " * len(self._separator))
         tokenizer = self._tokenizer
         if size > len(self._text):
             self._text = np.zeros(2 * size, np.uint8)
@@ -189,7 +215,10 @@ class Lexicon:
             data, starts = out, stems
         elif self._stem is not None:
             words = self._words.strings(first, last).cast(pa.large_string()).to_pylist()
-            data, starts = _joined([stem.encode() for stem in self._stem(words)])
+            terms = list(self._stem(words))
+            if self._bigrams is not None:
+                terms = self._bigrams.learn(words, terms)
+            data, starts = _joined([(term or "").encode() for term in terms])
         self._term_of[first:last] = self.terms.add(data, starts)
         self._known = last
 

@@ -45,14 +45,16 @@ class Passage(NamedTuple):
 
 
 def find_matches(text: str, query: str, analyzer: Analyzer) -> list[Match]:
-    """Returns the words of a text whose terms the query has, in order."""
+    """Returns the words of a text whose terms the query has, in order; they do not overlap."""
     terms = {*analyzer.tokens(query)}
     term_of: dict[str, str | None] = {}
-    matches = []
+    matches: list[Match] = []
     for start, end, word in analyzer.words(text):
         if word not in term_of:
             term_of[word] = next((term for term in analyzer.tokens(word) if term in terms), None)
         if (term := term_of[word]) is not None:
+            if matches:
+                start = max(start, matches[-1].end)
             matches.append(Match(start, end, term))
     return matches
 

@@ -60,6 +60,7 @@ class Tables(NamedTuple):
     queue: Annotated[Array, QUEUED, 1]  # tokens whose slots are on their way from memory
     edges: Words  # where words of ASCII begin and end
     tokens: Words  # [W] receives the numbers of words
+    spans: Longs  # [2 W] receives where they begin and end; empty where nobody asks
     slots: Longs  # the table of words, as are starts, heap and used
     starts: Longs
     heap: Bytes

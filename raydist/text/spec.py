@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from raydist.spec import FromText
+from raydist.spec import ADDED, FromText
 
 if TYPE_CHECKING:
     from raydist.text.analyzer import Analyzer
@@ -29,17 +29,24 @@ class AnalyzerSpec:
     primary: ClassVar[str] = "stemmer"
 
     language: str = "english"
-    """Language of the snowball stemmer; English also cuts off 's and has stop words."""
-    stemmer: Literal["porter", "snowball", "none"] = "porter"
-    """`porter` is Lucene's for English, `snowball` the language's own."""
+    """A language by its name or code (german, de): the analyzer that Lucene has for it."""
+    stemmer: Literal["default", "porter", "snowball", "none"] = "default"
+    """`default` is the language's own, which for English is `porter`, Lucene's; `snowball` is that
+    of the snowballstemmer package."""
     stop_words: StopWords = "default"
-    """`default` (Lucene's 33 for English, none for others), `none`, or a list."""
+    """`default` (the language's; none where another stemmer is set for another language than
+    English), `none`, or a list."""
+    normalize: Annotated[bool | None, ADDED] = None
+    """With a stemmer that is set: whether all else is done that the language's analyzer does
+    (elision, spellings, bigrams, its stop words). English always does it."""
 
     def __post_init__(self) -> None:
-        self.build()
+        analyzer = self.build()
+        for name in ("language", "stemmer", "normalize"):
+            object.__setattr__(self, name, getattr(analyzer, name))
 
     def build(self) -> Analyzer:
         """Returns the analyzer; raises ConfigError (a ValueError) where the fields do not fit."""
         from raydist.text.analyzer import Analyzer
 
-        return Analyzer(self.language, self.stemmer, self.stop_words)
+        return Analyzer(self.language, self.stemmer, self.stop_words, self.normalize)

@@ -31,6 +31,7 @@ _RING = 1 << 15  # bytes of lower-cased text that queued tokens may lie in
 
 
 _TEXTS = 3  # arrays of it that are the caller's
+_NO_SPANS = np.zeros(0, np.uint64)
 
 
 @kernel
@@ -72,6 +73,7 @@ def tokenize(table: Array, possessive: Any) -> Any:
     tables = view(table, U(0), Tables)
     data, offsets_N1, ends_N, place = tables.data, tables.offsets, tables.ends, tables.place
     joint_of, ring, edges, used = tables.joints, tables.ring, tables.edges, tables.used
+    spans = tables.spans
     shift = U(64) - trailing_zeros(U(tables.slots.shape[0] >> 2))
     text, i, filled = place[0], place[1], place[2]
     queued = U(0)
@@ -92,11 +94,15 @@ def tokenize(table: Array, possessive: Any) -> Any:
                 queued = U(0)
                 base = U(0)
             stop = min(end, i + U(_BLOCK))
-            count, clean = scan_ascii(data, i, stop, ring, base, edges)
+            count, clean = U(0), i
+            if not spans.shape[0]:
+                count, clean = scan_ascii(data, i, stop, ring, base, edges)
             # What is safe to read off: up to the end, or to the last blank before trouble.
             until = clean
             general = clean
-            if clean < end:
+            if spans.shape[0]:
+                general = stop
+            elif clean < end:
                 while until > i and data[until - U(1)] > 32:
                     until -= U(1)
                 if clean < stop:
@@ -141,8 +147,12 @@ def tokenize(table: Array, possessive: Any) -> Any:
                     filled = _resolve(tables, queued, filled)
                     queued = U(0)
                     base = U(0)
+                begin = i
                 i, to = match(tables, i, end, base)
                 if to > base:
+                    if spans.shape[0]:
+                        spans[(filled + queued) << U(1)] = begin
+                        spans[(filled + queued) << U(1) | U(1)] = i
                     if possessive:
                         to = strip_possessive(ring, base, to)
                     queued = _enqueue(tables, base, to - base, queued, shift)
@@ -157,12 +167,12 @@ def tokenize(table: Array, possessive: Any) -> Any:
 
 
 @cache
-def _tables() -> tuple[Array, Array, Array, Array, Array, Array]:
+def _tables(lower: bool) -> tuple[Array, Array, Array, Array, Array, Array]:
     with np.load(TABLES) as tables:
         return (
             tables["page_of"],
             tables["classes"],
-            tables["lower"],
+            tables["lower"] if lower else np.zeros_like(tables["lower"]),
             tables["next_state"],
             tables["accepting"],
             joints(),
@@ -178,17 +188,36 @@ class Tokenizer:
         table: the addresses of all arrays, for `tokenize`.
         place: where `tokenize` is: text, byte, tokens so far.
         tokens: receives the numbers of words.
+        spans: receives where words begin and end, in bytes, if that is wanted.
     """
 
-    def __init__(self, *, possessive: bool, words: StringTable | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        possessive: bool,
+        words: StringTable | None = None,
+        lower: bool = True,
+        spans: bool = False,
+    ) -> None:
+        """Creates a tokenizer.
+
+        Args:
+            possessive: whether a final 's is cut off.
+            words: receives the distinct words; a new table by default.
+            lower: whether words are written in lower case.
+            spans: whether to note where words begin and end. It is slower, as is `lower=False`:
+                ASCII goes through the automaton, too.
+        """
         self.words = words or StringTable()
         self.possessive = possessive
+        self._lower = lower
         self.table = np.zeros((len(Tables._fields), 3), np.uint64)
         self.place = np.zeros(3, np.uint64)
         self._ring = np.zeros(_RING + 64, np.uint8)
         self._queue = np.zeros(_QUEUE, QUEUED)
         self._edges = np.zeros(_BLOCK + 64, np.uint32)
         self.tokens = np.zeros(1 << 14, np.uint32)
+        self.spans = np.zeros(2 << 14, np.uint64) if spans or not lower else _NO_SPANS
         self._version = -1
         self.refresh()
 
@@ -220,6 +249,7 @@ class Tokenizer:
         self.words.reserve(2 * _BLOCK, SPARE)
         if int(self.place[2]) + 2 * _BLOCK > len(self.tokens):
             self.tokens = np.resize(self.tokens, 2 * len(self.tokens))
+            self.spans = np.resize(self.spans, 2 * len(self.spans))
             self._version = -1
         self.refresh()
 
@@ -228,14 +258,15 @@ class Tokenizer:
         words = self.words
         if self._version != words.version:
             self._version = words.version
-            work = [self.place, *_tables(), self._ring, self._queue, self._edges, self.tokens]
+            work = [self.place, *_tables(self._lower), self._ring, self._queue, self._edges]
+            work += [self.tokens, self.spans]
             arrays = [*work, words.slots, words.starts, words.heap, words.used]
             self.table[_TEXTS:] = addresses(arrays)
 
 
-def words_of(text: str) -> list[str]:
-    """Returns the words of one text in order, in lower case."""
-    tokenizer = Tokenizer(possessive=False)
+def words_of(text: str, *, lower: bool = True) -> list[str]:
+    """Returns the words of one text in order, by default in lower case."""
+    tokenizer = Tokenizer(possessive=False, lower=lower)
     data = text.encode("utf-8", "surrogatepass")
     array = np.frombuffer(data + bytes(PAD), np.uint8)
     tokens, _ = tokenizer(array, np.array([0, len(data)], np.int64))

@@ -109,8 +109,8 @@ def test_an_analyzer_of_other_rules_is_refused():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stemmer": "lovins"}, "stemmer = 'lovins': expected one of porter, snowball, none"),
-        ({"language": "french"}, "set stemmer to snowball or none"),
+        ({"stemmer": "lovins"}, "'lovins': expected one of default, porter, snowball, none"),
+        ({"language": "french", "stemmer": "porter"}, "set stemmer to default, snowball or none"),
         ({"language": "klingon", "stemmer": "snowball"}, "no snowball stemmer; expected one of"),
         ({"stop_words": "lucene"}, "expected default, none or a list of words"),
     ],

@@ -13,7 +13,8 @@ import org.apache.lucene.search.similarities.BM25Similarity;
 import org.apache.lucene.store.ByteBuffersDirectory;
 
 /**
- * Lucene's answers: `stems` and `tokens` of the lines of standard input, or a `run` of
+ * Lucene's answers: `stems` and `tokens` of the lines of standard input, tokens of its `languages`
+ * (a code, tab, text; ja by CJKAnalyzer), or a `run` of
  * IDS TEXTS QUERIES K, files of equal numbers of lines (queries: id, tab, text).
  */
 public class Answers {
@@ -38,6 +39,7 @@ public class Answers {
     };
     PrintStream out = new PrintStream(System.out, false, "UTF-8");
     if (words[0].equals("run")) run(english, words, out);
+    else if (words[0].equals("languages")) languages(out);
     else {
       Analyzer analyzer = words[0].equals("stems") ? porter : english;
       BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
@@ -45,6 +47,26 @@ public class Answers {
         out.println(String.join(" ", terms(analyzer, line)));
     }
     out.flush();
+  }
+
+  static final String NAMES =
+      "ar.Arabic bn.Bengali da.Danish de.German es.Spanish fa.Persian fi.Finnish fr.French hi.Hindi "
+          + "hu.Hungarian id.Indonesian it.Italian nl.Dutch no.Norwegian pt.Portuguese ru.Russian "
+          + "sv.Swedish te.Telugu tr.Turkish ja:cjk.CJK ko:cjk.CJK zh:cjk.CJK";
+
+  static void languages(PrintStream out) throws Exception {
+    Map<String, Analyzer> analyzers = new HashMap<>();
+    for (String name : NAMES.split(" ")) {
+      Class<?> type = Class.forName(
+          "org.apache.lucene.analysis." + name.substring(name.indexOf(':') + 1) + "Analyzer");
+      Analyzer analyzer = (Analyzer) type.getDeclaredConstructor().newInstance();
+      analyzers.put(name.substring(0, 2), analyzer);
+    }
+    BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+    for (String line; (line = in.readLine()) != null; ) {
+      String[] parts = line.split("\t", 2);
+      out.println(String.join(" ", terms(analyzers.get(parts[0]), parts[1])));
+    }
   }
 
   static void run(Analyzer english, String[] words, PrintStream out) throws Exception {
