@@ -108,6 +108,7 @@ def test_a_languages_analyzer_survives_json():
 
 def test_bigrams_end_with_a_text_a_blank_and_a_word_of_letters():
     assert Analyzer("zh").tokens("北京大学 的abc中") == ["北京", "京大", "大学", "的", "abc", "中"]
+    assert Analyzer("zh").tokens("漢\u0600字々人") == ["漢\u0600", "\u0600字", "々", "人"]
     assert Analyzer("ko").tokens("한국 사람들abc") == ["한국", "사람들abc"]
     lexicon = Analyzer("ja").lexicon()
     terms, lengths = lexicon(pa.array(["東京", "都", "", "ラーメン"]))

@@ -36,7 +36,9 @@ _WORDS = r"""
 """
 _SETS = {
     "HANGUL": r"[\p{Script=Hangul}&&\p{WB=ALetter}]",
-    "MARK": r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}]",
+    # The signs listed were format characters in Unicode 12.1, which the tokenizer follows.
+    "MARK": r"[\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}"
+    r"\u0600-\u0605\u06dd\u070f\u08e2\U000110bd\U000110cd]",
 }
 
 
