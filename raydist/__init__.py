@@ -13,9 +13,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raydist.errors import ArtifactError, ConfigError, DataError, JobError, RaydistError
+from raydist.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    JobError,
+    NotFoundError,
+    RaydistError,
+)
 
 if TYPE_CHECKING:
+    from raydist.api.collection import Collection, collection
     from raydist.api.comparison import Comparison, compare, evaluate
     from raydist.api.folders import Index, Output, Training, Vectors, open
     from raydist.api.hits import Hit, Hits
@@ -43,6 +51,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ArtifactError",
+    "Collection",
     "Comparison",
     "ConfigError",
     "DataError",
@@ -51,6 +60,7 @@ __all__ = [
     "Hits",
     "Index",
     "JobError",
+    "NotFoundError",
     "Output",
     "Pipeline",
     "RaydistError",
@@ -62,6 +72,7 @@ __all__ = [
     "Vectors",
     "__version__",
     "analyze",
+    "collection",
     "compare",
     "convert",
     "distill",
@@ -84,6 +95,7 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _MODULES = {
+        "collection": ("Collection", "collection"),
         "comparison": ("Comparison", "compare", "evaluate"),
         "folders": ("Index", "Output", "Training", "Vectors", "open"),
         "hits": ("Hit", "Hits"),

@@ -6,7 +6,8 @@
     ├── ConfigError     a field of a configuration: unknown, out of bounds, contradictory
     ├── DataError       an input file or record: missing, malformed, inconsistent
     ├── ArtifactError   something raydist wrote: incomplete, damaged, newer, or of another config
-    └── JobError        work that could not be done: a split that keeps failing, missing resources
+    ├── JobError        work that could not be done: a split that keeps failing, missing resources
+    └── NotFoundError   an id or name that a result does not have: a query, a document, a run
 
 Every message names the field or file, the value, and what is allowed or how to continue. The
 command line prints it without a traceback and exits with `exit_code`. Our own mistakes are
@@ -44,3 +45,9 @@ class JobError(RaydistError):
     """Work could not be done: a split keeps failing, or resources are missing."""
 
     exit_code = 1
+
+
+class NotFoundError(RaydistError, KeyError):
+    """A result has nothing of this id or name."""
+
+    __str__ = Exception.__str__  # a KeyError shows its message as a literal

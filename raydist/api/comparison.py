@@ -11,7 +11,7 @@ from raydist.api.command import Files
 from raydist.api.display import html_table
 from raydist.api.inputs import queries_of
 from raydist.api.stages import pipeline_of
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     import pandas
@@ -43,9 +43,19 @@ class Comparison:
         self.measured = measured
 
     def __getitem__(self, key: tuple[str, str]) -> float:
-        """Returns the mean of a run by a measure: `result["bm25", "nDCG@10"]`."""
-        run, measure = key
-        return float(self.measured.evaluations[run].means[measure])
+        """Returns the mean of a run by a measure: `result["bm25", "nDCG@10"]`.
+
+        Raises:
+            NotFoundError: there is no such run or measure; it is a KeyError, too.
+        """
+        if not isinstance(key, tuple) or len(key) != 2:
+            raise NotFoundError(f"{key!r}: expected a run and a measure: result[RUN, MEASURE]")
+        values: Any = {name: e.means for name, e in self.measured.evaluations.items()}
+        for name, what in zip(key, ("run", "measure")):
+            if name not in values:
+                raise NotFoundError(f"{what} {name!r}: expected one of {', '.join(values)}")
+            values = values[name]
+        return float(values)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from raydist.api.display import html_table, text_table
 from raydist.api.stages import Pipeline
-from raydist.errors import ConfigError, DataError
+from raydist.errors import ConfigError, DataError, NotFoundError
 
 if TYPE_CHECKING:
     import pandas
@@ -160,13 +160,13 @@ class Index(_Documents):
 
         Raises:
             ConfigError: the index has no texts.
-            KeyError: it has no such document.
+            NotFoundError: it has no such document; it is a KeyError, too.
         """
         if self.texts is None:
             raise ConfigError(f"{self.path}: has no texts; build the index with store=True")
         document = self.texts.get([doc_id])[0]
         if document is None:
-            raise KeyError(doc_id)
+            raise NotFoundError(f"{doc_id!r}: no document of this id in {self.path}")
         return document
 
     @overload

@@ -25,6 +25,7 @@ class Encoder:
     True
 
     Attributes:
+        name: the model's folder or name.
         model: the loaded `raydist.models.biencoder.BiEncoder`.
     """
 
@@ -49,7 +50,8 @@ class Encoder:
         name = os.fspath(model) if isinstance(model, os.PathLike) else model
         unset = {"corpus": "-", "out": "-"}
         config = load(EmbedConfig, [{**unset, "model": {"path": name, **keys}}])
-        self._name = config.model.path
+        self._config = config
+        self.name: str = config.model.path
         dtype = "float32" if device == "cpu" else default_dtype()
         self.model = BiEncoder.load(config.model.settings(dtype), device=device)
 
@@ -66,8 +68,12 @@ class Encoder:
         """Returns float32 vectors [n, d] of documents; a title and a newline come before a text."""
         return self.model.encode_documents(_texts(texts))
 
+    def identity(self) -> Any:
+        """Returns JSON that tells its vectors from those of another."""
+        return _identity(self._config, "model")
+
     def __repr__(self) -> str:
-        return f"Encoder({self._name!r}: {self.dimension} dimensions)"
+        return f"Encoder({self.name!r}: {self.dimension} dimensions)"
 
 
 class Reranker:
@@ -79,6 +85,7 @@ class Reranker:
     'a heron eats'
 
     Attributes:
+        name: the model's folder or name, or `bm25`.
         model: the loaded reranker, an object with `score`.
     """
 
@@ -104,7 +111,8 @@ class Reranker:
             block = reranker_from_text(block) if isinstance(block, str) else dict(block)
             block |= keys
         config = checked(block)
-        self._name = getattr(config.reranker, "model", config.reranker.kind)
+        self._config = config
+        self.name: str = getattr(config.reranker, "model", config.reranker.kind)
         self.model = load_reranker(config.reranker)
 
     def score(self, query: str, documents: Sequence[str]) -> np.ndarray:
@@ -134,8 +142,21 @@ class Reranker:
         ]
         return Hits(query, hits)
 
+    def identity(self) -> Any:
+        """Returns JSON that tells its scores from those of another."""
+        return _identity(self._config, "reranker")
+
     def __repr__(self) -> str:
-        return f"Reranker({self._name!r})"
+        return f"Reranker({self.name!r})"
+
+
+def _identity(config: Any, key: str) -> Any:
+    """Returns the settings of a block of a configuration, and the contents of its models."""
+    from raydist.config.base import identity
+    from raydist.config.inputs import inputs
+
+    models = [str(content) for name, content in inputs(config).items() if name.startswith(key)]
+    return {key: identity(getattr(config, key)), "models": models}
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from raydist import records
 from raydist.api import frames
 from raydist.api.display import html_table, text_table
 from raydist.api.hits import Hits
-from raydist.errors import DataError
+from raydist.errors import DataError, NotFoundError
 
 if TYPE_CHECKING:
     import pandas
@@ -46,13 +46,13 @@ class Run(records.Run):
         """Returns the ranking of a query.
 
         Raises:
-            KeyError: the run has no such query.
+            NotFoundError: the run has no such query; it is a KeyError, too.
         """
         import pyarrow.compute as pc
 
         rows = self.table.filter(pc.equal(self.table["query_id"], query_id))
         if not rows.num_rows:
-            raise KeyError(query_id)
+            raise NotFoundError(f"{query_id!r}: no query of this id in the run (run.query_ids)")
         return Hits.of(query_id, rows["doc_id"].to_pylist(), rows["score"].to_pylist())
 
     def __contains__(self, query_id: object) -> bool:

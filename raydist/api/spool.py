@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raydist.api import frames
 from raydist.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class Spool:
                 }
             return self.file(value, kind, key)
         if isinstance(value, list | tuple) and (kind is None or _are_places(value, kind)):
+            if kind in ("documents", "queries"):
+                _refuse_texts(value, kind, key)
             return [self._plain(each, None, key) for each in value]
         if isinstance(value, list | tuple) and any(isinstance(each, Run) for each in value):
             return [self._plain(each, kind, f"{key}.{i}") for i, each in enumerate(value)]
@@ -132,6 +135,8 @@ class Spool:
             log.stands_for(f"{path}/samples.jsonl", called)
             log.stands_for(f"{path}/{0:06}.parquet", called)  # where its rows begin
             log.stands_for(path, called)
+        if not _is_frame(value) and hasattr(value, "collect"):  # a LazyFrame of Polars
+            value = value.collect()
         try:
             name = _write(value, kind, where, folder, stem)
         except _refusals() as error:
@@ -162,6 +167,29 @@ def _are_places(values: Sequence[Any], kind: str) -> bool:
     """Returns whether a list names files, as it does on the command line."""
     named = all(isinstance(each, str | os.PathLike) for each in values)
     return bool(values) and named and kind != "ids"
+
+
+def _refuse_texts(values: Sequence[Any], kind: str, key: str) -> None:
+    """Refuses a list of texts where a verb reads a list as one of files.
+
+    Raises:
+        ConfigError: none of them is a file.
+    """
+    from raydist.data.spool import is_stream
+
+    for each in values:
+        text = os.fspath(each)
+        if text.startswith(("irds:", "docstrings:")) or "://" in text or is_stream(text):
+            return
+        if len(text) < 4096 and (re.search(r"[*?\[]", text) or os.path.exists(text)):
+            return
+    first = str(values[0])
+    shown = repr(first if len(first) <= 60 else f"{first[:57]}...")
+    raise ConfigError(
+        f"{key} = [{shown}{', …' if len(values) > 1 else ''}]: a list of strings names files, and "
+        f"there is none of this name; {kind} have ids: give {{id: text}}, or rows such as "
+        '{"id": "1", "text": "…"}'
+    )
 
 
 def _name(value: object) -> str:
@@ -216,16 +244,10 @@ def _write(value: Any, kind: str, where: Any, folder: str, stem: str) -> str:
 
 
 def _write_table(table: pa.Table, where: Any, path: str) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = table.replace_schema_metadata(None).combine_chunks()
-    fields = [
-        field.with_type(pa.large_string()) if field.type == pa.string_view() else field
-        for field in table.schema
-    ]
     with where.open_output_stream(path) as out:
-        pq.write_table(table.cast(pa.schema(fields)), out, compression="lz4")
+        pq.write_table(frames.plain(table), out, compression="lz4")
 
 
 def _is_frame(value: Any) -> bool:
@@ -237,8 +259,8 @@ def _frames(value: Any) -> Iterator[pa.Table]:
     """Yields the rows of an object with columns, so many at a time."""
     import pyarrow as pa
 
-    if getattr(value, "ndim", 2) == 1:
-        raise DataError("is a single column; give a DataFrame, or {id: text} by its to_dict()")
+    if hasattr(value, "to_frame"):
+        raise DataError("is a single column; give a DataFrame that has ids too, or {id: text}")
     if hasattr(value, "__arrow_c_stream__"):
         try:
             table = pa.table(value)
@@ -358,6 +380,7 @@ def _run_of(value: Any) -> Any:
     """Returns the run of `{query: {document: score}}`, or of rows, by descending score."""
     import pyarrow as pa
 
+    from raydist.data.formats.judgements import DOCUMENT, QUERY
     from raydist.records import RUN, Run
 
     if isinstance(value, Mapping):
@@ -366,8 +389,11 @@ def _run_of(value: Any) -> Any:
     parts = list(_frames(value) if _is_frame(value) else _tables(_rows(value, "run")))
     if not parts:
         raise DataError("has no rows")
-    table = pa.concat_tables(parts, promote_options="permissive")
-    absent = [name for name in RUN.names if name not in table.column_names]
-    if absent:
-        raise DataError(f"no column {absent[0]!r}; a run has {', '.join(RUN.names)}")
-    return Run.sorted(table.select(RUN.names))
+    table = frames.plain(pa.concat_tables(parts, promote_options="permissive"))
+    columns = []
+    for name, known in zip(RUN.names, (QUERY, DOCUMENT, ("score",))):
+        usual = next((each for each in known if each in table.column_names), None)
+        if usual is None:
+            raise DataError(f"no column {name!r}; a run has {', '.join(RUN.names)}")
+        columns.append(table[usual])
+    return Run.sorted(pa.table(columns, RUN.names))

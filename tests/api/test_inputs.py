@@ -137,6 +137,37 @@ def test_a_number_and_a_series_are_no_corpus() -> None:
         rd.index(pandas.Series({"1": "heron"}), "idx")
 
 
+def test_a_list_of_strings_names_files_or_is_said_to_need_ids() -> None:
+    Path("corpus.jsonl").write_text('{"id": "1", "text": "a heron"}\n')
+    assert len(rd.index(["corpus.jsonl"], "idx")) == 1
+    with pytest.raises(rd.ConfigError, match=r"^corpus = \['some text', …\]: .* give \{id: text\}"):
+        rd.index(["some text", "another"], "other")
+    with pytest.raises(rd.ConfigError, match=r"^queries = \['herons'\]: .* queries have ids"):
+        rd.rerank("bm25", run={"q": {"1": 1}}, queries=["herons"], index="idx", out="run.txt")
+    with pytest.raises(rd.DataError, match=r"absent\.jsonl: no such file"):
+        rd.index(["corpus.jsonl", "absent.jsonl"], "other")
+
+
+def test_what_a_result_does_not_have_is_a_key_error_in_a_sentence() -> None:
+    index = rd.index(ROWS, "idx")
+    run = index.search({"q1": "common"}, k=2)
+    result = rd.evaluate(run, {"q1": {"d1": 1}}, measures=["RR"], tracking="none")
+    with pytest.raises(KeyError) as missing:
+        run["q2"]
+    assert isinstance(missing.value, rd.NotFoundError) and isinstance(
+        missing.value, rd.RaydistError
+    )
+    assert str(missing.value) == "'q2': no query of this id in the run (run.query_ids)"
+    with pytest.raises(rd.NotFoundError, match="'d77': no document of this id in idx"):
+        index["d77"]
+    with pytest.raises(rd.NotFoundError, match="measure 'AP': expected one of RR"):
+        result["run", "AP"]
+    with pytest.raises(rd.NotFoundError, match="run 'bm25': expected one of run"):
+        result["bm25", "RR"]
+    with pytest.raises(rd.NotFoundError, match=r"'RR': expected a run and a measure"):
+        result["RR"]  # type: ignore[index]
+
+
 def test_whole_numbers_as_ids_are_texts_beside_others() -> None:
     import pandas
 
