@@ -14,7 +14,16 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "raydist"
 FILES = sorted(PACKAGE.rglob("*.py"))
 SERVING = ("serving/app.py", "serving/replicas.py")
-EDGE = ("cli.py", "build.py", "datasets.py", "api/", "commands/", "config/", *SERVING)
+EDGE = (
+    "cli.py",
+    "build.py",
+    "datasets.py",
+    "api/",
+    "integrations/",
+    "commands/",
+    "config/",
+    *SERVING,
+)
 
 
 def name(path: Path) -> str:
@@ -70,6 +79,13 @@ def test_rooms_know_neither_pydantic_nor_the_edge() -> None:
     # Requests and answers are pydantic models.
     http = ("serving/answers.py", "serving/schema.py", "serving/embed_schema.py")
     assert {f for f in users("pydantic") if not f.startswith(("config/", *http))} == set()
+
+
+def test_nothing_imports_the_integrations_and_each_has_one_file() -> None:
+    assert {f for f in users("raydist.integrations") if not f.startswith("integrations/")} == set()
+    neighbours = ("pyterrier", "ranx", "mteb", "langchain_core", "llama_index")
+    for neighbour in neighbours:
+        assert len(users(neighbour)) == 1, neighbour
 
 
 def test_specs_are_loaded_without_torch() -> None:

@@ -1,0 +1,1 @@
+"""Neighbours, each against the real package: `pip install -e '.[dev]'` installs them."""
