@@ -26,6 +26,7 @@ _TEXTS = rf"\.(?:jsonl|ndjson|json|tsv|csv|parquet|arrow|trec){_PACKED}"
 _GRADES = rf"\.(?:tsv|txt|qrels?|parquet|jsonl?){_PACKED}"
 _SHARD_OF = r"-\d{5}-of-\d{5}"
 _SHARD = rf"(?:{_SHARD_OF})?"
+_SPLITS = "(?:qrels|data|default)"  # folders with a file of judgements for each split
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,12 @@ def find_collection(place: PathLike, split: str = SPLIT) -> Collection:
     own = re.escape(split)
     whole = (rf"qrels{_GRADES}",) if split == SPLIT else ()
     queries = (rf"{own}/queries{_TEXTS}", rf"queries{_TEXTS}", rf"queries/[^/]+{_TEXTS}")
-    qrels = (rf"qrels/{own}{_SHARD}{_GRADES}", rf"{own}/qrels{_GRADES}")
-    hub = rf"(?:data|default)/{own}{_SHARD}{_GRADES}"
+    qrels = (rf"{_SPLITS}/{own}{_SHARD}{_GRADES}", rf"{own}/qrels{_GRADES}")
     return _of(
         f"{text} ({split})",
         files("corpus.jsonl", rf"corpus{_TEXTS}", rf"corpus/[^/]+{_TEXTS}"),
         files("queries.jsonl", *queries),
-        files(_absent(split, names), *qrels, hub, *whole),
+        files(_absent(split, names), *qrels, *whole),
     )
 
 
@@ -132,7 +132,7 @@ def _names(text: str, where: pafs.FileSystem, folder: str) -> list[str]:
 
 def _absent(split: str, names: Iterable[str]) -> str:
     """Returns what is missing where a split has no judgements."""
-    known = re.compile(rf"qrels/([^/]+?){_SHARD}{_GRADES}|([^/]+)/qrels{_GRADES}")
+    known = re.compile(rf"{_SPLITS}/([^/]+?){_SHARD}{_GRADES}|([^/]+)/qrels{_GRADES}")
     matches = map(known.fullmatch, names)
     splits = {match[1] or match[2] for match in matches if match is not None}
     others = f"; split = {split!r}: expected one of {', '.join(sorted(splits))}" if splits else ""

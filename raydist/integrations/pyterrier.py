@@ -128,7 +128,7 @@ class _Texts:
 
         titles = frame["title"] if "title" in frame else [""] * len(frame)
         self._documents = {
-            name: Document(name, str(text), str(title or ""))
+            name: Document(name, str(text), title if isinstance(title, str) else "")
             for name, text, title in zip(frame["docno"], frame["text"], titles)
         }
 
