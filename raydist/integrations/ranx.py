@@ -10,7 +10,7 @@ fused = from_ranx(ranx.fuse([ranx_run(a), ranx_run(b)], norm="min-max", method="
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -77,12 +77,8 @@ def ranx_qrels(qrels: Qrels, name: str | None = None) -> ranx.Qrels:
     return ranx.Qrels(grades or None, name=name)
 
 
-@overload
-def from_ranx(value: ranx.Run) -> Run: ...
-@overload
-def from_ranx(value: ranx.Qrels) -> dict[str, dict[str, int]]: ...
-def from_ranx(value: Any) -> Any:
-    """Returns a run or judgements of ranx as raydist has them.
+def from_ranx(value: ranx.Run | ranx.Qrels) -> Any:
+    """Returns a `Run` for a run of ranx, `{query: {document: grade}}` for judgements.
 
     >>> import ranx
     >>> from_ranx(ranx.Run({"q1": {"d1": 0.5, "d2": 2.0}}))["q1"][0].id

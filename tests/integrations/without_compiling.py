@@ -38,7 +38,7 @@ def main(run_path: str, qrels_path: str) -> None:
     report["fused"] = len(fused) == len(run)
     report["empty"] = len(from_ranx(ranx_run(rd.Run.from_lists([]))))
     try:
-        from_ranx(3)  # type: ignore[call-overload]
+        from_ranx(3)
     except rd.ConfigError as error:
         report["refused"] = str(error)
     print(json.dumps(report))
