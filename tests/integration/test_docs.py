@@ -88,6 +88,7 @@ def test_every_guide_is_tested() -> None:
     assert {path.stem for path in (ROOT / "docs/how-to").glob("*.md")} == {
         *PAGES,
         "index",
+        "neighbours",
         "python",
     }
 
