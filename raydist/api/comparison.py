@@ -69,7 +69,10 @@ class Comparison:
         rows = self.measured.report.to_dict()["rows"]
         names = ["measure", "run", "mean", "low", "high"]
         names += [name for name in _RELATIVE if any(name in row for row in rows)]
-        return pa.table({name: [row.get(name) for row in rows] for name in names})
+        kinds = {"measure": pa.string(), "run": pa.string()}
+        kinds |= dict.fromkeys(("wins", "ties", "losses"), pa.int64())
+        fields = pa.schema([(name, kinds.get(name, pa.float64())) for name in names])
+        return pa.table([[row.get(name) for row in rows] for name in names], schema=fields)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Returns the table as a DataFrame of pandas."""

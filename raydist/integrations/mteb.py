@@ -100,10 +100,9 @@ class RaydistReranker:
     """A reranker as a cross-encoder of MTEB, for its reranking tasks and for earlier results.
 
     >>> model = RaydistReranker("bm25")
-    >>> queries, documents = [{"text": ["heron", "heron"]}], [{"text": ["a heron", "a boat"]}]
-    >>> scores = model.predict(queries, documents)
-    >>> bool(scores[0] > scores[1])
-    True
+    >>> queries = [{"text": ["heron", "heron", "heron"]}]
+    >>> int(model.predict(queries, [{"text": ["a boat", "a heron", "a canal"]}]).argmax())
+    1
 
     Attributes:
         reranker: the `rd.Reranker`.

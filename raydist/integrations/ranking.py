@@ -69,7 +69,8 @@ def order(
 ) -> list[tuple[int, float]]:
     """Returns the places and scores of `(title, text)` documents, best first; ties keep theirs.
 
-    >>> order(reranker_of("bm25"), "heron", [("", "a boat"), ("", "a heron")], top=1)[0][0]
+    >>> documents = [("", "a boat"), ("heron", "a bird"), ("", "a canal")]
+    >>> order(reranker_of("bm25"), "heron", documents, top=1)[0][0]
     1
     """
     texts = [f"{title}\n{text}" if title else text for title, text in documents]

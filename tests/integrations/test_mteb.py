@@ -77,13 +77,13 @@ def ours(stage: Any, source: rd.Collection) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def small(cacm: rd.Collection, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten queries of CACM, and 120 of its documents: those that are relevant, and others."""
+    """Five queries of CACM, and 40 of its documents: those that are relevant, and others."""
     folder = tmp_path_factory.mktemp("small")
-    queries = dict(list(cacm.queries.items())[:10])
+    queries = dict(list(cacm.queries.items())[:5])
     qrels = {query: cacm.qrels[query] for query in queries}
     wanted = {doc for judged in qrels.values() for doc in judged}
     lines = Path(cacm.corpus).read_text().splitlines()
-    chosen = sorted(lines, key=lambda line: json.loads(line)["id"] not in wanted)[:120]
+    chosen = sorted(lines, key=lambda line: json.loads(line)["id"] not in wanted)[:40]
     (folder / "corpus.jsonl").write_text("\n".join(chosen))
     rows = [json.dumps({"id": query, "text": text}) for query, text in queries.items()]
     (folder / "queries.jsonl").write_text("\n".join(rows))
