@@ -69,7 +69,7 @@ def order(
 ) -> list[tuple[int, float]]:
     """Returns the places and scores of `(title, text)` documents, best first; ties keep theirs.
 
-    >>> documents = [("", "a boat"), ("heron", "a bird"), ("", "a canal")]
+    >>> documents = [("", "a boat"), ("", "a heron"), ("", "a canal")]
     >>> order(reranker_of("bm25"), "heron", documents, top=1)[0][0]
     1
     """
