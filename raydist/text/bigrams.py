@@ -21,22 +21,28 @@ class Bigrams:
     """The characters of the distinct words of a lexicon."""
 
     def __init__(self) -> None:
-        self._first = [0]  # [S + 1] where each word's characters begin
-        self._characters: list[int] = []  # code points
-        self._cjk: list[bool] = []
-        self._arrays: tuple[Array, Array, Array] | None = None
+        self._words = self._size = 0  # how many words, and characters of them
+        self._begins = np.zeros(1, np.int64)  # where each word's characters begin
+        self._characters = np.zeros(0, np.uint64)  # code points
+        self._cjk = np.zeros(0, bool)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the characters take."""
+        return self._begins.nbytes + self._characters.nbytes + self._cjk.nbytes
 
     def learn(self, words: list[str], terms: list[str | None]) -> list[str | None]:
         """Takes new words with their terms, and returns the terms without those of CJK words."""
-        self._arrays = None
-        kept: list[str | None] = []
-        for word, term in zip(words, terms, strict=True):
-            cjk = bool(term) and is_cjk(word)
-            self._characters += map(ord, term) if cjk and term else [0]
-            self._first.append(len(self._characters))
-            self._cjk.append(cjk)
-            kept.append(None if cjk else term)
-        return kept
+        cjk = [term is not None and is_cjk(word) for word, term in zip(words, terms, strict=True)]
+        letters = [term if term and each else "-" for term, each in zip(terms, cjk, strict=True)]
+        begins = self._size + np.cumsum([len(each) for each in letters])
+        codes = np.frombuffer("".join(letters).encode("utf-32-le"), "<u4")
+        self._begins = _extended(self._begins, self._words + 1, begins)
+        self._characters = _extended(self._characters, self._size, codes)
+        self._cjk = _extended(self._cjk, self._words, np.array(cjk))
+        self._words += len(words)
+        self._size += len(codes)
+        return [None if each else term for term, each in zip(terms, cjk, strict=True)]
 
     def terms(
         self, words_W: Array, spans_2W: Array, ends_N: Array, term_of_S: Array, terms: StringTable
@@ -50,12 +56,6 @@ class Bigrams:
             term_of_S: the terms of words of other scripts.
             terms: receives the bigrams.
         """
-        if self._arrays is None:
-            self._arrays = (
-                np.array(self._first, np.int64),
-                np.array(self._characters, np.uint64),
-                np.array(self._cjk, bool),
-            )
         parts, lengths_N = [], np.zeros(len(ends_N), np.uint32)
         ends_N = ends_N.astype(np.int64)
         text = word = 0
@@ -77,18 +77,17 @@ class Bigrams:
     def _terms(
         self, words_W: Array, spans_2W: Array, ends_N: Array, term_of_S: Array, terms: StringTable
     ) -> tuple[Array, Array]:
-        assert self._arrays is not None
-        first_S1, characters, cjk_S = self._arrays
+        begins_S1 = self._begins
         # Whether a word continues the one before it.
-        cjk_W = cjk_S[words_W]
+        cjk_W = self._cjk[words_W]
         joined_W = np.zeros(len(words_W), bool)
         joined_W[1:] = cjk_W[1:] & cjk_W[:-1] & (spans_2W[2::2] == spans_2W[1:-2:2])
         joined_W[ends_N[ends_N < len(words_W)]] = False
         # The same for characters.
-        sizes_W = first_S1[words_W + np.uint32(1)] - first_S1[words_W]
+        sizes_W = begins_S1[words_W + np.uint32(1)] - begins_S1[words_W]
         word_C = np.repeat(np.arange(len(words_W)), sizes_W)
         within_C = np.arange(len(word_C)) - np.repeat(np.cumsum(sizes_W) - sizes_W, sizes_W)
-        character_C = characters[first_S1[words_W[word_C]] + within_C]
+        character_C = self._characters[begins_S1[words_W[word_C]] + within_C]
         joined_C = (within_C > 0) | joined_W[word_C]
         continues_C = np.append(joined_C[1:], False)
         cjk_C = cjk_W[word_C]
@@ -102,6 +101,17 @@ class Bigrams:
         term_C[pairs_C] = _numbers(unique, terms)[inverse]
         through_W = np.cumsum(np.bincount(word_C[kept_C], minlength=len(words_W)))
         return term_C[kept_C], np.diff(np.append(0, through_W)[ends_N], prepend=0)
+
+
+def _extended(array: Array, used: int, values: Array) -> Array:
+    """Returns an array with values behind those in use; a larger one where there is no room."""
+    end = used + len(values)
+    if end > len(array):
+        larger = np.zeros(2 * end, array.dtype)
+        larger[:used] = array[:used]
+        array = larger
+    array[used:end] = values
+    return array
 
 
 def _numbers(pairs: Array, terms: StringTable) -> Array:

@@ -138,7 +138,8 @@ class Lexicon:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the lexicon holds."""
-        return self._words.nbytes + self.terms.nbytes + self._term_of.nbytes
+        characters = self._bigrams.nbytes if self._bigrams is not None else 0
+        return self._words.nbytes + self.terms.nbytes + self._term_of.nbytes + characters
 
     def __call__(self, texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array]:
         """Returns the terms of all texts, uint32 [W], and terms per text, uint32 [N].
