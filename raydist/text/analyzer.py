@@ -46,7 +46,8 @@ class Analyzer:
         stemmer: `default` (the language's, as Lucene has it), `porter` (Lucene's, English),
             `snowball` (the language's of the snowballstemmer package) or `none`.
         stop_words: `default` (the language's; none where the stemmer of another language than
-            English is set), `none`, or words of your own, compared in lower case.
+            English is set), `none`, or words of your own, which become as words of texts do before
+            they are compared.
         normalize: whether all else is done that the language's analyzer does (elision, spellings,
             bigrams, its stop words); None: where its own stemmer is used.
     """
@@ -87,14 +88,18 @@ class Analyzer:
                     f"stop_words = {self.stop_words!r}: expected default, none or a list of words"
                 )
         else:
-            own = sorted({word.strip().lower() for word in self.stop_words} - {""})
-            object.__setattr__(self, "stop_words", tuple(own) or "none")
+            own = {word.strip() for word in self.stop_words}
+            if self._rules is None or not (self._normalizes and self._rules.cased):
+                own = {word.lower() for word in own}
+            object.__setattr__(self, "stop_words", tuple(sorted(own - {""})) or "none")
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The words that are dropped."""
+        """The words that are dropped, as words of texts are when they are compared."""
         if not isinstance(self.stop_words, str):
-            return self.stop_words
+            if self._rules is None or not self._normalizes:
+                return self.stop_words
+            return tuple(sorted({*map(self._rules.normalize, self.stop_words)} - {""}))
         if self.stop_words == "none":
             return ()
         if self.language == "english":

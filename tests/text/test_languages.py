@@ -89,6 +89,17 @@ def test_what_is_set_overrides_what_the_language_brings():
     assert Analyzer("de", "snowball").tokens(text) == ["die", "haus"]
 
 
+def test_stop_words_of_ones_own_are_spelled_as_words_of_texts_are():
+    assert Analyzer("tr", stop_words=("IŞIK", "İzmir'de")).tokens("ışık Işık izmir ev") == ["ev"]
+    assert Analyzer("fr", stop_words=("L'Avion",)).tokens("un avion d'avion") == ["un"]
+    assert Analyzer("te", stop_words=("ABC",)).tokens("ABC abc") == ["abc"]
+    hindi = Analyzer("hi", stop_words=("अँग्रेज़ी",))
+    assert hindi.tokens("अंग्रेजी") == []
+    telugu = Analyzer("te", stop_words=("\u0c12\u0c4c",))  # its spelling has a spelling of its own
+    for analyzer in (hindi, telugu):
+        assert Analyzer.from_dict(json.loads(json.dumps(analyzer.to_dict()))) == analyzer
+
+
 def test_analyzers_of_earlier_versions_have_their_fingerprints():
     assert Analyzer().fingerprint == "b28a9dff1ef24ecc"
     assert Analyzer("english", "snowball").fingerprint == "e942ace4b868cd74"
