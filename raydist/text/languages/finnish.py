@@ -26,6 +26,7 @@ _CASES = {
 }
 _CASE_LENGTHS = (4, 3, 2, 1)
 _COMPARED = Endings("eja mma imma mpa impa mmi immi mpi impi ejä mmä immä mpä impä")
+_COMPARED_PLURAL = Endings("mma imma")
 
 
 def stem_finnish(word: str) -> str:
@@ -49,9 +50,6 @@ def stem_finnish(word: str) -> str:
     elif len(word) - first >= 2 and word[-1] == "t" and word[-2] in _VOWELS:
         word = _without_comparison(word[:-1], second, _COMPARED_PLURAL)
     return _tidied(word, first)
-
-
-_COMPARED_PLURAL = Endings("mma imma")
 
 
 def _without_possessive(end: Ending, word: str) -> str:

@@ -19,10 +19,10 @@ _CASES = Endings("""
     ön képp kor t at et ként anként enként onként ot ért öt hez hoz höz vá vé
 """)
 _FINAL_VOWEL = _shortening("", "á", "é")
-_SHORTENING = {
-    "special": _shortening("", "án ánként", "én"),
-    "other": _shortening("stul astul stül estül", "ástul", "éstül"),
-}
+_FURTHER_CASES = (
+    _shortening("", "án ánként", "én"),
+    _shortening("stul astul stül estül", "ástul", "éstül"),
+)
 _OWNERS = (
     _shortening("éi é ké aké eké oké öké", "áéi áké", "ééi éké éé"),
     _shortening(
@@ -69,8 +69,8 @@ def stem_hungarian(word: str) -> str:
     word = undoubled(word, ("al", "el"))
     if (end := _CASES.of(word)) and len(end.stem) >= begin:
         word = shortened(end.stem, _FINAL_VOWEL)
-    word = shortened(word, _SHORTENING["special"])
-    word = shortened(word, _SHORTENING["other"])
+    for endings in _FURTHER_CASES:
+        word = shortened(word, endings)
     word = undoubled(word, ("á", "é"))
     for endings in _OWNERS:
         word = shortened(word, endings)
