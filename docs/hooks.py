@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from docs import figures, notebooks, reference  # noqa: E402
+from docs import figures, notebooks, reference, reproductions  # noqa: E402
 
 FOLDED_IN = {
     "cluster/README.md": "how-to/launch.md",
@@ -61,10 +61,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Lists verbs and languages, and points links to files of the repository at their pages."""
+    """Fills in lists and tables, and points links to files of the repository at their pages."""
     here = page.file.src_uri
     if here == "reference/index.md":
         markdown = markdown.replace("<!-- verbs -->", reference.verb_table())
+    if here == "reference/reproductions.md":
+        markdown = markdown.replace("<!-- figures -->", reproductions.sections())
     markdown = markdown.replace("<!-- languages -->", reference.language_table())
     name = posixpath.basename(here).removesuffix(".md")
     if here.startswith("tutorials/") and name in notebooks.NAMES:

@@ -23,6 +23,7 @@ from raydist.errors import (
 )
 
 if TYPE_CHECKING:
+    from raydist.api.benchmark import Benchmark, benchmark
     from raydist.api.collection import Collection, collection
     from raydist.api.comparison import Comparison, compare, evaluate
     from raydist.api.folders import Index, Output, Training, Vectors, open
@@ -51,6 +52,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ArtifactError",
+    "Benchmark",
     "Collection",
     "Comparison",
     "ConfigError",
@@ -72,6 +74,7 @@ __all__ = [
     "Vectors",
     "__version__",
     "analyze",
+    "benchmark",
     "collection",
     "compare",
     "convert",
@@ -95,6 +98,7 @@ __all__ = [
 
 if not TYPE_CHECKING:
     _MODULES = {
+        "benchmark": ("Benchmark", "benchmark"),
         "collection": ("Collection", "collection"),
         "comparison": ("Comparison", "compare", "evaluate"),
         "folders": ("Index", "Output", "Training", "Vectors", "open"),

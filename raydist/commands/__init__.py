@@ -20,6 +20,8 @@ VERBS = {
     "analyze": "show the tokens of a text",
     "search": "search one index or several, fused",
     "evaluate": "measure runs against relevance judgements",
+    "benchmark": "run systems on collections and compare them in one table",
+    "reproduce": "measure published figures again",
     "embed": "turn a corpus into vectors",
     "mine": "write hard negatives for training",
     "train": "train a bi-encoder",

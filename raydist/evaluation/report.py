@@ -15,7 +15,8 @@ from raydist.evaluation.spec import Statistics
 from raydist.log import count
 
 Format = Literal["table", "markdown", "tsv", "json"]
-_NONE = Interval(float("nan"), float("nan"), "none")
+NONE = Interval(float("nan"), float("nan"), "none")
+"""Of what has no interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def report(
     for measure in first.measures:
         for run, evaluation in evaluations.items():
             values = evaluation.of(measure)
-            spread = _NONE
+            spread = NONE
             if measure not in sums:
                 spread = interval(values, statistics)
             paired = None
@@ -151,20 +152,32 @@ def render(report: Report, format: Format = "table") -> str:
         return json.dumps(report.to_dict(), indent=1)
     tested = any(row.paired is not None for row in report.rows)
     names = ["measure", "run"] if len({row.run for row in report.rows}) > 1 else ["measure"]
-    header = [*names, "mean", "low", "high"]
-    if tested:
-        header += ["difference", "p", "p corrected", "better", "equal", "worse"]
     digits = 4 if format != "tsv" else 17
-    lines = [_cells(row, len(names), tested, digits) for row in report.rows]
+    lines = [cells(row, len(names), tested, digits) for row in report.rows]
+    return lay_out([*names, *columns(tested)], lines, len(names), format)
+
+
+def columns(tested: bool) -> list[str]:
+    """Returns the names of the columns of numbers, with those of the tests if there are any."""
+    tests = ["difference", "p", "p corrected", "better", "equal", "worse"]
+    return ["mean", "low", "high", *(tests if tested else [])]
+
+
+def lay_out(
+    header: Sequence[str], lines: Sequence[Sequence[str]], names: int, format: Format = "table"
+) -> str:
+    """Returns lines of cells as text; the first `names` columns are words, the others numbers."""
     if format == "tsv":
         return "\n".join("\t".join(line) for line in [header, *lines])
     if format == "markdown":
-        rule = ["---"] * len(names) + ["---:"] * (len(header) - len(names))
+        rule = ["---"] * names + ["---:"] * (len(header) - names)
         return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-    return "\n".join(_aligned([header, *lines], len(names)))
+    return "\n".join(_aligned([header, *lines], names))
 
 
-def _cells(row: Row, names: int, tested: bool, digits: int) -> list[str]:
+def cells(row: Row, names: int, tested: bool, digits: int = 4) -> list[str]:
+    """Returns the cells of a row: the measure, the run if `names` is 2, and the numbers."""
+
     def number(value: float | None, sign: str = "") -> str:
         if value is None or value != value:
             return "-"
@@ -174,15 +187,15 @@ def _cells(row: Row, names: int, tested: bool, digits: int) -> list[str]:
         small = p is not None and p < 5e-5 and digits < 10
         return f"{p:.0e}" if small else number(p)
 
-    cells = [*[row.measure, row.run][:names], number(row.mean)]
-    cells += [number(row.interval.low), number(row.interval.high)]
+    texts = [*[row.measure, row.run][:names], number(row.mean)]
+    texts += [number(row.interval.low), number(row.interval.high)]
     if not tested:
-        return cells
+        return texts
     if row.paired is None:
-        return cells + ["-"] * 6
+        return texts + ["-"] * 6
     paired = row.paired
-    cells += [number(paired.difference, "+"), probability(paired.p), probability(row.p)]
-    return [*cells, str(paired.wins), str(paired.ties), str(paired.losses)]
+    texts += [number(paired.difference, "+"), probability(paired.p), probability(row.p)]
+    return [*texts, str(paired.wins), str(paired.ties), str(paired.losses)]
 
 
 def _aligned(lines: Sequence[Sequence[str]], names: int) -> list[str]:

@@ -23,6 +23,7 @@ LINES = {
     "analyze": "text=a",
     "search": "index=I",
     "evaluate": "run=r qrels=q",
+    "benchmark": "collections.a=c systems.bm25.search.k=9 out=O",
     "embed": "corpus=c model=m out=O",
     "mine": "run=r queries=q qrels=j corpus=c out=O",
     "train": "data=d model=m out=O",

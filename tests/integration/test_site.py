@@ -73,3 +73,11 @@ def test_pictures_stand_in_the_page_and_take_its_colour(site: Path) -> None:
     for name in ("architecture", "index", "quality", "scaling", "training", "serving"):
         drawn = (site / f"images/{name}.svg").read_text()
         assert drawn.startswith("<svg") and "prefers-color-scheme" in drawn
+
+
+def test_the_page_of_reproduced_figures_has_what_was_measured(site: Path) -> None:
+    page = html.parse(site / "reference/reproductions.html")
+    rows = [[cell.text_content() for cell in row] for row in page.xpath("//tr[td]")]
+    assert ["cacm", "bm25", "AP", "0.3123", "0.3123", "yes"] in rows
+    assert {row[5] for row in rows} == {"yes"}
+    assert "raydist reproduce dl19" in "".join(page.xpath("//code//text()"))

@@ -1,0 +1,1 @@
+"""The cells of `raydist benchmark`: what is to be run, and running it."""
