@@ -17,7 +17,7 @@ _STYLE = """
   --line: #d9dee3; --bar: #7fa8d6; --base: #aab2bb; --better: #17867a; --worse: #b4472e; }
 @media (prefers-color-scheme: dark) { :root { --page: #14181c; --ink: #e6e9ec; --faint: #9aa4ae;
   --line: #333b43; --bar: #4273a8; --base: #5c6670; --better: #4cc4b5; --worse: #f0876b; } }
-body { margin: 0 auto; padding: 1.5rem; max-width: 74rem; background: var(--page);
+body { margin: 0 auto; padding: 1.5rem; max-width: 80rem; background: var(--page);
   color: var(--ink); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0 0 .25rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p { margin: .25rem 0; max-width: 60rem; } .faint, figcaption, small { color: var(--faint); }
@@ -30,13 +30,13 @@ svg .whisker { stroke: var(--ink); stroke-width: 1.25; }
 svg .better, td.better { fill: var(--better); color: var(--better); }
 svg .worse, td.worse { fill: var(--worse); color: var(--worse); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .2rem .45rem; font-size: 14px; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th { color: var(--faint); font-weight: 600; }
 th.word, td.word { text-align: left; } tr.first td { border-top: 2px solid var(--line); }
 """
 
-_WIDTH, _ROW, _TOP, _BOTTOM, _VALUE = 420, 22, 4, 20, 58
+_WIDTH, _ROW, _TOP, _BOTTOM, _VALUE = 420, 22, 4, 20, 76
 _LETTER = 6.6  # pixels of a letter, on average
 _LONGEST = 26  # letters of a name in a figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -116,8 +117,12 @@ def test_the_table_has_the_means_and_holms_tests_of_the_rankings(run: Run) -> No
     both = [table[name, "flat", "RR"]["mean"] for name in ("one", "two")]
     mean = next(row["mean"] for row in average if (row["run"], row["measure"]) == ("flat", "RR"))
     assert mean == pytest.approx(sum(both) / 2)
-    lines = Path("bench/report.csv").read_text().splitlines()
-    assert len(lines) == 1 + 8 * 2 + 4 * 2 and lines[0].startswith("collection,measure,system,")
+    with open("bench/report.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 8 * 2 + 4 * 2
+    line = next(each for each in lines if (each["collection"], each["system"]) == ("two", "flat"))
+    assert float(line["mean"]) == table["two", "flat", "nDCG@5"]["mean"]
+    assert (line["measure"], line["queries"]) == ("nDCG@5", "6")
 
 
 def test_a_killed_benchmark_continues_and_ends_as_an_undisturbed_one(run: Run) -> None:
