@@ -177,7 +177,7 @@ def test_systems_share_an_index_and_a_changed_corpus_is_indexed_anew(run: Run) -
     [
         (["baseline=bm26"], "baseline = 'bm26': no such system"),
         (["collections.three=three"], "collections.three: three: no such file"),
-        (["collections.one.qrels=two/corpus.jsonl"], "collections.one: two/corpus.jsonl"),
+        (["collections.one.qrels=two/corpus.jsonl"], "two/corpus.jsonl: no field query_id"),
         (["systems.dense.embed.model=./none"], "systems.dense: model ./none: no such folder"),
         (["systems.x.serch.k=3"], "systems.x.serch: unknown key; did you mean systems.x.search?"),
         (["systems.x.search.fusion=rrf"], "search.fusion: needs two rankings"),

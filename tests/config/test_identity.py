@@ -24,7 +24,6 @@ from raydist.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 JOBS = {
-    "benchmark": ["benchmark/local"],
     "train": ["terminology/train", "nfcorpus/train", "quickstart/train"],
     "distill": ["dl19/stage1", "dl19/distill", "rank-distillm/stage1", "rank-distillm/stage2"],
     "index": ["quickstart/index"],
