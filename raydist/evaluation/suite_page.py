@@ -30,8 +30,8 @@ svg .whisker { stroke: var(--ink); stroke-width: 1.25; }
 svg .better, td.better { fill: var(--better); color: var(--better); }
 svg .worse, td.worse { fill: var(--worse); color: var(--worse); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .45rem; font-size: 14px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+th, td { padding: .2rem .45rem; font-size: 14px; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid var(--line); }
 th { color: var(--faint); font-weight: 600; }
 th.word, td.word { text-align: left; } tr.first td { border-top: 2px solid var(--line); }
 """
