@@ -107,7 +107,7 @@ class System(Block):
     """A bag-of-words index; every system has one that has neither vectors nor a run."""
     embed: EmbedStep | None = None
     """Vectors; beside an index, `search.fusion` says how both are fused."""
-    search: SearchStep = SearchStep()
+    search: SearchStep = SearchStep.model_validate({})
     """How they are searched."""
     rerank: RerankStep | None = None
     """What reorders the ranking."""
@@ -119,7 +119,7 @@ class System(Block):
     def _run_or_steps(self) -> System:
         steps = {"index": self.index, "embed": self.embed, "rerank": self.rerank}
         names = [name for name, step in steps.items() if step is not None]
-        names += ["search"] if self.search != SearchStep() else []
+        names += ["search"] if self.search != SearchStep.model_validate({}) else []
         if self.run is not None and names:
             raise ValueError(f"run: a run has no {', '.join(names)}; leave one of them out")
         if self.run is None:
@@ -133,7 +133,7 @@ class System(Block):
             return {}
         steps: dict[str, IndexStep | EmbedStep | None] = {"index": self.index, "embed": self.embed}
         if self.index is None and self.embed is None:
-            return {"index": IndexStep()}
+            return {"index": IndexStep.model_validate({})}
         return {verb: step for verb, step in steps.items() if step is not None}
 
 
