@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from raydist.evaluation.registry import Candidate, promote, registered
+from tests.evaluation.server import mlflow_server
 
 
 @pytest.fixture
 def server(database: str, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["server", "--backend-store-uri", database, "--host", "127.0.0.1"]
-    words += ["--artifacts-destination", str(tmp_path / "artifacts"), "--port", str(port)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *words, "--workers", "1"],
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 180
-    try:
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, process.poll()
-            try:
-                if httpx.get(f"{address}/health", timeout=5).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.5)
+    with mlflow_server(database, str(tmp_path / "artifacts")) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(30)
 
 
 def test_a_servers_champion_is_served_from_its_artifacts(
