@@ -174,7 +174,8 @@ def _register(client: Any, uri: str, candidate: Candidate) -> str:
             model = each
     measured = bool(candidate.values) and (model is None or tag not in model.tags)
     if run_id is None and (model is None or measured):
-        run_id = create_run(client, State(uri, candidate.experiment, name, facts())).run_id
+        tags = facts() | {"raydist.verb": "export"}
+        run_id = create_run(client, State(uri, candidate.experiment, f"export {name}", tags)).run_id
         client.set_terminated(run_id)
     if model is None:
         if upload:

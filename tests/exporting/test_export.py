@@ -297,3 +297,29 @@ print(model.metadata.get_input_schema().input_names())
         assert np.allclose(vectors["texts"][row], documents, atol=1e-5)
         assert np.allclose(vectors["query"][row], query, atol=1e-5)
     assert lines[1] == "['query', 'texts']"
+
+
+@pytest.mark.parametrize("activation", ["identity", "sigmoid"])
+def test_a_registered_reranker_scores_as_sentence_transformers_does(
+    activation, tiny_bert, tmp_path, database, monkeypatch
+):
+    import mlflow
+    import pandas
+
+    model = CrossEncoderModel.load(
+        tiny_bert, fresh_head=True, max_length=40, activation=activation, device="cpu"
+    )
+    model.save(tmp_path / "ce")
+    out = tmp_path / "hf"
+    export(f"checkpoint={tmp_path / 'ce'}", f"out={out}", "register=judge", f"tracking={database}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    ranker = mlflow.pyfunc.load_model("models:/judge/1")
+    rows = pandas.DataFrame({"query": ["vector", "an index"], "texts": [TEXTS, TEXTS[2:]]})
+    oracle = CrossEncoder(str(out), device="cpu")
+    for query, texts, scores in zip(rows["query"], rows["texts"], ranker.predict(rows)["scores"]):
+        expected = oracle.predict([(query, text) for text in texts])
+        assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+    assert ranker.metadata.get_output_schema().input_names() == ["scores"]
+    assert ranker.metadata.get_params_schema() is None  # a cross-encoder has no vectors
+    card = mlflow.MlflowClient().get_model_version("judge", "1").description
+    assert "CrossEncoder('hf')" in card
