@@ -16,32 +16,41 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pyarrow.fs import FileType
 
 from raydist import log, storage
 from raydist.cli import execute
 from raydist.commands import VERBS
 from raydist.config.base import Block, Flags
-from raydist.config.inputs import external
+from raydist.config.inputs import external, inputs
 from raydist.config.load import load, read_yaml
+from raydist.config.record import record_configuration, run_name
 from raydist.data.files import filesystem, is_uri
 from raydist.disk import disk_errors, write_json
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, JobError
 from raydist.evaluation.mirror import EVENTS, Mirror, read_lines
+from raydist.evaluation.secrets import without_secrets
 from raydist.evaluation.spec import Tracking
 from raydist.evaluation.tracking import Tracker, resolve_uri
 from raydist.fingerprints import value_fingerprint
-from raydist.manifest import MANIFEST
+from raydist.manifest import MANIFEST, read_manifest
 from raydist.sameness import without
 
+TRACKED = ("train", "distill", "tune", "evaluate", "load")
+"""Verbs that write their own runs to MLflow."""
+COLUMNS = ("stage", "verb", "state", "seconds")
+
 Row = tuple[str, str, str, float]
-"""Stage, verb, state, seconds."""
+"""The columns of a stage."""
 
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
@@ -81,14 +90,13 @@ class Stage:
 
 def run(plan: Plan, title: str, dry_run: bool = False) -> int:
     """Runs the stages of a plan in order, or shows which ones would run."""
-    columns = ["stage", "verb", "state", "seconds"]
     stages = stages_of(plan)
     if dry_run:
         rows = [(s.name, s.verb, "skip" if s.complete else "run", 0.0) for s in stages]
-        log.table(title, columns, rows)
+        log.table(title, COLUMNS, rows)
         return 0
     if all(stage.complete for stage in stages) and parent_is_closed(plan.out):
-        log.table(title, columns, [(s.name, s.verb, "skipped", 0.0) for s in stages])
+        log.table(title, COLUMNS, [(s.name, s.verb, "skipped", 0.0) for s in stages])
         return 0
     parent = start_parent(plan)
     rows = []
@@ -106,7 +114,7 @@ def run(plan: Plan, title: str, dry_run: bool = False) -> int:
     finally:
         if parent is not None:
             finish_parent(parent, plan.out, rows, status)
-    log.table(title, columns, rows)
+    log.table(title, COLUMNS, rows)
     return 0
 
 
@@ -148,9 +156,11 @@ def run_stage(stage: Stage, parent: Tracker | None) -> tuple[int, Row]:
     stage.record.parent.mkdir(parents=True, exist_ok=True)
     record = {"verb": stage.verb, "config": config.resolved()}
     write_json(stage.record, record)
-    module = importlib.import_module(f"raydist.commands.{stage.verb}")
-    code = execute(module, config, Flags(resume=True))
-    seconds = time.monotonic() - started
+    with followed(stage, parent) as ended:
+        module = importlib.import_module(f"raydist.commands.{stage.verb}")
+        code = execute(module, config, Flags(resume=True))
+        seconds = time.monotonic() - started
+        ended(code, seconds)
     if not code:
         write_json(stage.record, {**record, "made_of": stage.made_of, "seconds": seconds})
     return code, (stage.name, stage.verb, "done", seconds)
@@ -252,8 +262,10 @@ def start_parent(plan: Plan) -> Tracker | None:
     if uri is None:
         return None
     mirror = Mirror(plan.out / "stages")
-    mirror.params({"pipeline": plan.settings})
-    name = str(plan.settings.get("name", plan.out.name))
+    mirror.tags({"raydist.verb": "pipeline"})
+    settings = yaml.safe_dump(dict(plan.settings), sort_keys=False, allow_unicode=True)
+    mirror.text(without_secrets(settings), "pipeline.yaml")
+    name = f"pipeline {plan.settings.get('name', plan.out.name)}"
     return Tracker.start(plan.out / "stages", Tracking(uri=uri, name=name), resume=True)
 
 
@@ -274,9 +286,66 @@ def tracked(config: Block, parent: Tracker | None) -> Block:
     return config.model_copy(update={"tracking": replace(tracking, **own)})
 
 
+@contextmanager
+def followed(stage: Stage, parent: Tracker | None) -> Iterator[Callable[[int, float], None]]:
+    """Records a stage whose verb has no run of its own as a child of the pipeline's run.
+
+    Yields what takes the stage's exit code and its seconds.
+    """
+    child = None if stage.verb in TRACKED else start_child(stage, parent)
+    if child is None:
+        yield lambda code, seconds: None
+        return
+    mirror, status = Mirror(child.folder), "FAILED"
+
+    def ended(code: int, seconds: float) -> None:
+        nonlocal status
+        contents = {} if code else inputs(stage.config)
+        fingerprints = {name: str(each) for name, each in contents.items()}
+        record_configuration(mirror, stage.verb, stage.config, fingerprints)
+        if not code:
+            status = "FINISHED"
+            mirror.metrics(0, {"seconds": seconds, **counts(stage.config)})
+
+    try:
+        yield ended
+    finally:
+        child.close(status)
+
+
+def start_child(stage: Stage, parent: Tracker | None) -> Tracker | None:
+    """Starts the run of a stage, if the pipeline has one and MLflow answers."""
+    if parent is None:
+        return None
+    folder = stage.record.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt, whose run it is
+    try:
+        return parent.child(folder, run_name(stage.verb, "", stage.config), follow=False)
+    except JobError as error:  # the pipeline goes on
+        log.warn(f"stage {stage.name}: {error}")
+        return None
+
+
+def counts(config: Block) -> dict[str, float]:
+    """Returns the numbers that the manifest of a stage's output has, such as its documents."""
+    target = output(config)
+    places = [] if target is None else [Path(f"{target}.raydist"), Path(target)]
+    folder = next((each for each in places if (each / MANIFEST).is_file()), None)
+    if folder is None:
+        return {}
+    manifest = {key: value for key, value in read_manifest(folder).items() if key != "format"}
+    return {
+        key: value
+        for key, value in manifest.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
 def finish_parent(parent: Tracker, out: Path, rows: Sequence[Row], status: str) -> None:
-    """Ends the parent run and logs the seconds of the stages that ran."""
+    """Ends the parent run: its description is the table of the stages."""
+    mirror = Mirror(out / "stages", repair=False)
+    mirror.tags({"mlflow.note.content": log.markdown(COLUMNS, rows)})
     seconds = {f"seconds/{name}": each for name, _, state, each in rows if state == "done"}
     if seconds:
-        Mirror(out / "stages", repair=False).metrics(0, seconds)
+        mirror.metrics(0, seconds)
     parent.close(status)

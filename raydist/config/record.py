@@ -6,6 +6,7 @@ configuration is the artefact `config.yaml`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -87,7 +88,7 @@ def _record_input(mirror: Mirror, each: Input, digest: str) -> None:
     contexts = {"validation": "validation", "data": "training", "datasets": "training"}
     role = each.name.split(".")[-1]
     context = contexts.get(within, "evaluation" if role in ("run", "qrels") else role)
-    name = "+".join(PurePath(path.rstrip("/")).name or path for path in each.paths)
+    name = "+".join(map(short_name, each.paths))
     mirror.dataset(
         name[:_LONGEST], digest.rpartition(":")[2], place, f"{context} {role}", input=each.name
     )
@@ -103,14 +104,21 @@ def _model(spec: Any) -> str:
 
 
 def _data(config: Block) -> str:
-    """Returns the short name of the data: that of the samples, or of the judgements."""
+    """Returns the short name of the data: samples, else judgements, queries or a corpus."""
     inputs = list(find_inputs(config))
     samples = [each for each in inputs if each.name.split(".")[0] in ("data", "datasets")]
-    own = [each for each in samples if each.kind == "samples" or "." not in each.name] or [
-        each for each in inputs if each.name == "qrels"
-    ]
-    names = [PurePath(path.rstrip("/")).name or path for each in own for path in each.paths]
+    own = [each for each in samples if each.kind == "samples" or "." not in each.name]
+    for name in ("qrels", "queries", "corpus"):
+        own = own or [each for each in inputs if each.name == name]
+    names = [short_name(path) for each in own for path in each.paths]
     return names[0] if len(names) == 1 else f"{len(names)} data sets" if names else ""
+
+
+def short_name(path: str) -> str:
+    """Returns the last part of a path or URI; what is no place, such as `docstrings:`, whole."""
+    if re.match(r"\w+:(?!//)", path):
+        return path
+    return PurePath(path.rstrip("/")).name or path
 
 
 def _text(value: Any) -> Any:

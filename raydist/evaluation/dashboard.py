@@ -16,6 +16,7 @@ from raydist.evaluation.report import Report, per_query, render, report
 from raydist.records import Qrels, Run
 
 _LONGEST_TAG = 5000
+_REPORT = "report.md"
 _ROWS = 50  # of a table of the hardest queries, and of one of those that changed
 
 
@@ -72,9 +73,7 @@ def record_report(mirror: Mirror, comparison: Comparison) -> None:
     """Records a whole report: figures, the table and the values per query."""
     notes = "; ".join(comparison.report.notes)
     mirror.tags({"raydist.notes": notes})
-    table = f"{render(comparison.report, 'markdown')}\n\n{notes}"
-    if len(table) <= _LONGEST_TAG:
-        mirror.tags({"mlflow.note.content": table})  # the run's page shows it as its description
+    _describe(mirror, f"{render(comparison.report, 'markdown')}\n\n{notes}")
     _record(mirror, comparison, mirror.folder)
 
 
@@ -162,13 +161,26 @@ def record_validation(
         run.write(path)
         mirror.artifact(path, f"{within}/runs")
     _record(mirror, Comparison(runs, qrels, evaluations, table), folder, within)
+    reports = sorted(folder.parent.glob(f"*/{_REPORT}"))  # of all listeners, as far as they are
+    _describe(
+        mirror,
+        "\n".join(
+            f"### {each.parent.name}\n\n{each.read_text(encoding='utf-8')}" for each in reports
+        ),
+    )
+
+
+def _describe(mirror: Mirror, text: str) -> None:
+    """Makes a text the description on the run's page, unless MLflow would cut it."""
+    if len(text) <= _LONGEST_TAG:
+        mirror.tags({"mlflow.note.content": text})
 
 
 def _record(mirror: Mirror, comparison: Comparison, folder: Path, within: str = "") -> None:
     """Writes figures and table to `folder`, and records them and the values per query."""
     draw(comparison, folder / "figures")
     mirror.artifact(folder / "figures", f"{within}/figures".lstrip("/"))
-    text = folder / "report.md"
+    text = folder / _REPORT
     text.write_text(render(comparison.report, "markdown") + "\n", encoding="utf-8")
     mirror.artifact(text, within)
     baseline = comparison.report.baseline

@@ -107,6 +107,45 @@ def test_a_failing_stage_stops_the_pipeline_which_continues_from_there(
     assert code == 0 and stages_run(err) == ["first", "evaluate"]
 
 
+def test_every_stage_is_a_run_below_the_pipelines(run: Run, database: str) -> None:
+    from mlflow import MlflowClient
+
+    assert run(f"tracking={database}", "name=small")[0] == 0
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("raydist").experiment_id
+    runs = {each.info.run_name: each for each in client.search_runs([experiment])}
+    parent = runs.pop("pipeline small")
+    assert parent.data.params == {}, "the plan is a file, not a hundred parameters"
+    assert "| first | search | done |" in parent.data.tags["mlflow.note.content"]
+    assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["pipeline.yaml"]
+    assert set(runs) == {
+        "index on corpus.jsonl",
+        "search on queries.jsonl",
+        "evaluate run.txt on qrels.txt",
+    }
+    for child in runs.values():
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert child.info.status == "FINISHED"
+    index = runs["index on corpus.jsonl"]
+    assert index.data.metrics["documents"] == 5 and index.data.metrics["seconds"] > 0
+    assert [each.dataset.name for each in index.inputs.dataset_inputs] == ["corpus.jsonl"]
+
+
+def test_a_stage_that_fails_is_a_run_that_failed(run: Run, tmp_path: Path, database: str) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "queries.jsonl").write_text("no json\n")
+    assert run(f"tracking={database}")[0] == 2
+    client = MlflowClient(database)
+    experiment = client.get_experiment_by_name("raydist").experiment_id
+    ends = {each.info.run_name: each.info.status for each in client.search_runs([experiment])}
+    assert ends == {
+        "pipeline out": "FAILED",
+        "index on corpus.jsonl": "FINISHED",
+        "search on queries.jsonl": "FAILED",
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
