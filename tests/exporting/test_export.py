@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +306,10 @@ def test_a_registered_reranker_scores_as_sentence_transformers_does(
 ):
     import mlflow
     import pandas
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what MLflow's module of pyfuncs imports
+        import mlflow.pyfunc
 
     model = CrossEncoderModel.load(
         tiny_bert, fresh_head=True, max_length=40, activation=activation, device="cpu"

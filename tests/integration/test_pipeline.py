@@ -121,7 +121,7 @@ def test_every_stage_is_a_run_below_the_pipelines(run: Run, database: str) -> No
     assert set(runs) == {
         "index on corpus.jsonl",
         "search on queries.jsonl",
-        "evaluate run.txt on qrels.txt",
+        "evaluate run on qrels.txt",
     }
     for child in runs.values():
         assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
