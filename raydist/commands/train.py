@@ -60,7 +60,7 @@ def recipe(config: TrainConfig) -> Recipe:
         return replace(source, need_negatives=group is not None and group > 1)
 
     def plan_set(facts: SampleFacts, folder: Path, data: TrainingData) -> SetPlan:
-        plan = plan_groups(
+        return plan_groups(
             facts,
             folder,
             data,
@@ -69,12 +69,6 @@ def recipe(config: TrainConfig) -> Recipe:
             teacher=teacher,
             answers=answers,
         )
-        if not config.batch_tokens:
-            return plan
-        from raydist.training.lengths import Tokenizers, budgeted
-
-        tokenizers = Tokenizers(config.model)
-        return budgeted(plan, tokenizers, config.batch_tokens, config.processes)
 
     def objective(
         facts: Sequence[SampleFacts],

@@ -23,6 +23,7 @@ from raydist.models.spec import (
     BiEncoderSettings,
     BiEncoderStudent,
     CrossEncoderStudent,
+    ModelSettings,
     check_precision,
 )
 from raydist.spec import ADDED, Kind
@@ -62,6 +63,9 @@ class TrainingConfig(Verb):
     """Passes over the data, if `steps` is not given."""
     batch_size: int = Field(32, ge=1)
     """Samples in an optimizer step, over all workers and accumulation parts."""
+    batch_tokens: Annotated[int, Ge(0), ADDED] = 0
+    """Tokens in an optimizer step, over all workers and accumulation parts, padding included: as
+    many samples of like length as they hold, instead of `batch_size`; 0 = off."""
     accumulation: int = Field(1, ge=1)
     """Parts of a step, computed one after the other."""
     seed: int = 0
@@ -126,6 +130,13 @@ class TrainingConfig(Verb):
         return max(1, self.resources.workers) * self.accumulation
 
     def _batch_problems(self) -> list[str]:
+        if self.batch_tokens:
+            return [
+                f"{name}.batch_size = {data.batch_size}: batch_tokens = {self.batch_tokens} says "
+                "how many samples a step has; leave one of them out"
+                for name, data in self.sets().items()
+                if data.batch_size
+            ]
         smallest = min(
             [self.batch_size, *(d.batch_size or self.batch_size for d in self.sets().values())]
         )
@@ -134,6 +145,15 @@ class TrainingConfig(Verb):
         return [
             f"batch_size = {smallest}: expected at least one sample for each of "
             f"{self.resources.workers} workers and {self.accumulation} accumulation parts"
+        ]
+
+    def _uncounted(self, model: ModelSettings) -> list[str]:
+        """Returns the complaint about tokens that cannot be counted, at most one line."""
+        if not self.batch_tokens or model.scratch is None:
+            return []
+        return [
+            f"batch_tokens = {self.batch_tokens}: model.scratch has no tokenizer to count with "
+            "before the model is created; use batch_size"
         ]
 
     def objectives(self) -> dict[str, Loss]:
@@ -165,9 +185,6 @@ class TrainConfig(TrainingConfig):
 
     model: BiEncoderSettings
     """The model to start from: a path or name, or `model.scratch` for a new one."""
-    batch_tokens: Annotated[int, Ge(0), ADDED] = 0
-    """Tokens in an optimizer step, over all workers and accumulation parts, padding included: as
-    many samples of like length as they hold, instead of `batch_size`; 0 = off."""
     train_group_size: int | None = Field(None, ge=1)
     """Positive and negatives of a sample; 8 if not given, 1 if no sample has negatives."""
     loss: Loss | None = InfoNCE()
@@ -182,25 +199,10 @@ class TrainConfig(TrainingConfig):
             self.loss, None if unset else self.distill, self.losses, pairs=False
         )
         problems += check_precision(self.model, self.deepspeed.zero)
+        problems += self._uncounted(self.model)
         if problems:
             raise ValueError("; ".join(problems))
         return self
-
-    def _batch_problems(self) -> list[str]:
-        if not self.batch_tokens:
-            return super()._batch_problems()
-        problems = [
-            f"{name}.batch_size = {data.batch_size}: batch_tokens = {self.batch_tokens} says how "
-            "many samples a step has; leave one of them out"
-            for name, data in self.sets().items()
-            if data.batch_size
-        ]
-        if self.model.scratch is not None:
-            problems.append(
-                f"batch_tokens = {self.batch_tokens}: model.scratch has no tokenizer to count with "
-                "before the model is created; use batch_size"
-            )
-        return problems
 
 
 class DistillConfig(TrainingConfig):
@@ -226,6 +228,7 @@ class DistillConfig(TrainingConfig):
             self.loss, None if unset else self.distill, self.losses, pairs=pairs
         )
         problems += check_precision(self.model, self.deepspeed.zero)
+        problems += self._uncounted(self.model)
         judged = all(data.qrels or self.qrels for data in self.sets().values())
         if self.sampler.kind == "negatives" and not judged:
             problems.append("sampler.kind = negatives: needs qrels=PATH to find the positives")

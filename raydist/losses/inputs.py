@@ -44,7 +44,7 @@ class Targets:
         answer_targets_BA: teacher scores of the answers, or None.
         no_in_batch: only a query's own documents are its negatives, whatever the scope.
         ranks: how many queries each rank has, where that follows from the data.
-        group: documents of each query on all ranks, 0 where they differ.
+        documents: how many documents each rank has, likewise.
     """
 
     sizes_B: Tensor
@@ -59,11 +59,11 @@ class Targets:
     answer_targets_BA: Tensor | None = None
     no_in_batch: bool = False
     ranks: tuple[int, ...] | None = None
-    group: int = 0
+    documents: tuple[int, ...] | None = None
 
     def rows_of_ranks(self, each: int) -> tuple[int, ...] | None:
-        """Returns the rows of each rank where a query has so many; None asks the ranks."""
-        return tuple(n * each for n in self.ranks) if self.ranks and each else None
+        """Returns the rows of each rank where every query has so many; None asks the ranks."""
+        return tuple(n * each for n in self.ranks) if self.ranks else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class LossBatch:
                 self.embeddings("infonce").passages_Pd,
                 self.targets.sizes_B,
                 mask_BD=self.targets.mask_BD,
-                of_ranks=self.targets.rows_of_ranks(self.targets.group),
+                of_ranks=self.targets.documents,
                 scope=key[0],
                 hashes_P=self.targets.hashes_P if mask_duplicates else None,
                 known_BK=self.targets.known_BK if mask_duplicates else None,

@@ -14,33 +14,30 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from raydist.errors import ArtifactError, ConfigError
+from raydist.errors import ConfigError
 from raydist.models.adapters import merged, save_adapters
 from raydist.models.architecture import (
-    has_head,
     has_position_table,
     is_causal,
-    max_positions,
     position_limit,
     sees_all_alike,
 )
 from raydist.models.backbone import (
     PROBE,
     attention_of,
-    base_folder,
     check_outputs,
     compiled,
     load_backbone,
-    model_config,
     resolve_folder,
     save_transformer,
 )
-from raydist.models.contract import Contract, frozen_attention, read_contract, reconcile
+from raydist.models.contract import Contract, frozen_attention
 from raydist.models.packing import VARLEN, wide_mask
+from raydist.models.reranker_folder import check_trainable, pair_tokenizer, read_reranker
 from raydist.models.spec import CrossEncoderSettings
-from raydist.models.st_folder import CONFIG, modules_of, read_json, write_st_reranker
-from raydist.models.tokenizer import load_tokenizer, save_tokenizer
-from raydist.models.tokens import SEGMENTED, Pair, PairTokenizer, pad_pairs
+from raydist.models.st_folder import read_json, write_st_reranker
+from raydist.models.tokenizer import save_tokenizer
+from raydist.models.tokens import SEGMENTED, Pair, pad_pairs
 
 _ACTIVATIONS = {
     "identity": "torch.nn.modules.linear.Identity",
@@ -76,12 +73,7 @@ class CrossEncoderModel(nn.Module):
         self.autocast = autocast
         self.source = source
         self.chat = chat
-        self._tokenize = PairTokenizer(
-            tokenizer,
-            max_length=contract.document_max_length,
-            query_max_length=contract.query_max_length,
-            instruction=contract.query_instruction,
-        )
+        self._tokenize = pair_tokenizer(tokenizer, contract)
         config: Any = transformer.config
         self._wide_mask = sees_all_alike(transformer)
         # As transformers does: a tokenizer that declares no token types leaves them all 0.
@@ -120,14 +112,8 @@ class CrossEncoderModel(nn.Module):
         if spec.attention == VARLEN:
             raise ConfigError("attention=varlen: a reranker's head reads padded rows; leave it out")
         folder = resolve_folder(spec.path or "")
-        untouched = model_config(folder, trust_remote_code=spec.trust_remote_code)
-        _check_modules(folder, untouched, fresh_head)
-        own = (folder / "tokenizer_config.json").is_file()
-        tokenizer = load_tokenizer(
-            folder if own else base_folder(folder),
-            untouched,
-            trust_remote_code=spec.trust_remote_code,
-        )
+        read = read_reranker(folder, spec, activation=activation, fresh_head=fresh_head)
+        tokenizer, contract = read.tokenizer, read.contract
         transformer = load_backbone(
             folder,
             spec,
@@ -137,31 +123,12 @@ class CrossEncoderModel(nn.Module):
             pad_token_id=tokenizer.pad_token_id,
             seed=seed,
         )
-        limit = max_positions(transformer.config, tokenizer)
-        frozen = read_contract(folder)
-        chat = frozen is None and _reads_chat(folder, untouched, tokenizer)
-        free = spec.replace_contract or frozen is None or frozen.kind != "crossencoder"
-        if frozen is None or frozen.kind != "crossencoder":
-            frozen = Contract(
-                kind="crossencoder",
-                padding_side="right" if has_position_table(transformer) else tokenizer.padding_side,
-                query_instruction=_prompt(folder, untouched),
-                query_max_length=0,
-                document_max_length=min(limit, 8192),
-                activation=_activation(folder, untouched),
-            )
-        requested = {
-            "document_max_length": spec.max_length,
-            "query_max_length": spec.query_max_length,
-            "padding_side": spec.padding_side,
-            "activation": activation or spec.activation,
-        }
-        may_differ = frozenset(requested) if free else frozenset[str]()
-        contract = reconcile(frozen, requested, folder, may_differ=may_differ)
+        if read.any_side and has_position_table(transformer):
+            contract = replace(contract, padding_side="right")
         _check(contract, transformer)
         autocast = torch.bfloat16 if spec.half_autocast else None
         reranker = cls(
-            transformer, tokenizer, contract, autocast=autocast, source=str(folder), chat=chat
+            transformer, tokenizer, contract, autocast=autocast, source=str(folder), chat=read.chat
         )
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -173,7 +140,7 @@ class CrossEncoderModel(nn.Module):
             return reranker.outputs({name: each.to(device) for name, each in inputs.items()})
 
         check_outputs(
-            reranker, reranker.transformer, output, spec, untouched.model_type, score=True
+            reranker, reranker.transformer, output, spec, read.config.model_type, score=True
         )
         if spec.compile:
             compiled([reranker.transformer])
@@ -190,11 +157,7 @@ class CrossEncoderModel(nn.Module):
         Raises:
             ConfigError: the folder reads pairs through a chat template (`ChatPrompt` does).
         """
-        if self.chat:
-            raise ConfigError(
-                f"model {self.source}: reads pairs through a chat template; such a folder is "
-                "reranked with and served, not trained"
-            )
+        check_trainable(self.chat, self.source)
         return self._tokenize(queries, documents)
 
     def pad(self, pairs: Sequence[Pair], multiple: int = 1) -> dict[str, Tensor]:
@@ -291,59 +254,6 @@ class CrossEncoderModel(nn.Module):
         save_tokenizer(self.tokenizer, folder, self.contract.document_max_length)
         provenance |= attention_of(self.transformer)
         replace(self.contract, kind="crossencoder").write(folder, **provenance)
-
-
-def _reads_chat(folder: Path, config: Any, tokenizer: Any) -> bool:
-    """Returns whether sentence-transformers reads pairs through the tokenizer's chat template."""
-    modalities = read_json(folder / "sentence_bert_config.json").get("modality_config")
-    declared = modalities is None or "message" in modalities
-    return has_head(config) and bool(tokenizer.chat_template) and declared
-
-
-def _check_modules(folder: Path, config: Any, fresh_head: bool) -> None:
-    """Raises ArtifactError where sentence-transformers scores with more than the head."""
-    scores = has_head(config) or read_json(folder / CONFIG).get("model_type") == "CrossEncoder"
-    if (fresh_head and not has_head(config)) or not scores:
-        return  # only the transformer is of use
-    others = [kind for kind, _ in modules_of(folder)[1:]]
-    if others:
-        raise ArtifactError(
-            f"{folder}/modules.json: a module {others[0]} after the head is not supported"
-        )
-
-
-def _prompt(folder: Path, config: Any) -> str:
-    """Returns what sentence-transformers puts before a query: a cross-encoder's default prompt."""
-    saved = read_json(folder / CONFIG)
-    if not has_head(config) or saved.get("model_type", "CrossEncoder") != "CrossEncoder":
-        return ""
-    return str((saved.get("prompts") or {}).get(saved.get("default_prompt_name")) or "")
-
-
-def _activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
-    """Returns the folder's activation; a head that is still to be trained gives plain logits."""
-    return saved_activation(folder, config) if has_head(config) else "identity"
-
-
-def saved_activation(folder: Path, config: Any) -> Literal["identity", "sigmoid"]:
-    """Returns the folder's activation, or sentence-transformers' default: sigmoid for one output.
-
-    Raises:
-        ArtifactError: it is another.
-    """
-    settings = getattr(config, "sentence_transformers", None) or {}
-    if "activation_fn" not in settings:
-        settings = read_json(folder / CONFIG)
-    name = settings.get("activation_fn") or getattr(
-        config, "sbert_ce_default_activation_function", "Sigmoid"
-    )
-    match str(name).rsplit(".", 1)[-1]:
-        case "Identity":
-            return "identity"
-        case "Sigmoid":
-            return "sigmoid"
-        case other:
-            raise ArtifactError(f"model {folder}: activation {other} is not supported")
 
 
 def _side(transformer: Any) -> Literal["left", "right"] | None:

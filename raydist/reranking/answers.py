@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError
-from raydist.models.crossencoder import saved_activation
+from raydist.models.reranker_folder import saved_activation
 from raydist.models.st_folder import modules_of, read_json
 
 

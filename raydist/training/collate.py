@@ -55,9 +55,9 @@ class Batch:
     global_samples: int = 0
     tokens: int = 0
 
-    def over_ranks(self, ranks: tuple[int, ...], group: int) -> Batch:
-        """Returns the batch with each rank's samples, of `group` documents (0: they differ)."""
-        return replace(self, targets=replace(self.targets, ranks=ranks, group=group))
+    def over_ranks(self, ranks: tuple[int, ...], documents: tuple[int, ...] | None) -> Batch:
+        """Returns the batch with the number of each rank's samples, and of their documents."""
+        return replace(self, targets=replace(self.targets, ranks=ranks, documents=documents))
 
     def pinned(self) -> Batch:
         """Returns the batch in memory that a GPU can fetch from by itself."""

@@ -5,14 +5,14 @@ of its own: as many of its longest samples as the budget holds, padding included
 run stays what it is for any streams: a function of the seed alone, random within each length, the
 lengths mixed, every sample once in a pass, the same on any number of ranks.
 
-Shapes: n samples.
+Shapes: n samples, k kinds of inputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,11 +23,13 @@ from raydist.fingerprints import value_fingerprint
 from raydist.log import Progress
 from raydist.models.backbone import resolve_folder
 from raydist.models.folder import read_folder
-from raydist.models.spec import BiEncoderSettings
+from raydist.models.reranker_folder import check_trainable, read_reranker
+from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.models.tokens import ROLES, Role, TextTokenizer
+from raydist.records import Sample
 from raydist.training.collate import tokens_of
 from raydist.training.plan import SetPlan
-from raydist.training.samplers import GroupSampler, Stream
+from raydist.training.samplers import DataSampler, DistillationListwiseSampler, Stream, Visit
 
 _GROWTH = 1.25
 """A stream's longest sample by its shortest, if there are enough samples."""
@@ -36,8 +38,36 @@ _BATCHES = 8
 _BLOCK = 1024
 
 
-class Tokenizers:
-    """A bi-encoder's text preparation without its weights."""
+class Counter(Protocol):
+    """Counts the tokens of samples as a model would prepare them, without its weights.
+
+    Attributes:
+        key: of what the lengths depend on, the samples aside.
+    """
+
+    key: str
+
+    def lengths(self, samples: Sequence[Sample], plan: SetPlan) -> np.ndarray:
+        """Returns the tokens of each sample's longest input of every kind, int64 [n, k]."""
+        ...
+
+    def inputs(self, drawn_n: np.ndarray, plan: SetPlan) -> np.ndarray:
+        """Returns how many inputs of every kind samples have, int64 [n, k].
+
+        Args:
+            drawn_n: documents that are drawn of each.
+            plan: of their data set.
+        """
+        ...
+
+
+def counter_of(model: BiEncoderSettings | CrossEncoderSettings) -> Counter:
+    """Returns what counts the tokens of a model's inputs."""
+    return TextCounter(model) if isinstance(model, BiEncoderSettings) else PairCounter(model)
+
+
+class TextCounter:
+    """Counts a bi-encoder's: the kinds are queries, documents and answers."""
 
     def __init__(self, model: BiEncoderSettings) -> None:
         """Reads the model's folder."""
@@ -59,13 +89,64 @@ class Tokenizers:
         """Returns each text's token ids, as the model would."""
         return self._of[role](texts, instruction)
 
+    def lengths(self, samples: Sequence[Sample], plan: SetPlan) -> np.ndarray:
+        """Returns the tokens of each query, longest document and longest answer, int64 [n, 3]."""
+        prompts = [sample.prompt for sample in samples]
+        queries = tokens_of(self, [sample.query for sample in samples], "query", prompts)
+        texts = [text for sample in samples for text in sample.documents]
+        if plan.symmetric:
+            spread = [sample.prompt for sample in samples for _ in sample.documents]
+            documents = tokens_of(self, texts, "query", spread)
+        else:
+            documents = self.tokenize(texts, "document")
+        given = [(s.answer or "", *s.negative_answers) if plan.answers else () for s in samples]
+        answers = self.tokenize([text for each in given for text in each], "answer")
+        return np.stack(
+            [
+                np.array([len(ids) for ids in queries], np.int64),
+                _longest(documents, [len(sample.documents) for sample in samples]),
+                _longest(answers, [len(each) for each in given]),
+            ],
+            axis=1,
+        )
 
-def budgeted(plan: SetPlan, tokenizers: Tokenizers, budget: int, processes: int) -> SetPlan:
+    def inputs(self, drawn_n: np.ndarray, plan: SetPlan) -> np.ndarray:
+        """Returns a query, the drawn documents and the answers, int64 [n, 3]."""
+        return np.stack([np.ones_like(drawn_n), drawn_n, np.full_like(drawn_n, plan.answers)], 1)
+
+
+class PairCounter:
+    """Counts a cross-encoder's: pairs are the only kind."""
+
+    def __init__(self, model: CrossEncoderSettings) -> None:
+        """Reads the model's folder."""
+        assert model.path is not None, model
+        read = read_reranker(resolve_folder(model.path), model, fresh_head=True)
+        check_trainable(read.chat, model.path)
+        self._tokenize = read.pair_tokenizer()
+        contract = read.contract
+        reads = [contract.document_max_length, contract.query_max_length]
+        backend = read.tokenizer.backend_tokenizer.to_str()
+        self.key = value_fingerprint([backend, reads, contract.query_instruction])
+
+    def lengths(self, samples: Sequence[Sample], plan: SetPlan) -> np.ndarray:
+        """Returns the tokens of each sample's longest pair, int64 [n, 1]."""
+        texts = [text for sample in samples for text in sample.documents]
+        queries = [sample.query for sample in samples for _ in sample.documents]
+        pairs = self._tokenize(queries, texts)
+        return _longest(pairs, [len(sample.documents) for sample in samples])[:, None]
+
+    def inputs(self, drawn_n: np.ndarray, plan: SetPlan) -> np.ndarray:
+        """Returns the number of each sample's pairs, int64 [n, 1]."""
+        return drawn_n[:, None]
+
+
+def budgeted(plan: SetPlan, counter: Counter, budget: int, processes: int) -> SetPlan:
     """Returns a data set's plan with batches of at most so many tokens.
 
     Args:
-        plan: of a contrastive data set, its streams of one batch size.
-        tokenizers: of the model.
+        plan: of a data set, its streams of one batch size.
+        counter: of the model's tokens.
         budget: tokens of a step over all ranks and parts, padding included.
         processes: ranks times accumulation parts: each needs a sample.
 
@@ -73,13 +154,14 @@ def budgeted(plan: SetPlan, tokenizers: Tokenizers, budget: int, processes: int)
         DataError: samples are too long for the budget.
     """
     (whole,) = plan.streams
-    assert isinstance(plan.sampler, GroupSampler), plan.sampler
-    lengths_n3 = measured(plan, tokenizers)
-    each = np.array([1, plan.sampler.size, plan.answers])
-    streams = cut(lengths_n3 * each, budget, whole.weight, processes)
+    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
+    lengths_nk = measured(plan, samples, counter)
+    drawn_n = plan.sampler.drawn(samples.sizes_n2, samples.facts.labels)
+    counts_nk = counter.inputs(drawn_n, plan)
+    streams = cut(lengths_nk, counts_nk, budget, whole.weight, processes)
     fewest = min(streams, key=lambda stream: stream.batch_size)
     if fewest.batch_size < processes:
-        longest = int((lengths_n3[fewest.subset] * each).max(0).sum())
+        longest = _most(lengths_nk[fewest.subset], counts_nk[fewest.subset])
         raise DataError(
             f"batch_tokens = {budget}: {plan.name} has samples of {longest:,} tokens, and each of "
             f"{processes} workers and accumulation parts needs one in every step: expected at "
@@ -88,18 +170,44 @@ def budgeted(plan: SetPlan, tokenizers: Tokenizers, budget: int, processes: int)
     return replace(plan, streams=tuple(streams))
 
 
-def cut(tokens_nk: np.ndarray, budget: int, weight: float = 1.0, fewest: int = 1) -> list[Stream]:
+def cut(
+    lengths_nk: np.ndarray,
+    counts_nk: np.ndarray,
+    budget: int,
+    weight: float = 1.0,
+    fewest: int = 1,
+) -> list[Stream]:
     """Returns streams of samples of about one length, the longest first.
 
+    Samples of about as many inputs are cut by themselves: few long documents beside many short
+    ones would be padding for the most part.
+
     Args:
-        tokens_nk: tokens of each sample's k inputs (query, documents, answers), which are padded
-            to the longest of their own kind.
+        lengths_nk: tokens of each sample's longest input of k kinds (query, documents, answers);
+            inputs are padded to the longest of their own kind.
+        counts_nk: how many inputs of each kind it has.
         budget: tokens of a batch; a batch size of 0 stands for a longer sample.
         weight: passes in an epoch.
         fewest: samples of a batch where the data has not as many; otherwise none is repeated in it.
     """
-    totals_n = tokens_nk.sum(1)
-    order = np.argsort(-totals_n, kind="stable")
+    sizes_n = np.floor(np.log(counts_nk.sum(1)) / np.log(_GROWTH))
+    streams = []
+    for size in np.unique(sizes_n)[::-1]:
+        rows = np.flatnonzero(sizes_n == size)
+        streams += _cut(lengths_nk, counts_nk, rows, budget, weight, fewest)
+    return streams
+
+
+def _cut(
+    lengths_nk: np.ndarray,
+    counts_nk: np.ndarray,
+    rows: np.ndarray,
+    budget: int,
+    weight: float,
+    fewest: int,
+) -> list[Stream]:
+    totals_n = (lengths_nk * counts_nk).sum(1)
+    order = rows[np.argsort(-totals_n[rows], kind="stable")]
     streams = []
     start = 0
     while start < len(order):
@@ -110,67 +218,52 @@ def cut(tokens_nk: np.ndarray, budget: int, weight: float = 1.0, fewest: int = 1
         if len(order) - stop < _BATCHES * most:
             stop = len(order)
         subset = np.sort(order[start:stop])
-        longest = int(tokens_nk[subset].max(0).sum())
+        longest = _most(lengths_nk[subset], counts_nk[subset])
         size = min(budget // longest, max(len(subset), fewest))
         streams.append(Stream(len(subset), size, weight, subset=subset))
         start = stop
     return streams
 
 
-def measured(plan: SetPlan, tokenizers: Tokenizers) -> np.ndarray:
-    """Returns the tokens of each sample's query, longest document and longest answer, int64 [n, 3].
+def _most(lengths_nk: np.ndarray, counts_nk: np.ndarray) -> int:
+    """Returns the most tokens of a sample in a batch of some."""
+    return int((lengths_nk.max(0) * counts_nk.max(0)).sum())
+
+
+def measured(plan: SetPlan, samples: SampleSet, counter: Counter) -> np.ndarray:
+    """Returns the tokens of each sample's longest input of every kind, int64 [n, k].
 
     They are kept beside the prepared samples.
     """
-    samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
     reads = [samples.facts.key, plan.prompt, plan.symmetric, plan.answers > 0]
-    key = value_fingerprint([tokenizers.key, *reads])
+    key = value_fingerprint([counter.key, *reads, getattr(plan.sampler, "top_k", 0)])
     file = plan.folder / f"lengths-{key}.npy"
     if file.exists():
-        lengths_n3: np.ndarray = np.load(file)
-        return lengths_n3
+        lengths_nk: np.ndarray = np.load(file)
+        return lengths_nk
     blocks = []
     with Progress("count tokens", len(samples), "sample") as progress:
         for start in range(0, len(samples), _BLOCK):
             rows = range(start, min(start + _BLOCK, len(samples)))
-            blocks.append(_block(plan, tokenizers, samples, rows))
+            block = [_reached(plan.sampler, samples[row]) for row in rows]
+            blocks.append(counter.lengths(samples.fill(block), plan))
             progress.advance(len(rows))
-    lengths_n3 = np.concatenate(blocks)
-    with atomic(file) as unfinished:
-        _save(unfinished, lengths_n3)
-    return lengths_n3
+    lengths_nk = np.concatenate(blocks)
+    with atomic(file) as unfinished, open(unfinished, "wb") as out:
+        np.save(out, lengths_nk)
+    return lengths_nk
 
 
-def _save(path: Path, lengths_n3: np.ndarray) -> None:
-    with open(path, "wb") as out:
-        np.save(out, lengths_n3)
+def _reached(sampler: DataSampler, sample: Sample) -> Sample:
+    """Returns a sample with the documents that a sampler draws sooner or later."""
+    if not isinstance(sampler, DistillationListwiseSampler):
+        return sample
+    whole = replace(sampler, size=0)(replace(sample, targets=None), Visit(0, 0))
+    assert whole is not None, sample
+    return replace(whole, others=())
 
 
-def _block(
-    plan: SetPlan, tokenizers: Tokenizers, samples: SampleSet, rows: Sequence[int]
-) -> np.ndarray:
-    block = samples.fill([samples[row] for row in rows])
-    prompts = [sample.prompt for sample in block]
-    queries = tokens_of(tokenizers, [sample.query for sample in block], "query", prompts)
-    texts = [text for sample in block for text in sample.documents]
-    if plan.symmetric:
-        spread = [sample.prompt for sample in block for _ in sample.documents]
-        documents = tokens_of(tokenizers, texts, "query", spread)
-    else:
-        documents = tokenizers.tokenize(texts, "document")
-    given = [(s.answer or "", *s.negative_answers) if plan.answers else () for s in block]
-    answers = tokenizers.tokenize([text for each in given for text in each], "answer")
-    return np.stack(
-        [
-            np.array([len(ids) for ids in queries], np.int64),
-            _longest(documents, [len(sample.documents) for sample in block]),
-            _longest(answers, [len(each) for each in given]),
-        ],
-        axis=1,
-    )
-
-
-def _longest(ids: Sequence[Sequence[int]], sizes: Sequence[int]) -> np.ndarray:
+def _longest(ids: Sequence[Sized], sizes: Sequence[int]) -> np.ndarray:
     """Returns the length of the longest text of each sample, 0 where it has none."""
     lengths = iter(ids)
     return np.array(

@@ -18,13 +18,14 @@ from raydist.data.samples.sample_set import SampleFacts
 from raydist.errors import DataError
 from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.training.samplers import (
+    DataSampler,
     DistillationListwiseSampler,
     DistillationNegativesSampler,
     GroupSampler,
     Order,
     Stream,
 )
-from raydist.training.source import Sampler, ToTargets
+from raydist.training.source import ToTargets
 from raydist.training.spec import Aggregate, DeepSpeed, Listener, Optim, TrainingData
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class SetPlan:
     name: str
     folder: Path
     streams: tuple[Stream, ...]
-    sampler: Sampler
+    sampler: DataSampler
     prompt: str | None = None
     teacher: bool = False
     answers: int = 0

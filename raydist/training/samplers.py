@@ -217,6 +217,10 @@ class GroupSampler:
     size: int
     answers: int = 0
 
+    def drawn(self, sizes_n2: np.ndarray, judged: bool) -> np.ndarray:
+        """Returns how many documents are drawn of samples, int64 [n]; see `SampleSet.sizes_n2`."""
+        return np.full(len(sizes_n2), self.size)
+
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
         """Returns the drawn group; negatives by teacher score, descending, where there is one."""
         count = len(sample.documents) - sample.positives
@@ -264,6 +268,19 @@ class DistillationListwiseSampler:
     size: Annotated[int, Ge(0)] = 16
     """Documents drawn of them for a step, all in turn over the passes; 0 = all at once."""
 
+    def drawn(self, sizes_n2: np.ndarray, judged: bool) -> np.ndarray:
+        """Returns how many documents are drawn of samples, int64 [n].
+
+        Args:
+            sizes_n2: documents and positives of the samples.
+            judged: they have labels.
+        """
+        drawn_n, positives_n = sizes_n2.astype(np.int64).T
+        if self.top_k:
+            most_n = np.maximum(self.top_k, positives_n) if judged else self.top_k
+            drawn_n = np.minimum(drawn_n, most_n)
+        return np.minimum(drawn_n, self.size) if self.size else drawn_n
+
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
         """Returns the sample with the drawn documents, the best first.
 
@@ -303,6 +320,10 @@ class DistillationNegativesSampler:
     positives: Literal["first", "random", "all"] = "first"
     """The teacher's best positive, one per pass, or all of them."""
 
+    def drawn(self, sizes_n2: np.ndarray, judged: bool) -> np.ndarray:
+        """Returns how many documents are drawn of samples, int64 [n]; see `SampleSet.sizes_n2`."""
+        return np.full(len(sizes_n2), self.passages_per_query)
+
     def __call__(self, sample: Sample, visit: Visit) -> Sample | None:
         """Returns the drawn sample; None for a query without a positive or a negative.
 
@@ -325,3 +346,7 @@ class DistillationNegativesSampler:
         drawn = _cycle(count, negatives, visit, 2) + sample.positives
         group = _pick(sample, [*chosen, *drawn.tolist()], len(chosen))
         return _with_others(group, sample, chosen, sample.positives)
+
+
+DataSampler = GroupSampler | DistillationListwiseSampler | DistillationNegativesSampler
+"""What draws the documents of a data set's samples."""

@@ -12,18 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from raydist.losses.targets import repair_positive
 from raydist.records import Sample
 from raydist.training.collate import Batch
-from raydist.training.samplers import (
-    DistillationNegativesSampler,
-    GroupSampler,
-    Order,
-    Visit,
-    share,
-)
+from raydist.training.samplers import Order, Visit, share
 
 
 class Rows(Protocol):
@@ -55,7 +50,7 @@ class TrainingSet:
         sampler: draws a sample's documents.
         collate: makes tensors of drawn samples.
         fill: replaces ids of documents by their texts, where samples hold ids.
-        group: documents of each drawn sample; 0 where they differ.
+        drawn: rows -> how many documents are drawn of each, where that is known.
     """
 
     name: str
@@ -63,7 +58,7 @@ class TrainingSet:
     sampler: Sampler
     collate: Collate
     fill: Callable[[Sequence[Sample]], list[Sample]] = list
-    group: int = 0
+    drawn: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +70,14 @@ class Drawn:
         samples: the drawn ones.
         rows: of the data set.
         ranks: how many samples each rank has.
+        documents: how many documents each rank has; None where that is not known.
     """
 
     dataset: TrainingSet
     samples: list[Sample]
     rows: list[int]
     ranks: tuple[int, ...]
+    documents: tuple[int, ...] | None = None
 
     @property
     def global_samples(self) -> int:
@@ -125,7 +122,11 @@ class BatchSource:
                 samples.append(sample)
             filled = dataset.fill(samples)
             ranks = tuple(each.stop - each.start for each in shares)
-            parts.append(Drawn(dataset, filled, own_rows, ranks))
+            documents = None
+            if dataset.drawn is not None:
+                counts = dataset.drawn(rows[part])
+                documents = tuple(int(counts[each].sum()) for each in shares)
+            parts.append(Drawn(dataset, filled, own_rows, ranks, documents))
         return parts
 
     def __call__(self, step: int) -> list[Batch]:
@@ -133,7 +134,7 @@ class BatchSource:
         batches = []
         for drawn in self.drawn(step):
             batch = drawn.dataset.collate(drawn.samples, drawn.global_samples)
-            batch = batch.over_ranks(drawn.ranks, drawn.dataset.group)
+            batch = batch.over_ranks(drawn.ranks, drawn.documents)
             batches.append(batch.pinned() if self.pinned else batch)
         return batches
 
@@ -167,18 +168,6 @@ class TeacherSampler:
 def _of(to_targets: ToTargets, scores: Sequence[float]) -> tuple[float, ...]:
     scores_1D = torch.tensor([scores], dtype=torch.float32)
     return tuple(to_targets(scores_1D, torch.ones_like(scores_1D, dtype=torch.bool))[0].tolist())
-
-
-def documents_of(sampler: Sampler) -> int:
-    """Returns how many documents a sampler draws of every sample, 0 if that differs."""
-    match sampler:
-        case TeacherSampler():
-            return documents_of(sampler.sampler)
-        case GroupSampler():
-            return sampler.size
-        case DistillationNegativesSampler():
-            return sampler.passages_per_query
-    return 0
 
 
 @contextmanager

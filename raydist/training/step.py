@@ -132,31 +132,30 @@ def _forward(
 ) -> tuple[list[Representations], Embeddings | Scores]:
     """Returns the model's output on a batch, and the way back from it to the parameters."""
 
-    def run(inputs: Inputs, each: int, *role: str) -> Representations:
-        rows = batch.targets.rows_of_ranks(each)
+    def run(inputs: Inputs, of_ranks: tuple[int, ...] | None, *role: str) -> Representations:
         return represent(
             lambda rows: engine(rows, *role),
             inputs,
             device=engine.device,
             chunk_size=chunk_size,
-            chunks=_chunks(engine, inputs, chunk_size, rows),
+            chunks=_chunks(engine, inputs, chunk_size, of_ranks),
             packed=packs(engine.module),
         )
 
-    group = batch.targets.group
+    targets = batch.targets
     if batch.pairs is not None:
-        scored = run(batch.pairs, group)
+        scored = run(batch.pairs, targets.documents)
         return [scored], Scores(scored.rows)
     assert batch.queries is not None and batch.passages is not None
     # The longest texts first: the shorter ones reuse their memory.
     represented = [
-        run(batch.passages, group, "query" if batch.symmetric else "document"),
-        run(batch.queries, 1, "query"),
+        run(batch.passages, targets.documents, "query" if batch.symmetric else "document"),
+        run(batch.queries, targets.ranks, "query"),
     ]
     if batch.answers is not None and objective.answers:
-        assert batch.targets.answer_mask_BA is not None
-        each = batch.targets.answer_mask_BA.shape[1]
-        represented.append(run(batch.answers, each, "query"))
+        assert targets.answer_mask_BA is not None
+        each = targets.answer_mask_BA.shape[1]
+        represented.append(run(batch.answers, targets.rows_of_ranks(each), "query"))
     passages, queries, *answers = (item.rows for item in represented)
     return represented, Embeddings(queries, passages, *answers)
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from raydist.data.samples.sample_set import SampleSet
@@ -40,7 +41,7 @@ from raydist.training.nodes import RunFolder
 from raydist.training.plan import Job, SetPlan
 from raydist.training.precision import allow_tf32, decided
 from raydist.training.skeleton import from_bytes, to_bytes
-from raydist.training.source import BatchSource, TeacherSampler, TrainingSet, documents_of
+from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
 from raydist.training.uploads import AreaCheckpoints
 from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
 from raydist.training.validation.listener import Listeners
@@ -217,7 +218,10 @@ def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
             global_samples=total,
         )
 
-    return TrainingSet(plan.name, samples, sampler, collate, samples.fill, documents_of(sampler))
+    def drawn(rows: np.ndarray) -> np.ndarray:
+        return plan.sampler.drawn(samples.sizes_n2[rows], samples.facts.labels)
+
+    return TrainingSet(plan.name, samples, sampler, collate, samples.fill, drawn)
 
 
 def _listeners(job: Job, place: Place, mirror: Mirror | None, save: Save) -> Listeners | None:

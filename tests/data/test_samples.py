@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -215,6 +216,12 @@ def test_a_prepared_set_is_used_again_and_a_changed_file_is_read_again(tmp_path:
     assert os.stat(tmp_path / "d" / "lines.npy").st_mtime_ns == stamp
     jsonl(path, [LINE, LINE])
     assert prepare(path, tmp_path / "d").rows == 2
+    (tmp_path / "d" / "sizes.npy").unlink()  # as earlier versions left it
+    prepare(path, tmp_path / "d")
+    assert SampleSet(tmp_path / "d").verify() == 2
+    np.save(tmp_path / "d" / "sizes.npy", np.ones((2, 2), np.int32))
+    with pytest.raises(ArtifactError, match="sample 1 has 3 documents, 1 were counted"):
+        SampleSet(tmp_path / "d").verify()
     jsonl(path, ["x" * 200, "y" * 200])
     with pytest.raises(DataError, match="changed since"):
         SampleSet(tmp_path / "d")[0]

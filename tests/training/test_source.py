@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from raydist.data.samples.prepare import prepare
+from raydist.data.samples.sample_set import SampleSet
+from raydist.data.spec import CorpusSource, SampleSource
 from raydist.losses.inputs import Targets
 from raydist.losses.spec import TargetSpec
 from raydist.losses.targets import make_targets
 from raydist.records import Sample
 from raydist.training.collate import Batch, text_hashes
 from raydist.training.samplers import (
+    DataSampler,
     DistillationListwiseSampler,
     DistillationNegativesSampler,
     GroupSampler,
@@ -28,7 +34,6 @@ from raydist.training.source import (
     TeacherSampler,
     TrainingSet,
     ahead,
-    documents_of,
 )
 from tests.training.small import samples
 
@@ -43,7 +48,10 @@ def test_ranks_share_the_global_batch_in_order() -> None:
         targets = Targets(sizes, torch.ones(len(drawn), 3), hashes_P=hashes)
         return Batch(targets, global_samples=total)
 
-    small = TrainingSet("small", samples(), GroupSampler(3), collate, group=3)
+    def three(rows: np.ndarray) -> np.ndarray:
+        return np.full(len(rows), 3)
+
+    small = TrainingSet("small", samples(), GroupSampler(3), collate, drawn=three)
     order = Order((Stream(24, 7),), 5)
     (whole,) = BatchSource(order, (small,))(2)
     for world in (2, 3):
@@ -53,26 +61,61 @@ def test_ranks_share_the_global_batch_in_order() -> None:
         assert {batch.global_samples for batch in shares} == {7}
         # Each knows the rows of all, without asking.
         rows = tuple(3 * len(batch.targets.sizes_B) for batch in shares)
+        assert {batch.targets.documents for batch in shares} == {rows}
         assert {batch.targets.rows_of_ranks(3) for batch in shares} == {rows}
         assert sum(rows) == 21
 
 
-def test_every_draw_has_the_documents_that_ranks_count_on() -> None:
-    for sampler in (
+@pytest.mark.parametrize(
+    "sampler",
+    [
         GroupSampler(3),
         DistillationNegativesSampler(4, positives="all"),
-        DistillationListwiseSampler(size=3),
-    ):
-        taught = TeacherSampler(sampler, partial(make_targets, target=TargetSpec()))
-        count = documents_of(taught)
-        assert count == documents_of(sampler)
-        for few in (2, 8):
-            sample = replace(
-                SAMPLE, documents=SAMPLE.documents[:few], scores=SCORES[:few], positives=1
-            )
-            drawn = sampler(sample, Visit(1, 0))
-            assert drawn is not None
-            assert count in (0, len(drawn.documents))
+        *(
+            DistillationListwiseSampler(top_k=top_k, size=size)
+            for top_k in (0, 2, 5)
+            for size in (0, 3)
+        ),
+    ],
+)
+@pytest.mark.parametrize("labels", [False, True])
+def test_ranks_know_the_lists_of_all_whatever_is_drawn_and_however_long_they_are(
+    tmp_path: Path, sampler: DataSampler, labels: bool
+) -> None:
+    with open(tmp_path / "lists.jsonl", "w", encoding="utf-8") as out:
+        for i in range(11):
+            names = [f"d{i}.{j}" for j in range(2 + i % 7)]
+            judged = min(1 + i % 4, len(names) - 1)
+            line = {"query_id": f"q{i}", "query": f"query {i}"}
+            line |= {"pos": names[:judged], "neg": names[judged:]}
+            line |= {"pos_scores": [1.0] * judged, "neg_scores": [0.0] * (len(names) - judged)}
+            line |= {"labels": [1.0] * judged + [0.0] * (len(names) - judged)} if labels else {}
+            out.write(json.dumps(line) + "\n")
+    texts = "".join(
+        json.dumps({"id": f"d{i}.{j}", "text": f"text {i} {j}"}) + "\n"
+        for i in range(11)
+        for j in range(2 + i % 7)
+    )
+    (tmp_path / "corpus.jsonl").write_text(texts)
+    corpus = CorpusSource(path=(str(tmp_path / "corpus.jsonl"),))
+    prepare(SampleSource(path=(str(tmp_path / "lists.jsonl"),), corpus=corpus), tmp_path / "data")
+    rows = SampleSet(tmp_path / "data", lazy=True)
+    assert rows.facts.labels == labels and rows.verify() == 11
+
+    def collate(drawn: Any, total: int) -> Any:
+        sizes = torch.tensor([len(sample.documents) for sample in drawn])
+        return Batch(Targets(sizes, torch.ones(len(drawn), 1)), global_samples=total)
+
+    def count(numbers: np.ndarray) -> np.ndarray:
+        return sampler.drawn(rows.sizes_n2[numbers], rows.facts.labels)
+
+    taught = TeacherSampler(sampler, partial(make_targets, target=TargetSpec()))
+    dataset = TrainingSet("lists", rows, taught, collate, rows.fill, count)
+    order = Order((Stream(11, 5),), 2)
+    for step in range(4):
+        shares = [BatchSource(order, (dataset,), rank, 3, 1)(step)[0] for rank in range(3)]
+        actual = tuple(int(batch.targets.sizes_B.sum()) for batch in shares)
+        assert {batch.targets.documents for batch in shares} == {actual}
 
 
 def test_several_threads_prepare_steps_at_a_time_and_in_order() -> None:

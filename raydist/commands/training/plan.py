@@ -66,6 +66,8 @@ def plan(
         recipe.plan_set(of_set, data_folder(folder, name), data)
         for of_set, (name, data) in zip(facts, config.sets().items(), strict=True)
     ]
+    if config.batch_tokens:
+        sets = _of_tokens(config, recipe, sets)
     objective, to_targets, notes = recipe.objective(facts)
     notes = [*(f"{f.name}: {note}" for f in facts for note in f.notes), *notes]
     notes += [f"{each.name}: {note}" for each in sets for note in each.notes]
@@ -106,6 +108,14 @@ def plan(
         system_every=config.tracking.system,
     )
     return job, notes
+
+
+def _of_tokens(config: TrainingConfig, recipe: Recipe, sets: Sequence[SetPlan]) -> list[SetPlan]:
+    """Returns the plans with steps of a number of tokens."""
+    from raydist.training.lengths import budgeted, counter_of
+
+    counter = counter_of(recipe.model)
+    return [budgeted(each, counter, config.batch_tokens, config.processes) for each in sets]
 
 
 def threads(config: TrainingConfig) -> int:

@@ -20,7 +20,14 @@ import numpy as np
 from raydist.data.files import Line, Paths, compression_of, read_blocks, read_lines
 from raydist.data.rejects import Rejects, skipped
 from raydist.data.samples.lines import FORMATS, UNJUDGED, Texts, overrides, sniff
-from raydist.data.samples.sample_set import FACTS, LINES, REPEATED, SampleFacts, StoredTexts
+from raydist.data.samples.sample_set import (
+    FACTS,
+    LINES,
+    REPEATED,
+    SIZES,
+    SampleFacts,
+    StoredTexts,
+)
 from raydist.data.samples.sources import SampleLines, find_lines, input_key
 from raydist.data.spec import SampleSource
 from raydist.data.store.reader import DocumentStore
@@ -62,7 +69,7 @@ def prepare(
     )
     if (target / FACTS).exists():
         known = SampleFacts.from_dict(json.loads((target / FACTS).read_text(encoding="utf-8")))
-        if known.key == key:
+        if known.key == key and (target / SIZES).exists():  # earlier versions did not count
             return known
         (target / FACTS).unlink()
     target.mkdir(parents=True, exist_ok=True)
@@ -115,6 +122,7 @@ def _index(lines: SampleLines, source: SampleSource, target: Path, name: str) ->
         reason = f"; {skipped(rejected, rejects.first, '')}" if rejects and rejected else ""
         raise DataError(f"{name} ({', '.join(lines.names)}): no usable sample{reason}")
     np.save(target / LINES, np.frombuffer(index, dtype=np.int64).reshape(-1, 4))
+    np.save(target / SIZES, np.frombuffer(collected.sizes, dtype=np.int32).reshape(-1, 2))
     np.save(target / REPEATED, collected.repeated(format or ""))
     notes = list(lines.notes)
     if rejected:
@@ -155,6 +163,7 @@ class _Collected:
         self._low, self._high = float("inf"), float("-inf")
         self._overrides: dict[str, int] = {}
         self._keys = array("q")
+        self.sizes = array("i")
 
     def add(self, sample: Sample, line: bytes, where: str) -> None:
         """Counts a sample; ValueError if it does not go with the others."""
@@ -185,6 +194,7 @@ class _Collected:
             self._without = where
         self._negatives[min(negatives, _MOST)] += 1
         self._longest = max(self._longest, len(sample.documents))
+        self.sizes.extend((len(sample.documents), sample.positives))
         positives = (sample.doc_ids or sample.documents)[: sample.positives]
         self._keys.extend((text_key(sample.query), text_key("\0".join(positives))))
         self.rows += 1

@@ -25,6 +25,8 @@ from raydist.records import Sample
 
 FACTS = "facts.json"
 LINES = "lines.npy"
+SIZES = "sizes.npy"
+"""Documents and positives of each row, int32 [rows, 2]."""
 REPEATED = "repeated.npy"
 """Rows of queries that occur with several sets of positives: (text key, row), in order."""
 _MOST_REPEATED = 100
@@ -151,6 +153,10 @@ class SampleSet:
     """A prepared data set: `len`, and `samples[row]` in time that does not grow with it.
 
     Open it once per process; the files stay mapped.
+
+    Attributes:
+        facts: of the data set.
+        sizes_n2: documents and positives of each row, int32.
     """
 
     def __init__(
@@ -171,6 +177,7 @@ class SampleSet:
         try:
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
             self._lines = np.load(path / LINES, mmap_mode="r")
+            self.sizes_n2: np.ndarray = np.load(path / SIZES, mmap_mode="r")
             self._repeated = np.load(path / REPEATED) if (path / REPEATED).exists() else None
         except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of a header
             raise ArtifactError(
@@ -229,16 +236,22 @@ class SampleSet:
         """Reads all samples and their texts; returns how many there are.
 
         Raises:
-            ArtifactError: the number of lines is not that of the samples.
+            ArtifactError: the number of lines is not that of the samples, or a sample has other
+                documents than were counted.
             DataError: a line is not what it was.
         """
-        if len(self._lines) != len(self):
+        if not len(self._lines) == len(self.sizes_n2) == len(self):
             raise ArtifactError(
                 f"{self.folder}: {len(self._lines):,} lines for {len(self):,} samples; prepare it "
                 "again"
             )
         for row in range(len(self)):
-            self[row]
+            sample = self[row]
+            if self.sizes_n2[row].tolist() != [len(sample.documents), sample.positives]:
+                raise ArtifactError(
+                    f"{self.folder}: sample {row + 1:,} has {len(sample.documents):,} documents, "
+                    f"{self.sizes_n2[row, 0]:,} were counted; prepare it again"
+                )
         return len(self)
 
     def fill(self, samples: Sequence[Sample]) -> list[Sample]:

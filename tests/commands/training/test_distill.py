@@ -126,6 +126,23 @@ def test_distill_trains_a_bi_encoder_and_takes_judged_positives(files: Path, mod
     assert manifest["trained"] == "biencoder" and manifest["samples"]["data"] == 3
 
 
+def test_steps_of_a_number_of_tokens_are_planned_run_and_refused_with_the_least(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = distill(model, "a", "data=distill.jsonl", "batch_tokens=900")
+    words.remove("batch_size=4")
+    assert main(words) == 0
+    manifest = json.loads(Path("a/manifest.json").read_text())
+    assert manifest["outcome"]["step"] == 2 and manifest["steps_per_epoch"] > 1
+    assert list(Path("a/data/data").glob("lengths-*.npy"))
+    for more, message in (
+        (["batch_tokens=9"], "9: data has samples of "),
+        (["data.batch_size=4"], "data.batch_size = 4: batch_tokens = 900 says how many"),
+    ):
+        assert main([*words, *more, "out=b"]) == 2
+        assert message in capsys.readouterr().err and not Path("b").exists()
+
+
 def test_a_cross_encoder_is_not_validated_by_a_search(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
