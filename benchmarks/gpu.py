@@ -154,7 +154,7 @@ def train(setting: Setting) -> dict[str, float]:
 def _train(
     setting: Setting, model_folder: Path, count: int, attention: str, chunk: int
 ) -> dict[str, float]:
-    from raydist.losses.inputs import Targets
+    from raydist.losses.inputs import Supervision
     from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch, text_hashes
     from raydist.training.engine import TorchEngine
@@ -172,13 +172,13 @@ def _train(
         device=device,
     ).train()
     rows = (model.tokenize(queries, "query"), model.tokenize(passages, "document"))
-    targets = Targets(
+    supervision = Supervision(
         sizes_B=torch.full((count,), GROUP),
         mask_BD=torch.ones(count, GROUP, dtype=torch.bool),
         hashes_P=text_hashes(passages),
     )
     batch = Batch(
-        targets, queries=model.pad(rows[0]), passages=model.pad(rows[1]), global_samples=count
+        supervision, queries=model.pad(rows[0]), passages=model.pad(rows[1]), global_samples=count
     )
     engine = TorchEngine(model, Optim(lr=1e-5))
     steps = 1 if setting.tiny else 5

@@ -95,7 +95,7 @@ def measure(mode: str) -> dict[str, float]:
 def _ours(folder: Path, chunk_size: int) -> Any:
     import torch
 
-    from raydist.losses.inputs import Targets
+    from raydist.losses.inputs import Supervision
     from raydist.losses.objective import make_objective
     from raydist.losses.spec import InfoNCE
     from raydist.models.biencoder import BiEncoder
@@ -110,12 +110,12 @@ def _ours(folder: Path, chunk_size: int) -> Any:
 
     def step(pairs: int) -> float:
         queries, passages = _inputs(pairs)
-        targets = Targets(
+        supervision = Supervision(
             sizes_B=torch.ones(pairs, dtype=torch.int64),
             mask_BD=torch.ones(pairs, 1, dtype=torch.bool),
             hashes_P=torch.arange(pairs),
         )
-        batch = Batch(targets, queries=queries, passages=passages)
+        batch = Batch(supervision, queries=queries, passages=passages)
         return goal.total(forward_backward(engine, batch, goal, chunk_size=chunk_size))
 
     return step

@@ -1,4 +1,4 @@
-"""What a loss reads: the model's output and the targets that came with the batch.
+"""What a loss reads: the model's output and the supervision that came with the batch.
 
 `LossBatch` holds both for one batch and computes what several losses share (the gathered columns,
 the scores of a scope) once. All ranks must call the same methods in the same order.
@@ -27,7 +27,7 @@ from raydist.losses.spec import Scope
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class Supervision:
     """The part of a batch that does not depend on the model.
 
     Attributes:
@@ -84,32 +84,32 @@ class Scores:
 
 @dataclass(slots=True)
 class LossBatch:
-    """One batch's output and targets, and what several losses compute from them."""
+    """One batch's output and supervision, and what several losses compute from them."""
 
     output: Embeddings | Scores
-    targets: Targets
+    supervision: Supervision
     _columns: dict[tuple[Scope, bool], Columns] = field(default_factory=dict)
     _scores: dict[tuple[float, Scope, bool], ScopeScores] = field(default_factory=dict)
 
     def without_output(self) -> LossBatch:
         """Returns this batch with an output of zeros, one wide, and without foreign columns.
 
-        Counts depend on the targets alone, so its losses have the counts of the real batch, at
+        Counts depend on the supervision alone, so its losses have the counts of the real batch, at
         next to no cost and without a collective.
         """
-        targets = replace(self.targets, no_in_batch=True)
-        sizes_B = targets.sizes_B
+        supervision = replace(self.supervision, no_in_batch=True)
+        sizes_B = supervision.sizes_B
         zeros_P = torch.zeros(int(sizes_B.sum()), device=sizes_B.device)
         if isinstance(self.output, Scores):
-            return LossBatch(Scores(zeros_P), targets)
-        mask_BA = targets.answer_mask_BA
+            return LossBatch(Scores(zeros_P), supervision)
+        mask_BA = supervision.answer_mask_BA
         answers = None if mask_BA is None else torch.zeros_like(mask_BA.flatten()[:, None]).float()
         queries_B1 = torch.zeros(len(sizes_B), 1, device=sizes_B.device)
-        return LossBatch(Embeddings(queries_B1, zeros_P[:, None], answers), targets)
+        return LossBatch(Embeddings(queries_B1, zeros_P[:, None], answers), supervision)
 
     def scope(self, scope: Scope) -> Scope:
         """Returns the scope for this batch: its own `no_in_batch` overrides any other."""
-        return "no_in_batch" if self.targets.no_in_batch else scope
+        return "no_in_batch" if self.supervision.no_in_batch else scope
 
     def embeddings(self, kind: str) -> Embeddings:
         """Returns the embeddings.
@@ -127,12 +127,12 @@ class LossBatch:
         if key not in self._columns:
             self._columns[key] = columns_of(
                 self.embeddings("infonce").passages_Pd,
-                self.targets.sizes_B,
-                mask_BD=self.targets.mask_BD,
-                of_ranks=self.targets.documents,
+                self.supervision.sizes_B,
+                mask_BD=self.supervision.mask_BD,
+                of_ranks=self.supervision.documents,
                 scope=key[0],
-                hashes_P=self.targets.hashes_P if mask_duplicates else None,
-                known_BK=self.targets.known_BK if mask_duplicates else None,
+                hashes_P=self.supervision.hashes_P if mask_duplicates else None,
+                known_BK=self.supervision.known_BK if mask_duplicates else None,
             )
         return self._columns[key]
 
@@ -150,10 +150,12 @@ class LossBatch:
             return self._scores[key]
         if isinstance(self.output, Scores):
             exact_P = self.output.logits_P.to(logits_dtype(self.output.logits_P))
-            own_BD = in_lists(exact_P, self.targets.sizes_B, self.targets.mask_BD) / temperature
-            own_BD = own_BD.masked_fill(~self.targets.mask_BD, 0.0)
+            own_BD = (
+                in_lists(exact_P, self.supervision.sizes_B, self.supervision.mask_BD) / temperature
+            )
+            own_BD = own_BD.masked_fill(~self.supervision.mask_BD, 0.0)
             empty_B = own_BD.new_full(own_BD.shape[:1], -torch.inf)
-            scores = ScopeScores(own_BD, self.targets.mask_BD, empty_B)
+            scores = ScopeScores(own_BD, self.supervision.mask_BD, empty_B)
         else:
             scores = scope_scores(
                 self.output.queries_Bd,
@@ -170,15 +172,15 @@ class LossBatch:
         Raises:
             ConfigError: the data has no teacher scores.
         """
-        if self.targets.targets_BD is None:
+        if self.supervision.targets_BD is None:
             raise ConfigError(
                 f"{kind} needs teacher scores, and the data has none (pos_scores and neg_scores "
                 "in FlagEmbedding lines, scores of candidates in list files)"
             )
-        return self.targets.targets_BD
+        return self.supervision.targets_BD
 
     def grades(self, kind: str) -> Tensor:
         """Returns what orders the lists: the teacher's targets, or else the labels [B, D]."""
-        if self.targets.targets_BD is None and self.targets.labels_BD is not None:
-            return self.targets.labels_BD
+        if self.supervision.targets_BD is None and self.supervision.labels_BD is not None:
+            return self.supervision.labels_BD
         return self.teacher(kind)

@@ -59,7 +59,7 @@ def _prefix_terms(
     cut = partial(_prefix, m=m, normalize=normalize)
     answers = None if whole.answers is None else cut(whole.answers)
     output = Embeddings(cut(whole.queries_Bd), cut(whole.passages_Pd), answers)
-    terms = part.compute(LossBatch(output, batch.targets))
+    terms = part.compute(LossBatch(output, batch.supervision))
     return {f"{name}{suffix}": term for name, term in terms.items() if name not in part.whole}
 
 

@@ -63,7 +63,7 @@ class Objective:
     def counts(self, batch: LossBatch) -> Tensor:
         """Returns this rank's counts of all terms (float64 [terms]).
 
-        They follow from the targets alone, without the model's output, unless they are `ordered`.
+        They follow from the supervision, without the model's output, unless they are `ordered`.
         """
         return self.counts_of(self.forward(batch if self.ordered else batch.without_output()))
 

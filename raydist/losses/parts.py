@@ -87,15 +87,15 @@ def _contrastive_terms(
         mask_duplicates=loss.mask_duplicates,
         column_block=loss.column_block,
     )
-    teacher_BD = batch.targets.targets_BD if names[1] else None
+    teacher_BD = batch.supervision.targets_BD if names[1] else None
     scores = scores_at(temperature=loss.temperature)
     terms: LossTerms = {}
     if distill is None or teacher_BD is None or distill.keeps_hard:
         allowed_BD = allowed_own(
             scores.mask_BD,
-            hashes_P=batch.targets.hashes_P if loss.mask_duplicates else None,
-            known_BK=batch.targets.known_BK,
-            teacher_BD=batch.targets.scores_BD,
+            hashes_P=batch.supervision.hashes_P if loss.mask_duplicates else None,
+            known_BK=batch.supervision.known_BK,
+            teacher_BD=batch.supervision.scores_BD,
             margin=loss.teacher_margin,
         )
         terms[names[0]] = info_nce(scores, allowed_BD=allowed_BD)
@@ -153,12 +153,12 @@ def listwise(loss: ListLoss, name: str, output: Output = "real") -> LossPart:
 
 def _list_terms(batch: LossBatch, *, loss: ListLoss, name: str, output: Output) -> LossTerms:
     scores = batch.scores(temperature=loss.temperature)
-    targets, mask_BD = batch.targets, scores.mask_BD
-    if loss.kind == "infonce_list" and targets.labels_BD is not None:
+    supervision, mask_BD = batch.supervision, scores.mask_BD
+    if loss.kind == "infonce_list" and supervision.labels_BD is not None:
         # A contrastive loss is about the positive, which need not be the teacher's best; the
         # query's other positives are not its negatives.
-        targets_BD = targets.labels_BD
-        mask_BD = allowed_own(mask_BD, hashes_P=targets.hashes_P, known_BK=targets.known_BK)
+        targets_BD = supervision.labels_BD
+        mask_BD = allowed_own(mask_BD, hashes_P=supervision.hashes_P, known_BK=supervision.known_BK)
     else:
         targets_BD = batch.grades(name)
     # The logarithms directly: in float32 a sigmoid may be 0.

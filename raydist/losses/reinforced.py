@@ -145,19 +145,19 @@ def _passage_terms(batch: LossBatch, *, first: LossPart) -> LossTerms:
 def _answer_terms(
     batch: LossBatch, *, loss: BiIR, distill: Distillation | None, first: LossPart, prefix: str
 ) -> LossTerms:
-    output, targets = batch.embeddings("biir"), batch.targets
+    output, supervision = batch.embeddings("biir"), batch.supervision
     terms = first.compute(batch)
-    mask_BA, teacher_BA = targets.answer_mask_BA, targets.answer_targets_BA
+    mask_BA, teacher_BA = supervision.answer_mask_BA, supervision.answer_targets_BA
     if mask_BA is None or output.answers is None:
         return terms
     answers_BAd = output.answers.reshape(*mask_BA.shape, output.answers.shape[-1])
-    hashes = targets.answer_hashes if loss.mask_duplicates else None
+    hashes = supervision.answer_hashes if loss.mask_duplicates else None
     columns = answer_columns(
         answers_BAd,
         mask_BA,
         scope=batch.scope(loss.scope),
         hashes=hashes,
-        of_ranks=targets.rows_of_ranks(mask_BA.shape[1]),
+        of_ranks=supervision.rows_of_ranks(mask_BA.shape[1]),
     )
     answered_B = mask_BA[:, 0]
     scores = query_answer_scores(
@@ -187,7 +187,7 @@ def _answer_terms(
             passages,
             temperature=loss.temperature,
             allowed_BD=allowed_own(
-                targets.mask_BD, hashes_P=passages.hashes_P, known_BK=targets.known_BK
+                supervision.mask_BD, hashes_P=passages.hashes_P, known_BK=supervision.known_BK
             ),
             column_block=loss.column_block,
         )

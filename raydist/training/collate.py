@@ -1,4 +1,4 @@
-"""Drawn samples become the inputs of a step: padded token ids, hashes, masks and targets.
+"""Drawn samples become the inputs of a step: padded token ids, and what losses read beside them.
 
 Shapes: B samples of this rank, G documents of each (positive first), P = sum of the list sizes
 (B·G where they are equal), D the longest list, K known positives of a query, A answers of a sample
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from raydist.fingerprints import text_key
-from raydist.losses.inputs import Targets
+from raydist.losses.inputs import Supervision
 from raydist.models.tokens import Role
 from raydist.records import Sample
 
@@ -35,18 +35,18 @@ class Batch:
     A bi-encoder reads queries, passages and answers; a cross-encoder reads pairs.
 
     Attributes:
-        targets: the losses' inputs besides the model's output.
+        supervision: the losses' inputs besides the model's output.
         queries: inputs of the B queries.
         passages: inputs of the P documents, sample after sample, positive first.
         answers: inputs of the B·A answers, sample after sample; None where the data set has none.
-            A missing answer is an empty text that `targets.answer_mask_BA` leaves out.
+            A missing answer is an empty text that `supervision.answer_mask_BA` leaves out.
         pairs: inputs of the P (query, document) pairs, sample after sample.
         symmetric: documents are encoded as queries are.
         global_samples: samples of this step (or part) over all ranks.
         tokens: of all inputs, without padding.
     """
 
-    targets: Targets
+    supervision: Supervision
     queries: Inputs | None = None
     passages: Inputs | None = None
     answers: Inputs | None = None
@@ -57,13 +57,15 @@ class Batch:
 
     def over_ranks(self, ranks: tuple[int, ...], documents: tuple[int, ...] | None) -> Batch:
         """Returns the batch with the number of each rank's samples, and of their documents."""
-        return replace(self, targets=replace(self.targets, ranks=ranks, documents=documents))
+        return replace(
+            self, supervision=replace(self.supervision, ranks=ranks, documents=documents)
+        )
 
     def pinned(self) -> Batch:
         """Returns the batch in memory that a GPU can fetch from by itself."""
         return replace(
             self,
-            targets=_pinned(self.targets),
+            supervision=_pinned(self.supervision),
             **{name: _pinned(getattr(self, name)) for name in _INPUTS},
         )
 
@@ -142,7 +144,7 @@ def collate_texts(
     query_inputs, passage_inputs, answer_inputs = (
         model.pad(ids) if ids else None for ids in (queries, passages, answer_ids)
     )
-    targets = _targets(
+    supervision = _supervision(
         samples,
         teacher,
         known_BK=_known(samples),
@@ -152,7 +154,7 @@ def collate_texts(
         no_in_batch=no_in_batch,
     )
     return Batch(
-        targets,
+        supervision,
         queries=query_inputs,
         passages=passage_inputs,
         answers=answer_inputs,
@@ -181,7 +183,7 @@ def collate_pairs(
     queries = [sample.query for sample in samples for _ in sample.documents]
     ids = model.tokenize(queries, texts)
     return Batch(
-        _targets(samples, teacher, known_BK=_known(samples)),
+        _supervision(samples, teacher, known_BK=_known(samples)),
         pairs=model.pad(ids),
         global_samples=len(samples) if global_samples is None else global_samples,
         tokens=sum(len(pair) for pair in ids),
@@ -216,15 +218,15 @@ def _pinned(value: Any) -> Any:
         return value.pin_memory()
     if isinstance(value, dict):
         return {name: tensor.pin_memory() for name, tensor in value.items()}
-    if isinstance(value, Targets):
+    if isinstance(value, Supervision):
         return replace(value, **{f.name: _pinned(getattr(value, f.name)) for f in fields(value)})
     return value
 
 
-def _targets(samples: Sequence[Sample], teacher: bool, **more: Any) -> Targets:
+def _supervision(samples: Sequence[Sample], teacher: bool, **more: Any) -> Supervision:
     sizes_B = torch.tensor([len(sample.documents) for sample in samples], dtype=torch.int64)
     longest = int(sizes_B.max()) if len(sizes_B) else 0
-    return Targets(
+    return Supervision(
         sizes_B=sizes_B,
         mask_BD=torch.arange(longest)[None, :] < sizes_B[:, None],
         targets_BD=_padded([s.targets for s in samples], sizes_B) if teacher else None,

@@ -1,8 +1,8 @@
 """One training step: forward and backward of the model under an objective.
 
 A step may come in several accumulation parts. The loss's sums are divided by the counts of all
-parts on all ranks, which are known before the first backward pass: they follow from the targets, or
-for a few losses from the order of the student's scores, too.
+parts on all ranks, which are known before the first backward pass: they follow from the
+supervision, or for a few losses from the order of the student's scores, too.
 So each part's gradient is final, and the result does not depend on how the step was cut. The caller
 steps the optimizer.
 
@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from raydist.losses.gather import add_over_ranks, world_size
-from raydist.losses.inputs import Embeddings, LossBatch, Scores, Targets
+from raydist.losses.inputs import Embeddings, LossBatch, Scores, Supervision
 from raydist.losses.objective import Objective
 from raydist.training.collate import Batch, Inputs
 from raydist.training.engine import Engine
@@ -94,7 +94,7 @@ def start_step(
         for number, part in enumerate(parts, 1):
             represented, output = _forward(engine, part, objective, chunk_size)
             with torch.enable_grad():
-                terms = objective.forward(LossBatch(output, _moved(part.targets, device)))
+                terms = objective.forward(LossBatch(output, _moved(part.supervision, device)))
                 if counts is None:
                     counts = _summed(engine, parts, objective.counts_of(terms))
                 loss = objective.loss(terms, counts[: len(objective.names)])
@@ -142,37 +142,37 @@ def _forward(
             packed=packs(engine.module),
         )
 
-    targets = batch.targets
+    supervision = batch.supervision
     if batch.pairs is not None:
-        scored = run(batch.pairs, targets.documents)
+        scored = run(batch.pairs, supervision.documents)
         return [scored], Scores(scored.rows)
     assert batch.queries is not None and batch.passages is not None
     # The longest texts first: the shorter ones reuse their memory.
     represented = [
-        run(batch.passages, targets.documents, "query" if batch.symmetric else "document"),
-        run(batch.queries, targets.ranks, "query"),
+        run(batch.passages, supervision.documents, "query" if batch.symmetric else "document"),
+        run(batch.queries, supervision.ranks, "query"),
     ]
     if batch.answers is not None and objective.answers:
-        assert targets.answer_mask_BA is not None
-        each = targets.answer_mask_BA.shape[1]
-        represented.append(run(batch.answers, targets.rows_of_ranks(each), "query"))
+        assert supervision.answer_mask_BA is not None
+        each = supervision.answer_mask_BA.shape[1]
+        represented.append(run(batch.answers, supervision.rows_of_ranks(each), "query"))
     passages, queries, *answers = (item.rows for item in represented)
     return represented, Embeddings(queries, passages, *answers)
 
 
-def _moved(targets: Targets, device: torch.device) -> Targets:
+def _moved(supervision: Supervision, device: torch.device) -> Supervision:
     moved: dict[str, Any] = {}
-    for field in fields(targets):
-        value = getattr(targets, field.name)
+    for field in fields(supervision):
+        value = getattr(supervision, field.name)
         if isinstance(value, Tensor):
             moved[field.name] = value.to(device, non_blocking=True)
-    return replace(targets, **moved)
+    return replace(supervision, **moved)
 
 
 def _counts(
     engine: Engine, parts: Sequence[Batch], objective: Objective, chunk_size: int
 ) -> Tensor | None:
-    """Returns each term's count over all parts and ranks, from the targets alone where they say it.
+    """Returns each term's count over all parts and ranks, of the supervision where it says it.
 
     Counts that depend on the student's order need its output: of a single part they are taken when
     it is there (None), of several parts by a pass ahead with the same dropout.
@@ -181,8 +181,8 @@ def _counts(
     nothing = torch.zeros(0)
     for part in parts:
         output = Scores(nothing) if part.pairs is not None else Embeddings(nothing, nothing)
-        # While the targets are on the CPU, losses look at them, too.
-        batch = LossBatch(output, part.targets).without_output()
+        # While the supervision is on the CPU, losses look at it, too.
+        batch = LossBatch(output, part.supervision).without_output()
         counts += objective.counts_of(objective.forward(batch))
     if not objective.ordered:
         return _summed(engine, parts, counts)
@@ -193,7 +193,7 @@ def _counts(
     with torch.random.fork_rng(devices), torch.no_grad():
         for part in parts:
             output = _forward(engine, part, objective, chunk_size)[1]
-            counts += objective.counts(LossBatch(output, _moved(part.targets, engine.device)))
+            counts += objective.counts(LossBatch(output, _moved(part.supervision, engine.device)))
     return _summed(engine, parts, counts)
 
 
@@ -215,7 +215,7 @@ def _summed(engine: Engine, parts: Sequence[Batch], counts: Tensor) -> Tensor:
 
 def _alike(parts: Sequence[Batch]) -> Tensor:
     """Returns what must be the same on all ranks."""
-    alone = sum(part.targets.no_in_batch for part in parts)
+    alone = sum(part.supervision.no_in_batch for part in parts)
     return torch.tensor([len(parts), alone], dtype=torch.float64)
 
 

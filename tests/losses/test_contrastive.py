@@ -19,7 +19,7 @@ from raydist.losses.contrastive import (
     scope_scores,
 )
 from raydist.losses.distillation import m3_kd
-from raydist.losses.inputs import Embeddings, LossBatch, Scores, Targets
+from raydist.losses.inputs import Embeddings, LossBatch, Scores, Supervision
 from raydist.losses.objective import Objective, make_objective, make_part
 from raydist.losses.spec import AdrMse, BiIR, Distillation, InfoNCE, RankNet
 
@@ -122,7 +122,7 @@ def test_m3_kd_of_several_queries_without_in_batch_negatives_is_the_formula() ->
 
 def forward(teacher: bool = True) -> LossBatch:
     q, p = embeddings(4, 8)
-    targets = Targets(
+    supervision = Supervision(
         sizes_B=torch.full((4,), 2),
         mask_BD=torch.ones(4, 2, dtype=torch.bool),
         targets_BD=torch.randn(4, 2, dtype=torch.float64) if teacher else None,
@@ -130,7 +130,7 @@ def forward(teacher: bool = True) -> LossBatch:
         hashes_P=torch.arange(8),
         answer_mask_BA=torch.tensor([[True], [False], [True], [True]]),
     )
-    return LossBatch(Embeddings(q, p, q + 1.0), targets)
+    return LossBatch(Embeddings(q, p, q + 1.0), supervision)
 
 
 def test_terms_have_their_own_names_and_weights() -> None:
@@ -174,8 +174,8 @@ def test_m3_kd_replaces_the_hard_loss_where_there_is_a_teacher() -> None:
 
 
 def test_biir_on_pairs_and_a_missing_teacher_are_refused() -> None:
-    targets = Targets(torch.tensor([2]), torch.ones(1, 2, dtype=torch.bool))
-    pairs = LossBatch(Scores(torch.zeros(2)), targets)
+    supervision = Supervision(torch.tensor([2]), torch.ones(1, 2, dtype=torch.bool))
+    pairs = LossBatch(Scores(torch.zeros(2)), supervision)
     with pytest.raises(ConfigError, match=r"loss\.kind=biir needs a bi-encoder"):
         make_objective(BiIR()).forward(pairs)
     with pytest.raises(ConfigError, match="adr_mse needs teacher scores"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from raydist.errors import DataError
 from raydist.losses import listwise, pairwise
 from raydist.losses.gather import SumCount
-from raydist.losses.inputs import LossBatch, Scores, Targets
+from raydist.losses.inputs import LossBatch, Scores, Supervision
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import ListInfoNCE
 from raydist.losses.targets import ranks
@@ -189,7 +189,7 @@ def test_info_nce_over_a_list_raises_the_judged_document_whatever_the_teacher_pr
     logits = torch.zeros(4, requires_grad=True)
     teacher, labels = table([[5.0, 9.0, 1.0, 7.0]]), table([[0.0, 0.0, 1.0, 0.0]])
     batch = LossBatch(
-        Scores(logits), Targets(torch.tensor([4]), full(labels), teacher, labels_BD=labels)
+        Scores(logits), Supervision(torch.tensor([4]), full(labels), teacher, labels_BD=labels)
     )
     terms = make_objective(ListInfoNCE(), None, {}).forward(batch)
     terms["infonce_list"][0].backward()

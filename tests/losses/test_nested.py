@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raydist.losses.inputs import Embeddings, LossBatch, Targets
+from raydist.losses.inputs import Embeddings, LossBatch, Supervision
 from raydist.losses.nested import nested
 from raydist.losses.objective import make_objective
 from raydist.losses.spec import BiIR, InfoNCE
@@ -16,8 +16,8 @@ def example(width=WIDTH):
     torch.manual_seed(0)
     queries = torch.randn(B, width, dtype=torch.float64, requires_grad=True)
     passages = torch.randn(B * G, width, dtype=torch.float64, requires_grad=True)
-    targets = Targets(torch.full((B,), G), torch.ones(B, G, dtype=torch.bool))
-    return LossBatch(Embeddings(queries, passages), targets)
+    supervision = Supervision(torch.full((B,), G), torch.ones(B, G, dtype=torch.bool))
+    return LossBatch(Embeddings(queries, passages), supervision)
 
 
 def info_nce(queries, passages):
@@ -65,12 +65,12 @@ def test_only_whole_answers_are_drawn_to_length_one():
     torch.manual_seed(1)
     answers = torch.randn(B, WIDTH, dtype=torch.float64)
     output = Embeddings(example().output.queries_Bd, example().output.passages_Pd, answers)
-    targets = Targets(
+    supervision = Supervision(
         torch.full((B,), G),
         torch.ones(B, G, dtype=torch.bool),
         answer_mask_BA=torch.ones(B, 1, dtype=torch.bool),
     )
-    terms = objective.forward(LossBatch(output, targets))
+    terms = objective.forward(LossBatch(output, supervision))
     assert terms.keys() == set(objective.names)
     expected = ((answers.norm(dim=1) - 1) ** 2).sum()
     assert terms["answer_norm"][0].item() == pytest.approx(expected.item(), abs=1e-10)

@@ -53,11 +53,11 @@ def test_a_batch_knows_all_positives_of_its_queries() -> None:
         Sample("q two", ("d", "n")),
         Sample("q three", ("b", "m"), others=("a",)),
     ]
-    known = collate_texts(samples, Words()).targets.known_BK
+    known = collate_texts(samples, Words()).supervision.known_BK
     assert known is not None
     expected = ["abc", "ddd", "bab"]
     assert known.tolist() == [[text_key(text) for text in row] for row in expected]
-    assert collate_texts(samples[1:2], Words()).targets.known_BK is None
+    assert collate_texts(samples[1:2], Words()).supervision.known_BK is None
 
 
 def test_a_prompt_is_put_before_queries_and_answers_keep_the_models_own() -> None:
@@ -122,13 +122,13 @@ def test_the_judged_document_is_the_positive_and_no_other_judged_one_a_negative(
     ):
         drawn = sampler(JUDGED, Visit(0, 0))
         assert drawn is not None and drawn.documents[0] == "also relevant"
-        targets = collate_texts([drawn], Words()).targets
+        supervision = collate_texts([drawn], Words()).supervision
         scores = torch.tensor([of_draw[text] for text in drawn.documents], requires_grad=True)
         output = (
             Embeddings(torch.ones(1, 1), scores[:, None]) if kind == "infonce" else Scores(scores)
         )
         goal = make_objective(loss)
-        batch = LossBatch(output, targets)
+        batch = LossBatch(output, supervision)
         goal.loss(goal.forward(batch), goal.counts(batch)).backward()
         read = torch.tensor([2.0, 1.5, 0.5], requires_grad=True)
         (-read.log_softmax(0)[0]).backward()
@@ -159,9 +159,9 @@ def repeated_query_loss(samples: Sequence[Sample]) -> tuple[float, float, list[f
     texts = [text for sample in samples for text in sample.documents]
     scores = torch.tensor([[value[text]] for text in texts], requires_grad=True)
     output = Embeddings(torch.ones(len(samples), 1), scores)
-    targets = collate_texts(samples, Words()).targets
+    supervision = collate_texts(samples, Words()).supervision
     goal = make_objective(InfoNCE(temperature=1.0, scope="cross_device"))
-    total, count = goal.forward(LossBatch(output, targets))["infonce"]
+    total, count = goal.forward(LossBatch(output, supervision))["infonce"]
     total.backward()
     assert scores.grad is not None
     return total.item(), float(count), scores.grad.flatten().tolist()

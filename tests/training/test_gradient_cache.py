@@ -113,7 +113,9 @@ def test_rows_of_like_length_go_together_on_a_cpu_with_the_gradient_of_one_padde
 
 def test_cells_are_those_that_the_model_computes() -> None:
     batch = tiny.batch(tiny.data(), range(9))
-    batch = replace(batch, answers=None, targets=replace(batch.targets, answer_mask_BA=None))
+    batch = replace(
+        batch, answers=None, supervision=replace(batch.supervision, answer_mask_BA=None)
+    )
     goal = make_objective(InfoNCE(temperature=0.5))
     for chunk, passes in ((0, 1), (4, 2)):  # caching reads every row twice
         engine = TorchEngine(tiny.TinyEncoder(torch.float32), Optim(lr=0.0))

@@ -159,7 +159,9 @@ def test_accumulation_parts_hold_the_whole_batch(folder: Path, tmp_path: Path) -
         small = dataset(model, samples(scores=True))
         source = BatchSource(Order((Stream(24, 7),), 5), (small,), accumulation=accumulation)
         batches = source(0)
-        assert len(batches) == accumulation and sum(len(b.targets.sizes_B) for b in batches) == 7
+        assert (
+            len(batches) == accumulation and sum(len(b.supervision.sizes_B) for b in batches) == 7
+        )
         terms = forward_backward(engine, batches, objective)
         norms.append((objective.total(terms), engine.step()))
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)

@@ -15,7 +15,7 @@ import torch
 from raydist.data.samples.prepare import prepare
 from raydist.data.samples.sample_set import SampleSet
 from raydist.data.spec import CorpusSource, SampleSource
-from raydist.losses.inputs import Targets
+from raydist.losses.inputs import Supervision
 from raydist.losses.spec import TargetSpec
 from raydist.losses.targets import make_targets
 from raydist.records import Sample
@@ -45,8 +45,8 @@ def test_ranks_share_the_global_batch_in_order() -> None:
     def collate(drawn: Any, total: int) -> Any:
         hashes = text_hashes(sample.query for sample in drawn)
         sizes = torch.full((len(drawn),), 3)
-        targets = Targets(sizes, torch.ones(len(drawn), 3), hashes_P=hashes)
-        return Batch(targets, global_samples=total)
+        supervision = Supervision(sizes, torch.ones(len(drawn), 3), hashes_P=hashes)
+        return Batch(supervision, global_samples=total)
 
     def three(rows: np.ndarray) -> np.ndarray:
         return np.full(len(rows), 3)
@@ -56,13 +56,13 @@ def test_ranks_share_the_global_batch_in_order() -> None:
     (whole,) = BatchSource(order, (small,))(2)
     for world in (2, 3):
         shares = [BatchSource(order, (small,), rank, world)(2)[0] for rank in range(world)]
-        hashes = torch.cat([batch.targets.hashes_P for batch in shares])
-        assert torch.equal(hashes, whole.targets.hashes_P)
+        hashes = torch.cat([batch.supervision.hashes_P for batch in shares])
+        assert torch.equal(hashes, whole.supervision.hashes_P)
         assert {batch.global_samples for batch in shares} == {7}
         # Each knows the rows of all, without asking.
-        rows = tuple(3 * len(batch.targets.sizes_B) for batch in shares)
-        assert {batch.targets.documents for batch in shares} == {rows}
-        assert {batch.targets.rows_of_ranks(3) for batch in shares} == {rows}
+        rows = tuple(3 * len(batch.supervision.sizes_B) for batch in shares)
+        assert {batch.supervision.documents for batch in shares} == {rows}
+        assert {batch.supervision.rows_of_ranks(3) for batch in shares} == {rows}
         assert sum(rows) == 21
 
 
@@ -104,7 +104,7 @@ def test_ranks_know_the_lists_of_all_whatever_is_drawn_and_however_long_they_are
 
     def collate(drawn: Any, total: int) -> Any:
         sizes = torch.tensor([len(sample.documents) for sample in drawn])
-        return Batch(Targets(sizes, torch.ones(len(drawn), 1)), global_samples=total)
+        return Batch(Supervision(sizes, torch.ones(len(drawn), 1)), global_samples=total)
 
     def count(numbers: np.ndarray) -> np.ndarray:
         return sampler.drawn(rows.sizes_n2[numbers], rows.facts.labels)
@@ -114,8 +114,8 @@ def test_ranks_know_the_lists_of_all_whatever_is_drawn_and_however_long_they_are
     order = Order((Stream(11, 5),), 2)
     for step in range(4):
         shares = [BatchSource(order, (dataset,), rank, 3, 1)(step)[0] for rank in range(3)]
-        actual = tuple(int(batch.targets.sizes_B.sum()) for batch in shares)
-        assert {batch.targets.documents for batch in shares} == {actual}
+        actual = tuple(int(batch.supervision.sizes_B.sum()) for batch in shares)
+        assert {batch.supervision.documents for batch in shares} == {actual}
 
 
 def test_several_threads_prepare_steps_at_a_time_and_in_order() -> None:

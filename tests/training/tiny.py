@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from raydist.losses.inputs import Targets
+from raydist.losses.inputs import Supervision
 from raydist.training.collate import Batch, Inputs
 
 LENGTH = 6
@@ -123,7 +123,7 @@ def batch(
         return {k: v[index] for k, v in inputs.items()}
 
     answers = whole.answer_mask.shape[1]
-    targets = Targets(
+    supervision = Supervision(
         sizes_B=torch.full((len(rows),), whole.group),
         mask_BD=torch.ones(len(rows), whole.group, dtype=torch.bool),
         targets_BD=whole.teacher[i] if teacher else None,
@@ -136,7 +136,7 @@ def batch(
         no_in_batch=no_in_batch,
     )
     return Batch(
-        targets,
+        supervision,
         queries=some(whole.queries, i),
         passages=some(whole.passages, spread(whole.group)),
         answers=some(whole.answers, spread(answers)),
@@ -150,14 +150,14 @@ def pair_batch(whole: Data, rows: range) -> Batch:
     mask = torch.arange(int(sizes.max()))[None] < sizes[:, None]
     i = torch.tensor(list(rows))
     width = mask.shape[1]
-    targets = Targets(
+    supervision = Supervision(
         sizes_B=sizes,
         mask_BD=mask,
         targets_BD=whole.teacher[i][:, :width] * mask,
         labels_BD=whole.labels[i][:, :width] * mask,
         hashes_P=whole.hashes[index],
     )
-    return Batch(targets, pairs={k: v[index] for k, v in whole.passages.items()})
+    return Batch(supervision, pairs={k: v[index] for k, v in whole.passages.items()})
 
 
 def gradient(module: nn.Module) -> Tensor:
