@@ -179,8 +179,8 @@ def cut(
 ) -> list[Stream]:
     """Returns streams of samples of about one length, the longest first.
 
-    Samples of about as many inputs are cut by themselves: few long documents beside many short
-    ones would be padding for the most part.
+    Samples of about as many inputs are cut by themselves, if there are several batches of them: few
+    long documents beside many short ones would be padding for the most part.
 
     Args:
         lengths_nk: tokens of each sample's longest input of k kinds (query, documents, answers);
@@ -190,12 +190,25 @@ def cut(
         weight: passes in an epoch.
         fewest: samples of a batch where the data has not as many; otherwise none is repeated in it.
     """
+
+    def few(rows: np.ndarray) -> bool:
+        return len(rows) < _BATCHES * (budget // _most(lengths_nk[rows], counts_nk[rows]))
+
     sizes_n = np.floor(np.log(counts_nk.sum(1)) / np.log(_GROWTH))
-    streams = []
+    groups: list[np.ndarray] = []
     for size in np.unique(sizes_n)[::-1]:
         rows = np.flatnonzero(sizes_n == size)
-        streams += _cut(lengths_nk, counts_nk, rows, budget, weight, fewest)
-    return streams
+        if groups and (few(groups[-1]) or few(rows)):
+            both = np.concatenate([groups[-1], rows])
+            if _most(lengths_nk[both], counts_nk[both]) * fewest <= budget:
+                groups[-1] = both
+                continue
+        groups.append(rows)
+    return [
+        stream
+        for rows in groups
+        for stream in _cut(lengths_nk, counts_nk, np.sort(rows), budget, weight, fewest)
+    ]
 
 
 def _cut(

@@ -217,6 +217,7 @@ def test_a_prepared_set_is_used_again_and_a_changed_file_is_read_again(tmp_path:
     jsonl(path, [LINE, LINE])
     assert prepare(path, tmp_path / "d").rows == 2
     (tmp_path / "d" / "sizes.npy").unlink()  # as earlier versions left it
+    assert SampleSet(tmp_path / "d").verify() == 2
     prepare(path, tmp_path / "d")
     assert SampleSet(tmp_path / "d").verify() == 2
     np.save(tmp_path / "d" / "sizes.npy", np.ones((2, 2), np.int32))

@@ -98,7 +98,8 @@ def test_ranks_know_the_lists_of_all_whatever_is_drawn_and_however_long_they_are
     )
     (tmp_path / "corpus.jsonl").write_text(texts)
     corpus = CorpusSource(path=(str(tmp_path / "corpus.jsonl"),))
-    prepare(SampleSource(path=(str(tmp_path / "lists.jsonl"),), corpus=corpus), tmp_path / "data")
+    path = (str(tmp_path / "lists.jsonl"),)
+    prepare(SampleSource(path=path, format="ids", corpus=corpus), tmp_path / "data")
     rows = SampleSet(tmp_path / "data", lazy=True)
     assert rows.facts.labels == labels and rows.verify() == 11
 

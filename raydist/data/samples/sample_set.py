@@ -12,6 +12,7 @@ import os
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -153,10 +154,6 @@ class SampleSet:
     """A prepared data set: `len`, and `samples[row]` in time that does not grow with it.
 
     Open it once per process; the files stay mapped.
-
-    Attributes:
-        facts: of the data set.
-        sizes_n2: documents and positives of each row, int32.
     """
 
     def __init__(
@@ -177,7 +174,6 @@ class SampleSet:
         try:
             facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
             self._lines = np.load(path / LINES, mmap_mode="r")
-            self.sizes_n2: np.ndarray = np.load(path / SIZES, mmap_mode="r")
             self._repeated = np.load(path / REPEATED) if (path / REPEATED).exists() else None
         except (OSError, ValueError, SyntaxError, tokenize.TokenError) as error:  # of a header
             raise ArtifactError(
@@ -193,6 +189,12 @@ class SampleSet:
             DocumentStore.open(Path(self.facts.queries)) if self.facts.queries else None,
         )
         self._texts: Texts = _IdsForNow(self._store) if lazy else self._store
+
+    @cached_property
+    def sizes_n2(self) -> np.ndarray:
+        """Documents and positives of each row, int32 [rows, 2]."""
+        sizes_n2: np.ndarray = np.load(self.folder / SIZES, mmap_mode="r")
+        return sizes_n2
 
     def __len__(self) -> int:
         return self.facts.rows
@@ -240,14 +242,15 @@ class SampleSet:
                 documents than were counted.
             DataError: a line is not what it was.
         """
-        if not len(self._lines) == len(self.sizes_n2) == len(self):
+        counted = (self.folder / SIZES).exists()  # earlier versions did not
+        if len(self._lines) != len(self) or (counted and len(self.sizes_n2) != len(self)):
             raise ArtifactError(
                 f"{self.folder}: {len(self._lines):,} lines for {len(self):,} samples; prepare it "
                 "again"
             )
         for row in range(len(self)):
             sample = self[row]
-            if self.sizes_n2[row].tolist() != [len(sample.documents), sample.positives]:
+            if counted and self.sizes_n2[row].tolist() != [len(sample.documents), sample.positives]:
                 raise ArtifactError(
                     f"{self.folder}: sample {row + 1:,} has {len(sample.documents):,} documents, "
                     f"{self.sizes_n2[row, 0]:,} were counted; prepare it again"
