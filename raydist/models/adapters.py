@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
+from raydist.models.architecture import UNREADABLE, reason_of
 from raydist.models.spec import Lora
 
 CONFIG = "adapter_config.json"
@@ -35,9 +36,10 @@ def base_of(folder: Path) -> str | None:
     if (folder / "config.json").is_file() or not path.is_file():
         return None
     try:
-        base = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ArtifactError(f"{path}: not readable as JSON ({error})") from None
+    base = record.get("base_model_name_or_path") if isinstance(record, dict) else None
     if not base:
         raise ArtifactError(f"{path}: names no base_model_name_or_path")
     beside = folder / str(base)
@@ -59,16 +61,15 @@ def with_adapters(model: Any, folder: Path, fresh: Sequence[str] = ()) -> Any:
 
     if not (folder / WEIGHTS).is_file():
         raise ArtifactError(f"model {folder}: no {WEIGHTS}; other formats are not read")
-    weights = load_file(folder / WEIGHTS)
     try:
+        weights = load_file(folder / WEIGHTS)
         config = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         adapted: Any = get_peft_model(model, config)
         report = set_peft_model_state_dict(adapted, weights)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UNREADABLE as error:
         raise ArtifactError(
-            f"model {folder}: its adapters do not fit their base ({reason})"
+            f"model {folder}: its adapters do not fit their base ({reason_of(error)})"
         ) from None
     lost = [name for name in report.missing_keys if "lora_" in name] + report.unexpected_keys
     lost += [name for name in fresh if not any(key.endswith(name) for key in weights)]

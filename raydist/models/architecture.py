@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
@@ -18,6 +20,11 @@ from transformers.models.auto.modeling_auto import (
 from raydist.errors import ArtifactError, ConfigError
 
 UNLIMITED = 1 << 20
+UNREADABLE = (
+    *(AssertionError, AttributeError, ImportError, IndexError, KeyError, OSError, RuntimeError),
+    *(SafetensorError, StrictDataclassError, TypeError, ValueError),
+)
+"""What transformers raises about folders that it cannot read, and texts that a model cannot."""
 # These number positions from the padding id on, so their table takes fewer tokens than its length.
 _OFFSET_POSITIONS = frozenset(
     {
@@ -54,10 +61,19 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         return AutoConfig.from_pretrained(
             str(folder), trust_remote_code=trust_remote_code, local_files_only=True
         )
-    except (KeyError, ValueError, ImportError) as error:
+    except UNREADABLE as error:
         _refuse_custom_code(folder, trust_remote_code)
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(f"model {folder}: transformers cannot read it ({reason})") from None
+        raise ArtifactError(
+            f"model {folder}: transformers cannot read its config.json ({reason_of(error)})"
+        ) from None
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns the first line of an error's message, with the second where that says what it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _refuse_custom_code(folder: Path, trusted: bool) -> None:
@@ -73,7 +89,8 @@ def _refuse_custom_code(folder: Path, trusted: bool) -> None:
 
 def has_head(config: Any) -> bool:
     """Returns whether the weights of a configuration include a classification head."""
-    return any(n.endswith("ForSequenceClassification") for n in (config.architectures or []))
+    names = map(str, config.architectures or [])
+    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def is_causal(config: Any) -> bool:

@@ -30,7 +30,14 @@ from transformers import (
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.log import say
 from raydist.models.adapters import CONFIG, add_lora, base_of, merged, with_adapters
-from raydist.models.architecture import has_head, load_config, set_dropout
+from raydist.models.architecture import (
+    UNREADABLE,
+    has_head,
+    load_config,
+    reason_of,
+    set_dropout,
+    width,
+)
 from raydist.models.packaged import packaged
 from raydist.models.packing import VARLEN, register
 from raydist.models.quiet import quiet
@@ -75,11 +82,12 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         if (path / FINISHED).is_dir():
             path = path / FINISHED
         known = (path / "modules.json", path / CONFIG)
-        if any(file.is_file() for file in known) or _is_model(path / "config.json"):
+        problem = _no_model(path / "config.json")
+        if any(file.is_file() for file in known) or not problem:
             return path
         if (path / "metrics.jsonl").is_file():
             raise DataError(f"model {path}: a training run without {FINISHED}: it has not finished")
-        raise DataError(f"model {path}: this folder has no config.json of a model")
+        raise DataError(f"model {path}: {problem}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise DataError(f"model {name}: no such folder")
     try:
@@ -91,12 +99,17 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         ) from None
 
 
-def _is_model(config: Path) -> bool:
-    """Returns whether a file is a model's configuration (a run's has the same name)."""
+def _no_model(config: Path) -> str:
+    """Returns why a file is no model's configuration (a run's has the same name), or nothing."""
     try:
-        return "model_type" in json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+        record = json.loads(config.read_text(encoding="utf-8"))
+    except OSError:
+        return "this folder has no config.json of a model"
+    except ValueError as error:
+        return f"its config.json is not JSON ({error})"
+    if isinstance(record, dict) and record.get("model_type"):
+        return ""
+    return "its config.json names no model_type, so it is no model of transformers"
 
 
 def model_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
@@ -136,6 +149,7 @@ def load_backbone(
     place = base_folder(folder)
     config = load_config(place, trust_remote_code=spec.trust_remote_code)
     auto = _class_of(config, folder, head)
+    width(config)  # or it reads something else than tokens
     _check_windows(config, folder)
     if spec.dropout is not None:
         set_dropout(config, spec.dropout)
@@ -259,8 +273,10 @@ def _from_pretrained(
                 trust_remote_code=spec.trust_remote_code,
                 local_files_only=True,
             )
-        except (ImportError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except torch.OutOfMemoryError:
+            raise
+        except UNREADABLE as error:
+            reason = reason_of(error)
             if not re.search("attention|attn", str(error), re.IGNORECASE):
                 raise ConfigError(
                     f"model {folder}: transformers cannot open its {config.model_type} ({reason})"
@@ -322,8 +338,8 @@ def check_outputs(
             alone, both = output([0])[0].float(), output([0, 1]).float()
     except torch.OutOfMemoryError:
         raise
-    except (IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except UNREADABLE as error:
+        reason = reason_of(error)
         if half:
             raise ConfigError(
                 f"model.{name}: {kind} does not compute in it ({reason}); use float32"
@@ -331,6 +347,11 @@ def check_outputs(
         raise ConfigError(
             f"model: {kind} does not take a short text ({reason}); expected another architecture"
         ) from None
+    if not alone.isfinite().all() or not both.isfinite().all():
+        raise ConfigError(
+            f"model: {kind} gives numbers that are not finite"
+            + (f" with {name}; use float32" if half else "; its weights are of no use")
+        )
     scale = max(_SMALL, float(alone.abs().max()))
     difference = float((alone - both[0]).abs().max()) / scale
     exact = not half and torch.get_float32_matmul_precision() == "highest"
@@ -352,6 +373,20 @@ def check_outputs(
         )
     _bar_padding(model, lambda: output([0, 1])[0])
     return alone
+
+
+def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:
+    """Raises ArtifactError where a tokenizer gives tokens that a transformer has no row for."""
+    tokens = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
+    try:
+        rows = getattr(model.get_input_embeddings(), "num_embeddings", tokens)
+    except NotImplementedError:
+        return
+    if tokens > rows:
+        raise ArtifactError(
+            f"model {folder}: its tokenizer has {tokens:,} tokens, its embeddings {rows:,} rows; "
+            "they do not belong together"
+        )
 
 
 def _tensors(model: nn.Module) -> set[str]:

@@ -32,6 +32,7 @@ from raydist.models.backbone import (
     PROBE,
     attention_of,
     check_outputs,
+    check_vocabulary,
     compiled,
     load_backbone,
     resolve_folder,
@@ -137,6 +138,7 @@ class BiEncoder(nn.Module):
         loaded = [
             load_backbone(place, spec, attention=attention, seed=seed) for place in read.places
         ]
+        check_vocabulary(read.tokenizer, loaded[0], folder)
         encoder = cls(
             loaded,
             read.tokenizer,

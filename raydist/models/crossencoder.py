@@ -26,6 +26,7 @@ from raydist.models.backbone import (
     PROBE,
     attention_of,
     check_outputs,
+    check_vocabulary,
     compiled,
     load_backbone,
     resolve_folder,
@@ -123,6 +124,7 @@ class CrossEncoderModel(nn.Module):
             pad_token_id=tokenizer.pad_token_id,
             seed=seed,
         )
+        check_vocabulary(tokenizer, transformer, folder)
         if read.any_side and has_position_table(transformer):
             contract = replace(contract, padding_side="right")
         _check(contract, transformer)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.architecture import has_head, max_positions
+from raydist.models.architecture import has_head, max_positions, width
 from raydist.models.backbone import base_folder, model_config
 from raydist.models.contract import Contract, read_contract, reconcile
 from raydist.models.spec import CrossEncoderSettings
@@ -67,6 +67,7 @@ def read_reranker(
         fresh_head: a missing head will be drawn at random.
     """
     config = model_config(folder, trust_remote_code=spec.trust_remote_code)
+    width(config)
     _check_modules(folder, config, fresh_head)
     own = (folder / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(

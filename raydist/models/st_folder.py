@@ -87,8 +87,13 @@ def read_json(path: Path) -> dict[str, Any]:
 def modules_of(folder: Path) -> list[tuple[str, Path]]:
     """Returns the kind and the folder of each module that modules.json names, in order."""
     modules = cast(list[dict[str, Any]], read_json(folder / "modules.json") or [])
-    modules = sorted(modules, key=lambda module: int(module["idx"]))
-    return [(_kind(module["type"]), folder / str(module["path"])) for module in modules]
+    try:
+        modules = sorted(modules, key=lambda module: int(module["idx"]))
+        return [(_kind(module["type"]), folder / str(module["path"])) for module in modules]
+    except (KeyError, TypeError, ValueError):
+        raise ArtifactError(
+            f"{folder / 'modules.json'}: expected a list of modules with idx, type and path"
+        ) from None
 
 
 def read_st_folder(folder: Path) -> StFolder | None:

@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from raydist.errors import ArtifactError, ConfigError
+from raydist.models.architecture import UNREADABLE, reason_of
 from raydist.models.quiet import quiet
 
 
@@ -27,9 +28,10 @@ def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool = False
             tokenizer = AutoTokenizer.from_pretrained(
                 str(folder), trust_remote_code=trust_remote_code, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ArtifactError(f"model {folder}: its tokenizer cannot be read ({reason})") from None
+    except UNREADABLE as error:
+        raise ArtifactError(
+            f"model {folder}: its tokenizer cannot be read ({reason_of(error)})"
+        ) from None
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ArtifactError(
             f"model {folder}: no fast tokenizer (tokenizer.json) and none can be made"

@@ -44,6 +44,11 @@ def test_models_that_a_trial_shows_to_be_of_no_use_are_refused(families, family,
         BiEncoder.load(families / family, device="cpu")
 
 
+def test_a_model_of_anything_is_no_reranker(families):
+    with pytest.raises(ConfigError, match="the configuration of perceiver has no hidden_size"):
+        CrossEncoderModel.load(families / "perceiver", fresh_head=True, device="cpu")
+
+
 def test_a_head_on_the_first_token_of_a_causal_model_is_refused(families):
     with pytest.raises(ConfigError, match="bert gives different texts one output"):
         CrossEncoderModel.load(families / "bert_decoder", fresh_head=True, device="cpu")
