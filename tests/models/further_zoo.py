@@ -66,6 +66,7 @@ FURTHER: dict[str, tuple[str, str, dict[str, Any]]] = {
             **{"expert_layer_period": 2, "expert_layer_offset": 1},
         },
     ),
+    "layoutlm": ("bert", "LayoutLMModel", {**_SIZES, **_LONG}),
     "llama_both_ways": ("llama", "LlamaModel", {**_DECODER, "is_causal": False}),
     "mamba": ("gpt2", "MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 2}),
     "mixtral": ("llama", "MixtralForCausalLM", {**_DECODER, **_EXPERTS}),
