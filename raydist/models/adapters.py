@@ -80,7 +80,9 @@ def with_adapters(model: Any, folder: Path, fresh: Sequence[str] = ()) -> Any:
         )
     if not hasattr(adapted, "merge_and_unload"):
         raise ArtifactError(f"model {folder}: {config.peft_type} cannot be merged into its base")
-    return adapted.merge_and_unload()
+    whole = adapted.merge_and_unload()
+    whole.requires_grad_(True)  # PEFT froze the base, which may be trained on
+    return whole
 
 
 def save_adapters(tower: Any, folder: Path) -> None:

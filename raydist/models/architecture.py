@@ -57,6 +57,8 @@ def load_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         ArtifactError: transformers does not know the architecture.
         ConfigError: the folder has code of its own, which may not run.
     """
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"model {folder}: this folder has no config.json of a model")
     try:
         return AutoConfig.from_pretrained(
             str(folder), trust_remote_code=trust_remote_code, local_files_only=True

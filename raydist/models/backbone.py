@@ -251,7 +251,7 @@ def _from_pretrained(
     head: bool,
     fresh_head: bool,
 ) -> tuple[Any, list[str]]:
-    wanted = spec.attention
+    wanted, kind = spec.attention, config.model_type
     if wanted == VARLEN:
         register()
     if wanted == DEFAULT_ATTENTION and attention:
@@ -279,15 +279,17 @@ def _from_pretrained(
             reason = reason_of(error)
             if not re.search("attention|attn", str(error), re.IGNORECASE):
                 raise ConfigError(
-                    f"model {folder}: transformers cannot open its {config.model_type} ({reason})"
+                    f"model {folder}: transformers cannot open its {kind} ({reason})"
                 ) from None
             continue
         if choice != wanted:
             own = model.config._attn_implementation
             _say_once(f"{type(model).__name__} has no {wanted} attention here; {own} is used")
         return model, fresh
+    if spec.attention == DEFAULT_ATTENTION:
+        raise ConfigError(f"model {folder}: transformers cannot open its {kind} ({reason})")
     raise ConfigError(
-        f"attention={spec.attention}: {config.model_type} does not take it here ({reason}); "
+        f"attention={spec.attention}: {kind} does not take it here ({reason}); "
         "leave it out to use what the model has"
     )
 

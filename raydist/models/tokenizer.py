@@ -13,6 +13,9 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import UNREADABLE, reason_of
 from raydist.models.quiet import quiet
 
+_VOCABULARIES = ("tokenizer.json", "*.model", "*.tiktoken", "tekken.json", "vocab*")
+"""Files of which a tokenizer has one, beside those that its class names."""
+
 
 def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool = False) -> Any:
     """Returns the folder's tokenizer, with a padding token and the end that its settings append.
@@ -36,6 +39,9 @@ def load_tokenizer(folder: Path, config: Any, *, trust_remote_code: bool = False
         raise ArtifactError(
             f"model {folder}: no fast tokenizer (tokenizer.json) and none can be made"
         )
+    names = {*_VOCABULARIES, *getattr(tokenizer, "vocab_files_names", {}).values()}
+    if not any(file for name in names for file in folder.glob(name)):  # and yet it made one
+        raise ArtifactError(f"model {folder}: has no tokenizer.json, nor another vocabulary")
     _agree_on_padding(tokenizer, config)
     settings = folder / "tokenizer_config.json"  # transformers itself forgets some of it
     if settings.is_file() and json.loads(settings.read_text("utf-8")).get("add_eos_token"):

@@ -101,6 +101,8 @@ def test_a_folder_of_adapters_from_elsewhere_is_a_model(tiny_bert, tmp_path):
         expected = adapted(**inputs).last_hidden_state[0].mean(0)
     model = BiEncoder.load(tmp_path / "a", pooling="mean", device="cpu")
     assert worst(model.encode_queries(TEXTS[:1])[0], expected) < 2e-6
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert all("pooler" in name for name in frozen)  # it may be trained on
     weights = load_file(tmp_path / "a/adapter_model.safetensors")
     save_file(dict(list(weights.items())[1:]), tmp_path / "a/adapter_model.safetensors")
     with pytest.raises(ArtifactError, match="its adapters do not fit their base"):

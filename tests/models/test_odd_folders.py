@@ -40,6 +40,11 @@ def tokenizer_only(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def no_tokenizer(folder: Path) -> None:
+    for path in [*folder.glob("tokenizer*"), *folder.glob("*vocab*"), *folder.glob("*special*")]:
+        path.unlink()
+
+
 def adapters_only(content: str) -> Callable[[Path], None]:
     def edit(folder: Path) -> None:
         tokenizer_only(folder)
@@ -90,6 +95,11 @@ FOLDERS = {
     "weights cut short": (cut, "cannot open its bert"),
     "weights that are a pointer": (text("model.safetensors", "version 1\n"), "cannot open its"),
     "weights that are not finite": (not_a_number, "numbers that are not finite"),
+    "no tokenizer": (no_tokenizer, "has no tokenizer.json, nor another vocabulary"),
+    "heads that do not divide the width": (
+        config(num_attention_heads=5),
+        "cannot open its bert .* multiple of the number of attention heads",
+    ),
     "a tokenizer of another model": (few_rows, "do not belong together"),
     "modules without numbers": (text("modules.json", '[{"name": "0"}]'), "expected a list of mod"),
 }
