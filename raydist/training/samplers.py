@@ -275,9 +275,9 @@ class DistillationListwiseSampler:
             sizes_n2: documents and positives of the samples.
             judged: they have labels.
         """
-        drawn_n, positives_n = sizes_n2.astype(np.int64).T
+        drawn_n: np.ndarray = sizes_n2[:, 0].astype(np.int64)
         if self.top_k:
-            most_n = np.maximum(self.top_k, positives_n) if judged else self.top_k
+            most_n = np.maximum(self.top_k, sizes_n2[:, 1]) if judged else self.top_k
             drawn_n = np.minimum(drawn_n, most_n)
         return np.minimum(drawn_n, self.size) if self.size else drawn_n
 

@@ -41,7 +41,7 @@ from raydist.training.nodes import RunFolder
 from raydist.training.plan import Job, SetPlan
 from raydist.training.precision import allow_tf32, decided
 from raydist.training.skeleton import from_bytes, to_bytes
-from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
+from raydist.training.source import BatchSource, Sampler, TeacherSampler, TrainingSet
 from raydist.training.uploads import AreaCheckpoints
 from raydist.training.validation.build import RaySubmit, evaluate_checkpoint, make_listeners
 from raydist.training.validation.listener import Listeners
@@ -199,7 +199,7 @@ def _objective(job: Job, model: Model) -> Objective:
 
 def _training_set(job: Job, plan: SetPlan, model: Model) -> TrainingSet:
     samples = SampleSet(plan.folder, prompt=plan.prompt, lazy=True)
-    sampler = plan.sampler
+    sampler: Sampler = plan.sampler
     if plan.teacher:
         assert job.to_targets is not None
         sampler = TeacherSampler(plan.sampler, job.to_targets, job.repair_positive)
