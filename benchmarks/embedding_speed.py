@@ -41,13 +41,12 @@ def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from raydist.models.biencoder import BiEncoder
     from raydist.models.encode import EncodeStats, default_max_tokens, length_batches
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
     texts = mixed_texts(options["texts"])
-    model = BiEncoder.load(minilm(), device="cpu")
+    model = _encoder("float32")
     theirs = SentenceTransformer(str(minilm()), device="cpu")
     rows = model.tokenize(texts, "document")
     lengths = np.array([len(row) for row in rows])
@@ -116,13 +115,11 @@ def low_precision(options: dict[str, Any]) -> tuple[dict[str, float | None], dic
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from raydist.models.biencoder import BiEncoder
-
     if not bfloat16_is_fast():
         return {"bf16_vs_f32": None, "bf16_vs_st_bf16": None, "ndcg10_nfcorpus_bf16": None}, {}
     torch.set_num_threads(1)
     texts = mixed_texts(options["texts"])
-    models = {name: BiEncoder.load(minilm(), device="cpu", dtype=name) for name in _TYPES}
+    models = {name: _encoder(name) for name in _TYPES}
     peer = SentenceTransformer(str(minilm()), device="cpu", model_kwargs={"dtype": torch.bfloat16})
     runs: dict[str, Callable[[], Any]] = {
         name: partial(model.encode_documents, texts) for name, model in models.items()
@@ -160,13 +157,11 @@ def peers(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, A
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from raydist.models.biencoder import BiEncoder
-
     torch.set_num_threads(1)
     texts = mixed_texts(options["texts"])
     own: dict[str, Way] = {}
     for name in _TYPES if bfloat16_is_fast() else _TYPES[:1]:
-        model = BiEncoder.load(minilm(), device="cpu", dtype=name)
+        model = _encoder(name)
         own["raydist" + _SUFFIX[name]] = name, partial(model.encode_documents, texts)
         length = model.contract.document_max_length
         kind = {"dtype": getattr(torch, name)}
@@ -189,6 +184,14 @@ def peers(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, A
         "throughput_bf16_vs_best_peer_bf16": result.ratio("raydist bf16", "bfloat16"),
         "throughput_bf16_vs_best_peer_int8": result.ratio("raydist bf16", "int8"),
     }, {"peers": {"texts": len(texts), **result.notes()}}
+
+
+def _encoder(dtype: Any) -> Any:
+    """Returns MiniLM as `embed` loads it."""
+    from raydist.models.inference import load_encoder
+    from raydist.models.spec import EncoderSource
+
+    return load_encoder(EncoderSource(path=str(minilm()), dtype=dtype), device="cpu")
 
 
 _SUFFIX = {"float32": "", "bfloat16": " bf16"}

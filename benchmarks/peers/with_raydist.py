@@ -12,12 +12,22 @@ def load(settings: Settings) -> Work:
 
     torch.set_num_threads(settings.threads)
     if settings.task == "embed":
-        from raydist.models.biencoder import BiEncoder
-
-        model = BiEncoder.load(settings.folder, device="cpu", dtype=settings.precision)
+        model = _encoder(settings)
         return lambda query, texts: model.encode_documents(texts)
     reranker = _reranker(settings)
     return lambda query, texts: reranker.score([(query, texts)])[0]
+
+
+def _encoder(settings: Settings) -> Any:
+    try:
+        from raydist.models.inference import load_encoder
+        from raydist.models.spec import EncoderSource
+    except ImportError:  # versions before it
+        from raydist.models.biencoder import BiEncoder
+
+        return BiEncoder.load(settings.folder, device="cpu", dtype=settings.precision)
+    source: Any = {"path": settings.folder, "dtype": settings.precision}
+    return load_encoder(EncoderSource(**source), device="cpu")
 
 
 def _reranker(settings: Settings) -> Any:

@@ -44,16 +44,14 @@ class Encoder:
         """
         from raydist.config.embed import EmbedConfig
         from raydist.config.load import load
-        from raydist.models.backbone import default_dtype
-        from raydist.models.biencoder import BiEncoder
+        from raydist.models.inference import load_encoder
 
         name = os.fspath(model) if isinstance(model, os.PathLike) else model
         unset = {"corpus": "-", "out": "-"}
         config = load(EmbedConfig, [{**unset, "model": {"path": name, **keys}}])
         self._config = config
         self.name: str = config.model.path
-        dtype = "float32" if device == "cpu" else default_dtype()
-        self.model = BiEncoder.load(config.model.settings(dtype), device=device)
+        self.model = load_encoder(config.model, device=device or "")
 
     @property
     def dimension(self) -> int:

@@ -23,10 +23,11 @@ from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import model_fingerprint
 from raydist.log import count
-from raydist.models.backbone import default_dtype, resolve_folder
+from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
 from raydist.models.folder import check_contract, read_folder, requested
+from raydist.models.inference import load_encoder
 from raydist.models.spec import BiEncoderSettings, EncoderSource
 from raydist.run_writer import first_blank, warn_of_blank
 from raydist.shard_files import Split, Stats, Work
@@ -150,7 +151,7 @@ def describe_model(
 def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, window: int) -> Work:
     if spec.workers:
         torch.set_num_threads(max(1, int(spec.cpus_per_worker)))
-    encoder = BiEncoder.load(model.settings(default_dtype()), truncate=spec.dimension)
+    encoder = load_encoder(model, truncate=spec.dimension)
 
     def work(split: Split, target: Path) -> Stats:
         stats = EncodeStats()

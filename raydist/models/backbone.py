@@ -58,11 +58,6 @@ SHARD_BYTES = 5 * 10**9
 _said: set[str] = set()  # what was said of a folder need not be said again
 
 
-def default_dtype() -> str:
-    """Returns bfloat16 where an accelerator has it, else float32."""
-    return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
-
-
 def resolve_folder(path_or_name: str | Path) -> Path:
     """Returns the local folder of a model: a folder, a training run, a URI, or a hub name.
 

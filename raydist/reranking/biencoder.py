@@ -11,10 +11,11 @@ import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
+from raydist.models.blocked import use_blocked_weights
 from raydist.models.encode import default_max_tokens, encode_rows
+from raydist.models.inference import pick_dtype, prepare_device
 from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
-from raydist.reranking.device import pick_dtype, prepare_device
 from raydist.reranking.engine import Engine
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import BiEncoderSpec
@@ -162,6 +163,7 @@ class BiEncoderReranker:
             trust_remote_code=spec.trust_remote_code,
             device=device,
         )
+        use_blocked_weights(model)
         self.options = Options(spec.truncation)
         self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
         # Reused vectors, and the query's tokens in every row, cost nothing.

@@ -17,12 +17,13 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from raydist.errors import ConfigError
+from raydist.models.blocked import use_blocked_weights
 from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.inference import batch_tokens_for, pick_dtype, prepare_device
 from raydist.models.packing import placed
 from raydist.models.tokens import Pair
 from raydist.reranking.chat_prompt import ChatPrompt
-from raydist.reranking.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.reranking.engine import Engine
 from raydist.reranking.packed_encoder import can_pack, packed_logits, use_packed_attention
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
@@ -155,6 +156,7 @@ class CrossEncoder:
         )
         if model.transformer.dtype != torch.float32 or model.autocast is not None:
             keep_head_in_float32(model.transformer)
+        use_blocked_weights(model)
         self.options = Options(spec.truncation, raw=raw)
         self.scorer = CrossEncoderScorer(
             model, packed=packed and device.type == "cpu", name=spec.model

@@ -37,14 +37,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
+from raydist.models.blocked import use_blocked_weights
 from raydist.models.clip import Clipper
+from raydist.models.inference import batch_tokens_for, pick_dtype, prepare_device
 from raydist.models.packing import placed
 from raydist.models.quiet import quiet
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
 from raydist.reranking.answers import AnswerHead, Answers, declared_answers
 from raydist.reranking.chat_prompt import ChatPrompt
-from raydist.reranking.device import batch_tokens_for, pick_dtype, prepare_device
 from raydist.reranking.engine import Engine
 from raydist.reranking.packed_decoder import can_pack, last_hidden
 from raydist.reranking.prefix import PrefixCache, can_share
@@ -261,6 +262,7 @@ class Qwen3Reranker:
         self.options = Options(spec.truncation, raw=raw)
         network = network.to(device).eval()
         self.scorer = Qwen3Scorer(spec.model, network, answers, prompt, packed=packed)
+        use_blocked_weights(network)
         budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
         self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
 

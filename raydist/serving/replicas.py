@@ -191,10 +191,8 @@ def _load_reranker(reranker: ServedRerankerSpec, version: ModelVersion) -> Reran
 
 
 def _load_embedder(embedder: EncoderSource, version: ModelVersion) -> EmbedderModel:
-    from raydist.models.backbone import default_dtype
-    from raydist.models.biencoder import BiEncoder
     from raydist.models.encode import default_max_tokens
+    from raydist.models.inference import load_encoder
 
-    settings = replace(embedder, path=version.model).settings(default_dtype())
-    model = BiEncoder.load(settings)
+    model = load_encoder(replace(embedder, path=version.model))
     return EmbedderModel(model, batch_chars=8 * default_max_tokens(model))

@@ -1,4 +1,4 @@
-"""Where a model scores: its device, its precision, its batches, and the memory of its process."""
+"""Models that are not trained: device, precision, batches, weights, and the process's memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import ctypes
 import os
 
 import torch
+
+from raydist.models.biencoder import BiEncoder
+from raydist.models.blocked import use_blocked_weights
+from raydist.models.spec import EncoderSource
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt."""
@@ -26,8 +30,26 @@ def prepare_device(device: str = "") -> torch.device:
 
 
 def pick_dtype(dtype: str, device: torch.device) -> str:
-    """Returns `dtype`, or what suits the device: bfloat16 on an accelerator, else float32."""
-    return dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    """Returns `dtype`, or what suits the device: bfloat16 on an accelerator that has it."""
+    if dtype:
+        return dtype
+    lacks = device.type == "cpu" or (device.type == "cuda" and not torch.cuda.is_bf16_supported())
+    return "float32" if lacks else "bfloat16"
+
+
+def load_encoder(source: EncoderSource, *, truncate: int = 0, device: str = "") -> BiEncoder:
+    """Returns a bi-encoder to encode with; it cannot be trained.
+
+    Args:
+        source: its folder and options.
+        truncate: output dimensions to keep, 0 = all.
+        device: as `prepare_device` takes it.
+    """
+    place = prepare_device(device)
+    settings = source.settings(pick_dtype("", place))
+    encoder = BiEncoder.load(settings, truncate=truncate, device=place)
+    use_blocked_weights(encoder)
+    return encoder
 
 
 def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
