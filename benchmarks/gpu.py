@@ -264,21 +264,54 @@ def _filled(model: Any, length: int, count: int) -> list[str]:
 
 
 def rerank(setting: Setting) -> dict[str, float]:
-    """Scores 100 documents of 20 to 300 words per query with a Qwen3 of the 0.6B's shape."""
-    from raydist.reranking.qwen3 import Qwen3Reranker
-    from raydist.reranking.spec import Qwen3Spec
+    """Scores documents of 20 to 300 words with a decoder and a cross-encoder, packed and padded.
 
-    place = qwen3_06b(setting.folder / "qwen3", setting.tiny)
-    device = setting.device
-    reranker = Qwen3Reranker(Qwen3Spec(model=str(place), device=device, dtype=setting.dtype))
-    requests = [
-        (f"about {WORDS[i]} and {WORDS[-i]}", texts_of(10 if setting.tiny else 100, 20, 300, i))
-        for i in range(1 if setting.tiny else 8)
+    100 for each of 8 queries, and 8 for each of 100, whose prefixes are then computed together.
+    """
+    from raydist.models.crossencoder import CrossEncoderModel
+    from raydist.reranking.cross_encoder import CrossEncoder
+    from raydist.reranking.qwen3 import Qwen3Reranker
+    from raydist.reranking.spec import CrossEncoderSpec, Qwen3Spec
+
+    decoder = qwen3_06b(setting.folder / "qwen3", setting.tiny)
+    encoder = bge_base(setting.folder / "bge-base", setting.tiny)
+    head = setting.folder / "cross-encoder"
+    CrossEncoderModel.load(encoder, fresh_head=True, device="cpu").save(head)
+    few, many = (2, 5) if setting.tiny else (8, 100)
+    loads = {"": _requests(few, many), "_short_lists": _requests(many, few)}
+    figures: dict[str, float] = {}
+    for name, load, spec, place in (
+        ("rerank", Qwen3Reranker, Qwen3Spec, decoder),
+        ("cross_encoder", CrossEncoder, CrossEncoderSpec, head),
+    ):
+        scores: list[np.ndarray] = []
+        for way, attention in (("", "varlen"), ("_padded", "sdpa")):
+            settings = {"device": setting.device, "dtype": setting.dtype, "attention": attention}
+            reranker = load(spec(model=str(place), **settings), packed=not way)
+            if bool(reranker.scorer.packed) == bool(way):
+                raise SystemExit(f"{name}{way}: packed is {reranker.scorer.packed}")
+            _memory(setting.device, reset=True)
+            for kind, requests in loads.items():
+                seconds = timed(partial(reranker.score, requests), setting.device, 2)
+                figures[f"{name}{way}{kind}_pairs_per_s"] = few * many / seconds
+            figures[f"{name}{way}_memory_gib"] = _memory(setting.device)
+            figures[f"{name}{way}_batch_tokens"] = reranker.engine.batcher.budget
+            scores.append(np.concatenate(reranker.score(loads[""])))
+            reranker.engine.close()
+        figures[f"{name}_packed_vs_padded_largest_difference"] = float(
+            np.abs(scores[0] - scores[1]).max()
+        )
+    return figures
+
+
+def _requests(queries: int, documents: int) -> list[tuple[str, list[str]]]:
+    return [
+        (
+            f"about {WORDS[i % len(WORDS)]} and {WORDS[-1 - i % len(WORDS)]}",
+            texts_of(documents, 20, 300, i),
+        )
+        for i in range(queries)
     ]
-    _memory(device, reset=True)
-    seconds = timed(lambda: reranker.score(requests), device, 2)
-    pairs = sum(len(documents) for _, documents in requests)
-    return {"rerank_pairs_per_s": pairs / seconds, "rerank_memory_gib": _memory(device)}
 
 
 PARTS = {"train": train, "embed": embed, "rerank": rerank}

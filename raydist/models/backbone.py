@@ -39,7 +39,7 @@ from raydist.models.architecture import (
     width,
 )
 from raydist.models.packaged import packaged
-from raydist.models.packing import VARLEN, register
+from raydist.models.packed_attention import VARLEN, register
 from raydist.models.quiet import quiet
 from raydist.models.spec import ModelSettings
 from raydist.models.weights import load_weights

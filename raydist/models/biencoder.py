@@ -41,9 +41,9 @@ from raydist.models.backbone import (
 from raydist.models.contract import Contract, frozen_attention
 from raydist.models.encode import encode
 from raydist.models.folder import check_contract, read_folder
+from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import (
-    VARLEN,
-    attention_options,
+    edges_of,
     packed_rows,
     placed,
     pool_packed,
@@ -294,7 +294,7 @@ class BiEncoder(nn.Module):
         return pool(hidden_BTD, mask_BT, self.contract.pooling)
 
     def _packed(self, inputs: Mapping[str, Tensor], role: Role, positions: bool = True) -> Tensor:
-        extra: dict[str, Any] = attention_options(inputs)
+        extra: dict[str, Any] = edges_of(inputs).options()
         tower = self.tower(role)
         if positions and names_positions(tower):
             extra["position_ids"] = inputs["positions"] + first_position(tower)

@@ -33,7 +33,8 @@ from raydist.models.backbone import (
     save_transformer,
 )
 from raydist.models.contract import Contract, frozen_attention
-from raydist.models.packing import VARLEN, wide_mask
+from raydist.models.packed_attention import VARLEN
+from raydist.models.packing import wide_mask
 from raydist.models.reranker_folder import check_trainable, pair_tokenizer, read_reranker
 from raydist.models.spec import CrossEncoderSettings
 from raydist.models.st_folder import read_json, write_st_reranker

@@ -147,12 +147,26 @@ def encode_rows(
     out = torch.empty((len(rows), model.dimension), dtype=torch.float32, device=device)
     stats.tokens += int(lengths.sum())
     for batch in (packed_batches if model.packs else length_batches)(lengths, max_tokens):
-        own = [rows[i] for i in batch]
-        inputs = packed_rows(own) if model.packs else model.pad(own)
-        stats.padded += inputs["input_ids"].numel()
-        vectors = model(placed(inputs, device), role)
-        out[torch.from_numpy(batch).to(device, non_blocking=True)] = vectors.float()
+        vectors = _vectors(model, [rows[i] for i in batch], role, stats)
+        out[torch.from_numpy(batch).to(device, non_blocking=True)] = vectors
     return out.cpu().numpy()
+
+
+def _vectors(
+    model: TextEncoder, rows: Sequence[list[int]], role: Role, stats: EncodeStats
+) -> torch.Tensor:
+    """Returns the vectors [n, D] of a batch; in halves where memory is short."""
+    inputs = packed_rows(rows) if model.packs else model.pad(rows)
+    try:
+        vectors = model(placed(inputs, model.device), role).float()
+    except torch.OutOfMemoryError:
+        if len(rows) < 2:
+            raise
+    else:
+        stats.padded += inputs["input_ids"].numel()
+        return vectors
+    half = len(rows) // 2
+    return torch.cat([_vectors(model, part, role, stats) for part in (rows[:half], rows[half:])])
 
 
 def length_batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -13,6 +14,8 @@ from raydist.models.spec import EncoderSource
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt."""
+_TRIAL_TOKENS = 4096
+"""Of the batch whose memory is measured; any GPU has room for it."""
 _LARGEST = 32 << 20
 """Bytes, the most that glibc takes for _MMAP_THRESHOLD."""
 
@@ -52,7 +55,7 @@ def load_encoder(source: EncoderSource, *, truncate: int = 0, device: str = "") 
     return encoder
 
 
-def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
+def most_tokens(device: torch.device, *, packed: bool) -> int:
     """Returns a token budget that suits the device.
 
     A CPU is fastest on batches that fit its caches, and padding costs it time; an accelerator needs
@@ -61,6 +64,33 @@ def batch_tokens_for(device: torch.device, *, packed: bool) -> int:
     if device.type != "cpu":
         return 65536
     return 1024 if packed else 512
+
+
+def fitting_tokens(run: Callable[[int], object], device: torch.device, most: int) -> int:
+    """Returns how many tokens of a batch fit the memory of a GPU, `most` at most; elsewhere `most`.
+
+    Args:
+        run: computes a batch of about so many tokens.
+        device: where.
+        most: a budget that suits the device.
+    """
+    if device.type != "cuda":
+        return most
+    run(_TRIAL_TOKENS)  # what is allocated once
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run(_TRIAL_TOKENS)
+    used = torch.cuda.max_memory_allocated(device) - before
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return tokens_for(torch.cuda.mem_get_info(device)[0] + kept, used, most)
+
+
+def tokens_for(free: int, used: int, most: int) -> int:
+    """Returns the budget of a memory of `free` bytes, of which a trial's batch took `used`.
+
+    A fifth stays free: for what else needs memory, and since rows of other lengths take more.
+    """
+    return max(_TRIAL_TOKENS, min(most, int(0.8 * free / max(used, 1) * _TRIAL_TOKENS)))
 
 
 def _tune_process() -> None:

@@ -1,29 +1,24 @@
-"""Texts laid end to end instead of padded: `attention=varlen`, and how inputs reach a device.
+"""Texts laid end to end instead of padded (`attention=varlen`), and how inputs reach a device.
 
-Linear layers see real tokens alone, and attention runs text by text: on CUDA by
-`torch.nn.attention.varlen` (torch 2.11 or newer), elsewhere by a loop over the texts, which gives
-the same vectors and shows that packing is right, but is not fast.
+Linear layers see real tokens alone; for attention see `packed_attention`.
 
-Shapes: n texts, T tokens of all of them, H heads, D dimensions.
+Shapes: n texts, T tokens of all of them, D dimensions.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
-from raydist.errors import ConfigError
+from raydist.models.architecture import first_position, names_positions
+from raydist.models.packed_attention import Edges
 from raydist.models.spec import Pooling
 
-VARLEN = "varlen"
 Inputs = dict[str, Tensor]
 """Padded: `input_ids` and `attention_mask` [n, L], `token_type_ids` where used. Packed: `input_ids`
 and `positions` [1, T], `edges` int32 [n + 1], and on the CPU the length of the `longest` text."""
@@ -44,11 +39,11 @@ def placed(inputs: Inputs, device: torch.device, packed: bool = False) -> Inputs
         elif bool(mask.all()):
             inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
     return {
-        name: value if name == "longest" else _sent(value, device) for name, value in inputs.items()
+        name: value if name == "longest" else sent(value, device) for name, value in inputs.items()
     }
 
 
-def _sent(value: Tensor, device: torch.device) -> Tensor:
+def sent(value: Tensor, device: torch.device) -> Tensor:
     """Returns a tensor on a device; a GPU fetches it by itself, from memory that stays in place."""
     if device.type == "cuda" and value.device.type == "cpu" and not value.is_pinned():
         value = value.pin_memory()
@@ -83,120 +78,17 @@ def packed_ids(ids_T: Tensor, lengths_n: Tensor) -> Inputs:
     }
 
 
-def attention_options(inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns what a transformer hands through to its attention, under transformers' own names."""
-    longest = int(inputs["longest"])
-    return {
-        "cu_seq_lens_q": inputs["edges"],
-        "cu_seq_lens_k": inputs["edges"],
-        "max_length_q": longest,
-        "max_length_k": longest,
-    }
+def edges_of(inputs: Mapping[str, Tensor]) -> Edges:
+    """Returns where the texts of packed inputs begin and end."""
+    return Edges(inputs["edges"], int(inputs["longest"]))
 
 
-def register() -> None:
-    """Makes transformers know `varlen`."""
-    AttentionInterface.register(VARLEN, _attention)
-
-
-def _attention(
-    module: nn.Module,
-    query_1HTD: Tensor,
-    key_1HTD: Tensor,
-    value_1HTD: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    *,
-    cu_seq_lens_q: Tensor,
-    max_length_q: int,
-    **other: Any,
-) -> tuple[Tensor, None]:
-    """Attention within each text; the signature is that of transformers' attention functions."""
-    if attention_mask is not None or any(
-        other.get(name) is not None for name in ("position_bias", "softcap", "s_aux")
-    ):
-        raise ConfigError("attention=varlen: this model adds something to its attention; use sdpa")
-    if dropout:
-        raise ConfigError(
-            "attention=varlen: has no dropout of attention; model.dropout=0 trains without any, "
-            "attention=sdpa with it"
-        )
-    if is_causal is None:
-        is_causal = bool(getattr(module, "is_causal", True))
-    # Each side sees a window less itself, a causal model nothing on its right.
-    side = sliding_window - 1 if sliding_window else -1
-    window = (side, 0 if is_causal else side)
-    q, k, v = (x[0].transpose(0, 1) for x in (query_1HTD, key_1HTD, value_1HTD))
-    attend = _on_cpu if q.device.type == "cpu" else _on_cuda
-    return attend(q, k, v, cu_seq_lens_q, max_length_q, window, scaling)[None], None
-
-
-def _on_cuda(
-    q_THD: Tensor,
-    k_THD: Tensor,
-    v_THD: Tensor,
-    edges: Tensor,
-    longest: int,
-    window: tuple[int, int],
-    scaling: float | None,
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    if torch.is_autocast_enabled("cuda"):  # norms may have left float32
-        dtype = torch.get_autocast_dtype("cuda")
-        q_THD, k_THD, v_THD = (x.to(dtype) for x in (q_THD, k_THD, v_THD))
-    groups = q_THD.shape[1] // k_THD.shape[1]
-    if groups > 1:
-        k_THD, v_THD = (x.repeat_interleave(groups, 1) for x in (k_THD, v_THD))
-    if q_THD.dtype == torch.float32:
-        raise ConfigError(
-            "attention=varlen: computes in half precision on a GPU; model.autocast=bfloat16 or "
-            "dtype=bfloat16"
-        )
-    options: dict[str, Any] = {"window_size": window}
-    if "window_size" not in inspect.signature(varlen_attn).parameters:  # the first versions
-        if window not in ((-1, -1), (-1, 0)):
-            raise ConfigError("attention=varlen: this torch has no sliding windows; use sdpa")
-        options = {"is_causal": window == (-1, 0)}
-    q_THD, k_THD, v_THD = (x.contiguous() for x in (q_THD, k_THD, v_THD))
-    mixed = varlen_attn(
-        q_THD, k_THD, v_THD, edges, edges, longest, longest, scale=scaling, **options
-    )
-    assert isinstance(mixed, Tensor)
-    return mixed
-
-
-def _on_cpu(
-    q_THD: Tensor,
-    k_THD: Tensor,
-    v_THD: Tensor,
-    edges: Tensor,
-    longest: int,
-    window: tuple[int, int],
-    scaling: float | None,
-) -> Tensor:
-    del longest
-    left, right = window
-    mixed = []
-    for start, end in pairwise(edges.tolist()):
-        q, k, v = (x[start:end].transpose(0, 1)[None] for x in (q_THD, k_THD, v_THD))
-        mask = None
-        if left >= 0 or right >= 0:
-            places = torch.arange(end - start)
-            ahead = places[None, :] - places[:, None]
-            mask = torch.ones_like(ahead, dtype=torch.bool)
-            if left >= 0:
-                mask &= ahead >= -left
-            if right >= 0:
-                mask &= ahead <= right
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        mixed.append(out[0].transpose(0, 1))
-    return torch.cat(mixed)
+def packed_options(transformer: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns the arguments of a transformer whose attention takes packed rows."""
+    options = {"input_ids": inputs["input_ids"], **edges_of(inputs).options()}
+    if names_positions(transformer):
+        options["position_ids"] = inputs["positions"] + first_position(transformer)
+    return options
 
 
 def pool_packed(hidden_TD: Tensor, inputs: Mapping[str, Tensor], pooling: Pooling) -> Tensor:

@@ -78,7 +78,8 @@ class AnswerHead(nn.Module):
     logits are never computed.
 
     Attributes:
-        last_n: the position of each row that is read; set before each forward.
+        last_n: the position of each row that is read, or in the one row of which all are parts; set
+            before each forward.
     """
 
     def __init__(self, output: Any, answers: Answers) -> None:
@@ -88,12 +89,11 @@ class AnswerHead(nn.Module):
         bias = getattr(output, "bias", None)
         self.bias_A = None if bias is None else nn.Parameter(bias[answers.ids].detach().float())
 
-    def margin(self, hidden_nD: Tensor) -> Tensor:
-        """Returns logit(relevant) - logit(irrelevant), [n], of a model with plain logits."""
-        rows_AD = self.weight_AD
-        return hidden_nD.float() @ (rows_AD[0] if len(rows_AD) < 2 else rows_AD[0] - rows_AD[1])
+    def logits(self, hidden_nD: Tensor) -> Tensor:
+        """Returns the answers' logits, float32 [n, A]."""
+        return F.linear(hidden_nD.float(), self.weight_AD, self.bias_A)
 
     def forward(self, hidden_nTD: Tensor) -> Tensor:
         """Returns the answers' logits at the positions `last_n`, float32 [n, 1, A]."""
         rows = torch.arange(len(hidden_nTD), device=hidden_nTD.device)
-        return F.linear(hidden_nTD[rows, self.last_n].float(), self.weight_AD, self.bias_A)[:, None]
+        return self.logits(hidden_nTD[rows, self.last_n])[:, None]

@@ -37,28 +37,30 @@ class MicroBatcher:
     """Computes requests with one model; `submit` from any thread, `compute` for lists at once.
 
     Args:
-        forward: rows, as requests encode them, to float32 values [rows, ...]; called from one
-            thread at a time.
+        forward: collated rows to float32 values [rows, ...]; called from one thread at a time.
         budget: the most tokens of a micro-batch, padding and rows' prefixes included (a single
             longer row goes alone).
         packed: whether a batch costs the sum of its rows (True), or its longest row and its longest
             prefix times their number.
         threads: how many threads encode.
+        collate: rows, as requests encode them, to what `forward` takes; called for the next batch
+            while one is computed.
     """
 
     def __init__(
         self,
-        forward: Callable[[list[Any]], np.ndarray],
+        forward: Callable[[Any], np.ndarray],
         *,
         budget: int,
         packed: bool,
         threads: int = 1,
+        collate: Callable[[list[Any]], Any] = list,
     ) -> None:
         assert budget > 0 and threads > 0
         self.budget = budget
         self.stats = Stats()
         self.pace = Pace()
-        self._forward, self._packed = forward, packed
+        self._forward, self._collate, self._packed = forward, collate, packed
         self._encoders = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._device = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._changed = threading.Condition()
@@ -232,7 +234,7 @@ class MicroBatcher:
     ) -> None:
         """Computes micro-batches until there are no more.
 
-        The next batch is formed while the present one is computed.
+        The next batch is formed and collated while the present one is computed.
 
         Args:
             next_units: returns the next batch (empty: none is ready, None: the end); its argument
@@ -257,14 +259,18 @@ class MicroBatcher:
         now = time.monotonic()
         for unit in units:
             unit.owner.started = unit.owner.started or now
-        return self._device.submit(self._compute, units)
+        batch: Any = None
+        failed: Future[np.ndarray] = Future()
+        with _errors_to(failed.set_exception):
+            batch = self._collate([unit.row for unit in units])
+        return failed if failed.done() else self._device.submit(self._compute, units, batch)
 
-    def _compute(self, units: Units) -> np.ndarray:
+    def _compute(self, units: Units, batch: Any) -> np.ndarray:
         """Returns the values of a micro-batch's rows."""
         lengths = [unit.length for unit in units]
         tokens = sum(lengths)
         with self.pace.measure(tokens):
-            values = self._forward([unit.row for unit in units])
+            values = self._forward(batch)
             if len(values) != len(units):
                 raise BadForward(f"the model returned {len(values)} values for {len(units)} rows")
         self.stats.batches += 1

@@ -11,12 +11,10 @@ import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
-from raydist.models.blocked import use_blocked_weights
 from raydist.models.encode import default_max_tokens, encode_rows
-from raydist.models.inference import pick_dtype, prepare_device
 from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
-from raydist.reranking.engine import Engine
+from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import BiEncoderSpec
 
@@ -151,24 +149,14 @@ class BiEncoderScorer:
         return np.stack([cache[key] for key in keys])
 
 
-class BiEncoderReranker:
-    """Reranks with a bi-encoder; satisfies the `Reranker` protocol."""
+class BiEncoderReranker(NeuralReranker[BiEncoderScorer]):
+    """Reranks with a bi-encoder."""
 
     def __init__(self, spec: BiEncoderSpec) -> None:
-        device = prepare_device(spec.device)
-        model = BiEncoder.load(
-            spec.model,
-            dtype=pick_dtype(spec.dtype, device),
-            attention=spec.attention,
-            trust_remote_code=spec.trust_remote_code,
-            device=device,
-        )
-        use_blocked_weights(model)
-        self.options = Options(spec.truncation)
-        self.scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
+        model = BiEncoder.load(spec.model, **load_settings(spec))
+        scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
         # Reused vectors, and the query's tokens in every row, cost nothing.
-        budget = 4 * self.scorer.batch_tokens
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
+        super().__init__(spec, scorer, model, batch_tokens=4 * scorer.batch_tokens)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns one similarity per document, larger is better; lists may be ragged or empty.

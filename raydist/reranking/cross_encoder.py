@@ -17,16 +17,13 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from raydist.errors import ConfigError
-from raydist.models.blocked import use_blocked_weights
 from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
-from raydist.models.inference import batch_tokens_for, pick_dtype, prepare_device
-from raydist.models.packing import placed
-from raydist.models.tokens import Pair
+from raydist.models.packed_attention import VARLEN
 from raydist.reranking.chat_prompt import ChatPrompt
-from raydist.reranking.engine import Engine
-from raydist.reranking.packed_encoder import can_pack, packed_logits, use_packed_attention
-from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
+from raydist.reranking.classifier import choose
+from raydist.reranking.neural import NeuralReranker, load_settings
+from raydist.reranking.rows import TRIED, EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import CrossEncoderSpec
 
 
@@ -35,17 +32,23 @@ class CrossEncoderScorer:
 
     Args:
         model: the cross-encoder; in evaluation mode while it scores.
-        packed: run without padding; the model can then be used by this scorer alone.
+        attention: as `raydist.reranking.classifier.choose` takes it.
+        packed: run without padding where architecture and device allow it; the model can then be
+            used by this scorer alone.
         name: the model's name in messages.
     """
 
-    def __init__(self, model: CrossEncoderModel, *, packed: bool = False, name: str = "") -> None:
+    def __init__(
+        self,
+        model: CrossEncoderModel,
+        *,
+        attention: str = "sdpa",
+        packed: bool = True,
+        name: str = "",
+    ) -> None:
         self.model = model
         self.name = name or model.source
         self.sigmoid = model.contract.activation == "sigmoid"
-        self.packed = packed and can_pack(model.transformer)
-        if self.packed:
-            use_packed_attention(model.transformer)
         backend = Tokenizer.from_str(model.tokenizer.backend_tokenizer.to_str())
         backend.no_padding()
         backend.no_truncation()
@@ -62,6 +65,10 @@ class CrossEncoderScorer:
         self.max_length = model.contract.document_max_length
         self.room = self.max_length - special
         self.query_cap = model.contract.query_max_length
+        encoded = self.encode("a", TRIED, Options())
+        rows = [row for pieces in encoded.rows for row in pieces]
+        self.classifier = choose(model, attention, rows, packed=packed)
+        self.packed = self.classifier.packed
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of (query, document): the query and each document tokenised once.
@@ -94,20 +101,18 @@ class CrossEncoderScorer:
             truncated.append(lost or cut)
         return EncodedDocuments(rows, truncated, sum(map(len, chain.from_iterable(rows))))
 
+    def collate(self, rows: Sequence[Row]) -> Any:
+        """Returns rows as the model takes them, on its device."""
+        return self.classifier.collate(rows)
+
+    @torch.inference_mode()
+    def compute(self, batch: Any) -> np.ndarray:
+        """Returns the logits of collated rows, float32 [n]."""
+        return self.classifier.logits(batch).cpu().numpy()
+
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         """Returns the rows' logits, float32 [n]."""
-        with torch.inference_mode():
-            if self.packed:
-                with torch.autocast(
-                    self.model.device.type,
-                    self.model.autocast,
-                    enabled=self.model.autocast is not None,
-                ):
-                    logits = packed_logits(self.model.transformer, rows)[:, 0]
-                return logits.float().cpu().numpy()
-            inputs = self.model.pad([Pair(list(row.tokens), row.segment) for row in rows])
-            logits = self.model(placed(inputs, self.model.device))
-            return logits.float().cpu().numpy()  # type: ignore[no-any-return]
+        return self.compute(self.collate(rows))
 
     def _cut_query(self, query: list[int], document: int, options: Options) -> list[int]:
         """Returns the query's tokens that fit beside a document of so many tokens.
@@ -133,8 +138,8 @@ class CrossEncoderScorer:
         return Row(tokens, segment)
 
 
-class CrossEncoder:
-    """Reranks with a cross-encoder; satisfies the `Reranker` protocol.
+class CrossEncoder(NeuralReranker[CrossEncoderScorer]):
+    """Reranks with a cross-encoder.
 
     Args:
         spec: the model, its lengths, and how it runs.
@@ -143,30 +148,20 @@ class CrossEncoder:
     """
 
     def __init__(self, spec: CrossEncoderSpec, *, packed: bool = True, raw: bool = False) -> None:
-        device = prepare_device(spec.device)
+        settings = load_settings(spec)
+        if spec.attention == VARLEN:
+            settings["attention"] = "sdpa"  # until it is tried
         model = CrossEncoderModel.load(
             spec.model,
             max_length=spec.max_length or None,
             query_max_length=spec.query_max_length or None,
             replace_contract=bool(spec.max_length or spec.query_max_length),
-            dtype=pick_dtype(spec.dtype, device),
-            attention=spec.attention,
-            trust_remote_code=spec.trust_remote_code,
-            device=device,
+            **settings,
         )
         if model.transformer.dtype != torch.float32 or model.autocast is not None:
             keep_head_in_float32(model.transformer)
-        use_blocked_weights(model)
-        self.options = Options(spec.truncation, raw=raw)
-        self.scorer = CrossEncoderScorer(
-            model, packed=packed and device.type == "cpu", name=spec.model
-        )
-        budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
-
-    def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Returns one score per document, larger is better; lists may be ragged or empty."""
-        return self.engine.score(batch, self.options)
+        scorer = CrossEncoderScorer(model, attention=spec.attention, packed=packed, name=spec.model)
+        super().__init__(spec, scorer, model, raw=raw)
 
 
 class _Float32(nn.Module):

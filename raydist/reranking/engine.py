@@ -16,7 +16,15 @@ import numpy as np
 
 from raydist.reranking.batcher import MicroBatcher
 from raydist.reranking.request import Times
-from raydist.reranking.rows import EncodedDocuments, Options, Row, Scorer, TooLong, sigmoid
+from raydist.reranking.rows import (
+    CollatingScorer,
+    EncodedDocuments,
+    Options,
+    Row,
+    Scorer,
+    TooLong,
+    sigmoid,
+)
 
 T = TypeVar("T")
 
@@ -44,6 +52,8 @@ class Scores:
     times: Times
 
 
+_FIRST = 256
+"""Documents that `score` encodes before the model has work; more are encoded beside it."""
 _PART_CHARS = 65_536
 """Characters of documents that are tokenised in one go; then it may be another request's turn."""
 
@@ -125,8 +135,13 @@ class Engine:
         assert window > 0
         self.scorer = scorer
         self.window = window
+        collates = isinstance(scorer, CollatingScorer)
         self.batcher = MicroBatcher(
-            scorer.forward, budget=batch_tokens, packed=scorer.packed, threads=threads
+            scorer.compute if collates else scorer.forward,
+            budget=batch_tokens,
+            packed=scorer.packed,
+            threads=threads,
+            collate=scorer.collate if collates else list,
         )
 
     def submit(
@@ -168,7 +183,7 @@ class Engine:
         number = count()
         groups = (
             [_ScoreWork(self.scorer, *request, options, next(number)) for request in group]
-            for group in _windows(batch, lambda each: len(each[1]), self.window)
+            for group in _windows(batch, lambda each: len(each[1]), self.window, _FIRST)
         )
         return [each.scores.tolist() for group in self.batcher.compute(groups) for each in group]
 
@@ -183,14 +198,20 @@ class Engine:
         self.close()
 
 
-def _windows(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
-    """Yields consecutive items, as many as are of size `most` together, or one that is larger."""
+def _windows(
+    items: Iterable[T], size: Callable[[T], int], most: int, first: int = 0
+) -> Iterator[list[T]]:
+    """Yields consecutive items, as many as are of size `most` together, or one that is larger.
+
+    With `first`, groups begin with that size and double.
+    """
     group: list[T] = []
     total = 0
+    limit = min(first or most, most)
     for item in items:
-        if group and total + size(item) > most:
+        if group and total + size(item) > limit:
             yield group
-            group, total = [], 0
+            group, total, limit = [], 0, min(2 * limit, most)
         group.append(item)
         total += size(item)
     if group:

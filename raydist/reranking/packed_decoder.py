@@ -11,7 +11,7 @@ prefix tokens, S = P + L, B queries of a block, H heads, D dimensions (of a head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raydist.reranking.prefix import PrefixCache
+from raydist.reranking.prefix import Layers, Prefix
 from raydist.reranking.rows import Row
 
 _BLOCK = 64
@@ -33,8 +33,7 @@ class _Stretch:
     begin: int
     rows: int
     length: int
-    prefix: list[tuple[Tensor, Tensor]] | None
-    """Keys and values [1, H, P, D] of every layer."""
+    prefix: Layers | None
 
 
 def can_pack(decoder: Any) -> bool:
@@ -46,13 +45,40 @@ def can_pack(decoder: Any) -> bool:
     )
 
 
-def last_hidden(decoder: Any, prefixes: PrefixCache, rows: Sequence[Row]) -> Tensor:
+def last_hidden(decoder: Any, layers: Mapping[Prefix, Layers], rows: Sequence[Row]) -> Tensor:
     """Returns the hidden state [n, D] of each row's last token.
 
     Args:
         decoder: one that `can_pack`.
-        prefixes: where the keys and values of the rows' prefixes come from.
+        layers: keys and values of the rows' prefixes.
         rows: equally long rows of the same prefix should be neighbours.
+    """
+    hidden_nD = _run(decoder, layers, rows, None)
+    return _scaled(decoder.norm, hidden_nD)
+
+
+def prefix_layers(decoder: Any, prefixes: Sequence[Prefix]) -> list[Layers]:
+    """Returns the keys and values of prefixes, computed end to end in one pass."""
+    kept: Layers = []
+    _run(decoder, {}, [Row(prefix) for prefix in prefixes], kept)
+    lengths = list(map(len, prefixes))
+    parts = [(keys.split(lengths), values.split(lengths)) for keys, values in kept]
+    return [
+        [(keys[n].clone(), values[n].clone()) for keys, values in parts]
+        for n in range(len(prefixes))
+    ]
+
+
+def _run(
+    decoder: Any, layers: Mapping[Prefix, Layers], rows: Sequence[Row], kept: Layers | None
+) -> Tensor:
+    """Returns what the last layer gives for each row's last token.
+
+    Args:
+        decoder: one that `can_pack`.
+        layers: keys and values of the rows' prefixes.
+        rows: token ids.
+        kept: takes the keys and values [T, H, D] of each layer.
     """
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     ends = np.cumsum(lengths)
@@ -64,13 +90,12 @@ def last_hidden(decoder: Any, prefixes: PrefixCache, rows: Sequence[Row]) -> Ten
     # Halves of a head turn against each other: the low one with -sin, the high one with sin.
     sin_1TD[..., : sin_1TD.shape[-1] // 2].neg_()
     turns = cos_1TD[0][:, None], sin_1TD[0][:, None]
-    stretches = _stretches(prefixes, rows)
+    stretches = _stretches(layers, rows)
     mask_BS = _mask(stretches, before, hidden_TD.dtype)
     for layer in decoder.layers[:-1]:
-        hidden_TD = _layer(layer, hidden_TD, turns, stretches, mask_BS, None)
+        hidden_TD = _layer(layer, hidden_TD, turns, stretches, mask_BS, None, kept)
     ends_n = torch.from_numpy(ends - 1)
-    hidden_nD = _layer(decoder.layers[-1], hidden_TD, turns, stretches, mask_BS, ends_n)
-    return _scaled(decoder.norm, hidden_nD)
+    return _layer(decoder.layers[-1], hidden_TD, turns, stretches, mask_BS, ends_n, kept)
 
 
 def _layer(
@@ -80,6 +105,7 @@ def _layer(
     stretches: Sequence[_Stretch],
     mask_BS: Tensor,
     ends_n: Tensor | None,
+    kept: Layers | None,
 ) -> Tensor:
     """Returns a layer's output [Q, D] for all tokens, or for the rows' last ones alone.
 
@@ -98,6 +124,8 @@ def _layer(
     q_QHD = _turned(_scaled(attention.q_norm, heads(attention.q_proj(query_QD))), query_turns)
     k_THD = _turned(_scaled(attention.k_norm, heads(attention.k_proj(normed_TD))), turns)
     v_THD = heads(attention.v_proj(normed_TD))
+    if kept is not None:
+        kept.append((k_THD, v_THD))
     mixed_QHD = torch.empty_like(q_QHD)
     done = 0
     for stretch in stretches:
@@ -144,22 +172,20 @@ def _with_prefix(
         k_nHSD, v_nHSD = tails
         return k_nHSD, v_nHSD
     k_nHSD, v_nHSD = (
-        torch.cat([shared.expand(stretch.rows, -1, -1, -1), tail], dim=2)
+        torch.cat([shared.transpose(0, 1).expand(stretch.rows, -1, -1, -1), tail], dim=2)
         for shared, tail in zip(stretch.prefix[number], tails)
     )
     return k_nHSD, v_nHSD
 
 
-def _stretches(prefixes: PrefixCache, rows: Sequence[Row]) -> list[_Stretch]:
-    distinct = dict.fromkeys(row.prefix for row in rows)
-    layers = {prefix: prefixes.layers(prefix) if prefix else None for prefix in distinct}
+def _stretches(layers: Mapping[Prefix, Layers], rows: Sequence[Row]) -> list[_Stretch]:
     stretches: list[_Stretch] = []
     position, last = 0, None
     for row in rows:
         if (len(row), row.prefix) == last:
             stretches[-1].rows += 1
         else:
-            stretches.append(_Stretch(position, 1, len(row), layers[row.prefix]))
+            stretches.append(_Stretch(position, 1, len(row), layers.get(row.prefix)))
         last = len(row), row.prefix
         position += len(row)
     return stretches

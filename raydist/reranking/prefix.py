@@ -1,4 +1,4 @@
-"""Keys and values of shared prompt prefixes: computed once, cached (LRU), read by rows.
+"""Keys and values of shared prompt prefixes: computed together, cached (LRU), read by rows.
 
 Shapes: n rows, P prefix tokens, T tail tokens, H key heads, D dimensions of a head.
 """
@@ -6,15 +6,156 @@ Shapes: n rows, P prefix tokens, T tail tokens, H key heads, D dimensions of a h
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-_Layers = list[tuple[Tensor, Tensor]]
+Prefix: TypeAlias = tuple[int, ...]
+Layers: TypeAlias = list[tuple[Tensor, Tensor]]
+"""A prefix's keys and values [P, H, D], layer by layer."""
+
+
+def can_share(config: Any) -> bool:
+    """Returns whether prefixes of a decoder can be shared: all its layers attend to all before."""
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+
+
+class PrefixCache:
+    """Computes prefixes, those that are missing together, and keeps the most recently used.
+
+    Args:
+        compute: returns the layers of prefixes in one pass.
+        size: the most prefixes that are kept.
+        tokens: how many tokens they may have together: one of an 8-billion model has 150 kB.
+        pass_tokens: the most tokens of prefixes in one pass (a longer one goes alone).
+
+    Attributes:
+        hits: prefixes that were in the cache.
+        misses: prefixes that were computed.
+        passes: how often some were.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Prefix]], Sequence[Layers]],
+        *,
+        size: int = 16,
+        tokens: int = 16_384,
+        pass_tokens: int = 1024,
+    ) -> None:
+        assert size > 0
+        self.size = size
+        self.tokens = tokens
+        self.pass_tokens = pass_tokens
+        self.hits = 0
+        self.misses = 0
+        self.passes = 0
+        self._compute = compute
+        self._cache: OrderedDict[Prefix, Layers] = OrderedDict()
+
+    def layers_of(self, prefixes: Iterable[Prefix]) -> dict[Prefix, Layers]:
+        """Returns the layers of each distinct prefix that is not empty."""
+        layers = {prefix: self._cache.get(prefix) for prefix in prefixes if prefix}
+        missing = [prefix for prefix, cached in layers.items() if cached is None]
+        self.hits += len(layers) - len(missing)
+        self.misses += len(missing)
+        for group in _groups(missing, self.pass_tokens):
+            self.passes += 1
+            layers.update(zip(group, self._compute(group)))
+        complete = {prefix: each for prefix, each in layers.items() if each is not None}
+        for prefix, each in complete.items():
+            self._cache[prefix] = each
+            self._cache.move_to_end(prefix)
+        while len(self._cache) > self.size or (
+            len(self._cache) > 1 and sum(map(len, self._cache)) > self.tokens
+        ):
+            self._cache.popitem(last=False)
+        return complete
+
+    def clear(self) -> None:
+        """Forgets all prefixes."""
+        self._cache.clear()
+
+
+def _groups(prefixes: Iterable[Prefix], most: int) -> Iterator[list[Prefix]]:
+    """Yields prefixes of at most `most` tokens together, shorter ones first, or a longer one."""
+    group: list[Prefix] = []
+    for prefix in sorted(prefixes, key=len):
+        if group and sum(map(len, group)) + len(prefix) > most:
+            yield group
+            group = []
+        group.append(prefix)
+    if group:
+        yield group
+
+
+def compute_padded(decoder: Any, prefixes: Sequence[Prefix]) -> list[Layers]:
+    """Returns the layers of prefixes in one pass of a decoder without its head.
+
+    Padding is on the right, where a causal model's tokens do not see it: there is no mask.
+    """
+    longest = max(map(len, prefixes))
+    ids = [[*prefix, *[prefix[0]] * (longest - len(prefix))] for prefix in prefixes]
+    cache = DynamicCache(config=decoder.config)
+    decoder(
+        input_ids=torch.tensor(ids, device=decoder.device), past_key_values=cache, use_cache=True
+    )
+    layers: list[Layers] = [[] for _ in prefixes]
+    for layer in cache.layers:
+        for own, prefix, keys, values in zip(layers, prefixes, layer.keys, layer.values):
+            end = len(prefix)
+            own.append((keys[:, :end].transpose(0, 1), values[:, :end].transpose(0, 1)))
+    return layers
+
+
+def padded_inputs(
+    layers: Mapping[Prefix, Layers],
+    prefixes: Sequence[Prefix],
+    tail: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Returns a decoder's arguments for padded rows that continue `prefixes`.
+
+    Args:
+        layers: of the prefixes.
+        prefixes: each row's prefix; all empty where nothing is shared.
+        tail: T, the longest row's tokens after the prefix.
+        device: where the decoder is.
+
+    Returns:
+        `past_key_values`, `position_ids` [n, T], and `attention_mask` [n, P + T] where prefixes
+        differ in length: shorter ones are padded on the left.
+    """
+    if not layers:
+        return {"use_cache": False}
+    distinct = list(layers)
+    sizes = torch.tensor([len(prefix) for prefix in prefixes])
+    longest = int(sizes.max())
+    position_ids = sizes[:, None] + torch.arange(tail)
+    which_n = None
+    if len(distinct) > 1:
+        which_n = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=device)
+    joined = [
+        _ReadOnlyLayer(
+            _left_padded([keys for keys, _ in layer], longest),
+            _left_padded([values for _, values in layer], longest),
+            which_n,
+        )
+        for layer in zip(*layers.values())
+    ]
+    inputs = {
+        "past_key_values": Cache(layers=joined),
+        "position_ids": position_ids.to(device),
+        "use_cache": True,
+    }
+    if int(sizes.min()) < longest:
+        mask = torch.arange(longest + tail) >= (longest - sizes)[:, None]
+        inputs["attention_mask"] = mask.long().to(device)
+    return inputs
 
 
 class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
@@ -43,100 +184,10 @@ class _ReadOnlyLayer(DynamicLayer):  # type: ignore[misc]
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
-def can_share(config: Any) -> bool:
-    """Returns whether prefixes of a decoder can be shared: all its layers attend to all before."""
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
-
-
-class PrefixCache:
-    """Computes prefixes with a decoder and keeps the most recently used.
-
-    Args:
-        decoder: the model without its head.
-        size: the most prefixes.
-        tokens: how many tokens they may have together: one of an 8-billion model has 150 kB.
-
-    Attributes:
-        hits: prefixes that were in the cache.
-        misses: prefixes that were computed.
-    """
-
-    def __init__(self, decoder: Any, *, size: int = 16, tokens: int = 16_384) -> None:
-        assert size > 0
-        self.decoder = decoder
-        self.size = size
-        self.tokens = tokens
-        self.hits = 0
-        self.misses = 0
-        self._cache: OrderedDict[tuple[int, ...], _Layers] = OrderedDict()
-
-    def inputs(self, prefixes: Sequence[tuple[int, ...]], tail: int) -> dict[str, Any]:
-        """Returns the decoder's arguments for rows that continue `prefixes`.
-
-        Args:
-            prefixes: each row's prefix; all empty where nothing is shared.
-            tail: T, the longest row's tokens after the prefix.
-
-        Returns:
-            `past_key_values`, `position_ids` [n, T], and `attention_mask` [n, P + T] where
-            prefixes differ in length: shorter ones are padded on the left.
-        """
-        if not any(prefixes):
-            return {"use_cache": False}
-        device = self.decoder.device
-        distinct = list(dict.fromkeys(prefixes))
-        layers = [self.layers(prefix) for prefix in distinct]
-        sizes = torch.tensor([len(prefix) for prefix in prefixes])
-        position_ids = sizes[:, None] + torch.arange(tail)
-        if len(distinct) == 1:
-            cache = Cache(layers=[_ReadOnlyLayer(k, v) for k, v in layers[0]])
-            return {
-                "past_key_values": cache,
-                "position_ids": position_ids[:1].to(device),
-                "use_cache": True,
-            }
-        longest = int(sizes.max())
-        which_n = torch.tensor([distinct.index(prefix) for prefix in prefixes], device=device)
-        joined = [
-            _ReadOnlyLayer(
-                _left_padded([keys for keys, _ in layer], longest),
-                _left_padded([values for _, values in layer], longest),
-                which_n,
-            )
-            for layer in zip(*layers)
-        ]
-        mask = torch.arange(longest + tail) >= (longest - sizes)[:, None]
-        return {
-            "past_key_values": Cache(layers=joined),
-            "position_ids": position_ids.to(device),
-            "attention_mask": mask.long().to(device),
-            "use_cache": True,
-        }
-
-    def layers(self, prefix: tuple[int, ...]) -> _Layers:
-        """Returns the keys and values [1, H, P, D] of each layer after `prefix`."""
-        cached = self._cache.get(prefix)
-        if cached is not None:
-            self._cache.move_to_end(prefix)
-            self.hits += 1
-            return cached
-        self.misses += 1
-        cache = DynamicCache(config=self.decoder.config)
-        ids = torch.tensor([prefix], device=self.decoder.device)
-        self.decoder(input_ids=ids, past_key_values=cache, use_cache=True)
-        layers = [(layer.keys, layer.values) for layer in cache.layers]
-        self._cache[prefix] = layers
-        while len(self._cache) > self.size or (
-            len(self._cache) > 1 and sum(map(len, self._cache)) > self.tokens
-        ):
-            self._cache.popitem(last=False)
-        return layers
-
-
 def _left_padded(tensors: Sequence[Tensor], length: int) -> Tensor:
-    """Returns [1, H, P, D] tensors as one [len, H, length, D], zeros before the shorter ones."""
-    _, heads, _, width = tensors[0].shape
+    """Returns [P, H, D] tensors as one [len, H, length, D], zeros before the shorter ones."""
+    _, heads, width = tensors[0].shape
     out = tensors[0].new_zeros(len(tensors), heads, length, width)
     for number, tensor in enumerate(tensors):
-        out[number, :, length - tensor.shape[2] :] = tensor[0]
+        out[number, :, length - len(tensor) :] = tensor.transpose(0, 1)
     return out

@@ -37,19 +37,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
-from raydist.models.blocked import use_blocked_weights
 from raydist.models.clip import Clipper
-from raydist.models.inference import batch_tokens_for, pick_dtype, prepare_device
-from raydist.models.packing import placed
+from raydist.models.inference import most_tokens
+from raydist.models.packed_attention import VARLEN
 from raydist.models.quiet import quiet
 from raydist.models.tokenizer import load_tokenizer
 from raydist.models.weights import load_weights
 from raydist.reranking.answers import AnswerHead, Answers, declared_answers
 from raydist.reranking.chat_prompt import ChatPrompt
-from raydist.reranking.engine import Engine
-from raydist.reranking.packed_decoder import can_pack, last_hidden
+from raydist.reranking.decoder import choose
+from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.prefix import PrefixCache, can_share
-from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
+from raydist.reranking.rows import TRIED, EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import PREFIX, Qwen3Spec
 
 _FEW = 8
@@ -153,13 +152,12 @@ class Qwen3Scorer:
     """A Qwen3 reranker behind the scorer engine.
 
     Args:
-        spec: the prompt, its length, and whether prefixes are shared.
-        model: the causal language model.
-        tokenizer: its fast tokenizer.
+        name: the model's name in messages.
+        model: the causal language model; its output matrix is replaced.
         answers: the answers' tokens.
         prompt: texts to rows.
-        prefixes: the most prefixes whose keys and values are cached.
-        packed: run without padding, on a CPU.
+        attention: as `raydist.reranking.decoder.choose` takes it.
+        packed: run without padding where architecture and device allow it.
     """
 
     def __init__(
@@ -169,8 +167,8 @@ class Qwen3Scorer:
         answers: Answers,
         prompt: Prompt | ChatPrompt,
         *,
-        prefixes: int = 16,
-        packed: bool = False,
+        attention: str = "sdpa",
+        packed: bool = True,
     ) -> None:
         self.name = name
         self.sigmoid = answers.sigmoid
@@ -178,42 +176,42 @@ class Qwen3Scorer:
         self.max_length = prompt.max_length
         self.model: Any = model
         self._two = answers.irrelevant is not None
-        self._pad = int(model.config.pad_token_id or 0)
-        self.packed = packed and model.device.type == "cpu" and can_pack(model.base_model)
-        self.prefixes = PrefixCache(model.base_model, size=prefixes)
-        self._head = AnswerHead(model.get_output_embeddings(), answers).to(model.device).eval()
-        model.set_output_embeddings(self._head)
+        head = AnswerHead(model.get_output_embeddings(), answers).to(model.device).eval()
+        model.set_output_embeddings(head)
+        rows = [row for query in TRIED for row in self._rows(query)]
+        self.decoder = choose(model, head, attention, rows, packed=packed)
+        self.packed = self.decoder.packed
+        self.prefixes = PrefixCache(
+            self.decoder.prefix_layers,
+            pass_tokens=most_tokens(model.device, packed=self.packed),
+        )
+
+    def _rows(self, query: str) -> list[Row]:
+        encoded = self.prompt.encode(query, TRIED, Options())
+        return [row for rows in encoded.rows for row in rows]
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of a query's documents."""
         return self.prompt.encode(query, documents, options)
 
+    def collate(self, rows: Sequence[Row]) -> Any:
+        """Returns rows as the model takes them, on its device."""
+        return self.decoder.collate(rows)
+
+    @torch.inference_mode()
+    def compute(self, batch: Any) -> np.ndarray:
+        """Returns logit(yes) - logit(no) of collated rows, float32 [n]."""
+        logits_nA = self.decoder.logits(batch, self.prefixes)
+        margin_n = logits_nA[:, 0] - logits_nA[:, 1] if self._two else logits_nA[:, 0]
+        return margin_n.cpu().numpy()
+
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
-        """Returns logit(yes) - logit(no) of each row, float32 [n].
-
-        Rows are padded on the right: a causal model's real tokens never see what follows them, so
-        no mask is needed, and each row's last real position is read.
-        """
-        if self.packed:
-            with torch.inference_mode():
-                last_nD = last_hidden(self.model.base_model, self.prefixes, rows)
-                return self._head.margin(last_nD).numpy()
-        device = self.model.device
-        lengths = torch.tensor([len(row) for row in rows])
-        ids_nT = torch.full((len(rows), int(lengths.max())), self._pad)
-        for number, row in enumerate(rows):
-            ids_nT[number, : len(row)] = torch.tensor(row.tokens)
-        self._head.last_n = (lengths - 1).to(device)
-        with torch.inference_mode():
-            shared = self.prefixes.inputs([row.prefix for row in rows], ids_nT.shape[1])
-            inputs = placed({"input_ids": ids_nT}, device)
-            logits_nA = self.model(**inputs, **shared).logits[:, 0]
-            margin_n = logits_nA[:, 0] - logits_nA[:, 1] if self._two else logits_nA[:, 0]
-            return margin_n.float().cpu().numpy()  # type: ignore[no-any-return]
+        """Returns logit(yes) - logit(no) of each row, float32 [n]."""
+        return self.compute(self.collate(rows))
 
 
-class Qwen3Reranker:
-    """Reranks with a Qwen3 reranker; satisfies the `Reranker` protocol.
+class Qwen3Reranker(NeuralReranker[Qwen3Scorer]):
+    """Reranks with a Qwen3 reranker.
 
     Args:
         spec: the model, its prompt, and how it runs.
@@ -222,7 +220,7 @@ class Qwen3Reranker:
     """
 
     def __init__(self, spec: Qwen3Spec, *, packed: bool = True, raw: bool = False) -> None:
-        device = prepare_device(spec.device)
+        settings = load_settings(spec)
         folder = resolve_folder(spec.model)
         config = load_config(folder, trust_remote_code=spec.trust_remote_code)
         if not any(a.endswith("ForCausalLM") for a in config.architectures or []):
@@ -253,22 +251,23 @@ class Qwen3Reranker:
                 fresh_head=False,
                 head=True,
                 config=config,
-                dtype=DTYPES[pick_dtype(spec.dtype, device)],
-                attn_implementation=None if spec.attention == "sdpa" else spec.attention,
+                dtype=DTYPES[settings["dtype"]],
+                attn_implementation=None if spec.attention in ("sdpa", VARLEN) else spec.attention,
                 use_safetensors=True,
                 trust_remote_code=spec.trust_remote_code,
                 local_files_only=True,
             )
-        self.options = Options(spec.truncation, raw=raw)
-        network = network.to(device).eval()
-        self.scorer = Qwen3Scorer(spec.model, network, answers, prompt, packed=packed)
-        use_blocked_weights(network)
-        budget = spec.batch_tokens or batch_tokens_for(device, packed=self.scorer.packed)
-        self.engine = Engine(self.scorer, batch_tokens=budget, threads=spec.threads)
+        network = network.to(settings["device"]).eval()
+        scorer = Qwen3Scorer(
+            spec.model, network, answers, prompt, attention=spec.attention, packed=packed
+        )
+        super().__init__(spec, scorer, network, raw=raw)
 
     def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Returns P(yes) per document; lists may be ragged or empty."""
-        return self.engine.score(batch, self.options)
+        # Prefixes of earlier calls were computed in other company, which their last bits show.
+        self.scorer.prefixes.clear()
+        return super().score(batch)
 
 
 def _single_id(tokenizer: Tokenizer, word: str) -> int:

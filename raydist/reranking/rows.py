@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from raydist.errors import DataError
 from raydist.reranking.spec import Truncation
+
+TRIED = ("a", "one text of many other words, or the rest of them")
+"""Texts of different lengths, with which models are tried."""
 
 
 class TooLong(DataError):
@@ -121,6 +124,19 @@ class Scorer(Protocol):
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         """Returns the rows' logits, float32 [n]; called from one thread at a time."""
+        ...
+
+
+@runtime_checkable
+class CollatingScorer(Protocol):
+    """A scorer that prepares the next rows while it computes others; `forward` does both."""
+
+    def collate(self, rows: Sequence[Row]) -> Any:
+        """Returns rows as the model takes them, on its device; called from another thread."""
+        ...
+
+    def compute(self, batch: Any) -> np.ndarray:
+        """Returns the logits of collated rows, float32 [n]."""
         ...
 
 

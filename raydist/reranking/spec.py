@@ -71,7 +71,9 @@ def _dtype(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _NeuralSpec:
+class NeuralSpec:
+    """Where a reranker's model runs, and how."""
+
     primary: ClassVar[str] = "model"
 
     device: Annotated[str, EXECUTION] = ""
@@ -79,7 +81,9 @@ class _NeuralSpec:
     dtype: Annotated[Literal["", "float32", "bfloat16", "float16"], FromText(_dtype)] = ""
     """Of the weights; empty or auto is bfloat16 on an accelerator, else float32."""
     attention: Annotated[str, ADDED] = "sdpa"
-    """sdpa (what the model has, where it has none), eager, or flash_attention_2 where installed."""
+    """sdpa (without padding on a GPU in half precision where the model allows it; what the model
+    has, where it has none), eager, varlen (without padding in any case), or flash_attention_2 where
+    installed."""
     trust_remote_code: Annotated[bool, EXECUTION] = False
     """Run the code that a folder brings with it: only of authors whom you trust."""
     batch_tokens: Annotated[int, Ge(0), EXECUTION] = 0
@@ -91,7 +95,7 @@ class _NeuralSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CrossEncoderSpec(_NeuralSpec):
+class CrossEncoderSpec(NeuralSpec):
     """A sequence classifier that reads query and document together."""
 
     kind: Literal["cross_encoder"] = "cross_encoder"
@@ -105,7 +109,7 @@ class CrossEncoderSpec(_NeuralSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Qwen3Spec(_NeuralSpec):
+class Qwen3Spec(NeuralSpec):
     """A causal language model that answers yes or no."""
 
     kind: Literal["qwen3"] = "qwen3"
@@ -141,7 +145,7 @@ class Qwen3Spec(_NeuralSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BiEncoderSpec(_NeuralSpec):
+class BiEncoderSpec(NeuralSpec):
     """A bi-encoder: dot products of query and document vectors; each is encoded on its own."""
 
     kind: Literal["biencoder"] = "biencoder"
@@ -151,7 +155,7 @@ class BiEncoderSpec(_NeuralSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredSpec(_NeuralSpec):
+class RegisteredSpec(NeuralSpec):
     """A model of MLflow's registry; its folder decides the kind."""
 
     kind: Literal["registered"] = "registered"
@@ -167,7 +171,7 @@ class RegisteredSpec(_NeuralSpec):
 
     def at(self, folder: str) -> CrossEncoderSpec | Qwen3Spec | BiEncoderSpec:
         """Returns the spec of the model whose present version is in `folder`."""
-        shared: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(_NeuralSpec)}
+        shared: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(NeuralSpec)}
         kind = _kind_of_folder(folder)
         if kind == "qwen3":
             return Qwen3Spec(model=folder, **shared)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -238,6 +238,20 @@ class _EmbedWork:
         )
 
 
+_Role = Literal["query", "document"]
+_ROLES: tuple[_Role, ...] = get_args(_Role)
+
+
+@dataclass(frozen=True, slots=True)
+class _RoleBatch:
+    """Texts of one role: their places among the rows, and their tokens (None: not known here)."""
+
+    role: _Role
+    numbers: Sequence[int]
+    texts: Sequence[str]
+    tokens: Sequence[list[int]] | None
+
+
 class EmbedderModel:
     """One encoder; the texts of all requests share its batches.
 
@@ -249,13 +263,17 @@ class EmbedderModel:
     def __init__(self, encoder: Encoder, *, batch_chars: int = 8192) -> None:
         self.encoder = encoder
         self._lengths: Lengths | None = None
+        self._model: BiEncoder | None = None
         self.max_length = 0
         if (contract := getattr(encoder, "contract", None)) is not None:
             from raydist.serving.lengths import Lengths
 
-            self._lengths = Lengths(cast("BiEncoder", encoder))  # nothing else has a contract
+            self._model = cast("BiEncoder", encoder)  # nothing else has a contract
+            self._lengths = Lengths(self._model)
             self.max_length = contract.document_max_length
-        self.batcher = MicroBatcher(self._forward, budget=batch_chars, packed=True)
+        self.batcher = MicroBatcher(
+            self._forward, budget=batch_chars, packed=True, collate=self._collate
+        )
         self.pace = self.batcher.pace
         self._dimension = 0  # unknown until something was encoded
 
@@ -312,18 +330,30 @@ class EmbedderModel:
         """Ends the threads after the requests under way are answered."""
         self.batcher.close()
 
-    def _forward(self, rows: Sequence[_TextRow]) -> np.ndarray:
-        """Returns the vectors [n, D] of texts of one role or of both."""
-        parts, order = [], []
-        for role, encode in (
-            ("query", self.encoder.encode_queries),
-            ("document", self.encoder.encode_documents),
-        ):
+    def _collate(self, rows: Sequence[_TextRow]) -> list[_RoleBatch]:
+        """Returns the rows by role, tokenised where the encoder lets us."""
+        batches = []
+        for role in _ROLES:
             numbers = [number for number, row in enumerate(rows) if row.role == role]
             if numbers:
-                parts.append(encode([rows[number].text for number in numbers]))
-                order += numbers
-        return np.concatenate(parts)[np.argsort(order)]
+                texts = [rows[number].text for number in numbers]
+                tokens = self._model.tokenize(texts, role) if self._model is not None else None
+                batches.append(_RoleBatch(role, numbers, texts, tokens))
+        return batches
+
+    def _forward(self, batches: Sequence[_RoleBatch]) -> np.ndarray:
+        """Returns the vectors [n, D] of collated texts, in the order of their rows."""
+        order = [number for batch in batches for number in batch.numbers]
+        return np.concatenate([self._encode(batch) for batch in batches])[np.argsort(order)]
+
+    def _encode(self, batch: _RoleBatch) -> np.ndarray:
+        if self._model is None or batch.tokens is None:
+            if batch.role == "query":
+                return self.encoder.encode_queries(batch.texts)
+            return self.encoder.encode_documents(batch.texts)
+        from raydist.models.encode import default_max_tokens, encode_rows
+
+        return encode_rows(self._model, batch.tokens, batch.role, default_max_tokens(self._model))
 
     def _check_dimensions(self, call: EmbedCall) -> None:
         if 0 < self._dimension < call.dimensions:

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from raydist.errors import ConfigError
-from raydist.models.packing import VARLEN
+from raydist.models.packed_attention import VARLEN
 from raydist.models.spec import ModelSettings
 from raydist.training.spec import Resources
 

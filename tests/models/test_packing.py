@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raydist.errors import ConfigError
-from raydist.models import packing
+from raydist.models import packed_attention
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.encode import packed_batches
+from raydist.models.packed_attention import Edges
 from raydist.models.packing import packed_rows, placed, pool_packed, wide_mask
 from raydist.models.pooling import POOLINGS, pool
 from tests.models import zoo
@@ -124,9 +125,9 @@ def test_windows_and_heads_reach_torch_s_own_attention(monkeypatch):
 
     monkeypatch.setattr(module, "varlen_attn", varlen_attn)
     q, k = torch.zeros(5, 4, 8, dtype=torch.bfloat16), torch.zeros(5, 2, 8, dtype=torch.bfloat16)
-    edges = torch.tensor([0, 2, 5], dtype=torch.int32)
-    out = packing._on_cuda(q, k, k, edges, 3, (-1, 0), 0.5)
+    edges = Edges(torch.tensor([0, 2, 5], dtype=torch.int32), 3)
+    out = packed_attention._on_cuda(q, k, k, edges, edges, (-1, 0), 0.5)
     assert out.shape == q.shape
     assert calls == [(4, 3, (-1, 0), 0.5, [0, 2, 5], torch.bfloat16)]
     with pytest.raises(ConfigError, match="half precision"):
-        packing._on_cuda(q.float(), k.float(), k.float(), edges, 3, (-1, -1), None)
+        packed_attention._on_cuda(q.float(), k.float(), k.float(), edges, edges, (-1, -1), None)

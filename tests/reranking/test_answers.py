@@ -80,9 +80,16 @@ def test_the_score_is_made_by_the_models_own_logit_function(family: str, tmp_pat
     folder = FAMILIES[family](tmp_path)
     batch = [(QUERY, DOCUMENTS), ("sleep", DOCUMENTS[:2])]
     (expected, _) = lists = naive_qwen3.score(naive_qwen3.load(folder), batch, 1024)
-    fast = Qwen3Reranker(Qwen3Spec(model=str(folder), device="cpu", max_length=1024))
-    for row, wanted in zip(fast.score(batch), lists, strict=True):
-        np.testing.assert_allclose(row, wanted, atol=1e-5, rtol=0)
+    for attention in ("sdpa", "varlen"):
+        spec = Qwen3Spec(model=str(folder), device="cpu", max_length=1024, attention=attention)
+        if attention == "varlen" and family == "gemma2":
+            with pytest.raises(ConfigError, match="gemma2 does not take rows laid end to end"):
+                Qwen3Reranker(spec)
+            continue
+        fast = Qwen3Reranker(spec)
+        assert fast.scorer.packed == (attention == "varlen")
+        for row, wanted in zip(fast.score(batch), lists, strict=True):
+            np.testing.assert_allclose(row, wanted, atol=1e-5, rtol=0)
     assert max(expected) - min(expected) > 1e-4
 
 

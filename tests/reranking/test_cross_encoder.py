@@ -17,10 +17,12 @@ from transformers import (
 )
 
 from raydist.errors import ConfigError
+from raydist.models.crossencoder import CrossEncoderModel
 from raydist.records import Run
 from raydist.reranking.apply import rerank
+from raydist.reranking.classifier import PackedEncoder
 from raydist.reranking.cross_encoder import CrossEncoder
-from raydist.reranking.rows import Options, TooLong
+from raydist.reranking.rows import Options, Row, TooLong
 from raydist.reranking.spec import CrossEncoderSpec
 from tests.reranking import small_qwen3
 
@@ -94,6 +96,71 @@ def test_scores_equal_sentence_transformers(folder: Path, packed: bool, batch_to
             oracle = reference.predict([(query, text) for text in documents], batch_size=4)
             np.testing.assert_allclose(scores, oracle, atol=1e-5, rtol=0)
     assert max(ours[0]) - min(ours[0]) > 0.01
+
+
+def other(kind: str, folder: Path, **settings: Any) -> Path:
+    """Writes a small random sequence classifier of another architecture."""
+    tokenizer = bert_tokenizer(types=False)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=256,
+        num_labels=1,
+        **settings,
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():  # far from each other
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                weight.mul_(5)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def test_packed_pairs_reach_a_gpu_s_attention_without_masks(folder: Path) -> None:
+    """On torch's meta device: nothing is read from it, and attention refuses masks."""
+    model = CrossEncoderModel.load(folder, dtype="bfloat16", device="cpu").to("meta")
+    packed = PackedEncoder(model)
+    rows = [Row([101, 5, 102, 6, 7, 102], 3), Row([101, 5, 102], 3)]
+    assert packed.logits(packed.collate(rows)).shape == (2,)
+
+
+OTHERS = {
+    "modernbert": {"local_attention": 8, "classifier_pooling": "mean"},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_architectures_score_alike_without_padding(kind: str, tmp_path: Path) -> None:
+    folder = other(kind, tmp_path, **OTHERS[kind])
+    batch = [("heart disease", [*texts(1, 12, 40), "", "lung " * 200]), ("a", texts(2, 3, 9))]
+    packed, padded = (
+        CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", attention=attention))
+        for attention in ("varlen", "sdpa")
+    )
+    assert packed.scorer.packed and not padded.scorer.packed
+    scores = padded.score(batch)
+    for one, expected in zip(packed.score(batch), scores, strict=True):
+        np.testing.assert_allclose(one, expected, atol=1e-6, rtol=0)
+    assert max(scores[0]) - min(scores[0]) > 0.01
+
+
+def test_an_architecture_that_needs_its_padding_is_refused_or_padded(tmp_path: Path) -> None:
+    folder = other("mpnet", tmp_path)
+    with pytest.raises(ConfigError, match="varlen: mpnet does not take rows laid end to end"):
+        CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu", attention="varlen"))
+    plain = CrossEncoder(CrossEncoderSpec(model=str(folder), device="cpu"))
+    assert not plain.scorer.packed
 
 
 def test_the_folders_own_activation_is_used(folder: Path, tmp_path: Path) -> None:

@@ -61,20 +61,24 @@ def test_the_prompt_is_byte_for_byte_the_released_one() -> None:
     assert prompt.tokenizer.decode(ids, skip_special_tokens=False).encode() == GOLDEN
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("way", ["PackedOnCpu", "Packed", "Padded"])
 @pytest.mark.parametrize("share_prefix", [True, False])
 @pytest.mark.parametrize("batch_tokens", [1, 300, 100_000])
 def test_scores_equal_a_naive_full_logits_reference(
-    folder: Path, share_prefix: bool, batch_tokens: int, packed: bool
+    folder: Path, share_prefix: bool, batch_tokens: int, way: str
 ) -> None:
     batch = pairs(1, 3, 1, 160)
     fast = Qwen3Reranker(
         Qwen3Spec(
-            model=str(folder), share_prefix=share_prefix, batch_tokens=batch_tokens, device="cpu"
+            model=str(folder),
+            share_prefix=share_prefix,
+            batch_tokens=batch_tokens,
+            attention="varlen" if way == "Packed" else "sdpa",
+            device="cpu",
         ),
-        packed=packed,
+        packed=way != "Padded",
     )
-    assert fast.scorer.packed == packed
+    assert type(fast.scorer.decoder).__name__ == way
     expected = naive(folder, batch)
     assert_close(fast.score(batch), expected)
     assert max(map(max, expected)) - min(map(min, expected)) > 1e-3  # the scores differ
@@ -97,12 +101,13 @@ def test_parity_at_the_released_vocabularys_size(
     assert_close(fast.score(batch), naive(large, batch))
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_small_requests_with_different_prefixes_share_a_batch(folder: Path, packed: bool) -> None:
+@pytest.mark.parametrize("attention", ["sdpa", "varlen", ""])
+def test_small_requests_with_different_prefixes_share_a_batch(folder: Path, attention: str) -> None:
     batch = pairs(2, 2, 5, 20)
-    fast = Qwen3Reranker(
-        Qwen3Spec(model=str(folder), batch_tokens=100_000, device="cpu"), packed=packed
+    spec = Qwen3Spec(
+        model=str(folder), batch_tokens=100_000, device="cpu", attention=attention or "sdpa"
     )
+    fast = Qwen3Reranker(spec, packed=bool(attention))
     rows = [
         row
         for query, documents in batch
@@ -121,6 +126,16 @@ def test_a_prefix_is_computed_once_per_query(folder: Path) -> None:
     fast.score(batch)
     assert fast.scorer.prefixes.misses == 2
     assert fast.scorer.prefixes.hits > 0
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
+def test_prefixes_of_a_batch_are_computed_in_one_pass(folder: Path, attention: str) -> None:
+    spec = Qwen3Spec(
+        model=str(folder), batch_tokens=100_000, attention=attention, device="cpu", prefix="p"
+    )
+    fast = Qwen3Reranker(spec)
+    fast.score(pairs(4, 6, 5, 20))
+    assert (fast.scorer.prefixes.misses, fast.scorer.prefixes.passes) == (6, 1)
 
 
 def test_room_for_prefix_and_suffix_is_reserved_before_truncation(folder: Path) -> None:
