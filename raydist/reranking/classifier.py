@@ -8,6 +8,7 @@ Shapes: n rows, L tokens of the longest, T tokens of all, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -182,5 +183,7 @@ def choose(
     return plain if reason else ends
 
 
-def _autocast(model: CrossEncoderModel) -> torch.autocast:
-    return torch.autocast(model.device.type, model.autocast, enabled=model.autocast is not None)
+def _autocast(model: CrossEncoderModel) -> AbstractContextManager[Any]:
+    if model.autocast is None:
+        return nullcontext()
+    return torch.autocast(model.device.type, model.autocast)
