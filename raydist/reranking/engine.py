@@ -135,13 +135,13 @@ class Engine:
         assert window > 0
         self.scorer = scorer
         self.window = window
-        collates = isinstance(scorer, CollatingScorer)
+        two_steps = scorer if isinstance(scorer, CollatingScorer) else None
         self.batcher = MicroBatcher(
-            scorer.compute if collates else scorer.forward,
+            two_steps.compute if two_steps else scorer.forward,
             budget=batch_tokens,
             packed=scorer.packed,
             threads=threads,
-            collate=scorer.collate if collates else list,
+            collate=two_steps.collate if two_steps else list,
         )
 
     def submit(
