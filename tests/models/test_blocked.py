@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -34,10 +37,15 @@ def test_vectors_of_blocked_weights_are_those_of_rows(families, family):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(1, abs(theirs).max()))
 
 
-def test_weights_in_blocks_are_saved_as_they_were(families):
+def test_weights_in_blocks_are_held_once_and_saved_as_they_were(families):
     rows = BiEncoder.load(families / "bert", device="cpu")
     saved = {name: tensor.clone() for name, tensor in rows.state_dict().items()}
+    linear = [part.weight for part in rows.modules() if type(part) is nn.Linear]
+    held = [weakref.ref(weight) for weight in linear]
+    del linear
     use_blocked_weights(rows)
+    gc.collect()
+    assert held and not any(each() for each in held)
     again = rows.state_dict()
     assert again.keys() == saved.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in saved.items())
