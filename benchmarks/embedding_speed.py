@@ -41,7 +41,13 @@ def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any
     import torch
     from sentence_transformers import SentenceTransformer
 
-    from raydist.models.encode import EncodeStats, default_max_tokens, length_batches
+    from raydist.models.encode import (
+        EncodeStats,
+        default_max_tokens,
+        length_batches,
+        packed_batches,
+    )
+    from raydist.models.packing import packed_rows
 
     if options["threads"]:
         torch.set_num_threads(options["threads"])
@@ -51,11 +57,10 @@ def throughput(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any
     rows = model.tokenize(texts, "document")
     lengths = np.array([len(row) for row in rows])
     batches = []
-    for batch in length_batches(lengths, default_max_tokens(model)):
-        padded = model.pad([rows[i] for i in batch])
-        if lengths[batch[0]] == lengths[batch[-1]]:
-            del padded["attention_mask"]
-        batches.append(padded)
+    cut = packed_batches if model.packs else length_batches
+    for batch in cut(lengths, default_max_tokens(model)):
+        own = [rows[i] for i in batch]
+        batches.append(packed_rows(own) if model.packs else model.pad(own))
 
     def bare() -> None:
         with torch.inference_mode():

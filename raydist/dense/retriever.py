@@ -23,7 +23,7 @@ from raydist.errors import ArtifactError, DataError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
-from raydist.models.blocked import use_blocked_weights
+from raydist.models.inference import speed_up
 from raydist.models.spec import EncoderPlace
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
@@ -109,7 +109,7 @@ class DenseRetriever:
             device=device,
             **settings,
         )
-        use_blocked_weights(encoder)
+        speed_up(encoder)
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
         ann = AnnIndex.open(Path(folder)) if search.approximate else None

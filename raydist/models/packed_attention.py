@@ -211,11 +211,13 @@ def _on_cpu(
             x[first_key:end_key].view(rows, seen, *x.shape[1:]).transpose(1, 2)
             for x in (k_SHD, v_SHD)
         )
+        whole = window == (-1, 0) and length == seen
         out = F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=_visible(length, seen, window),
+            attn_mask=None if whole else _visible(length, seen, window),
+            is_causal=whole,
             scale=scaling,
             enable_gqa=q.shape[1] != k.shape[1],
         )

@@ -12,6 +12,7 @@ import numpy as np
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import default_max_tokens, encode_rows
+from raydist.models.inference import speed_up
 from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
 from raydist.reranking.neural import NeuralReranker, load_settings
@@ -154,6 +155,7 @@ class BiEncoderReranker(NeuralReranker[BiEncoderScorer]):
 
     def __init__(self, spec: BiEncoderSpec) -> None:
         model = BiEncoder.load(spec.model, **load_settings(spec))
+        speed_up(model)
         scorer = BiEncoderScorer(model, batch_tokens=spec.batch_tokens, name=spec.model)
         # Reused vectors, and the query's tokens in every row, cost nothing.
         super().__init__(spec, scorer, model, batch_tokens=4 * scorer.batch_tokens)

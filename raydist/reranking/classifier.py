@@ -21,9 +21,9 @@ from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.packed_attention import VARLEN, is_fast, use_packed_attention
 from raydist.models.packing import packed_options, placed, sent
 from raydist.models.tokens import Pair
+from raydist.models.trial import agree
 from raydist.reranking import packed_encoder
 from raydist.reranking.rows import Row
-from raydist.reranking.trial import agree
 
 
 class Classifier(Protocol):
@@ -170,7 +170,7 @@ def choose(
         return plain
     ends = Packed(model)
     reason = agree(
-        model.transformer,
+        [model.transformer],
         lambda: plain.logits(plain.collate(rows)),
         lambda: ends.logits(ends.collate(rows)),
         half=dtype.itemsize < 4,

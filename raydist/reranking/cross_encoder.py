@@ -20,10 +20,11 @@ from raydist.errors import ConfigError
 from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.packed_attention import VARLEN
+from raydist.models.trial import TRIED
 from raydist.reranking.chat_prompt import ChatPrompt
 from raydist.reranking.classifier import choose
 from raydist.reranking.neural import NeuralReranker, load_settings
-from raydist.reranking.rows import TRIED, EncodedDocuments, Options, Row, TooLong, fit
+from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import CrossEncoderSpec
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from raydist.errors import ConfigError
 from raydist.models.packed_attention import VARLEN, is_fast
 from raydist.models.packing import sent
+from raydist.models.trial import agree
 from raydist.reranking import packed_decoder, packed_model
 from raydist.reranking.answers import AnswerHead
 from raydist.reranking.prefix import Layers, Prefix, PrefixCache, compute_padded, padded_inputs
 from raydist.reranking.rows import Row
-from raydist.reranking.trial import agree
 
 
 class Decoder(Protocol):
@@ -150,7 +150,7 @@ def choose(
         return Padded(model, head)
     plain, ends = Padded(model, head), Packed(model, head)
     reason = agree(
-        model,
+        [model],
         lambda: _once(plain, rows),
         lambda: _once(ends, rows),
         half=model.dtype.itemsize < 4,

@@ -9,8 +9,9 @@ from torch import nn
 
 from raydist.models.blocked import use_blocked_weights
 from raydist.models.inference import fitting_tokens, most_tokens, pick_dtype, prepare_device
+from raydist.models.trial import TRIED
 from raydist.reranking.engine import Engine
-from raydist.reranking.rows import TRIED, Options, Row, Scorer
+from raydist.reranking.rows import Options, Row, Scorer
 from raydist.reranking.spec import NeuralSpec
 
 S = TypeVar("S", bound=Scorer)

@@ -42,13 +42,14 @@ from raydist.models.inference import most_tokens
 from raydist.models.packed_attention import VARLEN
 from raydist.models.quiet import quiet
 from raydist.models.tokenizer import load_tokenizer
+from raydist.models.trial import TRIED
 from raydist.models.weights import load_weights
 from raydist.reranking.answers import AnswerHead, Answers, declared_answers
 from raydist.reranking.chat_prompt import ChatPrompt
 from raydist.reranking.decoder import choose
 from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.prefix import PrefixCache, can_share
-from raydist.reranking.rows import TRIED, EncodedDocuments, Options, Row, TooLong, fit
+from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import PREFIX, Qwen3Spec
 
 _FEW = 8

@@ -11,9 +11,6 @@ import numpy as np
 from raydist.errors import DataError
 from raydist.reranking.spec import Truncation
 
-TRIED = ("a", "one text of many other words, or the rest of them")
-"""Texts of different lengths, with which models are tried."""
-
 
 class TooLong(DataError):
     """A text does not fit and truncation is "error"; `field` says which text.

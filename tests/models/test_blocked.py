@@ -32,9 +32,10 @@ def test_vectors_of_blocked_weights_are_those_of_rows(families, family):
     encoder = load_encoder(EncoderSource(path=str(families / family)), device="cpu")
     linear = sum(type(part) is nn.Linear for part in rows.modules())
     assert blocks(encoder) == linear
+    assert encoder.packs == (family in ("bert", "gpt2", "qwen3", "mistral"))
     for texts in (TEXTS, TEXTS[:1]):
         ours, theirs = (model.encode_documents(texts) for model in (encoder, rows))
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6 * max(1, abs(theirs).max()))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * max(1, abs(theirs).max()))
 
 
 def test_weights_in_blocks_are_held_once_and_saved_as_they_were(families):
