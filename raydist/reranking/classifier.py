@@ -161,22 +161,23 @@ def choose(
         ConfigError: the model does not take rows end to end, and `attention` insists.
     """
     insists = attention == VARLEN
-    dtype = model.autocast or model.transformer.dtype
+    transformer: Any = model.transformer
+    dtype: torch.dtype = model.autocast or transformer.dtype
     fast = packed and attention == "sdpa" and is_fast(model.device, dtype)
     plain = Padded(model)
-    if packed_encoder.can_pack(model.transformer):
+    if packed_encoder.can_pack(transformer):
         return PackedEncoder(model) if insists or fast else plain
     if not insists and (not fast or model.device.type == "cpu"):
         return plain
     ends = Packed(model)
     reason = agree(
-        [model.transformer],
+        [transformer],
         lambda: plain.logits(plain.collate(rows)),
         lambda: ends.logits(ends.collate(rows)),
         half=dtype.itemsize < 4,
     )
     if reason and insists:
-        kind = model.transformer.config.model_type
+        kind = transformer.config.model_type
         raise ConfigError(
             f"attention=varlen: {kind} does not take rows laid end to end ({reason}); leave it out"
         )

@@ -62,7 +62,7 @@ def prefix_layers(decoder: Any, prefixes: Sequence[Prefix]) -> list[Layers]:
     kept: Layers = []
     _run(decoder, {}, [Row(prefix) for prefix in prefixes], kept)
     lengths = list(map(len, prefixes))
-    parts = [(keys.split(lengths), values.split(lengths)) for keys, values in kept]
+    parts = [[torch.split(x, lengths) for x in each] for each in kept]
     return [
         [(keys[n].clone(), values[n].clone()) for keys, values in parts]
         for n in range(len(prefixes))
