@@ -11,6 +11,7 @@ from raydist.dense.spec import DenseSearchSpec
 from raydist.errors import ConfigError
 
 if TYPE_CHECKING:
+    from raydist.config.mcp import McpConfig
     from raydist.config.serve import ServeConfig
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
@@ -52,7 +53,7 @@ def text_store(index: str) -> Path:
     return folder
 
 
-def open_searcher(config: ServeConfig) -> Searcher:
+def open_searcher(config: ServeConfig | McpConfig) -> Searcher:
     """Returns a searcher of the served index folders, with the texts of those that have any."""
     from pathlib import PurePath
 

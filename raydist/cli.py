@@ -98,7 +98,7 @@ def _config_verb(verb: str, rest: list[str], flags: list[str]) -> int:
         from raydist.commands.fields import show
 
         print(f"raydist {verb}: {VERBS[verb]}\n\n{(module.__doc__ or '').strip()}\n")
-        show(module.Config)
+        show(module.Config, once=True)
         return 0
     from raydist.config.base import Flags
     from raydist.config.load import load, split_words
@@ -141,7 +141,7 @@ def execute(module: Any, config: Any, flags: Any) -> int:
 def _word_verb(verb: str, rest: list[str], flags: list[str]) -> int:
     module = importlib.import_module(f"raydist.commands.{verb}")
     if "--help" in flags:
-        print((module.__doc__ or "").strip())
+        print(f"raydist {verb}: {VERBS[verb]}\n\n{(module.__doc__ or '').strip()}")
         return 0
     check_flags(module, flags)
     check_packages(verb)
@@ -156,5 +156,5 @@ def _overview() -> str:
         "raydist: training and indexing for information retrieval, on a laptop or a Ray cluster\n\n"
         "usage: raydist VERB [FILE.yaml ...] [key=value ...] [flags]\n\n"
         f"verbs\n{verbs}\n\nflags\n{flags}\n\n"
-        "raydist help VERB lists a verb's keys; raydist quickstart shows it at work."
+        "raydist help VERB shows a verb's keys; raydist quickstart shows it at work."
     )

@@ -18,6 +18,7 @@ _PACKAGES = {
         *("cloudpickle", "faiss", "huggingface_hub"),
     ),
     "serve": ("fastapi", "starlette", "uvicorn", "httpx"),
+    "mcp": ("mcp",),
     "ray": ("ray",),
     "track": ("mlflow", "matplotlib", "sqlalchemy"),
 }

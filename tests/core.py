@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-BEYOND = ("torch", "ray", "deepspeed", "mlflow", "transformers", "faiss", "fastapi", "matplotlib")
+BEYOND = (
+    *("torch", "ray", "deepspeed", "mlflow", "transformers", "faiss", "fastapi", "matplotlib"),
+    "mcp",
+)
+SIX_LINES = """
+import raydist as rd
+corpus = {"1": "A heron waits for fish.", "2": "Canal boats carry coal."}
+index = rd.index(corpus, "first")
+hits = index.search("herons", k=1)
+print(hits)
+print(hits[0].text)
+"""
+SIX_LINES_S = 25.0  # with nothing compiled before
 COMMANDS = """
 index corpus=corpus.jsonl out=idx
 search index=idx queries=queries.tsv k=10 out=run.txt
@@ -37,6 +51,7 @@ MISSING = {
     "index corpus=corpus.jsonl out=o workers=2": "raydist[ray]",
     "submit index corpus=corpus.jsonl out=o": "raydist[ray]",
     "serve index=again": "raydist[serve]",
+    "mcp index=again": "raydist[mcp]",
     "evaluate run=run.txt qrels=qrels.txt out=report": "raydist[track]",
     "evaluate run=run.txt qrels=qrels.txt tracking=sqlite": "raydist[track]",
     "quickstart full=true": "raydist[train]",
@@ -51,6 +66,16 @@ def run(words: str) -> subprocess.CompletedProcess[str]:
 def main() -> None:
     installed = [name for name in BEYOND if importlib.util.find_spec(name)]
     assert not installed, f"this Python has more than the core: {installed}"
+    os.environ["RAYDIST_CACHE"] = str(Path("cache").absolute())  # a new one: nothing is compiled
+    os.environ.pop("NUMBA_CACHE_DIR", None)
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", SIX_LINES], capture_output=True, text=True, timeout=300
+    )
+    seconds = time.monotonic() - began
+    assert done.returncode == 0 and "A *heron* waits for fish." in done.stdout, done.stderr
+    print(f"six lines to a table of hits: {seconds:.1f} s")
+    assert seconds <= SIX_LINES_S, f"six lines took {seconds:.1f} s"
     rows = [{"id": "a", "text": "a heron eats fish"}, {"id": "b", "text": "a boat on a canal"}]
     rows += [{"id": "c", "text": "the boat of a heron"}]
     Path("corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -75,8 +100,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import os
-
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         main()

@@ -69,6 +69,7 @@ def test_each_outside_system_has_one_room() -> None:
     assert all(f.startswith("serving/") for f in users("ray.serve"))
     assert users("obstore") <= {"stores/objects.py"}
     assert users("deepspeed") <= {"training/deepspeed.py"}
+    assert users("mcp") <= {"serving/mcp.py"}
     assert users("mlflow") <= {"evaluation/mlflow_store.py"}
     assert {f.split("/")[0] for f in users("faiss")} <= {"dense"}
 
@@ -77,7 +78,7 @@ def test_rooms_know_neither_pydantic_nor_the_edge() -> None:
     edge = users("raydist.config") | users("raydist.commands") | users("raydist.cli")
     assert {f for f in edge if not f.startswith((*EDGE, "__main__.py"))} == set()
     # Requests and answers are pydantic models.
-    http = ("serving/answers.py", "serving/schema.py", "serving/embed_schema.py")
+    http = ("serving/answers.py", "serving/schema.py", "serving/embed_schema.py", "serving/mcp.py")
     assert {f for f in users("pydantic") if not f.startswith(("config/", *http))} == set()
 
 

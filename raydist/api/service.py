@@ -114,15 +114,15 @@ def serve(pipeline: Any = None, *, port: int = 8000, config: Files = (), **keys:
         layers = [*(read_yaml(os.fspath(name)) for name in names), served]
         checked = load(ServeConfig, [*layers, spool.plain({"port": port, **keys})])
     check_packages("serve", checked)
-    check_port(checked)  # else another service there would be taken for this one
+    check_port(checked.host, checked.port)  # else another service there would be taken for this one
     folder = Path(tempfile.mkdtemp(prefix="raydist-service-"))
     file, log = folder / "serve.yaml", folder / "serve.log"
     file.write_text(yaml.safe_dump(checked.resolved()), encoding="utf-8")
-    words = [sys.executable, "-m", "raydist", "serve", str(file)]
+    words = [sys.executable, "-m", "raydist.api.served", str(file)]
     with log.open("wb") as out:
-        # Ctrl-C is for this process, which then ends the other one.
+        # Ctrl-C is for this process, which then ends the other one; the pipe ends it in any case.
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            words, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True
         )
     host = checked.host if ":" not in checked.host else f"[{checked.host}]"
     service = Service(f"http://{host}:{checked.port}", process, log)

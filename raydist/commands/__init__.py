@@ -32,13 +32,14 @@ VERBS = {
     "export": "write a Hugging Face folder with its model card",
     "convert": "convert runs, samples and indexes",
     "serve": "serve reranking, embeddings and search over HTTP",
+    "mcp": "give language models tools that search an index (MCP)",
     "load": "measure a running service under load",
-    "pipeline": "run a file of verbs, those that are complete skipped",
+    "pipeline": "run a file of verbs in order, skipping what is complete",
     "submit": "run a verb on a cluster as a Ray job",
     "doctor": "say what this machine or cluster can run",
-    "tracking": "send a mirrored run to MLflow",
+    "tracking": "send the local record of a run to MLflow",
     "quickstart": "index, search and measure a small corpus that needs no download",
-    "fields": "print the reference of a verb",
+    "fields": "print every key of a verb",
     "completion": "print a shell's completion script",
 }
 
@@ -47,6 +48,7 @@ _NEEDS = {
     "tune": ("torch", "transformers", "ray"),
     "serve": ("fastapi", "ray"),
     "load": ("httpx",),
+    "mcp": ("mcp",),
     "submit": ("ray", "httpx"),
     "tracking": ("mlflow",),
 }

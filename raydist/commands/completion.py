@@ -1,4 +1,7 @@
-"""Prints a shell's completion script: `eval "$(raydist completion bash)"` (or zsh, fish).
+"""Prints a shell's completion script: for bash, zsh or fish.
+
+    eval "$(raydist completion bash)"
+    raydist completion fish | source
 
 The script asks `raydist completion words WORD...` for the words that may come next: verbs, then
 keys and flags of the verb (and folders, of one that takes a folder as a word), then the values of a
@@ -13,6 +16,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from raydist.commands import VERBS
+from raydist.config.schema import Row, reference
 from raydist.errors import ConfigError
 
 _SCRIPTS = {
@@ -32,19 +36,22 @@ _SCRIPTS = {
 complete -o default -F _raydist raydist""",
     "zsh": """#compdef raydist
 _raydist() {
-  local -a candidates
+  local -a candidates begun
   candidates=(${(f)"$(raydist completion words "${(@)words[2,CURRENT]}" 2>/dev/null)"})
-  compadd -S '' -a candidates || _files
+  begun=(${(M)candidates:#*[=/]}) candidates=(${candidates:#*[=/]})
+  compadd -S '' -a begun
+  compadd -a candidates
 }
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }
 compdef _raydist raydist""",
     "fish": """function __raydist
-  raydist completion words (commandline -opc)[2..] (commandline -ct)
+  raydist completion words (commandline -opc)[2..] (commandline -ct) 2>/dev/null
 end
-complete -c raydist -a '(__raydist)'""",
+complete -c raydist -f -a '(__raydist)'""",
 }
 
 
-_PATHS = {"text", "list of text", "block"}  # types of the keys that may take a path
+_TEXTS = {"text", "list of text"}  # types of the keys that may take a path
 FLAGS = ("--dry-run", "--print", "--resume", "--append")  # of the line that is completed
 
 
@@ -77,18 +84,10 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
     if not hasattr(module, "Config"):
         yield from _paths(last)
         return
-    from raydist.config.schema import reference
-
     key, equals, value = last.partition("=")
-    rows = reference(module.Config)
-    if equals:  # members of a union have a row each
-        types = [row.type for row in rows if row.key == key]
-        choices = dict.fromkeys(" | ".join(types).split(" | "))
-        if len(choices) > 1:
-            yield from (f"{key}={choice}" for choice in choices if choice.startswith(value))
-        elif choices.keys() & _PATHS:
-            before, comma, part = value.rpartition(",")
-            yield from (f"{key}={before}{comma}{path}" for path in _paths(part))
+    rows = list(reference(module.Config))
+    if equals:
+        yield from (f"{key}={each}" for each in _values(rows, key, value))
         return
     keys = (f"{row.key}=" for row in rows if row.key.startswith(last) and row.type != "block")
     yield from dict.fromkeys(keys)
@@ -98,7 +97,25 @@ def candidates(words: Sequence[str]) -> Iterator[str]:
         yield from (path for path in _paths(last) if path.endswith(("/", ".yaml", ".yml")))
 
 
+def _values(rows: Sequence[Row], key: str, start: str) -> Iterator[str]:
+    """Yields the values of a key that begin like this: its choices, kinds of a block, or paths."""
+    types = [row.type for row in rows if row.key == key]  # members of a union have a row each
+    choices = dict.fromkeys(" | ".join(types).split(" | "))
+    if len(choices) > 1:
+        yield from (each for each in choices if each != "''" and each.startswith(start))
+        return
+    if "block" in choices:
+        kinds = [row.type for row in rows if row.key == f"{key}.kind"]
+        names = " | ".join(kinds).split(" | ") if len(kinds) > 1 else []
+        yield from (name for name in names if name.startswith(start))
+    if choices.keys() & _TEXTS or {f"{key}.path", f"{key}.model"} & {row.key for row in rows}:
+        before, comma, part = start.rpartition(",")
+        yield from (f"{before}{comma}{path}" for path in _paths(part))
+
+
 def _paths(start: str) -> Iterator[str]:
     """Yields the files and folders whose paths begin like this, folders with a slash."""
-    for name in sorted(glob.glob(f"{glob.escape(os.path.expanduser(start))}*")):
-        yield f"{name}/" if os.path.isdir(name) else name
+    begin = os.path.expanduser(start)
+    for name in sorted(glob.glob(f"{glob.escape(begin)}*")):
+        path = start + name.removeprefix(begin)
+        yield f"{path}/" if os.path.isdir(name) else path

@@ -1,5 +1,8 @@
 """Says what this machine or cluster can run: one line per finding.
 
+    raydist doctor
+    raydist doctor address=http://127.0.0.1:8265 storage=s3://bucket/outputs tracking=http://127.0.0.1:5000
+
 Exits 0 on a bare machine with neither cluster nor GPU; 1 only where something that was asked for
 (`address=`, `storage=`, `tracking=`) is broken.
 """

@@ -1,5 +1,8 @@
 """Embeds a corpus: fixed splits, one vector shard per split, restartable.
 
+    raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC
+    raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC workers=2
+
 The folder can be searched with `raydist search index=OUT`, alone or fused with other indexes.
 """
 

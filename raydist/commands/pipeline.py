@@ -55,6 +55,17 @@ Row = tuple[str, str, str, float]
 
 def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
     """Runs the pipeline of a file with `key=value` arguments."""
+    file, plan = parse(words)
+    with disk_errors(plan.out):
+        return run(plan, f"pipeline {file} in {plan.out}", dry_run="--dry-run" in flags)
+
+
+def parse(words: Sequence[str]) -> tuple[str, Plan]:
+    """Returns the file of a command line, and its plan.
+
+    Raises:
+        ConfigError: no file or several are named, or anything is wrong in any stage.
+    """
     overrides = [word for word in words if "=" in word]
     files = [word for word in words if word not in overrides]
     if len(files) != 1:
@@ -62,9 +73,7 @@ def run_words(words: Sequence[str], flags: Sequence[str]) -> int:
             f"pipeline: expected one YAML file, got {len(files)}: raydist pipeline FILE.yaml "
             "[stages.NAME.KEY=value ...]"
         )
-    plan = read_plan(files[0], overrides)
-    with disk_errors(plan.out):
-        return run(plan, f"pipeline {files[0]} in {plan.out}", dry_run="--dry-run" in flags)
+    return files[0], read_plan(files[0], overrides)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from raydist import cluster, extras, log
 from raydist.artefact import planned
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
-from raydist.errors import ConfigError, JobError, RaydistError
+from raydist.errors import ConfigError, DataError, JobError, RaydistError
 from raydist.manifest import read_manifest
 
 Config = ServeConfig
@@ -39,7 +39,7 @@ def run(config: ServeConfig, flags: Flags) -> None:
     from raydist.serving.front import CALLBACK
     from raydist.serving.keys import ENVIRONMENT, read_keys
 
-    check_port(config)
+    check_port(config.host, config.port)
     _check_folders(config)
     keys = read_keys(config.keys_file, anonymous=config.anonymous, public_host=config.public_host)
     what = ", ".join([*config.models(), *(["search"] if config.index else [])])
@@ -187,8 +187,20 @@ def _check_folders(config: ServeConfig) -> None:
     if config.embedder is not None:
         models["embedder"] = config.embedder.path
     for key, model in models.items():
-        if model.startswith((".", "/", "~")) and not Path(model).is_dir():
-            raise ConfigError(f"{key} = {model}: no such folder")
+        if model and "://" not in model and not model.startswith("models:/"):
+            _check_model(key, model)
+
+
+def _check_model(key: str, model: str) -> None:
+    """Refuses a local folder that holds no model, as replicas would, again and again."""
+    from raydist.models.packaged import local_folder
+
+    try:
+        folder = local_folder(model)
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    if folder is not None and not any(folder.rglob("*.safetensors")):
+        raise ConfigError(f"{key}: model {folder}: no *.safetensors; other weights are not read")
 
 
 def _load_models(config: ServeConfig) -> None:
@@ -220,21 +232,19 @@ def _load_models(config: ServeConfig) -> None:
             load()
 
 
-def check_port(config: ServeConfig) -> None:
+def check_port(host: str, port: int) -> None:
     """Refuses a port that is taken.
 
     Raises:
         ConfigError: with the system's reason.
     """
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((config.host, config.port))
+            probe.bind((host, port))
         except OSError as error:
-            raise ConfigError(
-                f"port={config.port}: cannot listen on {config.host} ({error.strerror})"
-            ) from None
+            raise ConfigError(f"port={port}: cannot listen on {host} ({error.strerror})") from None
 
 
 def _address(config: ServeConfig) -> str:

@@ -1,7 +1,8 @@
-"""Runs a verb, or a script such as the pipeline, as a Ray job and returns its exit code.
+"""Runs a verb, a pipeline or a script as a Ray job and returns its exit code.
 
-    raydist submit VERB FILE... [key=value...] [address=http://127.0.0.1:8265]
-    raydist submit jobs/pipeline.py FILE [key=value...] [address=http://127.0.0.1:8265]
+    raydist submit index corpus=s3://bucket/corpus.jsonl out=s3://bucket/idx workers=8
+    raydist submit pipeline FILE storage=/mnt/raydist address=http://127.0.0.1:8265
+    raydist submit script.py WORD...
 
 A verb's configuration is checked here first. The files that git would commit travel with the job
 (without git, all but hidden files and outputs). Other data does not: name it by an absolute path or
@@ -95,22 +96,37 @@ def _check(words: Sequence[str], flags: Sequence[str]) -> list[str]:
         if not Path(verb).is_file():
             raise ConfigError(f"submit: {verb}: no such script below the working directory")
         return [verb, *(word for word in files if Path(word).is_file())]
-    if verb == "pipeline":
-        return [word for word in files if Path(word).is_file()]
-    from raydist.config.inputs import find_inputs
-    from raydist.config.load import load, split_words
-
     check_verb(verb)
     module = importlib.import_module(f"raydist.commands.{verb}")
-    if not hasattr(module, "Config"):
+    if verb != "pipeline" and not hasattr(module, "Config"):
         raise ConfigError(f"submit: {verb} is not run on a cluster")
     check_flags(module, flags)
+    if verb == "pipeline":
+        return _pipeline_inputs(rest)
+    from raydist.config.load import load, split_words
+
     configs, arguments = split_words(module.Config, rest)
     config = load(module.Config, configs, arguments)
-    names = [file for file in configs if isinstance(file, str)]
-    for each in find_inputs(config):
-        names += [path for path in each.paths if _must_travel(path, each.kind)]
-    return names
+    return [*(file for file in configs if isinstance(file, str)), *_inputs(config)]
+
+
+def _inputs(config: Any) -> list[str]:
+    """Returns what a verb reads that can only come from the working directory."""
+    from raydist.config.inputs import find_inputs
+
+    inputs = find_inputs(config)
+    return [path for each in inputs for path in each.paths if _must_travel(path, each.kind)]
+
+
+def _pipeline_inputs(words: Sequence[str]) -> list[str]:
+    """Returns a pipeline's file, and what its stages read beside each other's outputs."""
+    from raydist.commands.pipeline import output, parse
+
+    file, plan = parse(words)
+    configs = [config for _, config in plan.stages.values()]
+    own = [str(plan.out), *filter(None, map(output, configs))]
+    paths = [path for config in configs for path in _inputs(config)]
+    return [file, *(p for p in paths if not any(f"{p}/".startswith(f"{o}/") for o in own))]
 
 
 def _must_travel(path: str, kind: str) -> bool:

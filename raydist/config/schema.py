@@ -251,7 +251,7 @@ def _type_name(annotation: Any) -> str:
     if origin is typing.Annotated:
         return _type_name(args[0])
     if origin is Literal:
-        return " | ".join(map(str, args))
+        return " | ".join(str(arg) or "''" for arg in args)
     if origin in (Union, types.UnionType):
         return " | ".join(_type_name(a) for a in args if a is not type(None))
     if origin in (list, tuple, set, frozenset):

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import UNREADABLE, reason_of
+from raydist.models.packaged import ADAPTER_CONFIG
 from raydist.models.spec import Lora
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _EXCLUDED = r".*(pooler|classifier|score|dt_proj).*"
 """Layers without adapters: heads, and those whose weights Mamba's layers multiply themselves."""
@@ -32,7 +32,7 @@ FOLDER = "adapter"
 
 def base_of(folder: Path) -> str | None:
     """Returns the base that a folder of adapters names, None where it is a whole model."""
-    path = folder / CONFIG
+    path = folder / ADAPTER_CONFIG
     if (folder / "config.json").is_file() or not path.is_file():
         return None
     try:
@@ -109,7 +109,7 @@ def copy_adapters(source: Path) -> Callable[[Any, Path], None]:
         )
 
     def write(_: Any, target: Path) -> None:
-        for name in (CONFIG, WEIGHTS):
+        for name in (ADAPTER_CONFIG, WEIGHTS):
             shutil.copyfile(place / name, target / name)
 
     return write

@@ -6,7 +6,6 @@ Weights come from safetensors only, and code from a folder only where `trust_rem
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import sys
@@ -29,7 +28,7 @@ from transformers import (
 
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.log import say
-from raydist.models.adapters import CONFIG, add_lora, base_of, merged, with_adapters
+from raydist.models.adapters import add_lora, base_of, merged, with_adapters
 from raydist.models.architecture import (
     UNREADABLE,
     has_head,
@@ -38,7 +37,7 @@ from raydist.models.architecture import (
     set_dropout,
     width,
 )
-from raydist.models.packaged import packaged
+from raydist.models.packaged import local_folder
 from raydist.models.packed_attention import VARLEN, register
 from raydist.models.quiet import quiet
 from raydist.models.spec import ModelSettings
@@ -50,7 +49,6 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-FINISHED = "checkpoint-final"
 _FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja", "*.py"]
 DEFAULT_ATTENTION = "sdpa"
 SHARD_BYTES = 5 * 10**9
@@ -68,23 +66,13 @@ def resolve_folder(path_or_name: str | Path) -> Path:
     Raises:
         DataError: there is no such model.
     """
-    name, path = str(path_or_name), packaged(str(path_or_name))
+    name, copy = str(path_or_name), None
     if "://" in name:
         from raydist import storage
 
-        path = storage.local(name)
-    if path.is_dir():
-        if (path / FINISHED).is_dir():
-            path = path / FINISHED
-        known = (path / "modules.json", path / CONFIG)
-        problem = _no_model(path / "config.json")
-        if any(file.is_file() for file in known) or not problem:
-            return path
-        if (path / "metrics.jsonl").is_file():
-            raise DataError(f"model {path}: a training run without {FINISHED}: it has not finished")
-        raise DataError(f"model {path}: {problem}")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise DataError(f"model {name}: no such folder")
+        copy = storage.local(name)
+    if (folder := local_folder(name, copy)) is not None:
+        return folder
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -92,19 +80,6 @@ def resolve_folder(path_or_name: str | Path) -> Path:
         raise DataError(
             f"model {name}: neither a folder nor a model that can be fetched ({reason})"
         ) from None
-
-
-def _no_model(config: Path) -> str:
-    """Returns why a file is no model's configuration (a run's has the same name), or nothing."""
-    try:
-        record = json.loads(config.read_text(encoding="utf-8"))
-    except OSError:
-        return "this folder has no config.json of a model"
-    except ValueError as error:
-        return f"its config.json is not JSON ({error})"
-    if isinstance(record, dict) and record.get("model_type"):
-        return ""
-    return "its config.json names no model_type, so it is no model of transformers"
 
 
 def model_config(folder: Path, *, trust_remote_code: bool = False) -> Any:

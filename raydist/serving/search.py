@@ -65,7 +65,7 @@ class Searcher:
                 for doc_id, value in zip(doc_ids, values.tolist()):
                     scores.setdefault(doc_id, {})[name] = value
         start = time.perf_counter()
-        documents = self._documents(ranking)
+        documents = self.documents(ranking)
         timings["texts"] = _ms_since(start)
         hits = [
             Hit(doc_id, scores[doc_id], *documents.get(doc_id, (None, 0))) for doc_id in ranking
@@ -79,8 +79,8 @@ class Searcher:
             for text, store in call.texts
         ]
 
-    def _documents(self, doc_ids: Sequence[str]) -> dict[str, tuple[Document, int]]:
-        """Returns the documents that a store has, and its number."""
+    def documents(self, doc_ids: Sequence[str]) -> dict[str, tuple[Document, int]]:
+        """Returns the documents that a store has, by id, and its number."""
         documents: dict[str, tuple[Document, int]] = {}
         for number, store in enumerate(self.stores):
             missing = [doc_id for doc_id in doc_ids if doc_id not in documents]

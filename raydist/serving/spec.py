@@ -1,4 +1,4 @@
-"""What can be set of the service beside its models: limits of requests, replicas; and its load."""
+"""What can be set of services beside their models: limits, replicas; and their load."""
 
 from __future__ import annotations
 
@@ -36,6 +36,22 @@ class Limits:
     """Seconds that the work under way may take at the measured speed; more is answered with 429."""
     deadline_s: Annotated[float, Gt(0)] = 60.0
     """Seconds after which a request is answered with 504."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolLimits:
+    """Limits of what a language model may ask of a tool, and of what it is told."""
+
+    max_query_chars: Annotated[int, Ge(1)] = 4096
+    """Characters of a query."""
+    max_results: Annotated[int, Ge(1), Le(1000)] = 50
+    """Results of a search."""
+    max_documents: Annotated[int, Ge(1), Le(1000)] = 50
+    """Documents of a fetch or a rerank."""
+    max_fetch_chars: Annotated[int, Ge(1000)] = 40_000
+    """Characters of all documents that a fetch returns; what is left out is fetched next."""
+    passage_chars: Annotated[int, Ge(20), Le(10_000)] = 300
+    """Characters of a result's passage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ LINES = {
     "export": "checkpoint=c out=O",
     "convert": "in=i out=O",
     "serve": "reranker=bm25",
+    "mcp": "index=I",
     "merge": "out=O",
     "verify": "O",
     "status": "O",

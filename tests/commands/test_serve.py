@@ -66,13 +66,22 @@ def test_a_taken_port_is_named_before_anything_starts(capsys: pytest.CaptureFixt
     ("word", "message"),
     [
         ("index=nowhere", "nowhere: no such folder"),
-        ("reranker=./nowhere", "reranker = ./nowhere: no such folder"),
-        ("embedder=/nowhere", "embedder = /nowhere: no such folder"),
+        ("reranker=./nowhere", "reranker: model ./nowhere: no such folder"),
+        ("embedder=/nowhere", "embedder: model /nowhere: no such folder"),
+        ("reranker=.", "reranker: model .: this folder has no config.json of a model"),
+        ("embedder=weightless", "embedder: model weightless: no *.safetensors"),
     ],
 )
-def test_a_folder_that_is_not_there_is_named_before_anything_starts(
-    word: str, message: str, capsys: pytest.CaptureFixture[str]
+def test_a_folder_without_a_model_is_named_before_anything_starts(
+    word: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("weightless").mkdir()
+    Path("weightless/config.json").write_text('{"model_type": "bert"}')
     assert main(["serve", word, f"port={free_port()}"]) != 0
     assert message in capsys.readouterr().err
 

@@ -270,6 +270,43 @@ def test_inputs_that_do_not_travel_are_refused(
         assert f"submit: {refused}: does not travel with the job" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("plan.yaml", ""),
+        ("plan.yaml stages.index.corpus=/data/c.jsonl", ""),
+        ("plan.yaml stages.index.corpus=out/c.jsonl", "out/c.jsonl: does not travel with the job"),
+        ("out/plan.yaml", "out/plan.yaml: does not travel with the job"),
+        ("nowhere.yaml", "nowhere.yaml"),
+        ("plan.yaml stages.search.k=0", "stages.search.k = '0'"),
+        ("", "expected one YAML file"),
+    ],
+)
+def test_a_pipeline_is_checked_before_it_is_sent(
+    words: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "out").mkdir()
+    for name in ("c.jsonl", "q.tsv", "out/c.jsonl"):
+        (tmp_path / name).write_text("x")
+    plan = """out: ranked
+stages:
+  index: {corpus: c.jsonl, out: "{out}/idx"}
+  search: {index: "{out}/idx", queries: q.tsv, out: "{out}/run.txt"}
+"""
+    for name in ("plan.yaml", "out/plan.yaml"):
+        (tmp_path / name).write_text(plan)
+    git(tmp_path, "init")
+    (tmp_path / ".gitignore").write_text("out/\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", "pipeline", *words.split(), "--dry-run"]) == (2 if message else 0)
+    said = capsys.readouterr().err
+    assert (message or f"python -m raydist pipeline {words}") in said
+
+
 def test_a_script_is_submitted_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from raydist.config.load import load, split_words
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["search", "dense", "train", "tune", "rerank", "evaluate", "benchmark", "mlflow", "serve"]
-PAGES += ["cluster"]
+PAGES += ["mcp", "cluster"]
 FILES = [ROOT / "README.md", *(ROOT / f"docs/how-to/{page}.md" for page in PAGES)]
 
 

@@ -1,0 +1,81 @@
+"""Gives language models tools that search an index, by the Model Context Protocol (MCP).
+
+    raydist mcp index=IDX about="the handbook of ACME"
+    raydist mcp index=IDX,VEC reranker=PATH port=8932
+
+A client such as an editor or a chat program starts the first command, and talks with it over
+standard input and output until it closes that input. `port=` answers over HTTP instead, at
+http://127.0.0.1:PORT/mcp, for this machine alone; with `keys_file=` or RAYDIST_API_KEYS, clients
+need a key. The tools are `search`; `fetch`, which reads documents by their ids; and, with
+`reranker=`, `rerank`. The last two need an index with texts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+
+from raydist import extras, log, storage
+from raydist.artefact import planned
+from raydist.commands.serve import check_port
+from raydist.config.base import Flags
+from raydist.config.mcp import McpConfig
+from raydist.errors import ConfigError
+from raydist.manifest import read_manifest
+
+Config = McpConfig
+
+
+def run(config: McpConfig, flags: Flags) -> None:
+    """Answers until the input ends, SIGTERM or Ctrl-C."""
+    from raydist.serving.keys import read_keys
+
+    kinds, documents = _check_indexes(config)
+    keys = read_keys(config.keys_file)
+    if config.port is None and config.keys_file is not None:
+        raise ConfigError(f"keys_file = {config.keys_file}: keys are for HTTP; give port=")
+    if config.port is not None:
+        check_port("127.0.0.1", config.port)
+    where = f"http://127.0.0.1:{config.port}/mcp" if config.port else "standard input and output"
+    names = ", ".join(config.index)
+    if planned(flags.dry_run, f"give tools for {names} at {where}"):
+        return
+    from raydist.build import open_searcher
+    from raydist.reranking.load import load_reranker
+    from raydist.serving.mcp import Collection, Tools, run_http, run_stdio
+
+    with contextlib.redirect_stdout(sys.stderr):  # the other one is the client's
+        searcher = open_searcher(config)
+        if config.reranker is not None and not searcher.stores:
+            raise ConfigError(
+                f"reranker: reads the documents' texts, and {names} has none; add an index that "
+                "was built with store=true"
+            )
+        reranker = None if config.reranker is None else load_reranker(config.reranker)
+        meaning = "vectors" in kinds
+        collection = Collection(config.about, documents, "bow-index" in kinds, meaning)
+        tools = Tools(searcher, reranker, collection, config.limits)
+        server = tools.server()
+    log.say(f"tools for {names} ({log.count(documents, 'document')}) at {where}")
+    threading.Thread(target=tools.warm_up, name="warm-up", daemon=True).start()
+    if config.port is None:
+        run_stdio(server)
+    else:
+        run_http(server, config.port, keys)
+
+
+def _check_indexes(config: McpConfig) -> tuple[set[str], int]:
+    """Returns the kinds of the indexes, and the number of documents of the largest one."""
+    kinds, documents = set(), 0
+    for folder in config.index:
+        manifest = read_manifest(storage.local(folder), ["bow-index", "vectors"])
+        if manifest["kind"] == "vectors":
+            extras.require(f"index = {folder}", "torch", "transformers")
+        if manifest.get("unit"):
+            raise ConfigError(
+                f"index = {folder}: holds weighted terms, which a query's text does not have"
+            )
+        kinds.add(str(manifest["kind"]))
+        documents = max(documents, int(manifest["documents"]))
+    return kinds, documents
