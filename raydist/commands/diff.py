@@ -1,7 +1,9 @@
 """Compares two outputs: how their configurations and the content of their inputs differ.
 
-raydist diff OLD NEW
-raydist diff IDX s3://bucket/idx format=json
+    raydist diff OLD NEW
+    raydist diff IDX s3://bucket/idx format=json
+
+A key or input has a line, with what it was and what it is.
 """
 
 from __future__ import annotations

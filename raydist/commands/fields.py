@@ -1,6 +1,8 @@
-"""Prints every key of a verb, those of repeated blocks too; without a verb, of all verbs.
+"""Prints every key of a verb, or of all verbs.
 
-raydist fields index
+    raydist fields index
+
+`raydist help index` shows the keys of a repeated block once.
 """
 
 from __future__ import annotations

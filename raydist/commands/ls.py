@@ -1,8 +1,10 @@
 """Lists what lies in a folder: each output's kind, state, size and source.
 
-raydist ls
-raydist ls FOLDER
-raydist ls s3://bucket/outputs format=json
+    raydist ls
+    raydist ls FOLDER
+    raydist ls s3://bucket/outputs format=json
+
+A file or folder has a line; what failed has its last error at the end.
 """
 
 from __future__ import annotations
