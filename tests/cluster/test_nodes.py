@@ -137,6 +137,38 @@ def test_a_jobs_log_need_not_be_utf8(nodes: Nodes, tmp_path: Path) -> None:
     assert done.stdout.decode().endswith("a b\ufffdc\n" * 3 + "ü")
 
 
+PLAN = """
+out: ranked
+tracking: none
+stages:
+  index: {corpus: corpus.jsonl, out: "{out}/index", workers: 2}
+  search: {index: "{out}/index", queries: queries.tsv, out: "{out}/run.txt"}
+"""
+
+
+@pytest.mark.ray
+def test_a_submitted_pipeline_takes_its_files_along(nodes: Nodes, tmp_path: Path) -> None:
+    work, storage = tmp_path / "work", tmp_path / "storage"
+    work.mkdir()
+    (work / "plan.yaml").write_text(PLAN)
+    (work / "corpus.jsonl").write_text(
+        '{"id": "a", "text": "heron"}\n{"id": "b", "text": "boat"}\n'
+    )
+    (work / "queries.tsv").write_text("q1\tboats\n")
+    submit = [str(BIN / "raydist"), "submit", "pipeline", "plan.yaml", f"storage={storage}"]
+    done = subprocess.run(
+        [*submit, "stages.search.k=1", f"address={nodes.dashboard}"],
+        cwd=work,
+        env=dict(nodes.environment),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" done ") == 2, "the table that ends the pipeline is streamed"
+    assert (storage / "ranked/run.txt").read_text().split()[:3] == ["q1", "Q0", "b"]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The quickstart pipeline's output, by `raydist submit`."""
