@@ -1,7 +1,7 @@
 """The process of a service, `python -m raydist.api.served FILE`: it ends with the one it serves.
 
-Its standard input is a pipe from the process that started it. The pipe closes when that one ends,
-however it ends, and the service then stops as after SIGTERM.
+Its standard input is a pipe from the process that started it. A byte from there stops the service
+as SIGTERM does, and so does the end of the pipe: it closes when that process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import threading
 from raydist.cli import main
 
 
-def _stop_at_the_end() -> None:
-    while os.read(0, 1024):
-        pass
+def _stop() -> None:
+    os.read(0, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_stop_at_the_end, name="lifeline", daemon=True).start()
+    threading.Thread(target=_stop, name="lifeline", daemon=True).start()
     sys.exit(main(["serve", *sys.argv[1:]]))

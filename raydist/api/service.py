@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -62,7 +61,9 @@ class Service:
         atexit.unregister(self.stop)
         if not self.running:
             return
-        self._process.send_signal(signal.SIGTERM)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as lifeline:
+            lifeline.write(b"\n")
         try:
             self._process.wait(_PATIENCE_S)
         except subprocess.TimeoutExpired:
