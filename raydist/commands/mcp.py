@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from raydist import extras, log, storage
 from raydist.artefact import planned
@@ -24,6 +25,9 @@ from raydist.config.mcp import McpConfig
 from raydist.errors import ConfigError
 from raydist.manifest import read_manifest
 
+if TYPE_CHECKING:
+    from raydist.serving.mcp import Tools
+
 Config = McpConfig
 
 
@@ -31,7 +35,7 @@ def run(config: McpConfig, flags: Flags) -> None:
     """Answers until the input ends, SIGTERM or Ctrl-C."""
     from raydist.serving.keys import read_keys
 
-    kinds, documents = _check_indexes(config)
+    _, documents = _check_indexes(config)
     keys = read_keys(config.keys_file)
     if config.port is None and config.keys_file is not None:
         raise ConfigError(f"keys_file = {config.keys_file}: keys are for HTTP; give port=")
@@ -41,21 +45,10 @@ def run(config: McpConfig, flags: Flags) -> None:
     names = ", ".join(config.index)
     if planned(flags.dry_run, f"give tools for {names} at {where}"):
         return
-    from raydist.build import open_searcher
-    from raydist.reranking.load import load_reranker
-    from raydist.serving.mcp import Collection, Tools, run_http, run_stdio
+    from raydist.serving.mcp import run_http, run_stdio
 
     with contextlib.redirect_stdout(sys.stderr):  # the other one is the client's
-        searcher = open_searcher(config)
-        if config.reranker is not None and not searcher.stores:
-            raise ConfigError(
-                f"reranker: reads the documents' texts, and {names} has none; add an index that "
-                "was built with store=true"
-            )
-        reranker = None if config.reranker is None else load_reranker(config.reranker)
-        meaning = "vectors" in kinds
-        collection = Collection(config.about, documents, "bow-index" in kinds, meaning)
-        tools = Tools(searcher, reranker, collection, config.limits)
+        tools = open_tools(config)
         server = tools.server()
     log.say(f"tools for {names} ({log.count(documents, 'document')}) at {where}")
     threading.Thread(target=tools.warm_up, name="warm-up", daemon=True).start()
@@ -63,6 +56,28 @@ def run(config: McpConfig, flags: Flags) -> None:
         run_stdio(server)
     else:
         run_http(server, config.port, keys)
+
+
+def open_tools(config: McpConfig) -> Tools:
+    """Returns the tools of a configuration, its indexes and its model open.
+
+    Raises:
+        ConfigError: an index cannot be searched by texts, or the reranker has no texts to read.
+    """
+    from raydist.build import open_searcher
+    from raydist.reranking.load import load_reranker
+    from raydist.serving.mcp import Collection, Tools
+
+    kinds, documents = _check_indexes(config)
+    searcher = open_searcher(config)
+    if config.reranker is not None and not searcher.stores:
+        raise ConfigError(
+            f"reranker: reads the documents' texts, and {', '.join(config.index)} has none; add an "
+            "index that was built with store=true"
+        )
+    reranker = None if config.reranker is None else load_reranker(config.reranker)
+    collection = Collection(config.about, documents, "bow-index" in kinds, "vectors" in kinds)
+    return Tools(searcher, reranker, collection, config.limits)
 
 
 def _check_indexes(config: McpConfig) -> tuple[set[str], int]:

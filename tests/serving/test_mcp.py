@@ -20,13 +20,11 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 
-from raydist.build import open_searcher
 from raydist.cli import main
+from raydist.commands.mcp import open_tools
 from raydist.config.load import load
 from raydist.config.mcp import McpConfig
-from raydist.reranking.load import load_reranker
-from raydist.serving.mcp import Collection, Tools
-from raydist.serving.spec import ToolLimits
+from raydist.serving.mcp import Tools
 
 ROOT = Path(__file__).parents[2]
 LONG = "The lock keeper writes a letter about the lock. " * 50
@@ -50,11 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tools(index: Path, *, reranker: Any = None, about: str = "", **limits: int) -> Tools:
-    config = load(McpConfig, [{"index": [str(index)], "reranker": reranker}])
-    spec = config.reranker
-    collection = Collection(about, len(DOCUMENTS), words=True, meaning=False)
-    loaded = None if spec is None else load_reranker(spec)
-    return Tools(open_searcher(config), loaded, collection, ToolLimits(**limits))
+    keys = {"index": [str(index)], "reranker": reranker, "about": about, "limits": limits}
+    config = load(McpConfig, [keys])
+    return open_tools(config)
 
 
 def ask(server: Any, talk: Callable[[Client], Awaitable[Any]]) -> Any:
@@ -143,6 +139,20 @@ def test_a_model_is_told_what_is_searched_and_how(folder: Path) -> None:
     alone = tools(folder / "bare").server()
     assert [tool.name for tool in ask(alone, lambda c: c.list_tools()).tools] == ["search"]
     assert call(alone, "search", query="fish")["results"][0]["passage"] == ""
+
+
+def test_vectors_alone_are_searched_by_meaning(folder: Path, tiny_bert: Path) -> None:
+    words = ["embed", f"corpus={folder / 'corpus.jsonl'}", f"model={tiny_bert}"]
+    assert main([*words, f"out={folder / 'vec'}"]) == 0
+    server = tools(folder / "vec").server()
+    (search,) = ask(server, lambda client: client.list_tools()).tools
+    assert "by their meaning" in search.input_schema["properties"]["query"]["description"]
+    results = call(server, "search", query="a heron", k=2)["results"]
+    assert len(results) == 2 and results[0]["passage"] == results[0]["title"] == ""
+    config = load(McpConfig, [{"index": [str(folder / "idx"), str(folder / "vec")]}])
+    fused = open_tools(config).server()
+    results = call(fused, "search", query="herons", k=3)["results"]
+    assert len(results) == 3 and all(each["passage"] for each in results)
 
 
 def environment() -> dict[str, str]:
