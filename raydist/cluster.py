@@ -116,6 +116,7 @@ def _ray() -> Any:
     if not _is_named():
         # Makes the node 127.0.0.1; otherwise Ray's services listen on every interface.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    logging.getLogger("ray.widgets").setLevel(logging.ERROR)  # asks notebooks to install widgets
     import ray
 
     return ray

@@ -67,6 +67,12 @@ def test_a_table_of_hits_is_html_with_the_words_marked(run: Run) -> None:
     assert "<table>" in shown(run(table))["text/html"]
 
 
+def test_a_model_is_loaded_without_bars_and_warnings(run: Run, tiny_bert: Path) -> None:
+    messages = run(f"import raydist as rd; encoder = rd.Encoder({str(tiny_bert)!r}); encoder")
+    assert "32 dimensions" in shown(messages)["text/plain"]
+    assert [each["text"] for each in messages if each["kind"] == "stream"] == []
+
+
 def test_an_interrupted_call_ends_and_the_same_call_continues(run: Run) -> None:
     code = 'print("ready to stop", flush=True); big = rd.index("corpus.jsonl", "big"); len(big)'
     messages = run(code, interrupt_s=0.5)
