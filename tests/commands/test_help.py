@@ -8,6 +8,11 @@ from raydist.cli import main
 from raydist.commands import VERBS
 
 
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_begins_with_what_it_does_and_an_example(
     verb: str, capsys: pytest.CaptureFixture[str]
@@ -34,9 +39,7 @@ def test_a_block_is_explained_once(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_narrow_terminal_has_two_columns(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import rich.console
-
-    monkeypatch.setattr(rich.console.Console, "width", 80)
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["search", "-h"]) == 0
     out = capsys.readouterr().out
     table = out[out.index("key  ") :].splitlines()
