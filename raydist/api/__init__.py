@@ -7,10 +7,11 @@ and wraps the rooms' classes. Its names are those of `import raydist`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import warnings
 
 if "ipykernel" in sys.modules:  # tqdm warns in a notebook without widgets, which no bar here needs
     with warnings.catch_warnings(), contextlib.suppress(ModuleNotFoundError):
         warnings.simplefilter("ignore")
-        import tqdm.auto  # noqa: F401
+        importlib.import_module("tqdm.auto")
