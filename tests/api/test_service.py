@@ -69,7 +69,7 @@ def test_a_folder_without_a_model_is_refused_at_once(
     monkeypatch.chdir(tmp_path)
     rd.index(CORPUS, "idx")
     began = time.monotonic()
-    with pytest.raises(rd.ConfigError, match=r"reranker: model .*idx: this folder has no"):
+    with pytest.raises(rd.ConfigError, match=r"reranker: model .*idx: its config.json names no"):
         rd.serve(reranker={"kind": "cross_encoder", "model": "./idx"}, port=port)
     assert time.monotonic() - began < 30
 
