@@ -1,13 +1,13 @@
 """Takes the pictures of MLflow and of the service's page: `python -m docs.screenshots [FOLDER]`.
 
-A small model is trained, tuned runs are measured and a service is started in a temporary folder.
-Needs Chromium, no network; takes some minutes.
+The quickstart's pipeline, a search for its rate and a registered model are made in a temporary
+folder, or in `work=FOLDER`, where what is complete is not made again. Needs Chromium and Ray, no
+network; takes some minutes.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +20,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
-IMAGES = Path(__file__).parent / "images"
+from docs.browser import Browser
+
+IMAGES = Path(__file__).parent / "how-to/images"
 ROOT = Path(__file__).resolve().parents[1]
 
-TRAINING = """
+SEARCH = """
 data: "docstrings:/train"
 model:
   scratch: {layers: 1, hidden: 128, heads: 2, vocab: 4096, max_length: 64}
@@ -31,75 +33,94 @@ model:
   normalize: true
   query_max_length: 24
   document_max_length: 48
-  dropout: 0
 loss: {kind: infonce, temperature: 0.05}
-optim: {lr: 3e-3}
 batch_size: 64
 train_group_size: 1
-steps: 60
-log_every: 2
+steps: 20
 validation:
   dev:
     corpus: {kind: docstrings}
     queries: "docstrings:/test"
     qrels: "docstrings:/test"
-    metrics: {nDCG@10: true, R@100: false}
+    metrics: {nDCG@10: true}
     interval: 10
+space: {optim.lr: "log(1e-3, 1e-2)"}
+trials: 3
+scheduler: none
+concurrent: 1
 """
+BEST = "quickstart-pipeline/encoder/listeners/dev/best/nDCG@10"
+LINES = (
+    f"pipeline {ROOT}/jobs/quickstart/pipeline.yaml tracking=sqlite:///mlflow.db"
+    " stages.train.validation.dev.interval=10 stages.train.tracking.system=1",
+    "tune search.yaml out=search tracking=sqlite:///mlflow.db",
+    f"export checkpoint={BEST} out=hf name=docstrings-encoder alias=champion"
+    " tracking=sqlite:///mlflow.db",
+)
+MLFLOW = ".modebar, [aria-label*='ssistant'] { display: none !important }"
+"""Hides what MLflow shows over a page only while somebody points at it."""
 
 
-def main(images: Path = IMAGES) -> None:
+def main(*words: str) -> None:
     """Writes all screenshots into a folder."""
+    work = next((word.removeprefix("work=") for word in words if word.startswith("work=")), None)
+    images = next((Path(word) for word in words if "=" not in word), IMAGES)
     images.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        (folder / "train.yaml").write_text(TRAINING, encoding="utf-8")
-        for line in (
-            "index corpus.kind=docstrings out=idx workers=0",
-            "train train.yaml out=encoder tracking=sqlite:///mlflow.db",
-            "embed corpus.kind=docstrings model=encoder out=vec workers=0",
-            "search index=idx queries=docstrings:/test k=100 out=bm25.txt",
-            "search index=idx,vec queries=docstrings:/test k=100 out=hybrid.txt"
-            " fusion.kind=interpolate fusion.weights=0.8,0.2",
-            "evaluate run=bm25.txt,hybrid.txt qrels=docstrings:/test baseline=bm25.txt"
-            " measures=nDCG@10,R@100 tracking=sqlite:///mlflow.db",
-        ):
-            _raydist(line, folder)
-        mlflow(folder, images)
-        playground(folder, images)
+    with tempfile.TemporaryDirectory() as place, Browser(1280) as browser:
+        folder = Path(work or place)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
+        for line in LINES:
+            command = [sys.executable, "-m", "raydist", *line.split()]
+            subprocess.run(command, cwd=folder, env=_environment(), check=True, stdout=sys.stderr)
+        mlflow(browser, folder, images)
+        playground(browser, folder, images)
 
 
-def mlflow(folder: Path, images: Path) -> None:
-    """The runs of an experiment, and the curves of the training run."""
+def mlflow(browser: Browser, folder: Path, images: Path) -> None:
+    """The experiment, the training run's pages, the comparison's figures, and the registry."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
-    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
-    (trained,) = (
-        run.info
+    experiment = client.get_experiment_by_name("raydist").experiment_id
+    runs = client.search_runs([experiment])
+    verbs = {run.info.run_id: run.data.tags.get("raydist.verb") for run in runs}
+    stages = {
+        verbs[run.info.run_id]: run.info.run_id
         for run in runs
-        if "nDCG@10" in str(run.data.metrics.keys()) and "loss" in str(run.data.metrics.keys())
-    )
-    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
+        if verbs.get(run.data.tags.get("mlflow.parentRunId", "")) == "pipeline"
+    }
+    trained, compared = stages["train"], stages["evaluate"]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port"]
     with _running(command, folder, "/health") as url:
-        experiment = f"{url}/#/experiments/{trained.experiment_id}"
-        _shoot(f"{experiment}/runs", images / "mlflow-runs.png", 620)
-        run = f"{experiment}/runs/{trained.run_id}"
-        _shoot(f"{run}/model-metrics", images / "mlflow-curves.png", 900)
+        of = f"{url}/#/experiments/{experiment}/runs"
+        pages = {
+            "runs": (of, 760),
+            "run": (f"{of}/{trained}", 1000),
+            "curves": (f"{of}/{trained}/model-metrics", 660),
+            "changed": (f"{of}/{trained}/artifacts/validation/dev/changed.json", 620),
+            "figures": (f"{of}/{compared}/artifacts/figures/box.png", 620),
+            "system": (f"{of}/{trained}/system-metrics", 600),
+            "model": (f"{url}/#/models/docstrings-encoder/versions/1", 900),
+        }
+        for name, (page, height) in pages.items():
+            _shoot(browser, page, images / f"mlflow-{name}.png", height, MLFLOW)
 
 
-def playground(folder: Path, images: Path) -> None:
+def playground(browser: Browser, folder: Path, images: Path) -> None:
     """The service's page with a search."""
-    command = [sys.executable, "-m", "raydist", "serve", "index=idx", "reranker=encoder", "port="]
+    command = [sys.executable, "-m", "raydist", "serve", "index=quickstart-pipeline/index"]
+    command += ["reranker=quickstart-pipeline/student", "port="]
     with _running(command, folder, "/readyz") as url:
         query = urlencode({"query": "temporary file deleted when closed"})
-        _shoot(f"{url}/?{query}", images / "playground.png", 760)
+        _shoot(browser, f"{url}/?{query}", images / "playground.png", 760)
 
 
-def _raydist(line: str, folder: Path) -> None:
-    command = [sys.executable, "-m", "raydist", *line.split()]
-    subprocess.run(command, cwd=folder, env=_environment(), check=True, stdout=sys.stderr)
+def _shoot(browser: Browser, url: str, target: Path, height: int, style: str = "") -> None:
+    browser.open(url, height, style)
+    browser.shoot(target)
+    print(target, f"{target.stat().st_size // 1000} kB", flush=True)
 
 
 def _environment() -> dict[str, str]:
@@ -136,28 +157,5 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _shoot(url: str, target: Path, height: int) -> None:
-    """Writes what Chromium shows of a page, as a picture of few colours."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))))
-    with tempfile.TemporaryDirectory() as profile:
-        subprocess.run(
-            [
-                *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-                *("--disable-dev-shm-usage", f"--user-data-dir={profile}"),
-                *(f"--window-size=1280,{height}", "--virtual-time-budget=20000"),
-                *(f"--screenshot={target}", url),
-            ],
-            check=True,
-            capture_output=True,
-            timeout=180,
-        )
-    from PIL import Image
-
-    with Image.open(target) as picture:
-        small = picture.convert("RGB").quantize(64)
-    small.save(target, optimize=True)
-    print(target, f"{target.stat().st_size // 1000} kB")
-
-
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*sys.argv[1:])
