@@ -30,6 +30,20 @@ OURS, OTHERS = "#0b9e8e", ("#e07b39", "#5b8def", "#a76bcf", "#8a8f98")
 
 Record = Mapping[str, Any]
 
+_KINDS = {
+    "bm25": ("BM25", OTHERS[3]),
+    "ql": ("query likelihood", OTHERS[3]),
+    "dense": ("dense", OTHERS[1]),
+    "dense_int8": ("dense, int8", OTHERS[1]),
+    "dense_binary": ("dense, binary", OTHERS[1]),
+    "dense_hnsw": ("dense, HNSW", OTHERS[2]),
+    "dense_ivf_pq": ("dense, IVF-PQ", OTHERS[2]),
+    "hybrid_rrf": ("hybrid, RRF", OURS),
+    "hybrid_weighted": ("hybrid, weighted", OURS),
+    "bm25_reranked": ("BM25, first 100 reranked", OTHERS[0]),
+}
+"""Kinds of search: name and colour."""
+
 
 def record(name: str) -> Record:
     """Returns what a benchmark has recorded."""
@@ -74,6 +88,54 @@ def quality(figure: Figure) -> None:
         "distilled, ADR-MSE": trained["dl19_ndcg10_adr_mse"],
     }
     _bars(second, list(steps), list(steps.values()), "DL19, nDCG@10", digits=3, last_is_ours=True)
+
+
+def retrieval(figure: Figure) -> None:
+    """Quality against latency of every kind of search; a mark's area is its size on the disk."""
+    figures = record("retrieval")["figures"]
+    axes, names = figure.subplots(1, 2, width_ratios=[1.7, 1])
+    best_first = sorted(_KINDS, key=lambda name: -figures[f"{name}_ndcg10"])
+    for at, name in enumerate(best_first):
+        label, color = _KINDS[name]
+        ndcg, ms, mb = (figures[f"{name}_{unit}"] for unit in ("ndcg10", "ms", "mb"))
+        axes.scatter(ms, ndcg, s=40 * mb, color=color, alpha=0.8, lw=0)
+        time = f"{ms:,.0f}" if ms >= 10 else f"{ms:.2g}"
+        name_and_line = names.annotate(
+            f"{label}: {ndcg:.3f}, {time} ms, {mb:.1f} MB",
+            (ms, ndcg),
+            (0, 1 - (at + 0.5) / len(best_first)),
+            xycoords=axes.transData,
+            textcoords="axes fraction",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.7, "relpos": (0, 0.5)},
+        )
+        name_and_line.set_in_layout(False)  # it reaches into the other axes
+    names.set_axis_off()
+    axes.set(xscale="log", xlabel="CPU milliseconds of a query, its encoding counted")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.set_title("NFCorpus, nDCG@10", loc="left")
+
+
+def recall(figure: Figure) -> None:
+    """The recall that an approximate index states, beside what queries see of it."""
+    figures = record("retrieval")["figures"]
+    names = {"hnsw": "HNSW, search_effort", "ivf_pq": "IVF-PQ, probes"}
+    for axes, (kind, label) in zip(figure.subplots(1, 2), names.items()):
+        prefix = f"recall10_{kind}_"
+        efforts = sorted(
+            int(key.removeprefix(prefix))
+            for key in figures
+            if key.startswith(prefix) and not key.endswith("_stated")
+        )
+        stated = [figures[f"{prefix}{effort}_stated"] for effort in efforts]
+        measured = [figures[f"{prefix}{effort}"] for effort in efforts]
+        axes.plot(efforts, stated, "o--", color=OTHERS[3], label="stated by embed", lw=2)
+        axes.plot(efforts, measured, "o-", color=OURS, label="measured with queries", lw=2)
+        axes.set(xscale="log")
+        axes.set_xticks(efforts, [str(effort) for effort in efforts])
+        axes.minorticks_off()
+        axes.set_title(f"recall@10 by {label}", loc="left")
+        axes.legend(frameon=False, labelcolor=_INK, loc="lower right")
 
 
 def scaling(figure: Figure) -> None:
@@ -161,6 +223,8 @@ def serving(figure: Figure) -> None:
 CHARTS: dict[str, tuple[Callable[[Figure], None], float]] = {
     "index": (index, 2.9),
     "quality": (quality, 2.9),
+    "retrieval": (retrieval, 3.8),
+    "recall": (recall, 2.6),
     "scaling": (scaling, 2.9),
     "training": (training, 2.9),
     "serving": (serving, 2.0),
