@@ -328,8 +328,10 @@ def start_child(stage: Stage, parent: Tracker | None) -> Tracker | None:
         return None
     folder = stage.record.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier attempt, whose run it is
+    name = run_name(stage.verb, "", stage.config)
+    name = name if stage.name == stage.verb else f"{stage.name}: {name}"
     try:
-        return parent.child(folder, run_name(stage.verb, "", stage.config), follow=False)
+        return parent.child(folder, name, follow=False)
     except JobError as error:  # the pipeline goes on
         log.warn(f"stage {stage.name}: {error}")
         return None

@@ -89,9 +89,9 @@ def _record_input(mirror: Mirror, each: Input, digest: str) -> None:
     role = each.name.split(".")[-1]
     context = contexts.get(within, "evaluation" if role in ("run", "qrels") else role)
     name = "+".join(map(short_name, each.paths))
-    mirror.dataset(
-        name[:_LONGEST], digest.rpartition(":")[2], place, f"{context} {role}", input=each.name
-    )
+    if context != role:
+        context = f"{context} {role}"
+    mirror.dataset(name[:_LONGEST], digest.rpartition(":")[2], place, context, input=each.name)
 
 
 def _model(spec: Any) -> str:

@@ -120,7 +120,7 @@ def test_every_stage_is_a_run_below_the_pipelines(run: Run, database: str) -> No
     assert [file.path for file in client.list_artifacts(parent.info.run_id)] == ["pipeline.yaml"]
     assert set(runs) == {
         "index on corpus.jsonl",
-        "search on queries.jsonl",
+        "first: search on queries.jsonl",
         "evaluate run on qrels.txt",
     }
     for child in runs.values():
@@ -142,7 +142,7 @@ def test_a_stage_that_fails_is_a_run_that_failed(run: Run, tmp_path: Path, datab
     assert ends == {
         "pipeline out": "FAILED",
         "index on corpus.jsonl": "FINISHED",
-        "search on queries.jsonl": "FAILED",
+        "first: search on queries.jsonl": "FAILED",
     }
 
 
