@@ -125,13 +125,14 @@ class Browser:
             if now != before or not str(now).startswith("complete"):
                 before, last_change = now, time.monotonic()
 
-    def shoot(self, target: Path, colors: int = 64) -> None:
-        """Writes the window as a PNG of few colours."""
+    def shoot(self, target: Path, left: int = 0, colors: int = 64) -> None:
+        """Writes the window as a PNG of few colours, without so many pixels on its left."""
         from PIL import Image
 
         target.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
         with Image.open(target) as picture:
-            small = picture.convert("RGB").quantize(colors)
+            part = picture.crop((left, 0, picture.width, picture.height))
+            small = part.convert("RGB").quantize(colors)
         small.save(target, optimize=True)
 
     def _next(self) -> dict[str, Any]:

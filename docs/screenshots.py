@@ -8,6 +8,7 @@ network; takes some minutes.
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,14 +52,26 @@ concurrent: 1
 """
 BEST = "quickstart-pipeline/encoder/listeners/dev/best/nDCG@10"
 LINES = (
-    f"pipeline {ROOT}/jobs/quickstart/pipeline.yaml tracking=sqlite:///mlflow.db"
+    "pipeline pipeline.yaml tracking=sqlite:///mlflow.db"
     " stages.train.validation.dev.interval=10 stages.train.tracking.system=1",
     "tune search.yaml out=search tracking=sqlite:///mlflow.db",
     f"export checkpoint={BEST} out=hf name=docstrings-encoder alias=champion"
     " tracking=sqlite:///mlflow.db",
 )
-MLFLOW = ".modebar, [aria-label*='ssistant'] { display: none !important }"
-"""Hides what MLflow shows over a page only while somebody points at it."""
+MLFLOW = ".modebar { display: none !important }"
+"""Hides the buttons that MLflow shows over a chart while somebody points at it."""
+NAVIGATION = 196
+"""Pixels of MLflow's own navigation, on the left of every page."""
+CLOSE_ASSISTANT = """
+(() => {
+  const names = [...document.querySelectorAll('*')];
+  let box = names.find(e => !e.children.length && e.textContent.trim() === 'MLflow Assistant');
+  while (box && box.querySelectorAll('button').length < 3) box = box.parentElement;
+  if (box) [...box.querySelectorAll('button')].at(-1).click();
+  return Boolean(box);
+})()
+"""
+"""Its last button; it stays closed on the pages that follow."""
 
 
 def main(*words: str) -> None:
@@ -70,6 +83,7 @@ def main(*words: str) -> None:
         folder = Path(work or place)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
+        shutil.copy(ROOT / "jobs/quickstart/pipeline.yaml", folder)
         for line in LINES:
             command = [sys.executable, "-m", "raydist", *line.split()]
             subprocess.run(command, cwd=folder, env=_environment(), check=True, stdout=sys.stderr)
@@ -104,8 +118,12 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
             "system": (f"{of}/{trained}/system-metrics", 600),
             "model": (f"{url}/#/models/docstrings-encoder/versions/1", 900),
         }
+        browser.open(of, 700)
+        browser.run(CLOSE_ASSISTANT)
+        browser.settle()
         for name, (page, height) in pages.items():
-            _shoot(browser, page, images / f"mlflow-{name}.png", height, MLFLOW)
+            browser.open(page, height, MLFLOW)
+            _shoot(browser, images / f"mlflow-{name}.png", NAVIGATION)
 
 
 def playground(browser: Browser, folder: Path, images: Path) -> None:
@@ -114,12 +132,12 @@ def playground(browser: Browser, folder: Path, images: Path) -> None:
     command += ["reranker=quickstart-pipeline/student", "port="]
     with _running(command, folder, "/readyz") as url:
         query = urlencode({"query": "temporary file deleted when closed"})
-        _shoot(browser, f"{url}/?{query}", images / "playground.png", 760)
+        browser.open(f"{url}/?{query}", 760)
+        _shoot(browser, images / "playground.png")
 
 
-def _shoot(browser: Browser, url: str, target: Path, height: int, style: str = "") -> None:
-    browser.open(url, height, style)
-    browser.shoot(target)
+def _shoot(browser: Browser, target: Path, left: int = 0) -> None:
+    browser.shoot(target, left)
     print(target, f"{target.stat().st_size // 1000} kB", flush=True)
 
 
