@@ -125,13 +125,14 @@ class Browser:
             if now != before or not str(now).startswith("complete"):
                 before, last_change = now, time.monotonic()
 
-    def shoot(self, target: Path, left: int = 0, colors: int = 64) -> None:
-        """Writes the window as a PNG of few colours, without so many pixels on its left."""
+    def shoot(self, target: Path, columns: slice = slice(None), colors: int = 64) -> None:
+        """Writes the window, or some of its columns of pixels, as a PNG of few colours."""
         from PIL import Image
 
         target.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
         with Image.open(target) as picture:
-            part = picture.crop((left, 0, picture.width, picture.height))
+            left, right, _ = columns.indices(picture.width)
+            part = picture.crop((left, 0, right, picture.height))
             small = part.convert("RGB").quantize(colors)
         small.save(target, optimize=True)
 

@@ -60,18 +60,8 @@ LINES = (
 )
 MLFLOW = ".modebar { display: none !important }"
 """Hides the buttons that MLflow shows over a chart while somebody points at it."""
-NAVIGATION = 196
-"""Pixels of MLflow's own navigation, on the left of every page."""
-CLOSE_ASSISTANT = """
-(() => {
-  const names = [...document.querySelectorAll('*')];
-  let box = names.find(e => !e.children.length && e.textContent.trim() === 'MLflow Assistant');
-  while (box && box.querySelectorAll('button').length < 3) box = box.parentElement;
-  if (box) [...box.querySelectorAll('button')].at(-1).click();
-  return Boolean(box);
-})()
-"""
-"""Its last button; it stays closed on the pages that follow."""
+PAGE = slice(196, 1266)
+"""Columns of pixels between MLflow's navigation and its assistant."""
 
 
 def main(*words: str) -> None:
@@ -79,7 +69,7 @@ def main(*words: str) -> None:
     work = next((word.removeprefix("work=") for word in words if word.startswith("work=")), None)
     images = next((Path(word) for word in words if "=" not in word), IMAGES)
     images.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, Browser(1280) as browser:
+    with tempfile.TemporaryDirectory() as place, Browser(1600) as browser:
         folder = Path(work or place)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
@@ -118,12 +108,9 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
             "system": (f"{of}/{trained}/system-metrics", 600),
             "model": (f"{url}/#/models/docstrings-encoder/versions/1", 900),
         }
-        browser.open(of, 700)
-        browser.run(CLOSE_ASSISTANT)
-        browser.settle()
         for name, (page, height) in pages.items():
             browser.open(page, height, MLFLOW)
-            _shoot(browser, images / f"mlflow-{name}.png", NAVIGATION)
+            _shoot(browser, images / f"mlflow-{name}.png", PAGE)
 
 
 def playground(browser: Browser, folder: Path, images: Path) -> None:
@@ -136,8 +123,8 @@ def playground(browser: Browser, folder: Path, images: Path) -> None:
         _shoot(browser, images / "playground.png")
 
 
-def _shoot(browser: Browser, target: Path, left: int = 0) -> None:
-    browser.shoot(target, left)
+def _shoot(browser: Browser, target: Path, columns: slice = slice(None)) -> None:
+    browser.shoot(target, columns)
     print(target, f"{target.stat().st_size // 1000} kB", flush=True)
 
 
