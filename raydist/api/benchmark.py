@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raydist.api import command, frames
 from raydist.api.command import Files
 from raydist.api.display import html_table
+from raydist.errors import NotFoundError
 
 if TYPE_CHECKING:
     import pandas
@@ -44,13 +45,19 @@ class Benchmark:
         """Returns a mean: `result["nfcorpus", "bm25", "nDCG@10"]`.
 
         Raises:
-            KeyError: there is no such collection, system or measure.
+            NotFoundError: there is no such collection, system or measure; it is a KeyError, too.
         """
         means = {
             (name, row.run, row.measure): row.mean
             for name, rows in self.suite.sections.items()
             for row in rows
         }
+        if key not in means:
+            raise NotFoundError(
+                f"{key!r}: expected a collection, a system and a measure: "
+                f"{', '.join(self.suite.sections)}; {', '.join(self.suite.systems)}; "
+                f"{', '.join(self.suite.measures)}"
+            )
         return means[key]
 
     def __fspath__(self) -> str:

@@ -15,8 +15,9 @@ from raydist.config.index import IndexConfig
 from raydist.config.load import load
 from raydist.config.rerank import RerankConfig
 from raydist.config.search import SearchConfig
+from raydist.data.collection import SPLIT, find_collection
 from raydist.data.files import is_uri
-from raydist.data.spec import CorpusSource, QrelsSource, SearchQueries
+from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.dense.spec import DenseSearchSpec, EmbeddingSpec, Fusion
 from raydist.errors import ConfigError
 from raydist.evaluation.spec import Statistics, Tracking
@@ -34,30 +35,41 @@ class Collection(Block):
     primary: ClassVar[str | None] = "path"
 
     path: Annotated[str | None, Reads()] = Field(None, min_length=1)
-    """A folder with all three, as BEIR's, or `irds:ID`; what is given below comes from there
-    instead."""
+    """A folder with all three, as BEIR's, `irds:ID` or `docstrings:`; the parts below take the
+    place of its own."""
+    split: str = Field(SPLIT, min_length=1)
+    """Split of `path` whose judgements count."""
     corpus: CorpusSource | None = None
-    """The documents."""
-    queries: SearchQueries | None = None
+    """The documents; those of systems that are runs are not read."""
+    queries: QueriesSource | None = None
     """The queries; those that are judged are searched."""
     qrels: QrelsSource | None = None
     """The judgements."""
+    exclude_own: bool = False
+    """A query is no document for itself: leaves out the document with the query's id (ArguAna)."""
 
     @model_validator(mode="after")
     def _complete(self) -> Collection:
-        parts = {"corpus": self.corpus, "queries": self.queries, "qrels": self.qrels}
+        parts = {"queries": self.queries, "qrels": self.qrels}
         missing = [name for name, source in parts.items() if source is None]
         if missing and self.path is None:
             raise ValueError(f"{', '.join(missing)}: required, or path=, a folder that has them")
         return self
 
-    def sources(self) -> tuple[CorpusSource, SearchQueries, QrelsSource]:
-        """Returns where documents, queries and judgements are."""
-        path = () if self.path is None else (self.path,)
+    def sources(self) -> tuple[CorpusSource | None, QueriesSource, QrelsSource]:
+        """Returns where documents, queries and judgements are.
+
+        Raises:
+            DataError: the folder has not all of them.
+        """
+        if self.path is None:
+            assert self.queries is not None and self.qrels is not None
+            return self.corpus, self.queries, self.qrels
+        parts = find_collection(self.path, self.split)
         return (
-            self.corpus or CorpusSource(path=path),
-            self.queries or SearchQueries(path=path),
-            self.qrels or QrelsSource(path=path),
+            self.corpus or parts.corpus,
+            self.queries or parts.queries,
+            self.qrels or parts.qrels,
         )
 
 
@@ -175,6 +187,10 @@ class BenchmarkConfig(Verb):
                 f"out = {self.out}: cells read what others have built; give a path that every node "
                 "sees, and copy the folder afterwards"
             )
+        builds = [name for name, system in self.systems.items() if system.run is None]
+        for name, each in self.collections.items():
+            if builds and each.corpus is None and each.path is None:
+                raise ValueError(f"collections.{name}.corpus: required by systems.{builds[0]}")
         if AVERAGE in self.collections:
             raise ValueError(f"collections.{AVERAGE}: the table's own word; give another name")
         if self.baseline is not None and self.baseline not in self.systems:

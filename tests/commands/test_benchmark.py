@@ -176,7 +176,9 @@ def test_systems_share_an_index_and_a_changed_corpus_is_indexed_anew(run: Run) -
     ("words", "message"),
     [
         (["baseline=bm26"], "baseline = 'bm26': no such system"),
-        (["collections.three=three"], "collections.three: three: no such file"),
+        (["collections.three=three"], "collections.three: three: no such folder"),
+        (["collections.one.split=dev"], "collections.one: one: no qrels/dev.tsv"),
+        (["collections.c.queries=q", "collections.c.qrels=j"], "collections.c.corpus: required by"),
         (["collections.one.qrels=two/corpus.jsonl"], "two/corpus.jsonl: no field query_id"),
         (["systems.dense.embed.model=./none"], "systems.dense: model ./none: no such folder"),
         (["systems.x.serch.k=3"], "systems.x.serch: unknown key; did you mean systems.x.search?"),
@@ -233,6 +235,22 @@ def test_a_run_of_another_program_is_a_system(run: Run, tmp_path: Path) -> None:
     text = Path("other-two.txt").read_text()
     Path("other-two.txt").write_text("".join(text.splitlines(keepends=True)[:-1]))
     assert ran(run("systems.other.run=other-{collection}.txt")[2]) == ["other on two"]
+
+
+def test_a_query_that_is_a_document_is_left_out_of_its_ranking(run: Run) -> None:
+    queries = Path("one/queries.jsonl")
+    queries.write_text(queries.read_text().replace('"q', '"d'))
+    qrels = Path("one/qrels.txt")
+    qrels.write_text(qrels.read_text().replace("q", "d"))
+
+    def own(system: str) -> int:
+        ranking = pq.read_table(f"bench/cells/one/{system}/run.parquet").to_pylist()
+        return sum(row["query_id"] == row["doc_id"] for row in ranking)
+
+    assert run()[0] == 0 and own("flat") > 0
+    code, _, err = run("collections.one.exclude_own=true")
+    assert code == 0 and ran(err) == [f"{system} on one" for system in SYSTEMS]
+    assert own("flat") == own("again") == 0
 
 
 def test_the_page_loads_nothing_and_has_a_bar_for_each_mean(run: Run) -> None:

@@ -41,7 +41,7 @@ class Judged:
     """A collection that was looked at.
 
     Attributes:
-        corpus: where its documents are.
+        corpus: where its documents are, if any system reads them.
         queries: those that are judged.
         qrels: the judgements.
         exclude_own: a query is no document for itself.
@@ -49,7 +49,7 @@ class Judged:
         contents: what tells documents and judgements from others.
     """
 
-    corpus: CorpusSource
+    corpus: CorpusSource | None
     queries: Sequence[Query]
     qrels: Qrels
     exclude_own: bool
@@ -147,10 +147,12 @@ def _look(name: str, collection: Collection, folder: Path, config: BenchmarkConf
             missing = f"{len(qrels) - len(queries):,} of {log.count(len(qrels), 'judged query')}"
             log.warn(f"{name}: {missing} without a text, which count 0")
         parts: dict[str, Any] = {"qrels": judgements}
-        if any(system.run is None for system in config.systems.values()):
+        if all(system.run is not None for system in config.systems.values()):
+            corpus = None
+        if corpus is not None:
             parts["corpus"] = corpus
         read = {key: str(contents(each, config.fingerprint)) for key, each in parts.items()}
-    return Judged(corpus, queries, qrels, source.exclude_own, folder / "queries.jsonl", read)
+    return Judged(corpus, queries, qrels, collection.exclude_own, folder / "queries.jsonl", read)
 
 
 def _cell(
@@ -187,6 +189,7 @@ def _builds(
     """
     builds: list[Step] = []
     names: list[Any] = []
+    assert data.corpus is not None
     for verb, step in system.builds().items():
         names.append(f"{verb}-{value_fingerprint([_made_of(step), data.contents['corpus']])}")
         folder = Path(config.out) / "builds" / collection / names[-1]
@@ -204,6 +207,7 @@ def _steps(
     search = search_config(system, list(folders), searched, str(first), config.workers)
     if system.rerank is None:
         return [("search", search)]
+    assert data.corpus is not None
     rerank = rerank_config(
         system.rerank, str(first), queries, data.corpus, str(run), config.workers
     )
