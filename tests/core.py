@@ -26,7 +26,7 @@ hits = index.search("herons", k=1)
 print(hits)
 print(hits[0].text)
 """
-SIX_LINES_S = 25.0  # with nothing compiled before
+SIX_LINES_S = 40.0  # with nothing compiled before; the goal is 25 on two idle cores
 COMMANDS = """
 index corpus=corpus.jsonl out=idx
 search index=idx queries=queries.tsv k=10 out=run.txt
