@@ -37,7 +37,7 @@ th.word, td.word { text-align: left; } tr.first td { border-top: 2px solid var(-
 """
 
 _WIDTH, _ROW, _TOP, _BOTTOM, _VALUE = 420, 22, 4, 20, 76
-_LETTER = 6.6  # pixels of a letter, on average
+_LETTER = 8.2  # pixels of a letter, wide ones taken into account
 _LONGEST = 26  # letters of a name in a figure
 
 
