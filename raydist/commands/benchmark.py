@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Config = BenchmarkConfig
 ARTEFACT = Artefact("benchmark", progress="cells/*/*/cell.json", unit="cell", evidence="builds/*/*")
 RESULTS = "results.json"
+REPORTS = ("report.md", "report.csv", "report.html", RESULTS)
 _LONGEST_NOTE = 5000
 
 
@@ -91,7 +92,10 @@ def run_suite(config: BenchmarkConfig, flags: Flags) -> Suite | None:
             log.table("cells", ["collection", "system", "state"], rows)
             return None
         if output.done and all(cell.state == "done" for cell in cells):
-            return _results(config, cells)
+            suite = _results(config, cells)
+            if not all((output.folder / name).is_file() for name in REPORTS):
+                _write_reports(config, output.folder, suite)
+            return suite
         suite = _run_cells(config, output, judged, cells)
         output.finish(cells=len(cells), baseline=suite.baseline)
     return suite
@@ -173,7 +177,7 @@ def _track(parent: Tracker, folder: Path) -> None:
     from raydist.evaluation.mirror import Mirror
 
     mirror = Mirror(folder, repair=False)
-    for name in ("report.md", "report.csv", "report.html"):
+    for name in REPORTS[:-1]:
         mirror.artifact(folder / name)
     table = (folder / "report.md").read_text(encoding="utf-8")
     if len(table) <= _LONGEST_NOTE:

@@ -138,6 +138,35 @@ def test_a_killed_benchmark_continues_and_ends_as_an_undisturbed_one(run: Run) -
     assert results() == undisturbed
 
 
+@pytest.mark.parametrize(
+    ("lost", "again"),
+    [
+        ("report.html", []),
+        ("results.json", []),
+        ("cells/one/bm25/values.parquet", ["bm25 on one"]),
+        ("cells/one/bm25/run.parquet", ["bm25 on one"]),
+    ],
+)
+def test_a_file_that_was_deleted_is_written_again(run: Run, lost: str, again: list[str]) -> None:
+    suite = ["systems={bm25: {}, ql: {search: {scoring: ql}}}", "collections={one: one}"]
+    assert run(*suite)[0] == 0
+    whole = results()
+    Path("bench", lost).unlink()
+    code, _, err = run(*suite)
+    assert (code, ran(err)) == (0, again)
+    assert Path("bench", lost).is_file() and results() == whole
+    assert run(*suite)[0] == 0 and results() == whole
+
+
+def test_damaged_values_are_named(run: Run) -> None:
+    suite = ["systems={bm25: {}}", "collections={one: one}"]
+    assert run(*suite)[0] == 0
+    values = Path("bench/cells/one/bm25/values.parquet")
+    values.write_bytes(values.read_bytes()[:20])
+    code, _, err = run(*suite)
+    assert code == 2 and f"error: {values}: damaged" in err and "delete it" in err
+
+
 def test_a_change_runs_its_own_cells_only(run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     before = results()

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING
 
 from raydist import log
 from raydist.cli import execute
-from raydist.commands.suite.plan import RECORD, Cell, Judged, Step, is_built
+from raydist.commands.suite.plan import RECORD, VALUES, Cell, Judged, Step, is_built
 from raydist.config.base import Flags
 from raydist.config.benchmark import BenchmarkConfig
 from raydist.config.record import parameters
 from raydist.disk import atomic, remove, write_json
-from raydist.errors import JobError
+from raydist.errors import ArtifactError, JobError
 from raydist.evaluation.measures import Evaluation
 
 if TYPE_CHECKING:
     from raydist.evaluation.tracking import Tracker
-
-_VALUES = "values.parquet"
 
 
 def write_queries(data: Judged) -> None:
@@ -97,17 +95,27 @@ def _measure(cell: Cell, data: Judged, config: BenchmarkConfig) -> Evaluation:
     if data.exclude_own:
         run = run.without_own()
     evaluation = evaluate(run, data.qrels, parse(config.measures), ties=config.ties)
-    with atomic(cell.folder / _VALUES) as partial:
+    with atomic(cell.folder / VALUES) as partial:
         pq.write_table(evaluation.table(), partial)
     return evaluation
 
 
 def read_evaluation(cell: Cell) -> Evaluation:
-    """Returns the values of the queries of a cell that is done."""
+    """Returns the values of the queries of a cell that is done.
+
+    Raises:
+        ArtifactError: their file is damaged.
+    """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(cell.folder / _VALUES)
+    try:
+        table = pq.read_table(cell.folder / VALUES)
+    except (OSError, pa.ArrowException) as error:
+        raise ArtifactError(
+            f"{cell.folder / VALUES}: damaged: {error}; delete it and run the same command again"
+        ) from error
     measures = tuple(table.column_names[1:])
     values = np.array([table[name].to_numpy() for name in measures])
     ids = tuple(table["query_id"].to_pylist())

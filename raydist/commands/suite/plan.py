@@ -32,6 +32,7 @@ from raydist.records import Qrels, Query
 from raydist.sameness import without
 
 RECORD = "cell.json"
+VALUES = "values.parquet"
 Step = tuple[str, Block]
 """A verb and its configuration."""
 
@@ -102,6 +103,8 @@ class Cell:
             return "run"
         if not self.run.is_file():
             return "run"
+        if not (self.folder / VALUES).is_file():
+            return "measure"
         return "done" if record.get("measured") == self.measured else "measure"
 
 
