@@ -43,6 +43,8 @@ def run(config: McpConfig, flags: Flags) -> None:
         check_port("127.0.0.1", config.port)
     where = f"http://127.0.0.1:{config.port}/mcp" if config.port else "standard input and output"
     names = ", ".join(config.index)
+    if flags.dry_run:
+        open_tools(config)  # of a server that cannot start, clients show little
     if planned(flags.dry_run, f"give tools for {names} at {where}"):
         return
     from raydist.serving.mcp import run_http, run_stdio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from raydist.data.formats import irds
 from raydist.data.readers import read_qrels, read_queries
 from raydist.data.sources import path_list
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.records import Qrels, Query
 
 SPLIT = "test"
@@ -69,8 +70,13 @@ def find_collection(place: PathLike, split: str = SPLIT) -> Collection:
             have their own.
 
     Raises:
+        ConfigError: the place is not one path, or the split not a name.
         DataError: a part is missing.
     """
+    if not isinstance(place, str | os.PathLike) or not os.fspath(place):
+        raise ConfigError(f"place = {place!r}: expected a folder, its URI, irds:ID or docstrings:")
+    if not isinstance(split, str) or not split:
+        raise ConfigError(f"split = {split!r}: expected a name, such as {SPLIT}")
     (text,) = path_list(place)
     if irds.is_dataset(text):
         return _of(text, [text], [text], [text])

@@ -73,10 +73,18 @@ class _Search(pt.Transformer):  # type: ignore[misc]
         self.texts = texts
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Returns the results of queries, in the queries' order."""
+        """Returns the results of queries, in the queries' order.
+
+        Raises:
+            DataError: a query has no text, or an id is that of two.
+        """
         from raydist.records import Query, Run
 
         pt.validate.query_frame(inp, extra_columns=["query"], context=self)
+        if len(missing := inp["qid"][inp["query"].isna()]):
+            raise DataError(f"query: is missing for qid {missing.iloc[0]}; give a text")
+        if len(repeated := inp["qid"][inp["qid"].astype("str").duplicated()]):
+            raise DataError(f"qid: {repeated.iloc[0]} is the id of two rows; give each its own")
         queries = list(map(Query, inp["qid"].astype("str"), inp["query"].astype("str")))
         run = self.pipeline.run(queries, self.k) if queries else Run.from_lists([])
         results = _results(run)

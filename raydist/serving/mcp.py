@@ -35,6 +35,7 @@ from raydist.serving.search import Searcher
 from raydist.serving.spec import ToolLimits
 
 _BODY = 1 << 20  # most bytes of a request
+_LONGEST_ID = 100  # characters of an id in a message
 _PATIENCE_S = 3  # seconds in which running requests are answered when the server stops
 _HOST = "127.0.0.1"
 _NAMES = (_HOST, "localhost")
@@ -308,7 +309,8 @@ class Tools:
         """Returns documents with the numbers of their stores, in the order of the ids."""
         documents = self._searcher.documents(ids)
         if not documents:
-            raise ToolError(f"ids: no document has the id {ids[0]}; use ids that search returned")
+            first = ids[0] if len(ids[0]) <= _LONGEST_ID else f"{ids[0][:_LONGEST_ID]}…"
+            raise ToolError(f"ids: no document has the id {first}; use ids that search returned")
         return {name: documents[name] for name in ids if name in documents}
 
     def _ranking(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +11,7 @@ import pytest
 
 import raydist as rd
 from raydist.data.collection import find_collection
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.records import Query
 
 DOCUMENTS = '{"_id": "d1", "title": "", "text": "a heron"}\n{"_id": "d2", "text": "a canal"}\n'
@@ -96,6 +97,18 @@ def test_a_part_that_is_missing_is_named(beir: Path) -> None:
     (beir / "queries.jsonl").unlink()
     with pytest.raises(DataError, match=r"no queries\.jsonl"):
         rd.collection(beir)
+
+
+@pytest.mark.parametrize("place", [None, 3, "", ["a", "b"]])
+def test_what_is_no_place_is_named(place: Any) -> None:
+    with pytest.raises(ConfigError, match=r"place = .*: expected a folder, its URI"):
+        rd.collection(place)
+
+
+@pytest.mark.parametrize("split", [3, ""])
+def test_what_is_no_split_is_named(beir: Path, split: Any) -> None:
+    with pytest.raises(ConfigError, match=r"split = .*: expected a name, such as test"):
+        rd.collection(beir, split)
 
 
 @pytest.mark.collections

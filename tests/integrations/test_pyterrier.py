@@ -139,6 +139,21 @@ def test_results_out_of_order_and_without_columns_are_handled() -> None:
         halves.search({"q": "any"})
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("q1", "boats"), ("q1", "fish")], "qid: q1 is the id of two rows"),
+        ([(1, "boats"), ("1", "fish")], "qid: 1 is the id of two rows"),
+        ([("q1", "boats"), ("q2", None)], "query: is missing for qid q2"),
+    ],
+)
+def test_queries_that_a_run_cannot_tell_apart_are_refused(
+    index: rd.Index, rows: list[tuple[Any, Any]], message: str
+) -> None:
+    with pytest.raises(rd.DataError, match=message):
+        transformer(index)(pd.DataFrame(rows, columns=["qid", "query"]))
+
+
 def test_what_is_no_transformer_or_stage_is_named(index: rd.Index) -> None:
     with pytest.raises(rd.ConfigError, match="Index: expected a transformer of PyTerrier"):
         retriever(index)

@@ -121,6 +121,9 @@ def test_mistakes_are_answered_with_a_sentence(folder: Path) -> None:
     assert call(server, "fetch", ids=["x"]) == (
         "ids: no document has the id x; use ids that search returned"
     )
+    assert call(server, "fetch", ids=["x" * 100_000]) == (
+        f"ids: no document has the id {'x' * 100}…; use ids that search returned"
+    )
     assert call(server, "fetch", ids=["h"], start=-1).startswith("start: input should be greater")
 
 
@@ -302,6 +305,10 @@ def test_what_cannot_work_is_refused_before_a_client_waits(
     assert "would give tools for idx at standard input and output" in capsys.readouterr().err
     assert main(["mcp", "index=bare", "reranker=bm25"]) == 2
     assert "reranker: reads the documents' texts" in capsys.readouterr().err
+    assert main(["mcp", "index=bare", "reranker=bm25", "--dry-run"]) == 2
+    assert "reranker: reads the documents' texts" in capsys.readouterr().err
+    assert main(["mcp", "index=idx", "reranker=./nothing", "--dry-run"]) == 2
+    assert "nothing" in capsys.readouterr().err
     assert main(["mcp", "index=nothing"]) == 2
     assert main(["mcp", "index=idx", "keys_file=keys.txt"]) == 2
     assert "keys_file" in capsys.readouterr().err
