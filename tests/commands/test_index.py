@@ -211,8 +211,8 @@ def test_a_dry_run_of_a_change_needs_an_index(small, tmp_path, capsys):
             "memory_per_worker = 1048576: at least",
         ),
         (
-            ["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "analyzer.language=french"],
-            "set stemmer to snowball or none",
+            ["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "analyzer.language=polish"],
+            "has no analyzer of its own",
         ),
         (["corpus={tmp}/corpus.jsonl", "out={tmp}/idx", "corpus.order=list"], "keeps the order"),
     ],
