@@ -72,7 +72,7 @@ def run(
     runs = {name: read_run(RunSource(path=path, sort=config.sort)) for name, path in named.items()}
     if config.queries.exclude_own:
         runs = {name: each.without_own() for name, each in runs.items()}
-    _check_queries(runs, qrels, named)
+    check_queries(runs, qrels, named)
     if config.out is not None:
         ARTEFACT.check(config.out)
     judged = log.count(len(qrels), "judged query")
@@ -127,7 +127,17 @@ def names(paths: Sequence[str]) -> list[str]:
     return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths)]
 
 
-def _check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, str]) -> None:
+def check_queries(runs: Mapping[str, Run], qrels: Qrels, named: Mapping[str, str]) -> None:
+    """Warns of judged queries without results.
+
+    Args:
+        runs: by name.
+        qrels: the judgements.
+        named: what messages call each run.
+
+    Raises:
+        ConfigError: no query of a run is judged.
+    """
     for name, each in runs.items():
         common = sum(query_id in qrels for query_id in each.query_ids)
         if each.query_ids and not common:

@@ -46,9 +46,15 @@ class TextSearch:
         self.texts: TextStore = store
 
     def hits(self, query: str, k: int) -> Hits:
-        """Returns the best `k` documents of a text, whatever it reads like."""
+        """Returns the best `k` documents of a text, whatever it reads like.
+
+        Raises:
+            ConfigError: `k` is less than 1.
+        """
         from raydist.records import Query
 
+        if k < 1:
+            raise ConfigError(f"k = {k}: expected 1 or more")
         run = self.pipeline.run([Query("query", query)], k).table
         return Hits.of(query, run["doc_id"].to_pylist(), run["score"].to_pylist(), self.texts)
 
@@ -72,7 +78,12 @@ def order(
     >>> documents = [("", "a boat"), ("", "a heron"), ("", "a canal")]
     >>> order(reranker_of("bm25"), "heron", documents, top=1)[0][0]
     1
+
+    Raises:
+        ConfigError: `top` is less than 1.
     """
+    if top is not None and top < 1:
+        raise ConfigError(f"top_n = {top}: expected 1 or more, or None for all")
     texts = [f"{title}\n{text}" if title else text for title, text in documents]
     ranked = [(int(hit.id), hit.score) for hit in reranker.rank(query, texts)]
     return ranked if top is None else ranked[:top]

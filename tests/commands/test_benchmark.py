@@ -266,6 +266,16 @@ def test_a_run_of_another_program_is_a_system(run: Run, tmp_path: Path) -> None:
     assert ran(run("systems.other.run=other-{collection}.txt")[2]) == ["other on two"]
 
 
+def test_a_run_of_other_queries_is_refused(run: Run) -> None:
+    Path("other.txt").write_text("x1 Q0 d1 1 2.0 other\n")
+    words = ["systems={other: {run: other.txt}}", "collections={one: one}"]
+    code, _, err = run(*words)
+    assert code == 2 and "other.txt: none of its 1 query is judged" in err
+    Path("other.txt").write_text("q1 Q0 d1 1 2.0 other\n")
+    code, _, err = run(*words)
+    assert code == 0 and "other.txt: 7 of 8 judged queries without results, which count 0" in err
+
+
 def test_a_query_that_is_a_document_is_left_out_of_its_ranking(run: Run) -> None:
     queries = Path("one/queries.jsonl")
     queries.write_text(queries.read_text().replace('"q', '"d'))

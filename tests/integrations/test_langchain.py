@@ -25,6 +25,15 @@ def test_documents_are_those_of_the_search(index: rd.Index) -> None:
     assert retriever.invoke("nothing of it") == []
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_below_one_are_refused(index: rd.Index, number: int) -> None:
+    with pytest.raises(rd.ConfigError, match=f"k = {number}: expected 1 or more"):
+        RaydistRetriever(stage=index, k=number).invoke("fish")
+    documents = [Document("a boat"), Document("a heron")]
+    with pytest.raises(rd.ConfigError, match=f"top_n = {number}: expected 1 or more"):
+        RaydistCompressor(reranker=ENGLISH, top_n=number).compress_documents(documents, "fish")
+
+
 def test_searches_run_beside_other_tasks(index: rd.Index) -> None:
     retriever = RaydistRetriever(stage=index, k=3)
     queries = ["fish", "boats", "kingfisher"]

@@ -88,10 +88,13 @@ def _measure(cell: Cell, data: Judged, config: BenchmarkConfig) -> Evaluation:
     """Measures a cell's ranking and writes the values of its queries."""
     import pyarrow.parquet as pq
 
+    from raydist.commands.evaluate import check_queries
     from raydist.data.readers import read_run
     from raydist.evaluation.measures import evaluate, parse
 
     run = read_run(str(cell.run))
+    if config.systems[cell.system].run is not None:
+        check_queries({cell.name: run}, data.qrels, {cell.name: str(cell.run)})
     if data.exclude_own:
         run = run.without_own()
     evaluation = evaluate(run, data.qrels, parse(config.measures), ties=config.ties)
