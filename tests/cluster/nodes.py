@@ -21,6 +21,7 @@ import time
 from typing import Any
 
 import psutil
+from ray._private.utils import write_ray_address
 from ray.cluster_utils import Cluster
 
 STORE = 200 << 20  # bytes of a node's object store
@@ -84,7 +85,6 @@ def main() -> None:
     os.environ.pop("RAY_ADDRESS", None)
     if HIDDEN is not None:
         hide(HIDDEN)
-    # A job reads its cluster's address from a file in this folder; other clusters have their own.
     os.makedirs(f"{FOLDER}/ray", exist_ok=True)
     os.environ["RAY_TMPDIR"] = FOLDER
     head = {
@@ -103,6 +103,8 @@ def main() -> None:
     }
     cluster = Cluster()
     add(cluster, 0, **head)
+    # Where a job looks for its cluster's address; otherwise it takes that of any other one.
+    write_ray_address(cluster.address, f"{FOLDER}/0")
     nodes = [add(cluster, number) for number in (1, 2)]
     started = len(nodes)
     facts = {
