@@ -1,7 +1,7 @@
-"""Retrieval formulas as small functions over arrays: the BM25 family and query likelihood.
+"""Retrieval formulas as small functions: Lucene's BM25, and of other models what a term has.
 
 `lucene_*` are Lucene's BM25Similarity to the last bit: float32 steps in Lucene's order over lengths
-that went through its one-byte norm. All others are float64 and take exact or norm-decoded lengths.
+that went through its one-byte norm. What a posting adds in other models: search/impacts.py.
 
 Symbols: N documents, df documents with the term, cf occurrences of the term, C tokens of the
 collection, avgdl mean length, tf frequency in the document, boost frequency in the query.
@@ -79,7 +79,7 @@ def lucene_term(weight: np.float32 | Array, tf_P: Array, inverse_P: Array) -> Ar
     return np.asarray(weight - weight / (one + tf_P.astype(Float32) * inverse_P), Float32)
 
 
-# --- BM25's relatives, float64 --------------------------------------------------------------------
+# --- Weights and statistics of a term in other models, float64 ------------------------------------
 
 
 def robertson_idf(documents: int, df: int) -> float:
@@ -93,7 +93,7 @@ def atire_idf(documents: int, df: int) -> float:
 
 
 def plus_idf(documents: int, df: int) -> float:
-    """Returns ln((N + 1) / df), the idf of BM25+ (Lv & Zhai, CIKM 2011)."""
+    """Returns ln((N + 1) / df), the idf of BM25+ (Lv & Zhai, CIKM 2011) and of F2-LOG."""
     return math.log((documents + 1) / df)
 
 
@@ -102,38 +102,40 @@ def bm25l_idf(documents: int, df: int) -> float:
     return math.log((documents + 1) / (df + 0.5))
 
 
-def bm25_saturation(tf_P: Array, length_P: Array, k1: float, b: float, avgdl: float) -> Array:
-    """Returns tf (k1 + 1) / (tf + k1 (1 - b + b length / avgdl)) (Robertson et al., TREC-3)."""
-    return np.asarray(tf_P * (k1 + 1) / (tf_P + k1 * (1 - b + b * length_P / avgdl)))
+def f2exp_idf(documents: int, df: int) -> float:
+    """Returns ((N + 1) / df) ** 0.35, the idf of F2-EXP (Fang & Zhai, SIGIR 2005)."""
+    return math.pow((documents + 1) / df, float(Float32(0.35)))
 
 
-def bm25l_saturation(
-    tf_P: Array, length_P: Array, k1: float, b: float, avgdl: float, delta: float
-) -> Array:
-    """Returns (k1 + 1)(c + delta) / (k1 + c + delta), c = tf / (1 - b + b length / avgdl).
-
-    BM25L (Lv & Zhai, SIGIR 2011).
-    """
-    c = tf_P / (1 - b + b * length_P / avgdl)
-    return np.asarray((k1 + 1) * (c + delta) / (k1 + c + delta))
+def collection_share(occurrences: int, tokens: int) -> float:
+    """Returns (cf + 1) / (C + 1), a term's probability in the collection as Lucene has it."""
+    return (occurrences + 1) / (tokens + 1)
 
 
-# --- Query likelihood, float64 --------------------------------------------------------------------
+def inverse_document_information(documents: int, df: int) -> float:
+    """Returns log2((N + 1) / (df + 0.5)), the basic model In of divergence from randomness."""
+    return math.log((documents + 1) / (df + 0.5)) / math.log(2)
 
 
-def dirichlet_term(tf_P: Array, cf: int, tokens: int, mu: float) -> Array:
-    """Returns ln(1 + tf / (mu cf / C)), what a matching term adds (Zhai & Lafferty 2004)."""
-    return np.asarray(np.log1p(tf_P / (mu * cf / tokens)))
+def document_share(documents: int, df: int) -> float:
+    """Returns float32((df + 1) / (N + 1)), below 1: the lambda of information-based models."""
+    share = Float32((df + 1) / (documents + 1))
+    return float(min(share, np.nextafter(Float32(1), Float32(0))))
+
+
+def query_side_boost(
+    tf: float, length: float, documents: int, df: int, tokens: int, k1: float, b: float
+) -> float:
+    """Returns what BM25 gives a term of a query of `length` tokens, in float32 as Anserini does."""
+    one, k, slope = Float32(1), Float32(k1), Float32(b)
+    mean = Float32(tokens) / Float32(documents)
+    pivot = k * ((one - slope) + slope * (Float32(length) / mean))
+    return float(lucene_idf(documents, df) * (Float32(tf) / (Float32(tf) + pivot)))
 
 
 def dirichlet_length(length_P: Array, mu: float) -> Array:
-    """Returns ln(mu / (length + mu)), which every query token adds, matching or not."""
-    return np.asarray(np.log(mu / (length_P + mu)))
+    """Returns ln(mu / (length + mu)), which every query token adds, matching or not.
 
-
-def jelinek_mercer_term(tf_P: Array, length_P: Array, cf: int, tokens: int, lam: float) -> Array:
-    """Returns ln(1 + (1 - lam) / lam (tf / length) / (cf / C)), 0 without a match.
-
-    Jelinek-Mercer smoothing; `lam` is the weight of the collection (Zhai & Lafferty 2004).
+    Dirichlet smoothing without Lucene's changes (Zhai & Lafferty 2004).
     """
-    return np.asarray(np.log1p((1 - lam) / lam * (tf_P / length_P) / (cf / tokens)))
+    return np.asarray(np.log(mu / (length_P + mu)))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from raydist.spec import EXECUTION, Bytes
+from raydist.spec import ADDED, EXECUTION, Bytes
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -71,13 +71,20 @@ class Bm25:
     """Weight of the document's length."""
     delta: Annotated[float, Ge(0)] = 1.0
     """Lower bound's shift (bm25+, bm25l)."""
-    lengths: Literal["norm", "exact"] = "norm"
-    """Document lengths as Lucene rounds them into a byte, or exact."""
+    lengths: Literal["norm", "exact", "byte"] = "norm"
+    """Document lengths: as Lucene rounds them into a byte; exact, as Anserini's -bm25.accurate has
+    them; or the byte itself, which that reads from an index that was built without it."""
+    query_side: Annotated[bool, ADDED] = False
+    """Weigh the query's terms by Lucene's BM25, too, as Anserini's -bm25.querySide does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryLikelihood:
-    """Query likelihood with smoothing (Zhai and Lafferty, 2004)."""
+    """Query likelihood with smoothing (Zhai and Lafferty, 2004).
+
+    Lucene's, `qld` and `qljm`, has other probabilities: (cf + 1) / (C + 1), not cf / C. Its `qld`
+    counts a document's length for the terms that match alone, and no term adds less than 0.
+    """
 
     kind: Literal["ql"] = "ql"
     smoothing: Literal["dirichlet", "jelinek-mercer"] = "dirichlet"
@@ -90,7 +97,64 @@ class QueryLikelihood:
     """Document lengths as Lucene rounds them into a byte, or exact."""
 
 
-Scoring = Bm25 | QueryLikelihood
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qld:
+    """Query likelihood with Dirichlet smoothing as Lucene computes it."""
+
+    kind: Literal["qld"] = "qld"
+    mu: Annotated[float, Gt(0)] = 1000.0
+    """Dirichlet prior."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qljm:
+    """Query likelihood with Jelinek-Mercer smoothing as Lucene computes it."""
+
+    kind: Literal["qljm"] = "qljm"
+    weight: Annotated[float, Gt(0), Lt(1)] = 0.1
+    """Share of the collection, Lucene's lambda."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inl2:
+    """Divergence from randomness: In, L, H2 (Amati and van Rijsbergen, 2002), as in Lucene."""
+
+    kind: Literal["inl2"] = "inl2"
+    c: Annotated[float, Gt(0)] = 0.1
+    """Normalisation of term frequencies by length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spl:
+    """The smoothed power law, an information-based model (Clinchant and Gaussier, 2010).
+
+    As Lucene computes it with document frequencies and the normalisation H2.
+    """
+
+    kind: Literal["spl"] = "spl"
+    c: Annotated[float, Gt(0)] = 0.1
+    """Normalisation of term frequencies by length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class F2Exp:
+    """The axiomatic F2-EXP (Fang and Zhai, 2005) as Lucene computes it."""
+
+    kind: Literal["f2exp"] = "f2exp"
+    s: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Weight of the document's length."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class F2Log:
+    """The axiomatic F2-LOG (Fang and Zhai, 2005) as Lucene computes it."""
+
+    kind: Literal["f2log"] = "f2log"
+    s: Annotated[float, Ge(0), Le(1)] = 0.5
+    """Weight of the document's length."""
+
+
+Scoring = Bm25 | QueryLikelihood | Qld | Qljm | Inl2 | Spl | F2Exp | F2Log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ Floats = Annotated[Array, np.float32, 1]
 Doubles = Annotated[Array, np.float64, 1]
 ByteGrid = Annotated[Array, np.uint8, 2]
 WordGrid = Annotated[Array, np.uint32, 2]
+DoubleGrid = Annotated[Array, np.float64, 2]
 LongGrid = Annotated[Array, np.uint64, 2]
 
 

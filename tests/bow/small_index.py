@@ -67,7 +67,10 @@ def lucene_scores(
     b: float = 0.4,
     lengths: str = "norm",
 ) -> dict[int, np.float32]:
-    """Scores by the definition of Lucene's BM25Similarity, a document and a term at a time."""
+    """Scores by the definition of Lucene's BM25Similarity, a document and a term at a time.
+
+    With exact lengths Anserini's AccurateBM25Similarity.
+    """
     with np.errstate(divide="ignore"):  # k1 = 0
         return _lucene_scores(documents, query, k1, b, lengths)
 
@@ -92,6 +95,11 @@ def _lucene_scores(
             weight = f(f(boost) * idf)
             length = len(documents[doc])
             dl = f(norm_length(length) if lengths == "norm" else length)
+            if lengths == "exact":  # Anserini's AccurateBM25Similarity
+                tf, slope = f(tfs[term]), f(f(f(k1) * f(b)) / mean)
+                below = f(f(tf + f(f(k1) * f(f(1) - f(b)))) + f(slope * dl))
+                total += float(f(f(weight * tf) / below))
+                continue
             inverse = f(1) / f(f(k1) * f(f(f(1) - f(b)) + f(f(f(b) * dl) / mean)))
             total += float(f(weight - f(weight / f(f(1) + f(f(tfs[term]) * inverse)))))
         if matched:

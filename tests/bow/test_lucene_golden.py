@@ -12,12 +12,23 @@ import pytest
 
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import Bm25, BowSearchSpec, F2Exp, F2Log, Inl2, Qld, Qljm, Scoring, Spl
 from raydist.cli import main
 from raydist.data.readers import read_queries
 from raydist.records import Query
 from raydist.text.analyzer import Analyzer
 from tests.bow import generated
 
+SCORINGS: dict[str, Scoring] = {
+    "accurate": Bm25(lengths="exact"),
+    "queryside": Bm25(query_side=True),
+    "qld": Qld(),
+    "qljm": Qljm(),
+    "inl2": Inl2(),
+    "spl": Spl(),
+    "f2exp": F2Exp(),
+    "f2log": F2Log(),
+}
 Ranking = dict[str, list[tuple[str, np.float32]]]
 
 
@@ -54,6 +65,25 @@ def test_tokens_are_lucenes() -> None:
     analyzer = Analyzer()
     wrong = [row["text"] for row in rows if analyzer.tokens(row["text"]) != row["tokens"]]
     assert not wrong
+
+
+def test_other_models_have_lucenes_rankings_and_scores(
+    collection: tuple[Path, list[Query]], tmp_path: Path
+) -> None:
+    corpus, queries = collection
+    models: dict[str, dict[str, list[tuple[str, np.float32]]]] = {}
+    for line in lines("models.tsv.gz"):
+        model, query, doc, score = line.split("\t")
+        models.setdefault(model, {}).setdefault(query, []).append((doc, np.float32(score)))
+    assert len(models) == 8
+    words = [f"corpus={corpus}", f"out={tmp_path}/index", "store=false"]
+    assert main(["index", *words, "merge=false", "split_bytes=2MB"]) == 0
+    index = BowIndex.open(tmp_path / "index")
+    for model, expected in models.items():
+        search = BowSearchSpec(scoring=SCORINGS[model])
+        for pruned in (True, False):
+            run = BowRetriever(index, search, pruned=pruned).search(queries[:40], 20)
+            assert {query: list(zip(docs, scores)) for query, docs, scores in run} == expected
 
 
 @pytest.mark.parametrize(

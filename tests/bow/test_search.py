@@ -13,6 +13,7 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.search import workspace
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.search.ties import anserini_scores
 from raydist.bow.spec import Bm25, BowSearchSpec, QueryLikelihood
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.protocols import Retriever
@@ -129,7 +130,7 @@ def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
     actual = retriever.rank_terms({"a": 1, "b": 1}, 50)
     assert np.array_equal(expected[0], actual[0])
     assert np.array_equal(expected[1], actual[1])
-    retriever._thread.workspace.enter(*index.lookup([b"a", b"b"])[:2], np.ones(2, np.float32))
+    retriever._thread.workspace.enter(*index.lookup([b"a", b"b"])[:2], np.ones((2, 2)))
     assert retriever._rank_segments(50) is None  # the room was short: the other path answered
 
 
@@ -228,6 +229,13 @@ def test_anserinis_scores_are_rounded_and_strictly_ordered(tmp_path: Path) -> No
     step, first = np.float32(1e-6), np.float32(np.round(exact[0] * 1e4) / 1e4)
     assert scores[:3].tolist() == [first, first - step, first - step * np.float32(2)]
     assert np.all(np.diff(scores) < 0)
+
+
+def test_anserinis_scores_are_rounded_in_double() -> None:
+    """In float32 times 1e4 these are halves, which are rounded up; in double they are below."""
+    scores = np.array([9.69965, 4.55815], np.float32)
+    assert (scores * np.float32(1e4)).tolist() == [96996.5, 45581.5]
+    assert anserini_scores(scores).tolist() == np.array([9.6996, 4.5581], np.float32).tolist()
 
 
 def test_an_explanation_adds_up(tmp_path: Path) -> None:

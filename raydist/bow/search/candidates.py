@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from raydist.bow.search.impacts import LENGTHS, LUCENE, part_of
 from raydist.bow.search.lists import count_of, load_docs, not_below, seek, tf1_of
 from raydist.bow.search.workspace import SUM, SegmentArrays, Work
 from raydist.kernels.intrinsics import (
@@ -157,12 +158,14 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
     candidates, words, exact = work.candidates, work.words, work.exact
     docs, ends, spots = work.docs, work.ends, work.spots
     norms, inverse = segment.norms, segment.inverse
+    model, lengths = segment.model, segment.lengths
+    is_lucenes = model[0] == LUCENE
     exact[:count] = 0.0
     for j in range(terms):
         cursor = work.cursors[j]
         b = cursor.first
         stop = cursor.stop
-        weight = cursor.weight
+        weight, factor, statistic = cursor.weight, cursor.factor, cursor.statistic
         for i in range(count):
             tf = (U(words[i]) >> (j * bits)) & most
             doc = candidates[i]
@@ -176,9 +179,14 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
                     at = not_below(docs, j, U(0), size, doc)
                     if docs[j, at] == doc:
                         tf = tf1_of(segment, spots[b], size, at) + U(1)
-            if tf:
+            if tf and is_lucenes:
                 ratio = F32(1) + F32(tf) * inverse[norms[doc]]
                 exact[i] += np.float64(weight - weight / ratio)
+            elif tf:
+                length = model[U(LENGTHS) + U(norms[doc])]
+                if lengths.shape[0]:
+                    length = np.float64(lengths[doc])
+                exact[i] += part_of(model, factor, statistic, np.float64(tf), length)
 
 
 @kernel

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS
 from raydist.bow.index import BowIndex
-from raydist.bow.search.scoring import Collection, Scoring, Term
+from raydist.bow.search.scoring import Scoring, Term
 from raydist.kernels.bits import Bits
 from raydist.kernels.jit import kernel
 
@@ -52,7 +52,8 @@ def document_lengths(segment: Segment, scoring: Scoring, docs: Array) -> Array:
     """Returns the lengths of documents as the model takes them."""
     if scoring.lengths == "exact":
         return segment.lengths_N[docs].astype(np.int64)
-    return NORM_LENGTHS[segment.norms_N[docs]]
+    norms = segment.norms_N[docs]
+    return norms.astype(np.int64) if scoring.lengths == "byte" else NORM_LENGTHS[norms]
 
 
 def score_all(
@@ -60,7 +61,6 @@ def score_all(
     rows: Array,
     terms: Sequence[Term],
     scoring: Scoring,
-    collection: Collection,
     query_tokens: float,
     allowed: Bits | None,
 ) -> tuple[Array, Array]:
@@ -71,7 +71,6 @@ def score_all(
         rows: the terms in its dictionary (`Segment.lookup`).
         terms: the same terms' statistics.
         scoring: the model.
-        collection: statistics of all segments.
         query_tokens: length of the query, unknown terms included.
         allowed: the documents to search, all if None; among them no deleted ones.
     """
@@ -84,7 +83,7 @@ def score_all(
                 among = allowed.has(docs)
                 docs, tfs = docs[among], tfs[among]
             lengths = document_lengths(segment, scoring, docs)
-            _add(sums_N, matched_N, docs, scoring.parts(term, collection, tfs, lengths))
+            _add(sums_N, matched_N, docs, scoring.parts(term, tfs, lengths))
     docs = np.flatnonzero(matched_N)
     scores = sums_N[docs]
     constant = scoring.constant(query_tokens, document_lengths(segment, scoring, docs))
@@ -122,7 +121,7 @@ class Explanation:
 def explain(
     index: BowIndex,
     scoring: Scoring,
-    collection: Collection,
+    query_tokens: float,
     terms: Sequence[tuple[str, Term]],
     rows: Sequence[Array],
     doc_id: str,
@@ -132,7 +131,7 @@ def explain(
     Args:
         index: the index.
         scoring: the model.
-        collection: statistics of all segments.
+        query_tokens: length of the query, unknown terms included.
         terms: the query's terms by name.
         rows: the terms in each segment's dictionary (`BowIndex.lookup`).
         doc_id: the document's id; DataError where the index has no such document.
@@ -149,12 +148,12 @@ def explain(
         docs, tfs = term_postings(segment, row)
         at = int(np.searchsorted(docs, doc[0]))
         if at < len(docs) and docs[at] == doc[0]:
-            part = scoring.parts(term, collection, tfs[at : at + 1], length)[0]
-            weight = scoring.weight_of(term, collection)
+            part = scoring.parts(term, tfs[at : at + 1], length)[0]
+            weight = scoring.weight_of(term)
             parts.append(TermScore(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
     constant = 0.0
     if parts:
-        added = scoring.constant(sum(term.boost for _, term in terms), length)
+        added = scoring.constant(query_tokens, length)
         constant = 0.0 if added is None else float(added[0])
     score = float(np.float32(sum(part.score for part in parts) + constant))
     return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)

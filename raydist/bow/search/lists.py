@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from raydist.bow.format.postings import DOC_WIDTH, TF_WIDTH, WIDTH_MASK, unpack_docs, unpack_tfs
+from raydist.bow.search.impacts import LUCENE, quantised_part
 from raydist.bow.search.workspace import (
     NONE,
     NORM,
@@ -34,12 +35,23 @@ def quantised(scaled: Any, tf: Any, inverse: Any) -> Any:
 
 
 @inlined
-def word_of(impacts: Array, inverse: Array, cursor: Any, j: Any, tf1: Any, norm: Any) -> Any:
+def word_of(
+    impacts: Array, segment: SegmentArrays, cursor: Any, j: Any, tf1: Any, norm: Any
+) -> Any:
     """Returns the word of a posting of term `j`; `tf1` is tf - 1."""
     if tf1 < TABULATED:
         return impacts[j, (tf1 << NORM) + norm]
     payload = impacts[j, ((TABULATED - U(1)) << NORM) + norm] & PAYLOAD
-    return (quantised(cursor.scaled, tf1 + U(1), inverse[norm]) << SUM) | payload
+    return (bound_of(segment, cursor, tf1 + U(1), norm) << SUM) | payload
+
+
+@kernel
+def bound_of(segment: SegmentArrays, cursor: Any, tf: Any, norm: Any) -> Any:
+    """Returns the quantised impact of a posting, computed."""
+    if segment.model[0] == LUCENE:
+        return quantised(cursor.scaled, tf, segment.inverse[norm])
+    factor, statistic, scale = cursor.factor, cursor.statistic, cursor.scale
+    return quantised_part(segment.model, factor, statistic, scale, tf, norm)
 
 
 @inlined

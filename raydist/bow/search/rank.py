@@ -28,6 +28,7 @@ import numpy as np
 from raydist.bow.format.files import CHUNK
 from raydist.bow.format.postings import BLOCK_SLACK, BYTES, BYTES_MASK, DOC_WIDTH, LAST, SKIP
 from raydist.bow.search.candidates import keep, kth_largest, settle
+from raydist.bow.search.impacts import LUCENE, most_lost, most_of, quantised_part
 from raydist.bow.search.lists import load_docs, load_tfs, quantised, word_of
 from raydist.bow.search.windows import enter_window, next_document, scan_window
 from raydist.bow.search.workspace import (
@@ -84,8 +85,7 @@ def rank(
     if terms == U(0):
         return RANKED, np.int64(0)
     first = U(number) * U(MOST_TERMS)
-    rows, weights = work.rows[first : first + terms], work.weights[first : first + terms]
-    lost = work.lost[first : first + terms]
+    rows, lost = work.rows[first : first + terms], work.lost[first : first + terms]
     block_size, k = U(block_size), U(k)
     if not _fits(work, rows, block_size, k):
         return CRAMPED, np.int64(0)
@@ -94,13 +94,13 @@ def rank(
             return UNCHECKED, np.int64(j)
 
     # A sum of q terms fits 16 bits; see `quantised` for what it is over the scaled score.
-    total = 0.0
-    for j in range(terms):
-        total += np.float64(weights[j])
+    total, lost_score = _most(segment, work, first, terms)
+    if not 0.0 < total < np.inf:
+        return CROWDED, np.int64(0)
     scale = (65530.0 - 1.25 * np.float64(terms)) / total
-    slack = terms + U(1)
+    slack = terms + U(1) + U(lost_score * scale + 0.999)
     bits = U(4) if terms <= U(4) else U(16) // terms
-    reached = open_terms(segment, work, rows, weights, lost, scale, bits, block_size, k)
+    reached = open_terms(segment, work, rows, first, lost, scale, bits, block_size, k)
     if segment.facts[3]:
         reached = U(0)
     reached = max(reached, U(floor * scale))
@@ -131,6 +131,23 @@ def rank(
     return RANKED, settle(segment, work, terms, count, bits, slack, k)
 
 
+@kernel
+def _most(segment: SegmentArrays, work: Work, first: Any, terms: Any) -> Any:
+    """Returns what a score is below, and how far it can be below that of its document's norm."""
+    model = segment.model
+    total, lost_score = 0.0, 0.0
+    for j in range(first, first + terms):
+        weight, statistic = work.factors[j, 0], work.factors[j, 1]
+        if model[0] == LUCENE:
+            total += np.float64(work.weights[j])
+        else:
+            total += most_of(model, weight, statistic)
+            if segment.lengths.shape[0]:
+                norms = np.int64(segment.facts[1]) + 1
+                lost_score += most_lost(model, weight, statistic, norms)
+    return total, lost_score
+
+
 @inlined
 def _fits(work: Work, rows: Array, block_size: Any, k: Any) -> Any:
     """Returns whether the workspace has room for the terms, their blocks and the candidates."""
@@ -159,7 +176,7 @@ def open_terms(
     segment: SegmentArrays,
     work: Work,
     rows: Array,
-    weights: Array,
+    first: Any,
     lost: Array,
     scale: Any,
     bits: Any,
@@ -172,7 +189,7 @@ def open_terms(
         segment: where they are.
         work: receives their cursors, blocks and impacts.
         rows: each term in the dictionary (`Segment.lookup`), uint64 [q, 6].
-        weights: boost * idf of each, float32 [q].
+        first: where the weights of the segment's terms begin.
         lost: deleted documents that have each, uint64 [q].
         scale: quantised impacts are so many times the impacts.
         bits: of a payload that belong to each term.
@@ -189,8 +206,11 @@ def open_terms(
         df, before, at = rows[j, 2], rows[j, 4], rows[j, 5]
         blocks = (df + block_size - U(1)) // block_size
         cursor = work.cursors[j]
-        cursor.weight = weights[j]
-        cursor.scaled = F32(weights[j] * scale)
+        weight = work.weights[first + j]
+        cursor.weight = weight
+        cursor.scaled = F32(weight * scale)
+        cursor.factor, cursor.statistic = work.factors[first + j, 0], work.factors[first + j, 1]
+        cursor.scale = scale
         cursor.first = b
         cursor.stop = b + blocks
         cursor.size = block_size
@@ -215,8 +235,10 @@ def open_terms(
 @kernel
 def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
     """Computes a term's words by tf and norm; the payload holds the tf, capped to its bits."""
-    impacts, inverse = work.impacts, segment.inverse
-    scaled = work.cursors[j].scaled
+    impacts, inverse, model = work.impacts, segment.inverse, segment.model
+    cursor = work.cursors[j]
+    scaled, factor, statistic, scale = cursor.scaled, cursor.factor, cursor.statistic, cursor.scale
+    is_lucenes = model[0] == LUCENE
     norms = segment.facts[1] + U(1)
     for tf1 in range(TABULATED):
         payload = U32(0)
@@ -224,14 +246,17 @@ def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
             payload = U32(min(tf1 + U(1), (U(1) << bits) - U(1)) << (j * bits))
         tf = F32(tf1 + U(1))
         for norm in range(norms):
-            impact = quantised(scaled, tf, inverse[norm])
+            if is_lucenes:
+                impact = quantised(scaled, tf, inverse[norm])
+            else:
+                impact = quantised_part(model, factor, statistic, scale, tf, norm)
             impacts[j, (tf1 << NORM) + norm] = (impact << SUM) | payload
 
 
 @kernel
 def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
     """Reads a term's skips: where its blocks are, and their largest impacts."""
-    packed, inverse = segment.packed, segment.inverse
+    packed = segment.packed
     impacts, bins = work.impacts, work.bins
     ends, tops, spots = work.ends, work.tops, work.spots
     cursor = work.cursors[j]
@@ -248,10 +273,10 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
         for _ in range(pairs):
             tf1 = U(packed[at]) - U(1)
             norm = U(packed[at + U(1)])
-            impact = word_of(impacts, inverse, cursor, j, tf1, norm) >> SUM
+            impact = word_of(impacts, segment, cursor, j, tf1, norm) >> SUM
             bins[impact >> _BIN] += 1
             if tf1 == _OR_MORE:
-                impact = word_of(impacts, inverse, cursor, j, _LARGEST, norm) >> SUM
+                impact = word_of(impacts, segment, cursor, j, _LARGEST, norm) >> SUM
             top = max(top, impact)
             at += U(2)
         ends[b] = U32(entry & LAST)
@@ -264,7 +289,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
 def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
     """Reads a term's only block, which has no skips, and unpacks it."""
     docs, tfs, impacts, bins = work.docs, work.tfs, work.impacts, work.bins
-    norms, inverse = segment.norms, segment.inverse
+    norms = segment.norms
     cursor = work.cursors[j]
     b = cursor.first
     work.spots[b] = before
@@ -276,7 +301,7 @@ def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
     top: Any = U32(0)
     for i in range(cursor.tail):
         norm = U(norms[docs[j, i]])
-        impact = word_of(impacts, inverse, cursor, j, U(tfs[j, i]), norm) >> SUM
+        impact = word_of(impacts, segment, cursor, j, U(tfs[j, i]), norm) >> SUM
         bins[impact >> _BIN] += 1
         top = max(top, impact)
     work.ends[b] = docs[j, cursor.tail - U(1)]

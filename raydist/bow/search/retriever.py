@@ -1,8 +1,8 @@
 """Top-k search of a bag-of-words index.
 
-Lucene's BM25 goes through the pruned kernel, segment after segment, each starting from the k-th
-score of those before. Other models, exact lengths, hundreds of terms and more ties than fit its
-memory are scored exhaustively. Both ways give the same bits.
+Searches go through the pruned kernel, segment after segment, each starting from the k-th score of
+those before. Weighted terms, models whose documents have a part of their own, hundreds of terms and
+more ties than fit its memory are scored exhaustively. Both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from raydist.bow.search.query import prepare
 from raydist.bow.search.scoring import Collection, Scoring, Term
 from raydist.bow.search.ties import TIES, best
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays
-from raydist.bow.spec import BowSearchSpec
+from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
@@ -36,7 +36,9 @@ Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
 
 _MOST_WORDS = 1024  # of a text that is ranked by one kernel
+_MOST_COUNTS = 1 << 18  # terms whose occurrences are remembered
 _NO_BYTES = readonly(np.empty(0, np.uint8))
+_NO_LENGTHS = readonly(np.empty(0, np.uint32))
 _NO_GROUPS = readonly(np.empty((0, 2), np.uint64))
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -71,17 +73,17 @@ class BowRetriever:
         if search.threads < 1:
             raise ConfigError(f"threads = {search.threads}: expected at least 1")
         self.index = index
-        self.scoring = Scoring.of(search.scoring, weighted=bool(index.unit))
         self.ties = search.ties
         self._threads = search.threads
         mean = index.average_length
-        self._collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
-        self._pruned = (
-            pruned and self.scoring.model == "lucene" and search.scoring.lengths == "norm"
-        )
-        self._inverse = readonly(
-            lucene_inverse(NORM_LENGTHS, self.scoring.k1, self.scoring.b, mean)
-        )
+        collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
+        self.scoring = Scoring.of(search.scoring, collection, weighted=bool(index.unit))
+        self._pruned = pruned and self.scoring.is_a_sum
+        formula = search.scoring if isinstance(search.scoring, Bm25) else Bm25()
+        self._plain = self._pruned and self.scoring.is_lucenes and not formula.query_side
+        self._inverse = readonly(lucene_inverse(NORM_LENGTHS, formula.k1, formula.b, mean))
+        self._model = readonly(self.scoring.model_array())
+        self._occurrences: dict[str, int] = {}
         self._restrict(self._flags(only, exclude))
         self._thread = PerThread(len(index.segments))
 
@@ -122,6 +124,7 @@ class BowRetriever:
     def _address(self) -> None:
         """Collects the addresses of the segments' arrays for the kernels."""
         arrays: list[Array] = []
+        exact = self._pruned and self.scoring.lengths == "exact"
         for segment, allowed in zip(self.index.segments, self._allowed):
             deletions = segment.deletions
             lost = (_NO_BYTES, _NO_GROUPS) if deletions is None else deletions.dictionary
@@ -139,6 +142,8 @@ class BowRetriever:
                 unchecked=segment.files.unchecked("postings"),
                 allowed=_NO_BYTES if allowed is None else allowed.data,
                 inverse=self._inverse,
+                model=self._model,
+                lengths=segment.lengths_N if exact else _NO_LENGTHS,
                 terms=segment.dictionary[0],
                 groups=segment.dictionary[1],
                 lost_terms=lost[0],
@@ -189,7 +194,7 @@ class BowRetriever:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
-        if self._pruned and k > 0:
+        if self._plain and k > 0:
             ranking = self._rank_text(text, min(k, max(1, len(self.index))))
             if ranking is not None:
                 return ranking
@@ -201,13 +206,13 @@ class BowRetriever:
             raise ConfigError(f"k = {k}: expected at least 1")
         k = min(k, max(1, len(self.index)))
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
-        terms = self._terms(rows, df, list(query.values()))
+        terms = self._terms(query, rows, df)
         if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
-            self._thread.workspace.enter(rows, lost, self._weights(terms))
+            self._thread.workspace.enter(rows, lost, self._factors(terms))
             ranking = self._rank_segments(k)
             if ranking is not None:
                 return ranking
-        docs, scores = self._rank_all(rows, terms)
+        docs, scores = self._rank_all(rows, terms, sum(query.values()))
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
     def _rank_text(self, text: str, k: int) -> Ranking | None:
@@ -234,33 +239,48 @@ class BowRetriever:
     def explain_terms(self, query: Mapping[str, float], doc_id: str) -> Explanation:
         """Does the same for terms with their weights."""
         rows, _, df = self.index.lookup([encode_term(term) for term in query])
-        terms = self._terms(rows, df, list(query.values()))
-        named = list(zip(query, terms))
-        return explain(self.index, self.scoring, self._collection, named, rows, doc_id)
+        named = list(zip(query, self._terms(query, rows, df)))
+        return explain(self.index, self.scoring, sum(query.values()), named, rows, doc_id)
 
     def _terms(
-        self, rows: Sequence[Array], df: Sequence[int], boosts: Sequence[float]
+        self, query: Mapping[str, float], rows: Sequence[Array], df: Sequence[int]
     ) -> list[Term]:
         counts = [0] * len(df)
         if self.scoring.needs_occurrences:
-            counts = occurrences(self.index.segments, rows)
-        return [Term(*values) for values in zip(boosts, df, counts)]
+            counts = self._count(list(query), rows)
+        tokens = sum(query.values())
+        terms = [Term(*values) for values in zip(query.values(), df, counts)]
+        return [self.scoring.boosted(term, tokens) for term in terms]
 
-    def _weights(self, terms: Sequence[Term]) -> Array:
-        """Returns boost * idf of each term in float32, 0 where no document has it."""
-        values = [t.df and self.scoring.weight_of(t, self._collection) for t in terms]
-        return np.array(values, np.float32)
+    def _count(self, terms: Sequence[str], rows: Sequence[Array]) -> list[int]:
+        """Returns how often each term occurs in the collection; its lists are read once."""
+        counts = self._occurrences
+        unknown = [i for i, term in enumerate(terms) if term not in counts]
+        if unknown:
+            if len(counts) > _MOST_COUNTS:
+                counts = self._occurrences = {}
+                unknown = list(range(len(terms)))
+            names = [terms[i] for i in unknown]
+            fresh = occurrences(self.index.segments, [each[unknown] for each in rows])
+            counts.update(zip(names, fresh))
+        return [counts[term] for term in terms]
 
-    def _rank_all(self, rows: Sequence[Array], terms: Sequence[Term]) -> tuple[Array, Array]:
+    def _factors(self, terms: Sequence[Term]) -> Array:
+        """Returns each term's weight and statistic, 0 where no document has it."""
+        scoring = self.scoring
+        pairs = [(scoring.weight_of(t), scoring.statistic_of(t)) if t.df else (0, 0) for t in terms]
+        return np.array(pairs, np.float64).reshape(-1, 2)
+
+    def _rank_all(
+        self, rows: Sequence[Array], terms: Sequence[Term], tokens: float
+    ) -> tuple[Array, Array]:
         """Scores every matching document of all segments."""
-        scored = [self._score_all(number, each, terms) for number, each in enumerate(rows)]
+        scored = [
+            score_all(segment, each, terms, self.scoring, tokens, allowed)
+            for segment, each, allowed in zip(self.index.segments, rows, self._allowed)
+        ]
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
-
-    def _score_all(self, number: int, rows: Array, terms: Sequence[Term]) -> tuple[Array, Array]:
-        tokens = sum(term.boost for term in terms)
-        segment, allowed = self.index.segments[number], self._allowed[number]
-        return score_all(segment, rows, terms, self.scoring, self._collection, tokens, allowed)
 
     def _rank_segments(self, k: int) -> Ranking | None:
         """Ranks by the terms in the workspace; None where there are too many ties for it."""

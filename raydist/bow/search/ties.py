@@ -56,12 +56,11 @@ def _by_id(docs: Array, scores: Array, pick_ids: Callable[[Array], pa.StringArra
 def anserini_scores(scores: Array) -> Array:
     """Returns a ranking's scores as Anserini writes them, so that no two are equal.
 
-    Each is rounded to 1e-4; one that is not more than 1e-4 below its predecessor loses 1e-6 for
-    each such step in a row. All in float32.
+    Each is rounded to 1e-4, in double; one that is not more than 1e-4 below its predecessor loses
+    1e-6 for each such step in a row, in float32.
     """
-    many, step = np.float32(1e4), np.float32(1e-6)
-    scaled = np.floor((scores * many).astype(np.float64) + 0.5).astype(np.float32)
-    rounded = scaled / many
+    step = np.float32(1e-6)
+    rounded = (np.floor(scores.astype(np.float64) * 1e4 + 0.5) / 1e4).astype(np.float32)
     out = np.empty(len(scores), np.float32)
     close = 0
     for i, score in enumerate(rounded):

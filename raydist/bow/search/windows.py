@@ -154,7 +154,7 @@ def add_list(segment: SegmentArrays, work: Work, j: Any, begin: Any, end: Any, n
     were touched, as bits.
     """
     docs, tfs, impacts, sums = work.docs, work.tfs, work.impacts, work.sums
-    ends, norms, inverse = work.ends, segment.norms, segment.inverse
+    ends, norms = work.ends, segment.norms
     cursor = work.cursors[j]
     touched = U(0)
     b = cursor.block
@@ -165,7 +165,7 @@ def add_list(segment: SegmentArrays, work: Work, j: Any, begin: Any, end: Any, n
             doc = U(docs[j, i])
             offset = doc - begin
             touched |= U(1) << (offset >> U(8))
-            sums[offset] += word_of(impacts, inverse, cursor, j, U(tfs[j, i]), U(norms[doc]))
+            sums[offset] += word_of(impacts, segment, cursor, j, U(tfs[j, i]), U(norms[doc]))
         if ends[b] >= end:
             break
         b += U(1)
@@ -180,7 +180,7 @@ def stream_list(
     """Lists the documents of the only essential list whose impact is at least `need`."""
     docs, tfs, impacts = work.docs, work.tfs, work.impacts
     candidates, words = work.candidates, work.words
-    ends, norms, inverse = work.ends, segment.norms, segment.inverse
+    ends, norms = work.ends, segment.norms
     cursor = work.cursors[j]
     limit = U32(need) << SUM
     b = cursor.block
@@ -189,7 +189,7 @@ def stream_list(
         low, high = open_weighed(segment, work, cursor, j, b, begin, end, need)
         for i in range(low, high):
             doc = docs[j, i]
-            word = word_of(impacts, inverse, cursor, j, U(tfs[j, i]), U(norms[doc]))
+            word = word_of(impacts, segment, cursor, j, U(tfs[j, i]), U(norms[doc]))
             candidates[count] = doc
             words[count] = word
             count += U(word >= limit)
@@ -211,7 +211,7 @@ def probe_list(
     """
     docs, impacts, candidates, words = work.docs, work.impacts, work.candidates, work.words
     ends, tops, spots = work.ends, work.tops, work.spots
-    norms, inverse = segment.norms, segment.inverse
+    norms = segment.norms
     cursor = work.cursors[j]
     b = cursor.block
     stop = cursor.stop
@@ -231,7 +231,7 @@ def probe_list(
             cursor.place = at  # the block ends at or behind `doc`
             if docs[j, at] == doc:
                 tf1 = tf1_of(segment, spots[b], size, at)
-                word += word_of(impacts, inverse, cursor, j, tf1, U(norms[doc]))
+                word += word_of(impacts, segment, cursor, j, tf1, U(norms[doc]))
                 total = U(word >> SUM)
         if total >= need:
             candidates[to] = doc
@@ -255,7 +255,7 @@ def sweep_list(
     """Does the same as `probe_list` for many candidates: reads all postings of the window."""
     docs, impacts, candidates, words = work.docs, work.impacts, work.candidates, work.words
     sums, hits, ends, spots = work.sums, work.hits, work.ends, work.spots
-    norms, inverse = segment.norms, segment.inverse
+    norms = segment.norms
     for i in range(start, count):
         sums[U(candidates[i]) - begin] = words[i]
     cursor = work.cursors[j]
@@ -273,7 +273,7 @@ def sweep_list(
             at = U(hits[h])
             doc = U(docs[j, at])
             tf1 = tf1_of(segment, spot, size, at)
-            sums[doc - begin] += word_of(impacts, inverse, cursor, j, tf1, U(norms[doc]))
+            sums[doc - begin] += word_of(impacts, segment, cursor, j, tf1, U(norms[doc]))
         if ends[b] >= end:
             break
         b += U(1)

@@ -16,6 +16,7 @@ from raydist.bow.format.postings import BLOCK_SLACK
 from raydist.kernels.addresses import (
     Array,
     Bytes,
+    DoubleGrid,
     Doubles,
     Flags,
     Floats,
@@ -62,6 +63,9 @@ CURSOR = np.dtype(
     [
         ("weight", np.float32),  # boost * idf
         ("scaled", np.float32),  # the same in units of a quantised impact
+        ("factor", np.float64),  # what other models take of it (impacts.py), as is the next
+        ("statistic", np.float64),
+        ("scale", np.float64),  # quantised impacts are so many times the impacts
         ("first", np.uint64),  # its first block
         ("stop", np.uint64),  # the block behind its last
         ("size", np.uint64),  # postings of a block
@@ -87,6 +91,8 @@ class SegmentArrays(NamedTuple):
     unchecked: Flags  # chunks of the file of `packed` whose checksums were not compared
     allowed: Bytes  # a bit per document that may be a candidate, or empty for all
     inverse: Floats  # [256] Lucene's inverse denominator by norm
+    model: Doubles  # the model (impacts.py)
+    lengths: Words  # [N] exact lengths, or empty for those of the norms
     terms: Bytes  # the dictionary, as are groups
     groups: LongGrid
     lost_terms: Bytes  # the dictionary of the deleted documents, as are lost_groups
@@ -102,7 +108,8 @@ class Work(NamedTuple):
 
     # The query's terms in the dictionaries, by segment and term
     rows: LongGrid  # [S q, 6]
-    weights: Floats  # [S q] boost * idf
+    weights: Floats  # [S q] boost * idf, of Lucene's BM25
+    factors: DoubleGrid  # [S q, 2] weight and statistic, of other models
     lost: Longs  # [S q] deleted documents that have the term
     counts: Offsets  # [S] terms that a segment has
     numbers: Words  # [q] the lexicon's numbers of the terms
@@ -142,6 +149,7 @@ class Workspace:
         table: their addresses.
         rows: uint64 [S, MOST_TERMS, 6], the query's terms in the dictionaries, as `Segment.lookup`.
         weights: float32 [S, MOST_TERMS], boost * idf of the same.
+        factors: float64 [S, MOST_TERMS, 2], what other models take of the same.
         lost: uint64 [S, MOST_TERMS], deleted documents that have them.
         counts: int64 [S], the number of terms that each segment has.
         docs: int64, receives documents, best first.
@@ -151,6 +159,7 @@ class Workspace:
     def __init__(self, segments: int) -> None:
         self.rows = np.zeros((segments, MOST_TERMS, 6), np.uint64)
         self.weights = np.zeros((segments, MOST_TERMS), np.float32)
+        self.factors = np.zeros((segments, MOST_TERMS, 2), np.float64)
         self.lost = np.zeros((segments, MOST_TERMS), np.uint64)
         self.counts = np.zeros(segments, np.int64)
         self._numbers = np.zeros(MOST_TERMS, np.uint32)
@@ -170,6 +179,7 @@ class Workspace:
         self._work = Work(
             rows=self.rows.reshape(-1, 6),
             weights=self.weights.reshape(-1),
+            factors=self.factors.reshape(-1, 2),
             lost=self.lost.reshape(-1),
             counts=self.counts,
             numbers=self._numbers,
@@ -196,15 +206,19 @@ class Workspace:
         )
         self.table = addresses(self._work)
 
-    def enter(self, rows: Sequence[Array], lost: Sequence[Array], weights: Array) -> None:
-        """Enters a query's terms that live documents have; see `BowIndex.lookup`."""
+    def enter(self, rows: Sequence[Array], lost: Sequence[Array], factors: Array) -> None:
+        """Enters a query's terms that live documents have; see `BowIndex.lookup`.
+
+        `factors` are each term's weight and statistic, float64 [q, 2].
+        """
         for number, (terms, lost_q) in enumerate(zip(rows, lost)):
             present = terms[:, 2] > lost_q
             count = int(present.sum())
             self.counts[number] = count
             self.rows[number, :count] = terms[present]
             self.lost[number, :count] = lost_q[present]
-            self.weights[number, :count] = weights[present]
+            self.weights[number, :count] = factors[present, 0]
+            self.factors[number, :count] = factors[present]
 
 
 class PerThread(threading.local):

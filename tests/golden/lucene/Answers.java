@@ -2,6 +2,8 @@ import java.io.*;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.*;
 import java.util.*;
+import io.anserini.search.query.QuerySideBm25QueryGenerator;
+import io.anserini.search.similarity.AccurateBM25Similarity;
 import org.apache.lucene.analysis.*;
 import org.apache.lucene.analysis.core.KeywordTokenizer;
 import org.apache.lucene.analysis.en.*;
@@ -9,13 +11,14 @@ import org.apache.lucene.analysis.tokenattributes.CharTermAttribute;
 import org.apache.lucene.document.*;
 import org.apache.lucene.index.*;
 import org.apache.lucene.search.*;
-import org.apache.lucene.search.similarities.BM25Similarity;
+import org.apache.lucene.search.similarities.*;
 import org.apache.lucene.store.ByteBuffersDirectory;
 
 /**
  * Lucene's answers: `stems` and `tokens` of the lines of standard input, tokens of its `languages`
  * (a code, tab, text; ja by CJKAnalyzer), or a `run` of
- * IDS TEXTS QUERIES K, files of equal numbers of lines (queries: id, tab, text).
+ * IDS TEXTS QUERIES K, files of equal numbers of lines (queries: id, tab, text); with models behind
+ * K a run of each, which it begins the lines with.
  */
 public class Answers {
   static List<String> terms(Analyzer analyzer, String text) throws IOException {
@@ -69,12 +72,34 @@ public class Answers {
     }
   }
 
+  static Similarity similarity(String model) {
+    switch (model) {
+      case "qld": return new LMDirichletSimilarity(1000f);
+      case "qljm": return new LMJelinekMercerSimilarity(0.1f);
+      case "inl2":
+        return new DFRSimilarity(new BasicModelIn(), new AfterEffectL(), new NormalizationH2(0.1f));
+      case "spl":
+        return new IBSimilarity(new DistributionSPL(), new LambdaDF(), new NormalizationH2(0.1f));
+      case "f2exp": return new AxiomaticF2EXP(0.5f);
+      case "f2log": return new AxiomaticF2LOG(0.5f);
+      case "accurate": return new AccurateBM25Similarity(0.9f, 0.4f);
+      default: return new BM25Similarity(0.9f, 0.4f);
+    }
+  }
+
   static void run(Analyzer english, String[] words, PrintStream out) throws Exception {
     List<String> ids = Files.readAllLines(Paths.get(words[1]));
     List<String> texts = Files.readAllLines(Paths.get(words[2]));
+    if (words.length == 5) answer(english, "bm25", "", ids, texts, words, out);
+    for (int i = 5; i < words.length; i++)
+      answer(english, words[i], words[i] + "\t", ids, texts, words, out);
+  }
+
+  static void answer(Analyzer english, String model, String start, List<String> ids,
+      List<String> texts, String[] words, PrintStream out) throws Exception {
     ByteBuffersDirectory directory = new ByteBuffersDirectory();
     IndexWriterConfig config = new IndexWriterConfig(english);
-    config.setSimilarity(new BM25Similarity(0.9f, 0.4f));
+    config.setSimilarity(similarity(model));
     FieldType type = new FieldType();
     type.setTokenized(true);
     type.setIndexOptions(IndexOptions.DOCS_AND_FREQS);
@@ -88,8 +113,9 @@ public class Answers {
       }
       writer.forceMerge(1);
     }
-    IndexSearcher searcher = new IndexSearcher(DirectoryReader.open(directory));
-    searcher.setSimilarity(new BM25Similarity(0.9f, 0.4f));
+    DirectoryReader reader = DirectoryReader.open(directory);
+    IndexSearcher searcher = new IndexSearcher(reader);
+    searcher.setSimilarity(similarity(model));
     for (String line : Files.readAllLines(Paths.get(words[3]))) {
       String[] query = line.split("\t", 2);
       Map<String, Integer> counts = new LinkedHashMap<>();
@@ -99,8 +125,12 @@ public class Answers {
         Query term = new TermQuery(new Term("contents", entry.getKey()));
         terms.add(new BoostQuery(term, entry.getValue()), BooleanClause.Occur.SHOULD);
       }
-      for (ScoreDoc hit : searcher.search(terms.build(), Integer.parseInt(words[4])).scoreDocs)
-        out.println(query[0] + "\t" + ids.get(hit.doc) + "\t" + Float.toString(hit.score));
+      Query whole = model.equals("queryside")
+          ? new QuerySideBm25QueryGenerator(0.9f, 0.4f, reader).buildQuery("contents", english, query[1])
+          : terms.build();
+      for (ScoreDoc hit : searcher.search(whole, Integer.parseInt(words[4])).scoreDocs)
+        out.println(
+            start + query[0] + "\t" + ids.get(hit.doc) + "\t" + Float.toString(hit.score));
     }
   }
 }
