@@ -226,8 +226,8 @@ def test_anserinis_scores_are_rounded_and_strictly_ordered(tmp_path: Path) -> No
     _, exact = BowRetriever(index).rank_terms({"a": 1}, 9)
     docs, scores = BowRetriever(index, BowSearchSpec(ties="anserini")).rank_terms({"a": 1}, 9)
     assert docs.tolist() == [1, 2, 3, 0]
-    step, first = np.float32(1e-6), np.float32(np.round(exact[0] * 1e4) / 1e4)
-    assert scores[:3].tolist() == [first, first - step, first - step * np.float32(2)]
+    first = round(float(exact[0]), 4)
+    assert scores[:3].tolist() == [np.float32(first - step) for step in (0, 1e-6, 2e-6)]
     assert np.all(np.diff(scores) < 0)
 
 
@@ -236,6 +236,18 @@ def test_anserinis_scores_are_rounded_in_double() -> None:
     scores = np.array([9.69965, 4.55815], np.float32)
     assert (scores * np.float32(1e4)).tolist() == [96996.5, 45581.5]
     assert anserini_scores(scores).tolist() == np.array([9.6996, 4.5581], np.float32).tolist()
+
+
+def test_anserinis_scores_have_the_ties_of_six_decimals() -> None:
+    """As in its ranking of the collection vaswani by qljm; float32 has 12.7074995 as well."""
+    scores = anserini_scores(np.full(4, 12.70752, np.float32))
+    assert [f"{score:.6f}" for score in scores] == [
+        "12.707500",
+        "12.707500",
+        "12.707499",
+        "12.707498",
+    ]
+    assert scores[0] == scores[1] and not np.any(scores[1:-1] == scores[2:])
 
 
 def test_an_explanation_adds_up(tmp_path: Path) -> None:

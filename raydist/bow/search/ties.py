@@ -54,10 +54,11 @@ def _by_id(docs: Array, scores: Array, pick_ids: Callable[[Array], pa.StringArra
 
 
 def anserini_scores(scores: Array) -> Array:
-    """Returns a ranking's scores as Anserini writes them, so that no two are equal.
+    """Returns a ranking's scores as Anserini writes them, so that few are equal.
 
     Each is rounded to 1e-4, in double; one that is not more than 1e-4 below its predecessor loses
-    1e-6 for each such step in a row, in float32.
+    1e-6 for each such step in a row, in float32. They are written with six decimals, which makes
+    some above 8 equal again: measures of Anserini's files have these ties.
     """
     step = np.float32(1e-6)
     rounded = (np.floor(scores.astype(np.float64) * 1e4 + 0.5) / 1e4).astype(np.float32)
@@ -70,4 +71,4 @@ def anserini_scores(scores: Array) -> Array:
             close += 1
             score -= step * np.float32(close)
         out[i] = score
-    return out
+    return np.round(out.astype(np.float64), 6).astype(np.float32)
