@@ -195,7 +195,7 @@ class Index(_Documents):
             variant: lucene, robertson, atire, bm25+ or bm25l.
             ties: order of equal scores: docid, external or anserini.
             threads: threads that search queries in parallel.
-            keys: the other keys of `search scoring.…`: `delta`, `lengths`.
+            keys: the other keys of `search scoring.…`: `delta`, `lengths`, `query_side`.
 
         Raises:
             ConfigError: a value is out of bounds.
@@ -228,6 +228,21 @@ class Index(_Documents):
         """
         scoring = {"kind": "ql", "smoothing": smoothing, "mu": mu, "weight": weight, **keys}
         return _search(self.path, "ql", True, scoring=scoring, ties=ties, threads=threads)
+
+    def scored(self, kind: str, *, ties: str = "docid", threads: int = 1, **keys: Any) -> Pipeline:
+        """Returns the search by any formula.
+
+        Args:
+            kind: qld, qljm, inl2, spl, f2exp, f2log, ql or bm25.
+            ties: order of equal scores: docid, external or anserini.
+            threads: threads that search queries in parallel.
+            keys: the other keys of `search scoring.…`.
+
+        Raises:
+            ConfigError: an unknown name, or a value out of bounds.
+        """
+        scoring = {"kind": kind, **keys}
+        return _search(self.path, kind, True, scoring=scoring, ties=ties, threads=threads)
 
     def _facts(self) -> list[tuple[str, str]]:
         return [("kind", str(self.manifest["kind"])), ("holds", ", ".join(self._counts()))]

@@ -36,6 +36,8 @@ def test_a_pipeline_gives_what_the_verbs_give_one_after_the_other() -> None:
     last = rd.rerank("bm25", run=first, queries=QUERIES, index="idx", depth=7, out="new.txt")
     pipe = index.ql(mu=500.0) >> rd.rerank("bm25", depth=7)
     assert pipe.search(QUERIES, k=20).to_arrow().equals(last.to_arrow())
+    other = rd.search("idx", QUERIES, k=20, scoring={"kind": "qld", "mu": 500.0})
+    assert index.scored("qld", mu=500.0).search(QUERIES, k=20).to_arrow().equals(other.to_arrow())
 
 
 def test_fused_stages_are_the_fused_search_of_the_verb() -> None:

@@ -10,7 +10,7 @@ from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex, Vocabulary
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, BowSearchSpec, IndexSpec, QueryLikelihood
+from raydist.bow.spec import Bm25, BowSearchSpec, IndexSpec, Qld, QueryLikelihood, Spl
 from tests.bow.documents import Row, read, splits_of
 
 WORDS = ["cat", "dog", "bird", "fish", "cow"]
@@ -21,6 +21,8 @@ SCORINGS = [
     *(Bm25(variant=each) for each in ("robertson", "atire", "bm25+", "bm25l")),
     QueryLikelihood(),
     QueryLikelihood(smoothing="jelinek-mercer"),
+    Qld(),
+    Spl(),
 ]
 WAYS = [(True, "docid", 50), (True, "docid", 2), (True, "external", 50), (False, "docid", 50)]
 """Pruned or exhaustive, the order of ties, and how many documents."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from itertools import groupby
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from raydist.bow.spec import (
 )
 from raydist.cli import main
 from raydist.data.readers import read_queries
+from tests.bow.small_index import index_of
 from tests.bow.test_search import random_index
 
 MODELS: dict[str, Scoring] = {
@@ -73,6 +75,37 @@ def test_rankings_are_anserinis(collections: Path, oracle: Path, tmp_path: Path,
         wrong[model] = [query for query in expected if answers.get(query) != expected[query]]
         assert answers.keys() == expected.keys()
     assert not any(wrong.values()), wrong
+
+
+def test_documents_that_add_nothing_are_ranked_all_the_same(tmp_path: Path) -> None:
+    """Dirichlet's parts are cut at 0; a term adds 0 to documents that have less of it than all."""
+    documents = [["a"] * 30 + ["b"], ["a"] * 5 + ["b"] * 35, ["b"] * 40, ["c"]]
+    index = index_of(documents, tmp_path)
+    for pruned in (True, False):
+        retriever = BowRetriever(index, BowSearchSpec(scoring=Qld(mu=2.0)), pruned=pruned)
+        docs, scores = retriever.rank_terms({"a": 1}, 10)
+        tokens = 31 + 40 + 40 + 1
+        share = (35 + 1) / (tokens + 1)
+        best = math.log(1 + 30 / (2 * share)) + math.log(2 / (31 + 2))
+        assert docs.tolist() == [0, 1]
+        assert scores.tolist() == [np.float32(best), 0.0]
+
+
+def test_counts_of_the_collection_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of([["a", "b"], ["a", "a"], ["c"]], tmp_path, cuts=[1])
+    retriever = BowRetriever(index, BowSearchSpec(scoring=Qld()))
+    first = retriever.rank_terms({"a": 1, "b": 1}, 5)
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "raydist.bow.search.retriever.occurrences",
+        lambda segments, rows: asked.append(len(rows[0])) or [1],
+    )
+    again = retriever.rank_terms({"b": 1, "a": 1}, 5)
+    assert np.array_equal(first[1], again[1]) and not asked
+    retriever.rank_terms({"c": 1, "a": 1}, 5)
+    assert asked == [1]
 
 
 @pytest.mark.parametrize("scoring", [*MODELS.values(), *OTHERS], ids=repr)

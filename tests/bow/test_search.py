@@ -14,7 +14,7 @@ from raydist.bow.index import BowIndex
 from raydist.bow.search import workspace
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.search.ties import anserini_scores
-from raydist.bow.spec import Bm25, BowSearchSpec, QueryLikelihood
+from raydist.bow.spec import Bm25, BowSearchSpec, Qld, QueryLikelihood
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.protocols import Retriever
 from raydist.records import Query
@@ -253,7 +253,8 @@ def test_anserinis_scores_have_the_ties_of_six_decimals() -> None:
 def test_an_explanation_adds_up(tmp_path: Path) -> None:
     documents = [["cat", "cat", "dog"], ["dog"], ["bird"]]
     index = index_of(documents, tmp_path, analyzer=Analyzer(), cuts=[2])
-    for formula in (Bm25(), Bm25(variant="bm25+"), QueryLikelihood()):
+    formulas = [Bm25(), Bm25(variant="bm25+"), Bm25(query_side=True), QueryLikelihood(), Qld()]
+    for formula in formulas:
         retriever = BowRetriever(index, BowSearchSpec(scoring=formula))
         docs, scores = retriever.rank("cat dog fish", 5)
         why = retriever.explain("cat dog fish", "d0")
