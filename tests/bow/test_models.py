@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
@@ -27,7 +29,7 @@ from raydist.bow.spec import (
 from raydist.cli import main
 from raydist.data.readers import read_queries
 from tests.bow.small_index import index_of
-from tests.bow.test_search import random_index
+from tests.bow.test_search import collections, queries, random_index
 
 MODELS: dict[str, Scoring] = {
     "bm25": Bm25(),
@@ -106,6 +108,27 @@ def test_counts_of_the_collection_are_read_once(
     assert np.array_equal(first[1], again[1]) and not asked
     retriever.rank_terms({"c": 1, "a": 1}, 5)
     assert asked == [1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(collections(), queries, st.sampled_from([*MODELS.values(), *OTHERS]), st.data())
+def test_pruned_is_exhaustive(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[list[str]],
+    query: dict[str, int],
+    scoring: Scoring,
+    data: st.DataObject,
+) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(documents)), max_size=3)) - {len(documents)})
+    compress, size = data.draw(st.booleans()), data.draw(st.sampled_from([8, 16, 128]))
+    folder = tmp_path_factory.mktemp("index")
+    index = index_of(documents, folder, cuts=cuts, compress=compress, block_size=size)
+    search = BowSearchSpec(scoring=scoring, ties=data.draw(st.sampled_from(["docid", "external"])))
+    k = data.draw(st.sampled_from([1, 2, 10, 1000]))
+    expected = BowRetriever(index, search, pruned=False).rank_terms(query, k)
+    actual = BowRetriever(index, search).rank_terms(query, k)
+    assert np.array_equal(expected[0], actual[0])
+    assert np.array_equal(expected[1], actual[1])
 
 
 @pytest.mark.parametrize("scoring", [*MODELS.values(), *OTHERS], ids=repr)

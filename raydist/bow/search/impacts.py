@@ -4,7 +4,8 @@ A model is an array of doubles: which one it is, its constants, and the length t
 stands for. Of a term it takes a weight and one statistic. The part of a posting never falls with
 its frequency nor rises with its document's length, so bounds of blocks hold for all models.
 
-Steps are taken in Lucene's and Anserini's order, and rounded to float32 where they round.
+Steps are taken in Lucene's and Anserini's order, and rounded to float32 where they round; rounding
+apart, what is said of parts above holds.
 
 Symbols as in formulas.py.
 """

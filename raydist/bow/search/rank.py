@@ -260,6 +260,8 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
     impacts, bins = work.impacts, work.bins
     ends, tops, spots = work.ends, work.tops, work.spots
     cursor = work.cursors[j]
+    # Where steps are rounded, a posting can have a little more than the pair that dominates it.
+    rounding = U32(0) if segment.model[0] == LUCENE else U32(1)
     begin, step = before, cursor.size
     if not segment.raw_docs.shape[0]:
         begin = at + U(4) + (load64(packed, at) & LAST)
@@ -280,7 +282,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
             top = max(top, impact)
             at += U(2)
         ends[b] = U32(entry & LAST)
-        tops[b] = top
+        tops[b] = top + rounding
         spots[b] = begin | ((entry >> DOC_WIDTH) << DOC_WIDTH)
         begin += step + ((entry >> BYTES) & BYTES_MASK)
 
