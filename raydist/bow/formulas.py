@@ -131,11 +131,3 @@ def query_side_boost(
     mean = Float32(tokens) / Float32(documents)
     pivot = k * ((one - slope) + slope * (Float32(length) / mean))
     return float(lucene_idf(documents, df) * (Float32(tf) / (Float32(tf) + pivot)))
-
-
-def dirichlet_length(length_P: Array, mu: float) -> Array:
-    """Returns ln(mu / (length + mu)), which every query token adds, matching or not.
-
-    Dirichlet smoothing without Lucene's changes (Zhai & Lafferty 2004).
-    """
-    return np.asarray(np.log(mu / (length_P + mu)))

@@ -50,6 +50,8 @@ OTHERS: list[Scoring] = [
         for variant in ("robertson", "atire", "bm25+", "bm25l")
         for lengths in ("norm", "exact", "byte")
     ),
+    QueryLikelihood(),
+    QueryLikelihood(mu=5.0, lengths="exact"),
     QueryLikelihood(smoothing="jelinek-mercer"),
     QueryLikelihood(smoothing="jelinek-mercer", lengths="exact"),
 ]

@@ -130,7 +130,7 @@ def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
     actual = retriever.rank_terms({"a": 1, "b": 1}, 50)
     assert np.array_equal(expected[0], actual[0])
     assert np.array_equal(expected[1], actual[1])
-    retriever._thread.workspace.enter(*index.lookup([b"a", b"b"])[:2], np.ones((2, 2)))
+    retriever._thread.workspace.enter(*index.lookup([b"a", b"b"])[:2], np.ones((2, 2)), 2)
     assert retriever._rank_segments(50) is None  # the room was short: the other path answered
 
 

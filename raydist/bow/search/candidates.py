@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from raydist.bow.search.impacts import LENGTHS, LUCENE, part_of
+from raydist.bow.search.impacts import DIRICHLET, LENGTHS, LUCENE, constant_of, part_of
 from raydist.bow.search.lists import count_of, load_docs, not_below, seek, tf1_of
 from raydist.bow.search.workspace import SUM, SegmentArrays, Work
 from raydist.kernels.intrinsics import (
@@ -187,16 +187,26 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
                 if lengths.shape[0]:
                     length = np.float64(lengths[doc])
                 exact[i] += part_of(model, factor, statistic, np.float64(tf), length)
+    if model[0] == DIRICHLET:
+        for i in range(count):
+            doc = candidates[i]
+            length = model[U(LENGTHS) + U(norms[doc])]
+            if lengths.shape[0]:
+                length = np.float64(lengths[doc])
+            exact[i] += constant_of(model, work.tokens[0], length)
 
 
 @kernel
 def _sort_by_score(work: Work, count: Any) -> None:
     """Writes the candidates by descending score, ties in order: a radix sort of the bits."""
     keys, bins = work.keys, work.bins
+    turned = U32(0x7FFFFFFF)
     candidates, exact, docs, scores = work.candidates, work.exact, work.best_docs, work.best_scores
     for i in range(count):
-        score = U(~bits_of_float(np.float32(exact[i])))
-        keys[0, i] = (score << U(32)) | U(candidates[i])
+        bits = bits_of_float(np.float32(exact[i]))
+        if bits <= turned:  # the bits of negative numbers are in order already
+            bits = U32(bits ^ turned)
+        keys[0, i] = (U(bits) << U(32)) | U(candidates[i])
     at: Any = U(0)
     if count <= U(_FEW):
         for a in range(U(1), count):
@@ -228,4 +238,7 @@ def _sort_by_score(work: Work, count: Any) -> None:
     for i in range(count):
         key = keys[at, i]
         docs[i] = np.int64(key & U(0xFFFFFFFF))
-        scores[i] = float_of_bits(~U32(key >> U(32)))
+        bits = U32(key >> U(32))
+        if bits <= turned:
+            bits = U32(bits ^ turned)
+        scores[i] = float_of_bits(bits)

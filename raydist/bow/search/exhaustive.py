@@ -86,9 +86,7 @@ def score_all(
             _add(sums_N, matched_N, docs, scoring.parts(term, tfs, lengths))
     docs = np.flatnonzero(matched_N)
     scores = sums_N[docs]
-    constant = scoring.constant(query_tokens, document_lengths(segment, scoring, docs))
-    if constant is not None:
-        scores = scores + constant
+    scoring.add_constants(query_tokens, document_lengths(segment, scoring, docs), scores)
     return docs, scores.astype(np.float32)
 
 
@@ -151,9 +149,9 @@ def explain(
             part = scoring.parts(term, tfs[at : at + 1], length)[0]
             weight = scoring.weight_of(term)
             parts.append(TermScore(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
-    constant = 0.0
+    own = np.zeros(1, np.float64)
     if parts:
-        added = scoring.constant(query_tokens, length)
-        constant = 0.0 if added is None else float(added[0])
+        scoring.add_constants(query_tokens, length, own)
+    constant = float(own[0])
     score = float(np.float32(sum(part.score for part in parts) + constant))
     return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)

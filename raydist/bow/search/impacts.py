@@ -98,6 +98,22 @@ def parts_of(
 
 
 @kernel
+def constant_of(model: Array, tokens: Any, length: Any) -> Any:
+    """Returns ln(mu / (length + mu)) for each of a query's tokens, matching or not: at most 0.
+
+    Only DIRICHLET adds it to a document's score (Zhai & Lafferty 2004).
+    """
+    return tokens * math.log(model[1] / (length + model[1]))
+
+
+@kernel
+def constants_of(model: Array, tokens: Any, length_N: Array, score_N: Array) -> None:
+    """Adds each document's own part to its score."""
+    for i in range(length_N.shape[0]):
+        score_N[i] += constant_of(model, tokens, np.float64(length_N[i]))
+
+
+@kernel
 def most_of(model: Array, weight: Any, statistic: Any) -> Any:
     """Returns more than any posting of a term adds."""
     return part_of(model, weight, statistic, _UNBOUNDED, model[LENGTHS])

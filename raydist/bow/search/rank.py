@@ -28,7 +28,15 @@ import numpy as np
 from raydist.bow.format.files import CHUNK
 from raydist.bow.format.postings import BLOCK_SLACK, BYTES, BYTES_MASK, DOC_WIDTH, LAST, SKIP
 from raydist.bow.search.candidates import keep, kth_largest, settle
-from raydist.bow.search.impacts import LUCENE, most_lost, most_of, quantised_part
+from raydist.bow.search.impacts import (
+    DIRICHLET,
+    LENGTHS,
+    LUCENE,
+    constant_of,
+    most_lost,
+    most_of,
+    quantised_part,
+)
 from raydist.bow.search.lists import load_docs, load_tfs, quantised, word_of
 from raydist.bow.search.windows import enter_window, next_document, scan_window
 from raydist.bow.search.workspace import (
@@ -103,7 +111,7 @@ def rank(
     reached = open_terms(segment, work, rows, first, lost, scale, bits, block_size, k)
     if segment.facts[3]:
         reached = U(0)
-    reached = max(reached, U(floor * scale))
+    reached = max(reached, U(max(floor, 0.0) * scale))
     threshold: Any = reached - slack if reached > slack else U(1)
 
     documents = U(segment.norms.shape[0])
@@ -133,16 +141,22 @@ def rank(
 
 @kernel
 def _most(segment: SegmentArrays, work: Work, first: Any, terms: Any) -> Any:
-    """Returns what a score is below, and how far it can be below that of its document's norm."""
+    """Returns what a score is below, and how far one can be below what its sum stands for.
+
+    That is by a length above its norm's, or by a document's own part.
+    """
     model = segment.model
     total, lost_score = 0.0, 0.0
+    if model[0] == DIRICHLET:
+        longest = model[U(LENGTHS) + segment.facts[1] + U(1)]
+        lost_score -= constant_of(model, work.tokens[0], longest)
     for j in range(first, first + terms):
         weight, statistic = work.factors[j, 0], work.factors[j, 1]
         if model[0] == LUCENE:
             total += np.float64(work.weights[j])
         else:
             total += most_of(model, weight, statistic)
-            if segment.lengths.shape[0]:
+            if segment.lengths.shape[0] and model[0] != DIRICHLET:
                 norms = np.int64(segment.facts[1]) + 1
                 lost_score += most_lost(model, weight, statistic, norms)
     return total, lost_score

@@ -1,8 +1,8 @@
 """Top-k search of a bag-of-words index.
 
 Searches go through the pruned kernel, segment after segment, each starting from the k-th score of
-those before. Weighted terms, models whose documents have a part of their own, hundreds of terms and
-more ties than fit its memory are scored exhaustively. Both ways give the same bits.
+those before. Weighted terms, hundreds of terms and more ties than fit its memory are scored
+exhaustively. Both ways give the same bits.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class BowRetriever:
         mean = index.average_length
         collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
         self.scoring = Scoring.of(search.scoring, collection, weighted=bool(index.unit))
-        self._pruned = pruned and self.scoring.is_a_sum
+        self._pruned = pruned and self.scoring.is_pruned
         formula = search.scoring if isinstance(search.scoring, Bm25) else Bm25()
         self._plain = self._pruned and self.scoring.is_lucenes and not formula.query_side
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, formula.k1, formula.b, mean))
@@ -208,7 +208,7 @@ class BowRetriever:
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(query, rows, df)
         if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
-            self._thread.workspace.enter(rows, lost, self._factors(terms))
+            self._thread.workspace.enter(rows, lost, self._factors(terms), sum(query.values()))
             ranking = self._rank_segments(k)
             if ranking is not None:
                 return ranking

@@ -94,9 +94,14 @@ class Scoring:
         return self.model == "lucene" and self.lengths == "norm"
 
     @property
-    def is_a_sum(self) -> bool:
-        """Whether a score is the sum of what its terms add, none of it below 0."""
-        return self.model not in ("dirichlet", "impact")
+    def is_pruned(self) -> bool:
+        """Whether the kernel of pruned search takes it."""
+        return self.model != "impact"
+
+    @property
+    def has_constant(self) -> bool:
+        """Whether a document has a part of its own, beside those of its terms."""
+        return self.model == "dirichlet"
 
     @property
     def needs_occurrences(self) -> bool:
@@ -175,7 +180,7 @@ class Scoring:
             return kind, [formula.k1, formula.b, mean, shift]
         if formula.kind == "ql":
             if self.model == "dirichlet":
-                return impacts.DIRICHLET, []
+                return impacts.DIRICHLET, [formula.mu]
             return impacts.JELINEK_MERCER, [(1 - formula.weight) / formula.weight]
         if formula.kind == "qld":
             return impacts.QLD, [float(np.float32(formula.mu))]
@@ -204,8 +209,8 @@ class Scoring:
         impacts.parts_of(self.model_array(), weight, statistic, tf_P, length_P, part_P)
         return part_P
 
-    def constant(self, query_tokens: float, lengths: Array) -> Array | None:
-        """Returns the part of matching documents' lengths alone, None if the model has none."""
-        if self.formula.kind != "ql" or self.model != "dirichlet":
-            return None
-        return query_tokens * formulas.dirichlet_length(lengths, self.formula.mu)
+    def add_constants(self, query_tokens: float, length_N: Array, score_N: Array) -> None:
+        """Adds to documents' scores what depends on their lengths alone."""
+        if self.has_constant:
+            length_N = length_N.astype(np.float64)
+            impacts.constants_of(self.model_array(), float(query_tokens), length_N, score_N)

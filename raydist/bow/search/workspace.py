@@ -111,6 +111,7 @@ class Work(NamedTuple):
     weights: Floats  # [S q] boost * idf, of Lucene's BM25
     factors: DoubleGrid  # [S q, 2] weight and statistic, of other models
     lost: Longs  # [S q] deleted documents that have the term
+    tokens: Doubles  # [1] of the query, unknown ones included
     counts: Offsets  # [S] terms that a segment has
     numbers: Words  # [q] the lexicon's numbers of the terms
     boosts: Floats  # [q]
@@ -162,6 +163,7 @@ class Workspace:
         self.factors = np.zeros((segments, MOST_TERMS, 2), np.float64)
         self.lost = np.zeros((segments, MOST_TERMS), np.uint64)
         self.counts = np.zeros(segments, np.int64)
+        self._tokens = np.zeros(1, np.float64)
         self._numbers = np.zeros(MOST_TERMS, np.uint32)
         self._boosts = np.zeros(MOST_TERMS, np.float32)
         self._size = (0, 0, 0, 0)
@@ -181,6 +183,7 @@ class Workspace:
             weights=self.weights.reshape(-1),
             factors=self.factors.reshape(-1, 2),
             lost=self.lost.reshape(-1),
+            tokens=self._tokens,
             counts=self.counts,
             numbers=self._numbers,
             boosts=self._boosts,
@@ -206,11 +209,15 @@ class Workspace:
         )
         self.table = addresses(self._work)
 
-    def enter(self, rows: Sequence[Array], lost: Sequence[Array], factors: Array) -> None:
+    def enter(
+        self, rows: Sequence[Array], lost: Sequence[Array], factors: Array, tokens: float
+    ) -> None:
         """Enters a query's terms that live documents have; see `BowIndex.lookup`.
 
-        `factors` are each term's weight and statistic, float64 [q, 2].
+        `factors` are each term's weight and statistic, float64 [q, 2]; `tokens` are those of the
+        query.
         """
+        self._tokens[0] = tokens
         for number, (terms, lost_q) in enumerate(zip(rows, lost)):
             present = terms[:, 2] > lost_q
             count = int(present.sum())
