@@ -21,8 +21,8 @@ IN_WORD = _marked(r":\p{WB=MidLetter}\p{WB=MidNumLet}'")
 IN_NUMBER = _marked(r"\p{WB=MidNum}\p{WB=MidNumLet}'")
 STRETCH = (
     f"(?:{HEBREW}(?:{_marked(chr(39))}|{_marked(chr(34))}{HEBREW})"
-    f"|{DIGIT}(?:(?:{JOIN}*|{IN_NUMBER}){DIGIT})*"
-    f"|{LETTER}(?:(?:{JOIN}*|{IN_WORD}){LETTER})*)+"
+    f"|{DIGIT}(?:{IN_NUMBER}{DIGIT})*"
+    f"|{LETTER}(?:{IN_WORD}{LETTER})*)+"
 )
 HAN, HIRAGANA, ASIAN, FLAG = map(
     _marked,

@@ -42,6 +42,7 @@ LONG = st.builds(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.one_of(ASCII, MIXED, LONG), max_size=4), st.booleans())
 @example(["it's its' s's x's 's S"], True)
+@example(["aא' a_א' a.א' aא\"ב אב' א\"ב'ג"], False)
 def test_words_are_those_of_the_regular_expression(texts, possessive):
     assert run(texts, possessive) == [reference.words(text, possessive) for text in texts]
 
