@@ -34,7 +34,12 @@ def open_retriever(
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
-    return BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
+    retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
+    if bow.feedback is None:
+        return retriever
+    from raydist.bow.feedback.retriever import FeedbackRetriever
+
+    return FeedbackRetriever(retriever, bow.feedback)
 
 
 def text_store(index: str) -> Path:

@@ -200,6 +200,15 @@ class BowIndex:
         rank[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(rank))
 
+    def lengths(self, positions: Array) -> Array:
+        """Returns the exact numbers of tokens of the documents at `positions`, uint32."""
+        owner = np.searchsorted(self.bases, positions, side="right") - 1
+        out = np.empty(len(positions), np.uint32)
+        for number in np.unique(owner).tolist():
+            mine = owner == number
+            out[mine] = self.segments[number].lengths_N[positions[mine] - self.bases[number]]
+        return out
+
     def positions(self, doc_ids: Iterable[str] | pa.Array, *, missing: str = "error") -> Array:
         """Returns the positions of live documents, int64.
 

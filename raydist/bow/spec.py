@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from raydist.bow.feedback.spec import Feedback
 from raydist.spec import ADDED, EXECUTION, Bytes
 from raydist.text.spec import AnalyzerSpec
 
@@ -163,6 +164,8 @@ class BowSearchSpec:
 
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""
+    feedback: Annotated[Feedback | None, ADDED] = None
+    """Expansion of queries by the documents that they find first; for bag-of-words indexes."""
     ties: Literal["docid", "external", "anserini"] = "docid"
     """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
     in_memory: Annotated[bool, EXECUTION] = False

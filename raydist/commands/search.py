@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 from raydist import log, storage
 from raydist.artefact import planned
 from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
 from raydist.config.base import Flags
@@ -55,6 +56,8 @@ from raydist.text.spec import AnalyzerSpec
 Config = SearchConfig
 Queries = Sequence[Query | Vector]
 """Texts, or ids with weighted terms."""
+
+Bow = BowRetriever | FeedbackRetriever
 
 _BATCH = 1024  # queries per batch
 _SPLIT = 256  # queries per split at least, the unit of work and of restart
@@ -157,6 +160,10 @@ class FusedSearch:
             _among(open_retriever(folder, config.bow, config.dense), config)
             for folder in config.index
         ]
+        if config.bow.feedback and not any(isinstance(each, Bow) for each in self.retrievers):
+            raise ConfigError(
+                "feedback: expands queries of bag-of-words indexes, and index names none"
+            )
 
     def __call__(self, queries: Queries, k: int = 0) -> Run:
         """Returns the best `k` documents of each query, as many as configured if 0."""
@@ -277,7 +284,7 @@ def _prompt(search: FusedSearch, config: SearchConfig, flags: Flags) -> None:
         raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
     if planned(flags.dry_run, f"prompt for queries and search {', '.join(config.index)}"):
         return
-    bow = next((each for each in search.retrievers if isinstance(each, BowRetriever)), None)
+    bow = next((each for each in search.retrievers if isinstance(each, Bow)), None)
     k = config.k if "k" in config.model_fields_set else _PROMPT_K
     if sys.stdin.isatty():
         log.say("a query, or ?ID to explain a document; an empty line ends")
@@ -301,7 +308,7 @@ def _lines() -> Iterator[str]:
         yield line
 
 
-def _show(results: Run, bow: BowRetriever | None, query: str, marks: tuple[str, str]) -> None:
+def _show(results: Run, bow: Bow | None, query: str, marks: tuple[str, str]) -> None:
     """Prints documents with snippets; the bag-of-words index, if there is one, has the texts."""
     rows = results.table.to_pylist()
     if not rows:
@@ -324,7 +331,7 @@ def _show(results: Run, bow: BowRetriever | None, query: str, marks: tuple[str, 
     sys.stdout.flush()
 
 
-def _explain(bow: BowRetriever | None, query: str, doc_id: str) -> None:
+def _explain(bow: Bow | None, query: str, doc_id: str) -> None:
     if bow is None:
         log.warn("only a bag-of-words index explains its scores")
         return

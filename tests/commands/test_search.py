@@ -61,6 +61,24 @@ def test_the_prompt_shows_marked_snippets_and_explains(folder, capsys, monkeypat
     assert "queries=" in capsys.readouterr().err
 
 
+def test_the_prompt_explains_the_terms_of_an_expanded_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = {"a": "heron fish", "b": "heron fish canal", "c": "fish"}
+    texts |= {f"d{i}": f"word{i}" for i in range(30)}
+    rows = [json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()]
+    Path("corpus.jsonl").write_text("".join(rows))
+    assert main(["index", "corpus=corpus.jsonl", "out=IDX"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("heron\n?c\n"))
+    assert main(["search", "index=IDX", "feedback=rm3", "feedback.docs=2"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line.split()[-1] for line in lines[:6:2]] == ["a", "b", "c"]
+    assert lines[6].endswith("c, 1 token") and "fish (tf 1, df 3" in lines[7]
+    assert len(lines) == 8
+
+
 @pytest.mark.ray
 def test_workers_share_the_queries_and_write_the_same_run(folder, monkeypatch, ray_cluster):
     from raydist.commands import search

@@ -11,7 +11,7 @@ import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from raydist.records import RUN, Query, Run
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
+T = TypeVar("T")
 
 _MOST_WORDS = 1024  # of a text that is ranked by one kernel
 _MOST_COUNTS = 1 << 18  # terms whose occurrences are remembered
@@ -166,12 +167,17 @@ class BowRetriever:
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
-        rankings = self._map(lambda query: self.rank(query.text, k), queries)
-        return self._run([query.query_id for query in queries], rankings)
+        return self.run_of([(query.query_id, query.text) for query in queries], k, self.rank)
 
     def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
         """Does the same for queries of weighted terms, each an id and its weights."""
-        rankings = self._map(lambda query: self.rank_terms(query[1], k), queries)
+        return self.run_of(queries, k, self.rank_terms)
+
+    def run_of(
+        self, queries: Sequence[tuple[str, T]], k: int, rank: Callable[[T, int], Ranking]
+    ) -> Run:
+        """Returns the best `k` documents of queries, each an id and what `rank` takes."""
+        rankings = self._map(lambda query: rank(query[1], k), queries)
         return self._run([query_id for query_id, _ in queries], rankings)
 
     def _map(self, rank: Callable[[Any], Ranking], queries: Sequence[Any]) -> list[Ranking]:

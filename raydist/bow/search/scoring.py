@@ -65,11 +65,13 @@ class Scoring:
         model: its name.
         formula: its parameters.
         collection: the statistics.
+        idf: without it a term's weight in Lucene's BM25 is its boost alone.
     """
 
     model: str
     formula: Formula
     collection: Collection
+    idf: bool = True
 
     @classmethod
     def of(cls, formula: Formula, collection: Collection, *, weighted: bool) -> Scoring:
@@ -124,7 +126,7 @@ class Scoring:
         """Returns the factor of a term's part: its boost and, in most models, its idf."""
         n, df = self.collection.documents, term.df
         if self.model == "lucene":
-            return float(np.float32(term.boost) * formulas.lucene_idf(n, df))
+            return float(np.float32(term.boost) * (formulas.lucene_idf(n, df) if self.idf else 1))
         if self.model in _IDFS:
             return term.boost * _IDFS[self.model](n, df)
         if self.model == "impact":

@@ -1,0 +1,211 @@
+"""Searches twice: the documents that a query finds first expand it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist.bow.build.splits import contents
+from raydist.bow.feedback.axiom import axiom
+from raydist.bow.feedback.expansion import bm25prf, document_features, rm3, rocchio
+from raydist.bow.feedback.java import draws
+from raydist.bow.feedback.spec import Axiom, Bm25Prf, Feedback, Rm3, Rocchio
+from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.search.exhaustive import Explanation
+from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import Bm25
+from raydist.errors import ArtifactError, ConfigError
+from raydist.records import Query, Run
+
+Array = npt.NDArray[Any]
+
+_REMEMBERED = 1 << 14  # documents whose terms are remembered
+_REMEMBERED_TERMS = 1 << 18  # terms whose df is
+_LETTERS = re.compile(r"[a-z]{2,}")
+
+
+class FeedbackRetriever:
+    """Searches an index with expanded queries.
+
+    The terms of documents come from their stored texts, analysed when they are first needed.
+
+    Attributes:
+        index: the index.
+        feedback: the model.
+    """
+
+    def __init__(self, search: BowRetriever, feedback: Feedback) -> None:
+        """Puts feedback behind a search.
+
+        Raises:
+            ConfigError: the index has no texts, or the model does not go with the search.
+        """
+        self.index = search.index
+        self.feedback = feedback
+        self._first = copy.copy(search)
+        if search.ties != "docid":
+            self._first.ties = "external"  # its scores are not rounded
+        scoring, formula = search.scoring, search.scoring.formula
+        if isinstance(feedback, Bm25Prf) and scoring.model != "lucene":
+            raise ConfigError("feedback.kind = 'bm25prf': expected scoring.kind=bm25")
+        if isinstance(formula, Bm25):  # an expanded query has weights already
+            formula = replace(formula, query_side=False)
+        self._second = copy.copy(search)
+        self._second.scoring = replace(
+            scoring, formula=formula, idf=not isinstance(feedback, Bm25Prf)
+        )
+        if self.index.analyzer is None or self.index.store is None:
+            lack = "an analyzer" if self.index.analyzer is None else "the documents' texts"
+            raise ConfigError(
+                f"feedback: {self.index.folder or 'the index'} lacks {lack}; build it from texts, "
+                "with store=true"
+            )
+        self._documents = _Documents(self.index, _form(feedback))
+
+    @property
+    def doc_ids(self) -> pa.LargeStringArray:
+        """The ids of all live documents."""
+        return self.index.doc_ids
+
+    def only(self, doc_ids: Iterable[str] | pa.Array) -> FeedbackRetriever:
+        """Returns this search restricted to some documents; unknown ids are ignored."""
+        return self._over(lambda search: search.only(doc_ids))
+
+    def without(self, doc_ids: Iterable[str] | pa.Array) -> FeedbackRetriever:
+        """Returns this search restricted to all other documents; unknown ids are ignored."""
+        return self._over(lambda search: search.without(doc_ids))
+
+    def _over(self, restricted: Callable[[BowRetriever], BowRetriever]) -> FeedbackRetriever:
+        other = copy.copy(self)
+        other._first, other._second = restricted(self._first), restricted(self._second)
+        return other
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` documents of each query; queries that match nothing have no rows."""
+        return self._second.run_of([(each.query_id, each.text) for each in queries], k, self.rank)
+
+    def rank(self, text: str, k: int) -> tuple[Array, Array]:
+        """Returns the positions (int64) and scores (float32) of the best documents for a text."""
+        return self._second.rank_terms(self.expand(text), k)
+
+    def explain(self, text: str, doc_id: str) -> Explanation:
+        """Returns each term's part of a document's score, those of the expanded query.
+
+        Raises DataError where the index has no such document.
+        """
+        return self._second.explain_terms(self.expand(text), doc_id)
+
+    def expand(self, text: str) -> dict[str, float]:
+        """Returns the expanded query of a text: its terms and their weights."""
+        assert self.index.analyzer is not None
+        spec, documents = self.feedback, self._documents
+        tokens = self.index.analyzer.tokens(text)
+        depth = spec.docs
+        if isinstance(spec, Rocchio) and spec.negative:
+            depth = max(depth, spec.depth)
+        positions, scores = self._first.rank(text, depth)
+        top = positions[: spec.docs]
+        if isinstance(spec, Rm3):
+            return rm3(tokens, documents(top), scores, spec)
+        if isinstance(spec, Rocchio):
+            last = positions[::-1][: spec.negative_docs if spec.negative else 0]
+            return rocchio(tokens, documents(top), documents(last), spec)
+        if isinstance(spec, Bm25Prf):
+            relevant = documents(top)
+            df = documents.df({*tokens, *(term for terms in relevant for term in terms)})
+            return bm25prf(tokens, relevant, df, self.index.nonempty, spec)
+        pool = documents(self._pool(top, spec))
+        return axiom(tokens, pool, documents.df(set(tokens)), self.index.nonempty, spec)
+
+    def _pool(self, top: Array, spec: Axiom) -> list[int]:
+        """Returns documents and others that are drawn from the index, without repetition."""
+        pool = dict.fromkeys(top.tolist())
+        by_id = self._by_id
+        size = min(spec.docs * spec.pool, len(by_id))
+        for number in draws(spec.seed, len(by_id)) if len(pool) < size else ():
+            pool[int(by_id[number])] = None
+            if len(pool) == size:
+                break
+        return list(pool)
+
+    @cached_property
+    def _by_id(self) -> Array:
+        """The positions of the live documents with tokens, in the order of their ids, int64."""
+        order = pc.sort_indices(self.index.doc_ids).to_numpy().astype(np.int64)
+        return self.index.at_numbers(order[self.index.live_lengths[order] > 0])
+
+
+Counts = Mapping[str, int]
+
+
+def _form(spec: Feedback) -> Callable[[_Documents, Counts], Any]:
+    """Returns what a model takes of a document's terms."""
+    if isinstance(spec, Rm3):
+        latin, most = spec.filter, spec.terms
+        return lambda documents, counts: documents.features(counts, latin).largest(most)
+    if isinstance(spec, Rocchio):
+        return lambda documents, counts: documents.features(counts, False)
+    if isinstance(spec, Bm25Prf):
+        return lambda _, counts: sorted(counts)
+    return lambda _, counts: [term for term in counts if _LETTERS.fullmatch(term)]
+
+
+class _Documents:
+    """What a feedback model takes of documents, remembered."""
+
+    def __init__(self, index: BowIndex, form: Callable[[_Documents, Counts], Any]) -> None:
+        self._index = index
+        self._form = form
+        self._forms: dict[int, Any] = {}
+        self._df: dict[str, int] = {}
+
+    def __call__(self, positions: Iterable[int] | Array) -> list[Any]:
+        """Returns the forms of documents at positions."""
+        wanted = [int(each) for each in positions]
+        forms = {each: self._forms[each] for each in wanted if each in self._forms}
+        missing = [each for each in wanted if each not in forms]
+        if missing:
+            new = dict(zip(missing, self._read(np.array(missing, np.int64))))
+            forms |= new
+            if len(self._forms) > _REMEMBERED:
+                self._forms = {}
+            self._forms |= new
+        return [forms[each] for each in wanted]
+
+    def _read(self, positions: Array) -> Iterable[Any]:
+        index = self._index
+        assert index.store is not None and index.analyzer is not None
+        table = index.store.rows(index.store.at_numbers(index.numbers(positions)))
+        for text, length in zip(contents(table).to_pylist(), index.lengths(positions).tolist()):
+            tokens = index.analyzer.tokens(text)
+            if len(tokens) != length:
+                raise ArtifactError(
+                    f"{index.folder}: the stored texts are not those that were indexed; "
+                    "feedback needs an index that raydist built from its texts"
+                )
+            yield self._form(self, Counter(tokens))
+
+    def features(self, counts: Counts, latin: bool) -> Any:
+        """Returns the terms of a document that can expand a query."""
+        return document_features(counts, self.df(counts), self._index.nonempty, latin)
+
+    def df(self, terms: Collection[str]) -> Mapping[str, int]:
+        """Returns how many documents have each term, and perhaps some others."""
+        known = self._df
+        if missing := [term for term in terms if term not in known]:
+            if len(known) > _REMEMBERED_TERMS:
+                known = self._df = {}
+                missing = list(terms)
+            counts = self._index.lookup([encode_term(term) for term in missing])[2]
+            known.update(zip(missing, counts))
+        return known
