@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from raydist.api.benchmark import Benchmark, benchmark
     from raydist.api.collection import Collection, collection
     from raydist.api.comparison import Comparison, compare, evaluate
+    from raydist.api.feedback import axiom, bm25prf, rm3, rocchio
     from raydist.api.folders import Index, Output, Training, Vectors, open
     from raydist.api.hits import Hit, Hits
     from raydist.api.models import Encoder, Reranker
@@ -74,7 +75,9 @@ __all__ = [
     "Vectors",
     "__version__",
     "analyze",
+    "axiom",
     "benchmark",
+    "bm25prf",
     "collection",
     "compare",
     "convert",
@@ -89,6 +92,8 @@ __all__ = [
     "open",
     "read_run",
     "rerank",
+    "rm3",
+    "rocchio",
     "score",
     "search",
     "serve",
@@ -101,6 +106,7 @@ if not TYPE_CHECKING:
         "benchmark": ("Benchmark", "benchmark"),
         "collection": ("Collection", "collection"),
         "comparison": ("Comparison", "compare", "evaluate"),
+        "feedback": ("axiom", "bm25prf", "rm3", "rocchio"),
         "folders": ("Index", "Output", "Training", "Vectors", "open"),
         "hits": ("Hit", "Hits"),
         "models": ("Encoder", "Reranker"),

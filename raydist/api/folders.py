@@ -16,6 +16,7 @@ from raydist.errors import ConfigError, DataError, NotFoundError
 if TYPE_CHECKING:
     import pandas
 
+    from raydist.api.feedback import Expansion
     from raydist.api.hits import Hits
     from raydist.api.inputs import Queries
     from raydist.api.run import Run
@@ -31,8 +32,9 @@ Place = str | os.PathLike[str]
 class FolderSearch:
     """The search of an index or of vectors as the first stage of a pipeline."""
 
-    def __init__(self, config: SearchConfig, name: str, has_words: bool) -> None:
+    def __init__(self, config: SearchConfig, name: str, has_words: bool, more: str = "") -> None:
         self._config = config
+        self._more = more
         self._name = name
         self._has_words = has_words
 
@@ -56,6 +58,19 @@ class FolderSearch:
         """Returns the best `k` documents of each query."""
         return self._retriever.search(queries, k)
 
+    def expanded(self, expansion: Expansion) -> FolderSearch | None:
+        """Returns this search with expanded queries; None if that cannot be.
+
+        Raises:
+            ConfigError: the index has no texts, or its search does not go with the model.
+        """
+        if not self._has_words or self._config.bow.feedback is not None:
+            return None
+        config = self._config.model_copy(update={"feedback": expansion.feedback})
+        search = FolderSearch(config, self._name, True, f" >> {expansion!r}")
+        assert search._retriever  # what the model lacks is said now
+        return search
+
     def identity(self) -> Any:
         """Returns JSON that tells its results from others."""
         from raydist.config.inputs import inputs
@@ -73,12 +88,14 @@ class FolderSearch:
             if dense.approximate or dense.model is not None:
                 raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
             return keys
+        if bow.feedback is not None:
+            raise ConfigError(f"{self!r}: a service expands no queries")
         if bow.ties != "docid":
             raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
         return {**keys, "scoring": resolved(bow.scoring)}
 
     def __repr__(self) -> str:
-        return f"{self._name}({self._config.index[0]!r})"
+        return f"{self._name}({self._config.index[0]!r}){self._more}"
 
 
 def _search(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:

@@ -52,6 +52,33 @@ def test_fused_stages_are_the_fused_search_of_the_verb() -> None:
         assert stage.search(QUERIES, k=10).to_arrow().equals(verb.to_arrow())
 
 
+@pytest.mark.parametrize(
+    ("stage", "feedback"),
+    [
+        (rd.rm3(5, weight=0.7), {"kind": "rm3", "docs": 5, "weight": 0.7}),
+        (rd.rocchio(negative=True), {"kind": "rocchio", "negative": True}),
+        (rd.bm25prf(terms=5), {"kind": "bm25prf", "terms": 5}),
+        (rd.axiom(seed=7, pool=2), {"kind": "axiom", "seed": 7, "pool": 2}),
+    ],
+)
+def test_feedback_behind_a_search_is_the_feedback_of_the_verb(
+    stage: object, feedback: dict[str, object]
+) -> None:
+    index = rd.open("idx")
+    assert isinstance(index, rd.Index)
+    verb = rd.search("idx", QUERIES, k=10, feedback=feedback, scoring={"b": 0.5})
+    pipe = index.bm25(b=0.5) >> stage  # type: ignore[operator]
+    assert pipe.search(QUERIES, k=10).to_arrow().equals(verb.to_arrow())
+    plain = index.bm25(b=0.5).search(QUERIES, k=10).to_arrow()
+    letters = feedback["kind"] == "axiom"  # which takes words of letters, and rare ones, alone
+    assert verb.to_arrow().equals(plain) == letters
+    reranked = pipe >> rd.rerank("bm25", depth=5)
+    assert repr(reranked) == f"bm25('idx') >> {stage!r} >> rerank('bm25', depth=5)"
+    assert len(reranked.search("common", k=3)) == 3
+    with pytest.raises(rd.ConfigError, match="a service expands no queries"):
+        pipe.served()
+
+
 def test_a_cut_asks_the_stages_before_it_for_no_more() -> None:
     index = rd.open("idx")
     assert isinstance(index, rd.Index)
@@ -103,6 +130,19 @@ def test_a_stage_without_texts_says_so_when_the_pipeline_is_made() -> None:
         (lambda index: rd.fuse(index.search(["text"])), "^Run: expected an index"),
         (lambda index: index.bm25() >> "bm25", ">> 'bm25': expected a stage"),
         (lambda index: index.bm25() >> index, ">> Index: expected a stage"),
+        (
+            lambda index: index.bm25() % 9 >> rd.rm3(),
+            r"rm3\(\): expected the search of an index before it",
+        ),
+        (lambda index: rd.open("vec") >> rd.rm3(), "expected the search of an index"),
+        (lambda index: index >> rd.rm3() >> rd.axiom(), "expected the search of an index"),
+        (lambda index: index.ql() >> rd.bm25prf(), "expected scoring.kind=bm25"),
+        (lambda index: rd.rm3(weight=2), "feedback.weight = 2"),
+        (lambda index: rd.rocchio(gama=1), "feedback.gama: unknown key; did you mean"),
+        (
+            lambda index: rd.search("vec", QUERIES, feedback="rm3"),
+            "expands queries of bag-of-words",
+        ),
         (lambda index: rd.Reranker("bm25").rank("a", ["a", None]), "texts: number 1 is None"),
         (lambda index: rd.analyze([1]), "text = 1: expected a text"),
         (lambda index: rd.analyze(None), "text = None: expected a text"),
