@@ -352,7 +352,7 @@ def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:
     tokens = tokenizer.backend_tokenizer.get_vocab_size(with_added_tokens=False)
     try:
         rows = getattr(model.get_input_embeddings(), "num_embeddings", tokens)
-    except NotImplementedError:
+    except NotImplementedError:  # transformers': a model without embeddings of tokens
         return
     if tokens > rows:
         raise ArtifactError(

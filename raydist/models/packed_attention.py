@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from itertools import groupby
 from typing import Any, Protocol
@@ -164,7 +165,7 @@ def _on_cuda(
             "attention=varlen: computes in half precision on a GPU; model.autocast=bfloat16 or "
             "dtype=bfloat16"
         )
-    known = inspect.signature(varlen_attn).parameters
+    known = _parameters(varlen_attn)
     options: dict[str, Any] = {"window_size": window}
     if "window_size" not in known:  # the first versions
         if window not in ((-1, -1), (-1, 0)):
@@ -188,6 +189,12 @@ def _on_cuda(
     )
     assert isinstance(mixed, Tensor)
     return mixed
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Returns the names of a function's parameters, looked up once and not in every layer."""
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _on_cpu(
