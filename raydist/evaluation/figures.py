@@ -167,7 +167,7 @@ def score_histogram(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figu
         axis.set_xlabel("score")
         axis.set_ylabel("share of its group (%)")
         axis.margins(y=0.25)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper right")  # "best" is slow where bars are many
     for axis in axes[len(scores) :]:
         axis.set_visible(False)
     return figure
