@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.log import warn
+from raydist.strings import text_of
 
 Write = Callable[[pa.Table], None]
 """Takes the next rows of a run, of which a Run has checked that they are a ranking."""
@@ -72,6 +73,7 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
     Each score is the shortest decimal that gives the float32 back; ranks begin at 1.
     """
     last, rank = None, 0
+    end = pa.scalar(f"{tag}\n")
 
     def write_table(table: pa.Table) -> None:
         nonlocal last, rank
@@ -92,10 +94,10 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
                 batch["doc_id"],
                 pa.array(ranks).cast(pa.string()),
                 batch["score"].cast(pa.string()),
-                pa.scalar(tag),
+                end,
                 pa.scalar(" "),
             )
-            write("\n".join(lines.to_pylist()) + "\n")
+            write(str(text_of(lines), "utf-8"))
 
     return write_table
 
@@ -110,9 +112,23 @@ def refuse_blanks(rows: pa.RecordBatch | pa.Table) -> None:
 
 def first_blank(ids: pa.Array | pa.ChunkedArray) -> str | None:
     """Returns the first id that is empty or has a blank, which TREC lines cannot carry, or None."""
+    chunks = ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+    if not any(_may_be_blank(chunk) for chunk in chunks):
+        return None
     bad = pc.or_(pc.match_substring_regex(ids, _BLANK), pc.equal(ids, ""))
     place = pc.index(bad, pa.scalar(True)).as_py()
     return None if place < 0 else str(ids[place].as_py())
+
+
+def _may_be_blank(ids: pa.Array) -> bool:
+    """Returns whether some id is empty, or the bytes between the first and the last have a blank.
+
+    It costs a hundredth of a look at each id.
+    """
+    if ids.null_count or pc.min(pc.binary_length(ids)).as_py() == 0:
+        return True
+    text = np.frombuffer(text_of(ids), np.uint8)
+    return bool(((text == ord(" ")) | (text - np.uint8(ord("\t")) < 5)).any())
 
 
 def warn_of_blank(doc_id: str | None) -> None:

@@ -47,3 +47,13 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     encoded = pc.dictionary_encode(column.cast(pa.large_string()), "encode")
     numbers = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
     return np.concatenate(numbers).astype(np.int64), encoded.chunks[-1].dictionary
+
+
+def text_of(strings: pa.Array) -> memoryview:
+    """Returns the bytes of string or large_string values one after another, without a copy."""
+    _, offsets, data = strings.buffers()
+    if data is None or not len(strings):
+        return memoryview(b"")
+    kind = np.int64 if pa.types.is_large_string(strings.type) else np.int32
+    ends = np.frombuffer(offsets, kind, len(strings) + 1, strings.offset * kind().itemsize)
+    return memoryview(data)[int(ends[0]) : int(ends[-1])]
