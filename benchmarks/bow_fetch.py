@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT.parent / "shared" / "tools"
 PACKAGES = {
     "bm25s": ["bm25s", "PyStemmer", "numba"],
+    "pisa": ["pyterrier-pisa", "bm25s", "PyStemmer"],
     "tantivy": ["tantivy"],
     "impact-index": ["impact-index"],
 }

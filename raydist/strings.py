@@ -49,6 +49,18 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     return np.concatenate(numbers).astype(np.int64), encoded.chunks[-1].dictionary
 
 
+def shortened(wide: pa.LargeStringArray) -> pa.Array:
+    """Returns values as strings if 32-bit offsets can address them, their bytes without a copy."""
+    _, offsets, data = wide.buffers()
+    if data is None or not len(wide):
+        return wide.cast(pa.string())
+    ends = np.frombuffer(offsets, np.int64, len(wide) + 1, 8 * wide.offset)
+    if int(ends[-1]) > LIMIT or wide.null_count:
+        return wide
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), data]
+    return pa.Array.from_buffers(pa.string(), len(wide), buffers)
+
+
 def text_of(strings: pa.Array) -> memoryview:
     """Returns the bytes of string or large_string values one after another, without a copy."""
     _, offsets, data = strings.buffers()

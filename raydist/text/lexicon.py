@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.kernels.addresses import Array, Words, addresses, view
-from raydist.kernels.arrays import readonly, string_buffers
+from raydist.kernels.arrays import string_buffers
 from raydist.kernels.jit import kernel
 from raydist.text import porter
 from raydist.text.bigrams import Bigrams
@@ -26,7 +26,7 @@ Stem = Callable[[list[str]], Sequence[str | None]]
 
 _NO_TERM = 0xFFFFFFFF
 _READY, _CRAMPED, _UNKNOWN = 0, 1, 2  # outcomes of `_terms_of_text`
-_NO_TERMS = readonly(np.zeros(0, np.uint32))
+_NO_TERMS = np.zeros(0, np.uint32)
 
 
 class Terms(NamedTuple):

@@ -125,13 +125,15 @@ def test_more_ties_than_the_kernel_has_room_for_are_still_exact(
     documents = [["a", "b"]] * 30_000 + [["a"]] + [["a", "b"]] * 10_000
     index = index_of(documents, tmp_path)
     monkeypatch.setattr(workspace, "_ROOM", 3_000)
+    monkeypatch.setattr(workspace, "_KEPT", 0)
     expected = BowRetriever(index, pruned=False).rank_terms({"a": 1, "b": 1}, 50)
-    retriever = BowRetriever(index)
-    actual = retriever.rank_terms({"a": 1, "b": 1}, 50)
-    assert np.array_equal(expected[0], actual[0])
-    assert np.array_equal(expected[1], actual[1])
-    retriever._thread.workspace.enter(*index.lookup([b"a", b"b"])[:2], np.ones((2, 2)), 2)
-    assert retriever._rank_segments(50) is None  # the room was short: the other path answered
+    for most in (3_000, 1 << 22):  # the exhaustive search answers, or the room grows
+        monkeypatch.setattr(workspace, "_MOST_ROOM", most)
+        retriever = BowRetriever(index)
+        actual = retriever.rank_terms({"a": 1, "b": 1}, 50)
+        assert np.array_equal(expected[0], actual[0])
+        assert np.array_equal(expected[1], actual[1])
+        assert retriever._thread.workspace.fits(50) == (most == 3_000)
 
 
 def test_hundreds_of_terms_frequencies_above_16_bits_and_unknown_terms(tmp_path: Path) -> None:

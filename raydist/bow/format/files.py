@@ -204,8 +204,12 @@ class Files:
 
     def check_each(self, name: str, first_Q: Array, last_Q: Array) -> None:
         """Checks the bytes from each first to each last one, each chunk once."""
-        pairs = np.unique(np.stack((first_Q, last_Q)).astype(np.int64) // CHUNK, axis=1)
-        for first, last in pairs.T.tolist():
+        unchecked = self._unchecked[name]
+        if not unchecked.any():
+            return
+        pairs = np.stack((first_Q, last_Q)).astype(np.int64) // CHUNK
+        missing = unchecked[pairs[0]] | unchecked[pairs[1]] | (pairs[1] - pairs[0] > 1)
+        for first, last in np.unique(pairs[:, missing], axis=1).T.tolist():
             self.check(name, first * CHUNK, min((last + 1) * CHUNK, len(self._data(name))))
 
     def verify(self) -> None:

@@ -175,8 +175,8 @@ class Segment:
         if docs is None:
             self.files.check("ids")
             self.files.check("ids.groups")
-        else:
-            first = np.unique(docs // dictionary.GROUP)
+        elif self.files.unchecked("ids").any() or self.files.unchecked("ids.groups").any():
+            first = docs // dictionary.GROUP
             last = np.minimum(first + 1, len(groups) - 1)
             self.files.check_each("ids.groups", 8 * first, 8 * last)
             stops = np.where(first == last, len(ids) - 1, groups[last])

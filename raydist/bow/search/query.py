@@ -1,6 +1,7 @@
-"""A query's terms inside one kernel: counted, looked up in the dictionaries, weighted.
+"""Queries inside one kernel: their terms are counted, looked up, weighted, their segments ranked.
 
-Legend: W terms of the query in order, q distinct ones, S segments.
+Legend: W terms of the queries in order, q distinct ones of a query, S segments, Q queries, R rows
+of their results.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raydist.bow.format.dictionary import find_one
+from raydist.bow.search.rank import RANKED, rank
 from raydist.bow.search.workspace import MOST_TERMS, SEGMENT_ARRAYS, SegmentArrays, Work
 from raydist.kernels.addresses import Array, Bytes, Longs, view
 from raydist.kernels.jit import inlined, kernel
 
 U = np.uint64
 F32 = np.float32
+
+# Outcomes of `rank_queries`, beside those of `rank`.
+LONG, FULL = 5, 6
 
 
 class Strings(NamedTuple):
@@ -92,3 +97,93 @@ def prepare(
         for j in range(first, first + U(counts[s])):
             weights[j] = boosts[rows[j, U(1)]]
     return True
+
+
+@kernel
+def rank_queries(
+    segments: Array,
+    lexicon: Array,
+    workspace: Array,
+    terms_W: Array,
+    bounds_Q1: Array,
+    first: Any,
+    entered: Any,
+    documents: Any,
+    k: Any,
+    tied: Any,
+    docs_R: Array,
+    scores_R: Array,
+    sizes_Q: Array,
+) -> Any:
+    """Ranks queries from `first` on; their results lie one after another, best first.
+
+    Args:
+        segments: addresses of all segments' arrays.
+        lexicon: addresses of the terms' bytes (uint8) and where each begins (uint64).
+        workspace: addresses of its arrays.
+        terms_W: the lexicon's numbers of the queries' terms.
+        bounds_Q1: where the terms of each query begin (int64).
+        first: the query to begin with.
+        entered: whether the workspace has the terms of the only query already.
+        documents: N of the idf.
+        k: number of documents of each query.
+        tied: whether documents with the score of the k-th are wanted, too.
+        docs_R: receives their positions, ascending where scores are equal (int64).
+        scores_R: receives their scores (float32).
+        sizes_Q: receives how many results each query has (int64).
+
+    Returns:
+        RANKED, how many queries are ranked, how many rows they have, 0, 0; or, after the queries
+        that were ranked: FULL and the rows that the next query needs; LONG where it has too many
+        distinct terms; an outcome of `rank`, the segment and what `rank` says.
+    """
+    work = view(workspace, U(0), Work)
+    best_docs, best_scores = work.best_docs, work.best_scores
+    room, k = U(docs_R.shape[0]), U(k)
+    filled = U(0)
+    for q in range(U(first), U(bounds_Q1.shape[0] - 1)):
+        if not entered:
+            terms = terms_W[bounds_Q1[q] : bounds_Q1[q + U(1)]]
+            if not prepare(segments, lexicon, workspace, terms, documents):
+                return LONG, np.int64(q), np.int64(filled), 0, np.int64(0)
+        have = U(0)
+        floor = 0.0
+        for s in range(U(work.counts.shape[0])):
+            segment = view(segments, s * SEGMENT_ARRAYS, SegmentArrays)
+            outcome, value = rank(segment, work, s, k, floor)
+            if outcome != RANKED:
+                return outcome, np.int64(q), np.int64(filled), np.int64(s), value
+            count = _cut(best_scores, U(0), U(value), k, tied)
+            if filled + have + count > room:
+                return FULL, np.int64(q), np.int64(filled), 0, np.int64(have + count)
+            # Both are in order; of equal scores those of earlier segments come first.
+            to = filled + have + count
+            old = filled + have
+            have += count
+            while count:
+                to -= U(1)
+                if old > filled and scores_R[old - U(1)] < best_scores[count - U(1)]:
+                    old -= U(1)
+                    docs_R[to] = docs_R[old]
+                    scores_R[to] = scores_R[old]
+                else:
+                    count -= U(1)
+                    docs_R[to] = best_docs[count] + np.int64(segment.facts[5])
+                    scores_R[to] = best_scores[count]
+            have = _cut(scores_R, filled, have, k, tied)
+            if have >= k:
+                floor = np.float64(scores_R[filled + k - U(1)])
+        sizes_Q[q] = have
+        filled += have
+    return RANKED, np.int64(bounds_Q1.shape[0] - 1), np.int64(filled), 0, np.int64(0)
+
+
+@kernel
+def _cut(scores: Array, start: Any, count: Any, k: Any, tied: Any) -> Any:
+    """Returns how many of the `count` descending scores from `start` are among the best k."""
+    if count <= k:
+        return count
+    to = k
+    while tied and to < count and scores[start + to] == scores[start + k - U(1)]:
+        to += U(1)
+    return to

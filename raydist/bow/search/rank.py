@@ -44,14 +44,13 @@ from raydist.bow.search.workspace import (
     MOST_TERMS,
     NONE,
     NORM,
-    SEGMENT_ARRAYS,
     SUM,
     TABULATED,
     WINDOW,
     SegmentArrays,
     Work,
 )
-from raydist.kernels.addresses import Array, view
+from raydist.kernels.addresses import Array
 from raydist.kernels.intrinsics import load64
 from raydist.kernels.jit import inlined, kernel
 
@@ -64,47 +63,43 @@ _OR_MORE = U(254)  # tf - 1 in a competitive pair: this or more
 _LARGEST = U(0xFFFFFFFF)
 
 # Outcomes of `rank`.
-RANKED, CROWDED, CRAMPED, UNCHECKED = 0, 1, 2, 3
+RANKED, CROWDED, CRAMPED, UNCHECKED, UNFIT = 0, 1, 2, 3, 4
 
 
 @kernel
-def rank(
-    segments: Array, workspace: Array, number: Any, block_size: Any, k: Any, floor: Any
-) -> Any:
+def rank(segment: SegmentArrays, work: Work, number: Any, k: Any, floor: Any) -> Any:
     """Finds the best documents of a segment.
 
     Args:
-        segments: addresses of all segments' arrays.
-        workspace: addresses of its arrays, `rows` and `weights` filled.
-        number: the segment.
-        block_size: its postings per block.
+        segment: its arrays.
+        work: `rows` and `weights` are filled.
+        number: the segment's.
         k: number of documents to return, at least 1.
         floor: a score; documents below it may be left out.
 
     Returns:
         RANKED and how many documents and scores were written, best first: all whose score is at
         least the k-th, and some more; CROWDED where more documents than there is room for are
-        within the slack of the k-th; CRAMPED where the workspace is too small; or UNCHECKED and the
-        number of a term whose postings' checksums were not compared yet.
+        within the slack of the k-th; CRAMPED where the workspace is too small; UNCHECKED and the
+        number of a term whose postings' checksums were not compared yet; or UNFIT where scores
+        cannot be told apart by 16 bits.
     """
-    segment = view(segments, U(number) * SEGMENT_ARRAYS, SegmentArrays)
-    work = view(workspace, U(0), Work)
     terms = U(work.counts[number])
     if terms == U(0):
         return RANKED, np.int64(0)
     first = U(number) * U(MOST_TERMS)
     rows, lost = work.rows[first : first + terms], work.lost[first : first + terms]
-    block_size, k = U(block_size), U(k)
+    block_size, k = segment.facts[4], U(k)
     if not _fits(work, rows, block_size, k):
         return CRAMPED, np.int64(0)
     for j in range(terms):
-        if _unchecked(segment.unchecked, rows[j]):
+        if _unchecked(segment, rows[j]):
             return UNCHECKED, np.int64(j)
 
     # A sum of q terms fits 16 bits; see `quantised` for what it is over the scaled score.
     total, lost_score = _most(segment, work, first, terms)
     if not 0.0 < total < np.inf:
-        return CROWDED, np.int64(0)
+        return UNFIT, np.int64(0)
     scale = (65530.0 - 1.25 * np.float64(terms)) / total
     slack = terms + U(1) + U(lost_score * scale + 0.999)
     bits = U(4) if terms <= U(4) else U(16) // terms
@@ -176,12 +171,17 @@ def _fits(work: Work, rows: Array, block_size: Any, k: Any) -> Any:
     )
 
 
-@inlined
-def _unchecked(unchecked: Array, row: Array) -> Any:
+@kernel
+def _unchecked(segment: SegmentArrays, row: Array) -> Any:
     """Returns whether a term has postings in chunks whose checksums were not compared."""
     for chunk in range(row[5] // U(CHUNK), (row[5] + row[3] + U(CHUNK - 1)) // U(CHUNK)):
-        if unchecked[chunk]:
+        if segment.unchecked[chunk]:
             return True
+    if segment.raw_docs.shape[0]:
+        first, last = row[4] << U(2), (row[4] + row[2]) << U(2)
+        for chunk in range(first // U(CHUNK), (last + U(CHUNK - 1)) // U(CHUNK)):
+            if segment.unchecked_docs[chunk] or segment.unchecked_tfs[chunk]:
+                return True
     return False
 
 

@@ -1,8 +1,10 @@
 """Top-k search of a bag-of-words index.
 
 Searches go through the pruned kernel, segment after segment, each starting from the k-th score of
-those before. Weighted terms, hundreds of terms and more ties than fit its memory are scored
+those before. Impacts of weighted terms, more than a thousand terms and millions of ties are scored
 exhaustively. Both ways give the same bits.
+
+Legend: Q queries, R rows of their results.
 """
 
 from __future__ import annotations
@@ -19,29 +21,35 @@ import pyarrow as pa
 
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
-from raydist.bow.search import rank
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, score_all
-from raydist.bow.search.query import prepare
+from raydist.bow.search.query import FULL, rank_queries
+from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
 from raydist.bow.search.scoring import Collection, Scoring, Term
-from raydist.bow.search.ties import TIES, best
-from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays
+from raydist.bow.search.ties import TIES, best, settled
+from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, room_for
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly
 from raydist.kernels.bits import Bits
-from raydist.records import RUN, Query, Run
+from raydist.records import RUN, Query, Run, as_run
+from raydist.strings import shortened
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
+Rankings = tuple[Array, Array, Array]
+"""Positions and scores, query after query, and how many of them each query has."""
+
 T = TypeVar("T")
 
-_MOST_WORDS = 1024  # of a text that is ranked by one kernel
+_ROWS = 1 << 20  # of results at a time
+_SHARES = 4  # of a batch per thread: none waits long for the last one
 _MOST_COUNTS = 1 << 18  # terms whose occurrences are remembered
 _NO_BYTES = readonly(np.empty(0, np.uint8))
+_NO_FLAGS = np.empty(0, np.bool_)
 _NO_LENGTHS = readonly(np.empty(0, np.uint32))
 _NO_GROUPS = readonly(np.empty((0, 2), np.uint64))
-_NOTHING = (np.empty(0, np.int64), np.empty(0, np.float32))
+_ENTERED = (np.zeros(0, np.uint32), np.zeros(2, np.int64))  # no terms: the workspace has them
 
 
 class BowRetriever:
@@ -75,7 +83,7 @@ class BowRetriever:
             raise ConfigError(f"threads = {search.threads}: expected at least 1")
         self.index = index
         self.ties = search.ties
-        self._threads = search.threads
+        self._pool = _Pool(search.threads)
         mean = index.average_length
         collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
         self.scoring = Scoring.of(search.scoring, collection, weighted=bool(index.unit))
@@ -126,7 +134,7 @@ class BowRetriever:
         """Collects the addresses of the segments' arrays for the kernels."""
         arrays: list[Array] = []
         exact = self._pruned and self.scoring.lengths == "exact"
-        for segment, allowed in zip(self.index.segments, self._allowed):
+        for segment, allowed, base in zip(self.index.segments, self._allowed, self.index.bases):
             deletions = segment.deletions
             lost = (_NO_BYTES, _NO_GROUPS) if deletions is None else deletions.dictionary
             facts = [
@@ -134,13 +142,21 @@ class BowRetriever:
                 int(segment.norms_N.max(initial=0)),
                 deletions.size if deletions else 0,
                 self._filter is not None,
+                segment.block_size,
+                base,
             ]
+            docs, tfs = (
+                _NO_FLAGS if segment.compress else segment.files.unchecked(name)
+                for name in ("docs", "tfs")
+            )
             arrays += SegmentArrays(
                 packed=segment.packed,
                 raw_docs=segment.raw_docs,
                 raw_tfs=segment.raw_tfs,
                 norms=segment.norms_N,
                 unchecked=segment.files.unchecked("postings"),
+                unchecked_docs=docs,
+                unchecked_tfs=tfs,
                 allowed=_NO_BYTES if allowed is None else allowed.data,
                 inverse=self._inverse,
                 model=self._model,
@@ -167,7 +183,12 @@ class BowRetriever:
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
-        return self.run_of([(query.query_id, query.text) for query in queries], k, self.rank)
+        if not self._plain or k < 1 or self.index.analyzer is None:
+            return self.run_of([(query.query_id, query.text) for query in queries], k, self.rank)
+        k = self._most(k)
+        texts = [query.text for query in queries]
+        parts = self._pool.map(lambda part: self._rank_texts(part, k), self._pool.split(texts, k))
+        return self._run([query.query_id for query in queries], parts)
 
     def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
         """Does the same for queries of weighted terms, each an id and its weights."""
@@ -177,61 +198,137 @@ class BowRetriever:
         self, queries: Sequence[tuple[str, T]], k: int, rank: Callable[[T, int], Ranking]
     ) -> Run:
         """Returns the best `k` documents of queries, each an id and what `rank` takes."""
-        rankings = self._map(lambda query: rank(query[1], k), queries)
-        return self._run([query_id for query_id, _ in queries], rankings)
+        rankings = self._pool.map(lambda query: rank(query[1], k), queries)
+        parts = [(docs, scores, np.array([len(docs)])) for docs, scores in rankings]
+        return self._run([query_id for query_id, _ in queries], parts)
 
-    def _map(self, rank: Callable[[Any], Ranking], queries: Sequence[Any]) -> list[Ranking]:
-        if self._threads == 1 or len(queries) < 2:
-            return [rank(query) for query in queries]
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(rank, queries))
-
-    def _run(self, query_ids: Sequence[str], rankings: Sequence[Ranking]) -> Run:
-        if not rankings:
+    def _run(self, query_ids: Sequence[str], parts: Sequence[Rankings]) -> Run:
+        if not parts:
             return Run(RUN.empty_table())
-        docs = np.concatenate([docs for docs, _ in rankings])
-        scores = np.concatenate([scores for _, scores in rankings])
-        rows = np.repeat(np.arange(len(rankings)), [len(docs) for docs, _ in rankings])
-        names = pa.array(query_ids, pa.large_string()).take(pa.array(rows))
-        columns = [names, self.index.pick_ids(docs), pa.array(scores)]
-        return Run(pa.table(columns, names=RUN.names))
+        docs_R, scores_R, sizes_Q = parts[0]
+        if len(parts) > 1:
+            docs_R, scores_R, sizes_Q = (np.concatenate(column) for column in zip(*parts))
+        if len(query_ids) == 1:
+            names = pa.repeat(pa.scalar(query_ids[0], pa.large_string()), len(docs_R))
+        else:
+            rows = pa.array(np.repeat(np.arange(len(sizes_Q)), sizes_Q))
+            names = pa.array(query_ids, pa.large_string()).take(rows)
+        columns = [shortened(names), shortened(self.index.pick_ids(docs_R)), pa.array(scores_R)]
+        if all(isinstance(column, pa.StringArray) for column in columns[:2]):
+            table = pa.Table.from_arrays(columns, schema=RUN)
+        else:  # in parts
+            table = as_run(pa.table(columns, names=RUN.names))
+        if len(set(query_ids)) < len(query_ids) or not np.isfinite(scores_R).all():
+            return Run(table)  # which says what is wrong
+        return Run.of_checked(table)
+
+    def _most(self, k: int) -> int:
+        return min(k, max(1, len(self.index)))
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
         if self._plain and k > 0:
-            ranking = self._rank_text(text, min(k, max(1, len(self.index))))
-            if ranking is not None:
-                return ranking
+            docs, scores, _ = self._rank_texts([text], self._most(k))
+            return docs, scores
         return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
 
     def rank_terms(self, query: Mapping[str, float], k: int) -> tuple[Array, Array]:
         """Does the same for terms with their weights (in a text: how often each occurs)."""
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
-        k = min(k, max(1, len(self.index)))
+        k = self._most(k)
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(query, rows, df)
         if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
-            self._thread.workspace.enter(rows, lost, self._factors(terms), sum(query.values()))
-            ranking = self._rank_segments(k)
-            if ranking is not None:
-                return ranking
+            thread = self._thread
+            thread.shrink(k)
+            thread.workspace.enter(rows, lost, self._factors(terms), sum(query.values()))
+            (docs, scores, sizes), ranked = self._kernel(*_ENTERED, 0, k)
+            if ranked:
+                docs, scores, _ = settled(docs, scores, sizes, k, self.ties, self.index.pick_ids)
+                return docs, scores
+        return self._rank_exhaustively(query, rows, terms, k)
+
+    def _rank_exhaustively(
+        self, query: Mapping[str, float], rows: Sequence[Array], terms: Sequence[Term], k: int
+    ) -> Ranking:
         docs, scores = self._rank_all(rows, terms, sum(query.values()))
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
-    def _rank_text(self, text: str, k: int) -> Ranking | None:
-        """Ranks by the kernels; None for a query that they do not support."""
-        assert self.index.analyzer is not None
-        thread, documents = self._thread, self.index.nonempty
-        numbers = thread.numbers(self.index.analyzer, text)
-        table = thread.workspace.table
-        if len(numbers) > _MOST_WORDS or not prepare(
-            self._segments, thread.lexicon_table, table, numbers, documents
-        ):
-            return None
-        return self._rank_segments(k)
+    def _rank_texts(self, texts: Sequence[str], k: int) -> Rankings:
+        """Ranks texts by Lucene's BM25, most or all of them in one call of the kernel."""
+        analyzer, thread = self.index.analyzer, self._thread
+        assert analyzer is not None
+        thread.shrink(k)
+        terms_W, bounds = thread.numbers(analyzer, texts)
+        part, ranked = self._kernel(terms_W, bounds, 0, k)
+        parts = [part]
+        while ranked < len(texts):
+            # The kernel does not take this query.
+            query = Counter(analyzer.tokens(texts[ranked]))
+            rows, _, df = self.index.lookup([encode_term(term) for term in query])
+            docs, scores = self._rank_all(rows, self._terms(query, rows, df), query.total())
+            order = np.lexsort((docs, -scores))
+            parts.append((docs[order], scores[order], np.array([len(docs)])))
+            part, ranked = self._kernel(terms_W, bounds, ranked + 1, k)
+            parts.append(part)
+        if len(parts) > 1:
+            part = tuple(np.concatenate(column) for column in zip(*parts))
+        return settled(*part, k, self.ties, self.index.pick_ids)
+
+    def _kernel(self, terms_W: Array, bounds_Q1: Array, first: int, k: int) -> tuple[Rankings, int]:
+        """Ranks queries from `first` on, up to the end or to one that the kernel does not take.
+
+        Returns their rankings, with all ties at the k-th if ids decide between these, and the query
+        where it stopped. Without terms it ranks those in the workspace.
+        """
+        thread, index = self._thread, self.index
+        workspace, count = thread.workspace, len(bounds_Q1) - 1
+        entered, tied = bounds_Q1 is _ENTERED[1], self.ties != "docid"
+        room = k * max(1, count - first)
+        if tied or len(index.segments) > 1:
+            room += k
+        sizes = np.zeros(count, np.int64)
+        parts = []
+        q = first
+        while True:
+            docs, scores = np.empty(room, np.int64), np.empty(room, np.float32)
+            outcome, q, rows, number, value = rank_queries(
+                self._segments, thread.lexicon_table, workspace.table, terms_W, bounds_Q1, q,
+                entered, index.nonempty, k, tied, docs, scores, sizes,
+            )  # fmt: skip
+            if rows or not parts:
+                parts.append((docs[:rows], scores[:rows]))
+            if outcome == FULL:
+                room = max(room, value)
+            elif outcome not in (CRAMPED, CROWDED, UNCHECKED) or not self._help(
+                outcome, number, value, k
+            ):
+                break
+        docs, scores = parts[0]
+        if len(parts) > 1:
+            docs, scores = (np.concatenate(column) for column in zip(*parts))
+        return (docs, scores, sizes[first:q]), q
+
+    def _help(self, outcome: int, number: int, value: int, k: int) -> bool:
+        """Does what the kernel needs for a segment; returns whether it can go on."""
+        segment, workspace = self.index.segments[number], self._thread.workspace
+        rows = workspace.rows[number]
+        if outcome == CROWDED:
+            return workspace.crowd(segment.documents)
+        if outcome == CRAMPED:
+            df, size = rows[: workspace.counts[number], 2].tolist(), segment.block_size
+            blocks = sum(-(-each // size) for each in df)
+            workspace.grow(len(df) + 1, blocks, size, room_for(k))
+            return True
+        row = rows[value].tolist()
+        segment.files.check("postings", row[5], row[5] + row[3])
+        if not segment.compress:
+            for name in ("docs", "tfs"):
+                segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
+        return True
 
     def explain(self, text: str, doc_id: str) -> Explanation:
         """Returns each term's part of a document's score for a text.
@@ -288,51 +385,23 @@ class BowRetriever:
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
 
-    def _rank_segments(self, k: int) -> Ranking | None:
-        """Ranks by the terms in the workspace; None where there are too many ties for it."""
-        workspace = self._thread.workspace
-        if len(self.index.segments) == 1:
-            count = self._rank_segment(0, k, 0.0)
-            if count is None:
-                return None
-            if self.ties == "docid":
-                count = min(count, k)
-                return workspace.docs[:count].copy(), workspace.scores[:count].copy()
-            docs, scores = workspace.docs[:count], workspace.scores[:count]
-            return best(docs, scores, k, self.ties, self.index.pick_ids)
-        docs, scores = _NOTHING
-        floor = 0.0
-        for number, base in enumerate(self.index.bases):
-            count = self._rank_segment(number, k, floor)
-            if count is None:
-                return None
-            docs = np.concatenate([docs, workspace.docs[:count] + base])
-            scores = np.concatenate([scores, workspace.scores[:count]])
-            if len(docs) >= k:
-                floor = float(np.partition(scores, len(scores) - k)[len(scores) - k])
-                enough = scores >= floor
-                docs, scores = docs[enough], scores[enough]
-        return best(docs, scores, k, self.ties, self.index.pick_ids)
 
-    def _rank_segment(self, number: int, k: int, floor: float) -> int | None:
-        """Returns how many candidates of a segment are in the workspace; None: too many ties."""
-        segment = self.index.segments[number]
-        workspace = self._thread.workspace
-        rows = workspace.rows[number]
-        if not segment.compress:
-            for row in rows[: workspace.counts[number]].tolist():
-                for name in ("docs", "tfs"):
-                    segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
-        size = segment.block_size
-        while True:
-            outcome, value = rank.rank(self._segments, workspace.table, number, size, k, floor)
-            if outcome == rank.RANKED:
-                return int(value)
-            if outcome == rank.CROWDED:
-                return None
-            if outcome == rank.CRAMPED:
-                df = rows[: workspace.counts[number], 2].tolist()
-                workspace.grow(len(df) + 1, sum(-(-each // size) for each in df), size, k)
-            else:
-                row = rows[value].tolist()
-                segment.files.check("postings", row[5], row[5] + row[3])
+class _Pool:
+    """Threads that are started once, with the working memory that each has."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._executor = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def split(self, texts: Sequence[str], k: int) -> list[Sequence[str]]:
+        """Returns stretches of a batch, each for one call of a kernel."""
+        size = max(1, _ROWS // k)
+        if self._executor is not None:
+            size = min(size, -(-len(texts) // (_SHARES * self._threads)))
+        return [texts[first : first + size] for first in range(0, len(texts), max(1, size))]
+
+    def map(self, rank: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+        """Returns what `rank` returns of each part."""
+        if self._executor is None or len(parts) < 2:
+            return [rank(part) for part in parts]
+        return list(self._executor.map(rank, parts))

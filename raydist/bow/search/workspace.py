@@ -27,13 +27,15 @@ from raydist.kernels.addresses import (
     Words,
     addresses,
 )
+from raydist.kernels.arrays import readonly
 from raydist.text.analyzer import Analyzer
 from raydist.text.lexicon import Lexicon
+from raydist.text.string_table import PAD
 
 U = np.uint64
 U32 = np.uint32
 
-MOST_TERMS = 256
+MOST_TERMS = 1024
 """Terms of a query that the kernels take: its sums have 16 bits."""
 
 WINDOW = 16384
@@ -89,6 +91,8 @@ class SegmentArrays(NamedTuple):
     raw_tfs: Words
     norms: Bytes  # [N]
     unchecked: Flags  # chunks of the file of `packed` whose checksums were not compared
+    unchecked_docs: Flags  # the same of `raw_docs`, as is unchecked_tfs
+    unchecked_tfs: Flags
     allowed: Bytes  # a bit per document that may be a candidate, or empty for all
     inverse: Floats  # [256] Lucene's inverse denominator by norm
     model: Doubles  # the model (impacts.py)
@@ -97,7 +101,9 @@ class SegmentArrays(NamedTuple):
     groups: LongGrid
     lost_terms: Bytes  # the dictionary of the deleted documents, as are lost_groups
     lost_groups: LongGrid
-    facts: Longs  # terms, largest norm, terms of deleted documents, whether a search is restricted
+    # terms, largest norm, terms of deleted documents, whether a search is restricted, postings of a
+    # block, position of the first document
+    facts: Longs
 
 
 SEGMENT_ARRAYS = U(len(SegmentArrays._fields))
@@ -139,8 +145,11 @@ class Work(NamedTuple):
     best_scores: Floats
 
 
+_NO_TABLE = np.zeros((2, 3), np.uint64)
 _REMEMBERED = 1 << 18  # terms that a thread's lexicon may hold
-_ROOM = 1 << 17  # candidates beside 4 k and a window
+_ROOM = 1 << 17  # candidates beside 4 k
+_MOST_ROOM = 1 << 22  # candidates, however many have the same score
+_KEPT = 1 << 25  # bytes of a workspace that are kept for smaller searches
 
 
 class Workspace:
@@ -153,8 +162,6 @@ class Workspace:
         factors: float64 [S, MOST_TERMS, 2], what other models take of the same.
         lost: uint64 [S, MOST_TERMS], deleted documents that have them.
         counts: int64 [S], the number of terms that each segment has.
-        docs: int64, receives documents, best first.
-        scores: float32, their scores.
     """
 
     def __init__(self, segments: int) -> None:
@@ -167,17 +174,27 @@ class Workspace:
         self._numbers = np.zeros(MOST_TERMS, np.uint32)
         self._boosts = np.zeros(MOST_TERMS, np.float32)
         self._size = (0, 0, 0, 0)
-        self.grow(16, 1 << 12, 128, 10)
+        self.grow(16, 1 << 12, 128, room_for(10))
 
-    def grow(self, terms: int, blocks: int, block_size: int, k: int) -> None:
+    def fits(self, k: int) -> bool:
+        """Returns whether its memory is small, or in proportion to results of `k` documents."""
+        return self._nbytes <= _KEPT or self._size[3] <= 4 * room_for(k)
+
+    def crowd(self, documents: int) -> bool:
+        """Makes room for more candidates among so many documents; returns whether there is more."""
+        terms, blocks, block_size, room = self._size
+        if room >= min(documents, _MOST_ROOM):
+            return False
+        self.grow(terms, blocks, block_size, 4 * room)
+        return True
+
+    def grow(self, terms: int, blocks: int, block_size: int, room: int) -> None:
         """Makes room for queries of `terms` terms with `blocks` blocks of `block_size` postings."""
         old = self._size
-        terms, blocks, k = max(old[0], terms), max(old[1], blocks), max(old[3], k)
+        terms, blocks, room = max(old[0], terms), max(old[1], blocks), max(old[3], room)
         blocks = 1 << (blocks - 1).bit_length()
-        self._size = (terms, blocks, block_size, k)
-        room = 4 * k + _ROOM + WINDOW + MARGIN
-        self.docs = np.empty(room, np.int64)
-        self.scores = np.empty(room, np.float32)
+        self._size = (terms, blocks, block_size, room)
+        room += WINDOW + MARGIN
         self._work = Work(
             rows=self.rows.reshape(-1, 6),
             weights=self.weights.reshape(-1),
@@ -204,9 +221,10 @@ class Workspace:
             exact=np.empty(room, np.float64),
             keys=np.empty((2, room), np.uint64),
             bins=np.empty(BINS, np.int64),
-            best_docs=self.docs,
-            best_scores=self.scores,
+            best_docs=np.empty(room, np.int64),
+            best_scores=np.empty(room, np.float32),
         )
+        self._nbytes = sum(array.nbytes for array in self._work)
         self.table = addresses(self._work)
 
     def enter(
@@ -228,6 +246,11 @@ class Workspace:
             self.factors[number, :count] = factors[present]
 
 
+def room_for(k: int) -> int:
+    """Returns how many candidates a search for the best `k` has room for."""
+    return 4 * k + _ROOM
+
+
 class PerThread(threading.local):
     """The working memory of each thread that searches.
 
@@ -237,19 +260,39 @@ class PerThread(threading.local):
     """
 
     def __init__(self, segments: int) -> None:
+        self._segments = segments
         self.workspace = Workspace(segments)
-        self.lexicon_table: Array
+        self.lexicon_table = _NO_TABLE
         self._lexicon: Lexicon | None = None
         self._version = -1
+        self._bounds = np.zeros(2, np.int64)
 
-    def numbers(self, analyzer: Analyzer, text: str) -> Array:
-        """Returns a text's terms as the lexicon numbers them (uint32, valid until the next)."""
+    def shrink(self, k: int) -> None:
+        """Gives memory back that larger searches than one for the best `k` have needed."""
+        if not self.workspace.fits(k):
+            self.workspace = Workspace(self._segments)
+
+    def numbers(self, analyzer: Analyzer, texts: Sequence[str]) -> tuple[Array, Array]:
+        """Returns the terms of texts as the lexicon numbers them, and where each text's begin.
+
+        Both (uint32 [W] and int64 [Q + 1]) are valid until the next call.
+        """
         lexicon = self._lexicon
         if lexicon is None or len(lexicon.terms) > _REMEMBERED:
             lexicon = self._lexicon = analyzer.lexicon()
             self._version = -1
-        numbers = lexicon.numbers(text)
+        if len(texts) == 1:
+            terms, bounds = lexicon.numbers(texts[0]), self._bounds
+            bounds[1] = len(terms)
+        else:
+            data = [text.encode("utf-8", "surrogatepass") for text in texts]
+            starts = np.zeros(len(data) + 1, np.int64)
+            np.cumsum([len(each) for each in data], out=starts[1:])
+            text = np.frombuffer(b"".join([*data, bytes(PAD)]), np.uint8)
+            terms, lengths = lexicon.analyze(text, readonly(starts))
+            bounds = np.zeros(len(data) + 1, np.int64)
+            np.cumsum(lengths, out=bounds[1:])
         if self._version != lexicon.terms.version:
             self._version = lexicon.terms.version
             self.lexicon_table = addresses([lexicon.terms.heap, lexicon.terms.starts])
-        return numbers
+        return terms, bounds
