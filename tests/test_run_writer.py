@@ -15,7 +15,7 @@ import pytest
 from raydist import run_writer
 from raydist.errors import DataError
 from raydist.records import RUN, Run
-from raydist.run_writer import group_starts, open_run, trec_lines
+from raydist.run_writer import first_blank, group_starts, open_run, trec_lines
 
 PARTS = [
     Run.from_lists([("q1", ["a", "b", "c"], [3, 2, 1]), ("q2", ["a"], [1])]).table,
@@ -91,3 +91,13 @@ def test_a_run_of_many_small_tables_is_searched_like_one() -> None:
     assert parts.table["doc_id"].num_chunks == 1
     assert [(q, d) for q, d, _ in parts] == [(q, d) for q, d, _ in whole]
     assert parts.top(2).table.equals(whole.top(2).table)
+
+
+def test_blank_ids_are_found_in_slices_and_in_both_kinds_of_strings() -> None:
+    for kind in (pa.string(), pa.large_string()):
+        column = pa.array(["a b", "c", "dé", "e\u00a0f", "g\vh", "i", ""], kind)
+        assert first_blank(column) == "a b"
+        assert first_blank(column.slice(1, 3)) is None  # a blank of Unicode separates nothing
+        assert first_blank(pa.chunked_array([column.slice(1, 2), column.slice(3, 2)])) == "g\vh"
+        assert first_blank(column.slice(5)) == ""
+        assert first_blank(column.slice(0, 0)) is None

@@ -38,6 +38,7 @@ ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work
 
 def run(config: IndexConfig, flags: Flags) -> None:
     """Writes the segments, the store and the manifest."""
+    from raydist.bow.ahead import INDEX, prepare
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
     from raydist.data.readers import announce, read_kept
@@ -85,6 +86,8 @@ def run(config: IndexConfig, flags: Flags) -> None:
     ) as output:
         if output.done:
             return
+        if not config.indexing.workers:
+            prepare(INDEX)
         facts = build_index(splits, read, output.folder, config.indexing)
         check(output.folder, facts)
         output.finish(**facts)

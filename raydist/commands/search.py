@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 
 from raydist import log, storage
 from raydist.artefact import planned
+from raydist.bow.ahead import SEARCH, prepare
 from raydist.bow.exchange.vectors import Vector, read_vectors
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.retriever import BowRetriever
@@ -82,6 +83,8 @@ def run(config: SearchConfig, flags: Flags) -> None:
     where = f"{', '.join(config.index)}{goal}"
     if planned(flags.dry_run, f"search {log.count(len(queries), 'query')} in {where}"):
         return
+    if search is not None and any(isinstance(each, Bow) for each in search.retrievers):
+        prepare(SEARCH)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
     if search is not None:
         answered = _write(search.tables(queries), out, tag)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib.util
 import os
@@ -13,9 +14,32 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
 
 F = TypeVar("F", bound=Callable[..., Any])
 _IMPORT = re.compile(r"^(?:from|import) (raydist[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE)
+
+
+class _Undisturbed(event.Listener):  # type: ignore[misc]
+    """Stops the garbage collector while a kernel is compiled: it takes a tenth of the time."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._enabled = False
+
+    def on_start(self, event: Any) -> None:
+        if self._depth == 0:
+            self._enabled = gc.isenabled()
+            gc.disable()
+        self._depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._enabled:
+            gc.enable()
+
+
+event.register("numba:compile", _Undisturbed())
 
 
 def kernel(function: F) -> F:

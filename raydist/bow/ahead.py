@@ -1,0 +1,36 @@
+"""The largest kernels of the verbs, to be compiled while the others are; see kernels/ahead.py."""
+
+from __future__ import annotations
+
+from raydist.kernels.ahead import compile_ahead
+from raydist.log import say
+
+_BYTES, _WORDS = "Array(uint8, 1, 'C', True)", "Array(uint32, 1, 'C', True)"
+_OFFSETS = "Array(int64, 1, 'C', True)"
+
+INDEX = {
+    "raydist.bow.format.postings:encode": f"({_OFFSETS}, {_WORDS}, {_WORDS}, {_BYTES}, int64, "
+    "int64, int64, boolean, uint16[::1], uint8[::1], int64[::1])",
+    "raydist.bow.format.dictionary:put": f"({_OFFSETS}, {_BYTES}, Array(uint64, 2, 'C', True), "
+    f"int64, {_BYTES}, uint64[::1], int64, uint64[:, ::1], uint8[::1])",
+    "raydist.bow.build.merge:_place": f"({_OFFSETS}, {_OFFSETS}, {_WORDS}, {_WORDS}, int64, "
+    f"{_OFFSETS}, uint32[::1], uint32[::1])",
+    "raydist.bow.build.splits:_gather": "(int64[::1], uint64[::1], uint64[::1], uint64[::1], "
+    "uint32[::1], uint32[::1])",
+    "raydist.text.porter:stem_words": "(uint8[::1], uint64[::1], uint8[:, ::1], int64[::1], "
+    "uint8[::1], uint64[::1])",
+}
+"""What a build needs, the last first."""
+
+SEARCH = {
+    "raydist.bow.search.query:rank_queries": "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
+    "uint32[::1], int64[::1], int64, boolean, int64, int64, boolean, int64[::1], float32[::1], "
+    "int64[::1])",
+}
+"""What a search needs."""
+
+
+def prepare(kernels: dict[str, str]) -> None:
+    """Begins to compile what the cache does not have, and says so."""
+    if compile_ahead(kernels):
+        say("compiling machine code, once on this machine; it takes some seconds")
