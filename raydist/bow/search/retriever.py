@@ -205,9 +205,7 @@ class BowRetriever:
     def _run(self, query_ids: Sequence[str], parts: Sequence[Rankings]) -> Run:
         if not parts:
             return Run(RUN.empty_table())
-        docs_R, scores_R, sizes_Q = parts[0]
-        if len(parts) > 1:
-            docs_R, scores_R, sizes_Q = (np.concatenate(column) for column in zip(*parts))
+        docs_R, scores_R, sizes_Q = _joined(parts)
         if len(query_ids) == 1:
             names = pa.repeat(pa.scalar(query_ids[0], pa.large_string()), len(docs_R))
         else:
@@ -274,9 +272,7 @@ class BowRetriever:
             parts.append((docs[order], scores[order], np.array([len(docs)])))
             part, ranked = self._kernel(terms_W, bounds, ranked + 1, k)
             parts.append(part)
-        if len(parts) > 1:
-            part = tuple(np.concatenate(column) for column in zip(*parts))
-        return settled(*part, k, self.ties, self.index.pick_ids)
+        return settled(*_joined(parts), k, self.ties, self.index.pick_ids)
 
     def _kernel(self, terms_W: Array, bounds_Q1: Array, first: int, k: int) -> tuple[Rankings, int]:
         """Ranks queries from `first` on, up to the end or to one that the kernel does not take.
@@ -384,6 +380,13 @@ class BowRetriever:
         ]
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
+
+
+def _joined(parts: Sequence[Rankings]) -> Rankings:
+    if len(parts) == 1:
+        return parts[0]
+    docs, scores, sizes = (np.concatenate(column) for column in zip(*parts))
+    return docs, scores, sizes
 
 
 class _Pool:
