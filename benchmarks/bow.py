@@ -68,7 +68,7 @@ NOTES = {
     "search": "mean CPU ms of a query, its analysis included, over all queries of the corpus",
     "pisa": "one call for all queries, tokenized before; the best of its algorithms, plain or "
     "quantised",
-    "cold": "wall seconds of a verb on 1,000 documents without machine code, and with",
+    "cold": "wall seconds on 1,000 documents without machine code, and with",
     "verb": "CPU of raydist search per query, the start of the process aside",
     "small": "NFCorpus in batches of all queries at k = 10; ours are tokenized in the call and give "
     "ids, bm25s gets them tokenized; call: one query",

@@ -287,7 +287,7 @@ class BowRetriever:
         if tied or len(index.segments) > 1:
             room += k
         sizes = np.zeros(count, np.int64)
-        parts = []
+        parts: list[tuple[Array, Array]] = []
         q = first
         while True:
             docs, scores = np.empty(room, np.int64), np.empty(room, np.float32)
