@@ -70,8 +70,8 @@ NOTES = {
     "quantised",
     "cold": "wall seconds on 1,000 documents without machine code, and with",
     "verb": "CPU of raydist search per query, the start of the process aside",
-    "small": "NFCorpus in batches of all queries at k = 10; ours are tokenized in the call and give "
-    "ids, bm25s gets them tokenized; call: one query",
+    "small": "NFCorpus in batches of all queries at k = 10; ours are tokenized in the call and "
+    "give ids, bm25s gets them tokenized; call: one query",
     "models": "the slowest model and k beside Lucene's BM25 at that k",
     "ray": "one cluster that runs already; of two builds the second. Actors are new processes in "
     "each build: their start and the loading of machine code are not in cpu and wall, but in "
