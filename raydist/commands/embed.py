@@ -89,5 +89,7 @@ def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
     if "ann" in facts:
-        rows.append((f"recall@10 of {config.embedding.ann.kind}", facts["ann"]["recall@10"]))
+        ann = facts["ann"]
+        queries = f"{ann['recall_queries']} as queries"
+        rows.append((f"recall@10 of {config.embedding.ann.kind}, {queries}", ann["recall@10"]))
     log.table(f"vectors in {config.out}", ["what", "value"], rows)

@@ -10,7 +10,7 @@ Shapes: Q queries, D dimensions, k results, c candidates.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,9 @@ def build_ann(
 ) -> dict[str, Any]:
     """Builds `folder/ann/` beside complete shards; returns its settings and its recall.
 
-    The recall@10 against exact search is of a sample of the documents' own vectors as queries.
+    The recall@10 against exact search is of a sample of the documents' own vectors as queries, each
+    without itself among the results, so `recall_queries` says how many documents they are. Queries
+    lie farther from the documents, and mostly find less.
 
     Args:
         folder: of vector shards.
@@ -80,15 +82,17 @@ def build_ann(
     about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}
     about["crc32"] = [each["crc32"] for each in stats]
     shards = VectorShards.map(folder, keep)
-    about["recall@10"] = AnnIndex(folder / FOLDER, about).recall(shards, _sample(shards))
+    rows_Q = _sample(len(shards))
+    index = AnnIndex(folder / FOLDER, about)
+    about["recall@10"] = index.recall(shards, shards.take(rows_Q), own_Q=rows_Q)
+    about["recall_queries"] = f"{len(rows_Q)} documents"
     write_json(folder / FOLDER / _ABOUT, {**about, "check": value_fingerprint(about)})
     return about
 
 
-def _sample(shards: VectorShards) -> np.ndarray:
+def _sample(rows: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    size = min(_SAMPLE, len(shards))
-    return shards.take(np.sort(rng.choice(len(shards), size, replace=False)))
+    return np.sort(rng.choice(rows, min(_SAMPLE, rows), replace=False))
 
 
 def _make_worker(shards_folder: Path, facts: Mapping[str, Any]) -> Work:
@@ -139,7 +143,7 @@ class AnnIndex:
 
     Attributes:
         folder: where the parts lie.
-        about: settings, first row of each part, recall@10 at build.
+        about: settings, first row of each part, recall@10 at build and of which queries.
     """
 
     folder: Path
@@ -218,11 +222,31 @@ class AnnIndex:
         order = np.argsort(-scores_Qc, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores_Qc, order, 1), np.take_along_axis(rows_Qc, order, 1)
 
-    def recall(self, shards: VectorShards, queries_QD: np.ndarray, k: int = 10) -> float:
-        """Returns the share of the exact best k that this index finds, over the queries."""
-        if not len(queries_QD):
-            return 1.0
-        _, truth_Qk = exact_search(shards, queries_QD, k)
-        _, rows_Qk = self.search(shards, queries_QD, k)
-        hits = [len(np.intersect1d(a, b)) for a, b in zip(truth_Qk, rows_Qk)]
-        return float(np.sum(hits) / truth_Qk.size)
+    def recall(
+        self,
+        shards: VectorShards,
+        queries_QD: np.ndarray,
+        k: int = 10,
+        *,
+        own_Q: np.ndarray | None = None,
+    ) -> float:
+        """Returns the share of the exact best k that this index finds, over the queries.
+
+        Args:
+            shards: the vectors.
+            queries_QD: float32.
+            k: results that count.
+            own_Q: where queries are documents, their rows, which are no results of theirs.
+        """
+        own = [-1] * len(queries_QD) if own_Q is None else own_Q.tolist()
+        depth = k if own_Q is None else k + 1
+        truth = _without(exact_search(shards, queries_QD, depth)[1], own, k)
+        nearest = _without(self.search(shards, queries_QD, depth)[1], own, k)
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(truth, nearest))
+        total = sum(map(len, truth))
+        return hits / total if total else 1.0
+
+
+def _without(rows_Qk: np.ndarray, own: Sequence[int], k: int) -> list[np.ndarray]:
+    """Returns the first k results of each query, without its own row."""
+    return [rows[(rows >= 0) & (rows != each)][:k] for rows, each in zip(rows_Qk, own)]

@@ -28,3 +28,22 @@ def test_deep_rankings_are_whole(tmp_path, kind):
         truth = exact_search(shards, queries, k)[1]
         recall = np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(truth, rows)])
         assert recall > 0.95, (k, recall)
+
+
+def test_a_document_that_is_a_query_is_no_result_of_its_own(tmp_path, monkeypatch):
+    # On a circle each document's nearest are the ones beside it: 5 on either side.
+    angles = np.arange(60) * 2 * np.pi / 60
+    vectors = np.stack([np.cos(angles), np.sin(angles)], 1).astype("f4")
+    with VectorWriter(tmp_path / "shards" / "00000", 2) as writer:
+        writer.append([f"d{i}" for i in range(60)], vectors)
+    facts = {"dimension": 2, "precision": "float32", "shards": 1, "documents": 60}
+    about = build_ann(tmp_path, facts, AnnSpec(kind="hnsw"))
+    assert about["recall@10"] == 1.0 and about["recall_queries"] == "60 documents"
+    shards, rows = VectorShards.map(tmp_path, facts), np.arange(60)
+
+    def itself_and_one_side(self, shards, queries, k):
+        return np.zeros((60, 11)), (rows[:, None] + np.arange(11)) % 60
+
+    monkeypatch.setattr(AnnIndex, "search", itself_and_one_side)
+    index = AnnIndex.open(tmp_path)
+    assert index.recall(shards, vectors, own_Q=rows) == 0.5
