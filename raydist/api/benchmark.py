@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist.api import command, frames
+from raydist.api.collection import Collection
 from raydist.api.command import Files
 from raydist.api.display import html_table
 from raydist.errors import NotFoundError
@@ -117,8 +118,8 @@ def benchmark(
     1.0
 
     Args:
-        collections: by name, a folder as BEIR's, or a mapping with `corpus`, `queries` and `qrels`,
-            each a path or an object.
+        collections: by name, a folder as BEIR's, what `rd.collection` opened, or a mapping with
+            `corpus`, `queries` and `qrels`, each a path or an object.
         systems: by name, what to index, embed, search and rerank, by the keys of those verbs.
         out: the folder to write.
         config: YAML files.
@@ -128,6 +129,15 @@ def benchmark(
         RaydistError: as the verb does.
     """
     suites: list[Suite] = []
+    if isinstance(collections, Mapping):
+        collections = {name: _parts(each) for name, each in collections.items()}
     given = {"collections": collections, "systems": systems, "out": out, **keys}
     checked = command.run("benchmark", given, config, show=suites.append)
     return Benchmark(command.place_of(checked), suites[0])
+
+
+def _parts(collection: Any) -> Any:
+    """Returns the parts of an opened collection as the verb's keys, anything else as it is."""
+    if not isinstance(collection, Collection):
+        return collection
+    return dict(zip(("corpus", "queries", "qrels"), collection))

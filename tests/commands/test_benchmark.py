@@ -167,6 +167,32 @@ def test_damaged_values_are_named(run: Run) -> None:
     assert code == 2 and f"error: {values}: damaged" in err and "delete it" in err
 
 
+def test_a_damaged_ranking_is_named_and_made_again_once_it_is_deleted(run: Run) -> None:
+    suite = ["systems={bm25: {}}", "collections={one: one}"]
+    assert run(*suite)[0] == 0
+    whole = results()
+    ranking = Path("bench/cells/one/bm25/run.parquet")
+    for content in (ranking.read_bytes()[:40], b"", b"PAR1"):
+        ranking.write_bytes(content)
+        code, _, err = run(*suite, "measures=P@1")
+        remedy = f"delete {ranking} and run the same command again"
+        assert code == 2 and f"{ranking}" in err and remedy in err
+    ranking.unlink()
+    assert run(*suite)[0] == 0 and results() == whole
+
+
+def test_opened_collections_are_measured_as_their_folders(run: Run) -> None:
+    import raydist as rd
+
+    systems = {"bm25": {"search": {"k": 5}}}
+    opened = rd.benchmark(
+        {"one": rd.collection("one")}, systems, "opened", measures=MEASURES, tracking="none"
+    )
+    folders = rd.benchmark({"one": "one"}, systems, "f", measures=MEASURES, tracking="none")
+    for measure in MEASURES:
+        assert opened["one", "bm25", measure] == folders["one", "bm25", measure] > 0
+
+
 def test_a_change_runs_its_own_cells_only(run: Run, tmp_path: Path) -> None:
     assert run()[0] == 0
     before = results()

@@ -15,7 +15,7 @@ from raydist.config.base import Flags
 from raydist.config.benchmark import BenchmarkConfig
 from raydist.config.record import parameters
 from raydist.disk import atomic, remove, write_json
-from raydist.errors import ArtifactError, JobError
+from raydist.errors import ArtifactError, DataError, JobError
 from raydist.evaluation.measures import Evaluation
 
 if TYPE_CHECKING:
@@ -92,8 +92,14 @@ def _measure(cell: Cell, data: Judged, config: BenchmarkConfig) -> Evaluation:
     from raydist.data.readers import read_run
     from raydist.evaluation.measures import evaluate, parse
 
-    run = read_run(str(cell.run))
-    if config.systems[cell.system].run is not None:
+    own = config.systems[cell.system].run is None
+    try:
+        run = read_run(str(cell.run))
+    except DataError as error:
+        if not own:
+            raise
+        raise ArtifactError(f"{error}; delete {cell.run} and run the same command again") from error
+    if not own:
         check_queries({cell.name: run}, data.qrels, {cell.name: str(cell.run)})
     if data.exclude_own:
         run = run.without_own()
