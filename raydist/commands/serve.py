@@ -204,14 +204,15 @@ def _check_model(key: str, model: str) -> None:
 
 
 def _load_models(config: ServeConfig) -> None:
-    """Loads each local model once, so that what a replica would refuse is refused here.
+    """Loads each model once, so that what a replica would refuse is refused here.
 
-    One whose weights take more than half of the free memory is left to the replicas.
+    One whose weights take more than half of the free memory, or are still to be downloaded, is left
+    to the replicas.
     """
     import psutil
 
+    from raydist.models.backbone import resolve_folder
     from raydist.models.biencoder import BiEncoder
-    from raydist.models.packaged import packaged
     from raydist.reranking.load import load_reranker
     from raydist.reranking.spec import Bm25Spec, RegisteredSpec
 
@@ -224,11 +225,15 @@ def _load_models(config: ServeConfig) -> None:
     if (embedder := config.embedder) is not None and not embedder.path.startswith("models:/"):
         loads[embedder.path] = partial(BiEncoder.load, embedder.settings("float32"), device="cpu")
     for name, load in loads.items():
-        folder = packaged(name)
+        if "://" in name:
+            continue
+        folder = resolve_folder(name, ["*.json"])
         size = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
-        if size > psutil.virtual_memory().available / 2:
+        if size == 0:
+            log.say(f"{name}: its weights are not downloaded to be checked")
+        elif size > psutil.virtual_memory().available / 2:
             log.say(f"{name}: {log.size(size)} of weights are not loaded to be checked")
-        elif folder.is_dir():
+        else:
             load()
 
 

@@ -56,12 +56,16 @@ SHARD_BYTES = 5 * 10**9
 _said: set[str] = set()  # what was said of a folder need not be said again
 
 
-def resolve_folder(path_or_name: str | Path) -> Path:
+def resolve_folder(path_or_name: str | Path, files: Sequence[str] = _FILES) -> Path:
     """Returns the local folder of a model: a folder, a training run, a URI, or a hub name.
 
     `package:NAME/FOLDER` is a folder inside an installed Python package.
 
     A hub name is looked up in the local cache and, unless HF_HUB_OFFLINE=1, downloaded if missing.
+
+    Args:
+        path_or_name: the model.
+        files: patterns of what is downloaded.
 
     Raises:
         DataError: there is no such model.
@@ -74,7 +78,7 @@ def resolve_folder(path_or_name: str | Path) -> Path:
     if (folder := local_folder(name, copy)) is not None:
         return folder
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

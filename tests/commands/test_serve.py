@@ -43,6 +43,17 @@ def test_dry_run_loads_the_models_and_refuses_what_a_replica_would(
     assert "safetensors" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["reranker=nosuch", "embedder=no/such"])
+def test_dry_run_refuses_a_name_that_is_no_model(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", word, f"port={free_port()}", "--dry-run"]) == 2
+    name = word.partition("=")[2]
+    error = capsys.readouterr().err
+    assert f"model {name}: neither a folder nor a model that can be fetched" in error
+    assert "would serve" not in error
+
+
 @pytest.mark.parametrize("flags", [[], ["--dry-run"]])
 def test_without_keys_others_are_not_served(
     flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
