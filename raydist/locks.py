@@ -9,10 +9,12 @@ process instead, which protects the processes of one machine only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import json
 import os
+import pwd
 import shlex
 import socket
 import sys
@@ -36,6 +38,7 @@ OWN_FILES = (".lock", ".lock.json")
 """What lies inside an output folder instead, where nothing may be created beside it."""
 
 _COMMAND = 200  # characters
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 _held = threading.local()  # the paths that this thread has locked, for nested calls
 
@@ -102,7 +105,7 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
         wait: seconds to wait for another writer.
 
     Raises:
-        JobError: another process still writes after `wait`.
+        JobError: another process still writes after `wait`, or the output cannot be locked.
     """
     output = Path(os.path.realpath(path))
     own = vars(_held).setdefault("paths", set())
@@ -191,9 +194,10 @@ def _lock_file(output: Path) -> Path | None:
 
 def _acquire(output: Path, lock_file: Path, record: Path, wait: float) -> FileLock:
     lock = FileLock(lock_file, mode=0o666)
-    with contextlib.suppress(Timeout):
+    with contextlib.suppress(Timeout, OSError):
         lock.acquire(timeout=0)
         return lock
+    _check_lockable(output, lock_file)
     holder = _describe(record)
     if wait:
         log.say(f"{output}: waiting up to {log.duration(wait)} for {holder}")
@@ -201,6 +205,43 @@ def _acquire(output: Path, lock_file: Path, record: Path, wait: float) -> FileLo
             lock.acquire(timeout=wait, poll_interval=0.1)
             return lock
     raise busy(output, _describe(record), wait)
+
+
+def _check_lockable(output: Path, lock_file: Path) -> None:
+    """Refuses a lock file that nobody may lock here, which looks like one that is held.
+
+    Raises:
+        JobError: with the system's reason.
+    """
+    try:
+        number = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finally:
+            os.close(number)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        if error.errno in _NO_LOCKS:  # filelock then has a file that names its holder
+            return
+        raise JobError(
+            f"out = {output}: cannot be locked: {lock_file}: {error.strerror}{_owner(lock_file)}; "
+            "have it allowed or choose another out=, then run the same command again"
+        ) from error
+
+
+def _owner(file: Path) -> str:
+    """Returns whose a file is, where it is another user's; empty otherwise."""
+    try:
+        number = file.stat().st_uid
+    except OSError:
+        return ""
+    if number == os.geteuid():
+        return ""
+    try:
+        return f" (it is {pwd.getpwuid(number).pw_name}'s)"
+    except KeyError:
+        return f" (it is user {number}'s)"
 
 
 def busy(output: object, holder: object, wait: float) -> JobError:

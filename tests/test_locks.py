@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -120,3 +122,51 @@ def test_where_the_parent_cannot_be_written_the_lock_lies_inside(
     with locks.writer(out, 0):
         assert (out / ".lock").exists()
         assert not (out.parent / ".out.lock").exists()
+
+
+AS_NOBODY = """
+import os, sys
+import filelock
+from raydist import locks
+from raydist.errors import JobError
+with locks.writer(sys.argv[1] + "/first", 0):  # loads what nobody may not read
+    pass
+os.setgid(65534), os.setuid(65534)
+try:
+    with locks.writer(sys.argv[1] + "/out", 60):
+        print("held")
+except JobError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_lock_file_of_another_user_is_no_writer(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as place:  # other users cannot enter pytest's folder
+        os.chmod(place, 0o1777)
+        lock = Path(place, ".out.lock")
+        lock.touch(0o644)
+        command = [sys.executable, "-c", AS_NOBODY, place]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert result.stdout == (
+            f"out = {place}/out: cannot be locked: {lock}: Permission denied (it is root's); "
+            "have it allowed or choose another out=, then run the same command again\n"
+        ), result.stderr
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_folder_that_cannot_be_locked_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Immutable folders and mounts that turned read-only pass the check of permissions."""
+    real = os.open
+
+    def refuse(path: str, flags: int, *args: int, **keys: int) -> int:
+        if str(path).endswith(".out.lock"):
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, flags, *args, **keys)
+
+    monkeypatch.setattr(os, "open", refuse)
+    reason = f"cannot be locked: .*: {os.strerror(number)}; have it"
+    with pytest.raises(JobError, match=reason), locks.writer(tmp_path / "out", 60):
+        pass
