@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
+
+from raydist.errors import ConfigError
 
 
 @contextlib.contextmanager
@@ -27,3 +30,17 @@ def needed(package: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error}: pip install {package}", name=error.name) from None
+
+
+def expect(value: Any, kind: Any, what: str) -> None:
+    """Refuses an object of another kind than a function takes.
+
+    >>> expect("q1", dict, "judgements")
+    Traceback (most recent call last):
+    raydist.errors.ConfigError: str: expected judgements
+
+    Raises:
+        ConfigError: it is another.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{type(value).__name__}: expected {what}")

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist.api.collection import Collection
+from raydist.api.models import Encoder
 from raydist.errors import ConfigError, DataError
-from raydist.integrations import needed
+from raydist.integrations import expect, needed
 from raydist.integrations.ranking import reranker_of
 
 with needed("mteb"):
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from raydist.api.folders import Index
-    from raydist.api.models import Encoder
 
 
 class RaydistEncoder:
@@ -62,7 +62,11 @@ class RaydistEncoder:
         Args:
             encoder: the loaded encoder.
             name: by which MTEB keeps results; `raydist/` and the model's last name if None.
+
+        Raises:
+            ConfigError: it is no encoder.
         """
+        expect(encoder, Encoder, "an rd.Encoder")
         self.encoder = encoder
         self.mteb_model_meta = _meta(
             name or f"raydist/{Path(encoder.name).name}",
@@ -177,8 +181,9 @@ class RaydistSearch:
             keys: of `raydist index`, such as `analyzer={"language": "german"}`.
 
         Raises:
-            ConfigError: there are stages and no revision.
+            ConfigError: there are stages and no revision, or stages are no function.
         """
+        expect(stages, Callable | None, "stages=, a function that makes a pipeline of an index")
         if stages is not None and revision is None:
             raise ConfigError(
                 "revision: required with stages: MTEB keeps results by name and revision, so that "
@@ -261,8 +266,7 @@ def collection(task: Any, split: str = "test", subset: str = "default") -> Colle
         DataError: its queries are conversations.
     """
     task = mteb.get_task(task) if isinstance(task, str) else task
-    if not isinstance(task, AbsTaskRetrieval):
-        raise ConfigError(f"{type(task).__name__}: expected a retrieval task of MTEB")
+    expect(task, AbsTaskRetrieval, "a retrieval task of MTEB")
     task.load_data()
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     data = task.dataset

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydist.api.stages import Pipeline, Steps, pipeline_of
 from raydist.errors import ConfigError, DataError
-from raydist.integrations import needed
+from raydist.integrations import expect, needed
 
 with needed("pyterrier"):
     import pandas as pd
@@ -186,8 +186,7 @@ def reranker(source: pt.Transformer, *, depth: int = 0, texts: bool = True) -> S
 
 
 def _checked(value: Any) -> pt.Transformer:
-    if not isinstance(value, pt.Transformer):
-        raise ConfigError(f"{type(value).__name__}: expected a transformer of PyTerrier")
+    expect(value, pt.Transformer, "a transformer of PyTerrier")
     return value
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raydist.api.hits import Hits
 from raydist.api.inputs import texts_of
 from raydist.api.stages import pipeline_of
 from raydist.errors import ConfigError
+from raydist.integrations import expect
 
 if TYPE_CHECKING:
     from raydist.api.models import Reranker
@@ -64,9 +66,14 @@ def reranker_of(value: Any) -> Reranker:
 
     >>> reranker_of("bm25")
     Reranker('bm25')
+
+    Raises:
+        ConfigError: it is none of them.
     """
     from raydist.api.models import Reranker
 
+    kinds = (Reranker, str, os.PathLike, Mapping)
+    expect(value, kinds, "an rd.Reranker, or what it is made of: a name, a folder or a mapping")
     return value if isinstance(value, Reranker) else Reranker(value)
 
 

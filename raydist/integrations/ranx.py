@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from raydist.api.run import Run
-from raydist.errors import ConfigError
-from raydist.integrations import needed
+from raydist.integrations import expect, needed
+from raydist.records import Run as Records
 
 with needed("ranx"):
     import ranx
 
 if TYPE_CHECKING:
     from raydist.records import Qrels
-    from raydist.records import Run as AnyRun
+
+_JUDGEMENTS = "judgements, {query: {document: grade}}"
 
 
 def ranx_run(
-    run: AnyRun, name: str | None = None, *, ties: Literal["score", "rank"] = "score"
+    run: Records, name: str | None = None, *, ties: Literal["score", "rank"] = "score"
 ) -> ranx.Run:
     """Returns a run as ranx has it, in the order that raydist measures.
 
@@ -44,9 +45,13 @@ def ranx_run(
         name: what ranx shows; the run's tag if None.
         ties: order of equal scores: `score` is trec_eval's, by document id, descending; `rank`
             keeps the run's own.
+
+    Raises:
+        ConfigError: it is no run.
     """
     from raydist.evaluation.measures import ordered
 
+    expect(run, Records, "a run of raydist")
     scores: dict[str, dict[str, float]] = {}
     for query, docs, values in run:
         names, _ = ordered(docs, values, ties)
@@ -72,7 +77,13 @@ def ranx_qrels(qrels: Qrels, name: str | None = None) -> ranx.Qrels:
     Args:
         qrels: `{query: {document: grade}}`.
         name: what ranx shows.
+
+    Raises:
+        ConfigError: they are no judgements.
     """
+    expect(qrels, Mapping, _JUDGEMENTS)
+    for judged in qrels.values():
+        expect(judged, Mapping, _JUDGEMENTS)
     grades = {str(query): dict(judged) for query, judged in qrels.items() if judged}
     return ranx.Qrels(grades or None, name=name)
 
@@ -95,8 +106,7 @@ def from_ranx(value: ranx.Run | ranx.Qrels) -> Any:
     """
     if isinstance(value, ranx.Qrels):
         return {str(q): {str(d): int(g) for d, g in _items(of)} for q, of in _items(value.qrels)}
-    if not isinstance(value, ranx.Run):
-        raise ConfigError(f"{type(value).__name__}: expected a Run or Qrels of ranx")
+    expect(value, ranx.Run, "a Run or Qrels of ranx")
     rankings = []
     for query, scores in _items(value.run):
         rows = sorted(_items(scores), key=lambda row: -row[1])

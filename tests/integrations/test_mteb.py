@@ -208,3 +208,14 @@ def test_a_task_is_a_collection(herons: Path) -> None:
         collection(task, subset="german")
     with pytest.raises(rd.ConfigError, match="expected a retrieval task of MTEB"):
         collection(mteb.get_task("STS12"))
+    with pytest.raises(rd.ConfigError, match="int: expected a retrieval task of MTEB"):
+        collection(3)
+
+
+def test_what_is_no_encoder_or_reranker_is_named() -> None:
+    with pytest.raises(rd.ConfigError, match=r"str: expected an rd\.Encoder"):
+        RaydistEncoder("minilm")  # type: ignore[arg-type]
+    with pytest.raises(rd.ConfigError, match=r"int: expected an rd\.Reranker"):
+        RaydistReranker(3)
+    with pytest.raises(rd.ConfigError, match="str: expected stages=, a function"):
+        RaydistSearch("bm25", revision="1")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ import pytest
 
 import raydist as rd
 
+JUDGEMENTS = "judgements, {query: {document: grade}}"
 SCRIPT = Path(__file__).parent / "without_compiling.py"
 MEASURES = {
     "ndcg@10": "nDCG@10",
@@ -52,4 +53,9 @@ def test_ranx_measures_a_run_with_ties_as_raydist_does(
     assert all(report["run"]) and len(report["run"]) == 53
     assert report["qrels"] and report["fused"] and report["empty"] == report["examples"] == 0
     assert report["name"] == "raydist"
-    assert report["refused"] == "int: expected a Run or Qrels of ranx"
+    kinds = ("a Run or Qrels of ranx", "a run of raydist", JUDGEMENTS)
+    assert (
+        report["refused"][:-1]
+        == [f"{kind}: expected {what}" for what in kinds for kind in ("int", "str", "dict")][:-1]
+    )
+    assert report["refused"][-1] == f"int: expected {JUDGEMENTS}"

@@ -37,11 +37,20 @@ def main(run_path: str, qrels_path: str) -> None:
     fused = from_ranx(ranx.fuse([ranx_run(run), ranx_run(run.top(5))], norm=None, method="rrf"))
     report["fused"] = len(fused) == len(run)
     report["empty"] = len(from_ranx(ranx_run(rd.Run.from_lists([]))))
-    try:
-        from_ranx(3)
-    except rd.ConfigError as error:
-        report["refused"] = str(error)
+    report["refused"] = [
+        _refusal(call, value)
+        for call in (from_ranx, ranx_run, ranx_qrels)
+        for value in (3, "text", {"q1": 2})
+    ]
     print(json.dumps(report))
+
+
+def _refusal(call: Any, value: Any) -> str:
+    try:
+        call(value)
+    except rd.ConfigError as error:
+        return str(error)
+    return "taken"
 
 
 if __name__ == "__main__":
