@@ -59,13 +59,14 @@ def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
     Modules with a leading underscore count: packages define much of their interface there.
 
     Args:
-        packages: installed packages to add to the standard library; missing ones are ignored.
+        packages: installed packages to add to the standard library.
+
+    Raises:
+        DataError: one is not installed, or is no package of Python sources.
     """
     roots = [("", Path(sysconfig.get_paths()["stdlib"]))]
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        if spec is not None and spec.submodule_search_locations:
-            roots.append((package, Path(next(iter(spec.submodule_search_locations)))))
+        roots.append((package, _package_folder(package)))
     paths: dict[str, str] = {}
     for prefix, root in roots:
         for folder, inner, files in os.walk(root):
@@ -82,6 +83,20 @@ def modules(packages: Iterable[str] = ()) -> list[tuple[str, str]]:
                 if dotted := ".".join(parts):
                     paths[dotted] = os.path.join(folder, file)
     return sorted(paths.items())
+
+
+def _package_folder(package: str) -> Path:
+    try:
+        named = all(part.isidentifier() for part in package.split("."))
+        spec = importlib.util.find_spec(package) if named else None
+    except (ModuleNotFoundError, ValueError):  # of a dotted name, of a module without a spec
+        spec = None
+    if spec is None:
+        raise DataError(f"{PREFIX}{package}: no Python package {package!r} is installed")
+    folders = list(spec.submodule_search_locations or ())
+    if not folders:
+        raise DataError(f"{PREFIX}{package}: {package!r} is a single module, expected a package")
+    return Path(folders[0])
 
 
 def extract(module: tuple[str, str]) -> list[Entry]:

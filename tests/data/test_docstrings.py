@@ -7,6 +7,7 @@ import pytest
 
 from raydist.data import docstrings
 from raydist.data.readers import read_documents, read_qrels, read_queries
+from raydist.errors import DataError
 
 SOURCE = '''"""A module about many things. It has a longer story
 that goes on for more than the fifteen words which are needed here to count as a document."""
@@ -99,3 +100,17 @@ def test_every_verb_reads_it_under_its_own_path(
     assert count == len(read_queries("docstrings:")) == len(read_qrels("docstrings:"))
     assert len(list(tmp_path.iterdir())) == 1
     assert sum(t.num_rows for t in read_documents("docstrings:packaging")) > count
+
+
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ("nosuchpackage", "no Python package 'nosuchpackage' is installed"),
+        ("no such", "no Python package 'no such' is installed"),
+        ("nosuch.package", "no Python package 'nosuch.package' is installed"),
+        ("bisect", "'bisect' is a single module, expected a package"),
+    ],
+)
+def test_a_package_that_has_no_sources_is_named(package: str, reason: str) -> None:
+    with pytest.raises(DataError, match=f"docstrings:{package}: {reason}"):
+        next(read_documents(f"docstrings:{package}"))
