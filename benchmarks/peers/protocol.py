@@ -38,7 +38,7 @@ def serve(load: Callable[[Settings], Work]) -> None:
     os.dup2(2, 1)  # what libraries print is no answer
 
     def answer(**content: Any) -> None:
-        answers.write(json.dumps(content) + "\n")
+        answers.write(json.dumps(content, default=_plain) + "\n")
         answers.flush()
 
     try:
@@ -55,3 +55,8 @@ def serve(load: Callable[[Settings], Work]) -> None:
     except Exception as error:  # the benchmark says it
         answer(error=f"{type(error).__name__}: {error}"[:500])
         raise
+
+
+def _plain(value: Any) -> Any:
+    """Returns a number or an array of NumPy or torch as JSON has it."""
+    return value.tolist()

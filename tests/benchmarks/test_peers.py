@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +74,21 @@ def test_ratios_are_to_the_best_peer_of_the_precision() -> None:
     assert result.ratio("raydist", "bfloat16") is None
     assert result.ratio("raydist bf16", "float32") is None
     assert result.versus("raydist", "raydist before") == 0.5
+
+
+def test_scores_of_numpy_are_numbers_of_an_answer(tmp_path: Path) -> None:
+    program = tmp_path / "with_scalars.py"
+    program.write_text(
+        "import numpy as np\nfrom protocol import serve\n"
+        "serve(lambda settings: lambda query, texts: [np.float32(0.5) for _ in texts])\n"
+    )
+    settings = Settings("rerank", "", "float32", "", 256, 1)
+    lines = [json.dumps(each) for each in (asdict(settings), {"query": "q", "texts": ["a", "b"]})]
+    result = subprocess.run(
+        [sys.executable, str(program)],
+        input="".join(f"{line}\n" for line in lines),
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(result.stdout.splitlines()[1])["values"] == [0.5, 0.5], result.stderr
