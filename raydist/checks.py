@@ -11,8 +11,8 @@ from raydist.errors import RaydistError
 
 
 @dataclass(slots=True)
-class Part:
-    """A part of an output.
+class PartCheck:
+    """The check of a part of an output.
 
     Attributes:
         name: a file or folder of the output, or what is compared.
@@ -37,14 +37,14 @@ class Report:
         pending: what remains to be done without being a fault.
     """
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[PartCheck] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     pending: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
-    def part(self, name: str) -> Iterator[Part]:
+    def part(self, name: str) -> Iterator[PartCheck]:
         """Times the check of a part; an error of raydist's that it raises is a fault."""
-        part = Part(name)
+        part = PartCheck(name)
         self.parts.append(part)
         before, started = len(self.faults), time.monotonic()
         try:

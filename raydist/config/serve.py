@@ -15,7 +15,7 @@ from raydist.dense.spec import Fusion, Rrf
 from raydist.evaluation.spec import Tracking
 from raydist.models.spec import EncoderSource
 from raydist.reranking.spec import Bm25Spec, ServedRerankerSpec
-from raydist.serving.spec import Limits, LoadSpec, OwnReplicas, Replicas
+from raydist.serving.spec import LoadSpec, OwnReplicas, Replicas, RequestLimits
 from raydist.spec import ADDED, Reads
 
 
@@ -48,8 +48,8 @@ class ServeConfig(Block):
     """Origins whose web pages may read answers, such as https://app.example.com; `*` for all."""
     access_log: str | None = None
     """File for one JSON line per request, without texts; default: Ray's log folder."""
-    limits: Limits = Limits()
-    """Limits of requests."""
+    limits: RequestLimits = RequestLimits()
+    """RequestLimits of requests."""
     replicas: Replicas = Replicas()
     """Processes that score, and their resources."""
     deployments: Annotated[dict[str, OwnReplicas], ADDED] = {}

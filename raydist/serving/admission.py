@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from raydist.serving.backend import Cost, ReplicaState, ScoreOptions
 from raydist.serving.errors import ServiceError, overloaded
-from raydist.serving.spec import Limits
+from raydist.serving.spec import RequestLimits
 
 _CHARACTERS_PER_TOKEN = 4
 _MOST_CHARACTERS_PER_TOKEN = 16
@@ -63,7 +63,7 @@ def estimate_tokens(
 
 
 def check_size(
-    limits: Limits,
+    limits: RequestLimits,
     query: str,
     documents: Sequence[str],
     field: str = "documents",
@@ -98,7 +98,7 @@ def check_size(
     return tokens
 
 
-def check_tokens(limits: Limits, tokens: int, field: str = "documents") -> None:
+def check_tokens(limits: RequestLimits, tokens: int, field: str = "documents") -> None:
     """Raises ServiceError 413 for more estimated tokens than a request may have."""
     if tokens > limits.max_tokens:
         raise ServiceError(

@@ -70,7 +70,7 @@ class Ranking(_Answer):
     """Best first; empty if nothing matches."""
 
 
-class Part(_Answer):
+class DocumentPart(_Answer):
     """A document, or a part of a long one."""
 
     id: str
@@ -87,10 +87,10 @@ class Part(_Answer):
     """Characters of the whole document; there is more where `end` is less."""
 
 
-class Parts(_Answer):
+class DocumentParts(_Answer):
     """Documents by their ids."""
 
-    documents: list[Part]
+    documents: list[DocumentPart]
     """In the order of the ids."""
     missing: list[str]
     """Ids that no document has."""
@@ -239,17 +239,17 @@ class Tools:
             Field(description="The character to begin at, to read on in a long document.", ge=0),
         ]
 
-        def fetch(ids: names, start: first = 0) -> Parts:
+        def fetch(ids: names, start: first = 0) -> DocumentParts:
             wanted = [*dict.fromkeys(ids)]
             documents = self._documents(wanted)
-            parts: list[Part] = []
+            parts: list[DocumentPart] = []
             left = limits.max_fetch_chars
             for at, (name, (document, _)) in enumerate(documents.items()):
                 end = start + left // (len(documents) - at)
                 text = document.text[start:end]
                 left -= len(text)
                 parts.append(
-                    Part(
+                    DocumentPart(
                         id=name,
                         title=document.title,
                         text=text,
@@ -258,7 +258,7 @@ class Tools:
                         length=len(document.text),
                     )
                 )
-            return Parts(documents=parts, missing=[n for n in wanted if n not in documents])
+            return DocumentParts(documents=parts, missing=[n for n in wanted if n not in documents])
 
         return _tool(
             fetch,

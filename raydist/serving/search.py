@@ -12,7 +12,7 @@ from raydist.serving.admission import estimate_tokens
 from raydist.serving.answers import SearchResult, Snippet
 from raydist.serving.backend import Hit, SearchAnswer, SearchCall, SnippetCall
 from raydist.serving.schema import SearchRequest, SnippetRequest
-from raydist.serving.spec import Limits
+from raydist.serving.spec import RequestLimits
 from raydist.text.analyzer import Analyzer
 from raydist.text.passages import Passage, passages
 
@@ -104,7 +104,7 @@ class Candidates:
     warnings: list[str] = field(default_factory=list)
 
 
-def candidates(hits: Sequence[Hit], query: str, limits: Limits) -> Candidates:
+def candidates(hits: Sequence[Hit], query: str, limits: RequestLimits) -> Candidates:
     """Returns the first hits that have texts, as many as a request may hold."""
     chosen = Candidates()
     tokens = without = beyond = 0

@@ -51,7 +51,7 @@ from raydist.serving.query_groups import QueryGroup, by_query, renamed
 from raydist.serving.rank_answers import ranked
 from raydist.serving.schema import RerankRequest, ScoreRequest, SearchRequest
 from raydist.serving.search import candidates, reranked, results, snippet_call
-from raydist.serving.spec import Limits
+from raydist.serving.spec import RequestLimits
 from raydist.text.passages import Passage
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class Service:
 
     backend: Backend
     kinds: Mapping[str, Kind]
-    limits: Limits = field(default_factory=Limits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     keys: Keys = field(default_factory=lambda: Keys([]))
     metrics: Metrics | None = None
     aliases: Mapping[str, str] = field(default_factory=dict)

@@ -15,8 +15,8 @@ MAX_ENTRIES = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Limits of one request, and of all together."""
+class RequestLimits:
+    """RequestLimits of one request, and of all together."""
 
     max_body_bytes: Bytes = 16 << 20
     """Bytes of a request's body."""
@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolLimits:
-    """Limits of what a language model may ask of a tool, and of what it is told."""
+    """RequestLimits of what a language model may ask of a tool, and of what it is told."""
 
     max_query_chars: Annotated[int, Ge(1)] = 4096
     """Characters of a query."""

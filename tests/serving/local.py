@@ -27,7 +27,7 @@ from raydist.serving.keys import Keys
 from raydist.serving.search import Searcher
 from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.service import Service
-from raydist.serving.spec import Limits
+from raydist.serving.spec import RequestLimits
 from raydist.text.passages import Passage
 
 BODY = {
@@ -136,7 +136,7 @@ def service(
     if searcher is not None:
         kinds["index"] = "index"
     backend = LocalBackend(rerankers, embedder, searcher)
-    return Service(backend, kinds, limits=Limits(**limits), keys=Keys(keys))
+    return Service(backend, kinds, limits=RequestLimits(**limits), keys=Keys(keys))
 
 
 def client(*args: Any, **kwargs: Any) -> TestClient:
