@@ -102,7 +102,7 @@ def _ours(folder: Path, chunk_size: int) -> Any:
     from raydist.training.collate import Batch
     from raydist.training.engine import TorchEngine
     from raydist.training.spec import Optim
-    from raydist.training.step import forward_backward
+    from raydist.training.step import start_step
 
     model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
     engine = TorchEngine(model, Optim(lr=1e-5))
@@ -116,7 +116,8 @@ def _ours(folder: Path, chunk_size: int) -> Any:
             hashes_P=torch.arange(pairs),
         )
         batch = Batch(supervision, queries=queries, passages=passages)
-        return goal.total(forward_backward(engine, batch, goal, chunk_size=chunk_size))
+        unread = start_step(engine, batch, goal, chunk_size=chunk_size)
+        return goal.total(unread.of(unread.values.tolist()))
 
     return step
 

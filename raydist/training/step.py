@@ -62,18 +62,6 @@ class UnreadTerms:
         }
 
 
-def forward_backward(
-    engine: Engine, batch: Batch | Sequence[Batch], objective: Objective, *, chunk_size: int = 0
-) -> StepTerms:
-    """Runs forward and backward of a step and waits for its terms, as `start_step` does not.
-
-    Returns:
-        The terms; `objective.total` makes the loss of them.
-    """
-    unread = start_step(engine, batch, objective, chunk_size=chunk_size)
-    return unread.of(unread.values.tolist())
-
-
 def start_step(
     engine: Engine, batch: Batch | Sequence[Batch], objective: Objective, *, chunk_size: int = 0
 ) -> UnreadTerms:

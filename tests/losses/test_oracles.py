@@ -209,8 +209,8 @@ def test_cached_gradients_equal_those_of_cached_multiple_negatives_ranking() -> 
     losses = pytest.importorskip("sentence_transformers.losses")
     from raydist.training.engine import TorchEngine
     from raydist.training.spec import Optim
-    from raydist.training.step import forward_backward
     from tests.training import tiny
+    from tests.training.steps import forward_backward
 
     whole = tiny.data(group=1)
     batch = tiny.batch(whole, range(whole.size), teacher=False)

@@ -24,9 +24,9 @@ from raydist.training.samplers import (
     Visit,
 )
 from raydist.training.spec import Optim
-from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, encoder
 from tests.training.spawn import spawn
+from tests.training.steps import forward_backward
 
 
 class Words:

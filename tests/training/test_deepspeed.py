@@ -15,9 +15,9 @@ from raydist.losses.spec import BiIR, Distillation, InfoNCE, RankNet
 from raydist.training.engine import Engine, TorchEngine
 from raydist.training.skeleton import fill, from_bytes, to_bytes
 from raydist.training.spec import DeepSpeed, Optim
-from raydist.training.step import forward_backward
 from tests.training import tiny
 from tests.training.spawn import spawn
+from tests.training.steps import forward_backward
 
 STAGES = [1, 2, 3]
 CHUNKS = [0, 2]

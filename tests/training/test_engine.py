@@ -21,9 +21,9 @@ from raydist.training.engine import TorchEngine, add_rows_in_place
 from raydist.training.optimizer import parameter_groups
 from raydist.training.samplers import share
 from raydist.training.spec import Optim
-from raydist.training.step import forward_backward
 from tests.training import small, tiny
 from tests.training.spawn import spawn
+from tests.training.steps import forward_backward
 
 GOAL = make_objective(InfoNCE(temperature=0.5, scope="cross_device"), Distillation())
 

@@ -12,8 +12,9 @@ from raydist.losses.spec import InfoNCE
 from raydist.training.engine import TorchEngine
 from raydist.training.gradient_cache import represent, split, surrogates
 from raydist.training.spec import Optim
-from raydist.training.step import cells_of, forward_backward
+from raydist.training.step import cells_of
 from tests.training import tiny
+from tests.training.steps import forward_backward
 
 CPU = torch.device("cpu")
 

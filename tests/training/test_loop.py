@@ -22,9 +22,10 @@ from raydist.training.plan import Plan, Schedule
 from raydist.training.samplers import GroupSampler, Order, Stream
 from raydist.training.source import BatchSource, TeacherSampler, TrainingSet
 from raydist.training.spec import Optim
-from raydist.training.step import UnreadTerms, forward_backward
+from raydist.training.step import UnreadTerms
 from raydist.training.trainer import Trainer
 from tests.training.small import checkpoint, encoder, samples
+from tests.training.steps import forward_backward
 
 
 @pytest.fixture(scope="module")

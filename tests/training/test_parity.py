@@ -23,10 +23,10 @@ from raydist.losses.spec import (
 )
 from raydist.training.engine import TorchEngine
 from raydist.training.spec import Optim
-from raydist.training.step import forward_backward
 from tests.losses import naive
 from tests.training import tiny
 from tests.training.spawn import spawn
+from tests.training.steps import forward_backward
 
 TEMPERATURE, ANSWER_TEMPERATURE = 0.7, 0.9
 SCOPES = ["no_in_batch", "in_batch", "cross_device"]

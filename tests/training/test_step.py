@@ -15,8 +15,8 @@ from raydist.records import Sample
 from raydist.training.collate import collate_pairs
 from raydist.training.engine import TorchEngine
 from raydist.training.spec import Optim
-from raydist.training.step import forward_backward
 from tests.training.small import checkpoint, reranker, texts
+from tests.training.steps import forward_backward
 
 K = 2
 
