@@ -69,14 +69,19 @@ def speed_up(encoder: BiEncoder) -> None:
     attention = {str(tower.config._attn_implementation) for tower in encoder.towers}  # type: ignore[union-attr]
     dtype = encoder.autocast or next(encoder.parameters()).dtype
     if attention == {DEFAULT_ATTENTION} and is_fast(encoder.device, dtype):
-        rows: dict[Role, list[list[int]]] = {r: encoder.tokenize(TRIED, r) for r in ROLES}
+        # Roles of the same tower whose texts get the same tokens are tried once.
+        trials: dict[tuple[object, ...], tuple[Role, list[list[int]]]] = {}
+        for role in ROLES:
+            rows = encoder.tokenize(TRIED, role)
+            trials.setdefault((id(encoder.tower(role)), *map(tuple, rows)), (role, rows))
 
         def vectors() -> Tensor:
-            inputs = {
-                role: placed(encoder.pad(rows[role]), encoder.device, encoder.packs)
-                for role in rows
-            }
-            return torch.cat([encoder(inputs[role], role) for role in rows])
+            return torch.cat(
+                [
+                    encoder(placed(encoder.pad(rows), encoder.device, encoder.packs), role)
+                    for role, rows in trials.values()
+                ]
+            )
 
         agree(list(encoder.towers), vectors, vectors, half=dtype.itemsize < 4)
     use_blocked_weights(encoder)

@@ -15,6 +15,7 @@ from raydist.models import packed_attention
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.encode import packed_batches
+from raydist.models.inference import speed_up
 from raydist.models.packed_attention import Edges
 from raydist.models.packing import packed_rows, placed, pool_packed, wide_mask
 from raydist.models.pooling import POOLINGS, pool
@@ -131,3 +132,25 @@ def test_windows_and_heads_reach_torch_s_own_attention(monkeypatch):
     assert calls == [(4, 3, (-1, 0), 0.5, [0, 2, 5], torch.bfloat16)]
     with pytest.raises(ConfigError, match="half precision"):
         packed_attention._on_cuda(q.float(), k.float(), k.float(), edges, edges, (-1, -1), None)
+
+
+@pytest.mark.parametrize(
+    ("options", "calls"),
+    [
+        ({}, [2]),
+        ({"query_instruction": "find: "}, [4]),  # queries, and documents with answers
+        ({"towers": 2}, [2, 2]),
+    ],
+)
+def test_roles_whose_texts_are_the_same_to_a_tower_are_tried_once(families, options, calls):
+    """Each once padded and once packed."""
+    model = BiEncoder.load(families / "bert", device="cpu", **options)
+    counts = [0] * len(model.towers)
+
+    def count(number: int) -> None:
+        counts[number] += 1
+
+    for number, tower in enumerate(model.towers):
+        tower.register_forward_pre_hook(lambda *_, number=number: count(number))
+    speed_up(model)
+    assert counts == calls and model.packs
