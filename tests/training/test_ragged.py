@@ -35,6 +35,9 @@ def gradients(rank: int, world: int, folder: Path) -> None:
     results: dict[str, tuple[torch.Tensor, float]] = {}
     lists, groups = DistillationListwiseSampler(size=0), GroupSampler(4)
     scorer = reranker(folder / "model", fresh_head=True).double()
+    with torch.no_grad():  # scores that differ
+        for parameter in scorer.parameters():
+            parameter.mul_(3.0)
     texts = encoder(folder / "model").double()
 
     def pairs(drawn: Sequence[Sample], total: int) -> Batch:
