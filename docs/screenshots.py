@@ -60,7 +60,12 @@ LINES = (
 )
 MLFLOW = ".modebar { display: none !important }"
 """Hides the buttons that MLflow shows over a chart while somebody points at it."""
-PAGE = slice(196, 1266)
+NO_PATHS = """[...document.querySelectorAll("body *")]
+.filter(each => each.childElementCount < 2 && each.textContent.startsWith("Path: "))
+.forEach(each => each.style.visibility = "hidden")"""
+"""Hides where artifacts lie on this machine."""
+WIDTH = 1760
+PAGE = slice(196, WIDTH - 414)
 """Columns of pixels between MLflow's navigation and its assistant."""
 
 
@@ -69,7 +74,7 @@ def main(*words: str) -> None:
     work = next((word.removeprefix("work=") for word in words if word.startswith("work=")), None)
     images = next((Path(word) for word in words if "=" not in word), IMAGES)
     images.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, Browser(1600) as browser:
+    with tempfile.TemporaryDirectory() as place, Browser(WIDTH) as browser:
         folder = Path(work or place)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
@@ -110,6 +115,7 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
         }
         for name, (page, height) in pages.items():
             browser.open(page, height, MLFLOW)
+            browser.run(NO_PATHS)
             _shoot(browser, images / f"mlflow-{name}.png", PAGE)
 
 
