@@ -35,6 +35,12 @@ def open_retriever(
     from raydist.bow.search.retriever import BowRetriever
 
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
+    if bow.syntax == "lucene":
+        if bow.feedback is not None:
+            raise ConfigError("syntax = 'lucene': feedback expands words; leave one of them out")
+        from raydist.bow.structured.retriever import StructuredRetriever
+
+        return StructuredRetriever(retriever)
     if bow.feedback is None:
         return retriever
     from raydist.bow.feedback.retriever import FeedbackRetriever

@@ -187,12 +187,17 @@ class Index(_Documents):
         return document
 
     @overload
-    def search(self, queries: str, k: int | None = None) -> Hits: ...  # type: ignore[overload-overlap]
+    def search(  # type: ignore[overload-overlap]
+        self, queries: str, k: int | None = None, *, syntax: str = "terms"
+    ) -> Hits: ...
     @overload
-    def search(self, queries: Queries, k: int | None = None) -> Run: ...
-    def search(self, queries: Queries, k: int | None = None) -> Hits | Run:
-        """Returns the best documents by BM25, as `index.bm25().search` does."""
-        return self.pipeline.search(queries, k)
+    def search(self, queries: Queries, k: int | None = None, *, syntax: str = "terms") -> Run: ...
+    def search(
+        self, queries: Queries, k: int | None = None, *, syntax: str = "terms"
+    ) -> Hits | Run:
+        """Returns the best documents by BM25, as `index.bm25(syntax=syntax).search` does."""
+        pipeline = self.pipeline if syntax == "terms" else self.bm25(syntax=syntax)
+        return pipeline.search(queries, k)
 
     def bm25(
         self,
@@ -202,6 +207,7 @@ class Index(_Documents):
         variant: str = "lucene",
         ties: str = "docid",
         threads: int = 1,
+        syntax: str = "terms",
         **keys: Any,
     ) -> Pipeline:
         """Returns the search by BM25.
@@ -212,13 +218,16 @@ class Index(_Documents):
             variant: lucene, robertson, atire, bm25+ or bm25l.
             ties: order of equal scores: docid, external or anserini.
             threads: threads that search queries in parallel.
+            syntax: how queries are read: `terms`, as words; `lucene`, by Lucene's classic syntax,
+                whose phrases need an index with `positions=True`.
             keys: the other keys of `search scoring.…`: `delta`, `lengths`, `query_side`.
 
         Raises:
             ConfigError: a value is out of bounds.
         """
         scoring = {"kind": "bm25", "k1": k1, "b": b, "variant": variant, **keys}
-        return _search(self.path, "bm25", True, scoring=scoring, ties=ties, threads=threads)
+        more = {"ties": ties, "threads": threads, "syntax": syntax}
+        return _search(self.path, "bm25", True, scoring=scoring, **more)
 
     def ql(
         self,

@@ -26,6 +26,8 @@ class IndexSpec:
     """Bit-packed postings; false writes plain arrays."""
     block_size: Annotated[int, Ge(8), Le(4096)] = 128
     """Postings per block, the unit that a search can skip."""
+    positions: Annotated[bool, ADDED] = False
+    """Store the positions of terms, for phrases."""
     store: bool = True
     """Store the texts, for snippets, reranking and training."""
     split_bytes: Bytes = 32 << 20
@@ -166,6 +168,9 @@ class BowSearchSpec:
     """Formula for bag-of-words indexes."""
     feedback: Annotated[Feedback | None, ADDED] = None
     """Expansion of queries by the documents that they find first; for bag-of-words indexes."""
+    syntax: Annotated[Literal["terms", "lucene"], ADDED] = "terms"
+    """How queries are read: as words, or by Lucene's classic syntax (phrases, + - AND OR NOT,
+    groups, boosts); phrases need an index with positions=true. For bag-of-words indexes."""
     ties: Literal["docid", "external", "anserini"] = "docid"
     """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
     in_memory: Annotated[bool, EXECUTION] = False

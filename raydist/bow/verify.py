@@ -135,6 +135,8 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
             if len(docs_P) and int(docs_P.max()) >= segment.documents:
                 yield f"a posting of document {docs_P.max():,}, there are {segment.documents:,}"
                 return
+            if segment.has_positions:
+                yield from _positions_faults(segment, terms_seen, indptr_T1, tfs_P)
             down_P = np.diff(docs_P.astype(np.int64)) <= 0
             down_P[indptr_T1[1:-1] - 1] = False
             if down_P.any():
@@ -178,6 +180,21 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
             lost.df_T, np.concatenate(lost_df)
         ):
             yield f"{segment.deletions.folder} counts terms that its deleted documents do not have"
+
+
+def _positions_faults(
+    segment: Segment, first: int, indptr_T1: Array, tfs_P: Array
+) -> Iterator[str]:
+    """Yields what is wrong with the positions of consecutive terms."""
+    sizes_T, begin = segment.positions.sizes(first, first + len(indptr_T1) - 1)
+    if begin + int(sizes_T.sum()) > segment.files.header["files"]["positions"]["bytes"]:
+        yield "positions end before those of all terms"
+        return
+    positions_W = segment.positions.decode(first, indptr_T1, tfs_P)
+    down_W = np.diff(positions_W.astype(np.int64)) <= 0
+    down_W[np.cumsum(tfs_P, dtype=np.int64)[:-1] - 1] = False
+    if down_W.any():
+        yield "the positions of a term in a document do not ascend"
 
 
 def _differences(index: BowIndex, manifest: Mapping[str, Any]) -> Iterator[str]:

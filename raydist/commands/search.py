@@ -30,6 +30,7 @@ from raydist.bow.ahead import SEARCH, prepare
 from raydist.bow.exchange.vectors import Vector, read_vectors
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.structured.retriever import StructuredRetriever
 from raydist.build import open_retriever
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
@@ -58,7 +59,7 @@ Config = SearchConfig
 Queries = Sequence[Query | Vector]
 """Texts, or ids with weighted terms."""
 
-Bow = BowRetriever | FeedbackRetriever
+Bow = BowRetriever | FeedbackRetriever | StructuredRetriever
 
 _BATCH = 1024  # queries per batch
 _SPLIT = 256  # queries per split at least, the unit of work and of restart

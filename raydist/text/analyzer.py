@@ -20,7 +20,12 @@ from raydist.text.languages.table import LANGUAGES, Language, language_of
 from raydist.text.languages.turkish import lower
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from raydist.text.lexicon import Lexicon
+
+    Array = npt.NDArray[np.uint32]
 
 _STOPS = """
     a an and are as at be but by for if in into is it no not
@@ -201,12 +206,29 @@ class Analyzer:
 
     def tokens(self, text: str) -> list[str]:
         """Returns the terms of a text in order."""
+        lexicon, names = self._remembered()
+        return self._named(lexicon, names, lexicon.numbers(text))
+
+    def positioned_tokens(self, text: str) -> list[tuple[str, int]]:
+        """Returns the terms of a text in order, each with its position among the words."""
+        import pyarrow as pa
+
+        lexicon, names = self._remembered()
+        data = pa.array([text.encode("utf-8", "surrogatepass")], pa.large_binary())
+        terms, _, positions = lexicon.with_positions(data)
+        return list(zip(self._named(lexicon, names, terms), positions.tolist(), strict=True))
+
+    def _remembered(self) -> tuple[Lexicon, list[str]]:
+        """Returns this thread's lexicon of single texts and the names of its terms."""
         lexicons: dict[Any, tuple[Lexicon, list[str]]] = _LOCAL.__dict__
-        lexicon, names = lexicons.get(self) or (self.lexicon(), [])
-        terms = lexicon.numbers(text)
+        return lexicons.get(self) or (self.lexicon(), [])
+
+    def _named(self, lexicon: Lexicon, names: list[str], terms: Array) -> list[str]:
+        """Returns the names of terms, and remembers the lexicon unless it has become large."""
         if len(lexicon.terms) > len(names):
             new = lexicon.terms.strings(len(names))
             names += [term.decode("utf-8", "surrogatepass") for term in new.to_pylist()]
+        lexicons: dict[Any, tuple[Lexicon, list[str]]] = _LOCAL.__dict__
         if len(names) < _REMEMBERED:
             lexicons[self] = lexicon, names
         else:

@@ -36,8 +36,13 @@ class Terms(NamedTuple):
 
 
 @kernel
-def _words_to_terms(words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: Array) -> Any:
-    """Replaces words by terms in place, closing the gaps of stop words; returns the terms left."""
+def _words_to_terms(
+    words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: Array, positions_W: Array
+) -> Any:
+    """Replaces words by terms in place, closing the gaps of stop words; returns the terms left.
+
+    `positions` receives the number of each term's word in its text, unless it is empty.
+    """
     filled = np.uint64(0)
     begin = np.uint64(0)
     for text in range(ends_N.shape[0]):
@@ -45,6 +50,8 @@ def _words_to_terms(words_W: Array, ends_N: Array, term_of_S: Array, lengths_N: 
         for w in range(begin, ends_N[text]):
             term = term_of_S[words_W[w]]
             words_W[filled] = term
+            if positions_W.shape[0]:
+                positions_W[filled] = w - begin
             if term != np.uint32(0xFFFFFFFF):
                 filled += np.uint64(1)
         begin = ends_N[text]
@@ -151,8 +158,23 @@ class Lexicon:
         offsets_N1, data = string_buffers(texts)
         return self.analyze(data, offsets_N1)
 
+    def with_positions(self, texts: pa.Array | pa.ChunkedArray) -> tuple[Array, Array, Array]:
+        """Returns what a call returns, and each term's position in its text, uint32 [W].
+
+        Words that are dropped have positions, too; bigrams have them one after another.
+        """
+        if isinstance(texts, pa.ChunkedArray):
+            texts = texts.combine_chunks()
+        offsets_N1, data = string_buffers(texts)
+        return self._analyze(data, offsets_N1, True)
+
     def analyze(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
         """Does the same for texts as bytes (uint8) and offsets (int64), both read-only."""
+        return self._analyze(data, offsets_N1, False)[:2]
+
+    def _analyze(
+        self, data: Array, offsets_N1: Array, positioned: bool
+    ) -> tuple[Array, Array, Array]:
         self._aimed = False
         if self._separator:
             text = data.tobytes().replace(self._separator, b" " * len(self._separator))
@@ -161,10 +183,12 @@ class Lexicon:
         self._learn()
         if self._bigrams is not None:
             spans = self._tokenizer.spans[: 2 * len(words_W)]
-            return self._bigrams.terms(words_W, spans, ends_N, self._term_of, self.terms)
+            found = self._bigrams.terms(words_W, spans, ends_N, self._term_of, self.terms)
+            return *found, _ordinals(found[1]) if positioned else _NO_TERMS
         lengths_N = np.empty(len(ends_N), np.uint32)
-        filled = _words_to_terms(words_W, ends_N, self._term_of, lengths_N)
-        return words_W[:filled], lengths_N
+        positions_W = np.empty(len(words_W) if positioned else 0, np.uint32)
+        filled = _words_to_terms(words_W, ends_N, self._term_of, lengths_N, positions_W)
+        return words_W[:filled], lengths_N, positions_W[:filled].copy()
 
     def numbers(self, text: str) -> Array:
         """Returns the terms of one text, uint32 [W], valid until the next call."""
@@ -222,6 +246,13 @@ class Lexicon:
             data, starts = _joined([(term or "").encode() for term in terms])
         self._term_of[first:last] = self.terms.add(data, starts)
         self._known = last
+
+
+def _ordinals(lengths_N: Array) -> Array:
+    """Returns the number of each term in its text, uint32 [W]."""
+    starts_N = np.cumsum(lengths_N, dtype=np.int64) - lengths_N
+    total = int(lengths_N.sum(dtype=np.int64))
+    return (np.arange(total) - np.repeat(starts_N, lengths_N)).astype(np.uint32)
 
 
 def _joined(strings: list[bytes]) -> tuple[Array, Array]:

@@ -41,7 +41,7 @@ def read_and_die_once(place, split, rejects):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    build_index(splits_of(ROWS, CUTS), read, folder)
+    build_index(splits_of(ROWS, CUTS), read, folder, IndexSpec(positions=True))
     remove(folder / WORK)
     return contents(folder)
 
@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_actors_write_the_bytes_of_one_process(ray_cluster, tmp_path, whole, workers, monkeypatch):
     monkeypatch.setattr(merge, "_WORTH_SHARING", 0 if workers == 2 else 1 << 40)
-    build_index(splits_of(ROWS, CUTS), read, tmp_path, IndexSpec(workers=workers))
+    build_index(splits_of(ROWS, CUTS), read, tmp_path, IndexSpec(workers=workers, positions=True))
     remove(tmp_path / WORK)
     assert contents(tmp_path) == whole
 
@@ -62,7 +62,7 @@ def test_an_actor_that_is_killed_is_replaced(ray_cluster, tmp_path, whole):
         splits_of(ROWS, CUTS),
         partial(read_and_die_once, str(place)),
         tmp_path / "index",
-        IndexSpec(workers=2),
+        IndexSpec(workers=2, positions=True),
     )
     assert place.exists()
     remove(tmp_path / "index" / WORK)
@@ -74,7 +74,7 @@ def test_actors_merge_segments_to_the_bytes_of_one_process(ray_cluster, tmp_path
     monkeypatch.setattr(merge, "_LEAST", 700)
     written = []
     for workers in (0, 2):
-        index = make_index(ROWS, tmp_path / f"index{workers}", CUTS, merge=False)
+        index = make_index(ROWS, tmp_path / f"index{workers}", CUTS, merge=False, positions=True)
         delete_from_index(index, ["d7", "d90", "d299"])
         merge_segments(index, MergeSpec(segments=2, workers=workers, memory_per_worker=0))
         assert not (index / WORK).exists()

@@ -161,12 +161,14 @@ def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) 
         "analyzer": manifest["analyzer"],
         "compress": segment.compress,
         "block_size": segment.block_size,
+        "positions": segment.has_positions,
         "store": bool(manifest["store"]),
     }
     wanted = {
         "analyzer": spec.analyzer.build().to_dict(),
         "compress": spec.compress,
         "block_size": spec.block_size,
+        "positions": spec.positions,
         "store": spec.store,
     }
     changed = differences(built, wanted)

@@ -130,6 +130,7 @@ def build_parts(
                 work=work / "ranges",
                 compress=spec.compress,
                 block_size=spec.block_size,
+                positions=spec.positions,
                 memory=memory,
                 workers=workers,
                 cpus_per_worker=spec.cpus_per_worker,

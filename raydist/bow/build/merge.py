@@ -54,6 +54,7 @@ class _Piece(NamedTuple):
     stops_T: Array
     docs_P: Array
     tfs_P: Array
+    positions_W: Array | None
     shift: int  # to add to a document's number, modulo 2**32
 
 
@@ -95,6 +96,17 @@ def _place(
         for p in range(U(starts_T[i]), U(stops_T[i])):
             out_docs[p + move] = docs_P[p] + np.uint32(shift)
             out_tfs[p + move] = tfs_P[p]
+
+
+@kernel
+def _place_positions(
+    from_T: Array, to_T: Array, counts_T: Array, positions_W: Array, out: Array
+) -> None:
+    """Copies each term's positions from their place in a source to that in the merged array."""
+    for i in range(to_T.shape[0]):
+        move = U(to_T[i]) - U(from_T[i])
+        for w in range(U(from_T[i]), U(from_T[i] + counts_T[i])):
+            out[w + move] = positions_W[w]
 
 
 def plan_ranges(sources: Sequence[Source], postings: int) -> list[dict[str, Any]]:
@@ -171,6 +183,7 @@ def merge(
     work: Path,
     compress: bool,
     block_size: int,
+    positions: bool,
     memory: int,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
@@ -184,6 +197,7 @@ def merge(
         work: a folder for parts of the segments, removed at the end.
         compress: whether postings are bit-packed.
         block_size: postings per block.
+        positions: whether the sources have positions.
         memory: bytes that a worker may use.
         workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
             threads that merge ahead of this one, which writes. 0 does all in this thread.
@@ -191,7 +205,8 @@ def merge(
     """
     sources = open_sources()
     options: dict[str, Any] = {"compress": compress, "block_size": block_size}
-    postings = max(_LEAST, memory // _BYTES_PER_POSTING // 4)
+    options["with_positions"] = positions
+    postings = max(_LEAST, memory // _BYTES_PER_POSTING // (8 if positions else 4))
     if workers == 0 or sum(source.postings for source in sources) < _WORTH_SHARING:
         threads = min(workers, os.cpu_count() or 1)
         ranges = plan_ranges(sources, max(_LEAST, postings // max(1, threads)))
@@ -309,7 +324,7 @@ def _merge_range(sources: Sequence[Source], cuts: Sequence[int], split: Split) -
 
 def _piece(part: TermRange, first: int, last: int, documents: int, shift: int) -> _Piece:
     """Returns a source's postings of the documents `first <= d < last`."""
-    terms, indptr_T1, docs_P, tfs_P = part
+    terms, indptr_T1, docs_P, tfs_P, positions_W = part
     starts_T, stops_T = indptr_T1[:-1], indptr_T1[1:]
     if first or last < documents:
         starts_T, stops_T = np.empty((2, len(terms)), np.int64)
@@ -321,14 +336,14 @@ def _piece(part: TermRange, first: int, last: int, documents: int, shift: int) -
                 starts_T[some_T],
                 stops_T[some_T],
             )
-    return _Piece(terms, starts_T, stops_T, docs_P, tfs_P, shift % (1 << 32))
+    return _Piece(terms, starts_T, stops_T, docs_P, tfs_P, positions_W, shift % (1 << 32))
 
 
 def _joined(pieces: Sequence[_Piece]) -> TermRange:
     """Returns the terms of all pieces, the postings of a term one piece after another."""
     if not pieces:
-        nothing = np.empty(0, np.uint32)
-        return TermRange(pa.array([], pa.large_binary()), np.zeros(1, np.int64), nothing, nothing)
+        nothing, start = np.empty(0, np.uint32), np.zeros(1, np.int64)
+        return TermRange(pa.array([], pa.large_binary()), start, nothing, nothing, nothing)
     terms = pa.concat_arrays([piece.terms for piece in pieces])
     if len(pieces) == 1:
         order, new = np.arange(len(terms)), np.ones(len(terms), np.bool_)
@@ -355,4 +370,33 @@ def _joined(pieces: Sequence[_Piece]) -> TermRange:
         done += count
     starts = np.flatnonzero(new)
     indptr = np.append(to[order[starts]], ends[-1])
-    return TermRange(terms.take(pa.array(order[starts])), indptr, docs, tfs)
+    names, positions = terms.take(pa.array(order[starts])), None
+    if pieces[0].positions_W is not None:
+        positions = _joined_positions(pieces, to, tfs)
+    return TermRange(names, indptr, docs, tfs, positions)
+
+
+def _joined_positions(pieces: Sequence[_Piece], to_T: Array, tfs: Array) -> Array:
+    """Returns the positions of merged postings.
+
+    Args:
+        pieces: what is merged.
+        to_T: where the postings of all their terms are in the result.
+        tfs: the frequencies there.
+    """
+    before_P1 = np.append(0, np.cumsum(tfs, dtype=np.int64))
+    out = np.empty(int(before_P1[-1]), np.uint32)
+    done = 0
+    for piece in pieces:
+        count = len(piece.terms)
+        own_P1 = np.append(0, np.cumsum(piece.tfs_P, dtype=np.int64))
+        from_T = own_P1[piece.starts_T]
+        _place_positions(
+            readonly(from_T),
+            readonly(before_P1[to_T[done : done + count]]),
+            readonly(own_P1[piece.stops_T] - from_T),
+            readonly(piece.positions_W, np.uint32),
+            out,
+        )
+        done += count
+    return out

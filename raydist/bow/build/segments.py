@@ -211,6 +211,7 @@ def _merge_runs(
             work=folder / WORK / f"{name}-{len(written)}",
             compress=index.segments[first].compress,
             block_size=index.segments[first].block_size,
+            positions=index.segments[first].has_positions,
             memory=spec.memory_per_worker,
             workers=spec.workers,
             cpus_per_worker=spec.cpus_per_worker,

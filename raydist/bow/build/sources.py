@@ -9,6 +9,7 @@ Legend: N documents, T terms, P postings.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -37,12 +38,14 @@ class TermRange(NamedTuple):
         indptr_T1: where each term's postings begin in the two arrays, int64.
         docs_P: documents, ascending within a term, uint32.
         tfs_P: term frequencies.
+        positions_W: of each posting as many positions as its frequency; None where none are stored.
     """
 
     terms: pa.LargeBinaryArray
     indptr_T1: Array
     docs_P: Array
     tfs_P: Array
+    positions_W: Array | None = None
 
 
 class Source(Protocol):
@@ -109,7 +112,21 @@ class SpillSource:
         indptr_T1 = spill.indptr_T1[a : b + 1]
         span = slice(int(indptr_T1[0]), int(indptr_T1[-1]))
         terms = spill.terms.slice(a, b - a)
-        return TermRange(terms, indptr_T1 - span.start, spill.docs_P[span], spill.tfs_P[span])
+        docs_P, tfs_P, positions_W = spill.docs_P[span], spill.tfs_P[span], spill.positions_W
+        if positions_W is not None:
+            before = int(self._occurrences_before[a])
+            positions_W = positions_W[before : int(self._occurrences_before[b])]
+        return TermRange(terms, indptr_T1 - span.start, docs_P, tfs_P, positions_W)
+
+    @cached_property
+    def _occurrences_before(self) -> Array:
+        """How many positions precede those of each term, int64 [T + 1]."""
+        spill = self._spill
+        sums_T1 = np.zeros(len(spill.indptr_T1), np.int64)
+        if len(spill.tfs_P):
+            sums_T = np.add.reduceat(spill.tfs_P, spill.indptr_T1[:-1], dtype=np.int64)
+            np.cumsum(sums_T, out=sums_T1[1:])
+        return sums_T1
 
     def release(self) -> None:
         """Drops the pages that were read."""
@@ -129,6 +146,21 @@ def _remove(indptr_T1: Array, docs_P: Array, tfs_P: Array, numbers_N: Array, ind
                 tfs_P[to] = tfs_P[p]
                 to += U(1)
         indptr[t + 1] = np.int64(to)
+
+
+@kernel
+def _keep(docs_P: Array, tfs_P: Array, numbers_N: Array, positions_W: Array) -> Any:
+    """Moves the positions of remaining postings together; returns how many there are."""
+    to = U(0)
+    w = U(0)
+    for p in range(docs_P.shape[0]):
+        kept = numbers_N[docs_P[p]] != np.uint32(_GONE)
+        for _ in range(U(tfs_P[p])):
+            if kept:
+                positions_W[to] = positions_W[w]
+                to += U(1)
+            w += U(1)
+    return np.int64(to)
 
 
 class SegmentSource:
@@ -185,10 +217,15 @@ class SegmentSource:
             return None
         terms, numbers_TK, begin, before = segment.read_terms(a, b)
         indptr_T1, docs_P, tfs_P = segment.decode(numbers_TK, begin, before)
+        positions_W = None
+        if segment.has_positions:
+            positions_W = segment.positions.decode(a, indptr_T1, tfs_P)
         if self._numbers_N is None:
-            return TermRange(terms, indptr_T1, docs_P, tfs_P)
+            return TermRange(terms, indptr_T1, docs_P, tfs_P, positions_W)
         if not segment.compress:  # mapped
             docs_P, tfs_P = docs_P.copy(), tfs_P.copy()
+        if positions_W is not None:
+            positions_W = positions_W[: _keep(docs_P, tfs_P, self._numbers_N, positions_W)]
         indptr = np.empty(len(indptr_T1), np.int64)
         _remove(readonly(indptr_T1), docs_P, tfs_P, self._numbers_N, indptr)
         left_T = np.diff(indptr) > 0
@@ -196,7 +233,8 @@ class SegmentSource:
             return None
         indptr = np.concatenate((indptr[:-1][left_T], indptr[-1:]))
         total = int(indptr[-1])
-        return TermRange(terms.filter(pa.array(left_T)), indptr, docs_P[:total], tfs_P[:total])
+        left = terms.filter(pa.array(left_T))
+        return TermRange(left, indptr, docs_P[:total], tfs_P[:total], positions_W)
 
     def release(self) -> None:
         """Drops the pages that were read."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.format.writing import write
+from raydist.bow.format.files import write
 from raydist.kernels.arrays import readonly, string_buffers
 from raydist.kernels.jit import kernel
 
@@ -41,6 +41,7 @@ class Postings:
         tfs_P: term frequencies, uint32.
         lengths_N: terms per document, uint32.
         doc_ids: external ids, string or large_string [N].
+        positions_W: of each posting as many positions as its frequency, None if not wanted.
     """
 
     terms: pa.LargeBinaryArray
@@ -49,6 +50,7 @@ class Postings:
     tfs_P: Array
     lengths_N: Array
     doc_ids: pa.Array
+    positions_W: Array | None = None
 
 
 def write_spill(folder: Path, postings: Postings) -> dict[str, int]:
@@ -62,6 +64,9 @@ def write_spill(folder: Path, postings: Postings) -> dict[str, int]:
         "indptr": postings.indptr_T1,
         "lengths": postings.lengths_N,
     }
+    if postings.positions_W is not None:
+        largest = int(postings.positions_W.max(initial=0))
+        arrays["positions"] = postings.positions_W.astype(np.min_scalar_type(largest))
     for name, strings in (("terms", postings.terms), ("ids", ids)):
         offsets, data = string_buffers(strings)
         arrays[f"{name}.ends"] = offsets - offsets[0]
@@ -98,6 +103,7 @@ class Spill:
         tfs_P: as in `Postings`, in the smallest type that holds them.
         lengths_N: as in `Postings`.
         doc_ids: large_string [N].
+        positions_W: as in `Postings`, in the smallest type that holds them.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -112,6 +118,7 @@ class Spill:
         self.lengths_N = self._array("lengths")
         self.terms = self._strings("terms", pa.large_binary())
         self.doc_ids = self._strings("ids", pa.large_string())
+        self.positions_W = self._array("positions") if "positions" in self._places else None
 
     def _array(self, name: str) -> Array:
         kind, position, count = self._places[name]

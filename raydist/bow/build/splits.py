@@ -38,6 +38,7 @@ Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 
 _AHEAD = 12  # occurrences between fetching a place and using it
 _BYTES_PER_TERM = 4 + 8 + 8  # collected, sorted, and as document and tf
+_BYTES_PER_POSITION = 4 + 4  # collected and sorted
 _BASE_MEMORY = 64 << 20  # tables being read, batches, files being written
 LEAST_MEMORY = 128 << 20
 """The least `memory_per_worker`."""
@@ -116,6 +117,21 @@ def _gather(
             p += U(1)
 
 
+@kernel
+def _scatter_positions(terms_W: Array, positions_W: Array, cursor_T: Array, out: Array) -> None:
+    """Puts the position of each occurrence at its term's cursor, which moves on."""
+    w = U(0)
+    last = U(terms_W.shape[0])
+    while w < last:
+        if w + U(_AHEAD) < last:
+            prefetch(out, cursor_T[terms_W[w + U(_AHEAD)]])
+        term = terms_W[w]
+        place = cursor_T[term]
+        out[place] = positions_W[w]
+        cursor_T[term] = place + U(1)
+        w += U(1)
+
+
 class Inverter:
     """Collects documents and inverts them.
 
@@ -126,9 +142,10 @@ class Inverter:
         documents: how many are collected.
     """
 
-    def __init__(self, analyzer: Analyzer) -> None:
+    def __init__(self, analyzer: Analyzer, *, positions: bool = False) -> None:
         self._lexicon = analyzer.lexicon()
         self._terms: list[Array] = []
+        self._positions: list[Array] | None = [] if positions else None
         self._lengths: list[Array] = []
         self._ids: list[pa.Array] = []
         self._occurrences = 0
@@ -139,7 +156,8 @@ class Inverter:
     def nbytes(self) -> int:
         """Bytes that inverting the collected documents takes at its peak."""
         return (
-            self._occurrences * _BYTES_PER_TERM
+            self._occurrences
+            * (_BYTES_PER_TERM + _BYTES_PER_POSITION * (self._positions is not None))
             + 2 * self._lexicon.nbytes
             + 2 * self._ids_bytes
             + 8 * self.documents
@@ -147,7 +165,11 @@ class Inverter:
 
     def add(self, doc_ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray) -> None:
         """Collects documents: their ids and their texts."""
-        terms, lengths = self._lexicon(texts)
+        if self._positions is None:
+            terms, lengths = self._lexicon(texts)
+        else:
+            terms, lengths, positions = self._lexicon.with_positions(texts)
+            self._positions.append(positions)
         self._terms.append(terms.copy())
         self._lengths.append(lengths)
         chunks = doc_ids.chunks if isinstance(doc_ids, pa.ChunkedArray) else [doc_ids]
@@ -173,8 +195,9 @@ class Inverter:
         self._terms = []
         lengths = np.concatenate(self._lengths) if self._lengths else np.empty(0, np.uint32)
         _scatter(every, lengths, cursor, packed)
-        del every
         order, _ = byte_order(terms, distinct=True)
+        positions = self._sorted_positions(every, counts, order)
+        del every
         indptr = np.zeros(len(terms) + 1, np.int64)
         np.cumsum((cursor - starts)[order], out=indptr[1:])
         docs = np.empty(int(indptr[-1]), np.uint32)
@@ -188,7 +211,20 @@ class Inverter:
             readonly(tfs),
             readonly(lengths),
             ids,
+            positions,
         )
+
+    def _sorted_positions(self, terms_W: Array, counts_T: Array, order_T: Array) -> Array | None:
+        """Returns the positions of all occurrences in an order of terms, if they are wanted."""
+        if self._positions is None:
+            return None
+        cursor_T = np.zeros(len(order_T), np.uint64)
+        cursor_T[order_T[1:]] = np.cumsum(counts_T[order_T[:-1]])
+        positions_W = np.concatenate([np.empty(0, np.uint32), *self._positions])
+        self._positions = []
+        out = np.empty(len(positions_W), np.uint32)
+        _scatter_positions(terms_W, positions_W, cursor_T, out)
+        return readonly(out)
 
 
 class SplitWorker:
@@ -199,9 +235,12 @@ class SplitWorker:
         self._spec = spec
         self._analyzer = spec.analyzer.build()
         # Machine code is loaded here, so that a split's time is that of its work.
-        inverter = Inverter(self._analyzer)
+        inverter = self._inverter()
         inverter.add(pa.array(["-"]), pa.array(["-"]))
         inverter.postings()
+
+    def _inverter(self) -> Inverter:
+        return Inverter(self._analyzer, positions=self._spec.positions)
 
     def __call__(self, split: Split, target: Path) -> Stats:
         """Writes a split's spills or segments, its store and its rejects below `target`."""
@@ -212,14 +251,14 @@ class SplitWorker:
         texts = StoreWriter(target / "store") if spec.store else None
         stats: Stats = {"documents": 0, "bytes": 0, "empty": 0, "first_empty": None, "parts": []}
         stats["blank_id"] = None
-        inverter = Inverter(self._analyzer)
+        inverter = self._inverter()
         for table in self._read(split, rejects):
             for start in range(0, table.num_rows, spec.batch_size):
                 batch = table.slice(start, spec.batch_size)
                 inverter.add(batch["doc_id"], contents(batch))
                 if inverter.nbytes > spec.memory_per_worker - _BASE_MEMORY:
                     self._write(inverter, target, stats)
-                    inverter = Inverter(self._analyzer)
+                    inverter = self._inverter()
             stats["bytes"] += table["text"].nbytes
             if texts is not None:
                 texts.append(table)
@@ -243,8 +282,10 @@ class SplitWorker:
                 doc_ids=postings.doc_ids,
                 compress=self._spec.compress,
                 block_size=self._spec.block_size,
+                with_positions=self._spec.positions,
             )
-            writer.append(postings.terms, postings.indptr_T1, postings.docs_P, postings.tfs_P)
+            arrays = postings.indptr_T1, postings.docs_P, postings.tfs_P, postings.positions_W
+            writer.append(postings.terms, *arrays)
             about = writer.close()
         stats["parts"].append(part)
         stats["documents"] += about["documents"]

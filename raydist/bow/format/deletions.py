@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow.format import dictionary
-from raydist.bow.format.files import Files, seal
-from raydist.bow.format.writing import StringsWriter, write
+from raydist.bow.format.files import Files, seal, write
+from raydist.bow.format.writing import StringsWriter
 from raydist.kernels.bits import Bits
 
 Array = npt.NDArray[Any]

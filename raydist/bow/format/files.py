@@ -13,7 +13,7 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +113,15 @@ def faults_of(folder: Path, kind: Kind = "segment") -> Iterator[str]:
                 f"{folder / name}: the checksum of bytes {chunk * CHUNK} to "
                 f"{min((chunk + 1) * CHUNK, size)} does not match; build the index again"
             )
+
+
+def write(file: BinaryIO, array: Array) -> None:
+    """Writes all bytes of an array to an unbuffered file."""
+    if not array.size:
+        return
+    data = np.ascontiguousarray(array).data.cast("B")
+    while len(data):
+        data = data[file.write(data) :]
 
 
 class Files:

@@ -9,6 +9,7 @@ the content alone. Files::
     docs, tfs                  uint32 arrays of a raw segment (compress=False)
     norms, lengths             a byte and an exact number of tokens per document
     ids, ids.groups            external ids
+    positions, positions.*     positions of terms, where they were asked for (positions.py)
 
 Legend: N documents, T terms, P postings.
 """
@@ -27,8 +28,9 @@ import pyarrow as pa
 
 from raydist.bow.format import dictionary, postings
 from raydist.bow.format.deletions import Deletions
-from raydist.bow.format.files import Files
-from raydist.bow.format.writing import PADDING, StringsWriter, finish, write
+from raydist.bow.format.files import Files, write
+from raydist.bow.format.positions import FILES, Positions, PositionsWriter
+from raydist.bow.format.writing import PADDING, StringsWriter, finish
 from raydist.errors import ArtifactError
 from raydist.kernels.arrays import readonly
 
@@ -120,6 +122,16 @@ class Segment:
     def raw_tfs(self) -> Array:
         """The term frequencies of a raw segment's postings, like `raw_docs`."""
         return _NO_NUMBERS if self.compress else self.files.array("tfs", np.uint32)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the positions of terms are stored."""
+        return FILES[0] in self.files.header["files"]
+
+    @cached_property
+    def positions(self) -> Positions:
+        """The positions of terms, of a segment that has them."""
+        return Positions(self.files, self.size, self.block_size)
 
     @property
     def live_documents(self) -> int:
@@ -296,6 +308,12 @@ def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
                 size = part.files.header["files"][name]["bytes"] - len(PADDING)
                 write(out, part.files.array(name)[:size])
             out.write(PADDING)
+    if opened[0].has_positions:
+        joined = PositionsWriter(folder)
+        for part in opened:
+            joined.copy(part.positions)
+        joined.close()
+        streams += FILES
     copied = [name for name in ("norms", "lengths", "ids", "ids.groups") if name in head["files"]]
     for name in copied:
         opened[0].files.check(name)

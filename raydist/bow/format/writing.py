@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.format import dictionary
-from raydist.bow.format.files import seal
+from raydist.bow.format import dictionary, positions
+from raydist.bow.format.files import seal, write
+from raydist.bow.format.positions import PositionsWriter
 from raydist.bow.format.postings import encode
 from raydist.bow.formulas import norm_bytes
 from raydist.kernels.arrays import readonly, string_buffers
@@ -85,6 +86,7 @@ class SegmentWriter:
         doc_ids: pa.Array | pa.ChunkedArray | Iterator[pa.Array] | None,
         compress: bool = True,
         block_size: int = 128,
+        with_positions: bool = False,
     ) -> None:
         """Begins a segment in `folder`, creating it if needed.
 
@@ -95,6 +97,7 @@ class SegmentWriter:
                 part that `concatenate` joins to a first part that has them.
             compress: bit-packed postings; False writes raw arrays.
             block_size: postings per block, 8 to 4096.
+            with_positions: whether terms come with their positions.
         """
         assert 8 <= block_size <= 4096, block_size
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,11 +115,17 @@ class SegmentWriter:
             name: open(folder / name, "wb", buffering=0)  # noqa: SIM115
             for name in names
         }
+        self._positions = PositionsWriter(folder) if with_positions else None
         self._postings = 0
         self._last_term: bytes | None = None
 
     def append(
-        self, terms: pa.LargeBinaryArray, indptr_T1: Array, docs_P: Array, tfs_P: Array
+        self,
+        terms: pa.LargeBinaryArray,
+        indptr_T1: Array,
+        docs_P: Array,
+        tfs_P: Array,
+        positions_W: Array | None = None,
     ) -> None:
         """Adds terms with their postings.
 
@@ -125,6 +134,7 @@ class SegmentWriter:
             indptr_T1: where each term's postings begin and end in the two arrays.
             docs_P: document numbers in this segment, ascending within a term.
             tfs_P: term frequencies, at least 1.
+            positions_W: of each posting as many positions as its frequency, ascending.
         """
         count = len(terms)
         if not count:
@@ -164,6 +174,9 @@ class SegmentWriter:
             span = slice(int(indptr_T1[0]), int(indptr_T1[-1]))
             write(self._files["docs"], docs_P[span])
             write(self._files["tfs"], tfs_P[span])
+        assert (positions_W is None) == (self._positions is None), "with positions or without"
+        if self._positions is not None and positions_W is not None:
+            self._positions.append(indptr_T1, tfs_P, positions_W, self._block_size)
         self._terms.append(terms, np.stack([df_T, sizes_T], axis=1))
         self._postings += int(df_T.sum())
 
@@ -182,6 +195,9 @@ class SegmentWriter:
             count = _write_ids(self._folder, self._doc_ids)
             assert count == len(self._lengths_N), (count, len(self._lengths_N))
             names += ["ids", "ids.groups"]
+        if self._positions is not None:
+            self._positions.close()
+            names += positions.FILES
         return finish(
             self._folder,
             names,
@@ -205,15 +221,6 @@ def finish(folder: Path, files: list[str], about: dict[str, Any]) -> dict[str, i
     return {name: about[name] for name in names} | {
         "bytes": sum(entry["bytes"] for entry in header["files"].values())
     }
-
-
-def write(file: BinaryIO, array: Array) -> None:
-    """Writes all bytes of an array to an unbuffered file."""
-    if not array.size:
-        return
-    data = np.ascontiguousarray(array).data.cast("B")
-    while len(data):
-        data = data[file.write(data) :]
 
 
 def _write_ids(folder: Path, doc_ids: pa.Array | pa.ChunkedArray | Iterator[pa.Array]) -> int:

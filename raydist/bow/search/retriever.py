@@ -130,6 +130,10 @@ class BowRetriever:
             self._allowed.append(allowed)
         self._address()
 
+    def allowed(self, number: int) -> Bits | None:
+        """Returns the documents of a segment that are searched, None for all."""
+        return self._allowed[number]
+
     def _address(self) -> None:
         """Collects the addresses of the segments' arrays for the kernels."""
         arrays: list[Array] = []

@@ -1,0 +1,1 @@
+"""Structured queries: the syntax of Lucene's classic query parser, phrases, boolean queries."""

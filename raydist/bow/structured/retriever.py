@@ -1,0 +1,283 @@
+"""Search by structured queries, scored to the bit as Lucene's BooleanQuery and PhraseQuery.
+
+A query is rewritten and then matched segment by segment: each node of the tree becomes its matching
+documents with their scores. Lucene rounds to float32 at each boolean query: once over its required
+clauses and once over its optional ones, and then adds these in float32.
+
+Legend: P documents of a node.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from raydist.bow.format.segment import Segment
+from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucene_term
+from raydist.bow.index import encode_term
+from raydist.bow.search.exhaustive import Explanation, term_postings
+from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.search.ties import best
+from raydist.bow.spec import Bm25
+from raydist.bow.structured.matching import exact_frequencies, locate, sloppy_frequencies, unite
+from raydist.bow.structured.query import (
+    BooleanNode,
+    BoostNode,
+    Node,
+    Occur,
+    PhraseNode,
+    rewritten,
+    terms_of,
+)
+from raydist.bow.structured.syntax import QueryError, parse
+from raydist.errors import ConfigError, DataError
+from raydist.kernels.arrays import readonly
+from raydist.records import Query, Run
+
+Array = npt.NDArray[Any]
+Matches = tuple[Array, Array]
+"""Documents, ascending (uint32 [P]), and their scores (float32 [P])."""
+
+_NOTHING: Matches = (
+    readonly(np.empty(0, np.uint32)),
+    readonly(np.empty(0, np.float32)),
+)
+
+
+class StructuredRetriever:
+    """Searches an index by queries in Lucene's syntax.
+
+    Attributes:
+        index: the index.
+    """
+
+    def __init__(self, search: BowRetriever) -> None:
+        """Takes the index, the documents and the formula of a search.
+
+        Raises ConfigError where the index or the formula has no phrases or boolean queries.
+        """
+        formula = search.scoring.formula
+        if search.index.analyzer is None:
+            raise ConfigError(
+                "syntax = 'lucene': an index of weighted terms has no queries of text"
+            )
+        if not isinstance(formula, Bm25) or not search.scoring.is_lucenes or formula.query_side:
+            raise ConfigError(
+                f"syntax = 'lucene': scores are those of Lucene's BM25, scoring.kind = "
+                f"{formula.kind!r} is not, as it is set; leave all of scoring but k1 and b out"
+            )
+        self.index = search.index
+        self._search = search
+        mean = self.index.average_length
+        self._inverse = readonly(lucene_inverse(NORM_LENGTHS, formula.k1, formula.b, mean))
+
+    @property
+    def doc_ids(self) -> pa.LargeStringArray:
+        """The ids of all live documents."""
+        return self.index.doc_ids
+
+    def only(self, doc_ids: Iterable[str] | pa.Array) -> StructuredRetriever:
+        """Returns this search restricted to some documents; unknown ids are ignored."""
+        return self._over(lambda search: search.only(doc_ids))
+
+    def without(self, doc_ids: Iterable[str] | pa.Array) -> StructuredRetriever:
+        """Returns this search restricted to all other documents; unknown ids are ignored."""
+        return self._over(lambda search: search.without(doc_ids))
+
+    def _over(self, restricted: Callable[[BowRetriever], BowRetriever]) -> StructuredRetriever:
+        other = copy.copy(self)
+        other._search = restricted(self._search)
+        return other
+
+    def search(self, queries: Sequence[Query], k: int) -> Run:
+        """Returns the best `k` documents of each query; queries that match nothing have no rows.
+
+        Raises DataError for a query that is not in the syntax, with its id and the place.
+        """
+        trees = [(query.query_id, self._tree(query)) for query in queries]
+        return self._search.run_of(trees, k, self.rank_tree)
+
+    def _tree(self, query: Query) -> Node | None:
+        try:
+            return self.parse(query.text)
+        except QueryError as error:
+            raise DataError(f"query {query.query_id!r}, {error}") from None
+
+    def parse(self, text: str) -> Node | None:
+        """Returns the tree of a query, rewritten; None matches nothing.
+
+        Raises QueryError where the text is not in the syntax.
+        """
+        assert self.index.analyzer is not None
+        tree = parse(text, self.index.analyzer.positioned_tokens)
+        return None if tree is None else rewritten(tree)
+
+    def rank(self, text: str, k: int) -> tuple[Array, Array]:
+        """Returns the positions (int64) and scores (float32) of the best documents for a text."""
+        return self.rank_tree(self.parse(text), k)
+
+    def rank_tree(self, tree: Node | None, k: int) -> tuple[Array, Array]:
+        """Does the same for a tree."""
+        if k < 1:
+            raise ConfigError(f"k = {k}: expected at least 1")
+        names = [] if tree is None else terms_of([tree])
+        rows, _, df = self.index.lookup([encode_term(name) for name in names])
+        index = self.index
+        docs, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        for number, (segment, base) in enumerate(zip(index.segments, index.bases)):
+            if tree is None:
+                break
+            terms = dict(zip(names, zip(rows[number], df)))
+            found, values = _Matcher(segment, index.nonempty, terms, self._inverse)(tree, 1.0)
+            allowed = self._search.allowed(number)
+            if allowed is not None:
+                among = allowed.has(found)
+                found, values = found[among], values[among]
+            docs.append(found.astype(np.int64) + base)
+            scores.append(values)
+        return best(
+            np.concatenate(docs), np.concatenate(scores), k, self._search.ties, index.pick_ids
+        )
+
+    def explain(self, text: str, doc_id: str) -> Explanation:
+        """Raises ConfigError: scores of structured queries are not explained."""
+        raise ConfigError("explain: expected syntax=terms, structured queries are not explained")
+
+
+class _Matcher:
+    """Matches the nodes of a tree in one segment."""
+
+    def __init__(
+        self,
+        segment: Segment,
+        documents: int,
+        terms: dict[str, tuple[Array, int]],
+        inverse: Array,
+    ) -> None:
+        """Takes a segment, and of each term its row in the dictionary and its df in the index."""
+        self._segment = segment
+        self._documents = documents
+        self._terms = terms
+        self._inverse = inverse
+        self._decoded: dict[str, tuple[Array, Array]] = {}
+
+    def __call__(self, node: Node, boost: float) -> Matches:
+        """Returns the documents that match, with scores that are multiplied by `boost`."""
+        if isinstance(node, BoostNode):
+            return self(node.query, float(np.float32(node.boost) * np.float32(boost)))
+        if isinstance(node, BooleanNode):
+            return self._boolean(node, boost)
+        if isinstance(node, PhraseNode):
+            return self._phrase(node, boost)
+        row, df = self._terms[node.term]
+        if not row[0] or not df:
+            return _NOTHING
+        docs, tfs = self._postings(node.term)
+        return docs, self._scores(boost, lucene_idf(self._documents, df), docs, tfs)
+
+    def _postings(self, term: str) -> tuple[Array, Array]:
+        if term not in self._decoded:
+            docs, tfs = term_postings(self._segment, self._terms[term][0])
+            self._decoded[term] = readonly(docs, np.uint32), readonly(tfs, np.uint32)
+        return self._decoded[term]
+
+    def _scores(self, boost: float, idf: np.float32, docs: Array, freqs: Array) -> Array:
+        weight = np.float32(boost) * idf
+        inverse_P = self._inverse[self._segment.norms_N[docs]]
+        return readonly(lucene_term(weight, freqs, inverse_P))
+
+    def _boolean(self, node: BooleanNode, boost: float) -> Matches:
+        required = [self(query, boost) for query in node.of(Occur.MUST)]
+        optional = [self(query, boost) for query in node.of(Occur.SHOULD)]
+        docs, scores = _all_of(required) if required else _any_of(optional)
+        for query in node.of(Occur.MUST_NOT):
+            kept = _places(docs, self(query, boost)[0]) < 0
+            docs, scores = readonly(docs[kept]), readonly(scores[kept])
+        if not required or not optional:
+            return docs, scores
+        others, more = _any_of(optional)
+        places = _places(docs, others)
+        both = places >= 0
+        scores = scores.copy()
+        scores[both] += more[places[both]]
+        return docs, readonly(scores)
+
+    def _phrase(self, node: PhraseNode, boost: float) -> Matches:
+        names = list(dict.fromkeys(node.terms))
+        if not all(self._terms[name][0][0] and self._terms[name][1] for name in names):
+            return _NOTHING
+        segment = self._segment
+        if not segment.has_positions:
+            raise ConfigError(
+                "syntax = 'lucene': this index has no positions, which phrases need; build it with "
+                "positions=true"
+            )
+        lists = [self._postings(name) for name in names]
+        docs = _common([each for each, _ in lists])
+        starts, parts, size = [], [], 0
+        for name, (own, tfs) in zip(names, lists):
+            begins, positions = segment.positions.pick(
+                int(self._terms[name][0][1]), tfs, _places(docs, own)
+            )
+            starts.append(begins + size)
+            parts.append(positions)
+            size += len(positions)
+        freqs = np.empty(len(docs), np.float32)
+        arguments = (
+            readonly(np.stack(starts)),
+            readonly(np.concatenate(parts)),
+            readonly(np.array([names.index(name) for name in node.terms])),
+            readonly(np.array(node.offsets, np.int64)),
+        )
+        if node.slop:
+            sloppy_frequencies(*arguments, node.slop, freqs)
+        else:
+            exact_frequencies(*arguments, freqs)
+        some = freqs > 0
+        docs, freqs = readonly(docs[some]), freqs[some]
+        idf = sum(float(lucene_idf(self._documents, self._terms[name][1])) for name in node.terms)
+        return docs, self._scores(boost, np.float32(idf), docs, freqs)
+
+
+def _places(wanted: Array, docs: Array) -> Array:
+    """Returns where documents are in a list of them, int64; -1 where they are not."""
+    places = np.empty(len(wanted), np.int64)
+    locate(wanted, docs, places)
+    return places
+
+
+def _common(lists: Sequence[Array]) -> Array:
+    """Returns the documents that all lists have."""
+    ordered = sorted(lists, key=len)
+    docs = ordered[0]
+    for other in ordered[1:]:
+        docs = readonly(docs[_places(docs, other) >= 0])
+    return docs
+
+
+def _all_of(clauses: Sequence[Matches]) -> Matches:
+    """Returns the documents that match all clauses, with the sums of their scores."""
+    docs = _common([each for each, _ in clauses])
+    sums = np.zeros(len(docs), np.float64)
+    for own, scores in clauses:
+        sums += scores[_places(docs, own)]
+    return docs, readonly(sums.astype(np.float32))
+
+
+def _any_of(clauses: Sequence[Matches]) -> Matches:
+    """Returns the documents that match some of the clauses, with the sums of their scores."""
+    if not clauses:
+        return _NOTHING
+    docs, first = clauses[0]
+    sums = readonly(first, np.float64)
+    for others, scores in clauses[1:]:
+        room = len(docs) + len(others)
+        joint, total = np.empty(room, np.uint32), np.empty(room, np.float64)
+        size = unite(docs, sums, others, scores, joint, total)
+        docs, sums = readonly(joint[:size]), readonly(total[:size])
+    return docs, readonly(sums.astype(np.float32))
