@@ -183,8 +183,8 @@ def merge(
     work: Path,
     compress: bool,
     block_size: int,
-    positions: bool,
     memory: int,
+    positions: bool = False,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> list[dict[str, int]]:
@@ -197,8 +197,8 @@ def merge(
         work: a folder for parts of the segments, removed at the end.
         compress: whether postings are bit-packed.
         block_size: postings per block.
-        positions: whether the sources have positions.
         memory: bytes that a worker may use.
+        positions: whether the sources have positions.
         workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
             threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
@@ -391,6 +391,7 @@ def _joined_positions(pieces: Sequence[_Piece], to_T: Array, tfs: Array) -> Arra
         count = len(piece.terms)
         own_P1 = np.append(0, np.cumsum(piece.tfs_P, dtype=np.int64))
         from_T = own_P1[piece.starts_T]
+        assert piece.positions_W is not None
         _place_positions(
             readonly(from_T),
             readonly(before_P1[to_T[done : done + count]]),
