@@ -65,7 +65,7 @@ NO_PATHS = """[...document.querySelectorAll("body *")]
 .forEach(each => each.style.visibility = "hidden")"""
 """Hides where artifacts lie on this machine."""
 WIDTH = 1760
-PAGE = slice(196, WIDTH - 414)
+PAGE = slice(196, WIDTH - 454)
 """Columns of pixels between MLflow's navigation and its assistant."""
 
 
@@ -109,7 +109,7 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
             "run": (f"{of}/{trained}", 1000),
             "curves": (f"{of}/{trained}/model-metrics", 660),
             "changed": (f"{of}/{trained}/artifacts/validation/dev/changed.json", 620),
-            "figures": (f"{of}/{compared}/artifacts/figures/box.png", 620),
+            "figures": (f"{of}/{compared}/artifacts/figures/box.png", 740),
             "system": (f"{of}/{trained}/system-metrics", 600),
             "model": (f"{url}/#/models/docstrings-encoder/versions/1", 900),
         }
