@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,9 @@ import pyarrow.compute as pc
 from raydist.errors import DataError
 from raydist.run_writer import group_starts, open_run, trec_lines
 from raydist.strings import codes, narrowed, take
+
+if TYPE_CHECKING:
+    from raydist.protocols import TextStore
 
 DOCUMENTS = pa.schema(
     [("doc_id", pa.string()), ("title", pa.string()), ("text", pa.large_string())]
@@ -210,13 +213,18 @@ class Run:
         """Returns `{query_id: {doc_id: score}}`, as ir-measures takes it."""
         return {q: dict(zip(docs, scores.tolist())) for q, docs, scores in self}
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], texts: TextStore | None = None) -> None:
         """Writes a run file atomically, its folder too if there is none; see `open_run`.
+
+        Args:
+            path: the file; its suffix decides the form: `.parquet`, `.jsonl`, `.csv`, `.tsv`, else
+                TREC lines.
+            texts: the documents' texts, which `.jsonl` takes along.
 
         Raises:
             DataError: an id holds a blank, which TREC lines cannot carry.
         """
-        with open_run(path, RUN, self.tag) as write:
+        with open_run(path, RUN, self.tag, texts) as write:
             write(self.table)
 
     def write_to(self, out: TextIO) -> None:

@@ -1,13 +1,21 @@
-"""Writes a run file part by part, so that the whole is never in memory: TREC lines or Parquet."""
+"""Writes a run file part by part, so that the whole is never in memory.
+
+The name of the file decides its form: `.parquet` and `.pq` are Parquet; `.jsonl` has an object a
+line, with the documents' texts where they are known; `.csv` and `.tsv` have a header; all others
+hold TREC lines. `.gz` behind the name of a text file compresses it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import gzip
 import io
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,53 +26,97 @@ from raydist.errors import DataError
 from raydist.log import warn
 from raydist.strings import text_of
 
+if TYPE_CHECKING:
+    from raydist.protocols import TextStore
+
 Write = Callable[[pa.Table], None]
 """Takes the next rows of a run, of which a Run has checked that they are a ranking."""
 
-PARQUET = (".parquet", ".pq")
-"""Suffixes of Parquet files; a file of another name holds TREC lines."""
+Form = Literal["trec", "jsonl", "csv", "tsv", "parquet"]
+"""The form of a run file."""
 
-CHOICE = "TREC run lines cannot carry blanks or empty ids; write a file that ends with .parquet"
+COLUMNS = ("query_id", "doc_id", "rank", "score")
+"""The columns of the tables, and the first keys of an object."""
+
+CHOICE = "TREC run lines cannot carry blanks or empty ids; write .parquet, .jsonl, .csv or .tsv"
 """What to tell whoever writes TREC lines with such an id."""
 
+_SUFFIXES: dict[str, Form] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
 _ROWS = 1 << 16  # rows that become lines at a time
+_JSON_ROWS = 1 << 10  # the same, with their texts
 _BLANK = r"[ \t\n\r\f\v]"
 
 
+def run_form(path: str | os.PathLike[str]) -> Form:
+    """Returns the form that the name of a run file asks for."""
+    name = Path(path)
+    if name.suffix.lower() == ".gz":
+        inner = _SUFFIXES.get(Path(name.stem).suffix.lower(), "trec")
+        return "trec" if inner == "parquet" else inner
+    return _SUFFIXES.get(name.suffix.lower(), "trec")
+
+
 @contextlib.contextmanager
-def open_run(path: str | os.PathLike[str], schema: pa.Schema, tag: str) -> Iterator[Write]:
+def open_run(
+    path: str | os.PathLike[str], schema: pa.Schema, tag: str, texts: TextStore | None = None
+) -> Iterator[Write]:
     """Gives a function that writes rows; the file appears when the block ends.
 
-    The form follows from the name: Parquet with the tag as metadata (`.parquet`, `.pq`), else TREC
-    lines, gzipped if it ends with `.gz`. A missing folder is created.
+    A missing folder is created.
 
     Args:
-        path: the file.
+        path: the file; its name decides the form (`run_form`).
         schema: that of the rows: query_id, doc_id, score.
-        tag: the name of the run.
+        tag: the name of the run, for the forms that carry one: TREC lines, and Parquet as metadata.
+        texts: the documents' texts, which `.jsonl` takes along.
 
     Raises:
         DataError: an id holds a blank, which TREC lines cannot carry.
     """
     target = Path(path)
+    form = run_form(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(target) as partial:
-        if target.suffix in PARQUET:
+        if form == "parquet":
             import pyarrow.parquet as pq
 
             options = {"compression": "zstd", "write_page_checksum": True}
             with pq.ParquetWriter(partial, schema.with_metadata({"tag": tag}), **options) as writer:
                 yield writer.write_table
-        elif target.suffix == ".gz":
-            with (
-                open(partial, "wb") as raw,
-                gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
-                io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as out,
-            ):
+            return
+        with _open_text(partial, packed=target.suffix.lower() == ".gz") as out:
+            if form == "trec":
                 yield trec_lines(out.write, tag)
-        else:
-            with open(partial, "w", encoding="utf-8", newline="\n") as out:
-                yield trec_lines(out.write, tag)
+            elif form == "jsonl":
+                yield json_lines(out.write, texts)
+            else:
+                yield _table_lines(out, "," if form == "csv" else "\t")
+
+
+@contextlib.contextmanager
+def _open_text(path: Path, packed: bool) -> Iterator[TextIO]:
+    # Half a surrogate pair, which a text can hold, becomes an escape of JSON.
+    options: dict[str, Any] = {
+        "encoding": "utf-8",
+        "errors": "backslashreplace",
+        "newline": "\n",
+    }
+    with open(path, "wb") as raw:
+        if not packed:
+            with io.TextIOWrapper(raw, **options) as out:
+                yield out
+            return
+        with (
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
+            io.TextIOWrapper(stream, **options) as out,
+        ):
+            yield out
 
 
 def trec_lines(write: Callable[[str], object], tag: str) -> Write:
@@ -72,32 +124,98 @@ def trec_lines(write: Callable[[str], object], tag: str) -> Write:
 
     Each score is the shortest decimal that gives the float32 back; ranks begin at 1.
     """
-    last, rank = None, 0
+    ranks_of = _Ranks()
     end = pa.scalar(f"{tag}\n")
 
     def write_table(table: pa.Table) -> None:
-        nonlocal last, rank
         for batch in table.to_batches(_ROWS):
             if not batch.num_rows:
                 continue
             refuse_blanks(batch)
-            queries = batch["query_id"]
-            starts = group_starts(queries)
-            sizes = np.diff(np.append(starts, len(queries)))
-            ranks = np.arange(1, len(queries) + 1) - np.repeat(starts, sizes)
-            if queries[0].as_py() == last:  # a query's rows may lie in two batches
-                ranks[: sizes[0]] += rank
-            last, rank = queries[-1].as_py(), int(ranks[-1])
             lines = pc.binary_join_element_wise(
-                queries,
+                batch["query_id"],
                 pa.scalar("Q0"),
                 batch["doc_id"],
-                pa.array(ranks).cast(pa.string()),
+                pa.array(ranks_of(batch["query_id"])).cast(pa.string()),
                 batch["score"].cast(pa.string()),
                 end,
                 pa.scalar(" "),
             )
             write(str(text_of(lines), "utf-8"))
+
+    return write_table
+
+
+class _Ranks:
+    """Counts the rows of each query, over batches that may cut one in two."""
+
+    def __init__(self) -> None:
+        self._last: str | None = None
+        self._rank = 0
+
+    def __call__(self, queries: pa.Array) -> np.ndarray:
+        """Returns the ranks of the next rows, from 1; there is at least one."""
+        starts = group_starts(queries)
+        sizes = np.diff(np.append(starts, len(queries)))
+        ranks = np.arange(1, len(queries) + 1) - np.repeat(starts, sizes)
+        if queries[0].as_py() == self._last:
+            ranks[: sizes[0]] += self._rank
+        self._last, self._rank = queries[-1].as_py(), int(ranks[-1])
+        return ranks
+
+
+def json_lines(write: Callable[[str], object], texts: TextStore | None) -> Write:
+    """Returns a function that writes rows as JSON: `query_id, doc_id, rank, score, title, text`.
+
+    Documents without a title or text have none of these keys.
+    """
+    ranks_of = _Ranks()
+
+    def quoted(value: str) -> str:
+        return json.dumps(value, ensure_ascii=False)
+
+    def write_table(table: pa.Table) -> None:
+        for batch in table.to_batches(_JSON_ROWS):
+            if not batch.num_rows:
+                continue
+            doc_ids = batch["doc_id"].to_pylist()
+            columns = (
+                batch["query_id"].to_pylist(),
+                doc_ids,
+                ranks_of(batch["query_id"]).tolist(),
+                batch["score"].cast(pa.string()).to_pylist(),
+                texts.get(doc_ids) if texts is not None else [None] * len(doc_ids),
+            )
+            for query_id, doc_id, rank, score, document in zip(*columns):
+                line = (
+                    f'{{"query_id": {quoted(query_id)}, "doc_id": {quoted(doc_id)}, '
+                    f'"rank": {rank}, "score": {score}'
+                )
+                if document is not None and document.title:
+                    line += f', "title": {quoted(document.title)}'
+                if document is not None and document.text:
+                    line += f', "text": {quoted(document.text)}'
+                write(line + "}\n")
+
+    return write_table
+
+
+def _table_lines(out: TextIO, separator: str) -> Write:
+    """Returns a function that writes rows below a header, quoted where that is necessary."""
+    writer = csv.writer(out, delimiter=separator, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    ranks_of = _Ranks()
+
+    def write_table(table: pa.Table) -> None:
+        for batch in table.to_batches(_ROWS):
+            if batch.num_rows:
+                columns = (
+                    batch["query_id"].to_pylist(),
+                    batch["doc_id"].to_pylist(),
+                    ranks_of(batch["query_id"]).tolist(),
+                    batch["score"].cast(pa.string()).to_pylist(),
+                )
+                writer.writerows(zip(*columns))
 
     return write_table
 
@@ -136,7 +254,7 @@ def warn_of_blank(doc_id: str | None) -> None:
     if doc_id is not None:
         warn(
             f"the document id {doc_id!r} is empty or holds a blank: searches must write their runs "
-            "as out=NAME.parquet, since TREC lines cannot carry it"
+            "as out=NAME.parquet or .jsonl, since TREC lines cannot carry it"
         )
 
 

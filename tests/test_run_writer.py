@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import ir_measures
@@ -13,8 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from raydist import run_writer
+from raydist.data.readers import read_run
 from raydist.errors import DataError
-from raydist.records import RUN, Run
+from raydist.records import RUN, Document, Run
 from raydist.run_writer import first_blank, group_starts, open_run, trec_lines
 
 PARTS = [
@@ -101,3 +105,54 @@ def test_blank_ids_are_found_in_slices_and_in_both_kinds_of_strings() -> None:
         assert first_blank(pa.chunked_array([column.slice(1, 2), column.slice(3, 2)])) == "g\vh"
         assert first_blank(column.slice(5)) == ""
         assert first_blank(column.slice(0, 0)) is None
+
+
+# --- Forms ----------------------------------------------------------------------------------------
+
+ODD = Run.from_lists(
+    [
+        ('q "1", one', ["a b", 'c,"d"', "e\tf"], [1e-5, 1e-5, -3.25]),
+        ("é", ["\n", "0"], [np.float32(0.1), 0]),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r.jsonl", "r.parquet", "r.pq", "r.csv.gz"])
+def test_a_run_of_any_form_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    ODD.write(tmp_path / name)
+    assert read_run(tmp_path / name).table.equals(ODD.table)
+
+
+def test_tables_and_objects_have_ranks_and_the_texts_that_are_known(tmp_path: Path) -> None:
+    class Texts:
+        def get(self, doc_ids: Sequence[str], /) -> list[Document | None]:
+            known = {"a": Document("a", 'a "heron"\n', "Birds"), "b": Document("b", "fish")}
+            return [known.get(doc_id) for doc_id in doc_ids]
+
+    run = Run(pa.concat_tables(PARTS))
+    run.write(tmp_path / "r.jsonl", Texts())
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    first = {"query_id": "q1", "doc_id": "a", "rank": 1, "score": 3, "title": "Birds"}
+    assert rows[0] == first | {"text": 'a "heron"\n'}
+    assert rows[2] == {"query_id": "q1", "doc_id": "c", "rank": 3, "score": 1}
+    assert [row["rank"] for row in rows] == [1, 2, 3, 1, 2, 1, 2]
+    run.write(tmp_path / "r.tsv")
+    with open(tmp_path / "r.tsv", newline="") as file:
+        table = list(csv.DictReader(file, delimiter="\t"))
+    assert table[3] == {"query_id": "q2", "doc_id": "a", "rank": "1", "score": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("qid,docno,score\nq,d\n", "line 2: 2 columns, expected 3"),
+        ("qid,docno,score\nq,d,inf\n", "line 2: expected a finite number as score, not 'inf'"),
+        ("qid,docno,score\nq,,1\n", "line 2: expected ids"),
+        ("qid,docno,score\nq,d,1\nq,e,2\n", "sort=true orders a run"),
+        ('qid,docno,score\nq,"d\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_a_bad_line_of_a_table_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_run(tmp_path / "r.csv")

@@ -1,6 +1,6 @@
 """Converts runs, samples and indexes.
 
-    raydist convert in=run.txt out=run.parquet
+    raydist convert in=run.txt out=run.parquet         # or .jsonl, .csv, .tsv
     raydist convert in=run.txt corpus=C queries=Q out=lists.jsonl
     raydist convert in=run.txt corpus=C queries=Q qrels=R out=train.jsonl to=flagembedding
     raydist convert in=train.jsonl out=tevatron.jsonl to=tevatron
@@ -17,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from raydist import log
 from raydist.artefact import Artefact, planned
@@ -26,6 +26,7 @@ from raydist.config.convert import ConvertConfig
 from raydist.data.spec import RunSource
 from raydist.disk import remove
 from raydist.errors import ConfigError
+from raydist.run_writer import Form, run_form
 
 if TYPE_CHECKING:
     from raydist.data.store.reader import DocumentStore
@@ -34,16 +35,15 @@ if TYPE_CHECKING:
 Config = ConvertConfig
 ARTEFACT = Artefact("bow-index")
 
+_RUNS: tuple[str, ...] = get_args(Form)
 _FROM = {
-    "run": ("trec", "parquet", "rerank", "flagembedding", "tevatron"),
-    "samples": ("flagembedding", "tevatron", "rerank", "trec", "parquet"),
+    "run": (*_RUNS, "rerank", "flagembedding", "tevatron"),
+    "samples": ("flagembedding", "tevatron", "rerank", *_RUNS),
     "index": ("ciff", "bmp"),
     "ciff": ("index",),
     "vectors": ("index",),
 }
-_PARQUET = (".parquet", ".pq")
 _INDEX_FILES = (".ciff", ".ciff.gz", ".bmp")
-_BINARY = (*_PARQUET, *_INDEX_FILES)
 
 
 def run(config: ConvertConfig, flags: Flags) -> None:
@@ -61,7 +61,7 @@ def run(config: ConvertConfig, flags: Flags) -> None:
         facts = _export_index(form, config)
     elif form == "index":
         facts = _index_vectors(config) if kind == "vectors" else _import_ciff(config)
-    elif form in ("trec", "parquet"):
+    elif form in _RUNS:
         facts = _write_run(kind, config)
     else:
         facts = _write_lines(kind, form, config)
@@ -100,22 +100,28 @@ def _form(kind: str, config: ConvertConfig) -> str:
     if kind == "index" and _form_of_index(config):
         return "bmp" if name.endswith(".bmp") else "ciff"
     if kind == "run":
-        if name.endswith(_PARQUET):
-            return "parquet"
-        if name.endswith((".jsonl", ".jsonl.gz")):
-            return "rerank" if config.qrels is None else "flagembedding"
-        return "trec"
+        form = run_form(name)
+        if form == "jsonl" and config.qrels is not None:
+            return "flagembedding"
+        return "rerank" if form == "jsonl" and config.queries is not None else form
     raise ConfigError(f"to: required here, one of {', '.join(_FROM[kind])}")
 
 
 def _check(kind: str, form: str, config: ConvertConfig) -> None:
-    suffix = next((each for each in _BINARY if config.out.lower().endswith(each)), "")
-    if suffix and kind in ("run", "samples") and form != "parquet":
-        what = "a TREC run" if form == "trec" else f"a file of {form} lines"
-        raise ConfigError(f"out = {config.out!r}: {what} does not end with {suffix}")
-    if form == "parquet" and suffix not in _PARQUET:
-        raise ConfigError(f"out = {config.out!r}: to=parquet writes a name that ends with .parquet")
-    if kind != "run" or form in ("trec", "parquet"):
+    if kind in ("run", "samples"):
+        suffix = next((each for each in _INDEX_FILES if config.out.lower().endswith(each)), "")
+        by_name = run_form(config.out)
+        if form in _RUNS and (suffix or by_name != form):
+            what = "a TREC run" if form == "trec" else f"a run as {form}"
+            end = suffix or Path(config.out).suffix
+            ending = "" if form == "trec" else f", but with .{form}"
+            raise ConfigError(f"out = {config.out!r}: {what} does not end with {end}{ending}")
+        if form not in _RUNS and (suffix or by_name == "parquet"):
+            end = suffix or Path(config.out).suffix
+            raise ConfigError(
+                f"out = {config.out!r}: a file of {form} lines does not end with {end}"
+            )
+    if kind != "run" or form in _RUNS:
         return
     needed = {"corpus": config.corpus, "queries": config.queries}
     if form != "rerank":
@@ -138,7 +144,11 @@ def _write_run(kind: str, config: ConvertConfig) -> str:
             run = run.top(config.depth) if config.depth else run
     else:
         run = _read_run(config)
-    run.write(config.out)
+    if config.corpus is not None and run_form(config.out) == "jsonl":
+        with tempfile.TemporaryDirectory(prefix="raydist-convert-") as scratch:
+            run.write(config.out, _texts_of(run, config, Path(scratch)))
+    else:
+        run.write(config.out)
     return f"{log.count(len(run), 'row')} of {log.count(len(run.query_ids), 'query')}"
 
 
@@ -169,21 +179,16 @@ def _write_lines(kind: str, form: str, config: ConvertConfig) -> str:
 
 def _records_of_run(form: str, config: ConvertConfig, scratch: Path) -> Iterable[Any]:
     """Returns a run as lists of candidates or as training samples, with their texts."""
-    from raydist.data.readers import read_documents, read_qrels, read_queries
+    from raydist.data.readers import read_qrels, read_queries
     from raydist.data.samples.convert import rerank_lines, run_samples
-    from raydist.data.store.build import needed_texts
-    from raydist.data.store.reader import DocumentStore
 
-    assert config.corpus is not None and config.queries is not None
+    assert config.queries is not None
     run = _read_run(config)
     queries = {query.query_id: query.text for query in read_queries(config.queries)}
     qrels: Qrels = {}
     if form != "rerank" and config.qrels is not None:
         qrels = read_qrels(config.qrels)
-    needed = set(run.table["doc_id"].to_pylist())
-    needed |= {doc_id for judged in qrels.values() for doc_id in judged}
-    tables = read_documents(config.corpus)
-    store = DocumentStore.open(needed_texts(sorted(needed), tables, scratch / "documents"))
+    store = _texts_of(run, config, scratch, qrels)
     if form == "rerank":
         return rerank_lines(run, queries, store, missing=config.missing)
     return run_samples(
@@ -213,6 +218,21 @@ def _stores(
     if config.queries is not None:
         queries = store_queries(read_queries(config.queries), scratch / "queries")
     return documents, queries
+
+
+def _texts_of(
+    run: Run, config: ConvertConfig, scratch: Path, qrels: Qrels | None = None
+) -> DocumentStore:
+    """Returns the texts of a run's documents, and of those that are judged."""
+    from raydist.data.readers import read_documents
+    from raydist.data.store.build import needed_texts
+    from raydist.data.store.reader import DocumentStore
+
+    assert config.corpus is not None
+    needed = set(run.table["doc_id"].to_pylist())
+    needed |= {doc_id for judged in (qrels or {}).values() for doc_id in judged}
+    tables = read_documents(config.corpus)
+    return DocumentStore.open(needed_texts(sorted(needed), tables, scratch / "documents"))
 
 
 def _export_index(form: str, config: ConvertConfig) -> str:

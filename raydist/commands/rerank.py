@@ -2,8 +2,8 @@
 
     raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker=bm25 out=new.txt
 
-`out=` is the new run (Parquet if it ends with .parquet). Beside it lies `OUT.raydist`: the
-manifest, and until the work is done the shards from which an interrupted command continues.
+`out=` is the new run: `.parquet`, `.csv`, `.tsv`, `.jsonl` (with the texts), else TREC lines.
+Beside it lies `OUT.raydist`: the manifest, and until the work is done the shards from which an interrupted command continues.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from raydist.manifest import read_manifest
 from raydist.records import RUN, Query, Run
 from raydist.reranking.load import load_reranker
 from raydist.reranking.spec import Bm25Spec, RerankerSpec
-from raydist.run_writer import PARQUET, open_run, refuse_blanks
+from raydist.run_writer import open_run, refuse_blanks, run_form
 from raydist.strings import codes
 
 if TYPE_CHECKING:
@@ -43,12 +43,12 @@ ARTEFACT = Artefact("reranked-run", is_file=True, progress=PROGRESS, scratch=SCR
 
 def run(config: RerankConfig, flags: Flags) -> None:
     """Writes the reranked run and the manifest beside it."""
-    lines = Path(config.out).suffix not in PARQUET
+    lines = run_form(config.out) == "trec"
     score_run(config, config.reranker, flags, ARTEFACT, partial(_write, config.tag), lines=lines)
 
 
-def _write(tag: str, tables: Iterator[pa.Table], out: Path) -> None:
-    with open_run(out, RUN, tag) as write:
+def _write(tag: str, tables: Iterator[pa.Table], out: Path, texts: Path) -> None:
+    with DocumentStore.open(texts) as store, open_run(out, RUN, tag, store) as write:
         for table in tables:
             write(table)
 
@@ -58,7 +58,7 @@ def score_run(
     reranker: RerankerSpec,
     flags: Flags,
     artefact: Artefact,
-    write: Callable[[Iterator[pa.Table], Path], None],
+    write: Callable[[Iterator[pa.Table], Path, Path], None],
     *,
     lines: bool = False,
     raw: bool = False,
@@ -70,7 +70,7 @@ def score_run(
         reranker: what scores.
         flags: of the command line.
         artefact: what is written.
-        write: writes the rows of the new run to a path, atomically.
+        write: writes the rows of the new run to a path, atomically; it is told where the texts are.
         lines: whether it writes TREC lines, which cannot carry all ids.
         raw: scores are logits where they would be probabilities.
     """
@@ -108,7 +108,7 @@ def score_run(
                 partial(load_reranker, reranker, raw=raw),
                 config.reranking,
             )
-        write(rows, output.path)
+            write(rows, output.path, texts)
         output.finish(**asdict(facts))
     _report(config, facts, artefact.kind)
 

@@ -33,7 +33,7 @@ def run(config: ScoreConfig, flags: Flags) -> None:
     score_run(config, config.teacher, flags, ARTEFACT, partial(_write, config), raw=config.raw)
 
 
-def _write(config: ScoreConfig, tables: Iterator[pa.Table], out: Path) -> None:
+def _write(config: ScoreConfig, tables: Iterator[pa.Table], out: Path, _: Path) -> None:
     from raydist.data.readers import read_queries
 
     texts = {q.query_id: q.text for q in read_queries(config.queries)}

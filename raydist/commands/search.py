@@ -2,12 +2,16 @@
 
     raydist search index=IDX queries=queries.jsonl k=1000 out=run.txt
     raydist search index=IDX,VEC fusion=rrf queries=queries.jsonl k=1000 out=hybrid.txt
+    raydist search index=IDX query="boundary layer flow" k=5 explain=true
     raydist search index=IDX k=5
 
-The last one prompts for queries: `boundary layer flow` shows the best documents with the words that
-match, `?51` what each term adds to document 51's score. What an index is (bag of words, vectors) is
-read from its manifest. Queries are searched in batches, so any number of them streams; row order in
-the run is the ranking.
+`query=` shows the best documents with the words that match, and with `explain=true` what each term
+adds to their scores. The last line prompts for queries: `?51` explains document 51's score. What an
+index is (bag of words, vectors) is read from its manifest.
+
+The name of `out=` decides the form of the run: `.parquet`, `.csv`, `.tsv`, `.jsonl` (with the
+documents' texts, where an index has them), else TREC lines. Queries are searched in batches, so any
+number of them streams; row order in the run is the ranking.
 """
 
 from __future__ import annotations
@@ -28,10 +32,9 @@ from raydist import log, storage
 from raydist.artefact import planned
 from raydist.bow.ahead import SEARCH, prepare
 from raydist.bow.exchange.vectors import Vector, read_vectors
-from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.structured.retriever import StructuredRetriever
 from raydist.build import open_retriever
+from raydist.commands.answers.show import Bow, prompt, show
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.data.ids import IdList
@@ -39,33 +42,28 @@ from raydist.disk import disk_errors, is_stream
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
-from raydist.protocols import Retriever, Selective
+from raydist.protocols import Retriever, Selective, TextStore
 from raydist.records import RUN, Query, Run
 from raydist.run_writer import (
     CHOICE,
-    PARQUET,
     Write,
     first_blank,
     group_starts,
     open_run,
+    run_form,
     trec_lines,
 )
 from raydist.shard_files import Split, Stats, shard_path
 from raydist.shards import sharded_map
-from raydist.text.passages import highlighted
-from raydist.text.spec import AnalyzerSpec
 
 Config = SearchConfig
 Queries = Sequence[Query | Vector]
 """Texts, or ids with weighted terms."""
 
-Bow = BowRetriever | FeedbackRetriever | StructuredRetriever
-
 _BATCH = 1024  # queries per batch
 _SPLIT = 256  # queries per split at least, the unit of work and of restart
 _SPLITS = 512  # at most
-_PROMPT_K = 10  # documents at the prompt
-_BOLD, _PLAIN = "\033[1m", "\033[0m"
+_SHOWN = 10  # documents that are shown if `k` is not given
 
 
 def run(config: SearchConfig, flags: Flags) -> None:
@@ -73,11 +71,11 @@ def run(config: SearchConfig, flags: Flags) -> None:
     out = Path(config.out) if config.out else None
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
-    if config.queries is None:
-        _prompt(FusedSearch(config), config, flags)
+    if config.queries is None and (config.query is None or out is None):
+        _answer(config, flags)
         return
     queries = _read_queries(config)
-    if out is None or out.suffix not in PARQUET:
+    if out is None or run_form(out) == "trec":
         _refuse_blanks(config, queries)
     search = FusedSearch(config) if flags.dry_run or not config.workers else None
     goal = f" and write {out}" if out is not None else ""
@@ -88,10 +86,11 @@ def run(config: SearchConfig, flags: Flags) -> None:
         prepare(SEARCH)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
     if search is not None:
-        answered = _write(search.tables(queries), out, tag)
+        answered = _write(search.tables(queries), out, tag, search.texts)
     else:
+        texts = FusedSearch(config).texts if out is not None and run_form(out) == "jsonl" else None
         with _search_on_ray(config, queries, out) as tables:
-            answered = _write(tables, out, tag)
+            answered = _write(tables, out, tag, texts)
     if answered < len(queries):
         missed = f"{len(queries) - answered:,} of {log.count(len(queries), 'query')}"
         log.warn(f"no results for {missed}")
@@ -101,6 +100,8 @@ def _read_queries(config: SearchConfig) -> Queries:
     """Reads texts, or weighted terms, if the indexes hold those."""
     from raydist.data.readers import read_queries
 
+    if config.query is not None:
+        return [Query("query", config.query)]
     assert config.queries is not None
     weighted = [bool(read_manifest(storage.local(each)).get("unit")) for each in config.index]
     if not any(weighted):
@@ -129,10 +130,28 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
             raise DataError(f"index = {folder}: the document id {doc_id!r}: {CHOICE}")
 
 
-def _write(tables: Iterable[pa.Table], out: Path | None, tag: str) -> int:
+def _answer(config: SearchConfig, flags: Flags) -> None:
+    """Shows the documents of one query, or prompts for queries."""
+    where = ", ".join(config.index)
+    if config.query is None and config.out is not None:
+        raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries= or query=")
+    plan = f"prompt for queries and search {where}" if config.query is None else f"search {where}"
+    search = FusedSearch(config)
+    if config.explain and search.bow is None:
+        raise ConfigError(f"explain: only a bag-of-words index explains scores, not {where}")
+    if planned(flags.dry_run, plan):
+        return
+    k = config.k if "k" in config.model_fields_set else _SHOWN
+    if config.query is None:
+        prompt(search, search.bow, k)
+        return
+    show(search([Query("query", config.query)], k), search.bow, config.query, config.explain)
+
+
+def _write(tables: Iterable[pa.Table], out: Path | None, tag: str, texts: TextStore | None) -> int:
     """Writes the rows of whole queries as they come; returns how many queries have results."""
     results = answered = 0
-    with _writer(out, tag) as write:
+    with _writer(out, tag, texts) as write:
         for table in tables:
             write(table)
             results += table.num_rows
@@ -143,11 +162,11 @@ def _write(tables: Iterable[pa.Table], out: Path | None, tag: str) -> int:
 
 
 @contextlib.contextmanager
-def _writer(out: Path | None, tag: str) -> Iterator[Write]:
+def _writer(out: Path | None, tag: str, texts: TextStore | None) -> Iterator[Write]:
     if out is None:
         yield trec_lines(sys.stdout.write, tag)
         return
-    with disk_errors(out), open_run(out, RUN, tag) as write:
+    with disk_errors(out), open_run(out, RUN, tag, texts) as write:
         yield write
 
 
@@ -168,6 +187,17 @@ class FusedSearch:
             raise ConfigError(
                 "feedback: expands queries of bag-of-words indexes, and index names none"
             )
+
+    @property
+    def bow(self) -> Bow | None:
+        """The first search of a bag-of-words index, None if there is none."""
+        return next((each for each in self.retrievers if isinstance(each, Bow)), None)
+
+    @property
+    def texts(self) -> TextStore | None:
+        """The documents' texts, of the first index that has them."""
+        indexes = (each.index for each in self.retrievers if isinstance(each, Bow))
+        return next((each.store for each in indexes if each.store is not None), None)
 
     def __call__(self, queries: Queries, k: int = 0) -> Run:
         """Returns the best `k` documents of each query, as many as configured if 0."""
@@ -280,74 +310,3 @@ class _Worker:
 def _read_table(path: Path) -> pa.Table:
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
-
-
-def _prompt(search: FusedSearch, config: SearchConfig, flags: Flags) -> None:
-    """Answers lines of the standard input; an empty one ends."""
-    if config.out is not None:
-        raise ConfigError(f"out = {config.out}: a prompt writes no run; give queries=")
-    if planned(flags.dry_run, f"prompt for queries and search {', '.join(config.index)}"):
-        return
-    bow = next((each for each in search.retrievers if isinstance(each, Bow)), None)
-    k = config.k if "k" in config.model_fields_set else _PROMPT_K
-    if sys.stdin.isatty():
-        log.say("a query, or ?ID to explain a document; an empty line ends")
-    marks = (_BOLD, _PLAIN) if sys.stdout.isatty() else ("*", "*")
-    last = ""
-    for line in _lines():
-        if line.startswith("?"):
-            _explain(bow, last, line[1:].strip())
-            continue
-        last = line
-        _show(search([Query("prompt", line)], k), bow, line, marks)
-
-
-def _lines() -> Iterator[str]:
-    while True:
-        if sys.stdin.isatty():
-            print("query> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline().strip()
-        if not line:
-            return
-        yield line
-
-
-def _show(results: Run, bow: Bow | None, query: str, marks: tuple[str, str]) -> None:
-    """Prints documents with snippets; the bag-of-words index, if there is one, has the texts."""
-    rows = results.table.to_pylist()
-    if not rows:
-        print("no results")
-        return
-    texts = dict.fromkeys((row["doc_id"] for row in rows), ("", ""))
-    analyzer = AnalyzerSpec(stemmer="none", stop_words="none").build()
-    if bow is not None and bow.index.store is not None:
-        ids = list(texts)
-        for doc_id, document in zip(ids, bow.index.store.get(ids)):
-            if document is not None:
-                texts[doc_id] = document.title, document.text
-        analyzer = bow.index.analyzer or analyzer
-    for rank, row in enumerate(rows, 1):
-        title, body = texts[row["doc_id"]]
-        marked = highlighted(title, query, analyzer, marks, 100)
-        print(f"{rank:3} {row['score']:9.4f}  {row['doc_id']}  {marked}".rstrip())
-        if body:
-            print(f"{'':15}{highlighted(body, query, analyzer, marks)}")
-    sys.stdout.flush()
-
-
-def _explain(bow: Bow | None, query: str, doc_id: str) -> None:
-    if bow is None:
-        log.warn("only a bag-of-words index explains its scores")
-        return
-    try:
-        explanation = bow.explain(query, doc_id)
-    except (DataError, ConfigError) as error:
-        log.warn(str(error))
-        return
-    print(f"{explanation.score:.6f}  {doc_id}, {log.count(explanation.length, 'token')}")
-    for part in sorted(explanation.parts, key=lambda part: -part.score):
-        facts = f"tf {part.tf:,}, df {part.df:,}, weight {round(part.weight, 6):,}"
-        print(f"{part.score:9.6f}  {part.term}  ({facts})")
-    if explanation.constant:
-        print(f"{explanation.constant:9.6f}  for the document's length")
-    sys.stdout.flush()

@@ -21,11 +21,24 @@ class ConvertConfig(Verb):
     out: str = Field(min_length=1)
     """The file to write, or the folder of an index."""
     to: (
-        Literal["trec", "parquet", "rerank", "flagembedding", "tevatron", "ciff", "bmp", "index"]
+        Literal[
+            "trec",
+            "jsonl",
+            "csv",
+            "tsv",
+            "parquet",
+            "rerank",
+            "flagembedding",
+            "tevatron",
+            "ciff",
+            "bmp",
+            "index",
+        ]
         | None
     ) = None
     """The form to write; follows from `in` and `out` if not given. Samples with ids and scores,
-    such as lists of candidates, become a run (trec, parquet) or such lists (rerank)."""
+    such as lists of candidates, become a run (trec, jsonl, csv, tsv, parquet) or such lists
+    (rerank)."""
     sort: bool = False
     """Order a run by its scores; without it, a run in another order is an error."""
     corpus: CorpusSource | None = None

@@ -10,7 +10,7 @@ from raydist.bow.spec import BowSearchSpec
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, SearchQueries
 from raydist.dense.spec import DenseSearchSpec, Fusion
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 
 
 class SearchConfig(Verb):
@@ -21,11 +21,16 @@ class SearchConfig(Verb):
     index: Annotated[Paths, Reads("output")] = Field(min_length=1)
     """Folders that `index` or `embed` wrote; several are fused."""
     queries: SearchQueries | None = None
-    """The queries; without them, a prompt asks for one after the other."""
+    """The queries; without them and `query`, a prompt asks for one after the other."""
+    query: Annotated[str | None, ADDED] = Field(None, min_length=1)
+    """One query's text, whose documents are shown; with `out`, its run is written."""
+    explain: bool = execution(False)
+    """With `query`: show what each term adds to a document's score."""
     out: str | None = None
-    """File of the run, TREC or `.parquet`; standard output if not given."""
+    """File of the run: `.parquet`, `.csv`, `.tsv`, `.jsonl` (with texts), else TREC lines; standard
+    output if not given."""
     k: int = Field(1000, ge=1)
-    """Documents per query; at the prompt, 10 if not given."""
+    """Documents per query; 10 if not given where they are shown."""
     ids: Annotated[str | None, Reads()] = None
     """Search only the documents in this file (an id per line, `#` for comments)."""
     exclude_ids: Annotated[str | None, Reads()] = None
@@ -40,6 +45,15 @@ class SearchConfig(Verb):
     """Name of the run, its last column."""
     workers: int = execution(0, ge=0)
     """Ray actors that share the queries; 0 searches in this process."""
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> SearchConfig:
+        if self.query is not None and self.queries is not None:
+            raise ValueError("query is one text, and queries names files of many: give one of them")
+        if self.explain and (self.query is None or self.out is not None):
+            remedy = "leave out= away" if self.query is not None else "give query="
+            raise ValueError(f"explain shows why one query's documents are ranked: {remedy}")
+        return self
 
     @model_validator(mode="after")
     def _several_are_fused(self) -> SearchConfig:

@@ -3,36 +3,37 @@
 Passages are chosen as Lucene's UnifiedHighlighter does: a text is a collection of its sentences,
 and a passage scores by BM25 in it. Nothing of the index's statistics is needed.
 
-Offsets count characters (code points).
+Offsets count characters (code points). The time is linear in the text, whatever it is.
+
+Legend: M matches, C candidates for a passage, B blanks.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from raydist.text.analyzer import Analyzer
 
+Array = npt.NDArray[Any]
+
 _K1, _B, _PIVOT = 1.2, 0.75, 87  # Lucene's PassageScorer
 _SENTENCE = re.compile(
-    r"""(?: [.?!…]+ ["'”’)\]]* \s+ (?![a-zà-öø-ÿа-яё])  # a small letter goes on
-          | [。！？｡]+ [」』”’）]* \s*
-          | \s*\n\s*\n\s* )""",
+    r"""(?: (?<![.?!…]) [.?!…]++ ["'”’)\]]*+ \s++ (?![a-zà-öø-ÿа-яё])  # a small letter continues
+          | [。！？｡]++ [」』”’）]*+ \s*+
+          | (?<!\s) \s*\n\s*\n\s* )""",
     re.VERBOSE,
 )
 _BREAK = re.compile(r"\s+")
+_WORDS = 64  # distinct words that are looked at together
 
 
-class Match(NamedTuple):
-    """A word of a text that is one of a query's terms."""
-
-    start: int
-    end: int
-    term: str
+Match = tuple[int, int, str]
+"""A word of a text that is one of a query's terms: its start, its end and the term."""
 
 
 class Passage(NamedTuple):
@@ -46,17 +47,30 @@ class Passage(NamedTuple):
 
 def find_matches(text: str, query: str, analyzer: Analyzer) -> list[Match]:
     """Returns the words of a text whose terms the query has, in order; they do not overlap."""
-    terms = {*analyzer.tokens(query)}
-    term_of: dict[str, str | None] = {}
+    words = analyzer.words(text)
+    distinct = list(dict.fromkeys(word for _, _, word in words))
+    terms = frozenset(analyzer.tokens(query))
+    term_of: dict[str, str] = {}
+    for first in range(0, len(distinct), _WORDS):
+        term_of |= _terms_of(distinct[first : first + _WORDS], terms, analyzer)
     matches: list[Match] = []
-    for start, end, word in analyzer.words(text):
-        if word not in term_of:
-            term_of[word] = next((term for term in analyzer.tokens(word) if term in terms), None)
-        if (term := term_of[word]) is not None:
-            if matches:
-                start = max(start, matches[-1].end)
-            matches.append(Match(start, end, term))
+    end_before = 0
+    for start, end, word in words:
+        if (term := term_of.get(word)) is not None:
+            matches.append((max(start, end_before), end, term))
+            end_before = end
     return matches
+
+
+def _terms_of(words: Sequence[str], terms: frozenset[str], analyzer: Analyzer) -> dict[str, str]:
+    """Returns the words that are some of the terms, with these."""
+    tokens = analyzer.tokens("\n".join(words))
+    if terms.isdisjoint(tokens):
+        return {}
+    if len(words) == 1:
+        return {words[0]: next(term for term in tokens if term in terms)}
+    half = len(words) // 2
+    return _terms_of(words[:half], terms, analyzer) | _terms_of(words[half:], terms, analyzer)
 
 
 def passages(
@@ -73,40 +87,29 @@ def passages(
             part of a long one.
     """
     text_end = len(text.rstrip())
-    matches = find_matches(text, query, analyzer)
-    sentences = list(_sentences(text, text_end))
-    if not sentences:
+    sentences = np.array(list(_sentences(text, text_end)), np.int64).reshape(-1, 2)
+    if not len(sentences):
         return []
-    frequencies = Counter(match.term for match in matches)
-    starts = [match.start for match in matches]
-    candidates: list[tuple[int, int]] = []
-    for i, (start, end) in enumerate(sentences):
-        first = bisect_left(starts, start)
-        if first == len(matches) or starts[first] >= end:
-            continue
-        if end - start > length:
-            candidates += _cut(text, start, end, matches[first : bisect_left(starts, end)], length)
-            continue
-        for _, further in sentences[i + 1 :]:
-            if further - start > length:
-                break
-            end = further
-        candidates.append((start, end))
-    scored = []
-    for start, end in candidates:
-        inside = matches[bisect_left(starts, start) : bisect_left(starts, end)]
-        inside = [match for match in inside if match.end <= end]
-        score = _score(inside, frequencies, end - start, start, len(text))
-        scored.append(Passage(start, end, score, tuple((m.start, m.end) for m in inside)))
+    matches = find_matches(text, query, analyzer)
+    blanks = _Blanks(text)
+    spans = [(start, end) for start, end, _ in matches]
+    spans_M2 = np.array(spans, np.int64).reshape(-1, 2)
+    starts_C, ends_C = _candidates(sentences, spans_M2, length, blanks)
+    first_C = np.searchsorted(spans_M2[:, 0], starts_C)
+    last_C = np.maximum(first_C, np.searchsorted(spans_M2[:, 1], ends_C, side="right"))
+    scores_C = _scores([term for _, _, term in matches], first_C, last_C, starts_C, ends_C, text)
     chosen: list[Passage] = []
-    for each in sorted(scored, key=lambda each: (-each.score, each.start)):
-        if len(chosen) < number and all(
-            each.end <= other.start or other.end <= each.start for other in chosen
-        ):
-            chosen.append(each)
+    order = np.lexsort((starts_C, -scores_C))
+    while len(order) and len(chosen) < number:
+        best = order[0]
+        start, end = int(starts_C[best]), int(ends_C[best])
+        inside = tuple(spans[first_C[best] : last_C[best]])
+        chosen.append(Passage(start, end, float(scores_C[best]), inside))
+        order = order[(ends_C[order] <= start) | (starts_C[order] >= end)]
     if not chosen:
-        start = sentences[0][0]
-        chosen = [Passage(start, _end_of_words(text, start, text_end, length), 0.0, ())]
+        start = sentences[:1, 0]
+        (end,) = blanks.ends_of_words(start, np.array([text_end]), length, start)
+        chosen = [Passage(int(start[0]), int(end), 0.0, ())]
     return sorted(chosen)
 
 
@@ -123,7 +126,7 @@ def highlighted(
         length: most characters of the passage.
     """
     if len(text) <= length:
-        spans = tuple((match.start, match.end) for match in find_matches(text, query, analyzer))
+        spans = tuple((a, z) for a, z, _ in find_matches(text, query, analyzer))
         best = [Passage(0, len(text), 0.0, spans)]
     else:
         best = passages(text, query, analyzer, 1, length)
@@ -137,16 +140,31 @@ def highlighted(
     return _BREAK.sub(" ", line)
 
 
-def _score(
-    matches: Sequence[Match], frequencies: Counter[str], length: int, start: int, whole: int
-) -> float:
-    """Returns Lucene's score of a passage of `length` characters of a text of `whole`."""
-    score = 0.0
-    for term, frequency in Counter(match.term for match in matches).items():
-        count = 1 + whole // _PIVOT
-        weight = (_K1 + 1) * math.log(1 + (count + 0.5) / (frequencies[term] + 0.5))
-        score += weight * frequency / (frequency + _K1 * (1 - _B + _B * length / _PIVOT))
-    return score * (1 + 1 / math.log(_PIVOT + start))
+def _scores(
+    terms: Sequence[str], first_C: Array, last_C: Array, starts_C: Array, ends_C: Array, text: str
+) -> Array:
+    """Returns Lucene's scores of passages, float64 [C].
+
+    Args:
+        terms: of the text's matches.
+        first_C: the first match of each passage.
+        last_C: the match behind its last one.
+        starts_C: where each begins.
+        ends_C: where it ends.
+        text: the whole.
+    """
+    names = list(dict.fromkeys(terms))
+    place = {name: number for number, name in enumerate(names)}
+    numbers_M = np.array([place[term] for term in terms], np.int64)
+    count = 1 + len(text) // _PIVOT
+    norms_C = _K1 * (1 - _B + _B * (ends_C - starts_C) / _PIVOT)
+    scores_C = np.zeros(len(starts_C), np.float64)
+    for number in range(len(names)):
+        before_M1 = np.concatenate(([0], np.cumsum(numbers_M == number)))
+        tf_C = before_M1[last_C] - before_M1[first_C]
+        weight = (_K1 + 1) * np.log(1 + (count + 0.5) / (before_M1[-1] + 0.5))
+        scores_C += weight * tf_C / (tf_C + norms_C)
+    return np.asarray(scores_C * (1 + 1 / np.log(_PIVOT + starts_C)))
 
 
 def _sentences(text: str, end: int) -> Iterator[tuple[int, int]]:
@@ -161,22 +179,63 @@ def _sentences(text: str, end: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _cut(
-    text: str, start: int, end: int, matches: Sequence[Match], length: int
-) -> Iterator[tuple[int, int]]:
-    """Yields parts of a long sentence: each begins some words before a match."""
-    for match in matches:
-        begin = max(start, min(match.start - length // 5, end - length))
-        if begin > start:
-            blank = _BREAK.search(text, begin - 1, match.start)
-            begin = blank.end() if blank else match.start
-        yield begin, _end_of_words(text, begin, end, length, match.end)
+def _candidates(
+    sentences: Array, spans_M2: Array, length: int, blanks: _Blanks
+) -> tuple[Array, Array]:
+    """Returns where passages with matches may begin and end: int64 [C] each, beginnings ascend.
+
+    A sentence takes those behind it as far as they fit; a long one is cut around its matches, so
+    that each part begins some words before one.
+    """
+    starts, ends = sentences.T
+    first = np.searchsorted(spans_M2[:, 0], starts)
+    last = np.searchsorted(spans_M2[:, 0], ends)
+    last_fitting = np.searchsorted(ends, starts + length, side="right") - 1
+    short = ends - starts <= length
+    whole = short & (first < last)
+    parts = [(starts[whole], ends[last_fitting[whole]])]
+    cut = ~short & (first < last)
+    if cut.any():
+        owner = np.repeat(np.flatnonzero(cut), (last - first)[cut])
+        inside = np.concatenate([np.arange(a, z) for a, z in zip(first[cut], last[cut])])
+        match_starts, match_ends = spans_M2[inside].T
+        begin = np.minimum(match_starts - length // 5, ends[owner] - length)
+        begin = np.maximum(starts[owner], begin)
+        later = begin > starts[owner]
+        begin[later] = blanks.next_words(begin[later], match_starts[later])
+        parts.append((begin, blanks.ends_of_words(begin, ends[owner], length, match_ends)))
+    starts_C, ends_C = (np.concatenate(each) for each in zip(*parts))
+    order = np.argsort(starts_C, kind="stable")
+    return starts_C[order], ends_C[order]
 
 
-def _end_of_words(text: str, start: int, end: int, length: int, least: int = 0) -> int:
-    """Returns where to end behind a whole word, at most `length` characters on if one fits."""
-    if end - start <= length:
-        return end
-    stop = start + length
-    last = max((blank.start() for blank in _BREAK.finditer(text, start + 1, stop + 1)), default=0)
-    return max(last or stop, min(least, stop))
+class _Blanks:
+    """The blanks between the words of a text."""
+
+    def __init__(self, text: str) -> None:
+        spans = [blank.span() for blank in _BREAK.finditer(text)]
+        self._starts_B, self._ends_B = np.array(spans, np.int64).reshape(-1, 2).T
+
+    def next_words(self, begin_C: Array, stops_C: Array) -> Array:
+        """Returns the first word's beginning from each place on, the stop if none is before it."""
+        if not len(self._starts_B):
+            return stops_C
+        blank = np.searchsorted(self._ends_B, begin_C - 1, side="right")
+        known = blank < len(self._starts_B)
+        blank[~known] = 0
+        known &= self._starts_B[blank] < stops_C
+        return np.where(known, np.minimum(self._ends_B[blank], stops_C), stops_C)
+
+    def ends_of_words(self, begin_C: Array, ends_C: Array, length: int, least_C: Array) -> Array:
+        """Returns where to end behind a whole word, at most `length` on if one fits."""
+        stops_C = begin_C + length
+        last_C = np.zeros(len(begin_C), np.int64)
+        if len(self._starts_B):
+            blank = np.searchsorted(self._starts_B, stops_C, side="right") - 1
+            known = blank >= 0
+            blank[~known] = 0
+            known &= self._ends_B[blank] > begin_C + 1
+            last_C[known] = np.maximum(self._starts_B[blank], begin_C + 1)[known]
+        cut_C = np.where(last_C > 0, last_C, stops_C)
+        cut_C = np.maximum(cut_C, np.minimum(least_C, stops_C))
+        return np.where(ends_C - begin_C <= length, ends_C, cut_C)

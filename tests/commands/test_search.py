@@ -1,4 +1,4 @@
-"""`raydist search`, as a user calls it: among some documents, and at the prompt."""
+"""`raydist search`, as a user calls it: among some documents, at the prompt, of one query."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from raydist.bow.formulas import lucene_idf
+from raydist.bow.index import BowIndex
+from raydist.bow.search.retriever import BowRetriever
 from raydist.cli import main
+from raydist.data.readers import read_run
+from raydist.records import Query
 
 ROWS = [
     {"id": "a", "title": "Cats", "text": "A cat's life.\nCats and dogs."},
@@ -128,3 +134,55 @@ def test_ids_that_trec_lines_cannot_carry_are_said_at_once(
     assert main([*search, "out=run.txt"]) == 2
     assert main(["index", "delete=gone.txt", "out=IDX"]) == 0
     assert main([*search, "out=run.txt"]) == 0
+
+
+# --- One query ------------------------------------------------------------------------------------
+
+
+def test_one_query_is_answered_with_snippets_and_why(folder, capsys):
+    words = ["search", "index=IDX", "query=cats dogs birds", "k=2"]
+    assert main([*words, "explain=true"]) == 0
+    shown = capsys.readouterr().out
+    retriever = BowRetriever(BowIndex.open("IDX"))
+    run = retriever.search([Query("q", "cats dogs birds")], 2)
+    for row in run.table.to_pylist():
+        explanation = retriever.explain("cats dogs birds", row["doc_id"])
+        assert explanation.score == row["score"]  # to the last bit
+        assert explanation.score == np.float32(sum(part.score for part in explanation.parts))
+        assert f"= {np.float32(row['score'])}" in shown
+        for part in explanation.parts:
+            assert part.idf == lucene_idf(retriever.index.nonempty, part.df)
+    assert "term  tf  df" in shown and "*" in shown and "\033" not in shown
+    assert main([*words, "out=one.jsonl"]) == 0
+    assert read_run("one.jsonl").table["doc_id"].equals(run.table["doc_id"])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["query=x", "queries=queries.tsv"], "give one of them"),
+        (["queries=queries.tsv", "explain=true"], "give query="),
+        (["query=x", "explain=true", "out=run.txt"], "leave out= away"),
+        (["query="], "query"),
+        (["out=run.txt"], "give queries= or query="),
+    ],
+)
+def test_what_does_not_go_with_one_query_is_said(folder, capsys, words, message):
+    assert main(["search", "index=IDX", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_suffix_of_a_run_decides_its_form_in_every_verb(folder, capsys):
+    search = ["search", "index=IDX", "queries=queries.tsv"]
+    for name in ("run.txt", "run.parquet", "run.csv", "run.tsv", "run.jsonl"):
+        assert main([*search, f"out={name}"]) == 0
+        assert main(["convert", f"in={name}", f"out=again.{name}"]) == 0
+        assert Path(name).read_bytes() == Path(f"again.{name}").read_bytes() or "jsonl" in name
+        assert read_run(name).table.equals(read_run("run.txt").table)
+    rerank = ["rerank", "run=run.csv", "index=IDX", "queries=queries.tsv", "reranker=bm25"]
+    assert main([*rerank, "out=new.jsonl"]) == 0
+    line = json.loads(Path("new.jsonl").read_text().splitlines()[0])
+    assert line["rank"] == 1 and line["text"]
+    Path("qrels.txt").write_text(f"q 0 {line['doc_id']} 1\n")
+    assert main(["evaluate", "run=run.jsonl,run.csv", "qrels=qrels.txt", "measures=AP"]) == 0

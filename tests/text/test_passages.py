@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from hypothesis import given
@@ -109,3 +110,27 @@ def test_a_highlighted_passage_is_one_line_with_marks_around_the_querys_words() 
     assert line == "… The <herons> fished in the <canal>. …"
     assert highlighted("short", "heron", ENGLISH, ("<", ">")) == "short"
     assert highlighted("", "heron", ENGLISH, ("<", ">")) == ""
+
+
+def test_a_small_letter_behind_several_blanks_continues_a_sentence() -> None:
+    assert marked("Cf.  a heron. Fish.", "heron", length=15) == ["Cf.  a [heron]."]
+    assert marked("Fish.\n\na heron. Fish.", "heron", length=12) == ["a [heron]."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "heron fish " * 25_000,
+        "Heron fish. " * 25_000,
+        " ".join(f"w{number}" for number in range(50_000)),
+        "heron" + " " * 100_000 + "fish",
+        "heron" + "." * 100_000 + "fish",
+        "heron \n" * 25_000,
+    ],
+    ids=["one sentence", "sentences", "distinct words", "blanks", "stops", "lines"],
+)
+def test_the_time_of_snippets_is_linear_in_the_text(text: str) -> None:
+    """A quadratic one takes seconds; the limit allows for a busy machine."""
+    start = time.process_time()
+    best = passages(text, "heron fish w7 w9", ENGLISH, number=3, length=200)
+    assert best and time.process_time() - start < 1

@@ -92,12 +92,23 @@ def score_all(
 
 @dataclass(frozen=True, slots=True)
 class TermScore:
-    """What one term adds to a document's score."""
+    """What one term adds to a document's score.
+
+    Attributes:
+        term: as it is in the index.
+        boost: its weight in the query.
+        df: how many documents have it.
+        tf: how often the document has it.
+        idf: what the model makes of `df`; None where it has no such factor.
+        weight: the factor of its part: in most models boost and idf.
+        score: its part of the score.
+    """
 
     term: str
     boost: float
     df: int
     tf: int
+    idf: float | None
     weight: float
     score: float
 
@@ -106,12 +117,19 @@ class TermScore:
 class Explanation:
     """Why a document has its score.
 
-    `constant` is the document's own part; `score` the sum of it and the parts of the terms.
+    Attributes:
+        doc_id: the document's.
+        score: the sum of the parts and the constant, as float32.
+        length: its tokens.
+        model_length: its length as the model takes it: Lucene rounds it into a byte.
+        parts: of the query's terms that it has.
+        constant: its own part, whatever its terms.
     """
 
     doc_id: str
     score: float
     length: int
+    model_length: int
     parts: tuple[TermScore, ...]
     constant: float = 0.0
 
@@ -148,10 +166,13 @@ def explain(
         if at < len(docs) and docs[at] == doc[0]:
             part = scoring.parts(term, tfs[at : at + 1], length)[0]
             weight = scoring.weight_of(term)
-            parts.append(TermScore(name, term.boost, term.df, int(tfs[at]), weight, float(part)))
+            idf = scoring.idf_of(term)
+            tf = int(tfs[at])
+            parts.append(TermScore(name, term.boost, term.df, tf, idf, weight, float(part)))
     own = np.zeros(1, np.float64)
     if parts:
         scoring.add_constants(query_tokens, length, own)
     constant = float(own[0])
     score = float(np.float32(sum(part.score for part in parts) + constant))
-    return Explanation(doc_id, score, int(segment.lengths_N[doc[0]]), tuple(parts), constant)
+    exact = int(segment.lengths_N[doc[0]])
+    return Explanation(doc_id, score, exact, int(length[0]), tuple(parts), constant)

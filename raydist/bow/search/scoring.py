@@ -124,14 +124,23 @@ class Scoring:
 
     def weight_of(self, term: Term) -> float:
         """Returns the factor of a term's part: its boost and, in most models, its idf."""
-        n, df = self.collection.documents, term.df
         if self.model == "lucene":
-            return float(np.float32(term.boost) * (formulas.lucene_idf(n, df) if self.idf else 1))
+            idf = formulas.lucene_idf(self.collection.documents, term.df) if self.idf else 1
+            return float(np.float32(term.boost) * idf)
         if self.model in _IDFS:
-            return term.boost * _IDFS[self.model](n, df)
+            return term.boost * _IDFS[self.model](self.collection.documents, term.df)
         if self.model == "impact":
             return term.boost * self.collection.unit
         return term.boost if self.formula.kind == "ql" else float(np.float32(term.boost))
+
+    def idf_of(self, term: Term) -> float | None:
+        """Returns what the model makes of a term's df, None where no factor is an idf."""
+        n, df = self.collection.documents, term.df
+        if self.model == "lucene":
+            return float(formulas.lucene_idf(n, df)) if self.idf else None
+        if self.model in _IDFS:
+            return float(_IDFS[self.model](n, df))
+        return self.statistic_of(term) if self.model in ("f2exp", "f2log") else None
 
     def statistic_of(self, term: Term) -> float:
         """Returns what else the model takes of a term, see impacts.py."""

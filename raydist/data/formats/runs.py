@@ -1,10 +1,12 @@
-"""Runs in the forms in use: TREC's, MS MARCO's, ColBERT's, Parquet, JSON.
+"""Runs in the forms in use: TREC's, MS MARCO's, ColBERT's, Parquet, JSON, tables with a header.
 
-Columns are separated as in judgements.
+Columns are separated as in judgements; those of a table whose first line names them, as in CSV.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 
 import numpy as np
@@ -12,7 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from raydist.data.files import Line, PathLike, compression_of, read_blocks, read_lines
+from raydist.data.files import (
+    Line,
+    PathLike,
+    compression_of,
+    first_line,
+    read_blocks,
+    read_lines,
+    read_text,
+)
 from raydist.data.formats.judgements import (
     DOCUMENT,
     QUERY,
@@ -29,7 +39,18 @@ from raydist.errors import DataError
 from raydist.records import RUN, Run, as_run, by_score, repeated_rows
 from raydist.run_writer import group_starts
 
-RUN_SUFFIXES = (".txt", ".run", ".res", ".trec", ".tsv", ".parquet", ".pq", ".json", ".jsonl")
+RUN_SUFFIXES = (
+    ".txt",
+    ".run",
+    ".res",
+    ".trec",
+    ".tsv",
+    ".csv",
+    ".parquet",
+    ".pq",
+    ".json",
+    ".jsonl",
+)
 """Suffixes of the runs that a directory stands for."""
 
 _FORMS: dict[int, dict[str, pa.DataType]] = {
@@ -56,10 +77,11 @@ _EXPECTED = (
 
 
 def parse_run(path: PathLike, *, sort: bool = False) -> Run:
-    """Returns a run: TREC lines, `query document rank` with a score or without, Parquet or JSON.
+    """Returns a run: TREC lines, `query document rank` with a score or without, Parquet, JSON, CSV.
 
-    JSON is `{query: {document: score}}`, ordered by score, or an object with `query_id`, `doc_id`
-    and `score` a line. The scores of three columns are the ranks' reciprocals.
+    CSV has a header that names `query_id`, `doc_id` and `score`, or what they are called elsewhere,
+    and commas or tabs. JSON is `{query: {document: score}}`, ordered by score, or an object with
+    `query_id`, `doc_id` and `score` a line. The scores of three columns are the ranks' reciprocals.
 
     Args:
         path: the file, compressed or not.
@@ -76,7 +98,19 @@ def parse_run(path: PathLike, *, sort: bool = False) -> Run:
     form = form_of(file)
     if form == "parquet" or re.search(r"\.(parquet|pq)$", file.lower()):
         return _parquet_run(file, sort)
-    return _json_run(file, sort) if form == "json" else _text_run(file, sort)
+    if form == "json":
+        return _json_run(file, sort)
+    separator = separator_of(first_line(file))
+    return _table_run(file, separator, sort) if separator else _text_run(file, sort)
+
+
+def separator_of(line: bytes) -> str:
+    """Returns what separates a header's columns, comma or tab; empty if it is no run's header."""
+    for separator in (b",", b"\t"):
+        names = [cell.strip(b'"').decode("ascii", "replace") for cell in line.split(separator)]
+        if all(any(name in names for name in usual) for usual in (QUERY, DOCUMENT, ("score",))):
+            return separator.decode()
+    return ""
 
 
 def _run(path: str, table: pa.Table, tag: str, sort: bool, lines: bool = False) -> Run:
@@ -137,6 +171,35 @@ def _json_run(path: str, sort: bool) -> Run:
         if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
             raise DataError(f"{path}, {place}: expected a finite number as score, not {score!r}")
         scores.append(score)
+    column = np.array(scores, np.float32)
+    return _run(path, pa.table([queries, documents, column], schema=RUN), "raydist", sort)
+
+
+def _table_run(path: str, separator: str, sort: bool) -> Run:
+    text = io.StringIO(read_text(path).removeprefix("\ufeff"), newline="")
+    rows = csv.reader(text, delimiter=separator, strict=True)
+    header = next(rows)
+    names = {name: number for number, name in enumerate(header)}
+    query, document, score = (names[pick(path, names, n)] for n in (QUERY, DOCUMENT, ("score",)))
+    queries, documents, scores = [], [], []
+    try:
+        for row in rows:
+            place = f"line {rows.line_num}"
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise DataError(f"{path}, {place}: {len(row)} columns, expected {len(header)}")
+            if not (row[query] and row[document]):
+                raise DataError(f"{path}, {place}: expected ids, not an empty column")
+            if not _is_finite(row[score]):
+                raise DataError(
+                    f"{path}, {place}: expected a finite number as score, not {row[score]!r}"
+                )
+            queries.append(row[query])
+            documents.append(row[document])
+            scores.append(float(row[score]))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: {error}") from error
     column = np.array(scores, np.float32)
     return _run(path, pa.table([queries, documents, column], schema=RUN), "raydist", sort)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from raydist import log
 from raydist.data.files import PathLike, first_line, read_lines
+from raydist.data.formats.runs import separator_of
 from raydist.data.samples.fields import Record
 from raydist.data.samples.judged import LeftOut, samples_of
 from raydist.data.samples.lines import FORMATS, sniff
@@ -20,6 +21,7 @@ from raydist.data.store.reader import DocumentStore
 from raydist.disk import atomic
 from raydist.errors import DataError
 from raydist.records import Qrels, Run, Sample
+from raydist.run_writer import COLUMNS
 
 SampleForm = Literal["flagembedding", "tevatron", "rerank"]
 
@@ -34,7 +36,9 @@ def kind_of(path: PathLike) -> Literal["run", "samples"]:
     if re.search(r"\.(parquet|pq)$", file.lower()):
         return "run"
     line = first_line(file)
-    if len(line.split()) == 6 and not line.startswith(b"{"):
+    if (len(line.split()) == 6 and not line.startswith(b"{")) or separator_of(line):
+        return "run"
+    if line.startswith(b"{") and all(f'"{key}":'.encode() in line for key in COLUMNS):
         return "run"
     try:
         sniff(line, False)
