@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from raydist.api.hits import Hits
     from raydist.api.inputs import Queries
     from raydist.api.run import Run
+    from raydist.bow.index import BowIndex
+    from raydist.bow.lookup import TermStatistics
     from raydist.config.search import SearchConfig
     from raydist.protocols import Selective, TextStore
     from raydist.records import Document, Query
@@ -269,6 +271,79 @@ class Index(_Documents):
         """
         scoring = {"kind": kind, **keys}
         return _search(self.path, kind, True, scoring=scoring, ties=ties, threads=threads)
+
+    @cached_property
+    def _opened(self) -> BowIndex:
+        from raydist.bow.index import BowIndex
+        from raydist.storage import local
+
+        return BowIndex.open(local(self.path))
+
+    @property
+    def total_tokens(self) -> int:
+        """The number of tokens of all documents."""
+        return self._opened.tokens
+
+    def document_frequency(self, term: str, *, analyzed: bool = True) -> int:
+        """Returns how many documents have a term.
+
+        Args:
+            term: a word, of which the index's analyzer makes the term.
+            analyzed: False takes the term as it is in the index.
+
+        Raises:
+            ConfigError: the analyzer makes no term of it, or several.
+        """
+        from raydist.bow import lookup
+
+        return self._opened.document_frequency(lookup.term_of(self._opened, term, analyzed))
+
+    def collection_frequency(self, term: str, *, analyzed: bool = True) -> int:
+        """Returns how often a term occurs in all documents; arguments as `document_frequency`."""
+        return self.term_statistics(term, analyzed=analyzed).collection_frequency
+
+    def term_statistics(self, term: str, *, analyzed: bool = True) -> TermStatistics:
+        """Returns a term with its frequencies and idf; arguments as `document_frequency`."""
+        from raydist.bow import lookup
+
+        return lookup.statistics_of(self._opened, lookup.term_of(self._opened, term, analyzed))
+
+    def postings(self, term: str, *, analyzed: bool = True) -> Iterator[tuple[str, int]]:
+        """Yields the id of each document that has a term, and how often it does.
+
+        They come in the order in which documents were indexed.
+
+        >>> import raydist as rd
+        >>> index = rd.index({"1": "herons eat", "2": "a heron, two herons"}, "idx")
+        >>> list(index.postings("heron"))
+        [('1', 1), ('2', 2)]
+        >>> index.document_vector("2")
+        {'heron': 2, 'two': 1}
+
+        Args:
+            term: a word, of which the index's analyzer makes the term.
+            analyzed: False takes the term as it is in the index.
+
+        Raises:
+            ConfigError: the analyzer makes no term of it, or several.
+        """
+        from raydist.bow import lookup
+
+        return lookup.postings(self._opened, lookup.term_of(self._opened, term, analyzed))
+
+    def document_vector(self, doc_id: str) -> dict[str, int]:
+        """Returns the terms of a document in byte order, with their frequencies.
+
+        Raises:
+            ConfigError: the index has neither texts nor a forward index.
+            NotFoundError: it has no such document; it is a KeyError, too.
+        """
+        from raydist.bow import lookup
+
+        try:
+            return lookup.document_vector(self._opened, doc_id)
+        except DataError:
+            raise NotFoundError(f"{doc_id!r}: no document of this id in {self.path}") from None
 
     def _facts(self) -> list[tuple[str, str]]:
         return [("kind", str(self.manifest["kind"])), ("holds", ", ".join(self._counts()))]

@@ -30,6 +30,8 @@ class IndexSpec:
     """Store the positions of terms, for phrases."""
     store: bool = True
     """Store the texts, for snippets, reranking and training."""
+    forward: Annotated[bool, ADDED] = False
+    """Keep each document's terms, for feedback and for looking at documents without their texts."""
     split_bytes: Bytes = 32 << 20
     """Size of a split of the corpus, the unit of work and of restart."""
     duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"

@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.build.delete import statistics
+from raydist.bow.build.delete import forward_facts, statistics
 from raydist.bow.build.generation import leftovers
 from raydist.bow.format.files import faults_of
+from raydist.bow.format.forward import has_forward, read_vectors
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import norm_bytes
 from raydist.bow.index import BowIndex
@@ -32,6 +33,7 @@ Array = npt.NDArray[Any]
 
 _TERMS = 1 << 15  # read together
 _POSTINGS = 1 << 22  # the same
+_DOCUMENTS = 1 << 14  # whose forward index is read together
 
 
 def verify_index(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
@@ -121,6 +123,7 @@ def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
 def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
     dead_N = None if segment.deletions is None else ~segment.live_N
     sums_N = np.zeros(segment.documents, np.int64)
+    mixed_N = np.zeros(segment.documents, np.float64) if has_forward(segment) else None
     terms_seen = postings = lost_postings = 0
     last: bytes | None = None
     lost_terms, lost_df = [pa.array([], pa.large_binary())], [np.empty(0, np.int64)]
@@ -149,6 +152,11 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
                 lost_terms.append(terms.filter(pa.array(df_T > 0)))
                 lost_df.append(df_T[df_T > 0])
                 lost_postings += int(df_T.sum())
+            if mixed_N is not None:
+                terms_P = np.repeat(
+                    np.arange(terms_seen, terms_seen + len(terms)), np.diff(indptr_T1)
+                )
+                mixed_N += np.bincount(docs_P, _mixed(terms_P, tfs_P), minlength=len(mixed_N))
             terms_seen += len(terms)
             postings += len(docs_P)
             progress.advance(len(docs_P))
@@ -157,6 +165,8 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
             f"segment.json says {segment.size:,} terms and {segment.postings_total:,} postings, "
             f"there are {terms_seen:,} and {postings:,}"
         )
+    if mixed_N is not None and (doc := _first_difference(segment, mixed_N)) is not None:
+        yield f"document {doc + 1:,} has other terms in the forward index than in the postings"
     lengths_N = segment.lengths_N
     if exact and not np.array_equal(sums_N, lengths_N):
         number = int(np.flatnonzero(sums_N != lengths_N)[0])
@@ -197,10 +207,32 @@ def _positions_faults(
         yield "the positions of a term in a document do not ascend"
 
 
+def _mixed(terms_P: Array, tfs_P: Array) -> Array:
+    """Returns a number below 2**32 of each term and frequency, whose sums are exact, float64."""
+    word_P = terms_P.astype(np.uint64) << np.uint64(32) | tfs_P.astype(np.uint64)
+    word_P *= np.uint64(0x9E3779B97F4A7C15)
+    word_P ^= word_P >> np.uint64(29)
+    word_P *= np.uint64(0xBF58476D1CE4E5B9)
+    return (word_P >> np.uint64(32)).astype(np.float64)
+
+
+def _first_difference(segment: Segment, mixed_N: Array) -> int | None:
+    """Returns the first document whose terms in the forward index are not those of `mixed_N`."""
+    for start in range(0, segment.documents, _DOCUMENTS):
+        docs_D = np.arange(start, min(start + _DOCUMENTS, segment.documents))
+        indptr_D1, terms_P, tfs_P = read_vectors(segment, docs_D)
+        owner_P = np.repeat(np.arange(len(docs_D)), np.diff(indptr_D1))
+        sums_D = np.bincount(owner_P, _mixed(terms_P, tfs_P), minlength=len(docs_D))
+        if len(other := np.flatnonzero(sums_D != mixed_N[docs_D])):
+            return start + int(other[0])
+    return None
+
+
 def _differences(index: BowIndex, manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yields what a manifest says of its segments that these do not."""
     terms = sum(each.size for each in index.segments)
-    for name, value in {**statistics(index.segments), "terms": terms}.items():
+    facts = {**statistics(index.segments), **forward_facts(index.segments), "terms": terms}
+    for name, value in facts.items():
         if manifest.get(name, 0) != value:
             yield (
                 f"{index.folder}/manifest.json: says {manifest.get(name)} {name}, the segments "

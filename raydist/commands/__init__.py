@@ -15,6 +15,7 @@ VERBS = {
     "merge": "rewrite an index without deleted documents, in as many segments as you want",
     "verify": "read and check a whole output",
     "status": "say what an output is: complete or not, from what, how large",
+    "inspect": "show what an index knows of itself, of a term, or of a document",
     "ls": "list the outputs in a folder",
     "diff": "compare the configurations of two outputs",
     "analyze": "show the tokens of a text",

@@ -3,7 +3,8 @@
     raydist rerank run=run.txt corpus=corpus.jsonl queries=queries.jsonl reranker=bm25 out=new.txt
 
 `out=` is the new run: `.parquet`, `.csv`, `.tsv`, `.jsonl` (with the texts), else TREC lines.
-Beside it lies `OUT.raydist`: the manifest, and until the work is done the shards from which an interrupted command continues.
+Beside it lies `OUT.raydist`: the manifest, and until the work is done the shards from which an
+interrupted command continues.
 """
 
 from __future__ import annotations

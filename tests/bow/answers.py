@@ -9,6 +9,7 @@ from raydist.artefact import Output
 from raydist.bow.build.create import build_index
 from raydist.bow.build.generation import clean
 from raydist.bow.index import BowIndex, Vocabulary
+from raydist.bow.lookup import has_vectors, term_counts
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25, BowSearchSpec, IndexSpec, Qld, QueryLikelihood, Spl
 from tests.bow.documents import Row, read, splits_of
@@ -71,4 +72,5 @@ def answers(folder: Path, queries: Sequence[str] = QUERIES) -> dict[str, object]
         "texts": texts,
         "rows": rows,
         "lengths": index.live_lengths.tolist(),
+        "vectors": has_vectors(index) and term_counts(index, index.positions(ids)),
     }

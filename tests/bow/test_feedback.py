@@ -29,6 +29,8 @@ from raydist.records import Query
 from tests.bow.small_index import index_of
 
 COLLECTIONS = ["cacm", "cranfield", "vaswani", "nfcorpus"]
+TERMS = ["texts", "forward"]
+"""Where the terms of documents come from."""
 MODELS: dict[str, Feedback] = {
     "rm3": Rm3(),
     "rm3.nofilter": Rm3(filter=False, docs=5, terms=20, weight=0.7),
@@ -61,18 +63,22 @@ def retriever(folder: Path, feedback: Feedback, **search: Any) -> FeedbackRetrie
 
 @pytest.fixture(scope="module")
 def indexes(collections: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Indexes of the collections with texts alone, and with forward indexes alone."""
     folder = tmp_path_factory.mktemp("feedback")
     for name in COLLECTIONS:
-        corpus = collections / name / "corpus.jsonl"
-        assert main(["index", f"corpus={corpus}", f"out={folder / name}", "duplicates=warn"]) == 0
+        for terms in TERMS:
+            words = ["index", f"corpus={collections / name / 'corpus.jsonl'}", "duplicates=warn"]
+            words += ["store=false", "forward=true"] if terms == "forward" else []
+            assert main([*words, f"out={folder / terms / name}"]) == 0
     return folder
 
 
 @pytest.mark.collections
+@pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("model", [*(f"bm25+{model}" for model in MODELS), "qld+rm3"])
 @pytest.mark.parametrize("name", COLLECTIONS)
 def test_expanded_queries_rankings_and_scores_are_anserinis(
-    indexes: Path, collections: Path, oracle: Path, name: str, model: str
+    indexes: Path, collections: Path, oracle: Path, name: str, model: str, terms: str
 ) -> None:
     recorded = oracle / "anserini"
     with gzip.open(recorded / f"{name}.expanded.jsonl.gz", "rt") as lines:
@@ -82,7 +88,7 @@ def test_expanded_queries_rankings_and_scores_are_anserinis(
     queries = read_queries(collections / name / "queries.jsonl")
     scoring, _, feedback = model.partition("+")
     formula = Qld() if scoring == "qld" else Bm25()
-    search = retriever(indexes / name, MODELS[feedback], scoring=formula)
+    search = retriever(indexes / terms / name, MODELS[feedback], scoring=formula)
     for query, row in zip(sorted(queries, key=lambda query: query.query_id), rows, strict=True):
         expected = {term: np.float32(weight) for term, weight in row["expanded"].items()}
         if expected:  # an empty one is searched as it is
@@ -101,7 +107,7 @@ def test_rm3_has_the_published_figures_of_cacm(indexes: Path, collections: Path)
     """MAP .3648 and P30 .2224: Anserini's own regression for this collection and these qrels."""
     qrels = read_qrels(collections / "cacm/qrels.anserini-unpadded.txt")
     queries = read_queries(collections / "cacm/queries.jsonl")
-    run = retriever(indexes / "cacm", Rm3()).search(queries, 1000)
+    run = retriever(indexes / "texts/cacm", Rm3()).search(queries, 1000)
     means = evaluate(run, qrels, parse(["AP", "P@30"])).means
     assert [round(float(mean), 4) for mean in means.values()] == [0.3648, 0.2224]
 
@@ -204,14 +210,20 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_deletions_and_segments_change_no_expansion(tmp_path: Path, model: str) -> None:
+def test_deletions_segments_and_forward_indexes_change_no_expansion(
+    tmp_path: Path, model: str
+) -> None:
     texts = {f"d{i}": f"{text} w{i % 3}" for i, text in enumerate(TEXTS * 6 + OTHERS * 8)}
     gone = [f"d{i}" for i in range(0, 500, 7)]
     whole = build(tmp_path / "whole", texts, "merge=false", "split_bytes=1KB")
     delete_from_index(whole, gone)
     rest = build(tmp_path / "rest", {i: text for i, text in texts.items() if i not in gone})
-    one, two = (retriever(each, MODELS[model], threads=2) for each in (whole, rest))
-    assert len(one.index.segments) > 2
+    options = ["merge=false", "split_bytes=1KB", "store=false", "forward=true"]
+    forward = build(tmp_path / "forward", texts, *options)
+    delete_from_index(forward, gone)
+    folders = (whole, rest, forward)
+    one, two, three = (retriever(each, MODELS[model], threads=2) for each in folders)
+    assert len(one.index.segments) == len(three.index.segments) > 2
     queries = [
         Query("1", "heron canal"),
         Query("2", "w1 fish"),
@@ -219,8 +231,9 @@ def test_deletions_and_segments_change_no_expansion(tmp_path: Path, model: str) 
         Query("4", ""),
     ]
     for query in queries:
-        assert one.expand(query.text) == two.expand(query.text)
+        assert one.expand(query.text) == two.expand(query.text) == three.expand(query.text)
     assert one.search(queries, 20).table.equals(two.search(queries, 20).table)
+    assert one.search(queries, 20).table.equals(three.search(queries, 20).table)
 
 
 def test_a_restricted_search_learns_from_its_documents_alone(small: Path) -> None:
@@ -246,7 +259,9 @@ def test_an_explanation_is_that_of_the_expanded_query(small: Path) -> None:
 
 def test_what_feedback_needs_is_said(small: Path, tmp_path: Path) -> None:
     bare = build(tmp_path / "bare", {"1": "heron"}, "store=false")
-    with pytest.raises(ConfigError, match=r"bare lacks the documents' texts; .*store=true"):
+    with pytest.raises(
+        ConfigError, match=r"bare lacks the documents' terms and texts; .*store=true"
+    ):
         retriever(bare, Rm3())
     with pytest.raises(ConfigError, match="the index lacks an analyzer"):
         FeedbackRetriever(BowRetriever(index_of([["a"]], tmp_path / "loose")), Rm3())

@@ -27,6 +27,7 @@ KINDS = {
     "texts": {},
     "unmerged": {"merge": False, "block_size": 8},
     "lists": {"store": False, "compress": False},
+    "forward": {"store": False, "forward": True},
 }
 """Settings of indexes of texts; the fourth kind is `vectors`."""
 

@@ -38,6 +38,7 @@ LINES = {
     "verify": "O",
     "status": "O",
     "ls": "O",
+    "inspect": "O",
     "diff": "O P",
     "pipeline": "p.yaml",
     "tracking": "replay O",

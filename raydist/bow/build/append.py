@@ -16,11 +16,12 @@ import numpy as np
 
 from raydist import locks
 from raydist.bow.build.create import build_parts
-from raydist.bow.build.delete import mark_deleted
+from raydist.bow.build.delete import forward_facts, mark_deleted
 from raydist.bow.build.duplicates import repeats_of
 from raydist.bow.build.generation import next_name, publish, side_folder
 from raydist.bow.build.splits import Read
 from raydist.bow.exchange.vectors import Vector, index_vectors
+from raydist.bow.format.forward import has_forward
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.spec import IndexSpec
@@ -163,6 +164,7 @@ def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) 
         "block_size": segment.block_size,
         "positions": segment.has_positions,
         "store": bool(manifest["store"]),
+        "forward": has_forward(segment),
     }
     wanted = {
         "analyzer": spec.analyzer.build().to_dict(),
@@ -170,6 +172,7 @@ def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) 
         "block_size": spec.block_size,
         "positions": spec.positions,
         "store": spec.store,
+        "forward": spec.forward,
     }
     changed = differences(built, wanted)
     if changed:
@@ -199,6 +202,7 @@ def _added(
     joint = {**manifest, "segments": manifest["segments"] + added["segments"]}
     index = _joined(old, BowIndex.of(folder, {**added, "store": store}))
     sums = {each: manifest.get(each, 0) + added.get(each, 0) for each in _SUMS}
+    sums |= forward_facts(index.segments)
     blank = manifest.get("blank_id") if added["blank_id"] is None else added["blank_id"]
     return {
         **joint,

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raydist.bow.build.delete import mark_deleted
+from raydist.bow.build.delete import forward_facts, mark_deleted
 from raydist.bow.build.duplicates import REMEDY, description, repeats_within
 from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
@@ -132,6 +132,7 @@ def build_parts(
                 block_size=spec.block_size,
                 positions=spec.positions,
                 memory=memory,
+                forward=spec.forward,
                 workers=workers,
                 cpus_per_worker=spec.cpus_per_worker,
             )
@@ -139,6 +140,7 @@ def build_parts(
         else:
             facts |= _keep_segments(parts, target)
         facts |= checks.result()
+    facts |= forward_facts(Segment.open(folder / each) for each in facts["segments"])
     facts["seconds"] = {
         "start": round(max(0.0, min(each.get("began", clock) for each in stats) - clock), 3),
         "splits": round(inverted - began, 3),

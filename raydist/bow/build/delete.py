@@ -23,6 +23,7 @@ from raydist import locks
 from raydist.bow.build.generation import next_name, publish
 from raydist.bow.build.splits import Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
+from raydist.bow.format.forward import forward_bytes
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
 from raydist.data.store.idhash import hash_ids
@@ -128,6 +129,12 @@ def statistics(segments: Iterable[Segment]) -> dict[str, int]:
         "tokens": sum(each.tokens for each in segments),
         "deleted": sum(each.documents - each.live_documents for each in segments),
     }
+
+
+def forward_facts(segments: Iterable[Segment]) -> dict[str, int]:
+    """Returns what a manifest says of forward indexes, nothing if there is none."""
+    size = sum(map(forward_bytes, segments))
+    return {"forward_bytes": size} if size else {}
 
 
 def _losses(index: BowIndex, number: int, docs_D: Array) -> Losses:

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from raydist.bow.build.sources import Source, Sources, SpillSource, TermRange
 from raydist.bow.build.spills import byte_order
+from raydist.bow.format.forward import add_forward
 from raydist.bow.format.segment import concatenate
 from raydist.bow.format.writing import SegmentWriter
 from raydist.errors import ConfigError
@@ -185,6 +186,7 @@ def merge(
     block_size: int,
     memory: int,
     positions: bool = False,
+    forward: bool = False,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> list[dict[str, int]]:
@@ -199,6 +201,7 @@ def merge(
         block_size: postings per block.
         memory: bytes that a worker may use.
         positions: whether the sources have positions.
+        forward: whether the segments get the terms of their documents, too.
         workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
             threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
@@ -216,7 +219,7 @@ def merge(
                 for writer, part in zip(writers, parts):
                     writer.append(*part)
                 progress.advance(sum(len(part.docs_P) for part in parts), share=1.0)
-        return [writer.close() for writer in writers]
+        return _finished([writer.close() for writer in writers], folders, forward, memory)
     # Ranges of at most a few MB keep all workers busy to the end.
     ranges = plan_ranges(sources, min(postings, 4 << 20))
     sharded_map(
@@ -233,6 +236,15 @@ def merge(
         shards = [_part(shard_path(work, i), number) for i in range(len(ranges))]
         stats.append(concatenate(shards, folder))
     shutil.rmtree(work)
+    return _finished(stats, folders, forward, memory)
+
+
+def _finished(
+    stats: list[dict[str, int]], folders: Sequence[Path], forward: bool, memory: int
+) -> list[dict[str, int]]:
+    """Returns the statistics of complete segments, after their forward indexes are written."""
+    for each, folder in zip(stats, folders) if forward else ():
+        each["bytes"] += add_forward(folder, memory)
     return stats
 
 

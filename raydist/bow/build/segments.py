@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from raydist import locks, on_demand
-from raydist.bow.build.delete import statistics
+from raydist.bow.build.delete import forward_facts, statistics
 from raydist.bow.build.generation import WORK, clean, next_name, publish
 from raydist.bow.build.merge import merge, plan_cuts
 from raydist.bow.build.sources import SegmentSource
+from raydist.bow.format.forward import has_forward
 from raydist.bow.format.segment import Segment, open_segments
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.spec import MergeSpec
@@ -213,6 +214,7 @@ def _merge_runs(
             block_size=index.segments[first].block_size,
             positions=index.segments[first].has_positions,
             memory=spec.memory_per_worker,
+            forward=has_forward(index.segments[first]),
             workers=spec.workers,
             cpus_per_worker=spec.cpus_per_worker,
         )
@@ -233,6 +235,7 @@ def _facts(
     segments: list[Segment] = open_segments(folder, {"segments": names, "deletions": deletions})
     facts: dict[str, Any] = {
         **statistics(segments),
+        **forward_facts(segments),
         "terms": sum(each.size for each in segments),
         "bytes": sum(
             entry["bytes"] for each in segments for entry in each.files.header["files"].values()

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow.build.spills import Postings, byte_order, write_spill
+from raydist.bow.format.forward import add_forward
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.spec import IndexSpec
 from raydist.data.rejects import Rejects
@@ -287,6 +288,8 @@ class SplitWorker:
             arrays = postings.indptr_T1, postings.docs_P, postings.tfs_P, postings.positions_W
             writer.append(postings.terms, *arrays)
             about = writer.close()
+            if self._spec.forward:
+                add_forward(target / part, self._spec.memory_per_worker)
         stats["parts"].append(part)
         stats["documents"] += about["documents"]
         if stats["blank_id"] is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,16 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.build.splits import contents
 from raydist.bow.feedback.axiom import axiom
 from raydist.bow.feedback.expansion import bm25prf, document_features, rm3, rocchio
 from raydist.bow.feedback.java import draws
 from raydist.bow.feedback.spec import Axiom, Bm25Prf, Feedback, Rm3, Rocchio
 from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.lookup import has_vectors, term_counts
 from raydist.bow.search.exhaustive import Explanation
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25
-from raydist.errors import ArtifactError, ConfigError
+from raydist.errors import ConfigError
 from raydist.records import Query, Run
 
 Array = npt.NDArray[Any]
@@ -37,7 +36,8 @@ _LETTERS = re.compile(r"[a-z]{2,}")
 class FeedbackRetriever:
     """Searches an index with expanded queries.
 
-    The terms of documents come from their stored texts, analysed when they are first needed.
+    The terms of documents come from the forward index, or from the stored texts, analysed when they
+    are first needed.
 
     Attributes:
         index: the index.
@@ -64,11 +64,13 @@ class FeedbackRetriever:
         self._second.scoring = replace(
             scoring, formula=formula, idf=not isinstance(feedback, Bm25Prf)
         )
-        if self.index.analyzer is None or self.index.store is None:
-            lack = "an analyzer" if self.index.analyzer is None else "the documents' texts"
+        if self.index.analyzer is None or not has_vectors(self.index):
+            lack = (
+                "an analyzer" if self.index.analyzer is None else "the documents' terms and texts"
+            )
             raise ConfigError(
                 f"feedback: {self.index.folder or 'the index'} lacks {lack}; build it from texts, "
-                "with store=true"
+                "with forward=true or store=true"
             )
         self._documents = _Documents(self.index, _form(feedback))
 
@@ -183,17 +185,7 @@ class _Documents:
         return [forms[each] for each in wanted]
 
     def _read(self, positions: Array) -> Iterable[Any]:
-        index = self._index
-        assert index.store is not None and index.analyzer is not None
-        table = index.store.rows(index.store.at_numbers(index.numbers(positions)))
-        for text, length in zip(contents(table).to_pylist(), index.lengths(positions).tolist()):
-            tokens = index.analyzer.tokens(text)
-            if len(tokens) != length:
-                raise ArtifactError(
-                    f"{index.folder}: the stored texts are not those that were indexed; "
-                    "feedback needs an index that raydist built from its texts"
-                )
-            yield self._form(self, Counter(tokens))
+        return [self._form(self, counts) for counts in term_counts(self._index, positions)]
 
     def features(self, counts: Counts, latin: bool) -> Any:
         """Returns the terms of a document that can expand a query."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
 from raydist.kernels.varint import get_varint, put_varint
 
@@ -144,13 +145,14 @@ def take(
 
 @kernel
 def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -> Any:
-    """Decodes the strings at the positions `which`, entries without numbers.
+    """Decodes the strings at the positions `which`, without their numbers.
 
     Writes as far as `out` holds and returns the bytes that all of them need.
     """
     to = U(0)
     room = U(out.shape[0])
     buffer = np.empty(256, np.uint8)
+    width = groups.shape[1] - 1
     offsets[0] = 0
     for i in range(which.shape[0]):
         position = U(which[i])
@@ -167,6 +169,8 @@ def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -
             for j in range(more):
                 buffer[shared + j] = data[o + j]
             o += more
+            for _ in range(width):
+                _, o = get_varint(data, o)
         if to + length <= room:
             for j in range(length):
                 out[to + j] = buffer[j]
@@ -287,3 +291,16 @@ def decode(
     take(data, begin, skip, sums, offsets, out, numbers_SK)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
     return pa.Array.from_buffers(pa.large_binary(), count, buffers), numbers_SK, sums
+
+
+def pick_strings(data: Array, groups: Array, which: Array) -> pa.LargeBinaryArray:
+    """Returns the strings at the positions `which`."""
+    which = readonly(which, np.int64)
+    offsets = np.empty(len(which) + 1, np.int64)
+    out = np.empty(16 * len(which) + 64, np.uint8)
+    need = pick(data, groups, which, offsets, out)
+    if need > len(out):
+        out = np.empty(need, np.uint8)
+        pick(data, groups, which, offsets, out)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
+    return pa.Array.from_buffers(pa.large_binary(), len(which), buffers)

@@ -41,15 +41,31 @@ def seal(
     folder: Path, names: Sequence[str], about: dict[str, Any], kind: Kind = "segment"
 ) -> dict[str, Any]:
     """Completes a folder: checksums of the named files, then its header, atomically."""
-    files = {}
-    for name in names:
-        sums = []
-        size = 0
-        with open(folder / name, "rb") as file:
-            while chunk := file.read(CHUNK):
-                sums.append(zlib.crc32(chunk))
-                size += len(chunk)
-        files[name] = {"bytes": size, "crc32": sums}
+    files = {name: _entry(folder / name) for name in names}
+    return _write_header(folder, about, files, kind)
+
+
+def extend(folder: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Adds files to a complete segment; returns what its header says of its files."""
+    about = _read_header(folder / "segment.json", "segment")
+    files = {**about.pop("files"), **{name: _entry(folder / name) for name in names}}
+    entries: dict[str, Any] = _write_header(folder, about, files, "segment")["files"]
+    return entries
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    sums = []
+    size = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            sums.append(zlib.crc32(chunk))
+            size += len(chunk)
+    return {"bytes": size, "crc32": sums}
+
+
+def _write_header(
+    folder: Path, about: dict[str, Any], files: dict[str, Any], kind: Kind
+) -> dict[str, Any]:
     header = {"format": f"raydist-bow-{kind}", "version": VERSION, **about, "files": files}
     header["crc32"] = _header_sum(header)
     with atomic(folder / f"{kind}.json") as partial:

@@ -10,6 +10,7 @@ the content alone. Files::
     norms, lengths             a byte and an exact number of tokens per document
     ids, ids.groups            external ids
     positions, positions.*     positions of terms, where they were asked for (positions.py)
+    forward, forward.*         the terms of each document, if the index has them (forward.py)
 
 Legend: N documents, T terms, P postings.
 """
@@ -169,15 +170,7 @@ class Segment:
     def pick_ids(self, docs: Array) -> pa.LargeStringArray:
         """Returns the external ids of the documents at `docs`, positions in the segment."""
         ids, groups = self._ids(docs)
-        which = readonly(docs, np.int64)
-        offsets = np.empty(len(which) + 1, np.int64)
-        out = np.empty(16 * len(which) + 64, np.uint8)
-        need = dictionary.pick(ids, groups, which, offsets, out)
-        if need > len(out):
-            out = np.empty(need, np.uint8)
-            dictionary.pick(ids, groups, which, offsets, out)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-        return pa.Array.from_buffers(pa.large_string(), len(which), buffers)
+        return dictionary.pick_strings(ids, groups, docs).cast(pa.large_string())
 
     def _ids(self, docs: Array | None = None) -> tuple[Array, Array]:
         """Returns the ids and where their groups begin; what `docs` need of them is checked."""
@@ -209,6 +202,10 @@ class Segment:
         assert 0 <= first <= last <= self.size
         terms, numbers_TK, sums = dictionary.decode(*self.dictionary, first, last)
         return terms, numbers_TK, int(sums[1]), int(sums[0])
+
+    def pick_terms(self, positions: Array) -> pa.LargeBinaryArray:
+        """Returns the terms at positions in the dictionary."""
+        return dictionary.pick_strings(*self.dictionary, positions)
 
     def lower_bound(self, term: bytes) -> int:
         """Returns how many terms are below `term` in byte order."""
