@@ -13,7 +13,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -28,6 +28,7 @@ from raydist.strings import text_of
 
 if TYPE_CHECKING:
     from raydist.protocols import TextStore
+    from raydist.records import Document
 
 Write = Callable[[pa.Table], None]
 """Takes the next rows of a run, of which a Run has checked that they are a ranking."""
@@ -179,14 +180,14 @@ def json_lines(write: Callable[[str], object], texts: TextStore | None) -> Write
             if not batch.num_rows:
                 continue
             doc_ids = batch["doc_id"].to_pylist()
-            columns = (
-                batch["query_id"].to_pylist(),
-                doc_ids,
-                ranks_of(batch["query_id"]).tolist(),
-                batch["score"].cast(pa.string()).to_pylist(),
-                texts.get(doc_ids) if texts is not None else [None] * len(doc_ids),
-            )
-            for query_id, doc_id, rank, score, document in zip(*columns):
+            query_ids = batch["query_id"].to_pylist()
+            ranks = ranks_of(batch["query_id"]).tolist()
+            scores = batch["score"].cast(pa.string()).to_pylist()
+            documents: Sequence[Document | None] = [None] * len(doc_ids)
+            if texts is not None:
+                documents = texts.get(doc_ids)
+            rows = zip(query_ids, doc_ids, ranks, scores, documents)
+            for query_id, doc_id, rank, score, document in rows:
                 line = (
                     f'{{"query_id": {quoted(query_id)}, "doc_id": {quoted(doc_id)}, '
                     f'"rank": {rank}, "score": {score}'
