@@ -62,9 +62,9 @@ def test_ids_survive_and_samples_with_scores_become_lists_and_runs_again(data: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["in=run.txt", "out=x.jsonl"], "corpus: required to make rerank of a run"),
+        (["in=run.txt", "out=x.jsonl", "to=rerank"], "corpus: required to make rerank of a run"),
         (["in=run.txt", "out=x", "to=ciff"], "to = 'ciff': in = 'run.txt' holds a run"),
-        (["in=run.txt", "out=x.txt", "to=parquet"], "a name that ends with .parquet"),
+        (["in=run.txt", "out=x.txt", "to=parquet"], "does not end with .txt, but with .parquet"),
         (["in=run.txt", "out=x.ciff"], "a TREC run does not end with .ciff"),
         (["in=run.txt", "out=x.CIFF.gz"], "a TREC run does not end with .ciff.gz"),
         (["in=run.txt", "out=x.bmp", "to=trec"], "a TREC run does not end with .bmp"),
