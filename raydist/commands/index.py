@@ -209,6 +209,11 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
         ("segments", f"{len(facts['segments']):,}"),
         ("index", log.size(facts["bytes"])),
         ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
+        *(
+            [("forward index", log.size(forward))]
+            if (forward := facts.get("forward_bytes"))
+            else []
+        ),
         ("time", f"{log.duration(total)} ({', '.join(parts)})"),
         ("CPU time", log.duration(facts["cpu_seconds"])),
         ("documents/s", f"{new / max(total, 1e-9):,.0f}"),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raydist import log, storage
 from raydist.api.display import text_table
@@ -26,6 +27,7 @@ from raydist.bow.formulas import lucene_idf
 from raydist.bow.index import BowIndex
 from raydist.config.base import Flags
 from raydist.config.lifecycle import InspectConfig
+from raydist.errors import DataError
 
 Config = InspectConfig
 Facts = dict[str, Any]
@@ -101,7 +103,9 @@ def _of_term(index: BowIndex, term: str, k: int) -> tuple[Facts, str, Rows]:
 
 
 def _of_document(index: BowIndex, doc_id: str, k: int) -> tuple[Facts, str, Rows]:
-    (position,) = index.positions([doc_id])
+    position = int(index.find(pa.array([doc_id], pa.large_string()))[0])
+    if position < 0:
+        raise DataError(f"doc = {doc_id!r}: no document of this id in {index.folder}")
     counts = lookup.document_vector(index, doc_id)
     facts: Facts = {
         "id": doc_id,

@@ -91,6 +91,9 @@ def test_a_merge_an_append_and_one_build_write_the_same_forward_index(
     spec = IndexSpec(**FORWARD)
     append_to_index(splits_of(more), read, grown, spec, inputs={"more": "2"})
     delete_from_index(grown, [doc_id for doc_id, _, _ in rows[:30]])
+    report = Report()
+    verify_index(grown, read_manifest(grown), report)  # what the statistics lose, too
+    assert not report.faults
     merge_segments(grown, MergeSpec())
     fresh = make_index(rows[30:] + more, tmp_path / "fresh", [50], **FORWARD)
     for name in forward.NAMES:
@@ -196,5 +199,7 @@ def test_inspect_shows_an_index_a_term_and_a_document(
         "idf": document["terms"][0]["idf"]
     }
     assert document["number"] == 2 and "heron   2   2" in shown("doc=2")
-    for words in (["term=x", "doc=1"], ["doc=9"], ["term=the"]):
-        assert main(["inspect", str(small / "idx"), *words]) == 2
+    mistakes = {"term=x doc=1": "give one of", "doc=9": "doc = '9'", "term=the": "makes no term"}
+    for words, message in mistakes.items():
+        assert main(["inspect", str(small / "idx"), *words.split()]) == 2
+        assert message in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """Deletes documents from an index: the rest is searched, to the bit, as if it had been built alone.
 
 Nothing is rewritten. What is deleted is marked, and what the statistics lose by it follows from
-the deleted documents' own texts, or from the segment's lists where there are no texts
-(format/deletions.py). The postings and texts themselves go when the segments are merged.
+the deleted documents' own terms (of the forward index, or of their texts), or from the segment's
+lists where there is neither (format/deletions.py). The postings and texts themselves go when the segments are merged.
 
 Legend: N documents of a segment, T terms, P postings, D documents to delete.
 """
@@ -23,7 +23,7 @@ from raydist import locks
 from raydist.bow.build.generation import next_name, publish
 from raydist.bow.build.splits import Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
-from raydist.bow.format.forward import forward_bytes
+from raydist.bow.format.forward import forward_bytes, has_forward, read_vectors
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
 from raydist.data.store.idhash import hash_ids
@@ -143,8 +143,18 @@ def _losses(index: BowIndex, number: int, docs_D: Array) -> Losses:
     lengths_D = segment.lengths_N[docs_D]
     losses = None
     if len(docs_D) * _SHARE <= segment.documents:
+        if has_forward(segment):
+            return _by_vectors(segment, docs_D, lengths_D)
         losses = _by_texts(index, docs_D + index.bases[number], lengths_D)
     return losses or _by_lists(segment, docs_D, lengths_D)
+
+
+def _by_vectors(segment: Segment, docs_D: Array, lengths_D: Array) -> Losses:
+    """Reads the documents' terms in the forward index."""
+    parts = [docs_D[start : start + _DOCUMENTS] for start in range(0, len(docs_D), _DOCUMENTS)]
+    positions = np.concatenate([read_vectors(segment, part)[1] for part in parts])
+    distinct_T, df_T = np.unique(positions, return_counts=True)
+    return _of_documents(lengths_D, segment.pick_terms(distinct_T), df_T)
 
 
 def _by_texts(index: BowIndex, positions_D: Array, lengths_D: Array) -> Losses | None:
