@@ -2,7 +2,8 @@
 
 Nothing is rewritten. What is deleted is marked, and what the statistics lose by it follows from
 the deleted documents' own terms (of the forward index, or of their texts), or from the segment's
-lists where there is neither (format/deletions.py). The postings and texts themselves go when the segments are merged.
+lists where there is neither (format/deletions.py). The postings and texts themselves go when the
+segments are merged.
 
 Legend: N documents of a segment, T terms, P postings, D documents to delete.
 """
