@@ -158,7 +158,7 @@ class _Ranks:
         """Returns the ranks of the next rows, from 1; there is at least one."""
         starts = group_starts(queries)
         sizes = np.diff(np.append(starts, len(queries)))
-        ranks = np.arange(1, len(queries) + 1) - np.repeat(starts, sizes)
+        ranks: np.ndarray = np.arange(1, len(queries) + 1) - np.repeat(starts, sizes)
         if queries[0].as_py() == self._last:
             ranks[: sizes[0]] += self._rank
         self._last, self._rank = queries[-1].as_py(), int(ranks[-1])

@@ -107,9 +107,9 @@ def passages(
         chosen.append(Passage(start, end, float(scores_C[best]), inside))
         order = order[(ends_C[order] <= start) | (starts_C[order] >= end)]
     if not chosen:
-        start = sentences[:1, 0]
-        (end,) = blanks.ends_of_words(start, np.array([text_end]), length, start)
-        chosen = [Passage(int(start[0]), int(end), 0.0, ())]
+        first = sentences[:1, 0]
+        (stop,) = blanks.ends_of_words(first, np.array([text_end]), length, first)
+        chosen = [Passage(int(first[0]), int(stop), 0.0, ())]
     return sorted(chosen)
 
 
