@@ -4,108 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from raydist.api.display import html_table, text_table
+from raydist.api.folder_search import search_of
 from raydist.api.stages import Pipeline
 from raydist.errors import ConfigError, DataError, NotFoundError
 
 if TYPE_CHECKING:
     import pandas
 
-    from raydist.api.feedback import Expansion
     from raydist.api.hits import Hits
     from raydist.api.inputs import Queries
     from raydist.api.run import Run
     from raydist.bow.index import BowIndex
     from raydist.bow.lookup import TermStatistics
-    from raydist.config.search import SearchConfig
-    from raydist.protocols import Selective, TextStore
-    from raydist.records import Document, Query
-    from raydist.records import Run as AnyRun
-    from raydist.text.analyzer import Analyzer
+    from raydist.protocols import TextStore
+    from raydist.records import Document
 
 Place = str | os.PathLike[str]
-
-
-class FolderSearch:
-    """The search of an index or of vectors as the first stage of a pipeline."""
-
-    def __init__(self, config: SearchConfig, name: str, has_words: bool, more: str = "") -> None:
-        self._config = config
-        self._more = more
-        self._name = name
-        self._has_words = has_words
-
-    @cached_property
-    def _retriever(self) -> Selective:
-        from raydist.build import open_retriever
-
-        return open_retriever(self._config.index[0], self._config.bow, self._config.dense)
-
-    @property
-    def texts(self) -> TextStore | None:
-        """The documents' texts, if the index has them."""
-        return self._retriever.index.store if self._has_words else None  # type: ignore[attr-defined]
-
-    @property
-    def analyzer(self) -> Analyzer | None:
-        """What makes terms of texts, for a bag-of-words index."""
-        return self._retriever.index.analyzer if self._has_words else None  # type: ignore[attr-defined]
-
-    def search(self, queries: Sequence[Query], k: int) -> AnyRun:
-        """Returns the best `k` documents of each query."""
-        return self._retriever.search(queries, k)
-
-    def expanded(self, expansion: Expansion) -> FolderSearch | None:
-        """Returns this search with expanded queries; None if that cannot be.
-
-        Raises:
-            ConfigError: the index has no texts, or its search does not go with the model.
-        """
-        if not self._has_words or self._config.bow.feedback is not None:
-            return None
-        config = self._config.model_copy(update={"feedback": expansion.feedback})
-        search = FolderSearch(config, self._name, True, f" >> {expansion!r}")
-        assert search._retriever  # what the model lacks is said now
-        return search
-
-    def identity(self) -> Any:
-        """Returns JSON that tells its results from others."""
-        from raydist.config.inputs import inputs
-
-        contents = {name: str(each) for name, each in inputs(self._config).items()}
-        return {"search": self._config.identity(), "inputs": contents}
-
-    def served(self) -> dict[str, Any]:
-        """Returns the keys of `serve` that answer the same."""
-        from raydist.config.base import resolved
-
-        keys: dict[str, Any] = {"index": list(self._config.index)}
-        bow, dense = self._config.bow, self._config.dense
-        if not self._has_words:
-            if dense.approximate or dense.model is not None:
-                raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
-            return keys
-        if bow.feedback is not None:
-            raise ConfigError(f"{self!r}: a service expands no queries")
-        if bow.ties != "docid":
-            raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
-        return {**keys, "scoring": resolved(bow.scoring)}
-
-    def __repr__(self) -> str:
-        return f"{self._name}({self._config.index[0]!r}){self._more}"
-
-
-def _search(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:
-    from raydist.config.load import load
-    from raydist.config.search import SearchConfig
-
-    config = load(SearchConfig, [{"index": [folder], **keys}])
-    return Pipeline(FolderSearch(config, name, has_words))
 
 
 class _Folder:
@@ -229,7 +149,7 @@ class Index(_Documents):
         """
         scoring = {"kind": "bm25", "k1": k1, "b": b, "variant": variant, **keys}
         more = {"ties": ties, "threads": threads, "syntax": syntax}
-        return _search(self.path, "bm25", True, scoring=scoring, **more)
+        return search_of(self.path, "bm25", True, scoring=scoring, **more)
 
     def ql(
         self,
@@ -255,7 +175,7 @@ class Index(_Documents):
             ConfigError: a value is out of bounds.
         """
         scoring = {"kind": "ql", "smoothing": smoothing, "mu": mu, "weight": weight, **keys}
-        return _search(self.path, "ql", True, scoring=scoring, ties=ties, threads=threads)
+        return search_of(self.path, "ql", True, scoring=scoring, ties=ties, threads=threads)
 
     def scored(self, kind: str, *, ties: str = "docid", threads: int = 1, **keys: Any) -> Pipeline:
         """Returns the search by any formula.
@@ -270,7 +190,7 @@ class Index(_Documents):
             ConfigError: an unknown name, or a value out of bounds.
         """
         scoring = {"kind": kind, **keys}
-        return _search(self.path, kind, True, scoring=scoring, ties=ties, threads=threads)
+        return search_of(self.path, kind, True, scoring=scoring, ties=ties, threads=threads)
 
     @cached_property
     def _opened(self) -> BowIndex:
@@ -401,7 +321,7 @@ class Vectors(_Documents):
             ConfigError: a value is not allowed.
         """
         keys = {} if model is None else {"model": model}
-        return _search(self.path, "dense", False, approximate=approximate, **keys)
+        return search_of(self.path, "dense", False, approximate=approximate, **keys)
 
     def _facts(self) -> list[tuple[str, str]]:
         return [

@@ -1,0 +1,100 @@
+"""The search of an index or of vectors, as a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from raydist.api.stages import Pipeline
+from raydist.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raydist.api.feedback import Expansion
+    from raydist.config.search import SearchConfig
+    from raydist.protocols import Selective, TextStore
+    from raydist.records import Query
+    from raydist.records import Run as AnyRun
+    from raydist.text.analyzer import Analyzer
+
+
+class FolderSearch:
+    """The search of an index or of vectors as the first stage of a pipeline."""
+
+    def __init__(self, config: SearchConfig, name: str, has_words: bool, more: str = "") -> None:
+        self._config = config
+        self._more = more
+        self._name = name
+        self._has_words = has_words
+
+    @cached_property
+    def _retriever(self) -> Selective:
+        from raydist.build import open_retriever
+
+        return open_retriever(self._config.index[0], self._config.bow, self._config.dense)
+
+    @property
+    def texts(self) -> TextStore | None:
+        """The documents' texts, if the index has them."""
+        return self._retriever.index.store if self._has_words else None  # type: ignore[attr-defined]
+
+    @property
+    def analyzer(self) -> Analyzer | None:
+        """What makes terms of texts, for a bag-of-words index."""
+        return self._retriever.index.analyzer if self._has_words else None  # type: ignore[attr-defined]
+
+    def search(self, queries: Sequence[Query], k: int) -> AnyRun:
+        """Returns the best `k` documents of each query."""
+        return self._retriever.search(queries, k)
+
+    def expanded(self, expansion: Expansion) -> FolderSearch | None:
+        """Returns this search with expanded queries; None if that cannot be.
+
+        Raises:
+            ConfigError: the index has no texts, or its search does not go with the model.
+        """
+        if not self._has_words or self._config.bow.feedback is not None:
+            return None
+        config = self._config.model_copy(update={"feedback": expansion.feedback})
+        search = FolderSearch(config, self._name, True, f" >> {expansion!r}")
+        assert search._retriever  # what the model lacks is said now
+        return search
+
+    def identity(self) -> Any:
+        """Returns JSON that tells its results from others."""
+        from raydist.config.inputs import inputs
+
+        contents = {name: str(each) for name, each in inputs(self._config).items()}
+        return {"search": self._config.identity(), "inputs": contents}
+
+    def served(self) -> dict[str, Any]:
+        """Returns the keys of `serve` that answer the same."""
+        from raydist.config.base import resolved
+
+        keys: dict[str, Any] = {"index": list(self._config.index)}
+        bow, dense = self._config.bow, self._config.dense
+        if not self._has_words:
+            if dense.approximate or dense.model is not None:
+                raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
+            return keys
+        if bow.feedback is not None:
+            raise ConfigError(f"{self!r}: a service expands no queries")
+        if bow.ties != "docid":
+            raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
+        return {**keys, "scoring": resolved(bow.scoring)}
+
+    def __repr__(self) -> str:
+        return f"{self._name}({self._config.index[0]!r}){self._more}"
+
+
+def search_of(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:
+    """Returns the search of a folder, with the keys of `search`.
+
+    Raises:
+        ConfigError: a value is not allowed.
+    """
+    from raydist.config.load import load
+    from raydist.config.search import SearchConfig
+
+    config = load(SearchConfig, [{"index": [folder], **keys}])
+    return Pipeline(FolderSearch(config, name, has_words))
