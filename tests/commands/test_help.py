@@ -45,5 +45,7 @@ def test_a_narrow_terminal_has_two_columns(
     table = out[out.index("key  ") :].splitlines()
     assert table[0].split() == ["key", "help"] and max(map(len, table)) <= 80
     text = " ".join(" ".join(table).split())
-    assert "Documents per query; 10 if not given where they are shown. (integer, default 1000)" in text
+    assert (
+        "Documents per query; 10 if not given where they are shown. (integer, default 1000)" in text
+    )
     assert "(list of text, required)" in text

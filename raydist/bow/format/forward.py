@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from raydist.bow.format.files import extend
+from raydist.bow.format.files import extend, write
 from raydist.bow.format.segment import Segment
-from raydist.bow.format.writing import write
 from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
 from raydist.kernels.varint import get_varint, put_varint, varint_length
