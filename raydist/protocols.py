@@ -41,6 +41,18 @@ class Selective(Retriever, Protocol):
         ...
 
 
+@runtime_checkable
+class Filtered(Retriever, Protocol):
+    """A retriever of documents with columns."""
+
+    def where(self, filter: str, /) -> Selective:
+        """Returns the same search among the documents that pass a filter.
+
+        Raises ConfigError for what is no filter of its columns.
+        """
+        ...
+
+
 class TextStore(Protocol):
     """Texts by id."""
 

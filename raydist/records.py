@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -79,11 +79,13 @@ def document_table(rows: Iterable[tuple[str, str, str]]) -> pa.Table:
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, DOCUMENTS)], schema=DOCUMENTS)
 
 
-def document_tables(rows: Iterable[tuple[str, str, str]]) -> Iterator[pa.Table]:
-    """Yields the tables of rows, as `document_table` takes them, some thousands at a time."""
+def tables(
+    rows: Iterable[tuple[Any, ...]], table_of: Callable[[list[Any]], pa.Table]
+) -> Iterator[pa.Table]:
+    """Yields the tables of rows, some thousands at a time."""
     remaining = iter(rows)
     while some := list(itertools.islice(remaining, 4096)):
-        yield document_table(some)
+        yield table_of(some)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class FolderSearch:
             return keys
         if bow.feedback is not None:
             raise ConfigError(f"{self!r}: a service expands no queries")
+        if bow.filter is not None or bow.sort is not None:
+            raise ConfigError(f"{self!r}: a service takes the filter from its requests; no sort")
         if bow.ties != "docid":
             raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
         return {**keys, "scoring": resolved(bow.scoring)}
@@ -96,5 +98,7 @@ def search_of(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:
     from raydist.config.load import load
     from raydist.config.search import SearchConfig
 
+    scoring = keys.get("scoring", {})
+    keys |= {each: scoring.pop(each) for each in ("filter", "sort") if each in scoring}
     config = load(SearchConfig, [{"index": [folder], **keys}])
     return Pipeline(FolderSearch(config, name, has_words))

@@ -110,16 +110,41 @@ class Index(_Documents):
 
     @overload
     def search(  # type: ignore[overload-overlap]
-        self, queries: str, k: int | None = None, *, syntax: str = "terms"
+        self,
+        queries: str,
+        k: int | None = None,
+        *,
+        syntax: str = "terms",
+        filter: str | None = None,
+        sort: str | None = None,
     ) -> Hits: ...
     @overload
-    def search(self, queries: Queries, k: int | None = None, *, syntax: str = "terms") -> Run: ...
     def search(
-        self, queries: Queries, k: int | None = None, *, syntax: str = "terms"
+        self,
+        queries: Queries,
+        k: int | None = None,
+        *,
+        syntax: str = "terms",
+        filter: str | None = None,
+        sort: str | None = None,
+    ) -> Run: ...
+    def search(
+        self,
+        queries: Queries,
+        k: int | None = None,
+        *,
+        syntax: str = "terms",
+        filter: str | None = None,
+        sort: str | None = None,
     ) -> Hits | Run:
-        """Returns the best documents by BM25, as `index.bm25(syntax=syntax).search` does."""
-        pipeline = self.pipeline if syntax == "terms" else self.bm25(syntax=syntax)
-        return pipeline.search(queries, k)
+        """Returns the best documents by BM25, as `index.bm25(...).search` does.
+
+        `filter` says which, such as `"year >= 2020 and source == 'x'"`; `sort` names a column that
+        orders them, with a minus for the largest first.
+        """
+        if syntax == "terms" and filter is None and sort is None:
+            return self.pipeline.search(queries, k)
+        return self.bm25(syntax=syntax, filter=filter, sort=sort).search(queries, k)
 
     def bm25(
         self,
@@ -142,7 +167,8 @@ class Index(_Documents):
             threads: threads that search queries in parallel.
             syntax: how queries are read: `terms`, as words; `lucene`, by Lucene's classic syntax,
                 whose phrases need an index with `positions=True`.
-            keys: the other keys of `search scoring.…`: `delta`, `lengths`, `query_side`.
+            keys: `filter`, `sort`, and the other keys of `search scoring.…`: `delta`, `lengths`,
+                `query_side`.
 
         Raises:
             ConfigError: a value is out of bounds.
@@ -169,7 +195,7 @@ class Index(_Documents):
             weight: share of the collection (jelinek-mercer), 0 to 1.
             ties: order of equal scores: docid, external or anserini.
             threads: threads that search queries in parallel.
-            keys: the other keys of `search scoring.…`: `lengths`.
+            keys: `filter`, `sort`, and the other keys of `search scoring.…`: `lengths`.
 
         Raises:
             ConfigError: a value is out of bounds.
@@ -184,7 +210,7 @@ class Index(_Documents):
             kind: qld, qljm, inl2, spl, f2exp, f2log, ql or bm25.
             ties: order of equal scores: docid, external or anserini.
             threads: threads that search queries in parallel.
-            keys: the other keys of `search scoring.…`.
+            keys: `filter`, `sort`, and the other keys of `search scoring.…`.
 
         Raises:
             ConfigError: an unknown name, or a value out of bounds.

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from raydist.bow.format.segment import Segment, open_segments
 from raydist.bow.formulas import mean_length
+from raydist.data.columns import common_schema
 from raydist.data.store.idhash import HashIndex
 from raydist.data.store.reader import DocumentStore
 from raydist.errors import DataError
@@ -141,6 +142,16 @@ class BowIndex:
     def average_length(self) -> float:
         """Mean tokens of the documents that have any, as Lucene rounds it."""
         return mean_length(self.tokens, self.nonempty)
+
+    @cached_property
+    def columns(self) -> pa.Table | None:
+        """Metadata of the documents by position, deleted ones included; None without any."""
+        tables = [each.columns for each in self.segments]
+        some = [each for each in tables if each is not None]
+        if not some or len(some) < len(tables):
+            return None
+        schema = common_schema([each.schema for each in some])
+        return pa.concat_tables([each.cast(schema, safe=False) for each in some])
 
     @cached_property
     def doc_ids(self) -> pa.LargeStringArray:

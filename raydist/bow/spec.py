@@ -159,6 +159,9 @@ class F2Log:
     """Weight of the document's length."""
 
 
+MOST_FILTER = 10_000
+"""Characters of the longest filter."""
+
 Scoring = Bm25 | QueryLikelihood | Qld | Qljm | Inl2 | Spl | F2Exp | F2Log
 
 
@@ -175,6 +178,12 @@ class BowSearchSpec:
     groups, boosts); phrases need an index with positions=true. For bag-of-words indexes."""
     ties: Literal["docid", "external", "anserini"] = "docid"
     """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
+    filter: Annotated[str | None, ADDED] = None
+    """Search only the documents whose columns pass: `year >= 2020 and source in ['x', 'y']`; for
+    bag-of-words indexes that were built with corpus.columns."""
+    sort: Annotated[str | None, ADDED] = None
+    """The first documents by a column instead of the best ones: `year`, or `-year` for the largest
+    value first; ties by score. Scores in the output then only count the ranks."""
     in_memory: Annotated[bool, EXECUTION] = False
     """Read the index into memory instead of mapping it."""
     threads: Annotated[int, Ge(1), EXECUTION] = 1

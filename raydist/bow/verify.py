@@ -22,6 +22,7 @@ from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import norm_bytes
 from raydist.bow.index import BowIndex
 from raydist.checks import Report
+from raydist.data.columns import type_name
 from raydist.data.store import check as store_check
 from raydist.data.store import idhash
 from raydist.data.store.reader import piece_names
@@ -117,6 +118,8 @@ def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
     )
     if ids != segment.documents:
         yield f"{ids:,} ids of {segment.documents:,} documents"
+    if segment.columns is not None and segment.columns.num_rows != segment.documents:
+        yield f"columns of {segment.columns.num_rows:,} of {segment.documents:,} documents"
     yield from _postings_faults(segment, exact)
 
 
@@ -230,6 +233,10 @@ def _first_difference(segment: Segment, mixed_N: Array) -> int | None:
 
 def _differences(index: BowIndex, manifest: Mapping[str, Any]) -> Iterator[str]:
     """Yields what a manifest says of its segments that these do not."""
+    columns = {} if index.columns is None else index.columns.schema
+    types = {each.name: type_name(each.type) for each in columns}
+    if manifest.get("columns", {}) != types:
+        yield f"{index.folder}/manifest.json: says columns {manifest.get('columns')}, not {types}"
     terms = sum(each.size for each in index.segments)
     facts = {**statistics(index.segments), **forward_facts(index.segments), "terms": terms}
     for name, value in facts.items():

@@ -41,6 +41,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.ahead import INDEX, prepare
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
+    from raydist.data.columns import Column
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
 
@@ -73,6 +74,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
             config.indexing,
             inputs=_fingerprints(config),
             reading=_reading(corpus),
+            columns=[Column.of(each).name for each in corpus.columns],
             check=check,
         )
         _report_append(config, facts)
@@ -101,6 +103,8 @@ def _fingerprints(config: IndexConfig) -> dict[str, str]:
 def _reading(corpus: CorpusSource) -> dict[str, Any]:
     """Returns the settings that decide which documents are read from the same files."""
     settings: dict[str, Any] = {"format": corpus.format, "fields": corpus.fields.mapping()}
+    if corpus.columns:
+        settings["columns"] = list(corpus.columns)
     if corpus.encoding_errors != "strict":
         settings["encoding_errors"] = corpus.encoding_errors
     return {name: value for name, value in settings.items() if value}
@@ -219,4 +223,6 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
         ("documents/s", f"{new / max(total, 1e-9):,.0f}"),
         ("text/s", f"{log.size(facts['text_bytes'] / max(total, 1e-9))}"),
     ]
+    if columns := facts.get("columns"):
+        rows.insert(6, ("columns", ", ".join(f"{name} ({kind})" for name, kind in columns.items())))
     log.table(f"index in {config.out}", ["what", "value"], rows)

@@ -188,6 +188,11 @@ class FusedSearch:
                 "feedback: expands queries of bag-of-words indexes, and index names none"
             )
 
+        if not all(isinstance(each, Bow) for each in self.retrievers):
+            for name in ("filter", "sort"):
+                if getattr(config.bow, name) is not None:
+                    raise ConfigError(f"{name}: vectors have no columns; search an index alone")
+
     @property
     def bow(self) -> Bow | None:
         """The first search of a bag-of-words index, None if there is none."""

@@ -64,4 +64,6 @@ class SearchConfig(Verb):
             raise ValueError(
                 f"fusion.weights has {len(weights)} numbers for {len(self.index)} indexes"
             )
+        if len(self.index) > 1 and self.bow.sort is not None:
+            raise ValueError("sort: orders the documents of one index; index names several")
         return self

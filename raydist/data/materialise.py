@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from raydist.data.files import filesystem
 from raydist.data.formats.names import Naming
-from raydist.data.formats.parquet import columns_of
+from raydist.data.formats.parquet import columns_of, extra_of
 from raydist.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def materialise(dataset: ray.data.Dataset, folder: str, naming: Naming) -> None:
         number = -1
         for number, batch in enumerate(batches):
             columns = columns_of("the Dataset", batch.schema, naming)
-            table = batch.select(sorted(set(columns.values()))).replace_schema_metadata(None)
+            extra_of("the Dataset", batch.schema, naming)
+            names = {*columns.values(), *(each.name for each in naming.columns)}
+            table = batch.select(sorted(names)).replace_schema_metadata(None)
             _write(where, posixpath.join(name, f"{number:06}.parquet"), table.combine_chunks())
     finally:
         options.preserve_order = before

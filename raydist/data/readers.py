@@ -18,6 +18,7 @@ from itertools import chain
 import pyarrow as pa
 
 from raydist import log
+from raydist.data.columns import Column
 from raydist.data.files import PathLike, Paths
 from raydist.data.formats import arrow, csv, irds, json, jsonl, parquet, topics, trec, tsv
 from raydist.data.formats.judgements import parse_qrels
@@ -67,12 +68,14 @@ def read_split(
         replace=source is not None and source.encoding_errors == "replace",
     )
     if kind == "irds":
-        return irds.documents(path, start, stop)
+        return irds.documents(path, start, stop, naming)
     if kind == "parquet":
         return parquet.read(scan, split.get("group"), naming)
     if kind == "arrow":
         return arrow.read(scan, naming)
     if kind == "trec":
+        if naming.columns:
+            raise DataError(f"{path}: corpus.columns: TREC documents have none; convert them first")
         return trec.read(scan)
     if kind == "tsv":
         return tsv.read(scan, tsv.sniff(path, naming))
@@ -87,9 +90,10 @@ def naming_of(source: CorpusSource | QueriesSource | None) -> Naming:
     """Returns the names of fields that a source has, and whose they are."""
     if source is None:
         return Naming()
-    return Naming(
-        source.fields.mapping() or {}, "queries" if isinstance(source, QueriesSource) else "corpus"
-    )
+    fields = source.fields.mapping() or {}
+    if isinstance(source, QueriesSource):
+        return Naming(fields, "queries")
+    return Naming(fields, "corpus", tuple(map(Column.of, source.columns)))
 
 
 def announce(splits: Sequence[Split], source: CorpusSource | QueriesSource) -> None:

@@ -109,6 +109,7 @@ class _Source:
         del values["kind"], values["path"]
         if "fields" in values:
             values["fields"] = values["fields"].mapping()
+        values.pop("columns", None)  # no fingerprint of before them needs it
         return values
 
 
@@ -128,6 +129,15 @@ class CorpusSource(_Source):
     """The file that skipped lines are written to (jsonl)."""
     encoding_errors: Annotated[Literal["strict", "replace"], LENIENT] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
+    columns: Annotated[tuple[Name, ...], ADDED] = ()
+    """Fields that `index` stores for filters and sorting, by name, each with a type if what the
+    file shows is another: `year,source:string`, int64, float64, string, bool or timestamp."""
+
+    def __post_init__(self) -> None:
+        super(CorpusSource, self).__post_init__()
+        names = [each.rpartition(":")[0] or each for each in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError("columns: a name occurs twice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,11 +161,19 @@ class EmbedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class SearchCall:
-    """A query, the number of documents of each retriever, and the ids to search (None: all)."""
+    """A query, and what of each retriever is searched.
+
+    Attributes:
+        query: the text.
+        depth: how many documents of each retriever.
+        ids: those to search, None for all.
+        filter: the condition on their columns, None without one.
+    """
 
     query: str
     depth: int
     ids: Sequence[str] | None = None
+    filter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,10 +145,10 @@ class Index:
         if self.searcher.analyzers:
             self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
 
-    async def search(self, call: SearchCall) -> SearchAnswer:
-        """Returns hits and milliseconds per stage."""
+    async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
+        """Returns hits and milliseconds per stage, or what is wrong with the filter."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.searcher.search, call)
+        return await _returned(loop.run_in_executor(self._threads, self.searcher.search, call))
 
     async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
         """Returns the passages of each text that match best."""

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from raydist.bow.spec import MOST_FILTER
 from raydist.reranking.spec import Truncation
 from raydist.serving.errors import ServiceError
 from raydist.serving.spec import MAX_ENTRIES
@@ -315,6 +316,8 @@ class SearchRequest(Request):
     """Documents that are retrieved for fusion and reranking."""
     ids: TextList | None = None
     """Search among these documents only."""
+    filter: Annotated[str, Field(min_length=1, max_length=MOST_FILTER)] | None = None
+    """Search among the documents whose columns pass, such as `year >= 2020 and source == 'x'`."""
     snippets: SnippetRequest | bool = False
     """The passages of each text that match best, with the query's words marked as the index has
     them, by their stems. `true`, or an object of `number` and `length`."""

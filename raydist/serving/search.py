@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
-from raydist.protocols import Selective, TextStore
+from raydist.errors import ConfigError
+from raydist.protocols import Filtered, Selective, TextStore
 from raydist.records import Document, Query, Run
 from raydist.serving.admission import estimate_tokens
 from raydist.serving.answers import SearchResult, Snippet
 from raydist.serving.backend import Hit, SearchAnswer, SearchCall, SnippetCall
+from raydist.serving.errors import ServiceError
 from raydist.serving.schema import SearchRequest, SnippetRequest
 from raydist.serving.spec import RequestLimits
 from raydist.text.analyzer import Analyzer
 from raydist.text.passages import Passage, passages
+
+_FILTERS = 16  # remembered
 
 
 class Searcher:
@@ -39,17 +44,31 @@ class Searcher:
         self.stores = stores
         self.fuse = fuse
         self.analyzers = [*analyzers, *[Analyzer()] * (len(stores) - len(analyzers))]
+        self._filtered = lru_cache(_FILTERS)(self._filter)
+
+    def _filter(self, name: str, filter: str) -> Selective:
+        retriever = self.retrievers[name]
+        try:
+            if not isinstance(retriever, Filtered):
+                raise ConfigError(f"filter: {name} holds vectors, which have no columns")
+            return retriever.where(filter)
+        except ConfigError as error:
+            raise ServiceError(422, str(error), "invalid_filter", param="filter") from None
 
     def search(self, call: SearchCall) -> SearchAnswer:
         """Returns at most `depth` hits, best first, and the milliseconds of each stage.
 
-        With ids, only these documents are searched; hits are not filtered afterwards.
+        With ids or a filter, only these documents are searched; hits are not filtered afterwards.
+
+        Raises ServiceError 422 for what is no filter of the indexes.
         """
         queries = [Query("q", call.query)]
         timings: dict[str, float] = {}
         runs: dict[str, Run] = {}
         for name, retriever in self.retrievers.items():
             start = time.perf_counter()
+            if call.filter is not None:
+                retriever = self._filtered(name, call.filter)
             part = retriever if call.ids is None else retriever.only(call.ids)
             runs[name] = part.search(queries, call.depth)
             timings[name] = _ms_since(start)

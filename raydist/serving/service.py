@@ -195,7 +195,8 @@ class Service:
         rerankers = [name for name, kind in self.kinds.items() if kind == "reranker"]
         reranker = rerankers[0] if request.rerank and rerankers else None
         await self._loaded("index", *rerankers[:1])
-        call = SearchCall(request.query, max(request.depth, request.k), request.ids)
+        depth = max(request.depth, request.k)
+        call = SearchCall(request.query, depth, request.ids, request.filter)
         hits = call.depth if call.ids is None else min(call.depth, len(call.ids))
         tokens = len(call.query) // 4 + hits
         if reranker is not None:

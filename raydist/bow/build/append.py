@@ -25,6 +25,7 @@ from raydist.bow.format.forward import has_forward
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
 from raydist.bow.spec import IndexSpec
+from raydist.data.columns import common_schema, named_schema, type_name
 from raydist.data.store.reader import DocumentStore
 from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError
@@ -51,6 +52,7 @@ def append_to_index(
     *,
     inputs: Mapping[str, str],
     reading: Mapping[str, Any] | None = None,
+    columns: Sequence[str] = (),
     check: Check = lambda *_: None,
 ) -> dict[str, Any] | None:
     """Adds the documents of `splits`; returns the facts of the new manifest.
@@ -65,6 +67,7 @@ def append_to_index(
         spec: what decides the result as for the index; an id that it already has is a duplicate.
         inputs: fingerprints of the inputs by name.
         reading: settings by which `read` makes other documents of the same inputs.
+        columns: names of the metadata that `read` gives, those of the index.
         check: may raise, and the index stays as it was.
 
     Raises:
@@ -74,7 +77,7 @@ def append_to_index(
     """
 
     def build(manifest: Mapping[str, Any], side: Path, name: str) -> dict[str, Any]:
-        _check_settings(folder, manifest, spec)
+        _check_settings(folder, manifest, spec, columns)
         added = build_parts(splits, read, side, spec, name)
         check(side, added)
         return added
@@ -151,7 +154,9 @@ def _append(
     }
 
 
-def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) -> None:
+def _check_settings(
+    folder: Path, manifest: Mapping[str, Any], spec: IndexSpec, columns: Sequence[str]
+) -> None:
     if manifest.get("analyzer") is None:
         raise ConfigError(
             f"{folder} is an index of weighted terms, which only vectors can be added to: give "
@@ -165,6 +170,7 @@ def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) 
         "positions": segment.has_positions,
         "store": bool(manifest["store"]),
         "forward": has_forward(segment),
+        "corpus.columns": list(manifest.get("columns", ())),
     }
     wanted = {
         "analyzer": spec.analyzer.build().to_dict(),
@@ -173,6 +179,7 @@ def _check_settings(folder: Path, manifest: Mapping[str, Any], spec: IndexSpec) 
         "positions": spec.positions,
         "store": spec.store,
         "forward": spec.forward,
+        "corpus.columns": list(columns),
     }
     changed = differences(built, wanted)
     if changed:
@@ -193,6 +200,8 @@ def _added(
 ) -> dict[str, Any]:
     """Puts what was built beside the index into it; returns what changes in the manifest."""
     old = BowIndex.of(folder, manifest)
+    types = [each["columns"] for each in (manifest, added) if each.get("columns")]
+    schema = common_schema([named_schema(each) for each in types], ["the index", "what is added"])
     superfluous = repeats_of(old, BowIndex.of(side, added)).superfluous(duplicates)
     store = f"store-{name}" if added["store"] else None
     for source, target in ((f"segments/{name}", f"segments/{name}"), ("store", store)):
@@ -207,6 +216,7 @@ def _added(
     return {
         **joint,
         **sums,
+        **({"columns": {each.name: type_name(each.type) for each in schema}} if types else {}),
         "blank_id": blank,
         **mark_deleted(folder, joint, index, superfluous, name),
     }

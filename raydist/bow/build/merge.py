@@ -29,6 +29,7 @@ from raydist.bow.build.spills import byte_order
 from raydist.bow.format.forward import add_forward
 from raydist.bow.format.segment import concatenate
 from raydist.bow.format.writing import SegmentWriter
+from raydist.data.columns import common_schema
 from raydist.errors import ConfigError
 from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
@@ -279,22 +280,40 @@ def _writers(
     options: dict[str, Any],
 ) -> list[SegmentWriter]:
     writers = []
+    tables = [source.columns() for source in sources if with_ids]
+    schemas = [each.schema for each in tables if each is not None]
+    assert len(schemas) in (0, len(tables)), "metadata of some documents is missing"
+    schema = common_schema(schemas) if schemas else None
     for folder, first, last in zip(folders, cuts, cuts[1:]):
         within = _within(sources, first, last)
         lengths = [source.lengths()[a:z] for source, a, z in within]
         lengths_N = np.concatenate(lengths) if lengths else np.empty(0, np.uint32)
         ids = (chunk for source, a, z in within for chunk in source.ids(a, z))
+        spans = zip(tables, _spans(sources, first, last))
+        parts = [table.slice(a, z - a) for table, (a, z) in spans if table is not None]
         writers.append(
-            SegmentWriter(folder, lengths_N=lengths_N, doc_ids=ids if with_ids else None, **options)
+            SegmentWriter(
+                folder,
+                lengths_N=lengths_N,
+                doc_ids=ids if with_ids else None,
+                columns=None if schema is None else (schema, parts),
+                **options,
+            )
         )
     return writers
 
 
 def _within(sources: Sequence[Source], first: int, last: int) -> list[tuple[Source, int, int]]:
     """Returns the sources that have some of the documents `first <= d < last`, and which."""
+    spans = zip(sources, _spans(sources, first, last))
+    return [(source, a, z) for source, (a, z) in spans if a < z]
+
+
+def _spans(sources: Sequence[Source], first: int, last: int) -> list[tuple[int, int]]:
+    """Returns the span of each source's documents that are among `first <= d < last`."""
     bases = accumulate((source.documents for source in sources), initial=0)
-    spans = [(s, max(first - b, 0), min(last - b, s.documents)) for s, b in zip(sources, bases)]
-    return [(source, a, z) for source, a, z in spans if a < z]
+    spans = [(max(first - b, 0), min(last - b, s.documents)) for s, b in zip(sources, bases)]
+    return [(a, max(a, z)) for a, z in spans]
 
 
 def _ahead(

@@ -65,6 +65,9 @@ class Source(Protocol):
     def ids(self, first: int, last: int) -> Iterator[pa.Array]:
         """Yields the external ids of the documents `first <= d < last`, large_binary."""
 
+    def columns(self) -> pa.Table | None:
+        """Returns the metadata of the documents, None where there is none."""
+
     def marks(self, step: int) -> list[bytes]:
         """Returns the terms that have about every `step`-th posting."""
 
@@ -94,6 +97,10 @@ class SpillSource:
     def ids(self, first: int, last: int) -> Iterator[pa.Array]:
         """Yields external ids, mapped."""
         yield self._spill.doc_ids.slice(first, last - first).cast(pa.large_binary())
+
+    def columns(self) -> pa.Table | None:
+        """Returns the metadata, mapped."""
+        return self._spill.columns
 
     def marks(self, step: int) -> list[bytes]:
         """Returns the terms of every `step`-th posting."""
@@ -197,6 +204,13 @@ class SegmentSource:
                 left = ids if keep_N is None else ids.filter(pa.array(keep_N))
                 yield left.slice(a, z - a)
             passed += count
+
+    def columns(self) -> pa.Table | None:
+        """Returns the metadata."""
+        columns = self._segment.columns
+        if columns is None or self._keep_N is None:
+            return columns
+        return columns.filter(pa.array(self._keep_N))
 
     def marks(self, step: int) -> list[bytes]:
         """Returns the terms at the heads of the groups that hold every `step`-th posting."""

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.format.columns import write_columns
 from raydist.bow.format.files import write
 from raydist.kernels.arrays import readonly, string_buffers
 from raydist.kernels.jit import kernel
@@ -26,7 +27,7 @@ from raydist.kernels.jit import kernel
 Array = npt.NDArray[Any]
 U = np.uint64
 
-_HEADER, _DATA = "run.json", "run.bin"
+_HEADER, _DATA, _COLUMNS = "run.json", "run.bin", "columns.arrow"
 _ALIGN = 64
 
 
@@ -42,6 +43,7 @@ class Postings:
         lengths_N: terms per document, uint32.
         doc_ids: external ids, string or large_string [N].
         positions_W: of each posting as many positions as its frequency, None if not wanted.
+        columns: metadata, None where there is none [N].
     """
 
     terms: pa.LargeBinaryArray
@@ -51,6 +53,7 @@ class Postings:
     lengths_N: Array
     doc_ids: pa.Array
     positions_W: Array | None = None
+    columns: pa.Table | None = None
 
 
 def write_spill(folder: Path, postings: Postings) -> dict[str, int]:
@@ -81,6 +84,8 @@ def write_spill(folder: Path, postings: Postings) -> dict[str, int]:
             places[name] = [array.dtype.str, position, len(array)]
             write(out, array)
             position += array.nbytes
+    if postings.columns is not None:
+        write_columns(folder / _COLUMNS, postings.columns.schema, [postings.columns])
     about = {
         "documents": len(postings.lengths_N),
         "empty": int(np.count_nonzero(postings.lengths_N == 0)),
@@ -104,6 +109,7 @@ class Spill:
         lengths_N: as in `Postings`.
         doc_ids: large_string [N].
         positions_W: as in `Postings`, in the smallest type that holds them.
+        columns: as in `Postings`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -119,6 +125,9 @@ class Spill:
         self.terms = self._strings("terms", pa.large_binary())
         self.doc_ids = self._strings("ids", pa.large_string())
         self.positions_W = self._array("positions") if "positions" in self._places else None
+        self.columns: pa.Table | None = None
+        if (columns := folder / _COLUMNS).exists():
+            self.columns = pa.ipc.open_file(pa.memory_map(str(columns))).read_all()
 
     def _array(self, name: str) -> Array:
         kind, position, count = self._places[name]

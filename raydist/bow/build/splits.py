@@ -22,6 +22,7 @@ from raydist.bow.build.spills import Postings, byte_order, write_spill
 from raydist.bow.format.forward import add_forward
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.spec import IndexSpec
+from raydist.data.columns import split_columns, type_name
 from raydist.data.rejects import Rejects
 from raydist.data.store.writer import StoreWriter
 from raydist.kernels.arrays import readonly
@@ -149,6 +150,7 @@ class Inverter:
         self._positions: list[Array] | None = [] if positions else None
         self._lengths: list[Array] = []
         self._ids: list[pa.Array] = []
+        self._columns: list[pa.Table] = []
         self._occurrences = 0
         self._ids_bytes = 0
         self.documents = 0
@@ -164,8 +166,16 @@ class Inverter:
             + 8 * self.documents
         )
 
-    def add(self, doc_ids: pa.Array | pa.ChunkedArray, texts: pa.Array | pa.ChunkedArray) -> None:
-        """Collects documents: their ids and their texts."""
+    def add(
+        self,
+        doc_ids: pa.Array | pa.ChunkedArray,
+        texts: pa.Array | pa.ChunkedArray,
+        columns: pa.Table | None = None,
+    ) -> None:
+        """Collects documents: their ids, their texts and their metadata."""
+        if columns is not None:
+            self._columns.append(columns)
+            self._ids_bytes += int(columns.nbytes)
         if self._positions is None:
             terms, lengths = self._lexicon(texts)
         else:
@@ -213,6 +223,7 @@ class Inverter:
             readonly(lengths),
             ids,
             positions,
+            pa.concat_tables(self._columns) if self._columns else None,
         )
 
     def _sorted_positions(self, terms_W: Array, counts_T: Array, order_T: Array) -> Array | None:
@@ -256,13 +267,13 @@ class SplitWorker:
         for table in self._read(split, rejects):
             for start in range(0, table.num_rows, spec.batch_size):
                 batch = table.slice(start, spec.batch_size)
-                inverter.add(batch["doc_id"], contents(batch))
+                inverter.add(batch["doc_id"], contents(batch), split_columns(batch)[1])
                 if inverter.nbytes > spec.memory_per_worker - _BASE_MEMORY:
                     self._write(inverter, target, stats)
                     inverter = self._inverter()
             stats["bytes"] += table["text"].nbytes
             if texts is not None:
-                texts.append(table)
+                texts.append(split_columns(table)[0])
         if inverter.documents:
             self._write(inverter, target, stats)
         if texts is not None:
@@ -273,6 +284,9 @@ class SplitWorker:
 
     def _write(self, inverter: Inverter, target: Path, stats: Stats) -> None:
         postings = inverter.postings()
+        columns = postings.columns
+        if columns is not None:
+            stats["columns"] = {each.name: type_name(each.type) for each in columns.schema}
         part = f"{len(stats['parts']):05d}"
         if self._spec.merge:
             about = write_spill(target / part, postings)
@@ -284,6 +298,7 @@ class SplitWorker:
                 compress=self._spec.compress,
                 block_size=self._spec.block_size,
                 with_positions=self._spec.positions,
+                columns=None if columns is None else (columns.schema, [columns]),
             )
             arrays = postings.indptr_T1, postings.docs_P, postings.tfs_P, postings.positions_W
             writer.append(postings.terms, *arrays)

@@ -52,7 +52,7 @@ class FeedbackRetriever:
         """
         self.index = search.index
         self.feedback = feedback
-        self._first = copy.copy(search)
+        self._first = search.unsorted()
         if search.ties != "docid":
             self._first.ties = "external"  # its scores are not rounded
         scoring, formula = search.scoring, search.scoring.formula
@@ -86,6 +86,10 @@ class FeedbackRetriever:
     def without(self, doc_ids: Iterable[str] | pa.Array) -> FeedbackRetriever:
         """Returns this search restricted to all other documents; unknown ids are ignored."""
         return self._over(lambda search: search.without(doc_ids))
+
+    def where(self, filter: str) -> FeedbackRetriever:
+        """Returns this search restricted to the documents that pass a filter, both times."""
+        return self._over(lambda search: search.where(filter))
 
     def _over(self, restricted: Callable[[BowRetriever], BowRetriever]) -> FeedbackRetriever:
         other = copy.copy(self)

@@ -11,6 +11,7 @@ the content alone. Files::
     ids, ids.groups            external ids
     positions, positions.*     positions of terms, where they were asked for (positions.py)
     forward, forward.*         the terms of each document, if the index has them (forward.py)
+    columns                    metadata of the documents, where there is any (columns.py)
 
 Legend: N documents, T terms, P postings.
 """
@@ -28,6 +29,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.format import dictionary, postings
+from raydist.bow.format.columns import COLUMNS, read_columns
 from raydist.bow.format.deletions import Deletions
 from raydist.bow.format.files import Files, write
 from raydist.bow.format.positions import FILES, Positions, PositionsWriter
@@ -123,6 +125,14 @@ class Segment:
     def raw_tfs(self) -> Array:
         """The term frequencies of a raw segment's postings, like `raw_docs`."""
         return _NO_NUMBERS if self.compress else self.files.array("tfs", np.uint32)
+
+    @cached_property
+    def columns(self) -> pa.Table | None:
+        """Metadata of each document, deleted ones included; None where there is none."""
+        if COLUMNS not in self.files.header["files"]:
+            return None
+        self.files.check(COLUMNS)
+        return read_columns(self.folder / COLUMNS, self.files.array(COLUMNS))
 
     @property
     def has_positions(self) -> bool:
@@ -311,7 +321,8 @@ def concatenate(parts: Sequence[Path], folder: Path) -> dict[str, int]:
             joined.copy(part.positions)
         joined.close()
         streams += FILES
-    copied = [name for name in ("norms", "lengths", "ids", "ids.groups") if name in head["files"]]
+    once = ("norms", "lengths", "ids", "ids.groups", COLUMNS)
+    copied = [name for name in once if name in head["files"]]
     for name in copied:
         opened[0].files.check(name)
         shutil.copyfile(opened[0].folder / name, folder / name)

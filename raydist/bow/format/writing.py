@@ -5,7 +5,7 @@ Legend: N documents, T terms, P postings, S strings, K numbers beside a string.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.format import dictionary, positions
+from raydist.bow.format.columns import COLUMNS, write_columns
 from raydist.bow.format.files import seal, write
 from raydist.bow.format.positions import PositionsWriter
 from raydist.bow.format.postings import encode
@@ -87,6 +88,7 @@ class SegmentWriter:
         compress: bool = True,
         block_size: int = 128,
         with_positions: bool = False,
+        columns: tuple[pa.Schema, Iterable[pa.Table]] | None = None,
     ) -> None:
         """Begins a segment in `folder`, creating it if needed.
 
@@ -98,6 +100,7 @@ class SegmentWriter:
             compress: bit-packed postings; False writes raw arrays.
             block_size: postings per block, 8 to 4096.
             with_positions: whether terms come with their positions.
+            columns: the documents' metadata, its schema and its rows, read at the end.
         """
         assert 8 <= block_size <= 4096, block_size
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,6 +108,7 @@ class SegmentWriter:
         self._lengths_N = np.ascontiguousarray(lengths_N, np.uint32)
         self._norms_N = readonly(norm_bytes(self._lengths_N))
         self._doc_ids = doc_ids
+        self._columns = columns
         self._compress = compress
         self._block_size = block_size
         self._least = np.full(256, 256, np.uint16)
@@ -198,6 +202,10 @@ class SegmentWriter:
         if self._positions is not None:
             self._positions.close()
             names += positions.FILES
+        if self._columns is not None:
+            count = write_columns(self._folder / COLUMNS, *self._columns)
+            assert count == len(self._lengths_N), (count, len(self._lengths_N))
+            names.append(COLUMNS)
         return finish(
             self._folder,
             names,

@@ -22,9 +22,11 @@ import pyarrow as pa
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, score_all
+from raydist.bow.search.filters import passing
 from raydist.bow.search.query import FULL, rank_queries
 from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
 from raydist.bow.search.scoring import Collection, Scoring, Term
+from raydist.bow.search.sorting import column_keys, first_by
 from raydist.bow.search.ties import TIES, best, settled
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, room_for
 from raydist.bow.spec import Bm25, BowSearchSpec
@@ -68,13 +70,14 @@ class BowRetriever:
 
         Args:
             index: an opened index.
-            search: the formula (an index of weighted terms has its own), ties and threads.
+            search: the formula (an index of weighted terms has its own), ties, threads, and the
+                filter and the order by columns.
             only: ids of the documents to search; None is all.
             exclude: ids of documents to leave out.
             pruned: False scores every matching document, for comparison.
 
         Raises:
-            ConfigError: an unknown name or a parameter out of bounds.
+            ConfigError: an unknown name, a parameter out of bounds, or no filter of the columns.
             DataError: an id in `only` or `exclude` that the index does not have.
         """
         if search.ties not in TIES:
@@ -93,7 +96,9 @@ class BowRetriever:
         self._inverse = readonly(lucene_inverse(NORM_LENGTHS, formula.k1, formula.b, mean))
         self._model = readonly(self.scoring.model_array())
         self._occurrences: dict[str, int] = {}
-        self._restrict(self._flags(only, exclude))
+        self._keys = None if search.sort is None else column_keys(search.sort, index.columns)
+        flags = self._flags(only, exclude)
+        self._restrict(flags if search.filter is None else self._passing(search.filter, flags))
         self._thread = PerThread(len(index.segments))
 
     @property
@@ -108,6 +113,27 @@ class BowRetriever:
     def without(self, doc_ids: Iterable[str] | pa.Array) -> BowRetriever:
         """Returns this search restricted to all other documents; unknown ids are ignored."""
         return self._among(doc_ids, False)
+
+    def where(self, filter: str) -> BowRetriever:
+        """Returns this search restricted to the documents that pass a filter (filters.py).
+
+        Scores stay the same: the statistics are those of the whole index.
+
+        Raises ConfigError for what is no filter of the index's columns.
+        """
+        other = copy.copy(self)
+        other._restrict(self._passing(filter, self._filter))
+        return other
+
+    def unsorted(self) -> BowRetriever:
+        """Returns this search with the best documents, not the first by a column."""
+        other = copy.copy(self)
+        other._keys = None
+        return other
+
+    def _passing(self, filter: str, flags: Array | None) -> Array:
+        passed = passing(filter, self.index.columns)
+        return passed if flags is None else flags & passed
 
     def _among(self, doc_ids: Iterable[str] | pa.Array, chosen: bool) -> BowRetriever:
         flags = np.full(self.index.end, not chosen)
@@ -187,7 +213,8 @@ class BowRetriever:
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
-        if not self._plain or k < 1 or self.index.analyzer is None:
+        plain = self._plain and self._keys is None
+        if not plain or k < 1 or self.index.analyzer is None:
             return self.run_of([(query.query_id, query.text) for query in queries], k, self.rank)
         k = self._most(k)
         texts = [query.text for query in queries]
@@ -231,7 +258,7 @@ class BowRetriever:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
-        if self._plain and k > 0:
+        if self._plain and self._keys is None and k > 0:
             docs, scores, _ = self._rank_texts([text], self._most(k))
             return docs, scores
         return self.rank_terms(Counter(self.index.analyzer.tokens(text)), k)
@@ -243,7 +270,8 @@ class BowRetriever:
         k = self._most(k)
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(query, rows, df)
-        if self._pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
+        pruned = self._pruned and self._keys is None
+        if pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
             thread = self._thread
             thread.shrink(k)
             thread.workspace.enter(rows, lost, self._factors(terms), sum(query.values()))
@@ -256,7 +284,12 @@ class BowRetriever:
     def _rank_exhaustively(
         self, query: Mapping[str, float], rows: Sequence[Array], terms: Sequence[Term], k: int
     ) -> Ranking:
-        docs, scores = self._rank_all(rows, terms, sum(query.values()))
+        return self.first(*self._rank_all(rows, terms, sum(query.values())), k)
+
+    def first(self, docs: Array, scores: Array, k: int) -> Ranking:
+        """Returns the first k of all matching documents: the best, or those by a column."""
+        if self._keys is not None:
+            return first_by(self._keys, docs, scores, k)
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
     def _rank_texts(self, texts: Sequence[str], k: int) -> Rankings:

@@ -22,7 +22,6 @@ from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucen
 from raydist.bow.index import encode_term
 from raydist.bow.search.exhaustive import Explanation, term_postings
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.search.ties import best
 from raydist.bow.spec import Bm25
 from raydist.bow.structured.matching import exact_frequencies, locate, sloppy_frequencies, unite
 from raydist.bow.structured.query import (
@@ -89,6 +88,10 @@ class StructuredRetriever:
         """Returns this search restricted to all other documents; unknown ids are ignored."""
         return self._over(lambda search: search.without(doc_ids))
 
+    def where(self, filter: str) -> StructuredRetriever:
+        """Returns this search restricted to the documents that pass a filter."""
+        return self._over(lambda search: search.where(filter))
+
     def _over(self, restricted: Callable[[BowRetriever], BowRetriever]) -> StructuredRetriever:
         other = copy.copy(self)
         other._search = restricted(self._search)
@@ -140,9 +143,7 @@ class StructuredRetriever:
                 found, values = found[among], values[among]
             docs.append(found.astype(np.int64) + base)
             scores.append(values)
-        return best(
-            np.concatenate(docs), np.concatenate(scores), k, self._search.ties, index.pick_ids
-        )
+        return self._search.first(np.concatenate(docs), np.concatenate(scores), k)
 
     def explain(self, text: str, doc_id: str) -> Explanation:
         """Raises ConfigError: scores of structured queries are not explained."""

@@ -16,7 +16,13 @@ import pyarrow.fs as pafs
 
 from raydist.data.files import open_input
 from raydist.data.formats.names import Naming
-from raydist.data.formats.parquet import columns_of, damage, describe_columns, documents
+from raydist.data.formats.parquet import (
+    columns_of,
+    damage,
+    describe_columns,
+    documents,
+    extra_of,
+)
 from raydist.data.scan import SplitScan
 from raydist.errors import DataError
 
@@ -72,7 +78,9 @@ def read(scan: SplitScan, naming: Naming) -> Iterator[pa.Table]:
         reader = _open(scan.path, source)
         columns = columns_of(scan.path, reader.schema, naming)
         with damage(f"{scan.path}: this Arrow file"):
-            yield from documents(_checked(_batches(reader), columns.values()), columns, scan)
+            extra = extra_of(scan.path, reader.schema, naming)
+            names = {*columns.values(), *(column.name for column in extra)}
+            yield from documents(_checked(_batches(reader), names), columns, scan, extra=extra)
 
 
 def batches(path: str) -> Iterator[pa.RecordBatch]:

@@ -10,15 +10,17 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
+from raydist.data.columns import fit, table_of
 from raydist.data.files import head
 from raydist.data.formats.layout import HEAD_BYTES, Layout, check_no_json, layout_of, say_repeated
 from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
-from raydist.records import document_tables
+from raydist.records import tables
 
 _SEPARATORS = {",": "comma", "\t": "tab", ";": "semicolon"}
 _MAX_FIELD = 256 << 20
@@ -96,10 +98,11 @@ def is_quoted(path: str) -> bool:
 def read(scan: SplitScan, layout: Layout, separator: str) -> Iterator[pa.Table]:
     """Yields the documents of a file as tables of the schema DOCUMENTS."""
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
-    yield from document_tables(_parsed(scan, layout, separator))
+    columns = [column for _, column in layout.extra]
+    yield from tables(_parsed(scan, layout, separator), lambda rows: table_of(rows, columns))
 
 
-def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[str, str, str]]:
+def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[Any, ...]]:
     reader = csv.reader(_lines(scan), delimiter=separator, strict=True)
     header, begun = list(layout.header), False
     while True:
@@ -123,7 +126,12 @@ def _parsed(scan: SplitScan, layout: Layout, separator: str) -> Iterator[tuple[s
             scan.report_number(number, separator.join(cells)[:200], problem)
             continue
         title = "" if layout.title is None else cells[layout.title]
-        yield cells[layout.id], title, cells[layout.text]
+        try:
+            values = [fit(cells[at] or None, column) for at, column in layout.extra]
+        except ValueError as error:
+            scan.report_number(number, separator.join(cells)[:200], str(error))
+            continue
+        yield cells[layout.id], title, cells[layout.text], *values
 
 
 def _problem(cells: list[str], layout: Layout, replace: bool) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.data.columns import Column, Number, absent, fit, shown_by_values, table_of, typed
+from raydist.data.formats.names import Naming
 from raydist.errors import DataError
-from raydist.records import Query, document_table
+from raydist.records import Query
 
 PREFIX = "irds:"
 
@@ -30,11 +32,43 @@ def split_rows(path: str) -> list[tuple[int, int | None]]:
     return [(start, min(count, start + _SPLIT_DOCS)) for start in range(0, count, _SPLIT_DOCS)]
 
 
-def documents(path: str, start: int, stop: int | None) -> Iterator[pa.Table]:
+def documents(
+    path: str,
+    start: int,
+    stop: int | None,
+    naming: Naming = Naming(),  # noqa: B008  immutable
+) -> Iterator[pa.Table]:
     """Yields the documents from `start` to `stop` as tables of the schema DOCUMENTS."""
+    columns = _columns(path, naming) if naming.columns else ()
     source = islice(_dataset(path, "docs").docs_iter()[start:stop], None)
     while batch := list(islice(source, _TABLE_DOCS)):
-        yield document_table(map(_row, batch))
+        rows = (_row(doc) + tuple(_value(doc, each) for each in columns) for doc in batch)
+        yield table_of(rows, columns)
+
+
+def _columns(path: str, naming: Naming) -> tuple[Column, ...]:
+    """Returns the columns with the types that the first documents show."""
+    first = list(islice(_dataset(path, "docs").docs_iter(), 100))
+    shown = {}
+    for each in naming.columns:
+        if first and not hasattr(first[0], each.name):
+            raise absent(path, each.name, list(first[0]._fields))
+        values = [_plain(getattr(doc, each.name)) for doc in first]
+        shown[each.name] = shown_by_values(values) or "string"
+    return typed(naming.columns, shown)
+
+
+def _value(doc: Any, column: Column) -> Any:
+    try:
+        return fit(_plain(getattr(doc, column.name)), column)
+    except ValueError as error:
+        raise DataError(f"document {doc.doc_id!r}: expected {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Returns numbers as they are written."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Number(value) if number else value
 
 
 def queries(path: str) -> list[Query]:

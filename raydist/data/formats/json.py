@@ -7,6 +7,7 @@ a query for each of its turns, by what was said unless another form is chosen.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from raydist.data.columns import table_of
 from raydist.data.files import compression_of, head
 from raydist.data.formats.jsonl import (
     DECODER,
@@ -22,13 +24,14 @@ from raydist.data.formats.jsonl import (
     Pairs,
     columns_of,
     described,
+    extra_of,
     lacking,
     parse_record,
 )
 from raydist.data.formats.names import Naming, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
-from raydist.records import document_tables
+from raydist.records import tables
 
 _MAX_PENDING = 256 << 20
 _SAID = ("raw_utterance", "utterance")
@@ -66,7 +69,8 @@ def sniff(path: str, naming: Naming) -> tuple[Columns, list[str]]:
             naming = naming._replace(fields={**naming.fields, "text": said})
         columns = columns_of(path, record, naming, map(dict, records))
         if columns is not None:
-            return columns, [name for name, _ in record]
+            extra = extra_of(path, naming, list(map(dict, records))) if naming.columns else ()
+            return dataclasses.replace(columns, extra=extra), [name for name, _ in record]
     if not records:
         return Columns("id", "title", "text"), []
     raise lacking(path, records[0], naming)
@@ -86,12 +90,12 @@ def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
     Raises:
         DataError: what is not JSON, which leaves open where the next object begins.
     """
-    yield from document_tables(_rows(scan, columns))
+    yield from tables(_rows(scan, columns), lambda rows: table_of(rows, columns.extra))
 
 
-def _rows(scan: SplitScan, columns: Columns) -> Iterator[tuple[str, str, str]]:
+def _rows(scan: SplitScan, columns: Columns) -> Iterator[tuple[Any, ...]]:
     for line, excerpt, value in _records(scan):
-        row: tuple[str, str, str] | str = "a JSON object"
+        row: tuple[Any, ...] | str = "a JSON object"
         if isinstance(value, Pairs):
             row = _broken(excerpt) or parse_record(value, columns, scan.replace)
         if isinstance(row, str):

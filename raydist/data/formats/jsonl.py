@@ -18,11 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
 
+from raydist.data.columns import (
+    TYPES,
+    Column,
+    Number,
+    absent,
+    converted,
+    fit,
+    schema_of,
+    shown_by_values,
+    table_of,
+    typed,
+)
 from raydist.data.files import head
 from raydist.data.formats.names import Naming, id_name, missing, roles, usual
 from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS, document_table
 
 _LEAF = 32  # lines: fewer are parsed one by one
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -38,6 +49,7 @@ class Columns:
         text: name of the text.
         numeric_ids: whether ids are mostly numbers; only speed depends on it.
         list_texts: whether texts are mostly lists of texts; only speed depends on it.
+        extra: metadata to read, typed.
     """
 
     id: str
@@ -45,17 +57,14 @@ class Columns:
     text: str
     numeric_ids: bool = False
     list_texts: bool = False
+    extra: tuple[Column, ...] = ()
 
 
 class Pairs(list[tuple[str, Any]]):
     """The members of a JSON object in order, repeated names included."""
 
 
-class _Number(str):
-    """A JSON number as it was written."""
-
-
-DECODER = json.JSONDecoder(object_pairs_hook=Pairs, parse_int=_Number, parse_float=_Number)
+DECODER = json.JSONDecoder(object_pairs_hook=Pairs, parse_int=Number, parse_float=Number)
 
 
 def read(scan: SplitScan, columns: Columns) -> Iterator[pa.Table]:
@@ -100,7 +109,7 @@ def _halves(
     lines: list[tuple[int, int, bytes]], offset: int, columns: Columns, scan: SplitScan
 ) -> Iterator[pa.Table]:
     if len(lines) <= _LEAF:
-        rows: list[tuple[str, str, str]] = []
+        rows: list[tuple[Any, ...]] = []
         for row, at, line in lines:
             parsed = parse_line(line, at, columns, scan.replace)
             if isinstance(parsed, str):
@@ -108,7 +117,7 @@ def _halves(
             else:
                 rows.append(parsed)
         if rows:
-            yield document_table(rows)
+            yield table_of(rows, columns.extra)
         return
     data = b"\n".join(line.strip(b" \t\r") for _, _, line in lines)
     table = _fast(data, columns) if is_utf8(data) else None
@@ -122,8 +131,8 @@ def _halves(
 
 def parse_line(
     line: bytes, offset: int, columns: Columns, replace: bool = False
-) -> tuple[str, str, str] | str:
-    """Returns a line's `(doc_id, title, text)`, or what was expected of it if it is bad.
+) -> tuple[Any, ...] | str:
+    """Returns a line's `(doc_id, title, text, *values)`, or what was expected of it if it is bad.
 
     A line is good if either parser accepts it: Python's (which also takes numbers as ids in a file
     of strings) or pyarrow's (which also takes depths and numbers that Python refuses).
@@ -137,8 +146,7 @@ def parse_line(
         for numeric in (False, True):
             table = _fast(text.encode(), dataclasses.replace(columns, numeric_ids=numeric))
             if table is not None and table.num_rows:
-                doc_id, title, contents = (column[0].as_py() for column in table.columns)
-                return doc_id, title, contents
+                return tuple(column[0].as_py() for column in table.columns)
     return parsed
 
 
@@ -164,7 +172,7 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
     """
     size = len(data) - data.endswith(b"\n")
     if not size:
-        return DOCUMENTS.empty_table()
+        return schema_of(columns.extra).empty_table()
     codes = np.frombuffer(data, np.uint8, size)
     ends = np.flatnonzero(codes == ord("\n"))
     if codes[0] != ord("{") or codes[-1] != ord("}"):
@@ -175,6 +183,10 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
     text = pa.large_string()
     wanted += [(columns.text, pa.list_(text) if columns.list_texts else text)]
     wanted += [(columns.title, pa.string())] if columns.title is not None else []
+    for each in columns.extra:
+        kind = TYPES[each.type or "string"]
+        fast = pa.large_string() if pa.types.is_timestamp(kind) else kind
+        wanted += [(each.name, fast)] if each.name not in dict(wanted) else []
     schema = pa.schema(wanted)
     try:
         table = pyarrow.json.read_json(
@@ -199,7 +211,15 @@ def _fast(data: bytes, columns: Columns) -> pa.Table | None:
         titles = pa.repeat("", len(ids))
     else:
         titles = table[columns.title].combine_chunks().fill_null("")
-    return pa.table([ids, titles, texts], schema=DOCUMENTS)
+    extra = []
+    for each in columns.extra:
+        if each.name in (columns.id, columns.text) and (columns.numeric_ids or columns.list_texts):
+            return None
+        array, wrong = converted(table[each.name].combine_chunks(), each)
+        if wrong:
+            return None
+        extra.append(array)
+    return pa.table([ids, titles, texts, *extra], schema=schema_of(columns.extra))
 
 
 def sniff(path: str, naming: Naming) -> Columns:
@@ -228,7 +248,9 @@ def sniff(path: str, naming: Naming) -> Columns:
         examples = filter(None, map(_record, lines[:20]))
         columns = columns_of(path, record, naming, map(dict, examples))
         if columns is not None:
-            return columns
+            records = (dict(each) for each in map(_record, lines) if each is not None)
+            extra = extra_of(path, naming, list(records)) if naming.columns else ()
+            return dataclasses.replace(columns, extra=extra)
     own = naming.fields
     if "id" in own and "text" in own and len(data) == size:
         return Columns(own["id"], _title(own, own["id"], own["text"]), own["text"])
@@ -254,9 +276,26 @@ def columns_of(
     text = text or usual("text", values)
     if name not in values or text not in values:
         return None
-    numeric = isinstance(values[name], _Number)
+    numeric = isinstance(values[name], Number)
     title = _title(naming.fields, name, text)
     return Columns(name, title, text, numeric, list_texts=_is_list(values[text]))
+
+
+def extra_of(path: str, naming: Naming, records: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
+    """Returns the metadata to read, with the types that a file's first records show.
+
+    Raises:
+        DataError: no type is set, and none of the records has a value.
+    """
+    shown = {}
+    for each in naming.columns:
+        kind = each.type or shown_by_values(record.get(each.name) for record in records)
+        if kind is None:
+            names = list(dict.fromkeys(name for record in records for name in record))
+            remedy = f"; set its type (corpus.columns={each.name}:string) if later records have it"
+            raise absent(path, each.name, names, remedy)
+        shown[each.name] = kind
+    return typed(naming.columns, shown)
 
 
 def lacking(path: str, record: Pairs, naming: Naming) -> DataError:
@@ -298,8 +337,8 @@ def _title(fields: Mapping[str, str], *others: str) -> str | None:
     return None if name in others else name
 
 
-def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
-    """Returns a line's `(doc_id, title, text)`, or what was expected of it if it is bad.
+def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[Any, ...] | str:
+    """Returns a line's `(doc_id, title, text, *values)`, or what was expected of it if it is bad.
 
     Args:
         line: the line, stripped.
@@ -317,8 +356,8 @@ def _parse_text(line: str, columns: Columns, replace: bool) -> tuple[str, str, s
     return parse_record(record, columns, replace)
 
 
-def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[str, str, str] | str:
-    """Returns an object's `(doc_id, title, text)`, or what was expected of it if it is bad.
+def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[Any, ...] | str:
+    """Returns an object's `(doc_id, title, text, *values)`, or what was expected of it.
 
     A list of texts is one text of so many lines, and a title of so many words.
     """
@@ -328,7 +367,7 @@ def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[str, s
             continue
         if name in values:
             return f"the name {name!r} once; it occurs twice"
-        if name == columns.id and isinstance(value, _Number) and re.fullmatch(r"-?\d+", value):
+        if name == columns.id and isinstance(value, Number) and re.fullmatch(r"-?\d+", value):
             value = "0" if value == "-0" else str(value)
         if value is None and name == columns.title:
             value = ""
@@ -348,11 +387,27 @@ def parse_record(record: Pairs, columns: Columns, replace: bool) -> tuple[str, s
     if not values[columns.id]:
         return f"an id that is not empty as {columns.id!r}"
     title = values.get(columns.title, "") if columns.title is not None else ""
-    return values[columns.id], title, values[columns.text]
+    row = (values[columns.id], title, values[columns.text])
+    if not columns.extra:
+        return row
+    fields = dict(record)
+    try:
+        return (*row, *(_value(fields.get(each.name), each, replace) for each in columns.extra))
+    except ValueError as error:
+        return str(error)
+
+
+def _value(value: Any, column: Column, replace: bool) -> Any:
+    value = fit(value, column)
+    if isinstance(value, str) and _SURROGATES.search(value):
+        if not replace:
+            raise ValueError(f"text; {column.name!r} holds half a surrogate pair")
+        return _SURROGATES.sub("\ufffd", value)
+    return value
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and not isinstance(value, _Number)
+    return isinstance(value, str) and not isinstance(value, Number)
 
 
 def _is_list(value: object) -> bool:

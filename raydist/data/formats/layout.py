@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from raydist import log
+from raydist.data.columns import Column, absent, shown_by_cells, typed
 from raydist.data.formats.names import USUAL_NAMES, Naming, id_name, usual
 from raydist.errors import DataError
 
@@ -34,6 +35,7 @@ class Layout:
         width: how many columns a line has.
         header: the first line, if it names the columns.
         description: what the columns are taken for, for a message.
+        extra: the columns of metadata, by number.
     """
 
     id: int
@@ -42,6 +44,7 @@ class Layout:
     width: int
     header: tuple[str, ...] = ()
     description: str = ""
+    extra: tuple[tuple[int, Column], ...] = ()
 
 
 def check_no_json(path: str, data: bytes) -> None:
@@ -99,8 +102,28 @@ def layout_of(path: str, rows: Sequence[Sequence[str]], naming: Naming) -> Layou
         raise _unclear(path, rows, naming, header)
     if title in (number, text) or naming.of == "queries":
         title = None
-    description = _describe(rows, {"id": number, "title": title, "text": text}, header)
-    return Layout(number, title, text, len(names), tuple(rows[0]) if header else (), description)
+    extra = _extra(path, rows, names if header else [], naming) if naming.columns else ()
+    roles = {"id": number, "title": title, "text": text}
+    description = _describe(rows, roles, header, [column for column, _ in extra])
+    first = tuple(rows[0]) if header else ()
+    return Layout(number, title, text, len(names), first, description, extra)
+
+
+def _extra(
+    path: str, rows: Sequence[Sequence[str]], names: Sequence[str], naming: Naming
+) -> tuple[tuple[int, Column], ...]:
+    """Returns the columns of metadata with the types that the first rows show."""
+    if not names:
+        raise DataError(f"{path}: corpus.columns: a table without a header has no named columns")
+    for each in naming.columns:
+        if each.name.lower() not in names:
+            raise absent(path, each.name, names)
+    numbers = [names.index(each.name.lower()) for each in naming.columns]
+    shown = {
+        each.name: shown_by_cells(row[at] for row in rows[1:] if at < len(row))
+        for at, each in zip(numbers, naming.columns)
+    }
+    return tuple(zip(numbers, typed(naming.columns, shown)))
 
 
 @cache
@@ -166,7 +189,12 @@ def _unclear(path: str, rows: Sequence[Sequence[str]], naming: Naming, header: b
     return DataError.at(path, 1, " | ".join(rows[0]), expected)
 
 
-def _describe(rows: Sequence[Sequence[str]], columns: dict[str, int | None], header: bool) -> str:
+def _describe(
+    rows: Sequence[Sequence[str]],
+    columns: dict[str, int | None],
+    header: bool,
+    extra: Sequence[int],
+) -> str:
     """Returns what columns are, for a message: `no header: id = column 1 ('7'), ...`."""
     parts = []
     for role, column in columns.items():
@@ -176,7 +204,8 @@ def _describe(rows: Sequence[Sequence[str]], columns: dict[str, int | None], hea
             parts.append(
                 f"{role} = {what}" if header else f"{role} = column {column + 1} ({what!r})"
             )
-    rest = [number for number in range(len(rows[0])) if number not in columns.values()]
+    read = {*columns.values(), *extra}
+    rest = [number for number in range(len(rows[0])) if number not in read]
     others = [(header and rows[0][number].strip()) or f"column {number + 1}" for number in rest]
     unread = f"; not read: {', '.join(others[:8])}" if others else ""
     return f"{'' if header else 'no header: '}{', '.join(parts)}{unread}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from raydist.data.columns import Column
 from raydist.errors import DataError
 
 USUAL_NAMES = {
@@ -30,10 +31,12 @@ class Naming(NamedTuple):
     Attributes:
         fields: own names or column numbers, `{"id": "docno", "text": "body"}`.
         of: the block of the configuration that has them.
+        columns: metadata to read.
     """
 
     fields: Mapping[str, str] = {}
     of: Literal["corpus", "queries"] = "corpus"
+    columns: tuple[Column, ...] = ()
 
     def key(self, role: str) -> str:
         """Returns the beginning of an argument that names a field."""
@@ -111,7 +114,8 @@ def roles(columns: Mapping[str, str | None], names: Iterable[str], naming: Namin
         for role, name in columns.items()
         if name is not None and (role != "title" or naming.of == "corpus")
     }
-    rest = [name for name in names if name not in known.values()]
+    read = {*known.values(), *(each.name for each in naming.columns)}
+    rest = [name for name in names if name not in read]
     if not rest:
         return ""
     more = ", ..." if len(rest) > _SHOWN else ""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from raydist.data.columns import Column, absent, converted, schema_of, shown_by_type, typed
 from raydist.data.files import open_input
 from raydist.data.formats.names import USUAL_NAMES, Naming, id_name, missing, roles, usual
 from raydist.data.scan import REPLACE, SplitScan
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS
 
 _BATCH_ROWS = 16384
 _TEXTS = (pa.string(), pa.large_string(), pa.string_view())
@@ -67,6 +67,26 @@ def columns_of(path: str, schema: pa.Schema, naming: Naming) -> dict[str, str]:
     return columns
 
 
+def extra_of(path: str, schema: pa.Schema, naming: Naming) -> tuple[Column, ...]:
+    """Returns the metadata to read, with the types of the file's columns.
+
+    Raises:
+        DataError: a column is missing, or of a type that is not stored.
+    """
+    shown = {}
+    for each in naming.columns:
+        if each.name not in schema.names:
+            raise absent(path, each.name, schema.names)
+        kind = shown_by_type(schema.field(each.name).type)
+        if kind is None:
+            raise DataError(
+                f"{path}: corpus.columns: {each.name!r} is {schema.field(each.name).type}; "
+                "expected numbers, strings, bools or times"
+            )
+        shown[each.name] = kind
+    return typed(naming.columns, shown)
+
+
 def describe_columns(path: str, schema: pa.Schema, naming: Naming) -> str:
     """Returns what columns are taken for."""
     return roles(columns_of(path, schema, naming), schema.names, naming)
@@ -94,10 +114,11 @@ def read(scan: SplitScan, group: int | None, naming: Naming) -> Iterator[pa.Tabl
         groups = range(meta.num_row_groups) if group is None else [group]
         for each in groups:
             row = sum(meta.row_group(i).num_rows for i in range(each))
-            names = sorted(set(columns.values()))
+            extra = extra_of(path, file.schema_arrow, naming)
+            names = sorted({*columns.values(), *(column.name for column in extra)})
             rows = file.iter_batches(_BATCH_ROWS, [each], names, use_threads=False)
             with damage(f"{path}: row group {each}"):
-                yield from documents(rows, columns, scan, row)
+                yield from documents(rows, columns, scan, row, extra)
 
 
 def batches(path: str) -> Iterator[pa.RecordBatch]:
@@ -158,7 +179,11 @@ def damage(what: str) -> Iterator[None]:
 
 
 def documents(
-    batches: Iterable[pa.RecordBatch], columns: Mapping[str, str], scan: SplitScan, row: int = 0
+    batches: Iterable[pa.RecordBatch],
+    columns: Mapping[str, str],
+    scan: SplitScan,
+    row: int = 0,
+    extra: Sequence[Column] = (),
 ) -> Iterator[pa.Table]:
     """Yields the documents of batches of rows, in the schema DOCUMENTS.
 
@@ -167,14 +192,19 @@ def documents(
         columns: as `columns_of` says.
         scan: reports bad rows.
         row: number of the first row in the file, from 0.
+        extra: metadata to read, typed.
     """
     for batch in batches:
-        yield _documents(batch, columns, row, scan)
+        yield _documents(batch, columns, row, scan, extra)
         row += batch.num_rows
 
 
 def _documents(
-    batch: pa.RecordBatch, columns: Mapping[str, str], row: int, scan: SplitScan
+    batch: pa.RecordBatch,
+    columns: Mapping[str, str],
+    row: int,
+    scan: SplitScan,
+    extra: Sequence[Column],
 ) -> pa.Table:
     arrays = {}
     good = np.ones(batch.num_rows, bool)
@@ -198,13 +228,22 @@ def _documents(
     for mask, reason in wrong:
         for index in np.flatnonzero(mask.to_numpy(zero_copy_only=False)).tolist():
             reasons.setdefault(index, reason)
+    values = []
+    for column in extra:
+        array = batch[column.name]
+        if array.type in _TEXTS:
+            array = _text(array, reasons, scan.replace)
+        array, misfits = converted(array, column)
+        values.append(array)
+        reasons = misfits | reasons
     for index, reason in sorted(reasons.items()):
         good[index] = False
         scan.report_number(row + index + 1, str(arrays["id"][index].as_py()), reason)
     titles = arrays.get("title")
     titles = pa.repeat("", batch.num_rows) if titles is None else titles.fill_null("")
-    table = pa.table([arrays["id"], titles, arrays["text"]], DOCUMENTS.names)
-    return (table.filter(pa.array(good)) if reasons else table).cast(DOCUMENTS)
+    schema = schema_of(extra)
+    table = pa.table([arrays["id"], titles, arrays["text"], *values], schema.names)
+    return (table.filter(pa.array(good)) if reasons else table).cast(schema)
 
 
 def _text(array: pa.Array, reasons: dict[int, str], replace: bool) -> pa.Array:

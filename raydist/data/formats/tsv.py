@@ -12,13 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.data.columns import converted, schema_of
 from raydist.data.files import head
 from raydist.data.formats.jsonl import is_utf8
 from raydist.data.formats.layout import HEAD_BYTES, Layout, check_no_json, layout_of, say_repeated
 from raydist.data.formats.names import Naming
 from raydist.data.scan import SplitScan, utf8_problem
 from raydist.errors import DataError
-from raydist.records import DOCUMENTS
 
 
 def sniff(path: str, naming: Naming) -> Layout:
@@ -87,6 +87,14 @@ def _parse_block(
     ids = values.take(pa.array(starts[right] + layout.id))
     named = pc.greater(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False)
     unnamed = np.flatnonzero(right)[~named]
+    extra = []
+    for at, column in layout.extra:
+        array, wrong = converted(_blank_as_null(values.take(pa.array(starts[right] + at))), column)
+        extra.append(array)
+        for index, reason in wrong.items():
+            row = int(rows[np.flatnonzero(right)[index]])
+            problems[row] = lines[row].as_py().encode(), reason
+    misfits = [row in problems for row in rows[right].tolist()] if extra else []
     for index in [*np.flatnonzero(~right).tolist(), *unnamed.tolist()]:
         expected = (
             f"an id in column {layout.id + 1}"
@@ -97,8 +105,12 @@ def _parse_block(
         problems[row] = lines[row].as_py().encode(), expected
     for row, (line, expected) in sorted(problems.items()):
         scan.report(offset, row, line, expected)
+    if any(misfits):
+        named &= ~np.array(misfits)
+        unnamed = np.flatnonzero(right)[~named]
     right[unnamed] = False
     ids = ids.filter(pa.array(named))
+    extra = [each.filter(pa.array(named)) for each in extra]
     first = starts[right]
     titles = (
         pa.repeat("", len(first))
@@ -106,7 +118,12 @@ def _parse_block(
         else values.take(pa.array(first + layout.title)).cast(pa.string())
     )
     texts = values.take(pa.array(first + layout.text))
-    return pa.table([ids.cast(pa.string()), titles, texts], schema=DOCUMENTS)
+    columns = [ids.cast(pa.string()), titles, texts, *extra]
+    return pa.table(columns, schema=schema_of(column for _, column in layout.extra))
+
+
+def _blank_as_null(cells: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(pc.binary_length(cells), 0), pa.scalar(None, cells.type), cells)
 
 
 def _is_header(lines: pa.Array, layout: Layout) -> np.ndarray:
