@@ -13,7 +13,7 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 Write = Callable[[pa.Table], None]
 """Takes the next rows of a run, of which a Run has checked that they are a ranking."""
+
+Columns = Callable[[Sequence[str]], Sequence[Mapping[str, Any] | None]]
+"""The metadata of documents by id, as JSON has it; None for one without any."""
 
 Form = Literal["trec", "jsonl", "csv", "tsv", "parquet"]
 """The form of a run file."""
@@ -65,7 +68,11 @@ def run_form(path: str | os.PathLike[str]) -> Form:
 
 @contextlib.contextmanager
 def open_run(
-    path: str | os.PathLike[str], schema: pa.Schema, tag: str, texts: TextStore | None = None
+    path: str | os.PathLike[str],
+    schema: pa.Schema,
+    tag: str,
+    texts: TextStore | None = None,
+    columns: Columns | None = None,
 ) -> Iterator[Write]:
     """Gives a function that writes rows; the file appears when the block ends.
 
@@ -76,6 +83,7 @@ def open_run(
         schema: that of the rows: query_id, doc_id, score.
         tag: the name of the run, for the forms that carry one: TREC lines, and Parquet as metadata.
         texts: the documents' texts, which `.jsonl` takes along.
+        columns: their metadata, the same.
 
     Raises:
         DataError: an id holds a blank, which TREC lines cannot carry.
@@ -95,7 +103,7 @@ def open_run(
             if form == "trec":
                 yield trec_lines(out.write, tag)
             elif form == "jsonl":
-                yield json_lines(out.write, texts)
+                yield json_lines(out.write, texts, columns)
             else:
                 yield _table_lines(out, "," if form == "csv" else "\t")
 
@@ -165,10 +173,13 @@ class _Ranks:
         return ranks
 
 
-def json_lines(write: Callable[[str], object], texts: TextStore | None) -> Write:
+def json_lines(
+    write: Callable[[str], object], texts: TextStore | None, columns: Columns | None = None
+) -> Write:
     """Returns a function that writes rows as JSON: `query_id, doc_id, rank, score, title, text`.
 
-    Documents without a title or text have none of these keys.
+    Documents without a title or text have none of these keys. With `columns` there is an object of
+    their metadata as well.
     """
     ranks_of = _Ranks()
 
@@ -186,8 +197,9 @@ def json_lines(write: Callable[[str], object], texts: TextStore | None) -> Write
             documents: Sequence[Document | None] = [None] * len(doc_ids)
             if texts is not None:
                 documents = texts.get(doc_ids)
-            rows = zip(query_ids, doc_ids, ranks, scores, documents)
-            for query_id, doc_id, rank, score, document in rows:
+            metadata = [None] * len(doc_ids) if columns is None else columns(doc_ids)
+            rows = zip(query_ids, doc_ids, ranks, scores, documents, metadata)
+            for query_id, doc_id, rank, score, document, values in rows:
                 line = (
                     f'{{"query_id": {quoted(query_id)}, "doc_id": {quoted(doc_id)}, '
                     f'"rank": {rank}, "score": {score}'
@@ -196,6 +208,8 @@ def json_lines(write: Callable[[str], object], texts: TextStore | None) -> Write
                     line += f', "title": {quoted(document.title)}'
                 if document is not None and document.text:
                     line += f', "text": {quoted(document.text)}'
+                if values is not None:
+                    line += f', "columns": {json.dumps(values, ensure_ascii=False)}'
                 write(line + "}\n")
 
     return write_table

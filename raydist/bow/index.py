@@ -5,7 +5,9 @@ Legend: T terms, P postings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -153,6 +155,24 @@ class BowIndex:
         schema = common_schema([each.schema for each in some])
         return pa.concat_tables([each.cast(schema, safe=False) for each in some])
 
+    def column_values(self, doc_ids: Sequence[str]) -> list[dict[str, Any] | None]:
+        """Returns the metadata of documents by id, as JSON has it: times as ISO 8601, in UTC.
+
+        None for documents that the index does not have, and where it has no columns.
+        """
+        values: list[dict[str, Any] | None] = [None] * len(doc_ids)
+        if self.columns is None:
+            return values
+        positions = self.find(pa.array(doc_ids, pa.large_string()))
+        known = np.flatnonzero(positions >= 0)
+        rows = self.columns.take(pa.array(positions[known]))
+        for at, row in zip(known.tolist(), rows.to_pylist()):
+            values[at] = {
+                name: value.isoformat() if isinstance(value, datetime) else _finite(value)
+                for name, value in row.items()
+            }
+        return values
+
     @cached_property
     def doc_ids(self) -> pa.LargeStringArray:
         """External ids of the live documents in order, decoded."""
@@ -273,6 +293,11 @@ class BowIndex:
     def document_frequency(self, term: str) -> int:
         """Returns in how many documents `term` occurs, 0 if in none."""
         return self.lookup([encode_term(term)])[2][0]
+
+
+def _finite(value: Any) -> Any:
+    """Returns a value of a column, None for numbers that JSON does not have."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _of_live(segments: Sequence[Segment], values: Sequence[Array]) -> Array:

@@ -46,6 +46,7 @@ from raydist.protocols import Retriever, Selective, TextStore
 from raydist.records import RUN, Query, Run
 from raydist.run_writer import (
     CHOICE,
+    Columns,
     Write,
     first_blank,
     group_starts,
@@ -86,11 +87,11 @@ def run(config: SearchConfig, flags: Flags) -> None:
         prepare(SEARCH)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
     if search is not None:
-        answered = _write(search.tables(queries), out, tag, search.texts)
+        answered = _write(search.tables(queries), out, tag, search)
     else:
-        texts = FusedSearch(config).texts if out is not None and run_form(out) == "jsonl" else None
+        reader = FusedSearch(config) if out is not None and run_form(out) == "jsonl" else None
         with _search_on_ray(config, queries, out) as tables:
-            answered = _write(tables, out, tag, texts)
+            answered = _write(tables, out, tag, reader)
     if answered < len(queries):
         missed = f"{len(queries) - answered:,} of {log.count(len(queries), 'query')}"
         log.warn(f"no results for {missed}")
@@ -148,10 +149,12 @@ def _answer(config: SearchConfig, flags: Flags) -> None:
     show(search([Query("query", config.query)], k), search.bow, config.query, config.explain)
 
 
-def _write(tables: Iterable[pa.Table], out: Path | None, tag: str, texts: TextStore | None) -> int:
+def _write(
+    tables: Iterable[pa.Table], out: Path | None, tag: str, search: FusedSearch | None
+) -> int:
     """Writes the rows of whole queries as they come; returns how many queries have results."""
     results = answered = 0
-    with _writer(out, tag, texts) as write:
+    with _writer(out, tag, search) as write:
         for table in tables:
             write(table)
             results += table.num_rows
@@ -162,11 +165,12 @@ def _write(tables: Iterable[pa.Table], out: Path | None, tag: str, texts: TextSt
 
 
 @contextlib.contextmanager
-def _writer(out: Path | None, tag: str, texts: TextStore | None) -> Iterator[Write]:
+def _writer(out: Path | None, tag: str, search: FusedSearch | None) -> Iterator[Write]:
     if out is None:
         yield trec_lines(sys.stdout.write, tag)
         return
-    with disk_errors(out), open_run(out, RUN, tag, texts) as write:
+    texts, columns = (search.texts, search.columns) if search is not None else (None, None)
+    with disk_errors(out), open_run(out, RUN, tag, texts, columns) as write:
         yield write
 
 
@@ -203,6 +207,12 @@ class FusedSearch:
         """The documents' texts, of the first index that has them."""
         indexes = (each.index for each in self.retrievers if isinstance(each, Bow))
         return next((each.store for each in indexes if each.store is not None), None)
+
+    @property
+    def columns(self) -> Columns | None:
+        """The documents' metadata, of the first index that has any."""
+        indexes = (each.index for each in self.retrievers if isinstance(each, Bow))
+        return next((each.column_values for each in indexes if each.columns is not None), None)
 
     def __call__(self, queries: Queries, k: int = 0) -> Run:
         """Returns the best `k` documents of each query, as many as configured if 0."""

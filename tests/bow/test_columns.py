@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -345,6 +346,11 @@ def test_the_verbs_store_filter_and_sort(
     assert main([*search, "filter=year >= 2020", "sort=-year", "k=3", "out=run.txt"]) == 0
     run = Path("run.txt").read_text().split("\n")[:-1]
     assert [line.split()[2] for line in run] == ["d8", "d7", "d6"]
+    assert main([*search, "sort=-year", "k=1", "out=run.jsonl"]) == 0
+    line = json.loads(Path("run.jsonl").read_text())
+    assert (line["doc_id"], line["columns"]) == ("d8", {"year": 2023})
+    assert main([*search, "syntax=lucene", "filter=year < 2017", "sort=-year", "out=two.txt"]) == 0
+    assert [each.split()[2] for each in Path("two.txt").read_text().splitlines()] == ["d1", "d0"]
     capfd.readouterr()
     assert main([*search, "sort=month"]) == 2
     assert "sort = 'month': no column 'month'; the index has year" in capfd.readouterr().err

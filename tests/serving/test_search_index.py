@@ -83,6 +83,27 @@ def test_a_filter_reaches_every_index(config: ServeConfig) -> None:
     assert {r["id"] for r in answer} == {"b", "x"}
 
 
+def test_a_filter_by_columns_is_part_of_a_request(config: ServeConfig, tmp_path: Path) -> None:
+    rows = [{"id": f"d{i}", "text": "a query", "year": 2018 + i} for i in range(4)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [f"corpus={tmp_path / 'c.jsonl'}", "corpus.columns=year", f"out={tmp_path / 'idx'}"]
+    assert main(["index", *words]) == 0
+    alone = config.model_copy(update={"index": (str(tmp_path / "idx"),)})
+    serving = client(searcher=Index(alone).searcher)
+    body = {"query": "query", "filter": "year >= 2020"}
+    for _ in range(2):
+        found = serving.post("/v1/search", json=body).json()["results"]
+        assert {each["id"] for each in found} == {"d2", "d3"}
+    found = serving.post("/v1/search", json=body | {"ids": ["d1", "d2"]}).json()["results"]
+    assert [each["id"] for each in found] == ["d2"]
+    for wrong in ("yeer > 1", "", "year > 1 " * 2000):
+        assert_envelope(serving.post("/v1/search", json=body | {"filter": wrong}), 422)
+    vectors = client(searcher=Index(config).searcher)
+    refused = vectors.post("/v1/search", json=body)
+    assert_envelope(refused, 422)
+    assert "vec holds vectors, which have no columns" in refused.text
+
+
 def test_vectors_alone_have_no_texts_so_nothing_is_reranked(config: ServeConfig) -> None:
     alone = config.model_copy(update={"index": config.index[:1]})
     serving = client(searcher=Index(alone).searcher)
