@@ -289,7 +289,7 @@ def _json_rows(
             yield from _json_rows(path, f"item {i}", row, value)
     elif not isinstance(parsed, dict):
         raise DataError(f"{path}, {place}: expected an object, not {parsed!r:.60}")
-    elif any(isinstance(each, dict) for each in parsed.values()):
+    elif any(isinstance(each, dict) for each in parsed.values()) and not _is_row(parsed):
         for query, documents in parsed.items():
             if not isinstance(documents, dict):
                 expected = f"expected {{document: {value}}}, not {documents!r:.60}"
@@ -298,6 +298,11 @@ def _json_rows(
                 yield f"query {query!r}", {"query_id": query, "doc_id": document, value: each}
     elif parsed:
         yield place, parsed
+
+
+def _is_row(value: Mapping[str, Any]) -> bool:
+    """Returns whether an object is a row whose other members, as `columns`, may be objects."""
+    return all(isinstance(value.get(name), str | int) for name in ("query_id", "doc_id"))
 
 
 def _parse(path: str, data: bytes, place: str) -> Any:
