@@ -38,8 +38,6 @@ def open_retriever(
     if bow.syntax == "lucene":
         if bow.feedback is not None:
             raise ConfigError("syntax = 'lucene': feedback expands words; leave one of them out")
-        if bow.sort is not None:
-            raise ConfigError("syntax = 'lucene': ranks by score alone; leave it or sort out")
         from raydist.bow.structured.retriever import StructuredRetriever
 
         return StructuredRetriever(retriever)

@@ -350,7 +350,7 @@ def test_the_verbs_store_filter_and_sort(
     assert main([*search, "sort=-year", "k=1", "out=run.jsonl"]) == 0
     line = json.loads(Path("run.jsonl").read_text())
     assert (line["doc_id"], line["columns"]) == ("d8", {"year": 2023})
-    assert list(read_run("run.jsonl"))[0][1] == ["d8"]
+    assert next(iter(read_run("run.jsonl")))[1] == ["d8"]
     assert main([*search, "syntax=lucene", "filter=year < 2017", "sort=-year", "out=two.txt"]) == 0
     assert [each.split()[2] for each in Path("two.txt").read_text().splitlines()] == ["d1", "d0"]
     capfd.readouterr()
