@@ -53,6 +53,9 @@ def index(
     Raises:
         RaydistError: as the verb does.
     """
+    from raydist.bow.ahead import INDEX, SEARCH, prepare
+
+    prepare(INDEX | SEARCH)  # who builds an index here searches it next
     built: Index = _corpus_verb("index", corpus, out, config, keys, append=append)
     return built
 

@@ -22,8 +22,9 @@ INDEX = {
 }
 """What a build needs, the last first."""
 
+RANKING = "raydist.bow.search.query:rank_queries"
 SEARCH = {
-    "raydist.bow.search.query:rank_queries": "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
+    RANKING: "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
     "uint32[::1], int64[::1], int64, boolean, int64, int64, boolean, int64[::1], float32[::1], "
     "int64[::1])",
 }

@@ -15,21 +15,33 @@ from pathlib import Path
 from typing import Any
 
 _STARTED: dict[str, subprocess.Popen[bytes]] = {}
+"""Which process compiles a kernel."""
 
 
 def compile_ahead(kernels: Mapping[str, str]) -> bool:
-    """Starts compiling kernels if the cache does not have the first one; returns whether.
+    """Starts compiling the kernels that the cache does not have; returns whether there are any.
 
     Args:
         kernels: signatures as numba spells them, by `module:function`.
     """
-    first = next(iter(kernels))
-    if first in _STARTED or _is_cached(_kernel(first)):
+    missing = {
+        name: signature
+        for name, signature in kernels.items()
+        if name not in _STARTED and not _is_cached(_kernel(name))
+    }
+    if not missing:
         return False
-    command = [sys.executable, "-m", "raydist.kernels.ahead", *itertools.chain(*kernels.items())]
+    command = [sys.executable, "-m", "raydist.kernels.ahead", *itertools.chain(*missing.items())]
     silent = subprocess.DEVNULL
-    _STARTED[first] = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
+    process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent)
+    _STARTED.update(dict.fromkeys(missing, process))
     return True
+
+
+def await_compiled(name: str) -> None:
+    """Waits for a kernel that another process compiles: it began earlier."""
+    if name in _STARTED:
+        _STARTED[name].wait()
 
 
 def argument_types(signature: str) -> Any:

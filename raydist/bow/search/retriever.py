@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.ahead import RANKING
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, score_all
@@ -32,6 +33,7 @@ from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, r
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
+from raydist.kernels.ahead import await_compiled
 from raydist.kernels.arrays import readonly
 from raydist.kernels.bits import Bits
 from raydist.records import RUN, Query, Run, as_run
@@ -326,6 +328,7 @@ class BowRetriever:
         sizes = np.zeros(count, np.int64)
         parts: list[tuple[Array, Array]] = []
         q = first
+        await_compiled(RANKING)
         while True:
             docs, scores = np.empty(room, np.int64), np.empty(room, np.float32)
             outcome, q, rows, number, value = rank_queries(
