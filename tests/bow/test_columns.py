@@ -364,3 +364,26 @@ def test_allowed_documents_are_live_ones(index: BowIndex) -> None:
     search = BowRetriever(index, BowSearchSpec(filter="year > 0"))
     for segment, allowed in zip(index.segments, search._allowed):
         assert isinstance(allowed, Bits) and not (allowed.flags & ~segment.live_N).any()
+
+
+def test_columns_live_on_object_stores(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, years in (("a", (2018, 2020)), ("b", (2021, 2023))):
+        rows = ({"id": f"d{y}", "text": "heron", "year": y} for y in range(*years))
+        Path(f"{name}.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Path("gone.txt").write_text("d2021\n")
+    Path("q.tsv").write_text("q\theron\n")
+    index = ["index", "corpus.columns=year", f"out={s3}/idx"]
+    assert main([*index, "corpus=a.jsonl"]) == 0
+    assert main([*index, "corpus=b.jsonl", "--append"]) == 0
+    assert main(["index", "delete=gone.txt", f"out={s3}/idx"]) == 0
+    assert main(["merge", f"out={s3}/idx"]) == 0
+    assert main(["verify", f"{s3}/idx"]) == 0
+    search = ["search", f"index={s3}/idx", "queries=q.tsv", "filter=year >= 2019", "sort=-year"]
+    assert main([*search, "out=run.txt"]) == 0
+    assert [line.split()[2] for line in Path("run.txt").read_text().splitlines()] == [
+        "d2022",
+        "d2019",
+    ]
