@@ -55,7 +55,7 @@ def index(
     """
     from raydist.bow.ahead import INDEX, SEARCH, prepare
 
-    prepare(INDEX | SEARCH)  # who builds an index here searches it next
+    prepare(SEARCH | INDEX)  # who builds an index here searches it next
     built: Index = _corpus_verb("index", corpus, out, config, keys, append=append)
     return built
 
