@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raydist.bow.spec import BowSearchSpec
+from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.dense.spec import DenseSearchSpec
 from raydist.errors import ConfigError
 
@@ -35,9 +35,13 @@ def open_retriever(
     from raydist.bow.search.retriever import BowRetriever
 
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
-    if bow.syntax == "lucene":
+    sdm = isinstance(bow.scoring, Bm25) and bow.scoring.sdm is not None
+    if bow.syntax == "lucene" or sdm:
+        if bow.syntax == "lucene" and sdm:
+            raise ConfigError("scoring.sdm: takes words, not syntax=lucene; leave one of them out")
         if bow.feedback is not None:
-            raise ConfigError("syntax = 'lucene': feedback expands words; leave one of them out")
+            key = "scoring.sdm" if sdm else "syntax = 'lucene'"
+            raise ConfigError(f"{key}: feedback expands words; leave one of them out")
         from raydist.bow.structured.retriever import StructuredRetriever
 
         return StructuredRetriever(retriever)

@@ -79,6 +79,8 @@ class FolderSearch:
             return keys
         if bow.feedback is not None:
             raise ConfigError(f"{self!r}: a service expands no queries")
+        if bow.syntax != "terms":
+            raise ConfigError(f"{self!r}: a service reads queries as words (syntax=terms)")
         if bow.filter is not None or bow.sort is not None:
             raise ConfigError(f"{self!r}: a service takes the filter from its requests; no sort")
         if bow.ties != "docid":

@@ -168,7 +168,7 @@ class Index(_Documents):
             syntax: how queries are read: `terms`, as words; `lucene`, by Lucene's classic syntax,
                 whose phrases need an index with `positions=True`.
             keys: `filter`, `sort`, and the other keys of `search scoring.…`: `delta`, `lengths`,
-                `query_side`.
+                `query_side`, `sdm`.
 
         Raises:
             ConfigError: a value is out of bounds.

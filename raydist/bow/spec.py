@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from raydist.bow.feedback.spec import Feedback
-from raydist.spec import ADDED, EXECUTION, Bytes
+from raydist.spec import ADDED, EXECUTION, Bytes, FromText
 from raydist.text.spec import AnalyzerSpec
 
 
@@ -64,6 +64,22 @@ class MergeSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sdm:
+    """The sequential dependence model (Metzler and Croft, SIGIR 2005) as in Anserini."""
+
+    tw: Annotated[float, Ge(0), Le(1000)] = 0.85
+    """Weight of the terms."""
+    ow: Annotated[float, Ge(0), Le(1000)] = 0.1
+    """Weight of neighbouring terms in their order, with at most a word between them."""
+    uw: Annotated[float, Ge(0), Le(1000)] = 0.05
+    """Weight of neighbouring terms in any order, with at most eight words between them."""
+
+
+def _sdm_from_text(text: str) -> Any:
+    return {"true": {}, "false": None}.get(text.strip().lower(), text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bm25:
     """BM25 and its variants; the default is Lucene's, to the last bit."""
 
@@ -81,6 +97,9 @@ class Bm25:
     them; or the byte itself, which that reads from an index that was built without it."""
     query_side: Annotated[bool, ADDED] = False
     """Weigh the query's terms by Lucene's BM25, too, as Anserini's -bm25.querySide does."""
+    sdm: Annotated[Sdm | None, FromText(_sdm_from_text), ADDED] = None
+    """Score neighbouring words of the query together, too, as Anserini's -sdm does; `true`, or its
+    weights. For indexes with positions=true."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

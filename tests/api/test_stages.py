@@ -77,6 +77,8 @@ def test_feedback_behind_a_search_is_the_feedback_of_the_verb(
     assert len(reranked.search("common", k=3)) == 3
     with pytest.raises(rd.ConfigError, match="a service expands no queries"):
         pipe.served()
+    with pytest.raises(rd.ConfigError, match="a service reads queries as words"):
+        index.bm25(syntax="lucene").served()
 
 
 def test_a_cut_asks_the_stages_before_it_for_no_more() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import raydist as rd
 from raydist.artefact import Output
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
@@ -358,6 +359,21 @@ def test_the_verbs_store_filter_and_sort(
     assert "sort = 'month': no column 'month'; the index has year" in capfd.readouterr().err
     assert main(["index", "corpus=c.jsonl", "out=idx", "--append"]) == 2
     assert "corpus.columns" in capfd.readouterr().err
+
+
+def test_python_filters_and_sorts_as_the_verb_does(tmp_path: Path) -> None:
+    days = [f"d{i}\therons\t{2015 + i}\t{2015 + i}-06-01" for i in range(9)]
+    (tmp_path / "c.tsv").write_text("\n".join(["id\ttext\tyear\tday", *days]))
+    corpus = {"path": [str(tmp_path / "c.tsv")], "columns": ["year", "day"]}
+    index = rd.index(corpus, tmp_path / "idx")
+    answers = {
+        "d8 d7 d6": index.search("heron", 3, filter="day >= '2020-01-01'", sort="-year"),
+        "d0 d1": index.search({"q": "heron"}, 9, filter="year < 2017")["q"],
+        "d1 d5": index.bm25(filter="year in [2016, 2020]").search("heron"),
+        "d0": index.scored("qld", sort="day").search("heron", 1),
+    }
+    for wanted, hits in answers.items():
+        assert " ".join(hit.id for hit in hits) == wanted
 
 
 def test_allowed_documents_are_live_ones(index: BowIndex) -> None:

@@ -205,3 +205,34 @@ def sloppy_frequencies(
             queued_S[s] = True
             if moves <= slop:
                 freqs_C[c] += np.float32(1) / (np.float32(1) + np.float32(moves))
+
+
+@kernel
+def near_frequencies(
+    starts_TC1: Array, positions: Array, term_S: Array, slop: Any, ordered: Any, freqs_C: Array
+) -> None:
+    """Sums 1 / (1 + width) over the spans of two words, as Lucene's SpanScorer does.
+
+    In order, each position of the first word makes a span with the next one of the second, whose
+    width is the words between them. Else each pair of positions on the way through both lists makes
+    one, and its width counts both words, too.
+    """
+    first, second = term_S[0], term_S[1]
+    for c in range(freqs_C.shape[0]):
+        a, end_a = starts_TC1[first, c], starts_TC1[first, c + 1]
+        b, end_b = starts_TC1[second, c], starts_TC1[second, c + 1]
+        freq = np.float32(0)
+        while a < end_a and b < end_b:
+            place_a, place_b = np.int64(positions[a]), np.int64(positions[b])
+            if ordered and place_b <= place_a:
+                b += 1
+                continue
+            between = abs(place_b - place_a) - 1
+            if between <= slop:
+                width = between if ordered else between + 2
+                freq = np.float32(np.float64(freq) + 1.0 / (1.0 + width))
+            if ordered or place_a <= place_b:
+                a += 1
+            else:
+                b += 1
+        freqs_C[c] = freq

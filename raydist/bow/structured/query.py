@@ -47,6 +47,21 @@ class PhraseNode:
 
 
 @dataclass(frozen=True, slots=True)
+class NearNode:
+    """Documents that have two terms near each other, as Lucene's SpanNearQuery finds them.
+
+    Attributes:
+        terms: both, which may be the same.
+        slop: how many words may be between them.
+        ordered: whether the first one comes first.
+    """
+
+    terms: tuple[str, str]
+    slop: int
+    ordered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BoostNode:
     """A query whose scores are multiplied, a float32."""
 
@@ -65,7 +80,7 @@ class BooleanNode:
         return [query for each, query in self.clauses if each is occur]
 
 
-Node = TermNode | PhraseNode | BoostNode | BooleanNode
+Node = TermNode | PhraseNode | NearNode | BoostNode | BooleanNode
 
 
 def rewritten(node: Node) -> Node | None:
@@ -147,7 +162,7 @@ def terms_of(nodes: Sequence[Node]) -> list[str]:
         node = waiting.pop()
         if isinstance(node, TermNode):
             found[node.term] = None
-        elif isinstance(node, PhraseNode):
+        elif isinstance(node, PhraseNode | NearNode):
             found.update(dict.fromkeys(node.terms))
         elif isinstance(node, BoostNode):
             waiting.append(node.query)

@@ -1,4 +1,4 @@
-"""Search by structured queries, scored to the bit as Lucene's BooleanQuery and PhraseQuery.
+"""Search by structured queries, scored to the bit as Lucene's boolean, phrase and span queries.
 
 A query is rewritten and then matched segment by segment: each node of the tree becomes its matching
 documents with their scores. Lucene rounds to float32 at each boolean query: once over its required
@@ -23,10 +23,18 @@ from raydist.bow.index import encode_term
 from raydist.bow.search.exhaustive import Explanation, term_postings
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25
-from raydist.bow.structured.matching import exact_frequencies, locate, sloppy_frequencies, unite
+from raydist.bow.structured.dependence import dependence_tree
+from raydist.bow.structured.matching import (
+    exact_frequencies,
+    locate,
+    near_frequencies,
+    sloppy_frequencies,
+    unite,
+)
 from raydist.bow.structured.query import (
     BooleanNode,
     BoostNode,
+    NearNode,
     Node,
     Occur,
     PhraseNode,
@@ -49,7 +57,9 @@ _NOTHING: Matches = (
 
 
 class StructuredRetriever:
-    """Searches an index by queries in Lucene's syntax.
+    """Searches an index by queries of terms, phrases, neighbours and clauses.
+
+    They are texts in Lucene's syntax or, where the formula has `sdm`, words.
 
     Attributes:
         index: the index.
@@ -61,14 +71,19 @@ class StructuredRetriever:
         Raises ConfigError where the index or the formula has no phrases or boolean queries.
         """
         formula = search.scoring.formula
+        self._sdm = formula.sdm if isinstance(formula, Bm25) else None
+        key = "syntax = 'lucene'" if self._sdm is None else "scoring.sdm"
         if search.index.analyzer is None:
-            raise ConfigError(
-                "syntax = 'lucene': an index of weighted terms has no queries of text"
-            )
+            raise ConfigError(f"{key}: an index of weighted terms has no queries of text")
         if not isinstance(formula, Bm25) or not search.scoring.is_lucenes or formula.query_side:
             raise ConfigError(
-                f"syntax = 'lucene': scores are those of Lucene's BM25, scoring.kind = "
-                f"{formula.kind!r} is not, as it is set; leave all of scoring but k1 and b out"
+                f"{key}: scores are those of Lucene's BM25, scoring.kind = {formula.kind!r} is "
+                "not, as it is set; leave all else of scoring but k1 and b out"
+            )
+        if self._sdm and not all(segment.has_positions for segment in search.index.segments):
+            raise ConfigError(
+                f"{key}: {search.index.folder} has no positions, which neighbouring words need; "
+                "build it with positions=true"
             )
         self.index = search.index
         self._search = search
@@ -116,8 +131,12 @@ class StructuredRetriever:
 
         Raises QueryError where the text is not in the syntax.
         """
-        assert self.index.analyzer is not None
-        tree = parse(text, self.index.analyzer.positioned_tokens)
+        analyzer = self.index.analyzer
+        assert analyzer is not None
+        if self._sdm is None:
+            tree = parse(text, analyzer.positioned_tokens)
+        else:
+            tree = dependence_tree(analyzer.tokens(text), self._sdm)
         return None if tree is None else rewritten(tree)
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:
@@ -147,7 +166,8 @@ class StructuredRetriever:
 
     def explain(self, text: str, doc_id: str) -> Explanation:
         """Raises ConfigError: scores of structured queries are not explained."""
-        raise ConfigError("explain: expected syntax=terms, structured queries are not explained")
+        key = "syntax=terms" if self._sdm is None else "no scoring.sdm"
+        raise ConfigError(f"explain: expected {key}, structured queries are not explained")
 
 
 class _Matcher:
@@ -166,6 +186,7 @@ class _Matcher:
         self._terms = terms
         self._inverse = inverse
         self._decoded: dict[str, tuple[Array, Array]] = {}
+        self._placements: dict[tuple[str, ...], tuple[Array, Array, Array, Array]] = {}
 
     def __call__(self, node: Node, boost: float) -> Matches:
         """Returns the documents that match, with scores that are multiplied by `boost`."""
@@ -173,13 +194,20 @@ class _Matcher:
             return self(node.query, float(np.float32(node.boost) * np.float32(boost)))
         if isinstance(node, BooleanNode):
             return self._boolean(node, boost)
+        if not all(self._has(name) for name in terms_of([node])):
+            return _NOTHING
         if isinstance(node, PhraseNode):
             return self._phrase(node, boost)
-        row, df = self._terms[node.term]
-        if not row[0] or not df:
-            return _NOTHING
+        if isinstance(node, NearNode):
+            return self._near(node, boost)
         docs, tfs = self._postings(node.term)
-        return docs, self._scores(boost, lucene_idf(self._documents, df), docs, tfs)
+        idf = lucene_idf(self._documents, self._terms[node.term][1])
+        return docs, self._scores(boost, idf, docs, tfs)
+
+    def _has(self, term: str) -> bool:
+        """Returns whether a live document of the index, and one of the segment, has a term."""
+        row, df = self._terms[term]
+        return bool(row[0]) and df > 0
 
     def _postings(self, term: str) -> tuple[Array, Array]:
         if term not in self._decoded:
@@ -209,9 +237,30 @@ class _Matcher:
         return docs, readonly(scores)
 
     def _phrase(self, node: PhraseNode, boost: float) -> Matches:
-        names = list(dict.fromkeys(node.terms))
-        if not all(self._terms[name][0][0] and self._terms[name][1] for name in names):
-            return _NOTHING
+        docs, starts, positions, which = self._placed(node.terms)
+        offsets = readonly(np.array(node.offsets, np.int64))
+        freqs = np.empty(len(docs), np.float32)
+        if node.slop:
+            sloppy_frequencies(starts, positions, which, offsets, node.slop, freqs)
+        else:
+            exact_frequencies(starts, positions, which, offsets, freqs)
+        return self._together(node.terms, boost, docs, freqs)
+
+    def _near(self, node: NearNode, boost: float) -> Matches:
+        docs, starts, positions, which = self._placed(node.terms)
+        freqs = np.empty(len(docs), np.float32)
+        near_frequencies(starts, positions, which, node.slop, node.ordered, freqs)
+        return self._together(set(node.terms), boost, docs, freqs)
+
+    def _placed(self, terms: tuple[str, ...]) -> tuple[Array, Array, Array, Array]:
+        """Returns the documents that have all terms, and where: what kernels of positions take.
+
+        These are where the positions of each distinct term in each document begin, the positions,
+        and which of the distinct ones each term is.
+        """
+        if terms in self._placements:
+            return self._placements[terms]
+        names = list(dict.fromkeys(terms))
         segment = self._segment
         if not segment.has_positions:
             raise ConfigError(
@@ -228,20 +277,19 @@ class _Matcher:
             starts.append(begins + size)
             parts.append(positions)
             size += len(positions)
-        freqs = np.empty(len(docs), np.float32)
-        arguments = (
+        self._placements[terms] = (
+            docs,
             readonly(np.stack(starts)),
             readonly(np.concatenate(parts)),
-            readonly(np.array([names.index(name) for name in node.terms])),
-            readonly(np.array(node.offsets, np.int64)),
+            readonly(np.array([names.index(name) for name in terms])),
         )
-        if node.slop:
-            sloppy_frequencies(*arguments, node.slop, freqs)
-        else:
-            exact_frequencies(*arguments, freqs)
+        return self._placements[terms]
+
+    def _together(self, terms: Iterable[str], boost: float, docs: Array, freqs: Array) -> Matches:
+        """Scores the documents in which terms are together."""
         some = freqs > 0
         docs, freqs = readonly(docs[some]), freqs[some]
-        idf = sum(float(lucene_idf(self._documents, self._terms[name][1])) for name in node.terms)
+        idf = sum(float(lucene_idf(self._documents, self._terms[name][1])) for name in terms)
         return docs, self._scores(boost, np.float32(idf), docs, freqs)
 
 
