@@ -243,7 +243,8 @@ def _health_routes(app: FastAPI, service: Service) -> None:
         await service.ready()
         return {"status": "ready"}
 
-    for path, handler in zip(HEALTH, (healthz, healthz, readyz), strict=True):
+    # `/health` means what it does to clients of TEI and vLLM.
+    for path, handler in zip(HEALTH, (healthz, readyz, readyz), strict=True):
         summary = "Ready" if handler is readyz else "Alive"
         app.get(path, tags=["service"], summary=summary, operation_id=path[1:])(handler)
         app.head(path, include_in_schema=False)(handler)

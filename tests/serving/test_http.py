@@ -330,6 +330,8 @@ def test_a_model_that_fails_is_not_ready() -> None:
         def score(self, batch: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
             return [[float("nan")] * len(texts) for _, texts in batch]
 
+    assert client({"lost": Lost()}).get("/health").status_code == 503
+    assert client({"lost": Lost()}).get("/healthz").status_code == 200
     error = assert_envelope(client({"lost": Lost()}).get("/readyz"), 503)
     assert error["message"].startswith("lost does not work: the model gave a score")
 
