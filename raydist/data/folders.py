@@ -20,7 +20,11 @@ from raydist.manifest import MANIFEST, UNFINISHED, is_manifest
 from raydist.records import RUN
 
 _LARGEST = 64 << 20  # bytes of a manifest
-_RUN_LINE = re.compile(rb"[^\s]+[ \t]Q0[ \t][^\s]+[ \t]\d+[ \t][^\s]+[ \t][^\r\n]+\r?(\n|\Z)")
+_RUN_LINE = re.compile(
+    rb"[^\s]+[ \t]Q0[ \t][^\s]+[ \t]\d+[ \t][^\s]+[ \t][^\r\n]+\r?(\n|\Z)"
+    rb"|query_id([,\t])doc_id\2rank\2score\r?\n"
+    rb'|\{"query_id": "[^\n]*", "doc_id": "[^\n]*", "rank": \d+, "score": '
+)
 
 
 def files_below(where: pafs.FileSystem, folder: str) -> list[Any]:
@@ -118,7 +122,7 @@ def _is_mark(where: pafs.FileSystem, path: str) -> bool:
 
 
 def is_run(path: str) -> bool:
-    """Returns whether a local file is a run as `search` writes them: TREC lines or Parquet."""
+    """Returns whether a local file is a run as `search` writes them, in any of their forms."""
     try:
         with open(path, "rb") as file:
             start = file.read(1 << 12)

@@ -253,11 +253,12 @@ def test_runs_beside_the_documents_of_a_folder_are_no_documents(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"id": "1", "text": "x"}\n')
-    for name in ("run.tsv", "run.jsonl", "run.parquet"):
+    for name in ("run.csv", "run.jsonl", "run.parquet", "run.tsv", "run.txt"):
         with open_run(tmp_path / name, RUN, "t") as write:
             write(pa.table([["q"], ["d"], [1.5]], schema=RUN))
+    (tmp_path / "run.txt").rename(tmp_path / "trec.tsv")
     assert ids_of(tmp_path) == ["1"]
-    runs = "run.jsonl, run.parquet, run.tsv"
+    runs = "run.csv, run.jsonl, run.parquet, run.tsv, trec.tsv"
     assert f"{tmp_path}: {runs}: not read, because it is a run" in capsys.readouterr().err
     assert CORPUS.files(str(tmp_path / "run.tsv"))  # it was asked for itself
 
