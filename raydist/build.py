@@ -27,13 +27,23 @@ def open_retriever(
     from raydist.manifest import read_manifest
 
     local = storage.local(folder)
-    if read_manifest(local, ["bow-index", "vectors"])["kind"] == "vectors":
+    kind = read_manifest(local, ["bow-index", "bow-fields", "vectors"])["kind"]
+    if kind == "vectors":
         from raydist.dense.retriever import DenseRetriever
 
         return DenseRetriever.open(local, dense)
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
+    if kind == "bow-fields":
+        from raydist.bow.fields import open_fields
+        from raydist.bow.search.fields import FieldsRetriever
+
+        return FieldsRetriever(open_fields(local, in_memory=bow.in_memory), bow)
+    if bow.fields is not None:
+        raise ConfigError(
+            f"fields: {folder} has none; leave them out, or build an index with fields=title,text"
+        )
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
     sdm = isinstance(bow.scoring, Bm25) and bow.scoring.sdm is not None
     if bow.syntax == "lucene" or sdm:
@@ -58,8 +68,12 @@ def text_store(index: str) -> Path:
     from raydist.manifest import read_manifest
 
     local = storage.local(index)
+    manifest = read_manifest(local)
+    if manifest["kind"] == "bow-fields":  # the first one has the texts
+        local /= manifest["fields"][0]
+        manifest = read_manifest(local)
     # Adding documents gives the store another name.
-    folder = local / (read_manifest(local).get("store") or "store")
+    folder = local / (manifest.get("store") or "store")
     if not (folder / "store.json").is_file():
         raise ConfigError(
             f"index = {index}: has no document store; build the index with store=true, "

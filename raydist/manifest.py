@@ -56,7 +56,11 @@ def read_manifest(folder: str | os.PathLike[str], kinds: Sequence[str] = ()) -> 
     if data.pop("check", None) != value_fingerprint(data):
         raise ArtifactError(f"{path} is corrupted: its checksum does not match; build it again")
     if kinds and data["kind"] not in kinds:
-        raise ArtifactError(f"{folder} is a {data['kind']}, expected {' or '.join(kinds)}")
+        remedy = ""
+        if data["kind"] == "bow-fields":
+            remedy = f": name the index of one field, such as {Path(folder) / data['fields'][0]}"
+        expected = " or ".join(kinds)
+        raise ArtifactError(f"{folder} is a {data['kind']}, expected {expected}{remedy}")
     return data
 
 

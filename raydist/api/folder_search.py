@@ -83,6 +83,8 @@ class FolderSearch:
             raise ConfigError(f"{self!r}: a service reads queries as words (syntax=terms)")
         if bow.filter is not None or bow.sort is not None:
             raise ConfigError(f"{self!r}: a service takes the filter from its requests; no sort")
+        if bow.fields is not None:
+            raise ConfigError(f"{self!r}: a service has no fields; serve an index without them")
         if bow.ties != "docid":
             raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
         return {**keys, "scoring": resolved(bow.scoring)}
@@ -101,6 +103,7 @@ def search_of(folder: str, name: str, has_words: bool, **keys: Any) -> Pipeline:
     from raydist.config.search import SearchConfig
 
     scoring = keys.get("scoring", {})
-    keys |= {each: scoring.pop(each) for each in ("filter", "sort") if each in scoring}
+    moved = [each for each in ("fields", "filter", "sort") if each in scoring]
+    keys |= {each: scoring.pop(each) for each in moved}
     config = load(SearchConfig, [{"index": [folder], **keys}])
     return Pipeline(FolderSearch(config, name, has_words))

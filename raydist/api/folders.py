@@ -117,6 +117,7 @@ class Index(_Documents):
         syntax: str = "terms",
         filter: str | None = None,
         sort: str | None = None,
+        fields: Mapping[str, float] | None = None,
     ) -> Hits: ...
     @overload
     def search(
@@ -127,6 +128,7 @@ class Index(_Documents):
         syntax: str = "terms",
         filter: str | None = None,
         sort: str | None = None,
+        fields: Mapping[str, float] | None = None,
     ) -> Run: ...
     def search(
         self,
@@ -136,15 +138,19 @@ class Index(_Documents):
         syntax: str = "terms",
         filter: str | None = None,
         sort: str | None = None,
+        fields: Mapping[str, float] | None = None,
     ) -> Hits | Run:
         """Returns the best documents by BM25, as `index.bm25(...).search` does.
 
         `filter` says which, such as `"year >= 2020 and source == 'x'"`; `sort` names a column that
-        orders them, with a minus for the largest first.
+        orders them, with a minus for the largest first. `fields` has the weights of fields, of an
+        index that was built with some (`{"title": 2, "text": 1}`); without it all have 1.
         """
-        if syntax == "terms" and filter is None and sort is None:
+        if syntax == "terms" and filter is None and sort is None and fields is None:
             return self.pipeline.search(queries, k)
-        return self.bm25(syntax=syntax, filter=filter, sort=sort).search(queries, k)
+        weights = None if fields is None else dict(fields)
+        steps = self.bm25(syntax=syntax, filter=filter, sort=sort, fields=weights)
+        return steps.search(queries, k)
 
     def bm25(
         self,
@@ -167,8 +173,8 @@ class Index(_Documents):
             threads: threads that search queries in parallel.
             syntax: how queries are read: `terms`, as words; `lucene`, by Lucene's classic syntax,
                 whose phrases need an index with `positions=True`.
-            keys: `filter`, `sort`, and the other keys of `search scoring.…`: `delta`, `lengths`,
-                `query_side`, `sdm`.
+            keys: `filter`, `sort`, `fields`, and the other keys of `search scoring.…`: `delta`,
+                `lengths`, `query_side`, `sdm`.
 
         Raises:
             ConfigError: a value is out of bounds.
@@ -483,6 +489,7 @@ def open(path: Place) -> Index | Vectors | Training | Output:
     manifest = read_manifest(beside if local.is_file() and beside.is_dir() else local)
     kinds: dict[str, type[Index | Vectors | Training]] = {
         "bow-index": Index,
+        "bow-fields": Index,
         "vectors": Vectors,
         "training-run": Training,
         "tuning": Training,

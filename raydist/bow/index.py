@@ -55,6 +55,7 @@ class BowIndex:
         tokens: tokens of all documents.
         store: the documents' texts, None where the index was built without.
         unit: the weight that an impact of 1 stands for, in an index of weighted terms; else 0.
+        field: which of the documents' texts is indexed; None for title and text as one.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BowIndex:
         folder: Path | None = None,
         store: DocumentStore | None = None,
         unit: float = 0.0,
+        field: str | None = None,
     ) -> None:
         """Joins opened segments."""
         self.segments = list(segments)
@@ -76,6 +78,7 @@ class BowIndex:
         self.nonempty = sum(segment.nonempty for segment in self.segments)
         self.tokens = sum(segment.tokens for segment in self.segments)
         self.unit = unit
+        self.field = field
         self.store = store
 
     @classmethod
@@ -114,6 +117,7 @@ class BowIndex:
             folder=folder,
             store=DocumentStore.open(folder / store) if store else None,
             unit=manifest.get("unit", 0.0),
+            field=manifest.get("field"),
         )
 
     @property

@@ -142,8 +142,9 @@ def term_counts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
 def _of_texts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
     assert index.store is not None and index.analyzer is not None
     table = index.store.rows(index.store.at_numbers(index.numbers(positions_D)))
+    texts = contents(table, index.field)
     counts = []
-    for text, length in zip(contents(table).to_pylist(), index.lengths(positions_D).tolist()):
+    for text, length in zip(texts.to_pylist(), index.lengths(positions_D).tolist()):
         tokens = index.analyzer.tokens(text)
         if len(tokens) != length:
             raise ArtifactError(

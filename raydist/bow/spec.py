@@ -28,6 +28,10 @@ class IndexSpec:
     """Postings per block, the unit that a search can skip."""
     positions: Annotated[bool, ADDED] = False
     """Store the positions of terms, for phrases."""
+    fields: Annotated[tuple[str, ...], ADDED] = ()
+    """Texts of a document that are indexed each by itself, with its own statistics, for a search
+    with weights: `title`, `text` and columns (corpus.columns) of strings; else title and text are
+    one."""
     store: bool = True
     """Store the texts, for snippets, reranking and training."""
     forward: Annotated[bool, ADDED] = False
@@ -192,6 +196,9 @@ class BowSearchSpec:
     """Formula for bag-of-words indexes."""
     feedback: Annotated[Feedback | None, ADDED] = None
     """Expansion of queries by the documents that they find first; for bag-of-words indexes."""
+    fields: Annotated[dict[str, Annotated[float, Gt(0)]] | None, ADDED] = None
+    """Weights of the fields to search (`fields.title=2 fields.text=1`), for bag-of-words indexes
+    that were built with fields; without them, all fields with weight 1."""
     syntax: Annotated[Literal["terms", "lucene"], ADDED] = "terms"
     """How queries are read: as words, or by Lucene's classic syntax (phrases, + - AND OR NOT,
     groups, boosts); phrases need an index with positions=true. For bag-of-words indexes."""

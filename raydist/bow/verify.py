@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 
 from raydist.bow.build.delete import forward_facts, statistics
 from raydist.bow.build.generation import leftovers
+from raydist.bow.fields import folders_of, open_fields
 from raydist.bow.format.files import faults_of
 from raydist.bow.format.forward import has_forward, read_vectors
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import norm_bytes
-from raydist.bow.index import BowIndex
+from raydist.bow.index import KIND, BowIndex
 from raydist.checks import Report
 from raydist.data.columns import type_name
 from raydist.data.store import check as store_check
@@ -28,6 +29,7 @@ from raydist.data.store import idhash
 from raydist.data.store.reader import piece_names
 from raydist.errors import ArtifactError
 from raydist.log import Progress, count
+from raydist.manifest import read_manifest
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
@@ -66,6 +68,24 @@ def verify_index(folder: Path, manifest: Mapping[str, Any], report: Report) -> N
         part.checked = f"{count(len(index), 'document')}, {count(index.tokens, 'token')}"
     if len(report.faults) == before:
         _verify_ids(index, manifest, report)
+
+
+def verify_fields(folder: Path, report: Report) -> None:
+    """Checks the index of each field, and that they have the same documents."""
+    for each in folders_of(folder):
+        verify_index(each, read_manifest(each, [KIND]), report)
+    if report.faults:
+        return
+    with report.part("fields") as part:
+        indexes = open_fields(folder)
+        first = next(iter(indexes.values())).doc_ids.cast(pa.large_string())
+        for name, index in indexes.items():
+            if not index.doc_ids.cast(pa.large_string()).equals(first):
+                raise ArtifactError(
+                    f"{folder / name}: its documents are not those of the first field; build "
+                    f"{folder} again"
+                )
+        part.checked = f"{count(len(indexes), 'field')}, {count(len(first), 'document')}"
 
 
 def _verify_segment(

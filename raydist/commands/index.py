@@ -3,37 +3,42 @@
     raydist index corpus=DIR/corpus.jsonl out=IDX workers=2
     raydist index corpus=more.jsonl out=IDX --append
     raydist index delete=ids.txt out=IDX
+    raydist index corpus=DIR/corpus.jsonl out=FDX fields=title,text
 
 Splits of the corpus are read, analysed and inverted by workers, and what they leave is merged by
 ranges of terms. The same command continues where an interrupted one stopped; the result is the same
 for any number of workers. Added documents become a further segment; where there are more than ten,
 the last ones are merged (`auto_merge=false` does not). Deleted documents are only marked, at once;
 `raydist merge out=IDX` removes their bytes, and so does `purge=true` beside `delete=`.
+With `fields=` each field has postings and statistics of its own (`raydist search fields.title=2`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from raydist import log
-from raydist.artefact import Artefact, planned
+from raydist.artefact import Artefact, Output, planned
 from raydist.bow.spec import MergeSpec
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
 from raydist.errors import ArtifactError, ConfigError, JobError
-from raydist.manifest import read_manifest
 from raydist.storage import is_remote
 
 Config = IndexConfig
 FLAGS = ("--dry-run", "--append", "--resume")
 ON_DEMAND = ("segments/*", "store*")
 ARTEFACT = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
+FIELDS = Artefact(
+    "bow-fields", progress="*/.work/splits/*.done", evidence="*/manifest.json", scratch=("*/.work",)
+)
 
 
 def run(config: IndexConfig, flags: Flags) -> None:
@@ -41,12 +46,13 @@ def run(config: IndexConfig, flags: Flags) -> None:
     from raydist.bow.ahead import INDEX, prepare
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
+    from raydist.bow.fields import changing, check_fields, facts_of, folders_of, specs_of
     from raydist.data.columns import Column
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
 
     if (flags.append or config.delete is not None) and not is_remote(config.out):
-        read_manifest(config.out, ["bow-index"])
+        folders_of(Path(config.out))
     if config.delete is not None:
         _delete(config, config.delete, flags)
         return
@@ -67,19 +73,23 @@ def run(config: IndexConfig, flags: Flags) -> None:
     if flags.append:
         if planned(flags.dry_run, f"append {source} to {config.out}"):
             return
-        facts = append_to_index(
-            splits,
-            read,
-            Path(config.out),
-            config.indexing,
-            inputs=_fingerprints(config),
-            reading=_reading(corpus),
-            columns=[Column.of(each).name for each in corpus.columns],
-            check=check,
-        )
-        _report_append(config, facts)
+        check_fields(Path(config.out), config.indexing.fields)
+        with changing(Path(config.out)):
+            for folder, spec in specs_of(Path(config.out), config.indexing):
+                facts = append_to_index(
+                    splits,
+                    read,
+                    folder,
+                    spec,
+                    inputs=_fingerprints(config),
+                    reading=_reading(corpus),
+                    columns=[Column.of(each).name for each in corpus.columns],
+                    check=check,
+                )
+                _report_append(config, folder, facts)
         return
-    with ARTEFACT.open(
+    fields = config.indexing.fields
+    with (FIELDS if fields else ARTEFACT).open(
         config.out,
         config,
         inputs=lambda: inputs(config),
@@ -90,10 +100,22 @@ def run(config: IndexConfig, flags: Flags) -> None:
             return
         if not config.indexing.workers:
             prepare(INDEX)
-        facts = build_index(splits, read, output.folder, config.indexing)
-        check(output.folder, facts)
-        output.finish(**facts)
-    _summary(config, facts)
+        for folder, spec in specs_of(output.folder, config.indexing):
+            part = _part(output, folder) if fields else output
+            if not part.done:
+                facts = build_index(splits, read, folder, spec)
+                check(folder, facts)
+                part.finish(**facts)
+                _summary(folder, facts)
+        if fields:
+            output.finish(**facts_of(output.folder, fields))
+
+
+def _part(output: Output, folder: Path) -> Output:
+    """Returns the output of one field, complete where an interrupted build has finished it."""
+    config = {**output.job["config"], "field": folder.name}
+    opened = Output.open(folder, kind="bow-index", config=config, inputs=output.job["inputs"])
+    return replace(opened, scratch=ARTEFACT.scratch)
 
 
 def _fingerprints(config: IndexConfig) -> dict[str, str]:
@@ -126,29 +148,29 @@ def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> 
         inputs=_fingerprints(config),
         duplicates=config.indexing.duplicates,
     )
-    _report_append(config, facts)
+    _report_append(config, Path(config.out), facts)
     return True
 
 
-def _report_append(config: IndexConfig, facts: dict[str, Any] | None) -> None:
-    merged = _merge_tail(config) if config.indexing.auto_merge else None
+def _report_append(config: IndexConfig, folder: Path, facts: dict[str, Any] | None) -> None:
+    merged = _merge_tail(config, folder) if config.indexing.auto_merge else None
     if facts is None:
-        log.say(f"{config.out}: these documents were already appended")
+        log.say(f"{folder}: these documents were already appended")
         return
-    _summary(config, facts | (merged or {}))
+    _summary(folder, facts | (merged or {}))
 
 
-def _merge_tail(config: IndexConfig) -> dict[str, Any] | None:
+def _merge_tail(config: IndexConfig, folder: Path) -> dict[str, Any] | None:
     """Merges what appends have left; where that fails, the append is done all the same."""
     from raydist.bow.build.segments import merge_tail
 
     try:
-        merged = merge_tail(Path(config.out), _merging(config))
+        merged = merge_tail(folder, _merging(config))
     except (ArtifactError, JobError) as error:
-        log.warn(f"{config.out}: appended, but not merged: {error}")
+        log.warn(f"{folder}: appended, but not merged: {error}")
         return None
     if merged is not None:
-        log.say(f"{config.out}: merged into {log.count(len(merged['segments']), 'segment')}")
+        log.say(f"{folder}: merged into {log.count(len(merged['segments']), 'segment')}")
     return merged
 
 
@@ -179,6 +201,7 @@ def _check_input(
 def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     from raydist.bow.build.delete import delete_from_index
     from raydist.bow.build.segments import purge
+    from raydist.bow.fields import changing
     from raydist.data.ids import IdList
 
     if flags.append:
@@ -186,18 +209,20 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     ids = IdList.read(path)
     if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
         return
-    facts = delete_from_index(Path(config.out), ids.column)
-    if facts is None:
-        log.say(f"{config.out}: these documents were already deleted")
-    else:
-        left = log.count(facts["documents"], "document")
-        log.say(f"{config.out}: {log.count(len(ids), 'id')} taken out, {left} left")
-    if config.purge:
-        purge(Path(config.out), _merging(config))
-        log.say(f"{config.out}: all bytes of deleted documents are removed")
+    with changing(Path(config.out)) as folders:
+        for folder in folders:
+            facts = delete_from_index(folder, ids.column)
+            if facts is None:
+                log.say(f"{folder}: these documents were already deleted")
+            else:
+                left = log.count(facts["documents"], "document")
+                log.say(f"{folder}: {log.count(len(ids), 'id')} taken out, {left} left")
+            if config.purge:
+                purge(folder, _merging(config))
+                log.say(f"{folder}: all bytes of deleted documents are removed")
 
 
-def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
+def _summary(folder: Path, facts: dict[str, Any]) -> None:
     seconds = facts["seconds"]
     total = seconds["splits"] + seconds["merge"]
     parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]
@@ -225,4 +250,4 @@ def _summary(config: IndexConfig, facts: dict[str, Any]) -> None:
     ]
     if columns := facts.get("columns"):
         rows.insert(6, ("columns", ", ".join(f"{name} ({kind})" for name, kind in columns.items())))
-    log.table(f"index in {config.out}", ["what", "value"], rows)
+    log.table(f"index in {folder}", ["what", "value"], rows)

@@ -25,27 +25,39 @@ ON_DEMAND = ("segments/*", "store*")
 
 def run(config: MergeConfig, flags: Flags) -> None:
     """Replaces the segments and the store, and reports what they are now."""
-    from raydist.bow.build.segments import merge_segments, plan_merge
-    from raydist.bow.index import BowIndex
+    from raydist.bow.fields import changing, folders_of
     from raydist.storage import local
 
-    index = BowIndex.open(local(config.out))
+    if flags.dry_run:
+        for folder in folders_of(local(config.out)):
+            _merge(folder, config, flags)
+        return
+    with changing(Path(config.out)) as folders:
+        for folder in folders:
+            _merge(folder, config, flags)
+
+
+def _merge(folder: Path, config: MergeConfig, flags: Flags) -> None:
+    from raydist.bow.build.segments import merge_segments, plan_merge
+    from raydist.bow.index import BowIndex
+
+    index = BowIndex.open(folder)
     before, deleted = len(index.segments), index.end - len(index)
     needed = bool(plan_merge(index, config.merging.segments))
     del index
     what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
     if not needed:
         if not flags.dry_run:
-            merge_segments(Path(config.out), config.merging)  # removes what others left
-        log.say(f"{config.out}: {what}: nothing to merge")
+            merge_segments(folder, config.merging)  # removes what others left
+        log.say(f"{folder}: {what}: nothing to merge")
         return
     goal = log.count(config.merging.segments, "segment")
-    if planned(flags.dry_run, f"merge {config.out} ({what}) into {goal}"):
+    if planned(flags.dry_run, f"merge {folder} ({what}) into {goal}"):
         return
     clock, cpu = time.monotonic(), time.process_time()
-    facts = merge_segments(Path(config.out), config.merging)
+    facts = merge_segments(folder, config.merging)
     if facts is None:
-        log.say(f"{config.out}: nothing to merge: another command has merged it")
+        log.say(f"{folder}: nothing to merge: another command has merged it")
         return
     rows: list[tuple[str, object]] = [
         ("segments", f"{before:,} -> {len(facts['segments']):,}"),
@@ -56,4 +68,4 @@ def run(config: MergeConfig, flags: Flags) -> None:
         ("time", log.duration(time.monotonic() - clock)),
         ("CPU time", log.duration(time.process_time() - cpu)),
     ]
-    log.table(f"merged {config.out}", ["what", "value"], rows)
+    log.table(f"merged {folder}", ["what", "value"], rows)

@@ -153,7 +153,7 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
     field, names = ("run", config.run) if runs else ("queries", config.queries.paths)
     if not runs:
         for folder in config.index:
-            read_manifest(storage.local(folder), ["bow-index", "vectors"])
+            read_manifest(storage.local(folder), ["bow-index", "bow-fields", "vectors"])
     query_ids = list(ranked or queries)
     judged = [query_id for query_id in query_ids if query_id in qrels]
     if not judged:

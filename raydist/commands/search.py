@@ -32,6 +32,7 @@ from raydist import log, storage
 from raydist.artefact import planned
 from raydist.bow.ahead import SEARCH, prepare
 from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
 from raydist.commands.answers.show import Bow, prompt, show
@@ -192,6 +193,10 @@ class FusedSearch:
                 "feedback: expands queries of bag-of-words indexes, and index names none"
             )
 
+        if config.bow.fields and not any(
+            isinstance(each, FieldsRetriever) for each in self.retrievers
+        ):
+            raise ConfigError("fields: vectors have none; leave them out")
         if not all(isinstance(each, Bow) for each in self.retrievers):
             for name in ("filter", "sort"):
                 if getattr(config.bow, name) is not None:

@@ -98,6 +98,10 @@ def _verify_folder(folder: Path, report: Report) -> None:
             from raydist.bow.verify import verify_index
 
             verify_index(folder, manifest, report)
+        case "bow-fields":
+            from raydist.bow.verify import verify_fields
+
+            verify_fields(folder, report)
         case "vectors":
             from raydist.dense.verify import verify_vectors
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from raydist.bow.spec import IndexSpec
 from raydist.config.base import Block, Flat, Verb, execution
+from raydist.data.columns import Column
 from raydist.data.spec import CorpusSource
 from raydist.spec import ADDED, Reads
 from raydist.text.spec import AnalyzerSpec
@@ -34,6 +36,23 @@ class IndexConfig(Verb):
         """
         last = {"duplicates": "last"} if self.indexing.duplicates == "last" else {}
         return {**super().identity(), **last}
+
+    @model_validator(mode="after")
+    def _fields_are_texts(self) -> IndexConfig:
+        fields = self.indexing.fields
+        columns = self.corpus.columns if self.corpus is not None else ()
+        names = ["title", "text", *(Column.of(each).name for each in columns)]
+        for name in fields:
+            if name not in names:
+                raise ValueError(
+                    f"fields: no field {name!r}: expected some of {', '.join(names)}; "
+                    "corpus.columns= names further ones"
+                )
+            if not re.fullmatch(r"\w[\w-]*", name):
+                raise ValueError(f"fields: {name!r}: expected a name of letters, digits, _ and -")
+        if len(set(fields)) < len(fields):
+            raise ValueError("fields: a name occurs twice")
+        return self
 
     @model_validator(mode="after")
     def _documents_or_ids(self) -> IndexConfig:

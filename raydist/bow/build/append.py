@@ -231,4 +231,6 @@ def _joined(old: BowIndex, new: BowIndex) -> BowIndex:
             live = Bits.of(np.append(live.flags, np.ones(new.store.rows_total, np.bool_)))
         store = DocumentStore(store.folder, [*store.pieces, *new.store.pieces], live)
     segments = [*old.segments, *new.segments]
-    return BowIndex(segments, old.analyzer, folder=old.folder, store=store, unit=old.unit)
+    return BowIndex(
+        segments, old.analyzer, folder=old.folder, store=store, unit=old.unit, field=old.field
+    )

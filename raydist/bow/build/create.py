@@ -54,7 +54,7 @@ def build_index(
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
         folder: the index; an interrupted build of the same splits is continued.
-        spec: how it is built.
+        spec: how it is built; of one field at most (fields.py builds several).
 
     Raises:
         DataError: a bad document, no documents at all, or an id twice.
@@ -120,7 +120,7 @@ def build_parts(
         checks = pool.submit(_check_documents, parts, shards, len(stats), folder, spec)
         if workers < 2:
             facts |= checks.result()
-        _report_empty(facts)
+        _report_empty(facts, spec)
         warn_of_blank(facts["blank_id"])
         segments.mkdir(exist_ok=True)
         target = segments / name
@@ -153,6 +153,8 @@ def build_parts(
         time.process_time() - cpu + sum(each["cpu_seconds"] for each in stats if workers), 3
     )
     facts["analyzer"] = spec.analyzer.build().to_dict()
+    if spec.fields:
+        (facts["field"],) = spec.fields
     return facts
 
 
@@ -200,9 +202,9 @@ def _ids(parts: Sequence[Path], merge: bool) -> Iterator[pa.Array]:
         yield Spill(part).doc_ids if merge else Segment.open(part).doc_ids
 
 
-def _report_empty(facts: dict[str, Any]) -> None:
+def _report_empty(facts: dict[str, Any], spec: IndexSpec) -> None:
     first = facts.pop("first_empty")
-    if facts["empty"]:
+    if facts["empty"] and not spec.fields:
         warn(f"{count(facts['empty'], 'document')} without terms, the first is {first!r}")
 
 

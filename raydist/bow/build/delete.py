@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from raydist import locks
 from raydist.bow.build.generation import next_name, publish
-from raydist.bow.build.splits import Inverter, contents
+from raydist.bow.build.splits import TEXTS, Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
 from raydist.bow.format.forward import forward_bytes, has_forward, read_vectors
 from raydist.bow.format.segment import Segment
@@ -160,14 +160,14 @@ def _by_vectors(segment: Segment, docs_D: Array, lengths_D: Array) -> Losses:
 
 def _by_texts(index: BowIndex, positions_D: Array, lengths_D: Array) -> Losses | None:
     """Analyses the documents' texts; None where there are none, or not those that were indexed."""
-    if index.store is None or index.analyzer is None:
+    if index.store is None or index.analyzer is None or index.field not in (None, *TEXTS):
         return None
     rows = index.store.at_numbers(index.numbers(positions_D))
     losses: Losses | None = None
     for start in range(0, len(rows), _DOCUMENTS):
         table = index.store.rows(rows[start : start + _DOCUMENTS])
         inverter = Inverter(index.analyzer)
-        inverter.add(table["doc_id"], contents(table))
+        inverter.add(table["doc_id"], contents(table, index.field))
         postings = inverter.postings()
         if not np.array_equal(postings.lengths_N, lengths_D[start : start + _DOCUMENTS]):
             return None

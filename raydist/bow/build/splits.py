@@ -25,6 +25,7 @@ from raydist.bow.spec import IndexSpec
 from raydist.data.columns import split_columns, type_name
 from raydist.data.rejects import Rejects
 from raydist.data.store.writer import StoreWriter
+from raydist.errors import ConfigError
 from raydist.kernels.arrays import readonly
 from raydist.kernels.intrinsics import prefetch
 from raydist.kernels.jit import kernel
@@ -37,6 +38,9 @@ U = np.uint64
 
 Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 """Reads a split as tables of the DOCUMENTS schema, noting skipped lines; must be picklable."""
+
+TEXTS = ("title", "text")
+"""The texts that every document has."""
 
 _AHEAD = 12  # occurrences between fetching a place and using it
 _BYTES_PER_TERM = 4 + 8 + 8  # collected, sorted, and as document and tf
@@ -267,7 +271,8 @@ class SplitWorker:
         for table in self._read(split, rejects):
             for start in range(0, table.num_rows, spec.batch_size):
                 batch = table.slice(start, spec.batch_size)
-                inverter.add(batch["doc_id"], contents(batch), split_columns(batch)[1])
+                texts_N = contents(batch, next(iter(spec.fields), None))
+                inverter.add(batch["doc_id"], texts_N, split_columns(batch)[1])
                 if inverter.nbytes > spec.memory_per_worker - _BASE_MEMORY:
                     self._write(inverter, target, stats)
                     inverter = self._inverter()
@@ -315,11 +320,34 @@ class SplitWorker:
             stats["first_empty"] = postings.doc_ids[int(empty[0])].as_py()
 
 
-def contents(table: pa.Table) -> pa.ChunkedArray:
-    """Returns the indexed text: title, line end, text; the text alone where no row has a title."""
+def contents(table: pa.Table, field: str | None = None) -> pa.ChunkedArray:
+    """Returns the indexed text: title, line end, text; the text alone where no row has a title.
+
+    With a field it is that alone: the title, the text, or a column.
+
+    Raises:
+        ConfigError: the table has no such field, or it is no text.
+    """
+    if field is not None:
+        return _field(table, field)
     titles, texts = table["title"], table["text"]
     if not pc.max(pc.binary_length(titles)).as_py():
         return texts
     return pc.binary_join_element_wise(
         titles.cast(pa.large_string()), texts, pa.scalar("\n", pa.large_string())
     )
+
+
+def _field(table: pa.Table, field: str) -> pa.ChunkedArray:
+    if field in TEXTS:
+        return table[field]
+    columns = split_columns(table)[1]
+    if columns is None or field not in columns.column_names:
+        names = (*TEXTS, *(columns.column_names if columns is not None else ()))
+        raise ConfigError(f"fields: no field {field!r}; the documents have {', '.join(names)}")
+    if not pa.types.is_large_string(columns[field].type):
+        raise ConfigError(
+            f"fields: {field!r} is a column of {type_name(columns[field].type)}, a field is text: "
+            f"give corpus.columns={field}:string"
+        )
+    return pc.fill_null(columns[field], "")

@@ -56,7 +56,7 @@ def document_lengths(segment: Segment, scoring: Scoring, docs: Array) -> Array:
     return norms.astype(np.int64) if scoring.lengths == "byte" else NORM_LENGTHS[norms]
 
 
-def score_all(
+def sum_all(
     segment: Segment,
     rows: Array,
     terms: Sequence[Term],
@@ -64,7 +64,9 @@ def score_all(
     query_tokens: float,
     allowed: Bits | None,
 ) -> tuple[Array, Array]:
-    """Returns the matching documents, ascending (int64 [M]), and their scores (float32 [M]).
+    """Returns the matching documents, ascending (int64 [M]), and their scores (float64 [M]).
+
+    Rounded to float32 they are what a search returns.
 
     Args:
         segment: the segment to search.
@@ -87,7 +89,7 @@ def score_all(
     docs = np.flatnonzero(matched_N)
     scores = sums_N[docs]
     scoring.add_constants(query_tokens, document_lengths(segment, scoring, docs), scores)
-    return docs, scores.astype(np.float32)
+    return docs, scores
 
 
 @dataclass(frozen=True, slots=True)

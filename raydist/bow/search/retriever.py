@@ -22,7 +22,7 @@ import pyarrow as pa
 from raydist.bow.ahead import RANKING
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
-from raydist.bow.search.exhaustive import Explanation, explain, occurrences, score_all
+from raydist.bow.search.exhaustive import Explanation, explain, occurrences, sum_all
 from raydist.bow.search.filters import passing
 from raydist.bow.search.query import FULL, rank_queries
 from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
@@ -158,6 +158,11 @@ class BowRetriever:
             self._allowed.append(allowed)
         self._address()
 
+    @property
+    def flags(self) -> Array | None:
+        """Which live documents are searched (bool by position), None for all."""
+        return self._filter
+
     def allowed(self, number: int) -> Bits | None:
         """Returns the documents of a segment that are searched, None for all."""
         return self._allowed[number]
@@ -282,6 +287,11 @@ class BowRetriever:
                 docs, scores, _ = settled(docs, scores, sizes, k, self.ties, self.index.pick_ids)
                 return docs, scores
         return self._rank_exhaustively(query, rows, terms, k)
+
+    def sum_terms(self, query: Mapping[str, float]) -> Ranking:
+        """Returns the positions and unrounded scores of all documents that match."""
+        rows, _, df = self.index.lookup([encode_term(term) for term in query])
+        return self._sum_all(rows, self._terms(query, rows, df), sum(query.values()))
 
     def _rank_exhaustively(
         self, query: Mapping[str, float], rows: Sequence[Array], terms: Sequence[Term], k: int
@@ -414,8 +424,14 @@ class BowRetriever:
         self, rows: Sequence[Array], terms: Sequence[Term], tokens: float
     ) -> tuple[Array, Array]:
         """Scores every matching document of all segments."""
+        docs, sums = self._sum_all(rows, terms, tokens)
+        return docs, sums.astype(np.float32)
+
+    def _sum_all(
+        self, rows: Sequence[Array], terms: Sequence[Term], tokens: float
+    ) -> tuple[Array, Array]:
         scored = [
-            score_all(segment, each, terms, self.scoring, tokens, allowed)
+            sum_all(segment, each, terms, self.scoring, tokens, allowed)
             for segment, each, allowed in zip(self.index.segments, rows, self._allowed)
         ]
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]

@@ -9,6 +9,7 @@ from raydist import log
 from raydist.api.display import text_table
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.exhaustive import Explanation
+from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.structured.retriever import StructuredRetriever
 from raydist.errors import ConfigError, DataError
@@ -16,7 +17,7 @@ from raydist.records import Document, Query, Run
 from raydist.text.passages import highlighted
 from raydist.text.spec import AnalyzerSpec
 
-Bow = BowRetriever | FeedbackRetriever | StructuredRetriever
+Bow = BowRetriever | FeedbackRetriever | FieldsRetriever | StructuredRetriever
 
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 _TITLE = 100  # characters
