@@ -203,6 +203,7 @@ def test_what_fields_cannot_do_is_said_with_a_remedy(
     assert "without fields=" in refusal(*search, "feedback.kind=rm3")
     assert "without fields=" in refusal(*search, "syntax=lucene")
     assert "leave the rest of scoring out" in refusal(*search, "scoring.kind=qld")
+    assert "leave the rest of scoring out" in refusal(*search, "scoring.sdm=true")
     on_plain = refusal("search", f"index={tmp_path / 'IDX'}", "query=heron", "fields.title=2")
     assert "build an index with fields=title,text" in on_plain
     assert "expected some of title, text" in refusal(*plain, "fields=title,body")

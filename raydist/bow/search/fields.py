@@ -50,10 +50,10 @@ class FieldsRetriever:
                     f"{name}: needs an index of title and text as one; build it without fields="
                 )
         formula = search.scoring
-        if not isinstance(formula, Bm25) or formula.query_side:
+        if not isinstance(formula, Bm25) or formula.query_side or formula.sdm:
             raise ConfigError(
-                "scoring: an index of fields has BM25 without query_side, alone; leave the rest "
-                "of scoring out, or build the index without fields="
+                "scoring: an index of fields has BM25 without query_side and sdm, alone; leave "
+                "the rest of scoring out, or build the index without fields="
             )
         self.index = next(iter(indexes.values()))
         self._search = BowRetriever(self.index, search)
