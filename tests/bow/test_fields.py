@@ -232,6 +232,16 @@ def test_fields_live_on_object_stores(
     assert answers(f"{s3}/FDX") == answers(built)
 
 
+def test_python_builds_fields_and_weighs_them(tmp_path: Path) -> None:
+    rows = [{"id": i, "title": title, "text": text} for i, title, text, _ in ROWS]
+    index = rd.index(rows, tmp_path / "FDX", fields=["title", "text"])
+    weights = {"title": 2.0, "text": 1.0}
+    hits = index.search("heron canal fish", fields=weights)
+    expected = answers(str(tmp_path / "FDX"), fields=weights)["heron canal fish"]
+    assert [(hit.id, hit.score) for hit in hits] == expected
+    assert len(index) == 5 and index["4"].text == "Fish, fish and boats."
+
+
 def test_parameters_and_variants_of_bm25_go_through_to_the_fields(built: str) -> None:
     formula = Bm25(variant="bm25+", k1=1.5, b=0.8)
     title = answers(built, fields={"title": 1.0}, scoring=formula)
