@@ -80,7 +80,10 @@ class Sdm:
 
 
 def _sdm_from_text(text: str) -> Any:
-    return {"true": {}, "false": None}.get(text.strip().lower(), text)
+    values: dict[str, Any] = {"true": {}, "false": None}
+    if text.strip().lower() not in values:
+        raise ValueError("expected true, false or weights (scoring.sdm.tw, ow, uw)")
+    return values[text.strip().lower()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -271,7 +271,10 @@ def _lift(value: Any, shape: Shape) -> Any:
         }
     if isinstance(value, list) or value is None or not shape.is_block:
         return value
-    return shape.from_scalar(value)
+    try:
+        return shape.from_scalar(value)
+    except ValueError:
+        return value  # the field says what is wrong
 
 
 def _read(shape: Shape, text: str) -> Any:

@@ -83,6 +83,20 @@ def test_the_command_takes_it_by_a_key_and_its_weights_by_others(folder, tmp_pat
         ]
 
 
+def test_pairs_are_explained(folder: Path, capsys) -> None:
+    retriever = over(folder, BowSearchSpec(scoring=Bm25(sdm=Sdm())))
+    for row in GOLDEN[:22]:
+        for doc, score in row["ranking"][:3]:
+            why = retriever.explain(row["query"], doc)
+            assert why.score == np.float32(score)
+            assert sum(part.score for part in why.parts) == pytest.approx(score, rel=1e-6)
+    keys = [f"index={folder}", "query=heron fish", "scoring.sdm=true", "k=1", "explain=true"]
+    assert main(["search", *keys]) == 0
+    printed = capsys.readouterr().out
+    for term in ("heron ", "fish ", "heron fish, in order ", "heron fish, near "):
+        assert f"\n{'':15}{term}" in printed
+
+
 def test_python_takes_true_and_weights(folder: Path) -> None:
     index = rd.open(folder)
     row = next(row for row in GOLDEN if row["query"] == "fish heron")
@@ -122,4 +136,13 @@ def test_an_index_without_positions_is_refused_with_the_remedy(tmp_path, capsys)
 )
 def test_wrong_values_are_mistakes_of_the_user(folder: Path, keys, capsys) -> None:
     assert main(["search", f"index={folder}", "query=heron", *keys]) == 2
-    assert "scoring" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert keys[-1].partition("=")[0] in error
+    assert "often" not in keys[-1] or "expected true, false or weights" in error
+
+
+def test_python_says_what_sdm_takes(folder: Path) -> None:
+    index = rd.open(folder)
+    for wrong in ("often", 5):
+        with pytest.raises(ConfigError, match=rf"scoring\.sdm = '?{wrong}"):
+            index.bm25(sdm=wrong)

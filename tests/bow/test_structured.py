@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from itertools import groupby
 from pathlib import Path
 
@@ -138,6 +139,33 @@ def test_phrases_need_positions_and_words_do_not(tmp_path) -> None:
 def test_other_formulas_are_refused(folder: Path, scoring) -> None:
     with pytest.raises(ConfigError, match="syntax = 'lucene': scores are those of Lucene's BM25"):
         over(folder, BowSearchSpec(scoring=scoring))
+
+
+def test_parts_of_scores_are_those_of_the_clauses_that_match(folder: Path) -> None:
+    retriever = over(folder)
+    for row, answer in zip(GOLDEN["answers"], rankings(retriever, 3)):
+        for doc, score in answer:
+            why = retriever.explain(row["query"], doc)
+            assert why.score == score
+            assert sum(part.score for part in why.parts) == pytest.approx(score, rel=1e-6)
+
+
+def test_a_phrase_is_explained_by_its_frequency_and_the_idf_of_its_words(tmp_path: Path) -> None:
+    text = "the heron of fish, boat, boat, boat, boat, heron fish"
+    rows = [("a", "", text), ("b", "", "fish gate"), ("c", "", "x")]
+    retriever = over(make_index(rows, tmp_path / "index", positions=True))
+    why = retriever.explain('"heron fish"~1^2 +(lock (+gate canal)) fish -canal', "a")
+    assert (why.score, why.parts) == (0.0, ())  # it lacks what is required
+    why = retriever.explain('"heron fish"~1^2 "heron of the fish" (+gate fish) fish^0.5', "a")
+    heron, fish = math.log(1 + 2.5 / 1.5), math.log(1 + 1.5 / 2.5)
+    found = [(part.term, part.tf, part.df) for part in why.parts]
+    assert found == [('"heron fish"~1', 1 / 2 + 1, None), ("fish", 2, 2)]
+    assert [part.weight for part in why.parts] == pytest.approx([2 * (heron + fish), fish / 2])
+    mean, length = 11 / 3, 8
+    for part in why.parts:
+        saturation = part.tf / (part.tf + 0.9 * (0.6 + 0.4 * length / mean))
+        assert part.score == pytest.approx(part.weight * saturation, rel=1e-6)
+    assert (why.length, why.model_length) == (length, length)
 
 
 def test_the_command_reads_the_syntax_by_a_key(folder: Path, tmp_path: Path, capsys) -> None:

@@ -97,10 +97,10 @@ class TermScore:
     """What one term adds to a document's score.
 
     Attributes:
-        term: as it is in the index.
+        term: as it is in the index; or a phrase, or a pair of near terms.
         boost: its weight in the query.
-        df: how many documents have it.
-        tf: how often the document has it.
+        df: how many documents have it, None for several terms.
+        tf: how often the document has it; of loose phrases and pairs, how closely.
         idf: what the model makes of `df`; None where it has no such factor.
         weight: the factor of its part: in most models boost and idf.
         score: its part of the score.
@@ -108,8 +108,8 @@ class TermScore:
 
     term: str
     boost: float
-    df: int
-    tf: int
+    df: int | None
+    tf: float
     idf: float | None
     weight: float
     score: float
@@ -121,7 +121,8 @@ class Explanation:
 
     Attributes:
         doc_id: the document's.
-        score: the sum of the parts and the constant, as float32.
+        score: the sum of the parts and the constant, as float32; of structured queries rounded so
+            at each boolean query.
         length: its tokens.
         model_length: its length as the model takes it: Lucene rounds it into a byte.
         parts: of the query's terms that it has.

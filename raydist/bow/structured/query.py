@@ -80,7 +80,8 @@ class BooleanNode:
         return [query for each, query in self.clauses if each is occur]
 
 
-Node = TermNode | PhraseNode | NearNode | BoostNode | BooleanNode
+Leaf = TermNode | PhraseNode | NearNode
+Node = Leaf | BoostNode | BooleanNode
 
 
 def rewritten(node: Node) -> Node | None:
@@ -169,3 +170,15 @@ def terms_of(nodes: Sequence[Node]) -> list[str]:
         else:
             waiting += [query for _, query in reversed(node.clauses)]
     return list(found)
+
+
+def text_of(leaf: Leaf) -> str:
+    """Returns a term, phrase (`"a ? b"~2`, a gap for a stop word) or pair as text."""
+    if isinstance(leaf, TermNode):
+        return leaf.term
+    if isinstance(leaf, NearNode):
+        return f"{' '.join(leaf.terms)}, {'in order' if leaf.ordered else 'near'}"
+    words: list[str] = []
+    for term, offset in zip(leaf.terms, leaf.offsets):
+        words += [*["?"] * (offset - len(words)), term]
+    return f'"{" ".join(words)}"' + (f"~{leaf.slop}" if leaf.slop else "")

@@ -10,7 +10,8 @@ Legend: P documents of a node.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow as pa
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucene_term
 from raydist.bow.index import encode_term
-from raydist.bow.search.exhaustive import Explanation, term_postings
+from raydist.bow.search.exhaustive import Explanation, TermScore, term_postings
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25
 from raydist.bow.structured.dependence import dependence_tree
@@ -34,12 +35,14 @@ from raydist.bow.structured.matching import (
 from raydist.bow.structured.query import (
     BooleanNode,
     BoostNode,
+    Leaf,
     NearNode,
     Node,
     Occur,
-    PhraseNode,
+    TermNode,
     rewritten,
     terms_of,
+    text_of,
 )
 from raydist.bow.structured.syntax import QueryError, parse
 from raydist.errors import ConfigError, DataError
@@ -147,27 +150,44 @@ class StructuredRetriever:
         """Does the same for a tree."""
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
-        names = [] if tree is None else terms_of([tree])
-        rows, _, df = self.index.lookup([encode_term(name) for name in names])
-        index = self.index
         docs, scores = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-        for number, (segment, base) in enumerate(zip(index.segments, index.bases)):
-            if tree is None:
-                break
-            terms = dict(zip(names, zip(rows[number], df)))
-            found, values = _Matcher(segment, index.nonempty, terms, self._inverse)(tree, 1.0)
+        for number, matcher in enumerate(() if tree is None else self._matchers(tree)):
+            assert tree is not None
+            found, values = matcher(tree, 1.0)
             allowed = self._search.allowed(number)
             if allowed is not None:
                 among = allowed.has(found)
                 found, values = found[among], values[among]
-            docs.append(found.astype(np.int64) + base)
+            docs.append(found.astype(np.int64) + self.index.bases[number])
             scores.append(values)
         return self._search.first(np.concatenate(docs), np.concatenate(scores), k)
 
     def explain(self, text: str, doc_id: str) -> Explanation:
-        """Raises ConfigError: scores of structured queries are not explained."""
-        key = "syntax=terms" if self._sdm is None else "no scoring.sdm"
-        raise ConfigError(f"explain: expected {key}, structured queries are not explained")
+        """Returns what each term, phrase and pair adds to a document's score for a text.
+
+        Raises DataError where the index has no such document.
+        """
+        index, tree = self.index, self.parse(text)
+        position = int(index.positions([doc_id])[0])
+        number = int(np.searchsorted(index.bases, position, side="right")) - 1
+        segment, doc = index.segments[number], position - index.bases[number]
+        score, parts = 0.0, []
+        if tree is not None:
+            matcher = next(islice(self._matchers(tree), number, None))
+            docs, scores = matcher(tree, 1.0)
+            score = float(scores[docs == doc].sum())
+            parts = matcher.parts(tree, 1.0, doc)
+        exact = int(segment.lengths_N[doc])
+        length = int(NORM_LENGTHS[segment.norms_N[doc]])
+        return Explanation(doc_id, score, exact, length, tuple(parts))
+
+    def _matchers(self, tree: Node) -> Iterator[_Matcher]:
+        """Yields what matches the tree in each segment."""
+        names = terms_of([tree])
+        rows, _, df = self.index.lookup([encode_term(name) for name in names])
+        for segment, each in zip(self.index.segments, rows):
+            terms = dict(zip(names, zip(each, df)))
+            yield _Matcher(segment, self.index.nonempty, terms, self._inverse)
 
 
 class _Matcher:
@@ -194,15 +214,50 @@ class _Matcher:
             return self(node.query, float(np.float32(node.boost) * np.float32(boost)))
         if isinstance(node, BooleanNode):
             return self._boolean(node, boost)
+        docs, freqs, idf = self._leaf(node)
+        return docs, self._scores(boost, idf, docs, freqs)
+
+    def parts(self, node: Node, boost: float, doc: int) -> list[TermScore]:
+        """Returns what terms, phrases and pairs add to a document's score."""
+        if isinstance(node, BoostNode):
+            return self.parts(node.query, float(np.float32(node.boost) * np.float32(boost)), doc)
+        docs, scores = self(node, boost)
+        at = int(_places(np.array([doc], np.uint32), docs)[0])
+        if at < 0:
+            return []
+        if isinstance(node, BooleanNode):
+            queries = node.of(Occur.MUST) + node.of(Occur.SHOULD)
+            return [part for query in queries for part in self.parts(query, boost, doc)]
+        _, freqs, idf = self._leaf(node)
+        tf, score = freqs[at].item(), float(scores[at])
+        tf = int(tf) if tf == int(tf) else tf
+        df = self._terms[node.term][1] if isinstance(node, TermNode) else None
+        weight = float(np.float32(boost) * idf)
+        return [TermScore(text_of(node), boost, df, tf, float(idf), weight, score)]
+
+    def _leaf(self, node: Leaf) -> tuple[Array, Array, np.float32]:
+        """Returns the documents that match, how often each one does, and the idf."""
         if not all(self._has(name) for name in terms_of([node])):
-            return _NOTHING
-        if isinstance(node, PhraseNode):
-            return self._phrase(node, boost)
+            return *_NOTHING, np.float32(0)
+        if isinstance(node, TermNode):
+            return *self._postings(node.term), self._idf(node.term)
+        docs, starts, positions, which = self._placed(node.terms)
+        freqs = np.empty(len(docs), np.float32)
         if isinstance(node, NearNode):
-            return self._near(node, boost)
-        docs, tfs = self._postings(node.term)
-        idf = lucene_idf(self._documents, self._terms[node.term][1])
-        return docs, self._scores(boost, idf, docs, tfs)
+            near_frequencies(starts, positions, which, node.slop, node.ordered, freqs)
+        else:
+            offsets = readonly(np.array(node.offsets, np.int64))
+            if node.slop:
+                sloppy_frequencies(starts, positions, which, offsets, node.slop, freqs)
+            else:
+                exact_frequencies(starts, positions, which, offsets, freqs)
+        some = freqs > 0
+        counted = set(node.terms) if isinstance(node, NearNode) else node.terms
+        idf = np.float32(sum(float(self._idf(name)) for name in counted))
+        return readonly(docs[some]), freqs[some], idf
+
+    def _idf(self, term: str) -> np.float32:
+        return lucene_idf(self._documents, self._terms[term][1])
 
     def _has(self, term: str) -> bool:
         """Returns whether a live document of the index, and one of the segment, has a term."""
@@ -236,22 +291,6 @@ class _Matcher:
         scores[both] += more[places[both]]
         return docs, readonly(scores)
 
-    def _phrase(self, node: PhraseNode, boost: float) -> Matches:
-        docs, starts, positions, which = self._placed(node.terms)
-        offsets = readonly(np.array(node.offsets, np.int64))
-        freqs = np.empty(len(docs), np.float32)
-        if node.slop:
-            sloppy_frequencies(starts, positions, which, offsets, node.slop, freqs)
-        else:
-            exact_frequencies(starts, positions, which, offsets, freqs)
-        return self._together(node.terms, boost, docs, freqs)
-
-    def _near(self, node: NearNode, boost: float) -> Matches:
-        docs, starts, positions, which = self._placed(node.terms)
-        freqs = np.empty(len(docs), np.float32)
-        near_frequencies(starts, positions, which, node.slop, node.ordered, freqs)
-        return self._together(set(node.terms), boost, docs, freqs)
-
     def _placed(self, terms: tuple[str, ...]) -> tuple[Array, Array, Array, Array]:
         """Returns the documents that have all terms, and where: what kernels of positions take.
 
@@ -284,13 +323,6 @@ class _Matcher:
             readonly(np.array([names.index(name) for name in terms])),
         )
         return self._placements[terms]
-
-    def _together(self, terms: Iterable[str], boost: float, docs: Array, freqs: Array) -> Matches:
-        """Scores the documents in which terms are together."""
-        some = freqs > 0
-        docs, freqs = readonly(docs[some]), freqs[some]
-        idf = sum(float(lucene_idf(self._documents, self._terms[name][1])) for name in terms)
-        return docs, self._scores(boost, np.float32(idf), docs, freqs)
 
 
 def _places(wanted: Array, docs: Array) -> Array:

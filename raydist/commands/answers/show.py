@@ -105,7 +105,7 @@ def _explain(bow: Bow | None, query: str, doc_id: str) -> None:
 
 
 def _print_parts(explanation: Explanation) -> None:
-    """Prints a row for each term, and the sum, which is the score to the last bit."""
+    """Prints a row for each term, phrase or pair, and the sum: the score to the last bit."""
     columns = ["term", "tf", "df", "idf", "weight", "part"]
     rows: list[list[object]] = [
         [each.term, each.tf, each.df, each.idf, each.weight, each.score]
