@@ -84,8 +84,8 @@ def run(config: SearchConfig, flags: Flags) -> None:
     where = f"{', '.join(config.index)}{goal}"
     if planned(flags.dry_run, f"search {log.count(len(queries), 'query')} in {where}"):
         return
-    if search is not None and any(isinstance(each, Bow) for each in search.retrievers):
-        prepare(SEARCH)
+    if search is not None:
+        _compile(search)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
     if search is not None:
         answered = _write(search.tables(queries), out, tag, search)
@@ -132,6 +132,11 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
             raise DataError(f"index = {folder}: the document id {doc_id!r}: {CHOICE}")
 
 
+def _compile(search: FusedSearch) -> None:
+    if any(isinstance(each, Bow) for each in search.retrievers):
+        prepare(SEARCH)
+
+
 def _answer(config: SearchConfig, flags: Flags) -> None:
     """Shows the documents of one query, or prompts for queries."""
     where = ", ".join(config.index)
@@ -143,6 +148,7 @@ def _answer(config: SearchConfig, flags: Flags) -> None:
         raise ConfigError(f"explain: only a bag-of-words index explains scores, not {where}")
     if planned(flags.dry_run, plan):
         return
+    _compile(search)
     k = config.k if "k" in config.model_fields_set else _SHOWN
     if config.query is None:
         prompt(search, search.bow, k)
