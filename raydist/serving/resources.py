@@ -29,15 +29,18 @@ def demands(deployments: Mapping[str, Replicas]) -> list[Demand]:
 def shared_out(deployments: Mapping[str, Replicas], cpus: float) -> dict[str, Replicas]:
     """Returns the deployments on a machine with so many CPUs.
 
-    Replicas that name no CPUs have one each, or share what the others leave.
+    Replicas that name no CPUs share what the others and the ingress, which takes one, leave: whole
+    CPUs, at least one each, or parts where the machine has too few. Those that scaling may add
+    have their share, too.
     """
-    count = sum(own.min for own in deployments.values() if own.cpus is None)
+    unnamed = [own for own in deployments.values() if own.cpus is None]
     left = cpus - sum(own.min * own.cpus for own in deployments.values() if own.cpus is not None)
-    if not 0 < left < count:
+    if not unnamed or left <= 0:
         return dict(deployments)
-    share = math.floor(100 * left / count) / 100
+    each = max(1.0, (left - 1) // sum(max(own.min, own.max) for own in unnamed))
+    part = math.floor(100 * left / sum(own.min for own in unnamed)) / 100
     return {
-        name: replace(own, cpus=share) if own.cpus is None else own
+        name: replace(own, cpus=min(each, part)) if own.cpus is None else own
         for name, own in deployments.items()
     }
 

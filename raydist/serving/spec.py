@@ -75,7 +75,7 @@ class Replicas:
     look_back_s: Annotated[float, Gt(0)] = 30.0
     """Seconds over which the requests are averaged."""
     cpus: Annotated[float, Ge(0)] | None = None
-    """CPUs of a replica, its threads; by default one, or its share of a machine that has fewer."""
+    """CPUs of a replica, its threads; by default its share of this machine, one on a cluster."""
     gpus: Annotated[float, Ge(0)] = 0.0
     """GPUs of a replica of a model; BM25 and the index have none."""
     max_ongoing: Annotated[int, Ge(1)] = 64

@@ -59,7 +59,7 @@ def test_a_deployment_that_is_not_there_is_a_mistake(word: str, message: str) ->
         config("reranker=bm25", f"{key}={value.strip(chr(39))}")
 
 
-def test_replicas_share_a_machine_that_has_fewer_cpus() -> None:
+def test_replicas_that_name_no_cpus_share_the_machine() -> None:
     def cpus(machine: float, *words: str) -> list[float]:
         return [
             each.each["CPU"] for each in demands(shared_out(config(*words).all_replicas(), machine))
@@ -68,6 +68,14 @@ def test_replicas_share_a_machine_that_has_fewer_cpus() -> None:
     three = ["reranker=bm25", "rerankers.b=bm25", "index=IDX"]
     assert cpus(2, *three) == [0.66] * 3
     assert cpus(3, *three) == [1.0] * 3
+    assert cpus(4, *three) == [1.0] * 3
+    assert cpus(7, *three) == [2.0] * 3
+    assert cpus(1, "reranker=bm25") == [1.0]
+    assert cpus(2, "reranker=bm25") == [1.0]
+    assert cpus(8, "reranker=bm25") == [7.0]
+    assert cpus(8, "reranker=bm25", "replicas.min=2") == [3.0]
+    assert cpus(8, "reranker=bm25", "replicas.max=3") == [2.0]
+    assert cpus(8, "reranker=bm25", "index=IDX", "deployments.index.cpus=4") == [3.0, 4.0]
     assert cpus(2, "reranker=bm25", "index=IDX", "deployments.index.cpus=1.5") == [0.5, 1.5]
     assert cpus(2, "reranker=bm25", "replicas.cpus=64") == [64.0]
 
