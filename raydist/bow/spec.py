@@ -205,6 +205,9 @@ class BowSearchSpec:
     syntax: Annotated[Literal["terms", "lucene"], ADDED] = "terms"
     """How queries are read: as words, or by Lucene's classic syntax (phrases, + - AND OR NOT,
     groups, boosts); phrases need an index with positions=true. For bag-of-words indexes."""
+    effort: Annotated[float, Gt(0), Le(1), ADDED] = 1.0
+    """For indexes of weighted terms: 1 ranks exactly; with less, which is faster, documents may be
+    missed, since bounds leave out the smallest terms of queries."""
     ties: Literal["docid", "external", "anserini"] = "docid"
     """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
     filter: Annotated[str | None, ADDED] = None

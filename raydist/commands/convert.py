@@ -279,13 +279,13 @@ def _import_ciff(config: ConvertConfig) -> str:
 
 def _index_vectors(config: ConvertConfig) -> str:
     """Makes an index of learned sparse vectors."""
-    from raydist.bow.exchange.vectors import index_vectors, read_vectors
+    from raydist.bow.exchange.vectors import VectorFiles, index_vectors
 
     facts = _make_index(
         config,
         {"vectors": config.source},
         {"unit": config.unit},
-        lambda folder: index_vectors(read_vectors(config.source), folder, unit=config.unit),
+        lambda folder: index_vectors(VectorFiles([config.source]), folder, unit=config.unit),
     )
     return _counts(facts, "document", "posting")
 

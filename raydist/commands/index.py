@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -135,13 +134,13 @@ def _reading(corpus: CorpusSource) -> dict[str, Any]:
 def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> bool:
     """Appends vectors to an index of weighted terms; returns whether the corpus holds any."""
     from raydist.bow.build.append import append_vectors
-    from raydist.bow.exchange.vectors import are_vectors, read_vectors
+    from raydist.bow.exchange.vectors import VectorFiles, are_vectors
 
     if not all(are_vectors(path) for path in corpus.paths):
         return False
     if planned(flags.dry_run, f"append the vectors of {', '.join(corpus.paths)} to {config.out}"):
         return True
-    vectors = chain.from_iterable(map(read_vectors, corpus.paths))
+    vectors = VectorFiles(corpus.paths)
     facts = append_vectors(
         vectors,
         Path(config.out),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from raydist.bow.exchange.bmp import export_bmp
 from raydist.bow.exchange.ciff import export_ciff, import_ciff
-from raydist.bow.exchange.vectors import index_vectors, read_vectors
+from raydist.bow.exchange.vectors import VectorFiles, index_vectors, read_vectors
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
@@ -151,3 +152,67 @@ def test_vectors_are_indexed_and_searched_from_the_command_line(tmp_path, monkey
     (tmp_path / "texts.tsv").write_text("q1\tcat dog\n")
     assert main(["search", "index=IDX", "queries=texts.tsv"]) == 2
     assert "vector" in capsys.readouterr().err
+
+
+LINES = [
+    '{"id": "a", "vector": {"x": 1.26, "y": 3e-1, "z": 0}}',
+    '{"vector": {"y": 2, "x": 0.004}, "id": "b"}',
+    '  {"id":"c" , "vector":{ } }\r',
+    "",
+    '{"id": 7, "vector": {"x": 12345678901234567890.125e-18}}',
+    '{"id": "d\\u00e9", "vector": {"\\"": 1.5, "é": 0.125}}',
+    '{"id": "e", "title": "ignored", "vector": {"x": 0.005, "w": 0.015, "v": 1E2}}',
+    '{"id": "f", "vector": {"more than sixteen bytes": 0.30000000000000004, "x": 655.36}}',
+]
+
+
+def _facts_and_bytes(folder: Path, vectors: Any) -> tuple[dict, dict[str, bytes]]:
+    facts = index_vectors(vectors, folder, segment_documents=4)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return facts, {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_the_kernel_reads_lines_as_pythons_parser_does(tmp_path: Path) -> None:
+    path = tmp_path / "v.jsonl"
+    path.write_text("\n".join(LINES), encoding="utf-8")
+    ours = _facts_and_bytes(tmp_path / "a", VectorFiles([path]))
+    python = _facts_and_bytes(tmp_path / "b", list(read_vectors(path)))
+    assert ours == python
+    assert ours[0]["documents"] == 7
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=30))
+def test_weights_are_read_to_the_bit(
+    tmp_path_factory: pytest.TempPathFactory, weights: list[float]
+) -> None:
+    folder = tmp_path_factory.mktemp("weights")
+    path = folder / "v.jsonl"
+    rows = [{"id": f"d{n}", "vector": {"x": w, "y": w / 7}} for n, w in enumerate(weights)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    ours = _facts_and_bytes(folder / "a", VectorFiles([path]))
+    assert ours == _facts_and_bytes(folder / "b", list(read_vectors(path)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "a", "vector": {"x": 01}}',
+        '{"id": "a", "vector": {"x": 1.}}',
+        '{"id": "a", "vector": {"x": 1, "x": 1}}',
+        '{"id": "a", "vector": {"x": 1,}}',
+        '{"id": "a", "vector": {"x": 1}',
+        '{"id": "a", "vector": {"x": 1}} {}',
+        '{"id": "a", "id": "b", "vector": {"x": 1}}',
+        '{"id": "", "vector": {"x": 1}}',
+        '{"id": "a", "vector": {"": 1}}',
+        '{"id": "a", "vector": {"x": -1}}',
+        '{"id": "a", "vector": {"x": 1e400}}',
+        '{"id": "a"}',
+    ],
+)
+def test_a_bad_line_is_named_wherever_it_is(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "v.jsonl"
+    path.write_text(f"{LINES[0]}\n\n{line}\n{LINES[1]}\n")
+    with pytest.raises(DataError, match=r"v\.jsonl.*3"):
+        index_vectors(VectorFiles([path]), tmp_path / "out")

@@ -20,7 +20,7 @@ from raydist.bow.build.delete import forward_facts, mark_deleted
 from raydist.bow.build.duplicates import repeats_of
 from raydist.bow.build.generation import next_name, publish, side_folder
 from raydist.bow.build.splits import Read
-from raydist.bow.exchange.vectors import Vector, index_vectors
+from raydist.bow.exchange.vectors import Vector, VectorFiles, index_vectors
 from raydist.bow.format.forward import has_forward
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import KIND, BowIndex
@@ -88,7 +88,11 @@ def append_to_index(
 
 
 def append_vectors(
-    vectors: Iterable[Vector], folder: Path, *, inputs: Mapping[str, str], duplicates: str = "error"
+    vectors: Iterable[Vector] | VectorFiles,
+    folder: Path,
+    *,
+    inputs: Mapping[str, str],
+    duplicates: str = "error",
 ) -> dict[str, Any] | None:
     """Adds weighted documents to an index of weighted terms; see `append_to_index`.
 

@@ -28,6 +28,7 @@ from raydist.bow.build.sources import Source, Sources, SpillSource, TermRange
 from raydist.bow.build.spills import byte_order
 from raydist.bow.format.forward import add_forward
 from raydist.bow.format.segment import concatenate
+from raydist.bow.format.weights import add_weights
 from raydist.bow.format.writing import SegmentWriter
 from raydist.data.columns import common_schema
 from raydist.errors import ConfigError
@@ -188,6 +189,7 @@ def merge(
     memory: int,
     positions: bool = False,
     forward: bool = False,
+    weighted: bool = False,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> list[dict[str, int]]:
@@ -203,6 +205,7 @@ def merge(
         memory: bytes that a worker may use.
         positions: whether the sources have positions.
         forward: whether the segments get the terms of their documents, too.
+        weighted: whether frequencies are weights, for whose search the segments have files.
         workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
             threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
@@ -220,7 +223,8 @@ def merge(
                 for writer, part in zip(writers, parts):
                     writer.append(*part)
                 progress.advance(sum(len(part.docs_P) for part in parts), share=1.0)
-        return _finished([writer.close() for writer in writers], folders, forward, memory)
+        stats = [writer.close() for writer in writers]
+        return _finished(stats, folders, forward, weighted, memory)
     # Ranges of at most a few MB keep all workers busy to the end.
     ranges = plan_ranges(sources, min(postings, 4 << 20))
     sharded_map(
@@ -237,15 +241,22 @@ def merge(
         shards = [_part(shard_path(work, i), number) for i in range(len(ranges))]
         stats.append(concatenate(shards, folder))
     shutil.rmtree(work)
-    return _finished(stats, folders, forward, memory)
+    return _finished(stats, folders, forward, weighted, memory)
 
 
 def _finished(
-    stats: list[dict[str, int]], folders: Sequence[Path], forward: bool, memory: int
+    stats: list[dict[str, int]],
+    folders: Sequence[Path],
+    forward: bool,
+    weighted: bool,
+    memory: int,
 ) -> list[dict[str, int]]:
-    """Returns the statistics of complete segments, after their forward indexes are written."""
-    for each, folder in zip(stats, folders) if forward else ():
-        each["bytes"] += add_forward(folder, memory)
+    """Returns the statistics of complete segments, after the files made of these are written."""
+    for each, folder in zip(stats, folders):
+        if forward:
+            each["bytes"] += add_forward(folder, memory)
+        if weighted:
+            each["bytes"] += add_weights(folder, memory)
     return stats
 
 

@@ -215,6 +215,7 @@ def _merge_runs(
             positions=index.segments[first].has_positions,
             memory=spec.memory_per_worker,
             forward=has_forward(index.segments[first]),
+            weighted=bool(index.unit),
             workers=spec.workers,
             cpus_per_worker=spec.cpus_per_worker,
         )

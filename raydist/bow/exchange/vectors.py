@@ -6,28 +6,43 @@ CIFF and BMP files are the same. Scores are sums of query weight x document weig
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.build.spills import Postings
+from raydist.bow.build.weighted import WeightedDocuments, inverted
+from raydist.bow.exchange.vector_lines import FULL, UNUSUAL, read_lines
+from raydist.bow.format.weights import add_weights
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import encode_term
 from raydist.data.store import idhash
 from raydist.errors import ConfigError, DataError
 from raydist.run_writer import first_blank, warn_of_blank
+from raydist.text.string_table import PAD, StringTable
 
+Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
 Vector = tuple[str, Mapping[str, float]]
 """An id and its weights by term."""
 
+_MEMORY = 1 << 30
+_CHUNK = 16 << 20
+_ROWS = 1 << 14  # documents of a batch
+_ENTRIES = 1 << 16
+_SPARE = 1 << 14  # terms that a kernel may add
 _EXPECTED = '{"id": string, "vector": {term: weight, ...}} with weights of at least 0'
 
 
@@ -91,6 +106,8 @@ def _checked(line: bytes) -> Vector:
     if name == "":
         raise _Mistake("an id that is not empty")
     for term, weight in weights.items():
+        if not term:
+            raise _Mistake("terms that are not empty")
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise _Mistake(f"a number as the weight of {term!r}, not {json.dumps(weight)[:40]}")
         if not 0 <= weight <= sys.float_info.max:  # not a number is neither
@@ -107,8 +124,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class VectorFiles:
+    """JSON lines files of vectors, one after another."""
+
+    paths: Sequence[PathLike]
+
+    def __iter__(self) -> Iterator[Vector]:
+        for path in self.paths:
+            yield from read_vectors(path)
+
+
 def index_vectors(
-    vectors: Iterable[Vector],
+    vectors: Iterable[Vector] | VectorFiles,
     folder: Path,
     *,
     unit: float = 0.01,
@@ -123,7 +151,7 @@ def index_vectors(
     manifest of a `bow-index`.
 
     Args:
-        vectors: documents in order.
+        vectors: documents in order; files are read without Python objects for their weights.
         folder: `folder/segments/NAME/NNNNN` are written.
         unit: the smallest weight that counts; others are rounded to multiples of it.
         compress: bit-packed postings; False writes raw arrays.
@@ -137,30 +165,20 @@ def index_vectors(
     """
     if not unit > 0:
         raise ConfigError(f"unit = {unit}: expected more than 0")
+    reader = VectorReader(unit)
+    batches = reader.files(vectors) if isinstance(vectors, VectorFiles) else reader.batches(vectors)
     facts: dict[str, Any] = dict.fromkeys(("documents", "terms", "postings", "tokens", "bytes"), 0)
+    facts["empty"] = 0
     ids: list[pa.Array] = []
-    batch: list[str] = []
-    rows: list[Mapping[str, float]] = []
     segments: list[str] = []
-    empty = 0
-
-    def flush() -> None:
+    for parts in _groups(batches, segment_documents):
         segments.append(f"segments/{name}/{len(segments):05d}")
-        stats = _write(folder / segments[-1], batch, rows, unit, compress, block_size)
-        for key in facts:
-            facts[key] += stats[key]
-        ids.append(pa.array(batch, pa.large_string()))
-        batch.clear()
-        rows.clear()
-
-    for doc_id, weights in vectors:
-        empty += not any(round(weight / unit) for weight in weights.values())
-        batch.append(doc_id)
-        rows.append(weights)
-        if len(batch) == segment_documents:
-            flush()
-    if batch:
-        flush()
+        postings = inverted(parts, reader.terms())
+        facts["empty"] += int(np.count_nonzero(postings.lengths_N == 0))
+        stats = _write(folder / segments[-1], postings, compress, block_size)
+        for key, value in stats.items():
+            facts[key] += value
+        ids.append(postings.doc_ids)
     if not segments:
         raise DataError("the file has no documents")
     repeats = idhash.find_duplicates(pa.chunked_array(ids, pa.large_string()))
@@ -172,44 +190,169 @@ def index_vectors(
         )
     blank = first_blank(pa.chunked_array(ids, pa.large_string()))
     warn_of_blank(blank)
-    facts |= {"empty": empty, "segments": segments, "blank_id": blank}
+    facts |= {"segments": segments, "blank_id": blank}
     return {**facts, "store": None, "unit": unit}
 
 
-def _write(
-    folder: Path,
-    names: list[str],
-    rows: list[Mapping[str, float]],
-    unit: float,
-    compress: bool,
-    block_size: int,
-) -> dict[str, int]:
-    numbers: dict[str, int] = {}
-    sizes = [len(row) for row in rows]
-    terms = np.array([numbers.setdefault(t, len(numbers)) for row in rows for t in row], np.int64)
-    weights = np.array([weight for row in rows for weight in row.values()], np.float64)
-    impacts = np.rint(weights / unit)
-    if impacts.max(initial=0) >= 1 << 32:
-        raise DataError(f"a weight of {weights.max()} is more than 2**32 - 1 units of {unit}")
-    docs = np.repeat(np.arange(len(rows)), sizes)
-    positive = impacts > 0
-    terms, docs, impacts = terms[positive], docs[positive], impacts[positive].astype(np.uint32)
-    lengths = np.bincount(docs, weights=impacts, minlength=len(rows))
-    if lengths.max(initial=0) >= 1 << 32:
-        raise DataError(f"a document's weights add up to more than 2**32 - 1 units of {unit}")
-    by_bytes = sorted((encode_term(term), number) for term, number in numbers.items())
-    rank = np.empty(len(numbers), np.int64)
-    rank[[number for _, number in by_bytes]] = np.arange(len(numbers))
-    order = np.argsort(rank[terms], kind="stable")
-    df = np.bincount(rank[terms], minlength=len(numbers))
-    present = [term for (term, _), count in zip(by_bytes, df.tolist()) if count]
+def _groups(
+    batches: Iterable[WeightedDocuments], size: int
+) -> Iterator[Sequence[WeightedDocuments]]:
+    """Yields batches of `size` documents together."""
+    parts: list[WeightedDocuments] = []
+    room = size
+    for batch in batches:
+        first = 0
+        while first < len(batch.names):
+            last = min(first + room, len(batch.names))
+            parts.append(batch.part(first, last))
+            room -= last - first
+            first = last
+            if not room:
+                yield parts
+                parts, room = [], size
+    if parts:
+        yield parts
+
+
+def _write(folder: Path, postings: Postings, compress: bool, block_size: int) -> dict[str, int]:
     writer = SegmentWriter(
         folder,
-        lengths_N=lengths.astype(np.uint32),
-        doc_ids=pa.array(names, pa.string()),
+        lengths_N=postings.lengths_N,
+        doc_ids=postings.doc_ids,
         compress=compress,
         block_size=block_size,
     )
-    indptr = np.concatenate(([0], np.cumsum(df[df > 0])))
-    writer.append(pa.array(present, pa.large_binary()), indptr, docs[order], impacts[order])
-    return writer.close()
+    writer.append(postings.terms, postings.indptr_T1, postings.docs_P, postings.tfs_P)
+    stats = writer.close()
+    stats["bytes"] += add_weights(folder, _MEMORY)
+    return stats
+
+
+class VectorReader:
+    """Turns vectors into arrays; terms are numbered as they come."""
+
+    def __init__(self, unit: float) -> None:
+        self._unit = unit
+        self._table = StringTable()
+        self._state = np.zeros(3, np.int64)
+        self._seen = np.zeros(0, np.int64)
+
+    def terms(self) -> pa.LargeBinaryArray:
+        """Returns all terms so far, by their numbers."""
+        return self._table.strings()
+
+    def batches(self, vectors: Iterable[Vector]) -> Iterator[WeightedDocuments]:
+        """Yields documents of Python objects."""
+        rows = iter(vectors)
+        while part := list(islice(rows, _ROWS)):
+            yield self._of_objects(part)
+
+    def _of_objects(self, rows: Sequence[Vector]) -> WeightedDocuments:
+        terms = [encode_term(term) for _, vector in rows for term in vector]
+        if not all(terms):
+            raise DataError("a vector has an empty term")
+        weights = np.array([w for _, vector in rows for w in vector.values()], np.float64)
+        impacts = np.rint(weights / self._unit)
+        if impacts.max(initial=0) >= 1 << 32:
+            raise DataError(
+                f"a weight of {weights.max()} is more than 2**32 - 1 units of {self._unit}"
+            )
+        starts = np.concatenate(([0], np.cumsum([len(term) for term in terms]))).astype(np.uint64)
+        data = np.frombuffer(b"".join([*terms, bytes(PAD)]), np.uint8)
+        return WeightedDocuments(
+            pa.array([name for name, _ in rows], pa.large_string()),
+            np.concatenate(([0], np.cumsum([len(vector) for _, vector in rows]))).astype(np.int64),
+            self._table.add(data, starts),
+            impacts.astype(np.uint32),
+        )
+
+    def files(self, files: VectorFiles) -> Iterator[WeightedDocuments]:
+        """Yields documents of JSON lines files, those of usual lines by a kernel.
+
+        Raises DataError, with the line, for one that is not a vector.
+        """
+        for path in files.paths:
+            source = Path(path)
+            if not source.is_file():
+                raise DataError(f"{source}: no such file")
+            number = 1
+            with _damage_named(source), _open(source) as lines:
+                for chunk in _whole_lines(lines):
+                    yield from self._of_lines(source, number, chunk)
+                    number += chunk.count(b"\n")
+
+    def _of_lines(self, source: Path, number: int, chunk: bytes) -> Iterator[WeightedDocuments]:
+        """Yields the documents of whole lines, of which the first has a number in its file."""
+        data = np.frombuffer(chunk + bytes(PAD), np.uint8)
+        at, table, state = 0, self._table, self._state
+        plain = _is_text(chunk)
+        while at < len(chunk):
+            spans_N2 = np.empty((_ROWS, 2), np.int64)
+            indptr_N1 = np.zeros(_ROWS + 1, np.int64)
+            terms_P, impacts_P = np.empty((2, max(_ENTRIES, len(chunk) // 5)), np.uint32)
+            state[:2] = 0
+            outcome = UNUSUAL
+            if plain:
+                table.reserve(_SPARE, _SPARE << 4)
+                room = len(table.starts)
+                if len(self._seen) < room:
+                    self._seen = np.append(self._seen, np.zeros(room - len(self._seen), np.int64))
+                outcome, at = read_lines(
+                    data, at, len(chunk), self._unit, state, spans_N2, indptr_N1, terms_P,
+                    impacts_P, self._seen, table.shift, table.slots, table.starts, table.heap,
+                    table.used,
+                )  # fmt: skip
+            rows, filled = int(state[0]), int(state[1])
+            if outcome == FULL and not rows:  # one line alone has no room
+                outcome = UNUSUAL
+            if rows:
+                names = _strings(data, spans_N2[:rows])
+                entries = (terms_P[:filled].copy(), impacts_P[:filled].copy())
+                yield WeightedDocuments(names, indptr_N1[: rows + 1], *entries)
+            if outcome == UNUSUAL:
+                end = chunk.find(b"\n", at)
+                line = chunk[at : len(chunk) if end < 0 else end + 1]
+                if line.strip():
+                    place = number + chunk.count(b"\n", 0, at)
+                    yield self._of_objects([_vector(source, place, line)])
+                at += len(line)
+
+
+def _is_text(chunk: bytes) -> bool:
+    """Returns whether bytes are UTF-8."""
+    try:
+        pa.array([chunk], pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _strings(data: Array, spans_N2: Array) -> pa.LargeStringArray:
+    """Returns the strings that begin and end at places of a text."""
+    sizes_N = spans_N2[:, 1] - spans_N2[:, 0]
+    ends_N1 = np.concatenate(([0], np.cumsum(sizes_N)))
+    places = np.repeat(spans_N2[:, 0] - ends_N1[:-1], sizes_N) + np.arange(ends_N1[-1])
+    buffers = [None, pa.py_buffer(ends_N1), pa.py_buffer(data[places])]
+    return pa.Array.from_buffers(pa.large_string(), len(spans_N2), buffers)
+
+
+def _whole_lines(lines: Any) -> Iterator[bytes]:
+    """Yields the bytes of a file in parts that end where lines do."""
+    rest = b""
+    while part := lines.read(_CHUNK):
+        whole, newline, tail = part.rpartition(b"\n")
+        if newline:
+            yield rest + whole + newline
+            rest = tail
+        else:
+            rest += part
+    if rest:
+        yield rest
+
+
+@contextlib.contextmanager
+def _damage_named(source: Path) -> Iterator[None]:
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{source}: damaged gzip: {error}") from None

@@ -31,6 +31,7 @@ from raydist.bow.search.sorting import column_keys, first_by
 from raydist.bow.search.ties import TIES, best, settled
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, room_for
 from raydist.bow.spec import Bm25, BowSearchSpec
+from raydist.bow.weighted.ranker import WeightedRanker
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.ahead import await_compiled
@@ -92,6 +93,7 @@ class BowRetriever:
         mean = index.average_length
         collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
         self.scoring = Scoring.of(search.scoring, collection, weighted=bool(index.unit))
+        self._effort = search.effort if pruned and WeightedRanker.fits(index) else None
         self._pruned = pruned and self.scoring.is_pruned
         formula = search.scoring if isinstance(search.scoring, Bm25) else Bm25()
         self._plain = self._pruned and self.scoring.is_lucenes and not formula.query_side
@@ -204,6 +206,9 @@ class BowRetriever:
                 lost_groups=lost[1],
                 facts=np.array(facts, np.uint64),
             )
+        self._weighted: WeightedRanker | None = None
+        if self._effort is not None:
+            self._weighted = WeightedRanker(self.index, self._allowed, self._effort)
         self._arrays = arrays  # `_segments` has their addresses alone
         self._segments = addresses(arrays)
 
@@ -275,6 +280,10 @@ class BowRetriever:
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
         k = self._most(k)
+        if self._weighted is not None and self._keys is None:
+            ranking = self._weighted.rank(query, k)
+            if ranking is not None:
+                return best(*ranking, k, self.ties, self.index.pick_ids)
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(query, rows, df)
         pruned = self._pruned and self._keys is None

@@ -1,0 +1,1 @@
+"""Pruned search of weighted terms, such as of learned sparse encoders."""
