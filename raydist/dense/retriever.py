@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,9 @@ from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, exact_search
 from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
-from raydist.errors import ArtifactError, DataError
-from raydist.fingerprints import model_fingerprint
-from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.inference import speed_up
-from raydist.models.spec import EncoderPlace
+from raydist.models.recorded import recorded_model
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 
@@ -84,31 +80,8 @@ class DenseRetriever:
             DataError: the model is no longer where it was.
         """
         shards = VectorShards.open(folder)
-        model_facts: dict[str, Any] = shards.manifest["model"]
-        model = search.model or EncoderPlace()
-        try:
-            model_folder = resolve_folder(model.path or model_facts["path"])
-        except DataError as error:
-            raise DataError(
-                f"{folder}: {error}; give the model that embedded it as model=PATH"
-            ) from None
-        fingerprint = model_fingerprint(model_folder)
-        if fingerprint != model_facts["fingerprint"]:
-            raise ArtifactError(
-                f"{folder} was embedded by {model_facts['path']} (fingerprint "
-                f"{model_facts['fingerprint']}), {model_folder} is another model "
-                f"({fingerprint}); embed the corpus again, or give the model that did as model=PATH"
-            )
-        settings = dict(model_facts["asked"])
-        if model.attention != "sdpa":
-            settings["attention"] = model.attention
-        encoder = BiEncoder.load(
-            model_folder,
-            dtype=model.dtype,
-            trust_remote_code=model.trust_remote_code,
-            device=device,
-            **settings,
-        )
+        model, settings = recorded_model(folder, shards.manifest["model"], search.model)
+        encoder = BiEncoder.load(model, device=device, **settings)
         speed_up(encoder)
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension

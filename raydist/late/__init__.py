@@ -1,0 +1,1 @@
+"""Multi-vector (late interaction) indexes: build, format, search."""
