@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from raydist.api.collection import Collection, collection
     from raydist.api.comparison import Comparison, compare, evaluate
     from raydist.api.feedback import axiom, bm25prf, rm3, rocchio
-    from raydist.api.folders import Index, Output, Training, Vectors, open
+    from raydist.api.folders import Index, Vectors, open
     from raydist.api.hits import Hit, Hits
     from raydist.api.models import Encoder, Reranker
+    from raydist.api.outputs import Output, Training
     from raydist.api.run import Run, read_run
     from raydist.api.service import Service, serve
     from raydist.api.stages import Pipeline, Steps, fuse
@@ -107,9 +108,10 @@ if not TYPE_CHECKING:
         "collection": ("Collection", "collection"),
         "comparison": ("Comparison", "compare", "evaluate"),
         "feedback": ("axiom", "bm25prf", "rm3", "rocchio"),
-        "folders": ("Index", "Output", "Training", "Vectors", "open"),
+        "folders": ("Index", "Vectors", "open"),
         "hits": ("Hit", "Hits"),
         "models": ("Encoder", "Reranker"),
+        "outputs": ("Output", "Training"),
         "run": ("Run", "read_run"),
         "service": ("Service", "serve"),
         "stages": ("Pipeline", "Steps", "fuse"),

@@ -93,7 +93,9 @@ def open_searcher(config: ServeConfig | McpConfig) -> Searcher:
     retrievers: dict[str, Selective] = {}
     stores, analyzers = [], []
     for folder in config.index:
-        retriever = open_retriever(folder, BowSearchSpec(scoring=config.scoring))
+        retriever = open_retriever(
+            folder, BowSearchSpec(scoring=config.scoring, fields=config.fields)
+        )
         name = PurePath(folder).name
         retrievers[name if name not in retrievers else folder] = retriever
         index = getattr(retriever, "index", None)

@@ -136,6 +136,22 @@ def writer(path: str | os.PathLike[str], wait: float = WAIT) -> Iterator[None]:
                 each.rmdir()
 
 
+def is_held(path: str | os.PathLike[str]) -> bool:
+    """Returns whether another process writes an output now."""
+    lock_file = _lock_file(Path(os.path.realpath(path)))
+    try:
+        number = os.open(lock_file or "", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
 @contextlib.contextmanager
 def reader(folder: Path) -> Iterator[None]:
     """Keeps a folder that no manifest may name any more from being removed while the block runs.

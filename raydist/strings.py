@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.kernels.arrays import string_array, string_buffers
+
 LIMIT = 1 << 30
 """Bytes of a chunk of strings at most, but for a single longer one."""
 
@@ -57,15 +59,10 @@ def shortened(wide: pa.LargeStringArray) -> pa.Array:
     ends = np.frombuffer(offsets, np.int64, len(wide) + 1, 8 * wide.offset)
     if int(ends[-1]) > LIMIT or wide.null_count:
         return wide
-    buffers = [None, pa.py_buffer(ends.astype(np.int32)), data]
-    return pa.Array.from_buffers(pa.string(), len(wide), buffers)
+    return string_array(ends.astype(np.int32), data, pa.string())
 
 
 def text_of(strings: pa.Array) -> memoryview:
     """Returns the bytes of string or large_string values one after another, without a copy."""
-    _, offsets, data = strings.buffers()
-    if data is None or not len(strings):
-        return memoryview(b"")
-    kind = np.int64 if pa.types.is_large_string(strings.type) else np.int32
-    ends = np.frombuffer(offsets, kind, len(strings) + 1, strings.offset * kind().itemsize)
-    return memoryview(data)[int(ends[0]) : int(ends[-1])]
+    offsets, data = string_buffers(strings)
+    return data[int(offsets[0]) : int(offsets[-1])].data

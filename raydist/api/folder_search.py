@@ -83,11 +83,10 @@ class FolderSearch:
             raise ConfigError(f"{self!r}: a service reads queries as words (syntax=terms)")
         if bow.filter is not None or bow.sort is not None:
             raise ConfigError(f"{self!r}: a service takes the filter from its requests; no sort")
-        if bow.fields is not None:
-            raise ConfigError(f"{self!r}: a service has no fields; serve an index without them")
         if bow.ties != "docid":
             raise ConfigError(f"{self!r}: a service orders equal scores by ties=docid")
-        return {**keys, "scoring": resolved(bow.scoring)}
+        fields = {} if bow.fields is None else {"fields": dict(bow.fields)}
+        return {**keys, "scoring": resolved(bow.scoring), **fields}
 
     def __repr__(self) -> str:
         return f"{self._name}({self._config.index[0]!r}){self._more}"

@@ -1,22 +1,19 @@
-"""What verbs wrote, opened: indexes, vectors, training runs, and other outputs."""
+"""What verbs wrote, opened: indexes and vectors, and whatever else a path holds."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, overload
 
-from raydist.api.display import html_table, text_table
 from raydist.api.folder_search import search_of
+from raydist.api.outputs import Folder, Output, Training
 from raydist.api.stages import Pipeline
 from raydist.errors import ConfigError, DataError, NotFoundError
 
 if TYPE_CHECKING:
-    import pandas
-
     from raydist.api.hits import Hits
     from raydist.api.inputs import Queries
     from raydist.api.run import Run
@@ -28,34 +25,16 @@ if TYPE_CHECKING:
 Place = str | os.PathLike[str]
 
 
-class _Folder:
-    """A folder with a manifest."""
+class How(TypedDict, total=False):
+    """What a search of an index takes beside its model."""
 
-    def __init__(self, path: str, manifest: Mapping[str, Any]) -> None:
-        self.path = path
-        self.manifest = manifest
-
-    def __fspath__(self) -> str:
-        return self.path
-
-    def _facts(self) -> list[tuple[str, str]]:
-        return [("kind", str(self.manifest["kind"]))]
-
-    def _counts(self) -> list[str]:
-        return []
-
-    def identity(self) -> Any:
-        """Returns JSON that tells the content from another."""
-        return {"manifest": self.manifest.get("config_hash"), "inputs": self.manifest.get("inputs")}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path!r}: {', '.join(self._counts())})"
-
-    def _repr_html_(self) -> str:
-        return html_table(["", ""], [["path", self.path], *map(list, self._facts())])
+    syntax: str
+    filter: str | None
+    sort: str | None
+    fields: Mapping[str, float] | None
 
 
-class _Documents(_Folder):
+class _Documents(Folder):
     """A folder of documents that are searched."""
 
     def __len__(self) -> int:
@@ -110,46 +89,22 @@ class Index(_Documents):
 
     @overload
     def search(  # type: ignore[overload-overlap]
-        self,
-        queries: str,
-        k: int | None = None,
-        *,
-        syntax: str = "terms",
-        filter: str | None = None,
-        sort: str | None = None,
-        fields: Mapping[str, float] | None = None,
+        self, queries: str, k: int | None = None, **how: Unpack[How]
     ) -> Hits: ...
     @overload
-    def search(
-        self,
-        queries: Queries,
-        k: int | None = None,
-        *,
-        syntax: str = "terms",
-        filter: str | None = None,
-        sort: str | None = None,
-        fields: Mapping[str, float] | None = None,
-    ) -> Run: ...
-    def search(
-        self,
-        queries: Queries,
-        k: int | None = None,
-        *,
-        syntax: str = "terms",
-        filter: str | None = None,
-        sort: str | None = None,
-        fields: Mapping[str, float] | None = None,
-    ) -> Hits | Run:
+    def search(self, queries: Queries, k: int | None = None, **how: Unpack[How]) -> Run: ...
+    def search(self, queries: Queries, k: int | None = None, **how: Unpack[How]) -> Hits | Run:
         """Returns the best documents by BM25, as `index.bm25(...).search` does.
 
-        `filter` says which, such as `"year >= 2020 and source == 'x'"`; `sort` names a column that
-        orders them, with a minus for the largest first. `fields` has the weights of fields, of an
-        index that was built with some (`{"title": 2, "text": 1}`); without it all have 1.
+        Args:
+            queries: a text, or queries by id.
+            k: how many documents; 10 of a text and 1,000 of queries if None.
+            how: `filter` says which documents, such as `"year >= 2020 and source == 'x'"`; `sort`
+                names a column that orders them, with a minus for the largest first; `fields` has
+                the weights of fields, of an index that was built with some (`{"title": 2, "text":
+                1}`), without which all have 1; `syntax` is `lucene` for queries in Lucene's.
         """
-        if syntax == "terms" and filter is None and sort is None and fields is None:
-            return self.pipeline.search(queries, k)
-        weights = None if fields is None else dict(fields)
-        steps = self.bm25(syntax=syntax, filter=filter, sort=sort, fields=weights)
+        steps = self.bm25(**how) if how else self.pipeline
         return steps.search(queries, k)
 
     def bm25(
@@ -213,10 +168,10 @@ class Index(_Documents):
         """Returns the search by any formula.
 
         Args:
-            kind: qld, qljm, inl2, spl, f2exp, f2log, ql or bm25.
+            kind: qld, qljm, inl2, spl, f2exp, f2log, ql, bm25, or bm25f of an index with fields.
             ties: order of equal scores: docid, external or anserini.
             threads: threads that search queries in parallel.
-            keys: `filter`, `sort`, and the other keys of `search scoring.…`.
+            keys: `filter`, `sort`, `fields`, and the other keys of `search scoring.…`.
 
         Raises:
             ConfigError: an unknown name, or a value out of bounds.
@@ -366,104 +321,6 @@ class Vectors(_Documents):
         from raydist import log
 
         return [log.count(len(self), "document"), log.count(self.dimension, "dimension")]
-
-
-class Training(_Folder):
-    """A finished training run, or a search for the best one; itself a `model=` for other verbs.
-
-    >>> import raydist as rd
-    >>> run = rd.train(SAMPLES, model={"path": MODEL}, out="run", steps=1, batch_size=2,
-    ...                tracking="none")
-    >>> run.metrics["step"].to_list()
-    [1]
-    >>> run.best() == run.path
-    True
-
-    Attributes:
-        path: the folder.
-        manifest: what it was made from.
-    """
-
-    @property
-    def metrics(self) -> pandas.DataFrame:
-        """A DataFrame of pandas: a row for each logged step, or what a trial reported."""
-        import pandas
-
-        file = "trials.jsonl" if self.manifest["kind"] == "tuning" else "metrics.jsonl"
-        return pandas.DataFrame(_lines(Path(self.path) / file))
-
-    def history(self, listener: str) -> pandas.DataFrame:
-        """Returns a DataFrame of pandas: a row for each evaluation of a validation listener.
-
-        Raises:
-            ConfigError: the run has no such listener.
-        """
-        import pandas
-
-        return pandas.DataFrame(_lines(self._listener(listener) / "history.jsonl"))
-
-    def best(self, listener: str | None = None, measure: str | None = None) -> str:
-        """Returns the folder of the best model: a listener's, or the run's final one.
-
-        Args:
-            listener: its name below `validation`.
-            measure: by which it was best; may be left out if the listener keeps one.
-
-        Raises:
-            ConfigError: there is no such listener or measure, or several.
-        """
-        if listener is None:
-            return self.path
-        folder = self._listener(listener) / "best"
-        measures = sorted(each.name for each in folder.glob("*") if each.is_dir())
-        if measure is None and len(measures) != 1:
-            raise ConfigError(
-                f"measure: {listener} keeps the best by {', '.join(measures) or 'none'}; name one"
-            )
-        measure = measure or measures[0]
-        if measure not in measures:
-            raise ConfigError(f"measure = {measure!r}: expected one of {', '.join(measures)}")
-        return str(folder / measure)
-
-    def _listener(self, name: str) -> Path:
-        folder = Path(self.path) / "listeners"
-        if not (folder / name).is_dir():
-            names = sorted(each.name for each in folder.glob("*") if each.is_dir())
-            raise ConfigError(
-                f"listener = {name!r}: the run has {', '.join(names) or 'no listener'}"
-            )
-        return folder / name
-
-    def __repr__(self) -> str:
-        lines = [f"Training({self.path!r})"]
-        file = Path(self.path) / "metrics.jsonl"
-        if file.is_file() and (rows := _lines(file)):
-            numbers = {k: v for k, v in rows[-1].items() if isinstance(v, int | float)}
-            lines.append(text_table(list(numbers), [list(numbers.values())]))
-        return "\n".join(lines)
-
-
-class Output(_Folder):
-    """A file or folder that a verb wrote; a path for other verbs.
-
-    >>> Output("samples.jsonl", {"kind": "mined-samples"})
-    Output('samples.jsonl': mined-samples)
-
-    Attributes:
-        path: the file or folder.
-        manifest: what it was made from; the kind alone where none is written.
-    """
-
-    def __repr__(self) -> str:
-        return f"Output({self.path!r}: {self.manifest['kind']})"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    return [json.loads(line) for line in lines if line]
 
 
 def open(path: Place) -> Index | Vectors | Training | Output:

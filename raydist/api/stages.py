@@ -351,14 +351,17 @@ class Fused:
         from raydist.config.base import resolved
 
         keys = [each.served() for each in self._pipelines]
-        scorings = [each["scoring"] for each in keys if "scoring" in each]
+        shared = [
+            {name: each[name] for name in ("scoring", "fields") if name in each}
+            for each in keys
+            if "scoring" in each
+        ]
         if any("reranker" in each or "fusion" in each for each in keys) or self._depth:
             raise ConfigError(f"{self!r}: a service fuses indexes alone, at the depth of a request")
-        if any(each != scorings[0] for each in scorings):
+        if any(each != shared[0] for each in shared):
             raise ConfigError(f"{self!r}: a service has one scoring for all its indexes")
         folders = [folder for each in keys for folder in each["index"]]
-        scoring = {"scoring": scorings[0]} if scorings else {}
-        return {"index": folders, **scoring, "fusion": resolved(self._fusion)}
+        return {"index": folders, **(shared[0] if shared else {}), "fusion": resolved(self._fusion)}
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._pipelines))

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, overload
 from raydist import log
 from raydist.api import command
 from raydist.api.command import Files, place_of
-from raydist.api.folders import Index, Output, Training, Vectors, open
+from raydist.api.folders import Index, Vectors, open
+from raydist.api.outputs import Output, Training
 from raydist.api.run import Run, read_run
 from raydist.errors import ConfigError
 

@@ -11,6 +11,7 @@ differ. Each has its own postings, lengths, norms and statistics, and can be ope
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,8 @@ def check_fields(folder: Path, fields: Sequence[str]) -> None:
 def open_fields(folder: Path, *, in_memory: bool = False) -> dict[str, BowIndex]:
     """Opens the indexes of the fields, of one generation.
 
+    While a command changes one field after the other, it waits for the end of that.
+
     Raises:
         ArtifactError: no complete index of fields, or its fields do not belong together.
     """
@@ -100,12 +103,20 @@ def open_fields(folder: Path, *, in_memory: bool = False) -> dict[str, BowIndex]
         for name, each in manifests.items():
             if value_fingerprint(each) != manifest["generations"][name]:
                 raise ArtifactError(
-                    f"{folder}: field {name} is of another generation than the rest: a command is "
-                    "changing the index, or was interrupted; run that again"
+                    f"{folder}: field {name} is of another generation than the rest: a command "
+                    "that changed the index was interrupted, or still runs; run it again"
                 )
         return {
             name: BowIndex.of(folder / name, each, in_memory=in_memory)
             for name, each in manifests.items()
         }
 
-    return open_generation(folder, [FIELDS], opened)
+    end = time.monotonic() + locks.WAIT
+    while True:
+        changed = locks.is_held(folder)
+        try:
+            return open_generation(folder, [FIELDS], opened)
+        except ArtifactError:
+            if not changed or time.monotonic() > end:
+                raise
+        time.sleep(0.1)

@@ -110,6 +110,23 @@ class Bm25:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bm25F:
+    """BM25 of the weighted sums of frequencies and lengths of fields (Robertson et al., 2004).
+
+    For indexes with fields; as Lucene's CombinedFieldQuery, to the last bit.
+    """
+
+    kind: Literal["bm25f"] = "bm25f"
+    k1: Annotated[float, Ge(0)] = 0.9
+    """Saturation of the term frequency."""
+    b: Annotated[float, Ge(0), Le(1)] = 0.4
+    """Weight of the document's length."""
+    field_b: dict[str, Annotated[float, Ge(0), Le(1)]] | None = None
+    """Weights of the lengths of fields, each for itself (`scoring.field_b.title=0.3`), as Zaragoza
+    et al. (2004) have it; `b` is that of fields that are not named. Lengths are exact then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueryLikelihood:
     """Query likelihood with smoothing (Zhai and Lafferty, 2004).
 
@@ -185,10 +202,12 @@ class F2Log:
     """Weight of the document's length."""
 
 
+FieldWeights = dict[str, Annotated[float, Gt(0)]]
+
 MOST_FILTER = 10_000
 """Characters of the longest filter."""
 
-Scoring = Bm25 | QueryLikelihood | Qld | Qljm | Inl2 | Spl | F2Exp | F2Log
+Scoring = Bm25 | Bm25F | QueryLikelihood | Qld | Qljm | Inl2 | Spl | F2Exp | F2Log
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +218,7 @@ class BowSearchSpec:
     """Formula for bag-of-words indexes."""
     feedback: Annotated[Feedback | None, ADDED] = None
     """Expansion of queries by the documents that they find first; for bag-of-words indexes."""
-    fields: Annotated[dict[str, Annotated[float, Gt(0)]] | None, ADDED] = None
+    fields: Annotated[FieldWeights | None, ADDED] = None
     """Weights of the fields to search (`fields.title=2 fields.text=1`), for bag-of-words indexes
     that were built with fields; without them, all fields with weight 1."""
     syntax: Annotated[Literal["terms", "lucene"], ADDED] = "terms"

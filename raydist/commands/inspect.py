@@ -3,6 +3,7 @@
     raydist inspect IDX
     raydist inspect IDX term=herons            # df, cf, and the documents that have most of it
     raydist inspect IDX term=heron analyzed=false
+    raydist inspect FDX/title                  # the index of a field
     raydist inspect IDX doc=51 k=0             # all terms of a document
 
 A document's terms come from the forward index (`index forward=true`), or else from its stored text.
@@ -12,7 +13,7 @@ Deleted documents do not count.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from raydist import log, storage
 from raydist.api.display import text_table
 from raydist.artefact import planned
 from raydist.bow import lookup
-from raydist.bow.format.forward import forward_bytes
+from raydist.bow.fields import folders_of, open_fields
+from raydist.bow.format.forward import NAMES as FORWARD
+from raydist.bow.format.positions import FILES as POSITIONS
 from raydist.bow.formulas import lucene_idf
 from raydist.bow.index import BowIndex
 from raydist.config.base import Flags
@@ -33,14 +36,21 @@ Config = InspectConfig
 Facts = dict[str, Any]
 Rows = list[dict[str, Any]]
 
+_WIDE = "large_"  # strings of any size, to Arrow
+
 
 def run(config: InspectConfig, flags: Flags) -> None:
     """Prints what is asked for."""
     subject = config.term or config.doc or "the index"
     if planned(flags.dry_run, f"look up {subject} in {config.index}"):
         return
-    index = BowIndex.open(storage.local(config.index))
-    if config.term is not None:
+    folder = storage.local(config.index)
+    fields = folders_of(folder)
+    alone = fields == [folder] or config.term is not None or config.doc is not None
+    index = BowIndex.open(folder if alone else fields[0])  # says that a term has a field
+    if not alone:
+        facts, name, rows = _of_fields(open_fields(folder))
+    elif config.term is not None:
         term = lookup.term_of(index, config.term, config.analyzed)
         facts, name, rows = _of_term(index, term, config.k)
     elif config.doc is not None:
@@ -64,8 +74,41 @@ def _shown(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def _of_fields(indexes: Mapping[str, BowIndex]) -> tuple[Facts, str, Rows]:
+    first = next(iter(indexes.values()))
+    facts: Facts = {
+        "documents": len(first),
+        "texts": "stored" if first.store is not None else "none",
+        "columns": _columns(first),
+    }
+    rows = [
+        {
+            "field": name,
+            "with_terms": index.nonempty,
+            "tokens": index.tokens,
+            "average_length": index.average_length,
+            "postings": sum(each.live_postings for each in index.segments),
+        }
+        for name, index in indexes.items()
+    ]
+    return facts, "fields", rows
+
+
+def _columns(index: BowIndex) -> str:
+    schema = index.columns.schema if index.columns is not None else ()
+    return (
+        ", ".join(f"{each.name} ({str(each.type).removeprefix(_WIDE)})" for each in schema)
+        or "none"
+    )
+
+
+def _size(index: BowIndex, names: Sequence[str]) -> str:
+    files = [segment.files.header["files"] for segment in index.segments]
+    total = sum(each[name]["bytes"] for each in files for name in names if name in each)
+    return log.size(total) if total else "none"
+
+
 def _of_index(index: BowIndex, k: int) -> tuple[Facts, str, Rows]:
-    forward = sum(map(forward_bytes, index.segments))
     facts: Facts = {
         "documents": len(index),
         "without_terms": len(index) - index.nonempty,
@@ -76,8 +119,12 @@ def _of_index(index: BowIndex, k: int) -> tuple[Facts, str, Rows]:
         "segments": len(index.segments),
         "analyzer": str(index.analyzer) if index.analyzer else "none (weighted terms)",
         "texts": "stored" if index.store is not None else "none",
-        "forward_index": log.size(forward) if forward else "none",
+        "columns": _columns(index),
+        "positions": _size(index, POSITIONS),
+        "forward_index": _size(index, FORWARD),
     }
+    if index.field is not None:
+        facts = {"field": index.field, **facts}
     frequent = lookup.most_frequent(index, k or None)
     return facts, "terms", [{"term": term, "df": df} for term, df in frequent]
 

@@ -6,13 +6,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from raydist.bow.spec import Bm25, Scoring
+from raydist.bow.spec import Bm25, FieldWeights, Scoring
 from raydist.config.base import Block
 from raydist.data.spec import Paths
 from raydist.dense.spec import Fusion, Rrf
 from raydist.reranking.spec import RerankerSpec
 from raydist.serving.spec import ToolLimits
-from raydist.spec import Reads
+from raydist.spec import ADDED, Reads
 
 
 class McpConfig(Block):
@@ -28,6 +28,8 @@ class McpConfig(Block):
     """bm25, Qwen/Qwen3-Reranker-0.6B (or -4B, -8B), or a model's folder: adds the tool `rerank`."""
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""
+    fields: Annotated[FieldWeights | None, ADDED] = None
+    """Weights of the fields of an index with fields; all fields with weight 1 if not given."""
     fusion: Fusion = Rrf()
     """How the rankings of several indexes become one."""
     port: int | None = Field(None, ge=1, le=65535)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from raydist.bow.spec import Bm25, Scoring
+from raydist.bow.spec import Bm25, FieldWeights, Scoring
 from raydist.config.base import Block, Flat
 from raydist.data.spec import Paths
 from raydist.dense.spec import Fusion, Rrf
@@ -32,6 +32,8 @@ class ServeConfig(Block):
     """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""
+    fields: Annotated[FieldWeights | None, ADDED] = None
+    """Weights of the fields of an index with fields; all fields with weight 1 if not given."""
     fusion: Fusion = Rrf()
     """How the rankings of several indexes become one."""
     name: str | None = Field(None, min_length=1)

@@ -21,6 +21,12 @@ def readonly(array: Array, dtype: Any = None) -> Array:
 _NO_BYTES = readonly(np.empty(0, np.uint8))
 
 
+def string_array(offsets: Array, data: Any, kind: pa.DataType | None = None) -> pa.Array:
+    """Returns strings (large_binary by default) over their offsets and bytes, without a copy."""
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(kind or pa.large_binary(), len(offsets) - 1, buffers)
+
+
 def string_buffers(strings: pa.Array) -> tuple[Array, Array]:
     """Returns the offsets (int64 [S + 1]) and the bytes of a string or binary array, read-only."""
     wide = pa.types.is_large_string(strings.type) or pa.types.is_large_binary(strings.type)

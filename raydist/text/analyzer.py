@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from raydist.text.languages.cjk import is_cjk
 from raydist.text.languages.rules import in_units
 from raydist.text.languages.table import LANGUAGES, Language, language_of
 from raydist.text.languages.turkish import lower
+from raydist.text.subwords import Subwords, SubwordTokenizer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,14 +56,19 @@ class Analyzer:
             they are compared.
         normalize: whether all else is done that the language's analyzer does (elision, spellings,
             bigrams, its stop words); None: where its own stemmer is used.
+        subwords: a tokenizer whose tokens are the terms, instead of all that.
     """
 
     language: str = "english"
     stemmer: str = "default"
     stop_words: str | tuple[str, ...] = "default"
     normalize: bool | None = None
+    subwords: Subwords | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if self.subwords is not None:
+            self._check_words_alone()
+            return
         language, stemmer = canonical(self.language, self.stemmer)
         object.__setattr__(self, "language", language)
         object.__setattr__(self, "stemmer", stemmer)
@@ -98,6 +104,22 @@ class Analyzer:
                 own = {word.lower() for word in own}
             object.__setattr__(self, "stop_words", tuple(sorted(own - {""})) or "none")
 
+    def __str__(self) -> str:
+        return repr(self if self.subwords is None else self.subwords)
+
+    def _check_words_alone(self) -> None:
+        """Raises ConfigError where anything is set that a tokenizer does not take."""
+        for name, allowed in (
+            ("language", ("english",)),
+            ("stemmer", ("default", "none")),
+            ("stop_words", ("default", "none")),
+            ("normalize", (None,)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name}: analyzer.tokenizer makes the terms; leave one out")
+        object.__setattr__(self, "stemmer", "none")
+        object.__setattr__(self, "stop_words", "none")
+
     @property
     def stops(self) -> tuple[str, ...]:
         """The words that are dropped, as words of texts are when they are compared."""
@@ -123,6 +145,8 @@ class Analyzer:
     @property
     def fingerprint(self) -> str:
         """16 digits; equal for analyzers that give the same terms for every text."""
+        if self.subwords is not None:
+            return value_fingerprint([_VERSION, "tokenizer", self.subwords.digest])
         values = [_VERSION, self.language == "english", self._stemmer_name, sorted(self.stops)]
         if self._normalizes or self.stemmer == "default":
             values += [_LANGUAGES_VERSION, self.language, self._normalizes]
@@ -140,6 +164,7 @@ class Analyzer:
             "stemmer": self.stemmer,
             "stop_words": list(self.stop_words) if own else self.stop_words,
             **({} if self.normalize is None else {"normalize": self.normalize}),
+            **({} if self.subwords is None else {"tokenizer": self.subwords.pack()}),
             "fingerprint": self.fingerprint,
         }
 
@@ -151,7 +176,14 @@ class Analyzer:
         """
         stops = values["stop_words"]
         stops = stops if isinstance(stops, str) else tuple(stops)
-        analyzer = cls(values["language"], values["stemmer"], stops, values.get("normalize"))
+        packed = values.get("tokenizer")
+        analyzer = cls(
+            values["language"],
+            values["stemmer"],
+            stops,
+            values.get("normalize"),
+            None if packed is None else Subwords.unpack(packed),
+        )
         recorded = values.get("fingerprint", analyzer.fingerprint)
         if recorded != analyzer.fingerprint:
             raise ArtifactError(
@@ -164,6 +196,8 @@ class Analyzer:
         """Returns a new, empty lexicon: the batch form, for one thread."""
         from raydist.text.lexicon import Lexicon
 
+        if self.subwords is not None:
+            return Lexicon(subwords=self.subwords)
         rules = self._rules
         if rules is not None and (self._normalizes or self.stemmer == "default"):
             normalizes = self._normalizes
@@ -239,8 +273,10 @@ class Analyzer:
         """Returns the words of a text, with stop words and endings: start, end, in lower case.
 
         They are as they are written where the language's lower case is another. Bigrams overlap.
-        Offsets count characters.
+        Offsets count characters. With a tokenizer they are its tokens.
         """
+        if self.subwords is not None:
+            return SubwordTokenizer(self.subwords).spans(text)
         from raydist.text.tokenizer import words_of
 
         rules = self._rules if self._normalizes else None

@@ -20,6 +20,7 @@ from raydist.text import porter
 from raydist.text.bigrams import Bigrams
 from raydist.text.scan import Tables
 from raydist.text.string_table import PAD, StringTable
+from raydist.text.subwords import Subwords, SubwordTokenizer
 from raydist.text.tokenizer import Tokenizer, tokenize
 
 Stem = Callable[[list[str]], Sequence[str | None]]
@@ -112,6 +113,7 @@ class Lexicon:
         lower: bool = True,
         bigrams: bool = False,
         separator: str = "",
+        subwords: Subwords | None = None,
     ) -> None:
         """Creates an empty lexicon.
 
@@ -124,13 +126,17 @@ class Lexicon:
             lower: whether words are in lower case before all else.
             bigrams: whether the terms of Chinese, Japanese and Korean words are bigrams.
             separator: a character that is read as blanks.
+            subwords: a tokenizer whose tokens are the terms as they are, without all that.
         """
         self.terms = StringTable()
         self._stem = stem
         self._porter = porter
         self._bigrams = Bigrams() if bigrams else None
         self._separator = separator.encode()
-        self._tokenizer = Tokenizer(possessive=possessive, lower=lower, spans=bigrams)
+        self._compiled = Tokenizer(possessive=possessive, lower=lower, spans=bigrams)
+        self._tokenizer: Tokenizer | SubwordTokenizer = self._compiled
+        if subwords is not None:
+            self._tokenizer = SubwordTokenizer(subwords)
         self._words = self._tokenizer.words
         stops = [word.encode() for word in stop_words if word]
         self._words.add(*_joined(stops))
@@ -182,7 +188,7 @@ class Lexicon:
         words_W, ends_N = self._tokenizer(data, offsets_N1)
         self._learn()
         if self._bigrams is not None:
-            spans = self._tokenizer.spans[: 2 * len(words_W)]
+            spans = self._compiled.spans[: 2 * len(words_W)]
             found = self._bigrams.terms(words_W, spans, ends_N, self._term_of, self.terms)
             return *found, _ordinals(found[1]) if positioned else _NO_TERMS
         lengths_N = np.empty(len(ends_N), np.uint32)
@@ -196,12 +202,12 @@ class Lexicon:
         size = len(data)
         if not size:
             return _NO_TERMS
-        if self._bigrams is not None:
+        if self._bigrams is not None or self._tokenizer is not self._compiled:
             offsets = np.array([0, size], np.int64)
             return self.analyze(np.frombuffer(data + bytes(PAD), np.uint8), offsets)[0]
         if self._separator:
             data = data.replace(self._separator, b" " * len(self._separator))
-        tokenizer = self._tokenizer
+        tokenizer = self._compiled
         if size > len(self._text):
             self._text = np.zeros(2 * size, np.uint8)
             self._aimed = False

@@ -48,6 +48,9 @@ class Passage(NamedTuple):
 def find_matches(text: str, query: str, analyzer: Analyzer) -> list[Match]:
     """Returns the words of a text whose terms the query has, in order; they do not overlap."""
     words = analyzer.words(text)
+    if analyzer.subwords is not None:  # a token alone may be another one
+        tokens = frozenset(analyzer.tokens(query))
+        return _joined([word for word in words if word[2] in tokens])
     distinct = list(dict.fromkeys(word for _, _, word in words))
     terms = frozenset(analyzer.tokens(query))
     term_of: dict[str, str] = {}
@@ -60,6 +63,17 @@ def find_matches(text: str, query: str, analyzer: Analyzer) -> list[Match]:
             matches.append((max(start, end_before), end, term))
             end_before = end
     return matches
+
+
+def _joined(matches: Sequence[Match]) -> list[Match]:
+    """Returns the matches of subwords, those side by side as one."""
+    joined: list[Match] = []
+    for start, end, term in matches:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]), joined[-1][2])
+        else:
+            joined.append((start, end, term))
+    return joined
 
 
 def _terms_of(words: Sequence[str], terms: frozenset[str], analyzer: Analyzer) -> dict[str, str]:

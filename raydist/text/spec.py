@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from raydist.spec import ADDED, FromText
+from raydist.spec import ADDED, FromText, Reads
 
 if TYPE_CHECKING:
     from raydist.text.analyzer import Analyzer
+    from raydist.text.subwords import Subwords
 
 
 def _words(text: str) -> str | list[str]:
@@ -39,8 +41,13 @@ class AnalyzerSpec:
     normalize: Annotated[bool | None, ADDED] = None
     """With a stemmer that is set: whether all else is done that the language's analyzer does
     (elision, spellings, bigrams, its stop words). English always does it."""
+    tokenizer: Annotated[str | None, Reads(), ADDED] = None
+    """A folder with a Hugging Face `tokenizer.json`, or the file: its tokens are the terms, instead
+    of all else here. The index carries it."""
 
     def __post_init__(self) -> None:
+        if self.tokenizer is not None and Path(self.tokenizer).is_dir():
+            object.__setattr__(self, "tokenizer", str(Path(self.tokenizer) / "tokenizer.json"))
         analyzer = self.build()
         for name in ("language", "stemmer", "normalize"):
             object.__setattr__(self, name, getattr(analyzer, name))
@@ -49,4 +56,11 @@ class AnalyzerSpec:
         """Returns the analyzer; raises ConfigError (a ValueError) where the fields do not fit."""
         from raydist.text.analyzer import Analyzer
 
-        return Analyzer(self.language, self.stemmer, self.stop_words, self.normalize)
+        subwords = None if self.tokenizer is None else _subwords(self.tokenizer)
+        return Analyzer(self.language, self.stemmer, self.stop_words, self.normalize, subwords)
+
+
+def _subwords(path: str) -> Subwords:
+    from raydist.text.subwords import Subwords
+
+    return Subwords.read(Path(path).expanduser())

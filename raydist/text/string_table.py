@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.kernels.arrays import string_array
 from raydist.kernels.intrinsics import load64
 from raydist.kernels.jit import kernel
 
@@ -228,9 +229,7 @@ class StringTable:
         """Returns a copy of the strings numbered `first` to `last`."""
         offsets = self.starts[first : (len(self) if last is None else last) + 1].astype(np.int64)
         data = self.heap[offsets[0] : offsets[-1]].copy()
-        offsets -= offsets[0]
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-        return pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+        return string_array(offsets - offsets[0], data)
 
 
 def _grown(array: Array, size: int) -> Array:

@@ -1,6 +1,6 @@
 """A corpus and queries that are generated the same everywhere, for which Lucene's rankings exist.
 
-`python -m tests.bow.generated FOLDER` writes them for `tests/golden/lucene/Answers.java`.
+`python -m tests.bow.generated FOLDER` writes them for the programs in `tests/golden/lucene`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,20 @@ def write(folder: Path, documents: int = DOCUMENTS, queries: int = QUERIES) -> t
     lines = [f"{number}\t{_query(rng, vocabulary, texts)}\n" for number in range(queries)]
     queries_file.write_text("".join(lines), encoding="utf-8")
     return corpus_file, queries_file
+
+
+def write_fields(folder: Path) -> tuple[Path, Path]:
+    """Writes 800 documents with title, text and author (some of them empty), and 40 queries."""
+    corpus, queries = write(folder, 800, 40)
+    rows = []
+    for number, line in enumerate(corpus.read_text("utf-8").splitlines()):
+        words = json.loads(line)["contents"].split()
+        title, author = words[: number % 6], words[6 : 6 + number % 3]
+        text = words[3:] if number % 11 else []
+        names = ("id", "title", "text", "author")
+        rows.append(dict(zip(names, [f"d{number}", *map(" ".join, (title, text, author))])))
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return corpus, queries
 
 
 def _document(
@@ -87,5 +101,19 @@ def _query(rng: Random, vocabulary: list[str], texts: list[list[str]]) -> str:
     return " ".join(query)
 
 
+def _main(folder: Path) -> None:
+    """Writes a file each of the corpus's ids and texts, and lines of the documents with fields."""
+    corpus, _ = write(folder)
+    rows = [json.loads(line) for line in corpus.read_text("utf-8").splitlines()]
+    for name, key in (("ids", "id"), ("texts", "contents")):
+        (folder / name).write_text("".join(row[key] + "\n" for row in rows), "utf-8")
+    (folder / "fields").mkdir()
+    corpus, _ = write_fields(folder / "fields")
+    rows = [json.loads(line) for line in corpus.read_text("utf-8").splitlines()]
+    (folder / "fields" / "lines").write_text(
+        "".join("\t".join(row.values()) + "\n" for row in rows), "utf-8"
+    )
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]))

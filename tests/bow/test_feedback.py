@@ -26,6 +26,7 @@ from raydist.data.readers import read_qrels, read_queries
 from raydist.errors import ArtifactError, ConfigError
 from raydist.evaluation.measures import evaluate, parse
 from raydist.records import Query
+from tests.bow import generated
 from tests.bow.small_index import index_of
 
 COLLECTIONS = ["cacm", "cranfield", "vaswani", "nfcorpus"]
@@ -100,6 +101,26 @@ def test_expanded_queries_rankings_and_scores_are_anserinis(
         assert list(docs) == [row[2] for row in rows], query_id
         assert np.allclose(scores, [float(row[4]) for row in rows], rtol=0, atol=1.5e-6), query_id
     assert not answers
+
+
+@pytest.mark.parametrize("terms", TERMS)
+def test_rankings_and_scores_in_a_generated_corpus_are_anserinis(
+    tmp_path: Path, terms: str
+) -> None:
+    with gzip.open(generated.GOLDEN / "feedback.tsv.gz", "rt", encoding="utf-8") as lines:
+        rows = [line.split("\t") for line in lines]
+    corpus, source = generated.write(tmp_path, 2000, 40)
+    words = ["index", f"corpus={corpus}", f"out={tmp_path}/idx", "split_bytes=100KiB"]
+    assert main([*words, *(["forward=true", "store=false"] if terms == "forward" else [])]) == 0
+    queries = read_queries(source)
+    for model, feedback in MODELS.items():
+        run = retriever(tmp_path / "idx", feedback).search(queries, 100)
+        answers = {query: list(zip(docs, scores)) for query, docs, scores in run}
+        recorded = [row[1:] for row in rows if row[0] == model]
+        assert len(recorded) > 600
+        for query, group in groupby(recorded, key=lambda row: row[0]):
+            expected = [(doc, pytest.approx(float(score), abs=1.5e-6)) for _, doc, score in group]
+            assert answers[query][: len(expected)] == expected, (model, query)
 
 
 @pytest.mark.collections

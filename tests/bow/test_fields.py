@@ -209,7 +209,7 @@ def test_what_fields_cannot_do_is_said_with_a_remedy(
     assert "expected some of title, text" in refusal(*plain, "fields=title,body")
     assert "a name occurs twice" in refusal(*plain, "fields=text,text")
     assert "append with the same" in refusal(*plain[:2], f"out={built}", "--append")
-    assert f"{Path(built) / 'title'}" in refusal("inspect", built)
+    assert f"{Path(built) / 'title'}" in refusal("inspect", built, "term=heron")
     assert "this command writes a bow-fields" in refusal(*plain, "fields=title,text")
     assert main(["search", f"index={built}", "query=heron", "explain=true"]) == 0
     assert "title:heron" in capsys.readouterr().out

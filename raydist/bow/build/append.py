@@ -168,7 +168,7 @@ def _check_settings(
         )
     segment = Segment.open(folder / manifest["segments"][0])
     built = {
-        "analyzer": manifest["analyzer"],
+        "analyzer": _named(manifest["analyzer"]),
         "compress": segment.compress,
         "block_size": segment.block_size,
         "positions": segment.has_positions,
@@ -177,7 +177,7 @@ def _check_settings(
         "corpus.columns": list(manifest.get("columns", ())),
     }
     wanted = {
-        "analyzer": spec.analyzer.build().to_dict(),
+        "analyzer": _named(spec.analyzer.build().to_dict()),
         "compress": spec.compress,
         "block_size": spec.block_size,
         "positions": spec.positions,
@@ -192,6 +192,11 @@ def _check_settings(
             f"{folder} was built with other settings; append with the same ones (there -> now):\n"
             f"  {lines}"
         )
+
+
+def _named(analyzer: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a recorded analyzer without a tokenizer's file, whose hash the fingerprint has."""
+    return {name: value for name, value in analyzer.items() if name != "tokenizer"}
 
 
 def _added(

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from raydist.bow.format.columns import write_columns
 from raydist.bow.format.files import write
-from raydist.kernels.arrays import readonly, string_buffers
+from raydist.kernels.arrays import readonly, string_array, string_buffers
 from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
@@ -137,9 +137,7 @@ class Spill:
         return np.frombuffer(self._map, dtype, count, position)
 
     def _strings(self, name: str, kind: pa.DataType) -> pa.Array:
-        ends, data = self._array(f"{name}.ends"), self._array(name)
-        buffers = [None, pa.py_buffer(ends), pa.py_buffer(data)]
-        return pa.Array.from_buffers(kind, len(ends) - 1, buffers)
+        return string_array(self._array(f"{name}.ends"), self._array(name), kind)
 
     def release(self) -> None:
         """Drops the pages that were read; the next use reads them again."""

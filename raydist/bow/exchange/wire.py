@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.errors import DataError
-from raydist.kernels.arrays import readonly, string_buffers
+from raydist.kernels.arrays import readonly, string_array, string_buffers
 from raydist.kernels.jit import inlined, kernel
 from raydist.kernels.varint import get_varint, put_varint, varint_length
 
@@ -291,8 +291,7 @@ def read_records(
     offsets = np.concatenate(([0], np.cumsum(out[:, 1] - out[:, 0])))
     names = np.empty(int(offsets[-1]), np.uint8)
     _gather(data, readonly(out[:, :2]), readonly(offsets), names)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(names)]
-    ids = pa.Array.from_buffers(pa.large_binary(), len(starts), buffers)
+    ids = string_array(offsets, names)
     try:
         return numbers, ids.cast(pa.large_string()), out[:, 2].astype(np.uint32)
     except pa.ArrowInvalid:

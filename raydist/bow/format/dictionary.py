@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.kernels.arrays import readonly
+from raydist.kernels.arrays import readonly, string_array
 from raydist.kernels.jit import kernel
 from raydist.kernels.varint import get_varint, put_varint
 
@@ -289,8 +289,7 @@ def decode(
     out = np.empty(room, np.uint8)
     numbers_SK = np.empty((count, columns), np.uint64)
     take(data, begin, skip, sums, offsets, out, numbers_SK)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-    return pa.Array.from_buffers(pa.large_binary(), count, buffers), numbers_SK, sums
+    return string_array(offsets, out), numbers_SK, sums
 
 
 def pick_strings(data: Array, groups: Array, which: Array) -> pa.LargeBinaryArray:
@@ -302,5 +301,4 @@ def pick_strings(data: Array, groups: Array, which: Array) -> pa.LargeBinaryArra
     if need > len(out):
         out = np.empty(need, np.uint8)
         pick(data, groups, which, offsets, out)
-    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(out)]
-    return pa.Array.from_buffers(pa.large_binary(), len(which), buffers)
+    return string_array(offsets, out)

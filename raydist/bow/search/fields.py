@@ -1,9 +1,7 @@
-"""Search of an index of fields: a document's score is the weighted sum of those in its fields.
+"""Search of an index of fields: by the weighted sum of the scores in them, or by BM25F.
 
-As Lucene scores a boolean query of boosted clauses, one for each field. It rounds each clause to
-float32 over its terms and then their sum; a clause with boost 1 becomes clauses of its terms, so
-that its sum is not rounded. Every document that matches is scored: the kernel of pruned search has
-one table of norms, and bounds of sums over fields would be loose.
+Every document that matches is scored: the kernel of pruned search has one table of norms, and
+bounds of sums over fields would be loose.
 """
 
 from __future__ import annotations
@@ -18,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.index import BowIndex
+from raydist.bow.search.bm25f import Combined
 from raydist.bow.search.exhaustive import Explanation, TermScore
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25, BowSearchSpec
+from raydist.bow.spec import Bm25, Bm25F, BowSearchSpec
 from raydist.errors import ConfigError
 from raydist.records import Query, Run
 
@@ -50,19 +49,27 @@ class FieldsRetriever:
                     f"{name}: needs an index of title and text as one; build it without fields="
                 )
         formula = search.scoring
-        if not isinstance(formula, Bm25) or formula.query_side or formula.sdm:
+        combined = isinstance(formula, Bm25F)
+        if not combined and (
+            not isinstance(formula, Bm25) or formula.query_side or formula.sdm is not None
+        ):
             raise ConfigError(
-                "scoring: an index of fields has BM25 without query_side and sdm, alone; leave "
-                "the rest of scoring out, or build the index without fields="
+                "scoring: an index of fields has bm25, without query_side and sdm, and bm25f; "
+                "leave the rest of scoring out, or build the index without fields="
             )
         self.index = next(iter(indexes.values()))
-        self._search = BowRetriever(self.index, search)
-        plain = replace(search, filter=None, sort=None)
-        self._fields = {
-            name: (np.float32(weight), BowRetriever(indexes[name], plain))
+        alone = replace(search, scoring=Bm25()) if combined else search
+        self._search = BowRetriever(self.index, alone)
+        fields = {
+            name: (np.float32(weight), indexes[name])
             for name, weight in weights.items()
             if indexes[name].tokens
         }
+        self._scorer: Combined | WeightedSum
+        if isinstance(formula, Bm25F):
+            self._scorer = Combined(fields, formula, list(indexes))
+        else:
+            self._scorer = WeightedSum(fields, replace(search, filter=None, sort=None))
 
     @property
     def doc_ids(self) -> pa.LargeStringArray:
@@ -95,27 +102,58 @@ class FieldsRetriever:
         """Returns the positions and scores of the best documents, those of the first field."""
         if k < 1:
             raise ConfigError(f"k = {k}: expected at least 1")
-        counts = self._counts(text)
-        sums_N = np.zeros(len(self.index), np.float64)
-        matched_N = np.zeros(len(self.index), np.bool_)
-        for weight, search in self._fields.values():
-            docs, sums = search.sum_terms(_boosted(counts, weight))
-            numbers = search.index.numbers(docs)
-            sums_N[numbers] += sums if weight == 1 else sums.astype(np.float32)
-            matched_N[numbers] = True
-        numbers = np.flatnonzero(matched_N)
-        positions, scores = self.index.at_numbers(numbers), sums_N[numbers].astype(np.float32)
+        numbers, scores = self._scorer.scores(self._counts(text), len(self.index))
+        positions = self.index.at_numbers(numbers)
         if (flags := self._search.flags) is not None:
             among = flags[positions]
             positions, scores = positions[among], scores[among]
         return self._search.first(positions, scores, k)
 
     def explain(self, text: str, doc_id: str) -> Explanation:
-        """Returns each term's part of a document's score for a text, field by field.
+        """Returns each term's part of a document's score for a text.
 
         Raises DataError where the index has no such document.
         """
-        counts, score = self._counts(text), 0.0
+        position = self.index.positions([doc_id])
+        number = int(self.index.numbers(position)[0])
+        return self._scorer.explain(self._counts(text), doc_id, number)
+
+    def _counts(self, text: str) -> Counter[str]:
+        assert self.index.analyzer is not None
+        return Counter(self.index.analyzer.tokens(text))
+
+
+class WeightedSum:
+    """Adds the scores in the fields, times their weights.
+
+    As Lucene scores a boolean query of boosted clauses, one for each field. It rounds each clause
+    to float32 over its terms and then their sum; a clause with boost 1 becomes clauses of its
+    terms, so that its sum is not rounded.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, tuple[np.float32, BowIndex]], search: BowSearchSpec
+    ) -> None:
+        """Takes the fields' weights and indexes, and how each is searched."""
+        self._fields = {
+            name: (weight, BowRetriever(index, search)) for name, (weight, index) in fields.items()
+        }
+
+    def scores(self, counts: Mapping[str, int], documents: int) -> tuple[Positions, Array]:
+        """Returns the numbers and float32 scores of the documents with any of the terms."""
+        sums_N = np.zeros(documents, np.float64)
+        matched_N = np.zeros(documents, np.bool_)
+        for weight, search in self._fields.values():
+            docs, sums = search.sum_terms(_boosted(counts, weight))
+            numbers = search.index.numbers(docs)
+            sums_N[numbers] += sums if weight == 1 else sums.astype(np.float32)
+            matched_N[numbers] = True
+        numbers = np.flatnonzero(matched_N)
+        return numbers, sums_N[numbers].astype(np.float32)
+
+    def explain(self, counts: Mapping[str, int], doc_id: str, number: int) -> Explanation:
+        """Returns each term's part of a document's score, field by field."""
+        score = 0.0
         parts: list[TermScore] = []
         length = model_length = 0
         for name, (weight, search) in self._fields.items():
@@ -125,10 +163,6 @@ class FieldsRetriever:
             model_length += own.model_length
             parts += [replace(each, term=f"{name}:{each.term}") for each in own.parts]
         return Explanation(doc_id, float(np.float32(score)), length, model_length, tuple(parts))
-
-    def _counts(self, text: str) -> Counter[str]:
-        assert self.index.analyzer is not None
-        return Counter(self.index.analyzer.tokens(text))
 
 
 def _boosted(counts: Mapping[str, int], weight: np.float32) -> dict[str, float]:

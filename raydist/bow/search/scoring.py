@@ -77,6 +77,8 @@ class Scoring:
     def of(cls, formula: Formula, collection: Collection, *, weighted: bool) -> Scoring:
         """Returns the model of a formula; an index of weighted terms has only `impact`."""
         model: str = formula.kind
+        if formula.kind == "bm25f":
+            raise ConfigError("scoring.kind = bm25f: for an index built with fields=title,text")
         if formula.kind == "bm25":
             model = formula.variant
         elif formula.kind == "ql":

@@ -20,6 +20,7 @@ from raydist.data.store import idhash
 from raydist.data.store.pages import page_sums
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
+from raydist.kernels.arrays import string_array
 
 Codec = Literal["lz4", "zstd", "none"]
 
@@ -74,8 +75,7 @@ def _ids(folder: Path, ends_N1: np.ndarray) -> Iterator[pa.Array]:
 
 def id_array(data: np.ndarray, ends_N1: np.ndarray) -> pa.Array:
     """Returns ids as a large_string array over their bytes, without a copy."""
-    buffers = [None, pa.py_buffer(ends_N1), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_string(), len(ends_N1) - 1, buffers)
+    return string_array(ends_N1, data, pa.large_string())
 
 
 class ArrayFile:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from raydist.data.files import PathLike
 from raydist.data.store.format import STORED, Codec, save_array, seal, write_index
-from raydist.kernels.arrays import string_buffers
+from raydist.kernels.arrays import string_array, string_buffers
 
 _BLOCK_BYTES = 64 << 10
 _FIRST_PART = "00000.arrow"
@@ -167,5 +167,4 @@ class _Texts:
             ends_N1 = np.concatenate((ends_N1, part.ends_N1[1:] + shift))
         data = parts[0].data if len(parts) == 1 else b"".join(part.data for part in parts)
         kind = pa.string() if offsets is np.int32 else pa.large_string()
-        buffers = [None, pa.py_buffer(ends_N1.astype(offsets)), pa.py_buffer(data)]
-        return pa.Array.from_buffers(kind, len(ends_N1) - 1, buffers)
+        return string_array(ends_N1.astype(offsets), data, kind)

@@ -1,41 +1,12 @@
-import java.nio.file.*;
-import java.util.*;
 import org.apache.lucene.analysis.en.EnglishAnalyzer;
-import org.apache.lucene.document.*;
-import org.apache.lucene.index.*;
 import org.apache.lucene.queryparser.classic.QueryParser;
-import org.apache.lucene.search.*;
-import org.apache.lucene.search.similarities.BM25Similarity;
-import org.apache.lucene.store.ByteBuffersDirectory;
 
-/**
- * Lucene's answers to structured queries: DOCUMENTS QUERIES K, files of lines of an id, a tab and a
- * text; writes lines of a query's id, a document's, and the score.
- */
+/** Lucene's answers to structured queries: DOCUMENTS QUERIES K, files of lines of an id and a text. */
 public class Queries {
   public static void main(String[] words) throws Exception {
-    ByteBuffersDirectory folder = new ByteBuffersDirectory();
-    IndexWriterConfig config = new IndexWriterConfig(new EnglishAnalyzer());
-    try (IndexWriter writer = new IndexWriter(folder, config)) {
-      for (String line : Files.readAllLines(Paths.get(words[0]))) {
-        String[] parts = line.split("\t", 2);
-        Document document = new Document();
-        document.add(new StringField("id", parts[0], Field.Store.YES));
-        document.add(new TextField("contents", parts[1], Field.Store.NO));
-        writer.addDocument(document);
-      }
-    }
-    IndexReader reader = DirectoryReader.open(folder);
-    IndexSearcher searcher = new IndexSearcher(reader);
-    searcher.setSimilarity(new BM25Similarity(0.9f, 0.4f));
+    Small index = new Small(words[0], "contents");
     QueryParser parser = new QueryParser("contents", new EnglishAnalyzer());
-    for (String line : Files.readAllLines(Paths.get(words[1]))) {
-      String[] parts = line.split("\t", 2);
-      Query query = parser.parse(parts[1]);
-      for (ScoreDoc hit : searcher.search(query, Integer.parseInt(words[2])).scoreDocs) {
-        String id = reader.storedFields().document(hit.doc).get("id");
-        System.out.println(parts[0] + " " + id + " " + hit.score);
-      }
-    }
+    for (String[] row : Small.rows(words[1], 2))
+      index.answer(row[0], parser.parse(row[1]), Integer.parseInt(words[2]));
   }
 }
