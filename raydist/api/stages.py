@@ -351,7 +351,7 @@ class Fused:
         from raydist.config.base import resolved
 
         keys = [each.served() for each in self._pipelines]
-        shared = [
+        shared: list[dict[str, Any]] = [
             {name: each[name] for name in ("scoring", "fields") if name in each}
             for each in keys
             if "scoring" in each
@@ -361,7 +361,8 @@ class Fused:
         if any(each != shared[0] for each in shared):
             raise ConfigError(f"{self!r}: a service has one scoring for all its indexes")
         folders = [folder for each in keys for folder in each["index"]]
-        return {"index": folders, **(shared[0] if shared else {}), "fusion": resolved(self._fusion)}
+        own = shared[0] if shared else {}
+        return {"index": folders, **own, "fusion": resolved(self._fusion)}
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._pipelines))

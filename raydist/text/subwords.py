@@ -153,7 +153,7 @@ class SubwordTokenizer:
         return spans
 
     def _encode(self, texts: list[str]) -> list[Encoding]:
-        return self._tokenizer.encode_batch(texts, add_special_tokens=False)  # type: ignore[no-any-return]
+        return self._tokenizer.encode_batch(texts, add_special_tokens=False)
 
     def _learn(self, tokens: list[str]) -> None:
         """Numbers the tokens that are new."""

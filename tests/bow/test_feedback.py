@@ -109,7 +109,7 @@ def test_rankings_and_scores_in_a_generated_corpus_are_anserinis(
 ) -> None:
     with gzip.open(generated.GOLDEN / "feedback.tsv.gz", "rt", encoding="utf-8") as lines:
         rows = [line.split("\t") for line in lines]
-    corpus, source = generated.write(tmp_path, 2000, 40)
+    corpus, source = generated.write_terms(tmp_path)
     words = ["index", f"corpus={corpus}", f"out={tmp_path}/idx", "split_bytes=100KiB"]
     assert main([*words, *(["forward=true", "store=false"] if terms == "forward" else [])]) == 0
     queries = read_queries(source)

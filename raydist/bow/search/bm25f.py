@@ -71,9 +71,10 @@ class Combined:
         self._b: dict[str, float] | None = None
         if formula.field_b is not None:
             self._b = {name: formula.field_b.get(name, formula.b) for name in self._fields}
+        self._lengths = {name: each.live_lengths for name, (_, each) in self._fields.items()}
         self._tokens_N = np.zeros(size, np.int64)
-        for index in indexes:
-            self._tokens_N += index.live_lengths
+        for own_N in self._lengths.values():
+            self._tokens_N += own_N
         if self._b is not None:
             self._documents = int(np.count_nonzero(self._tokens_N))
             return
@@ -122,16 +123,16 @@ class Combined:
         return float(np.float32(boost) * lucene_idf(self._documents, df)) if df else 0.0
 
     def _matches(self, term: str) -> Matches:
-        kind = np.float32 if self._b is None else np.float64
+        kind: Any = np.float32 if self._b is None else np.float64
         tf_N: Array = np.zeros(len(self._tokens_N), kind)
         df = 0
         for name, (weight, index) in self._fields.items():
             numbers, tfs = _postings(index, term)
             df = max(df, len(numbers))
-            tfs = tfs.astype(kind) * kind(weight)
+            tfs = np.multiply(tfs, weight, dtype=kind)
             if self._b is not None:
-                b, lengths = self._b[name], index.live_lengths[numbers]
-                tfs = tfs / (1 - b + b * lengths / index.average_length)
+                b, length_N = self._b[name], self._lengths[name]
+                tfs = tfs / (1 - b + b * length_N[numbers] / index.average_length)
             tf_N[numbers] += tfs
         numbers_M = np.flatnonzero(tf_N)
         return Matches(numbers_M, tf_N[numbers_M], df if self._b is None else len(numbers_M))

@@ -203,6 +203,7 @@ class Scoring:
         if formula.kind == "inl2" or formula.kind == "spl":
             kind = impacts.INL2 if formula.kind == "inl2" else impacts.SPL
             return kind, [float(np.float32(formula.c)), exact_mean]
+        assert formula.kind != "bm25f"
         return impacts.F2, [float(np.float32(formula.s)), exact_mean]
 
     def parts(self, term: Term, tf_P: Array, length_P: Array) -> Array:
