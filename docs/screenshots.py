@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
+from benchmarks.models import minilm
 from docs.browser import Browser
 
 IMAGES = Path(__file__).parent / "how-to/images"
@@ -74,7 +75,7 @@ def main(*words: str) -> None:
     work = next((word.removeprefix("work=") for word in words if word.startswith("work=")), None)
     images = next((Path(word) for word in words if "=" not in word), IMAGES)
     images.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as place, Browser(WIDTH) as browser:
+    with tempfile.TemporaryDirectory() as place:
         folder = Path(work or place)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "search.yaml").write_text(SEARCH, encoding="utf-8")
@@ -82,11 +83,11 @@ def main(*words: str) -> None:
         for line in LINES:
             command = [sys.executable, "-m", "raydist", *line.split()]
             subprocess.run(command, cwd=folder, env=_environment(), check=True, stdout=sys.stderr)
-        mlflow(browser, folder, images)
-        playground(browser, folder, images)
+        mlflow(folder, images)
+        playground(folder, images)
 
 
-def mlflow(browser: Browser, folder: Path, images: Path) -> None:
+def mlflow(folder: Path, images: Path) -> None:
     """The experiment, the training run's pages, the comparison's figures, and the registry."""
     from mlflow.tracking import MlflowClient
 
@@ -102,7 +103,7 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
     trained, compared = stages["train"], stages["evaluate"]
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--port"]
-    with _running(command, folder, "/health") as url:
+    with _running(command, folder, "/health") as url, Browser(WIDTH) as browser:
         of = f"{url}/#/experiments/{experiment}/runs"
         pages = {
             "runs": (of, 760),
@@ -119,13 +120,17 @@ def mlflow(browser: Browser, folder: Path, images: Path) -> None:
             _shoot(browser, images / f"mlflow-{name}.png", PAGE)
 
 
-def playground(browser: Browser, folder: Path, images: Path) -> None:
-    """The service's page with a search."""
+def playground(folder: Path, images: Path) -> None:
+    """The service's page with a search, reranked by a published model."""
     command = [sys.executable, "-m", "raydist", "serve", "index=quickstart-pipeline/index"]
-    command += ["reranker=quickstart-pipeline/student", "port="]
-    with _running(command, folder, "/readyz") as url:
+    command += [f"rerankers.minilm={{kind: biencoder, model: {minilm()}}}", "port="]
+    with _running(command, folder, "/readyz") as url, Browser() as browser:
         query = urlencode({"query": "temporary file deleted when closed"})
         browser.open(f"{url}/?{query}", 760)
+        ends = time.monotonic() + 60
+        while not browser.run("/[0-9]+ results ·/.test(document.body.innerText)"):
+            assert time.monotonic() < ends, "the search has no results"
+            time.sleep(0.25)
         _shoot(browser, images / "playground.png")
 
 
