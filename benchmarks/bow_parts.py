@@ -1,8 +1,9 @@
-"""Parts of the bag-of-words benchmark beside its tables: start, verb, small index, models."""
+"""Parts of the bag-of-words benchmark beside its tables: start, verb, sizes, models, order."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -124,6 +125,34 @@ def models(index: Path, rounds: int) -> dict[str, dict[str, float]]:
             str(k): thread_ms(partial(rank_all, rank, texts, k), rounds) / len(texts) for k in KS
         }
     return means
+
+
+def reorder(index: Path, rounds: int) -> dict[str, float]:
+    """Measures a reordered index beside the index: building, bytes of postings, searching."""
+    source = corpus(int(index.name.rsplit("-", 1)[1]))
+    built = index.with_name(index.name.replace("raydist", "reordered"))
+    shutil.rmtree(built, ignore_errors=True)
+    words = [FIELDS, "store=false", "reorder=true"]
+    words += [f"corpus={source / 'corpus.jsonl'}", f"out={built}"]
+    _, cpu, peak = run(*RAYDIST, "index", *words, cwd=ROOT, env=ONE_THREAD)
+    figures = {"reorder_build_cpu_s": cpu, "reorder_peak_rss_mb": peak}
+    lines = (source / "queries.tsv").read_text(encoding="utf-8").splitlines()
+    texts = [line.split("\t", 1)[1] for line in lines]
+    pair = (index, built)
+    sizes = [(each / "segments" / "00000" / "postings").stat().st_size for each in pair]
+    figures["reorder_postings_share"] = sizes[1] / sizes[0]
+    ranks = [retriever(each).rank for each in pair]
+    for k in KS:
+        times = [
+            [thread_ms(partial(rank_all, rank, texts, k), 4) for rank in ranks]
+            for _ in range(rounds)
+        ]
+        plain, reordered = (min(column) / len(texts) for column in zip(*times))
+        figures |= {
+            f"reorder_k{k}_us": 1000 * reordered,
+            f"reorder_k{k}_vs_plain": reordered / plain,
+        }
+    return figures
 
 
 def rank_all(rank: Callable[[str, int], Any], texts: list[str], k: int) -> None:

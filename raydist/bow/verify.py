@@ -123,13 +123,17 @@ def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
         exact: whether a document's length is the sum of its frequencies.
     """
     lengths_N, header = segment.lengths_N, segment.files.header
-    if len(lengths_N) != segment.documents or len(segment.norms_N) != segment.documents:
+    if len(lengths_N) != segment.documents or len(segment.slot_norms_N) != segment.documents:
         yield f"{len(lengths_N):,} lengths of {segment.documents:,} documents"
         return
     if int(lengths_N.sum(dtype=np.int64)) != header["tokens"]:
         yield f"segment.json says {header['tokens']:,} tokens, the lengths {lengths_N.sum():,}"
     if int(np.count_nonzero(lengths_N)) != header["nonempty"]:
         yield f"segment.json says {header['nonempty']:,} documents with terms"
+    order_N = segment.order_N
+    if order_N is not None and not np.array_equal(np.sort(order_N), np.arange(len(lengths_N))):
+        yield "the order of the documents leaves some out"
+        return
     if not np.array_equal(norm_bytes(lengths_N), segment.norms_N):
         yield "norms are not those of the lengths"
     ids = sum(
@@ -162,7 +166,7 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
                 yield f"a posting of document {docs_P.max():,}, there are {segment.documents:,}"
                 return
             if segment.has_positions:
-                yield from _positions_faults(segment, terms_seen, indptr_T1, tfs_P)
+                yield from _positions_faults(segment, terms_seen, terms_seen + len(terms))
             down_P = np.diff(docs_P.astype(np.int64)) <= 0
             down_P[indptr_T1[1:-1] - 1] = False
             if down_P.any():
@@ -215,15 +219,14 @@ def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:
             yield f"{segment.deletions.folder} counts terms that its deleted documents do not have"
 
 
-def _positions_faults(
-    segment: Segment, first: int, indptr_T1: Array, tfs_P: Array
-) -> Iterator[str]:
-    """Yields what is wrong with the positions of consecutive terms."""
-    sizes_T, begin = segment.positions.sizes(first, first + len(indptr_T1) - 1)
+def _positions_faults(segment: Segment, first: int, last: int) -> Iterator[str]:
+    """Yields what is wrong with the positions of the terms `first <= t < last`."""
+    sizes_T, begin = segment.positions.sizes(first, last)
     if begin + int(sizes_T.sum()) > segment.files.header["files"]["positions"]["bytes"]:
         yield "positions end before those of all terms"
         return
-    positions_W = segment.positions.decode(first, indptr_T1, tfs_P)
+    *_, tfs_P, positions_W = segment.read(first, last)
+    assert positions_W is not None
     down_W = np.diff(positions_W.astype(np.int64)) <= 0
     down_W[np.cumsum(tfs_P, dtype=np.int64)[:-1] - 1] = False
     if down_W.any():

@@ -122,6 +122,7 @@ def _of_index(index: BowIndex, k: int) -> tuple[Facts, str, Rows]:
         "columns": _columns(index),
         "positions": _size(index, POSITIONS),
         "forward_index": _size(index, FORWARD),
+        "reordered": all(each.order_N is not None for each in index.segments),
     }
     if index.field is not None:
         facts = {"field": index.field, **facts}

@@ -23,14 +23,17 @@ from raydist.errors import ArtifactError
 from tests.bow.documents import read, splits_of
 from tests.damage import Damage, damages
 
-KINDS = ("merged", "segments", "raw")
+KINDS = ("merged", "segments", "raw", "reordered")
 QUERIES = ["w1 w2 w3", "w17", "w1 w1 w90 longest", "nothing here", "title"]
 UNREAD = {"config.json"}  # how the index was made, for people and for the same command again
 
 
 @pytest.fixture(scope="module")
 def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Small indexes with texts: one segment; several, also of raw arrays, less some documents."""
+    """Small indexes with texts: one segment, also reordered; several, also of raw arrays.
+
+    Of the last three some documents are deleted.
+    """
     rng = random.Random(5)
     words = [f"w{i}" for i in range(200)]
     rows = []
@@ -41,7 +44,12 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for kind in KINDS:
         folder = tmp_path_factory.mktemp("index") / kind
         output = Output.open(str(folder), kind="bow-index", config={}, inputs={}, resolved={})
-        spec = IndexSpec(merge=kind == "merged", compress=kind != "raw", block_size=16)
+        spec = IndexSpec(
+            merge=kind in ("merged", "reordered"),
+            compress=kind != "raw",
+            block_size=16,
+            reorder=kind == "reordered",
+        )
         output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, spec))
         clean(folder)
         if kind != "merged":

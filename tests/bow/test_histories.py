@@ -28,8 +28,9 @@ KINDS = {
     "unmerged": {"merge": False, "block_size": 8},
     "lists": {"store": False, "compress": False},
     "forward": {"store": False, "forward": True},
+    "reordered": {"positions": True, "forward": True, "reorder": True, "block_size": 8},
 }
-"""Settings of indexes of texts; the fourth kind is `vectors`."""
+"""Settings of indexes of texts; another kind is `vectors`."""
 
 IDS = [f"d{number}" for number in range(9)]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join)

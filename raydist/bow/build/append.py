@@ -174,6 +174,7 @@ def _check_settings(
         "positions": segment.has_positions,
         "store": bool(manifest["store"]),
         "forward": has_forward(segment),
+        "reorder": segment.order_N is not None,
         "corpus.columns": list(manifest.get("columns", ())),
     }
     wanted = {
@@ -183,6 +184,7 @@ def _check_settings(
         "positions": spec.positions,
         "store": spec.store,
         "forward": spec.forward,
+        "reorder": spec.reorder,
         "corpus.columns": list(columns),
     }
     changed = differences(built, wanted)

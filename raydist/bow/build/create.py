@@ -135,6 +135,7 @@ def build_parts(
                 positions=spec.positions,
                 memory=memory,
                 forward=spec.forward,
+                reordered=spec.reorder,
                 workers=workers,
                 cpus_per_worker=spec.cpus_per_worker,
             )

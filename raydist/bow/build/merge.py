@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.build.reorder import reorder
 from raydist.bow.build.sources import Source, Sources, SpillSource, TermRange
 from raydist.bow.build.spills import byte_order
 from raydist.bow.format.forward import add_forward
@@ -190,6 +191,7 @@ def merge(
     positions: bool = False,
     forward: bool = False,
     weighted: bool = False,
+    reordered: bool = False,
     workers: int = 0,
     cpus_per_worker: float = 1.0,
 ) -> list[dict[str, int]]:
@@ -206,6 +208,7 @@ def merge(
         positions: whether the sources have positions.
         forward: whether the segments get the terms of their documents, too.
         weighted: whether frequencies are weights, for whose search the segments have files.
+        reordered: whether similar documents become neighbours in the postings (order.py).
         workers: Ray actors that write ranges of terms; below _WORTH_SHARING postings, as many
             threads that merge ahead of this one, which writes. 0 does all in this thread.
         cpus_per_worker: CPUs of an actor.
@@ -224,39 +227,34 @@ def merge(
                     writer.append(*part)
                 progress.advance(sum(len(part.docs_P) for part in parts), share=1.0)
         stats = [writer.close() for writer in writers]
-        return _finished(stats, folders, forward, weighted, memory)
-    # Ranges of at most a few MB keep all workers busy to the end.
-    ranges = plan_ranges(sources, min(postings, 4 << 20))
-    sharded_map(
-        ranges,
-        partial(_MergeWorker, open_sources, cuts, options),
-        work,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        label="merging",
-        unit="posting",
-    )
-    stats = []
-    for number, folder in enumerate(folders):
-        shards = [_part(shard_path(work, i), number) for i in range(len(ranges))]
-        stats.append(concatenate(shards, folder))
-    shutil.rmtree(work)
-    return _finished(stats, folders, forward, weighted, memory)
-
-
-def _finished(
-    stats: list[dict[str, int]],
-    folders: Sequence[Path],
-    forward: bool,
-    weighted: bool,
-    memory: int,
-) -> list[dict[str, int]]:
-    """Returns the statistics of complete segments, after the files made of these are written."""
-    for each, folder in zip(stats, folders):
+    else:
+        # Ranges of at most a few MB keep all workers busy to the end.
+        ranges = plan_ranges(sources, min(postings, 4 << 20))
+        sharded_map(
+            ranges,
+            partial(_MergeWorker, open_sources, cuts, options),
+            work,
+            workers=workers,
+            cpus_per_worker=cpus_per_worker,
+            label="merging",
+            unit="posting",
+        )
+        stats = []
+        for number, folder in enumerate(folders):
+            shards = [_part(shard_path(work, i), number) for i in range(len(ranges))]
+            stats.append(concatenate(shards, folder))
+        shutil.rmtree(work)
+    threads = max(1, min(workers, os.cpu_count() or 1))
+    for number, (each, folder) in enumerate(zip(stats, folders)):
         if forward:
             each["bytes"] += add_forward(folder, memory)
         if weighted:
             each["bytes"] += add_weights(folder, memory)
+        if reordered:
+            kept = work.with_name(f"{work.name}.order-{number:05d}")
+            with Progress("reordering", share_total=1.0) as progress:
+                size = reorder(folder, threads=threads, kept=kept, progress=progress)
+            each["bytes"] = size
     return stats
 
 

@@ -216,6 +216,7 @@ def _merge_runs(
             memory=spec.memory_per_worker,
             forward=has_forward(index.segments[first]),
             weighted=bool(index.unit),
+            reordered=index.segments[first].order_N is not None,
             workers=spec.workers,
             cpus_per_worker=spec.cpus_per_worker,
         )

@@ -229,14 +229,10 @@ class SegmentSource:
         b = segment.size if last is None else segment.lower_bound(last)
         if a >= b:
             return None
-        terms, numbers_TK, begin, before = segment.read_terms(a, b)
-        indptr_T1, docs_P, tfs_P = segment.decode(numbers_TK, begin, before)
-        positions_W = None
-        if segment.has_positions:
-            positions_W = segment.positions.decode(a, indptr_T1, tfs_P)
+        terms, indptr_T1, docs_P, tfs_P, positions_W = segment.read(a, b)
         if self._numbers_N is None:
             return TermRange(terms, indptr_T1, docs_P, tfs_P, positions_W)
-        if not segment.compress:  # mapped
+        if not docs_P.flags.writeable:  # mapped
             docs_P, tfs_P = docs_P.copy(), tfs_P.copy()
         if positions_W is not None:
             positions_W = positions_W[: _keep(docs_P, tfs_P, self._numbers_N, positions_W)]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raydist.bow.build.reorder import reorder
 from raydist.bow.build.spills import Postings, byte_order, write_spill
 from raydist.bow.format.forward import add_forward
 from raydist.bow.format.writing import SegmentWriter
@@ -310,6 +311,8 @@ class SplitWorker:
             about = writer.close()
             if self._spec.forward:
                 add_forward(target / part, self._spec.memory_per_worker)
+            if self._spec.reorder:
+                reorder(target / part)
         stats["parts"].append(part)
         stats["documents"] += about["documents"]
         if stats["blank_id"] is None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raydist import on_demand
+from raydist.bow.format.order import ORDER
 from raydist.disk import atomic
 from raydist.errors import ArtifactError
 from raydist.kernels.arrays import readonly
@@ -28,8 +29,8 @@ Array = npt.NDArray[Any]
 CHUNK = 1 << 20
 """Bytes per checksum."""
 
-VERSION = 1
-"""Version of the formats written here, and the newest that can be read."""
+VERSION = 2
+"""The newest version of the formats that can be read; 2 has reordered segments."""
 
 Kind = Literal["segment", "deletions"]
 """What a folder holds; its header is `KIND.json`."""
@@ -66,7 +67,8 @@ def _entry(path: Path) -> dict[str, Any]:
 def _write_header(
     folder: Path, about: dict[str, Any], files: dict[str, Any], kind: Kind
 ) -> dict[str, Any]:
-    header = {"format": f"raydist-bow-{kind}", "version": VERSION, **about, "files": files}
+    version = VERSION if ORDER in files else 1  # the first that reads it
+    header = {"format": f"raydist-bow-{kind}", **about, "version": version, "files": files}
     header["crc32"] = _header_sum(header)
     with atomic(folder / f"{kind}.json") as partial:
         partial.write_text(json.dumps(header, sort_keys=True), encoding="utf-8")

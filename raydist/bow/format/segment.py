@@ -8,6 +8,7 @@ the content alone. Files::
     postings                   packed postings with their skips (postings.py), or the skips alone
     docs, tfs                  uint32 arrays of a raw segment (compress=False)
     norms, lengths             a byte and an exact number of tokens per document
+    order                      which documents the postings number, if reordered (order.py)
     ids, ids.groups            external ids
     positions, positions.*     positions of terms, where they were asked for (positions.py)
     forward, forward.*         the terms of each document, if the index has them (forward.py)
@@ -32,6 +33,7 @@ from raydist.bow.format import dictionary, postings
 from raydist.bow.format.columns import COLUMNS, read_columns
 from raydist.bow.format.deletions import Deletions
 from raydist.bow.format.files import Files, write
+from raydist.bow.format.order import ORDER, inverse, renumbered
 from raydist.bow.format.positions import FILES, Positions, PositionsWriter
 from raydist.bow.format.writing import PADDING, StringsWriter, finish
 from raydist.errors import ArtifactError
@@ -40,6 +42,7 @@ from raydist.kernels.arrays import readonly
 Array = npt.NDArray[Any]
 
 TermPostings = tuple[pa.LargeBinaryArray, Array, Array, Array]
+PlacedPostings = tuple[pa.LargeBinaryArray, Array, Array, Array, Array | None]
 
 _SLICE = 1 << 20  # terms copied at once
 _NO_NUMBERS = readonly(np.empty(0, np.uint32))
@@ -106,10 +109,39 @@ class Segment:
         return self.files.array("terms"), self.files.array("terms.groups", np.uint64).reshape(-1, 3)
 
     @cached_property
-    def norms_N(self) -> Array:
-        """Each document's length as a byte (`formulas.py`), checked."""
+    def slot_norms_N(self) -> Array:
+        """The lengths as bytes (`formulas.py`) of the documents as the postings number them."""
         self.files.check("norms")
         return self.files.array("norms")
+
+    @cached_property
+    def norms_N(self) -> Array:
+        """Each document's length as a byte, checked."""
+        if self.order_N is None:
+            return self.slot_norms_N
+        return readonly(self.slot_norms_N[self.slots_N])
+
+    @cached_property
+    def order_N(self) -> Array | None:
+        """The document at each slot of a reordered segment, None in the documents' own order."""
+        if ORDER not in self.files.header["files"]:
+            return None
+        self.files.check(ORDER)
+        return self.files.array(ORDER, np.uint32)
+
+    @cached_property
+    def slots_N(self) -> Array:
+        """The slot of each document of a reordered segment."""
+        assert self.order_N is not None
+        return inverse(self.order_N)
+
+    def documents_at(self, slots: Array) -> Array:
+        """Returns the documents that the postings number so."""
+        return slots if self.order_N is None else self.order_N[slots]
+
+    def by_slot(self, values_N: Array) -> Array:
+        """Returns what belongs to the documents in the order of their slots."""
+        return values_N if self.order_N is None else values_N[self.order_N]
 
     @cached_property
     def packed(self) -> Array:
@@ -118,7 +150,7 @@ class Segment:
 
     @cached_property
     def raw_docs(self) -> Array:
-        """The documents of a raw segment's postings, unchecked; empty in a compressed one."""
+        """The slots of a raw segment's postings, unchecked; empty in a compressed one."""
         return _NO_NUMBERS if self.compress else self.files.array("docs", np.uint32)
 
     @cached_property
@@ -239,17 +271,44 @@ class Segment:
 
     def slices(self, terms: int, postings: int) -> Iterator[TermPostings]:
         """Yields all terms with what `postings` returns, at most about so many at a time."""
+        for first, last in self.ranges(terms, postings):
+            yield (self.read_terms(first, last)[0], *self.postings(first, last))
+
+    def ranges(self, terms: int, postings: int) -> Iterator[tuple[int, int]]:
+        """Yields where consecutive ranges of terms begin and end, of at most about that size."""
         first = 0
         while first < self.size:
             last = min(first + terms, self.size)
             numbers_TK = self.read_terms(first, last)[1]
             ends = np.cumsum(numbers_TK[:, 0].astype(np.int64))
             last = first + max(1, int(np.searchsorted(ends, postings, side="right")))
-            yield (self.read_terms(first, last)[0], *self.postings(first, last))
+            yield first, last
             first = last
 
     def decode(self, numbers_TK: Array, begin: int, before: int) -> tuple[Array, Array, Array]:
         """Decodes consecutive terms from what `read_terms` returned; see `postings`."""
+        indptr_T1, docs_P, tfs_P = self.decode_slots(numbers_TK, begin, before)
+        if self.order_N is not None:
+            docs_P, tfs_P, _ = renumbered(self.order_N, indptr_T1, docs_P, tfs_P)
+        return indptr_T1, docs_P, tfs_P
+
+    def read(self, first: int, last: int) -> PlacedPostings:
+        """Reads the terms `first <= t < last` with their postings, and positions if it has them."""
+        terms, numbers_TK, begin, before = self.read_terms(first, last)
+        indptr_T1, docs_P, tfs_P = self.decode_slots(numbers_TK, begin, before)
+        positions_W = None
+        if self.has_positions:
+            positions_W = self.positions.decode(first, indptr_T1, tfs_P)
+        if self.order_N is not None:
+            docs_P, tfs_P, positions_W = renumbered(
+                self.order_N, indptr_T1, docs_P, tfs_P, positions_W
+            )
+        return terms, indptr_T1, docs_P, tfs_P, positions_W
+
+    def decode_slots(
+        self, numbers_TK: Array, begin: int, before: int
+    ) -> tuple[Array, Array, Array]:
+        """Decodes terms as they are stored: by slot, where the segment is reordered."""
         indptr_T1 = np.zeros(len(numbers_TK) + 1, np.int64)
         np.cumsum(numbers_TK[:, 0], out=indptr_T1[1:])
         total = int(indptr_T1[-1])

@@ -16,6 +16,7 @@ import pyarrow as pa
 from raydist.bow.format import dictionary, positions
 from raydist.bow.format.columns import COLUMNS, write_columns
 from raydist.bow.format.files import seal, write
+from raydist.bow.format.order import ORDER, inverse, renumbered
 from raydist.bow.format.positions import PositionsWriter
 from raydist.bow.format.postings import encode
 from raydist.bow.formulas import norm_bytes
@@ -89,6 +90,7 @@ class SegmentWriter:
         block_size: int = 128,
         with_positions: bool = False,
         columns: tuple[pa.Schema, Iterable[pa.Table]] | None = None,
+        order_N: Array | None = None,
     ) -> None:
         """Begins a segment in `folder`, creating it if needed.
 
@@ -101,12 +103,16 @@ class SegmentWriter:
             block_size: postings per block, 8 to 4096.
             with_positions: whether terms come with their positions.
             columns: the documents' metadata, its schema and its rows, read at the end.
+            order_N: the documents in the order of their slots, for a reordered segment.
         """
         assert 8 <= block_size <= 4096, block_size
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lengths_N = np.ascontiguousarray(lengths_N, np.uint32)
-        self._norms_N = readonly(norm_bytes(self._lengths_N))
+        norms_N = norm_bytes(self._lengths_N)
+        self._order_N = order_N
+        self._slots_N = None if order_N is None else inverse(order_N)
+        self._norms_N = readonly(norms_N if order_N is None else norms_N[order_N])
         self._doc_ids = doc_ids
         self._columns = columns
         self._compress = compress
@@ -150,6 +156,11 @@ class SegmentWriter:
         docs_P, tfs_P = readonly(docs_P, np.uint32), readonly(tfs_P, np.uint32)
         df_T = np.diff(indptr_T1)
         assert df_T.min() > 0, "a term without postings"
+        if self._slots_N is not None:
+            own = slice(int(indptr_T1[0]), int(indptr_T1[-1]))
+            indptr_T1 = readonly(indptr_T1 - indptr_T1[0])
+            renumber = renumbered(self._slots_N, indptr_T1, docs_P[own], tfs_P[own], positions_W)
+            docs_P, tfs_P, positions_W = readonly(renumber[0]), readonly(renumber[1]), renumber[2]
         sizes_T = np.zeros(count, np.int64)
         start = 0
         while start < count:
@@ -199,6 +210,9 @@ class SegmentWriter:
             count = _write_ids(self._folder, self._doc_ids)
             assert count == len(self._lengths_N), (count, len(self._lengths_N))
             names += ["ids", "ids.groups"]
+        if self._order_N is not None:
+            self._order_N.astype(np.uint32).tofile(self._folder / ORDER)
+            names.append(ORDER)
         if self._positions is not None:
             self._positions.close()
             names += positions.FILES

@@ -145,7 +145,7 @@ def settle(
         if kth > slack:
             count = keep(work, count, kth - slack)
     _rescore(segment, work, terms, count, bits)
-    _sort_by_score(work, count)
+    _sort_by_score(segment, work, count)
     return np.int64(count)
 
 
@@ -197,8 +197,13 @@ def _rescore(segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: A
 
 
 @kernel
-def _sort_by_score(work: Work, count: Any) -> None:
-    """Writes the candidates by descending score, ties in order: a radix sort of the bits."""
+def _sort_by_score(segment: SegmentArrays, work: Work, count: Any) -> None:
+    """Writes the candidates by descending score, ties in order: a radix sort of the bits.
+
+    Here the slots of a reordered segment become its documents.
+    """
+    order = segment.order
+    reordered = order.shape[0] > 0
     keys, bins = work.keys, work.bins
     turned = U32(0x7FFFFFFF)
     candidates, exact, docs, scores = work.candidates, work.exact, work.best_docs, work.best_scores
@@ -206,7 +211,8 @@ def _sort_by_score(work: Work, count: Any) -> None:
         bits = bits_of_float(np.float32(exact[i]))
         if bits <= turned:  # the bits of negative numbers are in order already
             bits = U32(bits ^ turned)
-        keys[0, i] = (U(bits) << U(32)) | U(candidates[i])
+        doc = order[candidates[i]] if reordered else candidates[i]
+        keys[0, i] = (U(bits) << U(32)) | U(doc)
     at: Any = U(0)
     if count <= U(_FEW):
         for a in range(U(1), count):
@@ -217,7 +223,7 @@ def _sort_by_score(work: Work, count: Any) -> None:
                 left -= U(1)
             keys[0, left] = key
     else:
-        for shift in range(U(32), U(64), U(8)):
+        for shift in range(U(0) if reordered else U(32), U(64), U(8)):
             bins[:256] = 0
             for i in range(count):
                 bins[(keys[at, i] >> shift) & U(255)] += 1

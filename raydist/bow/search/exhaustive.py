@@ -36,14 +36,21 @@ def term_postings(segment: Segment, row: Array) -> tuple[Array, Array]:
     return docs, tfs
 
 
+def term_slots(segment: Segment, row: Array) -> tuple[Array, Array]:
+    """Does the same for their slots (order.py): in a reordered segment it is faster."""
+    numbers = row[None, 2:4].astype(np.uint64)
+    _, slots, tfs = segment.decode_slots(numbers, int(row[5]), int(row[4]))
+    return slots, tfs
+
+
 def occurrences(segments: Sequence[Segment], rows: Sequence[Array]) -> list[int]:
     """Returns how often each term occurs in the live documents."""
     counts = np.zeros(len(rows[0]), np.int64)
     for segment, rows_q in zip(segments, rows):
         for i in np.flatnonzero(rows_q[:, 0]).tolist():
-            docs, tfs = term_postings(segment, rows_q[i])
+            slots, tfs = term_slots(segment, rows_q[i])
             if segment.deletions is not None:
-                tfs = tfs[segment.deletions.live.has(docs)]
+                tfs = tfs[segment.deletions.live.has(segment.documents_at(slots))]
             counts[i] += int(tfs.sum(dtype=np.int64))
     return counts.tolist()
 
@@ -80,7 +87,8 @@ def sum_all(
     matched_N = np.zeros(segment.documents, np.bool_)
     for row, term in zip(rows, terms):
         if row[0] and term.df:
-            docs, tfs = term_postings(segment, row)
+            slots, tfs = term_slots(segment, row)
+            docs = segment.documents_at(slots)
             if allowed is not None:
                 among = allowed.has(docs)
                 docs, tfs = docs[among], tfs[among]

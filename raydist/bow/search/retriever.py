@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.ahead import RANKING
+from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, sum_all
@@ -52,7 +53,7 @@ _SHARES = 4  # of a batch per thread: none waits long for the last one
 _MOST_COUNTS = 1 << 18  # terms whose occurrences are remembered
 _NO_BYTES = readonly(np.empty(0, np.uint8))
 _NO_FLAGS = np.empty(0, np.bool_)
-_NO_LENGTHS = readonly(np.empty(0, np.uint32))
+_NO_WORDS = readonly(np.empty(0, np.uint32))
 _NO_GROUPS = readonly(np.empty((0, 2), np.uint64))
 _ENTERED = (np.zeros(0, np.uint32), np.zeros(2, np.int64))  # no terms: the workspace has them
 
@@ -178,7 +179,7 @@ class BowRetriever:
             lost = (_NO_BYTES, _NO_GROUPS) if deletions is None else deletions.dictionary
             facts = [
                 segment.size,
-                int(segment.norms_N.max(initial=0)),
+                int(segment.slot_norms_N.max(initial=0)),
                 deletions.size if deletions else 0,
                 self._filter is not None,
                 segment.block_size,
@@ -192,14 +193,15 @@ class BowRetriever:
                 packed=segment.packed,
                 raw_docs=segment.raw_docs,
                 raw_tfs=segment.raw_tfs,
-                norms=segment.norms_N,
+                norms=segment.slot_norms_N,
+                order=_NO_WORDS if segment.order_N is None else segment.order_N,
                 unchecked=segment.files.unchecked("postings"),
                 unchecked_docs=docs,
                 unchecked_tfs=tfs,
-                allowed=_NO_BYTES if allowed is None else allowed.data,
+                allowed=_NO_BYTES if allowed is None else _by_slot(segment, allowed).data,
                 inverse=self._inverse,
                 model=self._model,
-                lengths=segment.lengths_N if exact else _NO_LENGTHS,
+                lengths=readonly(segment.by_slot(segment.lengths_N)) if exact else _NO_WORDS,
                 terms=segment.dictionary[0],
                 groups=segment.dictionary[1],
                 lost_terms=lost[0],
@@ -445,6 +447,10 @@ class BowRetriever:
         ]
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
+
+
+def _by_slot(segment: Segment, documents: Bits) -> Bits:
+    return documents if segment.order_N is None else Bits.of(segment.by_slot(documents.flags))
 
 
 def _joined(parts: Sequence[Rankings]) -> Rankings:

@@ -89,7 +89,8 @@ class SegmentArrays(NamedTuple):
     packed: Bytes
     raw_docs: Words  # raw segments only, as are raw_tfs
     raw_tfs: Words
-    norms: Bytes  # [N]
+    norms: Bytes  # [N], as all of the segment's documents by slot
+    order: Words  # [N] the document at each slot of a reordered segment, else empty
     unchecked: Flags  # chunks of the file of `packed` whose checksums were not compared
     unchecked_docs: Flags  # the same of `raw_docs`, as is unchecked_tfs
     unchecked_tfs: Flags

@@ -21,7 +21,7 @@ import pyarrow as pa
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucene_term
 from raydist.bow.index import encode_term
-from raydist.bow.search.exhaustive import Explanation, TermScore, term_postings
+from raydist.bow.search.exhaustive import Explanation, TermScore, term_slots
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25
 from raydist.bow.structured.dependence import dependence_tree
@@ -154,6 +154,7 @@ class StructuredRetriever:
         for number, matcher in enumerate(() if tree is None else self._matchers(tree)):
             assert tree is not None
             found, values = matcher(tree, 1.0)
+            found = self.index.segments[number].documents_at(found)
             allowed = self._search.allowed(number)
             if allowed is not None:
                 among = allowed.has(found)
@@ -174,9 +175,10 @@ class StructuredRetriever:
         score, parts = 0.0, []
         if tree is not None:
             matcher = next(islice(self._matchers(tree), number, None))
-            docs, scores = matcher(tree, 1.0)
-            score = float(scores[docs == doc].sum())
-            parts = matcher.parts(tree, 1.0, doc)
+            slot = doc if segment.order_N is None else int(segment.slots_N[doc])
+            slots, scores = matcher(tree, 1.0)
+            score = float(scores[slots == slot].sum())
+            parts = matcher.parts(tree, 1.0, slot)
         exact = int(segment.lengths_N[doc])
         length = int(NORM_LENGTHS[segment.norms_N[doc]])
         return Explanation(doc_id, score, exact, length, tuple(parts))
@@ -191,7 +193,7 @@ class StructuredRetriever:
 
 
 class _Matcher:
-    """Matches the nodes of a tree in one segment."""
+    """Matches the nodes of a tree in one segment; its documents are their slots (order.py)."""
 
     def __init__(
         self,
@@ -266,13 +268,13 @@ class _Matcher:
 
     def _postings(self, term: str) -> tuple[Array, Array]:
         if term not in self._decoded:
-            docs, tfs = term_postings(self._segment, self._terms[term][0])
+            docs, tfs = term_slots(self._segment, self._terms[term][0])
             self._decoded[term] = readonly(docs, np.uint32), readonly(tfs, np.uint32)
         return self._decoded[term]
 
     def _scores(self, boost: float, idf: np.float32, docs: Array, freqs: Array) -> Array:
         weight = np.float32(boost) * idf
-        inverse_P = self._inverse[self._segment.norms_N[docs]]
+        inverse_P = self._inverse[self._segment.slot_norms_N[docs]]
         return readonly(lucene_term(weight, freqs, inverse_P))
 
     def _boolean(self, node: BooleanNode, boost: float) -> Matches:
