@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from raydist import log
@@ -54,10 +55,10 @@ def index(
     Raises:
         RaydistError: as the verb does.
     """
-    from raydist.bow.ahead import INDEX, SEARCH, prepare
-
-    prepare(SEARCH | INDEX)  # who builds an index here searches it next
-    built: Index = _corpus_verb("index", corpus, out, config, keys, append=append)
+    # Who builds an index here searches it next.
+    built: Index = _corpus_verb(
+        "index", corpus, out, config, keys, observers={"search_next": True}, append=append
+    )
     return built
 
 
@@ -84,7 +85,13 @@ def embed(
 
 
 def _corpus_verb(
-    verb: str, corpus: Any, out: Place | None, config: Files, keys: dict[str, Any], **flags: Any
+    verb: str,
+    corpus: Any,
+    out: Place | None,
+    config: Files,
+    keys: dict[str, Any],
+    observers: Mapping[str, Any] = MappingProxyType({}),
+    **flags: Any,
 ) -> Any:
     if type(corpus).__module__.startswith("ray.data"):
         from raydist import datasets, storage
@@ -94,7 +101,9 @@ def _corpus_verb(
         with command.spoken_errors():
             getattr(datasets, verb)(corpus, os.fspath(out), **flags, **keys)
         return open(storage.resolve(out, keys.get("storage")))
-    config_ = command.run(verb, {"corpus": corpus, "out": out, **keys}, config, **flags)
+    config_ = command.run(
+        verb, {"corpus": corpus, "out": out, **keys}, config, **flags, **observers
+    )
     return open(place_of(config_))
 
 

@@ -40,9 +40,14 @@ FIELDS = Artefact(
 )
 
 
-def run(config: IndexConfig, flags: Flags) -> None:
-    """Writes the segments, the store and the manifest."""
-    from raydist.bow.ahead import INDEX, prepare
+def run(config: IndexConfig, flags: Flags, *, search_next: bool = False) -> None:
+    """Writes the segments, the store and the manifest.
+
+    Args:
+        config: what to write.
+        flags: of the command line.
+        search_next: whether this process will search the index.
+    """
     from raydist.bow.build.append import append_to_index
     from raydist.bow.build.create import build_index
     from raydist.bow.fields import changing, check_fields, facts_of, folders_of, specs_of
@@ -73,6 +78,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
         if planned(flags.dry_run, f"append {source} to {config.out}"):
             return
         check_fields(Path(config.out), config.indexing.fields)
+        _compile(config, search_next)
         with changing(Path(config.out)):
             for folder, spec in specs_of(Path(config.out), config.indexing):
                 facts = append_to_index(
@@ -97,8 +103,7 @@ def run(config: IndexConfig, flags: Flags) -> None:
     ) as output:
         if output.done:
             return
-        if not config.indexing.workers:
-            prepare(INDEX)
+        _compile(config, search_next)
         for folder, spec in specs_of(output.folder, config.indexing):
             part = _part(output, folder) if fields else output
             if not part.done:
@@ -108,6 +113,14 @@ def run(config: IndexConfig, flags: Flags) -> None:
                 _summary(folder, facts)
         if fields:
             output.finish(**facts_of(output.folder, fields))
+
+
+def _compile(config: IndexConfig, search_next: bool) -> None:
+    """Begins to compile what a build in this process needs, and a search behind it."""
+    from raydist.bow.ahead import INDEX, SEARCH, prepare
+
+    if not config.indexing.workers:
+        prepare(SEARCH | INDEX if search_next else INDEX)
 
 
 def _part(output: Output, folder: Path) -> Output:

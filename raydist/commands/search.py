@@ -32,6 +32,7 @@ from raydist import log, storage
 from raydist.artefact import planned
 from raydist.bow.ahead import SEARCH, prepare
 from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
 from raydist.build import open_retriever
@@ -133,7 +134,11 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
 
 
 def _compile(search: FusedSearch) -> None:
-    if any(isinstance(each, Bow) for each in search.retrievers):
+    """Begins to compile the ranking kernel, if a search needs it."""
+    ranked = [
+        each for each in search.retrievers if isinstance(each, BowRetriever | FeedbackRetriever)
+    ]
+    if any(each.is_pruned for each in ranked):
         prepare(SEARCH)
 
 

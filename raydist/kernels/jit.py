@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 import numba
 from numba.core import event
 
+from raydist.kernels.dispatcher import Kernel
+
 F = TypeVar("F", bound=Callable[..., Any])
 _IMPORT = re.compile(r"^(?:from|import) (raydist[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE)
 
@@ -56,9 +58,9 @@ def kernel(function: F) -> F:
     try:
         copy = _source_in(base / sources, Path(function.__code__.co_filename))
         function.__code__ = function.__code__.replace(co_filename=str(copy))
-        compiled = numba.njit(nogil=True, cache=True, boundscheck=False, error_model="numpy")(
-            function
-        )
+        compiled = _compiled(function, nogil=True)
+        if isinstance(compiled, Kernel):
+            compiled.enable_caching()
     finally:
         numba.config.CACHE_DIR = shared
     return cast(F, compiled)
@@ -130,4 +132,10 @@ def _imports(source: str) -> Iterator[str]:
 
 def inlined(function: F) -> F:
     """Compiles `function` into the kernels that call it: for small steps and large tuples."""
-    return cast(F, numba.njit(forceinline=True, boundscheck=False, error_model="numpy")(function))
+    return cast(F, _compiled(function, forceinline=True))
+
+
+def _compiled(function: Any, **options: bool) -> Any:
+    if numba.config.DISABLE_JIT:
+        return function
+    return Kernel(function, boundscheck=False, error_model="numpy", **options)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.kernels.arrays import string_array
-from raydist.kernels.intrinsics import load64
+from raydist.kernels.intrinsics import load64, trailing_zeros
 from raydist.kernels.jit import kernel
 
 Array = npt.NDArray[Any]
@@ -113,9 +113,7 @@ def add(
 @kernel
 def _rehash(old: Array, slots: Array) -> None:
     count = U(slots.shape[0] >> 2)
-    shift = U(0)
-    while (U(1) << (U(64) - shift)) != count and shift < U(64):
-        shift += U(1)
+    shift = U(64) - trailing_zeros(count)
     for i in range(U(old.shape[0] >> 2)):
         place = U(i) << U(2)
         if old[place + U(2)]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -153,3 +154,15 @@ def test_a_search_for_the_best_training_has_a_row_for_each_trial(tmp_path: Path)
     (tmp_path / "trials.jsonl").write_text('{"trial": "a", "value": 0.5}\n{"trial": "b"}\n')
     metrics = rd.Training(str(tmp_path), {"kind": "tuning"}).metrics
     assert metrics["trial"].to_list() == ["a", "b"]
+
+
+def test_nothing_is_compiled_before_the_keys_of_an_index_are_checked(tmp_path: Path) -> None:
+    program = "import raydist as rd; rd.index({'a': 'b'}, 'idx', block=3)"
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ConfigError" in process.stderr and "compiling" not in process.stderr

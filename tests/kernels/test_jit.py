@@ -62,3 +62,34 @@ from numpy import log
 """
     modules = {"raydist.log", "raydist.kernels", "raydist.kernels.arrays", "raydist.kernels.jit"}
     assert set(_imports(source)) == modules | {"raydist", "raydist.disk", "raydist.data"}
+
+
+NESTED = """
+from raydist.kernels.jit import kernel
+
+@kernel
+def double(a):
+    return a + a
+
+@kernel
+def quadruple(a):
+    return double(double(a))
+"""
+NESTED_PROGRAM = (
+    "from nested import double, quadruple; print(quadruple(3), len(double.signatures), double(3))"
+)
+
+
+def test_a_kernel_that_another_one_calls_is_compiled_in_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "nested.py").write_text(NESTED)
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}",
+    }
+    command = [sys.executable, "-c", NESTED_PROGRAM]
+    for _ in range(2):  # the second time from the cache
+        process = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert process.stdout.split() == [b"12", b"0", b"6"]
+    machine_code = [path.name for path in (tmp_path / "cache").rglob("*.nbc")]
+    assert len(machine_code) == 2

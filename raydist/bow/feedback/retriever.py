@@ -79,6 +79,11 @@ class FeedbackRetriever:
         """The ids of all live documents."""
         return self.index.doc_ids
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether searches go through the pruned kernel."""
+        return self._first.is_pruned
+
     def only(self, doc_ids: Iterable[str] | pa.Array) -> FeedbackRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
         return self._over(lambda search: search.only(doc_ids))

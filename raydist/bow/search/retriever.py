@@ -111,6 +111,11 @@ class BowRetriever:
         """The ids of all live documents."""
         return self.index.doc_ids
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether searches go through the pruned kernel."""
+        return self._pruned and self._keys is None
+
     def only(self, doc_ids: Iterable[str] | pa.Array) -> BowRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
         return self._among(doc_ids, True)
@@ -288,8 +293,7 @@ class BowRetriever:
                 return best(*ranking, k, self.ties, self.index.pick_ids)
         rows, lost, df = self.index.lookup([encode_term(term) for term in query])
         terms = self._terms(query, rows, df)
-        pruned = self._pruned and self._keys is None
-        if pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
+        if self.is_pruned and len(query) <= MOST_TERMS and min(query.values(), default=1) > 0:
             thread = self._thread
             thread.shrink(k)
             thread.workspace.enter(rows, lost, self._factors(terms), sum(query.values()))
