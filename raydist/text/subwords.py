@@ -59,7 +59,7 @@ class Subwords:
         require("analyzer.tokenizer", "tokenizers")
         subwords = cls(path.read_bytes())
         try:
-            subwords.load()
+            _loaded(subwords)
         except ValueError as error:
             raise ConfigError(f"analyzer.tokenizer: {path}: {error}") from None
         return subwords
@@ -85,23 +85,28 @@ class Subwords:
         """The SHA-256 of the file, in 64 hex digits."""
         return _digest(self.content)
 
-    def load(self) -> Tokenizer:
-        """Returns a tokenizer that cuts and pads nothing; ValueError where the file is none."""
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_buffer(self.content)
-        except ValueError as error:
-            raise ValueError(f"not a tokenizer of the tokenizers library: {error}") from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
-
     def __hash__(self) -> int:
         return hash(self.digest)
 
     def __repr__(self) -> str:
         return f"tokenizer {self.digest[:16]}"
+
+
+@lru_cache(maxsize=8)
+def _loaded(subwords: Subwords) -> Tokenizer:
+    """Returns a tokenizer that cuts and pads nothing, for all threads.
+
+    Raises ValueError where the file is none.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_buffer(subwords.content)
+    except ValueError as error:
+        raise ValueError(f"not a tokenizer of the tokenizers library: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 @lru_cache(maxsize=8)
@@ -119,7 +124,7 @@ class SubwordTokenizer:
     def __init__(self, subwords: Subwords) -> None:
         """Loads the tokenizer."""
         self.words = StringTable()
-        self._tokenizer = subwords.load()
+        self._tokenizer = _loaded(subwords)
         self._number_of: dict[str, int] = {}
 
     def __call__(self, data: Array, offsets_N1: Array) -> tuple[Array, Array]:
