@@ -121,13 +121,13 @@ def test_an_index_carries_its_tokenizer(
     out = tmp_path / "IDX"
     build = ["index", f"corpus={tmp_path}/c.jsonl", f"out={out}", "positions=true"]
     assert main([*build, f"analyzer.tokenizer={own}"]) == 0
-    shutil.copy(own / "tokenizer.json", tmp_path / "same.json")
-    for same in (f"{own}/tokenizer.json", f"{tmp_path}/same.json"):
+    elsewhere = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    for same in (own / "tokenizer.json", elsewhere):
         assert main([*build, f"analyzer.tokenizer={same}"]) == 0
         assert "already built" in capsys.readouterr().err
     other = (own / "tokenizer.json").read_text(encoding="utf-8") + "\n"
-    (tmp_path / "same.json").write_text(other, encoding="utf-8")
-    assert main([*build, f"analyzer.tokenizer={tmp_path}/same.json"]) == 2
+    (elsewhere / "tokenizer.json").write_text(other, encoding="utf-8")
+    assert main([*build, f"analyzer.tokenizer={elsewhere}"]) == 2
     more = ["index", f"corpus={tmp_path}/more.jsonl", f"out={out}", "positions=true", "--append"]
     assert main(more) == 2 and "analyzer.fingerprint" in capsys.readouterr().err
     assert main([*more, f"analyzer.tokenizer={own}"]) == 0
