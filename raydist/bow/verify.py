@@ -20,6 +20,7 @@ from raydist.bow.fields import folders_of, open_fields
 from raydist.bow.format.files import faults_of
 from raydist.bow.format.forward import has_forward, read_vectors
 from raydist.bow.format.segment import Segment
+from raydist.bow.format.weights import has_weights, weights_fault
 from raydist.bow.formulas import norm_bytes
 from raydist.bow.index import KIND, BowIndex
 from raydist.checks import Report
@@ -145,6 +146,8 @@ def _contradictions(segment: Segment, exact: bool) -> Iterator[str]:
     if segment.columns is not None and segment.columns.num_rows != segment.documents:
         yield f"columns of {segment.columns.num_rows:,} of {segment.documents:,} documents"
     yield from _postings_faults(segment, exact)
+    if has_weights(segment) and (fault := weights_fault(segment)) is not None:
+        yield fault
 
 
 def _postings_faults(segment: Segment, exact: bool) -> Iterator[str]:

@@ -14,7 +14,9 @@ import pytest
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.segments import merge_segments
 from raydist.bow.exchange.vectors import index_vectors
-from raydist.bow.format.weights import NAMES, add_weights, has_weights
+from raydist.bow.format.files import extend
+from raydist.bow.format.segment import Segment
+from raydist.bow.format.weights import NAMES, add_weights, has_weights, weights_fault
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import BowSearchSpec, MergeSpec
@@ -177,6 +179,20 @@ def test_the_files_depend_on_the_segment_alone(tmp_path: Path, folder: Path) -> 
     before = {name: (copy / name).read_bytes() for name in NAMES}
     add_weights(copy, 1)
     assert {name: (copy / name).read_bytes() for name in NAMES} == before
+
+
+@pytest.mark.parametrize("name", ["weights", "tops", "tops.groups", "tops.terms"])
+def test_files_that_contradict_the_postings_are_found(
+    tmp_path: Path, folder: Path, name: str
+) -> None:
+    copy = tmp_path / "segment"
+    shutil.copytree(_opened(folder).segments[0].folder, copy)
+    assert weights_fault(Segment.open(copy)) is None
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    extend(copy, [name])
+    assert weights_fault(Segment.open(copy)) is not None
 
 
 def test_weights_of_too_many_units_are_scored_exhaustively(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ Legend: N documents, T terms, P postings, B blocks, G groups, D frequent terms.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,34 +114,20 @@ def add_weights(folder: Path, memory: int) -> int:
         memory: bytes that may be used, about.
     """
     segment = Segment.open(folder)
-    groups = -(-segment.documents // (BLOCK * GROUP))
-    frequent = max(_LEAST_FREQUENT, segment.documents // _FREQUENT)
+    bits = term_bits(segment)
     sizes_N = np.zeros(segment.documents, np.int64)
     about = [np.empty((0, 2), np.uint32)]
-    rows = 0
     with (
         open(folder / "tops", "wb", buffering=0) as tops,
-        open(folder / "tops.groups", "wb", buffering=0) as uppers,
+        open(folder / "tops.groups", "wb", buffering=0) as groups,
     ):
-        for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
+        for about_T2, rows_DB, _, docs_P, _ in _tables(segment):
             _count(docs_P, sizes_N)
-            about_T2 = np.zeros((len(terms), 2), np.uint32)
-            largest_T = np.empty(len(terms), np.uint32)
-            _maxima(tfs_P, indptr_T1, largest_T)
-            about_T2[:, 0] = largest_T
-            chosen = np.flatnonzero(np.diff(indptr_T1) >= frequent)
-            about_T2[chosen, 1] = rows + 1 + np.arange(len(chosen))
-            rows += len(chosen)
-            for t in chosen.tolist():
-                span = slice(int(indptr_T1[t]), int(indptr_T1[t + 1]))
-                row_B = np.zeros(groups * GROUP, np.uint8)
-                _tops(docs_P[span], tfs_P[span], largest_T[t], row_B)
-                write(tops, row_B)
-                write(uppers, row_B.reshape(groups, GROUP).max(axis=1))
             about.append(about_T2)
+            write(tops, rows_DB)
+            write(groups, _of_groups(rows_DB))
     joined = np.concatenate(about)
     joined.tofile(folder / "tops.terms")
-    bits = term_bits(segment)
     if int(joined[:, 0].max(initial=0)) >> (_BITS - bits):
         for name in ("tops", "tops.groups", "tops.terms"):
             (folder / name).unlink()
@@ -151,6 +138,84 @@ def add_weights(folder: Path, memory: int) -> int:
     segment.files.release()
     added = extend(folder, NAMES)
     return sum(added[name]["bytes"] for name in NAMES)
+
+
+def _tables(segment: Segment) -> Iterator[tuple[Array, Array, Array, Array, Array]]:
+    """Yields rows of `tops.terms` and of `tops` for ranges of terms, with their postings."""
+    blocks = -(-segment.documents // (BLOCK * GROUP)) * GROUP
+    frequent = max(_LEAST_FREQUENT, segment.documents // _FREQUENT)
+    rows = 0
+    for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
+        about_T2 = np.zeros((len(terms), 2), np.uint32)
+        largest_T = np.empty(len(terms), np.uint32)
+        _maxima(tfs_P, indptr_T1, largest_T)
+        about_T2[:, 0] = largest_T
+        chosen = np.flatnonzero(np.diff(indptr_T1) >= frequent)
+        about_T2[chosen, 1] = rows + 1 + np.arange(len(chosen))
+        rows += len(chosen)
+        rows_DB = np.zeros((len(chosen), blocks), np.uint8)
+        for row_B, t in zip(rows_DB, chosen.tolist()):
+            span = slice(int(indptr_T1[t]), int(indptr_T1[t + 1]))
+            _tops(docs_P[span], tfs_P[span], largest_T[t], row_B)
+        yield about_T2, rows_DB, indptr_T1, docs_P, tfs_P
+
+
+def _of_groups(rows_DB: Array) -> Array:
+    return rows_DB.reshape(len(rows_DB), -1, GROUP).max(axis=2)
+
+
+def weights_fault(segment: Segment) -> str | None:
+    """Returns what the files say that the postings do not; None where they agree.
+
+    The files are as they were written.
+    """
+    files, bits = segment.files, term_bits(segment)
+    tops, groups = files.array("tops"), files.array("tops.groups")
+    about, entries = files.array("tops.terms", np.uint32), files.array("weights", np.uint32)
+    starts_N1 = files.array("weights.starts", np.uint64).astype(np.int64)
+    places_N = starts_N1[:-1].copy()
+    seen = rows = 0
+    for about_T2, rows_DB, indptr_T1, docs_P, tfs_P in _tables(segment):
+        span = slice(rows, rows + rows_DB.size)
+        upper = slice(rows // GROUP, (rows + rows_DB.size) // GROUP)
+        if not (
+            np.array_equal(about[2 * seen : 2 * (seen + len(about_T2))], about_T2.ravel())
+            and np.array_equal(tops[span], rows_DB.ravel())
+            and np.array_equal(groups[upper], _of_groups(rows_DB).ravel())
+        ):
+            return "the largest weights of its blocks are not those of the postings"
+        if not _agree(indptr_T1, docs_P, tfs_P, seen, bits, places_N, readonly(starts_N1), entries):
+            return "its documents have other weights than the postings"
+        seen += len(about_T2)
+        rows += rows_DB.size
+    if not np.array_equal(places_N, starts_N1[1:]):
+        return "its documents have weights that the postings lack"
+    return None
+
+
+@kernel
+def _agree(
+    indptr_T1: Array,
+    docs_P: Array,
+    tfs_P: Array,
+    position: Any,
+    bits: Any,
+    places_N: Array,
+    starts_N1: Array,
+    entries: Array,
+) -> Any:
+    """Returns whether postings are the next entries of their documents; moves these places."""
+    for t in range(indptr_T1.shape[0] - 1):
+        term = U(position) + U(t)
+        for p in range(indptr_T1[t], indptr_T1[t + 1]):
+            doc = U(docs_P[p])
+            place = places_N[doc]
+            if place >= starts_N1[doc + U(1)] or place >= entries.shape[0]:
+                return False
+            if U(entries[place]) != ((U(tfs_P[p]) << U(bits)) | term):
+                return False
+            places_N[doc] = place + 1
+    return True
 
 
 def _write_weights(segment: Segment, starts_N1: Array, bits: int, most: int) -> None:
