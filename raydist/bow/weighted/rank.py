@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from raydist.bow.format.files import CHUNK
-from raydist.bow.format.postings import decode
 from raydist.bow.format.weights import BLOCK, GROUP
+from raydist.bow.weighted.candidates import kept, offer
+from raydist.bow.weighted.lists import MANY, RANKED, TOPS, WEIGHTS, is_unchecked, load
 from raydist.bow.weighted.workspace import WEIGHTED_ARRAYS, WeightedSegment, WeightedWork
 from raydist.kernels.addresses import Array, view
 from raydist.kernels.intrinsics import trailing_zeros
@@ -36,22 +36,13 @@ U = np.uint64
 U8, U16, U32 = np.uint8, np.uint16, np.uint32
 F32 = np.float32
 
-# Outcomes; the last three name a file whose bytes are to be checked.
-RANKED, CRAMPED, CROWDED, POSTINGS, TOPS, WEIGHTS = 0, 1, 2, 3, 4, 5
-
 _NONE = U(0xFFFFFFFFFFFFFFFF)
 _BUDGET = 60_000.0  # of a bound's 16 bits; the rest is for rounding
 _SIXTEEN = 65_535.0
 _SAFE = 1.0 - 1e-6  # scores are rounded to float32
 _STEP = U(4)  # a level is a 16th below the one before
-
-
-@inlined
-def _unchecked(flags: Array, start: Any, stop: Any) -> Any:
-    for chunk in range(U(start) // U(CHUNK), (U(stop) + U(CHUNK - 1)) // U(CHUNK)):
-        if flags[chunk]:
-            return True
-    return False
+_ENTRIES = 3  # that are weighed in the time that a posting takes
+_LEAST_DOCUMENTS = U(4)  # that are weighed for each one wanted
 
 
 @kernel
@@ -69,8 +60,8 @@ def rank_weighted(
         effort: of the largest score that there could be, how much bounds count; 1 is exact.
 
     Returns:
-        RANKED and the number of candidates; CRAMPED and the postings to make room for; CROWDED; or
-        the file to check and its bytes.
+        RANKED and the number of candidates; CRAMPED and the postings to make room for; CROWDED;
+        MANY where sums.py is faster; or the file to check and its bytes.
     """
     segment = view(segments, U(number) * U(WEIGHTED_ARRAYS), WeightedSegment)
     work = view(workspace, U(0), WeightedWork)
@@ -78,12 +69,18 @@ def rank_weighted(
     table, slots = work.table, work.slots
     terms = U(terms)
     total, most = 0.0, 0.0
+    postings = U(0)
     for j in range(terms):
         if rows[j, 0]:
+            postings += rows[j, 2]
             total += factors[j] * np.float64(about[rows[j, 1], 0])
             most = max(most, factors[j])
     if total == 0.0:
         return RANKED, np.int64(0), np.int64(0)
+    documents = segment.facts[0]
+    budget = U(_ENTRIES) * postings
+    if min(U(k), documents) * _LEAST_DOCUMENTS * (segment.starts[documents] // documents) > budget:
+        return MANY, np.int64(0), np.int64(0)
     scale, fine = _BUDGET / total, _SIXTEEN / most
     for j in range(terms):
         if rows[j, 0]:
@@ -92,7 +89,7 @@ def rank_weighted(
     _order(segment, work, terms)
     outcome, value, end, frequent = _prepare(segment, work, terms, total, scale, effort)
     if outcome == RANKED:
-        outcome, value, end = _visit(segment, work, terms, frequent, U(k), scale, fine)
+        outcome, value, end = _visit(segment, work, terms, frequent, U(k), scale, fine, budget)
     for j in range(terms):
         if rows[j, 0]:
             table[rows[j, 1]] = U16(0)
@@ -142,7 +139,7 @@ def _prepare(
         if row:
             start = (row - U(1)) * groups
             first, last = start * U(GROUP), (start + groups) * U(GROUP)
-            if _unchecked(segment.unchecked_tops, first, last):
+            if is_unchecked(segment.unchecked_tops, first, last):
                 return TOPS, np.int64(first), np.int64(last), U(0)
             work.at[frequent] = start
             work.scales[frequent] = U(scale * factors[j] * largest * (256.0 / 255.0)) + U(1)
@@ -165,22 +162,13 @@ def _prepare(
 @kernel
 def _add_rare(segment: WeightedSegment, work: WeightedWork, j: Any, scale: Any) -> Any:
     """Adds the parts of a rare term to the bounds of its blocks."""
-    rows, docs, tfs, bounds = work.rows, work.docs, work.tfs, work.bounds
-    count = rows[j, 2]
-    if segment.raw_docs.shape[0]:
-        start = rows[j, 4]
-        docs, tfs = segment.raw_docs[start : start + count], segment.raw_tfs[start : start + count]
-    else:
-        begin, end = rows[j, 5], rows[j, 5] + rows[j, 3]
-        if count + U(8) > U(docs.shape[0]):
-            return CRAMPED, np.int64(count), np.int64(0)
-        if _unchecked(segment.unchecked_postings, begin, end):
-            return POSTINGS, np.int64(begin), np.int64(end)
-        df, size = rows[j, 2:3], rows[j, 3:4]
-        decode(segment.packed, begin, df, size, segment.facts[3], docs, tfs)
+    outcome, value, end = load(segment, work, j)
+    if outcome != RANKED:
+        return outcome, value, end
+    docs, tfs, bounds = work.docs, work.tfs, work.bounds
     factor = scale * work.factors[j]
     last, largest = _NONE, U32(0)
-    for p in range(count):
+    for p in range(work.rows[j, 2]):
         part = U32(factor * np.float64(tfs[p])) + U32(1)
         block = U(docs[p]) // U(BLOCK)
         if block != last:
@@ -200,11 +188,12 @@ def _visit(
     k: Any,
     scale: Any,
     fine: Any,
+    budget: Any,
 ) -> Any:
     """Weighs the documents of all blocks whose bounds reach the threshold."""
     bounds, keys, ready, heap = work.bounds, work.keys, work.ready, work.heap
     groups = segment.facts[1]
-    count = U(0)
+    count, spent = U(0), U(0)
     level = U32(0)
     for g in range(groups):
         level = max(level, keys[g])
@@ -232,6 +221,10 @@ def _visit(
                     if bounds[block] < need:
                         continue
                     bounds[block] = U16(0)
+                    last = min((block + U(1)) * U(BLOCK), segment.facts[0])
+                    spent += segment.starts[last] - segment.starts[block * U(BLOCK)]
+                    if spent > budget:
+                        return MANY, np.int64(0), np.int64(0)
                     outcome, count, end = _weigh(segment, work, terms, block, count, least, k)
                     if outcome != RANKED:
                         return outcome, np.int64(count), np.int64(end)
@@ -240,7 +233,7 @@ def _visit(
                 keys[g] = U32(largest_64(bounds, at))
         if last_level and level >= need:
             break
-    return RANKED, np.int64(_kept(work, count, k)), np.int64(0)
+    return RANKED, np.int64(kept(work, count, k)), np.int64(0)
 
 
 @inlined
@@ -265,11 +258,10 @@ def _weigh(
     weights, starts, allowed = segment.weights, segment.starts, segment.allowed
     bits, table = U32(segment.facts[2]), work.table
     mask = (U32(1) << bits) - U32(1)
-    found, scores, heap = work.found, work.scores, work.heap
     first = block * U(BLOCK)
     last = min(first + U(BLOCK), segment.facts[0])
     begin, end = starts[first] << U(2), starts[last] << U(2)
-    if _unchecked(segment.unchecked_weights, begin, end):
+    if is_unchecked(segment.unchecked_weights, begin, end):
         return WEIGHTS, begin, end
     for doc in range(first, last):
         if allowed.shape[0] and not (allowed[doc >> U(3)] >> (doc & U(7))) & U8(1):
@@ -281,21 +273,9 @@ def _weigh(
         if total < least:
             continue
         score = _score(segment, work, terms, doc, bits)
-        size = work.state[0]
-        if size == k and score < heap[0]:
-            continue
-        if count == U(found.shape[0]):
-            count = _kept(work, count, k)
-            if 2 * count > U(found.shape[0]):
-                return CROWDED, U(0), U(0)
-        found[count] = U32(doc)
-        scores[count] = score
-        count += U(1)
-        if size < k:
-            work.state[0] = size + U(1)
-            _rise(heap, size, score)
-        elif score > heap[0]:
-            _sink(heap, k, score)
+        outcome, count = offer(work, count, k, doc, score)
+        if outcome != RANKED:
+            return outcome, U(0), U(0)
     return RANKED, count, U(0)
 
 
@@ -315,45 +295,3 @@ def _score(segment: WeightedSegment, work: WeightedWork, terms: Any, doc: Any, b
     for j in range(terms):
         score += parts[j]
     return F32(score)
-
-
-@inlined
-def _rise(heap: Array, at: Any, score: Any) -> None:
-    """Puts a score at the end of a heap of `at` scores."""
-    at = U(at)
-    while at and heap[(at - U(1)) >> U(1)] > score:
-        heap[at] = heap[(at - U(1)) >> U(1)]
-        at = (at - U(1)) >> U(1)
-    heap[at] = score
-
-
-@inlined
-def _sink(heap: Array, size: Any, score: Any) -> None:
-    """Puts a score in place of the smallest one."""
-    at = U(0)
-    while True:
-        child = U(2) * at + U(1)
-        if child >= size:
-            break
-        if child + U(1) < size and heap[child + U(1)] < heap[child]:
-            child += U(1)
-        if heap[child] >= score:
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = score
-
-
-@kernel
-def _kept(work: WeightedWork, count: Any, k: Any) -> Any:
-    """Drops the candidates below the k-th score; returns how many are left."""
-    found, scores = work.found, work.scores
-    if work.state[0] < k:
-        return count
-    least = work.heap[0]
-    to = U(0)
-    for i in range(count):
-        found[to] = found[i]
-        scores[to] = scores[i]
-        to += U(scores[i] >= least)
-    return to

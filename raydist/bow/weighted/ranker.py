@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from raydist.bow.format.weights import has_weights
 from raydist.bow.index import BowIndex, encode_term
-from raydist.bow.weighted.rank import CRAMPED, CROWDED, POSTINGS, RANKED, TOPS, rank_weighted
+from raydist.bow.weighted.lists import CRAMPED, CROWDED, MANY, POSTINGS, RANKED, TOPS
+from raydist.bow.weighted.rank import rank_weighted
+from raydist.bow.weighted.sums import sum_weighted
 from raydist.bow.weighted.workspace import PerThread, Workspace, arrays_of
 from raydist.kernels.addresses import addresses
 from raydist.kernels.bits import Bits
@@ -86,19 +88,25 @@ class WeightedRanker:
         heap = workspace.work.heap[: int(workspace.work.state[0])].copy()
         files = self._index.segments[number].files
         workspace.fit(count, self._arrays[number], k)
+        everything = False
         while True:
             work = workspace.work
             work.rows[:count] = rows
             work.factors[:count] = factors
             work.heap[: len(heap)] = heap
             work.state[0] = len(heap)
-            outcome, value, end = rank_weighted(
-                self._segments, number, workspace.table, count, k, self._effort
-            )
+            arguments = (self._segments, number, workspace.table, count, k)
+            if everything:
+                outcome, value, end = sum_weighted(*arguments)
+            else:
+                outcome, value, end = rank_weighted(*arguments, self._effort)
             if outcome == RANKED:
                 return int(value)
             if outcome == CRAMPED:
                 workspace.postings(value)
+            elif outcome == MANY:
+                everything = True
+                workspace.documents(self._index.segments[number].documents)
             elif outcome == CROWDED:
                 if not workspace.crowd():
                     return None

@@ -100,6 +100,7 @@ class WeightedWork(NamedTuple):
     ready: Bytes  # [G] whether the bounds of its blocks are complete
     table: Shorts  # [T] the query's weights by term, 0 between searches
     slots: Shorts  # [T] the query's terms from 1 on, for those of `table`
+    sums: Doubles  # [N] scores, where all are computed
     heap: Floats  # [k] the best scores, the smallest first
     found: Words  # [C] candidates
     scores: Floats  # [C]
@@ -116,33 +117,37 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._sizes: tuple[int, ...] = (0,) * 6
-        self.grow(64, 0, 1 << 12, 0, 16, _ROOM)
+        self._sizes: tuple[int, ...] = (0,) * 7
+        self.grow(64, 0, 1 << 12, 0, 16, _ROOM, 0)
 
     def fit(self, terms: int, segment: WeightedSegment, k: int) -> None:
         """Makes room for a query of so many terms in a segment."""
         groups = int(segment.facts[1])
-        self.grow(terms, groups, 0, len(segment.about), k, 4 * k + _ROOM)
+        self.grow(terms, groups, 0, len(segment.about), k, 4 * k + _ROOM, 0)
 
     def postings(self, count: int) -> None:
         """Makes room for the postings of one term."""
-        self.grow(0, 0, count + BLOCK_SLACK, 0, 0, 0)
+        self.grow(0, 0, count + BLOCK_SLACK, 0, 0, 0, 0)
+
+    def documents(self, count: int) -> None:
+        """Makes room for the scores of all documents."""
+        self.grow(0, 0, 0, 0, 0, 0, count)
 
     def crowd(self) -> bool:
         """Makes room for more candidates; returns whether it did."""
         room = self._sizes[5]
         if room >= _MOST_ROOM:
             return False
-        self.grow(0, 0, 0, 0, 0, 4 * room)
+        self.grow(0, 0, 0, 0, 0, 4 * room, 0)
         return True
 
     def grow(self, *least: int) -> None:
-        """Makes room for terms, groups, postings, a vocabulary, k and candidates."""
+        """Makes room: terms, groups, postings, a vocabulary, k, candidates, documents."""
         sizes = tuple(max(old, new) for old, new in zip(self._sizes, least))
         if sizes == self._sizes:
             return
         self._sizes = sizes
-        terms, groups, postings, vocabulary, k, room = sizes
+        terms, groups, postings, vocabulary, k, room, documents = sizes
         self.work = WeightedWork(
             rows=np.zeros((terms, 6), np.uint64),
             factors=np.zeros(terms, np.float64),
@@ -157,6 +162,7 @@ class Workspace:
             ready=np.zeros(groups, np.uint8),
             table=np.zeros(vocabulary, np.uint16),
             slots=np.zeros(vocabulary, np.uint16),
+            sums=np.empty(documents, np.float64),
             heap=np.zeros(k, np.float32),
             found=np.empty(room, np.uint32),
             scores=np.empty(room, np.float32),
