@@ -161,7 +161,8 @@ def _tables(segment: Segment) -> Iterator[tuple[Array, Array, Array, Array, Arra
 
 
 def _of_groups(rows_DB: Array) -> Array:
-    return rows_DB.reshape(len(rows_DB), rows_DB.shape[1] // GROUP, GROUP).max(axis=2)
+    tops: Array = rows_DB.reshape(len(rows_DB), rows_DB.shape[1] // GROUP, GROUP).max(axis=2)
+    return tops
 
 
 def weights_fault(segment: Segment) -> str | None:
