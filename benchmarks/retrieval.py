@@ -136,7 +136,7 @@ def recall(options: dict[str, Any]) -> Measured:
         for effort in efforts:
             folder = approximate(vectors, kind, **{name: effort})
             near = AnnIndex.open(folder)
-            figures[f"recall10_{kind}_{effort}_stated"] = near.about["recall@10"]
+            figures[f"recall10_{kind}_{effort}_stated"] = near.segments[0].about["recall@10"]
             figures[f"recall10_{kind}_{effort}"] = near.recall(exact.shards, queries_QD)
             shutil.rmtree(folder)
     notes = {"collection": "nfcorpus", "queries": len(texts), "documents": len(exact.shards)}

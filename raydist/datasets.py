@@ -45,18 +45,19 @@ def index(dataset: ray.data.Dataset, out: str, *, append: bool = False, **settin
     _run("index", dataset, out, settings, Flags(append=append))
 
 
-def embed(dataset: ray.data.Dataset, out: str, **settings: Any) -> None:
-    """Turns a Dataset into vectors.
+def embed(dataset: ray.data.Dataset, out: str, *, append: bool = False, **settings: Any) -> None:
+    """Turns a Dataset into vectors, or adds those of its documents.
 
     Args:
         dataset: rows with an id, a text, and a title if there are any.
         out: as for the verb.
+        append: add to existing vectors.
         settings: the verb's other keys; `corpus` may have all but `path` and `format`.
 
     Raises:
         RaydistError: as for the verb.
     """
-    _run("embed", dataset, out, settings, Flags())
+    _run("embed", dataset, out, settings, Flags(append=append))
 
 
 def _run(

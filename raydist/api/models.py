@@ -50,6 +50,7 @@ class Encoder:
         unset = {"corpus": "-", "out": "-"}
         config = load(EmbedConfig, [{**unset, "model": {"path": name, **keys}}])
         self._config = config
+        assert config.model is not None
         self.name: str = config.model.path
         self.model = load_encoder(config.model, device=device or "")
 

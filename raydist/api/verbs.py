@@ -63,24 +63,32 @@ def index(
 
 
 def embed(
-    corpus: Any = None, out: Place | None = None, *, config: Files = (), **keys: Any
+    corpus: Any = None,
+    out: Place | None = None,
+    *,
+    config: Files = (),
+    append: bool = False,
+    **keys: Any,
 ) -> Vectors:
-    """Turns a corpus into vectors.
+    """Turns a corpus into vectors, adds documents to them, or deletes some (`delete=`).
 
     >>> import raydist as rd
     >>> rd.embed({"1": "A heron eats fish."}, "vec", model=MODEL)
     Vectors('vec': 1 document, 32 dimensions)
+    >>> len(rd.embed({"2": "A boat on a canal."}, "vec", append=True))
+    2
 
     Args:
         corpus: as for `index`.
         out: the folder to write, or its URI.
         config: YAML files.
+        append: add to existing vectors, by their own model.
         keys: the other keys of `raydist embed`, `model=` above all.
 
     Raises:
         RaydistError: as the verb does.
     """
-    vectors: Vectors = _corpus_verb("embed", corpus, out, config, keys)
+    vectors: Vectors = _corpus_verb("embed", corpus, out, config, keys, append=append)
     return vectors
 
 
@@ -369,8 +377,8 @@ def convert(
     return Output(place, {"kind": checked.to or suffix})
 
 
-def merge(out: Place | None = None, *, config: Files = (), **keys: Any) -> Index:
-    """Rewrites an index without its deleted documents, in as many segments as wanted.
+def merge(out: Place | None = None, *, config: Files = (), **keys: Any) -> Index | Vectors:
+    """Rewrites an index or vectors without deleted documents, in as many segments as wanted.
 
     >>> import raydist as rd
     >>> built = rd.index({"1": "A heron eats fish."}, "idx")
@@ -378,7 +386,7 @@ def merge(out: Place | None = None, *, config: Files = (), **keys: Any) -> Index
     1
 
     Args:
-        out: the index.
+        out: the index, or the vectors.
         config: YAML files.
         keys: the other keys of `raydist merge`, such as `segments=8`.
 

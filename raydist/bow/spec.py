@@ -61,7 +61,7 @@ class MergeSpec:
     """How the segments of an index are merged."""
 
     segments: Annotated[int, Ge(1)] = 1
-    """How many segments the index has afterwards, of about the same number of tokens."""
+    """How many segments there are afterwards, of about the same number of tokens (or vectors)."""
     memory_per_worker: Annotated[Bytes, EXECUTION] = 1 << 30
     """Memory of a worker for postings; its programs take about 300 MB more."""
     workers: Annotated[int, Ge(0), EXECUTION] = 0

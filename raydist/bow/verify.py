@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.bow.build.delete import forward_facts, statistics
-from raydist.bow.build.generation import leftovers
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.fields import folders_of, open_fields
 from raydist.bow.format.files import faults_of
 from raydist.bow.format.forward import has_forward, read_vectors
@@ -298,7 +298,7 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
     if live is not None and live.size - live.count > deleted:
         what = count(live.size - live.count, "deleted text")
         report.pending.append(f"raydist merge out={folder} removes {what}")
-    if folder is not None and (left := leftovers(folder)):
+    if folder is not None and (left := LAYOUT.leftovers(folder)):
         report.pending.append(
             f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
             f"next writer removes what nobody reads, or raydist merge out={folder}"

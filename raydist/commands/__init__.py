@@ -12,7 +12,7 @@ from raydist.errors import ConfigError
 
 VERBS = {
     "index": "build a bag-of-words index of a corpus",
-    "merge": "rewrite an index without deleted documents, in as many segments as you want",
+    "merge": "rewrite an index or vectors without deleted documents, in as many segments as asked",
     "verify": "read and check a whole output",
     "status": "say what an output is: complete or not, from what, how large",
     "inspect": "show what an index knows of itself, of a term, or of a document",
@@ -23,7 +23,7 @@ VERBS = {
     "evaluate": "measure runs against relevance judgements",
     "benchmark": "run systems on collections and compare them in one table",
     "reproduce": "measure published figures again",
-    "embed": "turn a corpus into vectors",
+    "embed": "turn a corpus into vectors, add documents to them, or take some out",
     "mine": "write hard negatives for training",
     "train": "train a bi-encoder",
     "tune": "train bi-encoders of drawn configurations and keep the best",

@@ -1,27 +1,38 @@
-"""Embeds a corpus: fixed splits, one vector shard per split, restartable.
+"""Embeds a corpus: fixed splits, one vector shard per split; adds documents, or takes some out.
 
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC workers=2
+    raydist embed corpus=more.jsonl out=VEC --append
+    raydist embed delete=ids.txt out=VEC
 
-The folder can be searched with `raydist search index=OUT`, alone or fused with other indexes.
+The folder can be searched with `raydist search index=OUT`, alone or fused with other indexes. The
+same command continues where an interrupted one stopped. Added documents are embedded by the model
+and the settings of the folder, and become a further segment; with `duplicates=last` they replace
+those of the same ids. Where there are more than ten segments, the last ones are merged
+(`auto_merge=false` does not). Deleted documents are only marked, at once; `raydist merge out=VEC`
+removes their bytes, and so does `purge=true` beside `delete=`. Exact searches afterwards are those
+of vectors that were embedded at once, to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from raydist import log
-from raydist.artefact import Artefact
+from raydist.artefact import Artefact, planned
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.config.inputs import inputs
-from raydist.errors import ConfigError
+from raydist.data.spec import CorpusSource
+from raydist.dense.spec import EmbeddingSpec
+from raydist.errors import ArtifactError, ConfigError, JobError
 
 Config = EmbedConfig
-FLAGS = ("--dry-run", "--resume")
-ARTEFACT = Artefact("vectors", progress="shards/*.done")
+FLAGS = ("--dry-run", "--append", "--resume")
+ARTEFACT = Artefact("vectors", progress="shards/*.done", scratch=(".append-*",))
 _SPLIT_BYTES = 256 << 10
 """Size of a split: a crash loses at most a minute of a CPU's work, or of a GPU where the splits of
 terabytes are larger."""
@@ -29,20 +40,29 @@ terabytes are larger."""
 
 def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if there is to be one, and the manifest."""
-    from raydist.data.ids import report_absent
     from raydist.data.readers import announce, read_kept
-    from raydist.data.rejects import collect_rejects
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import describe_model, embed_corpus
-    from raydist.dense.vectors import VectorShards
 
+    if config.delete is not None:
+        _delete(config, config.delete, flags)
+        return
     corpus = config.corpus
+    assert corpus is not None
     if corpus.order == "list":
         raise ConfigError("corpus.order=list: embed keeps the order of the source")
-    spec = config.embedding
-    _, dimension = describe_model(config.model.settings(), spec.dimension, spec.precision)
-    split_bytes = spec.split_bytes or _SPLIT_BYTES
-    splits = plan_splits(corpus.paths, format=corpus.format, split_bytes=split_bytes)
+    source = ", ".join(corpus.paths)
+    if flags.append:
+        if not planned(flags.dry_run, f"append {source} to {config.out}"):
+            _append(config, corpus)
+        return
+    spec, model = config.embedding, config.model
+    if model is None:
+        raise ConfigError("model: required: the bi-encoder (only --append takes the folder's own)")
+    _, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
+    splits = plan_splits(
+        corpus.paths, format=corpus.format, split_bytes=spec.split_bytes or _SPLIT_BYTES
+    )
     warn_of_idle_workers(splits, spec.workers)
     announce(splits, corpus)
 
@@ -50,46 +70,169 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         config.out,
         config,
         inputs=lambda: inputs(config),
-        plan=f"embed {log.count(len(splits), 'split')} of {', '.join(corpus.paths)} with "
-        f"{config.model.path} into {config.out} ({dimension} dimensions)",
+        plan=f"embed {log.count(len(splits), 'split')} of {source} with "
+        f"{model.path} into {config.out} ({dimension} dimensions)",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:
             return
-        facts = embed_corpus(
-            splits,
-            partial(read_kept, corpus),
-            output.folder,
-            config.model,
-            spec,
-        )
-        ids = VectorShards.map(output.folder, facts).doc_ids
-        report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
-        skipped = sorted(output.folder.glob("shards/[0-9]*/rejects.jsonl"))
-        facts["rejected"] = collect_rejects(skipped, corpus.rejects)
-        if spec.ann.kind != "none":
-            from raydist.dense.ann import build_ann
-
-            facts["ann"] = build_ann(
-                output.folder,
-                facts,
-                spec.ann,
-                workers=spec.workers,
-                cpus_per_worker=spec.cpus_per_worker,
-            )
+        facts = embed_corpus(splits, partial(read_kept, corpus), output.folder, model, spec)
+        facts |= _finished(output.folder, facts, corpus, spec)
         output.finish(**facts)
-    _report(config, facts)
+    _report(config.out, facts, facts["documents"], facts["seconds"])
 
 
-def _report(config: EmbedConfig, facts: Mapping[str, Any]) -> None:
+def _finished(
+    folder: Path, facts: Mapping[str, Any], corpus: CorpusSource, spec: EmbeddingSpec
+) -> dict[str, Any]:
+    """Checks what was embedded into a folder, and builds its approximate index; returns facts."""
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+    from raydist.dense.segments import FIRST, segment_facts, segments_of
+    from raydist.dense.vectors import VectorShards
+
+    ids = VectorShards.map(folder, facts).doc_ids
+    report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
+    skipped = sorted(folder.glob("shards/[0-9]*/rejects.jsonl"))
+    rejected = {"rejected": collect_rejects(skipped, corpus.rejects)}
+    if spec.ann.kind == "none":
+        return rejected
+    from raydist.dense.ann import build_ann
+
+    own = segments_of(facts)[FIRST]
+    own["ann"] = build_ann(
+        folder, own, spec.ann, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
+    )
+    named = segment_facts({FIRST: own}) if "segments" in facts else {}
+    return {**rejected, **named, "ann": own["ann"]}
+
+
+def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
+    from raydist.data.readers import announce, read_kept, settings_of
+    from raydist.data.splits import plan_splits, warn_of_idle_workers
+    from raydist.dense.changes import append_vectors
+    from raydist.dense.embed import embed_parts
+    from raydist.dense.segments import KIND
+    from raydist.manifest import read_manifest
+
+    folder = Path(config.out)
+    config = _as_built(config, read_manifest(folder, [KIND]))
+    spec, model = config.embedding, config.model
+    assert model is not None
+    splits = plan_splits(
+        corpus.paths, format=corpus.format, split_bytes=spec.split_bytes or _SPLIT_BYTES
+    )
+    warn_of_idle_workers(splits, spec.workers)
+    announce(splits, corpus)
+
+    def build(side: Path) -> dict[str, Any]:
+        facts = embed_parts(splits, partial(read_kept, corpus), side, model, spec)
+        return {**facts, **_finished(side, facts, corpus, spec)}
+
+    own = {name: str(each) for name, each in inputs(config).items() if name.startswith("corpus")}
+    facts = append_vectors(
+        build,
+        folder,
+        key=[own, settings_of(corpus)],
+        inputs=own,
+        duplicates=spec.duplicates,
+        work=list(splits),
+    )
+    merged = _merge_tail(folder, spec) if spec.auto_merge else None
+    if facts is None:
+        log.say(f"{folder}: these documents were already appended")
+        return
+    _report(folder, facts | (merged or {}), facts["new_documents"], facts["new_seconds"])
+
+
+def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
+    """Returns the configuration with the settings and the model of the folder.
+
+    Raises:
+        ConfigError: some are given, and are others.
+    """
+    from raydist.config.load import load
+    from raydist.dense.embed import describe_model
+    from raydist.sameness import differences
+
+    given = {n: value for n, value in config.resolved().items() if n in config.model_fields_set}
+    free = ("corpus", "delete", "model", "duplicates", "split_bytes")
+    built = {name: each for name, each in manifest["config"].items() if name not in free}
+    asked = {name: each for name, each in config.identity().items() if name in given}
+    asked = {name: each for name, each in asked.items() if name not in free}
+    model = given.pop("model", None) or {
+        **manifest["config"]["model"],
+        "path": manifest["model"]["path"],
+    }
+    config = load(EmbedConfig, [{**built, **given, "model": model}])
+    assert config.model is not None
+    spec = config.embedding
+    described, _ = describe_model(config.model.settings(), spec.dimension, spec.precision)
+    now = {"fingerprint": described.fingerprint, **described.asked}
+    was = {"fingerprint": manifest["model"]["fingerprint"], **manifest["model"]["asked"]}
+    there = {name: built.get(name) for name in asked}
+    changed = differences({**there, "model": was}, {**asked, "model": now})
+    if changed:
+        lines = "\n  ".join(changed)
+        raise ConfigError(
+            f"{config.out} was embedded with other settings; append with the same ones "
+            f"(there -> now):\n  {lines}"
+        )
+    return config
+
+
+def _merge_tail(folder: Path, spec: EmbeddingSpec) -> dict[str, Any] | None:
+    """Merges what appends have left; where that fails, the append is done all the same."""
+    from raydist.dense.changes import merge_tail, merge_vectors
+
+    try:
+        merged = merge_vectors(
+            folder, merge_tail, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
+        )
+    except (ArtifactError, JobError) as error:
+        log.warn(f"{folder}: appended, but not merged: {error}")
+        return None
+    if merged is not None:
+        log.say(f"{folder}: merged into {log.count(len(merged['segments']), 'segment')}")
+    return merged
+
+
+def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
+    from raydist.data.ids import IdList
+    from raydist.dense.changes import delete_vectors, merge_vectors
+    from raydist.generations import purge_runs
+
+    if flags.append:
+        raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
+    ids = IdList.read(path)
+    if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
+        return
+    folder = Path(config.out)
+    facts = delete_vectors(folder, ids.column)
+    if facts is None:
+        log.say(f"{folder}: these documents were already deleted")
+    else:
+        left = log.count(facts["documents"], "document")
+        log.say(f"{folder}: {log.count(len(ids), 'id')} taken out, {left} left")
+    if config.purge:
+        spec = config.embedding
+        merge_vectors(
+            folder, purge_runs, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
+        )
+        log.say(f"{folder}: all bytes of deleted documents are removed")
+
+
+def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float) -> None:
     rows: list[tuple[str, object]] = [
         ("documents", facts["documents"]),
         ("dimensions", facts["dimension"]),
-        ("documents/s and worker", facts["documents"] / max(facts["seconds"], 1e-9)),
+        ("documents/s and worker", new / max(seconds, 1e-9)),
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
+    if "segments" in facts:
+        rows.append(("segments", len(facts["segments"])))
     if "ann" in facts:
         ann = facts["ann"]
         queries = f"{ann['recall_queries']} as queries"
-        rows.append((f"recall@10 of {config.embedding.ann.kind}, {queries}", ann["recall@10"]))
-    log.table(f"vectors in {config.out}", ["what", "value"], rows)
+        rows.append((f"recall@10 of {ann['kind']}, {queries}", ann["recall@10"]))
+    log.table(f"vectors in {out}", ["what", "value"], rows)

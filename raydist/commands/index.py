@@ -52,7 +52,7 @@ def run(config: IndexConfig, flags: Flags, *, search_next: bool = False) -> None
     from raydist.bow.build.create import build_index
     from raydist.bow.fields import changing, check_fields, facts_of, folders_of, specs_of
     from raydist.data.columns import Column
-    from raydist.data.readers import announce, read_kept
+    from raydist.data.readers import announce, read_kept, settings_of
     from raydist.data.splits import plan_splits, warn_of_idle_workers
 
     if (flags.append or config.delete is not None) and not is_remote(config.out):
@@ -87,7 +87,7 @@ def run(config: IndexConfig, flags: Flags, *, search_next: bool = False) -> None
                     folder,
                     spec,
                     inputs=_fingerprints(config),
-                    reading=_reading(corpus),
+                    reading=settings_of(corpus),
                     columns=[Column.of(each).name for each in corpus.columns],
                     check=check,
                 )
@@ -132,16 +132,6 @@ def _part(output: Output, folder: Path) -> Output:
 
 def _fingerprints(config: IndexConfig) -> dict[str, str]:
     return {name: str(each) for name, each in inputs(config).items()}
-
-
-def _reading(corpus: CorpusSource) -> dict[str, Any]:
-    """Returns the settings that decide which documents are read from the same files."""
-    settings: dict[str, Any] = {"format": corpus.format, "fields": corpus.fields.mapping()}
-    if corpus.columns:
-        settings["columns"] = list(corpus.columns)
-    if corpus.encoding_errors != "strict":
-        settings["encoding_errors"] = corpus.encoding_errors
-    return {name: value for name, value in settings.items() if value}
 
 
 def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> bool:

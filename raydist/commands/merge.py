@@ -1,12 +1,14 @@
-"""Rewrites an index without its deleted documents, in as many segments as you want.
+"""Rewrites an index or vectors without deleted documents, in as many segments as you want.
 
     raydist merge IDX
     raydist merge out=IDX segments=8 workers=4
+    raydist merge VEC
 
 The result is what a build of the remaining documents would have written, and nothing of the deleted
 ones is left, on an object store either. Until it is complete the index is the old one, and whoever
 has opened it keeps it. A merge that was interrupted begins again. Appends merge by themselves when
-there are more than ten segments (`raydist index ... auto_merge=false` does not).
+there are more than ten segments (`raydist index ... auto_merge=false` does not). The approximate
+index of vectors is built anew.
 """
 
 from __future__ import annotations
@@ -26,8 +28,14 @@ ON_DEMAND = ("segments/*", "store*")
 def run(config: MergeConfig, flags: Flags) -> None:
     """Replaces the segments and the store, and reports what they are now."""
     from raydist.bow.fields import changing, folders_of
+    from raydist.dense.segments import KIND
+    from raydist.manifest import read_manifest
     from raydist.storage import local
 
+    place = local(config.out) if flags.dry_run else Path(config.out)
+    if read_manifest(place)["kind"] == KIND:
+        _merge_vectors(place, config, flags)
+        return
     if flags.dry_run:
         for folder in folders_of(local(config.out)):
             _merge(folder, config, flags)
@@ -67,5 +75,39 @@ def _merge(folder: Path, config: MergeConfig, flags: Flags) -> None:
         ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
         ("time", log.duration(time.monotonic() - clock)),
         ("CPU time", log.duration(time.process_time() - cpu)),
+    ]
+    log.table(f"merged {folder}", ["what", "value"], rows)
+
+
+def _merge_vectors(folder: Path, config: MergeConfig, flags: Flags) -> None:
+    from raydist.dense.changes import merge_into, merge_vectors, planned_runs
+    from raydist.dense.segments import KIND, segments_of
+    from raydist.manifest import read_manifest
+
+    manifest = read_manifest(folder, [KIND])
+    plan = merge_into(config.merging.segments)
+    before, deleted = len(segments_of(manifest)), manifest.get("deleted", 0)
+    what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
+    if flags.dry_run and planned_runs(folder, manifest, plan):
+        goal = log.count(config.merging.segments, "segment")
+        log.say(f"would merge {folder} ({what}) into {goal}")
+        return
+    clock = time.monotonic()
+    facts = None
+    if not flags.dry_run:
+        facts = merge_vectors(
+            folder,
+            plan,
+            workers=config.merging.workers,
+            cpus_per_worker=config.merging.cpus_per_worker,
+        )
+    if facts is None:
+        log.say(f"{folder}: {what}: nothing to merge")
+        return
+    rows: list[tuple[str, object]] = [
+        ("segments", f"{before:,} -> {len(facts['segments']):,}"),
+        ("deleted documents", f"{deleted:,} removed"),
+        ("documents", f"{facts['documents']:,}"),
+        ("time", log.duration(time.monotonic() - clock)),
     ]
     log.table(f"merged {folder}", ["what", "value"], rows)

@@ -13,12 +13,12 @@ from raydist.spec import Reads
 
 
 class MergeConfig(Verb):
-    """Rewrites the segments of an index without deleted documents."""
+    """Rewrites the segments of an index or of vectors without deleted documents."""
 
     word: ClassVar[str | None] = "out"
 
     out: str = Field(min_length=1)
-    """The index."""
+    """The index, or the vectors."""
     merging: Flat[MergeSpec]
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 
@@ -94,6 +95,16 @@ def naming_of(source: CorpusSource | QueriesSource | None) -> Naming:
     if isinstance(source, QueriesSource):
         return Naming(fields, "queries")
     return Naming(fields, "corpus", tuple(map(Column.of, source.columns)))
+
+
+def settings_of(corpus: CorpusSource) -> dict[str, Any]:
+    """Returns the settings that decide which documents are read from the same files."""
+    settings: dict[str, Any] = {"format": corpus.format, "fields": corpus.fields.mapping()}
+    if corpus.columns:
+        settings["columns"] = list(corpus.columns)
+    if corpus.encoding_errors != "strict":
+        settings["encoding_errors"] = corpus.encoding_errors
+    return {name: value for name, value in settings.items() if value}
 
 
 def announce(splits: Sequence[Split], source: CorpusSource | QueriesSource) -> None:

@@ -1,8 +1,10 @@
 """Approximate search with FAISS: HNSW or IVF-PQ, built part by part, merged at search.
 
-A part covers a fixed number of rows, whatever the shards' borders, so parts depend on the data
-alone; each is built by one thread, since FAISS's parallel HNSW insertion is not repeatable. Scores
-are always the exact inner products of the candidates that FAISS proposes.
+A part covers a fixed number of a segment's rows, whatever the shards' borders, so parts depend on
+the data alone; each is built by one thread, since FAISS's parallel HNSW insertion is not
+repeatable. Scores are always the exact inner products of the candidates that FAISS proposes.
+Deleted vectors stay in the parts until their segment is merged, and are passed over inside FAISS's
+search.
 
 Shapes: Q queries, D dimensions, k results, c candidates.
 """
@@ -13,6 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +24,16 @@ import numpy as np
 
 from raydist.data.store.format import checksum
 from raydist.dense.exact import exact_search
+from raydist.dense.segments import ANN, FIRST, SHARDS, lives_of, segments_of
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import SHARDS, VectorShards
+from raydist.dense.vectors import VectorShards
 from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
+from raydist.kernels.bits import Bits
 from raydist.shard_files import Split, Stats, Work, shard_path
 from raydist.shards import sharded_map
 
-FOLDER = "ann"
 _ABOUT = "ann.json"
 _BLOCK = 8192
 _TRAIN_PER_LIST = 64
@@ -50,8 +55,8 @@ def build_ann(
     lie farther from the documents, and mostly find less.
 
     Args:
-        folder: of vector shards.
-        facts: the shards' manifest, or the facts that will be in it.
+        folder: of a segment's vector shards.
+        facts: of the segment, deleted vectors included.
         spec: what is built.
         workers: Ray actors; 0 = in this process.
         cpus_per_worker: CPUs of an actor.
@@ -72,7 +77,7 @@ def build_ann(
     stats = sharded_map(
         splits,
         partial(_make_worker, folder / SHARDS, keep),
-        folder / FOLDER,
+        folder / ANN,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         label=f"build {spec.kind}",
@@ -83,10 +88,10 @@ def build_ann(
     about["crc32"] = [each["crc32"] for each in stats]
     shards = VectorShards.map(folder, keep)
     rows_Q = _sample(len(shards))
-    index = AnnIndex(folder / FOLDER, about)
+    index = AnnIndex((AnnSegment(folder / ANN, about),))
     about["recall@10"] = index.recall(shards, shards.take(rows_Q), own_Q=rows_Q)
     about["recall_queries"] = f"{len(rows_Q)} documents"
-    write_json(folder / FOLDER / _ABOUT, {**about, "check": value_fingerprint(about)})
+    write_json(folder / ANN / _ABOUT, {**about, "check": value_fingerprint(about)})
     return about
 
 
@@ -138,24 +143,28 @@ def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, A
 
 
 @dataclass
-class AnnIndex:
-    """The FAISS parts of a vector folder, read on the first search.
+class AnnSegment:
+    """The FAISS parts of a segment of vectors, read on the first search.
 
     Attributes:
         folder: where the parts lie.
         about: settings, first row of each part, recall@10 at build and of which queries.
+        base: the position of the segment's first vector.
+        live: which of its vectors are live, None if all are.
     """
 
     folder: Path
     about: Mapping[str, Any]
+    base: int = 0
+    live: Bits | None = None
 
     def __post_init__(self) -> None:
-        self._parts: list[Any] = []
+        self._parts: list[tuple[Any, Bits | None]] = []
 
     @classmethod
-    def open(cls, vectors: Path) -> AnnIndex:
-        """Returns the approximate index inside a vector folder; ArtifactError without one."""
-        folder = vectors / FOLDER
+    def open(cls, vectors: Path, base: int = 0, live: Bits | None = None) -> AnnSegment:
+        """Returns the approximate index in the folder of a segment; ArtifactError without one."""
+        folder = vectors / ANN
         try:
             about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -166,7 +175,7 @@ class AnnIndex:
             about = {}
         if not isinstance(about, dict) or about.pop("check", None) != value_fingerprint(about):
             raise ArtifactError(f"{folder / _ABOUT} is corrupted; delete {folder} and build again")
-        return cls(folder, about)
+        return cls(folder, about, base, live)
 
     def verify(self) -> int:
         """Reads and checks all parts; returns how many there are.
@@ -187,14 +196,76 @@ class AnnIndex:
             )
         return path
 
-    def _load(self) -> list[Any]:
+    def load(self) -> list[tuple[Any, Bits | None]]:
+        """Returns the parts, each with which of its rows are live."""
         import faiss
 
         if not self._parts:
-            for number in range(len(self.about["starts"])):
+            live = Bits.full(self.about["documents"]) if self.live is None else self.live
+            edges = pairwise([*self.about["starts"], self.about["documents"]])
+            for number, (start, stop) in enumerate(edges):
                 part: Any = faiss.read_index(str(self._intact(number)), faiss.IO_FLAG_MMAP)
-                self._parts.append(part)
+                own = live.has(np.arange(start, stop))
+                self._parts.append((part, None if own.all() else Bits.of(own)))
         return self._parts
+
+    def candidates(self, queries_QD: np.ndarray, k: int) -> list[np.ndarray]:
+        """Returns positions [Q, c] of each part that are worth scoring, -1 for none.
+
+        There are k of each, four times as many for ivf_pq.
+        """
+        faiss: Any = import_module("faiss")
+        count = k if self.about["kind"] == "hnsw" else 4 * k
+        candidates = []
+        for start, (part, live) in zip(self.about["starts"], self.load()):
+            size = part.ntotal if live is None else live.count
+            if not size:
+                continue
+            how = {} if live is None else {"sel": faiss.IDSelectorBitmap(live.data)}
+            if self.about["kind"] == "hnsw":
+                effort = max(int(self.about["search_effort"]), count)
+                params = faiss.SearchParametersHNSW(efSearch=effort, **how)
+            else:  # as many cells as hold the candidates
+                cells = -(-count * part.nlist // size)
+                probes = min(part.nlist, max(int(self.about["probes"]), cells))
+                params = faiss.SearchParametersIVF(nprobe=probes, **how)
+            rows = part.search(queries_QD, min(count, size), params=params)[1]
+            candidates.append(np.where(rows >= 0, rows + start + self.base, -1))
+        return candidates
+
+
+@dataclass
+class AnnIndex:
+    """The approximate indexes of a folder of vectors.
+
+    Attributes:
+        segments: in order.
+    """
+
+    segments: Sequence[AnnSegment]
+
+    @classmethod
+    def open(cls, vectors: Path, manifest: Mapping[str, Any] | None = None) -> AnnIndex:
+        """Returns the approximate indexes of a folder.
+
+        Args:
+            vectors: what `embed` wrote.
+            manifest: names its segments; without one it has the first alone.
+
+        Raises:
+            ArtifactError: a segment has none, or a damaged one.
+        """
+        if manifest is None:
+            return cls((AnnSegment.open(vectors / FIRST),))
+        segments = segments_of(manifest)
+        bases = accumulate((int(each["documents"]) for each in segments.values()), initial=0)
+        places = zip(segments, bases, lives_of(vectors, manifest))
+        return cls([AnnSegment.open(vectors / name, base, live) for name, base, live in places])
+
+    def load(self) -> None:
+        """Reads all parts, which a writer may remove later."""
+        for segment in self.segments:
+            segment.load()
 
     def search(
         self, shards: VectorShards, queries_QD: np.ndarray, k: int
@@ -204,21 +275,13 @@ class AnnIndex:
         Candidates (k, four times as many for ivf_pq) of all parts are scored exactly; ties by row.
         """
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-        count = k if self.about["kind"] == "hnsw" else 4 * k
-        candidates = []
-        for start, part in zip(self.about["starts"], self._load()):
-            if self.about["kind"] == "hnsw":
-                part.hnsw.efSearch = max(int(self.about["search_effort"]), count)
-            else:  # as many cells as hold the candidates
-                cells = -(-count * part.nlist // part.ntotal)
-                part.nprobe = min(part.nlist, max(int(self.about["probes"]), cells))
-            rows = part.search(queries_QD, min(count, part.ntotal))[1]
-            candidates.append(np.where(rows >= 0, rows + start, -1))
+        candidates = [part for each in self.segments for part in each.candidates(queries_QD, k)]
         rows_Qc = np.sort(np.concatenate(candidates, axis=1), axis=1)
         scores_Qc = np.full(rows_Qc.shape, -np.inf, np.float32)
-        for q, rows in enumerate(rows_Qc):
-            real = rows >= 0
-            scores_Qc[q, real] = shards.take(rows[real]) @ queries_QD[q]
+        for q, positions in enumerate(rows_Qc):
+            real = positions >= 0
+            rows_Qc[q, real] = shards.numbers(positions[real])
+            scores_Qc[q, real] = shards.take(rows_Qc[q, real]) @ queries_QD[q]
         order = np.argsort(-scores_Qc, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores_Qc, order, 1), np.take_along_axis(rows_Qc, order, 1)
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 import torch
 
 from raydist.data.rejects import Rejects
-from raydist.data.store.idhash import find_duplicates
+from raydist.dense.changes import mark_repeats
+from raydist.dense.segments import SHARDS
 from raydist.dense.spec import EmbeddingSpec
-from raydist.dense.vectors import SHARDS, Precision, VectorShards, VectorWriter
-from raydist.errors import ConfigError, DataError, JobError
+from raydist.dense.vectors import Precision, VectorShards, VectorWriter
+from raydist.errors import ConfigError, JobError
 from raydist.fingerprints import model_fingerprint
-from raydist.log import count
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
@@ -50,6 +50,8 @@ def embed_corpus(
 ) -> dict[str, Any]:
     """Writes `folder/shards/` and returns the facts for the folder's manifest.
 
+    Of documents that share an id, one stays, as `spec.duplicates` says.
+
     Args:
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
@@ -59,9 +61,23 @@ def embed_corpus(
         window: documents sorted by length together.
 
     Raises:
-        DataError: a document id occurs twice.
+        DataError: a document id occurs twice, and `spec.duplicates` is `error`.
         JobError: a split keeps failing, or a vector is not finite.
     """
+    facts = embed_parts(splits, read, folder, model, spec, window=window)
+    return {**facts, **mark_repeats(folder, facts, spec.duplicates)}
+
+
+def embed_parts(
+    splits: Sequence[Split],
+    read: Read,
+    folder: Path,
+    model: EncoderSource,
+    spec: EmbeddingSpec = EmbeddingSpec(),  # noqa: B008  frozen
+    *,
+    window: int = WINDOW,
+) -> dict[str, Any]:
+    """Does the same with documents that share an id included; arguments as `embed_corpus`."""
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
     make_worker = partial(
         _make_worker,
@@ -91,9 +107,7 @@ def embed_corpus(
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
     }
-    doc_ids = VectorShards.map(folder, facts).doc_ids
-    _check_ids(doc_ids)
-    blank = first_blank(doc_ids)
+    blank = first_blank(VectorShards.map(folder, facts).doc_ids)
     warn_of_blank(blank)
     return {**facts, "blank_id": blank}
 
@@ -218,14 +232,4 @@ def _check_finite(vectors_nD: np.ndarray, doc_ids: pa.Array, encoder: BiEncoder)
         raise JobError(
             f"document {name!r}: its vector is not finite (weights in {dtype}); try "
             "model.dtype=float32"
-        )
-
-
-def _check_ids(doc_ids: pa.ChunkedArray) -> None:
-    """Raises DataError if an id occurs twice; needs a dozen bytes per document."""
-    twice = find_duplicates(doc_ids)
-    if twice.count:
-        raise DataError(
-            f"corpus: {count(twice.count, 'document')} with the id of an earlier one, the first "
-            f"{twice.examples[0][0]!r}; remove them, or give them ids of their own"
         )

@@ -5,19 +5,21 @@ Shapes: Q queries, D dimensions, k results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from raydist.data.store.idhash import HashIndex
 from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, exact_search
+from raydist.dense.segments import KIND
 from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
+from raydist.manifest import open_generation
 from raydist.models.biencoder import BiEncoder
 from raydist.models.inference import speed_up
 from raydist.models.recorded import recorded_model
@@ -54,7 +56,6 @@ class DenseRetriever:
         self.block = block
         self.device = device
         self.tag = tag
-        self._rows: HashIndex | None = None
 
     @classmethod
     def open(
@@ -79,13 +80,12 @@ class DenseRetriever:
             ArtifactError: the folder is incomplete, or the model is not the one that embedded it.
             DataError: the model is no longer where it was.
         """
-        shards = VectorShards.open(folder)
+        shards, ann = open_generation(folder, [KIND], partial(_opened, Path(folder), search))
         model, settings = recorded_model(folder, shards.manifest["model"], search.model)
         encoder = BiEncoder.load(model, device=device, **settings)
         speed_up(encoder)
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
-        ann = AnnIndex.open(Path(folder)) if search.approximate else None
         return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)
 
     @property
@@ -102,13 +102,10 @@ class DenseRetriever:
         return DenseAmong(self, ~self._flags(doc_ids))
 
     def _flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
-        if self._rows is None:
-            chunks = self.shards.doc_ids.chunks
-            self._rows = HashIndex.build(chunks, len(self.shards), self.shards.ids_at)
         ids = doc_ids
         if not isinstance(doc_ids, pa.Array):
             ids = pa.array(list(doc_ids), pa.large_string())
-        rows = self._rows.find(ids)
+        rows = self.shards.rows_of(ids)
         flags = np.zeros(len(self.shards), bool)
         flags[rows[rows >= 0]] = True
         return flags
@@ -155,6 +152,16 @@ class DenseRetriever:
         return exact_search(
             self.shards, queries_QD, k, block=self.block, device=self.device, allowed_N=allowed_N
         )
+
+
+def _opened(
+    folder: Path, search: DenseSearchSpec, manifest: Mapping[str, Any]
+) -> tuple[VectorShards, AnnIndex | None]:
+    """Maps, or reads, all files of a generation that the search needs."""
+    ann = AnnIndex.open(folder, manifest) if search.approximate else None
+    if ann is not None:
+        ann.load()
+    return VectorShards.map(folder, manifest), ann
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class EmbeddingSpec:
     """Dimensions to keep of each vector (a Matryoshka prefix); 0 keeps all."""
     ann: AnnSpec = AnnSpec()
     """An approximate index to build beside the vectors."""
+    duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"
+    """Documents of one id: an error, or the first or the last of them stays; warn is first with a
+    warning. With --append, `last` replaces the documents that the folder has."""
+    auto_merge: Annotated[bool, EXECUTION] = True
+    """Merge the last segments after --append where there are more than ten of them."""
     split_bytes: Bytes = 0
     """Size of a split of the corpus, the unit of restart; 0 chooses by the size of the corpus."""
     workers: Annotated[int, Ge(0), EXECUTION] = 0

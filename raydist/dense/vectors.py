@@ -1,9 +1,10 @@
 """Vector shards: what `embed` writes and dense search reads, memory-mapped.
 
-A folder holds `shards/00000/vectors.arrow`, `shards/00001/...` and a manifest. A shard is an Arrow
-IPC file, not compressed, of `doc_id, vector` (and `scale` for int8), so that a reader maps it, with
-checksums in `vectors.json`. Rows are numbered through the shards in order: a row number is the
-corpus order.
+A folder holds `shards/00000/vectors.arrow`, `shards/00001/...` and a manifest; what was added later
+lies in segments (segments.py). A shard is an Arrow IPC file, not compressed, of `doc_id, vector`
+(and `scale` for int8), so that a reader maps it, with checksums in `vectors.json`. Live rows are
+numbered through the shards in order: a row number is the corpus order. A position counts the
+deleted rows, too.
 
 Shapes: N rows in all, n rows of a block, D dimensions.
 """
@@ -14,6 +15,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,14 +23,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 
+from raydist.data.store.idhash import HashIndex
+from raydist.dense.segments import KIND, SHARDS, lives_of, segments_of
 from raydist.disk import write_json
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import value_fingerprint
-from raydist.manifest import read_manifest
+from raydist.kernels.bits import Bits
+from raydist.manifest import open_generation
 from raydist.shard_files import shard_path
 
-KIND = "vectors"
-SHARDS = "shards"
 FILE = "vectors.arrow"
 Precision = Literal["float32", "float16", "int8", "binary"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -38,6 +41,10 @@ _STORED = {
     "int8": pa.int8(),
     "binary": pa.uint8(),
 }
+
+
+Stored = tuple[pa.Array, np.ndarray, np.ndarray | None]
+"""Ids, their vectors as `encode` returns them, and their scales."""
 
 
 def vector_schema(dimension: int, precision: Precision) -> pa.Schema:
@@ -117,7 +124,12 @@ class VectorWriter:
     def append(self, doc_ids: Sequence[str] | pa.Array, vectors_nD: np.ndarray) -> None:
         """Adds at least one row; `vectors_nD` is float32."""
         assert len(vectors_nD)
-        stored, scale_n = encode(vectors_nD, self.precision)
+        self.append_stored(doc_ids, *encode(vectors_nD, self.precision))
+
+    def append_stored(
+        self, doc_ids: Sequence[str] | pa.Array, stored: np.ndarray, scale_n: np.ndarray | None
+    ) -> None:
+        """Adds rows as `encode` returns them."""
         field = self.schema.field("vector").type
         flat = pa.array(stored.reshape(-1), field.value_type)
         columns = [
@@ -132,11 +144,13 @@ class VectorWriter:
 
 @dataclass(frozen=True)
 class VectorShards:
-    """Vectors in shards, as one sequence of rows.
+    """Vectors in shards, as one sequence of rows; deleted ones are none.
 
     Attributes:
         batches: all record batches in row order, mapped.
         sections: the batches' vectors in their files, checked when first read; none in memory.
+        live: which positions are live, None if all are.
+        kept: of each batch which of its rows are live, None if all are.
         offsets: the first row of each batch, and the number of rows at the end.
         dimension: D.
         precision: how vectors are stored.
@@ -145,6 +159,8 @@ class VectorShards:
 
     batches: tuple[pa.RecordBatch, ...]
     sections: tuple[Section, ...]
+    live: Bits | None
+    kept: tuple[np.ndarray | None, ...]
     offsets: np.ndarray
     dimension: int
     precision: Precision
@@ -157,7 +173,7 @@ class VectorShards:
         Raises:
             ArtifactError: incomplete, of another kind, or a shard is missing or damaged.
         """
-        return cls.map(folder, read_manifest(folder, [KIND]))
+        return open_generation(folder, [KIND], partial(cls.map, folder))
 
     @classmethod
     def map(cls, folder: str | Path, manifest: Mapping[str, Any]) -> VectorShards:
@@ -166,28 +182,30 @@ class VectorShards:
         Raises:
             ArtifactError: a shard is missing or damaged.
         """
-        shards = [shard_path(Path(folder) / SHARDS, i) for i in range(int(manifest["shards"]))]
         batches: list[pa.RecordBatch] = []
         sections: list[Section] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
-        for shard in shards:
-            path = shard / FILE
-            data, vectors = open_sections(path)
-            reader = pa.ipc.open_file(data)
-            if reader.schema != schema:
+        for name, facts in segments_of(manifest).items():
+            shards = Path(folder) / name / SHARDS
+            first = len(batches)
+            for number in range(int(facts["shards"])):
+                path = shard_path(shards, number) / FILE
+                data, vectors = open_sections(path)
+                reader = pa.ipc.open_file(data)
+                if reader.schema != schema:
+                    raise ArtifactError(
+                        f"{path}: is not of the manifest's dimension or precision; embed the "
+                        "corpus again"
+                    )
+                batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
+                sections += vectors
+            rows = sum(batch.num_rows for batch in batches[first:])
+            if rows != int(facts["documents"]):
                 raise ArtifactError(
-                    f"{path}: is not of the manifest's dimension or precision; embed the corpus "
-                    "again"
+                    f"{shards}: {rows} vectors, the manifest says {facts['documents']}; embed the "
+                    "corpus again"
                 )
-            batches.extend(reader.get_batch(i) for i in range(reader.num_record_batches))
-            sections += vectors
-        mapped = cls._of(batches, sections, schema, manifest)
-        if len(mapped) != int(manifest["documents"]):
-            raise ArtifactError(
-                f"{Path(folder) / SHARDS}: {len(mapped)} vectors, the manifest says "
-                f"{manifest['documents']}; embed the corpus again"
-            )
-        return mapped
+        return cls._of(batches, sections, schema, manifest, lives_of(Path(folder), manifest))
 
     @classmethod
     def in_memory(cls, doc_ids: Sequence[str], vectors_ND: np.ndarray) -> VectorShards:
@@ -196,7 +214,7 @@ class VectorShards:
         flat = pa.array(np.ascontiguousarray(vectors_ND, np.float32).reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
         batch = pa.record_batch([pa.array(doc_ids, pa.string()), column], schema=schema)
-        return cls._of([batch], [], schema, {})
+        return cls._of([batch], [], schema, {}, [None])
 
     @classmethod
     def _of(
@@ -205,20 +223,78 @@ class VectorShards:
         sections: Sequence[Section],
         schema: pa.Schema,
         manifest: Mapping[str, Any],
+        lives: Sequence[Bits | None],
     ) -> VectorShards:
-        offsets = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
+        kept: list[np.ndarray | None] = [None] * len(batches)
+        live = None
+        if any(each is not None for each in lives):
+            documents = [int(each["documents"]) for each in segments_of(manifest).values()]
+            pairs = zip(documents, lives)
+            flags = np.concatenate([np.ones(n, bool) if b is None else b.flags for n, b in pairs])
+            live = Bits.of(flags)
+            ends = np.cumsum([batch.num_rows for batch in batches])
+            parts = np.split(flags, ends[:-1])
+            kept = [None if part.all() else np.flatnonzero(part) for part in parts]
+        sizes = [b.num_rows if rows is None else len(rows) for b, rows in zip(batches, kept)]
+        offsets = np.cumsum([0, *sizes], dtype=np.int64)
         metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
         precision: Any = metadata["precision"]
         dimension = int(metadata["dimension"])
-        return cls(tuple(batches), tuple(sections), offsets, dimension, precision, manifest)
+        return cls(
+            tuple(batches),
+            tuple(sections),
+            live,
+            tuple(kept),
+            offsets,
+            dimension,
+            precision,
+            manifest,
+        )
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
 
     @property
+    def end(self) -> int:
+        """The position behind the last row."""
+        return len(self) if self.live is None else self.live.size
+
+    @property
     def doc_ids(self) -> pa.ChunkedArray:
         """All document ids in row order."""
-        return pa.chunked_array([batch["doc_id"] for batch in self.batches], pa.string())
+        return pa.chunked_array(list(self.id_parts()), pa.string())
+
+    def id_parts(self) -> Iterator[pa.Array]:
+        """Yields the document ids in row order, batch by batch."""
+        for batch, rows in zip(self.batches, self.kept):
+            ids = batch["doc_id"]
+            yield ids if rows is None else ids.take(pa.array(rows))
+
+    def numbers(self, positions: np.ndarray) -> np.ndarray:
+        """Returns the row numbers of live rows by their positions."""
+        return positions if self.live is None else self.live.rank(positions)
+
+    def at_numbers(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the positions of rows."""
+        return rows if self.live is None else self.live.select(rows)
+
+    def pick_ids(self, positions: np.ndarray) -> pa.Array:
+        """Returns the document ids of live rows by their positions, large_string."""
+        return self.ids_at(self.numbers(positions))
+
+    def find(self, doc_ids: pa.Array) -> np.ndarray:
+        """Returns the position of each document, int64; -1 where there is none."""
+        rows = self.rows_of(doc_ids)
+        rows[rows >= 0] = self.at_numbers(rows[rows >= 0])
+        return rows
+
+    def rows_of(self, doc_ids: pa.Array) -> np.ndarray:
+        """Returns the row of each document, int64; -1 where there is none."""
+        return self._hashed.find(doc_ids)
+
+    @cached_property
+    def _hashed(self) -> HashIndex:
+        return HashIndex.build(self.id_parts(), len(self), self.ids_at)
 
     def ids_at(self, rows: np.ndarray) -> pa.Array:
         """Returns the document ids of any rows, in their order, large_string."""
@@ -226,35 +302,53 @@ class VectorShards:
         order = np.argsort(number, kind="stable")
         parts = [pa.array([], pa.large_string())]
         batches, starts = np.unique(number[order], return_index=True)
-        for batch, own in zip(batches, np.split(rows[order], starts[1:])):
-            ids = self.batches[batch]["doc_id"].take(pa.array(own - self.offsets[batch]))
+        for batch, own in zip(batches.tolist(), np.split(rows[order], starts[1:])):
+            ids = self.batches[batch]["doc_id"].take(pa.array(self._within(batch, own)))
             parts.append(ids.cast(pa.large_string()))
         return pa.concat_arrays(parts).take(pa.array(np.argsort(order, kind="stable")))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Returns the float32 vectors [n, D] of rows `start` to `stop` (a view where it can be)."""
-        stop = min(stop, len(self))
-        first = int(np.searchsorted(self.offsets, start, "right")) - 1
-        parts = []
-        while start < stop:
-            begin, end = int(self.offsets[first]), int(self.offsets[first + 1])
-            parts.append(self._decoded(first, start - begin, min(stop, end) - begin))
-            start, first = min(stop, end), first + 1
+        parts = [
+            decode(stored, scale, self.precision, self.dimension)
+            for _, stored, scale in self.stored(start, stop)
+        ]
         if not parts:
             return np.empty((0, self.dimension), np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def stored(self, start: int, stop: int) -> Iterator[Stored]:
+        """Yields the ids of rows `start` to `stop`, with their vectors and scales as stored."""
+        stop = min(stop, len(self))
+        number = int(np.searchsorted(self.offsets, start, "right")) - 1
+        while start < stop:
+            begin, end = int(self.offsets[number]), int(self.offsets[number + 1])
+            if last := min(stop, end) - start:
+                rows = self.kept[number]
+                at: Any = slice(start - begin, start - begin + last)
+                at = at if rows is None else rows[at]
+                stored, scale = self._stored(number)
+                ids = self.batches[number]["doc_id"]
+                ids = ids[at] if rows is None else ids.take(pa.array(at))
+                yield ids, stored[at], None if scale is None else scale[at]
+            start, number = min(stop, end), number + 1
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Returns the float32 vectors [n, D] of any rows, in their order."""
         out = np.empty((len(rows), self.dimension), np.float32)
         number = np.searchsorted(self.offsets, rows, "right") - 1
-        for batch in np.unique(number):
-            positions = np.flatnonzero(number == batch)
-            stored, scale = self._stored(int(batch))
-            own = rows[positions] - self.offsets[batch]
+        for batch in np.unique(number).tolist():
+            places = np.flatnonzero(number == batch)
+            stored, scale = self._stored(batch)
+            own = self._within(batch, rows[places])
             own_scale = None if scale is None else scale[own]
-            out[positions] = decode(stored[own], own_scale, self.precision, self.dimension)
+            out[places] = decode(stored[own], own_scale, self.precision, self.dimension)
         return out
+
+    def _within(self, number: int, rows: np.ndarray) -> np.ndarray:
+        """Returns where rows of a batch lie in it."""
+        own, kept = rows - self.offsets[number], self.kept[number]
+        return np.asarray(own if kept is None else kept[own])
 
     def _stored(self, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         if self.sections:
@@ -263,11 +357,6 @@ class VectorShards:
         width = batch["vector"].type.list_size
         stored = batch["vector"].flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
         return stored, batch["scale"].to_numpy() if self.precision == "int8" else None
-
-    def _decoded(self, number: int, start: int, stop: int) -> np.ndarray:
-        stored, scale = self._stored(number)
-        own_scale = None if scale is None else scale[start:stop]
-        return decode(stored[start:stop], own_scale, self.precision, self.dimension)
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yields `(first row, float32 vectors [n, D])`, cut at multiples of `size`.
@@ -311,7 +400,12 @@ def seal(path: Path) -> None:
 
 
 def faults_of(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what is wrong with each shard: missing, damaged, or not what the manifest says."""
+    """Yields what is wrong with each shard: missing, damaged, or not what the manifest says.
+
+    Args:
+        folder: of a segment.
+        manifest: the segment's facts.
+    """
     schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
     for number in range(int(manifest["shards"])):
         path = shard_path(folder / SHARDS, number) / FILE

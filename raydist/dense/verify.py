@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from raydist.checks import Report
 from raydist.data.store import idhash
-from raydist.dense.ann import FOLDER, AnnIndex
+from raydist.dense.ann import AnnIndex
+from raydist.dense.segments import ANN, LAYOUT, segments_of
 from raydist.dense.vectors import VectorShards, faults_of
 from raydist.errors import ArtifactError
 from raydist.log import Progress, count
@@ -21,10 +22,11 @@ _ROWS = 1 << 14  # read together
 
 def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) -> None:
     """Checks all that a manifest names and says; see `Report` for what becomes of faults."""
+    segments = segments_of(manifest)
     with report.part("shards") as part:
-        intact = report.add(faults_of(folder, manifest))
+        faults = [f for name, each in segments.items() for f in faults_of(folder / name, each)]
         part.checked = count(int(manifest["shards"]), "file")
-        if not intact:
+        if not report.add(faults):
             return
         vectors = VectorShards.map(folder, manifest)
         with Progress("checking vectors", len(vectors), "vectors") as progress:
@@ -35,6 +37,13 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
                         f"{folder}: vector {row + 1:,} is not finite; embed the corpus again"
                     )
                 progress.advance(len(block_nD))
+        counts = {"documents": len(vectors), "deleted": vectors.end - len(vectors)}
+        for name, value in counts.items():
+            if manifest.get(name, 0) != value:
+                raise ArtifactError(
+                    f"{folder}/manifest.json: says {manifest.get(name)} {name}, the shards "
+                    f"{value}; embed the corpus again"
+                )
         part.checked += f", {count(len(vectors), 'vector')} of {vectors.dimension} dimensions"
     with report.part("document ids") as part:
         ids = vectors.doc_ids.cast(pa.large_string())
@@ -45,6 +54,15 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
                 f"{folder}: {count(repeats.count, 'vector')} with the id of an earlier one, the "
                 f"first {repeats.examples[0][0]!r}; embed the corpus again"
             )
-    if (folder / FOLDER).is_dir():
-        with report.part(FOLDER) as part:
-            part.checked = count(AnnIndex.open(folder).verify(), "file")
+    if any(ANN in each for each in segments.values()):
+        with report.part(ANN) as part:
+            index = AnnIndex.open(folder, manifest)
+            part.checked = count(sum(each.verify() for each in index.segments), "file")
+    if vectors.end > len(vectors):
+        what = count(vectors.end - len(vectors), "deleted document")
+        report.pending.append(f"raydist merge out={folder} removes {what}")
+    if left := LAYOUT.leftovers(folder):
+        report.pending.append(
+            f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
+            f"next writer removes what nobody reads, or raydist merge out={folder}"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raydist.artefact import Output
 from raydist.bow.build.create import build_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.index import BowIndex, Vocabulary
 from raydist.bow.lookup import has_vectors, term_counts
 from raydist.bow.search.retriever import BowRetriever
@@ -34,7 +34,7 @@ def make_index(rows: Sequence[Row], folder: Path, cuts: Iterable[int] = (), **op
     config = {name: options[name] for name in ("compress", "block_size") if name in options}
     output = Output.open(str(folder), kind="bow-index", config=config, inputs={})
     output.finish(**build_index(splits_of(rows, cuts), read, folder, IndexSpec(**options)))
-    clean(folder)
+    LAYOUT.clean(folder)
     return folder
 
 

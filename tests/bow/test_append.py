@@ -10,7 +10,7 @@ import pytest
 from raydist.artefact import Output
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec
 from raydist.errors import ArtifactError, ConfigError, DataError
@@ -27,7 +27,7 @@ def index(rows, folder, spec=DEFAULT):
     config = {"compress": spec.compress, "block_size": spec.block_size}
     output = Output.open(folder, kind="bow-index", config=config, inputs={"corpus": "x"})
     output.finish(**build_index(splits_of(rows), read, folder, spec))
-    clean(folder)
+    LAYOUT.clean(folder)
 
 
 def append(rows, folder, spec=DEFAULT, key="more"):

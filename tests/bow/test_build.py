@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from raydist.bow.build import merge, splits
 from raydist.bow.build.create import build_index
-from raydist.bow.build.generation import WORK
 from raydist.bow.build.sources import SpillSource
 from raydist.bow.build.spills import byte_order, write_spill
 from raydist.bow.build.splits import Inverter
@@ -24,6 +23,7 @@ from raydist.bow.spec import IndexSpec
 from raydist.data.store.reader import DocumentStore
 from raydist.disk import remove
 from raydist.errors import ConfigError, DataError
+from raydist.generations import WORK
 from raydist.text.analyzer import Analyzer
 from tests.bow.documents import contents, expected, postings_of, read, splits_of
 

@@ -11,10 +11,10 @@ import pytest
 from raydist.bow.build import merge
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
-from raydist.bow.build.generation import WORK
 from raydist.bow.build.segments import merge_segments
 from raydist.bow.spec import IndexSpec, MergeSpec
 from raydist.disk import remove
+from raydist.generations import WORK
 from raydist.manifest import read_manifest
 from tests.bow.answers import make_index
 from tests.bow.documents import contents, read, splits_of

@@ -19,7 +19,7 @@ from raydist.artefact import Output
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.build.segments import merge_segments
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.feedback.spec import Bm25Prf
@@ -79,7 +79,7 @@ def build(
     output = Output.open(folder, kind="bow-index", config={}, inputs={"corpus": "x"})
     spec = IndexSpec(merge=merge)
     output.finish(**build_index(splits_of(rows, cuts, **more), read, folder, spec))
-    clean(folder)
+    LAYOUT.clean(folder)
     return BowIndex.open(folder)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from raydist.artefact import Output
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
-from raydist.bow.build.generation import clean
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import IndexSpec
@@ -51,7 +51,7 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             reorder=kind == "reordered",
         )
         output.finish(**build_index(splits_of(rows, [100, 180]), read, folder, spec))
-        clean(folder)
+        LAYOUT.clean(folder)
         if kind != "merged":
             delete_from_index(folder, ["d5", "d150", "d151"])
         folders[kind] = folder

@@ -12,7 +12,7 @@ import pytest
 from raydist import disk, locks
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.delete import delete_from_index
-from raydist.bow.build.generation import clean, next_name
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.build.segments import merge_segments
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
@@ -20,6 +20,7 @@ from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import IndexSpec, MergeSpec
 from raydist.data.store.reader import DocumentStore, kept, piece_names
 from raydist.errors import ArtifactError, DataError
+from raydist.generations import next_name
 from raydist.manifest import read_manifest
 from raydist.records import Query
 from tests.bow.documents import read, splits_of
@@ -110,7 +111,7 @@ def test_names_are_never_used_twice(tmp_path):
 def test_what_a_crash_left_is_removed_by_the_next_writer(tmp_path, monkeypatch):
     index(ROWS[:5], tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("raydist.bow.build.append.publish", lambda *a: 1 / 0)
+        patch.setattr("raydist.generations.Layout.publish", lambda *a: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             append(ROWS[5:9], tmp_path)
     assert len(list(tmp_path.glob("store*"))) == len(list(tmp_path.glob("segments/*"))) == 2
@@ -173,7 +174,7 @@ def test_appends_at_the_same_moment_are_all_in(tmp_path):
     opened = BowIndex.open(tmp_path, verify=True)
     assert sorted(opened.doc_ids.to_pylist()) == sorted(row[0] for row in ROWS)
     assert not list(tmp_path.glob(".*"))
-    clean(tmp_path)
+    LAYOUT.clean(tmp_path)
     assert len(BowIndex.open(tmp_path)) == len(ROWS)
 
 

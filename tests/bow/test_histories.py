@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from raydist import generations
 from raydist.artefact import Output
-from raydist.bow.build import segments
 from raydist.bow.build.append import append_to_index, append_vectors
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.segments import merge_segments, merge_tail, purge
@@ -111,7 +111,7 @@ def _vectors(rows):
 
 @pytest.fixture(autouse=True)
 def _few_are_many(monkeypatch):
-    monkeypatch.setattr(segments, "MANY", 2)
+    monkeypatch.setattr(generations, "MANY", 2)
 
 
 def run(place: Path, kind: str, rows, steps, *, every_step: bool) -> None:

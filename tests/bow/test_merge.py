@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raydist import generations
 from raydist.artefact import Output
-from raydist.bow.build import merge, segments
+from raydist.bow.build import merge
 from raydist.bow.build.append import append_to_index
 from raydist.bow.build.create import build_index
 from raydist.bow.build.delete import delete_from_index
@@ -147,7 +148,10 @@ def test_appends_keep_few_segments_each_larger_than_all_behind_it(tmp_path):
             s for n, s in zip(read_manifest(index)["segments"], opened.segments) if n not in before
         ]
         written += sum(segment.documents for segment in new)
-        assert len(opened.segments) <= segments.MANY and len(opened.store.pieces) <= segments.MANY
+        assert (
+            len(opened.segments) <= generations.MANY
+            and len(opened.store.pieces) <= generations.MANY
+        )
         sizes = [segment.live_postings + segment.documents for segment in opened.segments]
         assert merged is None or all(a > sum(sizes[i + 1 :]) for i, a in enumerate(sizes))
     assert written < 4 * len(rows)
@@ -159,7 +163,7 @@ def test_segments_that_a_build_left_apart_or_that_are_large_stay(tmp_path, monke
     apart = built(many(60), tmp_path / "apart", range(5, 60, 5), merge=False)
     assert merge_tail(apart, MergeSpec()) is None
     index = make_index(many(60), tmp_path / "index", range(5, 60, 5), merge=False)
-    monkeypatch.setattr(segments, "LARGEST", 12)
+    monkeypatch.setattr(generations, "LARGEST", 12)
     merge_tail(index, MergeSpec())
     assert [s.documents for s in BowIndex.open(index).segments] == [5] * 10 + [10]
 

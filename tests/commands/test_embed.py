@@ -13,7 +13,8 @@ import pytest
 
 from raydist.cli import main
 from raydist.dense.vectors import VectorShards
-from tests.training.small import checkpoint
+from raydist.models.scratch import create
+from tests.training.small import checkpoint, texts
 
 ON_RAY = pytest.param(2, marks=[pytest.mark.slow, pytest.mark.ray])
 
@@ -80,3 +81,89 @@ def test_what_the_model_cannot_do_is_said_before_anything_is_written(
     assert main([*command, *words, *flags]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "v").exists()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and 30 documents: a.jsonl has 20 of them, b.jsonl the rest."""
+    folder = tmp_path_factory.mktemp("growing")
+    checkpoint(folder / "model")
+    (folder / "queries.jsonl").write_text('{"id": "q1", "text": "river lamp"}\n')
+    lines = [
+        json.dumps({"id": f"d{i}", "text": "river stone lamp " * (i % 7) + f"w{i}"}) + "\n"
+        for i in range(30)
+    ]
+    (folder / "all.jsonl").write_text("".join(lines))
+    (folder / "a.jsonl").write_text("".join(lines[:20]))
+    (folder / "b.jsonl").write_text("".join(lines[20:]))
+    return folder
+
+
+def ok(*words: object) -> None:
+    assert main([*map(str, words)]) == 0
+
+
+def ranking(folder: Path, out: Path) -> bytes:
+    ok("search", f"index={folder}", f"queries={out.parent / 'queries.jsonl'}", f"out={out}")
+    return out.read_bytes()
+
+
+def test_vectors_that_grew_and_shrank_are_searched_as_those_that_were_embedded_at_once(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    model = ["model=model", "model.pooling=mean"]
+    ok("embed", "corpus=a.jsonl", *model, "out=vec", "precision=float16", "ann=hnsw")
+    ok("embed", "corpus=b.jsonl", "out=vec", "--append")
+    (place / "gone.txt").write_text("d3\nd21\n")
+    ok("embed", "delete=gone.txt", "out=vec")
+    (place / "new.jsonl").write_text('{"id": "d5", "text": "a new lamp"}\n')
+    ok("embed", "corpus=new.jsonl", "out=vec", "--append", "duplicates=last", *model)
+    rows = [line for line in (place / "all.jsonl").read_text().splitlines()]
+    live = [line for line in rows if json.loads(line)["id"] not in ("d3", "d5", "d21")]
+    (place / "live.jsonl").write_text("\n".join([*live, (place / "new.jsonl").read_text()]))
+    ok("embed", "corpus=live.jsonl", *model, "out=fresh", "precision=float16", "ann=hnsw")
+    expected = ranking(place / "fresh", place / "fresh.txt")
+    assert ranking(place / "vec", place / "vec.txt") == expected
+    ok("verify", "vec")
+    assert "raydist merge out=vec removes 3 deleted documents" in capsys.readouterr().err
+    ok("merge", "vec", "--dry-run")
+    assert "would merge vec (3 segments, 3 deleted documents)" in capsys.readouterr().err
+    ok("merge", "vec")
+    assert ranking(place / "vec", place / "vec.txt") == expected
+    ok("verify", "vec")
+    assert "removes" not in capsys.readouterr().err
+    ok("merge", "vec", "segments=2")
+    assert ranking(place / "vec", place / "vec.txt") == expected
+    ok("merge", "vec", "segments=2")
+    assert "nothing to merge" in capsys.readouterr().err
+
+
+def test_an_append_takes_the_settings_of_the_folder_and_refuses_others(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    ok("embed", "corpus=a.jsonl", "model=model", "out=set", "precision=int8", "dimension=16")
+    append = ["embed", "corpus=b.jsonl", "out=set", "--append"]
+    for words, message in (
+        (["precision=float16"], 'precision: "int8" -> "float16"'),
+        (["model=model", "model.pooling=mean"], 'model.pooling: null -> "mean"'),
+    ):
+        assert main([*append, *words]) == 2
+        assert message in capsys.readouterr().err
+    create(texts(), place / "other", layers=1, hidden=32, heads=2, vocab=300, seed=7)
+    assert main([*append, "model=other"]) == 2
+    assert "model.fingerprint" in capsys.readouterr().err
+    assert main(["embed", "corpus=b.jsonl", "out=set"]) == 2
+    assert "model: required" in capsys.readouterr().err
+    assert main(["embed", "out=set"]) == 2
+    assert "give one of corpus=" in capsys.readouterr().err
+    ok(*append, "precision=int8")
+    ok(*append)
+    assert "these documents were already appended" in capsys.readouterr().err
+    vectors = VectorShards.open("set")
+    assert (len(vectors), vectors.dimension, vectors.precision) == (30, 16, "int8")
+    (place / "one.txt").write_text("d4\n")
+    ok("embed", "delete=one.txt", "out=set", "purge=true")
+    assert VectorShards.open("set").live is None
+    assert not list((place / "set").glob("deletions/*"))

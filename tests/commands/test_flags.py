@@ -12,7 +12,7 @@ from raydist.cli import main
 from raydist.commands import VERBS
 
 TAKEN = {
-    "--append": {"index", "submit", "completion"},
+    "--append": {"index", "embed", "submit", "completion"},
     "--resume": {
         *("index", "embed", "rerank", "score", "train", "distill", "tune"),  # these continue
         *("submit", "completion"),
@@ -71,6 +71,6 @@ def test_a_job_is_not_submitted_with_a_flag_that_its_verb_would_ignore(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["submit", "embed", *LINES["embed"].split(), "--append", "--dry-run"]
+    words = ["submit", "rerank", *LINES["rerank"].split(), "--append", "--dry-run"]
     assert main(words) == 2
-    assert "--append: embed has no such flag" in capsys.readouterr().err
+    assert "--append: rerank has no such flag" in capsys.readouterr().err

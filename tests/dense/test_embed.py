@@ -93,7 +93,7 @@ def test_a_document_that_occurs_twice_is_named(small_corpus, tiny_bert, tmp_path
     twice = tmp_path / "corpus.jsonl"
     twice.write_text(small_corpus.read_text() + json.dumps({"id": "d7", "text": "again"}) + "\n")
     with pytest.raises(
-        DataError, match=r"1 document with the id of an earlier one, the first 'd7'"
+        DataError, match=r"1 document with .*: document 158 has the id 'd7' of document 8"
     ):
         embed(twice, tmp_path / "v", tiny_bert)
 

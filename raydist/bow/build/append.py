@@ -14,24 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from raydist import locks
 from raydist.bow.build.create import build_parts
 from raydist.bow.build.delete import forward_facts, mark_deleted
-from raydist.bow.build.duplicates import repeats_of
-from raydist.bow.build.generation import next_name, publish, side_folder
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.build.splits import Read
 from raydist.bow.exchange.vectors import Vector, VectorFiles, index_vectors
 from raydist.bow.format.forward import has_forward
 from raydist.bow.format.segment import Segment
-from raydist.bow.index import KIND, BowIndex
+from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec
 from raydist.data.columns import common_schema, named_schema, type_name
 from raydist.data.store.reader import DocumentStore
-from raydist.disk import disk_errors, remove
+from raydist.data.store.repeats import repeats_of
+from raydist.disk import remove
 from raydist.errors import ConfigError
-from raydist.fingerprints import value_fingerprint
 from raydist.kernels.bits import Bits
-from raydist.manifest import read_manifest
 from raydist.sameness import differences
 from raydist.shard_files import Split
 
@@ -124,33 +121,17 @@ def _append(
     duplicates: str,
     work: Sequence[Any] = (),
 ) -> dict[str, Any] | None:
-    """Appends what `build` writes, called with the manifest, a folder and the segments' name.
+    """Appends what `build` writes; see `Layout.append`."""
 
-    An interrupted one is continued where `work`, how it is done, is the same too.
-    """
-    way = {"error": [], "last": ["last"]}.get(duplicates, ["first"])  # warn is first
-    fingerprint = value_fingerprint([*key, *way])
-    with locks.writer(folder):
-        manifest = read_manifest(folder, [KIND])
-        # What was appended later may have replaced some of these documents.
-        latest = duplicates != "last" or manifest.get("latest") == fingerprint
-        if latest and fingerprint in manifest.get("appended", {}):
-            return None
-        name = next_name(manifest, fingerprint)
-        side = side_folder(folder, value_fingerprint([fingerprint, *work])[:16])
-        with disk_errors(folder):
-            side.mkdir(exist_ok=True)
-        try:
-            added = build(manifest, side, name)
-        except ConfigError:  # before any work
-            remove(side)
-            raise
-        with disk_errors(folder):
-            manifest |= _added(folder, manifest, side, added, name, duplicates)
-            appended = {"inputs": dict(inputs), "segments": added["segments"]}
-            manifest["appended"] = {**manifest.get("appended", {}), fingerprint: appended}
-            manifest["latest"] = fingerprint
-            publish(folder, manifest)
+    def join(
+        manifest: Mapping[str, Any], side: Path, added: Mapping[str, Any], name: str
+    ) -> dict[str, Any]:
+        return _added(folder, manifest, side, added, name, duplicates)
+
+    grown = LAYOUT.append(folder, key, build, join, inputs=inputs, duplicates=duplicates, work=work)
+    if grown is None:
+        return None
+    manifest, added = grown
     return {
         **manifest,
         **{name: added[name] for name in _UNTIMED},

@@ -23,8 +23,6 @@ from typing import Any
 import pyarrow as pa
 
 from raydist.bow.build.delete import forward_facts, mark_deleted
-from raydist.bow.build.duplicates import REMEDY, description, repeats_within
-from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill
 from raydist.bow.build.splits import LEAST_MEMORY, Read, SplitWorker, limit_documents
@@ -34,8 +32,10 @@ from raydist.bow.spec import IndexSpec
 from raydist.data.columns import common_schema, named_schema, type_name
 from raydist.data.store.build import concatenate
 from raydist.data.store.idhash import Duplicates, find_duplicates
+from raydist.data.store.repeats import REMEDY, description, repeats_within
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError
+from raydist.generations import WORK
 from raydist.log import count, warn
 from raydist.run_writer import warn_of_blank
 from raydist.shard_files import Split, Stats, shard_path

@@ -10,7 +10,6 @@ Legend: N documents of a segment, T terms, P postings, D documents to delete.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist import locks
-from raydist.bow.build.generation import next_name, publish
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.build.splits import TEXTS, Inverter, contents
 from raydist.bow.format.deletions import Losses, write_deletions
 from raydist.bow.format.forward import forward_bytes, has_forward, read_vectors
 from raydist.bow.format.segment import Segment
-from raydist.bow.index import KIND, BowIndex
-from raydist.data.store.idhash import hash_ids
+from raydist.bow.index import BowIndex
 from raydist.data.store.reader import join
-from raydist.disk import disk_errors, remove
+from raydist.disk import remove
 from raydist.errors import DataError
 from raydist.kernels.bits import Bits
-from raydist.manifest import read_manifest
 
 Array = npt.NDArray[Any]
 
@@ -57,11 +53,8 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
     """
     ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids)
     ids = pc.unique(ids.cast(pa.large_string()))
-    with locks.writer(folder):
-        manifest = read_manifest(folder, [KIND])
-        key = hashlib.blake2b(np.sort(hash_ids(ids)).data).hexdigest()
-        if manifest.get("latest") == key:
-            return None
+
+    def mark(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
         index = BowIndex.open(folder)
         positions = index.positions(ids)
         if manifest.get("duplicates"):  # an old index: an id may have several documents
@@ -69,13 +62,9 @@ def delete_from_index(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[s
             positions = index.at_numbers(np.flatnonzero(gone))
         if len(positions) == len(index):
             raise DataError(f"{folder}: no document would be left; delete the folder instead")
-        name = next_name(manifest, key)
-        with disk_errors(folder):
-            manifest |= mark_deleted(folder, manifest, index, positions, name)
-            manifest.pop("appended", None)  # what was deleted may be appended again
-            manifest["latest"] = key
-            publish(folder, manifest)
-    return manifest
+        return mark_deleted(folder, manifest, index, positions, name)
+
+    return LAYOUT.delete(folder, ids, mark)
 
 
 def mark_deleted(

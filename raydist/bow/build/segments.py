@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from raydist import locks, on_demand
 from raydist.bow.build.delete import forward_facts, statistics
-from raydist.bow.build.generation import WORK, clean, next_name, publish
+from raydist.bow.build.generation import LAYOUT
 from raydist.bow.build.merge import merge, plan_cuts
 from raydist.bow.build.sources import SegmentSource
 from raydist.bow.format.forward import has_forward
@@ -30,14 +30,9 @@ from raydist.data.store.build import compact
 from raydist.data.store.reader import DocumentStore, join
 from raydist.disk import disk_errors, remove
 from raydist.fingerprints import value_fingerprint
+from raydist.generations import WORK, Runs, merge_runs, next_name, purge_runs, tail, tail_runs
 from raydist.kernels.bits import Bits
 from raydist.manifest import read_manifest
-
-MANY = 10
-"""An append merges some of the segments where there are more than these."""
-
-LARGEST = 10_000_000
-"""An append leaves segments of more documents alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +40,11 @@ class Plan:
     """What is written anew.
 
     Attributes:
-        runs: consecutive segments, the first and the end, and how many they become.
+        runs: consecutive segments, and how many they become.
         pieces: folders of the store from this one on become one; None leaves the store.
     """
 
-    runs: tuple[tuple[int, int, int], ...]
+    runs: Runs
     pieces: int | None
 
     def __bool__(self) -> bool:
@@ -83,12 +78,7 @@ def purge(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
 
 
 def merge_tail(folder: Path, spec: MergeSpec) -> dict[str, Any] | None:
-    """Merges the last segments where appends have left many; returns the new manifest, if so.
-
-    Where there are more than MANY, those are merged from the first one on that is no larger than
-    all behind it together. So each segment is larger than all behind it, there are hardly more than
-    the logarithm of their sizes, and a document is written about as often.
-    """
+    """Merges the last segments where appends have left many; returns the new manifest, if so."""
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
         if not manifest["config"].get("merge", True):
@@ -103,17 +93,13 @@ def plan_merge(index: BowIndex, segments: int) -> Plan:
         plan = plan_purge(index)
         many = index.store is not None and len(index.store.pieces) > 1
         return Plan(plan.runs, 0) if many else plan
-    changes = ((0, len(index.segments), segments),)
-    return Plan(changes, None if index.store is None or _is_whole(index.store) else 0)
+    runs = merge_runs(*_counts(index), segments)
+    return Plan(runs, None if index.store is None or _is_whole(index.store) else 0)
 
 
 def plan_purge(index: BowIndex) -> Plan:
     """Returns the plan that removes all bytes of deleted documents."""
-    runs = tuple(
-        (number, number + 1, int(each.live_documents > 0))
-        for number, each in enumerate(index.segments)
-        if each.live_documents < each.documents
-    )
+    runs = purge_runs(*_counts(index))
     store = index.store
     if store is None or store.live is None or store.live.count == store.live.size:
         return Plan(runs, None)
@@ -123,25 +109,16 @@ def plan_purge(index: BowIndex) -> Plan:
 
 def plan_tail(index: BowIndex) -> Plan:
     """Returns the plan of what an append merges."""
-    segments = index.segments
-    first = _tail([each.live_postings + each.live_documents for each in segments])
-    while first < len(segments) and sum(s.live_documents for s in segments[first:]) > LARGEST:
-        first += 1
-    some = any(each.live_documents for each in segments[first:])
-    runs = ((first, len(segments), int(some)),) if first < len(segments) - 1 else ()
+    sizes = [each.live_postings + each.live_documents for each in index.segments]
     pieces = [] if index.store is None else [len(each) for each in index.store.pieces]
-    piece = _tail(pieces)
-    return Plan(runs, piece if piece < len(pieces) - 1 else None)
+    piece = tail(pieces)
+    return Plan(tail_runs(_counts(index)[0], sizes), piece if piece < len(pieces) - 1 else None)
 
 
-def _tail(sizes: Sequence[int]) -> int:
-    """Returns where the segments to merge begin; their number if none is to be merged."""
-    behind = sum(sizes)
-    for number, size in enumerate(sizes) if len(sizes) > MANY else ():
-        behind -= size
-        if size <= behind:
-            return number
-    return len(sizes)
+def _counts(index: BowIndex) -> tuple[list[int], list[int]]:
+    """Returns how many documents each segment has, the live ones and all."""
+    segments = index.segments
+    return [each.live_documents for each in segments], [each.documents for each in segments]
 
 
 def _is_whole(store: DocumentStore) -> bool:
@@ -152,7 +129,7 @@ def _rewrite(
     folder: Path, manifest: dict[str, Any], index: BowIndex, plan: Plan, spec: MergeSpec
 ) -> dict[str, Any] | None:
     if not plan:
-        clean(folder)
+        LAYOUT.clean(folder)
         return None
     _fetch(folder, manifest, index, plan)
     name = next_name(manifest, value_fingerprint(["merge", plan.runs, plan.pieces]))
@@ -167,7 +144,7 @@ def _rewrite(
         if plan.pieces is not None:
             manifest |= _merge_pieces(folder, index, plan.pieces, name)
         undo.pop_all()
-        publish(folder, manifest)
+        LAYOUT.publish(folder, manifest)
     return manifest
 
 
@@ -183,7 +160,7 @@ def _merge_runs(
     folder: Path,
     manifest: Mapping[str, Any],
     index: BowIndex,
-    runs: Sequence[tuple[int, int, int]],
+    runs: Runs,
     name: str,
     spec: MergeSpec,
 ) -> list[str]:

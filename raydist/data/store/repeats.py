@@ -1,10 +1,10 @@
-"""Documents that share an id: one of them is live, so that every index can be searched.
+"""Documents that share an id: one of them is live, so that every output can be searched.
 
     error   the build, or the append, ends
     first   the earliest stays; `warn` does the same and says so
-    last    the latest stays: what is appended takes the place of what the index had
+    last    the latest stays: what is appended takes the place of what was there
 
-All are indexed; those that do not stay are deleted in the same generation.
+All are written; those that do not stay are deleted in the same generation.
 
 Legend: D documents that repeat an earlier one's id.
 """
@@ -13,17 +13,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from raydist import log
-from raydist.bow.index import BowIndex
 from raydist.data.store.idhash import repeated_rows, slices_of
 from raydist.errors import DataError
 
 Array = npt.NDArray[np.int64]
+
+
+class Rows(Protocol):
+    """Documents in rows, of which some are deleted: an index, or vectors.
+
+    A position counts all rows, a number the live ones alone.
+    """
+
+    @property
+    def end(self) -> int:
+        """The position behind the last row."""
+
+    def id_parts(self) -> Iterator[pa.Array]:
+        """Yields the ids of the live rows in order, in parts."""
+
+    def numbers(self, positions: Array) -> Array:
+        """Returns the numbers of live rows by their positions."""
+
+    def at_numbers(self, numbers: Array) -> Array:
+        """Returns the positions of live rows by their numbers."""
+
+    def find(self, doc_ids: pa.Array) -> Array:
+        """Returns the position of the live row with each id; -1 where there is none."""
+
+    def pick_ids(self, positions: Array) -> pa.Array:
+        """Returns the ids at positions."""
 
 
 REMEDY = "duplicates=first or duplicates=last keeps one of them"
@@ -75,13 +101,13 @@ class Repeats:
         return np.concatenate([first_D[latest], again_D[~latest]])
 
 
-def repeats_within(index: BowIndex) -> Repeats:
-    """Returns the documents of an index that repeat the id of another one of it."""
+def repeats_within(index: Rows) -> Repeats:
+    """Returns the documents that repeat the id of another one."""
     first_D, again_D = repeated_rows(index.id_parts)
     return _of(index, index.at_numbers(first_D), index.at_numbers(again_D), 0)
 
 
-def repeats_of(old: BowIndex, new: BowIndex) -> Repeats:
+def repeats_of(old: Rows, new: Rows) -> Repeats:
     """Returns the documents that repeat an id if `new` is appended to `old`."""
     earlier = np.concatenate([np.empty(0, np.int64), *_earlier(old, new)])
     again = np.flatnonzero(earlier >= 0)
@@ -92,12 +118,12 @@ def repeats_of(old: BowIndex, new: BowIndex) -> Repeats:
     return _of(new, np.concatenate(first_D), np.concatenate(again_D), old.end)
 
 
-def _earlier(old: BowIndex, new: BowIndex) -> Iterator[Array]:
+def _earlier(old: Rows, new: Rows) -> Iterator[Array]:
     for part in slices_of(new.id_parts()):
         yield old.find(part)
 
 
-def _of(index: BowIndex, first_D: Array, again_D: Array, base: int) -> Repeats:
+def _of(index: Rows, first_D: Array, again_D: Array, base: int) -> Repeats:
     if not len(again_D):
         return Repeats(first_D, again_D)
     earliest = again_D[[int(np.argmin(again_D))]] - base

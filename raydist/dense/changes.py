@@ -1,0 +1,348 @@
+"""What becomes of a folder of vectors: documents are added, deleted, and segments merged.
+
+Added vectors become a further segment, with an approximate index of its own where the folder has
+them. Deleted ones are marked; a merge writes the rest anew, as it is stored. Exact searches
+afterwards are those of vectors that were embedded at once, to the bit. Until the manifest is
+replaced, the folder is the old one.
+
+Legend: D documents to delete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raydist import locks, on_demand
+from raydist.data.store.repeats import repeats_of, repeats_within
+from raydist.dense.segments import (
+    ANN,
+    KIND,
+    LAYOUT,
+    SHARDS,
+    lives_of,
+    segment_facts,
+    segments_of,
+    write_live,
+)
+from raydist.dense.spec import AnnSpec
+from raydist.dense.vectors import VectorShards, VectorWriter
+from raydist.disk import disk_errors, remove
+from raydist.errors import ConfigError, DataError
+from raydist.fingerprints import value_fingerprint
+from raydist.generations import Runs, merge_runs, next_name, tail_runs
+from raydist.kernels.bits import Bits
+from raydist.log import count
+from raydist.manifest import read_manifest
+from raydist.shard_files import Split, Stats, Work
+from raydist.shards import sharded_map
+
+_ROWS = 1 << 16
+"""Vectors of a merged shard."""
+_TOGETHER = 1 << 12  # written at once
+
+Manifest = Mapping[str, Any]
+Build = Callable[[Path], dict[str, Any]]
+"""Embeds what is added into a folder; returns its facts."""
+
+
+def append_vectors(
+    build: Build,
+    folder: Path,
+    *,
+    key: Sequence[Any],
+    inputs: Mapping[str, str],
+    duplicates: str,
+    work: Sequence[Any] = (),
+) -> dict[str, Any] | None:
+    """Adds vectors; returns the facts of the new manifest, and `new_documents`.
+
+    Returns None if the same were appended before, and the same again would change nothing.
+
+    Args:
+        build: embeds them by the settings of the folder.
+        folder: complete vectors; an interrupted append of the same is continued.
+        key: what decides which documents are added.
+        inputs: fingerprints of the inputs by name.
+        duplicates: `last` replaces documents whose ids the folder has; or error, first, warn.
+        work: how they are embedded, as for `Layout.append`.
+
+    Raises:
+        ArtifactError: no complete vectors.
+        DataError: a bad document, or an id twice.
+    """
+
+    def build_segment(manifest: Manifest, side: Path, name: str) -> dict[str, Any]:
+        added = build(side)
+        if not added["documents"]:
+            raise DataError("the corpus has no documents")
+        return {**added, "segments": [f"segments/{name}"]}
+
+    def join(manifest: Manifest, side: Path, added: dict[str, Any], name: str) -> dict[str, Any]:
+        (segment,) = added["segments"]
+        alone = {key: value for key, value in added.items() if key != "segments"}
+        repeats = repeats_of(VectorShards.map(folder, manifest), VectorShards.map(side, alone))
+        superfluous = repeats.superfluous(duplicates)
+        target = folder / segment
+        remove(target)
+        target.parent.mkdir(exist_ok=True)
+        os.rename(side, target)
+        joint = {**manifest, **segment_facts({**segments_of(manifest), segment: alone})}
+        joint |= {each: manifest[each] + added[each] for each in ("tokens", "rejected", "seconds")}
+        joint["blank_id"] = manifest.get("blank_id") or added["blank_id"]
+        return {**joint, **mark_deleted(folder, joint, superfluous, name)}
+
+    grown = LAYOUT.append(
+        folder, key, build_segment, join, inputs=inputs, duplicates=duplicates, work=work
+    )
+    if grown is None:
+        return None
+    manifest, added = grown
+    return {**manifest, "new_documents": added["documents"], "new_seconds": added["seconds"]}
+
+
+def mark_repeats(folder: Path, facts: Manifest, duplicates: str) -> dict[str, Any]:
+    """Deletes vectors that repeat an id of what was just built; returns what changes in its facts.
+
+    Raises:
+        DataError: there are some, and `duplicates` is `error`.
+    """
+    superfluous = repeats_within(VectorShards.map(folder, facts)).superfluous(duplicates)
+    return mark_deleted(folder, facts, superfluous, "00000") if len(superfluous) else {}
+
+
+def delete_vectors(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any] | None:
+    """Deletes documents and returns the facts of the new manifest.
+
+    Returns None if the folder's latest change was to delete the same ones.
+
+    Args:
+        folder: complete vectors.
+        doc_ids: their ids.
+
+    Raises:
+        ArtifactError: the folder is incomplete or damaged.
+        DataError: an id that it does not have, or nothing would be left.
+    """
+    ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.large_string())
+    ids = pc.unique(ids.cast(pa.large_string()))
+
+    def mark(manifest: Manifest, name: str) -> dict[str, Any]:
+        shards = VectorShards.map(folder, manifest)
+        positions_D = shards.find(ids)
+        unknown = ids.filter(pa.array(positions_D < 0))
+        if len(unknown):
+            raise DataError(
+                f"{folder} lacks {len(unknown):,} of {count(len(ids), 'document id')}, the first: "
+                f"{unknown[0].as_py()!r}"
+            )
+        if len(positions_D) == len(shards):
+            raise DataError(f"{folder}: no document would be left; delete the folder instead")
+        return mark_deleted(folder, manifest, positions_D, name)
+
+    return LAYOUT.delete(folder, ids, mark)
+
+
+def mark_deleted(
+    folder: Path, manifest: Manifest, positions_D: npt.NDArray[np.int64], name: str
+) -> dict[str, Any]:
+    """Writes the deletions of some documents; returns what changes in the manifest.
+
+    Args:
+        folder: where the deletions of the manifest lie.
+        manifest: the present one.
+        positions_D: of live documents, without repetition.
+        name: of the generation that is written.
+    """
+    segments, lives = segments_of(manifest), lives_of(folder, manifest)
+    places = dict(manifest.get("deletions", {}))
+    remove(folder / "deletions" / name)
+    base = live_total = 0
+    for number, (segment, facts) in enumerate(segments.items()):
+        live, size = lives[number], int(facts["documents"])
+        own = positions_D[(positions_D >= base) & (positions_D < base + size)] - base
+        if len(own):
+            live = (Bits.full(size) if live is None else live).without(own)
+            places[segment] = f"deletions/{name}/{number:05d}"
+            write_live(folder / places[segment], live)
+        base += size
+        live_total += size if live is None else live.count
+    return {
+        **segment_facts(segments),
+        "documents": live_total,
+        "deleted": base - live_total,
+        "deletions": places,
+    }
+
+
+Plan = Callable[[list[int], list[int]], Runs]
+"""Returns what to write anew, of the live documents and of all documents of each segment."""
+
+
+def merge_into(segments: int) -> Plan:
+    """Returns the plan for so many segments; a folder that has as many is only purged."""
+
+    def plan(live: list[int], documents: list[int]) -> Runs:
+        if segments > sum(live):
+            raise ConfigError(
+                f"segments = {segments}: there are {count(sum(live), 'document')}; expected at "
+                "most as many segments"
+            )
+        return merge_runs(live, documents, segments)
+
+    return plan
+
+
+def merge_tail(live: list[int], documents: list[int]) -> Runs:
+    """Returns the plan of what an append merges."""
+    return tail_runs(live, live)
+
+
+def planned_runs(folder: Path, manifest: Manifest, plan: Plan) -> Runs:
+    """Returns what a merge of a folder would write anew."""
+    documents = [int(facts["documents"]) for facts in segments_of(manifest).values()]
+    lives = lives_of(folder, manifest)
+    live = [n if bits is None else bits.count for n, bits in zip(documents, lives)]
+    return plan(live, documents)
+
+
+def merge_vectors(
+    folder: Path, plan: Plan, *, workers: int = 0, cpus_per_worker: float = 1.0
+) -> dict[str, Any] | None:
+    """Writes segments anew without deleted vectors; returns the new manifest.
+
+    Returns None where nothing is to be merged; what no manifest names is removed all the same.
+
+    Args:
+        folder: complete vectors.
+        plan: chooses the segments.
+        workers: Ray actors; 0 = in this process.
+        cpus_per_worker: CPUs of an actor.
+
+    Raises:
+        ArtifactError: no complete vectors, or damaged ones.
+        ConfigError: more segments than documents.
+    """
+    with locks.writer(folder):
+        manifest = read_manifest(folder, [KIND])
+        on_demand.fetch(folder / "deletions")
+        runs = planned_runs(folder, manifest, plan)
+        if not runs:
+            LAYOUT.clean(folder)
+            return None
+        name = next_name(manifest, value_fingerprint(["merge", runs]))
+        target = folder / "segments" / name
+        with disk_errors(folder), contextlib.ExitStack() as undo:
+            remove(target)
+            undo.callback(remove, target)
+            write = partial(_write, workers=workers, cpus_per_worker=cpus_per_worker)
+            manifest |= _merge_runs(folder, manifest, runs, name, write)
+            undo.pop_all()
+            LAYOUT.publish(folder, manifest)
+    return manifest
+
+
+def _merge_runs(
+    folder: Path,
+    manifest: Manifest,
+    runs: Runs,
+    name: str,
+    write: Callable[[Path, Manifest, int, int, Path], dict[str, Any]],
+) -> dict[str, Any]:
+    """Writes the segments of all runs; returns what changes in the manifest."""
+    old = segments_of(manifest)
+    names, deletions = list(old), manifest.get("deletions", {})
+    new = sum(number for _, _, number in runs)
+    written: dict[str, dict[str, Any]] = {}
+    result: dict[str, dict[str, Any]] = {}
+    done = 0
+    for first, last, number in runs:
+        result |= {each: old[each] for each in names[done:first]}
+        done = last
+        part = {**manifest, **segment_facts({each: old[each] for each in names[first:last]})}
+        if not number:
+            continue
+        for each in names[first:last]:
+            on_demand.fetch(folder / each)
+        rows = len(VectorShards.map(folder, part))
+        for start, stop in _cuts(rows, number):
+            place = f"segments/{name}" + (f"/{len(written):05d}" if new > 1 else "")
+            written[place] = write(folder, part, start, stop, folder / place)
+            result[place] = written[place]
+    result |= {each: old[each] for each in names[done:]}
+    places = {each: place for each, place in deletions.items() if each in result}
+    facts = {**manifest, **segment_facts(result), "deletions": places}
+    return {**facts, **_counts(folder, facts)}
+
+
+def _counts(folder: Path, manifest: Manifest) -> dict[str, int]:
+    documents = [int(facts["documents"]) for facts in segments_of(manifest).values()]
+    gone = [0 if bits is None else bits.size - bits.count for bits in lives_of(folder, manifest)]
+    return {"documents": sum(documents) - sum(gone), "deleted": sum(gone)}
+
+
+def _cuts(rows: int, parts: int) -> list[tuple[int, int]]:
+    edges = [rows * number // parts for number in range(parts + 1)]
+    return list(pairwise(edges))
+
+
+def _write(
+    folder: Path,
+    part: Manifest,
+    start: int,
+    stop: int,
+    target: Path,
+    *,
+    workers: int,
+    cpus_per_worker: float,
+) -> dict[str, Any]:
+    """Writes rows of some segments as a new one, with its approximate index; returns its facts."""
+    splits = [{"start": a, "stop": min(a + _ROWS, stop)} for a in range(start, stop, _ROWS)]
+    stats = sharded_map(
+        splits,
+        partial(_make_worker, folder, part),
+        target / SHARDS,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        label="merge",
+        unit="document",
+    )
+    facts = {name: part[name] for name in ("dimension", "precision")}
+    facts |= {"shards": len(stats), "documents": stop - start}
+    settings = part.get("config", {}).get(ANN, {"kind": "none"})
+    if settings["kind"] != "none":
+        from raydist.dense.ann import build_ann
+
+        spec = AnnSpec(**settings)
+        facts[ANN] = build_ann(
+            target, facts, spec, workers=workers, cpus_per_worker=cpus_per_worker
+        )
+    return facts
+
+
+def _make_worker(folder: Path, part: Manifest) -> Work:
+    shards = VectorShards.map(folder, part)
+
+    def work(split: Split, target: Path) -> Stats:
+        start, stop = int(split["start"]), int(split["stop"])
+        with VectorWriter(target, shards.dimension, shards.precision) as writer:
+            for first in range(start, stop, _TOGETHER):
+                ids, vectors, scales = zip(
+                    *shards.stored(first, min(first + _TOGETHER, stop)), strict=True
+                )
+                scale_n = None if scales[0] is None else np.concatenate(scales)
+                names = pa.concat_arrays(ids)
+                writer.append_stored(names, np.concatenate(vectors), scale_n)
+        return {"documents": writer.rows}
+
+    return work
