@@ -53,6 +53,15 @@ class Filtered(Retriever, Protocol):
         ...
 
 
+@runtime_checkable
+class Scanning(Protocol):
+    """A retriever that reads its whole index once for many queries."""
+
+    def queries_per_pass(self, k: int, /) -> int:
+        """Returns for how many queries that is."""
+        ...
+
+
 class TextStore(Protocol):
     """Texts by id."""
 

@@ -44,7 +44,7 @@ from raydist.disk import disk_errors, is_stream
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
-from raydist.protocols import Retriever, Selective, TextStore
+from raydist.protocols import Retriever, Scanning, Selective, TextStore
 from raydist.records import RUN, Query, Run
 from raydist.run_writer import (
     CHOICE,
@@ -249,8 +249,11 @@ class FusedSearch:
 
     def tables(self, queries: Queries) -> Iterator[pa.Table]:
         """Yields the rows of the run, batch by batch, while progress is shown."""
+        k = self._config.depth or self._config.k
+        scans = [each for each in self.retrievers if isinstance(each, Scanning)]
+        size = max([_BATCH, *(each.queries_per_pass(k) for each in scans)])
         with log.Progress("search", total=len(queries), unit="query") as progress:
-            for batch in _batches(queries):
+            for batch in _batches(queries, size):
                 yield self(batch).table
                 progress.advance(len(batch))
 
@@ -276,9 +279,9 @@ def _among(retriever: Selective, config: SearchConfig) -> Retriever:
     return retriever.only(wanted.filter(pa.array(excluded.positions(wanted) < 0)))
 
 
-def _batches(queries: Queries) -> Iterator[Queries]:
-    for start in range(0, len(queries), _BATCH):
-        yield queries[start : start + _BATCH]
+def _batches(queries: Queries, size: int = _BATCH) -> Iterator[Queries]:
+    for start in range(0, len(queries), size):
+        yield queries[start : start + size]
 
 
 @contextlib.contextmanager

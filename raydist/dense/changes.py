@@ -235,7 +235,6 @@ def merge_vectors(
     """
     with locks.writer(folder):
         manifest = read_manifest(folder, [KIND])
-        on_demand.fetch(folder / "deletions")
         runs = planned_runs(folder, manifest, plan)
         if not runs:
             LAYOUT.clean(folder)
@@ -282,6 +281,9 @@ def _merge_runs(
     result |= {each: old[each] for each in names[done:]}
     places = {each: place for each, place in deletions.items() if each in result}
     facts = {**manifest, **segment_facts(result), "deletions": places}
+    built = [each[ANN] for each in written.values() if ANN in each]
+    if built:
+        facts[ANN] = built[0]
     return {**facts, **_counts(folder, facts)}
 
 

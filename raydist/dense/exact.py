@@ -1,7 +1,9 @@
 """Exact search: blocked inner products over mapped vectors.
 
 Blocks are cut from the sequence of rows and filled up to one size, so that sharded vectors give
-exactly what the same vectors in one shard give, to the bit. Equal scores are in input order.
+exactly what the same vectors in one shard give, to the bit. Equal scores are in input order. Each
+block is read, and decoded, once for all queries; these are multiplied batch by batch, so that the
+scores of a block stay in the cache.
 
 Shapes: Q queries, D dimensions, n rows of a block, k results.
 """
@@ -14,6 +16,7 @@ import torch
 from raydist.dense.vectors import VectorShards
 
 BLOCK = 8192
+QUERIES = 256
 
 
 def exact_search(
@@ -22,6 +25,7 @@ def exact_search(
     k: int,
     *,
     block: int = BLOCK,
+    batch: int = QUERIES,
     device: str | torch.device | None = None,
     allowed_N: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -31,9 +35,10 @@ def exact_search(
 
     Args:
         shards: what to search.
-        queries_QD: float32; with some hundred, the scores of a block stay in the cache.
+        queries_QD: float32.
         k: results per query.
         block: rows multiplied at a time.
+        batch: queries multiplied at a time.
         device: None = an accelerator if the machine has one.
         allowed_N: rows that may be found, None = all.
     """
@@ -41,22 +46,28 @@ def exact_search(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     count = len(shards) if allowed_N is None else int(np.count_nonzero(allowed_N))
     k = min(k, count)
-    queries = torch.from_numpy(np.ascontiguousarray(queries_QD, np.float32)).to(device)
-    best = BestRows(len(queries), k, queries.device)
-    if k == 0:
-        return best.scores_Qk.cpu().numpy(), best.rows_Qk.cpu().numpy()
+    queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+    queries = torch.from_numpy(queries_QD).to(device)
+    batches = [queries[at : at + batch] for at in range(0, len(queries), batch)]
+    best = [BestRows(len(each), k, each.device) for each in batches]
     host_nD = torch.zeros((block, shards.dimension), dtype=torch.float32)
-    if queries.is_cuda:
+    if torch.device(device).type == "cuda":
         host_nD = host_nD.pin_memory()
-    for start, vectors_nD in shards.blocks(block):
+    for start, vectors_nD in shards.blocks(block) if k and best else ():
         size = len(vectors_nD)
         host_nD.numpy()[:size] = vectors_nD
-        products_Qn = (queries @ host_nD.to(device).T)[:, :size]
+        block_Dn = host_nD.to(device).T
+        barred_n = None
         if allowed_N is not None:
-            barred = torch.from_numpy(~allowed_N[start : start + size]).to(device)
-            products_Qn = products_Qn.masked_fill(barred, -torch.inf)
-        best.add(products_Qn, start)
-    return best.scores_Qk.cpu().numpy(), best.rows_Qk.cpu().numpy()
+            barred_n = torch.from_numpy(~allowed_N[start : start + size]).to(device)
+        for some, own in zip(batches, best):
+            products_Qn = (some @ block_Dn)[:, :size]
+            if barred_n is not None:
+                products_Qn = products_Qn.masked_fill(barred_n, -torch.inf)
+            own.add(products_Qn, start)
+    scores = [np.empty((0, k), np.float32), *(each.scores_Qk.cpu().numpy() for each in best)]
+    rows = [np.empty((0, k), np.int64), *(each.rows_Qk.cpu().numpy() for each in best)]
+    return np.concatenate(scores), np.concatenate(rows)
 
 
 class BestRows:

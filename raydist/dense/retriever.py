@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from raydist.dense.ann import AnnIndex
-from raydist.dense.exact import BLOCK, exact_search
+from raydist.dense.exact import BLOCK, QUERIES, exact_search
 from raydist.dense.segments import KIND
 from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.vectors import VectorShards
@@ -26,7 +27,8 @@ from raydist.models.recorded import recorded_model
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 
-QUERIES = 256
+_RESULT = 72
+"""Bytes of a result: row, score, and its line of the run."""
 
 
 class DenseRetriever:
@@ -36,6 +38,8 @@ class DenseRetriever:
         shards: the vectors.
         encoder: encodes queries.
         ann: an approximate index to search instead of all vectors, or None.
+        batch: queries multiplied at a time.
+        memory: bytes for the results of queries that share one pass over the vectors.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class DenseRetriever:
         block: int = BLOCK,
         device: str | torch.device | None = None,
         tag: str = "dense",
+        memory: int = 1 << 30,
     ) -> None:
         self.shards = shards
         self.encoder = encoder
@@ -56,6 +61,7 @@ class DenseRetriever:
         self.block = block
         self.device = device
         self.tag = tag
+        self.memory = memory
 
     @classmethod
     def open(
@@ -86,7 +92,9 @@ class DenseRetriever:
         speed_up(encoder)
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
-        return cls(shards, encoder, ann=ann, batch=batch, device=device, tag=tag)
+        return cls(
+            shards, encoder, ann=ann, batch=batch, device=device, tag=tag, memory=search.memory
+        )
 
     @property
     def doc_ids(self) -> pa.ChunkedArray:
@@ -112,10 +120,17 @@ class DenseRetriever:
 
     def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
         """Returns the best `k` documents of each query by inner product; ties in corpus order."""
-        starts = range(0, len(queries), self.batch)
-        batches = (queries[i : i + self.batch] for i in starts)
+        step = self.queries_per_pass(k)
+        batches = (queries[i : i + step] for i in range(0, len(queries), step))
         runs = [run.table for run in self.search_batches(batches, k, allowed_N)]
         return Run(pa.concat_tables(runs) if runs else RUN.empty_table(), self.tag)
+
+    def queries_per_pass(self, k: int) -> int:
+        """Returns for how many queries the vectors are read once."""
+        if self.ann is not None:
+            return self.batch
+        k = min(k, len(self.shards))
+        return max(self.batch, self.memory // (_RESULT * k + 4 * self.shards.dimension))
 
     def search_batches(
         self, batches: Iterable[Sequence[Query]], k: int, allowed_N: np.ndarray | None = None
@@ -123,7 +138,7 @@ class DenseRetriever:
         """Yields a run for each batch of queries, so that any number of queries streams.
 
         Args:
-            batches: some hundred queries each.
+            batches: queries that share one pass over the vectors.
             k: documents per query.
             allowed_N: rows that may be found, None = all (exact search only).
         """
@@ -150,7 +165,13 @@ class DenseRetriever:
         if self.ann is not None and allowed_N is None:
             return self.ann.search(self.shards, queries_QD, k)
         return exact_search(
-            self.shards, queries_QD, k, block=self.block, device=self.device, allowed_N=allowed_N
+            self.shards,
+            queries_QD,
+            k,
+            block=self.block,
+            batch=self.batch,
+            device=self.device,
+            allowed_N=allowed_N,
         )
 
 
@@ -170,6 +191,10 @@ class DenseAmong:
 
     retriever: DenseRetriever
     allowed_N: np.ndarray
+
+    def queries_per_pass(self, k: int) -> int:
+        """Returns for how many queries the vectors are read once."""
+        return self.retriever.queries_per_pass(k)
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` allowed documents of each query."""

@@ -70,6 +70,8 @@ class DenseSearchSpec:
     """The encoder of the vectors, if it was moved, or to load it in another way."""
     approximate: bool = False
     """Search the FAISS index beside the vectors."""
+    memory: Annotated[Bytes, EXECUTION] = 1 << 30
+    """Memory for the results of queries that share one pass over the vectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,3 +83,20 @@ def test_equal_scores_at_the_border_go_by_place():
     scores, positions = top_of_block(torch.tensor([[1.0, 2.0, 1.0, 2.0, 1.0, 1.0]]), 4)
     assert scores.tolist() == [[2.0, 2.0, 1.0, 1.0]]
     assert positions.tolist() == [[1, 3, 0, 2]]
+
+
+def test_each_block_is_read_once_for_all_queries(monkeypatch):
+    rng = np.random.default_rng(3)
+    vectors, queries = (rng.normal(size=(n, 8)).astype(np.float32) for n in (50, 23))
+    shards = VectorShards.in_memory([str(i) for i in range(50)], vectors)
+    reads, read = [], VectorShards.read
+    monkeypatch.setattr(
+        VectorShards, "read", lambda self, *rows: (reads.append(rows), read(self, *rows))[1]
+    )
+    scores, rows = exact_search(shards, queries, 6, block=20, batch=5)
+    assert reads == [(0, 20), (20, 40), (40, 60)]
+    truth, order = by_definition(vectors, queries, 6)
+    np.testing.assert_allclose(scores, truth, atol=1e-5)
+    np.testing.assert_array_equal(rows, order)
+    apart = [exact_search(shards, queries[i : i + 5], 6, block=20) for i in range(0, 23, 5)]
+    np.testing.assert_array_equal(scores, np.concatenate([each[0] for each in apart]))

@@ -31,7 +31,7 @@ from raydist.dense.segments import ANN, LAYOUT, SHARDS
 from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import VectorShards, VectorWriter
 from raydist.dense.verify import verify_vectors
-from raydist.errors import ArtifactError, ConfigError, DataError
+from raydist.errors import ArtifactError, ConfigError, DataError, JobError
 from raydist.generations import purge_runs
 from raydist.manifest import read_manifest
 from raydist.shard_files import shard_path
@@ -213,3 +213,23 @@ def test_a_crash_before_the_manifest_leaves_the_old_generation(tmp_path, monkeyp
     append(rows[3:], folder, "b")
     assert LAYOUT.leftovers(folder) == []
     assert VectorShards.open(folder).doc_ids.to_pylist() == [row[0] for row in rows]
+
+
+def test_an_interrupted_append_continues_in_its_folder(tmp_path):
+    rows = [(f"d{i}", i) for i in range(6)]
+    folder = build(rows[:3], tmp_path / "vec")
+    same = {"key": ["b"], "inputs": {}, "duplicates": "error", "work": [1]}
+
+    def interrupted(side):
+        (side / "half").write_text("done")
+        raise JobError("the machine went down")
+
+    def continued(side):
+        assert (side / "half").read_text() == "done"
+        return embed(rows[3:], side)
+
+    with pytest.raises(JobError):
+        append_vectors(interrupted, folder, **same)
+    assert len(VectorShards.open(folder)) == 3 and len(LAYOUT.leftovers(folder)) == 1
+    assert append_vectors(continued, folder, **same)["documents"] == 6
+    assert LAYOUT.leftovers(folder) == []

@@ -15,7 +15,9 @@ import pytest
 from raydist import on_demand, storage
 from raydist.bow.index import BowIndex
 from raydist.cli import main
+from raydist.dense.vectors import VectorShards
 from raydist.stores.objects import Objects
+from tests.training.small import checkpoint
 
 
 def corpus(folder: Path, name: str, count: int) -> str:
@@ -219,3 +221,34 @@ def test_an_interrupted_writer_continues_with_the_files_that_it_had_not_fetched(
     assert main(["verify", uri]) == 0
     with storage.writing(uri) as place:  # another command has all of it
         assert (place / "segments/00000/postings").exists()
+
+
+def test_vectors_grow_and_shrink_on_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAYDIST_CACHE", str(tmp_path / "cache"))
+    uri = f"memory://{uuid.uuid4().hex}/vec"
+    model = checkpoint(tmp_path / "model")
+    assert main(["embed", corpus(tmp_path, "a", 4), f"model={model}", f"out={uri}"]) == 0
+    put: list[str] = []
+    upload = Objects.upload
+
+    def watched(self, files, check=None):  # type: ignore[no-untyped-def]
+        put.extend(files)
+        return upload(self, files, check)
+
+    monkeypatch.setattr(Objects, "upload", watched)
+    assert main(["embed", corpus(tmp_path, "b", 3), f"out={uri}", "--append"]) == 0
+    assert {name.split("-")[0] for name in put} == {"segments/00001"}
+    put.clear()
+    (tmp_path / "some.txt").write_text("a1\nb2\n")
+    assert main(["embed", f"delete={tmp_path}/some.txt", f"out={uri}"]) == 0
+    assert {name.split("-")[0] for name in put} == {"deletions/00002"}
+    before = VectorShards.open(storage.local(uri))
+    assert before.doc_ids.to_pylist() == ["a0", "a2", "a3", "b0", "b1"]
+    assert main(["merge", uri]) == 0 and main(["verify", uri]) == 0
+    after = VectorShards.open(storage.local(uri))
+    assert after.doc_ids.to_pylist() == before.doc_ids.to_pylist()
+    assert after.read(0, 5).tobytes() == before.read(0, 5).tobytes()
+    left = {name.split("/")[0] for name in Objects(uri).names() if not name.startswith(".")}
+    assert left == {"manifest.json", "config.json", "segments"}
