@@ -284,8 +284,10 @@ def _index_vectors(config: ConvertConfig) -> str:
     facts = _make_index(
         config,
         {"vectors": config.source},
-        {"unit": config.unit},
-        lambda folder: index_vectors(VectorFiles([config.source]), folder, unit=config.unit),
+        {"unit": config.unit, **({"reorder": True} if config.reorder else {})},
+        lambda folder: index_vectors(
+            VectorFiles([config.source]), folder, unit=config.unit, reordered=config.reorder
+        ),
     )
     return _counts(facts, "document", "posting")
 

@@ -126,8 +126,9 @@ def test_restricted_searches_rank_what_is_left(
         assert _ranked(search, query, 20) == _expected(left, query, 20)
 
 
+@pytest.mark.parametrize("reorder", ["false", "true"])
 def test_deletions_appends_and_merges_keep_the_ranking(
-    tmp_path: Path, rows: list[tuple[str, Vector]]
+    tmp_path: Path, rows: list[tuple[str, Vector]], reorder: str
 ) -> None:
     def written(name: str, part: list[tuple[str, Vector]]) -> str:
         lines = [json.dumps({"id": doc_id, "vector": vector}) for doc_id, vector in part]
@@ -135,7 +136,8 @@ def test_deletions_appends_and_merges_keep_the_ranking(
         return str(tmp_path / name)
 
     out = tmp_path / "index"
-    assert main(["convert", f"in={written('a.jsonl', rows[:1_200])}", f"out={out}"]) == 0
+    source = written("a.jsonl", rows[:1_200])
+    assert main(["convert", f"in={source}", f"out={out}", f"reorder={reorder}"]) == 0
     more = written("b.jsonl", rows[1_200:1_500])
     assert main(["index", f"out={out}", f"corpus={more}", "--append"]) == 0
     gone = {f"d{number}" for number in range(0, 1_500, 3)}
@@ -145,6 +147,8 @@ def test_deletions_appends_and_merges_keep_the_ranking(
     def check() -> None:
         search = BowRetriever(BowIndex.open(out))
         assert WeightedRanker.fits(search.index)
+        reordered = [each.order_N is not None for each in search.index.segments]
+        assert set(reordered) == {reorder == "true"}
         for query in _queries(6, 5):
             assert _ranked(search, query, 30) == _expected(left, query, 30)
 
@@ -152,6 +156,20 @@ def test_deletions_appends_and_merges_keep_the_ranking(
     merge_segments(out, MergeSpec(segments=1))
     check()
     assert main(["verify", str(out)]) == 0
+
+
+def test_a_reordered_index_ranks_alike(tmp_path: Path, rows: list[tuple[str, Vector]]) -> None:
+    facts = index_vectors(iter(rows), tmp_path, segment_documents=1_600, unit=UNIT, reordered=True)
+    index = BowIndex.of(tmp_path, facts)
+    assert all(each.order_N is not None and has_weights(each) for each in index.segments)
+    assert weights_fault(index.segments[0]) is None
+    some = {name for number, (name, _) in enumerate(rows) if number % 5}
+    left = [(name, vector if name in some else {}) for name, vector in rows]
+    search = BowRetriever(index)
+    for query in _queries(8, 21):
+        for k in (10, 3_000):
+            assert _ranked(search, query, k) == _expected(rows, query, k)
+        assert _ranked(search.only(some), query, 10) == _expected(left, query, 10)
 
 
 def test_less_effort_misses_some_documents_and_changes_no_score(index: BowIndex) -> None:

@@ -107,7 +107,10 @@ def append_vectors(
                 "them to an index of their own (raydist convert in=VECTORS out=INDEX)"
             )
         remove(side / "segments" / name)
-        return {**index_vectors(vectors, side, unit=unit, name=name), **_UNTIMED}
+        first = Segment.open(folder / manifest["segments"][0])
+        reordered = first.order_N is not None
+        facts = index_vectors(vectors, side, unit=unit, name=name, reordered=reordered)
+        return {**facts, **_UNTIMED}
 
     return _append(folder, [dict(inputs)], build, inputs=inputs, duplicates=duplicates)
 

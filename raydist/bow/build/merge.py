@@ -248,13 +248,13 @@ def merge(
     for number, (each, folder) in enumerate(zip(stats, folders)):
         if forward:
             each["bytes"] += add_forward(folder, memory)
-        if weighted:
-            each["bytes"] += add_weights(folder, memory)
         if reordered:
             kept = work.with_name(f"{work.name}.order-{number:05d}")
             with Progress("reordering", share_total=1.0) as progress:
                 size = reorder(folder, threads=threads, kept=kept, progress=progress)
             each["bytes"] = size
+        if weighted:  # by slot
+            each["bytes"] += add_weights(folder, memory)
     return stats
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.bow.build.reorder import reorder
 from raydist.bow.build.spills import Postings
 from raydist.bow.build.weighted import WeightedDocuments, inverted
 from raydist.bow.exchange.vector_lines import FULL, UNUSUAL, read_lines
@@ -144,6 +145,7 @@ def index_vectors(
     block_size: int = 128,
     segment_documents: int = 200_000,
     name: str = "00000",
+    reordered: bool = False,
 ) -> dict[str, Any]:
     """Writes the segments of weighted documents below `folder` and returns the facts.
 
@@ -158,6 +160,7 @@ def index_vectors(
         block_size: postings per block.
         segment_documents: documents per segment, which are in memory at once.
         name: the folder of the segments.
+        reordered: whether similar documents become neighbours in the postings (order.py).
 
     Raises:
         ConfigError: a unit that is not positive.
@@ -175,7 +178,7 @@ def index_vectors(
         segments.append(f"segments/{name}/{len(segments):05d}")
         postings = inverted(parts, reader.terms())
         facts["empty"] += int(np.count_nonzero(postings.lengths_N == 0))
-        stats = _write(folder / segments[-1], postings, compress, block_size)
+        stats = _write(folder / segments[-1], postings, compress, block_size, reordered)
         for key, value in stats.items():
             facts[key] += value
         ids.append(postings.doc_ids)
@@ -214,7 +217,9 @@ def _groups(
         yield parts
 
 
-def _write(folder: Path, postings: Postings, compress: bool, block_size: int) -> dict[str, int]:
+def _write(
+    folder: Path, postings: Postings, compress: bool, block_size: int, reordered: bool
+) -> dict[str, int]:
     writer = SegmentWriter(
         folder,
         lengths_N=postings.lengths_N,
@@ -224,6 +229,8 @@ def _write(folder: Path, postings: Postings, compress: bool, block_size: int) ->
     )
     writer.append(postings.terms, postings.indptr_T1, postings.docs_P, postings.tfs_P)
     stats = writer.close()
+    if reordered:
+        stats["bytes"] = reorder(folder)
     stats["bytes"] += add_weights(folder, _MEMORY)
     return stats
 

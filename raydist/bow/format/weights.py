@@ -1,7 +1,8 @@
 """What a segment of weighted terms has beside its postings, for pruned search.
 
 It is made of the postings when these are complete, so it depends on the segment alone. Documents
-lie in blocks of 8, and blocks in groups of 64. Files, beside the segment's own::
+lie in blocks of 8, and blocks in groups of 64, by their slots in a reordered segment (order.py), as
+in its postings. Files, beside the segment's own::
 
     weights          the terms of each document in order, uint32: the frequency (a number of units)
                      above the term's position in the dictionary
@@ -145,9 +146,9 @@ def _tables(segment: Segment) -> Iterator[tuple[Array, Array, Array, Array, Arra
     blocks = -(-segment.documents // (BLOCK * GROUP)) * GROUP
     frequent = max(_LEAST_FREQUENT, segment.documents // _FREQUENT)
     rows = 0
-    for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
-        about_T2 = np.zeros((len(terms), 2), np.uint32)
-        largest_T = np.empty(len(terms), np.uint32)
+    for indptr_T1, docs_P, tfs_P in _slices(segment):
+        about_T2 = np.zeros((len(indptr_T1) - 1, 2), np.uint32)
+        largest_T = np.empty(len(about_T2), np.uint32)
         _maxima(tfs_P, indptr_T1, largest_T)
         about_T2[:, 0] = largest_T
         chosen = np.flatnonzero(np.diff(indptr_T1) >= frequent)
@@ -158,6 +159,12 @@ def _tables(segment: Segment) -> Iterator[tuple[Array, Array, Array, Array, Arra
             span = slice(int(indptr_T1[t]), int(indptr_T1[t + 1]))
             _tops(docs_P[span], tfs_P[span], largest_T[t], row_B)
         yield about_T2, rows_DB, indptr_T1, docs_P, tfs_P
+
+
+def _slices(segment: Segment) -> Iterator[tuple[Array, Array, Array]]:
+    """Yields the postings of all terms, as they are stored: by slot (order.py)."""
+    for first, last in segment.ranges(_TERMS, _POSTINGS):
+        yield segment.decode_slots(*segment.read_terms(first, last)[1:])
 
 
 def _of_groups(rows_DB: Array) -> Array:
@@ -229,8 +236,8 @@ def _write_weights(segment: Segment, starts_N1: Array, bits: int, most: int) -> 
             ends_N = starts_N1[first:last] - starts_N1[first]
             entries = np.empty(int(starts_N1[last] - starts_N1[first]), np.uint32)
             seen = 0
-            for terms, indptr_T1, docs_P, tfs_P in segment.slices(_TERMS, _POSTINGS):
+            for indptr_T1, docs_P, tfs_P in _slices(segment):
                 _scatter(indptr_T1, docs_P, tfs_P, seen, bits, first, last, ends_N, entries)
-                seen += len(terms)
+                seen += len(indptr_T1) - 1
             write(out, entries)
             first = last

@@ -69,12 +69,12 @@ class WeightedRanker:
         workspace = self._thread.workspace
         workspace.work.state[0] = 0
         docs, scores = [], []
-        for number, base in enumerate(self._index.bases):
+        for number, (segment, base) in enumerate(zip(self._index.segments, self._index.bases)):
             count = self._rank(workspace, number, rows_Sq[number], factors, k)
             if count is None:
                 return None
             work = workspace.work
-            docs.append(work.found[:count].astype(np.int64) + base)
+            docs.append(segment.documents_at(work.found[:count]).astype(np.int64) + base)
             scores.append(work.scores[:count].copy())
         if len(docs) == 1:
             return docs[0], scores[0]

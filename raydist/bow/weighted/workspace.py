@@ -76,12 +76,16 @@ def arrays_of(segment: Segment, allowed: Bits | None) -> WeightedSegment:
         packed=segment.packed,
         raw_docs=segment.raw_docs,
         raw_tfs=segment.raw_tfs,
-        allowed=_NO_BYTES if allowed is None else allowed.data,
+        allowed=_NO_BYTES if allowed is None else _by_slot(segment, allowed).data,
         unchecked_weights=files.unchecked("weights"),
         unchecked_tops=files.unchecked("tops"),
         unchecked_postings=files.unchecked("postings"),
         facts=np.array(facts, np.uint64),
     )
+
+
+def _by_slot(segment: Segment, documents: Bits) -> Bits:
+    return documents if segment.order_N is None else Bits.of(segment.by_slot(documents.flags))
 
 
 class WeightedWork(NamedTuple):
