@@ -37,8 +37,8 @@ class IndexSpec:
     forward: Annotated[bool, ADDED] = False
     """Keep each document's terms, for feedback and for looking at documents without their texts."""
     reorder: Annotated[bool, ADDED] = False
-    """Put similar documents side by side in the postings, which get smaller, and searches faster;
-    the build takes longer. Results stay the same, to the bit and in the order of ties."""
+    """Put similar documents side by side in the postings; the build takes longer. Results stay the
+    same, to the bit and in the order of ties."""
     split_bytes: Bytes = 32 << 20
     """Size of a split of the corpus, the unit of work and of restart."""
     duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"
