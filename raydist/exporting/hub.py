@@ -87,7 +87,7 @@ def export_model(
 
 
 def _load(folder: Path, kind: str, settings: dict[str, Any]) -> BiEncoder | CrossEncoderModel:
-    if kind == "biencoder":
+    if kind != "crossencoder":
         return BiEncoder.load(folder, device="cpu", **settings)
     return CrossEncoderModel.load(folder, device="cpu", **settings)
 

@@ -37,7 +37,7 @@ def model_card(
         bibtex: how to cite it.
         base_model: hub name of the model that it was trained from.
     """
-    bi = about.kind == "biencoder"
+    bi = not contract.pairs
     front: dict[str, Any] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity" if bi else "text-ranking",

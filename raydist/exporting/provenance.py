@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from raydist.errors import ArtifactError
 from raydist.models.architecture import has_head
 from raydist.models.backbone import model_config, resolve_folder
-from raydist.models.contract import read_contract
-from raydist.models.st_folder import modules_of
+from raydist.models.contract import ModelKind, read_contract
+from raydist.models.st_folder import encoder_kind, modules_of
 
 _UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
 
@@ -52,7 +52,7 @@ class Provenance:
     """
 
     folder: Path
-    kind: Literal["biencoder", "crossencoder"]
+    kind: ModelKind
     run: Path | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -61,16 +61,14 @@ class Provenance:
     tables: Sequence[Table] = ()
 
 
-def kind_of(
-    folder: Path, *, trust_remote_code: bool = False
-) -> Literal["biencoder", "crossencoder"]:
+def kind_of(folder: Path, *, trust_remote_code: bool = False) -> ModelKind:
     """Returns the kind of a folder's model, by its contract or its head."""
     contract = read_contract(folder)
     if contract is not None:
         return contract.kind
     modules = modules_of(folder)
     if modules and len(modules) + (modules[0][0] in ("Router", "Asym")) > 1:
-        return "biencoder"  # a transformer and its pooling, or a folder that loading refuses
+        return encoder_kind(folder)  # a transformer and its pooling, or what loading refuses
     if has_head(model_config(folder, trust_remote_code=trust_remote_code)):
         return "crossencoder"
     return "biencoder"

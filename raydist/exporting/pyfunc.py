@@ -37,7 +37,7 @@ def write_mlmodel(folder: Path) -> None:
     """Writes the file by which MLflow loads a folder, with the signature of `Ranker.predict`."""
     contract = _contract(folder)
     signature = {"inputs": json.dumps(_INPUTS), "outputs": json.dumps(_SCORES)}
-    if contract.kind == "biencoder":
+    if not contract.pairs:
         signature["params"] = json.dumps(_PARAMS)
     record = {
         "flavors": {
@@ -65,7 +65,7 @@ class Ranker:
         from raydist.reranking.spec import BiEncoderSpec, CrossEncoderSpec
 
         self._folder = str(folder)
-        bi = _contract(folder).kind == "biencoder"
+        bi = not _contract(folder).pairs
         spec = BiEncoderSpec if bi else CrossEncoderSpec
         self._reranker = load_reranker(spec(model=self._folder))
         self._encoder: Any = None

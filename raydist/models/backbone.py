@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTextEncoding,
@@ -102,6 +104,7 @@ def load_backbone(
     spec: ModelSettings,
     *,
     head: bool = False,
+    terms: bool = False,
     fresh_head: bool = False,
     attention: str = "",
     pad_token_id: int | None = None,
@@ -113,6 +116,7 @@ def load_backbone(
         folder: a Hugging Face folder with safetensors weights.
         spec: how they are loaded.
         head: whether a one-output classification head belongs on top.
+        terms: whether the language model's head belongs on top.
         fresh_head: whether a missing head may be drawn at random, from `seed`.
         attention: what the folder was trained with, used where the machine and `spec` allow.
         pad_token_id: by which a head finds the last token, set where the configuration has none.
@@ -122,7 +126,7 @@ def load_backbone(
         raise ConfigError(f"model.dtype: {spec.dtype!r}: expected one of {', '.join(DTYPES)}")
     place = base_folder(folder)
     config = load_config(place, trust_remote_code=spec.trust_remote_code)
-    auto = _class_of(config, folder, head)
+    auto = _language_model(config, folder) if terms else _class_of(config, folder, head)
     width(config)  # or it reads something else than tokens
     _check_windows(config, folder)
     if spec.dropout is not None:
@@ -135,8 +139,13 @@ def load_backbone(
             config.pad_token_id = pad_token_id
     with torch.random.fork_rng(devices=[]), quiet():
         torch.manual_seed(seed)
-        fresh_head = head and not has_head(config)
-        model, fresh = _from_pretrained(auto, place, config, spec, attention, head, fresh_head)
+        draws = terms or (head and not has_head(config))
+        model, fresh = _from_pretrained(auto, place, config, spec, attention, head or terms, draws)
+        if terms and fresh and not fresh_head:
+            raise ArtifactError(
+                f"model {folder}: has no language-model head ({fresh[0]} is missing), which gives "
+                "the weights of terms; train one (`raydist train model.kind=sparse`)"
+            )
         if place != folder:
             model, fresh = with_adapters(model, folder, fresh if head else ()), []
         _train_every_row(model)
@@ -146,10 +155,15 @@ def load_backbone(
         if spec.gradient_checkpointing:
             _checkpoint_gradients(model)
         if spec.lora is not None:
+            if terms and fresh:
+                raise ConfigError(
+                    f"model.lora: {folder} has no language-model head, and a new one is trained "
+                    "whole; leave model.lora out"
+                )
             if spec.gradient_checkpointing:
                 model.enable_input_require_grads()
             model = add_lora(model, spec.lora, fresh=fresh, head=head)
-    if fresh and head:
+    if fresh and (head or terms):
         _say_once(f"model {folder}: drawn at random, to be trained: {', '.join(fresh)}")
     return model.eval()
 
@@ -173,6 +187,20 @@ def _class_of(config: Any, folder: Path, head: bool) -> Any:
             "decoder"
         )
     return AutoModelForTextEncoding
+
+
+def _language_model(config: Any, folder: Path) -> Any:
+    """Returns transformers' class of the model with its head: of masked tokens, or of the next."""
+    if not config.is_encoder_decoder:
+        for auto in (AutoModelForMaskedLM, AutoModelForCausalLM):
+            if type(config) in auto._model_mapping or auto.__name__ in (
+                getattr(config, "auto_map", None) or {}
+            ):
+                return auto
+    raise ConfigError(
+        f"model.kind=sparse: transformers has no language-model head for {config.model_type} "
+        f"({folder}), which gives the weights of terms; expected an encoder or a decoder with one"
+    )
 
 
 def _check_windows(config: Any, folder: Path) -> None:

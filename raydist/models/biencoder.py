@@ -1,6 +1,8 @@
-"""The bi-encoder: one or two transformers that turn texts into vectors.
+"""The bi-encoder: one or two transformers that turn texts into what is compared by dot products.
 
-Shapes: B texts, T tokens, D dimensions.
+Its head decides what that is: one vector a text, or weights of the vocabulary's terms.
+
+Shapes: B texts, T tokens, D dimensions (or terms).
 """
 
 from __future__ import annotations
@@ -41,30 +43,27 @@ from raydist.models.backbone import (
 from raydist.models.contract import Contract, frozen_attention
 from raydist.models.encode import encode
 from raydist.models.folder import check_contract, read_folder
+from raydist.models.heads import make_head
 from raydist.models.packed_attention import VARLEN
-from raydist.models.packing import (
-    edges_of,
-    packed_rows,
-    placed,
-    pool_packed,
-    unpadded,
-    wide_mask,
-)
-from raydist.models.pooling import pool
+from raydist.models.packing import edges_of, packed_rows, placed, unpadded, wide_mask
 from raydist.models.projection import Projection
 from raydist.models.spec import BiEncoderSettings
-from raydist.models.st_folder import write_st_folder
+from raydist.models.st_folder import table_place, write_st_folder
+from raydist.models.term_pooling import heaviest
+from raydist.models.term_table import TermTable
 from raydist.models.tokenizer import save_tokenizer
 from raydist.models.tokens import ROLES, SEGMENTED, Role, TextTokenizer, pad_ids
 
 
 class BiEncoder(nn.Module):
-    """A transformer with pooling; `BiEncoder.load` opens one.
+    """A transformer with a head, such as pooling; `BiEncoder.load` opens one.
 
     Attributes:
         contract: the frozen text preparation; see `raydist.models.contract.Contract`.
         towers: one transformer, or the query's (answers too) and the document's.
         tokenizer: the Hugging Face tokenizer, shared by the towers.
+        head: what it makes of token vectors.
+        table: weighs queries' tokens in place of the first tower, or None.
         projections: linear maps after the pooling; most models have none.
         truncate: output dimensions kept (a Matryoshka prefix), 0 = all.
         autocast: dtype of the matrix products where weights stay float32, or None.
@@ -78,6 +77,7 @@ class BiEncoder(nn.Module):
         tokenizer: Any,
         contract: Contract,
         *,
+        table: TermTable | None = None,
         projections: Sequence[Projection] = (),
         truncate: int = 0,
         autocast: torch.dtype | None = None,
@@ -85,6 +85,8 @@ class BiEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleList(towers)
+        self.head = make_head(contract, list(towers))
+        self.table = table
         self.projections = nn.ModuleList(projections)
         self.tokenizer = tokenizer
         self.contract = contract
@@ -99,7 +101,7 @@ class BiEncoder(nn.Module):
         self.shifts = has_position_table(self.towers[0])
         self._wide_mask = sees_all_alike(self.towers[0])
         segmented = config.model_type in SEGMENTED
-        self._types = self._tokenizers["query"].special_types() if segmented else {}
+        self._types = self._tokenizers["document"].special_types() if segmented else {}
 
     @classmethod
     def load(
@@ -107,6 +109,7 @@ class BiEncoder(nn.Module):
         model: BiEncoderSettings | str | Path,
         *,
         truncate: int = 0,
+        fresh_head: bool = False,
         seed: int = 0,
         device: str | torch.device | None = None,
         **settings: Any,
@@ -120,7 +123,9 @@ class BiEncoder(nn.Module):
         Args:
             model: its settings, or its folder, finished training run, or hub name.
             truncate: output dimensions to keep, 0 = all.
-            seed: of the LoRA matrices.
+            fresh_head: start from a random language-model head where weights of terms need one
+                that the folder lacks (to train it).
+            seed: of the fresh head and the LoRA matrices.
             device: where to put it; None = an accelerator if there is one.
             settings: fields of `BiEncoderSettings` beside the path, such as `pooling="mean"`.
 
@@ -136,13 +141,22 @@ class BiEncoder(nn.Module):
         check_contract(read.contract, read.config, read.length, truncate)
         attention = frozen_attention(folder)
         loaded = [
-            load_backbone(place, spec, attention=attention, seed=seed) for place in read.places
+            load_backbone(
+                place,
+                spec,
+                terms=read.contract.kind == "sparse",
+                fresh_head=fresh_head,
+                attention=attention,
+                seed=seed,
+            )
+            for place in read.places
         ]
         check_vocabulary(read.tokenizer, loaded[0], folder)
         encoder = cls(
             loaded,
             read.tokenizer,
             read.contract,
+            table=read.term_table(spec.query_weights),
             projections=[Projection.load(place, DTYPES[spec.dtype]) for place in read.dense],
             truncate=truncate,
             autocast=torch.bfloat16 if spec.half_autocast else None,
@@ -151,11 +165,12 @@ class BiEncoder(nn.Module):
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         encoder = encoder.to(device).eval()
-        ids = encoder.tokenize(PROBE, "query")
+        role: Role = "query" if encoder.table is None else "document"
+        ids = encoder.tokenize(PROBE, role)
 
         def output(rows: Sequence[int]) -> Tensor:
             inputs = encoder.pad([ids[row] for row in rows])
-            return encoder({name: tensor.to(device) for name, tensor in inputs.items()})  # type: ignore[no-any-return]
+            return encoder({name: tensor.to(device) for name, tensor in inputs.items()}, role)  # type: ignore[no-any-return]
 
         kind = read.config.model_type
         if encoder.packs:
@@ -167,6 +182,11 @@ class BiEncoder(nn.Module):
                 moved = output([0, 1])[0]
             encoder._give_positions = True
             encoder.shifts = not torch.allclose(moved.float(), vector, rtol=0.01, atol=0.01)
+        if encoder.table is not None and len(encoder.table.weight) != encoder.dimension:
+            raise ConfigError(
+                f"model {folder}: queries have weights of {len(encoder.table.weight):,} tokens, "
+                f"documents of {encoder.dimension:,}; expected one vocabulary"
+            )
         size = len(vector)
         if size != encoder.dimension:
             raise ConfigError(
@@ -212,7 +232,7 @@ class BiEncoder(nn.Module):
     def whole_dimension(self) -> int:
         """The length of a vector before it is truncated."""
         if not self.projections:
-            return self.hidden
+            return self.head.width(self.towers[0])
         return int(self.projections[-1].linear.out_features)  # type: ignore[union-attr, arg-type]
 
     @property
@@ -230,6 +250,7 @@ class BiEncoder(nn.Module):
             self.tokenizer,
             max_length=self.contract.max_length(role),
             instruction=self.contract.instruction(role),
+            bare=self.contract.query_encoder != "transformer" and role != "document",
         )
 
     def role_tokenizer(self, role: Role) -> TextTokenizer:
@@ -266,11 +287,15 @@ class BiEncoder(nn.Module):
                 nothing is padded, which is faster. A model that `packs` takes packed ones, too.
             role: which tower encodes, where there are two.
         """
-        if self.packs:
+        if self.table is not None and role != "document":
+            vectors_BD = self.table(inputs)
+        elif self.packs:
             inputs = inputs if "edges" in inputs else unpadded(inputs)
             vectors_BD = self._packed(inputs, role)
         else:
             vectors_BD = self._padded(inputs, role)
+        if not self.training and (terms := self.contract.terms(role)):
+            vectors_BD = heaviest(vectors_BD, terms)
         for projection in self.projections:
             vectors_BD = projection(vectors_BD)
         if self.truncate:
@@ -291,7 +316,8 @@ class BiEncoder(nn.Module):
         if mask_BT is not None and mask_BT.device.type != "cpu" and self._wide_mask:
             extra["attention_mask"] = wide_mask(mask_BT, is_causal(self.towers[0].config))
         hidden_BTD = self._hidden(role, input_ids=input_ids, **extra)
-        return pool(hidden_BTD, mask_BT, self.contract.pooling)
+        with self._half():
+            return self.head.padded(self.tower(role), hidden_BTD, mask_BT)
 
     def _packed(self, inputs: Mapping[str, Tensor], role: Role, positions: bool = True) -> Tensor:
         extra: dict[str, Any] = edges_of(inputs).options()
@@ -299,13 +325,17 @@ class BiEncoder(nn.Module):
         if positions and names_positions(tower):
             extra["position_ids"] = inputs["positions"] + first_position(tower)
         hidden_1TD = self._hidden(role, input_ids=inputs["input_ids"], **extra)
-        return pool_packed(hidden_1TD[0], inputs, self.contract.pooling)
+        with self._half():
+            return self.head.packed(tower, hidden_1TD[0], inputs)
 
     def _hidden(self, role: Role, **inputs: Any) -> Tensor:
-        """Returns the last hidden state of a role's transformer."""
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            hidden: Tensor = self.tower(role)(**inputs).last_hidden_state
+        """Returns the output of a role's transformer that the head reads."""
+        with self._half():
+            hidden: Tensor = getattr(self.tower(role)(**inputs), self.head.output)
         return hidden
+
+    def _half(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def encode_queries(self, texts: Sequence[str], **options: Any) -> np.ndarray:
         """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
@@ -324,6 +354,7 @@ class BiEncoder(nn.Module):
             towers,
             self.tokenizer,
             self.contract,
+            table=copy.deepcopy(self.table),
             projections=copy.deepcopy(list(self.projections)),  # type: ignore[arg-type]
             truncate=self.truncate,
             autocast=self.autocast,
@@ -359,8 +390,17 @@ class BiEncoder(nn.Module):
         if self.shifts:  # the vectors are the same
             contract = replace(contract, padding_side="right")
         places, dense = write_st_folder(
-            folder, contract, self.hidden, truncate=self.truncate, dense=len(self.projections)
+            folder,
+            contract,
+            self.hidden,
+            truncate=self.truncate,
+            dense=len(self.projections),
+            causal=is_causal(self.towers[0].config),
         )
+        if self.table is not None:
+            place = table_place(folder)
+            self.table.save(place)
+            save_tokenizer(self.tokenizer, place, contract.query_max_length)
         for projection, place in zip(self.projections, dense):
             projection.save(place)  # type: ignore[operator]
         for i, (tower, place) in enumerate(zip(self.towers, places)):
@@ -368,6 +408,7 @@ class BiEncoder(nn.Module):
             self.tokenizer.padding_side = contract.padding_side
             lengths = {"query": contract.query_max_length, "document": contract.document_max_length}
             length = max(lengths.values()) if len(places) == 1 else list(lengths.values())[i]
+            length = length if self.table is None else contract.document_max_length
             save_tokenizer(self.tokenizer, place, length)
         provenance |= attention_of(self.towers[0])
         contract.write(folder, dimension=self.whole_dimension, **provenance)

@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import tokenizer_fingerprint
-from raydist.models.spec import Pooling
+from raydist.models.spec import EncoderKind, Pooling, QueryEncoder, Saturation
 
+ModelKind = EncoderKind | Literal["crossencoder"]
 CONTRACT_FILE = "raydist.json"
 FORMAT = 1
 
@@ -26,7 +27,7 @@ class Contract:
     """Everything beside the weights that decides a model's output.
 
     Attributes:
-        kind: `biencoder` or `crossencoder`.
+        kind: `biencoder` (one vector a text), `sparse` (weights of terms) or `crossencoder`.
         pooling: how token vectors become one; unused by a cross-encoder.
         normalize: whether vectors have unit length.
         padding_side: the side that short texts are padded on.
@@ -40,9 +41,13 @@ class Contract:
         append_eos: whether each text ends with the tokenizer's end token.
         dimensions: the nested (Matryoshka) dimensions trained for, ascending; empty if none.
         activation: what a cross-encoder's consumers apply to its logits: `identity` or `sigmoid`.
+        saturation: what makes a term's weight of its logit; of sparse models.
+        query_encoder: what weighs a query's terms; of sparse models.
+        query_terms: the heaviest terms that are kept of a query, outside of training, 0 = all.
+        document_terms: those that are kept of a document.
     """
 
-    kind: Literal["biencoder", "crossencoder"] = "biencoder"
+    kind: ModelKind = "biencoder"
     pooling: Pooling = "cls"
     normalize: bool = False
     padding_side: Literal["left", "right"] = "right"
@@ -55,6 +60,19 @@ class Contract:
     append_eos: bool = False
     dimensions: tuple[int, ...] = ()
     activation: Literal["identity", "sigmoid"] = "identity"
+    saturation: Saturation = "log1p"
+    query_encoder: QueryEncoder = "transformer"
+    query_terms: int = 0
+    document_terms: int = 0
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the model reads query and document together."""
+        return self.kind == "crossencoder"
+
+    def terms(self, role: str) -> int:
+        """Returns how many terms are kept of a text of `role`, 0 = all."""
+        return self.document_terms if role == "document" else self.query_terms
 
     def instruction(self, role: str) -> str:
         """Returns the text put before a text of `role` (query, document or answer)."""

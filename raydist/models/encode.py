@@ -1,24 +1,29 @@
 """Encoding many texts: tokenised in a thread beside the model, in length-sorted token budgets.
 
-Shapes: n texts, D dimensions.
+`encode` gives vectors; `encode_terms` gives weights of terms, of which most are 0, as sparse rows.
+
+Shapes: n texts, D dimensions (or terms).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from raydist.models.packing import packed_rows, placed
+from raydist.models.sparse_rows import SparseRows
 from raydist.models.tokens import Role, TextTokenizer
 
 WINDOW = 2048
+R = TypeVar("R", np.ndarray, SparseRows)
+EncodeRows = Callable[..., R]
 
 
 class TextEncoder(Protocol):
@@ -78,12 +83,31 @@ def encode(
 ) -> np.ndarray:
     """Returns the float32 vectors [n, D] of the texts, in their order."""
     vectors_nD = np.empty((len(texts), model.dimension), np.float32)
-    windows = (texts[i : i + window] for i in range(0, len(texts), window))
     row = 0
+    windows = _cut(texts, window)
     for part in encode_windows(model, windows, role, max_tokens=max_tokens, stats=stats):
         vectors_nD[row : row + len(part)] = part
         row += len(part)
     return vectors_nD
+
+
+def encode_terms(
+    model: TextEncoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    max_tokens: int = 0,
+    window: int = WINDOW,
+    stats: EncodeStats | None = None,
+) -> SparseRows:
+    """Returns the weights of terms of the texts, in their order."""
+    windows = _cut(texts, window)
+    parts = encode_term_windows(model, windows, role, max_tokens=max_tokens, stats=stats)
+    return SparseRows.joined(list(parts), model.dimension)
+
+
+def _cut(texts: Sequence[str], window: int) -> Iterator[Sequence[str]]:
+    return (texts[i : i + window] for i in range(0, len(texts), window))
 
 
 def encode_windows(
@@ -94,7 +118,32 @@ def encode_windows(
     max_tokens: int = 0,
     stats: EncodeStats | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yields the float32 vectors [n, D] of each window of texts.
+    """Yields the float32 vectors [n, D] of each window of texts; see `_in_windows`."""
+    return _in_windows(model, windows, role, encode_rows, max_tokens=max_tokens, stats=stats)
+
+
+def encode_term_windows(
+    model: TextEncoder,
+    windows: Iterable[Sequence[str]],
+    role: Role,
+    *,
+    max_tokens: int = 0,
+    stats: EncodeStats | None = None,
+) -> Iterator[SparseRows]:
+    """Yields the weights of terms of each window of texts; see `_in_windows`."""
+    return _in_windows(model, windows, role, term_rows, max_tokens=max_tokens, stats=stats)
+
+
+def _in_windows(
+    model: TextEncoder,
+    windows: Iterable[Sequence[str]],
+    role: Role,
+    encode: EncodeRows[R],
+    *,
+    max_tokens: int,
+    stats: EncodeStats | None,
+) -> Iterator[R]:
+    """Yields what a model makes of each window of texts.
 
     Sorting by length happens within a window, so memory is bounded by two windows; the next
     window is read and tokenised in a thread while the model encodes the current one.
@@ -103,6 +152,7 @@ def encode_windows(
         model: the encoder.
         windows: consecutive texts, a few thousand at a time.
         role: query, document or answer.
+        encode: encodes tokenised texts.
         max_tokens: budget of a batch, padding included; 0 = `default_max_tokens`.
         stats: added to, if given.
     """
@@ -121,10 +171,10 @@ def encode_windows(
         while (rows := pending.result()) is not None:
             pending = thread.submit(ahead)
             started = time.perf_counter()
-            vectors_nD = encode_rows(model, rows, role, max_tokens, stats)
+            encoded = encode(model, rows, role, max_tokens, stats)
             stats.seconds += time.perf_counter() - started
             stats.texts += len(rows)
-            yield vectors_nD
+            yield encoded
 
 
 def default_max_tokens(model: TextEncoder) -> int:
@@ -141,15 +191,42 @@ def encode_rows(
     stats: EncodeStats | None = None,
 ) -> np.ndarray:
     """Returns the float32 vectors [n, D] of tokenised texts, which share batches by length."""
-    stats = stats if stats is not None else EncodeStats()
     device = model.device
-    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     out = torch.empty((len(rows), model.dimension), dtype=torch.float32, device=device)
-    stats.tokens += int(lengths.sum())
-    for batch in (packed_batches if model.packs else length_batches)(lengths, max_tokens):
-        vectors = _vectors(model, [rows[i] for i in batch], role, stats)
+    for batch, vectors in _batches(model, rows, role, max_tokens, stats):
         out[torch.from_numpy(batch).to(device, non_blocking=True)] = vectors
     return out.cpu().numpy()
+
+
+@torch.inference_mode()
+def term_rows(
+    model: TextEncoder,
+    rows: Sequence[list[int]],
+    role: Role,
+    max_tokens: int,
+    stats: EncodeStats | None = None,
+) -> SparseRows:
+    """Returns the weights of terms of tokenised texts, which share batches by length."""
+    parts, order = [], [np.zeros(0, np.int64)]
+    for batch, weights in _batches(model, rows, role, max_tokens, stats):
+        parts.append(SparseRows.of_dense(weights))
+        order.append(batch)
+    return SparseRows.joined(parts, model.dimension).take(np.argsort(np.concatenate(order)))
+
+
+def _batches(
+    model: TextEncoder,
+    rows: Sequence[list[int]],
+    role: Role,
+    max_tokens: int,
+    stats: EncodeStats | None,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yields the numbers and the vectors [n, D] of rows that share a batch."""
+    stats = stats if stats is not None else EncodeStats()
+    lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
+    stats.tokens += int(lengths.sum())
+    for batch in (packed_batches if model.packs else length_batches)(lengths, max_tokens):
+        yield batch, _vectors(model, [rows[i] for i in batch], role, stats)
 
 
 def _vectors(

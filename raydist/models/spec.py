@@ -10,8 +10,14 @@ from annotated_types import Ge, Gt, Lt, MinLen
 
 from raydist.spec import ADDED, EXECUTION, Reads
 
-Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len"]
-"""How token vectors become one."""
+EncoderKind = Literal["biencoder", "sparse"]
+"""What a text becomes: one vector, or weights of the vocabulary's terms."""
+Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len", "sum"]
+"""How token vectors become one; `sum`, and else `max`, for weights of terms."""
+Saturation = Literal["log1p", "log1p_twice"]
+"""What makes a term's weight of its logit x: log(1 + max(x, 0)), or the same again of that."""
+QueryEncoder = Literal["transformer", "table", "fixed"]
+"""What weighs a query's terms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +109,12 @@ class BiEncoderSettings(ModelSettings):
 
     family: ClassVar[Literal["biencoder"]] = "biencoder"
 
+    kind: Annotated[EncoderKind | None, ADDED] = None
+    """One vector a text (biencoder), or weights of the vocabulary's terms (sparse: SPLADE); the
+    folder's own if not given, biencoder if it says nothing."""
     pooling: Pooling | None = None
-    """How token vectors become one; the folder's own if not given, cls if it says nothing."""
+    """How token vectors become one; the folder's own if not given, cls if it says nothing. sparse
+    takes max (if not given) and sum, over the terms' weights at each token."""
     normalize: bool | None = None
     """Vectors of unit length; the folder's own if not given, false if it says nothing."""
     towers: Literal[1, 2] | None = None
@@ -124,6 +134,20 @@ class BiEncoderSettings(ModelSettings):
     given."""
     dimensions: tuple[int, ...] | None = None
     """Nested (Matryoshka) dimensions to train for, ascending."""
+    saturation: Annotated[Saturation | None, ADDED] = None
+    """sparse: what makes a weight of a logit x: log1p is log(1 + max(x, 0)), log1p_twice the same
+    again of that; the folder's own if not given, log1p if it says nothing."""
+    query_encoder: Annotated[QueryEncoder | None, ADDED] = None
+    """sparse: what weighs a query's terms: the transformer, with expansion; a table with a weight
+    for each token, learned (table) or left as it is (fixed, 1 without `query_weights`); the
+    folder's own if not given, transformer if it says nothing."""
+    query_weights: Annotated[str | None, Reads(), ADDED] = None
+    """sparse: a JSON file of tokens and the weights (idf) that a new table starts from; 1 if not
+    given."""
+    query_terms: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
+    """sparse: the heaviest terms that are kept of a query, outside of training; 0 keeps all."""
+    document_terms: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
+    """sparse: the heaviest terms that are kept of a document, outside of training; 0 keeps all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +190,8 @@ class CrossEncoderStudent(CrossEncoderSettings):
 class BiEncoderStudent(BiEncoderSettings):
     """A bi-encoder, scoring by the dot product."""
 
-    kind: Literal["biencoder"] = "biencoder"
-    """Reads query and document apart."""
+    kind: EncoderKind = "biencoder"
+    """Reads query and document apart: as one vector each, or (sparse) as weights of terms."""
     output: Output = "real"
     """What it emits in training: real numbers, or (for listwise_softmax_ce) their sigmoids as
     probabilities; log_prob is the same in logarithms."""

@@ -52,11 +52,17 @@ def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 class TextTokenizer:
-    """Tokenises texts of one role: instruction before, special tokens in, truncated, unpadded."""
+    """Tokenises texts of one role: instruction before, special tokens in, truncated, unpadded.
 
-    def __init__(self, tokenizer: Any, *, max_length: int, instruction: str = "") -> None:
+    A `bare` one leaves special tokens out, and may give a text without any token.
+    """
+
+    def __init__(
+        self, tokenizer: Any, *, max_length: int, instruction: str = "", bare: bool = False
+    ) -> None:
         self.max_length = max_length
         self.instruction = instruction
+        self.bare = bare
         self._tokenizer = _clone(tokenizer)
         self._tokenizer.enable_truncation(max_length, direction=tokenizer.truncation_side)
         self._clip = None if tokenizer.truncation_side == "left" else Clipper(self._tokenizer)
@@ -64,7 +70,7 @@ class TextTokenizer:
         if tokenizer.truncation_side == "right" and works_by_words(self._tokenizer):
             whole = _clone(tokenizer)
             self._words = Words(whole)
-            self._before, self._after = _around(whole)
+            self._before, self._after = ([], []) if bare else _around(whole)
         # A decoder's tokenizer may give nothing for an empty text; a row needs one token.
         self._filler = tokenizer.eos_token_id or tokenizer.pad_token_id or 0
 
@@ -87,8 +93,9 @@ class TextTokenizer:
             return [[*start, *row, *end] for row in self._words(prepared, limit)]
         if self._clip is not None:
             prepared = self._clip(prepared, first or self.max_length)
-        encodings = self._tokenizer.encode_batch_fast(prepared)
-        return [encoding.ids or [self._filler] for encoding in encodings]
+        encodings = self._tokenizer.encode_batch_fast(prepared, add_special_tokens=not self.bare)
+        filler = [] if self.bare else [self._filler]
+        return [encoding.ids or filler for encoding in encodings]
 
     def special_types(self) -> dict[int, int]:
         """Returns the types beyond 0, by the special token that has them."""

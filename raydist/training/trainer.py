@@ -161,7 +161,7 @@ def _load(job: Job, place: Place) -> Model:
 
 def _open(job: Job, device: torch.device) -> Model:
     if isinstance(job.model, BiEncoderSettings):
-        return BiEncoder.load(job.model, seed=job.seed, device=device)
+        return BiEncoder.load(job.model, fresh_head=True, seed=job.seed, device=device)
     return CrossEncoderModel.load(job.model, fresh_head=True, seed=job.seed, device=device)
 
 

@@ -166,7 +166,7 @@ def evaluate_checkpoint(
     place = Path(folder)
     contract = read_contract(place)
     assert contract is not None, place  # every checkpoint has one
-    cls = BiEncoder if contract.kind == "biencoder" else CrossEncoderModel
+    cls = CrossEncoderModel if contract.pairs else BiEncoder
     model = cls.load(place, device=None if spec.gpus else "cpu", **(settings or {}))
     ranks = Ranks()
     return validate(model, _task(spec), _retrieval(spec, ranks, score), list(spec.metrics))
