@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.dense.spec import DenseSearchSpec
 from raydist.errors import ConfigError
+from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
     from raydist.config.mcp import McpConfig
@@ -16,18 +17,27 @@ if TYPE_CHECKING:
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
 
+MULTIVECTOR = "multivector-index"
+INDEXES = ("bow-index", "bow-fields", "vectors", MULTIVECTOR)
+"""The kinds of outputs that can be searched, as their manifests name them."""
+
 
 def open_retriever(
     folder: str,
     bow: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
     dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
+    late: LateSearchSpec = LateSearchSpec(),  # noqa: B008  frozen
 ) -> Selective:
     """Returns a retriever over the index or vectors in a folder (or its local copy)."""
     from raydist import storage
     from raydist.manifest import read_manifest
 
     local = storage.local(folder)
-    kind = read_manifest(local, ["bow-index", "bow-fields", "vectors"])["kind"]
+    kind = read_manifest(local, INDEXES)["kind"]
+    if kind == MULTIVECTOR:
+        from raydist.late.retriever import LateRetriever
+
+        return LateRetriever.open(local, late, dense.model)
     if kind == "vectors":
         from raydist.dense.retriever import DenseRetriever
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -176,3 +177,28 @@ def database(_migrated: Path, tmp_path: Path) -> str:
     path.parent.mkdir()
     shutil.copy(_migrated, path)
     return f"sqlite:///{path}"
+
+
+_WORDS = (
+    "retrieval",
+    "index",
+    "query",
+    "document",
+    "vector",
+    "corpus",
+    "answer",
+    "passage",
+    "model",
+)
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A jsonl of 157 documents of mixed lengths, every third with a title."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    with open(path, "w") as out:
+        for i in range(157):
+            words = [_WORDS[(i * 7 + j * (1 + i % 5)) % len(_WORDS)] for j in range(1 + i * 5 % 61)]
+            title = _WORDS[i % len(_WORDS)] if i % 3 == 0 else ""
+            out.write(json.dumps({"id": f"d{i}", "title": title, "text": " ".join(words)}) + "\n")
+    return path

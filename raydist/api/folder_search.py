@@ -31,7 +31,8 @@ class FolderSearch:
     def _retriever(self) -> Selective:
         from raydist.build import open_retriever
 
-        return open_retriever(self._config.index[0], self._config.bow, self._config.dense)
+        config = self._config
+        return open_retriever(config.index[0], config.bow, config.dense, config.late)
 
     @property
     def texts(self) -> TextStore | None:

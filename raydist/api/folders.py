@@ -264,7 +264,7 @@ class Index(_Documents):
 
 
 class Vectors(_Documents):
-    """The vectors of a corpus.
+    """The vectors of a corpus, or an index of its tokens' vectors, which MaxSim searches.
 
     >>> import raydist as rd
     >>> corpus = {"1": "A heron eats fish.", "2": "A boat on a canal."}
@@ -348,6 +348,7 @@ def open(path: Place) -> Index | Vectors | Training | Output:
         "bow-index": Index,
         "bow-fields": Index,
         "vectors": Vectors,
+        "multivector-index": Vectors,
         "training-run": Training,
         "tuning": Training,
     }

@@ -2,9 +2,11 @@
 
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC workers=2
+    raydist embed corpus=corpus.jsonl model=MULTIVECTOR out=LIDX bits=4
     raydist embed corpus=more.jsonl out=VEC --append
     raydist embed delete=ids.txt out=VEC
 
+What is written follows from the model: vectors of a bi-encoder, the index of a multi-vector model.
 The folder can be searched with `raydist search index=OUT`, alone or fused with other indexes. The
 same command continues where an interrupted one stopped. Added documents are embedded by the model
 and the settings of the folder, and become a further segment; with `duplicates=last` they replace
@@ -16,10 +18,10 @@ of vectors that were embedded at once, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.artefact import Artefact, planned
@@ -29,10 +31,16 @@ from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
 from raydist.dense.spec import EmbeddingSpec
 from raydist.errors import ArtifactError, ConfigError, JobError
+from raydist.late.spec import LateSpec
+
+if TYPE_CHECKING:
+    from raydist.dense.embed import Read
+    from raydist.shard_files import Split
 
 Config = EmbedConfig
 FLAGS = ("--dry-run", "--append", "--resume")
 ARTEFACT = Artefact("vectors", progress="shards/*.done", scratch=(".append-*",))
+LATE = Artefact("multivector-index", progress=".work/*/*.done", scratch=(".work",))
 _SPLIT_BYTES = 256 << 10
 """Size of a split: a crash loses at most a minute of a CPU's work, or of a GPU where the splits of
 terabytes are larger."""
@@ -43,6 +51,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import describe_model, embed_corpus
+    from raydist.models.late_folder import is_multivector
 
     if config.delete is not None:
         _delete(config, config.delete, flags)
@@ -59,14 +68,16 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     spec, model = config.embedding, config.model
     if model is None:
         raise ConfigError("model: required: the bi-encoder (only --append takes the folder's own)")
-    _, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
+    described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
+    tokens = is_multivector(Path(described.folder))
+    _check(config, tokens, dimension)
     splits = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=spec.split_bytes or _SPLIT_BYTES
     )
     warn_of_idle_workers(splits, spec.workers)
     announce(splits, corpus)
 
-    with ARTEFACT.open(
+    with (LATE if tokens else ARTEFACT).open(
         config.out,
         config,
         inputs=lambda: inputs(config),
@@ -76,10 +87,45 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     ) as output:
         if output.done:
             return
-        facts = embed_corpus(splits, partial(read_kept, corpus), output.folder, model, spec)
-        facts |= _finished(output.folder, facts, corpus, spec)
+        read = partial(read_kept, corpus)
+        if tokens:
+            facts = _index_tokens(config, corpus, splits, read, output.folder)
+        else:
+            facts = embed_corpus(splits, read, output.folder, model, spec)
+            facts |= _finished(output.folder, facts, corpus, spec)
         output.finish(**facts)
     _report(config.out, facts, facts["documents"], facts["seconds"])
+
+
+def _check(config: EmbedConfig, tokens: bool, dimension: int) -> None:
+    """Raises ConfigError for options that the model's index does not have."""
+    if tokens:
+        from raydist.late.embed import check
+
+        check(config.embedding, config.late, dimension)
+    elif config.late != LateSpec():
+        assert config.model is not None
+        raise ConfigError(
+            f"bits, centroids: {config.model.path} is no multi-vector model; vectors have precision"
+        )
+
+
+def _index_tokens(
+    config: EmbedConfig, corpus: CorpusSource, splits: Sequence[Split], read: Read, folder: Path
+) -> dict[str, Any]:
+    """Builds the index of a multi-vector model; returns its facts."""
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+    from raydist.late.embed import embed_tokens
+    from raydist.late.format import SEGMENTS
+    from raydist.late.token_shards import read_documents
+
+    assert config.model is not None
+    facts = embed_tokens(splits, read, folder, config.model, config.embedding, config.late)
+    ids = read_documents(folder / SEGMENTS / facts["segments"][-1]["name"])["doc_id"]
+    report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
+    skipped = sorted(folder.glob(".work/tokens/[0-9]*/rejects.jsonl"))
+    return {**facts, "rejected": collect_rejects(skipped, corpus.rejects)}
 
 
 def _finished(
@@ -229,7 +275,9 @@ def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float)
         ("documents/s and worker", new / max(seconds, 1e-9)),
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
-    if "segments" in facts:
+    if "centroids" in facts:
+        rows += [("vectors", facts["vectors"]), ("centroids", facts["centroids"])]
+    elif "segments" in facts:
         rows.append(("segments", len(facts["segments"])))
     if "ann" in facts:
         ann = facts["ann"]

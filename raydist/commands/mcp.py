@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from raydist import extras, log, storage
 from raydist.artefact import planned
+from raydist.build import MULTIVECTOR
 from raydist.commands.serve import check_port
 from raydist.config.base import Flags
 from raydist.config.mcp import McpConfig
@@ -78,7 +79,9 @@ def open_tools(config: McpConfig) -> Tools:
             "index that was built with store=true"
         )
     reranker = None if config.reranker is None else load_reranker(config.reranker)
-    collection = Collection(config.about, documents, "bow-index" in kinds, "vectors" in kinds)
+    collection = Collection(
+        config.about, documents, "bow-index" in kinds, bool(kinds - {"bow-index"})
+    )
     return Tools(searcher, reranker, collection, config.limits)
 
 
@@ -86,8 +89,8 @@ def _check_indexes(config: McpConfig) -> tuple[set[str], int]:
     """Returns the kinds of the indexes, and the number of documents of the largest one."""
     kinds, documents = set(), 0
     for folder in config.index:
-        manifest = read_manifest(storage.local(folder), ["bow-index", "vectors"])
-        if manifest["kind"] == "vectors":
+        manifest = read_manifest(storage.local(folder), ["bow-index", "vectors", MULTIVECTOR])
+        if manifest["kind"] in ("vectors", MULTIVECTOR):
             extras.require(f"index = {folder}", "torch", "transformers")
         if manifest.get("unit"):
             raise ConfigError(

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from raydist import log, storage
 from raydist.artefact import Artefact
-from raydist.build import text_store
+from raydist.build import INDEXES, MULTIVECTOR, text_store
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.mine import MineConfig
@@ -153,7 +153,7 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
     field, names = ("run", config.run) if runs else ("queries", config.queries.paths)
     if not runs:
         for folder in config.index:
-            read_manifest(storage.local(folder), ["bow-index", "bow-fields", "vectors"])
+            read_manifest(storage.local(folder), INDEXES)
     query_ids = list(ranked or queries)
     judged = [query_id for query_id in query_ids if query_id in qrels]
     if not judged:
@@ -172,7 +172,8 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
 def _stored(config: MineConfig) -> Path:
     """Returns the texts beside the first index that has any."""
     kinds = {each: read_manifest(storage.local(each))["kind"] for each in config.index}
-    return text_store(next((i for i, kind in kinds.items() if kind != "vectors"), config.index[0]))
+    texts = (i for i, kind in kinds.items() if kind not in ("vectors", MULTIVECTOR))
+    return text_store(next(texts, config.index[0]))
 
 
 def _store(

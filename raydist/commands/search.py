@@ -196,7 +196,7 @@ class FusedSearch:
     def __init__(self, config: SearchConfig) -> None:
         self._config = config
         self.retrievers = [
-            _among(open_retriever(folder, config.bow, config.dense), config)
+            _among(open_retriever(folder, config.bow, config.dense, config.late), config)
             for folder in config.index
         ]
         if config.bow.feedback and not any(isinstance(each, Bow) for each in self.retrievers):

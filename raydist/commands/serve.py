@@ -26,6 +26,7 @@ from types import FrameType
 
 from raydist import cluster, extras, log
 from raydist.artefact import planned
+from raydist.build import MULTIVECTOR
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, DataError, JobError, RaydistError
@@ -177,8 +178,8 @@ def _check_folders(config: ServeConfig) -> None:
     """Finds mistyped folders before anything is started."""
     for folder in config.index:
         if "://" not in folder:
-            manifest = read_manifest(folder, ["bow-index", "vectors"])
-            if manifest["kind"] == "vectors":
+            manifest = read_manifest(folder, ["bow-index", "vectors", MULTIVECTOR])
+            if manifest["kind"] in ("vectors", MULTIVECTOR):
                 extras.require(f"index = {folder}", "torch", "transformers")
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
     if config.reranker is not None:

@@ -106,6 +106,10 @@ def _verify_folder(folder: Path, report: Report) -> None:
             from raydist.dense.verify import verify_vectors
 
             verify_vectors(folder, manifest, report)
+        case "multivector-index":
+            from raydist.late.verify import verify_late
+
+            verify_late(folder, manifest, report)
         case _:
             _verify_contents(folder, manifest, report)
     if "config_file" in manifest:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource
 from raydist.dense.spec import EmbeddingSpec
+from raydist.late.spec import LateSpec
 from raydist.models.spec import EncoderSource
 from raydist.spec import ADDED, Reads
 
@@ -24,10 +25,11 @@ class EmbedConfig(Verb):
     """With `delete`: rewrite the segments concerned, which removes the bytes at once; otherwise the
     next `raydist merge` removes them."""
     model: EncoderSource | None = None
-    """The bi-encoder; with --append it is the one that embedded the folder."""
+    """The bi-encoder or multi-vector model; with --append it is the one that embedded the folder."""
     out: str = Field(min_length=1)
     """The folder to write."""
     embedding: Flat[EmbeddingSpec]
+    late: Flat[LateSpec]
 
     def identity(self) -> dict[str, Any]:
         """Returns the fields that decide the result.

@@ -10,6 +10,7 @@ from raydist.bow.spec import BowSearchSpec
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, SearchQueries
 from raydist.dense.spec import DenseSearchSpec, Fusion
+from raydist.late.spec import LateSearchSpec
 from raydist.spec import ADDED, Reads
 
 
@@ -41,6 +42,7 @@ class SearchConfig(Verb):
     depth: int = Field(0, ge=0)
     """Documents per query and index before fusion; 0 is `k`."""
     dense: Flat[DenseSearchSpec]
+    late: Flat[LateSearchSpec]
     tag: str | None = Field(None, min_length=1, pattern=r"^\S+$")
     """Name of the run, its last column."""
     workers: int = execution(0, ge=0)

@@ -58,7 +58,7 @@ def _refuse_index(where: pafs.FileSystem, folder: str) -> None:
             manifest = json.loads(source.read(_LARGEST))
     except (OSError, ValueError, RecursionError):
         return
-    if manifest.get("kind") in ("bow-index", "bow-fields", "vectors"):
+    if manifest.get("kind") in ("bow-index", "bow-fields", "vectors", "multivector-index"):
         raise DataError(
             f"{folder}: is a {manifest['kind']} that raydist wrote, no documents; name the files "
             "that it was made from (raydist status shows them)"

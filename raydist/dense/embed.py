@@ -26,7 +26,8 @@ from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
-from raydist.models.folder import check_contract, read_folder, requested
+from raydist.models.encoder_folder import read_encoder_folder
+from raydist.models.folder import requested
 from raydist.models.inference import load_encoder
 from raydist.models.spec import BiEncoderSettings, EncoderSource
 from raydist.run_writer import first_blank, warn_of_blank
@@ -142,9 +143,8 @@ def describe_model(
     """
     path = model.path or ""
     folder = resolve_folder(path)
-    read = read_folder(folder, model)
-    contract, truncate = read.contract, truncate or read.truncate
-    check_contract(contract, read.config, read.length, truncate)
+    read, truncate = read_encoder_folder(folder, model, truncate)
+    contract = read.contract
     dimension = truncate or read.length
     if precision == "binary" and dimension % 8:
         raise ConfigError(f"precision=binary: a dimension of {dimension} is not a multiple of 8")

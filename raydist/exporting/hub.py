@@ -95,8 +95,7 @@ def _load(folder: Path, kind: str, settings: dict[str, Any]) -> BiEncoder | Cros
 @torch.inference_mode()
 def _answer(model: BiEncoder | CrossEncoderModel) -> np.ndarray:
     if isinstance(model, BiEncoder):
-        vectors = [model.encode_queries(_PROBE), model.encode_documents(_PROBE)]
-        return np.concatenate(vectors)
+        return np.vstack([*model.encode_queries(_PROBE), *model.encode_documents(_PROBE)])
     pairs = model.tokenize([_PROBE[0]] * len(_PROBE), _PROBE)
     return np.asarray(model(model.pad(pairs)).numpy())
 

@@ -65,6 +65,8 @@ def _what(contract: Contract, dimension: int) -> str:
         "one encoder" if contract.towers == 1 else "separate encoders for queries and documents"
     )
     measure = "cosine" if contract.normalize else "inner product"
+    if contract.kind == "multivector":
+        return _what_tokens(contract, dimension)
     rows = [
         ("Architecture", f"bi-encoder, {towers}"),
         ("Vectors", f"{dimension} dimensions, compared by {measure}"),
@@ -74,6 +76,19 @@ def _what(contract: Contract, dimension: int) -> str:
     ]
     if contract.dimensions:
         rows.append(("Matryoshka dimensions", ", ".join(map(str, contract.dimensions))))
+    return _rows(("", ""), rows)
+
+
+def _what_tokens(contract: Contract, dimension: int) -> str:
+    filled = f", filled up to {contract.expansion}" if contract.expansion else ""
+    rows = [
+        ("Architecture", "multi-vector (late interaction): a vector for each token"),
+        ("Vectors", f"{dimension} dimensions, compared by MaxSim"),
+        ("Query", _role(contract.query_max_length, contract.query_instruction) + filled),
+        ("Document", _role(contract.document_max_length, contract.document_instruction)),
+    ]
+    if contract.token_pooling > 1:
+        rows.append(("Token pooling", f"one vector of {contract.token_pooling:g}"))
     return _rows(("", ""), rows)
 
 
@@ -95,15 +110,18 @@ def _what_pairs(contract: Contract) -> str:
 def _usage(name: str, contract: Contract) -> str:
     note = "The instructions are saved with the model; do not add them yourself."
     instructed = contract.query_instruction or contract.document_instruction
+    late = contract.kind == "multivector"
+    model = "MultiVectorEncoder" if late else "SentenceTransformer"
+    score = "model.similarity(queries, documents)" if late else "queries @ documents.T"
     return "\n".join(
         [
             "```python",
-            "from sentence_transformers import SentenceTransformer",
+            f"from sentence_transformers import {model}",
             "",
-            f"model = SentenceTransformer({name!r})",
+            f"model = {model}({name!r})",
             'queries = model.encode_query(["what is a vector?"])',
             'documents = model.encode_document(["A vector has a length and a direction."])',
-            "scores = queries @ documents.T",
+            f"scores = {score}",
             "```",
             "",
             "With raydist:",

@@ -186,6 +186,11 @@ class Segment:
     def __len__(self) -> int:
         return int(self.about["documents"])
 
+    @property
+    def live(self) -> int:
+        """The number of documents that are not deleted."""
+        return len(self) - (0 if self.deleted_N is None else int(self.deleted_N.sum()))
+
     def _map(self, name: str, dtype: Any) -> np.ndarray:
         path = self.folder / name
         return np.memmap(path, dtype, "r") if path.stat().st_size else np.zeros(0, dtype)

@@ -10,7 +10,8 @@ InfoNCE: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748.
 
 Legend: B queries of this rank, P their documents (sample after sample, positive first), D the
 longest list (G where all are equally long), C columns of the scope, K known positives of a query,
-d the embedding's width.
+d the embedding's width. A multi-vector model's embeddings are [n, T, d] where others' are [n, d],
+and what is said of dot products holds of MaxSim (`similarity.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ import torch
 from torch import Tensor
 
 from raydist.losses.gather import SumCount, gather_rows, logits_dtype, row_layout
+from raydist.losses.similarity import (
+    all_pairs,
+    own_pairs,
+    pair_gradients,
+    pairs_products,
+    widened,
+)
 from raydist.losses.spec import Scope
 
 BLOCK_LOGITS = 1 << 24
@@ -104,6 +112,7 @@ def columns_of(
     starts_B = sizes_B.cumsum(0) - sizes_B
     documents_Cd, hashes_C, valid_C = documents_Pd, hashes_P, valid_P
     if scope == "cross_device":
+        documents_Pd = widened(documents_Pd)
         layout = row_layout(documents_Pd.shape[0], documents_Pd.device, of_ranks)
         documents_Cd = gather_rows(documents_Pd, layout)
         hashes_C = None if hashes_P is None else gather_rows(hashes_P, layout)
@@ -143,7 +152,8 @@ def scope_scores(
         own_BD = _own_scores(queries_Bd, columns) / temperature
     if not columns.foreign:
         return ScopeScores(own_BD, columns.mask_BD, own_BD.new_full(own_BD.shape[:1], -torch.inf))
-    block = column_block or max(1, BLOCK_LOGITS // max(1, queries_Bd.shape[0]))
+    each = queries_Bd.shape[0] * pairs_products(queries_Bd, columns.documents_Cd)
+    block = column_block or max(1, BLOCK_LOGITS // max(1, each))
     foreign_B: Tensor = _ForeignLogSumExp.apply(  # type: ignore[no-untyped-call]
         queries_Bd, columns.documents_Cd, columns, 1.0 / temperature, block
     )
@@ -207,7 +217,7 @@ def info_nce(
 def _own_scores(queries_Bd: Tensor, columns: Columns) -> Tensor:
     """Returns ⟨x, y⟩ of the queries' own documents [B, D], 0 where padded."""
     lists_BDd = in_lists(columns.own_documents_Pd, columns.sizes_B, columns.mask_BD)
-    own_BD = torch.einsum("bd,bgd->bg", queries_Bd, lists_BDd)
+    own_BD = own_pairs(queries_Bd, lists_BDd)
     return own_BD.masked_fill(~columns.mask_BD, 0.0)
 
 
@@ -257,8 +267,9 @@ class _ForeignLogSumExp(torch.autograd.Function):
                 part = slice(start, start + block)
                 logits = _foreign_logits(queries_Bd, documents_Cd, columns, scale, part)
                 share = logits.sub_(finite_B[:, None]).exp_().mul_(weight_B[:, None])
-                queries_gradient += share @ documents_Cd[part]
-                documents_gradient[part] = share.T @ queries_Bd
+                of_queries, of_documents = pair_gradients(queries_Bd, documents_Cd[part], share)
+                queries_gradient += of_queries
+                documents_gradient[part] = of_documents
         return queries_gradient, documents_gradient, None, None, None
 
 
@@ -270,7 +281,7 @@ def _foreign_logits(
     part: slice,
 ) -> Tensor:
     """Returns logits [B, block] with −inf where a column is own, a positive or no document."""
-    logits = (queries_Bd @ documents_Cd[part].T).mul_(scale)
+    logits = all_pairs(queries_Bd, documents_Cd[part]).mul_(scale)
     index = torch.arange(part.start, part.start + logits.shape[1], device=logits.device)
     starts_B = columns.starts_B[:, None]
     excluded = (index >= starts_B) & (index < starts_B + columns.sizes_B[:, None])

@@ -68,7 +68,10 @@ class Supervision:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """A bi-encoder's output: embeddings of queries [B, d], documents [P, d], answers [B·A, d]."""
+    """A bi-encoder's output: embeddings of queries [B, d], documents [P, d], answers [B·A, d].
+
+    Of a multi-vector model they are [B, T, d] and so on, rows of zeros where there is no vector.
+    """
 
     queries_Bd: Tensor
     passages_Pd: Tensor
@@ -119,6 +122,8 @@ class LossBatch:
         """
         if not isinstance(self.output, Embeddings):
             raise ConfigError(f"loss.kind={kind} needs a bi-encoder; this model scores pairs")
+        if self.output.queries_Bd.dim() > 2 and kind != "infonce":
+            raise ConfigError(f"loss.kind={kind} needs one vector a text; this model has many")
         return self.output
 
     def columns(self, scope: Scope, *, mask_duplicates: bool = True) -> Columns:

@@ -30,7 +30,6 @@ from raydist.models.architecture import (
     width,
 )
 from raydist.models.backbone import (
-    DTYPES,
     PROBE,
     attention_of,
     check_outputs,
@@ -41,16 +40,18 @@ from raydist.models.backbone import (
     save_transformer,
 )
 from raydist.models.contract import Contract, frozen_attention
-from raydist.models.encode import encode
-from raydist.models.folder import check_contract, read_folder
+from raydist.models.encode import encode, encode_tokens
+from raydist.models.encoder_folder import projections_of, read_encoder_folder
 from raydist.models.heads import make_head
+from raydist.models.late_folder import write_late_folder
 from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import edges_of, packed_rows, placed, unpadded, wide_mask
-from raydist.models.projection import Projection
+from raydist.models.projection import SENTENCE, TOKENS, Projection
 from raydist.models.spec import BiEncoderSettings
 from raydist.models.st_folder import table_place, write_st_folder
 from raydist.models.term_pooling import heaviest
 from raydist.models.term_table import TermTable
+from raydist.models.token_vectors import TokenVectors
 from raydist.models.tokenizer import save_tokenizer
 from raydist.models.tokens import ROLES, SEGMENTED, Role, TextTokenizer, pad_ids
 
@@ -64,6 +65,7 @@ class BiEncoder(nn.Module):
         tokenizer: the Hugging Face tokenizer, shared by the towers.
         head: what it makes of token vectors.
         table: weighs queries' tokens in place of the first tower, or None.
+        tokens: which tokens' vectors are scored, in a multi-vector model, or None.
         projections: linear maps after the pooling; most models have none.
         truncate: output dimensions kept (a Matryoshka prefix), 0 = all.
         autocast: dtype of the matrix products where weights stay float32, or None.
@@ -93,6 +95,8 @@ class BiEncoder(nn.Module):
         self.truncate = truncate
         self.autocast = autocast
         self.source = source
+        multivector = contract.kind == "multivector"
+        self.tokens = TokenVectors(contract, tokenizer) if multivector else None
         self._tokenizers = {role: self._role_tokenizer(role) for role in ROLES}
         # Some number positions by the padding id, and some have none.
         self._give_positions = contract.padding_side == "left" and takes_positions(self.towers[0])
@@ -136,9 +140,7 @@ class BiEncoder(nn.Module):
         """
         spec = BiEncoderSettings.of(model, **settings)
         folder = resolve_folder(spec.path or "")
-        read = read_folder(folder, spec)
-        truncate = truncate or read.truncate
-        check_contract(read.contract, read.config, read.length, truncate)
+        read, truncate = read_encoder_folder(folder, spec, truncate)
         attention = frozen_attention(folder)
         loaded = [
             load_backbone(
@@ -157,7 +159,7 @@ class BiEncoder(nn.Module):
             read.tokenizer,
             read.contract,
             table=read.term_table(spec.query_weights),
-            projections=[Projection.load(place, DTYPES[spec.dtype]) for place in read.dense],
+            projections=projections_of(read, spec, seed),
             truncate=truncate,
             autocast=torch.bfloat16 if spec.half_autocast else None,
             source=str(folder),
@@ -170,7 +172,8 @@ class BiEncoder(nn.Module):
 
         def output(rows: Sequence[int]) -> Tensor:
             inputs = encoder.pad([ids[row] for row in rows])
-            return encoder({name: tensor.to(device) for name, tensor in inputs.items()}, role)  # type: ignore[no-any-return]
+            vectors: Tensor = encoder({k: each.to(device) for k, each in inputs.items()}, role)
+            return vectors if encoder.tokens is None else vectors.sum(1)
 
         kind = read.config.model_type
         if encoder.packs:
@@ -246,6 +249,8 @@ class BiEncoder(nn.Module):
         return next(self.parameters()).device
 
     def _role_tokenizer(self, role: Role) -> TextTokenizer:
+        if self.tokens is not None and role == "query":
+            return self.tokens.tokenizer(self.tokenizer)
         return TextTokenizer(
             self.tokenizer,
             max_length=self.contract.max_length(role),
@@ -282,6 +287,8 @@ class BiEncoder(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor], role: Role = "query") -> Tensor:
         """Returns the vectors [B, D] in float32 (float64 for float64 weights).
 
+        Those of a multi-vector model are [B, T, D], with zeros for tokens that have none.
+
         Args:
             inputs: `input_ids` [B, T] and `attention_mask` [B, T]; the mask may be left out where
                 nothing is padded, which is faster. A model that `packs` takes packed ones, too.
@@ -293,14 +300,17 @@ class BiEncoder(nn.Module):
             inputs = inputs if "edges" in inputs else unpadded(inputs)
             vectors_BD = self._packed(inputs, role)
         else:
-            vectors_BD = self._padded(inputs, role)
+            seen = inputs if self.tokens is None else self.tokens.seen(inputs, role)
+            vectors_BD = self._padded(seen, role)
         if not self.training and (terms := self.contract.terms(role)):
             vectors_BD = heaviest(vectors_BD, terms)
         for projection in self.projections:
             vectors_BD = projection(vectors_BD)
         if self.truncate:
             vectors_BD = vectors_BD[:, : self.truncate]
-        return F.normalize(vectors_BD, dim=-1) if self.contract.normalize else vectors_BD
+        if self.contract.normalize:
+            vectors_BD = F.normalize(vectors_BD, dim=-1)
+        return vectors_BD if self.tokens is None else self.tokens.scored(vectors_BD, inputs, role)
 
     def _padded(self, inputs: Mapping[str, Tensor], role: Role) -> Tensor:
         mask_BT = inputs.get("attention_mask")
@@ -338,12 +348,20 @@ class BiEncoder(nn.Module):
         return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
     def encode_queries(self, texts: Sequence[str], **options: Any) -> np.ndarray:
-        """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
-        return encode(self, texts, "query", **options)
+        """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`.
+
+        A multi-vector model gives a list of [t, D] instead.
+        """
+        vectors: np.ndarray = self._encode(texts, "query", **options)
+        return vectors
 
     def encode_documents(self, texts: Sequence[str], **options: Any) -> np.ndarray:
-        """Returns float32 vectors [n, D]; `options` are those of `raydist.models.encode.encode`."""
-        return encode(self, texts, "document", **options)
+        """Returns float32 vectors [n, D] like `encode_queries`."""
+        vectors: np.ndarray = self._encode(texts, "document", **options)
+        return vectors
+
+    def _encode(self, texts: Sequence[str], role: Role, **options: Any) -> Any:
+        return (encode if self.tokens is None else encode_tokens)(self, texts, role, **options)
 
     def merged(self) -> BiEncoder:
         """Returns a copy on the CPU with LoRA matrices in the weights; itself without any."""
@@ -389,20 +407,24 @@ class BiEncoder(nn.Module):
         contract = replace(self.contract, towers=len(self.towers))
         if self.shifts:  # the vectors are the same
             contract = replace(contract, padding_side="right")
-        places, dense = write_st_folder(
-            folder,
-            contract,
-            self.hidden,
-            truncate=self.truncate,
-            dense=len(self.projections),
-            causal=is_causal(self.towers[0].config),
-        )
+        if self.tokens is not None:
+            places, dense, of = *write_late_folder(folder, contract, len(self.projections)), TOKENS
+        else:
+            of = SENTENCE
+            places, dense = write_st_folder(
+                folder,
+                contract,
+                self.hidden,
+                truncate=self.truncate,
+                dense=len(self.projections),
+                causal=is_causal(self.towers[0].config),
+            )
         if self.table is not None:
             place = table_place(folder)
             self.table.save(place)
             save_tokenizer(self.tokenizer, place, contract.query_max_length)
         for projection, place in zip(self.projections, dense):
-            projection.save(place)  # type: ignore[operator]
+            projection.save(place, of)  # type: ignore[operator]
         for i, (tower, place) in enumerate(zip(self.towers, places)):
             weights(tower, place)
             self.tokenizer.padding_side = contract.padding_side

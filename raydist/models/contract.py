@@ -20,6 +20,16 @@ from raydist.models.spec import EncoderKind, Pooling, QueryEncoder, Saturation
 ModelKind = EncoderKind | Literal["crossencoder"]
 CONTRACT_FILE = "raydist.json"
 FORMAT = 1
+OF_TOKENS = (
+    "expansion",
+    "expansion_attends",
+    "expansion_token",
+    "skip",
+    "token_pooling",
+    "protected_tokens",
+    "pooled_length",
+)
+"""Fields that only multi-vector models have; others' files leave them out."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,8 @@ class Contract:
     """Everything beside the weights that decides a model's output.
 
     Attributes:
-        kind: `biencoder` (one vector a text), `sparse` (weights of terms) or `crossencoder`.
+        kind: `biencoder` (one vector a text), `sparse` (weights of terms), `multivector` (a vector
+            a token) or `crossencoder`.
         pooling: how token vectors become one; unused by a cross-encoder.
         normalize: whether vectors have unit length.
         padding_side: the side that short texts are padded on.
@@ -45,6 +56,14 @@ class Contract:
         query_encoder: what weighs a query's terms; of sparse models.
         query_terms: the heaviest terms that are kept of a query, outside of training, 0 = all.
         document_terms: those that are kept of a document.
+        expansion: tokens that a query has at least, filled up with `expansion_token`, 0 = none;
+            this and what follows is of multi-vector models.
+        expansion_attends: whether a query's own tokens see those that fill it up.
+        expansion_token: the tokenizer's mask token if empty, or else its end token.
+        skip: words whose tokens have no vector in documents.
+        token_pooling: a document keeps a vector of so many, by clustering; 1 keeps all.
+        protected_tokens: first vectors of a document that are in no cluster.
+        pooled_length: whether vectors have unit length after the clustering, too.
     """
 
     kind: ModelKind = "biencoder"
@@ -64,6 +83,13 @@ class Contract:
     query_encoder: QueryEncoder = "transformer"
     query_terms: int = 0
     document_terms: int = 0
+    expansion: int = 0
+    expansion_attends: bool = False
+    expansion_token: str = ""
+    skip: tuple[str, ...] = ()
+    token_pooling: float = 1.0
+    protected_tokens: int = 1
+    pooled_length: bool = True
 
     @property
     def pairs(self) -> bool:
@@ -86,7 +112,11 @@ class Contract:
         """Writes `raydist.json` into a folder that already holds its tokenizer."""
         record = {
             "format": FORMAT,
-            **asdict(self),
+            **{
+                name: value
+                for name, value in asdict(self).items()
+                if self.kind == "multivector" or name not in OF_TOKENS
+            },
             "tokenizer": tokenizer_fingerprint(folder),
             **provenance,
         }
@@ -121,7 +151,8 @@ def read_contract(folder: Path) -> Contract | None:
         )
     names = {f.name for f in fields(Contract)}
     known = {name: value for name, value in record.items() if name in names}
-    known["dimensions"] = tuple(known.get("dimensions", ()))
+    for name in ("dimensions", "skip"):
+        known[name] = tuple(known.get(name, ()))
     return Contract(**known)
 
 

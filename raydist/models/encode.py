@@ -16,13 +16,15 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from raydist.models.packing import packed_rows, placed
 from raydist.models.sparse_rows import SparseRows
+from raydist.models.token_rows import TokenRows
 from raydist.models.tokens import Role, TextTokenizer
 
 WINDOW = 2048
-R = TypeVar("R", np.ndarray, SparseRows)
+R = TypeVar("R", np.ndarray, SparseRows, TokenRows)
 EncodeRows = Callable[..., R]
 
 
@@ -106,6 +108,21 @@ def encode_terms(
     return SparseRows.joined(list(parts), model.dimension)
 
 
+def encode_tokens(
+    model: TextEncoder,
+    texts: Sequence[str],
+    role: Role,
+    *,
+    max_tokens: int = 0,
+    window: int = WINDOW,
+    stats: EncodeStats | None = None,
+) -> list[np.ndarray]:
+    """Returns the vectors [t, D] of the tokens of each text."""
+    windows = _cut(texts, window)
+    parts = encode_token_windows(model, windows, role, max_tokens=max_tokens, stats=stats)
+    return [vectors for part in parts for vectors in part.split()]
+
+
 def _cut(texts: Sequence[str], window: int) -> Iterator[Sequence[str]]:
     return (texts[i : i + window] for i in range(0, len(texts), window))
 
@@ -132,6 +149,18 @@ def encode_term_windows(
 ) -> Iterator[SparseRows]:
     """Yields the weights of terms of each window of texts; see `_in_windows`."""
     return _in_windows(model, windows, role, term_rows, max_tokens=max_tokens, stats=stats)
+
+
+def encode_token_windows(
+    model: TextEncoder,
+    windows: Iterable[Sequence[str]],
+    role: Role,
+    *,
+    max_tokens: int = 0,
+    stats: EncodeStats | None = None,
+) -> Iterator[TokenRows]:
+    """Yields the vectors of the tokens of each window of texts; see `_in_windows`."""
+    return _in_windows(model, windows, role, token_rows, max_tokens=max_tokens, stats=stats)
 
 
 def _in_windows(
@@ -214,6 +243,22 @@ def term_rows(
     return SparseRows.joined(parts, model.dimension).take(np.argsort(np.concatenate(order)))
 
 
+@torch.inference_mode()
+def token_rows(
+    model: TextEncoder,
+    rows: Sequence[list[int]],
+    role: Role,
+    max_tokens: int,
+    stats: EncodeStats | None = None,
+) -> TokenRows:
+    """Returns the vectors of the tokens of tokenised texts, which share batches by length."""
+    parts, order = [], [np.zeros(0, np.int64)]
+    for batch, vectors in _batches(model, rows, role, max_tokens, stats):
+        parts.append(TokenRows.of_padded(vectors))
+        order.append(batch)
+    return TokenRows.joined(parts, model.dimension).take(np.argsort(np.concatenate(order)))
+
+
 def _batches(
     model: TextEncoder,
     rows: Sequence[list[int]],
@@ -243,7 +288,15 @@ def _vectors(
         stats.padded += inputs["input_ids"].numel()
         return vectors
     half = len(rows) // 2
-    return torch.cat([_vectors(model, part, role, stats) for part in (rows[:half], rows[half:])])
+    return joined([_vectors(model, part, role, stats) for part in (rows[:half], rows[half:])])
+
+
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns the vectors of several batches, those of tokens [n, T, D] with zeros behind them."""
+    if parts[0].dim() > 2:
+        widest = max(part.shape[1] for part in parts)
+        parts = [pad(part, (0, 0, 0, widest - part.shape[1])) for part in parts]
+    return torch.cat(list(parts))
 
 
 def length_batches(

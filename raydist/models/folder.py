@@ -72,6 +72,7 @@ class EncoderFolder:
         dense: the folders of projections after the pooling.
         truncate: dimensions that the folder keeps of a vector, 0 = all.
         table: the folder of the weights of queries' tokens, None where there is none.
+        fresh: width of a random projection that a new multi-vector model gets, 0 = none.
     """
 
     places: tuple[Path, ...]
@@ -81,13 +82,14 @@ class EncoderFolder:
     dense: tuple[Path, ...] = ()
     truncate: int = 0
     table: Path | None = None
+    fresh: int = 0
 
     @property
     def length(self) -> int:
         """The length of a whole vector, the number of terms of a sparse one."""
         if self.contract.kind == "sparse":
             return int(self.config.get_text_config().vocab_size)
-        return output_width(self.dense, width(self.config))
+        return self.fresh or output_width(self.dense, width(self.config))
 
     def term_table(self, start: str | None = None) -> TermTable | None:
         """Returns the weights of queries' tokens, None where the transformer gives them.

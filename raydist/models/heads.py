@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from raydist.errors import ConfigError
 from raydist.models.architecture import width
 from raydist.models.contract import Contract
 from raydist.models.packed_attention import VARLEN
@@ -96,8 +97,29 @@ class TermHead:
         return self.padded(tower, pad_sequence(list(parts), True), longest < lengths[:, None])
 
 
+@dataclass(frozen=True, slots=True)
+class TokenHead:
+    """A vector for each token."""
+
+    output: str = "last_hidden_state"
+
+    def width(self, tower: Any) -> int:
+        """Returns the length of a vector before projections."""
+        return width(tower.config)
+
+    def padded(self, tower: Any, hidden_BTD: Tensor, mask_BT: Tensor | None) -> Tensor:
+        """Returns the vectors [B, T, D] of padded texts."""
+        return hidden_BTD.to(torch.promote_types(hidden_BTD.dtype, torch.float32))
+
+    def packed(self, tower: Any, hidden_TD: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Raises ConfigError: vectors of tokens come of padded texts."""
+        raise ConfigError("attention=varlen: multi-vector models take padded texts; leave it out")
+
+
 def make_head(contract: Contract, towers: list[nn.Module]) -> Head:
     """Returns the head of a model; makes its transformers end where the head begins."""
+    if contract.kind == "multivector":
+        return TokenHead()
     if contract.kind != "sparse":
         return VectorHead(contract.pooling)
     pooling = TermPooling("sum" if contract.pooling == "sum" else "max", contract.saturation)

@@ -68,7 +68,8 @@ def speed_up(encoder: BiEncoder) -> None:
     """
     attention = {str(tower.config._attn_implementation) for tower in encoder.towers}  # type: ignore[union-attr]
     dtype = encoder.autocast or next(encoder.parameters()).dtype
-    if attention == {DEFAULT_ATTENTION} and is_fast(encoder.device, dtype):
+    padded = encoder.tokens is not None or not is_fast(encoder.device, dtype)
+    if attention == {DEFAULT_ATTENTION} and not padded:
         # Roles of the same tower whose texts get the same tokens are tried once.
         trials: dict[tuple[object, ...], tuple[Role, list[list[int]]]] = {}
         for role in ROLES:

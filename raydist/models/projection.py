@@ -20,7 +20,8 @@ _ACTIVATIONS = {
     "SiLU": nn.SiLU,
     "Sigmoid": nn.Sigmoid,
 }
-_INPUT = "sentence_embedding"
+SENTENCE, TOKENS = "sentence_embedding", "token_embeddings"
+"""What a module reads and writes: the vector after the pooling, or those of the tokens."""
 _WEIGHTS = "model.safetensors"
 
 
@@ -34,8 +35,8 @@ class Projection(nn.Module):
         self._activate = _ACTIVATIONS[activation]()
 
     @classmethod
-    def load(cls, folder: Path, dtype: torch.dtype) -> Projection:
-        """Returns the projection in a folder.
+    def load(cls, folder: Path, dtype: torch.dtype, of: str = SENTENCE) -> Projection:
+        """Returns the projection in a folder, of the text's vector or of its `TOKENS`.
 
         Raises:
             ArtifactError: it does something else, or its weights do not fit.
@@ -43,8 +44,8 @@ class Projection(nn.Module):
         config = read_json(folder / "config.json")
         activation = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
         name = activation.rsplit(".", 1)[-1]
-        ends = {config.get(f"module_{end}_name") or _INPUT for end in ("input", "output")}
-        if name not in _ACTIVATIONS or config.get("use_residual") or ends != {_INPUT}:
+        ends = {config.get(f"module_{end}_name") or of for end in ("input", "output")}
+        if name not in _ACTIVATIONS or config.get("use_residual") or ends != {of}:
             raise ArtifactError(
                 f"{folder}: a Dense module with activation {name} of {', '.join(sorted(ends))}"
                 f"{' and a residual' if config.get('use_residual') else ''} is not supported"
@@ -67,7 +68,7 @@ class Projection(nn.Module):
         wide = self.linear(vectors_BD.to(self.linear.weight.dtype))
         return self._activate(wide).to(vectors_BD.dtype)  # type: ignore[no-any-return]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, of: str = SENTENCE) -> None:
         """Writes the module as sentence-transformers does."""
         folder.mkdir(exist_ok=True)
         kind = _ACTIVATIONS[self.activation]
@@ -77,6 +78,8 @@ class Projection(nn.Module):
             "bias": self.linear.bias is not None,
             "activation_function": f"{kind.__module__}.{kind.__name__}",
         }
+        if of != SENTENCE:
+            record |= {"module_input_name": of, "module_output_name": of}
         (folder / "config.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})

@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Lt, MinLen
 
 from raydist.spec import ADDED, EXECUTION, Reads
 
-EncoderKind = Literal["biencoder", "sparse"]
-"""What a text becomes: one vector, or weights of the vocabulary's terms."""
+EncoderKind = Literal["biencoder", "sparse", "multivector"]
+"""What a text becomes: one vector, weights of the vocabulary's terms, or a vector a token."""
 Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len", "sum"]
 """How token vectors become one; `sum`, and else `max`, for weights of terms."""
 Saturation = Literal["log1p", "log1p_twice"]
@@ -110,8 +110,9 @@ class BiEncoderSettings(ModelSettings):
     family: ClassVar[Literal["biencoder"]] = "biencoder"
 
     kind: Annotated[EncoderKind | None, ADDED] = None
-    """One vector a text (biencoder), or weights of the vocabulary's terms (sparse: SPLADE); the
-    folder's own if not given, biencoder if it says nothing."""
+    """One vector a text (biencoder), weights of the vocabulary's terms (sparse: SPLADE), or a
+    vector a token (multivector: ColBERT); the folder's own if not given, biencoder if it says
+    nothing."""
     pooling: Pooling | None = None
     """How token vectors become one; the folder's own if not given, cls if it says nothing. sparse
     takes max (if not given) and sum, over the terms' weights at each token."""
@@ -148,6 +149,20 @@ class BiEncoderSettings(ModelSettings):
     """sparse: the heaviest terms that are kept of a query, outside of training; 0 keeps all."""
     document_terms: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
     """sparse: the heaviest terms that are kept of a document, outside of training; 0 keeps all."""
+    projection: Annotated[int, Ge(1), ADDED] = 128
+    """multivector: the vectors' width, where the folder has no projection and gets a fresh one."""
+    expansion: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
+    """multivector: tokens that a query has at least, filled up with mask tokens; 0 is none. The
+    folder's own if not given, 32 if it says nothing."""
+    expansion_attends: Annotated[bool | None, ADDED] = None
+    """multivector: whether a query's own tokens see those that fill it up; the folder's own if not
+    given, false if it says nothing."""
+    skip: Annotated[Literal["punctuation", "nothing"] | None, ADDED] = None
+    """multivector: tokens of documents that get no vector; the folder's own if not given,
+    punctuation if it says nothing."""
+    token_pooling: Annotated[Annotated[float, Ge(1)] | None, ADDED] = None
+    """multivector: a document keeps one vector of so many, by hierarchical clustering; the folder's
+    own if not given, 1 (all) if it says nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +206,8 @@ class BiEncoderStudent(BiEncoderSettings):
     """A bi-encoder, scoring by the dot product."""
 
     kind: EncoderKind = "biencoder"
-    """Reads query and document apart: as one vector each, or (sparse) as weights of terms."""
+    """Reads query and document apart: as one vector each, as weights of terms (sparse), or as a
+    vector a token (multivector)."""
     output: Output = "real"
     """What it emits in training: real numbers, or (for listwise_softmax_ce) their sigmoids as
     probabilities; log_prob is the same in logarithms."""

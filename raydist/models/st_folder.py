@@ -19,7 +19,7 @@ from raydist.models.contract import Contract
 from raydist.models.spec import EncoderKind, Pooling, Saturation
 
 CONFIG = "config_sentence_transformers.json"
-_TOWER = "sentence_bert_config.json"
+TOWER = "sentence_bert_config.json"
 _TOKENIZER = "tokenizer_config.json"
 _ROLES = ("query", "document")
 _MODES: dict[str, Pooling] = {
@@ -39,7 +39,12 @@ _LEGACY_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-_KINDS: dict[str, EncoderKind] = {"SentenceTransformer": "biencoder", "SparseEncoder": "sparse"}
+_KINDS: dict[str, EncoderKind] = {
+    "SentenceTransformer": "biencoder",
+    "SparseEncoder": "sparse",
+    "MultiVectorEncoder": "multivector",
+    "ColBERT": "multivector",  # PyLate's name
+}
 _POOLINGS = {"biencoder": "Pooling", "sparse": "SpladePooling"}
 _TASKS = {
     "biencoder": {"feature-extraction": "last_hidden_state"},
@@ -237,7 +242,7 @@ def _route(where: Path, modules: Sequence[tuple[str, Path]], kind: EncoderKind) 
 
 
 def _lengths(tower: Path, kind: EncoderKind) -> tuple[int, int]:
-    config = read_json(tower / _TOWER)
+    config = read_json(tower / TOWER)
     unknown = {
         "do_lower_case": config.get("do_lower_case"),
         "query_expansion": config.get("query_expansion"),
@@ -253,7 +258,7 @@ def _lengths(tower: Path, kind: EncoderKind) -> tuple[int, int]:
     if task in tasks and outputs.get("method_output_name", tasks[task]) != tasks[task]:
         unknown[f"method_output_name={outputs['method_output_name']}"] = True
     if wrong := [name for name, value in unknown.items() if value]:
-        raise ArtifactError(f"{tower / _TOWER}: {wrong[0]} is not supported")
+        raise ArtifactError(f"{tower / TOWER}: {wrong[0]} is not supported")
     both = config.get("max_seq_length") or 0
     return config.get("query_length") or both, config.get("document_length") or both
 
@@ -331,7 +336,7 @@ def write_st_folder(
         for place in places:
             if place.name.endswith(pooling):
                 _write_pooling(place, contract, hidden)
-        _dump(
+        dump(
             folder / "router_config.json",
             {
                 "types": {
@@ -350,14 +355,14 @@ def write_st_folder(
     if contract.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
         (folder / modules[-1][0]).mkdir(exist_ok=True)
-    _dump(
+    dump(
         folder / "modules.json",
         [
             {"idx": i, "name": str(i), "path": path, "type": _module(kind, contract.kind)}
             for i, (path, kind) in enumerate(modules)
         ],
     )
-    _dump(
+    dump(
         folder / CONFIG,
         {
             "prompts": {
@@ -372,7 +377,7 @@ def write_st_folder(
     )
     for tower in towers:
         tower.mkdir(exist_ok=True)
-        _dump(tower / _TOWER, _tower_config(contract, tower, causal))
+        dump(tower / TOWER, _tower_config(contract, tower, causal))
     return towers, tuple(projections)
 
 
@@ -400,16 +405,16 @@ def _of_sparse(contract: Contract) -> dict[str, Any]:
 def write_st_reranker(folder: Path, prompt: str, activation: str) -> None:
     """Writes the JSON files around a cross-encoder whose queries have a prompt."""
     kind = "sentence_transformers.base.modules.transformer.Transformer"
-    _dump(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": kind}])
-    _dump(
-        folder / _TOWER,
+    dump(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": kind}])
+    dump(
+        folder / TOWER,
         {
             "transformer_task": "sequence-classification",
             "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
             "module_output_name": "scores",
         },
     )
-    _dump(
+    dump(
         folder / CONFIG,
         {
             "model_type": "CrossEncoder",
@@ -446,7 +451,7 @@ def _write_pooling(place: Path, contract: Contract, hidden: int) -> None:
     if contract.kind == "sparse":
         activations = {saturation: name for name, saturation in _SATURATIONS.items()}
         strategy, activation = contract.pooling, activations[contract.saturation]
-        _dump(
+        dump(
             place / "config.json",
             {"pooling_strategy": strategy, "activation_function": activation},
         )
@@ -454,8 +459,9 @@ def _write_pooling(place: Path, contract: Contract, hidden: int) -> None:
     record: dict[str, Any] = {"word_embedding_dimension": hidden}
     pooling = {pooling: mode for mode, pooling in _MODES.items()}[contract.pooling]
     record |= {key: mode == pooling for key, mode in _LEGACY_MODES.items()}
-    _dump(place / "config.json", record | {"include_prompt": True})
+    dump(place / "config.json", record | {"include_prompt": True})
 
 
-def _dump(path: Path, record: Any) -> None:
+def dump(path: Path, record: Any) -> None:
+    """Writes a JSON file as these folders have them."""
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,17 +1,17 @@
-"""Scores with a bi-encoder: the dot product of the query's and the document's vectors."""
+"""Scores with a bi-encoder: dot products of queries' and documents' vectors, or their MaxSim."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain, takewhile
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
-from raydist.models.encode import default_max_tokens, encode_rows
+from raydist.models.encode import default_max_tokens, encode_rows, token_rows
 from raydist.models.inference import speed_up
 from raydist.models.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
@@ -34,14 +34,28 @@ def similarities(encoder: Encoder, batch: Sequence[tuple[str, Sequence[str]]]) -
     documents = {d: i for i, d in enumerate(dict.fromkeys(d for _, ds in batch for d in ds))}
     if not documents:
         return [[] for _ in batch]
-    query_nD = encoder.encode_queries(list(queries))
-    document_mD = encoder.encode_documents(list(documents))
+    query_nD: Any = encoder.encode_queries(list(queries))
+    document_mD: Any = encoder.encode_documents(list(documents))
     scores = []
     for query, texts in batch:
+        if isinstance(query_nD, list):  # vectors of tokens
+            own = query_nD[queries[query]] if len(texts) else np.zeros((0, 1))
+            scores.append([max_sim(own, document_mD[documents[text]]) for text in texts])
+            continue
         rows = np.fromiter((documents[text] for text in texts), np.int64, len(texts))
         values = document_mD[rows] @ query_nD[queries[query]] if len(texts) else np.zeros(0)
         scores.append(values.astype(np.float64).tolist())
     return scores
+
+
+def max_sim(query_qD: np.ndarray, document_tD: np.ndarray) -> float:
+    """Returns the sum over the query's vectors of the largest dot product with the document's.
+
+    A document without vectors has the least that one with vectors of unit length can have.
+    """
+    if not len(document_tD):
+        return -float(len(query_qD))
+    return float((query_qD @ document_tD.T).max(axis=1).sum())
 
 
 class BiEncoderScorer:
@@ -114,9 +128,11 @@ class BiEncoderScorer:
             rows: any number, batched by length.
             cache: vectors that need not be computed; new ones are added at its end.
         """
-        query_nD = self._vectors("query", [row.prefix for row in rows], cache)
-        document_nD = self._vectors("document", [row.tokens for row in rows], cache)
-        scores: np.ndarray = np.einsum("nD,nD->n", query_nD, document_nD)
+        queries = self._vectors("query", [row.prefix for row in rows], cache)
+        documents = self._vectors("document", [row.tokens for row in rows], cache)
+        if self.model.tokens is not None:
+            return np.array([max_sim(q, d) for q, d in zip(queries, documents)], np.float32)
+        scores: np.ndarray = np.einsum("nD,nD->n", np.stack(queries), np.stack(documents))
         return scores
 
     def _inner(self, ids: list[int]) -> list[int]:
@@ -138,16 +154,22 @@ class BiEncoderScorer:
         whole = [[*before, *piece[self._turn], *self._after] for piece in pieces]
         return [piece or ids for piece in whole], lost
 
-    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors) -> np.ndarray:
-        """Returns the vectors [n, D] of texts as token ids."""
+    def _vectors(
+        self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors
+    ) -> list[np.ndarray]:
+        """Returns the vector [D], or the vectors [t, D], of each text as token ids."""
         keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
         missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in cache}
         if missing:
-            vectors_nD = encode_rows(self.model, list(missing.values()), role, self.batch_tokens)
-            cache.update(zip(missing, vectors_nD))
+            ids = list(missing.values())
+            if self.model.tokens is not None:
+                rows = token_rows(self.model, ids, role, self.batch_tokens)
+                cache.update(zip(missing, rows.split()))
+            else:
+                cache.update(zip(missing, encode_rows(self.model, ids, role, self.batch_tokens)))
         for key in keys:
             cache.move_to_end(key)
-        return np.stack([cache[key] for key in keys])
+        return [cache[key] for key in keys]
 
 
 class BiEncoderReranker(NeuralReranker[BiEncoderScorer]):

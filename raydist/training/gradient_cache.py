@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from raydist.losses.gather import world_size
+from raydist.models.encode import joined
 from raydist.models.packing import placed
 from raydist.training.collate import Inputs, take
 
@@ -179,6 +180,8 @@ def _gradient(item: Representations) -> Tensor:
 
 
 def _dot(output: Tensor, gradient: Tensor) -> Tensor:
+    if output.dim() > 2:  # a chunk's vectors of tokens are no wider than its own texts
+        gradient = gradient[:, : output.shape[1]]
     return (output.to(gradient.dtype) * gradient).sum()
 
 
@@ -186,9 +189,9 @@ def _in_order(outputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> Tensor:
     """Returns the chunks' outputs in the order of the rows, each row once."""
     order = torch.cat(list(pieces))
     count = int(order.max()) + 1
-    joined = torch.cat(list(outputs))[:count]
-    rows = torch.empty_like(joined)
-    rows[order[:count].to(rows.device, non_blocking=True)] = joined
+    together = joined(outputs)[:count]
+    rows = torch.empty_like(together)
+    rows[order[:count].to(rows.device, non_blocking=True)] = together
     return rows
 
 

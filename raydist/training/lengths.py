@@ -22,7 +22,7 @@ from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
 from raydist.log import Progress
 from raydist.models.backbone import resolve_folder
-from raydist.models.folder import read_folder
+from raydist.models.encoder_folder import read_encoder_folder
 from raydist.models.reranker_folder import check_trainable, read_reranker
 from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
 from raydist.models.tokens import ROLES, Role, TextTokenizer
@@ -72,7 +72,7 @@ class TextCounter:
     def __init__(self, model: BiEncoderSettings) -> None:
         """Reads the model's folder."""
         assert model.path is not None, model
-        read = read_folder(resolve_folder(model.path), model)
+        read, _ = read_encoder_folder(resolve_folder(model.path), model)
         roles: list[list[object]] = []
         self._of: dict[Role, TextTokenizer] = {}
         for role in ROLES:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from raydist.dense.exact import BestRows, merge_top
-from raydist.errors import DataError
+from raydist.errors import ConfigError, DataError
 from raydist.evaluation.measures import Evaluation, evaluate
 from raydist.models.encode import length_batches
 from raydist.protocols import Encoder
@@ -157,8 +157,12 @@ class DenseRetrieval:
         return scores_Qk, rows_Qk
 
 
-def _vectors(model: Any, vectors: np.ndarray) -> Tensor:
+def _vectors(model: Any, vectors: Any) -> Tensor:
     """Returns vectors on the model's device."""
+    if isinstance(vectors, list):
+        raise ConfigError(
+            "validation: a multi-vector model is measured by reordering a run; give a listener run="
+        )
     tensor = torch.from_numpy(np.asarray(vectors, np.float32))
     return tensor.to(getattr(model, "device", tensor.device))
 

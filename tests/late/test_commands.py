@@ -1,0 +1,161 @@
+"""The verbs with a multi-vector model, against the scores of sentence-transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from sentence_transformers import MultiVectorEncoder
+
+from raydist.cli import main
+from raydist.data.readers import read_documents, read_run
+from raydist.models.biencoder import BiEncoder
+
+QUERIES = {"q1": "the model of a query", "q2": "vector", "q3": "answer score"}
+
+
+@pytest.fixture(scope="module")
+def base(small_corpus: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, a corpus, queries and an index of 8 bits."""
+    folder = tmp_path_factory.mktemp("late")
+    BiEncoder.load(
+        tiny_bert, kind="multivector", projection=32, query_instruction="q: ", device="cpu"
+    ).save(folder / "model")
+    (folder / "corpus.jsonl").write_bytes(small_corpus.read_bytes())
+    lines = [json.dumps({"id": name, "text": text}) for name, text in QUERIES.items()]
+    (folder / "queries.jsonl").write_text("\n".join(lines))
+    assert run(folder, "embed", "out=index", "model=model", "bits=8") == 0
+    return folder
+
+
+def run(folder: Path, verb: str, *words: str) -> int:
+    places = ("out", "model", "index", "reranker", "run", "ids", "queries")
+    spelled = []
+    for word in words:
+        name, _, value = word.partition("=")
+        joined = ",".join(str(folder / each) for each in value.split(","))
+        spelled.append(f"{name}={joined}" if name in places else word)
+    if verb in ("embed", "rerank", "index"):
+        spelled += [f"corpus={folder / 'corpus.jsonl'}"]
+    if verb == "embed":
+        spelled += ["split_bytes=4000"]
+    if verb in ("search", "rerank") and not any(word.startswith("quer") for word in words):
+        spelled += [f"queries={folder / 'queries.jsonl'}"]
+    return main([verb, *spelled])
+
+
+def reference(folder: Path) -> dict[str, dict[str, float]]:
+    """The scores of all documents by sentence-transformers."""
+    model = MultiVectorEncoder(str(folder / "model"), device="cpu")
+    table = pa.concat_tables(read_documents(str(folder / "corpus.jsonl")))
+    titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
+    contents = [f"{a}\n{b}" if a else b for a, b in zip(titles, texts)]
+    scores = model.similarity(
+        model.encode_query(list(QUERIES.values())), model.encode_document(contents)
+    )
+    ids = table["doc_id"].to_pylist()
+    return {q: dict(zip(ids, row.tolist())) for q, row in zip(QUERIES, scores)}
+
+
+def rows(path: Path) -> dict[str, dict[str, float]]:
+    return {q: dict(zip(ids, s.tolist())) for q, ids, s in read_run(str(path))}
+
+
+def test_the_search_has_the_scores_of_sentence_transformers(base: Path) -> None:
+    assert run(base, "search", "index=index", "k=200", "exact=true", "out=exact.txt") == 0
+    found, expected = rows(base / "exact.txt"), reference(base)
+    for query, scores in found.items():
+        assert scores.keys() == expected[query].keys()
+        for name, score in scores.items():
+            assert score == pytest.approx(expected[query][name], abs=0.1)
+    assert run(base, "search", "index=index", "k=5", "out=few.txt") == 0
+    for query, scores in rows(base / "few.txt").items():
+        assert list(scores) == list(found[query])[:5]
+
+
+def test_a_run_is_reranked_to_the_scores_of_sentence_transformers(base: Path) -> None:
+    assert run(base, "search", "index=index", "k=9", "out=first.txt") == 0
+    assert run(base, "rerank", "run=first.txt", "reranker=model", "out=second.txt") == 0
+    expected = reference(base)
+    for query, scores in rows(base / "second.txt").items():
+        assert len(scores) == 9
+        for name, score in scores.items():
+            assert score == pytest.approx(expected[query][name], abs=1e-4)
+
+
+def test_only_listed_documents_are_searched_and_indexes_are_fused(base: Path) -> None:
+    (base / "ids.txt").write_text("d3\nd5\nd77\nunknown\n")
+    assert run(base, "search", "index=index", "ids=ids.txt", "k=9", "out=some.txt") == 0
+    assert all(scores.keys() == {"d3", "d5", "d77"} for scores in rows(base / "some.txt").values())
+    assert run(base, "index", "out=bow") == 0
+    words = ("index=bow,index", "fusion=rrf", "k=9", "out=fused.txt")
+    assert run(base, "search", *words) == 0
+    assert set(rows(base / "fused.txt")) == set(QUERIES)
+
+
+def test_verify_finds_it_sound_and_damage_is_named(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", str(base / "index")]) == 0
+    capsys.readouterr()
+    path = base / "index" / "segments" / "00000" / "residuals"
+    sound = path.read_bytes()
+    path.write_bytes(bytes([sound[0] ^ 1]) + sound[1:])
+    assert main(["verify", str(base / "index")]) != 0
+    assert "residuals" in capsys.readouterr().err
+    path.write_bytes(sound)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bits=3",), "bits"),
+        (("precision=int8",), "precision=int8: a multi-vector index has bits"),
+        (("dimension=8",), "dimension=8"),
+        (("ann.kind=hnsw",), "ann.kind=hnsw"),
+    ],
+)
+def test_options_that_do_not_fit_are_named_before_work(
+    base: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert run(base, "embed", "out=not", "model=model", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not (base / "not").exists()
+
+
+def test_another_models_index_and_bits_of_vectors_are_refused(
+    base: Path, tiny_bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    BiEncoder.load(tiny_bert, kind="multivector", projection=32, seed=7, device="cpu").save(
+        base / "other"
+    )
+    words = ["search", f"index={base / 'index'}", "query=vector", f"model={base / 'other'}"]
+    assert main(words) == 2
+    assert "is another model" in capsys.readouterr().err
+    assert (
+        main(
+            [
+                "embed",
+                f"corpus={base / 'corpus.jsonl'}",
+                f"model={tiny_bert}",
+                "bits=4",
+                f"out={base / 'not'}",
+            ]
+        )
+        == 2
+    )
+    assert "is no multi-vector model" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_do_not_change_a_byte(base: Path) -> None:
+    assert run(base, "embed", "out=shared", "model=model", "bits=8", "workers=2") == 0
+    for path in sorted((base / "index").rglob("*")):
+        if path.is_file() and path.name not in ("manifest.json", "config.json"):
+            assert (
+                path.read_bytes()
+                == (base / "shared" / path.relative_to(base / "index")).read_bytes()
+            )
