@@ -64,6 +64,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def new_zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return self.vectors.new_zeros(shape)
+
     def __getitem__(self, row: int) -> Any:
         return Rows(self.vectors[row])
 
