@@ -25,7 +25,7 @@ class EmbedConfig(Verb):
     """With `delete`: rewrite the segments concerned, which removes the bytes at once; otherwise the
     next `raydist merge` removes them."""
     model: EncoderSource | None = None
-    """The bi-encoder or multi-vector model; with --append it is the one that embedded the folder."""
+    """The bi-encoder or multi-vector model; with --append the one that embedded the folder."""
     out: str = Field(min_length=1)
     """The folder to write."""
     embedding: Flat[EmbeddingSpec]
