@@ -33,7 +33,8 @@ def open_retriever(
     from raydist.manifest import read_manifest
 
     local = storage.local(folder)
-    kind = read_manifest(local, INDEXES)["kind"]
+    manifest = read_manifest(local, INDEXES)
+    kind = manifest["kind"]
     if kind == MULTIVECTOR:
         from raydist.late.retriever import LateRetriever
 
@@ -54,7 +55,12 @@ def open_retriever(
         raise ConfigError(
             f"fields: {folder} has none; leave them out, or build an index with fields=title,text"
         )
-    retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow)
+    weigh = None
+    if (model := manifest.get("model")) is not None:
+        from raydist.sparse.queries import QueryTerms
+
+        weigh = QueryTerms.open(folder, model, dense.model)
+    retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow, weigh=weigh)
     sdm = isinstance(bow.scoring, Bm25) and bow.scoring.sdm is not None
     if bow.syntax == "lucene" or sdm:
         if bow.syntax == "lucene" and sdm:

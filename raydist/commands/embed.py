@@ -6,7 +6,8 @@
     raydist embed corpus=more.jsonl out=VEC --append
     raydist embed delete=ids.txt out=VEC
 
-What is written follows from the model: vectors of a bi-encoder, the index of a multi-vector model.
+What is written follows from the model: vectors of a bi-encoder, the index of a multi-vector model,
+or an index of the terms that a sparse model (SPLADE) weighs, whose queries are texts, too.
 The folder can be searched with `raydist search index=OUT`, alone or fused with other indexes. The
 same command continues where an interrupted one stopped. Added documents are embedded by the model
 and the settings of the folder, and become a further segment; with `duplicates=last` they replace
@@ -34,12 +35,13 @@ from raydist.errors import ArtifactError, ConfigError, JobError
 from raydist.late.spec import LateSpec
 
 if TYPE_CHECKING:
-    from raydist.dense.embed import Read
+    from raydist.dense.embed import EmbeddingModel, Read
     from raydist.shard_files import Split
 
 Config = EmbedConfig
 FLAGS = ("--dry-run", "--append", "--resume")
 ARTEFACT = Artefact("vectors", progress="shards/*.done", scratch=(".append-*",))
+TERMS = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
 LATE = Artefact("multivector-index", progress=".work/*/*.done", scratch=(".work",))
 _SPLIT_BYTES = 256 << 10
 """Size of a split: a crash loses at most a minute of a CPU's work, or of a GPU where the splits of
@@ -70,19 +72,21 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         raise ConfigError("model: required: the bi-encoder (only --append takes the folder's own)")
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
     tokens = is_multivector(Path(described.folder))
-    _check(config, tokens, dimension)
+    terms = described.kind == "sparse"
+    _check(config, tokens, terms, dimension)
     splits = plan_splits(
         corpus.paths, format=corpus.format, split_bytes=spec.split_bytes or _SPLIT_BYTES
     )
     warn_of_idle_workers(splits, spec.workers)
     announce(splits, corpus)
 
-    with (LATE if tokens else ARTEFACT).open(
+    artefact = LATE if tokens else TERMS if terms else ARTEFACT
+    with artefact.open(
         config.out,
         config,
         inputs=lambda: inputs(config),
         plan=f"embed {log.count(len(splits), 'split')} of {source} with "
-        f"{model.path} into {config.out} ({dimension} dimensions)",
+        f"{model.path} into {config.out} ({dimension} {'terms' if terms else 'dimensions'})",
         dry_run=flags.dry_run,
     ) as output:
         if output.done:
@@ -90,6 +94,8 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         read = partial(read_kept, corpus)
         if tokens:
             facts = _index_tokens(config, corpus, splits, read, output.folder)
+        elif terms:
+            facts = _index_terms(config, corpus, splits, read, described, output.folder)
         else:
             facts = embed_corpus(splits, read, output.folder, model, spec)
             facts |= _finished(output.folder, facts, corpus, spec)
@@ -97,8 +103,12 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     _report(config.out, facts, facts["documents"], facts["seconds"])
 
 
-def _check(config: EmbedConfig, tokens: bool, dimension: int) -> None:
+def _check(config: EmbedConfig, tokens: bool, terms: bool, dimension: int) -> None:
     """Raises ConfigError for options that the model's index does not have."""
+    if terms:
+        from raydist.sparse.embed import check_spec
+
+        check_spec(config.embedding)
     if tokens:
         from raydist.late.embed import check
 
@@ -125,6 +135,30 @@ def _index_tokens(
     ids = read_documents(folder / SEGMENTS / facts["segments"][-1]["name"])["doc_id"]
     report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
     skipped = sorted(folder.glob(".work/tokens/[0-9]*/rejects.jsonl"))
+    return {**facts, "rejected": collect_rejects(skipped, corpus.rejects)}
+
+
+def _index_terms(
+    config: EmbedConfig,
+    corpus: CorpusSource,
+    splits: Sequence[Split],
+    read: Read,
+    described: EmbeddingModel,
+    folder: Path,
+) -> dict[str, Any]:
+    """Builds the index of a sparse model; returns its facts."""
+    import pyarrow as pa
+
+    from raydist.bow.index import BowIndex
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+    from raydist.sparse.embed import SHARDS, embed_terms
+
+    assert config.model is not None
+    facts = embed_terms(splits, read, folder, config.model, described, config.embedding)
+    ids = pa.chunked_array([BowIndex.of(folder, facts).doc_ids])
+    report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
+    skipped = sorted((folder / SHARDS).glob("[0-9]*/rejects.jsonl"))
     return {**facts, "rejected": collect_rejects(skipped, corpus.rejects)}
 
 
@@ -271,7 +305,9 @@ def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
 def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float) -> None:
     rows: list[tuple[str, object]] = [
         ("documents", facts["documents"]),
-        ("dimensions", facts["dimension"]),
+        ("terms per document", facts["postings"] / max(facts["documents"], 1))
+        if "postings" in facts
+        else ("dimensions", facts["dimension"]),
         ("documents/s and worker", new / max(seconds, 1e-9)),
         ("padding", f"{facts['padding_waste']:.1%}"),
     ]
@@ -283,4 +319,5 @@ def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float)
         ann = facts["ann"]
         queries = f"{ann['recall_queries']} as queries"
         rows.append((f"recall@10 of {ann['kind']}, {queries}", ann["recall@10"]))
-    log.table(f"vectors in {out}", ["what", "value"], rows)
+    what = "index" if "postings" in facts else "vectors"
+    log.table(f"{what} in {out}", ["what", "value"], rows)

@@ -90,9 +90,9 @@ def _check_indexes(config: McpConfig) -> tuple[set[str], int]:
     kinds, documents = set(), 0
     for folder in config.index:
         manifest = read_manifest(storage.local(folder), ["bow-index", "vectors", MULTIVECTOR])
-        if manifest["kind"] in ("vectors", MULTIVECTOR):
+        if manifest["kind"] in ("vectors", MULTIVECTOR) or manifest.get("model"):
             extras.require(f"index = {folder}", "torch", "transformers")
-        if manifest.get("unit"):
+        if manifest.get("unit") and not manifest.get("model"):
             raise ConfigError(
                 f"index = {folder}: holds weighted terms, which a query's text does not have"
             )

@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from raydist import log, storage
 from raydist.artefact import planned
 from raydist.bow.ahead import SEARCH, prepare
-from raydist.bow.exchange.vectors import Vector, read_vectors
+from raydist.bow.exchange.vectors import Vector, are_vectors, read_vectors
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
@@ -106,8 +106,10 @@ def _read_queries(config: SearchConfig) -> Queries:
     if config.query is not None:
         return [Query("query", config.query)]
     assert config.queries is not None
-    weighted = [bool(read_manifest(storage.local(each)).get("unit")) for each in config.index]
-    if not any(weighted):
+    manifests = [read_manifest(storage.local(each)) for each in config.index]
+    weighted = [bool(each.get("unit")) for each in manifests]
+    by_model = all(each.get("model") for each in manifests if each.get("unit"))
+    if by_model and not (all(weighted) and all(map(are_vectors, config.queries.paths))):
         return read_queries(config.queries)
     if not all(weighted):
         raise ConfigError(

@@ -118,6 +118,7 @@ class EmbeddingModel:
     """A bi-encoder as the manifest of its vectors names it.
 
     Attributes:
+        kind: one vector a text, or weights of terms.
         path: as it was named; absolute for a folder.
         folder: where its files lie on this machine.
         fingerprint: of its files.
@@ -126,6 +127,7 @@ class EmbeddingModel:
         normalize: of the contract that holds.
     """
 
+    kind: str
     path: str
     folder: str
     fingerprint: str
@@ -152,6 +154,7 @@ def describe_model(
     if model.attention != "sdpa":
         explicit["attention"] = model.attention
     described = EmbeddingModel(
+        kind=contract.kind,
         path=str(Path(path).absolute()) if Path(path).is_dir() else path,
         folder=str(folder.absolute()),
         fingerprint=model_fingerprint(folder),

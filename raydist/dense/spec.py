@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt
 
 from raydist.models.spec import EncoderPlace
-from raydist.spec import EXECUTION, Bytes, Formerly
+from raydist.spec import ADDED, EXECUTION, Bytes, Formerly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,9 @@ class EmbeddingSpec:
     warning. With --append, `last` replaces the documents that the folder has."""
     auto_merge: Annotated[bool, EXECUTION] = True
     """Merge the last segments after --append where there are more than ten of them."""
+    unit: Annotated[float, Gt(0), ADDED] = 0.01
+    """For models that weigh terms: the smallest weight that counts; others are rounded to multiples
+    of it."""
     split_bytes: Bytes = 0
     """Size of a split of the corpus, the unit of restart; 0 chooses by the size of the corpus."""
     workers: Annotated[int, Ge(0), EXECUTION] = 0

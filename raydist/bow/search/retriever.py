@@ -46,6 +46,9 @@ Ranking = tuple[Array, Array]
 Rankings = tuple[Array, Array, Array]
 """Positions and scores, query after query, and how many of them each query has."""
 
+Weigh = Callable[[Sequence[str]], Sequence[Mapping[str, float]]]
+"""Turns texts into weighted terms."""
+
 T = TypeVar("T")
 
 _ROWS = 1 << 20  # of results at a time
@@ -69,6 +72,7 @@ class BowRetriever:
         only: Iterable[str] | None = None,
         exclude: Iterable[str] | None = None,
         pruned: bool = True,
+        weigh: Weigh | None = None,
     ) -> None:
         """Prepares a search.
 
@@ -79,6 +83,7 @@ class BowRetriever:
             only: ids of the documents to search; None is all.
             exclude: ids of documents to leave out.
             pruned: False scores every matching document, for comparison.
+            weigh: turns texts into weighted terms, for an index of those.
 
         Raises:
             ConfigError: an unknown name, a parameter out of bounds, or no filter of the columns.
@@ -89,6 +94,7 @@ class BowRetriever:
         if search.threads < 1:
             raise ConfigError(f"threads = {search.threads}: expected at least 1")
         self.index = index
+        self._weigh = weigh
         self.ties = search.ties
         self._pool = _Pool(search.threads)
         mean = index.average_length
@@ -232,6 +238,9 @@ class BowRetriever:
 
     def search(self, queries: Sequence[Query], k: int) -> Run:
         """Returns the best `k` documents of each query; queries that match nothing have no rows."""
+        if self._weigh is not None:
+            weighted = self._weigh([query.text for query in queries])
+            return self.search_terms([(q.query_id, w) for q, w in zip(queries, weighted)], k)
         plain = self._plain and self._keys is None
         if not plain or k < 1 or self.index.analyzer is None:
             return self.run_of([(query.query_id, query.text) for query in queries], k, self.rank)
@@ -275,6 +284,8 @@ class BowRetriever:
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""
+        if self._weigh is not None:
+            return self.rank_terms(self._weigh([text])[0], k)
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: rank its weighted terms instead")
         if self._plain and self._keys is None and k > 0:
@@ -396,6 +407,8 @@ class BowRetriever:
 
         Raises DataError where the index has no such document.
         """
+        if self._weigh is not None:
+            return self.explain_terms(self._weigh([text])[0], doc_id)
         if self.index.analyzer is None:
             raise ConfigError("this index has no analyzer: explain its weighted terms instead")
         return self.explain_terms(Counter(self.index.analyzer.tokens(text)), doc_id)
