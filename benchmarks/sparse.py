@@ -39,7 +39,7 @@ GOALS = {
 BLOCK_SIZES = (8, 16, 32, 64)
 EFFORTS = (0.95, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
 RECALL = 0.97
-_PARSED = 20_000  # documents of the comparison with Python's parser
+_PARSED = 100_000  # documents of the comparison with Python's parser
 _HERE = Path(__file__).parent
 DEFAULTS = {
     "docs": 1_000_000,

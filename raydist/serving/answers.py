@@ -188,6 +188,15 @@ class EmbeddingsResponse(_Answer):
     """Tokens of the request."""
 
 
+class SparseTerm(_Answer):
+    """A term of a text with its weight, in TEI's form."""
+
+    index: int
+    """The term's number in the model's vocabulary."""
+    value: float
+    """Its weight."""
+
+
 class CohereEmbeddings(_Answer):
     """Vectors in Cohere's form."""
 

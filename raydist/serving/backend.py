@@ -143,12 +143,14 @@ class EmbedCall:
         role: which instruction and tower they get.
         dimensions: keep the first so many; 0 keeps all.
         truncate: whether a text that does not fit is cut, or refused.
+        terms: whether weights of terms are wanted, which sparse models alone have.
     """
 
     texts: Sequence[str]
     role: Literal["query", "document"]
     dimensions: int = 0
     truncate: bool = True
+    terms: bool = False
 
 
 @dataclass(frozen=True, slots=True)

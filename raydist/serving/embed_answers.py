@@ -95,6 +95,16 @@ def tei(vectors_nD: np.ndarray, *, model: str, tokens: int) -> bytes:
     return _list(vectors_nD)
 
 
+def tei_sparse(vectors_nD: np.ndarray, *, model: str, tokens: int) -> bytes:
+    """Returns TEI's list of the terms of each text, by number, with their weights."""
+    rows = []
+    for vector_D in vectors_nD:
+        terms = np.flatnonzero(vector_D)
+        pairs = zip(terms.tolist(), vector_D[terms].tolist())
+        rows.append([{"index": term, "value": weight} for term, weight in pairs])
+    return orjson.dumps(rows)
+
+
 def _list(vectors_nD: np.ndarray, *, packed: bool = False) -> bytes:
     return b"[%b]" % b",".join(_rows(vectors_nD, packed=packed))
 

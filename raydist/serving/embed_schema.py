@@ -48,6 +48,7 @@ class EmbedOrder:
         truncate: whether a text that does not fit is cut, or refused.
         numbers: kinds of numbers that vectors consist of.
         packed: whether they are sent in base64.
+        terms: whether weights of terms are wanted, which sparse models alone have.
     """
 
     texts: Sequence[str]
@@ -58,6 +59,7 @@ class EmbedOrder:
     truncate: bool = True
     numbers: Sequence[Number] = ("float",)
     packed: bool = False
+    terms: bool = False
 
 
 def _texts(field: str, value: Any) -> Any:
@@ -240,6 +242,35 @@ class CohereEmbedRequest(Request):
         )
 
 
+class TeiSparseRequest(Request):
+    """Texts whose terms are weighed, in the form of text-embeddings-inference."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _TEI_EXAMPLE})
+    fixed = {"truncation_direction": ("right", "Right")}
+
+    inputs: Text | TextList
+    """A text or a list of texts."""
+    truncate: bool | None = None
+    """Whether a text that does not fit is cut (the default) or refused."""
+    prompt_name: str | None = None
+    """`query` or `document`, the default."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return _with_texts(data)
+
+    def order(self) -> EmbedOrder:
+        """Returns what is asked for."""
+        return EmbedOrder(
+            [self.inputs] if isinstance(self.inputs, str) else self.inputs,
+            "inputs",
+            _role({"prompt_name": self.prompt_name}),
+            truncate=self.truncate is not False,
+            terms=True,
+        )
+
+
 class TeiEmbedRequest(Request):
     """Texts to embed, in the form of text-embeddings-inference."""
 
@@ -260,9 +291,7 @@ class TeiEmbedRequest(Request):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("inputs") is not None:
-            return {**data, "inputs": _texts("inputs", data["inputs"])}
-        return data
+        return _with_texts(data)
 
     def order(self) -> EmbedOrder:
         """Returns what is asked for."""
@@ -274,3 +303,10 @@ class TeiEmbedRequest(Request):
             normalize=self.normalize,
             truncate=self.truncate is not False,
         )
+
+
+def _with_texts(data: Any) -> Any:
+    """Returns a body of TEI's with its inputs read."""
+    if isinstance(data, dict) and data.get("inputs") is not None:
+        return {**data, "inputs": _texts("inputs", data["inputs"])}
+    return data

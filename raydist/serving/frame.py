@@ -27,7 +27,7 @@ _FAILURES = logging.getLogger("raydist.failures")
 HEALTH = ("/healthz", "/health", "/readyz")
 _OPEN = frozenset({"/", "/docs", "/openapi.json", *HEALTH})
 """Routes that need neither key nor body to be read."""
-TEI = frozenset({"/", "/embed", "/embed_all", "/info"})
+TEI = frozenset({"/", "/embed", "/embed_all", "/embed_sparse", "/info"})
 """Routes of TEI's contract alone: errors have its form."""
 
 Scope = MutableMapping[str, Any]

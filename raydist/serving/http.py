@@ -26,6 +26,7 @@ from raydist.serving.answers import (
     RerankResponse,
     ScoreResponse,
     SearchResponse,
+    SparseTerm,
     TeiInfo,
 )
 from raydist.serving.bodies import JsonRequest
@@ -34,6 +35,7 @@ from raydist.serving.embed_schema import (
     EmbeddingsRequest,
     EmbedOrder,
     TeiEmbedRequest,
+    TeiSparseRequest,
 )
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import HEALTH, TEI, Frame, error_response, report
@@ -170,6 +172,10 @@ def _embed_routes(app: FastAPI, service: Service) -> None:
         """Embeds texts, as text-embeddings-inference does: a bare list of vectors."""
         return await embed(body.order(), None, request, embed_answers.tei)
 
+    async def tei_sparse(body: TeiSparseRequest, request: Request) -> Response:
+        """Weighs the terms of texts by a sparse model, as text-embeddings-inference does."""
+        return await embed(body.order(), None, request, embed_answers.tei_sparse)
+
     async def embed_all() -> Response:
         """Is refused: vectors of tokens are not served."""
         message = "embed_all: vectors of tokens are not served; /embed has those of texts"
@@ -181,6 +187,8 @@ def _embed_routes(app: FastAPI, service: Service) -> None:
     _add(app, cohere, CohereEmbeddings, ("/v2/embed", "/v1/embed"), "Embed texts (Cohere)", tag)
     # TEI's clients that know no route post to the root.
     _add(app, tei, list[list[float]], ("/embed", "/"), "Embed texts (TEI)", tag)
+    sparse = list[list[SparseTerm]]
+    _add(app, tei_sparse, sparse, ("/embed_sparse",), "Weigh terms (TEI)", tag)
     app.post("/embed_all", include_in_schema=False)(embed_all)
 
 

@@ -281,9 +281,11 @@ class EmbedderModel:
         """Returns float32 vectors and their cost.
 
         Raises:
-            ServiceError: 422 the model has fewer dimensions or a text does not fit, 500 a vector
-                is not finite.
+            ServiceError: 422 the model has fewer dimensions, weighs no terms, or a text does not
+                fit; 500 a vector is not finite.
         """
+        if call.terms and (self._model is None or self._model.contract.kind != "sparse"):
+            raise ServiceError(422, "the served model weighs no terms: use /embed", "unsupported")
         self._check_dimensions(call)
         if not call.truncate and self._lengths is not None:
             await asyncio.to_thread(self._lengths.check, call.texts, call.role)

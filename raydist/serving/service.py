@@ -174,7 +174,7 @@ class Service:
         await self._loaded(model)
         check_size(self.limits, "", order.texts, field=order.field)
         tokens = self.admission.estimate(model, "", order.texts)
-        call = EmbedCall(order.texts, order.role, order.dimensions, order.truncate)
+        call = EmbedCall(order.texts, order.role, order.dimensions, order.truncate, order.terms)
         with self._admitted(tokens, client, model) as ticket:
             try:
                 answer = await self._within(self.backend.embed(model, call))
