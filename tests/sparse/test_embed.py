@@ -10,7 +10,7 @@ import pytest
 
 from raydist.bow.index import BowIndex
 from raydist.cli import main
-from raydist.data.formats.runs import read_run
+from raydist.data.readers import read_run
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import encode_terms
 
