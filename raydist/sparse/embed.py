@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raydist.bow.build.generation import WORK
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill, write_spill
 from raydist.bow.build.weighted import WeightedDocuments, inverted
@@ -31,6 +30,7 @@ from raydist.dense.embed import EmbeddingModel, windows_of
 from raydist.dense.spec import EmbeddingSpec
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError, JobError
+from raydist.generations import WORK
 from raydist.log import count
 from raydist.models.encode import WINDOW, EncodeStats, encode_term_windows, padding_waste
 from raydist.models.inference import load_encoder
@@ -123,6 +123,7 @@ def embed_terms(
             block_size=_BLOCK_SIZE,
             memory=_MEMORY,
             weighted=True,
+            reordered=spec.reorder,
             workers=spec.workers,
             cpus_per_worker=spec.cpus_per_worker,
         )
