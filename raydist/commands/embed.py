@@ -52,7 +52,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if there is to be one, and the manifest."""
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
-    from raydist.dense.embed import describe_model, embed_corpus
+    from raydist.dense.embed import check_forms, describe_model, embed_corpus
     from raydist.models.late_folder import is_multivector
 
     if config.delete is not None:
@@ -70,6 +70,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     spec, model = config.embedding, config.model
     if model is None:
         raise ConfigError("model: required: the bi-encoder (only --append takes the folder's own)")
+    check_forms(spec)
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
     tokens = is_multivector(Path(described.folder))
     terms = described.kind == "sparse"
@@ -174,7 +175,7 @@ def _finished(
     ids = VectorShards.map(folder, facts).doc_ids
     report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
     skipped = sorted(folder.glob("shards/[0-9]*/rejects.jsonl"))
-    rejected = {"rejected": collect_rejects(skipped, corpus.rejects)}
+    rejected = {"rejected": collect_rejects(skipped, corpus.rejects), **_recalls(folder, facts)}
     if spec.ann.kind == "none":
         return rejected
     from raydist.dense.ann import build_ann
@@ -185,6 +186,28 @@ def _finished(
     )
     named = segment_facts({FIRST: own}) if "segments" in facts else {}
     return {**rejected, **named, "ann": own["ann"]}
+
+
+def _recalls(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the recall of the stored form where there is a finer one, before and after it."""
+    from raydist.dense.recall import recall, sample
+    from raydist.dense.stored import rescored_search
+    from raydist.dense.vectors import VectorShards
+
+    shards = VectorShards.map(folder, facts)
+    if shards.fine is None:
+        return {}
+    rows_Q = sample(len(shards))
+    recalls = {
+        f"recall@10_depth_{depth}": recall(
+            lambda queries_QD, k, depth=depth: rescored_search(shards, queries_QD, k, depth),
+            shards.finest,
+            shards.finest.take(rows_Q),
+            own_Q=rows_Q,
+        )
+        for depth in (1, 4)
+    }
+    return {**recalls, "recall_queries": f"{len(rows_Q)} documents"}
 
 
 def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
@@ -315,6 +338,9 @@ def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float)
         rows += [("vectors", facts["vectors"]), ("centroids", facts["centroids"])]
     elif "segments" in facts:
         rows.append(("segments", len(facts["segments"])))
+    if "recall@10_depth_4" in facts:
+        what = f"recall@10, rescore_depth=4, {facts['recall_queries']} as queries"
+        rows.append((what, facts["recall@10_depth_4"]))
     if "ann" in facts:
         ann = facts["ann"]
         queries = f"{ann['recall_queries']} as queries"

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from raydist.data.store.format import checksum
-from raydist.dense.exact import exact_search
-from raydist.dense.segments import ANN, FIRST, SHARDS, lives_of, segments_of
+from raydist.dense.recall import recall, sample
+from raydist.dense.segments import ANN, FIRST, FORM, SHARDS, lives_of, segments_of
 from raydist.dense.spec import AnnSpec
 from raydist.dense.vectors import VectorShards
 from raydist.disk import write_json
@@ -37,7 +37,6 @@ from raydist.shards import sharded_map
 _ABOUT = "ann.json"
 _BLOCK = 8192
 _TRAIN_PER_LIST = 64
-_SAMPLE = 200
 
 
 def build_ann(
@@ -73,7 +72,8 @@ def build_ann(
         {"start": start, "stop": min(start + part, rows), "settings": settings}
         for start in range(0, rows, part)
     ]
-    keep = {name: facts[name] for name in ("dimension", "precision", "shards", "documents")}
+    names = (*FORM, "shards", "documents")
+    keep = {name: facts[name] for name in names if name in facts}
     stats = sharded_map(
         splits,
         partial(_make_worker, folder / SHARDS, keep),
@@ -86,8 +86,8 @@ def build_ann(
     starts = [split["start"] for split in splits]
     about: dict[str, Any] = {**settings, "starts": starts, "documents": rows}
     about["crc32"] = [each["crc32"] for each in stats]
-    shards = VectorShards.map(folder, keep)
-    rows_Q = _sample(len(shards))
+    shards = VectorShards.map(folder, keep).finest
+    rows_Q = sample(len(shards))
     index = AnnIndex((AnnSegment(folder / ANN, about),))
     about["recall@10"] = index.recall(shards, shards.take(rows_Q), own_Q=rows_Q)
     about["recall_queries"] = f"{len(rows_Q)} documents"
@@ -95,16 +95,11 @@ def build_ann(
     return about
 
 
-def _sample(rows: int) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return np.sort(rng.choice(rows, min(_SAMPLE, rows), replace=False))
-
-
 def _make_worker(shards_folder: Path, facts: Mapping[str, Any]) -> Work:
     import faiss
 
     faiss.omp_set_num_threads(1)
-    shards = VectorShards.map(shards_folder.parent, facts)
+    shards = VectorShards.map(shards_folder.parent, facts).finest
 
     def work(split: Split, target: Path) -> Stats:
         start, stop, settings = int(split["start"]), int(split["stop"]), split["settings"]
@@ -281,7 +276,7 @@ class AnnIndex:
         for q, positions in enumerate(rows_Qc):
             real = positions >= 0
             rows_Qc[q, real] = shards.numbers(positions[real])
-            scores_Qc[q, real] = shards.take(rows_Qc[q, real]) @ queries_QD[q]
+            scores_Qc[q, real] = shards.finest.take(rows_Qc[q, real]) @ queries_QD[q]
         order = np.argsort(-scores_Qc, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores_Qc, order, 1), np.take_along_axis(rows_Qc, order, 1)
 
@@ -301,15 +296,4 @@ class AnnIndex:
             k: results that count.
             own_Q: where queries are documents, their rows, which are no results of theirs.
         """
-        own = [-1] * len(queries_QD) if own_Q is None else own_Q.tolist()
-        depth = k if own_Q is None else k + 1
-        truth = _without(exact_search(shards, queries_QD, depth)[1], own, k)
-        nearest = _without(self.search(shards, queries_QD, depth)[1], own, k)
-        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(truth, nearest))
-        total = sum(map(len, truth))
-        return hits / total if total else 1.0
-
-
-def _without(rows_Qk: np.ndarray, own: Sequence[int], k: int) -> list[np.ndarray]:
-    """Returns the first k results of each query, without its own row."""
-    return [rows[(rows >= 0) & (rows != each)][:k] for rows, each in zip(rows_Qk, own)]
+        return recall(partial(self.search, shards), shards, queries_QD, k, own_Q)

@@ -27,6 +27,7 @@ from raydist import locks, on_demand
 from raydist.data.store.repeats import repeats_of, repeats_within
 from raydist.dense.segments import (
     ANN,
+    FORM,
     KIND,
     LAYOUT,
     SHARDS,
@@ -36,7 +37,7 @@ from raydist.dense.segments import (
     write_live,
 )
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import VectorShards, VectorWriter
+from raydist.dense.vectors import Stored, VectorShards, VectorWriter
 from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError, DataError
 from raydist.fingerprints import value_fingerprint
@@ -319,7 +320,7 @@ def _write(
         label="merge",
         unit="document",
     )
-    facts = {name: part[name] for name in ("dimension", "precision")}
+    facts = {name: part[name] for name in FORM if name in part}
     facts |= {"shards": len(stats), "documents": stop - start}
     settings = part.get("config", {}).get(ANN, {"kind": "none"})
     if settings["kind"] != "none":
@@ -337,14 +338,19 @@ def _make_worker(folder: Path, part: Manifest) -> Work:
 
     def work(split: Split, target: Path) -> Stats:
         start, stop = int(split["start"]), int(split["stop"])
-        with VectorWriter(target, shards.dimension, shards.precision) as writer:
+        rescore = part.get("rescore_precision", "none")
+        with VectorWriter(target, shards.dimension, shards.precision, rescore) as writer:
             for first in range(start, stop, _TOGETHER):
-                ids, vectors, scales = zip(
-                    *shards.stored(first, min(first + _TOGETHER, stop)), strict=True
-                )
-                scale_n = None if scales[0] is None else np.concatenate(scales)
-                names = pa.concat_arrays(ids)
-                writer.append_stored(names, np.concatenate(vectors), scale_n)
+                rows = first, min(first + _TOGETHER, stop)
+                writer.append_stored(*_joined(shards.stored(*rows)))
+                if writer.fine is not None:
+                    writer.fine.append_stored(*_joined(shards.finest.stored(*rows)))
         return {"documents": writer.rows}
 
     return work
+
+
+def _joined(parts: Iterable[Stored]) -> Stored:
+    ids, vectors, scales = zip(*parts, strict=True)
+    scale_n = None if scales[0] is None else np.concatenate(scales)
+    return pa.concat_arrays(ids), np.concatenate(vectors), scale_n

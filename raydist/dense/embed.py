@@ -20,7 +20,7 @@ from raydist.data.rejects import Rejects
 from raydist.dense.changes import mark_repeats
 from raydist.dense.segments import SHARDS
 from raydist.dense.spec import EmbeddingSpec
-from raydist.dense.vectors import Precision, VectorShards, VectorWriter
+from raydist.dense.vectors import PRECISIONS, Precision, VectorShards, VectorWriter
 from raydist.errors import ConfigError, JobError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
@@ -79,6 +79,7 @@ def embed_parts(
     window: int = WINDOW,
 ) -> dict[str, Any]:
     """Does the same with documents that share an id included; arguments as `embed_corpus`."""
+    check_forms(spec)
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
     make_worker = partial(
         _make_worker,
@@ -104,6 +105,7 @@ def embed_parts(
         "shards": len(stats),
         "documents": sum(int(s["documents"]) for s in stats),
         "precision": spec.precision,
+        **({"rescore_precision": finer} if (finer := spec.rescore_precision) != "none" else {}),
         "tokens": tokens,
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
@@ -111,6 +113,17 @@ def embed_parts(
     blank = first_blank(VectorShards.map(folder, facts).doc_ids)
     warn_of_blank(blank)
     return {**facts, "blank_id": blank}
+
+
+def check_forms(spec: EmbeddingSpec) -> None:
+    """Raises ConfigError where the form for rescoring is not finer than that which is searched."""
+    finer = PRECISIONS[: PRECISIONS.index(spec.precision)]
+    if spec.rescore_precision not in ("none", *finer):
+        expected = f"expected one of {', '.join(finer)}" if finer else "leave it out"
+        raise ConfigError(
+            f"rescore_precision={spec.rescore_precision}: is not finer than "
+            f"precision={spec.precision}; {expected}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +196,9 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
                 characters += sum(map(len, contents))
                 yield contents
 
-        with VectorWriter(target, encoder.dimension, spec.precision) as writer:
+        with VectorWriter(
+            target, encoder.dimension, spec.precision, spec.rescore_precision
+        ) as writer:
             for vectors_nD in encode_windows(
                 encoder, texts(), "document", max_tokens=spec.max_tokens, stats=stats
             ):

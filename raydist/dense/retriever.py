@@ -19,6 +19,7 @@ from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, QUERIES, exact_search
 from raydist.dense.segments import KIND
 from raydist.dense.spec import DenseSearchSpec
+from raydist.dense.stored import rescored_search
 from raydist.dense.vectors import VectorShards
 from raydist.manifest import open_generation
 from raydist.models.biencoder import BiEncoder
@@ -40,6 +41,7 @@ class DenseRetriever:
         ann: an approximate index to search instead of all vectors, or None.
         batch: queries multiplied at a time.
         memory: bytes for the results of queries that share one pass over the vectors.
+        rescore_depth: candidates per result that are scored by the finer form, if there is one.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class DenseRetriever:
         device: str | torch.device | None = None,
         tag: str = "dense",
         memory: int = 1 << 30,
+        rescore_depth: int = 4,
     ) -> None:
         self.shards = shards
         self.encoder = encoder
@@ -62,6 +65,7 @@ class DenseRetriever:
         self.device = device
         self.tag = tag
         self.memory = memory
+        self.rescore_depth = rescore_depth
 
     @classmethod
     def open(
@@ -93,7 +97,14 @@ class DenseRetriever:
         if shards.dimension != encoder.dimension:
             encoder.truncate = shards.dimension
         return cls(
-            shards, encoder, ann=ann, batch=batch, device=device, tag=tag, memory=search.memory
+            shards,
+            encoder,
+            ann=ann,
+            batch=batch,
+            device=device,
+            tag=tag,
+            memory=search.memory,
+            rescore_depth=search.rescore_depth,
         )
 
     @property
@@ -129,7 +140,7 @@ class DenseRetriever:
         """Returns for how many queries the vectors are read once."""
         if self.ann is not None:
             return self.batch
-        k = min(k, len(self.shards))
+        k = min(k * (1 if self.shards.fine is None else self.rescore_depth), len(self.shards))
         return max(self.batch, self.memory // (_RESULT * k + 4 * self.shards.dimension))
 
     def search_batches(
@@ -164,6 +175,16 @@ class DenseRetriever:
         """Returns scores [Q, k] and rows [Q, k] for query vectors; row -1 = no result."""
         if self.ann is not None and allowed_N is None:
             return self.ann.search(self.shards, queries_QD, k)
+        if self.shards.fine is not None:
+            return rescored_search(
+                self.shards,
+                queries_QD,
+                k,
+                self.rescore_depth,
+                block=self.block,
+                batch=self.batch,
+                allowed_N=allowed_N,
+            )
         return exact_search(
             self.shards,
             queries_QD,

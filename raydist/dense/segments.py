@@ -25,6 +25,9 @@ ANN = "ann"
 FIRST = "."
 """The name of the segment that was built first."""
 
+FORM = ("dimension", "precision", "rescore_precision")
+"""Facts of all segments alike."""
+
 _LIVE = "live"
 _OWN = ("shards", "documents", ANN)
 
@@ -36,7 +39,7 @@ def segments_of(manifest: Manifest) -> dict[str, dict[str, Any]]:
 
     `documents` of these facts counts the deleted ones, too.
     """
-    common = {name: manifest[name] for name in ("dimension", "precision")}
+    common = {name: manifest[name] for name in FORM if name in manifest}
     own = manifest.get("segment_facts")
     if own is None:
         own = {FIRST: {name: manifest[name] for name in _OWN if name in manifest}}

@@ -41,6 +41,9 @@ class EmbeddingSpec:
 
     precision: Literal["float32", "float16", "int8", "binary"] = "float32"
     """How vectors are stored."""
+    rescore_precision: Annotated[Literal["none", "float32", "float16", "int8"], ADDED] = "none"
+    """A finer form that is stored beside: searches take the best by `precision`, and score those
+    by this."""
     dimension: Annotated[int, Ge(0)] = 0
     """Dimensions to keep of each vector (a Matryoshka prefix); 0 keeps all."""
     ann: AnnSpec = AnnSpec()
@@ -76,6 +79,8 @@ class DenseSearchSpec:
     """The encoder of the vectors, if it was moved, or to load it in another way."""
     approximate: bool = False
     """Search the FAISS index beside the vectors."""
+    rescore_depth: Annotated[int, Ge(1), ADDED] = 4
+    """Candidates per result that are scored by the finer form, where vectors have one."""
     memory: Annotated[Bytes, EXECUTION] = 1 << 30
     """Memory for the results of queries that share one pass over the vectors."""
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,8 @@ from raydist.manifest import open_generation
 from raydist.shard_files import shard_path
 
 FILE = "vectors.arrow"
+FINE = "rescore.arrow"
+"""The same vectors in a finer form, by which the best are scored."""
 Precision = Literal["float32", "float16", "int8", "binary"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _STORED = {
@@ -101,14 +103,30 @@ def decode(
 
 
 class VectorWriter:
-    """Writes one shard, batch by batch; use as a context manager."""
+    """Writes one shard, batch by batch; use as a context manager.
 
-    def __init__(self, folder: Path, dimension: int, precision: Precision = "float32") -> None:
-        folder.mkdir(parents=True)
+    Attributes:
+        rows: written so far.
+        fine: writes the finer form, None where there is to be none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        precision: Precision = "float32",
+        rescore: Precision | Literal["none"] = "none",
+        *,
+        file: str = FILE,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=file == FINE)
+        self.fine = None
+        if rescore != "none":
+            self.fine = VectorWriter(folder, dimension, rescore, file=FINE)
         self.schema = vector_schema(dimension, precision)
         self.precision: Precision = precision
         self.rows = 0
-        self._path = folder / FILE
+        self._path = folder / file
         self._file = pa.OSFile(str(self._path), "wb")
         self._writer = pa.ipc.new_file(self._file, self.schema)
 
@@ -116,6 +134,8 @@ class VectorWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *raised: object) -> None:
+        if self.fine is not None:
+            self.fine.__exit__(kind, *raised)
         self._writer.close()
         self._file.close()
         if kind is None:
@@ -125,11 +145,13 @@ class VectorWriter:
         """Adds at least one row; `vectors_nD` is float32."""
         assert len(vectors_nD)
         self.append_stored(doc_ids, *encode(vectors_nD, self.precision))
+        if self.fine is not None:
+            self.fine.append(doc_ids, vectors_nD)
 
     def append_stored(
         self, doc_ids: Sequence[str] | pa.Array, stored: np.ndarray, scale_n: np.ndarray | None
     ) -> None:
-        """Adds rows as `encode` returns them."""
+        """Adds rows as `encode` returns them, to this form alone."""
         field = self.schema.field("vector").type
         flat = pa.array(stored.reshape(-1), field.value_type)
         columns = [
@@ -155,6 +177,7 @@ class VectorShards:
         dimension: D.
         precision: how vectors are stored.
         manifest: the folder's manifest; empty for vectors in memory.
+        fine: the same rows in a finer form, None if there is none.
     """
 
     batches: tuple[pa.RecordBatch, ...]
@@ -165,6 +188,7 @@ class VectorShards:
     dimension: int
     precision: Precision
     manifest: Mapping[str, Any]
+    fine: VectorShards | None = None
 
     @classmethod
     def open(cls, folder: str | Path) -> VectorShards:
@@ -182,6 +206,14 @@ class VectorShards:
         Raises:
             ArtifactError: a shard is missing or damaged.
         """
+        mapped = cls._map(folder, manifest, FILE)
+        finer = manifest.get("rescore_precision", "none")
+        if finer == "none":
+            return mapped
+        return replace(mapped, fine=cls._map(folder, {**manifest, "precision": finer}, FINE))
+
+    @classmethod
+    def _map(cls, folder: str | Path, manifest: Mapping[str, Any], file: str) -> VectorShards:
         batches: list[pa.RecordBatch] = []
         sections: list[Section] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
@@ -189,7 +221,7 @@ class VectorShards:
             shards = Path(folder) / name / SHARDS
             first = len(batches)
             for number in range(int(facts["shards"])):
-                path = shard_path(shards, number) / FILE
+                path = shard_path(shards, number) / file
                 data, vectors = open_sections(path)
                 reader = pa.ipc.open_file(data)
                 if reader.schema != schema:
@@ -253,6 +285,11 @@ class VectorShards:
 
     def __len__(self) -> int:
         return int(self.offsets[-1])
+
+    @property
+    def finest(self) -> VectorShards:
+        """The finer form if there is one, else this one."""
+        return self if self.fine is None else self.fine
 
     @property
     def end(self) -> int:
@@ -406,17 +443,20 @@ def faults_of(folder: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
         folder: of a segment.
         manifest: the segment's facts.
     """
-    schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
-    for number in range(int(manifest["shards"])):
-        path = shard_path(folder / SHARDS, number) / FILE
-        try:
-            data, sections = open_sections(path)
-            for section in sections:
-                section.check()
-            if pa.ipc.open_file(data).schema != schema:
-                yield f"{path}: is not of the manifest's dimension or precision; embed again"
-        except ArtifactError as error:
-            yield str(error)
+    forms = {FILE: manifest["precision"], FINE: manifest.get("rescore_precision", "none")}
+    for file, precision in forms.items():
+        for number in range(int(manifest["shards"]) if precision != "none" else 0):
+            path = shard_path(folder / SHARDS, number) / file
+            try:
+                data, sections = open_sections(path)
+                for section in sections:
+                    section.check()
+                if pa.ipc.open_file(data).schema != vector_schema(
+                    int(manifest["dimension"]), precision
+                ):
+                    yield f"{path}: is not of the manifest's dimension or precision; embed again"
+            except ArtifactError as error:
+                yield str(error)
 
 
 def open_sections(path: Path) -> tuple[pa.Buffer, list[Section]]:

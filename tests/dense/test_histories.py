@@ -29,6 +29,7 @@ from raydist.dense.changes import (
 from raydist.dense.exact import exact_search
 from raydist.dense.segments import ANN, LAYOUT, SHARDS
 from raydist.dense.spec import AnnSpec
+from raydist.dense.stored import rescored_search
 from raydist.dense.vectors import VectorShards, VectorWriter
 from raydist.dense.verify import verify_vectors
 from raydist.errors import ArtifactError, ConfigError, DataError, JobError
@@ -52,13 +53,15 @@ def vector_of(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=D).astype(np.float32)
 
 
-def embed(rows, folder: Path, precision="float32", ann: AnnSpec | None = None) -> dict[str, Any]:
+def embed(rows, folder: Path, forms="float32", ann: AnnSpec | None = None) -> dict[str, Any]:
     """Writes shards of up to four rows, as `embed_parts` does, and the approximate index."""
+    precision, rescore = (*forms.split("+"), "none")[:2]
     for number, start in enumerate(range(0, len(rows), 4)):
         part = rows[start : start + 4]
-        with VectorWriter(shard_path(folder / SHARDS, number), D, precision) as writer:
+        with VectorWriter(shard_path(folder / SHARDS, number), D, precision, rescore) as writer:
             writer.append([row[0] for row in part], np.array([vector_of(row[1]) for row in part]))
     facts = {"dimension": D, "precision": precision, "shards": -(-len(rows) // 4)}
+    facts |= {"rescore_precision": rescore} if rescore != "none" else {}
     facts |= {"documents": len(rows), "tokens": 0, "rejected": 0, "seconds": 0.0, "blank_id": None}
     return facts if ann is None else {**facts, ANN: build_ann(folder, facts, ann)}
 
@@ -83,9 +86,12 @@ def append(rows, folder: Path, key: str, precision="float32", ann=None, duplicat
 
 def answers(folder: Path) -> tuple[list[Any], bytes, bytes]:
     shards = VectorShards.open(folder)
-    scores, rows = exact_search(shards, QUERIES, 7, block=8)
+    if shards.fine is None:
+        scores, rows = exact_search(shards, QUERIES, 7, block=8)
+    else:
+        scores, rows = rescored_search(shards, QUERIES, 3, 2, block=8)
     ids = [shards.ids_at(each).to_pylist() for each in rows]
-    return ids, scores.tobytes(), shards.read(0, len(shards)).tobytes()
+    return ids, scores.tobytes(), shards.finest.read(0, len(shards)).tobytes()
 
 
 def check(folder: Path) -> list[str]:
@@ -95,8 +101,8 @@ def check(folder: Path) -> list[str]:
     return report.pending
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-@settings(max_examples=20, suppress_health_check=[*HealthCheck], deadline=None)
+@pytest.mark.parametrize("precision", ["float32", "int8", "int8+float16", "binary+int8"])
+@settings(max_examples=10, suppress_health_check=[*HealthCheck], deadline=None)
 @given(rows=ROWS, steps=st.lists(STEP, min_size=2, max_size=6))
 def test_vectors_equal_those_of_the_live_documents_embedded_at_once(
     tmp_path_factory, precision, rows, steps
