@@ -77,6 +77,8 @@ class FolderSearch:
         if not self._has_words:
             if dense.approximate or dense.model is not None:
                 raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
+            if dense.rescore_depth != 4:
+                raise ConfigError(f"{self!r}: a service has rescore_depth=4")
             return keys
         if bow.feedback is not None:
             raise ConfigError(f"{self!r}: a service expands no queries")

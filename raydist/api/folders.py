@@ -296,19 +296,24 @@ class Vectors(_Documents):
         """Returns the best documents by inner product, as `vectors.dense().search` does."""
         return self.pipeline.search(queries, k)
 
-    def dense(self, *, approximate: bool = False, model: Any = None) -> Pipeline:
+    def dense(
+        self, *, approximate: bool = False, model: Any = None, rescore_depth: int = 4
+    ) -> Pipeline:
         """Returns the search by inner product with the vectors of queries.
 
         Args:
             approximate: search the FAISS index beside the vectors.
             model: where the model of the vectors is now, or how to load it; the recorded one if
                 None.
+            rescore_depth: candidates per result that are scored by the finer form, where vectors
+                have one.
 
         Raises:
             ConfigError: a value is not allowed.
         """
-        keys = {} if model is None else {"model": model}
-        return search_of(self.path, "dense", False, approximate=approximate, **keys)
+        keys: dict[str, Any] = {"approximate": approximate, "rescore_depth": rescore_depth}
+        keys |= {} if model is None else {"model": model}
+        return search_of(self.path, "dense", False, **keys)
 
     def _facts(self) -> list[tuple[str, str]]:
         return [
