@@ -198,15 +198,13 @@ def _recalls(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     if shards.fine is None:
         return {}
     rows_Q = sample(len(shards))
-    recalls = {
-        f"recall@10_depth_{depth}": recall(
-            lambda queries_QD, k, depth=depth: rescored_search(shards, queries_QD, k, depth),
-            shards.finest,
-            shards.finest.take(rows_Q),
-            own_Q=rows_Q,
+    queries_QD = shards.finest.take(rows_Q)
+    recalls = {}
+    for depth in (1, 4):
+        search = partial(rescored_search, shards, depth=depth)
+        recalls[f"recall@10_depth_{depth}"] = recall(
+            search, shards.finest, queries_QD, own_Q=rows_Q
         )
-        for depth in (1, 4)
-    }
     return {**recalls, "recall_queries": f"{len(rows_Q)} documents"}
 
 

@@ -73,7 +73,8 @@ def stored_search(
     for start in range(0, len(shards), block) if k else ():
         parts = list(shards.stored(start, start + block))
         stored_nW = np.concatenate([vectors for _, vectors, _ in parts])
-        scale_n = np.concatenate([scale for _, _, scale in parts if scale is not None] or [[]])
+        scales = [scale for _, _, scale in parts if scale is not None]
+        scale_n = np.concatenate([np.empty(0, np.float32), *scales])
         barred_n = None
         if allowed_N is not None:
             barred_n = torch.from_numpy(~allowed_N[start : start + len(stored_nW)])
