@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.report import WORK, arguments, write_results
+from benchmarks.report import WORK, arguments, goal, write_results
 
 D = 384
 DEPTH = 4
@@ -46,7 +46,7 @@ def main() -> None:
         for way in ("single", "batch"):
             ratio = figures[f"{name}_rescored_{way}_qps"] / figures[f"f32_{way}_qps"]
             figures[f"{name}_rescored_vs_f32" + ("_batch" if way == "batch" else "")] = ratio
-    goals = {"int8_rescored_vs_f32": (">=", 2.5), "recall10_int8_rescored": (">=", 0.999)}
+    goals = {"int8_rescored_vs_f32": goal(">=", 2.5), "recall10_int8_rescored": goal(">=", 0.999)}
     notes = {**options, "dimension": D, "depth": DEPTH, "threads": 1, "numpy": np.__version__}
     write_results("vectors", figures, goals, notes=notes)
 
