@@ -22,6 +22,7 @@ from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.encode import joined
 from raydist.models.spec import BiEncoderSettings, ModelSettings
 from raydist.models.tokens import Role
 from raydist.protocols import Listener
@@ -268,6 +269,6 @@ def _probe(dataset: TrainingSet) -> Callable[[Any], torch.Tensor]:
         for texts, role in roles:
             inputs = model.pad(model.tokenize(texts, role))
             vectors.append(model({k: v.to(model.device) for k, v in inputs.items()}, role))
-        return torch.cat(vectors)
+        return joined(vectors)
 
     return output
