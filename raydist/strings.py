@@ -62,6 +62,12 @@ def shortened(wide: pa.LargeStringArray) -> pa.Array:
     return string_array(ends.astype(np.int32), data, pa.string())
 
 
+def repeated(value: str, count: int) -> pa.Array:
+    """Returns a value so many times, as strings if 32-bit offsets can surely address them."""
+    is_long = len(value) * count > LIMIT >> 2  # a character has up to four bytes
+    return pa.repeat(pa.scalar(value, pa.large_string() if is_long else pa.string()), count)
+
+
 def text_of(strings: pa.Array) -> memoryview:
     """Returns the bytes of string or large_string values one after another, without a copy."""
     offsets, data = string_buffers(strings)

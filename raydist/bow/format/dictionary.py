@@ -96,6 +96,15 @@ def measure(data: Array, o: Any, skip: Any, count: Any, width: Any) -> Any:
 
 
 @kernel
+def _grown(buffer: Array, size: Any) -> Any:
+    """Returns a longer copy; numba's own assignment of slices takes two seconds to compile."""
+    larger = np.empty(size, np.uint8)
+    for i in range(buffer.shape[0]):
+        larger[i] = buffer[i]
+    return larger
+
+
+@kernel
 def take(
     data: Array, o: Any, skip: Any, sums: Array, offsets_S1: Array, out: Array, numbers_SK: Array
 ) -> None:
@@ -110,9 +119,7 @@ def take(
         shared, o = get_varint(data, o)
         more, o = get_varint(data, o)
         if shared + more > U(buffer.shape[0]):
-            larger = np.empty(2 * (shared + more), np.uint8)
-            larger[: buffer.shape[0]] = buffer
-            buffer = larger
+            buffer = _grown(buffer, 2 * (shared + more))
         for j in range(more):
             buffer[shared + j] = data[o + j]
         o += more
@@ -163,9 +170,7 @@ def pick(data: Array, groups: Array, which: Array, offsets: Array, out: Array) -
             more, o = get_varint(data, o)
             length = shared + more
             if length > U(buffer.shape[0]):
-                larger = np.empty(2 * length, np.uint8)
-                larger[: buffer.shape[0]] = buffer
-                buffer = larger
+                buffer = _grown(buffer, 2 * length)
             for j in range(more):
                 buffer[shared + j] = data[o + j]
             o += more
@@ -292,8 +297,10 @@ def decode(
     return string_array(offsets, out), numbers_SK, sums
 
 
-def pick_strings(data: Array, groups: Array, which: Array) -> pa.LargeBinaryArray:
-    """Returns the strings at the positions `which`."""
+def pick_strings(
+    data: Array, groups: Array, which: Array, kind: pa.DataType | None = None
+) -> pa.Array:
+    """Returns the strings at the positions `which`, as large_binary or large_string (`kind`)."""
     which = readonly(which, np.int64)
     offsets = np.empty(len(which) + 1, np.int64)
     out = np.empty(16 * len(which) + 64, np.uint8)
@@ -301,4 +308,4 @@ def pick_strings(data: Array, groups: Array, which: Array) -> pa.LargeBinaryArra
     if need > len(out):
         out = np.empty(need, np.uint8)
         pick(data, groups, which, offsets, out)
-    return string_array(offsets, out)
+    return string_array(offsets, out, kind)

@@ -39,7 +39,7 @@ from raydist.kernels.ahead import await_compiled
 from raydist.kernels.arrays import readonly
 from raydist.kernels.bits import Bits
 from raydist.records import RUN, Query, Run, as_run
-from raydist.strings import shortened
+from raydist.strings import repeated, shortened
 
 Array = npt.NDArray[Any]
 Ranking = tuple[Array, Array]
@@ -266,11 +266,11 @@ class BowRetriever:
             return Run(RUN.empty_table())
         docs_R, scores_R, sizes_Q = _joined(parts)
         if len(query_ids) == 1:
-            names = pa.repeat(pa.scalar(query_ids[0], pa.large_string()), len(docs_R))
+            names = repeated(query_ids[0], len(docs_R))
         else:
             rows = pa.array(np.repeat(np.arange(len(sizes_Q)), sizes_Q))
-            names = pa.array(query_ids, pa.large_string()).take(rows)
-        columns = [shortened(names), shortened(self.index.pick_ids(docs_R)), pa.array(scores_R)]
+            names = shortened(pa.array(query_ids, pa.large_string()).take(rows))
+        columns = [names, shortened(self.index.pick_ids(docs_R)), pa.array(scores_R)]
         if all(isinstance(column, pa.StringArray) for column in columns[:2]):
             table = pa.Table.from_arrays(columns, schema=RUN)
         else:  # in parts
