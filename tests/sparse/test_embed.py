@@ -122,3 +122,13 @@ def test_vectors_are_queries_of_the_same_index(index: Path, tmp_path: Path) -> N
     (tmp_path / "q.jsonl").write_text('{"id": "q", "vector": {"rank": 1.5, "score": 0.5}}\n')
     command = ["search", f"index={index}", f"queries={tmp_path}/q.jsonl", f"out={tmp_path}/r"]
     assert main([*command, "k=3"]) == 0
+
+
+def test_it_is_fused_with_an_index_of_texts(
+    index: Path, corpus: Path, queries: Path, tmp_path: Path
+) -> None:
+    assert main(["index", f"corpus={corpus}", f"out={tmp_path}/IDX"]) == 0
+    command = ["search", f"index={tmp_path}/IDX,{index}", "fusion=rrf", f"queries={queries}"]
+    assert main([*command, "k=5", f"out={tmp_path}/r"]) == 0
+    run = read_run(tmp_path / "r").as_dict()
+    assert set(run) == {"q0", "q1", "q2"} and len(run["q0"]) == 5
