@@ -12,8 +12,12 @@ from raydist.errors import ConfigError
 from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
+    from raydist.bow.feedback.retriever import FeedbackRetriever
+    from raydist.bow.sharded.plan import Launch
+    from raydist.bow.sharded.search import ShardedSearch
     from raydist.config.mcp import McpConfig
     from raydist.config.serve import ServeConfig
+    from raydist.dense.retriever import DenseRetriever
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
 
@@ -51,31 +55,104 @@ def open_retriever(
         from raydist.bow.search.fields import FieldsRetriever
 
         return FieldsRetriever(open_fields(local, in_memory=bow.in_memory), bow)
-    if bow.fields is not None:
-        raise ConfigError(
-            f"fields: {folder} has none; leave them out, or build an index with fields=title,text"
-        )
+    _check_queries(folder, bow)
     weigh = None
     if (model := manifest.get("model")) is not None:
         from raydist.sparse.queries import QueryTerms
 
         weigh = QueryTerms.open(folder, model, dense.model)
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow, weigh=weigh)
-    sdm = isinstance(bow.scoring, Bm25) and bow.scoring.sdm is not None
-    if bow.syntax == "lucene" or sdm:
-        if bow.syntax == "lucene" and sdm:
-            raise ConfigError("scoring.sdm: takes words, not syntax=lucene; leave one of them out")
-        if bow.feedback is not None:
-            key = "scoring.sdm" if sdm else "syntax = 'lucene'"
-            raise ConfigError(f"{key}: feedback expands words; leave one of them out")
-        from raydist.bow.structured.retriever import StructuredRetriever
+    from raydist.bow.structured.retriever import StructuredRetriever, is_structured
 
+    if is_structured(bow):
         return StructuredRetriever(retriever)
     if bow.feedback is None:
         return retriever
     from raydist.bow.feedback.retriever import FeedbackRetriever
 
     return FeedbackRetriever(retriever, bow.feedback)
+
+
+def open_sharded(
+    folder: str,
+    shards: int,
+    launch: Launch,
+    bow: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
+    dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
+) -> ShardedSearch | FeedbackRetriever | DenseRetriever:
+    """Returns a retriever over an index or vectors that so many objects share.
+
+    Args:
+        folder: the index or vectors.
+        shards: how many objects have some segments, or some rows, each.
+        launch: makes them somewhere.
+        bow: how a bag-of-words index is searched.
+        dense: how vectors are.
+
+    Raises ConfigError for what cannot be searched by shards.
+    """
+    from raydist import storage
+    from raydist.bow.sharded.plan import open_shards
+
+    if check_shards(folder, shards, bow, dense) == "vectors":
+        from raydist.dense.retriever import DenseRetriever
+        from raydist.dense.sharded import ShardedScan
+
+        local = storage.local(folder)
+        retriever = DenseRetriever.open(local, dense)
+        retriever.scan = ShardedScan(local, retriever.shards, shards, launch)
+        return retriever
+    search = open_shards(folder, bow, shards, launch)
+    if bow.feedback is None:
+        return search
+    from raydist.bow.feedback.retriever import FeedbackRetriever
+
+    return FeedbackRetriever(search, bow.feedback)
+
+
+def check_shards(folder: str, shards: int, bow: BowSearchSpec, dense: DenseSearchSpec) -> str:
+    """Returns what kind of output a folder is.
+
+    Raises ConfigError where it cannot be searched by so many shards.
+    """
+    from raydist import storage
+    from raydist.bow.sharded.plan import HEADERS, check
+    from raydist.manifest import read_manifest
+
+    manifest = read_manifest(storage.local(folder, HEADERS), INDEXES)
+    kind: str = manifest["kind"]
+    if kind == "bow-index":
+        _check_queries(folder, bow)
+        check(folder, manifest, bow, shards)
+        return kind
+    why = ""
+    if kind == "bow-fields":
+        why = "is an index of fields, whose segments differ"
+    elif kind == MULTIVECTOR:
+        why = "is a multi-vector index, whose lists are not shared"
+    elif dense.approximate:
+        why = "has an approximate index, whose parts are not shared"
+    elif manifest.get("rescore_precision", "none") != "none":
+        why = "has vectors in two forms, of which shards scan one"
+    elif storage.is_remote(folder):
+        why = "has vectors on an object store, all of which each shard would copy"
+    if why:
+        raise ConfigError(f"shards: {folder} {why}; leave shards out (workers= shares the queries)")
+    return kind
+
+
+def _check_queries(folder: str, bow: BowSearchSpec) -> None:
+    """Raises ConfigError for settings that an index of one text does not have, or not together."""
+    if bow.fields is not None:
+        raise ConfigError(
+            f"fields: {folder} has none; leave them out, or build an index with fields=title,text"
+        )
+    sdm = isinstance(bow.scoring, Bm25) and bow.scoring.sdm is not None
+    if bow.syntax == "lucene" and sdm:
+        raise ConfigError("scoring.sdm: takes words, not syntax=lucene; leave one of them out")
+    if (bow.syntax == "lucene" or sdm) and bow.feedback is not None:
+        key = "scoring.sdm" if sdm else "syntax = 'lucene'"
+        raise ConfigError(f"{key}: feedback expands words; leave one of them out")
 
 
 def text_store(index: str) -> Path:

@@ -62,6 +62,19 @@ class Scanning(Protocol):
         ...
 
 
+class Group(Protocol):
+    """Objects of one kind that are asked together, wherever they are."""
+
+    def ask(self, method: str, arguments: Sequence[Sequence[Any] | None], /) -> list[Any]:
+        """Returns what a method of each object returns, in order.
+
+        Args:
+            method: its name.
+            arguments: for each object; None for one that is not asked, and answers None.
+        """
+        ...
+
+
 class TextStore(Protocol):
     """Texts by id."""
 

@@ -15,13 +15,14 @@ import contextlib
 import glob
 import os
 import posixpath
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raydist import locks
 from raydist.data.files import PathLike, filesystem, is_uri
 from raydist.disk import is_stream
-from raydist.errors import ConfigError
+from raydist.errors import ConfigError, JobError
 from raydist.locks import WAIT
 from raydist.stores.copies import cache_folder
 
@@ -125,11 +126,15 @@ def leaves(path: PathLike) -> bool:
     return (cache_folder() / "outputs") in Path(path).absolute().parents
 
 
-def local(path: PathLike) -> Path:
+def local(path: PathLike, patterns: Sequence[str] | None = None) -> Path:
     """Returns a local path of an input folder or file, copying a remote one to the cache first.
 
     A copy is used again as long as the remote manifest is the same, byte for byte, and never
     changes: a new remote generation has a new copy.
+
+    Args:
+        path: of the input.
+        patterns: of the files of a remote folder that are needed, relative to it; None is all.
 
     Raises:
         DataError: nothing is there, or it cannot be read.
@@ -141,4 +146,17 @@ def local(path: PathLike) -> Path:
         return Path(filesystem(text)[1]) if is_uri(text) else Path(text)
     from raydist.stores.copies import copy
 
-    return copy(text)
+    return copy(text, patterns)
+
+
+def seen(folder: Path) -> Path:
+    """Returns the folder of an input that the driver has opened.
+
+    Raises JobError where this node does not see it.
+    """
+    if not folder.is_dir():
+        raise JobError(
+            f"{folder}: the worker on {socket.gethostname()} does not see this folder; it must be "
+            "a path that every node sees, or on an object store"
+        )
+    return folder

@@ -49,6 +49,7 @@ MISSING = {
     "train data=samples.jsonl model=m out=o": "raydist[train]",
     "embed corpus=corpus.jsonl model=m out=o": "raydist[train]",
     "index corpus=corpus.jsonl out=o workers=2": "raydist[ray]",
+    "search index=again queries=queries.tsv shards=1": "raydist[ray]",
     "submit index corpus=corpus.jsonl out=o": "raydist[ray]",
     "serve index=again": "raydist[serve]",
     "mcp index=again": "raydist[mcp]",

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from raydist.bow.format.segment import Segment, open_segments
 from raydist.bow.formulas import mean_length
+from raydist.bow.whole import Whole
 from raydist.data.columns import common_schema
 from raydist.data.store.idhash import HashIndex
 from raydist.data.store.reader import DocumentStore
@@ -56,6 +57,7 @@ class BowIndex:
         store: the documents' texts, None where the index was built without.
         unit: the weight that an impact of 1 stands for, in an index of weighted terms; else 0.
         field: which of the documents' texts is indexed; None for title and text as one.
+        whole: the statistics of the index that these are some of the segments of; None for all.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class BowIndex:
         store: DocumentStore | None = None,
         unit: float = 0.0,
         field: str | None = None,
+        whole: Whole | None = None,
     ) -> None:
         """Joins opened segments."""
         self.segments = list(segments)
@@ -75,8 +78,10 @@ class BowIndex:
         *self._live_bases, self._live = accumulate(live, initial=0)
         self.analyzer = analyzer
         self.folder = folder
-        self.nonempty = sum(segment.nonempty for segment in self.segments)
-        self.tokens = sum(segment.tokens for segment in self.segments)
+        self.whole = whole
+        counted = self.segments if whole is None else [whole]
+        self.nonempty = sum(each.nonempty for each in counted)
+        self.tokens = sum(each.tokens for each in counted)
         self.unit = unit
         self.field = field
         self.store = store
@@ -157,6 +162,10 @@ class BowIndex:
         if not some or len(some) < len(tables):
             return None
         schema = common_schema([each.schema for each in some])
+        if self.whole is not None:
+            if self.whole.columns is None:
+                return None
+            schema = self.whole.columns
         return pa.concat_tables([each.cast(schema, safe=False) for each in some])
 
     def column_values(self, doc_ids: Sequence[str]) -> list[dict[str, Any] | None]:
@@ -284,13 +293,15 @@ class BowIndex:
         """Finds terms.
 
         Returns their rows in each segment (`Segment.lookup`), in each how many of its deleted
-        documents have them (int64), and how many live documents of the index.
+        documents have them (int64), and how many live documents of the (whole) index.
         """
         rows = [segment.lookup(terms) for segment in self.segments]
         lost = [
             each.deletions.df(terms) if each.deletions else np.zeros(len(terms), np.int64)
             for each in self.segments
         ]
+        if self.whole is not None:
+            return rows, lost, [self.whole.df[term] for term in terms]
         df = sum((row[:, 2].astype(np.int64) - less for row, less in zip(rows, lost)), 0)
         return rows, lost, np.broadcast_to(df, len(terms)).tolist()
 

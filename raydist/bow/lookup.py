@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from raydist.bow.build.splits import contents
 from raydist.bow.format.forward import has_forward, read_vectors
 from raydist.bow.formulas import lucene_idf
 from raydist.bow.index import BowIndex, Vocabulary, encode_term
 from raydist.bow.search.exhaustive import term_postings
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError, ConfigError
 
 Array = npt.NDArray[Any]
@@ -123,7 +125,8 @@ def term_counts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
         ArtifactError: the texts are not those that were indexed.
     """
     if not _has_forward(index):
-        return _of_texts(index, positions_D)
+        assert index.store is not None
+        return counts_of_texts(index, index.store, positions_D, index.numbers(positions_D))
     counts: list[dict[str, int]] = [{} for _ in positions_D]
     owner_D = np.searchsorted(index.bases, positions_D, side="right") - 1
     for number in np.unique(owner_D).tolist():
@@ -139,9 +142,22 @@ def term_counts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
     return counts
 
 
-def _of_texts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
-    assert index.store is not None and index.analyzer is not None
-    table = index.store.rows(index.store.at_numbers(index.numbers(positions_D)))
+def counts_of_texts(
+    index: BowIndex, store: DocumentStore, positions_D: Array, numbers_D: Array
+) -> list[dict[str, int]]:
+    """Returns what `term_counts` does, of the texts.
+
+    Args:
+        index: has the documents.
+        store: has the texts.
+        positions_D: of the documents in the index.
+        numbers_D: of the texts among the live ones of the store.
+
+    Raises:
+        ArtifactError: the texts are not those that were indexed.
+    """
+    assert index.analyzer is not None
+    table = store.rows(store.at_numbers(numbers_D))
     texts = contents(table, index.field)
     counts = []
     for text, length in zip(texts.to_pylist(), index.lengths(positions_D).tolist()):
@@ -153,6 +169,12 @@ def _of_texts(index: BowIndex, positions_D: Array) -> list[dict[str, int]]:
             )
         counts.append(dict(sorted(Counter(tokens).items())))
     return counts
+
+
+def by_id(index: BowIndex) -> Array:
+    """Returns the positions of the live documents with tokens in the order of their ids, int64."""
+    order = pc.sort_indices(index.doc_ids).to_numpy().astype(np.int64)
+    return index.at_numbers(order[index.live_lengths[order] > 0])
 
 
 def most_frequent(index: BowIndex, count: int | None) -> list[tuple[str, int]]:

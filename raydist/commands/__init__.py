@@ -59,8 +59,9 @@ _NEEDS = {
 def check_packages(verb: str, config: Any = None) -> None:
     """Raises ConfigError if a package is missing that a verb needs, as it is configured."""
     extras.require(f"raydist {verb}", *_NEEDS.get(verb, ()))
-    if workers := getattr(config, "workers", 0):
-        extras.require(f"workers = {workers}", "ray")
+    for key in ("workers", "shards"):
+        if number := getattr(config, key, 0):
+            extras.require(f"{key} = {number}", "ray")
     for key in ("reranker", "teacher"):
         kind = getattr(getattr(config, key, None), "kind", "bm25")
         if kind != "bm25":

@@ -20,7 +20,9 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,9 @@ from raydist.bow.exchange.vectors import Vector, are_vectors, read_vectors
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
-from raydist.build import open_retriever
+from raydist.bow.sharded.plan import HEADERS, Launch
+from raydist.bow.sharded.search import ShardedSearch
+from raydist.build import check_shards, open_retriever, open_sharded
 from raydist.commands.answers.show import Bow, prompt, show
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
@@ -64,6 +68,7 @@ Queries = Sequence[Query | Vector]
 """Texts, or ids with weighted terms."""
 
 _BATCH = 1024  # queries per batch
+_AHEAD = 2  # batches of queries
 _SPLIT = 256  # queries per split at least, the unit of work and of restart
 _SPLITS = 512  # at most
 _SHOWN = 10  # documents that are shown if `k` is not given
@@ -74,13 +79,17 @@ def run(config: SearchConfig, flags: Flags) -> None:
     out = Path(config.out) if config.out else None
     if out is not None and out.is_dir():
         raise ConfigError(f"out = {out}: is a folder, expected the file to write")
+    if config.shards:
+        _check_shards(config, out)
     if config.queries is None and (config.query is None or out is None):
         _answer(config, flags)
         return
     queries = _read_queries(config)
     if out is None or run_form(out) == "trec":
         _refuse_blanks(config, queries)
-    search = FusedSearch(config) if flags.dry_run or not config.workers else None
+    search = None
+    if not config.shards and (flags.dry_run or not config.workers):
+        search = FusedSearch(config)
     goal = f" and write {out}" if out is not None else ""
     where = f"{', '.join(config.index)}{goal}"
     if planned(flags.dry_run, f"search {log.count(len(queries), 'query')} in {where}"):
@@ -88,7 +97,10 @@ def run(config: SearchConfig, flags: Flags) -> None:
     if search is not None:
         _compile(search)
     tag = config.tag or (config.fusion.kind if config.fusion is not None else "raydist")
-    if search is not None:
+    if config.shards:
+        with _shards(config) as sharded:
+            answered = _write(sharded.tables(queries), out, tag, None)
+    elif search is not None:
         answered = _write(search.tables(queries), out, tag, search)
     else:
         reader = FusedSearch(config) if out is not None and run_form(out) == "jsonl" else None
@@ -99,6 +111,39 @@ def run(config: SearchConfig, flags: Flags) -> None:
         log.warn(f"no results for {missed}")
 
 
+def _check_shards(config: SearchConfig, out: Path | None) -> None:
+    """Raises ConfigError for what a search by shards does not do."""
+    if config.queries is None and (config.query is None or out is None):
+        raise ConfigError("shards: documents are not shown; give queries=, or query= and out=")
+    if out is not None and run_form(out) == "jsonl":
+        raise ConfigError(
+            f"out = {out}: JSON lines hold the documents' texts, which shards do not open; choose "
+            "another suffix, or leave shards out"
+        )
+    for folder in config.index:
+        check_shards(folder, config.shards, config.bow, config.dense)
+
+
+@contextlib.contextmanager
+def _shards(config: SearchConfig) -> Iterator[FusedSearch]:
+    """Gives a search whose indexes are opened by actors, some segments each."""
+    from raydist.actors import Actors
+
+    with contextlib.ExitStack() as stack:
+
+        def launch(makers: Sequence[Callable[[], Any]]) -> Actors:
+            actors = Actors(makers, cpus=float(config.bow.threads))
+            stack.callback(actors.close)
+            return actors
+
+        yield FusedSearch(config, launch)
+
+
+def _manifest(config: SearchConfig, folder: str) -> dict[str, Any]:
+    # Nothing but the manifest of what is searched by shards is copied here.
+    return read_manifest(storage.local(folder, HEADERS if config.shards else None))
+
+
 def _read_queries(config: SearchConfig) -> Queries:
     """Reads texts, or weighted terms, if the indexes hold those."""
     from raydist.data.readers import read_queries
@@ -106,7 +151,7 @@ def _read_queries(config: SearchConfig) -> Queries:
     if config.query is not None:
         return [Query("query", config.query)]
     assert config.queries is not None
-    manifests = [read_manifest(storage.local(each)) for each in config.index]
+    manifests = [_manifest(config, each) for each in config.index]
     weighted = [bool(each.get("unit")) for each in manifests]
     by_model = all(each.get("model") for each in manifests if each.get("unit"))
     if by_model and not (all(weighted) and all(map(are_vectors, config.queries.paths))):
@@ -124,8 +169,8 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
     if (query_id := first_blank(pa.array(names, pa.string()))) is not None:
         raise DataError(f"queries: the id {query_id!r}: {CHOICE}")
     for folder in config.index:
-        if read_manifest(storage.local(folder)).get("blank_id") is None:
-            continue
+        if config.shards or _manifest(config, folder).get("blank_id") is None:
+            continue  # of shards only the run's ids are seen, when they are written
         ids = open_retriever(folder, dense=config.dense).doc_ids  # it may be deleted by now
         for path, wanted in ((config.ids, True), (config.exclude_ids, False)):
             if path is not None:
@@ -195,13 +240,21 @@ class FusedSearch:
         retrievers: one per index, over the documents that the configuration selects.
     """
 
-    def __init__(self, config: SearchConfig) -> None:
+    def __init__(self, config: SearchConfig, launch: Launch | None = None) -> None:
+        """Opens the indexes: whole, or by shards if `launch` starts these."""
         self._config = config
-        self.retrievers = [
-            _among(open_retriever(folder, config.bow, config.dense, config.late), config)
-            for folder in config.index
-        ]
-        if config.bow.feedback and not any(isinstance(each, Bow) for each in self.retrievers):
+        self.retrievers: list[Retriever] = []
+        for folder in config.index:
+            if launch is not None:
+                sharded = open_sharded(folder, config.shards, launch, config.bow, config.dense)
+                self.retrievers.append(_among(sharded, config))
+            else:
+                opened = open_retriever(folder, config.bow, config.dense, config.late)
+                self.retrievers.append(_among(opened, config))
+        texts = [isinstance(each, Bow | ShardedSearch) for each in self.retrievers]
+        # Shards rank ahead of what is merged or written; queries' vectors come from one thread.
+        self._ahead = _AHEAD if launch is not None and all(texts) else 0
+        if config.bow.feedback and not any(texts):
             raise ConfigError(
                 "feedback: expands queries of bag-of-words indexes, and index names none"
             )
@@ -210,7 +263,7 @@ class FusedSearch:
             isinstance(each, FieldsRetriever) for each in self.retrievers
         ):
             raise ConfigError("fields: vectors have none; leave them out")
-        if not all(isinstance(each, Bow) for each in self.retrievers):
+        if not all(texts):
             for name in ("filter", "sort"):
                 if getattr(config.bow, name) is not None:
                     raise ConfigError(f"{name}: vectors have no columns; search an index alone")
@@ -255,15 +308,29 @@ class FusedSearch:
         scans = [each for each in self.retrievers if isinstance(each, Scanning)]
         size = max([_BATCH, *(each.queries_per_pass(k) for each in scans)])
         with log.Progress("search", total=len(queries), unit="query") as progress:
-            for batch in _batches(queries, size):
-                yield self(batch).table
+            for batch, run in self._runs(_batches(queries, size)):
+                yield run.table
                 progress.advance(len(batch))
+
+    def _runs(self, batches: Iterator[Queries]) -> Iterator[tuple[Queries, Run]]:
+        if not self._ahead:
+            yield from ((batch, self(batch)) for batch in batches)
+            return
+        with ThreadPoolExecutor(self._ahead) as pool:
+            waiting: deque[tuple[Queries, Future[Run]]] = deque()
+            for batch in batches:
+                waiting.append((batch, pool.submit(self, batch)))
+                if len(waiting) > self._ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
 
 
 def _search(retriever: Retriever, queries: Queries, k: int) -> Run:
     weighted = [query for query in queries if not isinstance(query, Query)]
     if weighted:
-        assert isinstance(retriever, BowRetriever)
+        assert isinstance(retriever, BowRetriever | ShardedSearch)
         return retriever.search_terms(weighted, k)
     return retriever.search([query for query in queries if isinstance(query, Query)], k)
 

@@ -47,6 +47,9 @@ class SearchConfig(Verb):
     """Name of the run, its last column."""
     workers: int = execution(0, ge=0)
     """Ray actors that share the queries; 0 searches in this process."""
+    shards: int = execution(0, ge=0)
+    """Ray actors that share the segments of each index, so that none opens it whole; the run is the
+    same. 0 opens it whole. For indexes of one text, and vectors."""
 
     @model_validator(mode="after")
     def _one_or_many(self) -> SearchConfig:
@@ -55,6 +58,12 @@ class SearchConfig(Verb):
         if self.explain and (self.query is None or self.out is not None):
             remedy = "leave out= away" if self.query is not None else "give query="
             raise ValueError(f"explain shows why one query's documents are ranked: {remedy}")
+        return self
+
+    @model_validator(mode="after")
+    def _queries_or_documents_are_shared(self) -> SearchConfig:
+        if self.shards and self.workers:
+            raise ValueError("workers share the queries and shards the documents: give one of them")
         return self
 
     @model_validator(mode="after")

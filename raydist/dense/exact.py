@@ -28,6 +28,7 @@ def exact_search(
     batch: int = QUERIES,
     device: str | torch.device | None = None,
     allowed_N: np.ndarray | None = None,
+    rows: range | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the scores [Q, k] and row numbers [Q, k] of the best rows by inner product.
 
@@ -40,11 +41,14 @@ def exact_search(
         block: rows multiplied at a time.
         batch: queries multiplied at a time.
         device: None = an accelerator if the machine has one.
-        allowed_N: rows that may be found, None = all.
+        allowed_N: rows that may be found, None = all; a flag for each that is searched.
+        rows: those to search, None = all; they are whole blocks.
     """
+    rows = range(len(shards)) if rows is None else rows
+    assert rows.start % block == 0 and (rows.stop % block == 0 or rows.stop == len(shards))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    count = len(shards) if allowed_N is None else int(np.count_nonzero(allowed_N))
+    count = len(rows) if allowed_N is None else int(np.count_nonzero(allowed_N))
     k = min(k, count)
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     queries = torch.from_numpy(queries_QD).to(device)
@@ -53,21 +57,23 @@ def exact_search(
     host_nD = torch.zeros((block, shards.dimension), dtype=torch.float32)
     if torch.device(device).type == "cuda":
         host_nD = host_nD.pin_memory()
-    for start, vectors_nD in shards.blocks(block) if k and best else ():
+    for start in range(rows.start, rows.stop, block) if k and best else ():
+        vectors_nD = shards.read(start, start + block)
         size = len(vectors_nD)
         host_nD.numpy()[:size] = vectors_nD
         block_Dn = host_nD.to(device).T
         barred_n = None
         if allowed_N is not None:
-            barred_n = torch.from_numpy(~allowed_N[start : start + size]).to(device)
+            first = start - rows.start
+            barred_n = torch.from_numpy(~allowed_N[first : first + size]).to(device)
         for some, own in zip(batches, best):
             products_Qn = (some @ block_Dn)[:, :size]
             if barred_n is not None:
                 products_Qn = products_Qn.masked_fill(barred_n, -torch.inf)
             own.add(products_Qn, start)
     scores = [np.empty((0, k), np.float32), *(each.scores_Qk.cpu().numpy() for each in best)]
-    rows = [np.empty((0, k), np.int64), *(each.rows_Qk.cpu().numpy() for each in best)]
-    return np.concatenate(scores), np.concatenate(rows)
+    places = [np.empty((0, k), np.int64), *(each.rows_Qk.cpu().numpy() for each in best)]
+    return np.concatenate(scores), np.concatenate(places)
 
 
 class BestRows:

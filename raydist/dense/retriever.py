@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,16 @@ _RESULT = 72
 """Bytes of a result: row, score, and its line of the run."""
 
 
+class Scan(Protocol):
+    """Exact search of vectors."""
+
+    def __call__(
+        self, queries_QD: np.ndarray, k: int, *, allowed_N: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scores [Q, k] and rows [Q, k]; see `exact_search`."""
+        ...
+
+
 class DenseRetriever:
     """Searches vector shards; make one of a folder with `DenseRetriever.open`.
 
@@ -42,6 +52,7 @@ class DenseRetriever:
         batch: queries multiplied at a time.
         memory: bytes for the results of queries that share one pass over the vectors.
         rescore_depth: candidates per result that are scored by the finer form, if there is one.
+        scan: exact search of all vectors.
     """
 
     def __init__(
@@ -62,7 +73,7 @@ class DenseRetriever:
         self.ann = ann
         self.batch = batch
         self.block = block
-        self.device = device
+        self.scan: Scan = partial(exact_search, shards, block=block, batch=batch, device=device)
         self.tag = tag
         self.memory = memory
         self.rescore_depth = rescore_depth
@@ -185,15 +196,7 @@ class DenseRetriever:
                 batch=self.batch,
                 allowed_N=allowed_N,
             )
-        return exact_search(
-            self.shards,
-            queries_QD,
-            k,
-            block=self.block,
-            batch=self.batch,
-            device=self.device,
-            allowed_N=allowed_N,
-        )
+        return self.scan(queries_QD, k, allowed_N=allowed_N)
 
 
 def _opened(

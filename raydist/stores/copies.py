@@ -19,8 +19,9 @@ import posixpath
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -63,8 +64,10 @@ def key(uri: str) -> str:
     return hashlib.blake2b(uri.rstrip("/").encode(), digest_size=10).hexdigest()
 
 
-def copy(uri: str) -> Path:
+def copy(uri: str, patterns: Sequence[str] | None = None) -> Path:
     """Returns the local copy of the present generation of a remote folder, or of a remote file.
+
+    With `patterns` a folder has its manifest and the files that match one of them, alone.
 
     Raises:
         DataError: there is nothing, or it cannot be copied.
@@ -80,7 +83,7 @@ def copy(uri: str) -> Path:
                 if generation is None:
                     path = _copy_file(uri, place)
                 else:
-                    path = _copy_folder(objects, generation, place)
+                    path = _copy_folder(objects, generation, place, patterns)
                 break
         else:
             raise DataError(
@@ -148,8 +151,18 @@ def present(uri: str) -> dict[Path, _Record]:
     return {each / record.folder: record for each, record in records.items() if record is not None}
 
 
-def _copy_folder(objects: Objects, generation: Generation, place: Path) -> Path:
+def _copy_folder(
+    objects: Objects, generation: Generation, place: Path, patterns: Sequence[str] | None
+) -> Path:
     parent = place / generation.digest
+    if patterns is not None and _Record.of(parent) is None:
+        chosen = {
+            name: entry
+            for name, entry in generation.files.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        generation = replace(generation, files=chosen)
+        parent = place / f"{generation.digest}-{digest(json.dumps(sorted(chosen)).encode())}"
     target = parent / posixpath.basename(objects.uri)
     if _Record.of(parent) is None:
         if generation.listed:
@@ -193,10 +206,10 @@ def evict(inputs: Path) -> None:
             record = _Record.of(path.parent)
             size = sum(entry.size for entry in record.files.values()) if record else 0
             copies.append((path.stat().st_mtime, size, path.parent))
-    newest = {parent.parent: used for used, _, parent in sorted(copies)}
+    newest = {parent.parent: _generation(parent) for _, _, parent in sorted(copies)}
     total = sum(size for _, size, _ in copies)
     for used, size, parent in sorted(copies):
-        replaced = used < newest[parent.parent]
+        replaced = _generation(parent) != newest[parent.parent]
         if now - used > GRACE and (replaced or total > limit) and _remove(parent, used):
             total -= size
 
@@ -207,6 +220,11 @@ def _limit() -> float:
         return float(text) * 1e9
     except ValueError:
         raise ConfigError(f"RAYDIST_CACHE_GB = {text!r}: expected a number of gigabytes") from None
+
+
+def _generation(parent: Path) -> str:
+    """Returns which generation a copy is of, whole or in part."""
+    return parent.name.partition("-")[0]
 
 
 def _remove(parent: Path, used: float) -> bool:

@@ -188,3 +188,22 @@ def test_the_suffix_of_a_run_decides_its_form_in_every_verb(folder, capsys):
     assert line["rank"] == 1 and line["text"]
     Path("qrels.txt").write_text(f"q 0 {line['doc_id']} 1\n")
     assert main(["evaluate", "run=run.jsonl,run.csv", "qrels=qrels.txt", "measures=AP"]) == 0
+
+
+def test_shards_say_what_they_do_not_do_before_anything_starts(folder, capsys):
+    words = ["search", "index=IDX", "shards=3"]
+
+    def refused(*more):
+        capsys.readouterr()
+        assert main([*words, *more]) == 2
+        return capsys.readouterr().err
+
+    queries = "queries=queries.tsv"
+    assert "IDX has 1 segment" in (message := refused(queries, "--dry-run"))
+    assert "raydist merge IDX segments=3 cuts it" in message
+    assert "JSON lines hold the documents' texts" in refused(queries, "out=run.jsonl")
+    assert "documents are not shown; give queries=" in refused("query=cats")
+    assert "give one of them" in refused(queries, "workers=2")
+    capsys.readouterr()
+    assert main(["search", "index=IDX", queries, "shards=1", "out=run.txt", "--dry-run"]) == 0
+    assert "would search 1 query in IDX" in capsys.readouterr().err

@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raydist.bow.feedback.axiom import axiom
 from raydist.bow.feedback.expansion import bm25prf, document_features, rm3, rocchio
 from raydist.bow.feedback.java import draws
 from raydist.bow.feedback.spec import Axiom, Bm25Prf, Feedback, Rm3, Rocchio
-from raydist.bow.index import BowIndex, encode_term
-from raydist.bow.lookup import has_vectors, term_counts
+from raydist.bow.lookup import has_vectors
 from raydist.bow.search.exhaustive import Explanation
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.sharded.search import ShardedSearch
 from raydist.bow.spec import Bm25
 from raydist.errors import ConfigError
 from raydist.records import Query, Run
 
 Array = npt.NDArray[Any]
+Search = BowRetriever | ShardedSearch
 
 _REMEMBERED = 1 << 14  # documents whose terms are remembered
 _REMEMBERED_TERMS = 1 << 18  # terms whose df is
@@ -44,7 +44,7 @@ class FeedbackRetriever:
         feedback: the model.
     """
 
-    def __init__(self, search: BowRetriever, feedback: Feedback) -> None:
+    def __init__(self, search: Search, feedback: Feedback) -> None:
         """Puts feedback behind a search.
 
         Raises:
@@ -72,12 +72,12 @@ class FeedbackRetriever:
                 f"feedback: {self.index.folder or 'the index'} lacks {lack}; build it from texts, "
                 "with forward=true or store=true"
             )
-        self._documents = _Documents(self.index, _form(feedback))
+        self._documents = _Documents(search, feedback)
 
     @property
     def doc_ids(self) -> pa.LargeStringArray:
         """The ids of all live documents."""
-        return self.index.doc_ids
+        return self._second.doc_ids
 
     @property
     def is_pruned(self) -> bool:
@@ -96,7 +96,7 @@ class FeedbackRetriever:
         """Returns this search restricted to the documents that pass a filter, both times."""
         return self._over(lambda search: search.where(filter))
 
-    def _over(self, restricted: Callable[[BowRetriever], BowRetriever]) -> FeedbackRetriever:
+    def _over(self, restricted: Callable[[Search], Search]) -> FeedbackRetriever:
         other = copy.copy(self)
         other._first, other._second = restricted(self._first), restricted(self._second)
         return other
@@ -135,25 +135,30 @@ class FeedbackRetriever:
             relevant = documents(top)
             df = documents.df({*tokens, *(term for terms in relevant for term in terms)})
             return bm25prf(tokens, relevant, df, self.index.nonempty, spec)
-        pool = documents(self._pool(top, spec))
+        pool = documents(self._pool(top))
         return axiom(tokens, pool, documents.df(set(tokens)), self.index.nonempty, spec)
 
-    def _pool(self, top: Array, spec: Axiom) -> list[int]:
+    def _pool(self, top: Array) -> list[int]:
         """Returns documents and others that are drawn from the index, without repetition."""
         pool = dict.fromkeys(top.tolist())
-        by_id = self._by_id
-        size = min(spec.docs * spec.pool, len(by_id))
-        for number in draws(spec.seed, len(by_id)) if len(pool) < size else ():
-            pool[int(by_id[number])] = None
-            if len(pool) == size:
+        for position in self._drawn:
+            if len(pool) >= len(self._drawn):
                 break
+            pool[position] = None
         return list(pool)
 
     @cached_property
-    def _by_id(self) -> Array:
-        """The positions of the live documents with tokens, in the order of their ids, int64."""
-        order = pc.sort_indices(self.index.doc_ids).to_numpy().astype(np.int64)
-        return self.index.at_numbers(order[self.index.live_lengths[order] > 0])
+    def _drawn(self) -> list[int]:
+        """The documents that a pool can need, in the order in which they are drawn."""
+        spec, documents = self.feedback, self.index.nonempty
+        assert isinstance(spec, Axiom)
+        size = min(spec.docs * spec.pool, documents)
+        distinct: dict[int, None] = {}
+        for rank in draws(spec.seed, documents) if size else ():
+            distinct[rank] = None
+            if len(distinct) == size:
+                break
+        return self._first.at_id_ranks(list(distinct))
 
 
 Counts = Mapping[str, int]
@@ -174,9 +179,10 @@ def _form(spec: Feedback) -> Callable[[_Documents, Counts], Any]:
 class _Documents:
     """What a feedback model takes of documents, remembered."""
 
-    def __init__(self, index: BowIndex, form: Callable[[_Documents, Counts], Any]) -> None:
-        self._index = index
-        self._form = form
+    def __init__(self, search: Search, spec: Feedback) -> None:
+        self._search = search
+        self._form = _form(spec)
+        self._takes_df = isinstance(spec, Rm3 | Rocchio)
         self._forms: dict[int, Any] = {}
         self._df: dict[str, int] = {}
 
@@ -194,11 +200,14 @@ class _Documents:
         return [forms[each] for each in wanted]
 
     def _read(self, positions: Array) -> Iterable[Any]:
-        return [self._form(self, counts) for counts in term_counts(self._index, positions)]
+        documents = self._search.term_counts(positions)
+        if self._takes_df:  # of all at once
+            self.df({term for counts in documents for term in counts})
+        return [self._form(self, counts) for counts in documents]
 
     def features(self, counts: Counts, latin: bool) -> Any:
         """Returns the terms of a document that can expand a query."""
-        return document_features(counts, self.df(counts), self._index.nonempty, latin)
+        return document_features(counts, self.df(counts), self._search.index.nonempty, latin)
 
     def df(self, terms: Collection[str]) -> Mapping[str, int]:
         """Returns how many documents have each term, and perhaps some others."""
@@ -207,6 +216,5 @@ class _Documents:
             if len(known) > _REMEMBERED_TERMS:
                 known = self._df = {}
                 missing = list(terms)
-            counts = self._index.lookup([encode_term(term) for term in missing])[2]
-            known.update(zip(missing, counts))
+            known.update(zip(missing, self._search.df(missing)))
         return known

@@ -75,6 +75,14 @@ def _write_header(
     return header
 
 
+def header_of(folder: Path, kind: Kind = "segment") -> dict[str, Any]:
+    """Returns the header of a folder, without opening its files.
+
+    Raises ArtifactError where it is missing, damaged or newer.
+    """
+    return _read_header(folder / f"{kind}.json", kind)
+
+
 def _header_sum(header: dict[str, Any]) -> int:
     body = {key: value for key, value in header.items() if key != "crc32"}
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())

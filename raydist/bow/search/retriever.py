@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,12 +22,14 @@ from raydist.bow.ahead import RANKING
 from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
+from raydist.bow.lookup import by_id, term_counts
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, sum_all
 from raydist.bow.search.filters import passing
 from raydist.bow.search.query import FULL, rank_queries
 from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
 from raydist.bow.search.scoring import Collection, Scoring, Term
-from raydist.bow.search.sorting import column_keys, first_by
+from raydist.bow.search.sorting import column_keys, descending, first_by
+from raydist.bow.search.threads import Pool
 from raydist.bow.search.ties import TIES, best, settled
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, room_for
 from raydist.bow.spec import Bm25, BowSearchSpec
@@ -51,8 +52,6 @@ Weigh = Callable[[Sequence[str]], Sequence[Mapping[str, float]]]
 
 T = TypeVar("T")
 
-_ROWS = 1 << 20  # of results at a time
-_SHARES = 4  # of a batch per thread: none waits long for the last one
 _MOST_COUNTS = 1 << 18  # terms whose occurrences are remembered
 _NO_BYTES = readonly(np.empty(0, np.uint8))
 _NO_FLAGS = np.empty(0, np.bool_)
@@ -96,7 +95,7 @@ class BowRetriever:
         self.index = index
         self._weigh = weigh
         self.ties = search.ties
-        self._pool = _Pool(search.threads)
+        self._pool = Pool(search.threads)
         mean = index.average_length
         collection = Collection(index.nonempty, index.tokens, mean, index.unit or 1.0)
         self.scoring = Scoring.of(search.scoring, collection, weighted=bool(index.unit))
@@ -257,9 +256,13 @@ class BowRetriever:
         self, queries: Sequence[tuple[str, T]], k: int, rank: Callable[[T, int], Ranking]
     ) -> Run:
         """Returns the best `k` documents of queries, each an id and what `rank` takes."""
-        rankings = self._pool.map(lambda query: rank(query[1], k), queries)
+        rankings = self.each(lambda query: rank(query[1], k), queries)
         parts = [(docs, scores, np.array([len(docs)])) for docs, scores in rankings]
         return self._run([query_id for query_id, _ in queries], parts)
+
+    def each(self, rank: Callable[[T], Ranking], queries: Sequence[T]) -> list[Ranking]:
+        """Returns what `rank` makes of each query, on as many threads as configured."""
+        return self._pool.map(rank, queries)
 
     def _run(self, query_ids: Sequence[str], parts: Sequence[Rankings]) -> Run:
         if not parts:
@@ -327,7 +330,9 @@ class BowRetriever:
     def first(self, docs: Array, scores: Array, k: int) -> Ranking:
         """Returns the first k of all matching documents: the best, or those by a column."""
         if self._keys is not None:
-            return first_by(self._keys, docs, scores, k)
+            docs, scores = first_by(self._keys, docs, scores, k)
+            # Those of a part of an index are merged with others by their scores.
+            return docs, scores if self.index.whole is not None else descending(len(docs))
         return best(docs, scores, k, self.ties, self.index.pick_ids)
 
     def _rank_texts(self, texts: Sequence[str], k: int) -> Rankings:
@@ -402,6 +407,19 @@ class BowRetriever:
                 segment.files.check(name, 4 * row[4], 4 * (row[4] + row[2]))
         return True
 
+    def df(self, terms: Sequence[str]) -> list[int]:
+        """Returns in how many documents terms occur."""
+        return self.index.lookup([encode_term(term) for term in terms])[2]
+
+    def term_counts(self, positions: Array) -> list[dict[str, int]]:
+        """Returns the terms of documents in byte order with their frequencies."""
+        return term_counts(self.index, positions)
+
+    def at_id_ranks(self, ranks: Sequence[int]) -> list[int]:
+        """Returns the positions of documents with tokens by their ranks in the order of ids."""
+        positions: list[int] = by_id(self.index)[list(ranks)].tolist()
+        return positions
+
     def explain(self, text: str, doc_id: str) -> Explanation:
         """Returns each term's part of a document's score for a text.
 
@@ -431,6 +449,8 @@ class BowRetriever:
 
     def _count(self, terms: Sequence[str], rows: Sequence[Array]) -> list[int]:
         """Returns how often each term occurs in the collection; its lists are read once."""
+        if self.index.whole is not None:
+            return [self.index.whole.occurrences[encode_term(term)] for term in terms]
         counts = self._occurrences
         unknown = [i for i, term in enumerate(terms) if term not in counts]
         if unknown:
@@ -475,24 +495,3 @@ def _joined(parts: Sequence[Rankings]) -> Rankings:
         return parts[0]
     docs, scores, sizes = (np.concatenate(column) for column in zip(*parts))
     return docs, scores, sizes
-
-
-class _Pool:
-    """Threads that are started once, with the working memory that each has."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._executor = ThreadPoolExecutor(threads) if threads > 1 else None
-
-    def split(self, texts: Sequence[str], k: int) -> list[Sequence[str]]:
-        """Returns stretches of a batch, each for one call of a kernel."""
-        size = max(1, _ROWS // k)
-        if self._executor is not None:
-            size = min(size, -(-len(texts) // (_SHARES * self._threads)))
-        return [texts[first : first + size] for first in range(0, len(texts), max(1, size))]
-
-    def map(self, rank: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
-        """Returns what `rank` returns of each part."""
-        if self._executor is None or len(parts) < 2:
-            return [rank(part) for part in parts]
-        return list(self._executor.map(rank, parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,23 +27,30 @@ def column_keys(sort: str, columns: pa.Table | None) -> Array:
         ConfigError: there is no such column.
     """
     names = [] if columns is None else columns.column_names
-    descending = sort.startswith("-") and sort not in names
-    name = sort[1:] if descending else sort
+    name, falling = sort_column(sort, names)
     if columns is None or name not in names:
         has = f"the index has {', '.join(names)}" if names else "the index has no columns"
         raise ConfigError(f"sort = {sort!r}: no column {name!r}; {has}")
     values = columns[name].combine_chunks()
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    order = "descending" if descending else "ascending"
+    order = "descending" if falling else "ascending"
     ranks = pc.rank(values, sort_keys=order, tiebreaker="dense")  # nulls come last
     return np.asarray(ranks.to_numpy(), np.int64)
 
 
-def first_by(keys: Array, docs: Array, scores: Array, k: int) -> tuple[Array, Array]:
-    """Returns the first k documents by their keys, ties by score and then in input order.
+def sort_column(sort: str, names: Sequence[str]) -> tuple[str, bool]:
+    """Returns the name of the column that an order is by, and whether the largest is first."""
+    falling = sort.startswith("-") and sort not in names
+    return (sort[1:] if falling else sort), falling
 
-    Their scores are k, k - 1, ..., since a ranking's scores fall with its ranks.
-    """
+
+def first_by(keys: Array, docs: Array, scores: Array, k: int) -> tuple[Array, Array]:
+    """Returns the first k documents by their keys, ties by score and then in input order."""
     order = np.lexsort((docs, -scores, keys[docs]))[:k]
-    return docs[order], np.arange(len(order), 0, -1).astype(np.float32)
+    return docs[order], scores[order]
+
+
+def descending(count: int) -> Array:
+    """Returns the scores of documents that a column orders: a ranking's fall with its ranks."""
+    return np.arange(count, 0, -1).astype(np.float32)

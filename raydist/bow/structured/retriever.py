@@ -23,7 +23,7 @@ from raydist.bow.formulas import NORM_LENGTHS, lucene_idf, lucene_inverse, lucen
 from raydist.bow.index import encode_term
 from raydist.bow.search.exhaustive import Explanation, TermScore, term_slots
 from raydist.bow.search.retriever import BowRetriever
-from raydist.bow.spec import Bm25
+from raydist.bow.spec import Bm25, BowSearchSpec, Sdm
 from raydist.bow.structured.dependence import dependence_tree
 from raydist.bow.structured.matching import (
     exact_frequencies,
@@ -48,6 +48,7 @@ from raydist.bow.structured.syntax import QueryError, parse
 from raydist.errors import ConfigError, DataError
 from raydist.kernels.arrays import readonly
 from raydist.records import Query, Run
+from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
 Matches = tuple[Array, Array]
@@ -57,6 +58,40 @@ _NOTHING: Matches = (
     readonly(np.empty(0, np.uint32)),
     readonly(np.empty(0, np.float32)),
 )
+
+
+def is_structured(search: BowSearchSpec) -> bool:
+    """Returns whether queries become trees."""
+    sdm = search.scoring.sdm if isinstance(search.scoring, Bm25) else None
+    return search.syntax == "lucene" or sdm is not None
+
+
+def tree_of(text: str, analyzer: Analyzer, sdm: Sdm | None) -> Node | None:
+    """Returns the tree of a query, rewritten: of words with `sdm`, else in Lucene's syntax.
+
+    None matches nothing. Raises QueryError where the text is not in the syntax.
+    """
+    if sdm is None:
+        tree = parse(text, analyzer.positioned_tokens)
+    else:
+        tree = dependence_tree(analyzer.tokens(text), sdm)
+    return None if tree is None else rewritten(tree)
+
+
+def trees_of(
+    queries: Sequence[Query], parse: Callable[[str], Node | None]
+) -> list[tuple[str, Node | None]]:
+    """Returns the id and the tree of each query.
+
+    Raises DataError for a query that is not in the syntax, with its id and the place.
+    """
+    trees = []
+    for query in queries:
+        try:
+            trees.append((query.query_id, parse(query.text)))
+        except QueryError as error:
+            raise DataError(f"query {query.query_id!r}, {error}") from None
+    return trees
 
 
 class StructuredRetriever:
@@ -120,27 +155,16 @@ class StructuredRetriever:
 
         Raises DataError for a query that is not in the syntax, with its id and the place.
         """
-        trees = [(query.query_id, self._tree(query)) for query in queries]
+        trees = trees_of(queries, self.parse)
         return self._search.run_of(trees, k, self.rank_tree)
-
-    def _tree(self, query: Query) -> Node | None:
-        try:
-            return self.parse(query.text)
-        except QueryError as error:
-            raise DataError(f"query {query.query_id!r}, {error}") from None
 
     def parse(self, text: str) -> Node | None:
         """Returns the tree of a query, rewritten; None matches nothing.
 
         Raises QueryError where the text is not in the syntax.
         """
-        analyzer = self.index.analyzer
-        assert analyzer is not None
-        if self._sdm is None:
-            tree = parse(text, analyzer.positioned_tokens)
-        else:
-            tree = dependence_tree(analyzer.tokens(text), self._sdm)
-        return None if tree is None else rewritten(tree)
+        assert self.index.analyzer is not None
+        return tree_of(text, self.index.analyzer, self._sdm)
 
     def rank(self, text: str, k: int) -> tuple[Array, Array]:
         """Returns the positions (int64) and scores (float32) of the best documents for a text."""

@@ -1,0 +1,1 @@
+"""Search of an index whose segments are opened in several places."""

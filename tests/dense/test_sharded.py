@@ -1,0 +1,103 @@
+"""Vectors whose rows are shared have the scores and the order of one scan, to the bit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raydist.build import open_sharded
+from raydist.cli import main
+from raydist.commands import search
+from raydist.config.load import load
+from raydist.dense.exact import exact_search
+from raydist.dense.retriever import DenseRetriever
+from raydist.dense.sharded import RowShard, ShardedScan
+from raydist.dense.spec import DenseSearchSpec
+from raydist.errors import ConfigError
+from tests.bow.shards_here import Here
+
+from .test_exact import cases, example
+from .test_retriever import QUERIES, folder  # noqa: F401  a fixture
+from .test_vectors import written
+
+
+@given(
+    case=cases,
+    cuts=st.lists(st.integers(0, 60), max_size=3),
+    shards=st.integers(1, 4),
+    share=st.sampled_from([None, 0.0, 0.3]),
+)
+def test_shards_are_one_scan(case, cuts, shards, share):
+    vectors, queries = example(case["rows"], case["seed"], case["ties"])
+    k, block = case["k"], case["block"]
+    allowed = None
+    if share is not None:
+        allowed = np.random.default_rng(case["seed"]).random(len(vectors)) < share
+    with tempfile.TemporaryDirectory() as place:
+        stored = written(Path(place), vectors, sorted(min(c, len(vectors)) for c in cuts))
+        expected = exact_search(stored, queries, k, block=block, allowed_N=allowed)
+        scan = ShardedScan(Path(place), stored, shards, Here, block)
+        for mine, single in zip(scan(queries, k, allowed_N=allowed), expected):
+            np.testing.assert_array_equal(mine, single)
+
+
+def test_each_shard_reads_its_own_rows_alone(tmp_path, monkeypatch):
+    vectors = np.random.default_rng(1).normal(size=(50, 4)).astype(np.float32)
+    stored = written(tmp_path, vectors, [20])
+    groups = []
+
+    def launch(makers):
+        groups.append(Here(makers))
+        return groups[0]
+
+    ShardedScan(tmp_path, stored, 3, launch, block=8)
+    shards = groups[0].objects
+    assert [each._rows for each in shards] == [range(0, 16), range(16, 32), range(32, 50)]
+    read = []
+
+    def watched(start, stop):
+        read.append((start, stop))
+        return vectors[start:stop]
+
+    object.__setattr__(shards[2]._shards, "read", watched)
+    RowShard.search(shards[2], vectors[:2], 5, None)
+    assert read == [(32, 40), (40, 48), (48, 56)]
+
+
+def test_runs_of_shards_are_those_of_one_process(folder):  # noqa: F811
+    whole = DenseRetriever.open(folder, device="cpu")
+    ids = whole.doc_ids.to_pylist()[3:90:2]
+    for shards in (1, 3):
+        sharded = open_sharded(str(folder), shards, Here)
+        for k in (1, 10, 1000):
+            assert sharded.search(QUERIES, k).table.equals(whole.search(QUERIES, k).table)
+        for each in ("only", "without"):
+            mine = getattr(sharded, each)(ids).search(QUERIES, 20)
+            assert mine.table.equals(getattr(whole, each)(ids).search(QUERIES, 20).table)
+
+
+def test_approximate_search_is_refused(folder):  # noqa: F811
+    with pytest.raises(ConfigError, match="approximate index, whose parts are not shared"):
+        open_sharded(str(folder), 2, Here, dense=DenseSearchSpec(approximate=True))
+
+
+def test_fused_runs_of_shards_are_those_of_one_process(folder, small_corpus, tmp_path):  # noqa: F811
+    words = [f"corpus={small_corpus}", f"out={tmp_path / 'IDX'}", "merge=false"]
+    assert main(["index", *words, "split_bytes=4000"]) == 0
+    keys = [f"index={tmp_path / 'IDX'},{folder}", "queries=q.tsv", "k=30"]
+    for more in (["fusion=rrf"], ["fusion=interpolate", "ties=anserini", "depth=50"]):
+        config = load(search.Config, [], [*keys, *more, "shards=2"])
+        whole = search.FusedSearch(config)
+        sharded = search.FusedSearch(config, Here)
+        assert sharded.bow is None and whole.bow is not None
+        expected = whole(QUERIES).table
+        assert expected.num_rows and sharded(QUERIES).table.equals(expected)
+        assert [table.num_rows for table in sharded.tables(QUERIES)] == [expected.num_rows]
+    config = load(search.Config, [], [*keys, "fusion=rrf", "shards=2", "feedback=rm3"])
+    expected = search.FusedSearch(config)(QUERIES).table
+    assert search.FusedSearch(config, Here)(QUERIES).table.equals(expected)
