@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import sparse_data
+from benchmarks import sparse_data, training_memory
 from benchmarks.peers.environment import CACHE, Unavailable, environment
 from benchmarks.report import WORK, arguments, goal, print_table, write_results
 
@@ -35,6 +35,7 @@ GOALS = {
     "approximate_vs_seismic_r97": goal("<=", 1.2),
     "bytes_vs_bmp": goal("<=", 1),
     "build_vs_parser": goal("<=", 1 / 3),
+    "train_memory_vs_st": goal("<=", 1),
 }
 BLOCK_SIZES = (8, 16, 32, 64)
 EFFORTS = (0.95, 0.9, 0.875, 0.85, 0.825, 0.8, 0.75, 0.7)
@@ -45,7 +46,7 @@ DEFAULTS = {
     "docs": 1_000_000,
     "queries": 200,
     "rounds": 5,
-    "parts": "build,exact,approximate",
+    "parts": "build,exact,approximate,memory",
 }
 Queries = list[dict[str, float]]
 
@@ -246,10 +247,20 @@ def _save(folder: Path, vectors: Path) -> None:
     )
 
 
+# --- Training
+
+
+def memory(folder: Path, rounds: int, record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the memory of a training step beside that of CachedSpladeLoss."""
+    ratio, figures = training_memory.sparse_peak_vs_st()
+    return {"vs_st": ratio, **figures}
+
+
 PARTS: dict[str, Callable[[Path, int, dict[str, Any]], dict[str, Any]]] = {
     "build": build,
     "exact": exact,
     "approximate": approximate,
+    "memory": memory,
 }
 
 
@@ -259,7 +270,7 @@ PARTS: dict[str, Callable[[Path, int, dict[str, Any]], dict[str, Any]]] = {
 def report(record: dict[str, Any], docs: int) -> None:
     """Prints the tables and records the figures."""
     figures: dict[str, float] = {}
-    built, ranked, near = (record.get(part, {}) for part in PARTS)
+    built, ranked, near, trained = (record.get(part, {}) for part in PARTS)
     rows = []
     best = min(BLOCK_SIZES, key=lambda size: ranked.get(f"bmp-{size}", 0.0))
     if ranked:
@@ -287,6 +298,8 @@ def report(record: dict[str, Any], docs: int) -> None:
         figures["approximate_r97_ms"] = fastest["raydist"]
     if len(fastest) == 2:
         figures["approximate_vs_seismic_r97"] = fastest["raydist"] / fastest["seismic"]
+    if trained:
+        figures["train_memory_vs_st"] = trained["vs_st"]
     notes = {"documents": docs, **record, "statistics": sparse_data.statistics(10_000, 200)}
     folder = None if docs == DEFAULTS["docs"] else WORK  # a trial is no record
     write_results("sparse", figures, GOALS, notes=notes, folder=folder)

@@ -1,11 +1,12 @@
 """Memory of one training step: uncached, cached, and sentence-transformers' cached loss.
 
-    python -m benchmarks.training_memory MODE     # uncached | cached | st: one process, one figure
+    python -m benchmarks.training_memory MODE     # one process, one figure
+    (uncached | cached | st, and of weights of terms: sparse | sparse_st)
 
-MiniLM, 128 queries of 16 tokens against their 128 passages of 64 tokens, chunks of 8 (16 of them).
-A step of two pairs comes first, to allocate gradients and buffers; the figure is the
-process's highest resident memory during the step (the kernel's mark, reset before) less what it
-held before.
+MiniLM (for weights of terms, with a language-model head of its own), 128 queries of 16 tokens
+against their 128 passages of 64 tokens, chunks of 8 (16 of them). A step of two pairs comes first,
+to allocate gradients and buffers; the figure is the process's highest resident memory during the
+step (the kernel's mark, reset before) less what it held before.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import minilm
-from benchmarks.report import memory_bytes
+from benchmarks.report import WORK, memory_bytes
 
 PAIRS, CHUNK = 128, 8
 QUERY_TOKENS, PASSAGE_TOKENS = 16, 64
@@ -54,6 +55,16 @@ def cached_peak_vs_st() -> tuple[float, dict[str, float]]:
     }
 
 
+def sparse_peak_vs_st() -> tuple[float, dict[str, float]]:
+    """Returns our peak over sentence-transformers' CachedSpladeLoss's, and both in MiB."""
+    ours, theirs = _measured("sparse"), _measured("sparse_st")
+    return ours["extra_mib"] / theirs["extra_mib"], {
+        f"{name}_{of}": figures[of]
+        for name, figures in (("sparse", ours), ("sparse_st", theirs))
+        for of in ("extra_mib", "seconds", "loss")
+    }
+
+
 def _measured(mode: str) -> dict[str, float]:
     """Returns a mode's figures, measured once, in a process of its own."""
     if mode not in _MEASURED:
@@ -74,8 +85,12 @@ def measure(mode: str) -> dict[str, float]:
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = minilm()
-    step = _ours(model, CHUNK if mode == "cached" else 0) if mode != "st" else _theirs(model)
+    if mode.startswith("sparse"):
+        folder = _sparse_model()
+        step = _sparse(folder) if mode == "sparse" else _their_sparse(folder)
+    else:
+        model = minilm()
+        step = _ours(model, CHUNK if mode == "cached" else 0) if mode != "st" else _theirs(model)
     step(2)
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the first step freed is not held
@@ -93,20 +108,36 @@ def measure(mode: str) -> dict[str, float]:
 
 
 def _ours(folder: Path, chunk_size: int) -> Any:
+    from raydist.losses.spec import InfoNCE
+    from raydist.models.biencoder import BiEncoder
+
+    model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
+    loss = InfoNCE(temperature=0.05, scope="cross_device", mask_duplicates=False)
+    return _step_of(model, loss, chunk_size)
+
+
+def _sparse(folder: Path) -> Any:
+    from raydist.losses.spec import Flops, InfoNCE
+    from raydist.models.biencoder import BiEncoder
+
+    model = BiEncoder.load(str(folder), dropout=0.0)
+    flops = Flops(document=0.001, query=0.005, ramp=0)
+    loss = InfoNCE(temperature=1.0, scope="cross_device", mask_duplicates=False, flops=flops)
+    return _step_of(model, loss, CHUNK)
+
+
+def _step_of(model: Any, loss: Any, chunk_size: int) -> Any:
     import torch
 
     from raydist.losses.inputs import Supervision
     from raydist.losses.objective import make_objective
-    from raydist.losses.spec import InfoNCE
-    from raydist.models.biencoder import BiEncoder
     from raydist.training.collate import Batch
     from raydist.training.engine import TorchEngine
     from raydist.training.spec import Optim
     from raydist.training.step import start_step
 
-    model = BiEncoder.load(str(folder), normalize=True, dropout=0.0)
     engine = TorchEngine(model, Optim(lr=1e-5))
-    goal = make_objective(InfoNCE(temperature=0.05, scope="cross_device", mask_duplicates=False))
+    goal = make_objective(loss)
 
     def step(pairs: int) -> float:
         queries, passages = _inputs(pairs)
@@ -135,6 +166,39 @@ def _theirs(folder: Path) -> Any:
 
     def step(pairs: int) -> float:
         value = loss(list(_inputs(pairs)), torch.zeros(0))
+        value.backward()
+        return float(value.item())
+
+    return step
+
+
+def _sparse_model() -> Path:
+    """Returns MiniLM with a random head that gives weights of terms."""
+    from raydist.models.biencoder import BiEncoder
+
+    folder = WORK / "minilm-sparse"
+    if not (folder / "raydist.json").exists():
+        BiEncoder.load(minilm(), kind="sparse", fresh_head=True, device="cpu").save(folder)
+    return folder
+
+
+def _their_sparse(folder: Path) -> Any:
+    import torch
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.losses import (
+        CachedSpladeLoss,
+        SparseMultipleNegativesRankingLoss,
+    )
+
+    model = SparseEncoder(str(folder), device="cpu").train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    base = SparseMultipleNegativesRankingLoss(model)
+    loss = CachedSpladeLoss(model, base, 0.001, 0.005, mini_batch_size=CHUNK)
+
+    def step(pairs: int) -> float:
+        value = sum(loss(list(_inputs(pairs)), torch.zeros(0)).values())
         value.backward()
         return float(value.item())
 

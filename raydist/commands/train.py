@@ -114,6 +114,11 @@ def _sharp_scores(config: TrainConfig) -> list[str]:
     if not sharp or _normalizes(config):
         return []
     temperatures = ", ".join(f"{name} {temperature:g}" for name, temperature in sharp.items())
+    if config.model.kind == "sparse":
+        return [
+            f"loss.temperature ({temperatures}) is one for vectors of length 1, and weights of "
+            "terms are not: scores, losses and gradients are large; loss.temperature=1"
+        ]
     return [
         f"loss.temperature ({temperatures}) is one for vectors of length 1, and "
         "model.normalize is false: scores, losses and gradients are large; model.normalize=true, "

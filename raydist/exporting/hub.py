@@ -77,6 +77,13 @@ def export_model(
         base_model=_base_model(about),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+    kept = model.contract.query_terms, model.contract.document_terms
+    if kept[0] != kept[1]:
+        log.warn(
+            f"{folder}: keeps {kept[0] or 'all'} terms of a query and {kept[1] or 'all'} of a "
+            "document (query_terms, document_terms); sentence-transformers, which has one number "
+            "for both, keeps all"
+        )
     cap = model.contract.query_max_length
     if isinstance(model, CrossEncoderModel) and cap:
         log.warn(

@@ -38,10 +38,13 @@ def model_card(
         base_model: hub name of the model that it was trained from.
     """
     bi = not contract.pairs
+    sparse = contract.kind == "sparse"
+    kind = ("sparse-encoder" if sparse else "bi-encoder") if bi else "cross-encoder"
+    task = ("feature-extraction" if sparse else "sentence-similarity") if bi else "text-ranking"
     front: dict[str, Any] = {
         "library_name": "sentence-transformers",
-        "pipeline_tag": "sentence-similarity" if bi else "text-ranking",
-        "tags": ["sentence-transformers", "raydist", "bi-encoder" if bi else "cross-encoder"],
+        "pipeline_tag": task,
+        "tags": ["sentence-transformers", "raydist", kind],
     }
     if base_model:
         front["base_model"] = base_model
@@ -61,6 +64,8 @@ def model_card(
 
 
 def _what(contract: Contract, dimension: int) -> str:
+    if contract.kind == "sparse":
+        return _what_sparse(contract, dimension)
     towers = (
         "one encoder" if contract.towers == 1 else "separate encoders for queries and documents"
     )
@@ -92,6 +97,27 @@ def _what_tokens(contract: Contract, dimension: int) -> str:
     return _rows(("", ""), rows)
 
 
+def _what_sparse(contract: Contract, dimension: int) -> str:
+    queries = {
+        "transformer": "the same" if contract.towers == 1 else "an encoder of their own",
+        "table": "a table of learned weights, without a transformer",
+        "fixed": "a table of fixed weights, without a transformer",
+    }
+    saturation = "log(1 + x)" if contract.saturation == "log1p" else "log(1 + log(1 + x))"
+    rows = [
+        ("Architecture", "sparse encoder (SPLADE)"),
+        ("Weights", f"of {dimension} terms, compared by inner product"),
+        ("Pooling", f"{contract.pooling} of {saturation} over the tokens"),
+        ("Queries", queries[contract.query_encoder]),
+        ("Query", _role(contract.query_max_length, contract.query_instruction)),
+        ("Document", _role(contract.document_max_length, contract.document_instruction)),
+    ]
+    for role in ("query", "document"):
+        if terms := contract.terms(role):
+            rows.append((f"Terms of a {role}", f"the {terms} heaviest"))
+    return _rows(("", ""), rows)
+
+
 def _role(length: int, instruction: str) -> str:
     return f"{length} tokens" + (f", after `{instruction}`" if instruction else "")
 
@@ -110,9 +136,13 @@ def _what_pairs(contract: Contract) -> str:
 def _usage(name: str, contract: Contract) -> str:
     note = "The instructions are saved with the model; do not add them yourself."
     instructed = contract.query_instruction or contract.document_instruction
-    late = contract.kind == "multivector"
-    model = "MultiVectorEncoder" if late else "SentenceTransformer"
-    score = "model.similarity(queries, documents)" if late else "queries @ documents.T"
+    models = {"sparse": "SparseEncoder", "multivector": "MultiVectorEncoder"}
+    model = models.get(contract.kind, "SentenceTransformer")
+    score = (
+        "model.similarity(queries, documents)"
+        if contract.kind in models
+        else "queries @ documents.T"
+    )
     return "\n".join(
         [
             "```python",

@@ -9,6 +9,7 @@ longest list, K known positives and A answers of each query, d the embedding's w
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -22,7 +23,7 @@ from raydist.losses.contrastive import (
     in_lists,
     scope_scores,
 )
-from raydist.losses.gather import logits_dtype
+from raydist.losses.gather import add_over_ranks, logits_dtype
 from raydist.losses.spec import Scope
 
 
@@ -71,11 +72,13 @@ class Embeddings:
     """A bi-encoder's output: embeddings of queries [B, d], documents [P, d], answers [B·A, d].
 
     Of a multi-vector model they are [B, T, d] and so on, rows of zeros where there is no vector.
+    A sparse model's are weights of d terms; `table_V` are its weights of queries' tokens.
     """
 
     queries_Bd: Tensor
     passages_Pd: Tensor
     answers: Tensor | None = None
+    table_V: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,20 @@ class Scores:
 
 @dataclass(slots=True)
 class LossBatch:
-    """One batch's output and supervision, and what several losses compute from them."""
+    """One batch's output and supervision, and what several losses compute from them.
+
+    Attributes:
+        output: of the model.
+        supervision: the rest of the batch.
+        totals: sums over the rows of all ranks and accumulation parts, by name, where this batch
+            is not the whole step.
+        counting: only the counts of terms are asked for, and there is nothing to exchange.
+    """
 
     output: Embeddings | Scores
     supervision: Supervision
+    totals: Mapping[str, Tensor] = field(default_factory=dict)
+    counting: bool = False
     _columns: dict[tuple[Scope, bool], Columns] = field(default_factory=dict)
     _scores: dict[tuple[float, Scope, bool], ScopeScores] = field(default_factory=dict)
 
@@ -104,11 +117,21 @@ class LossBatch:
         sizes_B = supervision.sizes_B
         zeros_P = torch.zeros(int(sizes_B.sum()), device=sizes_B.device)
         if isinstance(self.output, Scores):
-            return LossBatch(Scores(zeros_P), supervision)
+            return LossBatch(Scores(zeros_P), supervision, counting=True)
         mask_BA = supervision.answer_mask_BA
         answers = None if mask_BA is None else torch.zeros_like(mask_BA.flatten()[:, None]).float()
         queries_B1 = torch.zeros(len(sizes_B), 1, device=sizes_B.device)
-        return LossBatch(Embeddings(queries_B1, zeros_P[:, None], answers), supervision)
+        output = Embeddings(queries_B1, zeros_P[:, None], answers)
+        return LossBatch(output, supervision, counting=True)
+
+    def total(self, name: str, own: Callable[[], Mapping[str, Tensor]]) -> Tensor:
+        """Returns a sum over the rows of a whole step.
+
+        Args:
+            name: of the sum.
+            own: returns the sums of this batch, which is this rank's whole step if it is called.
+        """
+        return self.totals[name] if name in self.totals else add_over_ranks(own()[name])
 
     def scope(self, scope: Scope) -> Scope:
         """Returns the scope for this batch: its own `no_in_batch` overrides any other."""

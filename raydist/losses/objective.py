@@ -8,8 +8,8 @@ scale rule.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from raydist.losses.inputs import LossBatch
 from raydist.losses.listwise import Output
 from raydist.losses.parts import LossPart, LossTerms, contrastive, distilling, listwise
 from raydist.losses.reinforced import biir
+from raydist.losses.sparsity import regulariser
 from raydist.losses.spec import BiIR, Distillation, DistillationLoss, InfoNCE, Loss
 
 
@@ -52,6 +53,34 @@ class Objective:
     def ordered(self) -> bool:
         """Whether counts depend on the student's order: `counts` then needs its output."""
         return any(part.ordered for part in self.parts)
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """The names of terms that are logged and not learned."""
+        return frozenset(name for part in self.parts for name in part.measures)
+
+    @property
+    def needs_totals(self) -> bool:
+        """Whether terms need sums over the rows of a whole step."""
+        return any(part.totals is not None for part in self.parts)
+
+    def totals_of(self, batch: LossBatch) -> dict[str, Tensor]:
+        """Returns a batch's share of the sums that terms need of the whole step."""
+        totals: dict[str, Tensor] = {}
+        for part in self.parts:
+            totals |= part.totals(batch) if part.totals is not None else {}
+        return totals
+
+    def at(self, step: int, steps: int) -> Objective:
+        """Returns the objective with the weights that it has at a step, counted from 0."""
+        if all(part.rise is None for part in self.parts):
+            return self
+        risen = []
+        for part in self.parts:
+            factor = 1.0 if part.rise is None else part.rise(step, steps)
+            weights = {name: weight * factor for name, weight in part.weights.items()}
+            risen.append(replace(part, weights=weights))
+        return Objective(tuple(risen))
 
     def forward(self, batch: LossBatch) -> LossTerms:
         """Returns the terms of this batch, each as (sum, count) of this rank."""
@@ -123,9 +152,15 @@ def make_objective(
     """
     if loss is None:
         named = (losses or {}).items()
-        return Objective(tuple(make_part(each, name, None, output) for name, each in named))
+        parts = [make_part(each, name, None, output) for name, each in named]
+        return Objective((*parts, *_regularisers(list((losses or {}).values()))))
     beside = None if distill is None or distill.kind == "none" else distill
-    return Objective((make_part(loss, "", beside, output),))
+    return Objective((make_part(loss, "", beside, output), *_regularisers([loss])))
+
+
+def _regularisers(losses: Sequence[Loss]) -> list[LossPart]:
+    parts = [regulariser(loss.flops) for loss in losses]
+    return [part for part in parts if part is not None]
 
 
 def make_part(

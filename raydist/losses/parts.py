@@ -46,6 +46,11 @@ class LossPart:
         answers: whether the terms read answers, which must then be encoded.
         ordered: whether the terms' counts depend on the order of the student's scores.
         whole: terms about whole vectors, which have no part on their prefixes.
+        totals: returns sums over a batch's rows, by name, that the terms need of a whole step;
+            what it returns is added over ranks and accumulation parts.
+        rise: returns the factor of the weights at a step, of so many.
+        measures: terms that are logged and not learned, under their own name.
+        sparse: whether the terms are about weights of terms.
     """
 
     weights: Mapping[str, float]
@@ -53,6 +58,10 @@ class LossPart:
     answers: bool = False
     ordered: bool = False
     whole: frozenset[str] = frozenset()
+    totals: Callable[[LossBatch], dict[str, Tensor]] | None = None
+    rise: Callable[[int, int], float] | None = None
+    measures: frozenset[str] = frozenset()
+    sparse: bool = False
 
 
 def contrastive(

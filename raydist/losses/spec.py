@@ -13,11 +13,28 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from raydist.spec import EXECUTION, FromText
+from raydist.spec import ADDED, EXECUTION, FromText
 
 Positive = Annotated[float, Gt(0)]
 LambdaScheme = Literal["none", "ndcg_loss1", "ndcg_loss2", "lambda_rank", "ndcg_loss2pp"]
 Scope = Literal["in_batch", "cross_device", "no_in_batch"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flops:
+    """Keeps weights of terms sparse, beside a loss of a sparse model."""
+
+    primary: ClassVar[str] = "document"
+
+    document: Annotated[float, Ge(0)] = 0.0
+    """Weight of the documents' measure; 0 leaves it out."""
+    query: Annotated[float, Ge(0)] = 0.0
+    """Weight of the queries' measure."""
+    kind: Literal["flops", "idf_flops", "l1"] = "flops"
+    """flops: squares of the terms' mean weights; idf_flops: of the means divided by the terms'
+    idf, the weights of the model's table of queries; l1: sums of weights."""
+    ramp: Annotated[int, Ge(0)] | None = None
+    """Steps over which the weights rise from 0, quadratically; a third of the run if not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +43,9 @@ class _Weighted:
 
     weight: Positive = 1.0
     """Multiplies the loss."""
+    flops: Annotated[Flops, ADDED] = Flops()
+    """sparse models: what keeps their weights of terms sparse; a number is the documents'
+    weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,8 @@ def read_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
     frozen = replace(frozen, append_eos=appends_eos(tokenizer))
     if spec.towers == 2 and frozen.towers == 1:
         may_differ |= {"towers"}
+    if frozen.kind == "sparse":  # of an index, not of what was learned
+        may_differ |= {"query_terms", "document_terms"}
     if spec.append_eos is False and frozen.append_eos:
         raise ConfigError("model.append_eos=false: the folder's own tokenizer appends it")
     contract = reconcile(frozen, requested(spec), folder, may_differ=may_differ)

@@ -236,6 +236,12 @@ class EncoderSource:
     append_eos: Annotated[bool | None, ADDED] = None
     """End each text with the end token, as last-token pooling may need; the folder's own if not
     given."""
+    query_terms: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
+    """sparse: the heaviest terms that are kept of a query, 0 = all; the folder's own if not
+    given."""
+    document_terms: Annotated[Annotated[int, Ge(0)] | None, ADDED] = None
+    """sparse: the heaviest terms that are kept of a document, 0 = all; the folder's own if not
+    given."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto is bfloat16 on an accelerator that has it, else float32."""
     attention: str = "sdpa"

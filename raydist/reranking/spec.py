@@ -205,11 +205,20 @@ def _kind_of_folder(name: str) -> str:
         except (OSError, ValueError, AttributeError):
             architectures = []
         if any(each.endswith("ForCausalLM") for each in architectures):
-            return "qwen3"
+            return "biencoder" if _is_encoder(folder) else "qwen3"
         if any(each.endswith("ForSequenceClassification") for each in architectures):
             return "cross_encoder"
         return "biencoder"
     return "cross_encoder"
+
+
+def _is_encoder(folder: Path) -> bool:
+    """Returns whether a decoder's folder is read for vectors: by its modules, not by its head."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return len(modules) > 1
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,12 +106,23 @@ def represent(
         return Representations(rows, encode, inputs, packed, pieces, graph, [])
     states: list[list[Tensor]] = []
     outputs: list[Tensor] = []
+    rows: Tensor | None = None
+    count = inputs["input_ids"].shape[0]
+    left = count
     with torch.no_grad():
         for piece in pieces:
             states.append(_random_state(device))
-            outputs.append(encode(placed(_rows(inputs, piece, pieces), device, packed)))
-    rows = _in_order(outputs, pieces).requires_grad_()
-    return Representations(rows, encode, inputs, packed, pieces, None, states)
+            output = encode(placed(_rows(inputs, piece, pieces), device, packed))
+            if output.dim() != 2:
+                outputs.append(output)
+                continue
+            # Rows as wide as a vocabulary are not held twice.
+            rows = output.new_empty((count, output.shape[1])) if rows is None else rows
+            if left:  # other pieces repeat a row to keep step
+                rows[piece.to(rows.device, non_blocking=True)] = output
+                left -= len(piece)
+    rows = _in_order(outputs, pieces) if rows is None else rows
+    return Representations(rows.requires_grad_(), encode, inputs, packed, pieces, None, states)
 
 
 def passes(represented: Sequence[Representations]) -> int:

@@ -116,7 +116,8 @@ def train(plan: Plan, trainer: Trainer) -> Outcome:
                 for b in batches
             )
             with memory_for(f"step {done}: {cells:,} tokens, gradients", engine.device):
-                terms = start_step(engine, batches, objective, chunk_size=trainer.chunk_size)
+                present = objective.at(index, plan.steps)
+                terms = start_step(engine, batches, present, chunk_size=trainer.chunk_size)
                 logged = done % plan.log_every == 0 or done == plan.steps
                 kept = bool(plan.checkpoint_every) and done % plan.checkpoint_every == 0
                 heard = trainer.listener is not None and trainer.due(done)
@@ -190,7 +191,7 @@ def _loss(
 ) -> tuple[float, StepTerms]:
     """Returns a step's loss and terms; JobError if the loss is not finite."""
     terms = unread.of(values)
-    loss = trainer.objective.total(terms)
+    loss = trainer.objective.at(index, plan.steps).total(terms)
     if not math.isfinite(loss):
         _give_up(plan, trainer, index, f"loss {loss}", terms)
     return loss, terms
@@ -286,7 +287,10 @@ def _line(
 ) -> dict[str, float]:
     source, seconds = trainer.source, recent.seconds
     line: dict[str, float] = {"loss": loss}
-    line |= {f"loss/{name}": value / count for name, (value, count) in terms.items() if count}
+    measures = trainer.objective.measures
+    for name, (value, count) in terms.items():
+        if count:
+            line[name if name in measures else f"loss/{name}"] = value / count
     line |= {"lr": lr, "grad_norm": norm, "samples_per_s": recent.samples / seconds}
     line["tokens_per_s"] = recent.tokens * source.world_size / seconds
     line["epoch"] = done / source.order.steps_per_epoch

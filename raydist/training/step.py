@@ -76,13 +76,15 @@ def start_step(
     parts = [batch] if isinstance(batch, Batch) else list(batch)
     device = engine.device
     counts = _counts(engine, parts, objective, chunk_size)
+    totals = _totals(engine, parts, objective, chunk_size)
     sums = torch.zeros(len(objective.names), dtype=torch.float64, device=device)
     one_backward = len(parts) == 1 and not chunk_size
     with engine.one_reduction(1 if one_backward else 0):
         for number, part in enumerate(parts, 1):
             represented, output = _forward(engine, part, objective, chunk_size)
             with torch.enable_grad():
-                terms = objective.forward(LossBatch(output, _moved(part.supervision, device)))
+                supervision = _moved(part.supervision, device)
+                terms = objective.forward(LossBatch(output, supervision, totals))
                 if counts is None:
                     counts = _summed(engine, parts, objective.counts_of(terms))
                 loss = objective.loss(terms, counts[: len(objective.names)])
@@ -145,7 +147,9 @@ def _forward(
         each = supervision.answer_mask_BA.shape[1]
         represented.append(run(batch.answers, supervision.rows_of_ranks(each), "query"))
     passages, queries, *answers = (item.rows for item in represented)
-    return represented, Embeddings(queries, passages, *answers)
+    table = getattr(engine.module, "table", None)
+    table_V = None if table is None else table.weight.detach()
+    return represented, Embeddings(queries, passages, *answers, table_V=table_V)
 
 
 def _moved(supervision: Supervision, device: torch.device) -> Supervision:
@@ -183,6 +187,26 @@ def _counts(
             output = _forward(engine, part, objective, chunk_size)[1]
             counts += objective.counts(LossBatch(output, _moved(part.supervision, engine.device)))
     return _summed(engine, parts, counts)
+
+
+def _totals(
+    engine: Engine, parts: Sequence[Batch], objective: Objective, chunk_size: int
+) -> dict[str, Tensor]:
+    """Returns sums over the rows of all parts and ranks, by a pass ahead with the same dropout.
+
+    A single part sums its own rows when they are there: nothing is returned.
+    """
+    if len(parts) == 1 or not objective.needs_totals:
+        return {}
+    totals: dict[str, Tensor] = {}
+    devices = [engine.device] if engine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.no_grad():
+        for part in parts:
+            output = _forward(engine, part, objective, chunk_size)[1]
+            batch = LossBatch(output, _moved(part.supervision, engine.device))
+            for name, value in objective.totals_of(batch).items():
+                totals[name] = totals[name] + value if name in totals else value
+    return {name: add_over_ranks(value) for name, value in totals.items()}
 
 
 def _summed(engine: Engine, parts: Sequence[Batch], counts: Tensor) -> Tensor:

@@ -15,11 +15,13 @@ import numpy as np
 import torch
 
 from raydist.data.samples.sample_set import SampleSet
+from raydist.errors import ConfigError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.log import warn
 from raydist.losses.nested import nested
 from raydist.losses.objective import Objective
+from raydist.losses.sparsity import counted_terms
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.encode import joined
@@ -187,7 +189,18 @@ def _engine(job: Job, model: torch.nn.Module, place: Place) -> Engine:
 
 
 def _objective(job: Job, model: Model) -> Objective:
-    """Returns the job's objective, on nested prefixes of the vectors if the model asks for them."""
+    """Returns the job's objective, on nested prefixes of the vectors if the model asks for them.
+
+    Of weights of terms their number is measured, too.
+
+    Raises:
+        ConfigError: terms are about weights of terms, and the model has vectors.
+    """
+    sparse = isinstance(model, BiEncoder) and model.contract.kind == "sparse"
+    if sparse:
+        return Objective((*job.objective.parts, counted_terms()))
+    if any(part.sparse for part in job.objective.parts):
+        raise ConfigError("loss.flops: is for sparse models; set model.kind=sparse")
     if not isinstance(model, BiEncoder) or not model.contract.dimensions:
         return job.objective
     return nested(

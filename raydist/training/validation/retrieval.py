@@ -120,8 +120,10 @@ class DenseRetrieval:
         parts = torch.split(queries_QD, max(1, _SCORES // self.block))
         best = [BestRows(len(part), k, part.device) for part in parts]
         finite = True
-        for start in range(0, len(share), self.block):
-            texts = [document.contents for document in self.documents[start : start + self.block]]
+        # Weights of terms are as many as a vocabulary has.
+        block = max(1, min(self.block, _SCORES // max(1, queries_QD.shape[1])))
+        for start in range(0, len(share), block):
+            texts = [document.contents for document in self.documents[start : start + block]]
             block_DB = _vectors(model, model.encode_documents(texts)).T
             for part_QD, rows in zip(parts, best):
                 scores_QB = part_QD @ block_DB
