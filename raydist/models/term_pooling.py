@@ -11,6 +11,7 @@ Shapes: B texts, T tokens, H the width of a token's vector, V terms, C terms of 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,11 @@ from raydist.models.spec import Saturation
 
 BLOCK_LOGITS = 1 << 22
 """Logits held at a time on a CPU (16 MiB in float32), 16 times as many elsewhere."""
+
+
+with warnings.catch_warnings():  # that such matrices are new, which torch says once a process
+    warnings.simplefilter("ignore", UserWarning)
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
 
 
 @dataclass(frozen=True, slots=True)
