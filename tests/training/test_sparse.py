@@ -104,7 +104,7 @@ def test_ranks_and_chunks_have_the_measures_and_gradient_of_the_joined_batch(res
         assert total == pytest.approx(loss, abs=1e-10)
         torch.testing.assert_close(found, alone, rtol=0, atol=1e-10)
         for name, value in measures.items():
-            assert terms[name][0] / terms[name][1] == pytest.approx(float(value), abs=1e-10)
+            assert terms[name][0] / terms[name][1] == pytest.approx(value.item(), abs=1e-10)
 
 
 def test_parts_of_a_step_have_the_measure_of_all_their_rows(results):
