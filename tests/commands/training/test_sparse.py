@@ -14,6 +14,7 @@ from tests.commands.training.runs import VALIDATION, metrics
 from tests.training.small import texts
 
 FLOPS = ["loss.flops.document=0.001", "loss.flops.query=0.005", "loss.temperature=1"]
+REPLACE = ["model.replace_contract=true"]
 
 
 def train(model: Path | str, out: str, *words: str) -> list[str]:
@@ -43,7 +44,7 @@ def test_a_sparse_model_is_trained_validated_continued_and_exported(
         np.testing.assert_allclose(own, other.to_dense().numpy(), atol=2e-6)
     assert "SparseEncoder('HFS')" in Path("HFS/README.md").read_text()
     # The folder says what it is; queries get a table.
-    assert main(train("HFS", "T", "steps=2", "model.query_encoder=table", *FLOPS)) == 0
+    assert main(train("HFS", "T", "steps=2", "model.query_encoder=table", *REPLACE, *FLOPS)) == 0
     assert BiEncoder.load("T", device="cpu").table is not None
     assert main(["export", "checkpoint=T", "out=HFT"]) == 0
     ours, theirs = BiEncoder.load("HFT", device="cpu"), SparseEncoder("HFT", device="cpu")
