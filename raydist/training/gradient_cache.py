@@ -106,7 +106,7 @@ def represent(
         return Representations(rows, encode, inputs, packed, pieces, graph, [])
     states: list[list[Tensor]] = []
     outputs: list[Tensor] = []
-    rows: Tensor | None = None
+    wide: Tensor | None = None
     count = inputs["input_ids"].shape[0]
     left = count
     with torch.no_grad():
@@ -117,11 +117,11 @@ def represent(
                 outputs.append(output)
                 continue
             # Rows as wide as a vocabulary are not held twice.
-            rows = output.new_empty((count, output.shape[1])) if rows is None else rows
+            wide = output.new_empty((count, output.shape[1])) if wide is None else wide
             if left:  # other pieces repeat a row to keep step
-                rows[piece.to(rows.device, non_blocking=True)] = output
+                wide[piece.to(wide.device, non_blocking=True)] = output
                 left -= len(piece)
-    rows = _in_order(outputs, pieces) if rows is None else rows
+    rows = _in_order(outputs, pieces) if wide is None else wide
     return Representations(rows.requires_grad_(), encode, inputs, packed, pieces, None, states)
 
 

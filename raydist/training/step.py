@@ -146,10 +146,11 @@ def _forward(
         assert supervision.answer_mask_BA is not None
         each = supervision.answer_mask_BA.shape[1]
         represented.append(run(batch.answers, supervision.rows_of_ranks(each), "query"))
-    passages, queries, *answers = (item.rows for item in represented)
+    passages, queries = (item.rows for item in represented[:2])
+    answers = represented[2].rows if len(represented) > 2 else None
     table = getattr(engine.module, "table", None)
     table_V = None if table is None else table.weight.detach()
-    return represented, Embeddings(queries, passages, *answers, table_V=table_V)
+    return represented, Embeddings(queries, passages, answers, table_V)
 
 
 def _moved(supervision: Supervision, device: torch.device) -> Supervision:
