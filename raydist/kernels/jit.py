@@ -15,9 +15,12 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import event
+from numba.core.registry import CPUDispatcher
 
 from raydist.kernels.dispatcher import Kernel
 
+_KNOWN = (0, 68)
+"""The version of numba whose compiler `Kernel` changes; others compile as they do, more slowly."""
 F = TypeVar("F", bound=Callable[..., Any])
 _IMPORT = re.compile(r"^(?:from|import) (raydist[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE)
 
@@ -59,7 +62,7 @@ def kernel(function: F) -> F:
         copy = _source_in(base / sources, Path(function.__code__.co_filename))
         function.__code__ = function.__code__.replace(co_filename=str(copy))
         compiled = _compiled(function, nogil=True)
-        if isinstance(compiled, Kernel):
+        if isinstance(compiled, CPUDispatcher):
             compiled.enable_caching()
     finally:
         numba.config.CACHE_DIR = shared
@@ -138,4 +141,7 @@ def inlined(function: F) -> F:
 def _compiled(function: Any, **options: bool) -> Any:
     if numba.config.DISABLE_JIT:
         return function
-    return Kernel(function, boundscheck=False, error_model="numpy", **options)
+    options |= {"boundscheck": False}
+    if numba.version_info.short == _KNOWN:
+        return Kernel(function, error_model="numpy", **options)
+    return numba.njit(error_model="numpy", **options)(function)
