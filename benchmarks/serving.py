@@ -83,7 +83,9 @@ def main() -> None:
             measured, remarks = PARTS[part](folder, options)
             figures, notes = recorded("serving")
             remarks["load_average"] = [before, load_average()]
-            remarks["settings"] = {key: options[key] for key in DEFAULTS if key != "peers"}
+            remarks["settings"] = {
+                key: options[key] for key in DEFAULTS if key not in ("peers", "before")
+            }
             write_results("serving", figures | measured, GOALS, notes=notes | {part: remarks})
 
 
