@@ -10,7 +10,7 @@ import pytest
 
 from raydist.bow.ahead import INDEX, SEARCH
 from raydist.bow.index import BowIndex
-from raydist.bow.search import retriever as module
+from raydist.bow.search import threads as pools
 from raydist.bow.search import workspace
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.search.ties import anserini_scores
@@ -93,7 +93,7 @@ def test_results_that_do_not_fit_continue_in_the_next_call(
     batch = queries(documents)
     for ties in ("docid", "external"):
         whole = answers(BowRetriever(index, BowSearchSpec(ties=ties)).search(batch, 3))  # type: ignore[arg-type]
-        monkeypatch.setattr(module, "_ROWS", 20)
+        monkeypatch.setattr(pools, "_ROWS", 20)
         parts = answers(BowRetriever(index, BowSearchSpec(ties=ties)).search(batch, 3))  # type: ignore[arg-type]
         monkeypatch.undo()
         assert parts == whole
