@@ -259,7 +259,8 @@ def _say_plan(config: TrainingConfig, job: Job, notes: Sequence[str]) -> None:
     stage = f", ZeRO {zero}" if zero else ""
     precision = "".join(f", {word}" for word in words(job.model, config.resources))
     steps = log.count(job.plan.steps, "step")
-    log.say(f"{job.model.family}: {steps}, {epochs:.2f} epochs, on {where}{stage}{precision}")
+    kind = getattr(job.model, "kind", None) or job.model.family
+    log.say(f"{kind}: {steps}, {epochs:.2f} epochs, on {where}{stage}{precision}")
 
 
 def _drawn(plan: SetPlan) -> str:
