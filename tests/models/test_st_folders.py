@@ -104,7 +104,10 @@ def test_modules_at_another_place_and_other_kinds_of_model_are_refused(tiny_bert
         BiEncoder.load(tmp_path / "a")
     written(tmp_path / "b", *parts)
     rewrite(tmp_path / "b/config_sentence_transformers.json", model_type="MultiVectorEncoder")
-    with pytest.raises(ArtifactError, match="is a MultiVectorEncoder"):
+    with pytest.raises(ArtifactError, match="modules Transformer, Pooling are not supported"):
+        BiEncoder.load(tmp_path / "b")
+    rewrite(tmp_path / "b/config_sentence_transformers.json", model_type="CrossEncoder")
+    with pytest.raises(ArtifactError, match="is a CrossEncoder, expected one of"):
         BiEncoder.load(tmp_path / "b")
     written(tmp_path / "c", parts[0], Pooling(32, include_prompt=False))
     with pytest.raises(ArtifactError, match="include_prompt=false"):
