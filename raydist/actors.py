@@ -54,9 +54,9 @@ class Actors:
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
         self._label = label
+        note = cluster.taken(len(makers), cpus, 0.0)
         # Together or not at all: two groups that wait for each other's CPUs would wait forever.
         self._places = placement_group([{"CPU": cpus}] * len(makers), strategy="SPREAD")
-        note = cluster.taken(len(makers), cpus, 0.0)
         with Waiting(note) if note else contextlib.nullcontext():
             ray.get(self._places.ready())
         remote = ray.remote(_Actor)
