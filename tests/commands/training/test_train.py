@@ -149,7 +149,7 @@ def test_a_killed_command_that_is_resumed_learns_and_decides_as_if_undisturbed(
     ]
     run_until(r"step-00000018$", *line(model, "killed", *words))  # 15 is saved and evaluated
     history = Path("killed/listeners/dev/history.jsonl").read_text().splitlines()
-    assert json.loads(history[-1])["step"] in (15, 20)  # the next one may be, too
+    assert json.loads(history[-1])["step"] == 15
     assert not Path("killed/manifest.json").exists()
     assert main([*line(model, "killed", *words), "--resume"]) == 0
     assert main(line(model, "whole", *words)) == 0
