@@ -6,7 +6,7 @@ Each becomes an `EmbedOrder`, so the service knows one request only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AliasChoices, ConfigDict, Field, model_validator
@@ -242,11 +242,10 @@ class CohereEmbedRequest(Request):
         )
 
 
-class TeiSparseRequest(Request):
-    """Texts whose terms are weighed, in the form of text-embeddings-inference."""
+class _TeiRequest(Request):
+    """What both requests of text-embeddings-inference have."""
 
     model_config = ConfigDict(json_schema_extra={"example": _TEI_EXAMPLE})
-    fixed = {"truncation_direction": ("right", "Right")}
 
     inputs: Text | TextList
     """A text or a list of texts."""
@@ -267,42 +266,32 @@ class TeiSparseRequest(Request):
             "inputs",
             _role({"prompt_name": self.prompt_name}),
             truncate=self.truncate is not False,
-            terms=True,
         )
 
 
-class TeiEmbedRequest(Request):
+class TeiSparseRequest(_TeiRequest):
+    """Texts whose terms are weighed, in the form of text-embeddings-inference."""
+
+    fixed = {"truncation_direction": ("right", "Right")}
+
+    def order(self) -> EmbedOrder:
+        """Returns what is asked for."""
+        return replace(super().order(), terms=True)
+
+
+class TeiEmbedRequest(_TeiRequest):
     """Texts to embed, in the form of text-embeddings-inference."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _TEI_EXAMPLE})
     fixed = {"truncation_direction": ("right", "Right"), "encoding_format": ("float",)}
 
-    inputs: Text | TextList
-    """A text or a list of texts."""
     normalize: bool = True
     """Scale vectors to unit length; false leaves them as the model gives them."""
-    truncate: bool | None = None
-    """Whether a text that does not fit is cut (the default) or refused."""
-    prompt_name: str | None = None
-    """`query` or `document`, the default."""
     dimensions: Annotated[int, Field(ge=1)] | None = None
     """Keep this many dimensions, scaled to unit length."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read(cls, data: Any) -> Any:
-        return _with_texts(data)
-
     def order(self) -> EmbedOrder:
         """Returns what is asked for."""
-        return EmbedOrder(
-            [self.inputs] if isinstance(self.inputs, str) else self.inputs,
-            "inputs",
-            _role({"prompt_name": self.prompt_name}),
-            self.dimensions or 0,
-            normalize=self.normalize,
-            truncate=self.truncate is not False,
-        )
+        return replace(super().order(), dimensions=self.dimensions or 0, normalize=self.normalize)
 
 
 def _with_texts(data: Any) -> Any:
