@@ -11,8 +11,9 @@ Shapes: Q queries, D dimensions, k results, c candidates.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
@@ -98,9 +99,9 @@ def build_ann(
 def _make_worker(shards_folder: Path, facts: Mapping[str, Any]) -> Work:
     import faiss
 
-    faiss.omp_set_num_threads(1)
     shards = VectorShards.map(shards_folder.parent, facts).finest
 
+    @_one_thread()
     def work(split: Split, target: Path) -> Stats:
         start, stop, settings = int(split["start"]), int(split["stop"]), split["settings"]
         index = _empty(shards, start, stop, settings)
@@ -111,6 +112,19 @@ def _make_worker(shards_folder: Path, facts: Mapping[str, Any]) -> Work:
         return {"documents": stop - start, "bytes": size, "crc32": checksum(target)}
 
     return work
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Lets FAISS build on one thread; the number is the whole process's, torch's included."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, Any]) -> Any:

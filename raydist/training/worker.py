@@ -9,11 +9,12 @@ and a Ray run's name is never used twice, so that nothing is continued by accide
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,9 @@ def fit(
     run = RunFolder(area, folder) if area is not None else None
     result: dict[str, Any]
     if resources.workers == 0:
-        if resources.threads:
-            torch.set_num_threads(resources.threads)
         device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-        result = work(Place(0, 1, device))
+        with _threads(resources.threads):
+            result = work(Place(0, 1, device))
         if run is not None:
             run.fetch_result()
         return result
@@ -202,6 +202,17 @@ def _idle_gpus(workers: int, gpus_per_worker: float, gpus: float) -> str:
         f"workers = {workers} train on CPUs, and the cluster has {gpus:g} GPU: "
         "gpus_per_worker=1 gives each worker one"
     )
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Lets torch compute with so many threads, if any, and afterwards with those of before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_worker(config: dict[str, Any]) -> None:

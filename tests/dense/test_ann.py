@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 
@@ -19,7 +20,11 @@ def test_deep_rankings_are_whole(tmp_path, kind):
     with VectorWriter(tmp_path / "shards" / "00000", 16) as writer:
         writer.append([f"d{i}" for i in range(4000)], vectors)
     facts = {"dimension": 16, "precision": "float32", "shards": 1, "documents": 4000}
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)  # of the whole process, torch's included
     build_ann(tmp_path, facts, AnnSpec(kind=kind, rows_per_part=3000))
+    assert faiss.omp_get_max_threads() == 3
+    faiss.omp_set_num_threads(threads)
     shards = VectorShards.map(tmp_path, facts)
     queries = (centres[:5] + rng.normal(size=(5, 16)) / 4).astype(np.float32)
     for k in (10, 1000):

@@ -136,6 +136,14 @@ def test_unused_gpus_are_noted() -> None:
     assert not _idle_gpus(2, 1.0, 8.0) and not _idle_gpus(2, 0.0, 0.0)
 
 
+def test_the_threads_of_a_run_are_no_longer_set_after_it(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    run_with = fit(
+        lambda place: {"threads": torch.get_num_threads()}, tmp_path, Resources(threads=3)
+    )
+    assert run_with == {"threads": 3} and torch.get_num_threads() == before
+
+
 def here(place: Place) -> dict[str, Any]:
     return {"folder": os.getcwd(), "rank": place.rank}
 
