@@ -53,7 +53,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import check_forms, describe_model, embed_corpus
-    from raydist.models.late_folder import is_multivector
+    from raydist.models.folders.multivector import is_multivector
 
     if config.delete is not None:
         _delete(config, config.delete, flags)

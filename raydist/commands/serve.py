@@ -194,7 +194,7 @@ def _check_folders(config: ServeConfig) -> None:
 
 def _check_model(key: str, model: str) -> None:
     """Refuses a local folder that holds no model, as replicas would, again and again."""
-    from raydist.models.packaged import local_folder
+    from raydist.models.folders.packaged import local_folder
 
     try:
         folder = local_folder(model)

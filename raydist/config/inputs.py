@@ -158,7 +158,7 @@ def _former_names(name: str) -> tuple[str, ...]:
 def _place(text: str) -> str:
     """Returns the absolute path that a text stands for; URIs and collections stay."""
     from raydist.data.files import is_uri
-    from raydist.models.packaged import packaged
+    from raydist.models.folders.packaged import packaged
 
     if is_uri(text) or text.startswith(("docstrings:", "irds:")):
         return text

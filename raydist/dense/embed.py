@@ -26,8 +26,8 @@ from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
-from raydist.models.encoder_folder import read_encoder_folder
-from raydist.models.folder import requested
+from raydist.models.folders.biencoder import requested
+from raydist.models.folders.encoder import read_encoder_folder
 from raydist.models.inference import load_encoder
 from raydist.models.spec import BiEncoderSettings, EncoderSource
 from raydist.run_writer import first_blank, warn_of_blank

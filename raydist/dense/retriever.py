@@ -23,8 +23,8 @@ from raydist.dense.stored import rescored_search
 from raydist.dense.vectors import VectorShards
 from raydist.manifest import open_generation
 from raydist.models.biencoder import BiEncoder
+from raydist.models.folders.recorded import recorded_model
 from raydist.models.inference import speed_up
-from raydist.models.recorded import recorded_model
 from raydist.protocols import Encoder
 from raydist.records import RUN, Query, Run
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from raydist.exporting.provenance import Provenance, Table
-from raydist.models.contract import Contract
+from raydist.models.folders.contract import Contract
 
 
 def model_card(

@@ -11,8 +11,8 @@ from typing import Any
 from raydist.errors import ArtifactError
 from raydist.models.architecture import has_head
 from raydist.models.backbone import model_config, resolve_folder
-from raydist.models.contract import ModelKind, read_contract
-from raydist.models.st_folder import encoder_kind, modules_of
+from raydist.models.folders.contract import ModelKind, read_contract
+from raydist.models.folders.sentence_transformers import encoder_kind, modules_of
 
 _UP = 5  # OUT/listeners/ID/best/MEASURE is the deepest that a checkpoint lies below its run
 

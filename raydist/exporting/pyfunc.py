@@ -22,7 +22,7 @@ import yaml
 from raydist import __version__
 from raydist.disk import atomic
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.contract import Contract, read_contract
+from raydist.models.folders.contract import Contract, read_contract
 
 MLMODEL = "MLmodel"
 _INPUTS = [

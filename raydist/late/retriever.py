@@ -81,7 +81,7 @@ class LateRetriever:
             DataError: the model is no longer where it was.
         """
         from raydist.models.biencoder import BiEncoder
-        from raydist.models.recorded import recorded_model
+        from raydist.models.folders.recorded import recorded_model
 
         manifest = read_manifest(folder, [KIND])
         index = LateIndex.open(Path(folder), manifest)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import UNREADABLE, reason_of
-from raydist.models.packaged import ADAPTER_CONFIG
+from raydist.models.folders.packaged import ADAPTER_CONFIG
 from raydist.models.spec import Lora
 
 WEIGHTS = "adapter_model.safetensors"

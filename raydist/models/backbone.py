@@ -39,11 +39,11 @@ from raydist.models.architecture import (
     set_dropout,
     width,
 )
-from raydist.models.packaged import local_folder
+from raydist.models.folders.packaged import local_folder
+from raydist.models.folders.weights import load_weights
 from raydist.models.packed_attention import VARLEN, register
 from raydist.models.quiet import quiet
 from raydist.models.spec import ModelSettings
-from raydist.models.weights import load_weights
 
 DTYPES = {
     "float32": torch.float32,

@@ -39,28 +39,28 @@ from raydist.models.backbone import (
     resolve_folder,
     save_transformer,
 )
-from raydist.models.contract import Contract, frozen_attention
 from raydist.models.encode import encode, encode_tokens
-from raydist.models.encoder_folder import projections_of, read_encoder_folder
+from raydist.models.folders.contract import Contract, frozen_attention
+from raydist.models.folders.encoder import projections_of, read_encoder_folder
+from raydist.models.folders.multivector import write_late_folder
+from raydist.models.folders.sentence_transformers import table_place, write_st_folder
 from raydist.models.heads import make_head
-from raydist.models.late_folder import write_late_folder
 from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import edges_of, packed_rows, placed, unpadded, wide_mask
 from raydist.models.projection import SENTENCE, TOKENS, Projection
 from raydist.models.spec import BiEncoderSettings
-from raydist.models.st_folder import table_place, write_st_folder
 from raydist.models.term_pooling import heaviest
 from raydist.models.term_table import TermTable
+from raydist.models.texts.tokenizer import save_tokenizer
+from raydist.models.texts.tokens import ROLES, SEGMENTED, Role, TextTokenizer, pad_ids
 from raydist.models.token_vectors import TokenVectors
-from raydist.models.tokenizer import save_tokenizer
-from raydist.models.tokens import ROLES, SEGMENTED, Role, TextTokenizer, pad_ids
 
 
 class BiEncoder(nn.Module):
     """A transformer with a head, such as pooling; `BiEncoder.load` opens one.
 
     Attributes:
-        contract: the frozen text preparation; see `raydist.models.contract.Contract`.
+        contract: the frozen text preparation; see `raydist.models.folders.contract.Contract`.
         towers: one transformer, or the query's (answers too) and the document's.
         tokenizer: the Hugging Face tokenizer, shared by the towers.
         head: what it makes of token vectors.

@@ -32,14 +32,14 @@ from raydist.models.backbone import (
     resolve_folder,
     save_transformer,
 )
-from raydist.models.contract import Contract, frozen_attention
+from raydist.models.folders.contract import Contract, frozen_attention
+from raydist.models.folders.reranker import check_trainable, pair_tokenizer, read_reranker
+from raydist.models.folders.sentence_transformers import read_json, write_st_reranker
 from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import wide_mask
-from raydist.models.reranker_folder import check_trainable, pair_tokenizer, read_reranker
 from raydist.models.spec import CrossEncoderSettings
-from raydist.models.st_folder import read_json, write_st_reranker
-from raydist.models.tokenizer import save_tokenizer
-from raydist.models.tokens import SEGMENTED, Pair, pad_pairs
+from raydist.models.texts.tokenizer import save_tokenizer
+from raydist.models.texts.tokens import SEGMENTED, Pair, pad_pairs
 
 _ACTIVATIONS = {
     "identity": "torch.nn.modules.linear.Identity",

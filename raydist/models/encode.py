@@ -20,8 +20,8 @@ from torch.nn.functional import pad
 
 from raydist.models.packing import packed_rows, placed
 from raydist.models.sparse_rows import SparseRows
+from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.models.token_rows import TokenRows
-from raydist.models.tokens import Role, TextTokenizer
 
 WINDOW = 2048
 R = TypeVar("R", np.ndarray, SparseRows, TokenRows)

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raydist.errors import ConfigError
 from raydist.models.architecture import width
-from raydist.models.contract import Contract
+from raydist.models.folders.contract import Contract
 from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import packed_options, pool_packed, unpadded
 from raydist.models.pooling import pool

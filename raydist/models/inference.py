@@ -15,7 +15,7 @@ from raydist.models.blocked import use_blocked_weights
 from raydist.models.packed_attention import is_fast
 from raydist.models.packing import placed
 from raydist.models.spec import EncoderSource
-from raydist.models.tokens import ROLES, Role
+from raydist.models.texts.tokens import ROLES, Role
 from raydist.models.trial import TRIED, agree
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3

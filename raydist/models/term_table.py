@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError, ConfigError, DataError
-from raydist.models.st_folder import read_json
+from raydist.models.folders.sentence_transformers import read_json
 
 _WEIGHTS = "model.safetensors"
 

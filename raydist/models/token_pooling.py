@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from raydist.models.contract import Contract
+from raydist.models.folders.contract import Contract
 
 
 def pooled(vectors_BTD: Tensor, mask_BT: Tensor, contract: Contract) -> Tensor:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raydist.models.contract import Contract
-from raydist.models.late_folder import expansion_id, skipped_ids
+from raydist.models.folders.contract import Contract
+from raydist.models.folders.multivector import expansion_id, skipped_ids
+from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.models.token_pooling import pooled
-from raydist.models.tokens import Role, TextTokenizer
 
 
 class ExpandingTokenizer(TextTokenizer):

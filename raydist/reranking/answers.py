@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raydist.errors import ArtifactError
-from raydist.models.reranker_folder import saved_activation
-from raydist.models.st_folder import modules_of, read_json
+from raydist.models.folders.reranker import saved_activation
+from raydist.models.folders.sentence_transformers import modules_of, read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import default_max_tokens, encode_rows, token_rows
 from raydist.models.inference import speed_up
-from raydist.models.tokens import Role, TextTokenizer
+from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
 from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit

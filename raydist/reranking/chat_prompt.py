@@ -20,8 +20,8 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from raydist.errors import ArtifactError, ConfigError
-from raydist.models.clip import Clipper
-from raydist.models.st_folder import CONFIG, read_json
+from raydist.models.folders.sentence_transformers import CONFIG, read_json
+from raydist.models.texts.clip import Clipper
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 
 _LEAST = 32

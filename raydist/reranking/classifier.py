@@ -20,7 +20,7 @@ from raydist.errors import ConfigError
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.packed_attention import VARLEN, is_fast, use_packed_attention
 from raydist.models.packing import packed_options, placed, sent
-from raydist.models.tokens import Pair
+from raydist.models.texts.tokens import Pair
 from raydist.models.trial import agree
 from raydist.reranking import packed_encoder
 from raydist.reranking.rows import Row

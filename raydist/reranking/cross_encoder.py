@@ -17,9 +17,9 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from raydist.errors import ConfigError
-from raydist.models.clip import Clipper
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.packed_attention import VARLEN
+from raydist.models.texts.clip import Clipper
 from raydist.models.trial import TRIED
 from raydist.reranking.chat_prompt import ChatPrompt
 from raydist.reranking.classifier import choose

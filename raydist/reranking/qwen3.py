@@ -37,13 +37,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import load_config, max_positions
 from raydist.models.backbone import DTYPES, resolve_folder
-from raydist.models.clip import Clipper
+from raydist.models.folders.weights import load_weights
 from raydist.models.inference import most_tokens
 from raydist.models.packed_attention import VARLEN
 from raydist.models.quiet import quiet
-from raydist.models.tokenizer import load_tokenizer
+from raydist.models.texts.clip import Clipper
+from raydist.models.texts.tokenizer import load_tokenizer
 from raydist.models.trial import TRIED
-from raydist.models.weights import load_weights
 from raydist.reranking.answers import AnswerHead, Answers, declared_answers
 from raydist.reranking.chat_prompt import ChatPrompt
 from raydist.reranking.decoder import choose

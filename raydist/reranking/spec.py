@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
 
-from raydist.models.packaged import packaged
+from raydist.models.folders.packaged import packaged
 from raydist.spec import ADDED, EXECUTION, FromText, Reads
 from raydist.text.spec import AnalyzerSpec
 

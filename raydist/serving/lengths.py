@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raydist.models.biencoder import BiEncoder
-from raydist.models.tokens import Role, TextTokenizer
+from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.serving.errors import ServiceError
 
 _NO_LIMIT = 1 << 30

@@ -8,8 +8,8 @@ from typing import Any
 
 from raydist.models.biencoder import BiEncoder
 from raydist.models.encode import encode_terms
+from raydist.models.folders.recorded import recorded_model
 from raydist.models.inference import speed_up
-from raydist.models.recorded import recorded_model
 from raydist.models.spec import EncoderPlace
 from raydist.sparse.vocabulary import vocabulary
 

@@ -20,7 +20,7 @@ import torch
 
 from raydist.fingerprints import text_key
 from raydist.losses.inputs import Supervision
-from raydist.models.tokens import Role
+from raydist.models.texts.tokens import Role
 from raydist.records import Sample
 
 Inputs = dict[str, torch.Tensor]

@@ -22,10 +22,10 @@ from raydist.errors import DataError
 from raydist.fingerprints import value_fingerprint
 from raydist.log import Progress
 from raydist.models.backbone import resolve_folder
-from raydist.models.encoder_folder import read_encoder_folder
-from raydist.models.reranker_folder import check_trainable, read_reranker
+from raydist.models.folders.encoder import read_encoder_folder
+from raydist.models.folders.reranker import check_trainable, read_reranker
 from raydist.models.spec import BiEncoderSettings, CrossEncoderSettings
-from raydist.models.tokens import ROLES, Role, TextTokenizer
+from raydist.models.texts.tokens import ROLES, Role, TextTokenizer
 from raydist.records import Sample
 from raydist.training.collate import tokens_of
 from raydist.training.plan import SetPlan

@@ -26,7 +26,7 @@ from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
 from raydist.models.encode import joined
 from raydist.models.spec import BiEncoderSettings, ModelSettings
-from raydist.models.tokens import Role
+from raydist.models.texts.tokens import Role
 from raydist.protocols import Listener
 from raydist.records import Sample
 from raydist.training.checkpoint import (

@@ -28,8 +28,8 @@ from raydist.exporting.model_card import model_card
 from raydist.exporting.provenance import Provenance, Table, find_provenance
 from raydist.fingerprints import model_fingerprint
 from raydist.models.biencoder import BiEncoder
-from raydist.models.contract import Contract
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.folders.contract import Contract
 from raydist.reranking.cross_encoder import CrossEncoder as Reranker
 from raydist.reranking.spec import CrossEncoderSpec
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from raydist.models.clip import Clipper
-from raydist.models.tokens import TextTokenizer
+from raydist.models.texts.clip import Clipper
+from raydist.models.texts.tokens import TextTokenizer
 from tests.reranking import small_qwen3
 
 WORDS = (  # noqa: SIM905
@@ -77,7 +77,7 @@ def test_a_beginning_has_the_same_first_tokens(
     name: str, tokenizers: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Many short cuts instead of a few long ones.
-    monkeypatch.setattr("raydist.models.clip._CHARS_PER_TOKEN", 1)
+    monkeypatch.setattr("raydist.models.texts.clip._CHARS_PER_TOKEN", 1)
     tokenizer = tokenizers[name]
     clipper = Clipper(tokenizer)
     draw = random.Random(7)
@@ -102,7 +102,7 @@ def test_a_beginning_has_the_same_first_tokens(
 def test_what_is_certain_does_not_change_with_what_follows(
     name: str, tail: str, tokenizers: dict[str, Tokenizer]
 ) -> None:
-    from raydist.models.clip import _certain
+    from raydist.models.texts.clip import _certain
 
     tokenizer = tokenizers[name]
     clipper = Clipper(tokenizer)

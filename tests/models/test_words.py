@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from raydist.models import words
-from raydist.models.tokens import TextTokenizer
-from raydist.models.words import Words, works_by_words
+from raydist.models.texts import words
+from raydist.models.texts.tokens import TextTokenizer
+from raydist.models.texts.words import Words, works_by_words
 
 ODD = "\x00\x0b\x0c\x1c\x1f\x85\xa0\xad\u1680\u180e\u200b\u2028\u2029\u3000\ufeff\ufffd\U000e0001"
 WORDS = (

@@ -18,8 +18,8 @@ from raydist.errors import ConfigError, JobError
 from raydist.evaluation.measures import Evaluation
 from raydist.evaluation.mirror import Mirror
 from raydist.models.biencoder import BiEncoder
-from raydist.models.contract import read_contract
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.folders.contract import read_contract
 from raydist.records import DOCUMENTS, Document
 from raydist.training.checkpoint import Save
 from raydist.training.spec import Aggregate, DenseRetriever, Listener

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import has_head, max_positions, width
 from raydist.models.backbone import base_folder, model_config
-from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.folders.contract import Contract, read_contract, reconcile
+from raydist.models.folders.sentence_transformers import CONFIG, modules_of, read_json
 from raydist.models.spec import CrossEncoderSettings
-from raydist.models.st_folder import CONFIG, modules_of, read_json
-from raydist.models.tokenizer import load_tokenizer
-from raydist.models.tokens import PairTokenizer
+from raydist.models.texts.tokenizer import load_tokenizer
+from raydist.models.texts.tokens import PairTokenizer
 
 Activation = Literal["identity", "sigmoid"]
 

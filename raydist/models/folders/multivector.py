@@ -18,10 +18,9 @@ from tokenizers import AddedToken
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.architecture import max_positions, position_limit
 from raydist.models.backbone import base_folder, model_config
-from raydist.models.contract import Contract, read_contract, reconcile
-from raydist.models.folder import EncoderFolder, requested
-from raydist.models.spec import BiEncoderSettings
-from raydist.models.st_folder import (
+from raydist.models.folders.biencoder import EncoderFolder, requested
+from raydist.models.folders.contract import Contract, read_contract, reconcile
+from raydist.models.folders.sentence_transformers import (
     CONFIG,
     TOWER,
     dump,
@@ -30,7 +29,8 @@ from raydist.models.st_folder import (
     read_json,
     read_st_folder,
 )
-from raydist.models.tokenizer import append_eos, appends_eos, load_tokenizer
+from raydist.models.spec import BiEncoderSettings
+from raydist.models.texts.tokenizer import append_eos, appends_eos, load_tokenizer
 
 PUNCTUATION = tuple(string.punctuation)
 _ROOT = "sentence_transformers."

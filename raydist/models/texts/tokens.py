@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from raydist.models.clip import Clipper
-from raydist.models.words import Words, works_by_words
+from raydist.models.texts.clip import Clipper
+from raydist.models.texts.words import Words, works_by_words
 
 Role = Literal["query", "document", "answer"]
 ROLES: tuple[Role, ...] = get_args(Role)

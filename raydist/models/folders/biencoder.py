@@ -12,13 +12,13 @@ from raydist.errors import ArtifactError, ConfigError
 from raydist.fingerprints import tokenizer_fingerprint
 from raydist.models.architecture import is_causal, max_positions, position_limit, width
 from raydist.models.backbone import base_folder, model_config
-from raydist.models.contract import Contract, read_contract, reconcile
+from raydist.models.folders.contract import Contract, read_contract, reconcile
+from raydist.models.folders.sentence_transformers import StFolder, read_st_folder
 from raydist.models.pooling import POOLINGS
 from raydist.models.projection import output_width
 from raydist.models.spec import BiEncoderSettings, QueryEncoder
-from raydist.models.st_folder import StFolder, read_st_folder
 from raydist.models.term_table import TermTable, load_table, read_weights
-from raydist.models.tokenizer import append_eos, appends_eos, ends_with_cls, load_tokenizer
+from raydist.models.texts.tokenizer import append_eos, appends_eos, ends_with_cls, load_tokenizer
 
 _DEFAULT_MAX_LENGTH = 512
 # In these, another value than a sentence-transformers folder's is a choice, not a contradiction.

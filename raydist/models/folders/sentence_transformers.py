@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from raydist.errors import ArtifactError
-from raydist.models.contract import Contract
+from raydist.models.folders.contract import Contract
 from raydist.models.spec import EncoderKind, Pooling, Saturation
 
 CONFIG = "config_sentence_transformers.json"

@@ -10,8 +10,8 @@ from torch import nn
 from raydist.errors import ConfigError
 from raydist.models.architecture import width
 from raydist.models.backbone import DTYPES
-from raydist.models.folder import EncoderFolder, check_contract, read_folder
-from raydist.models.late_folder import is_multivector, read_late_folder
+from raydist.models.folders.biencoder import EncoderFolder, check_contract, read_folder
+from raydist.models.folders.multivector import is_multivector, read_late_folder
 from raydist.models.projection import SENTENCE, TOKENS, Projection
 from raydist.models.spec import BiEncoderSettings
 

@@ -1,0 +1,1 @@
+"""Texts as token ids, and token ids as padded tensors."""
