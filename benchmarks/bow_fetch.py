@@ -72,22 +72,28 @@ def corpus(docs: int) -> Path:
 
 
 @cache
-def lucene_command() -> list[str]:
-    """Returns the command of Lucene's driver, fetched and compiled.
+def lucene_command(driver: str = "LuceneTool", release: int = 17) -> list[str]:
+    """Returns the command of a driver of Lucene's, fetched and compiled.
+
+    Args:
+        driver: the class: in benchmarks/peers, or beside the checkout.
+        release: of Java, whose classes it needs.
 
     Raises Missing where there is no compiler, no driver or no network.
     """
-    javac = shutil.which("javac")
-    driver = TOOLS / "LuceneTool.java"
-    if javac is None or not driver.exists():
-        raise Missing("needs javac and ../shared/tools/LuceneTool.java")
+    home = os.environ.get("JAVA_HOME")
+    javac = shutil.which("javac", path=f"{home}/bin" if home else None)
+    source = ROOT / "benchmarks" / "peers" / f"{driver}.java"
+    source = source if source.exists() else TOOLS / f"{driver}.java"
+    if javac is None or not source.exists():
+        raise Missing(f"needs javac and ../shared/tools/{driver}.java")
     folder = WORK / "lucene"
     folder.mkdir(parents=True, exist_ok=True)
     jar = folder / "anserini.jar"
     download = ["download", "--no-deps", "-q", "-d", folder]
     if not jar.exists():
-        source = ["--no-binary", ":all:", "--no-build-isolation", "pyserini==1.6.0"]
-        _pip(sys.executable, *download, *source)
+        packed = ["--no-binary", ":all:", "--no-build-isolation", "pyserini==1.6.0"]
+        _pip(sys.executable, *download, *packed)
         with tarfile.open(next(folder.glob("pyserini-*.tar.gz"))) as opened:
             member = next(m for m in opened.getmembers() if m.name.endswith("fatjar.jar"))
             with open(jar.with_suffix(".part"), "wb") as out:
@@ -100,9 +106,13 @@ def lucene_command() -> list[str]:
             wheel.extractall(folder / "jre")
         for program in java.parent.iterdir():
             program.chmod(0o755)
-    if not (folder / "LuceneTool.class").exists():
-        run(javac, "--release", "17", "-cp", jar, "-d", folder, driver)
-    return [str(java), "-cp", f"{jar}{os.pathsep}{folder}", "LuceneTool"]
+    compiled = folder / f"{driver}.class"
+    if not compiled.exists() or compiled.stat().st_mtime < source.stat().st_mtime:
+        try:
+            run(javac, "--release", release, "-cp", jar, "-d", folder, source)
+        except subprocess.CalledProcessError as error:
+            raise Missing(f"javac of Java {release}: {error.output.strip()[:120]}") from None
+    return [str(java), "-cp", f"{jar}{os.pathsep}{folder}", driver]
 
 
 @cache

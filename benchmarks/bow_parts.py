@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bow_fetch import ONE_THREAD, ROOT, corpus, peer_python, run
+from benchmarks.bow_fetch import ONE_THREAD, ROOT, corpus, lucene_command, peer_python, run
 from benchmarks.report import SHARED, WORK
 
 KS = (10, 100, 1000)
@@ -153,6 +153,42 @@ def reorder(index: Path, rounds: int) -> dict[str, float]:
             f"reorder_k{k}_vs_plain": reordered / plain,
         }
     return figures
+
+
+def feedback(index: Path, rounds: int) -> dict[str, float]:
+    """Measures RM3 with a forward index beside Anserini's with term vectors, both warm."""
+    from raydist.bow.feedback.retriever import FeedbackRetriever
+    from raydist.bow.feedback.spec import Rm3
+    from raydist.bow.format.forward import forward_bytes
+
+    source = corpus(int(index.name.rsplit("-", 1)[1]))
+    built = index.with_name(index.name.replace("raydist", "forward"))
+    peer = index.with_name(index.name.replace("raydist", "vectors"))
+    command = lucene_command("Rm3", 21)
+    if not (built / "manifest.json").exists():
+        words = [FIELDS, "store=false", "forward=true", f"corpus={source / 'corpus.jsonl'}"]
+        run(*RAYDIST, "index", *words, f"out={built}", cwd=ROOT, env=ONE_THREAD)
+    if not peer.exists():
+        run(*command, "index", source / "corpus.jsonl", peer)
+    lines = (source / "queries.tsv").read_text(encoding="utf-8").splitlines()
+    texts = [line.split("\t", 1)[1] for line in lines]
+    search = retriever(built)
+    rank = FeedbackRetriever(search, Rm3()).rank
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(thread_ms(partial(rank_all, rank, texts, VERB_K), 4) / len(texts))
+        text, _, _ = run(*command, "bench", peer, source / "queries.tsv", VERB_K, 4)
+        theirs.append(float(text.rsplit("mean ", 1)[1]))
+    (segment,) = search.index.segments
+    return {
+        "forward_share_of_index": forward_bytes(segment) / _bytes(built / "segments"),
+        "rm3_k1000_ms": min(ours),
+        "rm3_vs_anserini": min(theirs) / min(ours),
+    }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def rank_all(rank: Callable[[str, int], Any], texts: list[str], k: int) -> None:

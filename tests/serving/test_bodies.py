@@ -29,6 +29,7 @@ def _headerless(data: bytes) -> bytes:
         ("deflate", zlib.compress(RAW)),
         ("deflate", _headerless(RAW)),
     ],
+    ids=["plain", "gzip", "two members", "zlib", "headerless"],
 )
 def test_compressed_bodies_are_read(encoding: str, body: bytes) -> None:
     headers = {"content-encoding": encoding, "content-type": "application/json"}
@@ -46,6 +47,7 @@ def test_compressed_bodies_are_read(encoding: str, body: bytes) -> None:
         ("br", RAW, 415, "unsupported_encoding"),
         ("gzip, gzip", RAW, 415, "unsupported_encoding"),
     ],
+    ids=["gzip grows", "deflate grows", "no gzip", "cut off", "brotli", "twice"],
 )
 def test_what_a_body_grows_to_is_limited(
     encoding: str, body: bytes, status: int, code: str
