@@ -8,13 +8,18 @@ from raydist.log import say
 _BYTES, _WORDS = "Array(uint8, 1, 'C', True)", "Array(uint32, 1, 'C', True)"
 _OFFSETS = "Array(int64, 1, 'C', True)"
 
-INDEX = {
+MERGE = {
     "raydist.bow.format.postings:encode": f"({_OFFSETS}, {_WORDS}, {_WORDS}, {_BYTES}, int64, "
     "int64, int64, boolean, uint16[::1], uint8[::1], int64[::1])",
     "raydist.bow.format.dictionary:put": f"({_OFFSETS}, {_BYTES}, Array(uint64, 2, 'C', True), "
     f"int64, {_BYTES}, uint64[::1], int64, uint64[:, ::1], uint8[::1])",
     "raydist.bow.build.merge:_place": f"({_OFFSETS}, {_OFFSETS}, {_WORDS}, {_WORDS}, int64, "
     f"{_OFFSETS}, uint32[::1], uint32[::1])",
+}
+"""What a merge of spills needs."""
+
+INDEX = {
+    **MERGE,
     "raydist.bow.build.splits:_gather": "(int64[::1], uint64[::1], uint64[::1], uint64[::1], "
     "uint32[::1], uint32[::1])",
     "raydist.text.porter:stem_words": "(uint8[::1], uint64[::1], uint8[:, ::1], int64[::1], "
@@ -29,6 +34,15 @@ SEARCH = {
     "int64[::1])",
 }
 """What a search needs."""
+
+RANKING_WEIGHTED = "raydist.bow.weighted.rank:rank_weighted"
+SUMMING_WEIGHTED = "raydist.bow.weighted.sums:sum_weighted"
+_ASKED = "uint64[:, ::1], int64, uint64[:, ::1], int64, int64"
+WEIGHTED = {
+    RANKING_WEIGHTED: f"({_ASKED}, float64)",
+    SUMMING_WEIGHTED: f"({_ASKED})",
+}
+"""What a search for weighted terms needs."""
 
 
 def prepare(kernels: dict[str, str]) -> None:

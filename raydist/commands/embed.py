@@ -150,12 +150,14 @@ def _index_terms(
     """Builds the index of a sparse model; returns its facts."""
     import pyarrow as pa
 
+    from raydist.bow.ahead import MERGE, prepare
     from raydist.bow.index import BowIndex
     from raydist.data.ids import report_absent
     from raydist.data.rejects import collect_rejects
     from raydist.sparse.embed import SHARDS, embed_terms
 
     assert config.model is not None
+    prepare(MERGE)
     facts = embed_terms(splits, read, folder, config.model, described, config.embedding)
     ids = pa.chunked_array([BowIndex.of(folder, facts).doc_ids])
     report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)

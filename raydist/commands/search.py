@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from raydist import log, storage
 from raydist.artefact import planned
-from raydist.bow.ahead import SEARCH, prepare
+from raydist.bow.ahead import SEARCH, WEIGHTED, prepare
 from raydist.bow.exchange.vectors import Vector, are_vectors, read_vectors
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.search.fields import FieldsRetriever
@@ -181,12 +181,14 @@ def _refuse_blanks(config: SearchConfig, queries: Queries) -> None:
 
 
 def _compile(search: FusedSearch) -> None:
-    """Begins to compile the ranking kernel, if a search needs it."""
-    ranked = [
-        each for each in search.retrievers if isinstance(each, BowRetriever | FeedbackRetriever)
-    ]
-    if any(each.is_pruned for each in ranked):
-        prepare(SEARCH)
+    """Begins to compile the kernels that rank, those that a search needs."""
+    kernels: dict[str, str] = {}
+    for each in search.retrievers:
+        if isinstance(each, BowRetriever) and each.is_weighted:
+            kernels |= WEIGHTED
+        elif isinstance(each, BowRetriever | FeedbackRetriever) and each.is_pruned:
+            kernels |= SEARCH
+    prepare(kernels)
 
 
 def _answer(config: SearchConfig, flags: Flags) -> None:

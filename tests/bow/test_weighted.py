@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raydist.bow.ahead import WEIGHTED
 from raydist.bow.build.delete import delete_from_index
 from raydist.bow.build.segments import merge_segments
 from raydist.bow.exchange.vectors import index_vectors
@@ -22,6 +24,7 @@ from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import BowSearchSpec, MergeSpec
 from raydist.bow.weighted.ranker import WeightedRanker
 from raydist.cli import main
+from raydist.kernels.ahead import argument_types
 
 TERMS = 300
 UNIT = 0.01
@@ -106,6 +109,18 @@ def test_the_exact_search_ranks_as_sums_in_the_querys_order(
     assert WeightedRanker.fits(index)
     for query in _queries(12, k):
         assert _ranked(search, query, k) == _expected(rows, query, k)
+
+
+def test_kernels_that_are_compiled_ahead_are_those_that_are_called(index: BowIndex) -> None:
+    """A signature that nobody calls would be compiled for nothing."""
+    search = BowRetriever(index)
+    assert search.is_weighted
+    for k in (1, 5_000):  # of so many all documents are scored
+        _ranked(search, {"t0": 1.0, "t8": 0.5}, k)
+    for name, signature in WEIGHTED.items():
+        file, function = name.split(":")
+        called = getattr(importlib.import_module(file), function).signatures
+        assert argument_types(signature) in called, name
 
 
 def test_ties_are_ordered_as_without_pruning(index: BowIndex) -> None:

@@ -121,6 +121,11 @@ class BowRetriever:
         """Whether searches go through the pruned kernel."""
         return self._pruned and self._keys is None
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether searches go through the kernels of weighted terms."""
+        return self._weighted is not None and self._keys is None
+
     def only(self, doc_ids: Iterable[str] | pa.Array) -> BowRetriever:
         """Returns this search restricted to some documents; unknown ids are ignored."""
         return self._among(doc_ids, True)
