@@ -57,6 +57,19 @@ class Formerly:
 
 
 @dataclass(frozen=True, slots=True)
+class Undecided:
+    """Annotation of a field that is None until what is read decides it.
+
+    Identities have another value for None: the default of earlier versions.
+
+    Attributes:
+        value: that value.
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Reads:
     """Annotation of a field that says where an input lies: its content counts, not its place.
 

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
+from raydist.commands.training.temperature import decided, scores_of
 from raydist.config.base import Flags
 from raydist.config.training import TrainConfig
 from raydist.data.spec import SampleSource
 from raydist.errors import DataError
+from raydist.losses.spec import BiIR, InfoNCE
 from raydist.training.spec import TrainingData
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ _FOR_UNIT_VECTORS = 0.2
 
 def run(config: TrainConfig, flags: Flags) -> None:
     """Trains, or says what would be trained."""
+    config = decided(config)
     launch(config, flags, recipe(config))
 
 
@@ -105,31 +108,19 @@ def recipe(config: TrainConfig) -> Recipe:
 
 
 def _sharp_scores(config: TrainConfig) -> list[str]:
-    """Returns a note where a temperature for unit vectors meets vectors of any length."""
+    """Returns a note where a temperature for unit vectors meets scores of any size."""
     sharp = {
         name: loss.temperature
         for name, loss in config.objectives().items()
-        if loss.kind in ("infonce", "biir") and loss.temperature < _FOR_UNIT_VECTORS
+        if isinstance(loss, InfoNCE | BiIR) and loss.divisor < _FOR_UNIT_VECTORS
     }
-    if not sharp or _normalizes(config):
+    if not sharp or scores_of(config.model)[1]:
         return []
     temperatures = ", ".join(f"{name} {temperature:g}" for name, temperature in sharp.items())
-    if config.model.kind == "sparse":
-        return [
-            f"loss.temperature ({temperatures}) is one for vectors of length 1, and weights of "
-            "terms are not: scores, losses and gradients are large; loss.temperature=1"
-        ]
+    vectors, _ = scores_of(config.model)
+    remedy = "model.normalize=true, or loss.temperature=1" if vectors else "loss.temperature=1"
+    what = "model.normalize is false" if vectors else "weights of terms and MaxSim are not"
     return [
         f"loss.temperature ({temperatures}) is one for vectors of length 1, and "
-        "model.normalize is false: scores, losses and gradients are large; model.normalize=true, "
-        "or loss.temperature=1"
+        f"{what}: scores, losses and gradients are large; {remedy}"
     ]
-
-
-def _normalizes(config: TrainConfig) -> bool:
-    from raydist.dense.embed import describe_model
-
-    if config.model.path is None:
-        return bool(config.model.normalize)
-    model, _ = describe_model(config.model)
-    return model.normalize

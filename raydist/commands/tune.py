@@ -28,6 +28,7 @@ from raydist.artefact import Artefact, Output
 from raydist.commands.training.launch import DRY_ROWS, Observer, check, launch
 from raydist.commands.training.plan import Recipe
 from raydist.commands.training.prepare import prepare_shared
+from raydist.commands.training.temperature import decided
 from raydist.config.base import Flags, short
 from raydist.config.inputs import inputs
 from raydist.config.record import record_configuration, run_name
@@ -75,7 +76,7 @@ def run(config: Tune, flags: Flags) -> None:
             _say_draws(drawn)
         if output.done and output.state != "planned":
             return
-        first = trial_config(config, drawn[0])
+        first = decided(trial_config(config, drawn[0]))
         check(first, _recipe(first), say=output.done)
         if output.done:
             return
@@ -150,7 +151,7 @@ def _train(
 ) -> None:
     """Trains a trial as its verb does, in the trial's own process."""
     out = Trial(trial, draws[trial]).folder(folder)
-    of_trial = trial_config(config, draws[trial], out=str(out), tracking={"uri": "none"})
+    of_trial = decided(trial_config(config, draws[trial], out=str(out), tracking={"uri": "none"}))
     with storage.writing(str(out), config.lock_wait) as place, disk_errors(place):
         launch(of_trial, Flags(resume=True), _recipe(of_trial), Observer(hooks, callbacks, shared))
 

@@ -37,7 +37,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 from raydist.fingerprints import Form
-from raydist.spec import EXECUTION, LENIENT, Added, Formerly, FromText, Kind
+from raydist.spec import EXECUTION, LENIENT, Added, Formerly, FromText, Kind, Undecided
 
 
 def execution(default: Any, **bounds: Any) -> Any:
@@ -164,7 +164,7 @@ def identity(value: Any) -> Any:
     """Returns the fields that decide the result: all but `out` and those of the execution."""
     if fields := fields_of(value):
         return {
-            former(name, field): identity(getattr(value, name))
+            former(name, field): identity(_decided(field, getattr(value, name)))
             for name, field in fields.items()
             if decides(name, field)
             if not _is_default(field, getattr(value, name))
@@ -177,6 +177,12 @@ def identity(value: Any) -> Any:
 def former(name: str, field: FieldInfo) -> str:
     """Returns the name by which identities know a field."""
     return next((mark.name for mark in field.metadata if isinstance(mark, Formerly)), name)
+
+
+def _decided(field: FieldInfo, value: Any) -> Any:
+    """Returns a value, or what identities have for one that is not decided yet."""
+    marks = (mark.value for mark in field.metadata if isinstance(mark, Undecided))
+    return next(marks, None) if value is None else value
 
 
 def _is_default(field: FieldInfo, value: Any) -> bool:

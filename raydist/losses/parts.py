@@ -97,7 +97,7 @@ def _contrastive_terms(
         column_block=loss.column_block,
     )
     teacher_BD = batch.supervision.targets_BD if names[1] else None
-    scores = scores_at(temperature=loss.temperature)
+    scores = scores_at(temperature=loss.divisor)
     terms: LossTerms = {}
     if distill is None or teacher_BD is None or distill.keeps_hard:
         allowed_BD = allowed_own(
@@ -109,7 +109,7 @@ def _contrastive_terms(
         )
         terms[names[0]] = info_nce(scores, allowed_BD=allowed_BD)
     if distill is not None and teacher_BD is not None and names[1] is not None:
-        student = scores_at(temperature=distill.student_temperature or loss.temperature)
+        student = scores_at(temperature=distill.student_temperature or loss.divisor)
         terms[names[1]] = distilled(
             student, teacher_BD, distill.kind, temperature=distill.temperature
         )

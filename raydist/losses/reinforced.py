@@ -185,7 +185,7 @@ def _answer_terms(
             answers_BAd,
             mask_BA,
             passages,
-            temperature=loss.temperature,
+            temperature=loss.divisor,
             allowed_BD=allowed_own(
                 supervision.mask_BD, hashes_P=passages.hashes_P, known_BK=supervision.known_BK
             ),

@@ -13,7 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt
 
-from raydist.spec import ADDED, EXECUTION, FromText
+from raydist.spec import ADDED, EXECUTION, FromText, Undecided
+
+COSINES = 0.02
+"""Temperature of a contrastive loss where scores are cosines."""
 
 Positive = Annotated[float, Gt(0)]
 LambdaScheme = Literal["none", "ndcg_loss1", "ndcg_loss2", "lambda_rank", "ndcg_loss2pp"]
@@ -50,8 +53,9 @@ class _Weighted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Contrastive(_Weighted):
-    temperature: Positive = 0.02
-    """Divides the scores."""
+    temperature: Annotated[Positive | None, Undecided(COSINES)] = None
+    """Divides the scores; if not given, 0.02 for vectors of length 1 (and for biir), and 1 for
+    scores of any size: other vectors, weights of terms, vectors of tokens, a reranker's."""
     scope: Scope = "in_batch"
     """Negatives: the documents of the same worker, of all workers, or of the query alone."""
     mask_duplicates: bool = True
@@ -60,6 +64,11 @@ class _Contrastive(_Weighted):
     """Leave out own negatives whose teacher score exceeds the positive's minus this margin."""
     column_block: Annotated[int, Ge(0), EXECUTION] = 0
     """Documents scored at a time; 0 chooses by memory."""
+
+    @property
+    def divisor(self) -> float:
+        """The temperature, that of cosines if nobody has decided it."""
+        return self.temperature or COSINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,7 @@ class BiIR(_Contrastive):
     )
     """Match queries with passages alone; with answers as well; and answers with passages too."""
     answer_temperature: Positive | None = None
-    """Divides the scores of answers; 0.05 if not given."""
+    """Divides the scores of answers; if not given, 0.05 for one vector a text, else 1."""
     normalize_answer: bool = True
     """Penalise embeddings of answers whose norm is not 1."""
 

@@ -38,12 +38,14 @@ from raydist.bow.format.positions import FILES, Positions, PositionsWriter
 from raydist.bow.format.writing import PADDING, StringsWriter, finish
 from raydist.errors import ArtifactError
 from raydist.kernels.arrays import readonly
+from raydist.kernels.bits import Bits
 
 Array = npt.NDArray[Any]
 
 TermPostings = tuple[pa.LargeBinaryArray, Array, Array, Array]
 PlacedPostings = tuple[pa.LargeBinaryArray, Array, Array, Array, Array | None]
 
+_NO_BYTES = readonly(np.empty(0, np.uint8))
 _SLICE = 1 << 20  # terms copied at once
 _NO_NUMBERS = readonly(np.empty(0, np.uint32))
 
@@ -142,6 +144,12 @@ class Segment:
     def by_slot(self, values_N: Array) -> Array:
         """Returns what belongs to the documents in the order of their slots."""
         return values_N if self.order_N is None else values_N[self.order_N]
+
+    def slots_of(self, documents: Bits | None) -> Array:
+        """Returns a bit for the slot of each of some documents, none at all (uint8 [0]) for all."""
+        if documents is None:
+            return _NO_BYTES
+        return (documents if self.order_N is None else Bits.of(self.by_slot(documents.flags))).data
 
     @cached_property
     def packed(self) -> Array:

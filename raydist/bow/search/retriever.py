@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raydist.bow.ahead import RANKING
-from raydist.bow.format.segment import Segment
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.lookup import by_id, term_counts
@@ -213,7 +212,7 @@ class BowRetriever:
                 unchecked=segment.files.unchecked("postings"),
                 unchecked_docs=docs,
                 unchecked_tfs=tfs,
-                allowed=_NO_BYTES if allowed is None else _by_slot(segment, allowed).data,
+                allowed=segment.slots_of(allowed),
                 inverse=self._inverse,
                 model=self._model,
                 lengths=readonly(segment.by_slot(segment.lengths_N)) if exact else _NO_WORDS,
@@ -489,10 +488,6 @@ class BowRetriever:
         ]
         docs = [docs + base for (docs, _), base in zip(scored, self.index.bases)]
         return np.concatenate(docs), np.concatenate([scores for _, scores in scored])
-
-
-def _by_slot(segment: Segment, documents: Bits) -> Bits:
-    return documents if segment.order_N is None else Bits.of(segment.by_slot(documents.flags))
 
 
 def _joined(parts: Sequence[Rankings]) -> Rankings:

@@ -26,11 +26,8 @@ from raydist.kernels.addresses import (
     Words,
     addresses,
 )
-from raydist.kernels.arrays import readonly
 from raydist.kernels.bits import Bits
 
-_NO_BYTES = readonly(np.empty(0, np.uint8))
-_NO_FLAGS = np.zeros(0, np.bool_)
 _ROOM = 1 << 14  # candidates beside 4 k
 _MOST_ROOM = 1 << 24
 _KEPT = 1 << 27  # bytes of a workspace that stay for smaller searches
@@ -76,16 +73,12 @@ def arrays_of(segment: Segment, allowed: Bits | None) -> WeightedSegment:
         packed=segment.packed,
         raw_docs=segment.raw_docs,
         raw_tfs=segment.raw_tfs,
-        allowed=_NO_BYTES if allowed is None else _by_slot(segment, allowed).data,
+        allowed=segment.slots_of(allowed),
         unchecked_weights=files.unchecked("weights"),
         unchecked_tops=files.unchecked("tops"),
         unchecked_postings=files.unchecked("postings"),
         facts=np.array(facts, np.uint64),
     )
-
-
-def _by_slot(segment: Segment, documents: Bits) -> Bits:
-    return documents if segment.order_N is None else Bits.of(segment.by_slot(documents.flags))
 
 
 class WeightedWork(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from raydist.models.biencoder import BiEncoder
 from tests.commands.training.runs import VALIDATION, metrics
 from tests.training.small import texts
 
-FLOPS = ["loss.flops.document=0.001", "loss.flops.query=0.005", "loss.temperature=1"]
+FLOPS = ["loss.flops.document=0.001", "loss.flops.query=0.005"]
 REPLACE = ["model.replace_contract=true"]
 
 
@@ -33,6 +34,7 @@ def test_a_sparse_model_is_trained_validated_continued_and_exported(
         assert all(line[name] > 0 for line in lines if "loss" in line)
     first = next(line for line in lines if "loss" in line)
     assert first["loss"] == pytest.approx(first["loss/infonce"])  # the ramp begins at 0
+    assert json.loads(Path("S/config.json").read_text())["loss"]["temperature"] == 1
     assert main(["export", "checkpoint=S", "out=HFS"]) == 0
     ours = BiEncoder.load("S", device="cpu")
     theirs = SparseEncoder("HFS", device="cpu")

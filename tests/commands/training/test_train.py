@@ -10,9 +10,11 @@ import yaml
 
 from raydist.cli import main
 from raydist.commands.training.plan import threads
+from raydist.commands.training.temperature import decided
 from raydist.config.load import load
 from raydist.config.training import TrainConfig
 from raydist.dense.vectors import VectorShards
+from raydist.losses.spec import AdrMse, BiIR, InfoNCE
 from tests.commands.training.runs import VALIDATION, metrics, write
 from tests.killed import run_until
 from tests.training.jobs import record
@@ -210,15 +212,41 @@ def test_a_temperature_for_unit_vectors_is_noted_where_vectors_have_any_length(
     files: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, noted in (
-        ((), True),
-        (("model.normalize=true",), False),
-        (("loss.temperature=1",), False),
-        (("losses.a.kind=infonce", "losses.b.kind=infonce", "losses.b.temperature=1"), True),
+        ((), False),
+        (("loss.temperature=0.02",), True),
+        (("model.normalize=true", "loss.temperature=0.02"), False),
+        (("losses.a.kind=infonce", "losses.a.temperature=0.02", "losses.b.kind=infonce"), True),
     ):
         assert main([*line(model, "a", *words), "--dry-run"]) == 0
         said = capsys.readouterr().err
         assert ("model.normalize is false" in said) == noted, words
     assert "(a 0.02) is one for vectors of length 1" in said
+
+
+def test_a_temperature_that_is_not_given_follows_from_the_models_scores(
+    files: Path, model: Path
+) -> None:
+    def of(*words: str) -> TrainConfig:
+        return load(TrainConfig, (), ["data=train.jsonl", "out=x", f"model={model}", *words])
+
+    def temperature(config: TrainConfig) -> float | None:
+        return decided(config).loss.temperature
+
+    unit = of("model.normalize=true")
+    assert temperature(unit) == 0.02
+    assert (
+        decided(unit).identity() == of("model.normalize=true", "loss.temperature=0.02").identity()
+    )
+    assert decided(unit).identity() == unit.identity()  # as versions with that default had it
+    assert temperature(of()) == temperature(of("model.kind=multivector")) == 1
+    assert temperature(of("model.kind=sparse")) == 1
+    assert temperature(of("loss.kind=biir")) == 0.02  # draws norms to 1 itself
+    assert decided(of("model.kind=sparse", "loss.kind=biir")).loss == BiIR(
+        temperature=1.0, answer_temperature=1.0
+    )
+    assert temperature(of("loss.temperature=0.3")) == 0.3
+    several = decided(of("losses.a.kind=infonce", "losses.b.kind=adr_mse"))
+    assert several.losses == {"a": InfoNCE(temperature=1.0), "b": AdrMse()}
 
 
 def test_a_teacher_that_is_asked_for_and_not_there_is_noted_or_refused(
