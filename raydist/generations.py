@@ -20,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 
 from raydist import locks
+from raydist.checks import Report
 from raydist.data.store.idhash import hash_ids
 from raydist.disk import disk_errors, remove, sync, sync_folder
 from raydist.errors import ConfigError
 from raydist.fingerprints import value_fingerprint
+from raydist.log import count
 from raydist.manifest import read_manifest, write_manifest
 
 WORK = ".work"
@@ -76,6 +78,17 @@ class Layout:
     def leftovers(self, folder: Path) -> list[Path]:
         """Returns what `clean` would remove, unless somebody reads it."""
         return [*self._unnamed(folder, read_manifest(folder)), *_unfinished(folder)]
+
+    def report_pending(self, folder: Path, deleted: int, report: Report) -> None:
+        """Reports what a merge would remove: deleted documents, and what other commands left."""
+        if deleted:
+            what = count(deleted, "deleted document")
+            report.pending.append(f"raydist merge out={folder} removes {what}")
+        if left := self.leftovers(folder):
+            report.pending.append(
+                f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
+                f"next writer removes what nobody reads, or raydist merge out={folder}"
+            )
 
     def _unnamed(self, folder: Path, manifest: Manifest) -> Iterator[Path]:
         named = self.named(folder, manifest)

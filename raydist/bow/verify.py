@@ -291,15 +291,9 @@ def _verify_ids(index: BowIndex, manifest: Mapping[str, Any], report: Report) ->
                 f"{index.store.folder}: its documents are not those of the index; build it again"
             )
     deleted = sum(each.documents - each.live_documents for each in index.segments)
-    if deleted:
-        what = count(deleted, "deleted document")
-        report.pending.append(f"raydist merge out={folder} removes {what}")
+    if folder is not None:
+        LAYOUT.report_pending(folder, deleted, report)
     live = index.store.live if index.store is not None else None
     if live is not None and live.size - live.count > deleted:
         what = count(live.size - live.count, "deleted text")
         report.pending.append(f"raydist merge out={folder} removes {what}")
-    if folder is not None and (left := LAYOUT.leftovers(folder)):
-        report.pending.append(
-            f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
-            f"next writer removes what nobody reads, or raydist merge out={folder}"
-        )

@@ -5,6 +5,7 @@
     raydist embed corpus=corpus.jsonl model=MULTIVECTOR out=LIDX bits=4
     raydist embed corpus=more.jsonl out=VEC --append
     raydist embed delete=ids.txt out=VEC
+    raydist embed corpus=more.jsonl out=LIDX --append
 
 What is written follows from the model: vectors of a bi-encoder, the index of a multi-vector model,
 or an index of the terms that a sparse model (SPLADE) weighs, whose queries are texts, too.
@@ -14,7 +15,7 @@ and the settings of the folder, and become a further segment; with `duplicates=l
 those of the same ids. Where there are more than ten segments, the last ones are merged
 (`auto_merge=false` does not). Deleted documents are only marked, at once; `raydist merge out=VEC`
 removes their bytes, and so does `purge=true` beside `delete=`. Exact searches afterwards are those
-of vectors that were embedded at once, to the bit.
+of vectors XX
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.artefact import Artefact, planned
+from raydist.commands.growth import appended, delete_listed, segmented
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
 from raydist.dense.spec import EmbeddingSpec
-from raydist.errors import ArtifactError, ConfigError, JobError
+from raydist.errors import ConfigError
 from raydist.late.spec import LateSpec
 
 if TYPE_CHECKING:
+    from raydist.dense.changes import Segmented
     from raydist.dense.embed import EmbeddingModel, Read
     from raydist.shard_files import Split
 
@@ -42,7 +45,7 @@ Config = EmbedConfig
 FLAGS = ("--dry-run", "--append", "--resume")
 ARTEFACT = Artefact("vectors", progress="shards/*.done", scratch=(".append-*",))
 TERMS = Artefact("bow-index", progress=".work/splits/*.done", scratch=(".work", ".append-*"))
-LATE = Artefact("multivector-index", progress=".work/*/*.done", scratch=(".work",))
+LATE = Artefact("multivector-index", progress=".work/*/*.done", scratch=(".work", ".append-*"))
 _SPLIT_BYTES = 256 << 10
 """Size of a split: a crash loses at most a minute of a CPU's work, or of a GPU where the splits of
 terabytes are larger."""
@@ -125,18 +128,24 @@ def _index_tokens(
     config: EmbedConfig, corpus: CorpusSource, splits: Sequence[Split], read: Read, folder: Path
 ) -> dict[str, Any]:
     """Builds the index of a multi-vector model; returns its facts."""
-    from raydist.data.ids import report_absent
-    from raydist.data.rejects import collect_rejects
     from raydist.late.embed import embed_tokens
-    from raydist.late.format import SEGMENTS
-    from raydist.late.token_shards import read_documents
+    from raydist.late.format import FIRST
 
     assert config.model is not None
     facts = embed_tokens(splits, read, folder, config.model, config.embedding, config.late)
-    ids = read_documents(folder / SEGMENTS / facts["segments"][-1]["name"])["doc_id"]
+    return {**facts, **_checked(corpus, folder / FIRST, folder)}
+
+
+def _checked(corpus: CorpusSource, segment: Path, folder: Path) -> dict[str, Any]:
+    """Reports ids that are missing from the corpus, and bad lines; returns their number."""
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+    from raydist.late.token_shards import read_documents
+
+    ids = read_documents(segment)["doc_id"]
     report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
     skipped = sorted(folder.glob(".work/tokens/[0-9]*/rejects.jsonl"))
-    return {**facts, "rejected": collect_rejects(skipped, corpus.rejects)}
+    return {"rejected": collect_rejects(skipped, corpus.rejects)}
 
 
 def _index_terms(
@@ -213,13 +222,12 @@ def _recalls(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
     from raydist.data.readers import announce, read_kept, settings_of
     from raydist.data.splits import plan_splits, warn_of_idle_workers
-    from raydist.dense.changes import append_vectors
+    from raydist.dense.changes import merge_tail
     from raydist.dense.embed import embed_parts
-    from raydist.dense.segments import KIND
-    from raydist.manifest import read_manifest
 
     folder = Path(config.out)
-    config = _as_built(config, read_manifest(folder, [KIND]))
+    manifest, vectors = _grown(folder)
+    config = _as_built(config, manifest)
     spec, model = config.embedding, config.model
     assert model is not None
     splits = plan_splits(
@@ -227,13 +235,19 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
     )
     warn_of_idle_workers(splits, spec.workers)
     announce(splits, corpus)
+    read = partial(read_kept, corpus)
 
     def build(side: Path) -> dict[str, Any]:
-        facts = embed_parts(splits, partial(read_kept, corpus), side, model, spec)
-        return {**facts, **_finished(side, facts, corpus, spec)}
+        if manifest["kind"] == ARTEFACT.kind:
+            facts = embed_parts(splits, read, side, model, spec)
+            return {**facts, **_finished(side, facts, corpus, spec)}
+        from raydist.late.embed import embed_addition
+
+        facts = embed_addition(splits, read, folder, side, model, spec)
+        return {**facts, **_checked(corpus, side, side)}
 
     own = {name: str(each) for name, each in inputs(config).items() if name.startswith("corpus")}
-    facts = append_vectors(
+    facts = vectors.append(
         build,
         folder,
         key=[own, settings_of(corpus)],
@@ -241,11 +255,24 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
         duplicates=spec.duplicates,
         work=list(splits),
     )
-    merged = _merge_tail(folder, spec) if spec.auto_merge else None
-    if facts is None:
-        log.say(f"{folder}: these documents were already appended")
-        return
-    _report(folder, facts | (merged or {}), facts["new_documents"], facts["new_seconds"])
+    merge = partial(
+        vectors.merge, plan=merge_tail, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
+    )
+    appended(folder, facts, merge if spec.auto_merge else None, partial(_report_append, folder))
+
+
+def _grown(folder: Path) -> tuple[Mapping[str, Any], Segmented]:
+    """Returns the manifest of a folder, and how it changes."""
+    from raydist.manifest import read_manifest
+
+    manifest = read_manifest(folder, [ARTEFACT.kind, LATE.kind])
+    vectors = segmented(manifest["kind"])
+    assert vectors is not None
+    return manifest, vectors
+
+
+def _report_append(folder: Path, facts: Mapping[str, Any]) -> None:
+    _report(folder, facts, facts["new_documents"], facts["new_seconds"])
 
 
 def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
@@ -284,45 +311,15 @@ def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
     return config
 
 
-def _merge_tail(folder: Path, spec: EmbeddingSpec) -> dict[str, Any] | None:
-    """Merges what appends have left; where that fails, the append is done all the same."""
-    from raydist.dense.changes import merge_tail, merge_vectors
-
-    try:
-        merged = merge_vectors(
-            folder, merge_tail, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
-        )
-    except (ArtifactError, JobError) as error:
-        log.warn(f"{folder}: appended, but not merged: {error}")
-        return None
-    if merged is not None:
-        log.say(f"{folder}: merged into {log.count(len(merged['segments']), 'segment')}")
-    return merged
-
-
 def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
-    from raydist.data.ids import IdList
-    from raydist.dense.changes import delete_vectors, merge_vectors
     from raydist.generations import purge_runs
 
-    if flags.append:
-        raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
-    ids = IdList.read(path)
-    if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
-        return
-    folder = Path(config.out)
-    facts = delete_vectors(folder, ids.column)
-    if facts is None:
-        log.say(f"{folder}: these documents were already deleted")
-    else:
-        left = log.count(facts["documents"], "document")
-        log.say(f"{folder}: {log.count(len(ids), 'id')} taken out, {left} left")
-    if config.purge:
-        spec = config.embedding
-        merge_vectors(
-            folder, purge_runs, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
-        )
-        log.say(f"{folder}: all bytes of deleted documents are removed")
+    _, vectors = _grown(Path(config.out))
+    spec = config.embedding
+    purge = partial(
+        vectors.merge, plan=purge_runs, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
+    )
+    delete_listed(config.out, path, flags, vectors.delete, purge if config.purge else None)
 
 
 def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float) -> None:
@@ -336,7 +333,7 @@ def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float)
     ]
     if "centroids" in facts:
         rows += [("vectors", facts["vectors"]), ("centroids", facts["centroids"])]
-    elif "segments" in facts:
+    if "segments" in facts:
         rows.append(("segments", len(facts["segments"])))
     if "recall@10_depth_4" in facts:
         what = f"recall@10, rescore_depth=4, {facts['recall_queries']} as queries"

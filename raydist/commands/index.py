@@ -24,11 +24,12 @@ from typing import Any
 from raydist import log
 from raydist.artefact import Artefact, Output, planned
 from raydist.bow.spec import MergeSpec
+from raydist.commands.growth import appended, delete_listed
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.config.inputs import inputs
 from raydist.data.spec import CorpusSource
-from raydist.errors import ArtifactError, ConfigError, JobError
+from raydist.errors import ConfigError
 from raydist.storage import is_remote
 
 Config = IndexConfig
@@ -155,25 +156,10 @@ def _append_vectors(config: IndexConfig, corpus: CorpusSource, flags: Flags) -> 
 
 
 def _report_append(config: IndexConfig, folder: Path, facts: dict[str, Any] | None) -> None:
-    merged = _merge_tail(config, folder) if config.indexing.auto_merge else None
-    if facts is None:
-        log.say(f"{folder}: these documents were already appended")
-        return
-    _summary(folder, facts | (merged or {}))
-
-
-def _merge_tail(config: IndexConfig, folder: Path) -> dict[str, Any] | None:
-    """Merges what appends have left; where that fails, the append is done all the same."""
     from raydist.bow.build.segments import merge_tail
 
-    try:
-        merged = merge_tail(folder, _merging(config))
-    except (ArtifactError, JobError) as error:
-        log.warn(f"{folder}: appended, but not merged: {error}")
-        return None
-    if merged is not None:
-        log.say(f"{folder}: merged into {log.count(len(merged['segments']), 'segment')}")
-    return merged
+    merge = partial(merge_tail, spec=_merging(config)) if config.indexing.auto_merge else None
+    appended(folder, facts, merge, partial(_summary, folder))
 
 
 def _merging(config: IndexConfig) -> MergeSpec:
@@ -204,27 +190,12 @@ def _delete(config: IndexConfig, path: str, flags: Flags) -> None:
     from raydist.bow.build.delete import delete_from_index
     from raydist.bow.build.segments import purge
     from raydist.bow.fields import changing
-    from raydist.data.ids import IdList
 
-    if flags.append:
-        raise ConfigError("delete: takes documents out, --append adds them; do one after the other")
-    ids = IdList.read(path)
-    if planned(flags.dry_run, f"delete {log.count(len(ids), 'id')} from {config.out}"):
-        return
-    with changing(Path(config.out)) as folders:
-        for folder in folders:
-            facts = delete_from_index(folder, ids.column)
-            if facts is None:
-                log.say(f"{folder}: these documents were already deleted")
-            else:
-                left = log.count(facts["documents"], "document")
-                log.say(f"{folder}: {log.count(len(ids), 'id')} taken out, {left} left")
-            if config.purge:
-                purge(folder, _merging(config))
-                log.say(f"{folder}: all bytes of deleted documents are removed")
+    purging = partial(purge, spec=_merging(config)) if config.purge else None
+    delete_listed(config.out, path, flags, delete_from_index, purging, changing)
 
 
-def _summary(folder: Path, facts: dict[str, Any]) -> None:
+def _summary(folder: Path, facts: Mapping[str, Any]) -> None:
     seconds = facts["seconds"]
     total = seconds["splits"] + seconds["merge"]
     parts = [f"{name} {log.duration(seconds[name])}" for name in ("start", "merge")]

@@ -3,6 +3,7 @@
     raydist merge IDX
     raydist merge out=IDX segments=8 workers=4
     raydist merge VEC
+    raydist merge LIDX
 
 The result is what a build of the remaining documents would have written, and nothing of the deleted
 ones is left, on an object store either. Until it is complete the index is the old one, and whoever
@@ -13,13 +14,18 @@ index of vectors is built anew.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from raydist import log
-from raydist.artefact import planned
+from raydist.commands.growth import merge_segments, segmented
 from raydist.config.base import Flags
 from raydist.config.lifecycle import MergeConfig
+
+if TYPE_CHECKING:
+    from raydist.dense.changes import Segmented
 
 Config = MergeConfig
 ON_DEMAND = ("segments/*", "store*")
@@ -28,86 +34,54 @@ ON_DEMAND = ("segments/*", "store*")
 def run(config: MergeConfig, flags: Flags) -> None:
     """Replaces the segments and the store, and reports what they are now."""
     from raydist.bow.fields import changing, folders_of
-    from raydist.dense.segments import KIND
     from raydist.manifest import read_manifest
     from raydist.storage import local
 
     place = local(config.out) if flags.dry_run else Path(config.out)
-    if read_manifest(place)["kind"] == KIND:
-        _merge_vectors(place, config, flags)
+    vectors = segmented(read_manifest(place)["kind"])
+    if vectors is not None:
+        _merge_vectors(vectors, place, config, flags)
         return
     if flags.dry_run:
-        for folder in folders_of(local(config.out)):
+        for folder in folders_of(place):
             _merge(folder, config, flags)
         return
-    with changing(Path(config.out)) as folders:
+    with changing(place) as folders:
         for folder in folders:
             _merge(folder, config, flags)
 
 
 def _merge(folder: Path, config: MergeConfig, flags: Flags) -> None:
-    from raydist.bow.build.segments import merge_segments, plan_merge
+    from raydist.bow.build import segments
     from raydist.bow.index import BowIndex
 
     index = BowIndex.open(folder)
-    before, deleted = len(index.segments), index.end - len(index)
-    needed = bool(plan_merge(index, config.merging.segments))
+    before = len(index.segments), index.end - len(index)
+    needed = bool(segments.plan_merge(index, config.merging.segments))
     del index
-    what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
-    if not needed:
-        if not flags.dry_run:
-            merge_segments(folder, config.merging)  # removes what others left
-        log.say(f"{folder}: {what}: nothing to merge")
-        return
-    goal = log.count(config.merging.segments, "segment")
-    if planned(flags.dry_run, f"merge {folder} ({what}) into {goal}"):
-        return
-    clock, cpu = time.monotonic(), time.process_time()
-    facts = merge_segments(folder, config.merging)
-    if facts is None:
-        log.say(f"{folder}: nothing to merge: another command has merged it")
-        return
-    rows: list[tuple[str, object]] = [
-        ("segments", f"{before:,} -> {len(facts['segments']):,}"),
-        ("deleted documents", f"{deleted:,} removed"),
-        ("documents", f"{facts['documents']:,}"),
-        ("index", log.size(facts["bytes"])),
-        ("store", log.size(facts["store_bytes"]) if facts["store"] else "none"),
-        ("time", log.duration(time.monotonic() - clock)),
-        ("CPU time", log.duration(time.process_time() - cpu)),
-    ]
-    log.table(f"merged {folder}", ["what", "value"], rows)
+
+    def rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
+        store = log.size(facts["store_bytes"]) if facts["store"] else "none"
+        return [("index", log.size(facts["bytes"])), ("store", store)]
+
+    merge = partial(segments.merge_segments, folder, config.merging)
+    merge_segments(folder, before, config.merging.segments, needed, merge, flags, rows)
 
 
-def _merge_vectors(folder: Path, config: MergeConfig, flags: Flags) -> None:
-    from raydist.dense.changes import merge_into, merge_vectors, planned_runs
-    from raydist.dense.segments import KIND, segments_of
+def _merge_vectors(vectors: Segmented, folder: Path, config: MergeConfig, flags: Flags) -> None:
+    from raydist.dense.changes import merge_into, planned_runs
+    from raydist.dense.segments import segments_of
     from raydist.manifest import read_manifest
 
-    manifest = read_manifest(folder, [KIND])
+    manifest = read_manifest(folder, [vectors.layout.kind])
     plan = merge_into(config.merging.segments)
-    before, deleted = len(segments_of(manifest)), manifest.get("deleted", 0)
-    what = f"{log.count(before, 'segment')}, {log.count(deleted, 'deleted document')}"
-    if flags.dry_run and planned_runs(folder, manifest, plan):
-        goal = log.count(config.merging.segments, "segment")
-        log.say(f"would merge {folder} ({what}) into {goal}")
-        return
-    clock = time.monotonic()
-    facts = None
-    if not flags.dry_run:
-        facts = merge_vectors(
-            folder,
-            plan,
-            workers=config.merging.workers,
-            cpus_per_worker=config.merging.cpus_per_worker,
-        )
-    if facts is None:
-        log.say(f"{folder}: {what}: nothing to merge")
-        return
-    rows: list[tuple[str, object]] = [
-        ("segments", f"{before:,} -> {len(facts['segments']):,}"),
-        ("deleted documents", f"{deleted:,} removed"),
-        ("documents", f"{facts['documents']:,}"),
-        ("time", log.duration(time.monotonic() - clock)),
-    ]
-    log.table(f"merged {folder}", ["what", "value"], rows)
+    before = len(segments_of(manifest)), int(manifest.get("deleted", 0))
+    needed = bool(planned_runs(folder, manifest, plan))
+    merge = partial(
+        vectors.merge,
+        folder,
+        plan,
+        workers=config.merging.workers,
+        cpus_per_worker=config.merging.cpus_per_worker,
+    )
+    merge_segments(folder, before, config.merging.segments, needed, merge, flags)

@@ -1,9 +1,10 @@
 """What becomes of a folder of vectors: documents are added, deleted, and segments merged.
 
-Added vectors become a further segment, with an approximate index of its own where the folder has
-them. Deleted ones are marked; a merge writes the rest anew, as it is stored. Exact searches
-afterwards are those of vectors that were embedded at once, to the bit. Until the manifest is
-replaced, the folder is the old one.
+Folders of one vector a document and multi-vector indexes change alike (`Segmented`). Added vectors
+become a further segment, with an approximate index of its own where the folder has them. Deleted
+ones are marked; a merge writes the rest anew, as it is stored. Exact searches afterwards are those
+of vectors that were embedded at once, to the bit. Until the manifest is replaced, the folder is the
+old one.
 
 Legend: D documents to delete.
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,11 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist import locks, on_demand
-from raydist.data.store.repeats import repeats_of, repeats_within
+from raydist.data.store.repeats import Rows, repeats_of, repeats_within
 from raydist.dense.segments import (
     ANN,
     FORM,
-    KIND,
     LAYOUT,
     SHARDS,
     lives_of,
@@ -41,7 +42,7 @@ from raydist.dense.vectors import Stored, VectorShards, VectorWriter
 from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError, DataError
 from raydist.fingerprints import value_fingerprint
-from raydist.generations import Runs, merge_runs, next_name, tail_runs
+from raydist.generations import WORK, Layout, Runs, merge_runs, next_name, tail_runs
 from raydist.kernels.bits import Bits
 from raydist.log import count
 from raydist.manifest import read_manifest
@@ -55,103 +56,205 @@ _TOGETHER = 1 << 12  # written at once
 Manifest = Mapping[str, Any]
 Build = Callable[[Path], dict[str, Any]]
 """Embeds what is added into a folder; returns its facts."""
+Plan = Callable[[list[int], list[int]], Runs]
+"""Returns what to write anew, of the live documents and of all documents of each segment."""
 
 
-def append_vectors(
-    build: Build,
-    folder: Path,
-    *,
-    key: Sequence[Any],
-    inputs: Mapping[str, str],
-    duplicates: str,
-    work: Sequence[Any] = (),
-) -> dict[str, Any] | None:
-    """Adds vectors; returns the facts of the new manifest, and `new_documents`.
+class Write(Protocol):
+    """Writes rows of some segments as a new one; returns its facts."""
 
-    Returns None if the same were appended before, and the same again would change nothing.
+    def __call__(
+        self,
+        folder: Path,
+        part: Manifest,
+        start: int,
+        stop: int,
+        target: Path,
+        *,
+        workers: int,
+        cpus_per_worker: float,
+    ) -> dict[str, Any]:
+        """Writes the live rows `start` to `stop` of the segments that `part` names."""
+        ...
 
-    Args:
-        build: embeds them by the settings of the folder.
-        folder: complete vectors; an interrupted append of the same is continued.
-        key: what decides which documents are added.
-        inputs: fingerprints of the inputs by name.
-        duplicates: `last` replaces documents whose ids the folder has; or error, first, warn.
-        work: how they are embedded, as for `Layout.append`.
 
-    Raises:
-        ArtifactError: no complete vectors.
-        DataError: a bad document, or an id twice.
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """A kind of output whose documents lie in segments.
+
+    Attributes:
+        layout: of its generations.
+        rows: maps what a manifest names.
+        write: writes a merged segment.
     """
 
-    def build_segment(manifest: Manifest, side: Path, name: str) -> dict[str, Any]:
-        added = build(side)
-        if not added["documents"]:
-            raise DataError("the corpus has no documents")
-        return {**added, "segments": [f"segments/{name}"]}
+    layout: Layout
+    rows: Callable[[Path, Manifest], Rows]
+    write: Write
 
-    def join(manifest: Manifest, side: Path, added: dict[str, Any], name: str) -> dict[str, Any]:
-        (segment,) = added["segments"]
-        alone = {key: value for key, value in added.items() if key != "segments"}
-        repeats = repeats_of(VectorShards.map(folder, manifest), VectorShards.map(side, alone))
-        superfluous = repeats.superfluous(duplicates)
-        target = folder / segment
-        remove(target)
-        target.parent.mkdir(exist_ok=True)
-        os.rename(side, target)
-        joint = {**manifest, **segment_facts({**segments_of(manifest), segment: alone})}
-        joint |= {each: manifest[each] + added[each] for each in ("tokens", "rejected", "seconds")}
-        joint["blank_id"] = manifest.get("blank_id") or added["blank_id"]
-        return {**joint, **mark_deleted(folder, joint, superfluous, name)}
+    def append(
+        self,
+        build: Build,
+        folder: Path,
+        *,
+        key: Sequence[Any],
+        inputs: Mapping[str, str],
+        duplicates: str,
+        work: Sequence[Any] = (),
+    ) -> dict[str, Any] | None:
+        """Adds documents; returns the facts of the new manifest, and `new_documents`.
 
-    grown = LAYOUT.append(
-        folder, key, build_segment, join, inputs=inputs, duplicates=duplicates, work=work
-    )
-    if grown is None:
-        return None
-    manifest, added = grown
-    return {**manifest, "new_documents": added["documents"], "new_seconds": added["seconds"]}
+        Returns None if the same were appended before, and the same again would change nothing.
 
+        Args:
+            build: embeds them by the settings of the folder.
+            folder: a complete output; an interrupted append of the same is continued.
+            key: what decides which documents are added.
+            inputs: fingerprints of the inputs by name.
+            duplicates: `last` replaces documents whose ids the folder has; or error, first, warn.
+            work: how they are embedded, as for `Layout.append`.
 
-def mark_repeats(folder: Path, facts: Manifest, duplicates: str) -> dict[str, Any]:
-    """Deletes vectors that repeat an id of what was just built; returns what changes in its facts.
+        Raises:
+            ArtifactError: no complete output.
+            DataError: a bad document, or an id twice.
+        """
 
-    Raises:
-        DataError: there are some, and `duplicates` is `error`.
-    """
-    superfluous = repeats_within(VectorShards.map(folder, facts)).superfluous(duplicates)
-    return mark_deleted(folder, facts, superfluous, "00000") if len(superfluous) else {}
+        def build_segment(manifest: Manifest, side: Path, name: str) -> dict[str, Any]:
+            added = build(side)
+            if not added["documents"]:
+                raise DataError("the corpus has no documents")
+            return {**added, "segments": [f"segments/{name}"]}
 
+        def join(
+            manifest: Manifest, side: Path, added: dict[str, Any], name: str
+        ) -> dict[str, Any]:
+            (segment,) = added["segments"]
+            alone = {key: value for key, value in added.items() if key != "segments"}
+            repeats = repeats_of(self.rows(folder, manifest), self.rows(side, alone))
+            superfluous = repeats.superfluous(duplicates)
+            target = folder / segment
+            remove(target)
+            target.parent.mkdir(exist_ok=True)
+            remove(side / WORK)
+            os.rename(side, target)
+            joint = {**manifest, **segment_facts({**segments_of(manifest), segment: alone})}
+            summed = ("tokens", "rejected", "seconds")
+            joint |= {each: manifest[each] + added[each] for each in summed}
+            joint["blank_id"] = manifest.get("blank_id") or added["blank_id"]
+            return {**joint, **mark_deleted(folder, joint, superfluous, name)}
 
-def delete_vectors(folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any] | None:
-    """Deletes documents and returns the facts of the new manifest.
+        grown = self.layout.append(
+            folder, key, build_segment, join, inputs=inputs, duplicates=duplicates, work=work
+        )
+        if grown is None:
+            return None
+        manifest, added = grown
+        return {**manifest, "new_documents": added["documents"], "new_seconds": added["seconds"]}
 
-    Returns None if the folder's latest change was to delete the same ones.
+    def mark_repeats(self, folder: Path, facts: Manifest, duplicates: str) -> dict[str, Any]:
+        """Deletes documents that repeat an id of a new build; returns what changes in its facts.
 
-    Args:
-        folder: complete vectors.
-        doc_ids: their ids.
+        Raises:
+            DataError: there are some, and `duplicates` is `error`.
+        """
+        superfluous = repeats_within(self.rows(folder, facts)).superfluous(duplicates)
+        return mark_deleted(folder, facts, superfluous, "00000") if len(superfluous) else {}
 
-    Raises:
-        ArtifactError: the folder is incomplete or damaged.
-        DataError: an id that it does not have, or nothing would be left.
-    """
-    ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.large_string())
-    ids = pc.unique(ids.cast(pa.large_string()))
+    def delete(self, folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any] | None:
+        """Deletes documents and returns the facts of the new manifest.
 
-    def mark(manifest: Manifest, name: str) -> dict[str, Any]:
-        shards = VectorShards.map(folder, manifest)
-        positions_D = shards.find(ids)
-        unknown = ids.filter(pa.array(positions_D < 0))
-        if len(unknown):
-            raise DataError(
-                f"{folder} lacks {len(unknown):,} of {count(len(ids), 'document id')}, the first: "
-                f"{unknown[0].as_py()!r}"
-            )
-        if len(positions_D) == len(shards):
-            raise DataError(f"{folder}: no document would be left; delete the folder instead")
-        return mark_deleted(folder, manifest, positions_D, name)
+        Returns None if the folder's latest change was to delete the same ones.
 
-    return LAYOUT.delete(folder, ids, mark)
+        Args:
+            folder: a complete output.
+            doc_ids: their ids.
+
+        Raises:
+            ArtifactError: the folder is incomplete or damaged.
+            DataError: an id that it does not have, or nothing would be left.
+        """
+        ids = doc_ids if isinstance(doc_ids, pa.Array) else pa.array(doc_ids, pa.large_string())
+        ids = pc.unique(ids.cast(pa.large_string()))
+
+        def mark(manifest: Manifest, name: str) -> dict[str, Any]:
+            rows = self.rows(folder, manifest)
+            positions_D = rows.find(ids)
+            unknown = ids.filter(pa.array(positions_D < 0))
+            if len(unknown):
+                raise DataError(
+                    f"{folder} lacks {len(unknown):,} of {count(len(ids), 'document id')}, the "
+                    f"first: {unknown[0].as_py()!r}"
+                )
+            if len(positions_D) == len(rows):
+                raise DataError(f"{folder}: no document would be left; delete the folder instead")
+            return mark_deleted(folder, manifest, positions_D, name)
+
+        return self.layout.delete(folder, ids, mark)
+
+    def merge(
+        self, folder: Path, plan: Plan, *, workers: int = 0, cpus_per_worker: float = 1.0
+    ) -> dict[str, Any] | None:
+        """Writes segments anew without deleted documents; returns the new manifest.
+
+        Returns None where nothing is to be merged; what no manifest names is removed all the same.
+
+        Args:
+            folder: a complete output.
+            plan: chooses the segments.
+            workers: Ray actors; 0 = in this process.
+            cpus_per_worker: CPUs of an actor.
+
+        Raises:
+            ArtifactError: no complete output, or a damaged one.
+            ConfigError: more segments than documents.
+        """
+        with locks.writer(folder):
+            manifest = read_manifest(folder, [self.layout.kind])
+            runs = planned_runs(folder, manifest, plan)
+            if not runs:
+                self.layout.clean(folder)
+                return None
+            name = next_name(manifest, value_fingerprint(["merge", runs]))
+            target = folder / "segments" / name
+            with disk_errors(folder), contextlib.ExitStack() as undo:
+                remove(target)
+                undo.callback(remove, target)
+                write = partial(self.write, workers=workers, cpus_per_worker=cpus_per_worker)
+                manifest |= self._merge_runs(folder, manifest, runs, name, write)
+                undo.pop_all()
+                self.layout.publish(folder, manifest)
+        return manifest
+
+    def _merge_runs(
+        self, folder: Path, manifest: Manifest, runs: Runs, name: str, write: Callable[..., Any]
+    ) -> dict[str, Any]:
+        """Writes the segments of all runs; returns what changes in the manifest."""
+        old = segments_of(manifest)
+        names, deletions = list(old), manifest.get("deletions", {})
+        new = sum(number for _, _, number in runs)
+        written: dict[str, dict[str, Any]] = {}
+        result: dict[str, dict[str, Any]] = {}
+        done = 0
+        for first, last, number in runs:
+            result |= {each: old[each] for each in names[done:first]}
+            done = last
+            part = {**manifest, **segment_facts({each: old[each] for each in names[first:last]})}
+            if not number:
+                continue
+            for each in names[first:last]:
+                on_demand.fetch(folder / each)
+            rows = len(self.rows(folder, part))
+            for start, stop in _cuts(rows, number):
+                place = f"segments/{name}" + (f"/{len(written):05d}" if new > 1 else "")
+                written[place] = write(folder, part, start, stop, folder / place)
+                result[place] = written[place]
+        result |= {each: old[each] for each in names[done:]}
+        places = {each: place for each, place in deletions.items() if each in result}
+        facts = {**manifest, **segment_facts(result), "deletions": places}
+        built = [each[ANN] for each in written.values() if ANN in each]
+        if built:
+            facts[ANN] = built[0]
+        return {**facts, **_counts(folder, facts)}
 
 
 def mark_deleted(
@@ -186,10 +289,6 @@ def mark_deleted(
     }
 
 
-Plan = Callable[[list[int], list[int]], Runs]
-"""Returns what to write anew, of the live documents and of all documents of each segment."""
-
-
 def merge_into(segments: int) -> Plan:
     """Returns the plan for so many segments; a folder that has as many is only purged."""
 
@@ -215,77 +314,6 @@ def planned_runs(folder: Path, manifest: Manifest, plan: Plan) -> Runs:
     lives = lives_of(folder, manifest)
     live = [n if bits is None else bits.count for n, bits in zip(documents, lives)]
     return plan(live, documents)
-
-
-def merge_vectors(
-    folder: Path, plan: Plan, *, workers: int = 0, cpus_per_worker: float = 1.0
-) -> dict[str, Any] | None:
-    """Writes segments anew without deleted vectors; returns the new manifest.
-
-    Returns None where nothing is to be merged; what no manifest names is removed all the same.
-
-    Args:
-        folder: complete vectors.
-        plan: chooses the segments.
-        workers: Ray actors; 0 = in this process.
-        cpus_per_worker: CPUs of an actor.
-
-    Raises:
-        ArtifactError: no complete vectors, or damaged ones.
-        ConfigError: more segments than documents.
-    """
-    with locks.writer(folder):
-        manifest = read_manifest(folder, [KIND])
-        runs = planned_runs(folder, manifest, plan)
-        if not runs:
-            LAYOUT.clean(folder)
-            return None
-        name = next_name(manifest, value_fingerprint(["merge", runs]))
-        target = folder / "segments" / name
-        with disk_errors(folder), contextlib.ExitStack() as undo:
-            remove(target)
-            undo.callback(remove, target)
-            write = partial(_write, workers=workers, cpus_per_worker=cpus_per_worker)
-            manifest |= _merge_runs(folder, manifest, runs, name, write)
-            undo.pop_all()
-            LAYOUT.publish(folder, manifest)
-    return manifest
-
-
-def _merge_runs(
-    folder: Path,
-    manifest: Manifest,
-    runs: Runs,
-    name: str,
-    write: Callable[[Path, Manifest, int, int, Path], dict[str, Any]],
-) -> dict[str, Any]:
-    """Writes the segments of all runs; returns what changes in the manifest."""
-    old = segments_of(manifest)
-    names, deletions = list(old), manifest.get("deletions", {})
-    new = sum(number for _, _, number in runs)
-    written: dict[str, dict[str, Any]] = {}
-    result: dict[str, dict[str, Any]] = {}
-    done = 0
-    for first, last, number in runs:
-        result |= {each: old[each] for each in names[done:first]}
-        done = last
-        part = {**manifest, **segment_facts({each: old[each] for each in names[first:last]})}
-        if not number:
-            continue
-        for each in names[first:last]:
-            on_demand.fetch(folder / each)
-        rows = len(VectorShards.map(folder, part))
-        for start, stop in _cuts(rows, number):
-            place = f"segments/{name}" + (f"/{len(written):05d}" if new > 1 else "")
-            written[place] = write(folder, part, start, stop, folder / place)
-            result[place] = written[place]
-    result |= {each: old[each] for each in names[done:]}
-    places = {each: place for each, place in deletions.items() if each in result}
-    facts = {**manifest, **segment_facts(result), "deletions": places}
-    built = [each[ANN] for each in written.values() if ANN in each]
-    if built:
-        facts[ANN] = built[0]
-    return {**facts, **_counts(folder, facts)}
 
 
 def _counts(folder: Path, manifest: Manifest) -> dict[str, int]:
@@ -354,3 +382,7 @@ def _joined(parts: Iterable[Stored]) -> Stored:
     ids, vectors, scales = zip(*parts, strict=True)
     scale_n = None if scales[0] is None else np.concatenate(scales)
     return pa.concat_arrays(ids), np.concatenate(vectors), scale_n
+
+
+VECTORS = Segmented(LAYOUT, VectorShards.map, _write)
+"""Folders of one vector a document."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from raydist.data.rejects import Rejects
-from raydist.dense.changes import mark_repeats
+from raydist.dense.changes import VECTORS
 from raydist.dense.segments import SHARDS
 from raydist.dense.spec import EmbeddingSpec
 from raydist.dense.vectors import PRECISIONS, Precision, VectorShards, VectorWriter
@@ -66,7 +66,7 @@ def embed_corpus(
         JobError: a split keeps failing, or a vector is not finite.
     """
     facts = embed_parts(splits, read, folder, model, spec, window=window)
-    return {**facts, **mark_repeats(folder, facts, spec.duplicates)}
+    return {**facts, **VECTORS.mark_repeats(folder, facts, spec.duplicates)}
 
 
 def embed_parts(

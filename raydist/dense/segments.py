@@ -1,5 +1,7 @@
 """Segments of a folder of vectors: what `embed` built, and what was added to it.
 
+A multi-vector index names its segments in the same way.
+
 manifest.json                     names the segments, in order, and what is deleted of them
 shards/, ann/                     what was built first; its segment is `.`
 segments/00001-3f…/shards/, ann/  what was added, or merged
@@ -25,11 +27,12 @@ ANN = "ann"
 FIRST = "."
 """The name of the segment that was built first."""
 
-FORM = ("dimension", "precision", "rescore_precision")
+FORM = ("dimension", "precision", "rescore_precision", "bits")
 """Facts of all segments alike."""
 
 _LIVE = "live"
-_OWN = ("shards", "documents", ANN)
+_OWN = ("shards", "documents", "vectors", ANN)
+_SUMS = ("shards", "vectors")
 
 Manifest = Mapping[str, Any]
 
@@ -55,18 +58,23 @@ def segment_facts(segments: Mapping[str, Manifest]) -> dict[str, Any]:
             name: {key: facts[key] for key in _OWN if key in facts}
             for name, facts in segments.items()
         },
-        "shards": sum(int(facts["shards"]) for facts in segments.values()),
+        **{
+            name: sum(int(facts[name]) for facts in segments.values())
+            for name in _SUMS
+            if any(name in facts for facts in segments.values())
+        },
     }
 
 
-def _named(folder: Path, manifest: Manifest) -> set[Path]:
+def named_folders(folder: Path, manifest: Manifest) -> set[Path]:
+    """Returns the folders that a manifest names."""
     names = {*manifest.get("deletions", {}).values()}
     for name, facts in segments_of(manifest).items():
         names |= {SHARDS, *([ANN] if ANN in facts else [])} if name == FIRST else {name}
     return {folder / name for name in names}
 
 
-LAYOUT = Layout(KIND, (SHARDS, ANN, "segments/*", "deletions/*"), _named)
+LAYOUT = Layout(KIND, (SHARDS, ANN, "segments/*", "deletions/*"), named_folders)
 
 
 def write_live(folder: Path, live: Bits) -> None:

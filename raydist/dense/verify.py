@@ -58,11 +58,4 @@ def verify_vectors(folder: Path, manifest: Mapping[str, Any], report: Report) ->
         with report.part(ANN) as part:
             index = AnnIndex.open(folder, manifest)
             part.checked = count(sum(each.verify() for each in index.segments), "file")
-    if vectors.end > len(vectors):
-        what = count(vectors.end - len(vectors), "deleted document")
-        report.pending.append(f"raydist merge out={folder} removes {what}")
-    if left := LAYOUT.leftovers(folder):
-        report.pending.append(
-            f"{count(len(left), 'leftover')} of other commands, the first: {left[0].name}: the "
-            f"next writer removes what nobody reads, or raydist merge out={folder}"
-        )
+    LAYOUT.report_pending(folder, vectors.end - len(vectors), report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,12 @@ import pyarrow as pa
 import torch
 
 from raydist.data.rejects import Rejects
-from raydist.data.store.idhash import find_duplicates
-from raydist.dense.embed import Read, describe_model, windows_of
+from raydist.dense.embed import EmbeddingModel, Read, describe_model, windows_of
 from raydist.dense.spec import EmbeddingSpec
-from raydist.errors import ConfigError, DataError, JobError
-from raydist.late.build import build_index
-from raydist.late.format import SEGMENTS
+from raydist.errors import ConfigError, JobError
+from raydist.late.build import Workers, build_addition, build_index
+from raydist.late.changes import LATE
+from raydist.late.format import FIRST
 from raydist.late.spec import LateSpec
 from raydist.late.token_shards import TokenWriter, read_documents
 from raydist.log import count, warn
@@ -73,42 +73,74 @@ def embed_tokens(
         window: documents sorted by length together.
 
     Raises:
-        DataError: a document id occurs twice.
+        DataError: a document id occurs twice, and `spec.duplicates` is `error`.
         JobError: a split keeps failing, or a vector is not finite.
     """
     described, dimension = describe_model(model.settings())
     check(spec, late, dimension)
     facts = build_index(
         splits,
-        partial(
-            _make_worker,
-            read=read,
-            model=replace(model, path=described.path),  # each node resolves it for itself
-            spec=spec,
-            window=window,
-        ),
+        _embedder(read, model, described, spec, window),
         folder,
         dimension=dimension,
         bits=late.bits or _BITS,
         unit=described.normalize,
         centroids=late.centroids,
+        workers=_workers(spec),
+    )
+    facts = _described(folder / FIRST, facts, described)
+    return {**facts, **LATE.mark_repeats(folder, facts, spec.duplicates)}
+
+
+def embed_addition(
+    splits: Sequence[Split],
+    read: Read,
+    index: Path,
+    side: Path,
+    model: EncoderSource,
+    spec: EmbeddingSpec = EmbeddingSpec(),  # noqa: B008  frozen
+    *,
+    window: int = WINDOW,
+) -> dict[str, Any]:
+    """Writes a segment that is to be appended to an index, and returns its facts.
+
+    Arguments as for `embed_tokens`, and where the index and the segment lie.
+    """
+    described, _ = describe_model(model.settings())
+    make_worker = _embedder(read, model, described, spec, window)
+    facts = build_addition(splits, make_worker, index, side, _workers(spec))
+    return _described(side, facts, described)
+
+
+def _workers(spec: EmbeddingSpec) -> Workers:
+    return Workers(
         workers=spec.workers,
         cpus_per_worker=spec.cpus_per_worker,
         gpus_per_worker=spec.gpus_per_worker,
     )
-    table = read_documents(folder / SEGMENTS / facts["segments"][-1]["name"])
-    twice = find_duplicates(table["doc_id"])
-    if twice.count:
-        raise DataError(
-            f"corpus: {count(twice.count, 'document')} with the id of an earlier one, the first "
-            f"{twice.examples[0][0]!r}; remove them, or give them ids of their own"
-        )
+
+
+def _embedder(
+    read: Read, model: EncoderSource, described: EmbeddingModel, spec: EmbeddingSpec, window: int
+) -> Callable[[], Work]:
+    return partial(
+        _make_worker,
+        read=read,
+        model=replace(model, path=described.path),  # each node resolves it for itself
+        spec=spec,
+        window=window,
+    )
+
+
+def _described(segment: Path, facts: dict[str, Any], model: EmbeddingModel) -> dict[str, Any]:
+    """Returns facts with what a segment's documents and the model add."""
+    table = read_documents(segment)
     if empty := int((table["vectors"].to_numpy() == 0).sum()):
         warn(f"{count(empty, 'document')} without a vector, which no search finds")
     blank = first_blank(table["doc_id"])
     warn_of_blank(blank)
     waste = padding_waste(facts["tokens"], facts.pop("padded"))
-    return {**facts, "model": asdict(described), "padding_waste": waste, "blank_id": blank}
+    return {**facts, "model": asdict(model), "padding_waste": waste, "blank_id": blank}
 
 
 def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, window: int) -> Work:

@@ -1,8 +1,8 @@
 """The files of a multi-vector index, mapped for reading.
 
 A folder has the centroids (`centroids`, float16, their cells and the levels of residuals, described
-by `codec.json`) and segments: what one build or append wrote. A segment has, for the vectors of its
-documents one after the other,
+by `codec.json`) and segments: what one build, append or merge wrote, named by the manifest as those
+of a folder of vectors are. A segment has, for the vectors of its documents one after the other,
 
     codes               the number of each vector's centroid, uint16 or uint32
     residuals           its residual, see `residuals.py`
@@ -28,15 +28,21 @@ import numpy as np
 import pyarrow as pa
 
 from raydist.data.store.format import checksum
+from raydist.dense.segments import lives_of, named_folders, segments_of
 from raydist.disk import atomic, write_json
 from raydist.errors import ArtifactError
 from raydist.fingerprints import value_fingerprint
+from raydist.generations import Layout
+from raydist.kernels.bits import Bits
 from raydist.late.centroids import Centroids
 from raydist.late.residuals import Levels
 from raydist.late.token_shards import DOCUMENTS, read_documents
 
 KIND = "multivector-index"
-SEGMENTS = "segments"
+FIRST = "segments/00000"
+"""The segment that was built first."""
+LAYOUT = Layout(KIND, ("segments/*", "deletions/*"), named_folders)
+
 CODEC, ABOUT = "codec.json", "about.json"
 CODES, RESIDUALS, STARTS = "codes", "residuals", "starts"
 LISTS, LIST_STARTS = "lists", "lists.starts"
@@ -149,23 +155,20 @@ class Segment:
     Attributes:
         folder: where its files are.
         about: its description.
-        code: the type of a centroid's number.
-        deleted_N: true for documents that are deleted, or None.
+        live: which of its documents are live, None if all are.
     """
 
     folder: Path
     about: Mapping[str, Any]
-    code: np.dtype[Any]
-    deleted_N: np.ndarray | None = None
+    live: Bits | None = None
 
     @classmethod
-    def open(cls, folder: Path, code: np.dtype[Any], deleted: str | None = None) -> Segment:
+    def open(cls, folder: Path, live: Bits | None = None) -> Segment:
         """Maps a segment.
 
         Args:
             folder: of the segment.
-            code: the type of a centroid's number.
-            deleted: the name of the file that says which documents are deleted.
+            live: which of its documents are live, None if all are.
 
         Raises:
             ArtifactError: a file is missing, or not of its size.
@@ -175,21 +178,15 @@ class Segment:
             path = folder / name
             if not path.is_file() or path.stat().st_size != size:
                 raise ArtifactError(f"{path}: is missing or cut; {_REMEDY}")
-        flags = None
-        if deleted is not None:
-            if not (folder / deleted).is_file():
-                raise ArtifactError(f"{folder / deleted}: is missing; {_REMEDY}")
-            bits = np.fromfile(folder / deleted, np.uint8)
-            flags = np.unpackbits(bits, count=about["documents"]).astype(bool)
-        return cls(folder, about, code, flags)
+        return cls(folder, about, live)
 
     def __len__(self) -> int:
         return int(self.about["documents"])
 
     @property
-    def live(self) -> int:
-        """The number of documents that are not deleted."""
-        return len(self) - (0 if self.deleted_N is None else int(self.deleted_N.sum()))
+    def flags(self) -> np.ndarray:
+        """Whether each document is live, bool [N]."""
+        return np.ones(len(self), np.bool_) if self.live is None else self.live.flags
 
     def _map(self, name: str, dtype: Any) -> np.ndarray:
         path = self.folder / name
@@ -198,7 +195,8 @@ class Segment:
     @cached_property
     def codes(self) -> np.ndarray:
         """The number of each vector's centroid."""
-        return self._map(CODES, self.code)
+        width = self.about["bytes"][CODES] // max(1, self.about["vectors"])
+        return self._map(CODES, np.uint32 if width == 4 else np.uint16)
 
     @cached_property
     def residuals(self) -> np.ndarray:
@@ -219,3 +217,13 @@ class Segment:
     def doc_ids(self) -> pa.ChunkedArray:
         """The ids of all documents, deleted ones included."""
         return read_documents(self.folder)["doc_id"]
+
+
+def open_segments(folder: Path, manifest: Mapping[str, Any]) -> list[Segment]:
+    """Maps the segments that a manifest names, in order.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
+    lives = lives_of(folder, manifest)
+    return [Segment.open(folder / name, live) for name, live in zip(segments_of(manifest), lives)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from raydist.data.store.idhash import HashIndex
 from raydist.late.format import KIND
 from raydist.late.search import LateIndex
 from raydist.late.spec import LateSearchSpec
-from raydist.manifest import read_manifest
+from raydist.manifest import open_generation
 from raydist.models.spec import EncoderPlace
 from raydist.records import RUN, Query, Run
 
@@ -52,7 +52,6 @@ class LateRetriever:
         self.spec = spec
         self.threads = threads
         self.tag = tag
-        self._rows: HashIndex | None = None
 
     @classmethod
     def open(
@@ -83,33 +82,15 @@ class LateRetriever:
         from raydist.models.biencoder import BiEncoder
         from raydist.models.folders.recorded import recorded_model
 
-        manifest = read_manifest(folder, [KIND])
-        index = LateIndex.open(Path(folder), manifest)
-        place, settings = recorded_model(folder, manifest["model"], model)
+        index, described = open_generation(folder, [KIND], partial(_opened, Path(folder)))
+        place, settings = recorded_model(folder, described, model)
         encoder: Any = BiEncoder.load(place, device=device, **settings)
         return cls(index, encoder, spec, threads=threads or torch.get_num_threads(), tag=tag)
 
     @property
     def doc_ids(self) -> pa.ChunkedArray:
         """The ids of all documents that are not deleted, in the order of the corpus."""
-        parts = []
-        for segment in self.index.segments:
-            ids = segment.doc_ids
-            if segment.deleted_N is not None:
-                ids = ids.filter(pa.array(~segment.deleted_N))
-            parts += ids.chunks
-        return pa.chunked_array(parts, pa.string())
-
-    def ids_at(self, numbers: np.ndarray) -> pa.Array:
-        """Returns the ids of some documents, in their order, large_string."""
-        place = np.searchsorted(self.index.firsts, numbers, "right") - 1
-        order = np.argsort(place, kind="stable")
-        parts = [pa.array([], pa.large_string())]
-        for own in np.unique(place):
-            rows = numbers[order][place[order] == own] - self.index.firsts[own]
-            ids = self.index.segments[own].doc_ids.take(pa.array(rows))
-            parts += [chunk.cast(pa.large_string()) for chunk in ids.chunks]
-        return pa.concat_arrays(parts).take(pa.array(np.argsort(order, kind="stable")))
+        return pa.chunked_array(list(self.index.documents.id_parts()), pa.string())
 
     def only(self, doc_ids: Iterable[str] | pa.Array) -> LateAmong:
         """Returns a search among these documents alone; unknown ids do not matter."""
@@ -120,15 +101,12 @@ class LateRetriever:
         return LateAmong(self, self._flags(doc_ids))
 
     def _flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
-        if self._rows is None:
-            chunks = [chunk for each in self.index.segments for chunk in each.doc_ids.chunks]
-            self._rows = HashIndex.build(chunks, len(self.index), self.ids_at)
         ids = doc_ids
         if not isinstance(doc_ids, pa.Array):
             ids = pa.array(list(doc_ids), pa.large_string())
-        rows = self._rows.find(ids)
+        positions = self.index.documents.find(ids)
         flags = np.zeros(len(self.index), np.uint8)
-        flags[rows[rows >= 0]] = 1
+        flags[positions[positions >= 0]] = 1
         return flags
 
     def search(self, queries: Sequence[Query], k: int, barred_N: np.ndarray | None = None) -> Run:
@@ -144,10 +122,14 @@ class LateRetriever:
         widths = [len(scores) for scores, _ in found]
         columns = [
             names.take(pa.array(np.repeat(np.arange(len(queries)), widths))),
-            self.ids_at(np.concatenate([numbers for _, numbers in found])),
+            self.index.documents.pick_ids(np.concatenate([numbers for _, numbers in found])),
             pa.array(np.concatenate([scores for scores, _ in found])),
         ]
         return pa.table(columns, names=RUN.names)
+
+
+def _opened(folder: Path, manifest: Mapping[str, Any]) -> tuple[LateIndex, Mapping[str, Any]]:
+    return LateIndex.open(folder, manifest), manifest["model"]
 
 
 class LateAmong:

@@ -9,16 +9,17 @@ Shapes: q vectors of a query, D dimensions, K centroids, N documents, c candidat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from raydist.late.format import SEGMENTS, Codec, Segment
+from raydist.late.documents import Documents
+from raydist.late.format import Codec, Segment, open_segments
 from raydist.late.kernels import approximate, decode, listed, max_sim
 from raydist.late.spec import LateSearchSpec
 
@@ -28,6 +29,9 @@ _LANES = 16
 _BLOCK = 1 << 16
 """Documents that are scored together where all are."""
 
+Part: TypeAlias = tuple[int, NDArray[np.int64]]
+"""The number of a segment, and documents in it, ascending."""
+
 
 @dataclass
 class LateIndex:
@@ -36,15 +40,18 @@ class LateIndex:
     Attributes:
         codec: centroids and levels.
         segments: in the order of the corpus.
+        documents: of all segments, by their ids.
         firsts: the number of each segment's first document, and of all documents at the end.
     """
 
     codec: Codec
     segments: Sequence[Segment]
+    documents: Documents = field(init=False)
     firsts: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.firsts = np.concatenate(([0], np.cumsum([len(each) for each in self.segments])))
+        self.documents = Documents(self.segments)
+        self.firsts = self.documents.firsts
         self._table = self.codec.levels.table()
 
     @classmethod
@@ -54,14 +61,7 @@ class LateIndex:
         Raises:
             ArtifactError: one is missing or damaged.
         """
-        codec = Codec.open(folder)
-        return cls(
-            codec,
-            [
-                Segment.open(folder / SEGMENTS / each["name"], codec.code, each["deleted"])
-                for each in manifest["segments"]
-            ],
-        )
+        return cls(Codec.open(folder), open_segments(folder, manifest))
 
     def __len__(self) -> int:
         return int(self.firsts[-1])
@@ -99,8 +99,8 @@ class LateIndex:
         flags = np.zeros(len(segment), np.uint8)
         if barred_N is not None:
             flags |= barred_N[self.firsts[number] : self.firsts[number + 1]]
-        if segment.deleted_N is not None:
-            flags |= segment.deleted_N
+        if segment.live is not None:
+            flags |= ~segment.flags
         return flags
 
     def _search(
@@ -115,41 +115,54 @@ class LateIndex:
         if not spec.exact:
             products_Kq = self.codec.centroids.vectors_KD @ query_Dq
             near = _nearest(products_Kq[:, : len(query_qD)], spec.probes)
+        if spec.exact:
+            parts = self._all(barred)
+        else:
+            parts = self._candidates(barred, near, products_Kq, most)
         scores, numbers = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
-        for segment, flags, first in zip(self.segments, barred, self.firsts):
-            if spec.exact:
-                parts = [flags[i : i + _BLOCK] for i in range(0, len(flags), _BLOCK)]
-                found = [np.flatnonzero(each == 0) + i * _BLOCK for i, each in enumerate(parts)]
-            else:
-                found = [self._candidates(segment, flags, near, products_Kq, most)]
-            for candidates in found:
-                scores_c = self._exact(segment, candidates, query_Dq)
-                best = _best(scores_c, candidates, k)
-                scores.append(scores_c[best])
-                numbers.append(candidates[best] + int(first))
+        for place, rows in parts:
+            scores_c = self._exact(self.segments[place], rows, query_Dq)
+            best = _best(scores_c, rows, k)
+            scores.append(scores_c[best])
+            numbers.append(rows[best] + self.firsts[place])
         together, own = np.concatenate(scores), np.concatenate(numbers)
         best = _best(together, own, k)
         best = best[np.isfinite(together[best])]
         return together[best], own[best]
 
+    def _all(self, barred: Sequence[NDArray[np.uint8]]) -> Iterator[Part]:
+        """Yields all documents, some at a time."""
+        for place, flags in enumerate(barred):
+            for start in range(0, len(flags), _BLOCK):
+                yield place, np.flatnonzero(flags[start : start + _BLOCK] == 0) + start
+
     def _candidates(
         self,
-        segment: Segment,
-        flags: NDArray[np.uint8],
+        barred: Sequence[NDArray[np.uint8]],
         near: NDArray[np.int64],
         products_Kq: Floats,
         most: int,
-    ) -> NDArray[np.int64]:
-        """Returns the documents that are worth an exact score, ascending."""
-        starts, documents = segment.lists
-        out = np.empty(min(len(segment), int((starts[near + 1] - starts[near]).sum())), np.int64)
-        # The kernel marks what it has listed, so each call has flags of its own.
-        found = out[: listed(near, starts, documents, flags.copy(), out)]
-        if len(found) <= most:
-            return np.sort(found)
-        scores_c = np.empty(len(found), np.float32)
-        approximate(found, segment.starts, segment.codes, products_Kq, scores_c)
-        return np.sort(found[_best(scores_c, found, most)])
+    ) -> Iterator[Part]:
+        """Yields the documents that are worth an exact score: the best of all segments."""
+        parts = []
+        for segment, flags in zip(self.segments, barred):
+            starts, documents = segment.lists
+            size = min(len(segment), int((starts[near + 1] - starts[near]).sum()))
+            out = np.empty(size, np.int64)
+            # The kernel marks what it has listed, so each call has flags of its own.
+            parts.append(out[: listed(near, starts, documents, flags.copy(), out)])
+        places = np.repeat(np.arange(len(parts)), [len(rows) for rows in parts])
+        rows = np.concatenate([np.zeros(0, np.int64), *parts])
+        if len(rows) > most:
+            scores = [np.zeros(0, np.float32)]
+            for segment, own in zip(self.segments, parts):
+                scores_c = np.empty(len(own), np.float32)
+                approximate(own, segment.starts, segment.codes, products_Kq, scores_c)
+                scores.append(scores_c)
+            best = _best(np.concatenate(scores), rows + self.firsts[places], most)
+            places, rows = places[best], rows[best]
+        for place in range(len(parts)):
+            yield place, np.sort(rows[places == place])
 
     def _exact(self, segment: Segment, candidates: NDArray[np.int64], query_Dq: Floats) -> Floats:
         scores_c = np.empty(len(candidates), np.float32)

@@ -10,8 +10,10 @@ import numpy as np
 
 from raydist.checks import Report
 from raydist.data.store import idhash
+from raydist.dense.segments import lives_of, segments_of
 from raydist.errors import ArtifactError
-from raydist.late.format import SEGMENTS, Codec, Segment, faults_of
+from raydist.late.documents import Documents
+from raydist.late.format import LAYOUT, Codec, Segment, faults_of
 from raydist.log import count
 
 
@@ -22,35 +24,42 @@ def verify_late(folder: Path, manifest: Mapping[str, Any], report: Report) -> No
         part.checked = count(len(codec.centroids.vectors_KD), "centroid")
     if report.faults:
         return
+    lives = lives_of(folder, manifest)
     segments = []
-    for each in manifest["segments"]:
-        place = folder / SEGMENTS / each["name"]
-        with report.part(f"{SEGMENTS}/{each['name']}") as part:
-            segment = Segment.open(place, codec.code, each["deleted"])
-            if not report.add(faults_of(place)):
+    for (name, facts), live in zip(segments_of(manifest).items(), lives):
+        with report.part(name) as part:
+            segment = Segment.open(folder / name, live)
+            if not report.add(faults_of(folder / name)):
                 return
             _check_lists(segment, len(codec.centroids.vectors_KD))
-            part.checked = (
-                f"{count(len(segment), 'document')}, {count(len(segment.codes), 'vector')}"
-            )
+            vectors = len(segment.codes)
+            if (len(segment), vectors) != (facts["documents"], facts["vectors"]):
+                raise ArtifactError(
+                    f"{folder / name}: {count(len(segment), 'document')} with "
+                    f"{count(vectors, 'vector')}, the manifest says {facts['documents']} with "
+                    f"{facts['vectors']}; embed the corpus again"
+                )
+            part.checked = f"{count(len(segment), 'document')}, {count(vectors, 'vector')}"
             segments.append(segment)
     if report.faults:
         return
+    documents = Documents(segments)
+    gone = documents.end - len(documents)
     with report.part("document ids") as part:
-        chunks = [chunk for segment in segments for chunk in segment.doc_ids.chunks]
-        live = sum(each.live for each in segments)
-        part.checked = count(live, "id")
-        if live != manifest["documents"]:
+        part.checked = count(len(documents), "id")
+        if (len(documents), gone) != (manifest["documents"], manifest.get("deleted", 0)):
             raise ArtifactError(
-                f"{folder}: {count(live, 'document')}, its manifest says {manifest['documents']}; "
-                "embed the corpus again"
+                f"{folder}: {count(len(documents), 'document')} and {gone} deleted, its manifest "
+                f"says {manifest['documents']} and {manifest.get('deleted', 0)}; embed the corpus "
+                "again"
             )
-        twice = idhash.find_duplicates(chunks[0]) if len(chunks) == 1 else None
-        if twice is not None and twice.count:
+        twice = idhash.find_duplicates(documents.id_parts)
+        if twice.count:
             raise ArtifactError(
                 f"{folder}: {count(twice.count, 'document')} with the id of an earlier one, the "
                 f"first {twice.examples[0][0]!r}; embed the corpus again"
             )
+    LAYOUT.report_pending(folder, gone, report)
 
 
 def _check_lists(segment: Segment, centroids: int) -> None:

@@ -18,14 +18,7 @@ from raydist import generations
 from raydist.artefact import Output
 from raydist.checks import Report
 from raydist.dense.ann import AnnIndex, build_ann
-from raydist.dense.changes import (
-    append_vectors,
-    delete_vectors,
-    mark_repeats,
-    merge_into,
-    merge_tail,
-    merge_vectors,
-)
+from raydist.dense.changes import VECTORS, merge_into, merge_tail
 from raydist.dense.exact import exact_search
 from raydist.dense.segments import ANN, LAYOUT, SHARDS
 from raydist.dense.spec import AnnSpec
@@ -70,12 +63,12 @@ def build(rows, folder: Path, precision="float32", ann=None, duplicates="error")
     config = {} if ann is None else {ANN: asdict(ann)}
     output = Output.open(folder, kind="vectors", config=config, inputs={})
     facts = embed(rows, folder, precision, ann)
-    output.finish(**facts | mark_repeats(folder, facts, duplicates))
+    output.finish(**facts | VECTORS.mark_repeats(folder, facts, duplicates))
     return folder
 
 
 def append(rows, folder: Path, key: str, precision="float32", ann=None, duplicates="error"):
-    return append_vectors(
+    return VECTORS.append(
         lambda side: embed(rows, side, precision, ann),
         folder,
         key=[key],
@@ -117,12 +110,12 @@ def test_vectors_equal_those_of_the_live_documents_embedded_at_once(
             if name in ("merge", "purge", "tail"):
                 into = merge_into(min(what, len(live)))
                 plan = {"merge": into, "purge": purge_runs, "tail": merge_tail}[name]
-                merge_vectors(folder, plan)
+                VECTORS.merge(folder, plan)
             elif name == "delete":
                 known = [each for each in what if each in live]
                 if known and len(known) < len(live):
                     live = {key: seed for key, seed in live.items() if key not in known}
-                    delete_vectors(folder, known)
+                    VECTORS.delete(folder, known)
             else:
                 for doc_id, seed in what:
                     if name == "last":
@@ -134,7 +127,7 @@ def test_vectors_equal_those_of_the_live_documents_embedded_at_once(
     manifest = read_manifest(folder)
     assert manifest["documents"] == len(live)
     check(folder)
-    merge_vectors(folder, merge_into(1))
+    VECTORS.merge(folder, merge_into(1))
     assert answers(folder) == answers(fresh) and check(folder) == []
     assert LAYOUT.leftovers(folder) == []
 
@@ -144,7 +137,7 @@ def test_an_approximate_index_follows_and_passes_over_the_deleted(tmp_path):
     folder = build(rows[:20], tmp_path / "vec", ann=HNSW)
     append(rows[20:], folder, "more", ann=HNSW)
     gone = ["d0", "d1", "d2", "d3", "d7", "d21", "d29"]  # a whole part of four, too
-    delete_vectors(folder, gone)
+    VECTORS.delete(folder, gone)
     fresh = build([row for row in rows if row[0] not in gone], tmp_path / "fresh", ann=HNSW)
     for _ in range(2):
         shards = VectorShards.open(folder)
@@ -155,7 +148,7 @@ def test_an_approximate_index_follows_and_passes_over_the_deleted(tmp_path):
         np.testing.assert_allclose(scores[:, :23], expected, rtol=1e-5)
         assert (found[:, 23:] == -1).all()
         check(folder)
-        merge_vectors(folder, merge_into(1))
+        VECTORS.merge(folder, merge_into(1))
     (segment,) = read_manifest(folder)["segments"]
     for number in range(6):  # to the byte what a build leaves
         mine, built = (shard_path(each / ANN, number) for each in (folder / segment, fresh))
@@ -167,9 +160,9 @@ def test_a_reader_keeps_its_generation(tmp_path):
     folder = build(rows[:8], tmp_path / "vec")
     before = VectorShards.open(folder)
     append(rows[8:], folder, "more")
-    delete_vectors(folder, ["d1", "d9"])
+    VECTORS.delete(folder, ["d1", "d9"])
     between = VectorShards.open(folder)
-    merge_vectors(folder, merge_into(2))
+    VECTORS.merge(folder, merge_into(2))
     assert not (folder / SHARDS).exists() and len(list(folder.glob("segments/*/*"))) == 2
     assert before.doc_ids.to_pylist() == [row[0] for row in rows[:8]]
     np.testing.assert_array_equal(before.read(0, 8), [vector_of(i) for i in range(8)])
@@ -187,14 +180,14 @@ def test_the_same_again_changes_nothing_and_what_cannot_be_is_said(tmp_path):
     assert read_manifest(folder)["documents"] == 3
     assert append(rows[3:], folder, "b")["new_documents"] == 3
     assert append(rows[3:], folder, "b") is None
-    assert delete_vectors(folder, ["d4"])["documents"] == 5
-    assert delete_vectors(folder, ["d4"]) is None
+    assert VECTORS.delete(folder, ["d4"])["documents"] == 5
+    assert VECTORS.delete(folder, ["d4"]) is None
     with pytest.raises(DataError, match="lacks 1 of 2 document ids, the first: 'd4'"):
-        delete_vectors(folder, ["d1", "d4"])
+        VECTORS.delete(folder, ["d1", "d4"])
     with pytest.raises(DataError, match="no document would be left"):
-        delete_vectors(folder, [row[0] for row in rows if row[0] != "d4"])
+        VECTORS.delete(folder, [row[0] for row in rows if row[0] != "d4"])
     with pytest.raises(ConfigError, match="segments = 9: there are 5 documents"):
-        merge_vectors(folder, merge_into(9))
+        VECTORS.merge(folder, merge_into(9))
     assert check(folder) == [f"raydist merge out={folder} removes 1 deleted document"]
     (place,) = read_manifest(folder)["deletions"].values()
     damaged = bytearray((folder / place / "live").read_bytes())
@@ -208,7 +201,7 @@ def test_a_crash_before_the_manifest_leaves_the_old_generation(tmp_path, monkeyp
     rows = [(f"d{i}", i) for i in range(6)]
     folder = build(rows[:3], tmp_path / "vec")
     expected = answers(folder)
-    changes = [lambda: append(rows[3:], folder, "b"), lambda: delete_vectors(folder, ["d1"])]
+    changes = [lambda: append(rows[3:], folder, "b"), lambda: VECTORS.delete(folder, ["d1"])]
     for change in changes:
         with monkeypatch.context() as patch:
             patch.setattr("raydist.generations.Layout.publish", lambda *a: 1 / 0)
@@ -235,7 +228,7 @@ def test_an_interrupted_append_continues_in_its_folder(tmp_path):
         return embed(rows[3:], side)
 
     with pytest.raises(JobError):
-        append_vectors(interrupted, folder, **same)
+        VECTORS.append(interrupted, folder, **same)
     assert len(VectorShards.open(folder)) == 3 and len(LAYOUT.leftovers(folder)) == 1
-    assert append_vectors(continued, folder, **same)["documents"] == 6
+    assert VECTORS.append(continued, folder, **same)["documents"] == 6
     assert LAYOUT.leftovers(folder) == []

@@ -10,7 +10,7 @@ import pytest
 
 from raydist.late import training
 from raydist.late.centroids import Centroids, k_means, shares
-from raydist.late.format import Codec, Segment
+from raydist.late.format import Segment
 from raydist.late.residuals import Levels
 from tests.late.tokens import build, documents
 
@@ -50,8 +50,7 @@ def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
 def test_lists_hold_each_document_of_a_centroid_once(tmp_path: Path) -> None:
     docs = documents(120)
     build(docs, tmp_path, per_split=11)
-    codec = Codec.open(tmp_path)
-    segment = Segment.open(tmp_path / "segments" / "00000", codec.code)
+    segment = Segment.open(tmp_path / "segments" / "00000")
     starts, listed = segment.lists
     expected: dict[int, list[int]] = {}
     for number in range(len(segment)):
@@ -69,7 +68,7 @@ def test_lists_are_merged_by_ranges_of_centroids(
 ) -> None:
     docs = documents(60)
     build(docs, tmp_path / "one")
-    monkeypatch.setattr("raydist.late.build._ENTRIES", 10)
+    monkeypatch.setattr("raydist.late.assembly._ENTRIES", 10)
     build(docs, tmp_path / "many", per_split=7)
     names = ("lists", "lists.starts")
     one, many = (tmp_path / name / "segments" / "00000" for name in ("one", "many"))

@@ -95,6 +95,38 @@ def test_only_listed_documents_are_searched_and_indexes_are_fused(base: Path) ->
     assert set(rows(base / "fused.txt")) == set(QUERIES)
 
 
+def test_an_index_that_grows_is_searched_as_one(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (base / "corpus.jsonl").read_text().splitlines()
+    first, more = tmp_path / "first.jsonl", tmp_path / "more.jsonl"
+    first.write_text("\n".join(lines[:60]))
+    more.write_text("\n".join([*lines[60:], *lines[:2]]))
+    (tmp_path / "ids.txt").write_text("d3\nd77\n")
+    index, queries = tmp_path / "index", f"queries={base / 'queries.jsonl'}"
+    model = f"model={base / 'model'}"
+    assert main(["embed", f"corpus={first}", model, "bits=8", f"out={index}"]) == 0
+    append = ["embed", f"corpus={more}", f"out={index}", "--append"]
+    assert main([*append, model, "bits=4"]) == 2
+    assert "bits" in capsys.readouterr().err
+    assert main(append) == 2
+    assert "duplicates=last keeps one" in capsys.readouterr().err
+    assert main([*append, "duplicates=last"]) == 0
+    assert main(["embed", f"delete={tmp_path / 'ids.txt'}", f"out={index}"]) == 0
+    search = ["search", f"index={index}", queries, "k=200", "exact=true"]
+    assert main([*search, f"out={tmp_path / 'grown.txt'}"]) == 0
+    assert main(["verify", str(index)]) == 0
+    assert "removes 4 deleted documents" in capsys.readouterr().err
+    assert main(["merge", str(index)]) == 0
+    assert main([*search, f"out={tmp_path / 'merged.txt'}"]) == 0
+    grown, expected = rows(tmp_path / "grown.txt"), reference(base)
+    assert grown == rows(tmp_path / "merged.txt")
+    for query, scores in grown.items():
+        assert scores.keys() == expected[query].keys() - {"d3", "d77"}
+        for name, score in scores.items():
+            assert score == pytest.approx(expected[query][name], abs=0.1)
+
+
 def test_verify_finds_it_sound_and_damage_is_named(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

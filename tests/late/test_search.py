@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from raydist.errors import ArtifactError
-from raydist.late.format import SEGMENTS
+from raydist.late.format import FIRST
 from raydist.late.search import LateIndex
 from raydist.late.spec import LateSearchSpec
 from tests.late.tokens import build, documents, max_sim, queries_of
@@ -47,7 +47,7 @@ def test_eight_bits_are_near_the_vectors_and_each_bit_fewer_is_farther(
         facts = build(docs[:200], tmp_path / str(bits), bits=bits)
         coded = LateIndex.open(tmp_path / str(bits), facts)
         assert facts["bits"] == bits
-        size = (tmp_path / str(bits) / SEGMENTS / "00000" / "residuals").stat().st_size
+        size = (tmp_path / str(bits) / FIRST / "residuals").stat().st_size
         assert size == facts["vectors"] * 32 * bits // 8
         errors.append(
             np.mean([((coded.vectors(i) - docs[i]) ** 2).sum(1).mean() for i in range(200)])
@@ -101,7 +101,7 @@ def test_equal_documents_are_in_the_order_of_the_corpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["codes", "lists", "documents.arrow", "about.json"])
 def test_a_missing_or_cut_file_is_named(tmp_path: Path, name: str) -> None:
     facts = build(documents(20), tmp_path)
-    path = tmp_path / SEGMENTS / "00000" / name
+    path = tmp_path / FIRST / name
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ArtifactError, match=name):
         LateIndex.open(tmp_path, facts)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raydist.late.build import build_index
+from raydist.late.build import Workers, build_index
 from raydist.late.token_shards import TokenWriter
 from raydist.shard_files import Split, Stats
 
@@ -47,11 +47,13 @@ def max_sim(query: np.ndarray, docs: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([(query.astype(float) @ doc.T).max(axis=1).sum() for doc in docs])
 
 
-def _worker(docs: Sequence[np.ndarray], first_id: int) -> Any:
+def worker(docs: Sequence[np.ndarray], names: Sequence[str]) -> Any:
+    """Work that writes a split of documents as a token shard."""
+
     def work(split: Split, target: Path) -> Stats:
         part = docs[split["first"] : split["first"] + split["size"]]
         with TokenWriter(target) as writer:
-            ids = [f"d{first_id + split['first'] + i}" for i in range(len(part))]
+            ids = names[split["first"] : split["first"] + split["size"]]
             lengths = np.array([len(each) for each in part])
             writer.append(pa.array(ids), lengths, np.concatenate(part))
         counts = {"documents": writer.documents, "vectors": writer.vectors}
@@ -60,14 +62,31 @@ def _worker(docs: Sequence[np.ndarray], first_id: int) -> Any:
     return work
 
 
-def build(
-    docs: Sequence[np.ndarray], folder: Path, *, per_split: int = 50, **options: Any
-) -> dict[str, Any]:
-    """An index of documents d0, d1, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = [
+def splits_of(docs: Sequence[np.ndarray], per_split: int = 50) -> list[Split]:
+    """Splits of some documents each."""
+    return [
         {"first": first, "size": min(per_split, len(docs) - first)}
         for first in range(0, len(docs), per_split)
     ]
+
+
+def build(
+    docs: Sequence[np.ndarray],
+    folder: Path,
+    *,
+    per_split: int = 50,
+    workers: int = 0,
+    names: Sequence[str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """An index of documents d0, d1, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = names or [f"d{number}" for number in range(len(docs))]
     options = {"bits": 4, "unit": True, "dimension": docs[0].shape[1], **options}
-    return build_index(splits, partial(_worker, docs, 0), folder, **options)
+    return build_index(
+        splits_of(docs, per_split),
+        partial(worker, docs, names),
+        folder,
+        workers=Workers(workers=workers),
+        **options,
+    )

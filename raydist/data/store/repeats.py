@@ -36,6 +36,9 @@ class Rows(Protocol):
     def end(self) -> int:
         """The position behind the last row."""
 
+    def __len__(self) -> int:
+        """The number of live rows."""
+
     def id_parts(self) -> Iterator[pa.Array]:
         """Yields the ids of the live rows in order, in parts."""
 
