@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.artefact import Artefact, planned
-from raydist.commands.growth import appended, delete_listed, segmented
+from raydist.commands.growth.changes import appended, delete_listed, segmented
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
 from raydist.config.inputs import inputs

@@ -24,7 +24,7 @@ from typing import Any
 from raydist import log
 from raydist.artefact import Artefact, Output, planned
 from raydist.bow.spec import MergeSpec
-from raydist.commands.growth import appended, delete_listed
+from raydist.commands.growth.changes import appended, delete_listed
 from raydist.config.base import Flags
 from raydist.config.index import IndexConfig
 from raydist.config.inputs import inputs

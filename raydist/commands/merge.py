@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
-from raydist.commands.growth import merge_segments, segmented
+from raydist.commands.growth.changes import merge_segments, segmented
 from raydist.config.base import Flags
 from raydist.config.lifecycle import MergeConfig
 

@@ -1,0 +1,1 @@
+"""Outputs that grow: what the verbs that write them do alike."""
