@@ -40,6 +40,7 @@ DEFAULTS = {
     "queries": 200,
     "k": 100,
 }
+VERBS = ("index", "embed", "search")
 _WORDS = 60  # of a document
 _VOCABULARY = 20_000
 _STORE = 100 << 20  # bytes of a node's object store

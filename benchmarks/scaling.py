@@ -4,6 +4,7 @@
     python -m benchmarks.scaling parts=merge      # the others' figures are kept from the record
     python -m benchmarks.scaling parts=driver     # the driver's work for 10^7 and 10^8 ids
     python -m benchmarks.scaling parts=lifecycle  # a deletion and a merge beside a build
+    python -m benchmarks.scaling parts=nodes      # 2, 4 and 8 raylets with the same work each
 
 The corpus is that of `benchmarks.bow`; embedding is by all-MiniLM-L6-v2 on some of its documents.
 One Ray of two CPUs runs throughout, so its own start is not counted; that of the workers is.
@@ -27,6 +28,7 @@ from benchmarks.bow_fetch import corpus
 from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
 from benchmarks.lifecycle import deletions, merge_of_segments
 from benchmarks.models import minilm
+from benchmarks.raylets import VERBS
 from benchmarks.report import arguments, goal, print_table, recorded, write_results
 
 DEFAULTS = {
@@ -35,6 +37,7 @@ DEFAULTS = {
     "embed_docs": 2000,
     "rounds": 2,
     "ids": "1e7,1e8",
+    "nodes": "2,4,8",
 }
 GOALS = {
     "index_splits_2_vs_1": goal("<=", 0.65),
@@ -43,6 +46,8 @@ GOALS = {
     "driver_ids_1e8_vs_1e7": goal("<=", 12),
     "delete_one_of_1m_vs_build": goal("<=", 0.02),
     "merge_vs_build": goal("<=", 0.5),
+    **{f"nodes_8_vs_2_{verb}_driver_peak": goal("<=", 1.25) for verb in VERBS},
+    **{f"nodes_8_vs_2_{verb}_node_cpu": goal("<=", 1.25) for verb in VERBS},
 }
 _SHARES = ("delete_one_of_1m_vs_build", "update_one_of_1m_vs_build", "merge_vs_build")
 SPLITS = (8, 32, 128)  # of the merge's measurement; 8 of them are about as large as by default
@@ -55,6 +60,12 @@ def main() -> None:
     settings = arguments(DEFAULTS)
     figures, _ = recorded("scaling")
     parts = settings["parts"].split(",")
+    if "nodes" in parts:
+        for count in settings["nodes"].split(","):
+            figures |= weak(int(count))
+            write_results("scaling", figures, GOALS, notes=settings)
+        figures |= growth(figures)
+        parts.remove("nodes")
     if "lifecycle" in parts:
         figures |= lifecycle(settings["docs"], settings["rounds"])
         parts.remove("lifecycle")
@@ -80,6 +91,37 @@ def lifecycle(documents: int, rounds: int) -> dict[str, float]:
     finally:
         shutil.rmtree(folder)
     return {name: shares[name] for name in _SHARES}
+
+
+def weak(nodes: int) -> dict[str, float]:
+    """Measures that many nodes with the same work each, in a process of its own."""
+    words = [sys.executable, "-m", "benchmarks.raylets", f"nodes={nodes}"]
+    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
+    about = json.loads(done.stdout.splitlines()[-1])
+    return {
+        f"nodes_{nodes}_{verb}_{name}": value
+        for verb in VERBS
+        for name, value in about[verb].items()
+    }
+
+
+def growth(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Prints what nodes and their driver took, and returns how it grew from 2 nodes to 8."""
+    parts = ("node_cpu_s", "driver_cpu_s", "driver_peak_mb")
+    parts += ("network_mb_per_node", "driver_network_mb")
+    rows = [
+        [verb, nodes, *(figures.get(f"nodes_{nodes}_{verb}_{part}") for part in parts)]
+        for verb in VERBS
+        for nodes in (2, 4, 8)
+    ]
+    print_table("the same work a node", ["verb", "nodes", *parts], rows)
+    grown = {}
+    for verb in VERBS:
+        for short, part in (("driver_peak", "driver_peak_mb"), ("node_cpu", "node_cpu_s")):
+            few, many = (figures.get(f"nodes_{nodes}_{verb}_{part}") for nodes in (2, 8))
+            if few and many:
+                grown[f"nodes_8_vs_2_{verb}_{short}"] = many / few
+    return grown
 
 
 def driver(counts: Sequence[str]) -> dict[str, float]:
