@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.report import arguments, memory_bytes
+from benchmarks.report import arguments, markdown, memory_bytes, recorded
 
 DEFAULTS = {
     "nodes": 2,
@@ -41,6 +41,15 @@ DEFAULTS = {
     "k": 100,
 }
 VERBS = ("index", "embed", "search")
+COUNTS = (2, 4, 8)
+PARTS = {
+    "node_cpu_s": "CPU s of a node",
+    "network_mb_per_node": "network of a node, MB",
+    "driver_cpu_s": "CPU s of the driver",
+    "driver_peak_mb": "memory of the driver, MB",
+    "driver_network_mb": "network of the driver, MB",
+}
+"""What is counted for each verb, and what tables call it."""
 _WORDS = 60  # of a document
 _VOCABULARY = 20_000
 _STORE = 100 << 20  # bytes of a node's object store
@@ -95,10 +104,13 @@ def measure(nodes: int, documents: int, embedded: int, queries: int, k: int) -> 
     os.environ |= {
         "RAY_TMPDIR": str(folder),
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # nodes are 127.0.0.1
+        "RAY_raylet_start_wait_time_s": "120",  # on a busy machine
         "OMP_NUM_THREADS": "1",
     }
     from ray.cluster_utils import Cluster
 
+    (folder / "ray").mkdir()  # where Ray notes the address
     cluster = Cluster()
     try:
         for number in range(nodes + 1):
@@ -136,6 +148,19 @@ def measure(nodes: int, documents: int, embedded: int, queries: int, k: int) -> 
     finally:
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def table() -> str:
+    """Returns what was recorded for 2, 4 and 8 nodes, as a table of Markdown."""
+    figures, _ = recorded("scaling")
+    rows = []
+    for verb in VERBS:
+        for nodes in COUNTS:
+            about = {part: figures.get(f"nodes_{nodes}_{verb}_{part}") for part in PARTS}
+            if about["driver_peak_mb"] is not None:
+                values = ("-" if each is None else f"{each:.3g}" for each in about.values())
+                rows.append([verb, str(nodes), *values])
+    return markdown(["", "nodes", *PARTS.values()], rows)
 
 
 class Watch:

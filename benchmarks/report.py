@@ -102,6 +102,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     sys.stdout.flush()
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table of Markdown."""
+    head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

@@ -28,7 +28,7 @@ from benchmarks.bow_fetch import corpus
 from benchmarks.cost import MS_MARCO_V2, Rates, embed_seconds, index_seconds
 from benchmarks.lifecycle import deletions, merge_of_segments
 from benchmarks.models import minilm
-from benchmarks.raylets import VERBS
+from benchmarks.raylets import COUNTS, PARTS, VERBS
 from benchmarks.report import arguments, goal, print_table, recorded, write_results
 
 DEFAULTS = {
@@ -107,14 +107,12 @@ def weak(nodes: int) -> dict[str, float]:
 
 def growth(figures: Mapping[str, Any]) -> dict[str, float]:
     """Prints what nodes and their driver took, and returns how it grew from 2 nodes to 8."""
-    parts = ("node_cpu_s", "driver_cpu_s", "driver_peak_mb")
-    parts += ("network_mb_per_node", "driver_network_mb")
     rows = [
-        [verb, nodes, *(figures.get(f"nodes_{nodes}_{verb}_{part}") for part in parts)]
+        [verb, nodes, *(figures.get(f"nodes_{nodes}_{verb}_{part}") for part in PARTS)]
         for verb in VERBS
-        for nodes in (2, 4, 8)
+        for nodes in COUNTS
     ]
-    print_table("the same work a node", ["verb", "nodes", *parts], rows)
+    print_table("the same work a node", ["verb", "nodes", *PARTS.values()], rows)
     grown = {}
     for verb in VERBS:
         for short, part in (("driver_peak", "driver_peak_mb"), ("node_cpu", "node_cpu_s")):

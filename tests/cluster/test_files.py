@@ -19,6 +19,7 @@ import yaml
 import raydist
 from raydist.commands import VERBS
 from raydist.config.load import load
+from raydist.config.serve import ServeConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PINS = dict(
@@ -200,12 +201,15 @@ def test_kuberay_files_follow_the_schema(path: Path) -> None:
         _against_real_definitions(document)
 
 
-def test_the_services_head_finds_the_redis_of_its_file_and_no_password_is_written_down() -> None:
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "cluster/kuberay").glob("rayservice-*.yaml")), ids=lambda p: p.name
+)
+def test_a_services_head_finds_the_redis_of_its_file_and_no_password_is_written_down(
+    path: Path,
+) -> None:
     text = (ROOT / "cluster/kuberay/redis.yaml").read_text(encoding="utf-8")
     service, redis = yaml.safe_load_all(text)
-    options = read(ROOT / "cluster/kuberay/rayservice-rerank.yaml")["spec"]["rayClusterConfig"][
-        "gcsFaultToleranceOptions"
-    ]
+    options = read(path)["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     (port,) = service["spec"]["ports"]
     assert options["redisAddress"] == f"redis://{service['metadata']['name']}:{port['port']}"
     assert service["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
@@ -251,6 +255,7 @@ def check_serve(config: dict[str, Any]) -> None:
     for application in config["applications"]:
         module, _, name = application["import_path"].partition(":")
         assert hasattr(importlib.import_module(module), name)
+        load(ServeConfig, [application["args"]])
 
 
 def strict(config: Any, parsed: Any, where: str = "") -> None:

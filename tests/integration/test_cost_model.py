@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.cost import MS_MARCO_V2, RANGE, Collection, Rates, embed_seconds, index_seconds
+from benchmarks.cost import (
+    MS_MARCO_V2,
+    RANGE,
+    Collection,
+    Nodes,
+    Rates,
+    Search,
+    embed_seconds,
+    estimates,
+    index_seconds,
+    tables,
+)
 
 RATES = Rates(10.0, 4e6, 2e-8, 1e-3, 1e-8, 2000.0)
 SMALL = Collection(
@@ -39,3 +51,28 @@ def test_looking_grows_with_the_square_and_ids_slightly_faster_than_the_corpus()
 
 def test_the_large_collection_is_the_published_one() -> None:
     assert MS_MARCO_V2.documents == 138_364_198 and 900 < MS_MARCO_V2.splits < 1100
+
+
+def test_a_billion_passages_cost_what_the_formulas_say() -> None:
+    search = Search(2.0, {10: 1e-9}, 4e-7, 1e-7, 100.0, (200.0, 210.0))
+    corpus = replace(SMALL, documents=64e6)
+    nodes = Nodes(count=64, workers=16, dollars_per_hour=1.0, round_s=1e-3, dimension=96)
+    text, vectors = estimates(RATES, search, corpus, nodes)
+    parts = index_seconds(RATES, corpus, 1024)
+    assert text.build_h * 3600 == pytest.approx(sum(parts.values()) - parts["ids"] + 100)
+    assert text.build_dollars == pytest.approx(64 * text.build_h)
+    assert text.node_gb == pytest.approx(25 * RANGE * 2 / 64 / 1e9)
+    assert text.latency_ms == pytest.approx(1 + 2)  # 10^6 documents of a nanosecond, two rounds
+    assert text.queries_per_s == pytest.approx(16 / 1e-3)
+    assert vectors.build_h * 3600 == pytest.approx(10 + 4e7 / 2000 / 1024)
+    assert (vectors.node_gb, vectors.disk_gb) == pytest.approx((0.1, 0.192))
+    assert vectors.latency_ms == pytest.approx(400 / 16 + 1)
+    assert vectors.queries_per_s == pytest.approx(16 / 0.1)
+    assert vectors.dollars_per_million == pytest.approx(1e6 / 160 / 3600 * 64)
+
+
+def test_the_page_says_what_is_measured_and_what_is_assumed() -> None:
+    text = tables()
+    assert "nan" not in text and "| measured | is |" in text and "| assumed | is |" in text
+    page = Path(__file__).resolve().parents[2] / "docs/how-to/cluster.md"
+    assert "<!-- cost -->" in page.read_text(encoding="utf-8")
