@@ -12,6 +12,8 @@ from raydist.errors import ConfigError
 from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from raydist.bow.feedback.retriever import FeedbackRetriever
     from raydist.bow.sharded.plan import Launch
     from raydist.bow.sharded.search import ShardedSearch
@@ -79,6 +81,8 @@ def open_sharded(
     launch: Launch,
     bow: BowSearchSpec = BowSearchSpec(),  # noqa: B008  frozen
     dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
+    *,
+    texts: bool = False,
 ) -> ShardedSearch | FeedbackRetriever | DenseRetriever:
     """Returns a retriever over an index or vectors that so many objects share.
 
@@ -88,6 +92,7 @@ def open_sharded(
         launch: makes them somewhere.
         bow: how a bag-of-words index is searched.
         dense: how vectors are.
+        texts: whether they open the texts of an index, too.
 
     Raises ConfigError for what cannot be searched by shards.
     """
@@ -102,7 +107,7 @@ def open_sharded(
         retriever = DenseRetriever.open(local, dense)
         retriever.scan = ShardedScan(local, retriever.shards, shards, launch)
         return retriever
-    search = open_shards(folder, bow, shards, launch)
+    search = open_shards(folder, bow, shards, launch, texts=texts)
     if bow.feedback is None:
         return search
     from raydist.bow.feedback.retriever import FeedbackRetriever
@@ -110,7 +115,12 @@ def open_sharded(
     return FeedbackRetriever(search, bow.feedback)
 
 
-def check_shards(folder: str, shards: int, bow: BowSearchSpec, dense: DenseSearchSpec) -> str:
+def check_shards(
+    folder: str,
+    shards: int,
+    bow: BowSearchSpec,
+    dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
+) -> str:
     """Returns what kind of output a folder is.
 
     Raises ConfigError where it cannot be searched by so many shards.
@@ -175,8 +185,18 @@ def text_store(index: str) -> Path:
     return folder
 
 
-def open_searcher(config: ServeConfig | McpConfig) -> Searcher:
-    """Returns a searcher of the served index folders, with the texts of those that have any."""
+def open_searcher(
+    config: ServeConfig | McpConfig,
+    launch: Callable[[str], Launch] | None = None,
+    shards: int = 0,
+) -> Searcher:
+    """Returns a searcher of the served index folders, with the texts of those that have any.
+
+    Args:
+        config: names the folders.
+        launch: returns what makes the shards of a folder somewhere; None opens it whole.
+        shards: how many.
+    """
     from pathlib import PurePath
 
     from raydist.dense.fusion import fuse
@@ -185,14 +205,19 @@ def open_searcher(config: ServeConfig | McpConfig) -> Searcher:
 
     retrievers: dict[str, Selective] = {}
     stores, analyzers = [], []
+    bow = BowSearchSpec(scoring=config.scoring, fields=config.fields)
     for folder in config.index:
-        retriever = open_retriever(
-            folder, BowSearchSpec(scoring=config.scoring, fields=config.fields)
-        )
+        retriever: Selective
+        if launch is None:
+            retriever = open_retriever(folder, bow)
+            store = getattr(getattr(retriever, "index", None), "store", None)
+        else:
+            retriever = open_sharded(folder, shards, launch(folder), bow, texts=True)
+            store = getattr(retriever, "texts", None)
         name = PurePath(folder).name
         retrievers[name if name not in retrievers else folder] = retriever
-        index = getattr(retriever, "index", None)
-        if (store := getattr(index, "store", None)) is not None:
+        if store is not None:
             stores.append(store)
+            index = getattr(retriever, "index", None)
             analyzers.append(getattr(index, "analyzer", None) or Analyzer())
     return Searcher(retrievers, stores, partial(fuse, fusion=config.fusion), analyzers)

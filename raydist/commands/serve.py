@@ -26,7 +26,8 @@ from types import FrameType
 
 from raydist import cluster, extras, log
 from raydist.artefact import planned
-from raydist.build import MULTIVECTOR
+from raydist.bow.spec import BowSearchSpec
+from raydist.build import INDEXES, MULTIVECTOR, check_shards
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, DataError, JobError, RaydistError
@@ -177,8 +178,12 @@ def _stopper(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
 def _check_folders(config: ServeConfig) -> None:
     """Finds mistyped folders before anything is started."""
     for folder in config.index:
+        if config.shards:
+            check_shards(
+                folder, config.shards, BowSearchSpec(scoring=config.scoring, fields=config.fields)
+            )
         if "://" not in folder:
-            manifest = read_manifest(folder, ["bow-index", "vectors", MULTIVECTOR])
+            manifest = read_manifest(folder, INDEXES)
             if manifest["kind"] in ("vectors", MULTIVECTOR):
                 extras.require(f"index = {folder}", "torch", "transformers")
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}

@@ -30,6 +30,9 @@ class ServeConfig(Block):
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
     index: Annotated[Paths, Reads("output")] = ()
     """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
+    shards: Annotated[int, ADDED] = Field(0, ge=0)
+    """Groups of processes that share the segments and vectors of each index, so that none opens it
+    whole; answers are the same. 0 opens it whole. For indexes of one text, and vectors."""
     scoring: Scoring = Bm25()
     """Formula for bag-of-words indexes."""
     fields: Annotated[FieldWeights | None, ADDED] = None
@@ -55,9 +58,11 @@ class ServeConfig(Block):
     replicas: Replicas = Replicas()
     """Processes that score, and their resources."""
     deployments: Annotated[dict[str, OwnReplicas], ADDED] = {}
-    """Replicas and resources of single models by their names in requests, and of the `index`."""
+    """Replicas and resources of single models by their names in requests, of the `index`, and of
+    its `shards`."""
     reload_s: float = Field(60.0, ge=0)
-    """Seconds between checks for a newer model in the folder or registry; 0 never checks."""
+    """Seconds between checks for a newer model in the folder or registry, and for a newer
+    generation of a sharded index; 0 never checks."""
     registry: str = "auto"
     """MLflow's URI, for models:/NAME@ALIAS; auto is MLFLOW_TRACKING_URI, else ./mlflow.db."""
 
@@ -65,13 +70,17 @@ class ServeConfig(Block):
     def _consistent(self) -> ServeConfig:
         if not (self.reranker or self.rerankers or self.embedder or self.index):
             raise ValueError("nothing to serve: give reranker=, embedder= or index=")
-        names = [*self.models(), *(["index"] if self.index else [])]
+        if self.shards and not self.index:
+            raise ValueError("shards: an index is shared; give index=")
+        names = [*self.models(), *self._of_index()]
         if len({*names}) < len(names):
             raise ValueError(f"a name occurs twice in {', '.join(names)}; set name=")
         for name in self.deployments:
             if name not in names:
                 raise ValueError(f"deployments.{name}: expected one of {', '.join(names)}")
             self.replicas_of(name)
+        if "shards" in self.deployments and self.deployments["shards"].max:
+            raise ValueError("deployments.shards.max: their number is fixed; set min")
         return self
 
     @property
@@ -91,14 +100,24 @@ class ServeConfig(Block):
         return names
 
     def all_replicas(self) -> dict[str, Replicas]:
-        """Returns the replicas of each model, and of the index."""
-        names = [*self.models(), *(["index"] if self.index else [])]
-        return {name: self.replicas_of(name) for name in names}
+        """Returns the replicas of each model, of the index, and of all its shards together."""
+        names = [*self.models(), *self._of_index()]
+        replicas = {name: self.replicas_of(name) for name in names}
+        if self.shards:
+            each = replicas["shards"]
+            replicas["shards"] = replace(each, min=each.min * self.shards)
+        return replicas
+
+    def _of_index(self) -> list[str]:
+        """Returns the names of what serves the index beside the models."""
+        return ["index", *(["shards"] if self.shards else [])] if self.index else []
 
     def replicas_of(self, name: str) -> Replicas:
-        """Returns the number and the resources of a model's replicas, or of the index's."""
+        """Returns the number and the resources of a model's replicas, the index's, or a shard's."""
         shared = self.replicas
-        if name == "index" or isinstance(self.scorers().get(name), Bm25Spec):
+        if name == "shards":
+            shared = replace(shared, max=0)  # their number is fixed
+        if name in self._of_index() or isinstance(self.scorers().get(name), Bm25Spec):
             shared = replace(shared, gpus=0.0)
         return self.deployments[name].of(shared) if name in self.deployments else shared
 

@@ -37,6 +37,10 @@ class RowShard:
         self._rows = range(*rows)
         self._block = block
 
+    def documents(self) -> int:
+        """Returns how many rows it has."""
+        return len(self._rows)
+
     def search(self, queries_QD: np.ndarray, k: int, allowed: np.ndarray | None) -> Best:
         """Returns the scores and row numbers of the best rows; `allowed` has a flag for each."""
         return exact_search(
@@ -64,14 +68,18 @@ class ShardedScan:
         )
 
     def __call__(self, queries_QD: np.ndarray, k: int, allowed_N: np.ndarray | None = None) -> Best:
-        """Returns what `exact_search` does."""
-        answers = self._group.ask(
+        """Returns what `exact_search` does.
+
+        A group that does without lost shards answers None for them.
+        """
+        replies = self._group.ask(
             "search",
             [
                 (queries_QD, k, None if allowed_N is None else allowed_N[first:last])
                 for first, last in self._rows
             ],
         )
+        answers = [each for each in replies if each is not None]
         scores, rows = map(torch.from_numpy, answers[0])
         for more, others in answers[1:]:
             scores, rows = merge_top(

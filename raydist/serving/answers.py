@@ -255,6 +255,8 @@ class SearchResponse(_Answer):
     """At most `k` of them."""
     warnings: list[str] = []
     """Deviations from the request, such as hits that were not reranked."""
+    searched: float | None = None
+    """Share of the documents that was searched, with `partial`."""
     timings_ms: dict[str, float]
     """Milliseconds by stage."""
 

@@ -50,8 +50,9 @@ from raydist.serving.front import close_port
 from raydist.serving.http import make_app
 from raydist.serving.keys import Keys, read_keys, refuse_shown
 from raydist.serving.metrics import RayMetrics
-from raydist.serving.replicas import Embedder, Index, Scorer
+from raydist.serving.replicas import Embedder, Index, Scorer, ShardedIndex
 from raydist.serving.service import Service
+from raydist.serving.sharded.handles import ShardReplica
 from raydist.text.passages import Passage
 
 _NAME = "raydist"
@@ -201,7 +202,12 @@ def application(config: ServeConfig, keys: Keys) -> serve.Application:
     if config.embedder is not None:
         name = config.models()[-1]
         handles[name] = deployment(Embedder, "embedder", config, name).bind(config)
-    index = deployment(Index, "index", config, "index").bind(config) if config.index else None
+    index = None
+    if config.shards:
+        sharded = deployment(ShardedIndex, "index", config, "index")
+        index = sharded.bind(config, _shards(config))
+    elif config.index:
+        index = deployment(Index, "index", config, "index").bind(config)
     ingress = serve.deployment(
         name="ingress",
         num_replicas=config.replicas.ingresses,
@@ -216,6 +222,29 @@ def application(config: ServeConfig, keys: Keys) -> serve.Application:
         logging_config=_QUIET,
     )(Ingress)
     return ingress.bind(config, handles, index, keys)
+
+
+def _shards(config: ServeConfig) -> list[list[Any]]:
+    """Returns the replicas of each shard: a deployment each, so that each can be asked.
+
+    Serve places them on different nodes where it can, and starts one again that is lost.
+    """
+    replicas = config.replicas_of("shards")
+    cpus = 1.0 if replicas.cpus is None else replicas.cpus
+    each = deployment(ShardReplica, "shard", config, "shards").options(
+        num_replicas=1,
+        # The searches of all who ask wait for its threads; looks at it do not wait.
+        max_ongoing_requests=_CONNECTIONS,
+        max_queued_requests=-1,
+        health_check_period_s=1,
+    )
+    return [
+        [
+            each.options(name=f"shard-{shard}-{number}").bind(max(1, round(cpus)))
+            for number in range(1, replicas.min + 1)
+        ]
+        for shard in range(1, config.shards + 1)
+    ]
 
 
 def _absolute(config: ServeConfig) -> ServeConfig:
@@ -251,7 +280,7 @@ def deployment(kind: type, name: str, config: ServeConfig, of: str) -> serve.Dep
         kind: the class.
         name: the deployment's.
         config: the service's.
-        of: the model, or `index`.
+        of: the model, `index`, or `shards`.
     """
     replicas = config.replicas_of(of)
     options: dict[str, Any] = {"num_replicas": replicas.min}
@@ -265,7 +294,7 @@ def deployment(kind: type, name: str, config: ServeConfig, of: str) -> serve.Dep
             "look_back_period_s": replicas.look_back_s,
             "metrics_interval_s": min(10.0, replicas.look_back_s),
         }
-        if kind is not Index:
+        if kind not in (Index, ShardedIndex):
             scaling["policy"] = {
                 "policy_function": "raydist.serving.scaling:ByTokens",
                 "policy_kwargs": {"target_wait_s": replicas.target_wait_s},

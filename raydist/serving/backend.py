@@ -170,12 +170,16 @@ class SearchCall:
         depth: how many documents of each retriever.
         ids: those to search, None for all.
         filter: the condition on their columns, None without one.
+        timeout_s: seconds after which the answer is of no use.
+        partial: whether it is searched without the shards that are lost.
     """
 
     query: str
     depth: int
     ids: Sequence[str] | None = None
     filter: str | None = None
+    timeout_s: float = 60.0
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +201,17 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """Hits, best first, and the milliseconds of each stage."""
+    """Hits, best first.
+
+    Attributes:
+        hits: the hits.
+        timings_ms: of each stage.
+        searched: share of the documents that was searched.
+    """
 
     hits: Sequence[Hit]
     timings_ms: Mapping[str, float]
+    searched: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,3 +100,45 @@ class BatcherMetrics:
                 counter.inc(more, self._tags)
         self._counted = stats
         self._queued.set(batcher.queued_tokens, self._tags)
+
+
+class ShardCounters:
+    """Counters of the shards of an index, as the process that asks them sees them."""
+
+    def __init__(self) -> None:
+        keys = ("shard",)
+        self._seconds = Histogram(
+            "raydist_shard_seconds",
+            "Seconds until a shard answers a call",
+            boundaries=_SECONDS,
+            tag_keys=keys,
+        )
+        self._failures = Counter(
+            "raydist_shard_failures", "Losses of a shard's replicas", tag_keys=keys
+        )
+        self._hedges = Counter(
+            "raydist_shard_hedges", "Calls for which a second replica was asked", tag_keys=keys
+        )
+        self._documents = Gauge(
+            "raydist_shard_documents", "Documents of a shard, of all indexes", tag_keys=keys
+        )
+
+    def answered(self, shard: int, seconds: float) -> None:
+        """Counts an answer."""
+        self._seconds.observe(max(seconds, 1e-9), _shard(shard))
+
+    def failed(self, shard: int) -> None:
+        """Counts the loss of a replica."""
+        self._failures.inc(1, _shard(shard))
+
+    def hedged(self, shard: int) -> None:
+        """Counts a call for which another replica was asked as well."""
+        self._hedges.inc(1, _shard(shard))
+
+    def searched(self, shard: int, documents: int) -> None:
+        """Sets how many documents a shard has, of all indexes."""
+        self._documents.set(documents, _shard(shard))
+
+
+def _shard(number: int) -> dict[str, str]:
+    return {"shard": str(number + 1)}

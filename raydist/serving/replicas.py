@@ -1,5 +1,7 @@
 """What runs in a replica: a reranker, an encoder, or an index; each in a process of its own.
 
+The shards of an index are in `sharded`; what asks them is here.
+
 An expected error is returned instead of being raised: Serve would log its traceback and wrap it.
 """
 
@@ -12,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
+
+from ray.serve.handle import DeploymentHandle
 
 from raydist.config.serve import ServeConfig
 from raydist.models.spec import EncoderSource
@@ -30,13 +34,17 @@ from raydist.serving.backend import (
 )
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import open_log
-from raydist.serving.metrics import BatcherMetrics
+from raydist.serving.metrics import BatcherMetrics, ShardCounters
 from raydist.serving.scaling import scaling_stats
 from raydist.serving.served_models import EmbedderModel, RerankerModel
+from raydist.serving.sharded.group import ShardGroup
+from raydist.serving.sharded.handles import HandleReplica
+from raydist.serving.sharded.searcher import ShardedSearcher
 from raydist.serving.watcher import ModelVersion, ModelWatcher, locate
 from raydist.text.passages import Passage
 
 A = TypeVar("A")
+_PROBE = "a query that works"
 
 
 class Scorer:
@@ -168,7 +176,54 @@ class Index:
         await asyncio.to_thread(self._probe)
 
     def _probe(self) -> None:
-        self.searcher.search(SearchCall("a query that works", 1))
+        self.searcher.search(SearchCall(_PROBE, 1))
+
+
+class ShardedIndex:
+    """The deployment that searches index folders by their shards, and fuses their rankings.
+
+    Args:
+        config: the service's.
+        shards: the replicas of each.
+    """
+
+    def __init__(self, config: ServeConfig, shards: Sequence[Sequence[DeploymentHandle]]) -> None:
+        from raydist.build import open_searcher
+
+        open_log(config.access_log)
+        metrics = ShardCounters()
+        group = ShardGroup([[HandleReplica(each) for each in own] for own in shards], metrics)
+        opened = partial(open_searcher, config, shards=config.shards)
+        self.searcher = ShardedSearcher(config.index, opened, group, metrics)
+        # Its threads wait for shards; queries' vectors alone are computed here.
+        self._threads = ThreadPoolExecutor(config.replicas_of("index").max_ongoing, "search")
+        self.searcher.search(SearchCall(_PROBE, 1))  # compiles before the first request
+        self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
+        self.searcher.watch(config.reload_s)
+
+    async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
+        """Returns hits and milliseconds per stage, or what is wrong."""
+        loop = asyncio.get_running_loop()
+        return await _returned(loop.run_in_executor(self._threads, self.searcher.search, call))
+
+    async def snippets(self, call: SnippetCall) -> list[list[Passage]]:
+        """Returns the passages of each text that match best."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self.searcher.snippets, call)
+
+    async def state(self) -> ReplicaState:
+        """Returns the replica's process id."""
+        return ReplicaState(os.getpid())
+
+    async def check(self) -> ServiceError | None:
+        """Searches once."""
+        probe = asyncio.to_thread(self.searcher.search, SearchCall(_PROBE, 1))
+        answer = await _returned(probe)
+        return answer if isinstance(answer, ServiceError) else None
+
+    async def check_health(self) -> None:
+        """Raises where no thread runs; a lost shard is not this replica's fault."""
+        await asyncio.get_running_loop().run_in_executor(None, int)
 
 
 async def _returned(work: Awaitable[A]) -> A | ServiceError:

@@ -323,3 +323,6 @@ class SearchRequest(Request):
     them, by their stems. `true`, or an object of `number` and `length`."""
     return_documents: bool = True
     """Whether results carry the documents' texts."""
+    partial: bool = False
+    """Whether a sharded index is searched without the shards that are lost; the answer says in
+    `searched` how much that is. Else the request is answered with 503 until they are back."""

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from raydist import __version__
@@ -42,6 +42,7 @@ from raydist.serving.backend import (
     ScoreCall,
     ScoreFailure,
     ScoreOptions,
+    SearchAnswer,
     SearchCall,
 )
 from raydist.serving.embed_schema import EmbedOrder
@@ -196,15 +197,22 @@ class Service:
         reranker = rerankers[0] if request.rerank and rerankers else None
         await self._loaded("index", *rerankers[:1])
         depth = max(request.depth, request.k)
-        call = SearchCall(request.query, depth, request.ids, request.filter)
+        call = SearchCall(
+            request.query,
+            depth,
+            request.ids,
+            request.filter,
+            timeout_s=self.limits.deadline_s,
+            partial=request.partial,
+        )
         hits = call.depth if call.ids is None else min(call.depth, len(call.ids))
         tokens = len(call.query) // 4 + hits
         if reranker is not None:
             per_hit = estimate_tokens(call.query, [""]) + round(self._hit_tokens)
             tokens += min(hits, self.limits.max_documents) * per_hit
         with self._admitted(tokens, client, reranker or "index") as ticket:
-            hits_, timings, warnings, cost = await self._within(self._search(call, reranker))
-            hits_ = hits_[: request.k]
+            answer, warnings, cost = await self._within(self._search(call, reranker))
+            hits_, timings = answer.hits[: request.k], dict(answer.timings_ms)
             passages = await self._within(self._snippets(request, hits_, timings))
             if reranker is None:
                 cost = Cost(tokens, tokens_per_s=1000 * tokens / max(sum(timings.values()), 1.0))
@@ -213,19 +221,24 @@ class Service:
             id=request_id,
             results=results(hits_, passages, texts=request.return_documents),
             warnings=warnings,
+            searched=answer.searched if request.partial else None,
             timings_ms=timings,
         )
 
     async def _search(
         self, call: SearchCall, reranker: str | None
-    ) -> tuple[Sequence[Hit], dict[str, float], list[str], Cost]:
-        """Returns the hits, the milliseconds of each stage, warnings, and the reranking's cost."""
+    ) -> tuple[SearchAnswer, list[str], Cost]:
+        """Returns the answer, reranked if asked, warnings, and the reranking's cost."""
         ends = time.monotonic() + self.limits.deadline_s
         answer = await self.backend.search(call)
         self._answered["index"] = time.monotonic()
-        hits, timings = answer.hits, dict(answer.timings_ms)
+        hits, timings, warnings = answer.hits, dict(answer.timings_ms), []
+        if answer.searched < 1:
+            warnings.append(
+                f"{answer.searched:.1%} of the documents were searched: a shard is lost"
+            )
         if reranker is None or not hits:
-            return hits, timings, [], Cost()
+            return answer, warnings, Cost()
         start = time.perf_counter()
         chosen, cost = candidates(hits, call.query, self.limits), Cost()
         if texts := chosen.texts:
@@ -235,7 +248,8 @@ class Service:
             mean = estimate_tokens("", texts, overhead=0) / len(texts)
             self._hit_tokens += 0.2 * (mean - self._hit_tokens)
             timings["rerank"] = round((time.perf_counter() - start) * 1000, 3)
-        return hits, timings, chosen.warnings, cost
+        answer = replace(answer, hits=hits, timings_ms=timings)
+        return answer, [*warnings, *chosen.warnings], cost
 
     async def _snippets(
         self, request: SearchRequest, hits: Sequence[Hit], timings: dict[str, float]

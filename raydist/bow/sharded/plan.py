@@ -26,7 +26,9 @@ HEADERS = ["*/segment.json"]
 """Patterns of the files that a plan needs."""
 
 
-def open_shards(folder: str, spec: BowSearchSpec, shards: int, launch: Launch) -> ShardedSearch:
+def open_shards(
+    folder: str, spec: BowSearchSpec, shards: int, launch: Launch, *, texts: bool = False
+) -> ShardedSearch:
     """Returns the search of an index by so many shards.
 
     Args:
@@ -34,6 +36,7 @@ def open_shards(folder: str, spec: BowSearchSpec, shards: int, launch: Launch) -
         spec: how it is searched; its feedback is the caller's.
         shards: how many; each has consecutive segments of about the same size together.
         launch: opens them.
+        texts: whether they open the documents' texts, if the index has any.
 
     Raises:
         ConfigError: the index has fewer segments than that, or cannot be asked what `spec` asks.
@@ -43,7 +46,7 @@ def open_shards(folder: str, spec: BowSearchSpec, shards: int, launch: Launch) -
         local = storage.local(folder, HEADERS)
         manifest = read_manifest(local, [KIND])
         try:
-            return _opened(folder, local, manifest, spec, shards, launch)
+            return _opened(folder, local, manifest, spec, shards, launch, texts)
         except ArtifactError:
             if read_manifest(storage.local(folder, HEADERS), [KIND]) == manifest:
                 raise
@@ -77,6 +80,7 @@ def _opened(
     spec: BowSearchSpec,
     shards: int,
     launch: Launch,
+    texts: bool,
 ) -> ShardedSearch:
     check(folder, manifest, spec, shards)  # the generation may be another by now
     names = manifest["segments"]
@@ -84,7 +88,7 @@ def _opened(
     sizes = [sum(file["bytes"] for file in header["files"].values()) for header in headers]
     starts = list(accumulate((header["documents"] for header in headers), initial=0))
     makers = [
-        partial(Shard, Part(folder, manifest, tuple(names[a:z])), starts[a], spec)
+        partial(Shard, Part(folder, manifest, tuple(names[a:z])), starts[a], spec, texts)
         for a, z in pairwise(cuts(sizes, shards))
     ]
     group = launch(makers)

@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation
+from raydist.bow.search.filters import passing
 from raydist.bow.search.scoring import Collection, Scoring
 from raydist.bow.search.sorting import column_keys, sort_column
 from raydist.bow.search.ties import settled
@@ -38,6 +39,7 @@ from raydist.bow.sharded.shard import (
     encoded,
     known,
 )
+from raydist.bow.sharded.texts import ShardTexts
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.bow.structured.query import terms_of
 from raydist.bow.structured.retriever import is_structured, tree_of, trees_of
@@ -80,6 +82,7 @@ class ShardedSearch:
         index: the index without its segments: what it is and its statistics.
         scoring: the formula.
         ties: the order of equal scores.
+        texts: the documents' texts, where the shards were opened with them; None without any.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class ShardedSearch:
         collection = Collection(self._whole.nonempty, self._whole.tokens, mean, unit or 1.0)
         self.scoring = Scoring.of(spec.scoring, collection, weighted=bool(unit))
         self.ties: str = spec.ties
+        self.texts = ShardTexts(shards, self._lives) if manifest.get("store") else None
         self._spec = spec
         self._sort = spec.sort
         self._restrictions: tuple[Restriction, ...] = ()
@@ -141,7 +145,12 @@ class ShardedSearch:
         return self._restricted("without", _array(doc_ids))
 
     def where(self, filter: str) -> Self:
-        """Returns this search restricted to the documents that pass a filter."""
+        """Returns this search restricted to the documents that pass a filter.
+
+        Raises ConfigError for what is no filter of the index's columns.
+        """
+        columns = self._whole.columns
+        passing(filter, None if columns is None else columns.empty_table())
         return self._restricted("where", filter)
 
     def _restricted(self, method: str, value: Any) -> Self:
@@ -249,8 +258,12 @@ class ShardedSearch:
         return Settings(self.ties, self.scoring, self._sort is not None, self._restrictions)
 
     def _ask(self, method: str, *arguments: Any) -> list[Any]:
-        """Calls a method of all shards with the same arguments."""
-        return self._shards.ask(method, [arguments] * len(self._starts))
+        """Calls a method of all shards with the same arguments; returns what they answer.
+
+        A group that does without lost shards answers None for them.
+        """
+        answers = self._shards.ask(method, [arguments] * len(self._starts))
+        return [each for each in answers if each is not None]
 
     def _parsed(self, queries: Sequence[Query]) -> list[ShardQuery]:
         analyzer = self.index.analyzer

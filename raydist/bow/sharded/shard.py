@@ -10,6 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,9 +30,10 @@ from raydist.bow.spec import BowSearchSpec
 from raydist.bow.structured.query import Node
 from raydist.bow.structured.retriever import StructuredRetriever, is_structured
 from raydist.bow.whole import Whole
-from raydist.data.store.reader import DocumentStore
+from raydist.data.store.reader import DocumentStore, piece_names
 from raydist.errors import ArtifactError
 from raydist.manifest import read_manifest
+from raydist.records import Document
 
 Array = npt.NDArray[Any]
 ShardQuery = Mapping[str, float] | Node | None
@@ -127,21 +129,25 @@ class Answer(NamedTuple):
 
 
 class Shard:
-    """Some segments of an index, opened."""
+    """Some segments of an index, opened; threads may share it."""
 
-    def __init__(self, part: Part, first: int, spec: BowSearchSpec) -> None:
+    def __init__(self, part: Part, first: int, spec: BowSearchSpec, texts: bool = False) -> None:
         """Opens the segments; of a remote index only their files are copied.
 
         Args:
             part: which segments.
             first: the position of their first document in the whole index.
             spec: how they are searched.
+            texts: whether the documents' texts are asked for.
 
         Raises:
             ArtifactError: a file is missing or damaged, or the index is of another generation now.
             JobError: the folder is not here.
         """
-        folder = storage.seen(storage.local(part.folder, part.patterns))
+        patterns = part.patterns
+        if texts and storage.is_remote(part.folder):
+            patterns = [*patterns, *text_patterns(part.folder, part.manifest)]
+        folder = storage.seen(storage.local(part.folder, patterns))
         manifest = {**part.manifest, "segments": list(part.segments), "store": None}
         try:
             self._index = BowIndex.of(folder, manifest, in_memory=spec.in_memory)
@@ -156,12 +162,17 @@ class Shard:
         self._store: DocumentStore | None = None
         store = part.manifest.get("store")
         reads_texts = spec.feedback is not None and not self._forward
-        if store and reads_texts and not storage.is_remote(part.folder):  # all would be copied
+        if store and (texts or (reads_texts and not storage.is_remote(part.folder))):
             self._store = DocumentStore.open(folder / store)
         self._first = first
         self._spec = spec
         self._searches: dict[tuple[Any, ...], BowRetriever] = {}
         self._base: BowRetriever | None = None
+        self._lock = Lock()
+
+    def documents(self) -> int:
+        """Returns how many live documents it has."""
+        return len(self._index)
 
     def facts(self) -> Facts:
         """Returns what the statistics of the whole index are made of."""
@@ -170,7 +181,7 @@ class Shard:
 
     def prepare(self, whole: Whole) -> None:
         """Raises ConfigError for what this index cannot be asked."""
-        search = self._search_of(whole)
+        search = _knowing(self._search_of(whole), whole)
         if is_structured(self._spec):
             StructuredRetriever(search)
 
@@ -201,7 +212,7 @@ class Shard:
         scores_R = np.concatenate([np.empty(0, np.float32), *(scores for _, scores in rankings)])
         values = None
         if settings.is_sorted and self._spec.sort is not None:
-            columns = search.index.columns
+            columns = self._search_of(whole).index.columns
             assert columns is not None
             column = columns[sort_column(self._spec.sort, columns.column_names)[0]]
             values = column.combine_chunks().take(pa.array(docs_R))
@@ -259,33 +270,68 @@ class Shard:
         """Returns the ids of the live documents."""
         return self._index.doc_ids
 
+    def texts(self, doc_ids: Sequence[str], live: int) -> list[Document | None]:
+        """Returns the texts of the documents that it has, None for others.
+
+        Args:
+            doc_ids: of the documents.
+            live: documents of the shards before this one.
+        """
+        assert self._store is not None
+        ids = pa.array(doc_ids, pa.large_string())
+        rows = self._store.positions(ids)
+        known = rows >= 0
+        numbers = self._store.numbers(rows[known])
+        known[known] = (numbers >= live) & (numbers < live + len(self._index))
+        own = iter(self._store.get(ids.filter(pa.array(known)).to_pylist()))
+        return [next(own) if is_own else None for is_own in known.tolist()]
+
     def _search_of(self, whole: Whole) -> BowRetriever:
-        """Returns the search of all documents of the shard, for queries that `whole` knows."""
-        if self._base is None:
-            own = self._index
-            index = BowIndex(
-                own.segments, own.analyzer, folder=own.folder, unit=own.unit, field=own.field,
-                whole=whole,
-            )  # fmt: skip
-            self._base = BowRetriever(index, self._spec)
-        self._base.index.whole = whole
-        return self._base
+        """Returns the search of all documents of the shard; `whole` need not know any terms."""
+        with self._lock:
+            if self._base is None:
+                own = self._index
+                index = BowIndex(
+                    own.segments, own.analyzer, folder=own.folder, unit=own.unit,
+                    field=own.field, whole=whole,
+                )  # fmt: skip
+                self._base = BowRetriever(index, self._spec)
+            return self._base
 
     def _search(self, whole: Whole, settings: Settings) -> BowRetriever:
+        """Returns the search that is asked for, for queries whose terms `whole` knows."""
         base, key = self._search_of(whole), settings.key
-        if key not in self._searches:
-            search = copy.copy(base)
-            search.scoring = settings.scoring
-            # The order by id cuts at k as Anserini does, which rounds scores afterwards.
-            search.ties = "docid" if settings.ties == "docid" else "external"
-            if not settings.is_sorted:
-                search = search.unsorted()
-            for each in settings.restrictions:
-                search = getattr(search, each.method)(each.value)
-            if len(self._searches) >= _REMEMBERED:
-                self._searches.pop(next(iter(self._searches)))
-            self._searches[key] = search
-        return self._searches[key]
+        with self._lock:
+            if key not in self._searches:
+                search = copy.copy(base)
+                search.scoring = settings.scoring
+                # The order by id cuts at k as Anserini does, which rounds scores afterwards.
+                search.ties = "docid" if settings.ties == "docid" else "external"
+                if not settings.is_sorted:
+                    search = search.unsorted()
+                for each in settings.restrictions:
+                    search = getattr(search, each.method)(each.value)
+                if len(self._searches) >= _REMEMBERED:
+                    self._searches.pop(next(iter(self._searches)))
+                self._searches[key] = search
+            return _knowing(self._searches[key], whole)
+
+
+def _knowing(search: BowRetriever, whole: Whole) -> BowRetriever:
+    """Returns the search with the statistics of queries: those of others keep theirs."""
+    search = copy.copy(search)
+    search.index = copy.copy(search.index)
+    search.index.whole = whole
+    return search
+
+
+def text_patterns(folder: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Returns patterns of the files with the texts of an index, relative to it; none without."""
+    store = manifest.get("store")
+    if not store:
+        return []
+    local = storage.local(folder, [f"{store}/*"])
+    return [f"{each}/*" for each in dict.fromkeys([store, *piece_names(local / store)])]
 
 
 def known(whole: Whole, terms: Sequence[bytes], counts: Sequence[tuple[Array, Array]]) -> Whole:

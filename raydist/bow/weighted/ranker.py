@@ -145,7 +145,8 @@ class _Terms:
     def _add(self, unknown: Sequence[str]) -> None:
         """Looks terms up; what other threads read is not changed."""
         first, count = len(self._numbers), len(unknown)
-        fresh = self._index.lookup([encode_term(term) for term in unknown])[0]
+        names = [encode_term(term) for term in unknown]
+        fresh = [segment.lookup(names) for segment in self._index.segments]
         if first + count > self._rows.shape[1]:
             larger = np.zeros((len(fresh), 2 * (first + count), 6), np.uint64)
             larger[:, :first] = self._rows[:, :first]

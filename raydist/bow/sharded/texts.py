@@ -1,0 +1,33 @@
+"""The documents' texts of an index whose shards have opened them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from raydist.protocols import Group
+from raydist.records import Document
+
+
+class ShardTexts(NamedTuple):
+    """Texts by id; each shard has those of its own documents.
+
+    Attributes:
+        shards: answer `texts`.
+        lives: live documents of the shards before each one.
+    """
+
+    shards: Group
+    lives: Sequence[int]
+
+    def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
+        """Returns a document for each id, None where there is none."""
+        documents: list[Document | None] = [None] * len(doc_ids)
+        if not doc_ids:
+            return documents
+        asked = [(list(doc_ids), live) for live in self.lives]
+        for own in self.shards.ask("texts", asked):
+            for at, document in enumerate(own or ()):
+                if document is not None:
+                    documents[at] = document
+        return documents

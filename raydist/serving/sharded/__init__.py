@@ -1,0 +1,1 @@
+"""Search of a service's indexes by shards: replicas that have opened some segments each."""
