@@ -22,7 +22,7 @@ from raydist.protocols import Group
 Launch = Callable[[Sequence[Callable[[], Any]]], Group]
 """Makes the objects somewhere, each by its function, which may be called again."""
 
-HEADERS = ["*/segment.json"]
+HEADERS = ["*/segment.json", "*/deletions.json"]
 """Patterns of the files that a plan needs."""
 
 
@@ -87,8 +87,15 @@ def _opened(
     headers = [header_of(local / name) for name in names]
     sizes = [sum(file["bytes"] for file in header["files"].values()) for header in headers]
     starts = list(accumulate((header["documents"] for header in headers), initial=0))
+    lives = list(accumulate(_live_documents(local, manifest, headers), initial=0))
     makers = [
-        partial(Shard, Part(folder, manifest, tuple(names[a:z])), starts[a], spec, texts)
+        partial(
+            Shard,
+            Part(folder, manifest, tuple(names[a:z])),
+            starts[a],
+            spec,
+            range(lives[a], lives[z]) if texts else None,
+        )
         for a, z in pairwise(cuts(sizes, shards))
     ]
     group = launch(makers)
@@ -101,6 +108,18 @@ def _opened(
             "has none; build it with forward=true, or leave shards out"
         )
     return ShardedSearch(group, facts, local, manifest, spec)
+
+
+def _live_documents(
+    local: Path, manifest: Mapping[str, Any], headers: Sequence[Mapping[str, Any]]
+) -> list[int]:
+    """Returns how many documents of each segment are not deleted."""
+    deletions = manifest.get("deletions", {})
+    return [
+        header["documents"]
+        - (header_of(local / deletions[name], "deletions")["documents"] if name in deletions else 0)
+        for name, header in zip(manifest["segments"], headers)
+    ]
 
 
 def cuts(sizes: Sequence[int], parts: int) -> list[int]:

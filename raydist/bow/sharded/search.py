@@ -120,7 +120,7 @@ class ShardedSearch:
         collection = Collection(self._whole.nonempty, self._whole.tokens, mean, unit or 1.0)
         self.scoring = Scoring.of(spec.scoring, collection, weighted=bool(unit))
         self.ties: str = spec.ties
-        self.texts = ShardTexts(shards, self._lives) if manifest.get("store") else None
+        self.texts = ShardTexts(shards, len(facts)) if manifest.get("store") else None
         self._spec = spec
         self._sort = spec.sort
         self._restrictions: tuple[Restriction, ...] = ()

@@ -30,7 +30,8 @@ from raydist.bow.spec import BowSearchSpec
 from raydist.bow.structured.query import Node
 from raydist.bow.structured.retriever import StructuredRetriever, is_structured
 from raydist.bow.whole import Whole
-from raydist.data.store.reader import DocumentStore, piece_names
+from raydist.data.store.part import StorePart, headers, pieces_of
+from raydist.data.store.reader import DocumentStore
 from raydist.errors import ArtifactError
 from raydist.manifest import read_manifest
 from raydist.records import Document
@@ -131,22 +132,27 @@ class Answer(NamedTuple):
 class Shard:
     """Some segments of an index, opened; threads may share it."""
 
-    def __init__(self, part: Part, first: int, spec: BowSearchSpec, texts: bool = False) -> None:
+    def __init__(
+        self, part: Part, first: int, spec: BowSearchSpec, texts: range | None = None
+    ) -> None:
         """Opens the segments; of a remote index only their files are copied.
 
         Args:
             part: which segments.
             first: the position of their first document in the whole index.
             spec: how they are searched.
-            texts: whether the documents' texts are asked for.
+            texts: the numbers of its live documents in the whole index, where their texts are asked
+                for.
 
         Raises:
             ArtifactError: a file is missing or damaged, or the index is of another generation now.
             JobError: the folder is not here.
         """
+        store = part.manifest.get("store")
         patterns = part.patterns
-        if texts and storage.is_remote(part.folder):
-            patterns = [*patterns, *text_patterns(part.folder, part.manifest)]
+        if texts is not None and store:
+            beside = storage.local(part.folder, headers(store)) / store
+            patterns = [*patterns, *(f"{name}/*" for name in pieces_of(beside, texts).names)]
         folder = storage.seen(storage.local(part.folder, patterns))
         manifest = {**part.manifest, "segments": list(part.segments), "store": None}
         try:
@@ -159,10 +165,10 @@ class Shard:
                 "again"
             ) from None
         self._forward = all(map(has_forward, self._index.segments))
+        self._texts = StorePart(folder / store, texts) if texts is not None and store else None
         self._store: DocumentStore | None = None
-        store = part.manifest.get("store")
         reads_texts = spec.feedback is not None and not self._forward
-        if store and (texts or (reads_texts and not storage.is_remote(part.folder))):
+        if store and reads_texts and not storage.is_remote(part.folder):  # all would be copied
             self._store = DocumentStore.open(folder / store)
         self._first = first
         self._spec = spec
@@ -270,21 +276,10 @@ class Shard:
         """Returns the ids of the live documents."""
         return self._index.doc_ids
 
-    def texts(self, doc_ids: Sequence[str], live: int) -> list[Document | None]:
-        """Returns the texts of the documents that it has, None for others.
-
-        Args:
-            doc_ids: of the documents.
-            live: documents of the shards before this one.
-        """
-        assert self._store is not None
-        ids = pa.array(doc_ids, pa.large_string())
-        rows = self._store.positions(ids)
-        known = rows >= 0
-        numbers = self._store.numbers(rows[known])
-        known[known] = (numbers >= live) & (numbers < live + len(self._index))
-        own = iter(self._store.get(ids.filter(pa.array(known)).to_pylist()))
-        return [next(own) if is_own else None for is_own in known.tolist()]
+    def texts(self, doc_ids: Sequence[str]) -> list[Document | None]:
+        """Returns the texts of the documents that it has, None for others."""
+        assert self._texts is not None
+        return self._texts.get(doc_ids)
 
     def _search_of(self, whole: Whole) -> BowRetriever:
         """Returns the search of all documents of the shard; `whole` need not know any terms."""
@@ -323,15 +318,6 @@ def _knowing(search: BowRetriever, whole: Whole) -> BowRetriever:
     search.index = copy.copy(search.index)
     search.index.whole = whole
     return search
-
-
-def text_patterns(folder: str, manifest: Mapping[str, Any]) -> list[str]:
-    """Returns patterns of the files with the texts of an index, relative to it; none without."""
-    store = manifest.get("store")
-    if not store:
-        return []
-    local = storage.local(folder, [f"{store}/*"])
-    return [f"{each}/*" for each in dict.fromkeys([store, *piece_names(local / store)])]
 
 
 def known(whole: Whole, terms: Sequence[bytes], counts: Sequence[tuple[Array, Array]]) -> Whole:

@@ -14,19 +14,18 @@ class ShardTexts(NamedTuple):
 
     Attributes:
         shards: answer `texts`.
-        lives: live documents of the shards before each one.
+        number: how many they are.
     """
 
     shards: Group
-    lives: Sequence[int]
+    number: int
 
     def get(self, doc_ids: Sequence[str]) -> list[Document | None]:
         """Returns a document for each id, None where there is none."""
         documents: list[Document | None] = [None] * len(doc_ids)
         if not doc_ids:
             return documents
-        asked = [(list(doc_ids), live) for live in self.lives]
-        for own in self.shards.ask("texts", asked):
+        for own in self.shards.ask("texts", [(list(doc_ids),)] * self.number):
             for at, document in enumerate(own or ()):
                 if document is not None:
                     documents[at] = document

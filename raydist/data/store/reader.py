@@ -81,7 +81,7 @@ class DocumentStore:
                 return cls(path, [Piece(path, about)])
             places = [path.parent / name for name in about["pieces"]]
             pieces = [Piece(place, read_header(place)) for place in places]
-            return cls(path, pieces, _live(path, about, sum(map(len, pieces))))
+            return cls(path, pieces, live_rows(path, about, sum(map(len, pieces))))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{path / 'store.json'} is damaged: {error}") from error
 
@@ -256,8 +256,8 @@ def piece_names(folder: PathLike) -> list[str]:
     return list(read_header(path).get("pieces", [path.name]))
 
 
-def _live(folder: Path, about: Mapping[str, Any], rows: int) -> Bits | None:
-    """Returns the live rows of a joined store, checked."""
+def live_rows(folder: Path, about: Mapping[str, Any], rows: int) -> Bits | None:
+    """Returns the live rows of a joined store, checked; None where all are live."""
     if "live" not in about:
         return None
     path = folder / "live"

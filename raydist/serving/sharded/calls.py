@@ -13,12 +13,12 @@ class Opening(NamedTuple):
     """A shard's part of one generation of an index.
 
     Attributes:
-        index: the index's folder.
+        folder: of the index, or its URI.
         key: of the generation; the same for all shards.
         make: opens the part; may be called again.
     """
 
-    index: str
+    folder: str
     key: str
     make: Callable[[], Any]
 

@@ -152,7 +152,7 @@ class ShardGroup:
             each.cancel()
         self._loop.call_soon_threadsafe(self._loop.stop)
 
-    def open(self, index: str, makers: Sequence[Callable[[], Any]]) -> Generation:
+    def open(self, folder: str, makers: Sequence[Callable[[], Any]]) -> Generation:
         """Opens a generation of an index in all replicas.
 
         Raises:
@@ -163,7 +163,7 @@ class ShardGroup:
         key = hashlib.blake2b(repr(makers).encode(), digest_size=12).hexdigest()
         with contextlib.ExitStack() as undo:
             if key not in self._openings:
-                self._openings[key] = [Opening(index, key, make) for make in makers]
+                self._openings[key] = [Opening(folder, key, make) for make in makers]
                 undo.callback(self.forget, key)
             opened = asyncio.run_coroutine_threadsafe(self._open_all(key), self._loop)
             undo.callback(opened.cancel)
@@ -293,6 +293,8 @@ class ShardGroup:
 
     def _lose(self, member: _Member) -> None:
         """Asks a replica no more until it is back; its calls go to others."""
+        if member.is_lost:
+            return
         if self._metrics is not None:
             self._metrics.failed(member.shard)
         member.is_lost = True
@@ -304,7 +306,7 @@ class ShardGroup:
         while True:
             look = asyncio.ensure_future(self._look(member))
             await asyncio.wait([look])
-            if look.exception() is not None and not member.is_lost:  # whatever it is
+            if look.exception() is not None:  # whatever it is
                 self._lose(member)
             await asyncio.sleep(_PAUSE_S if member.is_lost else _BEAT_S)
 

@@ -44,7 +44,7 @@ class Holder:
                     self._parts[opening.key] = opening.make()
                 part = self._parts[opening.key]
                 self._asked[opening.key] = time.monotonic()
-                self._newest[opening.index] = opening.key
+                self._newest[opening.folder] = opening.key
                 return Reply(value=part.documents())
             except RaydistError as error:
                 return _refused(error)

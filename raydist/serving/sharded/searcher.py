@@ -53,7 +53,7 @@ class _Present:
         """Returns the share of the documents that the other shards have."""
         sizes = [sum(each) for each in zip(*(g.documents for g in self.generations))]
         lost = sum(size for shard, size in enumerate(sizes) if shard in missed)
-        return 1.0 - lost / max(sum(sizes), 1)
+        return 1.0 - float(lost / max(sum(sizes), 1))
 
 
 class ShardedSearcher:
