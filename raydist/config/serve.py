@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from raydist.bow.spec import Bm25, FieldWeights, Scoring
-from raydist.config.base import Block, Flat
+from raydist.config.base import Block, Flat, execution
 from raydist.data.spec import Paths
 from raydist.dense.spec import Fusion, Rrf
 from raydist.evaluation.spec import Tracking
@@ -30,7 +30,7 @@ class ServeConfig(Block):
     """A bi-encoder for /v1/embeddings: a folder, a hub name, or models:/NAME@champion."""
     index: Annotated[Paths, Reads("output")] = ()
     """Folders that `index` or `embed` wrote, for /v1/search; their rankings are fused."""
-    shards: Annotated[int, ADDED] = Field(0, ge=0)
+    shards: int = execution(0, ge=0)
     """Groups of processes that share the segments and vectors of each index, so that none opens it
     whole; answers are the same. 0 opens it whole. For indexes of one text, and vectors."""
     scoring: Scoring = Bm25()
