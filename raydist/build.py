@@ -147,7 +147,10 @@ def check_shards(
     elif storage.is_remote(folder):
         why = "has vectors on an object store, all of which each shard would copy"
     if why:
-        raise ConfigError(f"shards: {folder} {why}; leave shards out (workers= shares the queries)")
+        raise ConfigError(
+            f"shards: {folder} {why}; leave shards out (workers= of search, or replicas= of serve, "
+            "share the queries)"
+        )
     return kind
 
 

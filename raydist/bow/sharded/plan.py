@@ -64,7 +64,7 @@ def check(folder: str, manifest: Mapping[str, Any], spec: BowSearchSpec, shards:
     if manifest.get("model") is not None:
         raise ConfigError(
             f"shards: {folder} takes the terms of queries from a model, which shards do not ask; "
-            "leave shards out (workers= shares the queries)"
+            "leave shards out (workers= of search, or replicas= of serve, share the queries)"
         )
     if spec.effort < 1:
         raise ConfigError(

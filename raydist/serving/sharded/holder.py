@@ -68,12 +68,16 @@ class Holder:
             return _refused(error)
 
     def tidy(self) -> None:
-        """Closes older generations that nobody asks for any more."""
-        with self._opening:
+        """Closes older generations that nobody asks for any more, unless one is being opened."""
+        if not self._opening.acquire(blocking=False):
+            return
+        try:
             rested = time.monotonic() - self._rested_s
             for key in self._parts.keys() - {*self._newest.values()}:
                 if self._asked[key] < rested:
                     del self._parts[key], self._asked[key]
+        finally:
+            self._opening.release()
 
 
 def _refused(error: RaydistError) -> Reply:
