@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -92,28 +90,3 @@ def test_a_killed_shard_costs_503s_until_it_is_back(url: str, config: ServeConfi
     assert set(statuses) == {200, 503} and wrong == [] and last_refused[0] < ends - 3
     assert all(part["searched"] == pytest.approx(1 / 3) for part in parts)
     assert ask().json()["results"] == whole
-
-
-def test_a_newer_generation_and_the_metrics_of_shards_are_seen(
-    url: str, config: ServeConfig, tmp_path: Path
-) -> None:
-    from raydist.cli import main
-    from raydist.serving.app import metrics_url
-
-    (tmp_path / "more.jsonl").write_text('{"id": "n", "text": "heron fish lake", "year": 1}\n')
-    words = [f"corpus={tmp_path / 'more.jsonl'}", "corpus.columns=year", f"out={config.index[0]}"]
-    assert main(["index", *words, "--append"]) == 0
-    ends = time.monotonic() + 60
-    while True:
-        answer = httpx.post(f"{url}/v1/search", json=BODY, timeout=60).json()
-        if any(each["id"] == "n" for each in answer["results"]):
-            break
-        assert time.monotonic() < ends
-        time.sleep(0.2)
-    names = ("shard_seconds_bucket", "shard_documents", "shard_failures_total")
-    while True:
-        text = httpx.get(metrics_url(), timeout=30).text
-        if all(re.search(rf'^ray_raydist_{name}{{.*shard="2"', text, re.M) for name in names):
-            break
-        assert time.monotonic() < ends + 60
-        time.sleep(1)
