@@ -1,4 +1,4 @@
-"""Sparse vectors with the statistics of published learned sparse indexes, of any size.
+"""Sparse vectors with statistics like those of learned sparse indexes, of any size.
 
     python -m benchmarks.sparse_data docs=100000 queries=200      # prints their statistics
 
@@ -8,16 +8,19 @@ document's, which are expanded further. Terms of a document that several of its 
 the largest weight, as max pooling does. Topics draw their concepts, and concepts their terms, from
 few of all, so that terms of one topic occur together.
 
-Published figures, of SPLADE on MS MARCO passages (8.8 M of them), that these vectors follow:
+Figures that these vectors follow, of SPLADE on MS MARCO's 8,841,823 passages:
 
-    terms of the vocabulary in use     28,131  Mackenzie, Trotman & Lin, arXiv:2110.11540, table 1
-    entries of a document                 119  Bruch et al., SIGIR 2024 (arXiv:2404.18812), 4.1
-    entries of a query                     43  the same
-    L1 mass in a document's top 50        .75  the same, figure 1
-    L1 mass in a query's top 10           .75  the same
-    expected terms in common (FLOPS)  1.3..3.8  Formal et al., arXiv:2109.10086, table 1
-    largest weights                      3..4  log1p of logits, the same
+    terms of the vocabulary in use     28,131  Pyserini's index msmarco-passage-distill-splade-max
+    expected terms in common (FLOPS)  1.1..3.8  SPLADE-max and DistilSPLADE v2, in Naver Labs
+                                               Europe's table of SPLADE models
+    entries of a document                 119  chosen
+    entries of a query                     43  chosen
+    L1 mass in a document's top 50        .75  chosen
+    L1 mass in a query's top 10           .75  chosen
+    largest weights                      3..4  chosen
 
+The chosen ones are of the size that papers on such indexes report (Bruch et al., SIGIR 2024,
+arXiv:2404.18812, for one); they were not compared with a published table.
 The documents' frequencies fall less steeply than Zipf's law at the head, since no stop word is in
 most documents, and steeply at the end of the vocabulary: both follow from the mixture here.
 Everything follows from the numbers of the documents, so the first 100,000 are the same in any size.
@@ -221,7 +224,7 @@ def write(folder: Path, docs: int, count: int) -> None:
 
 
 def statistics(docs: int, count: int) -> dict[str, float]:
-    """Returns what is published of learned sparse indexes, of these vectors."""
+    """Returns what is reported of learned sparse indexes, of these vectors."""
     world = World.create()
     df = np.zeros(TERMS, np.int64)
     lengths, tops, largest = [], [], 0.0

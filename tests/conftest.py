@@ -159,6 +159,33 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_mlm(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT with a random masked-language-model head."""
+    import torch
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-mlm"
+    torch.manual_seed(3)
+    model = AutoModelForMaskedLM.from_pretrained(tiny_bert)
+    with torch.no_grad():
+        for parameter in model.cls.parameters():
+            parameter.normal_(0, 0.5)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sparse_model(tiny_mlm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a sparse model's folder."""
+    from raydist.models.biencoder import BiEncoder
+
+    folder = tmp_path_factory.mktemp("models") / "sparse"
+    BiEncoder.load(tiny_mlm, kind="sparse", device="cpu").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: creating one takes seconds, so it is done once and copied."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -12,7 +12,6 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch.nn import functional as F
-from transformers import AutoModelForMaskedLM
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models import term_pooling
@@ -25,22 +24,6 @@ from raydist.models.term_pooling import TermDecoder, TermPooling
 from tests.models.zoo import build
 
 TEXTS = ["the vector of a query", "an index", "retrieval of documents by a model " * 9, "a", ""]
-
-
-@pytest.fixture(scope="module")
-def mlm(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT with a random masked-language-model head."""
-    folder = tmp_path_factory.mktemp("mlm")
-    torch.manual_seed(3)
-    model = AutoModelForMaskedLM.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        for parameter in model.cls.parameters():
-            parameter.normal_(0, 0.5)
-    model.save_pretrained(folder)
-    from transformers import AutoTokenizer
-
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
-    return folder
 
 
 def their_vectors(model: SparseEncoder, role: str) -> np.ndarray:
@@ -75,8 +58,8 @@ def assert_equal_both_ways(theirs: SparseEncoder, folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("pooling", "activation"), [("max", "relu"), ("sum", "relu"), ("max", "log1p_relu")]
 )
-def test_vectors_are_sentence_transformers_both_ways(mlm, tmp_path, pooling, activation):
-    transformer = Transformer(str(mlm), transformer_task="fill-mask")
+def test_vectors_are_sentence_transformers_both_ways(tiny_mlm, tmp_path, pooling, activation):
+    transformer = Transformer(str(tiny_mlm), transformer_task="fill-mask")
     modules = [transformer, SpladePooling(pooling, activation_function=activation)]
     theirs = SparseEncoder(modules=modules, device="cpu")
     model = assert_equal_both_ways(theirs, tmp_path / "st", tmp_path)
@@ -85,8 +68,8 @@ def test_vectors_are_sentence_transformers_both_ways(mlm, tmp_path, pooling, act
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_table_of_queries_weights_is_read_and_written(mlm, tmp_path, frozen):
-    transformer = Transformer(str(mlm), transformer_task="fill-mask", max_seq_length=20)
+def test_a_table_of_queries_weights_is_read_and_written(tiny_mlm, tmp_path, frozen):
+    transformer = Transformer(str(tiny_mlm), transformer_task="fill-mask", max_seq_length=20)
     weight = torch.rand(len(transformer.tokenizer.get_vocab()))
     table = SparseStaticEmbedding(transformer.tokenizer, weight=weight, frozen=frozen)
     router = Router.for_query_document([table], [transformer, SpladePooling("max")])
@@ -97,8 +80,8 @@ def test_a_table_of_queries_weights_is_read_and_written(mlm, tmp_path, frozen):
     assert not our_vectors(model, "query")[-1].any()  # an empty query has no terms
 
 
-def test_the_heaviest_terms_are_kept_of_a_text(mlm, tmp_path):
-    modules = [Transformer(str(mlm), transformer_task="fill-mask"), SpladePooling("max")]
+def test_the_heaviest_terms_are_kept_of_a_text(tiny_mlm, tmp_path):
+    modules = [Transformer(str(tiny_mlm), transformer_task="fill-mask"), SpladePooling("max")]
     theirs = SparseEncoder(modules=modules, device="cpu", max_active_dims=7)
     model = assert_equal_both_ways(theirs, tmp_path / "st", tmp_path)
     assert np.diff(encode_terms(model, TEXTS, "document").offsets).max() == 7
@@ -181,21 +164,21 @@ def test_rows_are_those_of_a_matrix_in_any_order():
     assert all((np.diff(rows[row][0]) > 0).all() for row in range(6))
 
 
-def test_packed_texts_have_the_weights_of_padded_ones(mlm):
-    padded = BiEncoder.load(mlm, kind="sparse", device="cpu")
-    packed = BiEncoder.load(mlm, kind="sparse", attention="varlen", query_encoder="table")
+def test_packed_texts_have_the_weights_of_padded_ones(tiny_mlm):
+    padded = BiEncoder.load(tiny_mlm, kind="sparse", device="cpu")
+    packed = BiEncoder.load(tiny_mlm, kind="sparse", attention="varlen", query_encoder="table")
     assert packed.packs
     np.testing.assert_allclose(
         our_vectors(packed, "document"), our_vectors(padded, "document"), atol=2e-6
     )
-    table = BiEncoder.load(mlm, kind="sparse", query_encoder="table")
+    table = BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="table")
     np.testing.assert_array_equal(our_vectors(packed, "query"), our_vectors(table, "query"))
 
 
-def test_a_new_table_starts_from_a_file_of_weights(mlm, tmp_path):
+def test_a_new_table_starts_from_a_file_of_weights(tiny_mlm, tmp_path):
     (tmp_path / "idf.json").write_text(json.dumps({"query": 2.5, "index": 0.5}))
     file = str(tmp_path / "idf.json")
-    model = BiEncoder.load(mlm, kind="sparse", query_encoder="fixed", query_weights=file)
+    model = BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="fixed", query_weights=file)
     vocabulary = model.tokenizer.get_vocab()
     weights = our_vectors(model, "query")
     assert weights[0][vocabulary["query"]] == 2.5
@@ -203,7 +186,7 @@ def test_a_new_table_starts_from_a_file_of_weights(mlm, tmp_path):
     assert weights[1][vocabulary["index"]] == 0.5
     (tmp_path / "idf.json").write_text(json.dumps({"kein-wort": 1.0}))
     with pytest.raises(ConfigError, match="1 tokens that the model's vocabulary lacks"):
-        BiEncoder.load(mlm, kind="sparse", query_encoder="fixed", query_weights=file)
+        BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="fixed", query_weights=file)
 
 
 def test_a_head_that_is_missing_is_drawn_only_to_be_trained(tiny_bert, capsys):
@@ -228,7 +211,7 @@ def test_a_model_of_one_vector_becomes_one_of_terms_with_its_lengths(tiny_bert, 
     )
 
 
-def test_what_does_not_go_with_weights_of_terms_is_named(mlm, tiny_bert, tmp_path):
+def test_what_does_not_go_with_weights_of_terms_is_named(tiny_mlm, tiny_bert, tmp_path):
     for options, message in [
         ({"pooling": "mean"}, "model.pooling=mean: weights of terms .* take max or sum"),
         ({"dimensions": (8,)}, "have no prefixes"),
@@ -237,15 +220,15 @@ def test_what_does_not_go_with_weights_of_terms_is_named(mlm, tiny_bert, tmp_pat
         ({"query_weights": "idf.json"}, "query_weights: a new table starts from them"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            BiEncoder.load(mlm, kind="sparse", **options)
+            BiEncoder.load(tiny_mlm, kind="sparse", **options)
     with pytest.raises(ConfigError, match="query_encoder: is for sparse models"):
         BiEncoder.load(tiny_bert, query_encoder="table")
     with pytest.raises(ConfigError, match="pooling=sum: adds weights of terms"):
         BiEncoder.load(tiny_bert, pooling="sum")
 
 
-def test_vocabularies_that_differ_between_queries_and_documents_are_named(mlm, tmp_path):
-    BiEncoder.load(mlm, kind="sparse", query_encoder="table").save(tmp_path / "m")
+def test_vocabularies_that_differ_between_queries_and_documents_are_named(tiny_mlm, tmp_path):
+    BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="table").save(tmp_path / "m")
     place = tmp_path / "m" / "query_0_SparseStaticEmbedding" / "tokenizer.json"
     record = json.loads(place.read_text())
     vocabulary = record["model"]["vocab"]

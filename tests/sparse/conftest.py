@@ -1,4 +1,4 @@
-"""A small sparse model and a corpus for it."""
+"""A corpus for the small sparse model."""
 
 from __future__ import annotations
 
@@ -6,28 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-
-from raydist.models.biencoder import BiEncoder
 
 WORDS = ("vector", "index", "retrieval", "document", "query", "model", "search", "rank", "score")
-
-
-@pytest.fixture(scope="session")
-def sparse_model(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny BERT with a random masked-language-model head, as a sparse model's folder."""
-    base = tmp_path_factory.mktemp("mlm")
-    torch.manual_seed(3)
-    model = AutoModelForMaskedLM.from_pretrained(tiny_bert)
-    with torch.no_grad():
-        for parameter in model.cls.parameters():
-            parameter.normal_(0, 0.5)
-    model.save_pretrained(base)
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(base)
-    folder = tmp_path_factory.mktemp("sparse")
-    BiEncoder.load(base, kind="sparse", device="cpu").save(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")
