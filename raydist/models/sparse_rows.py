@@ -12,6 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SparseRow = tuple[np.ndarray, np.ndarray]
+"""The terms of a text, ascending, and their weights."""
+
+
+def dot(first: SparseRow, second: SparseRow) -> float:
+    """Returns the dot product of two texts' weights, in double."""
+    terms = np.intersect1d(first[0], second[0], assume_unique=True, return_indices=True)
+    return float(first[1][terms[1]].astype(np.float64) @ second[1][terms[2]])
+
 
 @dataclass(frozen=True, slots=True)
 class SparseRows:
@@ -32,7 +41,7 @@ class SparseRows:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, row: int) -> SparseRow:
         """Returns the terms and the weights of a text."""
         part = slice(self.offsets[row], self.offsets[row + 1])
         return self.terms[part], self.weights[part]

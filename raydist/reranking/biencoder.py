@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, takewhile
 from typing import Any, TypeAlias
 
@@ -11,16 +11,24 @@ import numpy as np
 
 from raydist.errors import ConfigError
 from raydist.models.biencoder import BiEncoder
-from raydist.models.encode import default_max_tokens, encode_rows, token_rows
+from raydist.models.encode import (
+    default_max_tokens,
+    encode_rows,
+    encode_terms,
+    term_rows,
+    token_rows,
+)
 from raydist.models.inference import speed_up
+from raydist.models.sparse_rows import dot
 from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
 from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import BiEncoderSpec
 
-Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], np.ndarray]"
-"""Vectors by role and token ids, the last used at the end."""
+Vectors: TypeAlias = "OrderedDict[tuple[Role, bytes], Any]"
+"""What texts became, by role and token ids, the last used at the end: a vector [D], vectors of
+tokens [t, D], or weights of terms, whose zeros would take a vocabulary's width each."""
 
 _NO_LIMIT = 1 << 30
 _RECENT = 8192
@@ -34,6 +42,13 @@ def similarities(encoder: Encoder, batch: Sequence[tuple[str, Sequence[str]]]) -
     documents = {d: i for i, d in enumerate(dict.fromkeys(d for _, ds in batch for d in ds))}
     if not documents:
         return [[] for _ in batch]
+    if isinstance(encoder, BiEncoder) and encoder.contract.kind == "sparse":
+        query_terms = encode_terms(encoder, list(queries), "query")
+        document_terms = encode_terms(encoder, list(documents), "document")
+        return [
+            [dot(query_terms[queries[query]], document_terms[documents[text]]) for text in texts]
+            for query, texts in batch
+        ]
     query_nD: Any = encoder.encode_queries(list(queries))
     document_mD: Any = encoder.encode_documents(list(documents))
     scores = []
@@ -86,6 +101,12 @@ class BiEncoderScorer:
         # Truncation on the left cuts the instruction first, as everywhere.
         self._instruction = [] if from_left else self._inner(self._document([""])[0])
         self._recent: Vectors = OrderedDict()
+        # Scores a pair, where that is not the dot product of two vectors.
+        self._pair: Callable[[Any, Any], float] | None = None
+        if model.tokens is not None:
+            self._pair = max_sim
+        elif contract.kind == "sparse":
+            self._pair = dot
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of the documents, the query their prefix.
@@ -130,8 +151,9 @@ class BiEncoderScorer:
         """
         queries = self._vectors("query", [row.prefix for row in rows], cache)
         documents = self._vectors("document", [row.tokens for row in rows], cache)
-        if self.model.tokens is not None:
-            return np.array([max_sim(q, d) for q, d in zip(queries, documents)], np.float32)
+        pair = self._pair
+        if pair is not None:
+            return np.array([pair(q, d) for q, d in zip(queries, documents)], np.float32)
         scores: np.ndarray = np.einsum("nD,nD->n", np.stack(queries), np.stack(documents))
         return scores
 
@@ -154,10 +176,8 @@ class BiEncoderScorer:
         whole = [[*before, *piece[self._turn], *self._after] for piece in pieces]
         return [piece or ids for piece in whole], lost
 
-    def _vectors(
-        self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors
-    ) -> list[np.ndarray]:
-        """Returns the vector [D], or the vectors [t, D], of each text as token ids."""
+    def _vectors(self, role: Role, texts: Sequence[Sequence[int]], cache: Vectors) -> list[Any]:
+        """Returns what each text as token ids becomes."""
         keys = [(role, np.asarray(ids, np.int32).tobytes()) for ids in texts]
         missing = {key: list(ids) for key, ids in zip(keys, texts) if key not in cache}
         if missing:
@@ -165,6 +185,9 @@ class BiEncoderScorer:
             if self.model.tokens is not None:
                 rows = token_rows(self.model, ids, role, self.batch_tokens)
                 cache.update(zip(missing, rows.split()))
+            elif self._pair is dot:
+                terms = term_rows(self.model, ids, role, self.batch_tokens)
+                cache.update((key, terms[number]) for number, key in enumerate(missing))
             else:
                 cache.update(zip(missing, encode_rows(self.model, ids, role, self.batch_tokens)))
         for key in keys:
