@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raydist.commands.training.launch import launch
 from raydist.commands.training.plan import Recipe, check_teacher
-from raydist.config.base import Flags
-from raydist.config.training import DistillConfig
+from raydist.commands.training.temperature import decided
+from raydist.config.base import Flags, short
+from raydist.config.load import load
+from raydist.config.training import DistillConfig, kind_at
 from raydist.data.spec import SampleSource
 from raydist.errors import ConfigError
 from raydist.losses.spec import ListwiseSoftmaxCE, TargetSpec
@@ -35,7 +37,20 @@ FLAGS = ("--dry-run", "--resume")
 
 def run(config: DistillConfig, flags: Flags) -> None:
     """Trains, or says what would be trained."""
+    config = decided(_known(config))
     launch(config, flags, recipe(config))
+
+
+def _known(config: DistillConfig) -> DistillConfig:
+    """Returns the configuration by what the model's folder is now: a stage may have written it."""
+    model = config.model
+    if model.path is None or kind_at(model.path) in (None, model.kind):
+        return config
+    return load(DistillConfig, [{**short(config), "model": _unkind(short(model))}])
+
+
+def _unkind(model: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in model.items() if key != "kind"}
 
 
 def recipe(config: DistillConfig) -> Recipe:

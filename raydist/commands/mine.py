@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from raydist import log, storage
 from raydist.artefact import Artefact
-from raydist.build import INDEXES, MULTIVECTOR, text_store
+from raydist.build import INDEXES, has_texts, text_store
 from raydist.config.base import Flags
 from raydist.config.inputs import inputs
 from raydist.config.mine import MineConfig
@@ -171,8 +171,7 @@ def _check(config: MineConfig, runs: Sequence[Run], qrels: Qrels, queries: Set[s
 
 def _stored(config: MineConfig) -> Path:
     """Returns the texts beside the first index that has any."""
-    kinds = {each: read_manifest(storage.local(each))["kind"] for each in config.index}
-    texts = (i for i, kind in kinds.items() if kind not in ("vectors", MULTIVECTOR))
+    texts = (each for each in config.index if has_texts(each))
     return text_store(next(texts, config.index[0]))
 
 

@@ -27,7 +27,7 @@ from types import FrameType
 from raydist import cluster, extras, log
 from raydist.artefact import planned
 from raydist.bow.spec import BowSearchSpec
-from raydist.build import INDEXES, MULTIVECTOR, check_shards
+from raydist.build import INDEXES, check_shards
 from raydist.config.base import Flags
 from raydist.config.serve import ServeConfig
 from raydist.errors import ConfigError, DataError, JobError, RaydistError
@@ -183,8 +183,7 @@ def _check_folders(config: ServeConfig) -> None:
                 folder, config.shards, BowSearchSpec(scoring=config.scoring, fields=config.fields)
             )
         if "://" not in folder:
-            manifest = read_manifest(folder, INDEXES)
-            if manifest["kind"] in ("vectors", MULTIVECTOR):
+            if "model" in read_manifest(folder, INDEXES):
                 extras.require(f"index = {folder}", "torch", "transformers")
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
     if config.reranker is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import Field, model_validator
 
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource, SampleSource
+from raydist.errors import ArtifactError, DataError
 from raydist.evaluation.spec import Tracking
 from raydist.losses.spec import (
     AdrMse,
@@ -38,6 +39,9 @@ from raydist.training.spec import (
     Validation,
     check_state,
 )
+
+if TYPE_CHECKING:
+    from raydist.models.folders.contract import ModelKind
 
 
 class TrainingConfig(Verb):
@@ -205,11 +209,24 @@ class TrainConfig(TrainingConfig):
         return self
 
 
+def kind_at(path: str) -> ModelKind | None:
+    """Returns the kind of model that a local folder is trained as, None for any other name."""
+    from raydist.models.folders.kinds import settled_kind
+    from raydist.models.folders.packaged import local_folder
+
+    try:
+        folder = None if "://" in path else local_folder(path)
+        return None if folder is None else settled_kind(folder)
+    except (DataError, ArtifactError):  # which loading the model says
+        return None
+
+
 class DistillConfig(TrainingConfig):
     """Trains a reranker or bi-encoder from a teacher's rankings."""
 
     model: Annotated[CrossEncoderStudent | BiEncoderStudent, Kind("crossencoder")]
-    """The student to start from: a path or name; `model.kind=biencoder` for a bi-encoder."""
+    """The student to start from: a path or name; a bi-encoder's folder that raydist wrote, or that
+    of a sparse or multi-vector model, is known by itself, else `model.kind` says so."""
     sampler: DistillationListwiseSampler | DistillationNegativesSampler = (
         DistillationListwiseSampler()
     )
@@ -219,6 +236,17 @@ class DistillConfig(TrainingConfig):
     target: Target | None = None
     """How teacher scores become targets; unchanged if not given, or scaled to [0, 1] if
     listwise_softmax_ce needs it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_the_folder(cls, data: Any) -> Any:
+        """Takes a bi-encoder that was trained, of any kind, for what it is."""
+        model = data.get("model") if isinstance(data, dict) else None
+        model = {"path": model} if isinstance(model, str) else model
+        if not isinstance(model, dict) or "kind" in model or not isinstance(model.get("path"), str):
+            return data
+        kind = kind_at(model["path"])
+        return data if kind is None else {**data, "model": {**model, "kind": kind}}
 
     @model_validator(mode="after")
     def _losses_agree(self) -> DistillConfig:

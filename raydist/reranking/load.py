@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from raydist import storage
 from raydist.errors import ConfigError
 from raydist.protocols import Reranker
-from raydist.reranking.spec import BiEncoderSpec, Bm25Spec, CrossEncoderSpec, RerankerSpec
+from raydist.reranking.spec import (
+    BiEncoderSpec,
+    Bm25Spec,
+    CrossEncoderSpec,
+    NeuralSpec,
+    Qwen3Spec,
+    RerankerSpec,
+)
 
 
 def load_reranker(spec: RerankerSpec, *, raw: bool = False) -> Reranker:
@@ -17,6 +26,7 @@ def load_reranker(spec: RerankerSpec, *, raw: bool = False) -> Reranker:
     """
     if isinstance(spec, Bm25Spec):
         return _bm25(spec)
+    spec = _known(spec)
     if isinstance(spec, BiEncoderSpec):
         from raydist.reranking.biencoder import BiEncoderReranker
 
@@ -28,6 +38,22 @@ def load_reranker(spec: RerankerSpec, *, raw: bool = False) -> Reranker:
     from raydist.reranking.qwen3 import Qwen3Reranker
 
     return Qwen3Reranker(spec, raw=raw)
+
+
+def _known(
+    spec: CrossEncoderSpec | Qwen3Spec | BiEncoderSpec,
+) -> CrossEncoderSpec | Qwen3Spec | BiEncoderSpec:
+    """Returns a spec by what the folder is now: it may not have been there when it was named."""
+    if not isinstance(spec, CrossEncoderSpec) or "://" in spec.model:
+        return spec
+    from raydist.models.folders.kinds import settled_kind
+    from raydist.models.folders.packaged import local_folder
+
+    folder = local_folder(spec.model)
+    if folder is None or settled_kind(folder) in (None, "crossencoder"):
+        return spec
+    shared = {each.name: getattr(spec, each.name) for each in fields(NeuralSpec)}
+    return BiEncoderSpec(model=spec.model, **shared)
 
 
 def _bm25(spec: Bm25Spec) -> Reranker:

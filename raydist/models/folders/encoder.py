@@ -11,7 +11,8 @@ from raydist.errors import ConfigError
 from raydist.models.architecture import width
 from raydist.models.backbone import DTYPES
 from raydist.models.folders.biencoder import EncoderFolder, check_contract, read_folder
-from raydist.models.folders.multivector import is_multivector, read_late_folder
+from raydist.models.folders.kinds import is_multivector
+from raydist.models.folders.multivector import read_late_folder
 from raydist.models.projection import SENTENCE, TOKENS, Projection
 from raydist.models.spec import BiEncoderSettings
 

@@ -20,11 +20,11 @@ from raydist.models.architecture import max_positions, position_limit
 from raydist.models.backbone import base_folder, model_config
 from raydist.models.folders.biencoder import EncoderFolder, requested
 from raydist.models.folders.contract import Contract, read_contract, reconcile
+from raydist.models.folders.kinds import is_multivector
 from raydist.models.folders.sentence_transformers import (
     CONFIG,
     TOWER,
     dump,
-    encoder_kind,
     modules_of,
     read_json,
     read_st_folder,
@@ -117,14 +117,6 @@ def read_late_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
     if layout is None:
         return EncoderFolder((tower,), contract, config, tokenizer, fresh=spec.projection)
     return EncoderFolder((tower,), contract, config, tokenizer, layout.dense)
-
-
-def is_multivector(folder: Path) -> bool:
-    """Returns whether a folder holds a multi-vector model."""
-    contract = read_contract(folder)
-    if contract is not None:
-        return contract.kind == "multivector"
-    return bool(modules_of(folder)) and encoder_kind(folder) == "multivector"
 
 
 def _check(contract: Contract, tokenizer: Any, limit: int) -> None:
