@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.dense.spec import DenseSearchSpec
@@ -12,7 +12,7 @@ from raydist.errors import ConfigError
 from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from raydist.bow.feedback.retriever import FeedbackRetriever
     from raydist.bow.sharded.plan import Launch
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from raydist.dense.retriever import DenseRetriever
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
+    from raydist.sparse.queries import QueryTerms
 
 MULTIVECTOR = "multivector-index"
 INDEXES = ("bow-index", "bow-fields", "vectors", MULTIVECTOR)
@@ -58,11 +59,7 @@ def open_retriever(
 
         return FieldsRetriever(open_fields(local, in_memory=bow.in_memory), bow)
     _check_queries(folder, bow)
-    weigh = None
-    if (model := manifest.get("model")) is not None:
-        from raydist.sparse.queries import QueryTerms
-
-        weigh = QueryTerms.open(folder, model, dense.model)
+    weigh = _query_terms(folder, manifest, dense)
     retriever = BowRetriever(BowIndex.open(local, in_memory=bow.in_memory), bow, weigh=weigh)
     from raydist.bow.structured.retriever import StructuredRetriever, is_structured
 
@@ -73,6 +70,17 @@ def open_retriever(
     from raydist.bow.feedback.retriever import FeedbackRetriever
 
     return FeedbackRetriever(retriever, bow.feedback)
+
+
+def _query_terms(
+    folder: str, manifest: Mapping[str, Any], dense: DenseSearchSpec
+) -> QueryTerms | None:
+    """Returns what weighs the terms of an index's queries, None where words are its terms."""
+    if (model := manifest.get("model")) is None:
+        return None
+    from raydist.sparse.queries import QueryTerms
+
+    return QueryTerms.open(folder, model, dense.model)
 
 
 def open_sharded(
@@ -97,7 +105,8 @@ def open_sharded(
     Raises ConfigError for what cannot be searched by shards.
     """
     from raydist import storage
-    from raydist.bow.sharded.plan import open_shards
+    from raydist.bow.sharded.plan import HEADERS, open_shards
+    from raydist.manifest import read_manifest
 
     if check_shards(folder, shards, bow, dense) == "vectors":
         from raydist.dense.retriever import DenseRetriever
@@ -108,6 +117,7 @@ def open_sharded(
         retriever.scan = ShardedScan(local, retriever.shards, shards, launch)
         return retriever
     search = open_shards(folder, bow, shards, launch, texts=texts)
+    search.weigh = _query_terms(folder, read_manifest(storage.local(folder, HEADERS)), dense)
     if bow.feedback is None:
         return search
     from raydist.bow.feedback.retriever import FeedbackRetriever
@@ -168,8 +178,23 @@ def _check_queries(folder: str, bow: BowSearchSpec) -> None:
         raise ConfigError(f"{key}: feedback expands words; leave one of them out")
 
 
+def has_texts(index: str) -> bool:
+    """Returns whether an index has a document store."""
+    return (_store_of(index) / "store.json").is_file()
+
+
 def text_store(index: str) -> Path:
     """Returns the document store of an index (or of its local copy)."""
+    folder = _store_of(index)
+    if not (folder / "store.json").is_file():
+        raise ConfigError(
+            f"index = {index}: has no document store; build the index with store=true, "
+            "or give corpus="
+        )
+    return folder
+
+
+def _store_of(index: str) -> Path:
     from raydist import storage
     from raydist.manifest import read_manifest
 
@@ -179,13 +204,7 @@ def text_store(index: str) -> Path:
         local /= manifest["fields"][0]
         manifest = read_manifest(local)
     # Adding documents gives the store another name.
-    folder = local / (manifest.get("store") or "store")
-    if not (folder / "store.json").is_file():
-        raise ConfigError(
-            f"index = {index}: has no document store; build the index with store=true, "
-            "or give corpus="
-        )
-    return folder
+    return local / (manifest.get("store") or "store")
 
 
 def open_searcher(

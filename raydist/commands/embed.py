@@ -6,6 +6,7 @@
     raydist embed corpus=more.jsonl out=VEC --append
     raydist embed delete=ids.txt out=VEC
     raydist embed corpus=more.jsonl out=LIDX --append
+    raydist embed corpus=more.jsonl out=SIDX --append
 
 What is written follows from the model: vectors of a bi-encoder, the index of a multi-vector model,
 or an index of the terms that a sparse model (SPLADE) weighs, whose queries are texts, too.
@@ -15,18 +16,19 @@ and the settings of the folder, and become a further segment; with `duplicates=l
 those of the same ids. Where there are more than ten segments, the last ones are merged
 (`auto_merge=false` does not). Deleted documents are only marked, at once; `raydist merge out=VEC`
 removes their bytes, and so does `purge=true` beside `delete=`. Exact searches afterwards are those
-of vectors XX
+of documents that were embedded at once, to the bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raydist import log
 from raydist.artefact import Artefact, planned
+from raydist.bow.spec import MergeSpec
 from raydist.commands.growth.changes import appended, delete_listed, segmented
 from raydist.config.base import Flags
 from raydist.config.embed import EmbedConfig
@@ -56,7 +58,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.embed import check_forms, describe_model, embed_corpus
-    from raydist.models.folders.multivector import is_multivector
+    from raydist.models.folders.kinds import is_multivector
 
     if config.delete is not None:
         _delete(config, config.delete, flags)
@@ -157,21 +159,28 @@ def _index_terms(
     folder: Path,
 ) -> dict[str, Any]:
     """Builds the index of a sparse model; returns its facts."""
-    import pyarrow as pa
-
     from raydist.bow.ahead import MERGE, prepare
-    from raydist.bow.index import BowIndex
-    from raydist.data.ids import report_absent
-    from raydist.data.rejects import collect_rejects
-    from raydist.sparse.embed import SHARDS, embed_terms
+    from raydist.sparse.embed import embed_terms
 
     assert config.model is not None
     prepare(MERGE)
     facts = embed_terms(splits, read, folder, config.model, described, config.embedding)
+    _check_terms(corpus, folder, facts)
+    return facts
+
+
+def _check_terms(corpus: CorpusSource, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Reports ids that are missing from the corpus, and bad lines."""
+    import pyarrow as pa
+
+    from raydist.bow.index import BowIndex
+    from raydist.data.ids import report_absent
+    from raydist.data.rejects import collect_rejects
+    from raydist.sparse.embed import SHARDS
+
     ids = pa.chunked_array([BowIndex.of(folder, facts).doc_ids])
     report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
-    skipped = sorted((folder / SHARDS).glob("[0-9]*/rejects.jsonl"))
-    return {**facts, "rejected": collect_rejects(skipped, corpus.rejects)}
+    collect_rejects(sorted((folder / SHARDS).glob("[0-9]*/rejects.jsonl")), corpus.rejects)
 
 
 def _finished(
@@ -237,6 +246,10 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
     announce(splits, corpus)
     read = partial(read_kept, corpus)
 
+    if vectors is None:
+        _append_terms(config, corpus, splits, read)
+        return
+
     def build(side: Path) -> dict[str, Any]:
         if manifest["kind"] == ARTEFACT.kind:
             facts = embed_parts(splits, read, side, model, spec)
@@ -246,7 +259,7 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
         facts = embed_addition(splits, read, folder, side, model, spec)
         return {**facts, **_checked(corpus, side, side)}
 
-    own = {name: str(each) for name, each in inputs(config).items() if name.startswith("corpus")}
+    own = _corpus_inputs(config)
     facts = vectors.append(
         build,
         folder,
@@ -261,18 +274,55 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
     appended(folder, facts, merge if spec.auto_merge else None, partial(_report_append, folder))
 
 
-def _grown(folder: Path) -> tuple[Mapping[str, Any], Segmented]:
-    """Returns the manifest of a folder, and how it changes."""
+def _append_terms(
+    config: EmbedConfig, corpus: CorpusSource, splits: Sequence[Split], read: Read
+) -> None:
+    """Adds documents to the index of a sparse model."""
+    from raydist.bow.build.segments import merge_tail
+    from raydist.data.readers import settings_of
+    from raydist.dense.embed import describe_model
+    from raydist.sparse.embed import append_terms
+
+    folder, spec, model = Path(config.out), config.embedding, config.model
+    assert model is not None
+    facts = append_terms(
+        splits,
+        read,
+        folder,
+        model,
+        describe_model(model.settings())[0],
+        spec,
+        inputs=_corpus_inputs(config),
+        reading=settings_of(corpus),
+        check=partial(_check_terms, corpus),
+    )
+    merge = partial(merge_tail, spec=_merging(spec)) if spec.auto_merge else None
+    appended(folder, facts, merge, partial(_report_append, folder))
+
+
+def _grown(folder: Path) -> tuple[Mapping[str, Any], Segmented | None]:
+    """Returns the manifest of a folder, and how it changes, None for an index of terms.
+
+    Raises ConfigError for an index of words, or of weights from elsewhere.
+    """
     from raydist.manifest import read_manifest
 
-    manifest = read_manifest(folder, [ARTEFACT.kind, LATE.kind])
-    vectors = segmented(manifest["kind"])
-    assert vectors is not None
-    return manifest, vectors
+    manifest = read_manifest(folder, [ARTEFACT.kind, LATE.kind, TERMS.kind])
+    if "model" not in manifest:
+        raise ConfigError(f"{folder}: no model has embedded it; raydist index changes it")
+    return manifest, segmented(manifest["kind"])
 
 
 def _report_append(folder: Path, facts: Mapping[str, Any]) -> None:
     _report(folder, facts, facts["new_documents"], facts["new_seconds"])
+
+
+def _merging(spec: EmbeddingSpec) -> MergeSpec:
+    return MergeSpec(workers=spec.workers, cpus_per_worker=spec.cpus_per_worker)
+
+
+def _corpus_inputs(config: EmbedConfig) -> dict[str, str]:
+    return {name: str(each) for name, each in inputs(config).items() if name.startswith("corpus")}
 
 
 def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
@@ -288,8 +338,9 @@ def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
     given = {n: value for n, value in config.resolved().items() if n in config.model_fields_set}
     free = ("corpus", "delete", "model", "duplicates", "split_bytes")
     built = {name: each for name, each in manifest["config"].items() if name not in free}
-    asked = {name: each for name, each in config.identity().items() if name in given}
-    asked = {name: each for name, each in asked.items() if name not in free}
+    identity = config.identity()  # which leaves out some defaults that are given all the same
+    decide = (name for name in given if name not in free and (name in identity or name in built))
+    asked = {name: identity.get(name, given[name]) for name in decide}
     model = given.pop("model", None) or {
         **manifest["config"]["model"],
         "path": manifest["model"]["path"],
@@ -312,14 +363,18 @@ def _as_built(config: EmbedConfig, manifest: Mapping[str, Any]) -> EmbedConfig:
 
 
 def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
+    from raydist.bow.build import segments
+    from raydist.bow.build.delete import delete_from_index
     from raydist.generations import purge_runs
 
     _, vectors = _grown(Path(config.out))
     spec = config.embedding
-    purge = partial(
-        vectors.merge, plan=purge_runs, workers=spec.workers, cpus_per_worker=spec.cpus_per_worker
-    )
-    delete_listed(config.out, path, flags, vectors.delete, purge if config.purge else None)
+    delete: Callable[[Path, Any], Mapping[str, Any] | None] = delete_from_index
+    purge: Callable[[Path], object] = partial(segments.purge, spec=_merging(spec))
+    if vectors is not None:
+        on = {"workers": spec.workers, "cpus_per_worker": spec.cpus_per_worker}
+        delete, purge = vectors.delete, partial(vectors.merge, plan=purge_runs, **on)
+    delete_listed(config.out, path, flags, delete, purge if config.purge else None)
 
 
 def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float) -> None:

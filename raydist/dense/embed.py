@@ -25,7 +25,7 @@ from raydist.errors import ConfigError, JobError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
 from raydist.models.biencoder import BiEncoder
-from raydist.models.encode import WINDOW, EncodeStats, encode_windows, padding_waste
+from raydist.models.encode import WINDOW, EncodeStats, encode_rows, in_windows, padding_waste
 from raydist.models.folders.biencoder import requested
 from raydist.models.folders.encoder import read_encoder_folder
 from raydist.models.inference import load_encoder
@@ -199,8 +199,8 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
         with VectorWriter(
             target, encoder.dimension, spec.precision, spec.rescore_precision
         ) as writer:
-            for vectors_nD in encode_windows(
-                encoder, texts(), "document", max_tokens=spec.max_tokens, stats=stats
+            for vectors_nD in in_windows(
+                encoder, texts(), "document", encode_rows, max_tokens=spec.max_tokens, stats=stats
             ):
                 doc_ids = ids.popleft()
                 _check_finite(vectors_nD, doc_ids, encoder)

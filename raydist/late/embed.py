@@ -23,7 +23,7 @@ from raydist.late.format import FIRST
 from raydist.late.spec import LateSpec
 from raydist.late.token_shards import TokenWriter, read_documents
 from raydist.log import count, warn
-from raydist.models.encode import WINDOW, EncodeStats, encode_token_windows, padding_waste
+from raydist.models.encode import WINDOW, EncodeStats, in_windows, padding_waste, token_rows
 from raydist.models.inference import load_encoder
 from raydist.models.spec import EncoderSource
 from raydist.run_writer import first_blank, warn_of_blank
@@ -162,8 +162,8 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
 
         with TokenWriter(target) as writer:
             rejects = Rejects(target / "rejects.jsonl")
-            for rows in encode_token_windows(
-                encoder, texts(), "document", max_tokens=spec.max_tokens, stats=stats
+            for rows in in_windows(
+                encoder, texts(), "document", token_rows, max_tokens=spec.max_tokens, stats=stats
             ):
                 doc_ids = ids.popleft()
                 _check_finite(rows.vectors, rows.lengths, doc_ids)

@@ -87,7 +87,7 @@ def encode(
     vectors_nD = np.empty((len(texts), model.dimension), np.float32)
     row = 0
     windows = _cut(texts, window)
-    for part in encode_windows(model, windows, role, max_tokens=max_tokens, stats=stats):
+    for part in in_windows(model, windows, role, encode_rows, max_tokens=max_tokens, stats=stats):
         vectors_nD[row : row + len(part)] = part
         row += len(part)
     return vectors_nD
@@ -104,7 +104,7 @@ def encode_terms(
 ) -> SparseRows:
     """Returns the weights of terms of the texts, in their order."""
     windows = _cut(texts, window)
-    parts = encode_term_windows(model, windows, role, max_tokens=max_tokens, stats=stats)
+    parts = in_windows(model, windows, role, term_rows, max_tokens=max_tokens, stats=stats)
     return SparseRows.joined(list(parts), model.dimension)
 
 
@@ -119,7 +119,7 @@ def encode_tokens(
 ) -> list[np.ndarray]:
     """Returns the vectors [t, D] of the tokens of each text."""
     windows = _cut(texts, window)
-    parts = encode_token_windows(model, windows, role, max_tokens=max_tokens, stats=stats)
+    parts = in_windows(model, windows, role, token_rows, max_tokens=max_tokens, stats=stats)
     return [vectors for part in parts for vectors in part.split()]
 
 
@@ -127,50 +127,14 @@ def _cut(texts: Sequence[str], window: int) -> Iterator[Sequence[str]]:
     return (texts[i : i + window] for i in range(0, len(texts), window))
 
 
-def encode_windows(
-    model: TextEncoder,
-    windows: Iterable[Sequence[str]],
-    role: Role,
-    *,
-    max_tokens: int = 0,
-    stats: EncodeStats | None = None,
-) -> Iterator[np.ndarray]:
-    """Yields the float32 vectors [n, D] of each window of texts; see `_in_windows`."""
-    return _in_windows(model, windows, role, encode_rows, max_tokens=max_tokens, stats=stats)
-
-
-def encode_term_windows(
-    model: TextEncoder,
-    windows: Iterable[Sequence[str]],
-    role: Role,
-    *,
-    max_tokens: int = 0,
-    stats: EncodeStats | None = None,
-) -> Iterator[SparseRows]:
-    """Yields the weights of terms of each window of texts; see `_in_windows`."""
-    return _in_windows(model, windows, role, term_rows, max_tokens=max_tokens, stats=stats)
-
-
-def encode_token_windows(
-    model: TextEncoder,
-    windows: Iterable[Sequence[str]],
-    role: Role,
-    *,
-    max_tokens: int = 0,
-    stats: EncodeStats | None = None,
-) -> Iterator[TokenRows]:
-    """Yields the vectors of the tokens of each window of texts; see `_in_windows`."""
-    return _in_windows(model, windows, role, token_rows, max_tokens=max_tokens, stats=stats)
-
-
-def _in_windows(
+def in_windows(
     model: TextEncoder,
     windows: Iterable[Sequence[str]],
     role: Role,
     encode: EncodeRows[R],
     *,
-    max_tokens: int,
-    stats: EncodeStats | None,
+    max_tokens: int = 0,
+    stats: EncodeStats | None = None,
 ) -> Iterator[R]:
     """Yields what a model makes of each window of texts.
 
@@ -181,7 +145,7 @@ def _in_windows(
         model: the encoder.
         windows: consecutive texts, a few thousand at a time.
         role: query, document or answer.
-        encode: encodes tokenised texts.
+        encode: encodes tokenised texts: `encode_rows`, `term_rows` or `token_rows`.
         max_tokens: budget of a batch, padding included; 0 = `default_max_tokens`.
         stats: added to, if given.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raydist.bow.build.append import Check, append_built
+from raydist.bow.build.delete import mark_deleted
 from raydist.bow.build.merge import MAX_DOCUMENTS, merge_spills
 from raydist.bow.build.spills import Spill, write_spill
 from raydist.bow.build.weighted import WeightedDocuments, inverted
-from raydist.bow.index import encode_term
+from raydist.bow.index import BowIndex, encode_term
 from raydist.data.rejects import Rejects
 from raydist.data.store.idhash import find_duplicates
+from raydist.data.store.repeats import REMEDY, description, repeats_within
 from raydist.dense.embed import EmbeddingModel, windows_of
 from raydist.dense.spec import EmbeddingSpec
 from raydist.disk import disk_errors
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.generations import WORK
-from raydist.log import count
-from raydist.models.encode import WINDOW, EncodeStats, encode_term_windows, padding_waste
+from raydist.models.encode import WINDOW, EncodeStats, in_windows, padding_waste, term_rows
 from raydist.models.inference import load_encoder
 from raydist.models.spec import EncoderSource
 from raydist.run_writer import first_blank, warn_of_blank
@@ -46,7 +48,7 @@ Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 SHARDS = f"{WORK}/splits"
 """Where the spills of a build lie below its output."""
 
-_SEGMENT = "segments/00000"
+_FIRST = "00000"  # segment
 _MEMORY = 1 << 30  # of the merge
 _BLOCK_SIZE = 128
 
@@ -54,7 +56,7 @@ _BLOCK_SIZE = 128
 def check_spec(spec: EmbeddingSpec) -> None:
     """Raises ConfigError for options that are of vectors alone."""
     plain = EmbeddingSpec()
-    for name in ("precision", "dimension", "ann", "duplicates"):
+    for name in ("precision", "dimension", "ann"):
         if getattr(spec, name) != getattr(plain, name):
             raise ConfigError(f"{name}: is for vectors, and the model weighs terms; leave it out")
 
@@ -71,6 +73,8 @@ def embed_terms(
 ) -> dict[str, Any]:
     """Writes an index into a folder and returns the facts for its manifest.
 
+    Of documents that share an id, one stays, as `spec.duplicates` says.
+
     Args:
         splits: descriptors of the corpus, fixed by the data.
         read: turns a split into tables.
@@ -81,8 +85,76 @@ def embed_terms(
         window: documents sorted by length together.
 
     Raises:
-        DataError: no documents, or a document id occurs twice.
+        DataError: no documents, or a document id occurs twice and `spec.duplicates` is `error`.
         JobError: a split keeps failing, or a weight is not finite.
+    """
+    facts = embed_parts(splits, read, folder, model, described, spec, _FIRST, window=window)
+    if facts.pop("repeats"):
+        with disk_errors(folder):
+            index = BowIndex.of(folder, facts)
+            superfluous = repeats_within(index).superfluous(spec.duplicates)
+            facts |= mark_deleted(folder, facts, index, superfluous, _FIRST)
+    return facts
+
+
+def append_terms(
+    splits: Sequence[Split],
+    read: Read,
+    folder: Path,
+    model: EncoderSource,
+    described: EmbeddingModel,
+    spec: EmbeddingSpec,
+    *,
+    inputs: Mapping[str, str],
+    reading: Mapping[str, Any],
+    check: Check = lambda *_: None,
+) -> dict[str, Any] | None:
+    """Adds documents to an index, as a further segment; returns the facts of the new manifest.
+
+    Returns None if the same were appended before.
+
+    Args:
+        splits: as for `embed_terms`.
+        read: as for `embed_terms`.
+        folder: a complete index; an interrupted append of these inputs is continued.
+        model: that of the index.
+        described: the same as the manifest names it.
+        spec: that of the index; with `duplicates=last` documents replace those of the same ids.
+        inputs: fingerprints of the inputs by name.
+        reading: settings by which `read` makes other documents of the same inputs.
+        check: may raise, and the index stays as it was.
+
+    Raises:
+        ArtifactError: no complete index.
+        DataError, JobError: as for `embed_terms`.
+    """
+
+    def build(manifest: Mapping[str, Any], side: Path, name: str) -> dict[str, Any]:
+        added = embed_parts(splits, read, side, model, described, spec, name)
+        check(side, added)
+        return added
+
+    key = [dict(inputs), dict(reading)]
+    grown = append_built(
+        folder, key, build, inputs=inputs, duplicates=spec.duplicates, work=list(splits)
+    )
+    return None if grown is None else {**grown, "new_seconds": grown["seconds"]}
+
+
+def embed_parts(
+    splits: Sequence[Split],
+    read: Read,
+    folder: Path,
+    model: EncoderSource,
+    described: EmbeddingModel,
+    spec: EmbeddingSpec,
+    name: str,
+    *,
+    window: int = WINDOW,
+) -> dict[str, Any]:
+    """Writes one segment, documents that share an id included; arguments as `embed_terms`.
+
+    Returns the facts for the manifest, and `repeats`, how many documents repeat an id.
     """
     shards = folder / SHARDS
     stats = sharded_map(
@@ -108,11 +180,13 @@ def embed_terms(
         raise DataError(f"{documents:,} documents: a segment numbers them with 32 bits")
     parts = [shard_path(shards, number) for number in range(len(stats))]
     ids = pa.chunked_array([Spill(part).doc_ids for part in parts], pa.large_string())
-    _check_ids(ids)
+    repeats = find_duplicates(ids)
+    if repeats.count and spec.duplicates == "error":
+        raise DataError(f"{description(repeats.count, *repeats.examples[0])} ({REMEDY})")
     blank = first_blank(ids)
     warn_of_blank(blank)
     with disk_errors(folder):
-        target = folder / _SEGMENT
+        target = folder / "segments" / name
         target.parent.mkdir(exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)
         merged = merge_spills(
@@ -130,12 +204,14 @@ def embed_terms(
     tokens, padded = (sum(int(each[name]) for each in stats) for name in ("read", "padded"))
     return {
         **merged,
-        "segments": [_SEGMENT],
+        "segments": [f"segments/{name}"],
         "store": None,
         "analyzer": None,
         "unit": spec.unit,
         "model": asdict(described),
         "empty": sum(int(each["empty"]) for each in stats),
+        "rejected": sum(int(each["rejected"]) for each in stats),
+        "repeats": repeats.count,
         "blank_id": blank,
         "model_tokens": tokens,
         "padding_waste": padding_waste(tokens, padded),
@@ -165,8 +241,8 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
                 yield contents
 
         parts = []
-        for rows in encode_term_windows(
-            encoder, texts(), "document", max_tokens=spec.max_tokens, stats=stats
+        for rows in in_windows(
+            encoder, texts(), "document", term_rows, max_tokens=spec.max_tokens, stats=stats
         ):
             doc_ids = ids.popleft()
             impacts = np.rint(rows.weights.astype(np.float64) / spec.unit)
@@ -196,14 +272,4 @@ def _check(impacts: Any, offsets: Any, doc_ids: pa.Array, unit: float) -> None:
         raise JobError(
             f"document {name!r}: a weight is {impacts[entry] * unit}, expected a finite one below "
             f"2**32 units of {unit}; try model.dtype=float32"
-        )
-
-
-def _check_ids(doc_ids: pa.ChunkedArray) -> None:
-    """Raises DataError if an id occurs twice."""
-    twice = find_duplicates(doc_ids)
-    if twice.count:
-        raise DataError(
-            f"corpus: {count(twice.count, 'document')} with the id of an earlier one, the first "
-            f"{twice.examples[0][0]!r}; remove them, or give them ids of their own"
         )

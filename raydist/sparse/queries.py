@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class QueryTerms:
     def __init__(self, encoder: BiEncoder) -> None:
         self._encoder = encoder
         self._names = vocabulary(encoder.tokenizer, encoder.dimension)
+        self._lock = threading.Lock()
 
     @classmethod
     def open(
@@ -43,7 +45,8 @@ class QueryTerms:
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Returns the weights of each text's terms."""
-        rows = encode_terms(self._encoder, texts, "query")
+        with self._lock:  # batches that are searched beside each other share the model
+            rows = encode_terms(self._encoder, texts, "query")
         names = self._names
         return [
             dict(zip([names[term] for term in terms.tolist()], weights.tolist()))

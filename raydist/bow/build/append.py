@@ -33,6 +33,7 @@ from raydist.sameness import differences
 from raydist.shard_files import Split
 
 _SUMS = ("rejected", "terms", "bytes", "text_bytes", "store_bytes")
+_OF_MODELS = ("model_tokens",)
 
 _UNTIMED = {"seconds": {"start": 0.0, "splits": 0.0, "merge": 0.0}, "cpu_seconds": 0.0}
 _UNTIMED |= {"text_bytes": 0}
@@ -81,7 +82,7 @@ def append_to_index(
 
     key = [dict(inputs), spec.max_docs, *([dict(reading)] if reading else [])]
     work = [list(splits), spec.merge]
-    return _append(folder, key, build, inputs=inputs, duplicates=spec.duplicates, work=work)
+    return append_built(folder, key, build, inputs=inputs, duplicates=spec.duplicates, work=work)
 
 
 def append_vectors(
@@ -112,10 +113,10 @@ def append_vectors(
         facts = index_vectors(vectors, side, unit=unit, name=name, reordered=reordered)
         return {**facts, **_UNTIMED}
 
-    return _append(folder, [dict(inputs)], build, inputs=inputs, duplicates=duplicates)
+    return append_built(folder, [dict(inputs)], build, inputs=inputs, duplicates=duplicates)
 
 
-def _append(
+def append_built(
     folder: Path,
     key: Sequence[Any],
     build: Callable[[Mapping[str, Any], Path, str], dict[str, Any]],
@@ -124,7 +125,10 @@ def _append(
     duplicates: str,
     work: Sequence[Any] = (),
 ) -> dict[str, Any] | None:
-    """Appends what `build` writes; see `Layout.append`."""
+    """Appends what `build` writes; arguments as of `Layout.append`.
+
+    Returns the facts of the new manifest, None if the same was appended before.
+    """
 
     def join(
         manifest: Mapping[str, Any], side: Path, added: Mapping[str, Any], name: str
@@ -137,7 +141,7 @@ def _append(
     manifest, added = grown
     return {
         **manifest,
-        **{name: added[name] for name in _UNTIMED},
+        **{name: added[name] for name in _UNTIMED if name in added},
         "new_documents": added["documents"],
     }
 
@@ -149,6 +153,8 @@ def _check_settings(
         raise ConfigError(
             f"{folder} is an index of weighted terms, which only vectors can be added to: give "
             'corpus= a file of {"id", "vector"} lines, or build an index of the texts'
+            + "; raydist embed --append weighs texts by the index's own model"
+            * ("model" in manifest)
         )
     segment = Segment.open(folder / manifest["segments"][0])
     built = {
@@ -206,6 +212,7 @@ def _added(
     joint = {**manifest, "segments": manifest["segments"] + added["segments"]}
     index = _joined(old, BowIndex.of(folder, {**added, "store": store}))
     sums = {each: manifest.get(each, 0) + added.get(each, 0) for each in _SUMS}
+    sums |= {name: manifest.get(name, 0) + added[name] for name in _OF_MODELS if name in added}
     sums |= forward_facts(index.segments)
     blank = manifest.get("blank_id") if added["blank_id"] is None else added["blank_id"]
     return {

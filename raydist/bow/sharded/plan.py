@@ -61,11 +61,6 @@ def check(folder: str, manifest: Mapping[str, Any], spec: BowSearchSpec, shards:
             f"shards = {shards}: {folder} has {has}, and each shard takes one or more; "
             f"raydist merge {folder} segments={shards} cuts it"
         )
-    if manifest.get("model") is not None:
-        raise ConfigError(
-            f"shards: {folder} takes the terms of queries from a model, which shards do not ask; "
-            "leave shards out (workers= of search, or replicas= of serve, share the queries)"
-        )
     if spec.effort < 1:
         raise ConfigError(
             "shards: with effort below 1 the documents that are missed would depend on the shards; "

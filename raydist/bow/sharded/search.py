@@ -26,6 +26,7 @@ import pyarrow as pa
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation
 from raydist.bow.search.filters import passing
+from raydist.bow.search.retriever import Weigh
 from raydist.bow.search.scoring import Collection, Scoring
 from raydist.bow.search.sorting import column_keys, sort_column
 from raydist.bow.search.ties import settled
@@ -83,6 +84,7 @@ class ShardedSearch:
         scoring: the formula.
         ties: the order of equal scores.
         texts: the documents' texts, where the shards were opened with them; None without any.
+        weigh: turns texts into weighted terms, for an index of those.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ShardedSearch:
         self.ties: str = spec.ties
         self.texts = ShardTexts(shards, len(facts)) if manifest.get("store") else None
         self._spec = spec
+        self.weigh: Weigh | None = None
         self._sort = spec.sort
         self._restrictions: tuple[Restriction, ...] = ()
         self._ask("prepare", self._whole)
@@ -266,6 +269,8 @@ class ShardedSearch:
         return [each for each in answers if each is not None]
 
     def _parsed(self, queries: Sequence[Query]) -> list[ShardQuery]:
+        if self.weigh is not None:
+            return list(self.weigh([query.text for query in queries]))
         analyzer = self.index.analyzer
         if analyzer is None:
             raise ConfigError("this index has no analyzer: search by weighted terms instead")
