@@ -92,16 +92,7 @@ def test_max_sim_losses_on_ranks_and_chunks_equal_the_formula_on_the_joined_batc
     results: dict[int, dict[Any, Any]], world: int, kind: str | None, scope: str
 ) -> None:
     whole = tiny.data()
-    joined = naive.Joined(
-        group=whole.group,
-        hashes=whole.hashes,
-        known=whole.known,
-        teacher=whole.teacher,
-        answer_mask=whole.answer_mask,
-        answer_hashes=whole.answer_hashes,
-        answer_teacher=whole.answer_teacher,
-        blocks=tiny.blocks(whole.size, world),
-    )
+    joined = tiny.joined(whole, world)
     model = TinyTokens(torch.float64)
     loss = naive.total_loss(
         Rows(model(whole.queries)),

@@ -151,16 +151,7 @@ def test_every_loss_on_any_number_of_ranks_equals_the_formula_on_the_joined_batc
     results: dict[int, dict[Any, Any]], world: int, scope: str
 ) -> None:
     whole = tiny.data()
-    joined = naive.Joined(
-        group=whole.group,
-        hashes=whole.hashes,
-        known=whole.known,
-        teacher=whole.teacher,
-        answer_mask=whole.answer_mask,
-        answer_hashes=whole.answer_hashes,
-        answer_teacher=whole.answer_teacher,
-        blocks=tiny.blocks(whole.size, world),
-    )
+    joined = tiny.joined(whole, world)
     for kind, training_type in itertools.product(KINDS, TYPES):
         model = tiny.TinyEncoder(torch.float64)
         loss = naive.total_loss(

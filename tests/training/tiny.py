@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raydist.losses.inputs import Supervision
 from raydist.training.collate import Batch, Inputs
+from tests.losses import naive
 
 LENGTH = 6
 VOCABULARY = 60
@@ -108,6 +109,20 @@ def blocks(size: int, world: int) -> list[range]:
     cuts = {1: [size], 2: [size // 2 + 1], 4: [3, 4, 6]}[world]
     edges = [0, *cuts, size] if world > 1 else [0, size]
     return [range(a, b) for a, b in pairwise(edges)]
+
+
+def joined(whole: Data, world: int) -> naive.Joined:
+    """What the naive formulas read of all rows, cut over so many ranks."""
+    return naive.Joined(
+        group=whole.group,
+        hashes=whole.hashes,
+        known=whole.known,
+        teacher=whole.teacher,
+        answer_mask=whole.answer_mask,
+        answer_hashes=whole.answer_hashes,
+        answer_teacher=whole.answer_teacher,
+        blocks=blocks(whole.size, world),
+    )
 
 
 def batch(
