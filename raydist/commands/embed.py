@@ -372,8 +372,13 @@ def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
     delete: Callable[[Path, Any], Mapping[str, Any] | None] = delete_from_index
     purge: Callable[[Path], object] = partial(segments.purge, spec=_merging(spec))
     if vectors is not None:
-        on = {"workers": spec.workers, "cpus_per_worker": spec.cpus_per_worker}
-        delete, purge = vectors.delete, partial(vectors.merge, plan=purge_runs, **on)
+        delete = vectors.delete
+        purge = partial(
+            vectors.merge,
+            plan=purge_runs,
+            workers=spec.workers,
+            cpus_per_worker=spec.cpus_per_worker,
+        )
     delete_listed(config.out, path, flags, delete, purge if config.purge else None)
 
 
