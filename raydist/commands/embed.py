@@ -115,6 +115,10 @@ def _check(config: EmbedConfig, tokens: bool, terms: bool, dimension: int) -> No
         from raydist.sparse.embed import check_spec
 
         check_spec(config.embedding)
+    else:
+        for name in ("unit", "reorder"):
+            if getattr(config.embedding, name) != getattr(EmbeddingSpec(), name):
+                raise ConfigError(f"{name}: is for models that weigh terms; leave it out")
     if tokens:
         from raydist.late.embed import check
 

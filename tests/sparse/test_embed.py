@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from raydist.bow.index import BowIndex
 from raydist.cli import main
@@ -111,11 +113,47 @@ def test_another_model_is_refused_before_the_search(
 
 
 def test_options_of_vectors_are_refused(
-    sparse_model: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sparse_model: Path,
+    tiny_bert: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     command = ["embed", f"corpus={corpus}", f"model={sparse_model}", f"out={tmp_path}/x"]
     assert main([*command, "precision=int8"]) == 2
     assert "precision: is for vectors" in capsys.readouterr().err
+    command = ["embed", f"corpus={corpus}", f"model={tiny_bert}", f"out={tmp_path}/x"]
+    assert main([*command, "unit=0.1"]) == 2
+    assert "unit: is for models that weigh terms" in capsys.readouterr().err
+
+
+def test_models_that_cannot_weigh_terms_are_named_before_work(
+    tiny_mlm: Path,
+    sparse_model: Path,
+    corpus: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="table", device="cpu").save(
+        tmp_path / "two"
+    )
+    (place,) = (tmp_path / "two").glob("*/tokenizer.json")
+    tokens = json.loads(place.read_text())
+    words = tokens["model"]["vocab"]
+    words["index"], words["query"] = words["query"], words["index"]
+    place.write_text(json.dumps(tokens))
+    headless = shutil.copytree(sparse_model, tmp_path / "headless")
+    weights = load_file(headless / "model.safetensors")
+    body = {name: each for name, each in weights.items() if not name.startswith("cls.")}
+    save_file(body, headless / "model.safetensors", metadata={"format": "pt"})
+    for model, reason in (
+        ("two", "queries and documents would have other vocabularies"),
+        ("headless", "has no language-model head"),
+    ):
+        command = ["embed", f"corpus={corpus}", f"model={tmp_path / model}"]
+        assert main([*command, f"out={tmp_path}/x"]) == 2
+        assert reason in capsys.readouterr().err
+        assert not (tmp_path / "x").exists()
 
 
 def test_vectors_are_queries_of_the_same_index(index: Path, tmp_path: Path) -> None:
