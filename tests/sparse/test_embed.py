@@ -137,7 +137,7 @@ def test_models_that_cannot_weigh_terms_are_named_before_work(
     BiEncoder.load(tiny_mlm, kind="sparse", query_encoder="table", device="cpu").save(
         tmp_path / "two"
     )
-    (place,) = (tmp_path / "two").glob("*/tokenizer.json")
+    (place,) = (tmp_path / "two").glob("query*/tokenizer.json")
     tokens = json.loads(place.read_text())
     words = tokens["model"]["vocab"]
     words["index"], words["query"] = words["query"], words["index"]
