@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from raydist.bow.index import BowIndex
+from raydist.build import open_retriever, open_sharded
 from raydist.cli import main
+from raydist.records import Query
+from tests.bow.shards_here import Here
 
 TEXTS = {"q0": "retrieval of a document", "q1": "rank", "q2": "a vector index"}
 
@@ -123,11 +126,12 @@ def test_what_would_mix_models_or_settings_is_refused(
     assert "no model has embedded it" in capsys.readouterr().err
 
 
-@pytest.mark.ray
 def test_shards_rank_as_the_whole_index(
     sparse_model: Path, rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
     out = tmp_path / "SIDX"
     embed(out, f"corpus={written(tmp_path / 'a.jsonl', rows[:30])}", f"model={sparse_model}")
     embed(out, f"corpus={written(tmp_path / 'b.jsonl', rows[30:])}", "--append")
-    assert ranked(out, tmp_path, "shards=2") == ranked(out, tmp_path)
+    queries = [Query(name, text) for name, text in TEXTS.items()]
+    whole = open_retriever(str(out)).search(queries, 20)
+    assert open_sharded(str(out), 2, Here).search(queries, 20).table.equals(whole.table)
