@@ -182,9 +182,8 @@ def _check_folders(config: ServeConfig) -> None:
             check_shards(
                 folder, config.shards, BowSearchSpec(scoring=config.scoring, fields=config.fields)
             )
-        if "://" not in folder:
-            if "model" in read_manifest(folder, INDEXES):
-                extras.require(f"index = {folder}", "torch", "transformers")
+        if "://" not in folder and "model" in read_manifest(folder, INDEXES):
+            extras.require(f"index = {folder}", "torch", "transformers")
     rerankers = {f"rerankers.{name}": each for name, each in config.rerankers.items()}
     if config.reranker is not None:
         rerankers["reranker"] = config.reranker
