@@ -52,7 +52,10 @@ def test_the_configuration_of_an_output_repeats_the_command() -> None:
     assert manifests[0]["inputs"] == manifests[1]["inputs"]
 
 
-def test_help_is_asked_for_in_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_asked_for_in_three_ways(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     answers = []
     for words in (["index", "--help"], ["index", "-h"], ["help", "index"]):
         assert main(words) == 0

@@ -242,10 +242,13 @@ class Files:
         unchecked = self._unchecked[name]
         if not unchecked.any():
             return
-        pairs = np.stack((first_Q, last_Q)).astype(np.int64) // CHUNK
-        missing = unchecked[pairs[0]] | unchecked[pairs[1]] | (pairs[1] - pairs[0] > 1)
-        for first, last in np.unique(pairs[:, missing], axis=1).T.tolist():
-            self.check(name, first * CHUNK, min((last + 1) * CHUNK, len(self._data(name))))
+        size = len(unchecked)
+        last_chunk_Q = np.minimum(last_Q.astype(np.int64) // CHUNK, size - 1)
+        begins = np.bincount(first_Q.astype(np.int64) // CHUNK, minlength=size + 1)
+        ends = np.bincount(last_chunk_Q + 1, minlength=size + 1)
+        used = np.cumsum(begins - ends)[:-1] > 0
+        for chunk in np.flatnonzero(used & unchecked).tolist():
+            self.check(name, chunk * CHUNK, min((chunk + 1) * CHUNK, len(self._data(name))))
 
     def verify(self) -> None:
         """Checks every byte of every file."""
