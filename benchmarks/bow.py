@@ -254,7 +254,7 @@ def report(record: dict[str, Any], docs: int) -> None:
         rows.append(row)
     print_table(f"{docs:,} documents, one thread, CPU time", columns, rows)
     table = [dict(zip(columns, row)) for row in rows]
-    notes = {"documents": docs, "table": table, "models": record["models"]}
+    notes = {"documents": docs, "table": table, "ms by model": record["models"]}
     notes |= {"measured": record["dates"], **NOTES}
     folder = None if docs == DEFAULTS["docs"] else WORK  # a trial is no record
     write_results("bow", figures, GOALS, notes=notes, folder=folder)
