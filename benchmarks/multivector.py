@@ -50,9 +50,9 @@ GOALS = {
 }
 RECALL = 0.99
 PER_SPLIT = 500
-EFFORTS = [(p, c) for p in (1, 2, 4, 8) for c in (64, 128, 256, 512, 1024)]
+EFFORTS = [(p, c) for p in (2, 4, 8) for c in (64, 128, 256, 512, 1024)]
 """raydist's probes and candidates."""
-PEER_EFFORTS = [(p, c) for p in (2, 4) for c in (256, 512, 1024, 2048, 4096)]
+PEER_EFFORTS = [(p, c) for p in (2, 4) for c in (256, 512, 1024, 4096)]
 """fast-plaid's n_ivf_probe and n_full_scores."""
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         {
             "parts": "codes,memory,engines",
             "documents": 20_000,
-            "queries": 50,
+            "queries": 40,
             "bits": 8,
             "threads": len(os.sched_getaffinity(0)),
             "rounds": 3,
@@ -207,7 +207,7 @@ def codes(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, A
     """Measures what the bits of residuals do to the ranking of all documents."""
     from raydist.late.spec import LateSearchSpec
 
-    folder = written("codes", 4_000, 100)
+    folder = written("codes", 2_000, 50)
     truth, figures = exact_top(folder), {}
     for bits in (4, 8):
         in_child(folder, {**options, "bits": bits})
@@ -215,7 +215,7 @@ def codes(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str, A
             list(np.load(folder / "queries.npy")), 10, LateSearchSpec(exact=True)
         )
         figures[f"recall_{bits}_bits"] = recall(truth, [each.tolist() for _, each in found])
-    return dict(figures), {"documents": 4_000, "queries": 100}
+    return dict(figures), {"documents": 2_000, "queries": 50}
 
 
 def opened(folder: Path) -> LateIndex:

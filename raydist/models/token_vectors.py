@@ -36,6 +36,11 @@ class ExpandingTokenizer(TextTokenizer):
         rows = super().__call__(texts, instruction, first=first)
         return [row + [self._expansion] * (self._least - len(row)) for row in rows]
 
+    def spans(self, text: str) -> list[tuple[int, int] | None]:
+        """Returns where each token lies in a text, None for those that it does not have."""
+        spans = super().spans(text)
+        return spans + [None] * (self._least - len(spans))
+
 
 class TokenVectors:
     """Which tokens are seen, and which have a vector, by a contract."""
@@ -46,6 +51,16 @@ class TokenVectors:
         self._skipped = torch.tensor(skipped_ids(contract, tokenizer), dtype=torch.int64)
         # Then the last token of a text is no expansion, though it is the same token.
         self._own_end = TextTokenizer(tokenizer, max_length=8)(["a"])[0][-1] == self._filler
+
+    @property
+    def apart(self) -> bool:
+        """Whether each vector is one token's."""
+        return self._contract.token_pooling <= 1
+
+    def kept(self, ids: Sequence[int], role: Role) -> list[int]:
+        """Returns which tokens of a text have a vector."""
+        skipped = set(self._skipped.tolist()) if role != "query" else set()
+        return [place for place, token in enumerate(ids) if token not in skipped]
 
     def tokenizer(self, tokenizer: Any) -> TextTokenizer:
         """Returns the tokenizer of queries."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import chain, takewhile
@@ -22,6 +23,7 @@ from raydist.models.inference import speed_up
 from raydist.models.sparse_rows import dot
 from raydist.models.texts.tokens import Role, TextTokenizer
 from raydist.protocols import Encoder
+from raydist.reranking.highlights import Match, Span, matches_of
 from raydist.reranking.neural import NeuralReranker, load_settings
 from raydist.reranking.rows import EncodedDocuments, Options, Row, TooLong, fit
 from raydist.reranking.spec import BiEncoderSpec
@@ -107,6 +109,7 @@ class BiEncoderScorer:
             self._pair = max_sim
         elif contract.kind == "sparse":
             self._pair = dot
+        self._computing = threading.Lock()
 
     def encode(self, query: str, documents: Sequence[str], options: Options) -> EncodedDocuments:
         """Returns the rows of the documents, the query their prefix.
@@ -137,10 +140,52 @@ class BiEncoderScorer:
 
     def forward(self, rows: Sequence[Row]) -> np.ndarray:
         """Returns the rows' similarities, float32 [n]; vectors of the last texts are reused."""
-        scores = self.similarities(rows, self._recent)
-        while len(self._recent) > _RECENT:
-            self._recent.popitem(last=False)
+        with self._computing:
+            scores = self.similarities(rows, self._recent)
+            while len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
         return scores
+
+    @property
+    def matching(self) -> bool:
+        """Whether the model can tell which tokens met (`matches`)."""
+        return self.model.tokens is not None and self.model.tokens.apart
+
+    def matches(self, query: str, documents: Sequence[str], options: Options) -> list[list[Match]]:
+        """Returns for each document which of its tokens the query's tokens met.
+
+        Of a document in pieces it is the best one's. Vectors of the last texts are reused.
+        """
+        tokens = self.model.tokens
+        assert tokens is not None
+        encoded = self.encode(query, documents, options)
+        own = self.model.role_tokenizer("query").spans(query)
+        found = []
+        with self._computing:
+            for text, rows in zip(documents, encoded.rows):
+                (query_qD,) = self._vectors("query", [rows[0].prefix], self._recent)
+                vectors = self._vectors("document", [row.tokens for row in rows], self._recent)
+                best = int(np.argmax([max_sim(query_qD, each) for each in vectors]))
+                kept = tokens.kept(rows[best].tokens, "document")
+                spans = self._spans(text, rows, best)
+                found.append(
+                    matches_of(query_qD, vectors[best], own, [spans[place] for place in kept])
+                )
+        return found
+
+    def _spans(self, text: str, rows: Sequence[Row], number: int) -> list[Span]:
+        """Returns where the tokens of one of a document's rows lie in it."""
+        whole = self._document.spans(text)
+        ids = self._document([text])[0]
+        first, last = len(self._before), len(ids) - len(self._after)
+        instruction = len(self._instructed(ids[first:last]))
+        around = first + instruction + len(self._after)
+        sizes = [max(0, len(row.tokens) - around) for row in rows]
+        skipped, size = sum(sizes[:number]), sizes[number]
+        start = last - skipped - size if self._turn.step == -1 else first + instruction + skipped
+        spans: list[Span] = [None] * (first + instruction)
+        spans += whole[start : start + size]
+        return spans + [None] * (len(rows[number].tokens) - len(spans))
 
     def similarities(self, rows: Sequence[Row], cache: Vectors) -> np.ndarray:
         """Returns the rows' similarities, float32 [n]; equal texts are encoded once.
@@ -160,14 +205,18 @@ class BiEncoderScorer:
     def _inner(self, ids: list[int]) -> list[int]:
         return ids[len(self._before) : len(ids) - len(self._after)]
 
+    def _instructed(self, inner: list[int]) -> list[int]:
+        """Returns the instruction's tokens, as far as a text begins with them."""
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._instruction, inner))
+        return [token for token, _ in same]
+
     def _pieces(self, ids: list[int], index: int, options: Options) -> tuple[list[list[int]], bool]:
         """Returns the pieces of a document to encode: all of it, its beginning, or chunks.
 
         Each piece has the special tokens and the instruction that the whole has.
         """
         inner = self._inner(ids)
-        same = takewhile(lambda pair: pair[0] == pair[1], zip(self._instruction, inner))
-        instruction = [token for token, _ in same]
+        instruction = self._instructed(inner)
         room = self.model.contract.document_max_length - (len(ids) - len(inner)) - len(instruction)
         if room < 1:  # an instruction that leaves no room for a text
             instruction, room = [], room + len(instruction)

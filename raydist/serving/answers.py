@@ -27,6 +27,18 @@ class DocumentText(TypedDict):
 
 
 @with_config(_DOCUMENTED)
+class Highlight(TypedDict):
+    """A token of the query and the document's token that is most similar to it."""
+
+    query: list[int]
+    """Where the first begins and ends in the query, in characters."""
+    document: list[int] | None
+    """Where the other begins and ends in the document; null if it is a special token."""
+    similarity: float
+    """Of their vectors."""
+
+
+@with_config(_DOCUMENTED)
 class RerankResult(TypedDict):
     """One document's place in the ranking."""
 
@@ -42,6 +54,9 @@ class RerankResult(TypedDict):
     """Whether a part of it was not read."""
     chunks: int
     """Pieces in which it was read."""
+    highlights: NotRequired[list[Highlight]]
+    """Which tokens met, in the query's order, with `return_highlights`. The similarities add up to
+    the score, with those of special and expansion tokens."""
     score: NotRequired[float]
     """`relevance_score` again, for mixedbread's clients (those that send `input`)."""
     input: NotRequired[str]

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from raydist.records import Document
+from raydist.reranking.highlights import Match
 from raydist.reranking.spec import Truncation
 from raydist.serving.errors import ServiceError
 from raydist.text.passages import Passage
@@ -78,12 +79,14 @@ class ScoreOptions:
         max_tokens_per_doc: documents are cut to so many tokens first.
         instruction: the task of a reranker that follows instructions.
         raw_scores: whether scores are the model's logits.
+        highlights: of how many of the best documents it is asked which tokens met.
     """
 
     truncation: Truncation | None = None
     max_tokens_per_doc: int = 0
     instruction: str | None = None
     raw_scores: bool = False
+    highlights: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class ScoreAnswer:
         cost: tokens and milliseconds.
         warnings: deviations from the request.
         version: the model's.
+        highlights: which tokens met, by the document's number.
     """
 
     scores: Sequence[float] = ()
@@ -124,6 +128,7 @@ class ScoreAnswer:
     cost: Cost = field(default_factory=Cost)
     warnings: Sequence[str] = ()
     version: str = ""
+    highlights: Mapping[int, Sequence[Match]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,29 +7,30 @@ from collections.abc import Sequence
 import numpy as np
 import orjson
 
-from raydist.serving.answers import RerankResponse, RerankResult, ScoreResponse, TeiRank
+from raydist.reranking.highlights import Match
+from raydist.serving.answers import Highlight, RerankResponse, RerankResult, ScoreResponse, TeiRank
+from raydist.serving.backend import ScoreAnswer
 from raydist.serving.schema import RerankRequest
 
 _LISTS = {"results", "data", "scores"}
 
 
-def ranked(
-    request: RerankRequest,
-    texts: Sequence[str],
-    scores: Sequence[float],
-    truncated: Sequence[bool],
-    chunks: Sequence[int],
-) -> list[RerankResult]:
-    """Returns the first results, best first; equal scores in the request's order.
+def best_first(scores: Sequence[float] | np.ndarray, most: int | None) -> list[int]:
+    """Returns the numbers of the documents of most score; equal scores in the request's order."""
+    order: list[int] = np.argsort(-np.asarray(scores, np.float64), kind="stable")[:most].tolist()
+    return order
+
+
+def ranked(request: RerankRequest, texts: Sequence[str], answer: ScoreAnswer) -> list[RerankResult]:
+    """Returns the first results, best first.
 
     Args:
         request: how many, and in which form.
         texts: the documents'.
-        scores: theirs; larger is better.
-        truncated: whether a part of each was not read.
-        chunks: in how many pieces each was read.
+        answer: of the model.
     """
-    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")[: request.limit].tolist()
+    scores, truncated, chunks = answer.scores, answer.truncated, answer.chunks
+    order = best_first(scores, request.limit)
     results: list[RerankResult] = [
         {
             "index": index,
@@ -46,12 +47,23 @@ def ranked(
     if request.with_texts:
         for result in results:
             result["document"] = {"text": texts[result["index"]]}
+    if request.return_highlights:
+        for result in results:
+            result["highlights"] = list(map(_highlight, answer.highlights[result["index"]]))
     if request.input is not None:  # mixedbread's names
         for result in results:
             result["score"] = result["relevance_score"]
             if request.with_texts:
                 result["input"] = texts[result["index"]]
     return results
+
+
+def _highlight(match: Match) -> Highlight:
+    return {
+        "query": list(match.query),
+        "document": None if match.document is None else list(match.document),
+        "similarity": round(match.similarity, 6),
+    }
 
 
 def rerank_json(answer: RerankResponse) -> bytes:

@@ -128,6 +128,8 @@ class RerankRequest(Request):
     """The same under TEI's name."""
     return_input: bool = False
     """The same under mixedbread's name."""
+    return_highlights: bool = False
+    """Whether results say which tokens of query and document met; for multi-vector models."""
     rank_fields: TextList | None = None
     """Fields of document objects that are scored, joined by newlines (Cohere v1)."""
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None

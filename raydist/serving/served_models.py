@@ -20,6 +20,7 @@ from raydist.errors import ConfigError
 from raydist.protocols import Encoder, Reranker
 from raydist.reranking.batcher import MicroBatcher
 from raydist.reranking.engine import Engine
+from raydist.reranking.highlights import Match
 from raydist.reranking.request import BadForward, DeadlinePassed, NotStarted, Pace, Times
 from raydist.reranking.rows import Options, TooLong
 from raydist.serving.admission import estimate_tokens, text_tokens
@@ -33,6 +34,7 @@ from raydist.serving.backend import (
     ScoreFailure,
 )
 from raydist.serving.errors import ServiceError, deadline, not_ready
+from raydist.serving.rank_answers import best_first
 
 if TYPE_CHECKING:
     from raydist.models.biencoder import BiEncoder
@@ -70,6 +72,14 @@ class RerankerModel:
             ServiceError: 422 a document does not fit or the model takes no instruction, 503 it did
                 not start in time, 504 the deadline passed, 500 a score is not a number.
         """
+        scorer = getattr(self.engine, "scorer", None)
+        if call.options.highlights and not getattr(scorer, "matching", False):
+            raise ServiceError(
+                422,
+                "return_highlights: this reranker has no vector for each token",
+                "unsupported",
+                param="return_highlights",
+            )
         if self.engine is None:
             answer = await self._score_plainly(call)
         else:
@@ -165,7 +175,14 @@ class RerankerModel:
         except DeadlinePassed:
             raise deadline(call.timeout_s) from None
         scores = result.logits if call.options.raw_scores else result.scores
+        highlights: dict[int, list[Match]] = {}
+        if call.options.highlights and call.documents:
+            best = best_first(result.scores, call.options.highlights)
+            texts = [call.documents[number] for number in best]
+            found = asyncio.to_thread(engine.scorer.matches, call.query, texts, options)  # type: ignore[attr-defined]
+            highlights = dict(zip(best, await found))
         return ScoreAnswer(
+            highlights=highlights,
             scores=scores.tolist(),
             truncated=result.truncated,
             chunks=result.chunks,

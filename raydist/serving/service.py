@@ -113,12 +113,13 @@ class Service:
             max_tokens_per_doc=request.max_tokens_per_doc or 0,
             instruction=request.instruction,
             raw_scores=request.logits,
+            highlights=(request.limit or len(texts)) if request.return_highlights else 0,
         )
         groups = [
             QueryGroup(request.query, texts, range(len(texts)), texts_field=request.items_field)
         ]
         (answer,) = await self._score(model, groups, client, options)
-        results = ranked(request, texts, answer.scores, answer.truncated, answer.chunks)
+        results = ranked(request, texts, answer)
         truncated = sum(answer.truncated)
         warnings = [f"{truncated} of {len(texts)} documents were truncated"] if truncated else []
         warnings += answer.warnings

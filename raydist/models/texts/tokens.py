@@ -97,6 +97,21 @@ class TextTokenizer:
         filler = [] if self.bare else [self._filler]
         return [encoding.ids or filler for encoding in encodings]
 
+    def spans(self, text: str) -> list[tuple[int, int] | None]:
+        """Returns where each token lies in a text, None for those that it does not have.
+
+        Spaces at a token's ends are none of it.
+        """
+        before = len(self.instruction)
+        encoding = self._tokenizer.encode(self.instruction + text, add_special_tokens=not self.bare)
+        spans: list[tuple[int, int] | None] = []
+        for (start, end), owner in zip(encoding.offsets, encoding.sequence_ids):
+            own = text[max(0, start - before) : max(0, end - before)]
+            start = max(0, start - before) + len(own) - len(own.lstrip())
+            own = own.strip()
+            spans.append((start, start + len(own)) if own and owner == 0 else None)
+        return spans or ([] if self.bare else [None])
+
     def special_types(self) -> dict[int, int]:
         """Returns the types beyond 0, by the special token that has them."""
         probe = self._tokenizer.encode("a")
