@@ -74,9 +74,9 @@ def main() -> None:
         return
     WORK.mkdir(exist_ok=True)
     for part in options["parts"].split(","):
+        values, remarks = PARTS[part](options)
         figures, notes = recorded("multivector")
-        measured, remarks = PARTS[part](options)
-        write_results("multivector", figures | measured, GOALS, notes=notes | {part: remarks})
+        write_results("multivector", figures | values, GOALS, notes=notes | {part: remarks})
 
 
 def generated(count: int, dimension: int = 128, length: float = 80) -> Iterator[np.ndarray]:
