@@ -37,7 +37,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.peers.environment import CACHE, Unavailable, environment
-from benchmarks.report import WORK, arguments, goal, memory_bytes, recorded, write_results
+from benchmarks.report import (
+    WORK,
+    arguments,
+    goal,
+    load_average,
+    memory_bytes,
+    recorded,
+    write_results,
+)
 
 if TYPE_CHECKING:
     from raydist.late.search import LateIndex
@@ -235,6 +243,7 @@ def engines(options: dict[str, Any]) -> tuple[dict[str, float | None], dict[str,
     notes: dict[str, Any] = {
         name: options[name] for name in ("documents", "queries", "bits", "threads")
     }
+    notes["load"] = load_average()
     try:
         about = fast_plaid_build(folder, options)
     except Unavailable as error:
