@@ -168,8 +168,9 @@ def approximate(vectors: Path, kind: str, **settings: int) -> Path:
 
 def stored_as(vectors: Path, precision: Any) -> Path:
     """Returns a copy of vectors that is stored in another precision, as `embed` stores it."""
+    from raydist.dense.files import VectorWriter
     from raydist.dense.segments import SHARDS
-    from raydist.dense.vectors import VectorShards, VectorWriter
+    from raydist.dense.vectors import VectorShards
     from raydist.manifest import write_manifest
     from raydist.shard_files import shard_path
 

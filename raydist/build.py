@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raydist.bow.sharded.search import ShardedSearch
     from raydist.config.mcp import McpConfig
     from raydist.config.serve import ServeConfig
-    from raydist.dense.retriever import DenseRetriever
+    from raydist.dense.retriever import DenseAmong, DenseRetriever
     from raydist.protocols import Selective
     from raydist.serving.search import Searcher
     from raydist.sparse.queries import QueryTerms
@@ -49,7 +49,8 @@ def open_retriever(
     if kind == "vectors":
         from raydist.dense.retriever import DenseRetriever
 
-        return DenseRetriever.open(local, dense)
+        vectors = DenseRetriever.open(local, dense)
+        return vectors if bow.filter is None else vectors.where(bow.filter)
     from raydist.bow.index import BowIndex
     from raydist.bow.search.retriever import BowRetriever
 
@@ -91,7 +92,7 @@ def open_sharded(
     dense: DenseSearchSpec = DenseSearchSpec(),  # noqa: B008  frozen
     *,
     texts: bool = False,
-) -> ShardedSearch | FeedbackRetriever | DenseRetriever:
+) -> ShardedSearch | FeedbackRetriever | DenseRetriever | DenseAmong:
     """Returns a retriever over an index or vectors that so many objects share.
 
     Args:
@@ -115,7 +116,7 @@ def open_sharded(
         local = storage.local(folder)
         retriever = DenseRetriever.open(local, dense)
         retriever.scan = ShardedScan(local, retriever.shards, shards, launch)
-        return retriever
+        return retriever if bow.filter is None else retriever.where(bow.filter)
     search = open_shards(folder, bow, shards, launch, texts=texts)
     search.weigh = _query_terms(folder, read_manifest(storage.local(folder, HEADERS)), dense)
     if bow.feedback is None:

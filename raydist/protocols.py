@@ -57,6 +57,11 @@ class Filtered(Retriever, Protocol):
 class Scanning(Protocol):
     """A retriever that reads its whole index once for many queries."""
 
+    @property
+    def doc_ids(self) -> pa.ChunkedArray:
+        """The ids of all documents that it may find."""
+        ...
+
     def queries_per_pass(self, k: int, /) -> int:
         """Returns for how many queries that is."""
         ...

@@ -46,7 +46,12 @@ class FolderSearch:
 
     def search(self, queries: Sequence[Query], k: int) -> AnyRun:
         """Returns the best `k` documents of each query."""
-        return self._retriever.search(queries, k)
+        if self._config.by is None:
+            return self._retriever.search(queries, k)
+        from raydist.dense.by_document import ids_of, rank_documents
+
+        retriever, by = self._retriever, self._config.by
+        return rank_documents(retriever.search, queries, k, by=by, ids=ids_of(retriever))
 
     def expanded(self, expansion: Expansion) -> FolderSearch | None:
         """Returns this search with expanded queries; None if that cannot be.
@@ -72,6 +77,8 @@ class FolderSearch:
         """Returns the keys of `serve` that answer the same."""
         from raydist.config.base import resolved
 
+        if self._config.by is not None:
+            raise ConfigError(f"{self!r}: a service ranks passages")
         keys: dict[str, Any] = {"index": list(self._config.index)}
         bow, dense = self._config.bow, self._config.dense
         if not self._has_words:
@@ -79,6 +86,8 @@ class FolderSearch:
                 raise ConfigError(f"{self!r}: a service searches vectors exactly, by their model")
             if dense.rescore_depth != 4:
                 raise ConfigError(f"{self!r}: a service has rescore_depth=4")
+            if bow.filter is not None:
+                raise ConfigError(f"{self!r}: a service takes the filter from its requests")
             return keys
         if bow.feedback is not None:
             raise ConfigError(f"{self!r}: a service expands no queries")

@@ -297,7 +297,13 @@ class Vectors(_Documents):
         return self.pipeline.search(queries, k)
 
     def dense(
-        self, *, approximate: bool = False, model: Any = None, rescore_depth: int = 4
+        self,
+        *,
+        approximate: bool = False,
+        model: Any = None,
+        rescore_depth: int = 4,
+        filter: str | None = None,
+        by: Any = None,
     ) -> Pipeline:
         """Returns the search by inner product with the vectors of queries.
 
@@ -307,11 +313,15 @@ class Vectors(_Documents):
                 None.
             rescore_depth: candidates per result that are scored by the finer form, where vectors
                 have one.
+            filter: a condition on the documents' columns, such as `year >= 2020`.
+            by: `document` ranks the documents of passages by the best one of each, and
+                `{"passages": 3}` by the mean of the best three.
 
         Raises:
             ConfigError: a value is not allowed.
         """
         keys: dict[str, Any] = {"approximate": approximate, "rescore_depth": rescore_depth}
+        keys |= {"filter": filter, "by": by}
         keys |= {} if model is None else {"model": model}
         return search_of(self.path, "dense", False, **keys)
 

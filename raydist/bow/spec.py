@@ -207,9 +207,6 @@ class F2Log:
 
 FieldWeights = dict[str, Annotated[float, Gt(0)]]
 
-MOST_FILTER = 10_000
-"""Characters of the longest filter."""
-
 Scoring = Bm25 | Bm25F | QueryLikelihood | Qld | Qljm | Inl2 | Spl | F2Exp | F2Log
 
 
@@ -234,7 +231,7 @@ class BowSearchSpec:
     """Order of equal scores: input order, by document id, or Anserini's (of rounded scores)."""
     filter: Annotated[str | None, ADDED] = None
     """Search only the documents whose columns pass: `year >= 2020 and source in ['x', 'y']`; for
-    bag-of-words indexes that were built with corpus.columns."""
+    indexes and vectors that were made with corpus.columns."""
     sort: Annotated[str | None, ADDED] = None
     """The first documents by a column instead of the best ones: `year`, or `-year` for the largest
     value first; ties by score. Scores in the output then only count the ranks."""

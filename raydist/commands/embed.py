@@ -2,6 +2,7 @@
 
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC
     raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC workers=2
+    raydist embed corpus=corpus.jsonl model=PATH_OR_NAME out=VEC chunk.tokens=128 chunk.overlap=32
     raydist embed corpus=corpus.jsonl model=MULTIVECTOR out=LIDX bits=4
     raydist embed corpus=more.jsonl out=VEC --append
     raydist embed delete=ids.txt out=VEC
@@ -57,6 +58,7 @@ def run(config: EmbedConfig, flags: Flags) -> None:
     """Writes the vector shards, the approximate index if there is to be one, and the manifest."""
     from raydist.data.readers import announce, read_kept
     from raydist.data.splits import plan_splits, warn_of_idle_workers
+    from raydist.dense.chunks import check_chunks
     from raydist.dense.embed import check_forms, describe_model, embed_corpus
     from raydist.models.folders.kinds import is_multivector
 
@@ -77,6 +79,8 @@ def run(config: EmbedConfig, flags: Flags) -> None:
         raise ConfigError("model: required: the bi-encoder (only --append takes the folder's own)")
     check_forms(spec)
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
+    if spec.chunk.tokens:
+        check_chunks(spec.chunk, Path(described.folder), model.settings())
     tokens = is_multivector(Path(described.folder))
     terms = described.kind == "sparse"
     _check(config, tokens, terms, dimension)
@@ -111,6 +115,14 @@ def run(config: EmbedConfig, flags: Flags) -> None:
 
 def _check(config: EmbedConfig, tokens: bool, terms: bool, dimension: int) -> None:
     """Raises ConfigError for options that the model's index does not have."""
+    corpus, chunk = config.corpus, config.embedding.chunk
+    if (terms or tokens) and (chunk.tokens or (corpus is not None and corpus.columns)):
+        key = "chunk" if chunk.tokens else "corpus.columns"
+        raise ConfigError(f"{key}: only a bi-encoder's vectors have it; leave it out")
+    if chunk.tokens and corpus is not None:
+        from raydist.dense.chunks import check_columns
+
+        check_columns(corpus.columns)
     if terms:
         from raydist.sparse.embed import check_spec
 
@@ -193,11 +205,12 @@ def _finished(
     """Checks what was embedded into a folder, and builds its approximate index; returns facts."""
     from raydist.data.ids import report_absent
     from raydist.data.rejects import collect_rejects
+    from raydist.dense.passages import documents_of
     from raydist.dense.segments import FIRST, segment_facts, segments_of
     from raydist.dense.vectors import VectorShards
 
-    ids = VectorShards.map(folder, facts).doc_ids
-    report_absent(corpus.ids, corpus.exclude_ids, [ids], corpus.missing)
+    ids = documents_of(VectorShards.map(folder, facts)).id_parts()
+    report_absent(corpus.ids, corpus.exclude_ids, ids, corpus.missing)
     skipped = sorted(folder.glob("shards/[0-9]*/rejects.jsonl"))
     rejected = {"rejected": collect_rejects(skipped, corpus.rejects), **_recalls(folder, facts)}
     if spec.ann.kind == "none":
@@ -236,11 +249,13 @@ def _append(config: EmbedConfig, corpus: CorpusSource) -> None:
     from raydist.data.readers import announce, read_kept, settings_of
     from raydist.data.splits import plan_splits, warn_of_idle_workers
     from raydist.dense.changes import merge_tail
+    from raydist.dense.chunks import check_appended
     from raydist.dense.embed import embed_parts
 
     folder = Path(config.out)
     manifest, vectors = _grown(folder)
     config = _as_built(config, manifest)
+    check_appended(corpus.columns, manifest)
     spec, model = config.embedding, config.model
     assert model is not None
     splits = plan_splits(
@@ -388,7 +403,7 @@ def _delete(config: EmbedConfig, path: str, flags: Flags) -> None:
 
 def _report(out: str | Path, facts: Mapping[str, Any], new: int, seconds: float) -> None:
     rows: list[tuple[str, object]] = [
-        ("documents", facts["documents"]),
+        ("passages" if "chunk" in facts else "documents", facts["documents"]),
         ("terms per document", facts["postings"] / max(facts["documents"], 1))
         if "postings" in facts
         else ("dimensions", facts["dimension"]),

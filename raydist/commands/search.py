@@ -2,6 +2,7 @@
 
     raydist search index=IDX queries=queries.jsonl k=1000 out=run.txt
     raydist search index=IDX,VEC fusion=rrf queries=queries.jsonl k=1000 out=hybrid.txt
+    raydist search index=VEC queries=queries.jsonl by=document filter="lang == 'en'" out=run.txt
     raydist search index=IDX query="boundary layer flow" k=5 explain=true
     raydist search index=IDX k=5
 
@@ -44,11 +45,12 @@ from raydist.commands.answers.show import Bow, prompt, show
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
 from raydist.data.ids import IdList
+from raydist.dense.spec import ByDocument
 from raydist.disk import disk_errors, is_stream
 from raydist.errors import ConfigError, DataError, JobError
 from raydist.fingerprints import value_fingerprint
 from raydist.manifest import read_manifest
-from raydist.protocols import Retriever, Scanning, Selective, TextStore
+from raydist.protocols import Filtered, Retriever, Scanning, Selective, TextStore
 from raydist.records import RUN, Query, Run
 from raydist.run_writer import (
     CHOICE,
@@ -265,10 +267,25 @@ class FusedSearch:
             isinstance(each, FieldsRetriever) for each in self.retrievers
         ):
             raise ConfigError("fields: vectors have none; leave them out")
-        if not all(texts):
-            for name in ("filter", "sort"):
-                if getattr(config.bow, name) is not None:
-                    raise ConfigError(f"{name}: vectors have no columns; search an index alone")
+        if config.bow.sort is not None and not all(texts):
+            raise ConfigError("sort: vectors are not sorted by columns; search an index alone")
+        if config.bow.filter and not all(isinstance(r, Filtered) for r in self.retrievers):
+            raise ConfigError("filter: a multi-vector index has no columns; leave one of them out")
+        self._searches: list[Callable[[Queries, int], Run]]
+        self._searches = [partial(_search, each) for each in self.retrievers]
+        if config.by is not None:
+            self._searches = self._by_document(config.by)
+
+    def _by_document(self, by: ByDocument) -> list[Callable[[Queries, int], Run]]:
+        """Returns searches for documents: of indexes of passages, or of all if none is one."""
+        from raydist.dense.by_document import ids_of, rank_documents
+
+        cut = ["chunk" in _manifest(self._config, folder) for folder in self._config.index]
+        searches: list[Callable[[Queries, int], Run]] = []
+        for search, retriever, own in zip(self._searches, self.retrievers, cut):
+            ranked = partial(rank_documents, search, by=by, ids=ids_of(retriever))
+            searches.append(ranked if own or not any(cut) else search)
+        return searches
 
     @property
     def bow(self) -> Bow | None:
@@ -292,21 +309,25 @@ class FusedSearch:
         config = self._config
         k = k or config.k
         if config.fusion is None:
-            return self._search(self.retrievers[0], queries, k)
-        runs = [self._search(each, queries, config.depth or k) for each in self.retrievers]
+            return self._search(self._searches[0], queries, k)
+        runs = [self._search(each, queries, config.depth or k) for each in self._searches]
         from raydist.dense.fusion import fuse
 
         return fuse(runs, k, config.fusion)
 
-    def _search(self, retriever: Retriever, queries: Queries, k: int) -> Run:
+    def _search(self, search: Callable[[Queries, int], Run], queries: Queries, k: int) -> Run:
         source = self._config.queries
         if source is None or not source.exclude_own:
-            return _search(retriever, queries, k)
-        return _search(retriever, queries, k + 1).without_own().top(k)
+            return search(queries, k)
+        return search(queries, k + 1).without_own().top(k)
 
     def tables(self, queries: Queries) -> Iterator[pa.Table]:
         """Yields the rows of the run, batch by batch, while progress is shown."""
         k = self._config.depth or self._config.k
+        if self._config.by is not None:
+            from raydist.dense.by_document import first_depth
+
+            k = first_depth(k, self._config.by)
         scans = [each for each in self.retrievers if isinstance(each, Scanning)]
         size = max([_BATCH, *(each.queries_per_pass(k) for each in scans)])
         with log.Progress("search", total=len(queries), unit="query") as progress:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from raydist.bow.spec import BowSearchSpec
 from raydist.config.base import Flat, Verb, execution
 from raydist.data.spec import Paths, SearchQueries
-from raydist.dense.spec import DenseSearchSpec, Fusion
+from raydist.dense.spec import ByDocument, DenseSearchSpec, Fusion
 from raydist.late.spec import LateSearchSpec
 from raydist.spec import ADDED, Reads
 
@@ -36,6 +36,9 @@ class SearchConfig(Verb):
     """Search only the documents in this file (an id per line, `#` for comments)."""
     exclude_ids: Annotated[str | None, Reads()] = None
     """Leave out the documents in this file."""
+    by: Annotated[ByDocument | None, ADDED] = None
+    """`document` ranks the documents of passages: of vectors that were embedded with `chunk`, or,
+    where no index is of those, of all that have ids such as `DOC#3`."""
     bow: Flat[BowSearchSpec]
     fusion: Fusion | None = None
     """How several indexes become one ranking."""

@@ -29,7 +29,8 @@ TYPES: Mapping[str, pa.DataType] = {
 }
 """Types of columns by name; timestamps are UTC."""
 
-_PREFIX = "column:"  # a column may be called text
+PREFIX = "column:"
+"""Of the names of columns in tables of documents, since one may be called text."""
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _PLAIN_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")  # 007 is no number
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -173,7 +174,7 @@ def table_of(rows: Iterable[tuple[Any, ...]], columns: Sequence[Column]) -> pa.T
 
 def schema_of(columns: Iterable[Column]) -> pa.Schema:
     """Returns the schema of documents with typed columns."""
-    extra = [pa.field(_PREFIX + each.name, TYPES[each.type or "string"]) for each in columns]
+    extra = [pa.field(PREFIX + each.name, TYPES[each.type or "string"]) for each in columns]
     return pa.schema([*DOCUMENTS, *extra])
 
 
@@ -213,10 +214,10 @@ def converted(values: pa.Array, column: Column) -> tuple[pa.Array, dict[int, str
 
 def split_columns(table: pa.Table) -> tuple[pa.Table, pa.Table | None]:
     """Returns documents, and their columns by name, None if there are none."""
-    extra = [name for name in table.column_names if name.startswith(_PREFIX)]
+    extra = [name for name in table.column_names if name.startswith(PREFIX)]
     if not extra:
         return table, None
-    names = [name.removeprefix(_PREFIX) for name in extra]
+    names = [name.removeprefix(PREFIX) for name in extra]
     return table.select(DOCUMENTS.names), table.select(extra).rename_columns(names)
 
 
@@ -250,3 +251,20 @@ def common_schema(schemas: Sequence[pa.Schema], places: Sequence[object] = ()) -
             )
         fields.append(field)
     return pa.schema(fields)
+
+
+def columns_of(parts: Sequence[Mapping[str, Any]], places: Sequence[object]) -> dict[str, Any]:
+    """Returns the types of the columns of parts of an output as a fact, if there are any.
+
+    Args:
+        parts: facts of each.
+        places: where the parts come from, for messages.
+
+    Raises:
+        DataError: they have types that do not go together.
+    """
+    some = [(each["columns"], place) for each, place in zip(parts, places) if each.get("columns")]
+    if not some:
+        return {}
+    schema = common_schema([named_schema(kinds) for kinds, _ in some], [place for _, place in some])
+    return {"columns": {each.name: type_name(each.type) for each in schema}}

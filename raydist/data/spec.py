@@ -130,8 +130,8 @@ class CorpusSource(_Source):
     encoding_errors: Annotated[Literal["strict", "replace"], LENIENT] = "strict"
     """Broken UTF-8 is a bad line, or is read with replacement characters."""
     columns: Annotated[tuple[Name, ...], ADDED] = ()
-    """Fields that `index` stores for filters and sorting, by name, each with a type if what the
-    file shows is another: `year,source:string`, int64, float64, string, bool or timestamp."""
+    """Fields that `index` and `embed` store for filters (and sorting), by name, each with a type if
+    the file shows another: `year,source:string`, int64, float64, string, bool or timestamp."""
 
     def __post_init__(self) -> None:
         super(CorpusSource, self).__post_init__()

@@ -38,6 +38,7 @@ from raydist.shards import sharded_map
 _ABOUT = "ann.json"
 _BLOCK = 8192
 _TRAIN_PER_LIST = 64
+_TRAIN_SCALES = 1 << 16
 
 
 def build_ann(
@@ -64,6 +65,8 @@ def build_ann(
     dimension, rows = int(facts["dimension"]), int(facts["documents"])
     settings = asdict(spec) | {"subvectors": spec.subvectors or max(1, dimension // 8)}
     part = settings.pop("rows_per_part")
+    if spec.precision == "float32":
+        del settings["precision"]
     if spec.kind == "ivf_pq" and dimension % settings["subvectors"]:
         raise ConfigError(
             f"ann.subvectors={settings['subvectors']}: expected a divisor of the dimension "
@@ -132,8 +135,16 @@ def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, A
     import faiss
 
     d, rows = shards.dimension, stop - start
+    rng = np.random.default_rng(start)
     if settings["kind"] == "hnsw":
-        index: Any = faiss.IndexHNSWFlat(d, settings["links"], faiss.METRIC_INNER_PRODUCT)
+        index: Any
+        if settings.get("precision") == "int8":
+            make: Any = faiss.IndexHNSWSQ
+            form = faiss.ScalarQuantizer.QT_8bit
+            index = make(d, form, settings["links"], faiss.METRIC_INNER_PRODUCT)
+            index.train(shards.take(_sample(rng, start, rows, _TRAIN_SCALES)))
+        else:
+            index = faiss.IndexHNSWFlat(d, settings["links"], faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = settings["build_effort"]
         return index
     # k-means wants about 39 vectors per cell; the codes of a small part do with less.
@@ -144,11 +155,13 @@ def _empty(shards: VectorShards, start: int, stop: int, settings: Mapping[str, A
         quantizer, d, lists, settings["subvectors"], bits, faiss.METRIC_INNER_PRODUCT
     )
     index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
-    rng = np.random.default_rng(start)
-    count = min(rows, max(_TRAIN_PER_LIST * lists, 256 * 64))
-    sample = np.sort(rng.choice(rows, count, replace=False)) + start
-    index.train(shards.take(sample))
+    index.train(shards.take(_sample(rng, start, rows, max(_TRAIN_PER_LIST * lists, 256 * 64))))
     return index
+
+
+def _sample(rng: np.random.Generator, start: int, rows: int, count: int) -> np.ndarray:
+    """Returns so many of the rows from a first one on, at most all, in order."""
+    return np.sort(rng.choice(rows, min(rows, count), replace=False)) + start
 
 
 @dataclass
@@ -218,29 +231,44 @@ class AnnSegment:
                 self._parts.append((part, None if own.all() else Bits.of(own)))
         return self._parts
 
-    def candidates(self, queries_QD: np.ndarray, k: int) -> list[np.ndarray]:
-        """Returns positions [Q, c] of each part that are worth scoring, -1 for none.
+    def count(self, k: int) -> int:
+        """Returns how many candidates k results need: more of smaller forms."""
+        if self.about["kind"] == "hnsw":
+            return 2 * k if self.about.get("precision") == "int8" else k
+        return 8 * k
 
-        There are k of each, four times as many for ivf_pq.
+    def candidates(
+        self, queries_QD: np.ndarray, k: int, allowed: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields scores by FAISS [Q, c] and positions [Q, c], -1 for none, of each part.
+
+        Of some vectors alone, as much is looked at as finds as many of these.
+
+        Args:
+            queries_QD: float32.
+            k: results per query.
+            allowed: which positions may be found, None for all live ones.
         """
         faiss: Any = import_module("faiss")
-        count = k if self.about["kind"] == "hnsw" else 4 * k
-        candidates = []
+        count = self.count(k)
         for start, (part, live) in zip(self.about["starts"], self.load()):
+            if allowed is not None:
+                first = start + self.base
+                live = Bits.of(allowed[first : first + part.ntotal])
             size = part.ntotal if live is None else live.count
             if not size:
                 continue
+            rarity = 1 if allowed is None else part.ntotal / size
             how = {} if live is None else {"sel": faiss.IDSelectorBitmap(live.data)}
             if self.about["kind"] == "hnsw":
-                effort = max(int(self.about["search_effort"]), count)
+                effort = int(rarity * max(int(self.about["search_effort"]), count))
                 params = faiss.SearchParametersHNSW(efSearch=effort, **how)
             else:  # as many cells as hold the candidates
-                cells = -(-count * part.nlist // size)
-                probes = min(part.nlist, max(int(self.about["probes"]), cells))
-                params = faiss.SearchParametersIVF(nprobe=probes, **how)
-            rows = part.search(queries_QD, min(count, size), params=params)[1]
-            candidates.append(np.where(rows >= 0, rows + start + self.base, -1))
-        return candidates
+                cells = max(int(rarity * int(self.about["probes"])), -(-count * part.nlist // size))
+                params = faiss.SearchParametersIVF(nprobe=min(part.nlist, cells), **how)
+            scores, rows = part.search(queries_QD, min(count, size), params=params)
+            none = rows < 0
+            yield np.where(none, -np.inf, scores), np.where(none, -1, rows + start + self.base)
 
 
 @dataclass
@@ -277,15 +305,36 @@ class AnnIndex:
             segment.load()
 
     def search(
-        self, shards: VectorShards, queries_QD: np.ndarray, k: int
+        self,
+        shards: VectorShards,
+        queries_QD: np.ndarray,
+        k: int,
+        allowed_N: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores [Q, k] and rows [Q, k]; row -1 (score -inf) where results run out.
 
-        Candidates (k, four times as many for ivf_pq) of all parts are scored exactly; ties by row.
+        The best candidates by FAISS of all parts together are scored exactly; ties by row.
+
+        Args:
+            shards: the vectors.
+            queries_QD: float32.
+            k: results per query.
+            allowed_N: rows that may be found, None = all.
         """
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-        candidates = [part for each in self.segments for part in each.candidates(queries_QD, k)]
-        rows_Qc = np.sort(np.concatenate(candidates, axis=1), axis=1)
+        allowed = None
+        if allowed_N is not None:
+            allowed = np.zeros(shards.end, bool)
+            allowed[shards.at_numbers(np.flatnonzero(allowed_N))] = True
+        none = np.empty((len(queries_QD), 0), np.float32), np.empty((len(queries_QD), 0), np.int64)
+        parts = [each.candidates(queries_QD, k, allowed) for each in self.segments]
+        scores, rows = zip(none, *(part for segment in parts for part in segment), strict=True)
+        near_Qc, rows_Qc = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+        count = max(each.count(k) for each in self.segments)
+        if rows_Qc.shape[1] > count:
+            best = np.argpartition(-near_Qc, count - 1, axis=1)[:, :count]
+            rows_Qc = np.take_along_axis(rows_Qc, best, 1)
+        rows_Qc = np.sort(rows_Qc, axis=1)
         scores_Qc = np.full(rows_Qc.shape, -np.inf, np.float32)
         for q, positions in enumerate(rows_Qc):
             real = positions >= 0

@@ -26,7 +26,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist import locks, on_demand
-from raydist.data.store.repeats import Rows, repeats_of, repeats_within
+from raydist.data.columns import columns_of
+from raydist.data.store.repeats import Rows
+from raydist.dense.files import VectorWriter
+from raydist.dense.passages import documents_of, superfluous, vectors_of
 from raydist.dense.segments import (
     ANN,
     FORM,
@@ -38,7 +41,7 @@ from raydist.dense.segments import (
     write_live,
 )
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import Stored, VectorShards, VectorWriter
+from raydist.dense.vectors import Stored, VectorShards
 from raydist.disk import disk_errors, remove
 from raydist.errors import ConfigError, DataError
 from raydist.fingerprints import value_fingerprint
@@ -130,8 +133,8 @@ class Segmented:
         ) -> dict[str, Any]:
             (segment,) = added["segments"]
             alone = {key: value for key, value in added.items() if key != "segments"}
-            repeats = repeats_of(self.rows(folder, manifest), self.rows(side, alone))
-            superfluous = repeats.superfluous(duplicates)
+            rows, more = self.rows(folder, manifest), self.rows(side, alone)
+            gone = superfluous(rows, duplicates, more)
             target = folder / segment
             remove(target)
             target.parent.mkdir(exist_ok=True)
@@ -141,7 +144,8 @@ class Segmented:
             summed = ("tokens", "rejected", "seconds")
             joint |= {each: manifest[each] + added[each] for each in summed}
             joint["blank_id"] = manifest.get("blank_id") or added["blank_id"]
-            return {**joint, **mark_deleted(folder, joint, superfluous, name)}
+            joint |= columns_of([manifest, added], ["the folder", "what is added"])
+            return {**joint, **mark_deleted(folder, joint, gone, name)}
 
         grown = self.layout.append(
             folder, key, build_segment, join, inputs=inputs, duplicates=duplicates, work=work
@@ -157,8 +161,8 @@ class Segmented:
         Raises:
             DataError: there are some, and `duplicates` is `error`.
         """
-        superfluous = repeats_within(self.rows(folder, facts)).superfluous(duplicates)
-        return mark_deleted(folder, facts, superfluous, "00000") if len(superfluous) else {}
+        gone = superfluous(self.rows(folder, facts), duplicates)
+        return mark_deleted(folder, facts, gone, "00000") if len(gone) else {}
 
     def delete(self, folder: Path, doc_ids: Iterable[str] | pa.Array) -> dict[str, Any] | None:
         """Deletes documents and returns the facts of the new manifest.
@@ -177,17 +181,17 @@ class Segmented:
         ids = pc.unique(ids.cast(pa.large_string()))
 
         def mark(manifest: Manifest, name: str) -> dict[str, Any]:
-            rows = self.rows(folder, manifest)
-            positions_D = rows.find(ids)
+            documents = documents_of(self.rows(folder, manifest))
+            positions_D = documents.find(ids)
             unknown = ids.filter(pa.array(positions_D < 0))
             if len(unknown):
                 raise DataError(
                     f"{folder} lacks {len(unknown):,} of {count(len(ids), 'document id')}, the "
                     f"first: {unknown[0].as_py()!r}"
                 )
-            if len(positions_D) == len(rows):
+            if len(positions_D) == len(documents):
                 raise DataError(f"{folder}: no document would be left; delete the folder instead")
-            return mark_deleted(folder, manifest, positions_D, name)
+            return mark_deleted(folder, manifest, vectors_of(documents, positions_D), name)
 
         return self.layout.delete(folder, ids, mark)
 
@@ -379,9 +383,10 @@ def _make_worker(folder: Path, part: Manifest) -> Work:
 
 
 def _joined(parts: Iterable[Stored]) -> Stored:
-    ids, vectors, scales = zip(*parts, strict=True)
+    ids, vectors, scales, columns = zip(*parts, strict=True)
     scale_n = None if scales[0] is None else np.concatenate(scales)
-    return pa.concat_arrays(ids), np.concatenate(vectors), scale_n
+    joint = None if columns[0] is None else pa.concat_tables(columns)
+    return Stored(pa.concat_arrays(ids), np.concatenate(vectors), scale_n, joint)
 
 
 VECTORS = Segmented(LAYOUT, VectorShards.map, _write)

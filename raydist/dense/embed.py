@@ -10,17 +10,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from raydist.data.columns import columns_of, split_columns
 from raydist.data.rejects import Rejects
 from raydist.dense.changes import VECTORS
+from raydist.dense.chunks import Chunker, check_chunks
+from raydist.dense.files import VectorWriter
+from raydist.dense.forms import PRECISIONS, Precision
 from raydist.dense.segments import SHARDS
 from raydist.dense.spec import EmbeddingSpec
-from raydist.dense.vectors import PRECISIONS, Precision, VectorShards, VectorWriter
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ConfigError, JobError
 from raydist.fingerprints import model_fingerprint
 from raydist.models.backbone import resolve_folder
@@ -81,6 +85,8 @@ def embed_parts(
     """Does the same with documents that share an id included; arguments as `embed_corpus`."""
     check_forms(spec)
     described, dimension = describe_model(model.settings(), spec.dimension, spec.precision)
+    if spec.chunk.tokens:
+        check_chunks(spec.chunk, Path(described.folder), model.settings())
     make_worker = partial(
         _make_worker,
         read=read,
@@ -110,6 +116,9 @@ def embed_parts(
         "padding_waste": padding_waste(tokens, padded),
         "seconds": sum(float(s["seconds"]) for s in stats),
     }
+    if spec.chunk.tokens:
+        facts["chunk"] = asdict(spec.chunk)
+    facts |= columns_of(stats, [split.get("path") or split["parts"][0]["path"] for split in splits])
     blank = first_blank(VectorShards.map(folder, facts).doc_ids)
     warn_of_blank(blank)
     return {**facts, "blank_id": blank}
@@ -185,16 +194,18 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
 
     def work(split: Split, target: Path) -> Stats:
         stats = EncodeStats()
-        ids: deque[pa.Array] = deque()
+        documents: deque[Window] = deque()
+        chunker = Chunker(encoder.tokenizer, spec.chunk) if spec.chunk.tokens else None
         characters = 0
         rejects = Rejects(target / "rejects.jsonl")
 
         def texts() -> Iterator[list[str]]:
             nonlocal characters
-            for doc_ids, contents in windows_of(read(split, rejects), window):
-                ids.append(doc_ids)
-                characters += sum(map(len, contents))
-                yield contents
+            tables = read(split, rejects)
+            for each in windows_of(chunker(tables) if chunker else tables, window):
+                documents.append(each)
+                characters += sum(map(len, each.contents))
+                yield each.contents
 
         with VectorWriter(
             target, encoder.dimension, spec.precision, spec.rescore_precision
@@ -202,9 +213,9 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
             for vectors_nD in in_windows(
                 encoder, texts(), "document", encode_rows, max_tokens=spec.max_tokens, stats=stats
             ):
-                doc_ids = ids.popleft()
-                _check_finite(vectors_nD, doc_ids, encoder)
-                writer.append(doc_ids, vectors_nD)
+                own = documents.popleft()
+                _check_finite(vectors_nD, own.doc_ids, encoder)
+                writer.append(own.doc_ids, vectors_nD, own.columns)
         return {
             "documents": writer.rows,
             "bytes": characters,
@@ -212,34 +223,53 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
             "tokens": stats.tokens,
             "padded": stats.padded,
             "seconds": round(stats.seconds, 3),
+            **({"columns": types} if (types := writer.columns) else {}),
         }
 
     return work
 
 
+class Window(NamedTuple):
+    """Documents that are encoded together: their ids, contents, and columns, None without any."""
+
+    doc_ids: pa.Array
+    contents: list[str]
+    columns: pa.Table | None
+
+
 def windows_of(
     tables: Iterable[pa.Table], size: int, characters: int = _WINDOW_CHARACTERS
-) -> Iterator[tuple[pa.Array, list[str]]]:
-    """Yields `(doc_ids, contents)` of up to `size` documents or about `characters` of text.
+) -> Iterator[Window]:
+    """Yields windows of up to `size` documents or about `characters` of text.
 
     A document's contents are its title, a newline and its text; the text alone without a title.
     """
     ids: list[str] = []
     contents: list[str] = []
+    columns: list[pa.Table] = []
     room = characters
     for table in tables:
-        for batch in table.to_batches(max_chunksize=256):
-            names = batch["doc_id"].to_pylist()
-            titles = batch["title"].to_pylist()
-            for name, title, text in zip(names, titles, batch["text"].to_pylist()):
+        for start in range(0, table.num_rows, 256):
+            batch, extra = split_columns(table.slice(start, 256))
+            first = 0
+            rows = zip(*(batch[name].to_pylist() for name in ("doc_id", "title", "text")))
+            for row, (name, title, text) in enumerate(rows, 1):
                 ids.append(name)
                 contents.append(f"{title}\n{text}" if title else text)
                 room -= len(text)
                 if len(ids) >= size or room <= 0:
-                    yield pa.array(ids, pa.string()), contents
-                    ids, contents, room = [], [], characters
+                    columns += [] if extra is None else [extra.slice(first, row - first)]
+                    yield _window(ids, contents, columns)
+                    ids, contents, columns, room, first = [], [], [], characters, row
+            columns += [] if extra is None else [extra.slice(first)]
     if ids:
-        yield pa.array(ids, pa.string()), contents
+        yield _window(ids, contents, columns)
+
+
+def _window(ids: list[str], contents: list[str], columns: list[pa.Table]) -> Window:
+    return Window(
+        pa.array(ids, pa.string()), contents, pa.concat_tables(columns) if columns else None
+    )
 
 
 def _check_finite(vectors_nD: np.ndarray, doc_ids: pa.Array, encoder: BiEncoder) -> None:

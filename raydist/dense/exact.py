@@ -3,7 +3,8 @@
 Blocks are cut from the sequence of rows and filled up to one size, so that sharded vectors give
 exactly what the same vectors in one shard give, to the bit. Equal scores are in input order. Each
 block is read, and decoded, once for all queries; these are multiplied batch by batch, so that the
-scores of a block stay in the cache.
+scores of a block stay in the cache. Where fewer than half of a block may be found, only those are
+read and multiplied.
 
 Shapes: Q queries, D dimensions, n rows of a block, k results.
 """
@@ -48,7 +49,8 @@ def exact_search(
     assert rows.start % block == 0 and (rows.stop % block == 0 or rows.stop == len(shards))
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    count = len(rows) if allowed_N is None else int(np.count_nonzero(allowed_N))
+    chosen = None if allowed_N is None else rows.start + np.flatnonzero(allowed_N)
+    count = len(rows) if chosen is None else len(chosen)
     k = min(k, count)
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     queries = torch.from_numpy(queries_QD).to(device)
@@ -57,23 +59,32 @@ def exact_search(
     host_nD = torch.zeros((block, shards.dimension), dtype=torch.float32)
     if torch.device(device).type == "cuda":
         host_nD = host_nD.pin_memory()
+    done = 0  # rows that were scored, or the number of those that may be found
     for start in range(rows.start, rows.stop, block) if k and best else ():
-        vectors_nD = shards.read(start, start + block)
-        size = len(vectors_nD)
-        host_nD.numpy()[:size] = vectors_nD
-        block_Dn = host_nD.to(device).T
-        barred_n = None
+        own: np.ndarray | None = None
         if allowed_N is not None:
             first = start - rows.start
-            barred_n = torch.from_numpy(~allowed_N[first : first + size]).to(device)
-        for some, own in zip(batches, best):
+            own = np.flatnonzero(allowed_N[first : first + block])
+            if not len(own):
+                continue
+        few = own is not None and 2 * len(own) < block
+        if own is not None and few:
+            vectors_nD = shards.take(start + own)
+        else:
+            vectors_nD = shards.read(start, start + block)
+        size = len(vectors_nD)
+        host_nD.numpy()[:size] = vectors_nD
+        block_Dn = host_nD[: size if few else block].to(device).T
+        for some, best_rows in zip(batches, best):
             products_Qn = (some @ block_Dn)[:, :size]
-            if barred_n is not None:
-                products_Qn = products_Qn.masked_fill(barred_n, -torch.inf)
-            own.add(products_Qn, start)
+            if own is not None and not few:
+                products_Qn = products_Qn[:, torch.from_numpy(own).to(device)]
+            best_rows.add(products_Qn, done)
+        done += size if own is None else len(own)
     scores = [np.empty((0, k), np.float32), *(each.scores_Qk.cpu().numpy() for each in best)]
     places = [np.empty((0, k), np.int64), *(each.rows_Qk.cpu().numpy() for each in best)]
-    return np.concatenate(scores), np.concatenate(places)
+    places_Qk = np.concatenate(places)
+    return np.concatenate(scores), places_Qk + rows.start if chosen is None else chosen[places_Qk]
 
 
 class BestRows:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raydist.data.filters import passing
+from raydist.data.store.repeats import Rows
 from raydist.dense.ann import AnnIndex
 from raydist.dense.exact import BLOCK, QUERIES, exact_search
+from raydist.dense.passages import documents_of, rows_of
 from raydist.dense.segments import KIND
 from raydist.dense.spec import DenseSearchSpec
 from raydist.dense.stored import rescored_search
@@ -30,6 +33,10 @@ from raydist.records import RUN, Query, Run
 
 _RESULT = 72
 """Bytes of a result: row, score, and its line of the run."""
+
+
+_RARE = 0.1
+"""Where fewer documents may be found, scoring all of them takes less than the approximate index."""
 
 
 class Scan(Protocol):
@@ -125,20 +132,31 @@ class DenseRetriever:
 
     def only(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
         """Returns a search among these documents alone; unknown ids do not matter."""
-        return DenseAmong(self, self._flags(doc_ids))
+        return DenseAmong(self, self.flags(doc_ids))
 
     def without(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
         """Returns a search among all other documents; unknown ids do not matter."""
-        return DenseAmong(self, ~self._flags(doc_ids))
+        return DenseAmong(self, ~self.flags(doc_ids))
 
-    def _flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
+    @cached_property
+    def _documents(self) -> Rows:
+        return documents_of(self.shards)
+
+    def flags(self, doc_ids: Iterable[str] | pa.Array) -> np.ndarray:
+        """Returns which rows are those of documents, bool [N]."""
         ids = doc_ids
         if not isinstance(doc_ids, pa.Array):
             ids = pa.array(list(doc_ids), pa.large_string())
-        rows = self.shards.rows_of(ids)
         flags = np.zeros(len(self.shards), bool)
-        flags[rows[rows >= 0]] = True
+        flags[rows_of(self._documents, self.shards, ids)] = True
         return flags
+
+    def where(self, filter: str) -> DenseAmong:
+        """Returns a search among the documents whose columns pass a filter (data/filters.py).
+
+        Raises ConfigError for what is no filter of the columns.
+        """
+        return DenseAmong(self, passing(filter, self.shards.columns))
 
     def search(self, queries: Sequence[Query], k: int, allowed_N: np.ndarray | None = None) -> Run:
         """Returns the best `k` documents of each query by inner product; ties in corpus order."""
@@ -162,7 +180,7 @@ class DenseRetriever:
         Args:
             batches: queries that share one pass over the vectors.
             k: documents per query.
-            allowed_N: rows that may be found, None = all (exact search only).
+            allowed_N: rows that may be found, None = all.
         """
         for queries in batches:
             vectors_QD = self.encoder.encode_queries([query.text for query in queries])
@@ -184,8 +202,9 @@ class DenseRetriever:
         self, queries_QD: np.ndarray, k: int, allowed_N: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns scores [Q, k] and rows [Q, k] for query vectors; row -1 = no result."""
-        if self.ann is not None and allowed_N is None:
-            return self.ann.search(self.shards, queries_QD, k)
+        few = allowed_N is not None and np.count_nonzero(allowed_N) < _RARE * len(allowed_N)
+        if self.ann is not None and not few:
+            return self.ann.search(self.shards, queries_QD, k, allowed_N)
         if self.shards.fine is not None:
             return rescored_search(
                 self.shards,
@@ -215,6 +234,23 @@ class DenseAmong:
 
     retriever: DenseRetriever
     allowed_N: np.ndarray
+
+    @property
+    def doc_ids(self) -> pa.ChunkedArray:
+        """The ids of the allowed documents."""
+        return self.retriever.doc_ids.filter(pa.array(self.allowed_N))
+
+    def only(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
+        """Returns a search among these documents alone, as far as they are allowed."""
+        return DenseAmong(self.retriever, self.allowed_N & self.retriever.flags(doc_ids))
+
+    def without(self, doc_ids: Iterable[str] | pa.Array) -> DenseAmong:
+        """Returns a search among all other documents, as far as they are allowed."""
+        return DenseAmong(self.retriever, self.allowed_N & ~self.retriever.flags(doc_ids))
+
+    def where(self, filter: str) -> DenseAmong:
+        """Returns a search among the documents that pass a filter, as far as they are allowed."""
+        return DenseAmong(self.retriever, self.allowed_N & self.retriever.where(filter).allowed_N)
 
     def queries_per_pass(self, k: int) -> int:
         """Returns for how many queries the vectors are read once."""

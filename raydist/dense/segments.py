@@ -27,7 +27,7 @@ ANN = "ann"
 FIRST = "."
 """The name of the segment that was built first."""
 
-FORM = ("dimension", "precision", "rescore_precision", "bits")
+FORM = ("dimension", "precision", "rescore_precision", "bits", "columns", "chunk")
 """Facts of all segments alike."""
 
 _LIVE = "live"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 
 from raydist.models.spec import EncoderPlace
 from raydist.spec import ADDED, EXECUTION, Bytes, Formerly
@@ -21,6 +21,9 @@ class AnnSpec:
     """`hnsw` is fast and keeps vectors in full, `ivf_pq` compresses them."""
     rows_per_part: Annotated[int, Ge(1)] = 1 << 18
     """Rows that one FAISS index covers; parts are built beside each other."""
+    precision: Annotated[Literal["float32", "int8"], ADDED] = "float32"
+    """What hnsw keeps of each vector; int8 takes a quarter of the memory, and is searched faster
+    where memory is slow. Results are scored by the vectors themselves."""
     links: Annotated[int, Ge(2)] = 32
     """Neighbours of a node (hnsw)."""
     build_effort: Annotated[int, Ge(1)] = 200
@@ -36,16 +39,38 @@ class AnnSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSpec:
+    """Long documents as passages, each with a vector of its own."""
+
+    primary: ClassVar[str] = "tokens"
+
+    tokens: Annotated[int, Ge(0)] = 0
+    """Tokens of a passage at most, its document's title included; 0 embeds documents whole."""
+    overlap: Annotated[int, Ge(0)] = 0
+    """Tokens that a passage shares with the one before."""
+
+    def __post_init__(self) -> None:
+        if 0 < self.tokens < 16:
+            raise ValueError(f"tokens = {self.tokens}: expected 16 or more, or 0")
+        if self.overlap > self.tokens // 2:
+            raise ValueError(f"overlap = {self.overlap}: expected at most half of tokens")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingSpec:
     """How a corpus is embedded."""
 
-    precision: Literal["float32", "float16", "int8", "binary"] = "float32"
+    precision: Literal["float32", "float16", "bfloat16", "int8", "binary"] = "float32"
     """How vectors are stored."""
-    rescore_precision: Annotated[Literal["none", "float32", "float16", "int8"], ADDED] = "none"
+    rescore_precision: Annotated[
+        Literal["none", "float32", "float16", "bfloat16", "int8"], ADDED
+    ] = "none"
     """A finer form that is stored beside: searches take the best by `precision`, and score those
     by this."""
     dimension: Annotated[int, Ge(0)] = 0
     """Dimensions to keep of each vector (a Matryoshka prefix); 0 keeps all."""
+    chunk: Annotated[ChunkSpec, ADDED] = ChunkSpec()
+    """Passages of long documents, which get the ids `DOCUMENT#0`, `DOCUMENT#1`, and so on."""
     ann: AnnSpec = AnnSpec()
     """An approximate index to build beside the vectors."""
     duplicates: Annotated[Literal["error", "first", "last", "warn"], EXECUTION] = "error"
@@ -83,6 +108,20 @@ class DenseSearchSpec:
     """Candidates per result that are scored by the finer form, where vectors have one."""
     memory: Annotated[Bytes, EXECUTION] = 1 << 30
     """Memory for the results of queries that share one pass over the vectors."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByDocument:
+    """A ranking of documents by their passages."""
+
+    primary: ClassVar[str] = "kind"
+
+    kind: Literal["document"] = "document"
+    """Documents have the scores of their best passages."""
+    passages: Annotated[int, Ge(1)] = 1
+    """How many: a score is the mean of the best so many that a document has; 1 is MaxP."""
+    delimiter: Annotated[str, MinLen(1)] = "#"
+    """What is between a document's id and a passage's number in the ids of an index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from raydist.dense.exact import BLOCK, QUERIES, BestRows, exact_search
-from raydist.dense.vectors import VectorShards, encode
+from raydist.dense.forms import encode
+from raydist.dense.vectors import VectorShards
 
 
 def rescored_search(
@@ -66,34 +67,31 @@ def stored_search(
         return exact_search(
             shards, queries_QD, k, block=block, batch=batch, device="cpu", allowed_N=allowed_N
         )[1]
-    k = min(k, len(shards) if allowed_N is None else int(np.count_nonzero(allowed_N)))
+    chosen = None if allowed_N is None else np.flatnonzero(allowed_N)
+    count = len(shards) if chosen is None else len(chosen)
+    k = min(k, count)
     queries_QW = encode(queries_QD, shards.precision)[0]  # a query's own scale changes no order
     batches = [queries_QW[at : at + batch] for at in range(0, len(queries_QW), batch)]
     best = [BestRows(len(each), k, torch.device("cpu")) for each in batches]
-    for start in range(0, len(shards), block) if k else ():
-        parts = list(shards.stored(start, start + block))
-        stored_nW = np.concatenate([vectors for _, vectors, _ in parts])
-        scales = [scale for _, _, scale in parts if scale is not None]
-        scale_n = np.concatenate([np.empty(0, np.float32), *scales])
-        barred_n = None
-        if allowed_N is not None:
-            barred_n = torch.from_numpy(~allowed_N[start : start + len(stored_nW)])
+    for start in range(0, count, block) if k else ():
+        if chosen is None:
+            stored_nW, scale_n = shards.read_stored(start, start + block)
+        else:
+            stored_nW, scale_n = shards.take_stored(chosen[start : start + block])
+        stored_nW = np.require(stored_nW, requirements="W")  # torch takes no others
         for queries, own in zip(batches, best):
-            products_Qn = _products(queries, stored_nW, scale_n, shards.dimension)
-            if barred_n is not None:
-                products_Qn = products_Qn.masked_fill(barred_n, -torch.inf)
-            own.add(products_Qn, start)
-    rows = [np.empty((0, k), np.int64), *(each.rows_Qk.numpy() for each in best)]
-    return np.concatenate(rows)
+            own.add(_products(queries, stored_nW, scale_n, shards.dimension), start)
+    rows = np.concatenate([np.empty((0, k), np.int64), *(each.rows_Qk.numpy() for each in best)])
+    return rows if chosen is None else chosen[rows]
 
 
 def _products(
-    queries_QW: np.ndarray, stored_nW: np.ndarray, scale_n: np.ndarray, dimension: int
+    queries_QW: np.ndarray, stored_nW: np.ndarray, scale_n: np.ndarray | None, dimension: int
 ) -> torch.Tensor:
     """Returns the inner products [Q, n] of stored forms, but for the scale of each query."""
-    if stored_nW.dtype == np.int8:
+    if scale_n is not None:
         whole_Qn = torch._int_mm(torch.from_numpy(queries_QW), torch.from_numpy(stored_nW).T)
-        return whole_Qn * torch.from_numpy(scale_n)
+        return whole_Qn * torch.from_numpy(np.require(scale_n, requirements="W"))
     words_nW, other_QW = _words(stored_nW), _words(queries_QW)
     differing_Qn = np.empty((len(other_QW), len(words_nW)), np.float32)
     for number, query in enumerate(other_QW):

@@ -12,8 +12,9 @@ import pyarrow as pa
 from raydist.checks import Report
 from raydist.data.store import idhash
 from raydist.dense.ann import AnnIndex
+from raydist.dense.files import faults_of
 from raydist.dense.segments import ANN, LAYOUT, segments_of
-from raydist.dense.vectors import VectorShards, faults_of
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError
 from raydist.log import Progress, count
 

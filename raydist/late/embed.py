@@ -155,7 +155,7 @@ def _make_worker(*, read: Read, model: EncoderSource, spec: EmbeddingSpec, windo
 
         def texts() -> Iterator[list[str]]:
             nonlocal characters
-            for doc_ids, contents in windows_of(read(split, rejects), window):
+            for doc_ids, contents, _ in windows_of(read(split, rejects), window):
                 ids.append(doc_ids)
                 characters += sum(map(len, contents))
                 yield contents

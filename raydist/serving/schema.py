@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from raydist.bow.spec import MOST_FILTER
+from raydist.data.filters import MOST_FILTER
 from raydist.reranking.spec import Truncation
 from raydist.serving.errors import ServiceError
 from raydist.serving.spec import MAX_ENTRIES

@@ -50,7 +50,7 @@ class Searcher:
         retriever = self.retrievers[name]
         try:
             if not isinstance(retriever, Filtered):
-                raise ConfigError(f"filter: {name} holds vectors, which have no columns")
+                raise ConfigError(f"filter: {name} has no columns")
             return retriever.where(filter)
         except ConfigError as error:
             raise ServiceError(422, str(error), "invalid_filter", param="filter") from None

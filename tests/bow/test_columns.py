@@ -24,13 +24,13 @@ from raydist.bow.build.segments import merge_segments
 from raydist.bow.feedback.retriever import FeedbackRetriever
 from raydist.bow.feedback.spec import Bm25Prf
 from raydist.bow.index import BowIndex
-from raydist.bow.search.filters import passing
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.spec import Bm25, BowSearchSpec, F2Exp, IndexSpec, MergeSpec, Qld, QueryLikelihood
 from raydist.bow.verify import verify_index
 from raydist.checks import Report
 from raydist.cli import main
 from raydist.data.columns import Column, table_of
+from raydist.data.filters import passing
 from raydist.data.readers import read_run
 from raydist.errors import ArtifactError, ConfigError, DataError
 from raydist.kernels.bits import Bits

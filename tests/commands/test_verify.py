@@ -12,8 +12,8 @@ from hypothesis import given, settings
 
 from raydist.artefact import Output
 from raydist.cli import main
+from raydist.dense.files import VectorWriter
 from raydist.dense.segments import SHARDS
-from raydist.dense.vectors import VectorWriter
 from raydist.manifest import read_manifest, write_manifest
 from raydist.records import Run
 from raydist.shard_files import shard_path

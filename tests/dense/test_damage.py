@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from raydist.artefact import Output
 from raydist.dense.ann import AnnIndex, build_ann
 from raydist.dense.exact import exact_search
+from raydist.dense.files import VectorWriter
+from raydist.dense.forms import PRECISIONS
 from raydist.dense.spec import AnnSpec
-from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError
 from tests.damage import Damage, damages
 

@@ -109,9 +109,9 @@ def test_windows_end_by_documents_or_by_characters():
         {"doc_id": list("abcde"), "title": ["", "t", None, "", ""], "text": ["x" * 9] * 5}
     )
     windows = list(windows_of([table], 3))
-    assert [ids.to_pylist() for ids, _ in windows] == [["a", "b", "c"], ["d", "e"]]
+    assert [ids.to_pylist() for ids, _, _ in windows] == [["a", "b", "c"], ["d", "e"]]
     assert windows[0][1][1] == "t\n" + "x" * 9
-    assert [len(ids) for ids, _ in windows_of([table], 100, characters=18)] == [2, 2, 1]
+    assert [len(ids) for ids, _, _ in windows_of([table], 100, characters=18)] == [2, 2, 1]
 
 
 def crash_after(number, inner, split, rejects):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +21,11 @@ from raydist.checks import Report
 from raydist.dense.ann import AnnIndex, build_ann
 from raydist.dense.changes import VECTORS, merge_into, merge_tail
 from raydist.dense.exact import exact_search
+from raydist.dense.files import VectorWriter
 from raydist.dense.segments import ANN, LAYOUT, SHARDS
 from raydist.dense.spec import AnnSpec
 from raydist.dense.stored import rescored_search
-from raydist.dense.vectors import VectorShards, VectorWriter
+from raydist.dense.vectors import VectorShards
 from raydist.dense.verify import verify_vectors
 from raydist.errors import ArtifactError, ConfigError, DataError, JobError
 from raydist.generations import purge_runs
@@ -47,15 +49,26 @@ def vector_of(seed: int) -> np.ndarray:
 
 
 def embed(rows, folder: Path, forms="float32", ann: AnnSpec | None = None) -> dict[str, Any]:
-    """Writes shards of up to four rows, as `embed_parts` does, and the approximate index."""
+    """Writes shards of up to four rows, as `embed_parts` does, and the approximate index.
+
+    Of passages, a document has up to three, and a column says its seed.
+    """
+    forms, passages = forms.removesuffix(" passages"), forms.endswith(" passages")
     precision, rescore = (*forms.split("+"), "none")[:2]
-    for number, start in enumerate(range(0, len(rows), 4)):
-        part = rows[start : start + 4]
+    documents = len(rows)
+    for number, start in enumerate(range(0, documents, 4)):
+        part, columns = rows[start : start + 4], None
+        if passages:
+            part = [(f"{doc}#{i}", seed + i) for doc, seed in part for i in range(1 + seed % 3)]
+            columns = pa.table({"seed": pa.array([seed for _, seed in part], pa.int64())})
+            documents += len(part) - len(rows[start : start + 4])
         with VectorWriter(shard_path(folder / SHARDS, number), D, precision, rescore) as writer:
-            writer.append([row[0] for row in part], np.array([vector_of(row[1]) for row in part]))
+            vectors = np.array([vector_of(row[1]) for row in part])
+            writer.append([row[0] for row in part], vectors, columns)
     facts = {"dimension": D, "precision": precision, "shards": -(-len(rows) // 4)}
+    facts |= {"chunk": {}, "columns": {"seed": "int64"}} if passages else {}
     facts |= {"rescore_precision": rescore} if rescore != "none" else {}
-    facts |= {"documents": len(rows), "tokens": 0, "rejected": 0, "seconds": 0.0, "blank_id": None}
+    facts |= {"documents": documents, "tokens": 0, "rejected": 0, "seconds": 0.0, "blank_id": None}
     return facts if ann is None else {**facts, ANN: build_ann(folder, facts, ann)}
 
 
@@ -84,7 +97,8 @@ def answers(folder: Path) -> tuple[list[Any], bytes, bytes]:
     else:
         scores, rows = rescored_search(shards, QUERIES, 3, 2, block=8)
     ids = [shards.ids_at(each).to_pylist() for each in rows]
-    return ids, scores.tobytes(), shards.finest.read(0, len(shards)).tobytes()
+    columns = None if shards.columns is None else shards.columns.to_pydict()
+    return [ids, columns], scores.tobytes(), shards.finest.read(0, len(shards)).tobytes()
 
 
 def check(folder: Path) -> list[str]:
@@ -94,7 +108,10 @@ def check(folder: Path) -> list[str]:
     return report.pending
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8", "int8+float16", "binary+int8"])
+FORMS = ["float32", "bfloat16", "int8", "int8+float16", "binary+bfloat16", "int8+float16 passages"]
+
+
+@pytest.mark.parametrize("precision", FORMS)
 @settings(max_examples=10, suppress_health_check=[*HealthCheck], deadline=None)
 @given(rows=ROWS, steps=st.lists(STEP, min_size=2, max_size=6))
 def test_vectors_equal_those_of_the_live_documents_embedded_at_once(
@@ -125,7 +142,8 @@ def test_vectors_equal_those_of_the_live_documents_embedded_at_once(
     fresh = build(list(live.items()), place / "fresh", precision)
     assert answers(folder) == answers(fresh)
     manifest = read_manifest(folder)
-    assert manifest["documents"] == len(live)
+    passages = precision.endswith(" passages")
+    assert manifest["documents"] == sum(1 + seed % 3 * passages for seed in live.values())
     check(folder)
     VECTORS.merge(folder, merge_into(1))
     assert answers(folder) == answers(fresh) and check(folder) == []

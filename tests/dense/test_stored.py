@@ -9,10 +9,12 @@ import pytest
 
 from raydist.cli import main
 from raydist.dense.exact import exact_search
+from raydist.dense.files import FINE, VectorWriter
+from raydist.dense.forms import encode
 from raydist.dense.recall import recall, sample
 from raydist.dense.segments import SHARDS
 from raydist.dense.stored import rescored_search, stored_search
-from raydist.dense.vectors import FINE, VectorShards, VectorWriter, encode
+from raydist.dense.vectors import VectorShards
 from raydist.manifest import read_manifest
 from raydist.shard_files import shard_path
 

@@ -5,10 +5,13 @@ import itertools
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raydist.dense.vectors import PRECISIONS, VectorShards, VectorWriter, decode, encode
+from raydist.dense.files import VectorWriter
+from raydist.dense.forms import PRECISIONS, decode, encode
+from raydist.dense.vectors import VectorShards
 from raydist.errors import ArtifactError, ConfigError
 
 
@@ -62,6 +65,17 @@ def test_quantised_vectors_keep_their_promises(seed, dimension):
     bits = decode(*encode(vectors, "binary"), "binary", dimension)
     np.testing.assert_array_equal(bits, np.where(vectors > 0, 1, -1))
     assert encode(vectors, "binary")[0].shape == (6, dimension // 8)
+
+
+def test_bfloat16_is_the_nearest_even_as_torch_has_it():
+    bits = np.random.default_rng(3).integers(0, 1 << 32, 4096, np.uint32)
+    bits[:4] = [0x3F808000, 0x3F818000, 0x3F808001, 0x80000001]  # ties, above one, the smallest
+    values = bits.view(np.float32).reshape(256, 16)
+    values = np.where(np.isfinite(values) & (np.abs(values) < 3e38), values, 1).astype(np.float32)
+    expected = torch.from_numpy(values).to(torch.bfloat16).float().numpy()
+    stored, scale = encode(values, "bfloat16")
+    assert stored.dtype == np.uint16 and scale is None
+    np.testing.assert_array_equal(decode(stored, None, "bfloat16", 16), expected)
 
 
 def test_what_float16_cannot_hold_is_refused():

@@ -29,7 +29,7 @@ from raydist.bow.build.splits import LEAST_MEMORY, Read, SplitWorker, limit_docu
 from raydist.bow.format.segment import Segment
 from raydist.bow.index import BowIndex
 from raydist.bow.spec import IndexSpec
-from raydist.data.columns import common_schema, named_schema, type_name
+from raydist.data.columns import columns_of
 from raydist.data.store.build import concatenate
 from raydist.data.store.idhash import Duplicates, find_duplicates
 from raydist.data.store.repeats import REMEDY, description, repeats_within
@@ -112,7 +112,8 @@ def build_parts(
             f"{facts['documents']:,} documents: a segment numbers them with 32 bits; use "
             "merge=false, or build several indexes"
         )
-    facts |= _columns(stats, splits)
+    places = [split.get("path") or split["parts"][0]["path"] for split in splits]
+    facts |= columns_of(stats, places)
     parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
     segments = folder / "segments"
     with disk_errors(folder), ThreadPoolExecutor(1) as pool:
@@ -166,19 +167,6 @@ def _totals(stats: Sequence[Stats]) -> dict[str, Any]:
     totals["text_bytes"] = totals.pop("bytes")
     blank = next((each["blank_id"] for each in stats if each["blank_id"] is not None), None)
     return {**totals, "first_empty": first, "blank_id": blank}
-
-
-def _columns(stats: Sequence[Stats], splits: Sequence[Split]) -> dict[str, Any]:
-    """Returns the types of the metadata, if there is any.
-
-    Raises DataError where files have types that do not go together.
-    """
-    some = [(each["columns"], split) for each, split in zip(stats, splits) if "columns" in each]
-    if not some:
-        return {}
-    places = [split.get("path") or split["parts"][0]["path"] for _, split in some]
-    schema = common_schema([named_schema(types) for types, _ in some], places)
-    return {"columns": {each.name: type_name(each.type) for each in schema}}
 
 
 def _check_documents(

@@ -23,7 +23,6 @@ from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.lookup import by_id, term_counts
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, sum_all
-from raydist.bow.search.filters import passing
 from raydist.bow.search.query import FULL, rank_queries
 from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
 from raydist.bow.search.scoring import Collection, Scoring, Term
@@ -33,6 +32,7 @@ from raydist.bow.search.ties import TIES, best, settled
 from raydist.bow.search.workspace import MOST_TERMS, PerThread, SegmentArrays, room_for
 from raydist.bow.spec import Bm25, BowSearchSpec
 from raydist.bow.weighted.ranker import WeightedRanker
+from raydist.data.filters import passing
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
 from raydist.kernels.ahead import await_compiled
@@ -134,7 +134,7 @@ class BowRetriever:
         return self._among(doc_ids, False)
 
     def where(self, filter: str) -> BowRetriever:
-        """Returns this search restricted to the documents that pass a filter (filters.py).
+        """Returns this search restricted to the documents that pass a filter (data/filters.py).
 
         Scores stay the same: the statistics are those of the whole index.
 

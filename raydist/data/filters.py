@@ -21,9 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raydist.bow.spec import MOST_FILTER
 from raydist.data.columns import parse, type_name
 from raydist.errors import ConfigError
+
+MOST_FILTER = 10_000
+"""Characters of the longest filter."""
 
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: pc.equal,
