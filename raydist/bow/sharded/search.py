@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.search.exhaustive import Explanation
-from raydist.bow.search.filters import passing
 from raydist.bow.search.retriever import Weigh
 from raydist.bow.search.scoring import Collection, Scoring
 from raydist.bow.search.sorting import column_keys, sort_column
@@ -46,6 +45,7 @@ from raydist.bow.structured.query import terms_of
 from raydist.bow.structured.retriever import is_structured, tree_of, trees_of
 from raydist.bow.whole import Whole
 from raydist.data.columns import TYPES
+from raydist.data.filters import passing
 from raydist.errors import ConfigError, DataError
 from raydist.protocols import Group
 from raydist.records import RUN, Query, Run, as_run
