@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # mkdocs loads this file by its path
 
-from benchmarks import cost, raylets  # noqa: E402
+from benchmarks import cost  # noqa: E402
 from docs import figures, notebooks, reference, reproductions  # noqa: E402
 
 FOLDED_IN = {
@@ -70,7 +70,6 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         markdown = markdown.replace("<!-- figures -->", reproductions.sections())
     if here == "how-to/cluster.md":
         markdown = markdown.replace("<!-- cost -->", cost.tables())
-        markdown = markdown.replace("<!-- nodes -->", raylets.table())
     markdown = markdown.replace("<!-- languages -->", reference.language_table())
     name = posixpath.basename(here).removesuffix(".md")
     if here.startswith("tutorials/") and name in notebooks.NAMES:
