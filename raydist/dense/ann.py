@@ -39,6 +39,7 @@ _ABOUT = "ann.json"
 _BLOCK = 8192
 _TRAIN_PER_LIST = 64
 _TRAIN_SCALES = 1 << 16
+_TOGETHER = 1 << 12  # candidates that are scored together
 
 
 def build_ann(
@@ -336,10 +337,14 @@ class AnnIndex:
             rows_Qc = np.take_along_axis(rows_Qc, best, 1)
         rows_Qc = np.sort(rows_Qc, axis=1)
         scores_Qc = np.full(rows_Qc.shape, -np.inf, np.float32)
-        for q, positions in enumerate(rows_Qc):
-            real = positions >= 0
-            rows_Qc[q, real] = shards.numbers(positions[real])
-            scores_Qc[q, real] = shards.finest.take(rows_Qc[q, real]) @ queries_QD[q]
+        real_Qc = rows_Qc >= 0
+        rows_Qc[real_Qc] = shards.numbers(rows_Qc[real_Qc])
+        step = max(1, _TOGETHER // max(rows_Qc.shape[1], 1))
+        for q in range(0, len(rows_Qc), step):
+            rows = np.maximum(rows_Qc[q : q + step], 0)
+            near_qcD = shards.finest.take(rows.ravel()).reshape(*rows.shape, shards.dimension)
+            exact_qc = np.matmul(near_qcD, queries_QD[q : q + step, :, None])[..., 0]
+            np.copyto(scores_Qc[q : q + step], exact_qc, where=real_Qc[q : q + step])
         order = np.argsort(-scores_Qc, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores_Qc, order, 1), np.take_along_axis(rows_Qc, order, 1)
 

@@ -55,7 +55,7 @@ def test_parts_are_merged_before_results_are_scored(tmp_path, monkeypatch):
     take = shards.take
     object.__setattr__(shards, "take", lambda rows: scored.append(len(rows)) or take(rows))
     rows = AnnIndex.open(tmp_path).search(shards, vectors[:3], 10)[1]
-    assert scored == [10, 10, 10]  # of twelve parts
+    assert scored == [30]  # of twelve parts
     np.testing.assert_array_equal(rows, exact_search(shards, vectors[:3], 10)[1])
 
 
