@@ -28,7 +28,9 @@ INDEX = {
 """What a build needs, the last first."""
 
 RANKING = "raydist.bow.search.query:rank_queries"
+SCANNING = "raydist.bow.search.scan:scan"
 SEARCH = {
+    SCANNING: f"({', '.join(['uint64'] * 7)})",
     RANKING: "(uint64[:, ::1], uint64[:, ::1], uint64[:, ::1], "
     "uint32[::1], int64[::1], int64, boolean, int64, int64, boolean, int64[::1], float32[::1], "
     "int64[::1])",
@@ -46,6 +48,8 @@ WEIGHTED = {
 
 
 def prepare(kernels: dict[str, str]) -> None:
-    """Begins to compile what the cache does not have, and says so."""
-    if compile_ahead(kernels):
+    """Begins to compile what the cache does not have, by two processes for a search; says so."""
+    scanning = {name: kernels[name] for name in kernels if name == SCANNING}
+    others = {name: kernels[name] for name in kernels if name != SCANNING}
+    if compile_ahead(scanning) | compile_ahead(others):
         say("compiling machine code, once on this machine; it takes some seconds")

@@ -113,3 +113,48 @@ def _view(typing_context: Any, table: Any, row: Any, record: Any) -> Any:
 
 view: Callable[..., Any] = intrinsic(_view)
 """Inside a kernel, `view(table, row, Record)` is the record whose first array is at that row."""
+
+
+def _address_of(typing_context: Any, record: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(args[0], ir.IntType(64))
+
+    return types.uint64(record), generate
+
+
+def _at(typing_context: Any, address: Any, record: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+
+    return _Record(record.instance_class)(types.uint64, record), generate
+
+
+def _call(typing_context: Any, address: Any, args: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        numbers = [builder.extract_value(values[1], i) for i in range(len(args))]
+        kind = ir.FunctionType(word, [word] * len(args)).as_pointer()
+        return builder.call(builder.inttoptr(values[0], kind), numbers)
+
+    return types.uint64(types.uint64, types.UniTuple(types.uint64, len(args))), generate
+
+
+address_of: Callable[..., Any] = intrinsic(_address_of)
+"""Inside a kernel, `address_of(record)` is the record's address, a uint64."""
+
+at: Callable[..., Any] = intrinsic(_at)
+"""Inside a kernel, `at(address, Record)` is the record at an address."""
+
+call: Callable[..., Any] = intrinsic(_call)
+"""Inside a kernel, `call(address, numbers)` is what another one returns, by its `entry`."""
+
+
+def entry(kernel: Any, arguments: int) -> int:
+    """Returns the address of a kernel that takes so many uint64 and returns one.
+
+    A kernel that another one calls by address is compiled by itself: at the same time, perhaps.
+    """
+    kinds = (types.uint64,) * arguments
+    kernel.compile(kinds)
+    compiled = kernel.overloads[kinds]
+    return int(compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name))

@@ -68,13 +68,18 @@ def test_every_way_of_searching_is_the_definition(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from([10, 100, 1000]))
+@given(
+    st.integers(0, 2**32),
+    st.integers(2, 6),
+    st.sampled_from([10, 100, 1000]),
+    st.sampled_from([0, 1, -1]),
+)
 def test_pruned_is_exhaustive_over_many_windows(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, terms: int, k: int
+    tmp_path_factory: pytest.TempPathFactory, seed: int, terms: int, k: int, longer: int
 ) -> None:
     rng = np.random.default_rng(seed)
     folder = tmp_path_factory.mktemp("large")
-    index = random_index(folder, rng, documents=int(rng.integers(9_000, 40_000)))
+    index = random_index(folder, rng, documents=int(rng.integers(9_000, 40_000)), longer=longer)
     slow = BowRetriever(index, pruned=False)
     fast = BowRetriever(index)
     for _ in range(5):
@@ -85,8 +90,26 @@ def test_pruned_is_exhaustive_over_many_windows(
         assert np.array_equal(expected[1], actual[1])
 
 
-def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowIndex:
-    """60 words, w0 in most documents and w59 in few, frequencies geometric, in two segments."""
+def test_an_expectation_that_the_documents_do_not_meet_changes_no_answer(tmp_path: Path) -> None:
+    lengths = np.arange(20_000) // 256
+    documents = [["a", *"b" * (i % 3 == 0), *"x" * length] for i, length in enumerate(lengths)]
+    index = index_of(documents, tmp_path)  # the best documents come first
+    retriever, exhaustive = BowRetriever(index), BowRetriever(index, pruned=False)
+    for mistakes, k in enumerate([500, 700, 700, 1000], 1):
+        for text in ({"a": 1, "b": 1}, {"a": 1}, {"b": 2, "x": 1}):
+            expected, actual = exhaustive.rank_terms(text, k), retriever.rank_terms(text, k)
+            assert np.array_equal(expected[0], actual[0])
+            assert np.array_equal(expected[1], actual[1])
+        assert retriever._thread.workspace._caution[1] >= mistakes
+
+
+def random_index(
+    folder: Path, rng: np.random.Generator, documents: int, longer: int = 0
+) -> BowIndex:
+    """60 words, w0 in most documents and w59 in few, frequencies geometric, in two segments.
+
+    Documents become longer from the first to the last (1), shorter (-1), or neither (0).
+    """
     import pyarrow as pa
 
     from raydist.bow.format.writing import SegmentWriter
@@ -94,6 +117,8 @@ def random_index(folder: Path, rng: np.random.Generator, documents: int) -> BowI
     segments = []
     for number, count in enumerate([documents // 3, documents - documents // 3]):
         lengths = rng.integers(1, 300, count).astype(np.uint32)
+        if longer:
+            lengths = np.sort(lengths)[::longer].copy()
         docs, tfs = [], []
         for word in range(60):
             have = np.flatnonzero(rng.random(count) < 0.7 / (1 + word) ** 1.2)

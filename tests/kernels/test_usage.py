@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
+from raydist.kernels.addresses import call, entry
 from raydist.kernels.arrays import Array, string_buffers
 from raydist.kernels.bits import Bits
 from raydist.kernels.jit import kernel
+
+U = np.uint64
 
 
 @kernel
@@ -28,3 +33,21 @@ def test_flags_are_bits_with_ranks() -> None:
     bits = Bits.of(np.array([True, False, True, True]))
     assert bits.count == 3 and bits.has(np.array([0, 1])).tolist() == [True, False]
     assert bits.rank(np.array([3])).tolist() == [2] and bits.select(np.array([2])).tolist() == [3]
+
+
+@kernel
+def _power(base: Any, exponent: Any) -> Any:
+    result = U(1)
+    for _ in range(exponent):
+        result *= base
+    return result
+
+
+@kernel
+def _power_of_sum(entries: Array, a: Any, b: Any) -> Any:
+    return call(entries[0], (U(a) + U(b), U(5)))
+
+
+def test_a_kernel_calls_one_that_is_compiled_apart_by_its_address() -> None:
+    entries = np.array([entry(_power, 2)], np.uint64)
+    assert _power_of_sum(entries, 3, 4) == 7**5

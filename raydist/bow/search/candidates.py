@@ -146,7 +146,7 @@ def settle(
             count = keep(work, count, kth - slack)
     _rescore(segment, work, terms, count, bits)
     _sort_by_score(segment, work, count)
-    return np.int64(count)
+    return count
 
 
 @kernel

@@ -27,7 +27,6 @@ import numpy as np
 
 from raydist.bow.format.files import CHUNK
 from raydist.bow.format.postings import BLOCK_SLACK, BYTES, BYTES_MASK, DOC_WIDTH, LAST, SKIP
-from raydist.bow.search.candidates import keep, kth_largest, settle
 from raydist.bow.search.impacts import (
     DIRICHLET,
     LENGTHS,
@@ -38,7 +37,7 @@ from raydist.bow.search.impacts import (
     quantised_part,
 )
 from raydist.bow.search.lists import load_docs, load_tfs, quantised, word_of
-from raydist.bow.search.windows import enter_window, next_document, scan_window
+from raydist.bow.search.scan import NO_ROOM
 from raydist.bow.search.workspace import (
     MARGIN,
     MOST_TERMS,
@@ -50,7 +49,7 @@ from raydist.bow.search.workspace import (
     SegmentArrays,
     Work,
 )
-from raydist.kernels.addresses import Array
+from raydist.kernels.addresses import Array, address_of, call
 from raydist.kernels.intrinsics import load64
 from raydist.kernels.jit import inlined, kernel
 
@@ -109,29 +108,11 @@ def rank(segment: SegmentArrays, work: Work, number: Any, k: Any, floor: Any) ->
     reached = max(reached, U(max(floor, 0.0) * scale))
     threshold: Any = reached - slack if reached > slack else U(1)
 
-    documents = U(segment.norms.shape[0])
-    room = U(work.candidates.shape[0]) - U(WINDOW + MARGIN)
-    refresh = k + max(k >> U(1), U(32))
-    count = U(0)
-    begin = U(0)
-    raised = False
-    while begin < documents:
-        end = min(documents, begin + U(WINDOW))
-        if enter_window(work, terms, begin, end) < threshold:
-            begin = next_document(work, terms, end, documents)
-            continue
-        start = count
-        count = scan_window(segment, work, terms, count, begin, end, threshold)
-        if count > start and count >= k and (not raised or count >= refresh):
-            raised = True
-            kth = kth_largest(work, count, np.int64(k))
-            if kth > threshold + slack:
-                threshold = kth - slack
-            count = keep(work, count, threshold)
-            if count >= room:
-                return CROWDED, np.int64(0)
-        begin = end
-    return RANKED, settle(segment, work, terms, count, bits, slack, k)
+    numbers = (address_of(segment), address_of(work), terms, threshold, bits, slack, k)
+    count = call(work.scan[0], numbers)
+    if count == NO_ROOM:
+        return CROWDED, np.int64(0)
+    return RANKED, np.int64(count)
 
 
 @kernel

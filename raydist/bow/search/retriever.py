@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raydist.bow.ahead import RANKING
 from raydist.bow.formulas import NORM_LENGTHS, lucene_inverse
 from raydist.bow.index import BowIndex, encode_term
 from raydist.bow.lookup import by_id, term_counts
 from raydist.bow.search.exhaustive import Explanation, explain, occurrences, sum_all
+from raydist.bow.search.linking import link
 from raydist.bow.search.query import FULL, rank_queries
 from raydist.bow.search.rank import CRAMPED, CROWDED, UNCHECKED
 from raydist.bow.search.scoring import Collection, Scoring, Term
@@ -35,7 +35,6 @@ from raydist.bow.weighted.ranker import WeightedRanker
 from raydist.data.filters import passing
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
-from raydist.kernels.ahead import await_compiled
 from raydist.kernels.arrays import readonly
 from raydist.kernels.bits import Bits
 from raydist.records import RUN, Query, Run, as_run
@@ -373,7 +372,7 @@ class BowRetriever:
         sizes = np.zeros(count, np.int64)
         parts: list[tuple[Array, Array]] = []
         q = first
-        await_compiled(RANKING)
+        link(workspace)
         while True:
             docs, scores = np.empty(room, np.int64), np.empty(room, np.float32)
             outcome, q, rows, number, value = rank_queries(

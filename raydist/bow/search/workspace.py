@@ -119,6 +119,8 @@ class Work(NamedTuple):
     factors: DoubleGrid  # [S q, 2] weight and statistic, of other models
     lost: Longs  # [S q] deleted documents that have the term
     tokens: Doubles  # [1] of the query, unknown ones included
+    scan: Longs  # [1] address of the kernel scan.py
+    caution: Offsets  # [2] searches before the next that expects anything, and after a mistake
     counts: Offsets  # [S] terms that a segment has
     numbers: Words  # [q] the lexicon's numbers of the terms
     boosts: Floats  # [q]
@@ -163,6 +165,7 @@ class Workspace:
         factors: float64 [S, MOST_TERMS, 2], what other models take of the same.
         lost: uint64 [S, MOST_TERMS], deleted documents that have them.
         counts: int64 [S], the number of terms that each segment has.
+        scan: uint64 [1], the address of the kernel `scan`, 0 before it is known.
     """
 
     def __init__(self, segments: int) -> None:
@@ -172,6 +175,8 @@ class Workspace:
         self.lost = np.zeros((segments, MOST_TERMS), np.uint64)
         self.counts = np.zeros(segments, np.int64)
         self._tokens = np.zeros(1, np.float64)
+        self.scan = np.zeros(1, np.uint64)
+        self._caution = np.zeros(2, np.int64)
         self._numbers = np.zeros(MOST_TERMS, np.uint32)
         self._boosts = np.zeros(MOST_TERMS, np.float32)
         self._size = (0, 0, 0, 0)
@@ -202,6 +207,8 @@ class Workspace:
             factors=self.factors.reshape(-1, 2),
             lost=self.lost.reshape(-1),
             tokens=self._tokens,
+            scan=self.scan,
+            caution=self._caution,
             counts=self.counts,
             numbers=self._numbers,
             boosts=self._boosts,
