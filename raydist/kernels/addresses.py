@@ -136,7 +136,7 @@ def _call(typing_context: Any, address: Any, args: Any) -> Any:
         kind = ir.FunctionType(word, [word] * len(args)).as_pointer()
         return builder.call(builder.inttoptr(values[0], kind), numbers)
 
-    return types.uint64(types.uint64, types.UniTuple(types.uint64, len(args))), generate
+    return types.uint64(types.uint64, args), generate
 
 
 address_of: Callable[..., Any] = intrinsic(_address_of)

@@ -1,7 +1,7 @@
 """Top-k search of a bag-of-words index.
 
 Searches go through the pruned kernel, segment after segment, each starting from the k-th score of
-those before. Impacts of weighted terms, more than a thousand terms and millions of ties are scored
+those before. Impacts of weighted terms, more than 400 terms and millions of ties are scored
 exhaustively. Both ways give the same bits.
 
 Legend: Q queries, R rows of their results.

@@ -35,8 +35,8 @@ from raydist.text.string_table import PAD
 U = np.uint64
 U32 = np.uint32
 
-MOST_TERMS = 1024
-"""Terms of a query that the kernels take: its sums have 16 bits."""
+MOST_TERMS = 400
+"""Terms of a query that the kernels take: of more, 16 bits of a sum do not tell enough apart."""
 
 WINDOW = 16384
 """Documents per window."""
