@@ -27,7 +27,7 @@ NO_ROOM = U(0xFFFFFFFF)
 """Instead of a number of documents: there is no room for the candidates."""
 
 FIRST_WINDOW = 4096
-"""Documents of the first window; each is twice as large as the one before, up to WINDOW."""
+"""Documents of the first window of a search with expectations; the next ones double, to WINDOW."""
 
 LEAST_EXPECTED = U(50)
 """The smallest k with expectations: fewer documents lie too often side by side."""
@@ -93,7 +93,8 @@ def _candidates(
     """
     documents = U(segment.norms.shape[0])
     room = U(work.candidates.shape[0]) - U(WINDOW + MARGIN)
-    count, begin, size, refresh, expected = U(0), U(0), U(FIRST_WINDOW), U(0), U(0)
+    count, begin, refresh, expected = U(0), U(0), U(0), U(0)
+    size = U(FIRST_WINDOW) if expects else U(WINDOW)
     while begin < documents:
         end = min(documents, begin + size)
         size = min(size << U(1), U(WINDOW))
