@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.report import arguments, markdown, memory_bytes, recorded
+from benchmarks.report import arguments, memory_bytes
 
 DEFAULTS = {
     "nodes": 2,
-    "documents": 4000,  # of each node
-    "embedded": 400,
-    "queries": 200,
+    "documents": 2000,  # of each node
+    "embedded": 200,
+    "queries": 100,
     "k": 100,
 }
 VERBS = ("index", "embed", "search")
@@ -148,19 +148,6 @@ def measure(nodes: int, documents: int, embedded: int, queries: int, k: int) -> 
     finally:
         cluster.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def table() -> str:
-    """Returns what was recorded for 2, 4 and 8 nodes, as a table of Markdown."""
-    figures, _ = recorded("scaling")
-    rows = []
-    for verb in VERBS:
-        for nodes in COUNTS:
-            about = {part: figures.get(f"nodes_{nodes}_{verb}_{part}") for part in PARTS}
-            if about["driver_peak_mb"] is not None:
-                values = ("-" if each is None else f"{each:.3g}" for each in about.values())
-                rows.append([verb, str(nodes), *values])
-    return markdown(["", "nodes", *PARTS.values()], rows)
 
 
 class Watch:
