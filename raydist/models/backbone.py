@@ -41,6 +41,7 @@ from raydist.models.architecture import (
 )
 from raydist.models.folders.packaged import local_folder
 from raydist.models.folders.weights import load_weights
+from raydist.models.fresh_head import start_as_likeness
 from raydist.models.packed_attention import VARLEN, register
 from raydist.models.quiet import quiet
 from raydist.models.spec import ModelSettings
@@ -117,7 +118,7 @@ def load_backbone(
         spec: how they are loaded.
         head: whether a one-output classification head belongs on top.
         terms: whether the language model's head belongs on top.
-        fresh_head: whether a missing head may be drawn at random, from `seed`.
+        fresh_head: whether a missing head may start anew, drawn from `seed` where it is random.
         attention: what the folder was trained with, used where the machine and `spec` allow.
         pad_token_id: by which a head finds the last token, set where the configuration has none.
         seed: of the fresh head and the LoRA matrices.
@@ -146,6 +147,7 @@ def load_backbone(
                 f"model {folder}: has no language-model head ({fresh[0]} is missing), which gives "
                 "the weights of terms; train one (`raydist train model.kind=sparse`)"
             )
+        alike = terms and bool(fresh) and start_as_likeness(model, fresh)
         if place != folder:
             model, fresh = with_adapters(model, folder, fresh if head else ()), []
         _train_every_row(model)
@@ -164,7 +166,8 @@ def load_backbone(
                 model.enable_input_require_grads()
             model = add_lora(model, spec.lora, fresh=fresh, head=head)
     if fresh and (head or terms):
-        _say_once(f"model {folder}: drawn at random, to be trained: {', '.join(fresh)}")
+        start = "starts from likeness to the embeddings" if alike else "drawn at random"
+        _say_once(f"model {folder}: {start}, to be trained: {', '.join(fresh)}")
     return model.eval()
 
 

@@ -106,6 +106,10 @@ def test_a_bi_encoder_gives_its_transformer_and_a_fresh_projection(
     weights = [each.projections[0].linear.weight for each in (model, same, another)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert model.contract.kind == "multivector" and model.contract.normalize
+    own = weights[0].detach()
+    torch.testing.assert_close(own.T @ own, torch.eye(32))  # wider than its input: angles stay
+    narrow = fresh(tmp_path / "one", projection=16).projections[0].linear.weight.detach()
+    torch.testing.assert_close(narrow @ narrow.T, torch.eye(16))
 
 
 @pytest.mark.parametrize(

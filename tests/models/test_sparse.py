@@ -12,6 +12,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch.nn import functional as F
+from transformers import AutoModel
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models import term_pooling
@@ -193,7 +194,22 @@ def test_a_head_that_is_missing_is_drawn_only_to_be_trained(tiny_bert, capsys):
     with pytest.raises(ArtifactError, match=r"has no language-model head .*train one"):
         BiEncoder.load(tiny_bert, kind="sparse")
     BiEncoder.load(tiny_bert, kind="sparse", fresh_head=True, seed=1)
-    assert "drawn at random, to be trained: cls.predictions" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "starts from likeness to the embeddings, to be trained: cls.predictions" in message
+
+
+def test_a_fresh_head_weighs_the_terms_whose_embeddings_are_like_a_token_s_vector(tiny_bert):
+    sparse = BiEncoder.load(tiny_bert, kind="sparse", fresh_head=True, document_max_length=40)
+    tower, tokenizer = AutoModel.from_pretrained(tiny_bert).eval(), sparse.tokenizer
+    embeddings_VH = tower.get_input_embeddings().weight.detach().double()
+    with torch.inference_mode():
+        hidden_TH = tower(**tokenizer(TEXTS[:1], return_tensors="pt")).last_hidden_state[0].double()
+    inner_TH = F.layer_norm(F.gelu(hidden_TH), hidden_TH.shape[1:], eps=1e-12)
+    logits_TV = inner_TH @ embeddings_VH.T
+    quarter = 0.25 * hidden_TH.shape[1] ** 0.5 * embeddings_VH.norm(dim=1).mean()
+    excess_V = (logits_TV.amax(0) - quarter).clamp(min=0)
+    np.testing.assert_allclose(our_vectors(sparse, "document")[0], excess_V.log1p(), atol=1e-4)
+    assert 0 < (excess_V > 0).sum() < len(excess_V)
 
 
 def test_a_model_of_one_vector_becomes_one_of_terms_with_its_lengths(tiny_bert, tmp_path):

@@ -49,12 +49,16 @@ def read_encoder_folder(
 
 
 def projections_of(read: EncoderFolder, spec: BiEncoderSettings, seed: int) -> list[Projection]:
-    """Returns the projections of a folder; a new multi-vector model gets a random one."""
+    """Returns the projections of a folder; a new multi-vector model gets a random orthogonal one.
+
+    So angles between tokens change least, and not at all where the projection is as wide as them.
+    """
     dtype = DTYPES[spec.dtype]
     tokens = read.contract.kind == "multivector"
     if tokens and read.fresh:
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             linear = nn.Linear(width(read.config), read.fresh, bias=False)
+            nn.init.orthogonal_(linear.weight)
         return [Projection(linear, "Identity").to(dtype)]
     return [Projection.load(place, dtype, TOKENS if tokens else SENTENCE) for place in read.dense]

@@ -28,7 +28,7 @@ def test_a_sparse_model_is_trained_validated_continued_and_exported(
 ) -> None:
     words = ["model.kind=sparse", "steps=4", "cache=2", *FLOPS, *VALIDATION]
     assert main(train(model, "S", *words)) == 0
-    assert "drawn at random, to be trained: cls.predictions" in capsys.readouterr().err
+    assert "likeness to the embeddings, to be trained: cls.predictions" in capsys.readouterr().err
     lines = metrics("S")
     for name in ("terms_query", "terms_document", "loss/flops_query", "loss/flops_document"):
         assert all(line[name] > 0 for line in lines if "loss" in line)
