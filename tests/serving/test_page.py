@@ -83,6 +83,23 @@ def test_pasted_documents_are_put_in_order(rerank_url: str, tmp_path: Path) -> N
     assert "bm25 (reranker)" in page
 
 
+def test_tokens_that_met_are_marked_and_listed(tiny_bert: Path, tmp_path: Path) -> None:
+    from raydist.models.biencoder import BiEncoder
+    from raydist.reranking.biencoder import BiEncoderReranker
+    from raydist.reranking.spec import BiEncoderSpec
+
+    options = {"kind": "multivector", "projection": 16, "device": "cpu"}
+    BiEncoder.load(tiny_bert, **options).save(tmp_path / "model")
+    reranker = BiEncoderReranker(BiEncoderSpec(model=str(tmp_path / "model"), device="cpu"))
+    fields = {"query": "the vector", "documents": "a vector of the index\nnot <b>the</b> model"}
+    for url in serving(make_app(service({"late": reranker}))):
+        page = dom(f"{url}/?{urlencode(fields)}", tmp_path / "profile")
+    entries = items(page)
+    assert len(entries) == 2 and all('class="met"' in entry for entry in entries)
+    assert all(entry.count("<b>the</b> → ") == 1 for entry in entries)  # a chip, never markup
+    assert 'class="shade" style="--share: 100%' in page
+
+
 def test_the_search_box_shows_snippets_scores_and_times(search_url: str, tmp_path: Path) -> None:
     page = dom(f"{search_url}/?{urlencode({'query': 'rain snow'})}", tmp_path)
     entries = items(page)
