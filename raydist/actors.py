@@ -10,6 +10,7 @@ import contextlib
 import os
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from raydist import cluster, errors
@@ -36,6 +37,9 @@ class Actors:
     ) -> None:
         """Starts an actor for each object; the objects are made when they are first asked.
 
+        Of the nodes that Ray spreads them over, each goes to one that holds more of its files than
+        of others', as far as that is known (`held`).
+
         Args:
             makers: make the objects; picklable.
             cpus: CPUs of each; they share what there is on a cluster that has fewer.
@@ -59,15 +63,22 @@ class Actors:
         self._places = placement_group([{"CPU": cpus}] * len(makers), strategy="SPREAD")
         with Waiting(note) if note else contextlib.nullcontext():
             ray.get(self._places.ready())
+        places = [PlacementGroupSchedulingStrategy(self._places, n) for n in range(len(makers))]
+        packed = [dumps(make) for make in makers]
+        chosen: Sequence[int] = range(len(makers))
+        if len(makers) > 1 and any(held(make) is not None for make in makers):
+            look = ray.remote(num_cpus=0)(_look)
+            looks = [look.options(scheduling_strategy=place).remote(packed) for place in places]
+            chosen = nearest(ray.get(looks))
         remote = ray.remote(_Actor)
         self._actors = [
             remote.options(
                 num_cpus=cpus,
                 max_restarts=_RESTARTS,
                 max_task_retries=_RESTARTS,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._places, number),
-            ).remote(dumps(make), os.getcwd())
-            for number, make in enumerate(makers)
+                scheduling_strategy=places[place],
+            ).remote(each, os.getcwd())
+            for each, place in zip(packed, chosen)
         ]
         self._processes: list[tuple[str, int] | None] = [None] * len(makers)
 
@@ -112,6 +123,34 @@ class Actors:
         for actor in self._actors:
             ray.kill(actor)
         remove_placement_group(self._places)
+
+
+def held(make: Callable[[], Any]) -> int | None:
+    """Returns how many bytes of what an object reads this node has, None where all see the same.
+
+    Objects that copy files first have a static method of this name, which takes the arguments that
+    the object will be made with.
+    """
+    if not isinstance(make, partial):
+        return None
+    method = getattr(make.func, "held", None)
+    return None if method is None else method(*make.args, **make.keywords)
+
+
+def nearest(held_PM: Sequence[Sequence[int]]) -> Sequence[int]:
+    """Returns a place for each object, so that together the least is copied.
+
+    Args:
+        held_PM: bytes that each of P places has of what each of M = P objects reads.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    places, objects = linear_sum_assignment(held_PM, maximize=True)
+    return [int(place) for _, place in sorted(zip(objects, places))]
+
+
+def _look(packed: Sequence[bytes]) -> list[int]:
+    return [held(pickle.loads(each)) or 0 for each in packed]  # noqa: S301 - the driver's
 
 
 class _Actor:

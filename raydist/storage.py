@@ -149,6 +149,20 @@ def local(path: PathLike, patterns: Sequence[str] | None = None) -> Path:
     return copy(text, patterns)
 
 
+def held(path: PathLike, patterns: Sequence[str]) -> int | None:
+    """Returns how many bytes of a remote folder's files this machine has copied, None of others.
+
+    Args:
+        path: of the input.
+        patterns: of the files that count, relative to it.
+    """
+    if not is_remote(path):
+        return None
+    from raydist.stores import copies
+
+    return copies.held(os.fspath(path), patterns)
+
+
 def seen(folder: Path) -> Path:
     """Returns the folder of an input that the driver has opened.
 

@@ -151,6 +151,19 @@ def present(uri: str) -> dict[Path, _Record]:
     return {each / record.folder: record for each, record in records.items() if record is not None}
 
 
+def held(uri: str, patterns: Sequence[str]) -> int:
+    """Returns how many bytes of a remote folder's files that match a pattern are copied here."""
+
+    def size(record: _Record) -> int:
+        return sum(
+            entry.size
+            for name, entry in record.files.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        )
+
+    return max(map(size, present(uri).values()), default=0)
+
+
 def _copy_folder(
     objects: Objects, generation: Generation, place: Path, patterns: Sequence[str] | None
 ) -> Path:

@@ -180,6 +180,11 @@ class Shard:
         """Returns how many live documents it has."""
         return len(self._index)
 
+    @staticmethod
+    def held(part: Part, *_: Any) -> int | None:
+        """Returns how many bytes of a shard's files are copied here, None where nothing is."""
+        return storage.held(part.folder, part.patterns)
+
     def facts(self) -> Facts:
         """Returns what the statistics of the whole index are made of."""
         index = self._index
