@@ -265,6 +265,24 @@ def tables(corpus: Collection = BILLION, nodes: Nodes = Nodes()) -> str:
     return "\n\n".join(markdown(*each) for each in parts)
 
 
+def raylets() -> str:
+    """Returns a table in Markdown: what each node and the driver do where nodes are added."""
+    figures = recorded("scaling")[0]
+    counts = sorted({int(name.split("_")[1]) for name in figures if name.startswith("nodes_")})
+    rows = []
+    for what in ("index", "embed", "search"):
+        for name, label, unit in (
+            ("driver_peak_mb", "the driver's peak of memory", "MB"),
+            ("driver_network_mb", "the driver's network", "MB"),
+            ("network_mb_per_node", "a node's network", "MB"),
+            ("node_cpu_s", "a node's CPU", "s"),
+        ):
+            values = [figures[f"nodes_{count}_{what}_{name}"] for count in counts]
+            shown = [f"{value:.3g} {unit}" for value in values]
+            rows.append([f"{what}: {label}", *shown])
+    return markdown(["", *(f"{count} nodes" for count in counts)], rows)
+
+
 def _rounded(value: float) -> str:
     return f"{float(f'{value:.2g}'):,g}"
 

@@ -70,6 +70,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
         markdown = markdown.replace("<!-- figures -->", reproductions.sections())
     if here == "how-to/cluster.md":
         markdown = markdown.replace("<!-- cost -->", cost.tables())
+        markdown = markdown.replace("<!-- raylets -->", cost.raylets())
     markdown = markdown.replace("<!-- languages -->", reference.language_table())
     name = posixpath.basename(here).removesuffix(".md")
     if here.startswith("tutorials/") and name in notebooks.NAMES:

@@ -17,6 +17,7 @@ from benchmarks.cost import (
     embed_seconds,
     estimates,
     index_seconds,
+    raylets,
     tables,
 )
 
@@ -74,5 +75,7 @@ def test_a_billion_passages_cost_what_the_formulas_say() -> None:
 def test_the_page_says_what_is_measured_and_what_is_assumed() -> None:
     text = tables()
     assert "nan" not in text and "| measured | is |" in text and "| assumed | is |" in text
+    assert "| 8 nodes |" in raylets() and "nan" not in raylets()
     page = Path(__file__).resolve().parents[2] / "docs/how-to/cluster.md"
-    assert "<!-- cost -->" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- cost -->" in text and "<!-- raylets -->" in text
