@@ -118,7 +118,7 @@ def embed_parts(
     }
     if spec.chunk.tokens:
         facts["chunk"] = asdict(spec.chunk)
-    facts |= columns_of(stats, [split.get("path") or split["parts"][0]["path"] for split in splits])
+    facts |= columns_of(stats, [split.get("path", "the corpus") for split in splits])
     blank = first_blank(VectorShards.map(folder, facts).doc_ids)
     warn_of_blank(blank)
     return {**facts, "blank_id": blank}

@@ -112,8 +112,7 @@ def build_parts(
             f"{facts['documents']:,} documents: a segment numbers them with 32 bits; use "
             "merge=false, or build several indexes"
         )
-    places = [split.get("path") or split["parts"][0]["path"] for split in splits]
-    facts |= columns_of(stats, places)
+    facts |= columns_of(stats, [split.get("path", "the corpus") for split in splits])
     parts = [shard_path(shards, i) / part for i, each in enumerate(stats) for part in each["parts"]]
     segments = folder / "segments"
     with disk_errors(folder), ThreadPoolExecutor(1) as pool:
