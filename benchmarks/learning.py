@@ -116,7 +116,7 @@ def effort(options: dict[str, Any]) -> Measured:
 
     folder = embedded("sparse", trained("sparse"))
     queries = read("queries.jsonl")
-    weigh = QueryTerms.open(folder, read_manifest(folder))
+    weigh = QueryTerms.open(folder, read_manifest(folder)["model"])
     terms = weigh([query.text for query in queries])
     rows = [(query.query_id, each) for query, each in zip(queries, terms)]
     figures: dict[str, float] = {}

@@ -44,6 +44,20 @@ _KINDS = {
 }
 """Kinds of search: name and colour."""
 
+_LEARNED = {
+    "bm25": ("BM25", OTHERS[3]),
+    "dense": ("dense", OTHERS[1]),
+    "sparse start": ("sparse, untrained", OTHERS[2]),
+    "sparse trained": ("sparse", OTHERS[2]),
+    "multivector start": ("multi-vector, untrained", OTHERS[0]),
+    "multivector trained": ("multi-vector", OTHERS[0]),
+    "bm25+dense": ("BM25 + dense", OURS),
+    "bm25+sparse": ("BM25 + sparse", OURS),
+    "bm25+multivector": ("BM25 + multi-vector", OURS),
+    "bm25+dense+sparse+multivector": ("all four", OURS),
+}
+"""The same of `benchmarks.learning`; fusions are by ranks (RRF)."""
+
 
 def record(name: str) -> Record:
     """Returns what a benchmark has recorded."""
@@ -93,11 +107,40 @@ def quality(figure: Figure) -> None:
 def retrieval(figure: Figure) -> None:
     """Quality against latency of every kind of search; a mark's area is its size on the disk."""
     figures = record("retrieval")["figures"]
+    rows = {
+        label: (color, *(figures[f"{name}_{unit}"] for unit in ("ndcg10", "ms", "mb")))
+        for name, (label, color) in _KINDS.items()
+    }
+    _ways(figure, rows)
+
+
+def learned(figure: Figure) -> None:
+    """The same of learned sparse and multi-vector search, before and after training."""
+    figures = record("learning")["figures"]
+    rows, intervals = {}, {}
+    for name, (label, color) in _LEARNED.items():
+        kind, _, state = name.partition(" ")
+        end = f"nfcorpus_{state}".rstrip("_")
+        if f"{kind}_ndcg10_{end}" not in figures:
+            continue  # not trained yet
+        units = (figures[f"{kind}_{unit}_{end}"] for unit in ("ndcg10", "ms", "mb"))
+        rows[label] = (color, *units)
+        intervals[label] = tuple(figures[f"{kind}_ndcg10_{end}_{side}"] for side in ("low", "high"))
+    _ways(figure, rows, intervals)
+
+
+def _ways(
+    figure: Figure,
+    rows: Mapping[str, tuple[Any, ...]],
+    intervals: Mapping[str, tuple[Any, ...]] | None = None,
+) -> None:
+    """Draws ways of search, each with its colour, nDCG@10, milliseconds and MB."""
     axes, names = figure.subplots(1, 2, width_ratios=[1.7, 1])
-    best_first = sorted(_KINDS, key=lambda name: -figures[f"{name}_ndcg10"])
-    for at, name in enumerate(best_first):
-        label, color = _KINDS[name]
-        ndcg, ms, mb = (figures[f"{name}_{unit}"] for unit in ("ndcg10", "ms", "mb"))
+    best_first = sorted(rows, key=lambda label: -rows[label][1])
+    for at, label in enumerate(best_first):
+        color, ndcg, ms, mb = rows[label]
+        if intervals:
+            axes.plot([ms, ms], intervals[label], color=color, lw=1, alpha=0.6, zorder=1)
         axes.scatter(ms, ndcg, s=40 * mb, color=color, alpha=0.8, lw=0)
         time = f"{ms:,.0f}" if ms >= 10 else f"{ms:.2g}"
         name_and_line = names.annotate(
@@ -224,6 +267,7 @@ CHARTS: dict[str, tuple[Callable[[Figure], None], float]] = {
     "index": (index, 2.9),
     "quality": (quality, 2.9),
     "retrieval": (retrieval, 3.8),
+    "learned": (learned, 3.8),
     "recall": (recall, 2.6),
     "scaling": (scaling, 2.9),
     "training": (training, 2.9),
