@@ -4,7 +4,7 @@ Blocks are cut from the sequence of rows and filled up to one size, so that shar
 exactly what the same vectors in one shard give, to the bit. Equal scores are in input order. Each
 block is read, and decoded, once for all queries; these are multiplied batch by batch, so that the
 scores of a block stay in the cache. Where fewer than half of a block may be found, only those are
-read and multiplied.
+read; they are multiplied at their places, because a product's last bits depend on them.
 
 Shapes: Q queries, D dimensions, n rows of a block, k results.
 """
@@ -59,6 +59,7 @@ def exact_search(
     host_nD = torch.zeros((block, shards.dimension), dtype=torch.float32)
     if torch.device(device).type == "cuda":
         host_nD = host_nD.pin_memory()
+    size = 0  # of the last block that was read whole
     done = 0  # rows that were scored, or the number of those that may be found
     for start in range(rows.start, rows.stop, block) if k and best else ():
         own: np.ndarray | None = None
@@ -67,19 +68,16 @@ def exact_search(
             own = np.flatnonzero(allowed_N[first : first + block])
             if not len(own):
                 continue
-        few = own is not None and 2 * len(own) < block
-        if own is not None and few:
-            vectors_nD = shards.take(start + own)
+        if own is not None and 2 * len(own) < block:
+            host_nD.numpy()[own] = shards.take(start + own)  # where they would be among all
         else:
             vectors_nD = shards.read(start, start + block)
-        size = len(vectors_nD)
-        host_nD.numpy()[:size] = vectors_nD
-        block_Dn = host_nD[: size if few else block].to(device).T
+            size = len(vectors_nD)
+            host_nD.numpy()[:size] = vectors_nD
+        block_Dn = host_nD.to(device).T
+        columns = slice(0, size) if own is None else torch.from_numpy(own).to(device)
         for some, best_rows in zip(batches, best):
-            products_Qn = (some @ block_Dn)[:, :size]
-            if own is not None and not few:
-                products_Qn = products_Qn[:, torch.from_numpy(own).to(device)]
-            best_rows.add(products_Qn, done)
+            best_rows.add((some @ block_Dn)[:, columns], done)
         done += size if own is None else len(own)
     scores = [np.empty((0, k), np.float32), *(each.scores_Qk.cpu().numpy() for each in best)]
     places = [np.empty((0, k), np.int64), *(each.rows_Qk.cpu().numpy() for each in best)]

@@ -39,7 +39,7 @@ class Run(Block):
 
 def test_the_defaults_are_those_of_the_recipes() -> None:
     config = load(Run, [], ["loss.kind=infonce"])
-    assert config.loss == InfoNCE(temperature=0.02, scope="in_batch", weight=1.0)
+    assert config.loss == InfoNCE(temperature=None, scope="in_batch", weight=1.0)
     assert config.distill.kind == "kl_div" and config.distill.temperature == 1.0
     answers = load(Run, [], ["loss=biir"]).loss
     assert isinstance(answers, BiIR)
