@@ -68,7 +68,8 @@ def record(name: str) -> Record:
 def index(figure: Figure) -> None:
     """One million passages: the costs of the index and of a query, by engine."""
     rows = record("bow")["notes"]["table"]
-    names = [row["engine"].replace("lucene", "Lucene") for row in rows]
+    proper = {"lucene": "Lucene", "pisa": "PISA"}
+    names = [proper.get(row["engine"], row["engine"]) for row in rows]
     build, size, search = figure.subplots(1, 3, width_ratios=[1, 1, 1.5])
     _bars(build, names, [row["build CPU s"] for row in rows], "build, CPU seconds")
     _bars(size, names, [row["disk MB"] for row in rows], "index, MB")
