@@ -21,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault(
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "raydist.serving.front.middlewares"
 )
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 # Ray would kill the tests' workers for the memory that other programs of the machine take.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 

@@ -38,7 +38,7 @@ Config = ServeConfig
 
 def run(config: ServeConfig, flags: Flags) -> None:
     """Serves until SIGTERM or Ctrl-C."""
-    from raydist.serving.front import CALLBACK
+    from raydist.serving.front import OF_RAY
     from raydist.serving.keys import ENVIRONMENT, read_keys
 
     check_port(config.host, config.port)
@@ -51,7 +51,8 @@ def run(config: ServeConfig, flags: Flags) -> None:
         return
     stop = threading.Event()
     os.environ.pop(ENVIRONMENT, None)  # Ray's processes inherit the environment
-    os.environ.setdefault(*CALLBACK)
+    for name, value in OF_RAY.items():
+        os.environ.setdefault(name, value)
     config = _connect(config)
     for number in (signal.SIGTERM, signal.SIGINT):  # after Ray has set its own
         signal.signal(number, _stopper(stop))

@@ -22,8 +22,11 @@ from uvicorn.protocols.http import auto
 
 from raydist.serving.errors import ServiceError, not_ready, overloaded
 
-CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "raydist.serving.front.middlewares"
-"""The environment variable of Ray, and its value."""
+OF_RAY = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "raydist.serving.front.middlewares",
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+}
+"""Ray's variables. On a busy machine its proxy takes longer than 5 s to start, and was killed."""
 REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 """A request id that is taken over."""
 _RETRY_S = 5.0

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http import auto
 
-from raydist.serving.front import CALLBACK, Front, middlewares
+from raydist.serving.front import OF_RAY, Front, middlewares
 
 seen: list[dict[str, Any]] = []
 
@@ -43,7 +43,7 @@ async def proxy(scope: Any, receive: Any, send: Any) -> None:
 def port() -> Iterator[int]:
     before = auto.AutoHTTPProtocol
     (wrapped,) = middlewares()
-    assert wrapped.cls is Front and CALLBACK[1] == f"{Front.__module__}.{middlewares.__name__}"
+    assert wrapped.cls is Front and f"{Front.__module__}.{middlewares.__name__}" in OF_RAY.values()
     config = uvicorn.Config(Front(proxy), port=0, log_level="critical", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
