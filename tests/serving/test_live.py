@@ -32,7 +32,7 @@ from raydist.reranking.bm25 import BM25Reranker
 from raydist.reranking.cross_encoder import CrossEncoder
 from raydist.reranking.spec import CrossEncoderSpec
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 ROOT = Path(raydist.__file__).parents[1]
 
 DOCUMENTS = ["bread is baked", "rain falls from clouds", "rain rain"]

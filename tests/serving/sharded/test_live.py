@@ -21,7 +21,7 @@ from tests.serving.local import client
 from tests.serving.sharded.test_searcher import build, configured
 from tests.serving.test_live import free_port, pid_of
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.alone]
 BODY: dict[str, Any] = {"query": "heron fish lake", "k": 50}
 
 
