@@ -71,7 +71,8 @@ class LateRetriever:
             spec: how far to look.
             model: where the model is now, and how to load it.
             threads: queries that are searched beside each other; 0 = torch's number.
-            device: of the model; None = an accelerator if the machine has one.
+            device: of the model, and of scores if it is a GPU with room for the index; None = an
+                accelerator if the machine has one.
             tag: the run's name.
 
         Raises:
@@ -85,6 +86,7 @@ class LateRetriever:
         index, described = open_generation(folder, [KIND], partial(_opened, Path(folder)))
         place, settings = recorded_model(folder, described, model)
         encoder: Any = BiEncoder.load(place, device=device, **settings)
+        index.on(encoder.device)
         return cls(index, encoder, spec, threads=threads or torch.get_num_threads(), tag=tag)
 
     @property

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from raydist.late.documents import Documents
 from raydist.late.format import Codec, Segment, open_segments
-from raydist.late.kernels import approximate, decode, listed, max_sim
+from raydist.late.kernels import decode, listed
+from raydist.late.scorers import Floats, KernelScorer, Scorer
 from raydist.late.spec import LateSearchSpec
 
-Floats = NDArray[np.float32]
 _FEWEST, _TIMES = 256, 4
-_LANES = 16
 _BLOCK = 1 << 16
 """Documents that are scored together where all are."""
 
@@ -42,17 +41,19 @@ class LateIndex:
         segments: in the order of the corpus.
         documents: of all segments, by their ids.
         firsts: the number of each segment's first document, and of all documents at the end.
+        scorer: computes scores; machine code for the CPU, unless `on` chose a GPU.
     """
 
     codec: Codec
     segments: Sequence[Segment]
     documents: Documents = field(init=False)
     firsts: NDArray[np.int64] = field(init=False)
+    scorer: Scorer = field(init=False)
 
     def __post_init__(self) -> None:
         self.documents = Documents(self.segments)
         self.firsts = self.documents.firsts
-        self._table = self.codec.levels.table()
+        self.scorer = KernelScorer(self.codec, self.segments)
 
     @classmethod
     def open(cls, folder: Path, manifest: Any) -> LateIndex:
@@ -62,6 +63,17 @@ class LateIndex:
             ArtifactError: one is missing or damaged.
         """
         return cls(Codec.open(folder), open_segments(folder, manifest))
+
+    def on(self, device: Any) -> None:
+        """Lets a GPU compute the scores, if the index fits into its memory; else nothing changes.
+
+        Args:
+            device: a torch device.
+        """
+        if device.type == "cuda":
+            from raydist.late.torch_scorer import TorchScorer
+
+            self.scorer = TorchScorer.fitting(self.codec, self.segments, device) or self.scorer
 
     def __len__(self) -> int:
         return int(self.firsts[-1])
@@ -106,22 +118,12 @@ class LateIndex:
     def _search(
         self, query_qD: Floats, k: int, spec: LateSearchSpec, barred: Sequence[NDArray[np.uint8]]
     ) -> tuple[Floats, NDArray[np.int64]]:
-        # Widths of whole vector registers; a vector of zeros adds nothing to a score.
-        padding = -len(query_qD) % _LANES
-        query_Dq = np.ascontiguousarray(np.pad(query_qD, ((0, padding), (0, 0))).T)
+        query = self.scorer.query(query_qD)
         most = spec.candidates or max(_FEWEST, _TIMES * k)
-        products_Kq: Floats = np.zeros((0, 0), np.float32)
-        near = np.zeros(0, np.int64)
-        if not spec.exact:
-            products_Kq = self.codec.centroids.vectors_KD @ query_Dq
-            near = _nearest(products_Kq[:, : len(query_qD)], spec.probes)
-        if spec.exact:
-            parts = self._all(barred)
-        else:
-            parts = self._candidates(barred, near, products_Kq, most)
+        parts = self._all(barred) if spec.exact else self._candidates(barred, query, spec, most)
         scores, numbers = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
         for place, rows in parts:
-            scores_c = self._exact(self.segments[place], rows, query_Dq)
+            scores_c = self.scorer.exact(place, rows, query)
             best = _best(scores_c, rows, k)
             scores.append(scores_c[best])
             numbers.append(rows[best] + self.firsts[place])
@@ -139,11 +141,12 @@ class LateIndex:
     def _candidates(
         self,
         barred: Sequence[NDArray[np.uint8]],
-        near: NDArray[np.int64],
-        products_Kq: Floats,
+        query: Any,
+        spec: LateSearchSpec,
         most: int,
     ) -> Iterator[Part]:
         """Yields the documents that are worth an exact score: the best of all segments."""
+        products_Kq, near = self.scorer.near(query, spec.probes)
         parts = []
         for segment, flags in zip(self.segments, barred):
             starts, documents = segment.lists
@@ -155,29 +158,11 @@ class LateIndex:
         rows = np.concatenate([np.zeros(0, np.int64), *parts])
         if len(rows) > most:
             scores = [np.zeros(0, np.float32)]
-            for segment, own in zip(self.segments, parts):
-                scores_c = np.empty(len(own), np.float32)
-                approximate(own, segment.starts, segment.codes, products_Kq, scores_c)
-                scores.append(scores_c)
+            scores += [self.scorer.approximate(i, own, products_Kq) for i, own in enumerate(parts)]
             best = _best(np.concatenate(scores), rows + self.firsts[places], most)
             places, rows = places[best], rows[best]
         for place in range(len(parts)):
             yield place, np.sort(rows[places == place])
-
-    def _exact(self, segment: Segment, candidates: NDArray[np.int64], query_Dq: Floats) -> Floats:
-        scores_c = np.empty(len(candidates), np.float32)
-        max_sim(
-            candidates,
-            segment.starts,
-            segment.codes,
-            segment.residuals,
-            self.codec.centroids.vectors_KD,
-            self._table,
-            self.codec.unit,
-            query_Dq,
-            scores_c,
-        )
-        return scores_c
 
     def vectors(self, number: int) -> Floats:
         """Returns the decoded vectors [t, D] of a document."""
@@ -191,18 +176,11 @@ class LateIndex:
             segment.codes,
             segment.residuals,
             self.codec.centroids.vectors_KD,
-            self._table,
+            self.codec.levels.table(),
             self.codec.unit,
             out,
         )
         return out
-
-
-def _nearest(products_Kq: Floats, probes: int) -> NDArray[np.int64]:
-    """Returns the nearest centroids of any vector of a query, each once."""
-    probes = min(probes, len(products_Kq))
-    rows = np.argpartition(products_Kq, -probes, axis=0)[-probes:]
-    return np.unique(rows).astype(np.int64)
 
 
 def _best(scores_c: Floats, numbers_c: NDArray[np.int64], k: int) -> NDArray[np.int64]:

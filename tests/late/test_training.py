@@ -59,6 +59,32 @@ def test_a_trained_model_is_exported_and_loaded_by_sentence_transformers(
         np.testing.assert_allclose(own, np.asarray(expected), atol=1e-5)
 
 
+def test_a_listener_retrieves_from_a_corpus_with_the_model_as_it_is(
+    data: Path, tiny_bert: Path, small_corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "queries.jsonl").write_text(
+        "".join(json.dumps({"id": f"q{i}", "text": text}) + "\n" for i, text in enumerate(TEXTS))
+    )
+    (tmp_path / "qrels.txt").write_text("".join(f"q{i} 0 d{7 * i} 1\n" for i in range(3)))
+    words = [f"validation.dev.corpus={small_corpus}", "validation.dev.interval=2"]
+    words += [f"validation.dev.queries={tmp_path}/queries.jsonl"]
+    words += [f"validation.dev.qrels={tmp_path}/qrels.txt"]
+    words += ["validation.dev.metrics={RR: true}", "validation.dev.early_stop=2", "steps=8"]
+    assert train(data, tiny_bert, tmp_path / "run", "optim.lr=1e-12", *words) == 0
+    history = (tmp_path / "run/listeners/dev/history.jsonl").read_text().splitlines()
+    values = [json.loads(line)["RR"] for line in history]
+    assert len(values) == 2 and values[0] == values[1]  # it learns nothing, so it stops
+    model = BiEncoder.load(tmp_path / "run", device="cpu")
+    lines = [json.loads(line) for line in small_corpus.read_text().splitlines()]
+    contents = [f"{each['title']}\n{each['text']}".strip("\n") for each in lines]
+    documents = model.encode_documents(contents)
+    reciprocal = []
+    for i, query in enumerate(model.encode_queries(TEXTS)):
+        scores = np.array([(query @ each.T).max(axis=1).sum() for each in documents])
+        reciprocal.append(1 / (1 + (scores > scores[7 * i]).sum()))
+    assert values[0] == pytest.approx(np.mean(reciprocal), abs=1e-6)
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_two_workers_train_with_documents_of_all_ranks(

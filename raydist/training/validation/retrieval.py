@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from raydist.dense.exact import BestRows, merge_top
-from raydist.errors import ConfigError, DataError
+from raydist.errors import DataError
 from raydist.evaluation.measures import Evaluation, evaluate
+from raydist.late.torch_scorer import max_sims
 from raydist.models.encode import length_batches
 from raydist.protocols import Encoder
 from raydist.records import RUN, Document, Qrels, Query, Run
@@ -28,6 +29,8 @@ from raydist.reranking.biencoder import similarities
 
 _SCORES = 1 << 26
 """Scores that are held at once: of a block of documents, or of all ranks for some queries."""
+_LONGER = 8
+"""How many times as many tokens as a query a document may have, about."""
 
 
 def _same(value: Any) -> Any:
@@ -112,21 +115,22 @@ class DenseRetrieval:
     block: int = 8192
 
     def __call__(self, model: Any, queries: Sequence[Query]) -> Run | None:
-        """Returns each query's best documents by dot product; equal scores in corpus order."""
+        """Returns each query's best documents; equal scores in corpus order."""
         share = self.ranks.share(len(self.doc_ids))
         assert len(share) == len(self.documents), (share, len(self.documents))
         k = min(self.k, len(self.doc_ids))
-        queries_QD = _vectors(model, model.encode_queries([query.text for query in queries]))
-        parts = torch.split(queries_QD, max(1, _SCORES // self.block))
+        own = _vectors(model, model.encode_queries([query.text for query in queries]))
+        parts = torch.split(own, max(1, _SCORES // self.block))
         best = [BestRows(len(part), k, part.device) for part in parts]
         finite = True
-        # Weights of terms are as many as a vocabulary has.
-        block = max(1, min(self.block, _SCORES // max(1, queries_QD.shape[1])))
+        # Weights of terms are as many as a vocabulary has, and documents longer than queries.
+        width = own.shape[1:].numel() * (1 if own.dim() == 2 else _LONGER)
+        block = max(1, min(self.block, _SCORES // max(1, width)))
         for start in range(0, len(share), block):
             texts = [document.contents for document in self.documents[start : start + block]]
-            block_DB = _vectors(model, model.encode_documents(texts)).T
-            for part_QD, rows in zip(parts, best):
-                scores_QB = part_QD @ block_DB
+            scores = _scores(model, model.encode_documents(texts))
+            for part, rows in zip(parts, best):
+                scores_QB = scores(part)
                 finite = finite and bool(scores_QB.amax(dim=1).isfinite().all())
                 if finite:
                     rows.add(scores_QB, share.start + start)
@@ -160,13 +164,34 @@ class DenseRetrieval:
 
 
 def _vectors(model: Any, vectors: Any) -> Tensor:
-    """Returns vectors on the model's device."""
+    """Returns vectors [n, D] on the model's device, or those of tokens [n, q, D], padded."""
     if isinstance(vectors, list):
-        raise ConfigError(
-            "validation: a multi-vector model is measured by reordering a run; give a listener run="
-        )
+        rows = [torch.from_numpy(each) for each in vectors]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
     tensor = torch.from_numpy(np.asarray(vectors, np.float32))
     return tensor.to(getattr(model, "device", tensor.device))
+
+
+def _scores(model: Any, vectors: Any) -> Callable[[Tensor], Tensor]:
+    """Returns what gives queries' scores [Q, B] of documents: products, or MaxSim of tokens."""
+    if not isinstance(vectors, list):
+        block_DB = _vectors(model, vectors).T
+        return lambda queries_QD: queries_QD @ block_DB
+    lengths_B = torch.tensor([len(each) for each in vectors])
+    owners_t = torch.repeat_interleave(lengths_B).to(model.device)
+    vectors_tD = torch.from_numpy(np.concatenate(vectors)).to(model.device)
+    empty_B = (lengths_B == 0).to(model.device)
+
+    def scores(queries_QqD: Tensor) -> Tensor:
+        width = queries_QqD.shape[1]
+        size = max(1, _SCORES // max(1, len(vectors_tD) * width))
+        parts = [
+            max_sims(x, vectors_tD, owners_t, len(empty_B)) for x in torch.split(queries_QqD, size)
+        ]
+        # The least that vectors of unit length can have, as where candidates are reordered.
+        return torch.cat(parts).masked_fill(empty_B, -float(width))
+
+    return scores
 
 
 def _filled(values_Qn: Tensor, k: int, value: float) -> Tensor:

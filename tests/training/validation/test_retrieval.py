@@ -223,3 +223,35 @@ def test_pairs_are_scored_in_batches_of_a_token_budget_and_come_back_in_order():
     assert scores == [[2.0 + 120, 2.0 + 4 * 121, 2.0], [], [1.0 + 8 * 122]]
     assert all(rows * width <= 10 for rows, width in model.shapes) and len(model.shapes) > 1
     assert score_pairs(model, []) == []
+
+
+class Tokens(Tables):
+    """A model of a list of vectors a text; some documents have none."""
+
+    device = torch.device("cpu")
+
+    def encode_queries(self, texts):
+        return [np.array(self.table[text], np.float32).reshape(-1, 3) for text in texts]
+
+    encode_documents = encode_queries
+
+
+@pytest.mark.parametrize("scores", [retrieval._SCORES, 40])
+@pytest.mark.parametrize("world", [1, 3])
+def test_vectors_of_tokens_are_retrieved_by_their_max_sim(world, scores, monkeypatch):
+    monkeypatch.setattr(retrieval, "_SCORES", scores)
+    rng = np.random.default_rng(0)
+    names = [(f"text {i}", i % 5) for i in range(57)] + [(f"query {i}", i + 1) for i in range(4)]
+    model = Tokens({name: rng.integers(-2, 3, (size, 3)) for name, size in names})
+    corpus = [Document(f"d{i}", f"text {i}") for i in range(57)]
+    queries = [Query(f"q{i}", f"query {i}") for i in range(4)]
+    run, *_ = together(world, lambda ranks: dense(corpus, 60, ranks, block=8)(model, queries))
+    for (_, doc_ids, found), query in zip(run, queries, strict=True):
+        own = model.table[query.text]
+        exact = np.full(57, -4.0)  # of documents without vectors: 4 is the longest query's width
+        for i in range(57):
+            if len(document := model.table[f"text {i}"]):
+                exact[i] = (own @ document.T).max(axis=1).sum()
+        order = np.lexsort((np.arange(57), -exact))
+        assert doc_ids == [f"d{i}" for i in order]
+        assert found.tolist() == exact[order].tolist()
