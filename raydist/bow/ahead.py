@@ -9,8 +9,7 @@ _BYTES, _WORDS = "Array(uint8, 1, 'C', True)", "Array(uint32, 1, 'C', True)"
 _OFFSETS = "Array(int64, 1, 'C', True)"
 
 MERGE = {
-    "raydist.bow.format.postings:encode": f"({_OFFSETS}, {_WORDS}, {_WORDS}, {_BYTES}, int64, "
-    "int64, int64, boolean, uint16[::1], uint8[::1], int64[::1])",
+    "raydist.bow.format.postings:encode": "(uint64[:, ::1], int64, int64, int64, boolean)",
     "raydist.bow.format.dictionary:put": f"({_OFFSETS}, {_BYTES}, Array(uint64, 2, 'C', True), "
     f"int64, {_BYTES}, uint64[::1], int64, uint64[:, ::1], uint8[::1])",
     "raydist.bow.build.merge:_place": f"({_OFFSETS}, {_OFFSETS}, {_WORDS}, {_WORDS}, int64, "

@@ -11,7 +11,7 @@ import numpy as np
 
 from raydist.kernels.addresses import Array
 from raydist.text.languages.cjk import is_cjk
-from raydist.text.string_table import PAD, StringTable
+from raydist.text.string_table import StringTable, joined
 
 _NO_TERM = 0xFFFFFFFF
 _WORDS = 1 << 18  # about so many at a time
@@ -117,7 +117,4 @@ def _extended(array: Array, used: int, values: Array) -> Array:
 def _numbers(pairs: Array, terms: StringTable) -> Array:
     """Returns the numbers of pairs of code points (the second may be 0) as terms."""
     strings = pairs.astype("<u8").view("<U2") if len(pairs) else np.zeros(0, "<U2")
-    data = [string.encode() for string in strings.tolist()]
-    starts = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum([len(each) for each in data], out=starts[1:])
-    return terms.add(np.frombuffer(bytearray(b"".join(data) + bytes(PAD)), np.uint8), starts)
+    return terms.add(*joined([string.encode() for string in strings.tolist()]))

@@ -19,9 +19,9 @@ from raydist.kernels.jit import kernel
 from raydist.text import porter
 from raydist.text.bigrams import Bigrams
 from raydist.text.scan import Tables
-from raydist.text.string_table import PAD, StringTable
+from raydist.text.string_table import PAD, StringTable, TableArrays, joined
 from raydist.text.subwords import Subwords, SubwordTokenizer
-from raydist.text.tokenizer import Tokenizer, tokenize
+from raydist.text.tokenizer import WORDS, Tokenizer, tokenize
 
 Stem = Callable[[list[str]], Sequence[str | None]]
 
@@ -82,7 +82,7 @@ def _terms_of_text(table: Array, more: Array, possessive: Any, known: Any, size:
         place[:] = np.uint64(0)
     if not tokenize(table, possessive):
         return _CRAMPED, np.int64(0)
-    if tables.used[0] > known:
+    if view(table, WORDS, TableArrays).used[0] > known:
         return _UNKNOWN, np.int64(0)
     words_W = tables.tokens
     term_of_S = view(more, np.uint64(0), Terms).term_of
@@ -139,7 +139,7 @@ class Lexicon:
             self._tokenizer = SubwordTokenizer(subwords)
         self._words = self._tokenizer.words
         stops = [word.encode() for word in stop_words if word]
-        self._words.add(*_joined(stops))
+        self._words.add(*joined(stops))
         self._term_of = np.full(max(1024, 2 * len(stops)), _NO_TERM, np.uint32)
         self._known = len(self._words)
         self._text = np.zeros(1 << 10, np.uint8)
@@ -249,7 +249,7 @@ class Lexicon:
             terms = list(self._stem(words))
             if self._bigrams is not None:
                 terms = self._bigrams.learn(words, terms)
-            data, starts = _joined([(term or "").encode() for term in terms])
+            data, starts = joined([(term or "").encode() for term in terms])
         self._term_of[first:last] = self.terms.add(data, starts)
         self._known = last
 
@@ -259,10 +259,3 @@ def _ordinals(lengths_N: Array) -> Array:
     starts_N = np.cumsum(lengths_N, dtype=np.int64) - lengths_N
     total = int(lengths_N.sum(dtype=np.int64))
     return (np.arange(total) - np.repeat(starts_N, lengths_N)).astype(np.uint32)
-
-
-def _joined(strings: list[bytes]) -> tuple[Array, Array]:
-    """Returns strings as the dictionary takes them: bytes, padded, and where each starts."""
-    starts = np.zeros(len(strings) + 1, np.uint64)
-    np.cumsum([len(string) for string in strings], out=starts[1:])
-    return np.frombuffer(bytearray(b"".join(strings) + bytes(PAD)), np.uint8), starts

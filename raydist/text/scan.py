@@ -61,10 +61,6 @@ class Tables(NamedTuple):
     edges: Words  # where words of ASCII begin and end
     tokens: Words  # [W] receives the numbers of words
     spans: Longs  # [2 W] receives where they begin and end; empty where nobody asks
-    slots: Longs  # the table of words, as are starts, heap and used
-    starts: Longs
-    heap: Bytes
-    used: Longs
 
 
 def joints() -> Array:

@@ -9,12 +9,14 @@ Legend: S strings, H bytes.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from raydist.kernels.addresses import Bytes, Longs, addresses, view
 from raydist.kernels.arrays import string_array
 from raydist.kernels.intrinsics import load64, trailing_zeros
 from raydist.kernels.jit import kernel
@@ -31,6 +33,17 @@ _FULL = U(0xFFFFFFFFFFFFFFFF)
 _LOW = U(0xFFFFFFFF)
 _MIX_1 = U(0x9E3779B97F4A7C15)
 _MIX_2 = U(0xC2B2AE3D27D4EB4F)
+
+_LENGTH = U(32)  # of a string, above its number + 1, in a slot's third word
+
+
+class TableArrays(NamedTuple):
+    """The arrays of a table of strings; see `StringTable`."""
+
+    slots: Longs
+    starts: Longs
+    heap: Bytes
+    used: Longs
 
 
 @kernel
@@ -69,16 +82,13 @@ def add(
     first: Any,
     second: Any,
     slot: Any,
-    slots: Array,
-    starts_S1: Array,
-    heap_H: Array,
-    used: Array,
+    table: TableArrays,
 ) -> Any:
     """Returns the number of the string `data[at : at + length]`, a new one if it is new.
 
-    `first`, `second` are its key words, `slot` is where to look first. `used` holds the strings and
-    bytes so far. One more must fit.
+    `first`, `second` are its key words, `slot` is where to look first. One more must fit.
     """
+    slots, starts_S1, heap_H, used = table.slots, table.starts, table.heap, table.used
     last = U(slots.shape[0] >> 2) - U(1)
     while True:
         place = slot << U(2)
@@ -87,7 +97,7 @@ def add(
             number, begin = used[0], used[1]
             slots[place] = first
             slots[place + U(1)] = second
-            slots[place + U(2)] = (number + U(1)) | (length << U(32))
+            slots[place + U(2)] = (number + U(1)) | (length << _LENGTH)
             slots[place + U(3)] = begin
             for i in range(length):
                 heap_H[begin + U(i)] = data[at + U(i)]
@@ -95,7 +105,7 @@ def add(
             used[0] = number + U(1)
             used[1] = begin + length
             return number
-        if slots[place] == first and slots[place + U(1)] == second and meta >> U(32) == length:
+        if slots[place] == first and slots[place + U(1)] == second and meta >> _LENGTH == length:
             number = (meta & _LOW) - U(1)
             if length <= U(16):
                 return number
@@ -126,28 +136,22 @@ def _rehash(old: Array, slots: Array) -> None:
 
 @kernel
 def _add_all(
-    data: Array,
-    starts: Array,
-    begin: Any,
-    shift: Any,
-    slots: Array,
-    starts_S1: Array,
-    heap_H: Array,
-    used: Array,
-    numbers: Array,
+    data: Array, starts: Array, begin: Any, shift: Any, arrays: Array, numbers: Array
 ) -> Any:
     """Adds strings from `begin` on as long as they fit; returns where it stopped."""
-    half = U(slots.shape[0] >> 3)
+    table = view(arrays, U(0), TableArrays)
+    used, room = table.used, U(table.heap.shape[0])
+    half = U(table.slots.shape[0] >> 3)
     for i in range(begin, starts.shape[0] - 1):
         at, length = U(starts[i]), U(starts[i + 1]) - U(starts[i])
-        if used[0] >= half or used[1] + length + U(PAD) > U(heap_H.shape[0]):
+        if used[0] >= half or used[1] + length + U(PAD) > room:
             return i
         if length == U(0):
             numbers[i] = _LOW
             continue
         first, second = read_keys(data, at, length)
         slot = hash_keys(first, second) >> shift
-        numbers[i] = add(data, at, length, first, second, slot, slots, starts_S1, heap_H, used)
+        numbers[i] = add(data, at, length, first, second, slot, table)
     return starts.shape[0] - 1
 
 
@@ -182,6 +186,11 @@ class StringTable:
         """Bytes of memory that the dictionary holds."""
         return self.slots.nbytes + self.starts.nbytes + self.heap.nbytes
 
+    @property
+    def arrays(self) -> TableArrays:
+        """The present arrays, for kernels."""
+        return TableArrays(self.slots, self.starts, self.heap, self.used)
+
     def reserve(self, strings: int, nbytes: int) -> None:
         """Makes room for more strings, at most half of the slots being used, and bytes."""
         capacity = len(self.slots) >> 2
@@ -208,17 +217,7 @@ class StringTable:
         numbers = np.empty(count, np.uint32)
         begin = 0
         while True:
-            begin = _add_all(
-                data,
-                starts,
-                begin,
-                self.shift,
-                self.slots,
-                self.starts,
-                self.heap,
-                self.used,
-                numbers,
-            )
+            begin = _add_all(data, starts, begin, self.shift, addresses(self.arrays), numbers)
             if begin == count:
                 return numbers
             self.reserve(count - begin, int(starts[-1] - starts[begin]))
@@ -228,6 +227,13 @@ class StringTable:
         offsets = self.starts[first : (len(self) if last is None else last) + 1].astype(np.int64)
         data = self.heap[offsets[0] : offsets[-1]].copy()
         return string_array(offsets - offsets[0], data)
+
+
+def joined(strings: Sequence[bytes]) -> tuple[Array, Array]:
+    """Returns strings as kernels read them: their bytes and PAD zeros, and where each starts."""
+    starts = np.zeros(len(strings) + 1, np.uint64)
+    np.cumsum([len(string) for string in strings], out=starts[1:])
+    return np.frombuffer(bytearray(b"".join(strings) + bytes(PAD)), np.uint8), starts
 
 
 def _grown(array: Array, size: int) -> Array:

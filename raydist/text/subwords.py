@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.extras import require
-from raydist.text.string_table import PAD, StringTable
+from raydist.text.string_table import StringTable, joined
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -165,8 +165,5 @@ class SubwordTokenizer:
         new = [token for token in dict.fromkeys(tokens) if token not in self._number_of]
         if not new:
             return
-        names = [token.encode() for token in new]
-        starts = np.zeros(len(names) + 1, np.uint64)
-        np.cumsum([len(name) for name in names], out=starts[1:])
-        data = np.frombuffer(bytearray(b"".join(names) + bytes(PAD)), np.uint8)
-        self._number_of.update(zip(new, self.words.add(data, starts).tolist()))
+        numbers = self.words.add(*joined([token.encode() for token in new]))
+        self._number_of.update(zip(new, numbers.tolist()))

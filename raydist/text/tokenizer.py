@@ -21,7 +21,15 @@ from raydist.kernels.intrinsics import prefetch, trailing_zeros
 from raydist.kernels.jit import kernel
 from raydist.text.grammar import TABLES
 from raydist.text.scan import LONGEST, QUEUED, Tables, joints, match, scan_ascii, strip_possessive
-from raydist.text.string_table import PAD, SPARE, StringTable, add, hash_keys, read_keys
+from raydist.text.string_table import (
+    PAD,
+    SPARE,
+    StringTable,
+    TableArrays,
+    add,
+    hash_keys,
+    read_keys,
+)
 
 U = np.uint64
 
@@ -31,15 +39,18 @@ _RING = 1 << 15  # bytes of lower-cased text that queued tokens may lie in
 
 
 _TEXTS = 3  # arrays of it that are the caller's
+WORDS = U(len(Tables._fields))  # of a table of addresses: the row of the table of words
 _NO_SPANS = np.zeros(0, np.uint64)
 
 
 @kernel
-def _enqueue(tables: Tables, at: Any, length: Any, queued: Any, shift: Any) -> Any:
+def _enqueue(
+    tables: Tables, words: TableArrays, at: Any, length: Any, queued: Any, shift: Any
+) -> Any:
     """Adds a token to the queue and fetches its slot; returns the tokens waiting."""
     first, second = read_keys(tables.ring, at, length)
     slot = hash_keys(first, second) >> shift
-    prefetch(tables.slots, slot << U(2))
+    prefetch(words.slots, slot << U(2))
     token = tables.queue[queued]
     token.at = at
     token.length = length
@@ -50,16 +61,13 @@ def _enqueue(tables: Tables, at: Any, length: Any, queued: Any, shift: Any) -> A
 
 
 @kernel
-def _resolve(tables: Tables, queued: Any, filled: Any) -> Any:
+def _resolve(tables: Tables, words: TableArrays, queued: Any, filled: Any) -> Any:
     """Looks up the queued tokens; returns how many tokens there are now."""
     ring, queue, tokens = tables.ring, tables.queue, tables.tokens
-    slots, starts, heap, used = tables.slots, tables.starts, tables.heap, tables.used
     for z in range(queued):
         token = queue[z]
-        tokens[filled + U(z)] = add(
-            ring, token.at, token.length, token.first, token.second, token.slot,
-            slots, starts, heap, used,
-        )  # fmt: skip
+        number = add(ring, token.at, token.length, token.first, token.second, token.slot, words)
+        tokens[filled + U(z)] = number
     return filled + queued
 
 
@@ -71,26 +79,27 @@ def tokenize(table: Array, possessive: Any) -> Any:
     table of words or `tokens` need more room.
     """
     tables = view(table, U(0), Tables)
+    words = view(table, WORDS, TableArrays)
     data, offsets_N1, ends_N, place = tables.data, tables.offsets, tables.ends, tables.place
-    joint_of, ring, edges, used = tables.joints, tables.ring, tables.edges, tables.used
+    joint_of, ring, edges, used = tables.joints, tables.ring, tables.edges, words.used
     spans = tables.spans
-    shift = U(64) - trailing_zeros(U(tables.slots.shape[0] >> 2))
+    shift = U(64) - trailing_zeros(U(words.slots.shape[0] >> 2))
     text, i, filled = place[0], place[1], place[2]
     queued = U(0)
     base = U(0)
-    half = U(tables.slots.shape[0] >> 3)
+    half = U(words.slots.shape[0] >> 3)
     while text < U(offsets_N1.shape[0] - 1):
         end = U(offsets_N1[text + U(1)])
         while i < end:
             if (
                 used[0] + queued + U(_BLOCK) > half
-                or used[1] + U(SPARE) > U(tables.heap.shape[0])
+                or used[1] + U(SPARE) > U(words.heap.shape[0])
                 or filled + queued + U(_BLOCK) > U(tables.tokens.shape[0])
             ):
-                place[0], place[1], place[2] = text, i, _resolve(tables, queued, filled)
+                place[0], place[1], place[2] = text, i, _resolve(tables, words, queued, filled)
                 return False
             if base + U(2 * _BLOCK) > U(_RING) or queued == U(_QUEUE):
-                filled = _resolve(tables, queued, filled)
+                filled = _resolve(tables, words, queued, filled)
                 queued = U(0)
                 base = U(0)
             stop = min(end, i + U(_BLOCK))
@@ -136,15 +145,15 @@ def tokenize(table: Array, possessive: Any) -> Any:
                 n = last - first
                 if possessive:
                     n = strip_possessive(ring, base + first, base + last) - base - first
-                queued = _enqueue(tables, base + first, n, queued, shift)
+                queued = _enqueue(tables, words, base + first, n, queued, shift)
                 if queued == U(_QUEUE):
-                    filled = _resolve(tables, queued, filled)
+                    filled = _resolve(tables, words, queued, filled)
                     queued = U(0)
             base += length
             i = until
             while i < general:
                 if base + U(4 * LONGEST) > U(_RING) or queued == U(_QUEUE):
-                    filled = _resolve(tables, queued, filled)
+                    filled = _resolve(tables, words, queued, filled)
                     queued = U(0)
                     base = U(0)
                 begin = i
@@ -155,14 +164,14 @@ def tokenize(table: Array, possessive: Any) -> Any:
                         spans[(filled + queued) << U(1) | U(1)] = i
                     if possessive:
                         to = strip_possessive(ring, base, to)
-                    queued = _enqueue(tables, base, to - base, queued, shift)
+                    queued = _enqueue(tables, words, base, to - base, queued, shift)
                     base = to
         # Nothing of this text is left; its tokens may still be waiting.
         ends_N[text] = filled + queued
         text += U(1)
         if text < U(offsets_N1.shape[0] - 1):
             i = U(offsets_N1[text])
-    place[0], place[1], place[2] = text, i, _resolve(tables, queued, filled)
+    place[0], place[1], place[2] = text, i, _resolve(tables, words, queued, filled)
     return True
 
 
@@ -211,7 +220,8 @@ class Tokenizer:
         self.words = words or StringTable()
         self.possessive = possessive
         self._lower = lower
-        self.table = np.zeros((len(Tables._fields), 3), np.uint64)
+        rows = len(Tables._fields) + len(TableArrays._fields)
+        self.table = np.zeros((rows, 3), np.uint64)
         self.place = np.zeros(3, np.uint64)
         self._ring = np.zeros(_RING + 64, np.uint8)
         self._queue = np.zeros(_QUEUE, QUEUED)
@@ -260,8 +270,7 @@ class Tokenizer:
             self._version = words.version
             work = [self.place, *_tables(self._lower), self._ring, self._queue, self._edges]
             work += [self.tokens, self.spans]
-            arrays = [*work, words.slots, words.starts, words.heap, words.used]
-            self.table[_TEXTS:] = addresses(arrays)
+            self.table[_TEXTS:] = addresses([*work, *words.arrays])
 
 
 def words_of(text: str, *, lower: bool = True) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from raydist.kernels.addresses import Ints, Offsets, Words, addresses, view
 from raydist.kernels.arrays import readonly
 from raydist.kernels.jit import kernel
 from raydist.log import Progress
@@ -55,6 +56,19 @@ class Forward(NamedTuple):
     size: int
 
 
+class _Bisection(NamedTuple):
+    """The arrays of a bisection."""
+
+    order: Words  # [N] the documents in their order so far
+    starts: Offsets  # [N + 1] where each document's terms begin
+    sizes: Words  # [N] how many terms are left of each
+    terms: Words  # [P]
+    logarithms: Ints
+    wishes: Ints  # [N] how much the document at each place would rather be in the second half
+    values: Ints  # [N] scratch memory, as is the next
+    others: Words
+
+
 class _Span(NamedTuple):
     """Documents of the order that are to be halved, and how many terms they have."""
 
@@ -64,20 +78,13 @@ class _Span(NamedTuple):
 
 
 @kernel
-def _narrow(
-    order_N: Array,
-    starts_N1: Array,
-    sizes_N: Array,
-    terms_P: Array,
-    first: Any,
-    last: Any,
-    counts_T: Array,
-    labels_T: Array,
-) -> Any:
+def _narrow(table: Array, first: Any, last: Any, counts_T: Array, labels_T: Array) -> Any:
     """Drops the terms that one or all of some documents have, and numbers the others anew.
 
     Returns how many there are. `counts` and `labels` are 0 between calls.
     """
+    work = view(table, U(0), _Bisection)
+    order_N, starts_N1, sizes_N, terms_P = work.order, work.starts, work.sizes, work.terms
     for i in range(U(first), U(last)):
         doc = U(order_N[i])
         start = U(starts_N1[doc])
@@ -109,16 +116,10 @@ def _narrow(
 
 
 @kernel
-def _count(
-    order_N: Array,
-    starts_N1: Array,
-    sizes_N: Array,
-    terms_P: Array,
-    first: Any,
-    last: Any,
-    degrees_T: Array,
-) -> None:
+def _count(table: Array, first: Any, last: Any, degrees_T: Array) -> None:
     """Counts how many of some documents have each term."""
+    work = view(table, U(0), _Bisection)
+    order_N, starts_N1, sizes_N, terms_P = work.order, work.starts, work.sizes, work.terms
     for i in range(U(first), U(last)):
         doc = U(order_N[i])
         start = U(starts_N1[doc])
@@ -127,36 +128,30 @@ def _count(
 
 
 @kernel
-def _logarithm(value: Any, table: Array) -> Any:
+def _logarithm(value: Any, logarithms: Array) -> Any:
     shift = np.int32(0)
     while value >= _TABLE:
         value >>= np.int32(1)
         shift += np.int32(1)
-    return table[U(value)] + shift * np.int32(_ONE)
+    return logarithms[U(value)] + shift * np.int32(_ONE)
 
 
 @kernel
-def _weigh(degrees_2T: Array, size: Any, table: Array, weights_2T: Array) -> None:
+def _weigh(table: Array, degrees_2T: Array, size: Any, weights_2T: Array) -> None:
     """Computes what a term says for the second half: to documents of the first, and of it."""
+    logarithms = view(table, U(0), _Bisection).logarithms
     for t in range(U(size)):
         left, right = degrees_2T[0, t], degrees_2T[1, t]
-        weights_2T[0, t] = _logarithm(right + 1, table) - _logarithm(left, table)
-        weights_2T[1, t] = _logarithm(right, table) - _logarithm(left + 1, table)
+        weights_2T[0, t] = _logarithm(right + 1, logarithms) - _logarithm(left, logarithms)
+        weights_2T[1, t] = _logarithm(right, logarithms) - _logarithm(left + 1, logarithms)
 
 
 @kernel
-def _prefer(
-    order_N: Array,
-    starts_N1: Array,
-    sizes_N: Array,
-    terms_P: Array,
-    first: Any,
-    middle: Any,
-    last: Any,
-    weights_2T: Array,
-    wishes_N: Array,
-) -> None:
+def _prefer(table: Array, first: Any, middle: Any, last: Any, weights_2T: Array) -> None:
     """Sums how much each document of `first <= i < last` would rather be in the second half."""
+    work = view(table, U(0), _Bisection)
+    order_N, starts_N1, sizes_N, terms_P = work.order, work.starts, work.sizes, work.terms
+    wishes_N = work.wishes
     for i in range(U(first), U(last)):
         doc = U(order_N[i])
         start = U(starts_N1[doc])
@@ -193,23 +188,14 @@ def _smallest(values: Array, low: Any, high: Any, k: Any) -> Any:
 
 
 @kernel
-def _exchange(
-    order_N: Array,
-    starts_N1: Array,
-    sizes_N: Array,
-    terms_P: Array,
-    first: Any,
-    middle: Any,
-    last: Any,
-    wishes_N: Array,
-    values_N: Array,
-    others_N: Array,
-    degrees_2T: Array,
-) -> Any:
+def _exchange(table: Array, first: Any, middle: Any, last: Any, degrees_2T: Array) -> Any:
     """Puts the documents with the smallest wishes into the first half; returns how many move in.
 
-    `values` and `others` are scratch memory. Of equal wishes those who are there already stay.
+    Of equal wishes those who are there already stay.
     """
+    work = view(table, U(0), _Bisection)
+    order_N, starts_N1, sizes_N, terms_P = work.order, work.starts, work.sizes, work.terms
+    wishes_N, values_N, others_N = work.wishes, work.values, work.others
     first, middle, last = np.int64(first), np.int64(middle), np.int64(last)
     values_N[first:last] = wishes_N[first:last]
     limit = _smallest(values_N, first, last - 1, middle - 1)
@@ -242,20 +228,9 @@ def _exchange(
 
 
 @kernel
-def _bisect(
-    order_N: Array,
-    starts_N1: Array,
-    sizes_N: Array,
-    terms_P: Array,
-    first: Any,
-    last: Any,
-    size: Any,
-    table: Array,
-    wishes_N: Array,
-    values_N: Array,
-    others_N: Array,
-) -> None:
+def _bisect(table: Array, first: Any, last: Any, size: Any) -> None:
     """Orders the documents at `first <= i < last`, which have terms below `size`."""
+    order_N = view(table, U(0), _Bisection).order
     counts_T, labels_T = np.zeros(size, np.uint32), np.zeros(size, np.uint32)
     degrees, weights = np.empty((2, size), np.int32), np.empty((2, size), np.int32)
     spans = np.empty((64, 2), np.int64)
@@ -274,16 +249,14 @@ def _bisect(
                 order_N[left] = doc
             continue
         m = (a + z) >> 1
-        terms = _narrow(order_N, starts_N1, sizes_N, terms_P, a, z, counts_T, labels_T)
+        terms = _narrow(table, a, z, counts_T, labels_T)
         degrees[:, :terms] = 0
-        _count(order_N, starts_N1, sizes_N, terms_P, a, m, degrees[0])
-        _count(order_N, starts_N1, sizes_N, terms_P, m, z, degrees[1])
+        _count(table, a, m, degrees[0])
+        _count(table, m, z, degrees[1])
         for _ in range(_ROUNDS):
-            _weigh(degrees, terms, table, weights)
-            _prefer(order_N, starts_N1, sizes_N, terms_P, a, m, z, weights, wishes_N)
-            moved = _exchange(
-                order_N, starts_N1, sizes_N, terms_P, a, m, z, wishes_N, values_N, others_N, degrees
-            )
+            _weigh(table, degrees, terms, weights)
+            _prefer(table, a, m, z, weights)
+            moved = _exchange(table, a, m, z, degrees)
             if moved * _FEW <= z - a:
                 break
         spans[waiting, 0], spans[waiting, 1] = m, z
@@ -339,12 +312,19 @@ class _Work:
         self, forward: Forward, order_N: Array, threads: int, progress: Progress | None
     ) -> None:
         documents = len(order_N)
-        starts_N1 = readonly(forward.starts_N1, np.int64)
-        sizes_N = np.diff(starts_N1).astype(np.uint32)
-        self._lists = order_N, starts_N1, sizes_N, forward.terms_P
-        self._wishes_N = np.empty(documents, np.int32)
-        self._values_N = np.empty(documents, np.int32)
-        self._others_N = np.empty(documents, np.uint32)
+        starts_N1 = np.ascontiguousarray(forward.starts_N1, np.int64)
+        self._arrays = _Bisection(
+            order=order_N,
+            starts=starts_N1,
+            sizes=np.diff(starts_N1).astype(np.uint32),
+            terms=forward.terms_P,
+            logarithms=_LOGARITHMS,
+            wishes=np.empty(documents, np.int32),
+            values=np.empty(documents, np.int32),
+            others=np.empty(documents, np.uint32),
+        )
+        self._table = addresses(self._arrays)
+        self._documents = documents
         self._threads = threads
         self._progress = progress
         self._levels = int(documents).bit_length()
@@ -354,39 +334,37 @@ class _Work:
         first, last, size = span
         middle = (first + last) >> 1
         counts_T, labels_T = np.zeros((2, size), np.uint32)
-        terms = _narrow(*self._lists, first, last, counts_T, labels_T)
+        terms = _narrow(self._table, first, last, counts_T, labels_T)
         degrees, weights = np.zeros((2, terms), np.int32), np.empty((2, terms), np.int32)
-        _count(*self._lists, first, middle, degrees[0])
-        _count(*self._lists, middle, last, degrees[1])
+        _count(self._table, first, middle, degrees[0])
+        _count(self._table, middle, last, degrees[1])
         bounds = np.linspace(first, last, 4 * self._threads + 1).astype(np.int64).tolist()
-        scratch = self._wishes_N, self._values_N, self._others_N
 
         def prefer(chunk: tuple[int, int]) -> None:
             a, z = chunk
-            _prefer(*self._lists, a, middle, z, weights, self._wishes_N)
+            _prefer(self._table, a, middle, z, weights)
 
         with ThreadPoolExecutor(self._threads) as pool:
             for _ in range(_ROUNDS):
-                _weigh(degrees, terms, _LOGARITHMS, weights)
+                _weigh(self._table, degrees, terms, weights)
                 list(pool.map(prefer, itertools.pairwise(bounds)))
-                moved = _exchange(*self._lists, first, middle, last, *scratch, degrees)
+                moved = _exchange(self._table, first, middle, last, degrees)
                 if moved * _FEW <= last - first:
                     break
         if self._progress is not None:
-            self._progress.advance(0, share=(last - first) / (len(self._wishes_N) * self._levels))
+            self._progress.advance(0, share=(last - first) / (self._documents * self._levels))
         return _halves(span, terms)
 
     def finish(self, spans: list[_Span]) -> None:
         """Orders the documents of spans, a thread each."""
-        scratch = self._wishes_N, self._values_N, self._others_N
 
         def bisect(span: _Span) -> int:
-            _bisect(*self._lists, *span, _LOGARITHMS, *scratch)
+            _bisect(self._table, *span)
             return span.last - span.first
 
         with ThreadPoolExecutor(self._threads) as pool:
             for documents in pool.map(bisect, spans):
                 if self._progress is not None:
-                    part = documents / len(self._wishes_N)
+                    part = documents / self._documents
                     share = part * documents.bit_length() / self._levels
                     self._progress.advance(documents, share=share)

@@ -43,6 +43,7 @@ Read = Callable[[Split, Rejects], Iterable[pa.Table]]
 TEXTS = ("title", "text")
 """The texts that every document has."""
 
+_DOC, _TF = U(32), U(0xFFFFFFFF)  # of a packed posting
 _AHEAD = 12  # occurrences between fetching a place and using it
 _BYTES_PER_TERM = 4 + 8 + 8  # collected, sorted, and as document and tf
 _BYTES_PER_POSITION = 4 + 4  # collected and sorted
@@ -103,11 +104,11 @@ def _scatter(terms_W: Array, lengths_N: Array, cursor_T: Array, packed: Array) -
             term = terms_W[w]
             w += U(1)
             place = cursor_T[term]
-            if packed[place] >> U(32) == U(doc):
+            if packed[place] >> _DOC == U(doc):
                 packed[place] += U(1)
             else:
                 cursor_T[term] = place + U(1)
-                packed[place + U(1)] = U(doc) << U(32) | U(1)
+                packed[place + U(1)] = U(doc) << _DOC | U(1)
 
 
 @kernel
@@ -119,8 +120,8 @@ def _gather(
     for i in range(order_T.shape[0]):
         term = order_T[i]
         for place in range(starts_T[term] + U(1), cursor_T[term] + U(1)):
-            docs_P[p] = packed[place] >> U(32)
-            tfs_P[p] = packed[place] & U(0xFFFFFFFF)
+            docs_P[p] = packed[place] >> _DOC
+            tfs_P[p] = packed[place] & _TF
             p += U(1)
 
 

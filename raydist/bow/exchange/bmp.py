@@ -41,6 +41,7 @@ MOST_TERMS = 1 << 16
 """Terms that the format can number."""
 
 _SLICE = 1 << 20
+_BLOCK_AT, _TERM_AT, _DOC_AT = U(32), U(16), U(8)  # in a posting's key, above the impact
 _LEVELS = 255
 
 
@@ -236,7 +237,7 @@ def _write_ids(out: BinaryIO, index: BowIndex) -> None:
 def _forward(keys: Array, first_block: Any, blocks: Any, out: Array) -> Any:
     """Writes the blocks `first_block + i`, i < `blocks`, whose postings are `keys`, in order.
 
-    A key is block << 32 | term << 16 | document in the block << 8 | impact.
+    A key is the block, the term, the document in the block and its impact.
     """
     o = U(0)
     i = U(0)
@@ -246,16 +247,16 @@ def _forward(keys: Array, first_block: Any, blocks: Any, out: Array) -> Any:
         terms_at = o
         terms = U(0)
         o += U(8)
-        while i < total and keys[i] >> U(32) == block:
-            term = keys[i] >> U(16)
+        while i < total and keys[i] >> _BLOCK_AT == block:
+            term = keys[i] >> _TERM_AT
             terms += U(1)
             out[o] = np.uint8(term & U(255))
             out[o + U(1)] = np.uint8((term >> U(8)) & U(255))
             count_at = o + U(2)
             o += U(10)
             count = U(0)
-            while i < total and keys[i] >> U(16) == term:
-                out[o] = np.uint8((keys[i] >> U(8)) & U(255))
+            while i < total and keys[i] >> _TERM_AT == term:
+                out[o] = np.uint8((keys[i] >> _DOC_AT) & U(255))
                 out[o + U(1)] = np.uint8(keys[i] & U(255))
                 o += U(2)
                 count += U(1)
@@ -276,15 +277,15 @@ def _write_forward(
     size = np.uint64(block_size)
     docs = docs_P.astype(np.uint64)
     term_P = np.repeat(np.arange(len(indptr_T1) - 1, dtype=np.uint64), np.diff(indptr_T1))
-    keys = (docs // size) << np.uint64(32) | term_P << np.uint64(16)
-    keys |= (docs % size) << np.uint64(8) | levels_P
+    keys = (docs // size) << _BLOCK_AT | term_P << _TERM_AT
+    keys |= (docs % size) << _DOC_AT | levels_P
     keys.sort()
     blocks = -(-documents // block_size)
     out.write(struct.pack("<Q", blocks))
     step = 1 << 16
     for first in range(0, blocks, step):
         last = min(first + step, blocks)
-        a, z = np.searchsorted(keys, np.array([first, last], np.uint64) << np.uint64(32))
+        a, z = np.searchsorted(keys, np.array([first, last], np.uint64) << _BLOCK_AT)
         scratch = np.empty(12 * int(z - a) + 8 * (last - first) + 16, np.uint8)
         used = _forward(keys[a:z], first, last - first, scratch)
         out.write(scratch[:used].data)

@@ -8,13 +8,14 @@ Legend: N documents, P entries.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from raydist.kernels.addresses import Offsets, Words, view
 from raydist.kernels.jit import inlined, kernel
-from raydist.text.string_table import PAD, add, hash_keys, read_keys
+from raydist.text.string_table import PAD, TableArrays, add, hash_keys, read_keys
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -29,8 +30,19 @@ _EXACT = U(1 << 53)  # whole numbers up to here are exact in double
 _POWERS = np.array([10.0**n for n in range(23)])
 _POWERS.flags.writeable = False
 _WORD_END = 4_294_967_295.0
-_BAD = -1.0
+_BAD = np.nan
 _VECTOR = np.frombuffer(b"vector", np.uint8)
+
+
+class Lines(NamedTuple):
+    """What `read_lines` writes."""
+
+    state: Offsets  # documents so far, entries so far, lines tried so far
+    spans: Annotated[Array, np.int64, 2]  # [N, 2] where ids begin and end
+    indptr: Offsets  # [N + 1] where documents' entries end
+    terms: Words  # [P] numbers of terms
+    impacts: Words  # [P] 0 for weights that round to it
+    seen: Offsets  # which line tried a term last, by its number
 
 
 @inlined
@@ -55,7 +67,7 @@ def _string(data: Array, at: Any) -> Any:
 def _number(data: Array, at: Any) -> Any:
     """Returns a number's value, where it ends, and whether it is as Python reads it to the bit.
 
-    The value is negative for what is no number of this kind.
+    The value is NaN for what is no number of this kind.
     """
     mantissa: Any = U(0)
     digits: Any = 0
@@ -109,17 +121,9 @@ def read_lines(
     at: Any,
     end: Any,
     unit: Any,
-    state: Array,
-    spans_N2: Array,
-    indptr_N1: Array,
-    terms_P: Array,
-    impacts_P: Array,
-    seen: Array,
+    lines: Array,
+    words: Array,
     shift: Any,
-    slots: Array,
-    starts: Array,
-    heap: Array,
-    used: Array,
 ) -> Any:
     """Reads whole lines of `data[at : end]` and returns an outcome and where it stopped.
 
@@ -128,20 +132,17 @@ def read_lines(
         at: where a line begins.
         end: behind the last line's newline, or the end of the text.
         unit: the weight of an impact of 1.
-        state: int64: documents so far, entries so far, lines tried so far; updated.
-        spans_N2: receives where ids begin and end (int64).
-        indptr_N1: receives where documents' entries end (int64).
-        terms_P: receives numbers of terms (uint32).
-        impacts_P: receives impacts, 0 for weights that round to it (uint32).
-        seen: which line tried a term last, by its number (int64).
-        shift: of the string table, as are the next four.
-        slots: the same.
-        starts: the same.
-        heap: the same.
-        used: the same.
+        lines: addresses of `Lines`.
+        words: addresses of the table of terms (`TableArrays`).
+        shift: of the table.
     """
+    out = view(lines, U(0), Lines)
+    state, spans_N2, indptr_N1 = out.state, out.spans, out.indptr
+    terms_P, impacts_P, seen = out.terms, out.impacts, out.seen
+    table = view(words, U(0), TableArrays)
+    used, room = table.used, U(table.heap.shape[0])
     at, end = U(at), U(end)
-    half = U(slots.shape[0] >> 3)
+    half = U(table.slots.shape[0] >> 3)
     while at < end:
         line = at
         row, filled = state[0], state[1]
@@ -196,12 +197,12 @@ def read_lines(
                     if (
                         filled == terms_P.shape[0]
                         or used[0] >= half
-                        or used[1] + length + U(PAD) > U(heap.shape[0])
+                        or used[1] + length + U(PAD) > room
                     ):
                         return FULL, line
                     a, b = read_keys(data, first, length)
                     slot = hash_keys(a, b) >> shift
-                    term = add(data, first, length, a, b, slot, slots, starts, heap, used)
+                    term = add(data, first, length, a, b, slot, table)
                     if seen[term] == attempt:
                         return UNUSUAL, line
                     seen[term] = attempt
@@ -212,7 +213,7 @@ def read_lines(
                     value, at, exact = _number(data, at)
                     impact = value / unit
                     near_half = abs(impact - np.floor(impact) - 0.5) < 1e-6
-                    if value < 0.0 or (near_half and not exact) or impact >= _WORD_END:
+                    if np.isnan(value) or (near_half and not exact) or impact >= _WORD_END:
                         return UNUSUAL, line
                     terms_P[filled] = np.uint32(term)
                     impacts_P[filled] = np.uint32(np.rint(impact))

@@ -25,14 +25,15 @@ import pyarrow as pa
 from raydist.bow.build.reorder import reorder
 from raydist.bow.build.spills import Postings
 from raydist.bow.build.weighted import WeightedDocuments, inverted
-from raydist.bow.exchange.vector_lines import FULL, UNUSUAL, read_lines
+from raydist.bow.exchange.vector_lines import FULL, UNUSUAL, Lines, read_lines
 from raydist.bow.format.weights import add_weights
 from raydist.bow.format.writing import SegmentWriter
 from raydist.bow.index import encode_term
 from raydist.data.store import idhash
 from raydist.errors import ConfigError, DataError
+from raydist.kernels.addresses import addresses
 from raydist.run_writer import first_blank, warn_of_blank
-from raydist.text.string_table import PAD, StringTable
+from raydist.text.string_table import PAD, StringTable, joined
 
 Array = npt.NDArray[Any]
 PathLike = str | os.PathLike[str]
@@ -264,12 +265,10 @@ class VectorReader:
             raise DataError(
                 f"a weight of {weights.max()} is more than 2**32 - 1 units of {self._unit}"
             )
-        starts = np.concatenate(([0], np.cumsum([len(term) for term in terms]))).astype(np.uint64)
-        data = np.frombuffer(b"".join([*terms, bytes(PAD)]), np.uint8)
         return WeightedDocuments(
             pa.array([name for name, _ in rows], pa.large_string()),
             np.concatenate(([0], np.cumsum([len(vector) for _, vector in rows]))).astype(np.int64),
-            self._table.add(data, starts),
+            self._table.add(*joined(terms)),
             impacts.astype(np.uint32),
         )
 
@@ -304,11 +303,9 @@ class VectorReader:
                 room = len(table.starts)
                 if len(self._seen) < room:
                     self._seen = np.append(self._seen, np.zeros(room - len(self._seen), np.int64))
-                outcome, at = read_lines(
-                    data, at, len(chunk), self._unit, state, spans_N2, indptr_N1, terms_P,
-                    impacts_P, self._seen, table.shift, table.slots, table.starts, table.heap,
-                    table.used,
-                )  # fmt: skip
+                lines = Lines(state, spans_N2, indptr_N1, terms_P, impacts_P, self._seen)
+                arrays = addresses(lines), addresses(table.arrays)
+                outcome, at = read_lines(data, at, len(chunk), self._unit, *arrays, table.shift)
             rows, filled = int(state[0]), int(state[1])
             if outcome == FULL and not rows:  # one line alone has no room
                 outcome = UNUSUAL

@@ -22,11 +22,12 @@ Legend: T terms, P postings, N documents.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from raydist.kernels.addresses import Bytes, Offsets, Shorts, Words, view
 from raydist.kernels.intrinsics import load64, store64
 from raydist.kernels.jit import inlined, kernel
 
@@ -36,6 +37,7 @@ U = np.uint64
 # A skip entry: the last document, the bytes of the block, and how wide its values are packed.
 LAST, BYTES, BYTES_MASK = U(0xFFFFFFFF), U(32), U(0xFFFF)
 DOC_WIDTH, TF_WIDTH, WIDTH_MASK = U(48), U(56), U(0xFF)
+WIDTH = U(8)  # bits of a width
 
 SKIP = U(9)
 """Bytes of a skip entry and its number of pairs, which follow with two bytes each."""
@@ -119,8 +121,8 @@ def unpack_tfs(data: Array, o: Any, count: Any, width: Any, out: Array, to: Any)
 def _decode_block(
     data: Array, o: Any, count: Any, widths: Any, prev: Any, docs: Array, tfs: Array, to: Any
 ) -> Any:
-    doc_width = widths & U(255)
-    tf_width = widths >> U(8)
+    doc_width = widths & WIDTH_MASK
+    tf_width = widths >> WIDTH
     unpack_docs(data, o, count, doc_width, prev, docs, to)
     o += (count * doc_width + U(7)) >> U(3)
     unpack_tfs(data, o, count, tf_width, tfs, to)
@@ -144,7 +146,7 @@ def decode(
     for t in range(df_T.shape[0]):
         left = U(df_T[t])
         if left <= size:
-            widths = U(data[begin]) | U(data[begin + U(1)]) << U(8)
+            widths = U(data[begin]) | U(data[begin + U(1)]) << WIDTH
             _decode_block(data, begin + U(2), left, widths, none, docs, tfs, to)
             to += left
         else:
@@ -242,25 +244,28 @@ def _put_pairs(
     return o
 
 
-@kernel
-def encode(
-    indptr_T1: Array,
-    docs_P: Array,
-    tfs_P: Array,
-    norms_N: Array,
-    first: Any,
-    last: Any,
-    block_size: Any,
-    packed: Any,
-    least: Array,
-    out: Array,
-    sizes_T: Array,
-) -> Any:
-    """Encodes the terms `first <= t < last` to `out`, and each term's bytes to `sizes_T`.
+class Encoding(NamedTuple):
+    """The arrays of `encode`."""
 
-    Returns whether the postings are valid (documents ascend within a term, tfs are at least 1) and
-    the bytes written. `out` needs 10 bytes a posting, 32 a term and 16 more.
+    indptr: Offsets  # [T + 1] where each term's postings begin
+    docs: Words  # [P]
+    tfs: Words  # [P]
+    norms: Bytes  # [N]
+    least: Shorts  # [256] 256 everywhere between calls
+    out: Bytes  # receives the bytes: 10 a posting, 32 a term and 16 more
+    sizes: Offsets  # [T] receives each term's bytes
+
+
+@kernel
+def encode(table: Array, first: Any, last: Any, block_size: Any, packed: Any) -> Any:
+    """Encodes the terms `first <= t < last`, packed or their skips alone.
+
+    `table` has the addresses of an `Encoding`. Returns whether the postings are valid (documents
+    ascend within a term, tfs are at least 1) and the bytes written.
     """
+    work = view(table, U(0), Encoding)
+    indptr_T1, docs_P, tfs_P, norms_N = work.indptr, work.docs, work.tfs, work.norms
+    least, out, sizes_T = work.least, work.out, work.sizes
     o = U(0)
     size = U(block_size)
     none = U(0) - U(1)

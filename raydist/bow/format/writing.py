@@ -18,8 +18,9 @@ from raydist.bow.format.columns import COLUMNS, write_columns
 from raydist.bow.format.files import seal, write
 from raydist.bow.format.order import ORDER, inverse, renumbered
 from raydist.bow.format.positions import PositionsWriter
-from raydist.bow.format.postings import encode
+from raydist.bow.format.postings import Encoding, encode
 from raydist.bow.formulas import norm_bytes
+from raydist.kernels.addresses import addresses
 from raydist.kernels.arrays import readonly, string_buffers
 
 Array = npt.NDArray[Any]
@@ -162,6 +163,7 @@ class SegmentWriter:
             renumber = renumbered(self._slots_N, indptr_T1, docs_P[own], tfs_P[own], positions_W)
             docs_P, tfs_P, positions_W = readonly(renumber[0]), readonly(renumber[1]), renumber[2]
         sizes_T = np.zeros(count, np.int64)
+        lists = indptr_T1, docs_P, tfs_P, self._norms_N, self._least
         start = 0
         while start < count:
             stop = int(np.searchsorted(indptr_T1, indptr_T1[start] + _SLICE, side="right")) - 1
@@ -169,19 +171,8 @@ class SegmentWriter:
             need = 10 * int(indptr_T1[stop] - indptr_T1[start]) + 32 * (stop - start) + 16
             if len(self._scratch) < need:
                 self._scratch = np.empty(need, np.uint8)
-            valid, used = encode(
-                indptr_T1,
-                docs_P,
-                tfs_P,
-                self._norms_N,
-                start,
-                stop,
-                self._block_size,
-                self._compress,
-                self._least,
-                self._scratch,
-                sizes_T,
-            )
+            table = addresses(Encoding(*lists, self._scratch, sizes_T))
+            valid, used = encode(table, start, stop, self._block_size, self._compress)
             assert valid, "documents must ascend within a term and tfs be at least 1"
             write(self._files["postings"], self._scratch[:used])
             start = stop

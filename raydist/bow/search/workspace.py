@@ -30,7 +30,7 @@ from raydist.kernels.addresses import (
 from raydist.kernels.arrays import readonly
 from raydist.text.analyzer import Analyzer
 from raydist.text.lexicon import Lexicon
-from raydist.text.string_table import PAD
+from raydist.text.string_table import joined
 
 U = np.uint64
 U32 = np.uint32
@@ -293,12 +293,9 @@ class PerThread(threading.local):
             terms, bounds = lexicon.numbers(texts[0]), self._bounds
             bounds[1] = len(terms)
         else:
-            data = [text.encode("utf-8", "surrogatepass") for text in texts]
-            starts = np.zeros(len(data) + 1, np.int64)
-            np.cumsum([len(each) for each in data], out=starts[1:])
-            text = np.frombuffer(b"".join([*data, bytes(PAD)]), np.uint8)
-            terms, lengths = lexicon.analyze(text, readonly(starts))
-            bounds = np.zeros(len(data) + 1, np.int64)
+            data, starts = joined([text.encode("utf-8", "surrogatepass") for text in texts])
+            terms, lengths = lexicon.analyze(data, readonly(starts, np.int64))
+            bounds = np.zeros(len(starts), np.int64)
             np.cumsum(lengths, out=bounds[1:])
         if self._version != lexicon.terms.version:
             self._version = lexicon.terms.version

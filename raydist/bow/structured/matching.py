@@ -132,7 +132,7 @@ def _advance(
 
 @kernel
 def _collision(s: Any, term_S: Array, offset_S: Array, place_S: Array) -> Any:
-    """Returns another word of the phrase at the same position of the same term, -1 if none is."""
+    """Returns another word of the phrase at the same position of the same term, or `s`."""
     for other in range(term_S.shape[0]):
         if (
             other != s
@@ -140,7 +140,7 @@ def _collision(s: Any, term_S: Array, offset_S: Array, place_S: Array) -> Any:
             and place_S[other] + offset_S[other] == place_S[s] + offset_S[s]
         ):
             return other
-    return -1
+    return s
 
 
 @kernel
@@ -189,7 +189,7 @@ def sloppy_frequencies(
                 mover = s
                 while True:
                     other = _collision(mover, term_S, offset_S, place_S)
-                    if other < 0:
+                    if other == mover:
                         break
                     if place_S[other] < place_S[mover] or (
                         place_S[other] == place_S[mover] and offset_S[other] < offset_S[mover]
