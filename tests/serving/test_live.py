@@ -371,8 +371,9 @@ def test_a_killed_process_loses_at_most_what_it_had_in_flight(url: str, deployme
                 answer = client.post(f"{url}/v1/rerank", json=BODY | {"model": "neural"})
                 answers.append((sent, answer.status_code))
                 if answer.status_code != 200:
-                    assert answer.json()["error"]["message"]
-                    assert int(answer.headers["retry-after"]) >= 1
+                    refusal = answer.json()["error"]["message"]
+                    assert answer.status_code in (429, 503), (answer.status_code, refusal)
+                    assert int(answer.headers.get("retry-after", 0)) >= 1, refusal
                 time.sleep(0.02)
 
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
