@@ -12,7 +12,7 @@ from raydist.errors import ConfigError
 from raydist.late.spec import LateSearchSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from raydist.bow.feedback.retriever import FeedbackRetriever
     from raydist.bow.sharded.plan import Launch
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from raydist.sparse.queries import QueryTerms
 
 MULTIVECTOR = "multivector-index"
-INDEXES = ("bow-index", "bow-fields", "vectors", MULTIVECTOR)
+ENCODED = ("vectors", MULTIVECTOR)
+INDEXES = ("bow-index", "bow-fields", *ENCODED)
 """The kinds of outputs that can be searched, as their manifests name them."""
 
 
@@ -177,6 +178,19 @@ def _check_queries(folder: str, bow: BowSearchSpec) -> None:
     if (bow.syntax == "lucene" or sdm) and bow.feedback is not None:
         key = "scoring.sdm" if sdm else "syntax = 'lucene'"
         raise ConfigError(f"{key}: feedback expands words; leave one of them out")
+
+
+def check_used(
+    manifests: Sequence[Mapping[str, Any]], bow: BowSearchSpec, dense: DenseSearchSpec
+) -> None:
+    """Raises ConfigError for settings that none of the searched outputs takes."""
+    if bow.effort < 1 and not any(each.get("unit") for each in manifests):
+        raise ConfigError("effort: is for indexes of weighted terms, and index names none")
+    encoded = (each["kind"] in ENCODED or each.get("model") for each in manifests)
+    if dense.model is not None and not any(encoded):
+        raise ConfigError(
+            "model: encodes the queries of vectors, and index names indexes of words alone"
+        )
 
 
 def has_texts(index: str) -> bool:

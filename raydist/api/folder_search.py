@@ -29,9 +29,13 @@ class FolderSearch:
 
     @cached_property
     def _retriever(self) -> Selective:
-        from raydist.build import open_retriever
+        from raydist import storage
+        from raydist.build import check_used, open_retriever
+        from raydist.manifest import read_manifest
 
         config = self._config
+        manifest = read_manifest(storage.local(config.index[0]))
+        check_used([manifest], config.bow, config.dense)
         return open_retriever(config.index[0], config.bow, config.dense, config.late)
 
     @property

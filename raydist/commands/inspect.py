@@ -31,6 +31,7 @@ from raydist.bow.index import BowIndex
 from raydist.config.base import Flags
 from raydist.config.lifecycle import InspectConfig
 from raydist.errors import DataError
+from raydist.manifest import read_manifest
 
 Config = InspectConfig
 Facts = dict[str, Any]
@@ -124,6 +125,9 @@ def _of_index(index: BowIndex, k: int) -> tuple[Facts, str, Rows]:
         "forward_index": _size(index, FORWARD),
         "reordered": all(each.order_N is not None for each in index.segments),
     }
+    assert index.folder is not None
+    if index.unit and "model" in (manifest := read_manifest(index.folder)):
+        facts["model"] = manifest["model"]["path"]
     if index.field is not None:
         facts = {"field": index.field, **facts}
     frequent = lookup.most_frequent(index, k or None)

@@ -6,9 +6,9 @@ r"""Writes training samples with hard negatives, from judgements and a run, or a
         out=train.jsonl negatives=15
 
 Each line has query, pos, neg, pos_scores and neg_scores. Scores are the run's, or a teacher's; a
-positive that the run does not have gets the lowest score that the run has for the query. Training
-distils from a teacher's scores alone: a run's are marked by `score_source`. Beside the file lies
-`OUT.raydist` with the manifest.
+positive that the run does not have gets the lowest score of its query, or is left out where
+`scores=teacher` says that they are a teacher's. Training distils from a teacher's scores alone: a
+run's are marked by `score_source`. Beside the file lies `OUT.raydist` with the manifest.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ def _write(
             texts,
             config.mining,
             teacher=teacher,
+            by_teacher=config.scores == "teacher" and teacher is None,
             counts=counts,
             batch=config.batch,
         )

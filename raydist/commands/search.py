@@ -40,7 +40,7 @@ from raydist.bow.search.fields import FieldsRetriever
 from raydist.bow.search.retriever import BowRetriever
 from raydist.bow.sharded.plan import HEADERS, Launch
 from raydist.bow.sharded.search import ShardedSearch
-from raydist.build import check_shards, open_retriever, open_sharded
+from raydist.build import check_shards, check_used, open_retriever, open_sharded
 from raydist.commands.answers.show import Bow, prompt, show
 from raydist.config.base import Flags
 from raydist.config.search import SearchConfig
@@ -247,6 +247,7 @@ class FusedSearch:
     def __init__(self, config: SearchConfig, launch: Launch | None = None) -> None:
         """Opens the indexes: whole, or by shards if `launch` starts these."""
         self._config = config
+        check_used([_manifest(config, each) for each in config.index], config.bow, config.dense)
         self.retrievers: list[Retriever] = []
         for folder in config.index:
             if launch is not None:
@@ -262,7 +263,6 @@ class FusedSearch:
             raise ConfigError(
                 "feedback: expands queries of bag-of-words indexes, and index names none"
             )
-
         if config.bow.fields and not any(
             isinstance(each, FieldsRetriever) for each in self.retrievers
         ):

@@ -45,7 +45,8 @@ class MineConfig(Verb):
     """A reranker that scores the texts of the result; the run's scores are written without one."""
     scores: Literal["auto", "teacher", "none"] = "auto"
     """Scores to write as pos_scores and neg_scores: a run's are marked, and training does not
-    distil from them, unless `teacher` declares the run as good as a teacher; `none` writes none."""
+    distil from them, unless `teacher` declares the run as good as a teacher, which leaves out the
+    positives that it does not have; `none` writes none."""
     prompt: str | None = None
     """An instruction to write with every query."""
     batch: int = execution(256, ge=1)

@@ -12,8 +12,13 @@ import pytest
 from raydist.bow.formulas import lucene_idf
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
+from raydist.bow.spec import BowSearchSpec
+from raydist.build import check_used
 from raydist.cli import main
 from raydist.data.readers import read_run
+from raydist.dense.spec import DenseSearchSpec
+from raydist.errors import ConfigError
+from raydist.models.spec import EncoderPlace
 from raydist.records import Query
 
 ROWS = [
@@ -168,11 +173,27 @@ def test_one_query_is_answered_with_snippets_and_why(folder, capsys):
         (["query=x", "explain=true", "out=run.txt"], "leave out= away"),
         (["query="], "query"),
         (["out=run.txt"], "give queries= or query="),
+        (["query=x", "effort=0.5"], "effort: is for indexes of weighted terms"),
+        (["query=x", "model=nowhere"], "model: encodes the queries of vectors"),
     ],
 )
 def test_what_does_not_go_with_one_query_is_said(folder, capsys, words, message):
     assert main(["search", "index=IDX", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_settings_are_taken_where_one_of_several_indexes_has_them():
+    vectors, words = {"kind": "vectors"}, {"kind": "bow-index"}
+    weighted = {"kind": "bow-index", "unit": 0.01}
+    hasty, quiet = BowSearchSpec(effort=0.5), BowSearchSpec()
+    moved = DenseSearchSpec(model=EncoderPlace(path="M"))
+    check_used([vectors, weighted], hasty, moved)
+    check_used([{**weighted, "model": {"path": "M"}}], hasty, moved)
+    check_used([words], quiet, DenseSearchSpec())
+    with pytest.raises(ConfigError, match="effort"):
+        check_used([vectors, words], hasty, moved)
+    with pytest.raises(ConfigError, match="model"):
+        check_used([weighted, words], hasty, moved)
 
 
 def test_the_suffix_of_a_run_decides_its_form_in_every_verb(folder, capsys):

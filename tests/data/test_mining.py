@@ -178,6 +178,18 @@ def test_a_teacher_scores_every_text_of_the_result():
         ]
 
 
+def test_a_teachers_run_scores_no_positive_that_it_does_not_have():
+    run = Run.from_lists([("a", ["n", "p", "m"], [5, 4, 3]), ("b", ["n", "m"], [2, 1])])
+    qrels = {"a": {"p": 1, "missed": 2}, "b": {"missed": 1}}
+    counts = Counter()
+    mined = mine(run, {"a": "?", "b": "!"}, qrels, all_texts, by_teacher=True, counts=counts)
+    (got,) = mined
+    assert (got.positive_ids, got.positive_scores) == (["p"], [4.0])
+    assert counts["positives that the run has not"] == 2 and counts["queries without positive"] == 1
+    both = list(mine(run, {"a": "?", "b": "!"}, qrels, all_texts))
+    assert [each.positive_scores for each in both] == [[3.0, 4.0], [1.0]]
+
+
 def test_what_was_left_out_is_counted():
     run = Run.from_lists(
         [

@@ -60,13 +60,18 @@ def test_texts_are_ranked_by_the_products_of_weights(
             assert score == pytest.approx(scores[int(name[1:])], rel=1e-3)
 
 
-def test_the_index_knows_its_model_and_is_verified(index: Path, sparse_model: Path) -> None:
+def test_the_index_knows_its_model_and_is_verified(
+    index: Path, sparse_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     manifest = json.loads((index / "manifest.json").read_text())
     assert manifest["kind"] == "bow-index"
     assert manifest["model"]["path"] == str(sparse_model)
     assert len(BowIndex.open(index)) == 60
     assert not (index / ".work").exists()
     assert main(["verify", str(index)]) == 0
+    capsys.readouterr()
+    assert main(["inspect", str(index), "format=json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == str(sparse_model)
 
 
 @pytest.mark.ray

@@ -103,6 +103,7 @@ def mine(
     spec: MiningSpec = MiningSpec(),  # noqa: B008  frozen
     *,
     teacher: Teacher | None = None,
+    by_teacher: bool = False,
     counts: Counter[str] | None = None,
     batch: int = 256,
 ) -> Iterator[MinedSample]:
@@ -115,13 +116,15 @@ def mine(
         texts: looks texts up.
         spec: which documents become negatives.
         teacher: scores the texts of the samples; without one they have the run's scores.
+        by_teacher: whether the run's scores are a teacher's. Positives that it does not have are
+            left out then: the lowest score would teach that they are bad answers.
         counts: counts what was left out, by reason, and the samples.
         batch: queries whose texts are looked up together.
     """
     counts = Counter() if counts is None else counts
     rankings, same = iter(run), _same_text(queries, qrels)
     while part := list(islice(rankings, batch)):
-        candidates = _candidates(part, queries, qrels, same, texts, spec, counts)
+        candidates = _candidates(part, queries, qrels, same, texts, spec, by_teacher, counts)
         samples = list(_choose(candidates, texts, spec, counts))
         if teacher is not None and samples:
             pairs = [(s.query, [*s.positives, *s.negatives]) for s in samples]
@@ -164,6 +167,7 @@ def _candidates(
     same: Mapping[str, Sequence[str]],
     texts: TextLookup,
     spec: MiningSpec,
+    by_teacher: bool,
     counts: Counter[str],
 ) -> list[_Candidates]:
     """Returns the candidates of each query that has a positive with a text."""
@@ -188,10 +192,12 @@ def _candidates(
         order = sorted(relevant, key=lambda d: (-relevant[d], rank_of.get(d, len(rank_of)), d))
         positives = {doc: text for doc in order if (text := text_of[doc]) is not None}
         counts["positives without text"] += len(order) - len(positives)
+        counts["positives that the run has not"] += sum(doc not in rank_of for doc in positives)
+        if by_teacher:
+            positives = {doc: text for doc, text in positives.items() if doc in rank_of}
         if not positives:
             counts["queries without positive"] += 1
             continue
-        counts["positives that the run has not"] += sum(doc not in rank_of for doc in positives)
         score_of = {d: float(scores[rank_of[d]] if d in rank_of else scores[-1]) for d in positives}
         chosen = list(positives)[: spec.positives or None]
         sample = MinedSample(
