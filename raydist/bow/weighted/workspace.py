@@ -104,6 +104,18 @@ class WeightedWork(NamedTuple):
     state: Longs  # scores in the heap
 
 
+class _Sizes(NamedTuple):
+    """What a workspace has room for."""
+
+    terms: int = 0
+    groups: int = 0
+    postings: int = 0
+    vocabulary: int = 0
+    k: int = 0
+    candidates: int = 0
+    documents: int = 0
+
+
 class Workspace:
     """Arrays that grow as searches need it.
 
@@ -114,33 +126,34 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._sizes: tuple[int, ...] = (0,) * 7
-        self.grow(64, 0, 1 << 12, 0, 16, _ROOM, 0)
+        self._sizes = _Sizes()
+        self._grow(_Sizes(terms=64, postings=1 << 12, k=16, candidates=_ROOM))
 
     def fit(self, terms: int, segment: WeightedSegment, k: int) -> None:
         """Makes room for a query of so many terms in a segment."""
         groups = int(segment.facts[1])
-        self.grow(terms, groups, 0, len(segment.about), k, 4 * k + _ROOM, 0)
+        vocabulary, candidates = len(segment.about), 4 * k + _ROOM
+        self._grow(_Sizes(terms, groups, vocabulary=vocabulary, k=k, candidates=candidates))
 
     def postings(self, count: int) -> None:
         """Makes room for the postings of one term."""
-        self.grow(0, 0, count + BLOCK_SLACK, 0, 0, 0, 0)
+        self._grow(_Sizes(postings=count + BLOCK_SLACK))
 
     def documents(self, count: int) -> None:
         """Makes room for the scores of all documents."""
-        self.grow(0, 0, 0, 0, 0, 0, count)
+        self._grow(_Sizes(documents=count))
 
     def crowd(self) -> bool:
         """Makes room for more candidates; returns whether it did."""
-        room = self._sizes[5]
+        room = self._sizes.candidates
         if room >= _MOST_ROOM:
             return False
-        self.grow(0, 0, 0, 0, 0, 4 * room, 0)
+        self._grow(_Sizes(candidates=4 * room))
         return True
 
-    def grow(self, *least: int) -> None:
-        """Makes room: terms, groups, postings, a vocabulary, k, candidates, documents."""
-        sizes = tuple(max(old, new) for old, new in zip(self._sizes, least))
+    def _grow(self, least: _Sizes) -> None:
+        """Makes room for at least so many of each."""
+        sizes = _Sizes(*map(max, self._sizes, least))
         if sizes == self._sizes:
             return
         self._sizes = sizes
