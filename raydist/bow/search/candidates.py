@@ -126,6 +126,25 @@ def collect(work: Work, count: Any, begin: Any, touched: Any, need: Any) -> Any:
 
 
 @kernel
+def add_constants(segment: SegmentArrays, work: Work, start: Any, count: Any, need: Any) -> Any:
+    """Adds documents' constants to the sums of the candidates from `start`.
+
+    Drops those that stay below `need`; returns how many candidates are left.
+    """
+    candidates, words, constants = work.candidates, work.words, work.constants
+    norms = segment.norms
+    limit = U32(need) << SUM
+    to = start
+    for i in range(start, count):
+        doc = candidates[i]
+        word = words[i] + constants[norms[doc]]
+        candidates[to] = doc
+        words[to] = word
+        to += U(word >= limit)
+    return to
+
+
+@kernel
 def settle(
     segment: SegmentArrays, work: Work, terms: Any, count: Any, bits: Any, slack: Any, k: Any
 ) -> Any:

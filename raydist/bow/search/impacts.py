@@ -101,7 +101,7 @@ def parts_of(
 def constant_of(model: Array, tokens: Any, length: Any) -> Any:
     """Returns ln(mu / (length + mu)) for each of a query's tokens, matching or not: at most 0.
 
-    Only DIRICHLET adds it to a document's score (Zhai & Lafferty 2004).
+    Only DIRICHLET adds it to a document's score (Zhai & Lafferty 2004); it never rises with length.
     """
     return tokens * math.log(model[1] / (length + model[1]))
 
@@ -125,7 +125,13 @@ def quantised_part(
 ) -> Any:
     """Returns the scaled part and a margin for rounding, up to the next integer."""
     part = part_of(model, weight, statistic, np.float64(tf), model[U(LENGTHS) + norm])
-    return U32(np.int64(min(part * scale + 2.0**-10, 65530.0))) + U32(1)
+    return quantised_up(part * scale)
+
+
+@kernel
+def quantised_up(scaled: Any) -> Any:
+    """Returns a scaled part and a margin for rounding, up to the next integer."""
+    return U32(np.int64(min(scaled + 2.0**-10, 65530.0))) + U32(1)
 
 
 @kernel
@@ -137,8 +143,7 @@ def most_lost(model: Array, weight: Any, statistic: Any, norms: Any) -> Any:
     """
     most = 0.0
     for norm in range(1, norms):
-        shortest = model[LENGTHS + norm]
-        longest = max(shortest, model[LENGTHS + norm + 1] - 1.0)
+        shortest, longest = _lengths_of(model, norm)
         if longest == shortest:
             continue
         tf = 1.0
@@ -149,3 +154,21 @@ def most_lost(model: Array, weight: Any, statistic: Any, norms: Any) -> Any:
             most = max(most, high - low)
             tf = tf + 1.0 if tf < 16.0 else following
     return most
+
+
+@kernel
+def most_constant_lost(model: Array, tokens: Any, norms: Any) -> Any:
+    """Returns how far a document's constant can lie below that of the shortest one of its norm."""
+    most = 0.0
+    for norm in range(1, norms):
+        shortest, longest = _lengths_of(model, norm)
+        lost = constant_of(model, tokens, shortest) - constant_of(model, tokens, longest)
+        most = max(most, lost)
+    return most
+
+
+@kernel
+def _lengths_of(model: Array, norm: Any) -> Any:
+    """Returns the shortest and the longest length that a norm stands for."""
+    shortest = model[LENGTHS + norm]
+    return shortest, max(shortest, model[LENGTHS + norm + 1] - 1.0)

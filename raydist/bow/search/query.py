@@ -147,7 +147,7 @@ def rank_queries(
             if not prepare(segments, lexicon, workspace, terms, documents):
                 return LONG, np.int64(q), np.int64(filled), 0, np.int64(0)
         have = U(0)
-        floor = 0.0
+        floor = -math.inf
         for s in range(U(work.counts.shape[0])):
             segment = view(segments, s * SEGMENT_ARRAYS, SegmentArrays)
             outcome, value = rank(segment, work, s, k, floor)

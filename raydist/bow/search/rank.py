@@ -32,9 +32,11 @@ from raydist.bow.search.impacts import (
     LENGTHS,
     LUCENE,
     constant_of,
+    most_constant_lost,
     most_lost,
     most_of,
     quantised_part,
+    quantised_up,
 )
 from raydist.bow.search.lists import load_docs, load_tfs, quantised, word_of
 from raydist.bow.search.scan import NO_ROOM
@@ -96,16 +98,20 @@ def rank(segment: SegmentArrays, work: Work, number: Any, k: Any, floor: Any) ->
             return UNCHECKED, np.int64(j)
 
     # A sum of q terms fits 16 bits; see `quantised` for what it is over the scaled score.
-    total, lost_score = _most(segment, work, first, terms)
+    total, lost_score, least = _most(segment, work, first, terms)
+    total -= least
     if not 0.0 < total < np.inf:
         return UNFIT, np.int64(0)
-    scale = (65530.0 - 1.25 * np.float64(terms)) / total
+    scale = (65530.0 - 1.25 * np.float64(terms + U(1))) / total
     slack = terms + U(1) + U(lost_score * scale + 0.999)
+    if segment.model[0] == DIRICHLET:
+        slack += U(1)
+        _tabulate_constants(segment, work, scale, least)
     bits = U(4) if terms <= U(4) else U(16) // terms
     reached = open_terms(segment, work, rows, first, lost, scale, bits, block_size, k)
     if segment.facts[3]:
         reached = U(0)
-    reached = max(reached, U(max(floor, 0.0) * scale))
+    reached = max(reached, U(max(floor - least, 0.0) * scale))
     threshold: Any = reached - slack if reached > slack else U(1)
 
     numbers = (address_of(segment), address_of(work), terms, threshold, bits, slack, k)
@@ -117,15 +123,17 @@ def rank(segment: SegmentArrays, work: Work, number: Any, k: Any, floor: Any) ->
 
 @kernel
 def _most(segment: SegmentArrays, work: Work, first: Any, terms: Any) -> Any:
-    """Returns what a score is below, and how far one can be below what its sum stands for.
+    """Returns the most that terms add to a score, what it may lack, and the least constant.
 
-    That is by a length above its norm's, or by a document's own part.
+    It may lack something of what its sum stands for, by a length above its norm's.
     """
     model = segment.model
-    total, lost_score = 0.0, 0.0
+    norms = np.int64(segment.facts[1]) + 1
+    total, lost_score, least = 0.0, 0.0, 0.0
     if model[0] == DIRICHLET:
-        longest = model[U(LENGTHS) + segment.facts[1] + U(1)]
-        lost_score -= constant_of(model, work.tokens[0], longest)
+        least = constant_of(model, work.tokens[0], model[LENGTHS + norms])
+        if segment.lengths.shape[0]:
+            lost_score += most_constant_lost(model, work.tokens[0], norms)
     for j in range(first, first + terms):
         weight, statistic = work.factors[j, 0], work.factors[j, 1]
         if model[0] == LUCENE:
@@ -133,9 +141,17 @@ def _most(segment: SegmentArrays, work: Work, first: Any, terms: Any) -> Any:
         else:
             total += most_of(model, weight, statistic)
             if segment.lengths.shape[0] and model[0] != DIRICHLET:
-                norms = np.int64(segment.facts[1]) + 1
                 lost_score += most_lost(model, weight, statistic, norms)
-    return total, lost_score
+    return total, lost_score, least
+
+
+@kernel
+def _tabulate_constants(segment: SegmentArrays, work: Work, scale: Any, least: Any) -> None:
+    """Computes what a document's constant, never above 0, is over the least one, by norm."""
+    model, constants = segment.model, work.constants
+    for norm in range(segment.facts[1] + U(1)):
+        constant = constant_of(model, work.tokens[0], model[U(LENGTHS) + norm])
+        constants[norm] = quantised_up((constant - least) * scale) << SUM
 
 
 @inlined
@@ -192,7 +208,8 @@ def open_terms(
         k: number of documents to return.
 
     Returns:
-        A quantised impact that at least k live documents have from one term alone, 0 if not known.
+        A sum that at least k live documents have from one term and their constants alone, 0 if not
+        known.
     """
     bins = work.bins
     reached = U(0)
@@ -252,7 +269,7 @@ def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
 def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
     """Reads a term's skips: where its blocks are, and their largest impacts."""
     packed = segment.packed
-    impacts, bins = work.impacts, work.bins
+    impacts, constants, bins = work.impacts, work.constants, work.bins
     ends, tops, spots = work.ends, work.tops, work.spots
     cursor = work.cursors[j]
     # Where steps are rounded, a posting can have a little more than the pair that dominates it.
@@ -271,7 +288,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
             tf1 = U(packed[at]) - U(1)
             norm = U(packed[at + U(1)])
             impact = word_of(impacts, segment, cursor, j, tf1, norm) >> SUM
-            bins[impact >> _BIN] += 1
+            bins[(impact + (constants[norm] >> SUM)) >> _BIN] += 1
             if tf1 == _OR_MORE:
                 impact = word_of(impacts, segment, cursor, j, _LARGEST, norm) >> SUM
             top = max(top, impact)
@@ -286,7 +303,7 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
 def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
     """Reads a term's only block, which has no skips, and unpacks it."""
     docs, tfs, impacts, bins = work.docs, work.tfs, work.impacts, work.bins
-    norms = segment.norms
+    norms, constants = segment.norms, work.constants
     cursor = work.cursors[j]
     b = cursor.first
     work.spots[b] = before
@@ -299,7 +316,7 @@ def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
     for i in range(cursor.tail):
         norm = U(norms[docs[j, i]])
         impact = word_of(impacts, segment, cursor, j, U(tfs[j, i]), norm) >> SUM
-        bins[impact >> _BIN] += 1
+        bins[(impact + (constants[norm] >> SUM)) >> _BIN] += 1
         top = max(top, impact)
     work.ends[b] = docs[j, cursor.tail - U(1)]
     work.tops[b] = top

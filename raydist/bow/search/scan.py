@@ -17,7 +17,7 @@ import numpy as np
 
 from raydist.bow.search.candidates import keep, kth_largest, settle
 from raydist.bow.search.windows import enter_window, next_document, scan_window
-from raydist.bow.search.workspace import MARGIN, WINDOW, SegmentArrays, Work
+from raydist.bow.search.workspace import MARGIN, SUM, WINDOW, SegmentArrays, Work
 from raydist.kernels.addresses import at
 from raydist.kernels.jit import kernel
 
@@ -94,11 +94,12 @@ def _candidates(
     documents = U(segment.norms.shape[0])
     room = U(work.candidates.shape[0]) - U(WINDOW + MARGIN)
     count, begin, refresh, expected = U(0), U(0), U(0), U(0)
+    constant = U(work.constants[0] >> SUM)
     size = U(FIRST_WINDOW) if expects else U(WINDOW)
     while begin < documents:
         end = min(documents, begin + size)
         size = min(size << U(1), U(WINDOW))
-        if enter_window(work, terms, begin, end) < threshold:
+        if enter_window(work, terms, begin, end) + constant < threshold:
             begin = next_document(work, terms, end, documents)
             continue
         start = count

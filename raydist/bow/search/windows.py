@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from raydist.bow.search.candidates import collect, keep_allowed
+from raydist.bow.search.candidates import add_constants, collect, keep_allowed
 from raydist.bow.search.lists import (
     count_of,
     load_docs,
@@ -113,21 +113,26 @@ def scan_window(
     that is in these alone cannot reach it. Returns how many candidates there are.
     """
     cursors, order, below = work.cursors, work.order, work.below
+    constant = U(work.constants[0] >> SUM)
     essential = U(0)
-    while below[essential + U(1)] < threshold:
+    while below[essential + U(1)] + constant < threshold:
         essential += U(1)
     start = count
-    need = threshold - below[essential]
+    others = below[essential] + constant
+    need = threshold - others if threshold > others else U(1)
     if essential + U(1) == terms:
         count = stream_list(segment, work, count, order[essential], begin, end, need)
     else:
         touched = U(0)
         for a in range(essential, terms):
             j = order[a]
-            others = below[terms] - cursors[j].top
+            others = below[terms] + constant - cursors[j].top
             least = threshold - others if threshold > others else U(0)
             touched |= add_list(segment, work, j, begin, end, least)
         count = collect(work, count, begin, touched, need)
+    if constant:
+        need = threshold - below[essential] if threshold > below[essential] else U(1)
+        count = add_constants(segment, work, start, count, need)
     if segment.allowed.shape[0]:
         count = keep_allowed(segment, work, start, count)
     left: Any = essential

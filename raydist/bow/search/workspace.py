@@ -134,6 +134,7 @@ class Work(NamedTuple):
     docs: WordGrid  # [q, block size + BLOCK_SLACK] unpacked documents
     tfs: WordGrid  # the same, tf - 1
     impacts: WordGrid  # [q, 16 * 256] words by tf - 1 and norm
+    constants: Words  # [256] words by norm of what a document has whatever its terms, falling
     # A window
     sums: Words  # [W + 128] words, zero between windows
     masks: LongGrid  # [2, W / 64 + 1] which of 64 documents are candidates, the first of the 64
@@ -221,6 +222,7 @@ class Workspace:
             docs=np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
             tfs=np.empty((terms, block_size + BLOCK_SLACK), np.uint32),
             impacts=np.empty((terms, int(TABULATED) << int(NORM)), np.uint32),
+            constants=np.zeros(1 << int(NORM), np.uint32),
             sums=np.zeros(WINDOW + 128, np.uint32),
             masks=np.empty((2, WINDOW // 64 + 1), np.uint64),
             hits=np.empty(block_size + 1, np.uint32),
