@@ -55,12 +55,10 @@ class Filtered(Retriever, Protocol):
 
 @runtime_checkable
 class Scanning(Protocol):
-    """A retriever that reads its whole index once for many queries."""
+    """A retriever that reads its whole index once for many queries.
 
-    @property
-    def doc_ids(self) -> pa.ChunkedArray:
-        """The ids of all documents that it may find."""
-        ...
+    It has no properties: `isinstance` would read them, of any retriever.
+    """
 
     def queries_per_pass(self, k: int, /) -> int:
         """Returns for how many queries that is."""

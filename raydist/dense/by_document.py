@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raydist.dense.spec import ByDocument
-from raydist.protocols import Scanning
+from raydist.protocols import Scanning, Selective
 from raydist.records import RUN, Query, Run
 from raydist.run_writer import group_starts
 from raydist.strings import codes
@@ -35,9 +35,10 @@ def ids_of(retriever: object) -> Callable[[], Iterable[pa.Array]] | None:
     """Returns what gives the ids of all that a search of vectors finds; None for other searches."""
     if not isinstance(retriever, Scanning):
         return None
+    vectors = cast(Selective, retriever)
 
     def ids() -> Iterable[pa.Array]:
-        parts: list[pa.Array] = retriever.doc_ids.chunks
+        parts: list[pa.Array] = vectors.doc_ids.chunks
         return parts
 
     return ids

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from raydist import protocols
 from raydist.bow.formulas import lucene_idf
 from raydist.bow.index import BowIndex
 from raydist.bow.search.retriever import BowRetriever
@@ -228,3 +229,10 @@ def test_shards_say_what_they_do_not_do_before_anything_starts(folder, capsys):
     capsys.readouterr()
     assert main(["search", "index=IDX", queries, "shards=1", "out=run.txt", "--dry-run"]) == 0
     assert "would search 1 query in IDX" in capsys.readouterr().err
+
+
+def test_what_isinstance_asks_of_a_retriever_is_no_property():
+    """It would be read: `doc_ids` decodes the ids of all documents."""
+    asked = [each for each in vars(protocols).values() if getattr(each, "_is_runtime_protocol", 0)]
+    assert protocols.Scanning in asked
+    assert not [each for each in asked for value in vars(each).values() if type(value) is property]
