@@ -64,8 +64,11 @@ def shortened(wide: pa.LargeStringArray) -> pa.Array:
 
 def repeated(value: str, count: int) -> pa.Array:
     """Returns a value so many times, as strings if 32-bit offsets can surely address them."""
-    is_long = len(value) * count > LIMIT >> 2  # a character has up to four bytes
-    return pa.repeat(pa.scalar(value, pa.large_string() if is_long else pa.string()), count)
+    data = value.encode()
+    if len(data) * count > LIMIT >> 2:
+        return pa.repeat(pa.scalar(value, pa.large_string()), count)
+    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(len(data))
+    return string_array(offsets, data * count, pa.string())
 
 
 def text_of(strings: pa.Array) -> memoryview:

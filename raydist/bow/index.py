@@ -28,6 +28,7 @@ from raydist.errors import DataError
 from raydist.kernels.bits import Bits
 from raydist.log import count
 from raydist.manifest import open_generation
+from raydist.strings import shortened
 from raydist.text.analyzer import Analyzer
 
 Array = npt.NDArray[Any]
@@ -227,10 +228,13 @@ class BowIndex:
             out[mine] = new_bases[number] + (translate(deletions.live, docs) if deletions else docs)
         return out
 
-    def pick_ids(self, positions: Array) -> pa.LargeStringArray:
-        """Returns the external ids of the documents at `positions`."""
+    def pick_ids(self, positions: Array, *, short: bool = False) -> pa.Array:
+        """Returns the external ids of the documents at `positions`.
+
+        They are large_string or, if they are to be `short`, string where its offsets suffice.
+        """
         if len(self.segments) == 1:
-            return self.segments[0].pick_ids(positions)
+            return self.segments[0].pick_ids(positions, short=short)
         owner = np.searchsorted(self.bases, positions, side="right") - 1
         order = np.argsort(owner, kind="stable")
         parts = []
@@ -242,7 +246,8 @@ class BowIndex:
             return pa.array([], pa.large_string())
         rank = np.empty(len(order), np.int64)
         rank[order] = np.arange(len(order))
-        return pa.concat_arrays(parts).take(pa.array(rank))
+        ids = pa.concat_arrays(parts).take(pa.array(rank))
+        return shortened(ids) if short else ids
 
     def lengths(self, positions: Array) -> Array:
         """Returns the exact numbers of tokens of the documents at `positions`, uint32."""

@@ -27,6 +27,12 @@ def string_array(offsets: Array, data: Any, kind: pa.DataType | None = None) -> 
     return pa.Array.from_buffers(kind or pa.large_binary(), len(offsets) - 1, buffers)
 
 
+def float_array(values: Array) -> pa.Array:
+    """Returns float32 values as an array, without a copy if they are contiguous."""
+    values = np.ascontiguousarray(values, np.float32)
+    return pa.Array.from_buffers(pa.float32(), len(values), [None, pa.py_buffer(values)])
+
+
 def string_buffers(strings: pa.Array) -> tuple[Array, Array]:
     """Returns the offsets (int64 [S + 1]) and the bytes of a string or binary array, read-only."""
     wide = pa.types.is_large_string(strings.type) or pa.types.is_large_binary(strings.type)

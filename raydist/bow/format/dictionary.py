@@ -22,6 +22,7 @@ import pyarrow as pa
 from raydist.kernels.arrays import readonly, string_array
 from raydist.kernels.jit import kernel
 from raydist.kernels.varint import get_varint, put_varint
+from raydist.strings import LIMIT
 
 Array = npt.NDArray[Any]
 U = np.uint64
@@ -300,7 +301,10 @@ def decode(
 def pick_strings(
     data: Array, groups: Array, which: Array, kind: pa.DataType | None = None
 ) -> pa.Array:
-    """Returns the strings at the positions `which`, as large_binary or large_string (`kind`)."""
+    """Returns the strings at the positions `which`.
+
+    They are large_binary or as `kind` says: large_string, or string where its offsets suffice.
+    """
     which = readonly(which, np.int64)
     offsets = np.empty(len(which) + 1, np.int64)
     out = np.empty(16 * len(which) + 64, np.uint8)
@@ -308,4 +312,9 @@ def pick_strings(
     if need > len(out):
         out = np.empty(need, np.uint8)
         pick(data, groups, which, offsets, out)
+    if kind == pa.string():
+        if need > LIMIT:
+            kind = pa.large_string()
+        else:
+            offsets = offsets.astype(np.int32)
     return string_array(offsets, out, kind)

@@ -82,6 +82,7 @@ class Segment:
         self.tokens: int = header["tokens"]
         self.block_size: int = header["block_size"]
         self.compress: bool = header["compress"]
+        self._checked_ids: tuple[Array, Array] | None = None
         self.deletions = None if deletions is None else Deletions(deletions, self.documents)
         if self.deletions is not None:
             self.nonempty -= self.deletions.nonempty
@@ -217,14 +218,20 @@ class Segment:
         """Returns the external ids of the documents `first <= d < last`, decoded."""
         return dictionary.decode(*self._ids(), first, last)[0]
 
-    def pick_ids(self, docs: Array) -> pa.LargeStringArray:
-        """Returns the external ids of the documents at `docs`, positions in the segment."""
+    def pick_ids(self, docs: Array, *, short: bool = False) -> pa.Array:
+        """Returns the external ids of the documents at `docs`, positions in the segment.
+
+        They are large_string or, if they are to be `short`, string where its offsets suffice.
+        """
         ids, groups = self._ids(docs)
         # A cast would take as long as all the rest.
-        return dictionary.pick_strings(ids, groups, docs, pa.large_string())
+        kind = pa.string() if short else pa.large_string()
+        return dictionary.pick_strings(ids, groups, docs, kind)
 
     def _ids(self, docs: Array | None = None) -> tuple[Array, Array]:
         """Returns the ids and where their groups begin; what `docs` need of them is checked."""
+        if self._checked_ids is not None:
+            return self._checked_ids
         if "ids" not in self.files.header["files"]:
             raise ArtifactError(f"{self.folder} is a part of a segment and has no document ids")
         ids, groups = self.files.array("ids"), self.files.array("ids.groups", np.uint64)
@@ -237,7 +244,10 @@ class Segment:
             self.files.check_each("ids.groups", 8 * first, 8 * last)
             stops = np.where(first == last, len(ids) - 1, groups[last])
             self.files.check_each("ids", groups[first], stops)
-        return ids, groups.reshape(-1, 1)
+        found = ids, groups.reshape(-1, 1)
+        if not (self.files.unchecked("ids").any() or self.files.unchecked("ids.groups").any()):
+            self._checked_ids = found
+        return found
 
     @property
     def terms(self) -> pa.LargeBinaryArray:

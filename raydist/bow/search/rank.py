@@ -232,27 +232,33 @@ def open_terms(
         cursor.tfs_block = NONE
         cursor.place = U(0)
         work.order[j] = j
-        _tabulate(segment, work, j, bits)
-        bins[:] = 0
-        if blocks > U(1):
-            _read_skips(segment, work, j, before, at)
-        else:
-            _read_block(segment, work, j, before, at)
-        b += blocks
+        tfs: Any = TABULATED
+        if blocks == U(1):
+            tfs = _unpack_block(segment, work, j, before, at)
+        _tabulate(segment, work, j, bits, tfs)
         # Pairs of a term belong to different documents: k of live ones give a sum that k reach.
-        reached = max(reached, _reached(bins, np.int64(k + lost[j])))
+        enough = k + lost[j]
+        if df >= enough:
+            bins[:] = 0
+        if blocks == U(1):
+            _read_block(segment, work, j)
+        else:
+            _read_skips(segment, work, j, before, at)
+        if df >= enough:
+            reached = max(reached, _reached(bins, np.int64(enough)))
+        b += blocks
     return reached
 
 
 @kernel
-def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any) -> None:
-    """Computes a term's words by tf and norm; the payload holds the tf, capped to its bits."""
+def _tabulate(segment: SegmentArrays, work: Work, j: Any, bits: Any, tfs: Any) -> None:
+    """Computes a term's words by norm and tf, of so many; the payload holds the tf as it fits."""
     impacts, inverse, model = work.impacts, segment.inverse, segment.model
     cursor = work.cursors[j]
     scaled, factor, statistic, scale = cursor.scaled, cursor.factor, cursor.statistic, cursor.scale
     is_lucenes = model[0] == LUCENE
     norms = segment.facts[1] + U(1)
-    for tf1 in range(TABULATED):
+    for tf1 in range(U(tfs)):
         payload = U32(0)
         if bits > U(1):
             payload = U32(min(tf1 + U(1), (U(1) << bits) - U(1)) << (j * bits))
@@ -300,10 +306,9 @@ def _read_skips(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
 
 
 @kernel
-def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> None:
-    """Reads a term's only block, which has no skips, and unpacks it."""
-    docs, tfs, impacts, bins = work.docs, work.tfs, work.impacts, work.bins
-    norms, constants = segment.norms, work.constants
+def _unpack_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any) -> Any:
+    """Unpacks a term's only block, without skips; returns its largest tf, at most TABULATED."""
+    tfs = work.tfs
     cursor = work.cursors[j]
     b = cursor.first
     work.spots[b] = before
@@ -312,6 +317,19 @@ def _read_block(segment: SegmentArrays, work: Work, j: Any, before: Any, at: Any
         work.spots[b] = at + U(2) | widths << DOC_WIDTH
     load_docs(segment, work, j, b)
     load_tfs(segment, work, j, b)
+    most: Any = U32(0)
+    for i in range(cursor.tail):
+        most = max(most, tfs[j, i])
+    return min(U(most) + U(1), TABULATED)
+
+
+@kernel
+def _read_block(segment: SegmentArrays, work: Work, j: Any) -> None:
+    """Finds the largest impact of a term's only block."""
+    docs, tfs, impacts, bins = work.docs, work.tfs, work.impacts, work.bins
+    norms, constants = segment.norms, work.constants
+    cursor = work.cursors[j]
+    b = cursor.first
     top: Any = U32(0)
     for i in range(cursor.tail):
         norm = U(norms[docs[j, i]])

@@ -35,7 +35,7 @@ from raydist.bow.weighted.ranker import WeightedRanker
 from raydist.data.filters import passing
 from raydist.errors import ConfigError
 from raydist.kernels.addresses import addresses
-from raydist.kernels.arrays import readonly
+from raydist.kernels.arrays import float_array, readonly
 from raydist.kernels.bits import Bits
 from raydist.records import RUN, Query, Run, as_run
 from raydist.strings import repeated, shortened
@@ -249,7 +249,7 @@ class BowRetriever:
         k = self._most(k)
         texts = [query.text for query in queries]
         parts = self._pool.map(lambda part: self._rank_texts(part, k), self._pool.split(texts, k))
-        return self._run([query.query_id for query in queries], parts)
+        return self._run([query.query_id for query in queries], parts, finite=True)
 
     def search_terms(self, queries: Sequence[tuple[str, Mapping[str, float]]], k: int) -> Run:
         """Does the same for queries of weighted terms, each an id and its weights."""
@@ -267,7 +267,9 @@ class BowRetriever:
         """Returns what `rank` makes of each query, on as many threads as configured."""
         return self._pool.map(rank, queries)
 
-    def _run(self, query_ids: Sequence[str], parts: Sequence[Rankings]) -> Run:
+    def _run(
+        self, query_ids: Sequence[str], parts: Sequence[Rankings], finite: bool = False
+    ) -> Run:
         if not parts:
             return Run(RUN.empty_table())
         docs_R, scores_R, sizes_Q = _joined(parts)
@@ -276,12 +278,13 @@ class BowRetriever:
         else:
             rows = pa.array(np.repeat(np.arange(len(sizes_Q)), sizes_Q))
             names = shortened(pa.array(query_ids, pa.large_string()).take(rows))
-        columns = [names, shortened(self.index.pick_ids(docs_R)), pa.array(scores_R)]
+        columns = [names, self.index.pick_ids(docs_R, short=True), float_array(scores_R)]
         if all(isinstance(column, pa.StringArray) for column in columns[:2]):
             table = pa.Table.from_arrays(columns, schema=RUN)
         else:  # in parts
             table = as_run(pa.table(columns, names=RUN.names))
-        if len(set(query_ids)) < len(query_ids) or not np.isfinite(scores_R).all():
+        finite = finite or bool(np.isfinite(scores_R).all())
+        if len(set(query_ids)) < len(query_ids) or not finite:
             return Run(table)  # which says what is wrong
         return Run.of_checked(table)
 
