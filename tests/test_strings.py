@@ -13,7 +13,7 @@ from raydist.dense.fusion import fuse
 from raydist.dense.spec import Rrf
 from raydist.errors import DataError
 from raydist.records import DOCUMENTS, RUN, Run
-from raydist.strings import codes, narrowed, take
+from raydist.strings import codes, narrowed, repeated, take
 
 COLUMNS = st.lists(st.lists(st.text(max_size=5), max_size=4), max_size=5)
 
@@ -72,3 +72,10 @@ def test_runs_and_documents_have_more_than_2_gib_of_ids() -> None:
     wanted = IdList(pa.array(queries.to_pylist()[::-1]))
     (chosen,) = filter_documents([documents], wanted, order="list")
     assert chosen["text"][0].as_py() == f"text {rows - 1}" and chosen.num_rows == rows
+
+
+@given(value=st.text(max_size=5), count=st.integers(0, 5))
+def test_a_value_is_repeated(value: str, count: int) -> None:
+    column = repeated(value, count)
+    column.validate(full=True)
+    assert column.type == pa.string() and column.to_pylist() == [value] * count

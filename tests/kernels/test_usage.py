@@ -51,3 +51,14 @@ def _power_of_sum(entries: Array, a: Any, b: Any) -> Any:
 def test_a_kernel_calls_one_that_is_compiled_apart_by_its_address() -> None:
     entries = np.array([entry(_power, 2)], np.uint64)
     assert _power_of_sum(entries, 3, 4) == 7**5
+
+
+@kernel
+def _sum(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def test_what_an_operator_returns_follows_the_types_of_each_place() -> None:
+    for a, b in ((U(2), U(3)), (1.5, U(2)), (np.float32(0.5), np.float32(0.25)), (U(7), U(8))):
+        assert _sum(a, b) == a + b
+        assert isinstance(_sum(a, b), int) == isinstance(a, U)
