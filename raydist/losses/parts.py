@@ -31,6 +31,7 @@ from raydist.losses.spec import (
     ListwiseSoftmaxCE,
     RankNet,
 )
+from raydist.losses.targets import scaled
 
 LossTerms = dict[str, SumCount]
 """Terms by name."""
@@ -111,7 +112,11 @@ def _contrastive_terms(
     if distill is not None and teacher_BD is not None and names[1] is not None:
         student = scores_at(temperature=distill.student_temperature or loss.divisor)
         terms[names[1]] = distilled(
-            student, teacher_BD, distill.kind, temperature=distill.temperature
+            student,
+            teacher_BD,
+            distill.kind,
+            temperature=distill.temperature,
+            minmax=distill.minmax,
         )
     return terms
 
@@ -122,24 +127,24 @@ def distilled(
     kind: str,
     *,
     temperature: float,
+    minmax: bool = False,
     rows_B: Tensor | None = None,
 ) -> SumCount:
     """Returns the term of a distillation alone, without the hard loss beside it."""
+    own_BD = scaled(scores.own_BD, scores.mask_BD) if minmax else scores.own_BD
     match kind:
         case "m3_kd":
             return distillation.m3_kd(scores, teacher_BD, temperature=temperature, rows_B=rows_B)
         case "list_mle":
             return distillation.list_mle(scores, rows_B=rows_B)
         case "margin_mse":
-            return pairwise.margin_mse(scores.own_BD, teacher_BD, scores.mask_BD, rows_B=rows_B)
+            return pairwise.margin_mse(own_BD, teacher_BD, scores.mask_BD, rows_B=rows_B)
     losses = {
         "kl_div": distillation.kl_div,
         "true_kl": distillation.true_kl,
         "pairwise_kl": pairwise.pairwise_kl,
     }
-    return losses[kind](
-        scores.own_BD, teacher_BD, scores.mask_BD, temperature=temperature, rows_B=rows_B
-    )
+    return losses[kind](own_BD, teacher_BD, scores.mask_BD, temperature=temperature, rows_B=rows_B)
 
 
 def distilling(loss: DistillationLoss, name: str) -> LossPart:
@@ -150,7 +155,10 @@ def distilling(loss: DistillationLoss, name: str) -> LossPart:
 def _distilling_terms(batch: LossBatch, *, loss: DistillationLoss, name: str) -> LossTerms:
     scores = batch.scores(temperature=loss.temperature, scope=loss.scope)
     teacher_BD = scores.own_BD if loss.kind == "list_mle" else batch.teacher(name)
-    return {name: distilled(scores, teacher_BD, loss.kind, temperature=loss.teacher_temperature)}
+    term = distilled(
+        scores, teacher_BD, loss.kind, temperature=loss.teacher_temperature, minmax=loss.minmax
+    )
+    return {name: term}
 
 
 def listwise(loss: ListLoss, name: str, output: Output = "real") -> LossPart:

@@ -175,7 +175,12 @@ def _answer_terms(
     if distill is not None and teacher_BA is not None:
         name = prefix + distill.kind + "_answers"
         terms[name] = distilled(
-            scores, teacher_BA, distill.kind, temperature=distill.temperature, rows_B=answered_B
+            scores,
+            teacher_BA,
+            distill.kind,
+            temperature=distill.temperature,
+            minmax=distill.minmax,
+            rows_B=answered_B,
         )
     if loss.normalize_answer:
         terms[prefix + "answer_norm"] = answer_norms(answers_BAd, mask_BA)

@@ -103,8 +103,14 @@ class DistillationLoss(_Weighted):
     """Divides the student's scores."""
     teacher_temperature: Positive = 1.0
     """Divides the teacher's scores."""
+    minmax: Annotated[bool, ADDED] = False
+    """Scale the student's scores to [0, 1] in each list, whatever their temperature, as PyLate
+    does; not for m3_kd and list_mle."""
     scope: Scope = "no_in_batch"
     """Further documents that m3_kd and list_mle compare with."""
+
+    def __post_init__(self) -> None:
+        _check_minmax(self.minmax, self.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,15 +215,26 @@ class Distillation:
     """Divides the teacher's scores."""
     student_temperature: Positive | None = None
     """Divides the student's scores; the loss's own if not given."""
+    minmax: Annotated[bool, ADDED] = False
+    """Scale the student's scores to [0, 1] in each list, whatever their temperature, as PyLate
+    does; not for m3_kd and list_mle."""
     hard: bool | None = None
     """Keep the contrastive loss; by default, all kinds but m3_kd and list_mle do."""
     repair_positive: bool = False
     """Raise a positive that is not the teacher's best to 0.8 of its score + 0.2 of the best."""
 
+    def __post_init__(self) -> None:
+        _check_minmax(self.minmax, self.kind)
+
     @property
     def keeps_hard(self) -> bool:
         """Whether the contrastive loss stays where there is a teacher."""
         return self.kind not in ("m3_kd", "list_mle") if self.hard is None else self.hard
+
+
+def _check_minmax(minmax: bool, kind: str) -> None:
+    if minmax and kind in ("m3_kd", "list_mle"):
+        raise ValueError(f"minmax: {kind} compares with documents of other lists, too")
 
 
 def _target_from_scalar(text: str) -> dict[str, Any]:

@@ -28,14 +28,21 @@ def make_targets(
         lengths_B1 = mask_BD.sum(1, keepdim=True)
         values = lengths_B1 - ranks(teacher_BD, mask_BD) + 1
     elif target.kind == "minmax":
-        low = teacher_BD.masked_fill(~mask_BD, torch.inf).amin(1, keepdim=True)
-        high = teacher_BD.masked_fill(~mask_BD, -torch.inf).amax(1, keepdim=True)
-        width = high - low
-        values = torch.where(width > 0, (teacher_BD - low) / width, 0.0)
+        values = scaled(teacher_BD, mask_BD)
     else:
         assert target.threshold is not None
         values = (teacher_BD >= target.threshold).to(teacher_BD.dtype)
     return values.masked_fill(~mask_BD, 0.0)
+
+
+def scaled(scores_BD: Tensor, mask_BD: Tensor) -> Tensor:
+    """Returns the scores of each list scaled to [0, 1], 0 where padded or all are equal."""
+    low_B1 = scores_BD.masked_fill(~mask_BD, torch.inf).amin(1, keepdim=True)
+    high_B1 = scores_BD.masked_fill(~mask_BD, -torch.inf).amax(1, keepdim=True)
+    differ_BD = mask_BD & (high_B1 > low_B1)
+    # What is masked is divided by 1: else its gradient were not a number.
+    widths_BD = (high_B1 - low_B1).expand_as(scores_BD).masked_fill(~differ_BD, 1.0)
+    return ((scores_BD - low_B1) / widths_BD).masked_fill(~differ_BD, 0.0)
 
 
 def ranks(

@@ -1,7 +1,9 @@
 """Weights by a formula, so that a recorded model need not be kept.
 
 `python pylate_weights.py OUT`, in an environment with pylate 1.6.0, writes `tests/golden/pylate`:
-the JSON files of a model as PyLate saves it, and its scores.
+the JSON files of a model as PyLate saves it, its scores, losses and gradients. `python
+pylate_weights.py OUT FOLDER` writes the vectors of the texts below by a model in a folder that
+raydist wrote; with `variants` as OUT, of models as PyLate saves them, with their folders.
 """
 
 from __future__ import annotations
@@ -15,8 +17,23 @@ from typing import Any
 
 import torch
 
+RECORDED = Path(__file__).parents[1] / "golden" / "pylate"
 WORDS = ("river", "stone", "lamp", "garden", "winter", "bread", "mirror", "candle", "forest")
 QUERIES = ("stone lamp", "a winter garden?", "bread, mirror and candle")
+LISTS = (
+    (
+        "winter river lamp mirror lamp garden",
+        "stone candle and stone lamp and bread garden ,",
+        ". bread and bread river candle and",
+    ),
+    (
+        "mirror candle bread river , candle",
+        "candle stone . garden candle lamp",
+        "winter . stone stone stone",
+    ),
+)
+"""Documents of the first two queries: the positive, then negatives."""
+TEACHER = ((3.0, 1.0, 0.5), (0.5, 2.0, -1.0))
 DOCUMENTS = ("river; stone, lamp.", "garden winter bread", "mirror! candle. forest " * 4, "stone")
 
 
@@ -29,6 +46,53 @@ def fill(module: Any) -> None:
             values = torch.sin(places * 0.731 + sum(map(ord, name))) * 0.4
             scale = 1.0 if "LayerNorm.weight" in name else 0.0
             parameter.copy_((scale + values).reshape(parameter.shape).float())
+
+
+def restored(folder: Path) -> Path:
+    """Writes the recorded model with its weights into a new folder, and returns it."""
+    from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel
+
+    shutil.copytree(RECORDED, folder)
+    transformer = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    dense = torch.nn.ModuleDict({"linear": torch.nn.Linear(16, 8, bias=False)})
+    for module, place in ((transformer, folder), (dense, folder / "1_Dense")):
+        fill(module)
+        weights = {name: each.contiguous() for name, each in module.state_dict().items()}
+        save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def losses_of(model: Any) -> dict[str, Any]:
+    """Returns the values of PyLate's losses, and their gradients of the projection."""
+    from pylate import losses
+
+    queries = model.tokenize(list(QUERIES[:2]), is_query=True)
+    columns = [model.tokenize(list(each), is_query=False, pad=True) for each in zip(*LISTS)]
+    lists = model.tokenize([text for each in LISTS for text in each], is_query=False, pad=True)
+    teacher = torch.tensor(TEACHER)
+    cases = {
+        "contrastive": (losses.Contrastive(model, temperature=0.7), columns, None),
+        "cached": (
+            losses.CachedContrastive(model, mini_batch_size=1, temperature=0.7),
+            columns,
+            None,
+        ),
+        "distillation": (losses.Distillation(model), [lists], teacher),
+        "distillation_of_raw_scores": (
+            losses.Distillation(model, normalize_scores=False),
+            [lists],
+            teacher,
+        ),
+    }
+    recorded = {}
+    for name, (loss, documents, labels) in cases.items():
+        model.zero_grad()
+        value = loss([dict(each) for each in (queries, *documents)], labels)
+        value.backward()
+        gradient = model[1].linear.weight.grad
+        recorded[name] = {"value": float(value.detach()), "gradient": gradient.tolist()}
+    return recorded
 
 
 def main(out: Path) -> None:
@@ -68,12 +132,15 @@ def main(out: Path) -> None:
             [float(scores.colbert_scores(q[None], d[None])[0, 0]) for d in documents]
             for q in queries
         ]
+        recorded = losses_of(model.eval())
         shutil.rmtree(out, ignore_errors=True)
         for path in sorted(saved.rglob("*.json")):
             target = out / path.relative_to(saved)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps(json.loads(path.read_text()), indent=1) + "\n")
         (out / "scores.json").write_text(json.dumps(values, indent=1) + "\n")
+        lines = [f"{json.dumps(name)}: {json.dumps(each)}" for name, each in recorded.items()]
+        (out / "losses.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

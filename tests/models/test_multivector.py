@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import string
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
-from transformers import BertConfig, BertModel
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.biencoder import BiEncoder
 from tests.models.pylate_weights import DOCUMENTS as DOCUMENTS_OF_PYLATE
 from tests.models.pylate_weights import QUERIES as QUERIES_OF_PYLATE
-from tests.models.pylate_weights import fill
+from tests.models.pylate_weights import RECORDED, restored
 
 QUERIES = ["the model of a query", "vector", "an answer, a score and the index of a corpus " * 3]
 DOCUMENTS = ["a passage, said the index.", "corpus", "the document of a vector is not " * 9]
@@ -154,21 +151,9 @@ def test_settings_that_would_be_got_wrong_are_refused(
 
 
 def test_a_folder_of_pylate_has_the_scores_that_pylate_gave(tmp_path: Path) -> None:
-    recorded = Path(__file__).parents[1] / "golden" / "pylate"
-    folder = tmp_path / "m"
-    shutil.copytree(recorded, folder)
-    transformer = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
-    fill(transformer)
-    save_file(
-        {name: each.contiguous() for name, each in transformer.state_dict().items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    dense = torch.nn.ModuleDict({"linear": torch.nn.Linear(16, 8, bias=False)})
-    fill(dense)
-    save_file(dense.state_dict(), folder / "1_Dense" / "model.safetensors")
+    folder = restored(tmp_path / "m")
     model = BiEncoder.load(folder, device="cpu")
-    expected = json.loads((recorded / "scores.json").read_text())
+    expected = json.loads((RECORDED / "scores.json").read_text())
     documents = model.encode_documents(DOCUMENTS_OF_PYLATE)
     for query, row in zip(model.encode_queries(QUERIES_OF_PYLATE), expected):
         scores = [float((query @ each.T).max(1).sum()) for each in documents]
