@@ -53,6 +53,7 @@ def run(config: ExportConfig, flags: Flags) -> None:
                 bibtex=_text(config.bibtex),
                 about=about,
                 adapter=config.adapter,
+                layout=config.layout,
                 attention=config.attention,
                 trust_remote_code=config.trust_remote_code,
             )

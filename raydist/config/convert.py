@@ -9,6 +9,7 @@ from pydantic import Field
 from raydist.config.base import Verb, execution
 from raydist.data.spec import CorpusSource, QrelsSource, QueriesSource
 from raydist.evaluation.spec import Tracking
+from raydist.models.spec import FolderLayout
 from raydist.spec import ADDED, Reads
 from raydist.text.spec import AnalyzerSpec
 
@@ -89,6 +90,8 @@ class ExportConfig(Verb):
     """Run the code that the checkpoint brings with it: only of authors whom you trust."""
     adapter: Annotated[bool, ADDED] = False
     """Write the adapters of a LoRA run alone, beside the name of their base."""
+    layout: Annotated[FolderLayout, ADDED] = "sentence-transformers"
+    """Which library loads the folder, beside raydist; pylate is for multi-vector models."""
     name: str = ""
     """The model's name, `owner/name` to push; the folder's name if not given."""
     doc: Annotated[str, Reads("text")] = ""

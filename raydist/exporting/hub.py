@@ -18,6 +18,7 @@ from raydist.exporting.provenance import Provenance, find_provenance
 from raydist.models.adapters import copy_adapters
 from raydist.models.biencoder import BiEncoder
 from raydist.models.crossencoder import CrossEncoderModel
+from raydist.models.spec import FolderLayout
 
 _PROBE = ("what is retrieval?", "Retrieval finds what answers a question.", "")
 _NOT_PUSHED = ["manifest.json", ".*"]
@@ -32,6 +33,7 @@ def export_model(
     bibtex: str = "",
     about: Provenance | None = None,
     adapter: bool = False,
+    layout: FolderLayout = "sentence-transformers",
     **settings: Any,
 ) -> Provenance:
     """Writes weights, tokenizer, modules and README.md; returns where the model comes from.
@@ -47,15 +49,20 @@ def export_model(
         bibtex: how to cite it.
         about: where it comes from, if the caller knows.
         adapter: write the adapters of a LoRA run alone, beside the name of their base.
+        layout: which library is to load the folder.
         settings: how the model is loaded: `attention`, `trust_remote_code`.
 
     Raises:
-        ConfigError: there are no adapters.
+        ConfigError: there are no adapters, or PyLate cannot load such a model.
         ArtifactError: the written model answers differently from the checkpoint.
     """
     about = about or find_provenance(checkpoint)
+    if layout == "pylate" and about.kind != "multivector":
+        raise ConfigError(f"layout=pylate: PyLate has no {about.kind}, multi-vector models alone")
     model = _load(about.folder, about.kind, settings)
     provenance: dict[str, Any] = {"settings": dict(about.settings)} if about.settings else {}
+    if isinstance(model, BiEncoder):
+        provenance["layout"] = layout
     if adapter:
         model.save(folder, weights=copy_adapters(about.folder), **provenance)
     else:

@@ -43,12 +43,13 @@ from raydist.models.encode import encode, encode_tokens
 from raydist.models.folders.contract import Contract, frozen_attention
 from raydist.models.folders.encoder import projections_of, read_encoder_folder
 from raydist.models.folders.multivector import write_late_folder
+from raydist.models.folders.pylate import write_pylate_folder
 from raydist.models.folders.sentence_transformers import table_place, write_st_folder
 from raydist.models.heads import make_head
 from raydist.models.packed_attention import VARLEN
 from raydist.models.packing import edges_of, packed_rows, placed, unpadded, wide_mask
 from raydist.models.projection import SENTENCE, TOKENS, Projection
-from raydist.models.spec import BiEncoderSettings
+from raydist.models.spec import BiEncoderSettings, FolderLayout
 from raydist.models.term_pooling import heaviest
 from raydist.models.term_table import TermTable
 from raydist.models.texts.tokenizer import save_tokenizer
@@ -391,6 +392,7 @@ class BiEncoder(nn.Module):
         folder: str | Path,
         *,
         weights: Callable[[Any, Path], None] = save_transformer,
+        layout: FolderLayout = "sentence-transformers",
         **provenance: Any,
     ) -> None:
         """Writes a folder that raydist and sentence-transformers load with equal vectors.
@@ -400,23 +402,31 @@ class BiEncoder(nn.Module):
         Args:
             folder: created if missing.
             weights: writes a transformer into a folder.
+            layout: `pylate` for a multi-vector model that PyLate is to load, too.
             provenance: further JSON values for `raydist.json`, such as `settings`.
+
+        Raises:
+            ConfigError: PyLate cannot load such a model.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         contract = replace(self.contract, towers=len(self.towers))
         if self.shifts:  # the vectors are the same
             contract = replace(contract, padding_side="right")
-        if self.tokens is not None:
-            places, dense, of = *write_late_folder(folder, contract, len(self.projections)), TOKENS
+        of = SENTENCE
+        count = len(self.projections)
+        if layout == "pylate":
+            places, dense = write_pylate_folder(folder, contract, self.tokenizer, count)
+        elif self.tokens is not None:
+            places, dense = write_late_folder(folder, contract, count)
+            of = TOKENS
         else:
-            of = SENTENCE
             places, dense = write_st_folder(
                 folder,
                 contract,
                 self.hidden,
                 truncate=self.truncate,
-                dense=len(self.projections),
+                dense=count,
                 causal=is_causal(self.towers[0].config),
             )
         if self.table is not None:

@@ -11,6 +11,8 @@ from annotated_types import Ge, Gt, Lt, MinLen
 from raydist.spec import ADDED, EXECUTION, Reads
 
 EncoderKind = Literal["biencoder", "sparse", "multivector"]
+FolderLayout = Literal["sentence-transformers", "pylate"]
+"""Whose library loads a folder, beside raydist."""
 """What a text becomes: one vector, weights of the vocabulary's terms, or a vector a token."""
 Pooling = Literal["cls", "mean", "last_token", "max", "weighted_mean", "mean_sqrt_len", "sum"]
 """How token vectors become one; `sum`, and else `max`, for weights of terms."""

@@ -41,10 +41,14 @@ def train(data: Path, model: Path, out: Path, *more: str) -> int:
 
 
 def test_a_trained_model_is_exported_and_loaded_by_sentence_transformers(
-    data: Path, tiny_bert: Path, tmp_path: Path
+    data: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train(data, tiny_bert, tmp_path / "run", "cache.chunk_size=3") == 0
     assert main(["export", f"checkpoint={tmp_path / 'run'}", f"out={tmp_path / 'hf'}"]) == 0
+    command = ["export", f"checkpoint={tmp_path / 'run'}", "layout=pylate"]
+    assert main([*command, f"out={tmp_path / 'no'}"]) == 2  # PyLate fills queries up, or does not
+    assert "model.expansion=8 is neither 0 nor query_max_length=16" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
     model = BiEncoder.load(tmp_path / "run", device="cpu")
     start = BiEncoder.load(
         tiny_bert, kind="multivector", projection=16, expansion=8, query_max_length=16, device="cpu"

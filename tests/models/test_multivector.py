@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from sentence_transformers.multi_vector_encoder.modules import HierarchicalToken
 
 from raydist.errors import ArtifactError, ConfigError
 from raydist.models.biencoder import BiEncoder
+from raydist.models.folders.sentence_transformers import CONFIG, TOWER
 from tests.models.pylate_weights import DOCUMENTS as DOCUMENTS_OF_PYLATE
 from tests.models.pylate_weights import QUERIES as QUERIES_OF_PYLATE
 from tests.models.pylate_weights import RECORDED, restored
 
+DEFAULTS = ("use_residual", "__version__")
 QUERIES = ["the model of a query", "vector", "an answer, a score and the index of a corpus " * 3]
 DOCUMENTS = ["a passage, said the index.", "corpus", "the document of a vector is not " * 9]
 
@@ -165,3 +168,43 @@ def test_a_folder_of_pylate_has_the_scores_that_pylate_gave(tmp_path: Path) -> N
         reference.encode_document(list(DOCUMENTS_OF_PYLATE)),
     )
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_a_folder_for_pylate_is_as_pylate_writes_it(tmp_path: Path) -> None:
+    model = BiEncoder.load(restored(tmp_path / "m"), device="cpu")
+    model.save(tmp_path / "again", layout="pylate")
+    for path in sorted(RECORDED.rglob("*.json")):
+        name = str(path.relative_to(RECORDED))
+        if name.rpartition("/")[2] in ("modules.json", TOWER, CONFIG) or "Dense" in name:
+            expected = json.loads(path.read_text())
+            if isinstance(expected, dict):
+                expected = {k: v for k, v in expected.items() if k not in DEFAULTS}
+            if "skiplist_words" in expected:  # PyLate reads unknown words as the unknown token
+                known = set(json.loads((RECORDED / "tokenizer.json").read_text())["model"]["vocab"])
+                words = [word for word in expected["skiplist_words"] if word in known]
+                expected["skiplist_words"] = [*words, "[UNK]"]
+            if name == TOWER:
+                expected["max_seq_length"] = 20  # PyLate sets it with every batch
+            assert json.loads((tmp_path / "again" / name).read_text()) == expected, name
+    (tmp_path / "again/raydist.json").unlink()
+    again = BiEncoder.load(tmp_path / "again", device="cpu")
+    for own, same in zip(
+        model.encode_documents(DOCUMENTS_OF_PYLATE), again.encode_documents(DOCUMENTS_OF_PYLATE)
+    ):
+        np.testing.assert_array_equal(own, same)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"expansion": 8}, "model.expansion=8 is neither 0 nor query_max_length=32"),
+        ({"query_instruction": "query: "}, "model.query_instruction='query: ' is not one token"),
+        ({"token_pooling": 2.0}, "model.token_pooling=2 is an argument there"),
+    ],
+)
+def test_what_pylate_cannot_load_is_named(
+    tiny_bert: Path, tmp_path: Path, settings: dict[str, Any], reason: str
+) -> None:
+    model = fresh(tiny_bert, **({"query_max_length": 32} | settings))
+    with pytest.raises(ConfigError, match=f"layout=pylate: .*{re.escape(reason)}"):
+        model.save(tmp_path / "m", layout="pylate")

@@ -2,12 +2,11 @@
 
 sentence-transformers' has a transformer, projections of its token vectors (`1_Dense/`), a
 `MultiVectorMask`, `Normalize` and perhaps a `HierarchicalTokenPooling`; PyLate's has a transformer
-and projections, and says the rest in one file. What is written is sentence-transformers'.
+and projections, and says the rest in one file (`pylate.py`).
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,13 @@ from raydist.models.backbone import base_folder, model_config
 from raydist.models.folders.biencoder import EncoderFolder, requested
 from raydist.models.folders.contract import Contract, read_contract, reconcile
 from raydist.models.folders.kinds import is_multivector
+from raydist.models.folders.pylate import (
+    DOCUMENT,
+    PUNCTUATION,
+    QUERY,
+    read_pylate,
+    with_unknown,
+)
 from raydist.models.folders.sentence_transformers import (
     CONFIG,
     TOWER,
@@ -32,7 +38,6 @@ from raydist.models.folders.sentence_transformers import (
 from raydist.models.spec import BiEncoderSettings
 from raydist.models.texts.tokenizer import append_eos, appends_eos, load_tokenizer
 
-PUNCTUATION = tuple(string.punctuation)
 _ROOT = "sentence_transformers."
 _TYPES = {
     "Transformer": "base.modules.transformer.",
@@ -42,8 +47,6 @@ _TYPES = {
     "HierarchicalTokenPooling": "multi_vector_encoder.modules.token_pooling.",
 }
 _TOKENS = {"module_input_name": "token_embeddings", "module_output_name": "token_embeddings"}
-_QUERY, _DOCUMENT = 32, 180
-"""Tokens of a query and of a document, as ColBERT has them."""
 _FIXED = ("pooling", "dimensions", "saturation", "query_encoder", "query_terms", "document_terms")
 """Settings of a bi-encoder that mean nothing here."""
 _OWN = ("expansion", "expansion_attends", "token_pooling")
@@ -55,7 +58,8 @@ class _Layout:
     tower: Path
     dense: tuple[Path, ...]
     contract: Contract
-    prefixes: tuple[str, ...] = ()
+    prefixes: tuple[str, ...]
+    pylate: bool
 
 
 def read_late_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
@@ -89,9 +93,9 @@ def read_late_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
             kind="multivector",
             normalize=True,
             padding_side=tokenizer.padding_side,
-            query_max_length=min(_QUERY if spec.expansion != 0 else 512, limit),
-            document_max_length=min(_DOCUMENT, limit),
-            expansion=min(_QUERY, limit),
+            query_max_length=min(QUERY if spec.expansion != 0 else 512, limit),
+            document_max_length=min(DOCUMENT, limit),
+            expansion=min(QUERY, limit),
             skip=PUNCTUATION,
         )
     elif frozen is None:
@@ -104,6 +108,8 @@ def read_late_folder(folder: Path, spec: BiEncoderSettings) -> EncoderFolder:
         may_differ |= {"query_max_length", "document_max_length", "append_eos"}
         may_differ |= {"token_pooling"} if frozen.token_pooling == 1 else frozenset()
         _keep_whole(tokenizer, layout.prefixes)
+        if layout.pylate:
+            frozen = replace(frozen, skip=with_unknown(frozen.skip, tokenizer))
     frozen = replace(frozen, append_eos=appends_eos(tokenizer))
     values = {name: getattr(spec, name) for name in _OWN}
     if spec.skip is not None:
@@ -210,29 +216,15 @@ def _layout(folder: Path) -> _Layout:
         query_instruction=instructions[0],
         document_instruction=instructions[1],
     )
-    read = _pylate if colbert else _sentence_transformers
     dense = tuple(place for kind, place in modules if kind == "Dense")
-    return _Layout(modules[0][1], dense, read(contract, config, places), prefixes)
+    if colbert:
+        contract = read_pylate(contract, config)
+    else:
+        contract = _sentence_transformers(contract, places)
+    return _Layout(modules[0][1], dense, contract, prefixes, colbert)
 
 
-def _pylate(contract: Contract, config: dict[str, Any], places: dict[str, Path]) -> Contract:
-    """Returns the contract with what PyLate says in its one file; what it leaves out is its own."""
-    length = config.get("query_length") or _QUERY
-    words = config.get("skiplist_words")
-    expands = config.get("do_query_expansion") is not False
-    return replace(
-        contract,
-        query_max_length=length,
-        document_max_length=config.get("document_length") or _DOCUMENT,
-        expansion=length if expands else 0,
-        expansion_attends=expands and bool(config.get("attend_to_expansion_tokens")),
-        skip=PUNCTUATION if words is None else tuple(words),
-    )
-
-
-def _sentence_transformers(
-    contract: Contract, config: dict[str, Any], places: dict[str, Path]
-) -> Contract:
+def _sentence_transformers(contract: Contract, places: dict[str, Path]) -> Contract:
     tower = read_json(places["Transformer"] / TOWER)
     mask = read_json(places["MultiVectorMask"] / "config.json")
     where = places["MultiVectorMask"] / "config.json"
