@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ WORK = Path(__file__).parent / ".work"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 """The test collections, beside the checkout."""
+
+Measured = tuple[dict[str, float], dict[str, Any]]
+"""Figures and remarks of a benchmark's part."""
 
 _HOLDS = {
     "<=": lambda a, b: a <= b,
@@ -183,3 +186,33 @@ def write_results(
     partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     os.replace(partial, target)
     return target
+
+
+def measure_parts(
+    name: str,
+    parts: Mapping[str, Callable[[dict[str, Any]], Measured]],
+    options: dict[str, Any],
+    goals: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Measures the parts that `options` name, and records each as it ends.
+
+    Figures of other parts are kept. A part's remarks are the record's note of its name.
+
+    Raises:
+        SystemExit: there is no such part.
+    """
+    chosen = options["parts"].split(",")
+    if unknown := [part for part in chosen if part not in parts]:
+        raise SystemExit(f"parts = {unknown[0]!r}: expected some of {', '.join(parts)}")
+    WORK.mkdir(exist_ok=True)
+    for part in chosen:
+        measured, remarks = parts[part](options)
+        figures, notes = recorded(name)
+        write_results(name, figures | measured, goals or {}, notes=notes | {part: remarks})
+
+
+def amend(name: str, figures: Mapping[str, float]) -> None:
+    """Adds figures to another benchmark's record, and keeps its goals; there must be one."""
+    own, notes = recorded(name)
+    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    write_results(name, own | dict(figures), content["goals"], notes=notes)

@@ -18,10 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.models import minilm, raydist
-from benchmarks.report import SHARED, WORK, arguments, recorded, write_results
-
-Measured = tuple[dict[str, float], dict[str, Any]]
+from benchmarks.models import bfloat16_is_fast, minilm, raydist
+from benchmarks.report import SHARED, WORK, Measured, arguments, measure_parts
+from raydist.data.docstrings import PREFIX
 
 EFFORTS = {"hnsw": (10, 16, 32, 64, 128, 256), "ivf_pq": (1, 2, 4, 8, 16, 32, 64)}
 """What is searched: `search_effort` of HNSW, `probes` of IVF-PQ."""
@@ -39,11 +38,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    WORK.mkdir(exist_ok=True)
-    for part in options["parts"].split(","):
-        figures, notes = recorded("retrieval")
-        measured, remarks = PARTS[part](options)
-        write_results("retrieval", figures | measured, {}, notes=notes | remarks)
+    measure_parts("retrieval", PARTS, options)
 
 
 def kinds(options: dict[str, Any]) -> Measured:
@@ -93,7 +88,7 @@ def kinds(options: dict[str, Any]) -> Measured:
         figures[f"{name}_mb"] = nbytes / 1e6
         print(name, *(f"{figures[f'{name}_{f}']:.3f}" for f in ("ndcg10", "ms", "mb")), flush=True)
     notes = {"collection": "nfcorpus", "queries": len(queries), "k": options["k"]}
-    return figures, {"kinds": notes | {"documents": len(rd.open(index)), "reranked": RERANKED}}
+    return figures, notes | {"documents": len(rd.open(index)), "reranked": RERANKED}
 
 
 def reranked(run: Any, queries: Any, vectors: Path) -> Any:
@@ -140,17 +135,30 @@ def recall(options: dict[str, Any]) -> Measured:
             figures[f"recall10_{kind}_{effort}"] = near.recall(exact.shards, queries_QD)
             shutil.rmtree(folder)
     notes = {"collection": "nfcorpus", "queries": len(texts), "documents": len(exact.shards)}
-    return figures, {"recall": notes}
+    return figures, notes
 
 
 def built(collection: str, what: str) -> Path:
     """Returns an index, or the vectors, of a collection, made where they are missing."""
     folder = WORK / f"{collection}-{what}"
-    model = [f"model={minilm()}"] if what == "vectors" else []
-    if not (folder / "manifest.json").is_file():
-        verb = "embed" if what == "vectors" else "index"
-        raydist(verb, f"corpus={SHARED / collection / 'corpus.jsonl'}", f"out={folder}", *model)
+    if (folder / "manifest.json").is_file():
+        return folder
+    words = [f"corpus={corpus_of(collection)}", f"out={folder}"]
+    if what == "index":
+        raydist("index", *words)
+    else:
+        raydist("embed", *words, f"model={minilm()}", *half_precision())
     return folder
+
+
+def corpus_of(collection: str) -> str:
+    """Returns where a collection's documents are; `quickstart` is Python's own documentation."""
+    return PREFIX if collection == "quickstart" else str(SHARED / collection / "corpus.jsonl")
+
+
+def half_precision() -> list[str]:
+    """Returns what makes `embed` compute in bfloat16, where this CPU does that fast."""
+    return ["model.dtype=bfloat16"] if bfloat16_is_fast() else []
 
 
 def approximate(vectors: Path, kind: str, **settings: int) -> Path:

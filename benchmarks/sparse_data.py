@@ -35,7 +35,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,7 @@ from benchmarks.report import arguments
 Array = npt.NDArray[Any]
 
 TERMS = 28_131
+_MOST_TERMS = 2**16
 TOPICS, CONCEPTS = 4_000, 40_000
 _SPREAD = 48  # terms of a concept
 _OWN = 160  # concepts that a topic draws from
@@ -52,6 +53,8 @@ _BATCH = 10_000  # documents that are drawn together
 _LEAST = 0.01  # smallest weight of an entry
 _SEED = 20_240
 
+ARRAYS = "vectors.npz"
+"""The file of documents' and queries' vectors as arrays."""
 DEFAULTS = {"docs": 100_000, "queries": 200}
 
 
@@ -118,10 +121,10 @@ def _zipf(draw: np.random.Generator, shape: Any, values: int, slope: float, shif
 def documents(count: int, world: World | None = None) -> Iterator[Vectors]:
     """Yields the vectors of the first `count` documents, in batches."""
     world = world or World.create()
-    for first in range(0, count, _BATCH):
-        size = min(_BATCH, count - first)
-        batch = _batch(world, first)
-        yield batch if size == _BATCH else _first(batch, size)
+    for start in range(0, count, _BATCH):
+        size = min(_BATCH, count - start)
+        batch = _batch(world, start)
+        yield batch if size == _BATCH else first(batch, size)
 
 
 def _batch(world: World, first: int) -> Vectors:
@@ -170,7 +173,8 @@ def _vectors(
     return Vectors(indptr, (key_P & 0xFFFF).astype(np.uint16), weight_P)
 
 
-def _first(vectors: Vectors, count: int) -> Vectors:
+def first(vectors: Vectors, count: int) -> Vectors:
+    """Returns the first `count` vectors."""
     end = int(vectors.indptr[count])
     return Vectors(vectors.indptr[: count + 1], vectors.terms[:end], vectors.weights[:end])
 
@@ -199,42 +203,66 @@ def name_of(term: int) -> str:
     return f"t{term:05d}"
 
 
-def write(folder: Path, docs: int, count: int) -> None:
-    """Writes `docs.jsonl` and `queries.jsonl`, unless they are there."""
+def write(folder: Path, batches: Iterator[Vectors], asked: Vectors) -> None:
+    """Writes documents' and queries' vectors, unless they are there.
+
+    Lines of JSON for the engines that read them (`docs.jsonl`, `queries.jsonl`), and arrays for
+    Seismic (`vectors.npz`), written last.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    world = World.create()
-    for name, batches, letter in (
-        ("docs", documents(docs, world), "d"),
-        ("queries", iter([queries(count, docs, world)]), "q"),
-    ):
-        path = folder / f"{name}.jsonl"
-        if path.exists():
-            continue
-        partial = path.with_suffix(".part")
-        with open(partial, "w", encoding="utf-8") as out:
-            number = 0
-            for indptr, terms, weights in batches:
-                values = zip(terms.tolist(), weights.tolist())
-                entries = [f'"{name_of(term)}": {weight:.4f}' for term, weight in values]
-                for a, z in zip(indptr[:-1].tolist(), indptr[1:].tolist()):
-                    vector = ", ".join(entries[a:z])
-                    out.write(f'{{"id": "{letter}{number}", "vector": {{{vector}}}}}\n')
-                    number += 1
-        partial.rename(path)
+    arrays = folder / ARRAYS
+    if arrays.exists():
+        return
+    held = []
+    with open(folder / "docs.jsonl", "w", encoding="utf-8") as out:
+        written = 0
+        for batch in batches:
+            held.append(batch)
+            written = _write_lines(out, batch, "d", written)
+    with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
+        _write_lines(out, asked, "q", 0)
+    lengths = np.concatenate([np.diff(batch.indptr) for batch in held])
+    partial = folder / f"part-{ARRAYS}"
+    np.savez(
+        partial,
+        indptr=np.concatenate(([0], np.cumsum(lengths))),
+        terms=np.concatenate([batch.terms for batch in held]),
+        weights=np.concatenate([batch.weights for batch in held]),
+        query_indptr=asked.indptr,
+        query_terms=asked.terms,
+        query_weights=asked.weights,
+    )
+    partial.rename(arrays)
+
+
+def _write_lines(out: TextIO, vectors: Vectors, letter: str, number: int) -> int:
+    """Writes vectors from a number on; returns the next number."""
+    indptr, terms, weights = vectors
+    values = zip(terms.tolist(), weights.tolist())
+    entries = [f'"{name_of(term)}": {weight:.4f}' for term, weight in values]
+    for a, z in zip(indptr[:-1].tolist(), indptr[1:].tolist()):
+        out.write(f'{{"id": "{letter}{number}", "vector": {{{", ".join(entries[a:z])}}}}}\n')
+        number += 1
+    return number
 
 
 def statistics(docs: int, count: int) -> dict[str, float]:
-    """Returns what is reported of learned sparse indexes, of these vectors."""
+    """Returns what is reported of learned sparse indexes, of generated vectors."""
     world = World.create()
-    df = np.zeros(TERMS, np.int64)
+    return statistics_of(documents(docs, world), queries(count, docs, world))
+
+
+def statistics_of(batches: Iterator[Vectors], asked: Vectors) -> dict[str, float]:
+    """Returns what is reported of learned sparse indexes."""
+    df = np.zeros(_MOST_TERMS, np.int64)
     lengths, tops, largest = [], [], 0.0
-    for batch in documents(docs, world):
-        df += np.bincount(batch.terms, minlength=TERMS)
+    for batch in batches:
+        df += np.bincount(batch.terms, minlength=_MOST_TERMS)
         lengths.append(np.diff(batch.indptr))
         tops.append(_mass(batch, 50))
         largest = max(largest, float(batch.weights.max()))
-    asked = queries(count, docs, world)
     length_N = np.concatenate(lengths)
+    docs, count = len(length_N), len(asked.indptr) - 1
     ordered = np.sort(df)[::-1]
     ranks = np.arange(100, 10_000)
     slope = np.polyfit(np.log(ranks + 1), np.log(ordered[ranks] + 1), 1)[0]
@@ -247,7 +275,9 @@ def statistics(docs: int, count: int) -> dict[str, float]:
         "query_top10_mass": float(_mass(asked, 10).mean()),
         "largest_weight": largest,
         "largest_df_share": float(ordered[0] / docs),
-        "flops": float((np.bincount(asked.terms, minlength=TERMS) / count * (df / docs)).sum()),
+        "flops": float(
+            (np.bincount(asked.terms, minlength=_MOST_TERMS) / count * (df / docs)).sum()
+        ),
         "zipf_slope": float(slope),
         "top1000_terms_share": float(ordered[:1000].sum() / ordered.sum()),
     }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -44,3 +47,20 @@ def test_documents_of_a_topic_share_terms():
     ]
     shared = [len(a & b) for i, a in enumerate(sets) for b in sets[:i]]
     assert max(shared) > 4 * np.mean(shared)
+
+
+def test_lines_and_arrays_have_the_same_vectors(tmp_path: Path):
+    asked = sparse_data.queries(3, 2_500)
+    sparse_data.write(tmp_path, sparse_data.documents(2_500), asked)
+    arrays = np.load(tmp_path / sparse_data.ARRAYS)
+    for file, letter, prefix in (("docs", "d", ""), ("queries", "q", "query_")):
+        indptr, terms, weights = (arrays[f"{prefix}{n}"] for n in ("indptr", "terms", "weights"))
+        lines = (tmp_path / f"{file}.jsonl").read_text().splitlines()
+        assert len(lines) == len(indptr) - 1
+        for row in (0, len(lines) // 2, len(lines) - 1):
+            part = slice(indptr[row], indptr[row + 1])
+            names = [sparse_data.name_of(term) for term in terms[part]]
+            record = json.loads(lines[row])
+            assert record["id"] == f"{letter}{row}" and list(record["vector"]) == names
+            values = list(record["vector"].values())
+            np.testing.assert_allclose(values, weights[part], atol=5.1e-5)

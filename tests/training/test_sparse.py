@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
 
 from raydist.losses.objective import Objective, make_objective
 from raydist.losses.sparsity import counted_terms
 from raydist.losses.spec import Flops, InfoNCE
+from raydist.models.spec import BiEncoderSettings
 from raydist.training.engine import TorchEngine
-from raydist.training.spec import Optim
+from raydist.training.plan import Job
+from raydist.training.spec import Optim, Resources
+from raydist.training.trainer import _load
+from raydist.training.worker import Place, fit
 from tests.training import tiny
+from tests.training.jobs import tiny_job
 from tests.training.spawn import spawn
 from tests.training.steps import forward_backward
 
@@ -113,3 +121,37 @@ def test_parts_of_a_step_have_the_measure_of_all_their_rows(results):
         _, total, gradient = results[world][name]
         assert total == pytest.approx(expected[1], abs=1e-10)
         torch.testing.assert_close(gradient, expected[2], rtol=0, atol=1e-10)
+
+
+def write_weights(jobs: dict[str, Job], folder: Path, place: Place) -> dict[str, Any]:
+    torch.manual_seed(10 + place.rank)  # what else a rank draws does not matter
+    loaded = {name: _load(job, place).state_dict() for name, job in jobs.items()}
+    torch.save(loaded, folder / f"weights-{place.rank}.pt")
+    place.barrier()
+    return {}
+
+
+@pytest.mark.ray
+def test_workers_of_ray_start_from_the_same_fresh_head(
+    tiny_bert: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    """Drawn at random, because input and output share no embeddings; as likeness; a projection."""
+    model = AutoModel.from_pretrained(tiny_bert)
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(tmp_path / "untied")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "untied")
+    job = tiny_job(tmp_path / "job")
+    models = {
+        "random": BiEncoderSettings(path=str(tmp_path / "untied"), kind="sparse"),
+        "alike": BiEncoderSettings(path=str(tiny_bert), kind="sparse"),
+        "tokens": BiEncoderSettings(path=str(tiny_bert), kind="multivector"),
+    }
+    jobs = {name: replace(job, model=model) for name, model in models.items()}
+    fit(partial(write_weights, jobs, tmp_path), tmp_path, Resources(workers=2))
+    first, second = (torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2))
+    for kind, tensors in first.items():
+        assert tensors.keys() == second[kind].keys()
+        for name, tensor in tensors.items():
+            assert torch.equal(tensor, second[kind][name]), f"{kind}: {name}"
+    decoder = "towers.0.cls.predictions.decoder.weight"
+    assert not torch.equal(first["random"][decoder], first["alike"][decoder])
