@@ -14,10 +14,9 @@ effort   NFCorpus' trained sparse index at growing `effort`: recall of the exact
     python -m benchmarks.learning
     python -m benchmarks.learning parts=start,trained collections=quickstart
 
-Models and indexes are made in `benchmarks/.work` where they are missing. Settings were chosen by
-NFCorpus' dev queries, none by test queries, and are the same on the quickstart's corpus, which has
-no dev queries. nDCG@10 of NFCorpus is written to the records of `benchmarks.sparse` and
-`benchmarks.multivector`, too.
+Models and indexes are made in `benchmarks/.work` where they are missing. No setting was chosen by
+test queries; those of the quickstart, which has no dev queries, are NFCorpus'. nDCG@10 of NFCorpus
+is written to the records of `benchmarks.sparse` and `benchmarks.multivector`, too.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.models import minilm, raydist
-from benchmarks.report import RESULTS, SHARED, WORK, Measured, amend, arguments, measure_parts
+from benchmarks.report import SHARED, WORK, Measured, amend, arguments, measure_parts, recorded
 from benchmarks.retrieval import built, corpus_of, half_precision, one_by_one, size
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
@@ -62,7 +61,7 @@ def main() -> None:
 def start(options: dict[str, Any]) -> Measured:
     """Measures BM25, dense vectors and the untrained models."""
     names = ["bm25", "dense", *(f"{kind}_start" for kind in KINDS)]
-    return of_collections(options, lambda each: measured(each, names, [], options))
+    return of_collections("start", options, lambda each: measured(each, names, [], options))
 
 
 def after(options: dict[str, Any]) -> Measured:
@@ -75,15 +74,20 @@ def after(options: dict[str, Any]) -> Measured:
         models = {kind: trained(collection, kind) for kind in KINDS}
         return figures, notes | {"training": {k: training_of(each) for k, each in models.items()}}
 
-    return of_collections(options, one)
+    return of_collections("trained", options, one)
 
 
-def of_collections(options: dict[str, Any], part: Callable[[str], Measured]) -> Measured:
-    """Returns a part's figures and remarks of the collections that `options` name."""
+def of_collections(
+    part: str, options: dict[str, Any], measure: Callable[[str], Measured]
+) -> Measured:
+    """Returns a part's figures of the collections that `options` name, and remarks by collection.
+
+    Remarks about other collections are those of the last record.
+    """
     figures: dict[str, float] = {}
-    notes: dict[str, Any] = {}
+    notes = dict(recorded("learning")[1].get(part, {}))
     for collection in options["collections"].split(","):
-        more, notes[collection] = part(collection)
+        more, notes[collection] = measure(collection)
         figures |= more
     return figures, notes
 
@@ -123,10 +127,10 @@ def measured(
         notes["dev_ndcg10"] = {
             name: round(float(dev_values(name, k).mean()), 4) for name in names if "+" not in name
         }
-        for kind in set(KINDS) & {name.partition("_")[0] for name in names}:
-            if (RESULTS / f"{kind}.json").is_file():
-                own = {k: v for k, v in figures.items() if k.startswith(f"{kind}_ndcg10_")}
-                amend(kind, {k.removeprefix(f"{kind}_"): v for k, v in own.items()})
+        for kind in KINDS:
+            start = f"{kind}_ndcg10_"
+            own = {k.removeprefix(f"{kind}_"): v for k, v in figures.items() if k.startswith(start)}
+            amend(kind, own)
     if results:
         notes["paired_t"] = {
             f"{own} - {other}": {"difference": round(test.difference, 4), "p": round(test.p, 4)}

@@ -212,7 +212,9 @@ def measure_parts(
 
 
 def amend(name: str, figures: Mapping[str, float]) -> None:
-    """Adds figures to another benchmark's record, and keeps its goals; there must be one."""
-    own, notes = recorded(name)
-    content = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    write_results(name, own | dict(figures), content["goals"], notes=notes)
+    """Adds figures to the record of another benchmark, and keeps its goals, where there is one."""
+    record = RESULTS / f"{name}.json"
+    if record.is_file():
+        own, notes = recorded(name)
+        goals = json.loads(record.read_text(encoding="utf-8"))["goals"]
+        write_results(name, own | dict(figures), goals, notes=notes)

@@ -25,10 +25,9 @@ def decided(config: C) -> C:
     Raises:
         ConfigError, DataError: the model cannot be read.
     """
-    named = [loss for loss in config.objectives().values() if _is_open(loss)]
-    if not named:
+    vectors, unit = scores_of(config.model)  # whatever is open: a mistake is named before work
+    if not any(map(_is_open, config.objectives().values())):
         return config
-    vectors, unit = scores_of(config.model)
     loss = None if config.loss is None else _decided(config.loss, vectors, unit)
     losses = {name: _decided(each, vectors, unit) for name, each in config.losses.items()}
     return cast(C, config.model_copy(update={"loss": loss, "losses": losses}))

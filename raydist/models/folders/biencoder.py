@@ -260,7 +260,9 @@ def _check_terms(read: EncoderFolder, folder: Path, spec: BiEncoderSettings) -> 
     """Raises an error where what is set, or the folder, does not go with weights of terms.
 
     Raises:
-        ConfigError: options of sparse models for another one, or of another query encoder.
+        ConfigError: options of sparse models for another one, of another query encoder, or weights
+            of another vocabulary.
+        DataError: weights of queries' tokens that cannot be read.
         ArtifactError: queries and documents have other vocabularies.
     """
     contract = read.contract
@@ -281,6 +283,8 @@ def _check_terms(read: EncoderFolder, folder: Path, spec: BiEncoderSettings) -> 
             "model.query_weights: a new table starts from them (model.query_encoder=table or "
             "fixed); " + ("the folder has one" if read.table is not None else "this has none")
         )
+    if spec.query_weights is not None:
+        read_weights(Path(spec.query_weights), read.tokenizer)  # before work begins
     place = read.table or (read.places[0] if len(read.places) == 2 else None)
     if place is None:
         return

@@ -61,3 +61,21 @@ def test_what_is_for_sparse_models_is_named_before_work(
     assert "loss.flops: is for sparse models; set model.kind=sparse" in capsys.readouterr().err
     assert main(train(model, "V", "steps=1", "model.query_terms=3")) == 2
     assert "model.query_terms: is for sparse models" in capsys.readouterr().err
+
+
+def test_other_vocabularies_are_named_before_work(
+    files: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of a file of weights, and of a folder whose two sides differ."""
+    Path("foreign.json").write_text('{"no-such-token": 1.0}')
+    table = ["model.kind=sparse", "model.query_encoder=table", "loss.temperature=1", "--dry-run"]
+    assert main(train(model, "V", "steps=1", *table, "model.query_weights=foreign.json")) == 2
+    assert "tokens that the model's vocabulary lacks" in capsys.readouterr().err
+    BiEncoder.load(model, kind="sparse", query_encoder="table", fresh_head=True).save("two")
+    place = Path("two/query_0_SparseStaticEmbedding/tokenizer.json")
+    record = json.loads(place.read_text())
+    vocabulary = record["model"]["vocab"]
+    vocabulary["strange"] = vocabulary.pop(next(reversed(vocabulary)))
+    place.write_text(json.dumps(record))
+    assert main(train("two", "V", "steps=1", "--dry-run")) == 2
+    assert "queries and documents would have other vocabularies" in capsys.readouterr().err
