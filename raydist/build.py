@@ -114,9 +114,8 @@ def open_sharded(
         from raydist.dense.retriever import DenseRetriever
         from raydist.dense.sharded import ShardedScan
 
-        local = storage.local(folder)
-        retriever = DenseRetriever.open(local, dense)
-        retriever.scan = ShardedScan(local, retriever.shards, shards, launch)
+        retriever = DenseRetriever.open(storage.local(folder), dense)
+        retriever.scan = ShardedScan(folder, retriever.shards, shards, launch)
         return retriever if bow.filter is None else retriever.where(bow.filter)
     search = open_shards(folder, bow, shards, launch, texts=texts)
     search.weigh = _query_terms(folder, read_manifest(storage.local(folder, HEADERS)), dense)
@@ -156,8 +155,6 @@ def check_shards(
         why = "has an approximate index, whose parts are not shared"
     elif manifest.get("rescore_precision", "none") != "none":
         why = "has vectors in two forms, of which shards scan one"
-    elif storage.is_remote(folder):
-        why = "has vectors on an object store, all of which each shard would copy"
     if why:
         raise ConfigError(
             f"shards: {folder} {why}; leave shards out (workers= of search, or replicas= of serve, "

@@ -46,7 +46,7 @@ def exact_search(
         rows: those to search, None = all; they are whole blocks.
     """
     rows = range(len(shards)) if rows is None else rows
-    assert rows.start % block == 0 and (rows.stop % block == 0 or rows.stop == len(shards))
+    assert len(rows) % block == 0 or rows.stop == len(shards)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = None if allowed_N is None else rows.start + np.flatnonzero(allowed_N)

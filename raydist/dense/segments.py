@@ -99,13 +99,17 @@ def read_live(folder: Path, size: int) -> Bits:
     return Bits(np.frombuffer(data[:-4], np.uint8), size)
 
 
-def lives_of(folder: Path, manifest: Manifest) -> list[Bits | None]:
-    """Returns which vectors of each segment are live, None where all are.
+def live_of(folder: Path, manifest: Manifest, segment: str) -> Bits | None:
+    """Returns which vectors of a segment are live, None where all are.
 
     Raises ArtifactError as `read_live` does.
     """
-    places = manifest.get("deletions", {})
-    return [
-        read_live(folder / places[name], int(facts["documents"])) if name in places else None
-        for name, facts in segments_of(manifest).items()
-    ]
+    place = manifest.get("deletions", {}).get(segment)
+    if place is None:
+        return None
+    return read_live(folder / place, int(segments_of(manifest)[segment]["documents"]))
+
+
+def lives_of(folder: Path, manifest: Manifest) -> list[Bits | None]:
+    """Returns which vectors of each segment are live; see `live_of`."""
+    return [live_of(folder, manifest, name) for name in segments_of(manifest)]

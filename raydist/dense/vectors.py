@@ -5,7 +5,7 @@ lies in segments (segments.py). A shard is an Arrow IPC file, not compressed, of
 `vector` (and `scale` for int8), so that a reader maps it (files.py). Live rows are numbered through
 the shards in order: a row number is the corpus order. A position counts the deleted rows, too.
 
-Shapes: N rows in all, n rows of a block, D dimensions.
+Shapes: N rows in all, P positions, n rows of a block, D dimensions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from raydist.data.columns import PREFIX, named_schema
 from raydist.data.store.idhash import HashIndex
 from raydist.dense.files import FILE, FINE, Section, check_schema, open_sections
 from raydist.dense.forms import Precision, decode, vector_schema
-from raydist.dense.segments import KIND, SHARDS, lives_of, segments_of
+from raydist.dense.segments import KIND, SHARDS, live_of, segments_of
 from raydist.errors import ArtifactError
 from raydist.kernels.bits import Bits
 from raydist.manifest import open_generation
@@ -46,6 +47,20 @@ class Stored(NamedTuple):
     columns: pa.Table | None
 
 
+class Stretch(NamedTuple):
+    """Consecutive files of a segment.
+
+    Attributes:
+        segment: its name.
+        files: their numbers.
+        first: the position of their first row in the segment.
+    """
+
+    segment: str
+    files: range
+    first: int
+
+
 @dataclass(frozen=True)
 class VectorShards:
     """Vectors in shards, as one sequence of rows; deleted ones are none.
@@ -60,6 +75,7 @@ class VectorShards:
         precision: how vectors are stored.
         manifest: the folder's manifest; empty for vectors in memory.
         fine: the same rows in a finer form, None if there is none.
+        files: of each batch the segment, and the number of its file there; none in memory.
     """
 
     batches: tuple[pa.RecordBatch, ...]
@@ -71,6 +87,7 @@ class VectorShards:
     precision: Precision
     manifest: Mapping[str, Any]
     fine: VectorShards | None = None
+    files: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> VectorShards:
@@ -82,28 +99,49 @@ class VectorShards:
         return open_generation(folder, [KIND], partial(cls.map, folder))
 
     @classmethod
-    def map(cls, folder: str | Path, manifest: Mapping[str, Any]) -> VectorShards:
+    def map(
+        cls,
+        folder: str | Path,
+        manifest: Mapping[str, Any],
+        only: Sequence[Stretch] | None = None,
+    ) -> VectorShards:
         """Maps a folder by its manifest, or by the facts that will be in it.
+
+        Args:
+            folder: of the vectors.
+            manifest: the folder's.
+            only: the files whose rows are wanted, in order; the folder needs no others.
 
         Raises:
             ArtifactError: a shard is missing or damaged.
         """
-        mapped = cls._map(folder, manifest, FILE)
+        mapped = cls._map(folder, manifest, FILE, only)
         finer = manifest.get("rescore_precision", "none")
         if finer == "none":
             return mapped
-        return replace(mapped, fine=cls._map(folder, {**manifest, "precision": finer}, FINE))
+        facts = {**manifest, "precision": finer}
+        return replace(mapped, fine=cls._map(folder, facts, FINE, only))
 
     @classmethod
-    def _map(cls, folder: str | Path, manifest: Mapping[str, Any], file: str) -> VectorShards:
+    def _map(
+        cls,
+        folder: str | Path,
+        manifest: Mapping[str, Any],
+        file: str,
+        only: Sequence[Stretch] | None,
+    ) -> VectorShards:
         batches: list[pa.RecordBatch] = []
         sections: list[Section] = []
+        files: list[tuple[str, int]] = []
+        flags: list[tuple[int, np.ndarray | None]] = []
         schema = vector_schema(int(manifest["dimension"]), manifest["precision"])
         columns = list(manifest.get("columns", ())) if file == FILE else []
-        for name, facts in segments_of(manifest).items():
+        segments = segments_of(manifest)
+        whole = (Stretch(n, range(int(each["shards"])), 0) for n, each in segments.items())
+        for name, numbers, start in whole if only is None else only:
             shards = Path(folder) / name / SHARDS
             first = len(batches)
-            for number in range(int(facts["shards"])):
+            for number in numbers:
                 path = shard_path(shards, number) / file
                 data, vectors = open_sections(path)
                 reader = pa.ipc.open_file(data)
@@ -113,13 +151,20 @@ class VectorShards:
                 if extra != columns and reader.num_record_batches:
                     raise ArtifactError(f"{path}: has other columns; embed the corpus again")
                 sections += vectors
+                files += [(name, number)] * reader.num_record_batches
             rows = sum(batch.num_rows for batch in batches[first:])
-            if rows != int(facts["documents"]):
+            if only is None and rows != int(segments[name]["documents"]):
                 raise ArtifactError(
-                    f"{shards}: {rows} vectors, the manifest says {facts['documents']}; embed the "
-                    "corpus again"
+                    f"{shards}: {rows} vectors, the manifest says {segments[name]['documents']}; "
+                    "embed the corpus again"
                 )
-        return cls._of(batches, sections, schema, manifest, lives_of(Path(folder), manifest))
+            live = live_of(Path(folder), manifest, name)
+            flags.append((rows, None if live is None else live.flags[start : start + rows]))
+        live_P = None
+        if any(own is not None for _, own in flags):
+            live_P = np.concatenate([np.ones(n, bool) if own is None else own for n, own in flags])
+        mapped = cls._of(batches, sections, schema, manifest, live_P)
+        return replace(mapped, files=tuple(files))
 
     @classmethod
     def in_memory(cls, doc_ids: Sequence[str], vectors_ND: np.ndarray) -> VectorShards:
@@ -128,7 +173,7 @@ class VectorShards:
         flat = pa.array(np.ascontiguousarray(vectors_ND, np.float32).reshape(-1))
         column = pa.FixedSizeListArray.from_arrays(flat, vectors_ND.shape[1])
         batch = pa.record_batch([pa.array(doc_ids, pa.string()), column], schema=schema)
-        return cls._of([batch], [], schema, {}, [None])
+        return cls._of([batch], [], schema, {}, None)
 
     @classmethod
     def _of(
@@ -137,17 +182,14 @@ class VectorShards:
         sections: Sequence[Section],
         schema: pa.Schema,
         manifest: Mapping[str, Any],
-        lives: Sequence[Bits | None],
+        live_P: np.ndarray | None,
     ) -> VectorShards:
         kept: list[np.ndarray | None] = [None] * len(batches)
         live = None
-        if any(each is not None for each in lives):
-            documents = [int(each["documents"]) for each in segments_of(manifest).values()]
-            pairs = zip(documents, lives)
-            flags = np.concatenate([np.ones(n, bool) if b is None else b.flags for n, b in pairs])
-            live = Bits.of(flags)
+        if live_P is not None:
+            live = Bits.of(live_P)
             ends = np.cumsum([batch.num_rows for batch in batches])
-            parts = np.split(flags, ends[:-1])
+            parts = np.split(live_P, ends[:-1])
             kept = [None if part.all() else np.flatnonzero(part) for part in parts]
         sizes = [b.num_rows if rows is None else len(rows) for b, rows in zip(batches, kept)]
         offsets = np.cumsum([0, *sizes], dtype=np.int64)
@@ -177,6 +219,22 @@ class VectorShards:
     def end(self) -> int:
         """The position behind the last row."""
         return len(self) if self.live is None else self.live.size
+
+    def stretches(self, rows: range) -> tuple[list[Stretch], int]:
+        """Returns the files that have some rows, and the first row of these files."""
+        if not rows:
+            return [], rows.start
+        ends = np.searchsorted(self.offsets, [rows.start, rows.stop - 1], "right") - 1
+        first, last = self.files.index(self.files[ends[0]]), int(ends[1])
+        starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+        segments = [segment for segment, _ in self.files]
+        found = []
+        for segment, group in groupby(range(first, last + 1), segments.__getitem__):
+            own = list(group)
+            files = range(self.files[own[0]][1], self.files[own[-1]][1] + 1)
+            before = starts[own[0]] - starts[segments.index(segment)]
+            found.append(Stretch(segment, files, int(before)))
+        return found, int(self.offsets[first])
 
     @property
     def doc_ids(self) -> pa.ChunkedArray:

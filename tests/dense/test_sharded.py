@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +44,7 @@ def test_shards_are_one_scan(case, cuts, shards, share):
     with tempfile.TemporaryDirectory() as place:
         stored = written(Path(place), vectors, sorted(min(c, len(vectors)) for c in cuts))
         expected = exact_search(stored, queries, k, block=block, allowed_N=allowed)
-        scan = ShardedScan(Path(place), stored, shards, Here, block)
+        scan = ShardedScan(place, stored, shards, Here, block)
         for mine, single in zip(scan(queries, k, allowed_N=allowed), expected):
             np.testing.assert_array_equal(mine, single)
 
@@ -55,18 +58,67 @@ def test_each_shard_reads_its_own_rows_alone(tmp_path, monkeypatch):
         groups.append(Here(makers))
         return groups[0]
 
-    ShardedScan(tmp_path, stored, 3, launch, block=8)
+    ShardedScan(str(tmp_path), stored, 3, launch, block=8)
     shards = groups[0].objects
-    assert [each._rows for each in shards] == [range(0, 16), range(16, 32), range(32, 50)]
+    assert [each._rows for each in shards] == [range(0, 16), range(16, 32), range(12, 30)]
+    assert [len(each._shards) for each in shards] == [20, 50, 30], "files of 20 and 30 rows"
     read = []
 
     def watched(start, stop):
         read.append((start, stop))
-        return vectors[start:stop]
+        return vectors[20 + start : 20 + stop]
 
     object.__setattr__(shards[2]._shards, "read", watched)
     RowShard.search(shards[2], vectors[:2], 5, None)
-    assert read == [(32, 40), (40, 48), (48, 56)]
+    assert read == [(12, 20), (20, 28), (28, 36)]
+
+
+class Apart(Here):
+    """Shards that each have a disk, with the files of their own part alone."""
+
+    def __init__(self, disks: Path, makers: Sequence[partial[RowShard]]) -> None:
+        self.files: list[set[str]] = []
+        moved = []
+        for make in makers:
+            part, block = make.args
+            disk = disks / str(len(moved))
+            files = [f for each in part.patterns for f in Path(part.folder).glob(each)]
+            for file in [*files, Path(part.folder) / "manifest.json"]:
+                copy = disk / file.relative_to(part.folder)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, copy)
+            self.files.append({file.relative_to(part.folder).as_posix() for file in files})
+            moved.append(partial(RowShard, part._replace(folder=str(disk)), block))
+        super().__init__(moved)
+
+
+def test_each_shard_has_its_own_files_alone(folder, tmp_path):  # noqa: F811
+    lived = tmp_path / "lived"  # a second segment, and deletions in both
+    shutil.copytree(folder, lived)
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(f'{{"id": "n{i}", "text": "heron {i}"}}\n' for i in range(40)))
+    assert main(["embed", f"corpus={more}", f"out={lived}", "--append"]) == 0
+    whole = DenseRetriever.open(lived, device="cpu")
+    (tmp_path / "ids.txt").write_text("\n".join([*whole.doc_ids.to_pylist()[1:90:3], "n7"]) + "\n")
+    assert main(["embed", f"delete={tmp_path / 'ids.txt'}", f"out={lived}"]) == 0
+    whole = DenseRetriever.open(lived, device="cpu")
+    ids = whole.doc_ids.to_pylist()[3::2]
+    groups = []
+
+    def launch(makers: Sequence[partial[RowShard]]) -> Apart:
+        groups.append(Apart(tmp_path / "disks", makers))
+        return groups[0]
+
+    sharded = DenseRetriever.open(lived, device="cpu")
+    sharded.scan = ShardedScan(str(lived), sharded.shards, 3, launch, block=16)
+    whole.scan = partial(exact_search, whole.shards, block=16)
+    for k in (1, 10, 1000):
+        assert sharded.search(QUERIES, k).table.equals(whole.search(QUERIES, k).table)
+    mine = sharded.only(ids).search(QUERIES, 20)
+    assert mine.table.equals(whole.only(ids).search(QUERIES, 20).table)
+    (group,) = groups
+    assert all(own < set.union(*group.files) for own in group.files), "one has all files"
+    assert any(name.startswith("segments/") for name in group.files[2])
 
 
 def test_runs_of_shards_are_those_of_one_process(folder):  # noqa: F811
