@@ -62,7 +62,7 @@ class ServeConfig(Block):
     its `shards`."""
     reload_s: float = Field(60.0, ge=0)
     """Seconds between checks for a newer model in the folder or registry, and for a newer
-    generation of a sharded index; 0 never checks."""
+    generation of the index; 0 never checks."""
     registry: str = "auto"
     """MLflow's URI, for models:/NAME@ALIAS; auto is MLFLOW_TRACKING_URI, else ./mlflow.db."""
 

@@ -34,8 +34,10 @@ from raydist.serving.backend import (
 )
 from raydist.serving.errors import ServiceError
 from raydist.serving.frame import open_log
+from raydist.serving.index_watcher import IndexWatcher
 from raydist.serving.metrics import BatcherMetrics, ShardCounters
 from raydist.serving.scaling import scaling_stats
+from raydist.serving.search import Searcher
 from raydist.serving.served_models import EmbedderModel, RerankerModel
 from raydist.serving.sharded.group import ShardGroup
 from raydist.serving.sharded.handles import HandleReplica
@@ -142,16 +144,18 @@ class Index:
     """The deployment of the index folders."""
 
     def __init__(self, config: ServeConfig) -> None:
-        from raydist.build import open_searcher
-
-        self.searcher = open_searcher(config)
+        open_log(config.access_log)
+        self.watcher = IndexWatcher(config.index, partial(_open_whole, config))
+        self.watcher.watch(config.reload_s)
         # Health checks run in other threads, so that they do not wait behind searches.
         self._threads = ThreadPoolExecutor(
             max(1, round(config.replicas_of("index").cpus or 1)), "search"
         )
-        self._probe()  # compiles before the first request
-        if self.searcher.analyzers:
-            self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
+
+    @property
+    def searcher(self) -> Searcher:
+        """What searches the present generations."""
+        return self.watcher.present
 
     async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
         """Returns hits and milliseconds per stage, or what is wrong with the filter."""
@@ -199,7 +203,7 @@ class ShardedIndex:
         self._threads = ThreadPoolExecutor(config.replicas_of("index").max_ongoing, "search")
         self.searcher.search(SearchCall(_PROBE, 1))  # compiles before the first request
         self.searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
-        self.searcher.watch(config.reload_s)
+        self.searcher.watcher.watch(config.reload_s)
 
     async def search(self, call: SearchCall) -> SearchAnswer | ServiceError:
         """Returns hits and milliseconds per stage, or what is wrong."""
@@ -224,6 +228,17 @@ class ShardedIndex:
     async def check_health(self) -> None:
         """Raises where no thread runs; a lost shard is not this replica's fault."""
         await asyncio.get_running_loop().run_in_executor(None, int)
+
+
+def _open_whole(config: ServeConfig) -> Searcher:
+    """Returns a searcher that was asked once, which compiles what a request would wait for."""
+    from raydist.build import open_searcher
+
+    searcher = open_searcher(config)
+    searcher.search(SearchCall(_PROBE, 1))
+    if searcher.analyzers:
+        searcher.snippets(SnippetCall("words", [("a few words", 0)], 1, 20))
+    return searcher
 
 
 async def _returned(work: Awaitable[A]) -> A | ServiceError:
